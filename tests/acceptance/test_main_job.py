@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.acceptance.conftest import ROOT, SECRET, Service, running_service
+from tests.support.s3.http_requests import get, post, send
 from tests.support.servers.databases import fresh_database
 from tests.support.servers.waiting import wait_until
-from valetkey import Grant
 from valetkey.cli.bulk.journal import journal_path
 from valetkey.webhooks import verify
 from worker.devstack.service import Commands, run_workers
@@ -66,27 +65,18 @@ def walk(
             yield Walk(service, replacements, service.stack.info.pids["worker"])
 
 
-def upload(form: Grant, content: bytes) -> httpx.Response:
-    file = {"file": content}
-    return httpx.post(form.url, data=form.fields, files=file, trust_env=False)
-
-
-def download(link: Grant) -> httpx.Response:
-    return httpx.get(link.url, trust_env=False)
-
-
 def test_a_form_stores_a_file_and_a_link_returns_it(walk: Walk) -> None:
     with walk.service.signing_client() as client:
         form = client.upload("demo", "acme/form.bin", max_size=len(CONTENT)).result()
-        assert upload(form, CONTENT).is_success
+        assert send(post(form, CONTENT)).is_success
         link = client.download("demo", "acme/form.bin").result()
-    assert download(link).content == CONTENT
+    assert send(get(link.url)).body == CONTENT
 
 
 def test_storage_refuses_more_than_the_form_allows(walk: Walk) -> None:
     with walk.service.signing_client() as client:
         form = client.upload("demo", "acme/large.bin", max_size=len(CONTENT) - 1).result()
-    assert upload(form, CONTENT).status_code == 400
+    assert send(post(form, CONTENT)).status == 400
 
 
 def test_a_webhook_brings_the_same_grant(walk: Walk) -> None:
@@ -108,17 +98,17 @@ def test_a_webhook_brings_the_same_grant(walk: Walk) -> None:
 def test_the_service_knows_what_was_stored(walk: Walk) -> None:
     with walk.service.signing_client() as client:
         handle = client.upload("demo", "acme/loop.bin", max_size=100)
-        upload(handle.result(), CONTENT).raise_for_status()
+        assert send(post(handle.result(), CONTENT)).is_success
         assert handle.stored().size == len(CONTENT)
 
 
 def test_a_revoked_link_is_refused_by_storage(walk: Walk) -> None:
     with walk.service.signing_client() as client:
         form = client.upload("demo", "acme/revoked.bin", max_size=100).result()
-        upload(form, CONTENT).raise_for_status()
+        assert send(post(form, CONTENT)).is_success
         link = client.download("demo", "acme/revoked.bin").result()
     revoked = walk.command("revoke", "--grant", link.id, "--yes")
-    assert (revoked.returncode, download(link).status_code) == (0, 403), revoked.stdout
+    assert (revoked.returncode, send(get(link.url)).status) == (0, 403), revoked.stdout
 
 
 def test_a_bulk_file_is_complete_although_its_workers_were_killed(
@@ -126,12 +116,7 @@ def test_a_bulk_file_is_complete_although_its_workers_were_killed(
 ) -> None:
     keys = [f"acme/bulk/{number}" for number in range(ITEMS)]
     (tmp_path / "keys.txt").write_text("\n".join(keys))
-    info = walk.service.stack.info
-    environ = dict(os.environ) | {
-        "VALETKEY_BROKER_URL": info.broker_url,
-        "VALETKEY_RESULT_URL": info.result_url,
-        "VALETKEY_TENANT": "acme",
-    }
+    environ = walk.service.producer_environ(tmp_path)
     out = tmp_path / "links.csv"
     program = str(Path(sys.executable).with_name("valetkey"))
     words = ("download", "demo", "--from", "keys.txt", "--out", str(out))

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.acceptance.conftest import Service
-from tests.support.s3.http_requests import put, send
+from tests.support.s3.http_requests import completion_body
 from valetkey import Grant
 from valetkey.cli.main import main
 from valetkey.cli.snippets import render_curl
@@ -81,48 +81,20 @@ def test_a_put_with_curl_stores_the_file_with_its_checksum(
 
 
 @needs_curl
-def test_a_put_with_curl_refuses_another_file_of_the_same_size(
-    service: Service, s3: Any, film: Path
-) -> None:
-    result = run_valetkey(
-        service, "put", "demo", "acme/other", "--file", str(film), "--sha256", "--curl"
-    )
-    film.write_bytes(CONTENT[:-1] + b"?")
-    assert run_shell(result.stdout, film.parent) != 0
-    assert s3.list_objects_v2(Bucket=BUCKET, Prefix="acme/other")["KeyCount"] == 0
-
-
-@needs_curl
-def test_a_head_with_curl_prints_headers_and_downloads_nothing(
-    service: Service, tmp_path: Path
-) -> None:
-    with service.client() as client:
-        stored = client.put("demo", "acme/head", size=5).result()
-        assert send(put(stored, b"hello")).is_success
-        head = client.download("demo", "acme/head", method="HEAD").result()
-    command = ["sh", "-c", render_curl(head)]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "content-length: 5" in result.stdout.lower()
-    assert list(tmp_path.iterdir()) == []
-
-
-@needs_curl
 def test_curl_alone_makes_a_multipart_upload(service: Service, s3: Any, tmp_path: Path) -> None:
     content = CONTENT[: 5 * MEBIBYTE + 1]
     with service.client() as client:
         upload = client.multipart("demo", "acme/curl", size=len(content), part_size=5 * MEBIBYTE)
         grants = [grant for grant in upload.parts() if isinstance(grant, Grant)]
         complete = upload.result()
-    parts = ""
+    etags = []
     for number, grant in enumerate(grants, 1):
         part = content[(number - 1) * 5 * MEBIBYTE : number * 5 * MEBIBYTE]
         (tmp_path / f"curl.part{number}").write_bytes(part)
         command = ["sh", "-c", render_curl(grant)]
         result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
         lines = [line.partition(": ") for line in result.stdout.splitlines()]
-        (etag,) = [value for name, _, value in lines if name.lower() == "etag"]
-        parts += f"<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>"
-    body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>"
-    (tmp_path / "parts.xml").write_text(body)
+        etags += [value for name, _, value in lines if name.lower() == "etag"]
+    (tmp_path / "parts.xml").write_bytes(completion_body(*etags))
     assert run_shell(render_curl(complete), tmp_path) == 0
     assert s3.get_object(Bucket=BUCKET, Key="acme/curl")["Body"].read() == content

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.acceptance.conftest import ACME_KEY, ROOT, SECRET, Service
-from tests.support.s3.doubles import ALLOW_ALL, TRUST, aws_client, policy_document
+from tests.support.s3.doubles import Role
 from tests.support.servers.external import KEYS
 from tests.support.servers.waiting import wait_until
 from tests.support.servers.webhook_receiver import respond_with, running_receiver
@@ -22,7 +22,6 @@ from worker.devstack.stack import running_stack
 from worker.devstack.storage import Storage
 
 ROLE, BUCKET, EXTERNAL_ID = "debug", "valetkey-debug", "agreed-with-acme-5ec2e7"
-TRUST_STATEMENT = TRUST | {"Condition": {"StringEquals": {"sts:ExternalId": EXTERNAL_ID}}}
 TENANTS = """
 [buckets.assumed]
 bucket = "{bucket}"
@@ -46,9 +45,7 @@ secret = "env:TEST_HOOK_SECRET"
 @pytest.fixture(scope="module")
 def sts_endpoint(ministack: Storage) -> str:
     """The endpoint of an STS with the role."""
-    iam = aws_client(ministack, "iam")
-    iam.create_role(RoleName=ROLE, AssumeRolePolicyDocument=policy_document(TRUST_STATEMENT))
-    iam.put_role_policy(RoleName=ROLE, PolicyName="s3", PolicyDocument=policy_document(ALLOW_ALL))
+    Role(ministack, ROLE, Condition={"StringEquals": {"sts:ExternalId": EXTERNAL_ID}})
     ministack.client().create_bucket(Bucket=BUCKET)
     return ministack.endpoint
 

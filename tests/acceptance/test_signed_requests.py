@@ -5,41 +5,24 @@ import gzip
 import hashlib
 import json
 import re
-from contextlib import closing
 from typing import Any
-from urllib.request import urlopen
 
 import pytest
 import redis
 
 from tests.acceptance.conftest import VAULT_KEY, Service
+from tests.support.s3.http_requests import get, send
 from tests.support.servers.waiting import wait_until
 from valetkey import AsyncClient, Code, Grant, Refused
 from valetkey.crypto.keys import dump_private_key
 from worker.devstack.folder import StorageKeys
 from worker.devstack.s3 import s3_client
 
-RESULTS = "celery-task-meta-*"
-
 
 def log_lines(service: Service, event: str) -> list[dict[str, Any]]:
     complete = (line for line in service.logs.splitlines(keepends=True) if line.endswith("\n"))
     records = (json.loads(line) for line in complete if f'"{event}"' in line)
     return [line for line in records if line.get("tenant") == "vault"]
-
-
-def test_a_batch_is_cancelled_and_usage_is_reported(service: Service) -> None:
-    with service.signing_client() as client:
-        batch = client.download_many("demo", [f"acme/{n}" for n in range(90)], chunk_size=1)
-        assert isinstance(next(iter(batch)), Grant)
-        cancelled = client.cancel(batch, "tests")
-        usage = client.usage()
-        list(batch)
-    assert cancelled.issued + cancelled.released == 90
-    assert batch.issued == cancelled.issued < 90
-    assert batch.refusal is not None
-    assert batch.refusal.code is Code.BATCH_CLOSED
-    assert [(quota.metric, quota.window) for quota in usage if quota.used]
 
 
 def test_a_soft_limit_is_logged_for_a_batch_but_not_for_a_usage_request(
@@ -56,26 +39,7 @@ def test_a_soft_limit_is_logged_for_a_batch_but_not_for_a_usage_request(
     assert None not in {line["batch"] for line in log_lines(service, "quota_warning")}
 
 
-def test_redis_removes_every_result_when_its_grants_expire(service: Service) -> None:
-    with closing(redis.Redis.from_url(service.stack.info.result_url)) as results:
-        with service.client() as client:
-            client.download("demo", "acme/secret.txt", expires_in=60).result()
-            wait_until(
-                lambda: [key for key in results.scan_iter(RESULTS) if 0 < results.ttl(key) <= 60],
-                what="the result's lifetime is shortened",
-            )
-        lifetimes = [results.pttl(key) for key in results.scan_iter(RESULTS)]
-    removed = -2
-    assert all(0 < lifetime <= 900_000 for lifetime in lifetimes if lifetime != removed)
-
-
 KEYS = [f"acme/{number}" for number in range(24)]
-
-
-def fetch(url: str) -> bytes:
-    with urlopen(url) as response:  # noqa: S310 - the service's URL
-        content: bytes = response.read()
-        return content
 
 
 def results(service: Service, batch: str) -> list[bytes]:
@@ -92,12 +56,12 @@ def test_a_manifest_has_working_links_and_redis_has_none_of_them(service: Servic
     with service.signing_client() as client:
         batch = client.download_many("demo", [*KEYS, "outside"], manifest="acme/all.jsonl.gz")
         manifest = batch.manifest(60)
-    content = fetch(manifest.grant.url)
+    content = send(get(manifest.grant.url)).body
     assert (len(content), hashlib.sha256(content).hexdigest()) == (manifest.bytes, manifest.sha256)
     lines = [json.loads(line) for line in gzip.decompress(content).splitlines()]
     assert [line["key"] for line in lines] == [*KEYS, "outside"]
     assert (manifest.issued, manifest.refused, lines[-1]["code"]) == (24, 1, "key_outside_prefix")
-    assert fetch(lines[0]["url"]) == b"content"
+    assert send(get(lines[0]["url"])).body == b"content"
     stored_results = results(service, batch.id)
     assert (len(stored_results), len(stored_results[0]) < 1_500) == (1, True)
     assert manifest.grant.url not in service.logs

@@ -30,7 +30,6 @@ from tests.support.servers.webhook_receiver import (
 from worker import clock
 from worker.aws.clients import S3Clients
 from worker.core.tenants.config import Bucket, Quota, Tenant, TenantConfig, WebhookEndpoint
-from worker.db import tenants
 from worker.db.engine import create_database_engine, read_transaction, write_transaction
 from worker.devstack.processes import ChildProcess, Program, running
 from worker.devstack.s3 import create_buckets
@@ -112,9 +111,7 @@ def neighbourhood(
     engine = create_database_engine(database_url)
     service = build_service(engine, S3Clients(seaweed.endpoint), clock.now)
     with silent_endpoint() as silent, running_receiver(respond_with(204)) as receiver:
-        with write_transaction(engine) as connection:
-            config = neighbours_config(silent, receiver)
-            tenants.store_config(connection, tenants.load_config(connection), config, clock.now())
+        service.apply(neighbours_config(silent, receiver))
         service.issue(grant_message(callback="hook"))
         repeat_delivery(engine, PENDING)
         program = upkeep_worker(database_url, valkey_url, seaweed, tmp_path)

@@ -1,7 +1,5 @@
-import json
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -20,9 +18,7 @@ from tests.support.s3.stores import (
 from tests.support.servers.databases import migrated_file
 from worker import clock
 from worker.aws.clients import S3Clients
-from worker.core.tenants.config import TenantConfig
-from worker.db import tenants
-from worker.db.engine import create_database_engine, write_transaction
+from worker.db.engine import create_database_engine
 from worker.devstack.storage import Storage
 
 
@@ -53,9 +49,7 @@ def contract_engine(storages: dict[str, Storage], folder: Path) -> Iterator[Engi
     """A database that contains the tenant config of the servers' buckets."""
     url = migrated_file(folder / "valetkey.db")
     engine = create_database_engine(url)
-    with write_transaction(engine) as connection:
-        config = tenant_config(storages)
-        tenants.store_config(connection, TenantConfig(), config, clock.now())
+    services.build_service(engine, S3Clients(), clock.now).apply(tenant_config(storages))
     yield engine
     engine.dispose()
 
@@ -70,32 +64,16 @@ def stores(storages: dict[str, Storage], contract_engine: Engine) -> dict[str, S
     }
 
 
-def expiring_credentials(storage: Storage, expires: datetime) -> str:
-    """Return the server's credentials in the JSON format of a credential_process."""
-    return json.dumps(
-        {
-            "Version": 1,
-            "AccessKeyId": storage.access_key,
-            "SecretAccessKey": storage.secret_key,
-            "Expiration": expires.isoformat(),
-        }
-    )
-
-
 @pytest.fixture(autouse=True)
 def _profiles(storages: dict[str, Storage], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """AWS profiles for the keys of each server, and one for keys that expire in 12 minutes."""
-    path, expiring = folder / "credentials", folder / "ending.json"
-    expiring.write_text(
-        expiring_credentials(storages[SERVERS[0]], clock.now() + timedelta(minutes=12))
-    )
+    """AWS profiles for the keys of each server."""
+    path = folder / "credentials"
     path.write_text(
         "".join(
             f"[{name}]\naws_access_key_id = {storage.access_key}\n"
             f"aws_secret_access_key = {storage.secret_key}\n"
             for name, storage in storages.items()
         )
-        + f"[short-lived]\ncredential_process = cat {expiring}\n"
     )
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(path))
 

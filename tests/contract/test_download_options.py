@@ -46,13 +46,6 @@ def version_url(store: Store, key: str, version: str, **terms: Any) -> str:
     return grant.url
 
 
-def test_a_link_for_head_says_what_is_stored(store: Store) -> None:
-    key = new_key()
-    store.put_object(key, b"0123456789")
-    response = send(Request("HEAD", store.download(key, method="HEAD").url))
-    assert (response.status, response.headers["content-length"], response.body) == (200, "10", b"")
-
-
 @pytest.mark.parametrize("name", OVERRIDES)
 def test_a_download_has_the_header_that_was_granted(store: Store, name: str) -> None:
     key = new_key()

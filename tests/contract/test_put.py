@@ -8,7 +8,6 @@ from tests.support.s3.http_requests import Request, put, send
 from tests.support.s3.misuses import (
     BOTH,
     SEAWEEDFS,
-    SECRET,
     MakeRequest,
     Misuse,
     change_request,
@@ -44,21 +43,6 @@ def test_a_put_with_an_acl_that_policy_allows_is_accepted(store: Store) -> None:
     grant = store.put(key, len(FILE), acl="public-read")
     assert grant.headers["x-amz-acl"] == "public-read"
     assert send(put(grant, FILE)).is_success
-
-
-def test_a_put_that_may_overwrite_does(store: Store) -> None:
-    key = new_key()
-    store.put_object(key, b"what was there before")
-    assert send(put(store.put(key, len(FILE)), FILE)).is_success
-    assert store.get_object(key)["Body"] == FILE
-
-
-def test_a_second_put_without_overwrite_is_refused(store: Store) -> None:
-    key = new_key()
-    grant = store.put(key, len(FILE), overwrite=False)
-    assert send(put(grant, FILE)).is_success
-    assert send(put(grant, FORGED)).status == 412
-    assert store.get_object(key)["Body"] == FILE
 
 
 def with_headers(changes: Mapping[str, str | None], **terms: Any) -> MakeRequest:
@@ -114,13 +98,6 @@ def in_other_bucket(store: Store, key: str) -> Request:
     return put(replace(grant, url=url), FORGED)
 
 
-def copy_of_another_object(store: Store, key: str) -> Request:
-    """Copy an object for which there is no grant."""
-    secret = new_key()
-    store.put_object(secret, SECRET)
-    return with_headers({"x-amz-copy-source": f"/{BUCKET}/{secret}"})(store, key)
-
-
 def signed_with(**overrides: Any) -> MakeRequest:
     """Return PUTs that the service would not sign."""
 
@@ -145,7 +122,6 @@ MISUSES = (
     *header_misuses("acl", "x-amz-acl", "private", acl="public-read"),
     Misuse("storage class added", SEAWEEDFS, with_headers({"x-amz-storage-class": "GLACIER"})),
     Misuse("tags added", SEAWEEDFS, with_headers({"x-amz-tagging": "a=b"})),
-    Misuse("another object copied", SEAWEEDFS, copy_of_another_object),
     Misuse("key of another object", BOTH, for_another_key),
     Misuse("bucket of another object", BOTH, in_other_bucket),
     Misuse(

@@ -45,17 +45,6 @@ def test_a_put_stores_as_was_granted(
     assert store.get_object(key).items() >= {"Body": FILE, **stored}.items()
 
 
-def test_metadata_fills_storages_limit_together_with_the_grant_id(store: Store) -> None:
-    key, metadata = new_key(), {"a": "x" * 1_996}
-    grant = store.put(key, len(FILE), metadata=metadata)
-    assert send(put(grant, FILE)).is_success
-    stored = store.get_object(key)["Metadata"]
-    assert stored == metadata | {"grant-id": grant.id}
-    assert sum(len(name) + len(value) for name, value in stored.items()) <= 2_048
-    too_long = {"a": "x" * 1_997}
-    assert store.refusal_code(kind="put", max_size=20, metadata=too_long) == "metadata_invalid"
-
-
 def test_a_download_overrides_headers_that_the_holder_of_a_put_added(store: Store) -> None:
     key = new_key()
     grant = store.put(key, len(FILE))

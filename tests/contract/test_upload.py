@@ -55,13 +55,6 @@ def test_a_form_with_an_acl_that_policy_allows_is_accepted(store: Store) -> None
     assert store.get_object(key)["Body"] == FILE
 
 
-def test_a_form_replaces_what_is_stored_under_its_key(store: Store) -> None:
-    key = new_key()
-    store.put_object(key, b"what was there before")
-    assert send(post(store.upload(key), FILE)).is_success
-    assert store.get_object(key)["Body"] == FILE
-
-
 def change_fields(grant: Grant, fields: Mapping[str, str | None], file: bytes = FORGED) -> Request:
     """Return an upload with changed fields; None removes a field."""
     values = {**grant.fields, **fields}

@@ -1,21 +1,21 @@
 """The comparison itself: it finds every kind of damage, in a copy of genuine rows."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, Table, delete, insert, select, text, update
+from sqlalchemy import Engine, Table, delete, insert, select, update
 
 from models import Base, Chunk, Grant, Reservation, Usage
 from tests.support.builders import messages, services
 from tests.support.builders.messages import Clock, grant_message, put_message, tenant_config
+from tests.support.crypto.audit_proofs import tamper
 from tests.support.faults.comparison import Findings, compare
 from tests.support.faults.record import Record, ToldResult, told_grant
 from worker.aws.clients import S3Clients
 from worker.core.tenants.config import Quota
-from worker.db import tenants
-from worker.db.engine import create_database_engine, write_transaction
+from worker.db.engine import create_database_engine
 
 KEYS = [f"acme/{n}" for n in range(4)]
 CLEAN = Findings()
@@ -33,10 +33,8 @@ def engine(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engin
 @pytest.fixture
 def record(engine: Engine) -> Record:
     """What a producer was told of four downloads, an open batch, two PUTs and two refusals."""
-    with write_transaction(engine) as connection:
-        config = tenant_config(Quota("grants", "day", 20))
-        tenants.store_config(connection, tenants.load_config(connection), config, Clock()())
     service = services.build_service(engine, S3Clients(), Clock())
+    service.apply(tenant_config(Quota("grants", "day", 20)))
     record = Record()
     partly_sent = messages.split_chunks(grant_message([f"acme/open/{n}" for n in range(5)]), 3)
     for message in (
@@ -56,27 +54,6 @@ def note(record: Record, outcome: dict[str, Any], keys: list[str]) -> None:
     for number, (key, item) in enumerate(zip(keys, results, strict=True)):
         told = ToldResult(key, code=item["code"]) if "code" in item else told_grant(item)
         record.tell_result((outcome["batch"], number), told)
-
-
-@pytest.fixture
-def damage(engine: Engine) -> Callable[..., None]:
-    """A function that executes statements, without the triggers that would refuse them."""
-    if engine.dialect.name == "sqlite":
-        triggers = "SELECT 'DROP TRIGGER ' || name FROM sqlite_master WHERE type = 'trigger'"
-    else:
-        triggers = (
-            "SELECT 'DROP TRIGGER ' || tgname || ' ON ' || tgrelid::regclass FROM pg_trigger "
-            "WHERE NOT tgisinternal"
-        )
-
-    def execute(*statements: Any) -> None:
-        with write_transaction(engine) as connection:
-            for statement in connection.execute(text(triggers)).scalars().all():
-                connection.execute(text(statement))
-            for statement in statements:
-                assert connection.execute(statement).rowcount
-
-    return execute
 
 
 IS_FIRST = (Grant.object_key == KEYS[0],)
@@ -140,33 +117,30 @@ def test_two_results_of_an_item_are_doubled(engine: Engine, record: Record) -> N
 def test_a_change_of_the_database_is_found(
     engine: Engine,
     record: Record,
-    damage: Callable[..., None],
     statement: Any,
     expected: dict[str, int],
 ) -> None:
-    damage(statement)
+    tamper(engine, statement)
     assert kinds(compare(record, engine)) == expected
 
 
-def test_a_second_row_of_a_key_is_doubled_and_not_charged(
-    engine: Engine, record: Record, damage: Callable[..., None]
-) -> None:
+def test_a_second_row_of_a_key_is_doubled_and_not_charged(engine: Engine, record: Record) -> None:
     columns = [column for column in GRANTS.columns if column.name != "item_number"]
     row = select(*columns, (GRANTS.c.item_number + 100)).where(GRANTS.c.object_key == KEYS[0])
     names = [*(column.name for column in columns), "item_number"]
-    damage(insert(GRANTS).from_select(names, row))
+    tamper(engine, insert(GRANTS).from_select(names, row))
     assert kinds(compare(record, engine)) == {"doubled": 1, "mischarged": 6}
 
 
 def test_a_charge_that_was_made_twice_is_found_in_each_window(
-    engine: Engine, record: Record, damage: Callable[..., None]
+    engine: Engine, record: Record
 ) -> None:
     columns = (Usage.grants, Usage.download_grants, Usage.upload_bytes)
     for window, column in product(("minute", "hour", "day", "month", "live"), columns):
         is_charged = (Usage.window == window, column > 0)
-        damage(update(Usage).where(*is_charged).values({column: column * 2}))
+        tamper(engine, update(Usage).where(*is_charged).values({column: column * 2}))
         assert kinds(compare(record, engine)) == {"mischarged": 1}
-        damage(update(Usage).where(*is_charged).values({column: column // 2}))
+        tamper(engine, update(Usage).where(*is_charged).values({column: column // 2}))
     assert compare(record, engine) == CLEAN
 
 

@@ -44,19 +44,9 @@ def test_the_parser_of_asyncapi_accepts_the_document(check: Check) -> None:
     assert [code for code, *_ in problems if code != "asyncapi-latest-version"] == []
 
 
-@pytest.mark.parametrize(
-    ("part", "change"),
-    [
-        ("operations", {"receiveNothing": {"action": "receive"}}),
-        ("channels", {"valetkey": {"messages": {"a": {"$ref": "#/components/messages/Missing"}}}}),
-        ("components", {"schemas": {"Item": {"type": "no type"}}}),
-    ],
-)
-def test_the_check_finds_errors_in_a_document(
-    check: Check, tmp_path: Path, part: str, change: dict[str, Any]
-) -> None:
+def test_the_check_finds_errors_in_a_document(check: Check, tmp_path: Path) -> None:
     document = json.loads(DOCUMENT.read_text(encoding="utf-8"))
-    document[part] |= change
+    document["operations"] |= {"receiveNothing": {"action": "receive"}}
     (tmp_path / "asyncapi.json").write_text(json.dumps(document))
     assert check("asyncapi", str(tmp_path / "asyncapi.json"))[1:]
 

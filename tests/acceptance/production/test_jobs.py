@@ -92,25 +92,10 @@ def test_a_producer_gets_its_grants(
 
 
 def test_plain_celery_gets_its_grants(production: Production) -> None:
-    broker, results = plain_urls(production)
+    authority = str(production.authority.file)
+    broker, results = production.urls(ssl_cert_reqs="required", ssl_ca_certs=authority)
     output = run([sys.executable, "-c", PLAIN_PROGRAM], BROKER_URL=broker, RESULT_URL=results)
     assert output.startswith("issued ['acme/a.bin'")
-
-
-def test_plain_celery_with_a_key_gets_its_grants(production: Production) -> None:
-    broker, results = plain_urls(production)
-    output = run(
-        [sys.executable, "examples/producers/signed.py", *KEYS[INTERACTIVE_QUEUE]],
-        VALETKEY_BROKER_URL=broker,
-        VALETKEY_RESULT_URL=results,
-        VALETKEY_KEY_FILE=str(production.key_file),
-    )
-    assert [line.split()[0] for line in output.splitlines()] == KEYS[INTERACTIVE_QUEUE]
-
-
-def plain_urls(production: Production) -> tuple[str, str]:
-    authority = str(production.authority.file)
-    return production.urls(ssl_cert_reqs="required", ssl_ca_certs=authority)
 
 
 def test_workers_and_producers_are_refused_nothing(production: Production) -> None:

@@ -18,7 +18,7 @@ from tests.support.servers.certificates import CertificateAuthority
 from tests.support.servers.production_redis import ProductionRedis, password_of
 from tests.support.servers.tls_proxy import TlsProxy, running_tls_proxy
 from tests.support.servers.waiting import wait_until
-from valetkey import AsyncClient, BrokerUnreachable, Client, NotConfigured
+from valetkey import AsyncClient, BrokerUnreachable, Client
 from worker.devstack.processes import Program, running
 from worker.devstack.stack_info import service_environment
 
@@ -155,10 +155,3 @@ def test_a_server_is_not_verified_if_the_url_says_so(
     with running_tls_proxy(context, production.redis.port) as proxy:
         server = Impostor(proxy, f"?{parameters[parameter]}", problem="")
         download(server.url(PRODUCER), server.url(PRODUCER, 1))
-
-
-def test_a_wrong_parameter_is_refused_without_the_password() -> None:
-    url = f"rediss://{PRODUCER}:s3cret@{HOST_NAME}/0?ssl_cert_reqs=maybe"
-    with pytest.raises(NotConfigured, match=r"VALETKEY_BROKER_URL .*ssl_cert_reqs") as caught:
-        Client(url, tenant="acme")
-    assert "s3cret" not in str(caught.value)

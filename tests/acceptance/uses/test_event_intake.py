@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,7 @@ from worker.aws.clients import S3Clients
 from worker.aws.event_queues import queue_id
 from worker.broker.heartbeats import workers_by_queue
 from worker.core.tenants.config import Bucket, TenantConfig
-from worker.db.engine import create_database_engine, read_transaction, write_transaction
-from worker.db.tenants import load_config, store_config
+from worker.db.engine import create_database_engine, read_transaction
 from worker.devstack.s3 import create_buckets
 from worker.devstack.storage import Storage
 
@@ -65,8 +63,7 @@ def apply_config(engine: Engine, storage: Storage, queue_url: str | None) -> Non
     bucket = Bucket("demo", BUCKET, "us-east-1", "path", storage.endpoint, events_queue=queue_url)
     policies = {"demo": replace(POLICY, overwrite=True)}
     config = TenantConfig({"demo": bucket}, tenant_config(policies=policies).tenants)
-    with write_transaction(engine) as connection:
-        store_config(connection, load_config(connection), config, datetime.now(UTC))
+    services.build_service(engine, S3Clients(), clock.now).apply(config)
 
 
 def count(engine: Engine) -> int:

@@ -9,10 +9,12 @@ from click.testing import CliRunner
 from sqlalchemy import Engine, func, select
 
 from models import Batch, Chunk, Grant, MultipartUpload, Reservation, Usage
-from tests.contract.test_sessions import create_role_once
-from tests.support.cli.live_doctor import documented_verdicts, json_findings, verdicts
+from tests.support.cli.live_doctor import documented_verdicts, verdicts
+from tests.support.cli.operator import json_lines
+from tests.support.s3.doubles import Role
 from tests.support.s3.stores import (
     BUCKET,
+    ROLE,
     SERVERS,
     VERSIONED_BUCKET,
     Store,
@@ -36,7 +38,7 @@ def _environment(
 def run_live(profile: str, *options: str) -> list[dict[str, Any]]:
     result = CliRunner().invoke(doctor, ["--live", profile, "--yes", "--json", *options])
     assert result.exit_code in {0, 1}, result.output
-    return json_findings(result)
+    return json_lines(result)
 
 
 def stored_versions(store: Store, bucket: str) -> list[str]:
@@ -110,7 +112,7 @@ def test_nothing_is_left_in_a_versioned_bucket(store: Store) -> None:
 def test_the_session_of_a_role_is_tried_and_what_it_stored_is_deleted(
     ministack: Storage, stores: dict[str, Store]
 ) -> None:
-    create_role_once(ministack)
+    role = Role(ministack, ROLE)
     findings = run_live("assumed")
     assert {row["check"]: row["verdict"] for row in findings if row["grant"] == "session"} == {
         "PUT outside of its prefix": "ok",
@@ -118,3 +120,4 @@ def test_the_session_of_a_role_is_tried_and_what_it_stored_is_deleted(
     }
     assert findings[-1]["verdict"] == "ok"
     assert not stores["ministack"].objects()
+    role.delete()

@@ -21,16 +21,14 @@ from tests.support.s3.doubles import (
     DENY_ALL,
     DOUBLES,
     MOTO,
-    ROLE_ANSWERS,
-    TRUST,
+    ROLE_SERVERS,
 )
 from tests.support.s3.stores import SERVERS
 from tests.support.servers.databases import migrated_file
 from worker import clock
 from worker.aws.clients import S3Clients
 from worker.core.tenants.config import Bucket, TenantConfig
-from worker.db import tenants
-from worker.db.engine import create_database_engine, write_transaction
+from worker.db.engine import create_database_engine
 from worker.devstack.storage import Storage
 
 CODES = {
@@ -88,25 +86,17 @@ class RoleOwner:
     def __init__(self, name: str, storage: Storage) -> None:
         self.name = name
         self.storage = storage
-        self.role = f"role-{uuid.uuid4().hex}"
+        self.role = doubles.Role(storage, f"role-{uuid.uuid4().hex}")
         self.keys = storage.access_key, storage.secret_key
-        iam = doubles.aws_client(storage, "iam")
-        trust = doubles.policy_document(TRUST)
-        role = iam.create_role(RoleName=self.role, AssumeRolePolicyDocument=trust)["Role"]
-        self.arn: str = role["Arn"]
-        document = doubles.policy_document(ALLOW_ALL)
-        iam.put_role_policy(RoleName=self.role, PolicyName="s3", PolicyDocument=document)
         if name == MOTO:
-            self.keys = doubles.moto_user(storage, self.role, ASSUME)
+            self.keys = doubles.moto_user(storage, self.role.name, ASSUME)
 
     def deny(self) -> None:
         """Let nobody assume the role."""
         if self.name == MOTO:
-            self.keys = doubles.moto_user(self.storage, f"{self.role}-denied")
-            return
-        iam = doubles.aws_client(self.storage, "iam")
-        iam.delete_role_policy(RoleName=self.role, PolicyName="s3")
-        iam.delete_role(RoleName=self.role)
+            self.keys = doubles.moto_user(self.storage, f"{self.role.name}-denied")
+        else:
+            self.role.delete()
 
 
 @pytest.fixture(params=DOUBLES)
@@ -153,12 +143,10 @@ def issue(answers_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Issue:
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.keys[1])
         policy = replace(POLICY, kms_keys=(KMS_KEY,))
         config = TenantConfig({"demo": bucket}, tenant_config(policies={"demo": policy}).tenants)
-        with write_transaction(answers_engine) as connection:
-            before = tenants.load_config(connection)
-            tenants.store_config(connection, before, config, clock.now())
         s3 = S3Clients(sts_endpoint=server.storage.endpoint)
         message = grant_message(grant={"bucket": "demo", **terms})
         service = services.build_service(answers_engine, s3, clock.now)
+        service.apply(config)
         return service.issue(message | {"items": [{"key": "acme/a", **item}]})
 
     return issue_with_keys
@@ -170,7 +158,7 @@ def profile(server: Double | RoleOwner, bucket: str) -> Bucket:
 
 def request_link(issue: Issue, owner: RoleOwner) -> dict[str, Any]:
     """Return the outcome of a request for one link that is signed by a session of the role."""
-    bucket = replace(profile(owner, "sessions"), role_arn=owner.arn, role_seconds=SECONDS)
+    bucket = replace(profile(owner, "sessions"), role_arn=owner.role.arn, role_seconds=SECONDS)
     return issue(owner, bucket, {"kind": "download", "expires_in": 3_600})
 
 
@@ -190,7 +178,7 @@ def test_a_final_answer_is_a_refusal_with_storages_words(
     assert double.keys[0] not in result["message"]
 
 
-@pytest.mark.parametrize("storage", ROLE_ANSWERS["a session with an end"], indirect=True)
+@pytest.mark.parametrize("storage", ROLE_SERVERS, indirect=True)
 def test_a_grant_ends_with_the_session_that_signs_it(issue: Issue, owner: RoleOwner) -> None:
     begin = clock.now()
     (grant,) = request_link(issue, owner)["items"]
@@ -199,15 +187,9 @@ def test_a_grant_ends_with_the_session_that_signs_it(issue: Issue, owner: RoleOw
     assert timedelta(seconds=SECONDS - 60) < remaining < timedelta(seconds=SECONDS + 60)
 
 
-@pytest.mark.parametrize("storage", ROLE_ANSWERS["a role that denies"], indirect=True)
+@pytest.mark.parametrize("storage", ROLE_SERVERS, indirect=True)
 def test_a_role_that_denies_is_a_refusal_without_its_name(issue: Issue, owner: RoleOwner) -> None:
     owner.deny()
     refusal = request_link(issue, owner)["refusal"]
     assert (refusal["code"], refusal["field"]) == ("bucket_unusable", "grant.bucket")
-    assert owner.role not in refusal["message"]
-
-
-def test_moto_accepts_every_signature_and_proves_none(moto: Storage) -> None:
-    client = doubles.aws_client(moto, "s3", aws_secret_access_key="another-secret-key")
-    client.create_bucket(Bucket="unproven-signatures")
-    assert MOTO not in SERVERS  # the servers of all tests of signatures
+    assert owner.role.name not in refusal["message"]

@@ -9,6 +9,10 @@ from tests.support.s3.stores import BUCKET, SERVERS, Store
 FILE = b"\x89PNG a picture\r\n\0"
 
 
+def odd_key(key: str) -> str:
+    return f"{key} \"ü\" & 'Ω' <b>=1%41${{x}}.png"
+
+
 @pytest.fixture
 def picture(tmp_path: Path) -> Path:
     path = tmp_path / 'ein "Bild"; Nr. 1,5 größer.png'

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.clients.conftest import FILE
+from tests.contract.clients.conftest import FILE, odd_key
 from tests.support.s3.stores import Store, new_key
 from valetkey.cli import snippets
 
@@ -17,10 +17,6 @@ def curl() -> str:
     if curl_path is None:
         pytest.skip("curl is not installed")  # also in CI: no package registry provides curl
     return curl_path
-
-
-def odd_key(key: str) -> str:
-    return f"{key} \"ü\" & 'Ω' <b>=1%41${{x}}.png"
 
 
 def test_curl_uploads_by_the_line(store: Store, curl: str, picture: Path) -> None:

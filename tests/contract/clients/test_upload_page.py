@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.clients.conftest import FILE
+from tests.contract.clients.conftest import FILE, odd_key
 from tests.support.builders import grants
 from tests.support.fakes.http_storage import StorageResponse, running_http_storage
 from tests.support.s3.chromium import Tab
@@ -24,10 +24,6 @@ from tests.support.servers.waiting import wait_until
 from valetkey.cli import snippets
 
 pytestmark = pytest.mark.usefixtures("cors", "fresh_tab")
-
-
-def odd_key(key: str) -> str:
-    return f"{key} \"ü\" & 'Ω' <b>=1%41${{x}}.png"
 
 
 def test_a_page_uploads_and_says_what_is_stored(store: Store, tab: Tab, picture: Path) -> None:

@@ -43,20 +43,6 @@ async def test_refusals_are_raised_with_their_codes(broker: str) -> None:
 
 
 @in_event_loop
-async def test_many_coroutines_share_one_client(broker: str) -> None:
-    def lose_some(message: dict[str, Any], arrival: int) -> Any:
-        return "lose" if arrival == 1 and message["items"][0]["key"].endswith("7") else "twice"
-
-    with running_fake_service(broker, lose_some):
-        async with async_client(broker) as client:
-            batch = client.download_many("reports", KEYS, chunk_size=1)
-            singles = asyncio.gather(*(client.download("reports", f"s/{n}") for n in range(100)))
-            assert [result.key async for result in batch] == KEYS
-            assert [grant.key for grant in await singles] == [f"s/{n}" for n in range(100)]
-    assert (batch.issued, batch.refused, batch.remaining) == (50, 0, 0)
-
-
-@in_event_loop
 async def test_a_message_that_is_lost_fails_or_is_doubled_has_one_result(
     broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,8 +130,6 @@ async def test_an_async_iterable_needs_a_total(broker: str) -> None:
             client.download_many("reports", _numbered_keys(3))
         with pytest.raises(TypeError, match="need max_size="):
             client.put_many("reports", _numbered_keys(3), total=3)
-        with pytest.raises(TypeError, match="download has no option 'acl'"):
-            client.download("reports", "a", acl="private")
 
 
 ASKS: list[tuple[str, Callable[[Any], Awaitable[Any]]]] = [

@@ -21,11 +21,6 @@ Attack = Callable[[StoredTables], None]
 _OF_ACME = "batch_number IN (SELECT batch_number FROM batches WHERE tenant = 'acme')"
 
 
-@pytest.fixture(scope="module")
-def options(log: GeneratedLog, tmp_path_factory: pytest.TempPathFactory) -> VerifyOptions:
-    return options_of(log, tmp_path_factory.mktemp("checkpoints"))
-
-
 def tables_found(log: GeneratedLog, options: VerifyOptions, attack: Attack) -> set[str]:
     with copied_file(log) as url:
         with closing(StoredTables(url)) as db:

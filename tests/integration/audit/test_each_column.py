@@ -11,7 +11,7 @@ from tests.support.audit_log.changed_values import flipped
 from tests.support.audit_log.logs import GeneratedLog, generate_log
 from tests.support.audit_log.places import NotPossible
 from tests.support.audit_log.stored_tables import KEYS, DatabaseRefuses, StoredTables
-from tests.support.audit_log.trials import copied_file, options_of
+from tests.support.audit_log.trials import copied_file
 from tests.support.servers.databases import migrated_file
 from worker.usecases.audit.verification.verify import VerifyOptions, verify_log
 
@@ -30,11 +30,6 @@ COLUMNS = [
 def log(tmp_path_factory: pytest.TempPathFactory) -> GeneratedLog:
     path = tmp_path_factory.mktemp("log") / "log.db"
     return generate_log(migrated_file(path), seed=1, is_pruned=True)
-
-
-@pytest.fixture(scope="module")
-def options(log: GeneratedLog, tmp_path_factory: pytest.TempPathFactory) -> VerifyOptions:
-    return options_of(log, tmp_path_factory.mktemp("checkpoints"))
 
 
 @pytest.fixture

@@ -177,7 +177,6 @@ def test_tables_of_another_release_are_not_called_changed(
         (("--tenant", "acne"), "did you mean 'acme'?"),
         (("--key", "no key"), "`audit key` prints it"),
         (("--checkpoint", "absent"), "does not exist"),
-        (("--processes", "0"), "1<=x<=64"),
     ],
 )
 def test_a_wrong_use_is_named(run: Run, words: tuple[str, ...], message: str) -> None:

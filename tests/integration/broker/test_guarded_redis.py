@@ -223,20 +223,6 @@ def test_a_worker_that_an_error_ends_sets_aside_what_no_child_had_accepted(
     assert store.llen(queue) == 0
 
 
-def test_a_lost_broker_is_no_fault_of_a_message(
-    store: redis.Redis, start: Start, queue: str
-) -> None:
-    put(store, queue, build_frame())
-    reader = start()
-    reader.read()
-    try:
-        redis.Redis(port=1).ping()
-    except redis.ConnectionError:
-        reader.stop()
-    assert read_dead_letters(store) == []
-    assert store.llen(queue) == 1
-
-
 @pytest.mark.parametrize("settle", ["ack", "reject"])
 def test_a_message_that_cannot_be_settled_takes_up_no_place(
     store: redis.Redis, start: Start, queue: str, settle: str, monkeypatch: pytest.MonkeyPatch

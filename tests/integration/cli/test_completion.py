@@ -44,15 +44,3 @@ def test_bash_completes_commands_options_and_choices(
     words: tuple[str, ...], expected: list[str]
 ) -> None:
     assert completions(*words) == expected
-
-
-def test_bash_offers_all_commands() -> None:
-    assert {"download", "multipart", "put", "upload", "usage"} <= set(completions("valetkey", ""))
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_each_shell_has_a_script(shell: str) -> None:
-    environ = os.environ | {"_VALETKEY_COMPLETE": f"{shell}_source"}
-    command = [BIN / "valetkey"]
-    script = subprocess.run(command, env=environ, check=True, capture_output=True, text=True).stdout
-    assert f"_VALETKEY_COMPLETE={shell}_complete" in script

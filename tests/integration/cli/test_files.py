@@ -212,7 +212,6 @@ def test_a_reader_that_closes_stdout_gets_no_traceback(broker: str) -> None:
 @pytest.mark.parametrize(
     ("module", "arguments"),
     [
-        ("valetkey.cli.main", ("download", "reports", "a")),
         ("valetkey.cli.main", ("download", "reports", "--from", "keys.txt")),
         ("worker.__main__", ("contract", "requests")),
         ("valetkey.cli.main", ("--version",)),

@@ -21,30 +21,15 @@ WARNING = (
 CANCELLED = {"status": "cancelled", "batch": BATCH, "issued": 1_500, "released": 8_500}
 
 
-def reply_usage(*quotas: dict[str, Any]) -> Any:
-    return lambda message: {"status": "told", "tenant": message["tenant"], "quotas": list(quotas)}
-
-
 def reply_explanation(decision: str) -> Any:
     refusal = {"refusal": OVER} if decision == "refuse" else {}
     rules = [{"rule": "key", "found": "acme/"}, {"rule": "validity", "found": "1 h", **refusal}]
     return lambda _: {"status": "explained", "decision": decision, "rules": rules}
 
 
-def test_usage_is_a_table(cli: Cli) -> None:
-    result = cli("usage", decide=reply_usage(QUOTA))
-    assert (result.exit_code, result.stderr) == (0, "")
-    assert "grants.day" in result.stdout
-    assert "2026-11-25 00:00" in result.stdout
-
-
-def test_usage_prints_json(cli: Cli) -> None:
-    result = cli("usage", "--json", decide=reply_usage(QUOTA, QUOTA))
-    assert [json.loads(line)["left"] for line in result.stdout.splitlines()] == [10, 10]
-
-
 def test_usage_reports_a_tenant_without_quotas(cli: Cli) -> None:
-    result = cli("usage", decide=reply_usage())
+    reply = {"status": "told", "tenant": "acme", "quotas": []}
+    result = cli("usage", decide=lambda _: reply)
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == "the tenant has no quotas\n"
 
@@ -212,14 +197,6 @@ def test_watching_shows_each_change_until_nothing_is_open(
     assert len(cli.messages) == 3
 
 
-@pytest.mark.parametrize("command", ["status", "reissue"])
-@pytest.mark.parametrize("name", ["", "x", f"{BATCH}.", f"{BATCH}.01", f"{BATCH}.x", "1.2"])
-def test_an_argument_that_is_no_id_is_wrong_usage(command: str, name: str) -> None:
-    result = run_cli(command, name)
-    assert result.exit_code == 2
-    assert "UUID of version 7" in result.stderr
-
-
 @pytest.mark.parametrize("words", [("status", BATCH), ("reissue", GRANT)])
 def test_a_refusal_is_exit_1(cli: Cli, words: tuple[str, str]) -> None:
     refusal = {"code": "batch_unknown", "field": "batch", "message": "unknown"}
@@ -303,10 +280,3 @@ def test_an_interrupted_wait_names_the_command_that_goes_on(
 def test_a_wait_for_an_object_that_never_comes_names_no_command(cli: Cli) -> None:
     result, _ = wait_with(cli, {"state": "unused"})
     assert (result.exit_code, "Next" in result.stderr) == (4, False)
-
-
-@pytest.mark.usefixtures("broker")
-@pytest.mark.parametrize("words", ["acme/a --dry-run", "--from -"])
-def test_waiting_excludes_rows_and_dry_runs(words: str) -> None:
-    result = run_cli("upload", "inbox", "--max-size", "5", "--wait", *words.split())
-    assert (result.exit_code, "--wait" in result.stderr) == (2, True)

@@ -37,14 +37,6 @@ def complete(cli: Cli) -> Cli:
     return cli
 
 
-@pytest.fixture
-def unanswered(cli: Cli) -> Cli:
-    """A run that ended before its first response."""
-    INPUT.write_text("key\na\nb\n")
-    assert cli(*DOWNLOAD, "--timeout", "1s", plan=lose_chunk(0)).exit_code == 3
-    return cli
-
-
 def allow_all(message: dict[str, Any]) -> dict[str, Any]:
     """Grant the items that the fake service refuses otherwise."""
     items = [item | {"key": item["key"].replace("no/", "now/")} for item in message["items"]]
@@ -222,8 +214,10 @@ def test_rows_of_a_command_that_did_not_end_are_not_overwritten(
     assert Path("links.csv.partial").read_text() == "key\turl\n"
 
 
-def test_an_interrupted_run_is_not_overwritten_by_a_single_request(unanswered: Cli) -> None:
-    assert "belongs to an interrupted run with --from" in unanswered.refuses(*SINGLE)
+def test_an_interrupted_run_is_not_overwritten_by_a_single_request(cli: Cli) -> None:
+    INPUT.write_text("key\na\nb\n")
+    assert cli(*DOWNLOAD, "--timeout", "1s", plan=lose_chunk(0)).exit_code == 3
+    assert "belongs to an interrupted run with --from" in cli.refuses(*SINGLE)
 
 
 def test_a_request_without_a_grant_leaves_no_file(cli: Cli) -> None:

@@ -39,21 +39,12 @@ from worker.devstack.broker import running_valkey
 JOURNAL, PARTIAL = Path("links.csv.resume.json"), Path("links.csv.partial")
 
 
-@pytest.mark.usefixtures("keys_file")
 def test_refusals_before_the_interruption_count_in_a_resumed_run(cli: Cli) -> None:
     write_keys(["no/1", "", *KEYS])
     cli(*DOWNLOAD_SHORT_TIMEOUT, plan=lose_chunk(2))
     assert cli(*RESUME_DOWNLOAD).exit_code == 1
     refused = [row["refused"] for row in read_csv("links.csv")]
     assert refused[:3] == ["key_outside_prefix", "key_empty", ""]
-
-
-def test_a_lost_partial_file_is_requested_again_from_the_first_row(interrupted: Cli) -> None:
-    (before,) = {message["batch"] for message in interrupted.messages}
-    PARTIAL.unlink()
-    assert interrupted(*RESUME_DOWNLOAD).exit_code == 0
-    assert [row["key"] for row in read_csv("links.csv")] == KEYS
-    assert [message["batch"] for message in interrupted.messages] == [before] * 3
 
 
 def test_grants_that_expired_before_the_resume_are_warned_of(interrupted: Cli) -> None:
@@ -66,12 +57,6 @@ def test_grants_that_expired_before_the_resume_are_warned_of(interrupted: Cli) -
     assert result.exit_code == 0
     warning = "warning: grants that were written earlier began to expire at 2020-01-01 00:00"
     assert warning in result.stderr
-
-
-@pytest.mark.usefixtures("keys_file")
-def test_without_an_interrupted_run_there_is_nothing_to_resume(cli: Cli) -> None:
-    error = cli.refuses(*RESUME_DOWNLOAD)
-    assert f"no interrupted run to resume: {JOURNAL} does not exist" in error
 
 
 @pytest.mark.parametrize(

@@ -2,58 +2,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import redis
 
 from tests.support.fakes.fake_service import (
-    grant_outcome,
     record,
-    refuse_outcome,
     running_fake_service,
     stored_results,
 )
-from valetkey import Client, Code, NoAnswer, Refusal, Refused
+from valetkey import Client, NoAnswer
 from valetkey.delivery.retransmit import DEFAULT_WINDOW
 
 KEYS = [f"k/{number}" for number in range(50)]
 NOWHERE = "redis://:s3cret@127.0.0.1:1/0"  # no one listens on port 1
-
-
-def test_a_refusal_is_raised_with_its_code(broker: str, client: Client) -> None:
-    with running_fake_service(broker), pytest.raises(Refused) as caught:
-        client.download("reports", "no/a.pdf").result(10)
-    assert (caught.value.refusal.code, caught.value.refusal.key) == (
-        Code.KEY_OUTSIDE_PREFIX,
-        "no/a.pdf",
-    )
-
-
-def test_results_come_in_request_order_however_its_chunks_arrive(
-    broker: str, client: Client
-) -> None:
-    def first_chunk_last(message: dict[str, Any], arrival: int) -> Any:
-        return "lose" if message["chunk"] == 0 and arrival == 1 else "answer"
-
-    with running_fake_service(broker, first_chunk_last):
-        batch = client.download_many("reports", KEYS, chunk_size=5)
-        results = list(batch.results(10))
-    assert [result.key for result in results] == KEYS
-    assert (batch.issued, batch.refused, batch.remaining) == (50, 0, 0)
-
-
-def test_a_batch_refused_as_a_whole_refuses_every_item(
-    broker: str, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0)
-    with running_fake_service(broker, decide=refuse_outcome) as service:
-        batch = client.download_many("reports", KEYS, chunk_size=1)
-        results = list(batch.results(10))
-    assert [result.key for result in results] == KEYS
-    assert batch.refusal is not None
-    assert {result.code for result in results if isinstance(result, Refusal)} == {
-        Code.QUOTA_EXCEEDED
-    }
-    assert batch.refused == 50
-    assert len(service.received) < 50  # once refused, the other chunks are not sent
 
 
 @pytest.mark.parametrize("fault", ["lose", "fail", "garble"])
@@ -100,16 +59,6 @@ def test_the_error_names_a_failing_worker_and_does_not_repeat_its_message(
     assert stored_results(broker) == {}  # it holds a traceback
 
 
-def test_after_a_timeout_the_same_handle_asks_again(broker: str, client: Client) -> None:
-    handle = client.download("reports", "a.pdf")
-    with pytest.raises(NoAnswer):
-        handle.result(0.2)
-    with redis.Redis.from_url(broker) as server:
-        server.flushall()
-    with running_fake_service(broker):
-        assert handle.result(10).id == f"{handle.id}.0"
-
-
 def test_settings_of_another_celery_application_change_nothing(
     broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,14 +66,6 @@ def test_settings_of_another_celery_application_change_nothing(
         monkeypatch.setenv(name, NOWHERE)
     with running_fake_service(broker), Client(broker, tenant="acme") as client:
         assert client.download("reports", "a.pdf").result(10).key == "a.pdf"
-
-
-def test_a_result_with_too_few_items_is_no_answer(broker: str, client: Client) -> None:
-    def without_first_item(message: dict[str, Any]) -> dict[str, Any]:
-        return grant_outcome({**message, "items": message["items"][1:]})
-
-    with running_fake_service(broker, decide=without_first_item), pytest.raises(NoAnswer):
-        next(client.download_many("reports", ["a", "b"]).results(0.5))
 
 
 def test_a_wait_ends_at_the_deadline(client: Client) -> None:
@@ -146,6 +87,15 @@ def test_a_closed_client_sends_nothing_and_waits_for_nothing(broker: str) -> Non
     for ask in (incomplete.result, client.usage, lambda: client.download("reports", "b.pdf")):
         with pytest.raises(RuntimeError, match="the client is closed"):
             ask()
+
+
+def test_a_flush_waits_for_more_results_than_fit_into_the_window(
+    broker: str, client: Client
+) -> None:
+    with running_fake_service(broker):
+        batch = client.download_many("reports", KEYS, chunk_size=1)
+        client.flush(10)
+    assert batch.issued == len(KEYS) > DEFAULT_WINDOW
 
 
 def test_leaving_the_block_without_an_answer_is_an_error(broker: str) -> None:
@@ -183,12 +133,3 @@ def test_the_first_result_is_returned_before_the_window_is_full(
         assert next(results).key == KEYS[0]
         assert len(keys_read) < DEFAULT_WINDOW
         assert [result.key for result in results] == KEYS[1:]
-
-
-def test_several_batches_are_sent_in_turn(broker: str, client: Client) -> None:
-    with running_fake_service(broker) as service:
-        first = client.download_many("reports", KEYS, chunk_size=1)
-        second = client.download_many("reports", KEYS[:3], chunk_size=1)
-        assert [result.key for result in second.results(10)] == KEYS[:3]
-        assert len({message["chunk"] for _, message in service.received}) < len(KEYS)
-        assert [result.key for result in first.results(10)] == KEYS

@@ -8,7 +8,6 @@ import pytest
 
 from tests.support.builders.keyed_service import (
     KEY,
-    OLD,
     Respond,
     keyed_client,
     wire_result,
@@ -25,10 +24,6 @@ KEYS = [*(f"acme/{number}" for number in range(18)), "globex/no", "acme/last"]
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("valetkey.delivery.retransmit.PROBE_INTERVAL", 0.05)
-
-
-def urls(results: list[Grant | Refusal]) -> list[str]:
-    return [result.url if isinstance(result, Grant) else result.code for result in results]
 
 
 class LateChunks:
@@ -48,22 +43,6 @@ def start_unfinished_batch(client: Client) -> str:
     assert len(list(zip(range(5), batch.results(10), strict=False))) == 5
     client.usage()  # in the same queue, so behind the third chunk
     return batch.id
-
-
-def test_another_process_reads_the_same_grants_which_are_charged_once(
-    service: Respond, broker: str
-) -> None:
-    with running_fake_service(broker, decide=wire_result(service)), keyed_client(broker) as client:
-        batch = client.download_many("demo", KEYS, chunk_size=5)
-        first = list(batch.results(10))
-        (before,) = client.usage()
-        with keyed_client(broker, OLD) as other:
-            reopened = other.batch(batch.id)
-            assert (reopened.total, reopened.remaining) == (20, 0)
-            assert (reopened.issued, reopened.refused) == (19, 1)
-            assert urls(list(reopened.results(10))) == urls(first)
-            assert (reopened.issued, reopened.refused, reopened.refusal) == (19, 1, None)
-            assert other.usage() == [before]
 
 
 def test_undecided_chunks_are_waited_for_and_counted(service: Respond, broker: str) -> None:
@@ -86,28 +65,6 @@ def test_undecided_chunks_are_waited_for_and_counted(service: Respond, broker: s
 
 def _take(results: Iterator[Grant | Refusal], count: int) -> list[Grant | Refusal]:
     return [next(results) for _ in range(count)]
-
-
-def test_a_cancelled_batch_has_its_grants_and_refusals_for_the_other_items(
-    service: Respond, broker: str
-) -> None:
-    with (
-        running_fake_service(broker, LateChunks(), wire_result(service)),
-        keyed_client(broker) as client,
-    ):
-        batch = start_unfinished_batch(client)
-        client.cancel(batch)
-        reopened = client.batch(batch)
-        results = list(reopened.results(10))
-        client.close()
-    assert [isinstance(result, Grant) for result in results] == [
-        number // 5 in {0, 2} for number in range(20)
-    ]
-    assert {(result.code, result.key) for result in results if isinstance(result, Refusal)} == {
-        (Code.BATCH_CLOSED, None)
-    }
-    assert reopened.refusal is not None
-    assert reopened.remaining == 0
 
 
 @pytest.mark.parametrize("first", [-1, 3])

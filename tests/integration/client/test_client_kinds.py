@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.support.fakes.fake_service import FakeService, record, running_fake_service
-from valetkey import Checksum, Client, Code, GrantHandle, Item, Refused
+from valetkey import Checksum, Client, GrantHandle, Item
 
 CHECKSUM = Checksum(algorithm="crc32", value="AAAAAA==")
 
@@ -67,19 +67,6 @@ def test_a_request_has_the_terms_and_the_item_of_its_kind(
     terms, items = last_request(service)
     assert terms.items() >= expected_terms.items()
     assert items == [{"key": "a", **item}]
-
-
-def test_a_link_is_plain_only_if_it_is_requested(service: FakeService, client: Client) -> None:
-    client.download("reports", "a", plain=True).result(10)
-    assert last_request(service)[0]["plain"] is True
-    client.download("reports", "a").result(10)
-    assert "plain" not in last_request(service)[0]
-
-
-def test_a_negative_size_is_refused_without_a_round_trip(client: Client) -> None:
-    with pytest.raises(Refused) as caught:
-        client.put("inbox", "a", size=-1).result(0)
-    assert caught.value.refusal.code is Code.SIZE_INVALID
 
 
 def test_many_puts_reserve_their_largest_size(service: FakeService, client: Client) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.support.builders.keyed_service import Respond, keyed_client, wire_result
-from tests.support.fakes.fake_service import running_fake_service
+from tests.support.fakes.fake_service import refuse_outcome, running_fake_service
 from tests.support.servers.event_loop import async_client, in_event_loop
 from valetkey import Client, Code, Refusal, Refused
 from valetkey.wire.messages import RELEASE
@@ -26,15 +26,6 @@ LIMITS_OF_0_1 = {
     "min_part_bytes": 5 * 1024**2,
     "max_parts": 10_000,
 }
-
-
-def refuse(refusal: dict[str, Any]) -> Any:
-    return lambda message: {
-        "batch": message.get("batch", ""),
-        "chunk": message.get("chunk", 0),
-        "status": "refused",
-        "refusal": refusal,
-    }
 
 
 def test_the_service_tells_its_release_and_limits(broker: str, client: Client) -> None:
@@ -64,18 +55,13 @@ async def test_the_async_client_asks_for_the_service_too(broker: str) -> None:
             assert (await client.service()).release == RELEASE
 
 
-def test_a_refusal_of_the_description_is_raised(broker: str, client: Client) -> None:
-    refusal = {"code": "signature_required", "field": "", "message": "no"}
-    with (
-        running_fake_service(broker, describe=refuse(refusal)),
-        pytest.raises(Refused, match="signature_required"),
-    ):
-        client.service()
-
-
 def test_a_service_that_cannot_read_a_field_is_called_older(broker: str, client: Client) -> None:
     refusal = {"code": "unknown_field", "field": "grant.inline", "message": "unknown field"}
-    with running_fake_service(broker, decide=refuse(refusal)):
+
+    def refuse(message: dict[str, Any]) -> dict[str, Any]:
+        return refuse_outcome(message) | {"refusal": refusal}
+
+    with running_fake_service(broker, decide=refuse):
         with pytest.raises(Refused, match=r"grant\.inline|the service is older") as caught:
             client.download("demo", "acme/a", inline=True).result(10)
         for result in client.download_many("demo", ["acme/a", "acme/b"]).results(10):

@@ -11,22 +11,10 @@ from tests.support.builders.keyed_service import (
     wire_result,
 )
 from tests.support.fakes.fake_service import running_fake_service, stored_results
-from valetkey import Client, Code, Grant, NoAnswer, Refusal, Refused
-from valetkey.crypto.keys import PrivateKey, generate_key
+from valetkey import Code, Grant, Refusal, Refused
+from valetkey.crypto.keys import generate_key
 
-WRONG_KEY = generate_key("acme/2026-11")
 KEYS = [f"acme/{number}.pdf" for number in range(40)]
-
-
-def test_a_refused_item_comes_between_the_grants(service: Respond, broker: str) -> None:
-    keys = ["acme/a", "globex/b", "acme/\udcff", "acme/c"]
-    with (
-        running_fake_service(broker, decide=wire_result(service)),
-        keyed_client(broker) as client,
-    ):
-        results = list(client.download_many("demo", keys).results(10))
-    assert [type(result) for result in results] == [Grant, Refusal, Refusal, Grant]
-    assert [result.key for result in results] == ["acme/a", "globex/b", r"acme/\udcff", "acme/c"]
 
 
 def test_a_lost_message_is_signed_again_and_charged_once(service: Respond, broker: str) -> None:
@@ -71,43 +59,16 @@ def test_usage_and_a_cancellation_are_sealed_as_well(
     assert not [text for text in stored_results(broker).values() if '"result": {' in text]
 
 
-@pytest.mark.parametrize("key", [WRONG_KEY, generate_key("acme/none"), generate_key("none/none")])
-def test_an_unknown_key_is_refused_with_what_to_check(
-    service: Respond, broker: str, key: PrivateKey
-) -> None:
+def test_an_unknown_key_is_refused_with_what_to_check(service: Respond, broker: str) -> None:
     with (
         running_fake_service(broker, decide=wire_result(service)),
-        keyed_client(broker, key) as client,
+        keyed_client(broker, generate_key("acme/none")) as client,
         pytest.raises(Refused) as caught,
     ):
         client.download("demo", "acme/a").result(10)
     refusal = caught.value.refusal
     assert refusal.code is Code.SIGNATURE_INVALID
     assert "kid is TENANT/NAME as in tenants.toml" in refusal.message
-
-
-def test_an_unsigned_message_of_a_tenant_with_keys_is_refused(
-    service: Respond, broker: str
-) -> None:
-    with (
-        running_fake_service(broker, decide=wire_result(service)),
-        Client(broker, tenant="acme") as client,
-        pytest.raises(Refused) as caught,
-    ):
-        client.download("demo", "acme/a").result(10)
-    assert caught.value.refusal.code is Code.SIGNATURE_REQUIRED
-
-
-def test_no_part_of_a_signed_message_is_in_the_headers_that_workers_log(
-    service: Respond, broker: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0)
-    with running_fake_service(broker, decide=wire_result(service)) as queue:
-        with keyed_client(broker) as client:
-            client.download("demo", "acme/private.pdf").result(10)
-        ((headers, _),) = queue.received
-    assert headers["argsrepr"] == "(message)"
-    assert queue.raw[0][:20] not in str(headers)
 
 
 class ForgingService:
@@ -135,14 +96,8 @@ def alter(response: Any) -> Any:
     [
         alter,
         lambda response: response.values,
-        lambda response: {
-            **response.values,
-            "status": "refused",
-            "refusal": forged_refusal("quota_exceeded"),
-        },
-        lambda _: "a.b.c.d.e",
     ],
-    ids=["altered", "in the clear", "forged refusal", "junk"],
+    ids=["altered", "in the clear"],
 )
 def test_a_forged_result_counts_as_no_answer(service: Respond, broker: str, replace: Any) -> None:
     service_with_forgeries = ForgingService(service, replace)
@@ -153,23 +108,3 @@ def test_a_forged_result_counts_as_no_answer(service: Respond, broker: str, repl
         assert client.download("demo", "acme/a").result(10).key == "acme/a"
     assert service_with_forgeries.remaining == 0
     assert len(queue.raw) > 2
-
-
-def forged_refusal(code: str) -> dict[str, Any]:
-    return {"code": code, "field": "total", "message": "over"}
-
-
-def test_the_result_of_another_request_is_not_accepted(
-    service: Respond, broker: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0)
-    with running_fake_service(broker, decide=wire_result(service)) as queue:
-        with keyed_client(broker) as client:
-            client.download("demo", "acme/a").result(10)
-        (other_message,) = queue.raw
-    with (
-        running_fake_service(broker, decide=lambda _: service(other_message).sent),
-        keyed_client(broker) as client,
-        pytest.raises(NoAnswer),
-    ):
-        client.download("demo", "acme/b").result(0.5)

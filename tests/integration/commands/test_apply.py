@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from sqlalchemy import func, insert, select
 
 from models import Base, Usage
-from tests.support.builders.deliveries import lease_delivery
+from tests.support.builders.delivery_service import lease_delivery
 from tests.support.builders.messages import Clock, grant_message
 from tests.support.builders.services import InProcessService
 from tests.support.cli.operator import ON_SQLITE, Operator, answer_on_terminal
@@ -23,7 +23,6 @@ from valetkey.crypto.keys import generate_key, public_key_line
 from worker.clock import now
 from worker.commands.apply import apply
 from worker.commands.database import operator_account
-from worker.core.tenants.config import TenantConfig
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.outbox import DeliveryResult, settle_delivery
 from worker.db.tenants import load_config, store_config
@@ -37,6 +36,7 @@ secret = "env:BILLING_SECRET"
 """
 WITHOUT_GLOBEX = TEXT[: TEXT.index("[tenants.globex]")]
 CHANGED = TEXT.replace("hour = 50_000", "hour = 60_000")
+UNSIGNABLE = CHANGED.replace("us-east-1", "cn-north-1").replace("addressing", "accelerate = true #")
 APPLY = (sys.executable, "-c", "from worker.commands.apply import apply; apply()")
 
 
@@ -98,23 +98,11 @@ accelerate = true
     assert operator.stored_config() == (1, operator.file_config())
 
 
-def test_a_dry_run_changes_nothing(operator: Operator) -> None:
-    result = operator.apply(TEXT, "--dry-run")
-    assert result.exit_code == 0
-    assert "+ tenants.acme.trust queue" in result.output
-    assert operator.stored_config() == (0, TenantConfig())
-
-
 @pytest.mark.parametrize(
     ("text", "error"),
     [
         (f"{CHANGED}\nmax = 1\n", "tenants.globex.endpoints.billing.max: no such field"),
-        (
-            CHANGED.replace("us-east-1", "cn-north-1").replace(
-                'addressing = "path"', "accelerate = true"
-            ),
-            "buckets.demo: boto3 cannot sign",
-        ),
+        (UNSIGNABLE, "buckets.demo: boto3 cannot sign"),
         (WITHOUT_GLOBEX, "tenants.globex: 0 live grants, 0 pending webhooks"),
     ],
     ids=["an unknown field", "a profile that boto3 refuses", "a removal without --yes"],
@@ -174,10 +162,6 @@ def test_of_two_concurrent_applies_one_is_refused(operator: Operator) -> None:
         results = sorted(pool.map(read_and_apply, range(2)))
     assert results == ["another config was applied in the meantime: apply again", "applied"]
     assert operator.stored_config() == (1, config)
-
-
-def test_a_missing_file_is_a_usage_error(operator: Operator) -> None:
-    assert CliRunner().invoke(apply, [str(operator.file)]).exit_code == 2
 
 
 @ON_SQLITE
@@ -278,17 +262,6 @@ def test_on_a_terminal_removals_are_listed_before_the_question(in_use: Operator)
     assert in_use.stored_config()[0] == 1
 
 
-def test_a_revoked_key_is_refused_from_the_next_message_on(
-    in_use: Operator, service: InProcessService, clock: Clock
-) -> None:
-    in_use.apply(WITHOUT_KEY, "--yes")
-    codes = {}
-    for key in (KEY, SPARE):
-        response = service.issue(sign_message(grant_message(), key, clock()))
-        codes[key.id] = response.get("refusal", {}).get("code")
-    assert codes == {"acme/billing": "key_revoked", "acme/spare": None}
-
-
 def test_every_run_warns_of_tenants_that_trust_the_queue(operator: Operator) -> None:
     text = f'{HEAD}[tenants.acme]\ntrust = "queue"\n'
     warning = "WARNING: acme trusts the queue: anyone who can write to it can act for acme"
@@ -341,22 +314,20 @@ def test_an_account_without_a_name_is_its_number(monkeypatch: pytest.MonkeyPatch
     assert operator_account() == "uid 2147483641"
 
 
-def test_an_overlap_is_reported_with_both_tenants(
+def test_an_overlap_is_refused_at_its_line(
     operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VALETKEY_S3_ENDPOINT", "https://s3.example.com")  # of the profile demo
     again = HEAD.replace("s.demo]", 's.again]\nendpoint = "https://s3.example.com"')
     again = again.replace("acme", "globex").replace('"globex/"', '"acme/2026/"')
     text = SIGNED + again.replace("allow.demo", "allow.again")
-    text += '[tenants.globex]\ntrust = "queue"\n'
-    result = operator.apply(text)
-    assert result.exit_code == 1
+    result = operator.apply(f'{text}[tenants.globex]\ntrust = "queue"\n')
     line = text.splitlines().index('prefixes = ["acme/2026/"]') + 1
     problem, error = result.stderr.splitlines()
-    assert problem == (
-        f"{operator.file}:{line}: tenants.globex.allow.again.prefixes[0]: "
-        '"acme/2026/" of globex overlaps "acme/" of acme in the bucket demo (line 6) '
-        "(make them disjoint, or write `shared = true` in both policies)"
-    )
-    assert error == f"Error: {operator.file} was not applied."
+    assert problem.startswith(f"{operator.file}:{line}: tenants.globex.allow.again.prefixes[0]: ")
+    assert (result.exit_code, error) == (1, f"Error: {operator.file} was not applied.")
     assert operator.stored_config()[0] == 0
+
+
+def test_a_missing_file_is_a_usage_error(operator: Operator) -> None:
+    assert CliRunner().invoke(apply, [str(operator.file)]).exit_code == 2

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.audit_rows import AuditedBatch
-from tests.support.builders.deliveries import lease_delivery
+from tests.support.builders.delivery_service import lease_delivery
 from tests.support.builders.heartbeats import write_heartbeat
 from tests.support.builders.messages import DEMO, Clock, grant_message, tenant_config
 from tests.support.builders.services import InProcessService
@@ -85,20 +85,28 @@ def test_a_healthy_service_passes_and_warnings_alone_are_no_failure() -> None:
 
 @pytest.mark.usefixtures("healthy")
 @pytest.mark.parametrize(
-    ("role", "state", "exit_code", "message"),
+    ("role", "queues", "state", "exit_code"),
     [
-        ("issue", "fail", 1, "no worker is alive that consumes the queue valetkey: "),
-        ("upkeep", "warn", 0, "python -m worker run --only upkeep"),
+        ("issue", ("valetkey", "valetkey.bulk"), "fail", 1),
+        ("upkeep", ("valetkey.upkeep",), "warn", 0),
     ],
 )
 def test_it_fails_without_a_worker_that_issues_and_only_warns_without_upkeep(
-    valkey_url: str, role: str, state: str, exit_code: int, message: str
+    server: "redis.Redis", role: str, queues: tuple[str, ...], state: str, exit_code: int
 ) -> None:
-    with redis.Redis.from_url(valkey_url) as client:
-        client.delete(f"{PREFIX}{role}@host:1")
+    server.delete(f"{PREFIX}{role}@host:1")
     result = run()
     assert (states(result), result.exit_code) == (HEALTHY | {"workers": state}, exit_code)
-    assert message in result.stdout
+    problems = {
+        check["message"].partition(": ")[0]: (check["state"], check["hint"])
+        for check in json_lines(result)
+        if check["check"] == "workers" and check["state"] != "ok"
+    }
+    words, hint = (
+        "no worker is alive that consumes the queue",
+        f"python -m worker run --only {role}",
+    )
+    assert problems == {f"{words} {queue}": (state, hint) for queue in queues}
 
 
 @pytest.mark.usefixtures("healthy")
@@ -123,13 +131,12 @@ def test_work_that_is_overdue_for_five_minutes_is_reported(
 
 
 @pytest.mark.usefixtures("healthy")
-def test_messages_that_wait_and_are_not_served_are_reported(valkey_url: str) -> None:
-    with redis.Redis.from_url(valkey_url) as client:
-        client.lpush("valetkey.waiting:acme", "a", "b")
-        client.sadd("valetkey.waiting", "acme")
-        result = run()
-        client.set("valetkey.waiting.lease", "another process", ex=60)
-        served = run()
+def test_messages_that_wait_and_are_not_served_are_reported(server: "redis.Redis") -> None:
+    server.lpush("valetkey.waiting:acme", "a", "b")
+    server.sadd("valetkey.waiting", "acme")
+    result = run()
+    server.set("valetkey.waiting.lease", "another process", ex=60)
+    served = run()
     assert (states(result), result.exit_code) == (HEALTHY | {"queues": "fail"}, 1)
     assert "2 messages wait for their turn, and no process serves them" in result.stdout
     assert states(served) == HEALTHY
@@ -201,7 +208,7 @@ def test_uploads_that_storage_has_refused_are_reported(engine: Engine, clock: Cl
         AuditedBatch(1, ["acme/a"], refused, decided_at=clock(), kind="multipart").write(connection)
     result = run()
     assert states(result) == HEALTHY | {"uploads": "warn"}
-    assert "demo: refused 1 in the last day" in result.stdout
+    assert "demo: refused 1 in the last day; newest: refused" in result.stdout
 
 
 SERVERS = {"broker", "results"}

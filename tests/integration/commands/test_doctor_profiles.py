@@ -71,25 +71,12 @@ def test_the_internal_endpoint_is_tried(storage: Storage, check_profiles: CheckP
     assert check["state"] == "ok"
 
 
+SECRET = {"AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+UNKNOWN = SECRET | {"AWS_ACCESS_KEY_ID": "AKIAUNKNOWN"}
 WRONG: dict[str, tuple[dict[str, str], dict[str, str], str, str]] = {
-    "access key": (
-        {"AWS_ACCESS_KEY_ID": "AKIAUNKNOWN", "AWS_SECRET_ACCESS_KEY": SECRET_KEY},
-        {},
-        "storage does not know the access key of AWS profile 'default'",
-        "replace the keys where the workers run, and restart them",
-    ),
-    "secret key": (
-        {"AWS_SECRET_ACCESS_KEY": SECRET_KEY},
-        {},
-        "the secret key of AWS profile 'default' is wrong",
-        "AWS_SECRET_ACCESS_KEY",
-    ),
-    "bucket": (
-        {},
-        {"bucket": "doctor-missing"},
-        "demo: storage has no bucket doctor-missing",
-        "[buckets.demo]",
-    ),
+    "access key": (UNKNOWN, {}, "not know the access key of AWS profile 'default'", "replace the"),
+    "secret key": (SECRET, {}, "secret key of AWS profile 'default' is wrong", "AWS_SECRET_ACCESS"),
+    "bucket": ({}, {"bucket": "none"}, "demo: storage has no bucket none", "[buckets.demo]"),
     "session token": ({"AWS_SESSION_TOKEN": SECRET_KEY}, {}, "session token", ""),
     "region": ({}, {"region": "eu-west-3"}, "is not in the region eu-west-3", "write region = "),
 }
@@ -134,11 +121,7 @@ def test_storage_that_is_away_is_a_warning_with_the_cause(
     monkeypatch.setattr(storage_checks, "_IDLE_SECONDS", 0.2)
     with running_socket_server(stay_silent) as silent:
         hosts = ("http://127.0.0.1:1", "http://no-such-host.invalid", silent)
-        names = (f"b{number}" for number in range(3))
-        buckets = [
-            replace(PROFILE, name=name, endpoint=url)
-            for name, url in zip(names, hosts, strict=True)
-        ]
+        buckets = (replace(PROFILE, name=f"b{n}", endpoint=url) for n, url in enumerate(hosts))
         checks = check_profiles("buckets", *buckets)
     assert [check["state"] for check in checks] == ["warn"] * 3
     causes = [check["message"].rpartition("are signed: ")[2] for check in checks]

@@ -1,5 +1,3 @@
-"""Tests the command that explains the decision on a message."""
-
 import json
 from dataclasses import replace
 from datetime import UTC, datetime

@@ -112,14 +112,6 @@ def test_apply_warns_that_a_name_used_again_is_a_new_tenant(operator: Operator) 
     assert "new tenant" not in operator.apply(TEXT).stderr
 
 
-def test_the_log_of_changes_has_the_ids_of_names_used_again(operator: Operator) -> None:
-    for text in (TEXT, NO_TENANTS, TEXT, NO_TENANTS):
-        operator.apply(text, "--yes")
-    records = [each for each in operator.change_records() if each.path == "tenants.acme.id"]
-    changes = [(record.before, record.after) for record in records]
-    assert changes == [(None, "acme~2"), ("acme~2", None)]
-
-
 def test_quotas_show_the_usage_of_the_tenant_that_has_the_name_now(
     engine: Engine, operator: Operator
 ) -> None:

@@ -3,16 +3,14 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine
 
-from models import TenantIdentity
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import tenant_config
 from tests.support.servers.waiting import wait_until
 from worker.core.tenants.config import TenantConfig
 from worker.db import config_store
 from worker.db.config_store import ConfigStore
-from worker.db.engine import read_transaction
 from worker.db.tenants import load_config as load_stored
 
 THREADS = 8
@@ -56,15 +54,3 @@ def test_a_config_is_in_effect_for_every_thread_once_it_is_applied(
             assert set(
                 pool.map(lambda _: store.current().tenants["acme"].max_batch, range(50))
             ) == {max_batch}
-
-
-def test_ids_of_tenants_differ_however_often_a_name_is_used(
-    engine: Engine, apply_config: ApplyConfig
-) -> None:
-    for _ in range(3):
-        apply_config(tenant_config())
-        apply_config(tenant_config(max_batch=7))
-        apply_config(TenantConfig())
-    with read_transaction(engine) as connection:
-        rows = connection.execute(select(TenantIdentity.id, TenantIdentity.name)).all()
-    assert sorted(map(tuple, rows)) == [(id_, "acme") for id_ in ("acme", "acme~2", "acme~3")]

@@ -62,14 +62,6 @@ def test_a_connection_that_ends_in_a_transaction_raises_a_transient_error(
         assert execute_in_driver(connection, PID).fetchone()
 
 
-def test_reading_replaces_an_idle_connection_that_the_server_ended(
-    postgres: Engine, end_connection: EndConnection
-) -> None:
-    (pid,) = read_in_driver(postgres, PID)
-    end_connection(pid)
-    assert read_in_driver(postgres, PID) != (pid,)
-
-
 def test_a_connection_that_ends_while_it_reads_is_dropped_without_a_traceback(
     postgres: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,5 +1,5 @@
 from contextlib import suppress
-from itertools import count, islice
+from itertools import count
 
 import pytest
 from hypothesis import settings
@@ -119,15 +119,6 @@ def test_a_search_also_finds_keys_with_the_same_hash(context: Context) -> None:
     assert len(found) > len(scan(context.engine, KEYS[0]))
     for key in (*KEYS, ABSENT):
         assert look_up(context.engine, key) == scan(context.engine, key)
-
-
-def test_a_search_needs_only_the_newest_segments_of_a_frequent_key(context: Context) -> None:
-    for number in range(1, 60):
-        write_batch(context.engine, number, [KEYS[0], f"acme/{number}"])
-    index_keys(context)
-    with read_transaction(context.engine) as connection:
-        newest = list(islice(find_positions(connection, KEYS[0]), 5))
-    assert newest == scan(context.engine, KEYS[0])[:5]
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)

@@ -31,10 +31,6 @@ def test_the_migrations_create_the_tables_of_the_models(engine: Engine) -> None:
         assert compare_metadata(context, Base.metadata) == []
 
 
-def test_migrating_twice_changes_nothing(engine: Engine) -> None:
-    migrate_to_head(url_text(engine.url))
-
-
 def test_tables_of_a_later_release_are_left_as_they_are(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999_later'"))

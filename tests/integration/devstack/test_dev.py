@@ -15,9 +15,7 @@ import pytest
 from tests.integration.devstack.conftest import CHECKOUT, SHELL, python_command
 from tests.support.servers.waiting import is_running, wait_until
 from valetkey import Client
-from worker.devstack.folder import StorageKeys
 from worker.devstack.processes import StartFailed
-from worker.devstack.s3 import s3_client
 from worker.devstack.service import run_command
 from worker.devstack.stack import Stack
 from worker.devstack.stack_info import service_environment
@@ -53,24 +51,8 @@ def test_dev_json_has_the_stacks_addresses_and_only_its_owner_can_read_it(
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_the_configured_buckets_exist(stack: Stack) -> None:
-    info = stack.info
-    s3 = s3_client(
-        info.s3_endpoint, StorageKeys(info.s3_access_key, info.s3_secret_key), info.s3_region
-    )
-    assert "valetkey-demo" in {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
-
-
 def test_nothing_secret_is_in_the_stacks_repr(stack: Stack) -> None:
     assert stack.info.s3_secret_key not in repr(stack)
-
-
-@pytest.mark.usefixtures("stack")
-def test_a_second_stack_on_the_folder_is_refused(data: Path) -> None:
-    command = [sys.executable, "-m", "worker", "dev", "--data", str(data)]
-    completed = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
-    assert (completed.returncode, completed.stdout) == (1, "")
-    assert f"Error: {data} is in use by another `python -m worker dev`" in completed.stderr
 
 
 def test_a_developers_credentials_stay_out_of_the_service(stack: Stack) -> None:

@@ -14,6 +14,7 @@ from worker.devstack.folder import StorageKeys
 from worker.devstack.s3 import s3_client
 from worker.devstack.stack import Stack
 
+pytestmark = pytest.mark.usefixtures("stack")
 SAYS = "Using the service of `python -m worker dev` in "
 
 
@@ -28,7 +29,6 @@ def run(folder: Path, *words: str, **environ: str) -> subprocess.CompletedProces
     )
 
 
-@pytest.mark.usefixtures("stack")
 def test_a_command_in_a_subfolder_uses_the_running_dev_and_says_so(folder: Path) -> None:
     (folder / "below").mkdir()
     result = run(folder / "below", "quota", "show")
@@ -36,14 +36,12 @@ def test_a_command_in_a_subfolder_uses_the_running_dev_and_says_so(folder: Path)
     assert result.stderr == f"{SAYS}{folder / '.valetkey'}.\n"
 
 
-@pytest.mark.usefixtures("stack")
 def test_a_program_that_reads_json_gets_no_other_line(folder: Path) -> None:
     result = run(folder, "audit", "list", "--json")
     assert (result.returncode, result.stdout) == (0, "")
     assert SAYS not in result.stderr
 
 
-@pytest.mark.usefixtures("stack")
 @pytest.mark.parametrize("name", ["DATABASE_URL", "BROKER_URL", "RESULT_URL", "S3_ENDPOINT"])
 def test_an_explicit_setting_is_never_shadowed(folder: Path, tmp_path: Path, name: str) -> None:
     urls = {"DATABASE_URL": f"sqlite:///{tmp_path / 'x.db'}", "S3_ENDPOINT": "http://127.0.0.1:1"}
@@ -53,7 +51,6 @@ def test_an_explicit_setting_is_never_shadowed(folder: Path, tmp_path: Path, nam
     assert SAYS not in result.stderr
 
 
-@pytest.mark.usefixtures("stack")
 def test_run_and_migrate_do_not_use_a_running_dev(folder: Path, tmp_path: Path) -> None:
     result = run(tmp_path, "migrate", VALETKEY_DATA_DIR=str(folder / ".valetkey"))
     assert (result.returncode, result.stderr) == (0, "")
@@ -66,7 +63,6 @@ def test_a_data_folder_without_a_running_dev_is_refused(tmp_path: Path) -> None:
     assert f"No `python -m worker dev` runs in {tmp_path}" in result.stderr
 
 
-@pytest.mark.usefixtures("stack")
 def test_the_file_of_a_dev_that_was_killed_is_not_used(folder: Path, tmp_path: Path) -> None:
     (tmp_path / ".valetkey").mkdir()
     (tmp_path / ".valetkey" / "lock").touch()

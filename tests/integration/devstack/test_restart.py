@@ -102,13 +102,6 @@ def test_a_damaged_state_is_named(tmp_path: Path) -> None:
         load_state(tmp_path)
 
 
-def test_a_folder_has_running_stack_while_it_is_locked(tmp_path: Path) -> None:
-    assert not has_running_stack(tmp_path)
-    with locked_folder(tmp_path):
-        assert has_running_stack(tmp_path)
-    assert not has_running_stack(tmp_path)
-
-
 def test_a_start_after_a_kill_waits_for_the_servers_that_are_still_stopping(
     tmp_path: Path,
 ) -> None:
@@ -179,12 +172,3 @@ def test_an_open_folder_with_files_of_another_account_is_refused(tmp_path: Path)
     os.chown(tmp_path / "credentials.json", ANOTHER_ACCOUNT, -1)
     with pytest.raises(FolderNotPrivate, match="have files in it"), locked_folder(tmp_path):
         pass
-
-
-def test_dev_names_the_folder_that_it_cannot_use(tmp_path: Path) -> None:
-    (tmp_path / "report.pdf").touch()
-    tmp_path.chmod(0o777)
-    command = [sys.executable, "-m", "worker", "dev", "--data", str(tmp_path)]
-    completed = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert completed.returncode == 1
-    assert completed.stderr.startswith(f"Error: Other accounts have access to {tmp_path} (mode 077")

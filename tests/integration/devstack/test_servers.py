@@ -5,7 +5,6 @@ from typing import NoReturn
 
 import pytest
 import redis
-from botocore.exceptions import ClientError
 
 from worker.devstack.broker import running_valkey
 from worker.devstack.folder import storage_keys
@@ -15,18 +14,8 @@ from worker.devstack.storage import Storage, seaweedfs
 pytestmark = pytest.mark.slow
 
 
-def put_and_get(storage: Storage, bucket: str) -> bytes:
-    s3 = storage.client()
-    s3.create_bucket(Bucket=bucket)
-    s3.put_object(Bucket=bucket, Key="a/b", Body=b"hello")
-    body: bytes = s3.get_object(Bucket=bucket, Key="a/b")["Body"].read()
-    return body
-
-
-def test_valkey_answers_and_does_not_evict_what_is_queued(valkey_url: str) -> None:
+def test_valkey_does_not_evict_what_is_queued(valkey_url: str) -> None:
     with redis.Redis.from_url(valkey_url, decode_responses=True) as client:
-        assert client.set("a", "b", ex=60)
-        assert client.get("a") == "b"
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
 
 
@@ -37,20 +26,10 @@ def test_valkey_still_knows_its_keys_after_a_restart(tmp_path: Path) -> None:
         assert client.get("kept") == b"1"
 
 
-def test_seaweedfs_refuses_another_secret(seaweed: Storage) -> None:
-    forger = Storage(seaweed.endpoint, seaweed.access_key, "another secret", seaweed.child)
-    with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
-        forger.client().list_buckets()
-
-
-def test_seaweedfs_makes_no_bucket_by_itself(seaweed: Storage) -> None:
-    with pytest.raises(ClientError, match="NoSuchBucket"):
-        seaweed.client().put_object(Bucket="embedded-missing", Key="a", Body=b"")
-
-
 def test_seaweedfs_keeps_its_objects_on_other_ports(tmp_path: Path) -> None:
     with seaweedfs(tmp_path, storage_keys(tmp_path)) as first:
-        assert put_and_get(first, "embedded-kept") == b"hello"
+        first.client().create_bucket(Bucket="embedded-kept")
+        first.client().put_object(Bucket="embedded-kept", Key="a/b", Body=b"hello")
     with seaweedfs(tmp_path, storage_keys(tmp_path)) as second:
         assert second.endpoint != first.endpoint
         stored = second.client().get_object(Bucket="embedded-kept", Key="a/b")

@@ -156,13 +156,6 @@ def test_a_name_that_is_bound_anew_between_attempts_is_judged_anew() -> None:
     assert len(receiver.paths) == 1
 
 
-def test_a_name_that_is_bound_anew_after_it_was_judged_changes_nothing() -> None:
-    resolver = FakeResolver([LOOPBACK], [DENIED[1]])
-    with running_receiver(respond_with()) as receiver:
-        assert post(receiver, client_of(resolver)).status == 204
-    assert len(resolver.lookups) == 1
-
-
 @pytest.mark.parametrize("address", [LOOPBACK, LOOPBACK_6])
 def test_loopback_is_denied_outside_development(address: Address) -> None:
     client = WebhookClient(resolve=FakeResolver([address]))

@@ -65,32 +65,6 @@ def test_credentials_are_refreshed_if_a_request_needs_longer_ones(
     assert "Credential=ASIA2" in outcome["items"][0]["url"]
 
 
-def test_after_a_failed_refresh_the_current_credentials_limit_the_grant(
-    vault: CredentialProcess, service: InProcessService, clock: Clock
-) -> None:
-    service.issue(download_message())
-    vault.remove_output()
-    clock.forward(minutes=1)
-    assert validity(service.issue(hour_message()), clock()) == (660, "credentials")
-    refusal = service.issue(hour_message(min_expires_in=700))["refusal"]
-    assert (refusal["code"], refusal["limit"]) == ("expiry_too_short", 660)
-
-
-def test_the_providers_maximum_limits_the_grant(service: InProcessService, now: datetime) -> None:
-    bucket = replace(DEMO, max_expires_in=600)
-    service.apply(TenantConfig({"demo": bucket}, tenant_config().tenants))
-    assert validity(service.issue(hour_message()), now) == (600, "provider")
-    refusal = service.issue(hour_message(min_expires_in=601))["refusal"]
-    assert (refusal["code"], refusal["limit"]) == ("expiry_too_short", 600)
-    assert "storage" in refusal["message"]
-
-
-@pytest.mark.usefixtures("vault")
-def test_a_minimum_beyond_the_credentials_expiry_is_refused(service: InProcessService) -> None:
-    refusal = service.issue(hour_message(min_expires_in=780))["refusal"]
-    assert (refusal["code"], refusal["limit"]) == ("expiry_too_short", 720)
-
-
 def test_a_grant_that_is_signed_again_does_not_outlive_its_new_credentials(
     vault: CredentialProcess, service: InProcessService, now: datetime
 ) -> None:

@@ -13,8 +13,6 @@ from tests.support.builders.messages import (
     Clock,
     download_chunks,
     grant_message,
-    put_message,
-    split_chunks,
     tenant_config,
     upload_message,
 )
@@ -26,7 +24,6 @@ from valetkey.wire.refusals import Window
 from worker.context import Context
 from worker.core.policy.decisions import ChunkRequest
 from worker.core.quotas import cost
-from worker.core.tenants.config import Quota
 from worker.db import reservations
 from worker.db.engine import read_transaction, write_transaction
 from worker.usecases.upkeep import cleanup
@@ -50,44 +47,7 @@ def other_context(service: InProcessService) -> Iterator[Context]:
 
 
 def charged(service: InProcessService) -> list[int]:
-    """Return the grants that are charged in each window."""
     return [service.charged(window) for window in WINDOWS]
-
-
-def test_chunks_reserve_their_cost_and_missing_ones_the_maximum(service: InProcessService) -> None:
-    sizes = {"acme/a": 10, "globex/b": 20, "acme/c": 30, "acme/d": 40}
-    first, second = split_chunks(put_message(sizes, max_size=100), 2)
-    service.issue(first)
-    assert service.reserved() == [(reservations.REMAINING, 2, 2), (0, 1, 1)]
-    assert service.charged("live", "upload_bytes") == 10 + 2 * 100
-    service.issue(second)
-    assert service.reserved() == [(0, 1, 1), (1, 2, 2)]
-    assert service.charged("live", "upload_bytes") == 10 + 30 + 40
-
-
-@pytest.mark.parametrize("keys", [["globex/a"], ["globex/a", "globex/b"]])
-def test_a_chunk_without_grants_reserves_nothing(
-    service: InProcessService, keys: list[str]
-) -> None:
-    for chunk in split_chunks(grant_message(keys), 1):
-        service.issue(chunk)
-    assert service.reserved() == []
-    assert charged(service) == [0] * 5
-
-
-def test_a_batch_accepts_chunks_for_a_day_and_then_releases_the_missing_ones(
-    service: InProcessService, clock: Clock
-) -> None:
-    first, second, third = download_chunks(6, 2)
-    granted = service.issue(first)
-    clock.forward(hours=23, minutes=59)
-    assert clean_up(service.context)["released"] == 1  # the first chunk's grants
-    assert service.issue(second)["status"] == "issued"
-    clock.forward(minutes=1)
-    assert clean_up(service.context)["released"] == 1
-    assert charged(service) == [4, 4, 4, 4, 2]
-    assert service.refusal_code(third) == "batch_closed"
-    assert service.issue(first)["items"] == granted["items"]
 
 
 @pytest.mark.parametrize("window", ["month", "live"])
@@ -121,44 +81,6 @@ def test_live_grants_are_counted_by_signing_key(service: InProcessService, clock
         }
         # They are not live any more, although no cleanup ran.
         assert reservations.count_live_grants(connection, clock() + timedelta(minutes=5)) == {}
-
-
-@pytest.mark.parametrize(("window", "seconds"), [("minute", 60), ("hour", 3_600)])
-def test_a_batch_stays_open_for_one_window_with_a_limit_and_is_closed_before_any_cleanup(
-    service: InProcessService, clock: Clock, window: Window, seconds: int
-) -> None:
-    service.apply(tenant_config(Quota("grants", window, 100), Quota("grants", "day", 10**6)))
-    one, two, three = download_chunks(3, 1)
-    service.issue(one)
-    clock.forward(seconds=seconds - 1)
-    assert service.issue(two)["status"] == "issued"
-    clock.forward(seconds=1)
-    reopen = {"v": 1, "ask": "batch", "tenant": "acme", "batch": one["batch"]}
-    assert service.refusal_code(reopen) == "batch_closed"
-    assert service.issue(three | {"ask": "explain"})["decision"] == "refuse"
-    assert service.refusal_code(three) == "batch_closed"
-    assert service.issue(two)["status"] == "issued"  # again
-
-
-def test_the_charge_of_what_arrived_too_late_is_released_by_cleanup(
-    service: InProcessService, clock: Clock
-) -> None:
-    service.apply(tenant_config(Quota("grants", "minute", 100)))
-    one, two, _ = download_chunks(3, 1)
-    service.issue(one)
-    clock.forward(minutes=1)
-    service.issue(two)
-    assert service.reserved() == [(reservations.REMAINING, 2, 2), (0, 1, 1)]
-    clean_up(service.context)
-    assert service.reserved() == [(0, 1, 1)]
-
-
-def test_a_batch_keeps_the_time_it_was_opened_for(service: InProcessService, clock: Clock) -> None:
-    one, two = download_chunks(2, 1)
-    service.issue(one)
-    service.apply(tenant_config(Quota("grants", "minute", 100)))
-    clock.forward(hours=23)
-    assert service.issue(two)["status"] == "issued"
 
 
 @pytest.mark.parametrize("max_rows", [7, 1_000])

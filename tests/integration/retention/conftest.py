@@ -7,10 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine, insert, select
 
-from models import (
-    Checkpoint,
-    TreeHead,
-)
+from models import Checkpoint, TreeHead
 from tests.integration.conftest import ApplyConfig
 from tests.support.audit_log.pruned_log import KEPT, OLD, RunPrune
 from tests.support.builders.messages import Clock, grant_message, tenant_config

@@ -8,23 +8,13 @@ from click.testing import CliRunner
 from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import DBAPIError
 
-from models import (
-    Batch,
-    Checkpoint,
-    Chunk,
-    Leaf,
-    Prune,
-)
-from tests.support.audit_log.pruned_log import ALL, KEPT, RunPrune, count, forget_checkpoints, keys
-from tests.support.builders.messages import grant_message
+from models import Batch, Chunk, Prune
+from tests.support.audit_log.pruned_log import ALL, KEPT, RunPrune, count, keys
 from tests.support.builders.services import InProcessService
 from worker.commands.audit.group import audit
-from worker.commands.audit.verify import verify
-from worker.core.tree.records import encode_record, entry_hash
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.retention import removal
-from worker.db.retention.months import add_months, first_moment, format_month
-from worker.db.retention.prunes import pruned_before
+from worker.db.retention.months import add_months, format_month
 from worker.usecases.retention import prune as prune_module
 
 
@@ -34,56 +24,10 @@ def test_grants_before_the_month_are_removed(engine: Engine, run: RunPrune) -> N
     assert "Removed 3 grants" in result.output
 
 
-def test_batches_chunks_and_leaves_stay(engine: Engine, run: RunPrune) -> None:
-    tables = (Batch, Chunk, Checkpoint)
-    before = [count(engine, table) for table in tables]
-    leaves = count(engine, Leaf)
-    run("--yes")
-    assert [count(engine, table) for table in tables] == before
-    assert count(engine, Leaf) == leaves + 1
-
-
-def test_a_leaf_covers_the_prune_and_names_it(engine: Engine, run: RunPrune) -> None:
-    run("--yes")
-    with read_transaction(engine) as connection:
-        row = connection.execute(select(*Prune.__table__.c)).one()
-        leaf = connection.execute(
-            select(Leaf.kind, Leaf.reference, Leaf.hash)
-            .where(Leaf.tenant == "acme")
-            .order_by(Leaf.leaf_number.desc())
-        ).first()
-    values = row._asdict()
-    number = values.pop("prune_number")
-    assert leaf == ("prune", str(number), entry_hash([encode_record("prune", values)]))
-    assert (row.tenant, row.before, row.chunks, row.items) == ("acme", format_month(KEPT), 1, 3)
-
-
-def test_the_log_still_verifies(engine: Engine, run: RunPrune) -> None:
-    forget_checkpoints(engine)  # those of this test are signed by nobody
-    assert run("--yes", "--without-checkpoint").exit_code == 0
-    result = CliRunner().invoke(verify, ["--processes", "1"])
-    assert result.exit_code == 0, result.output
-
-
-def test_readers_learn_what_was_removed(engine: Engine, run: RunPrune) -> None:
-    with read_transaction(engine) as connection:
-        assert pruned_before(connection) is None
-    run("--yes")
-    with read_transaction(engine) as connection:
-        assert pruned_before(connection) == first_moment(KEPT)
-
-
 def test_a_dry_run_shows_what_would_be_removed(engine: Engine, run: RunPrune) -> None:
     result = run("--dry-run")
     assert (result.exit_code, keys(engine), count(engine, Prune)) == (0, ALL, 0)
     assert "before " + format_month(KEPT) + ": 3" in result.output
-
-
-def test_nothing_is_removed_twice(engine: Engine, run: RunPrune) -> None:
-    run("--yes")
-    result = run("--yes")
-    assert (result.exit_code, count(engine, Prune)) == (0, 1)
-    assert "nothing to remove" in result.output
 
 
 def test_a_later_prune_counts_only_what_it_removes(engine: Engine, run: RunPrune) -> None:
@@ -100,14 +44,6 @@ def test_without_a_terminal_it_needs_yes(engine: Engine, run: RunPrune) -> None:
     assert "give --yes" in result.output
 
 
-def test_a_message_that_arrives_again_is_refused(
-    service: InProcessService, run: RunPrune, old: dict[str, Any]
-) -> None:
-    run("--yes")
-    reply = service.issue(old)
-    assert (reply["status"], reply["refusal"]["code"]) == ("refused", "batch_closed")
-
-
 def test_a_reopened_chunk_is_refused(
     service: InProcessService, run: RunPrune, old: dict[str, Any]
 ) -> None:
@@ -122,14 +58,6 @@ def test_rows_are_protected_after_a_prune(engine: Engine, run: RunPrune) -> None
     run("--yes")
     with pytest.raises(DBAPIError, match="append only"), write_transaction(engine) as connection:
         connection.execute(text("DELETE FROM grants"))
-
-
-def test_grants_are_issued_after_a_prune(
-    engine: Engine, service: InProcessService, run: RunPrune
-) -> None:
-    run("--yes")
-    assert service.issue(grant_message(["acme/new"]))["status"] == "issued"
-    assert keys(engine) == ["acme/kept", "acme/new"]
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -1,5 +1,6 @@
 """`audit prune` removes nothing that is still needed, and says what needs it."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -74,34 +75,30 @@ def test_tables_of_a_later_release_are_not_pruned(engine: Engine, run: RunPrune)
     assert "those of a later release" in result.output
 
 
-def _insert_or_lengthen(what: str, number: int, now: datetime) -> Any:
-    """Return a statement after which the batch with a number is still needed."""
-    match what:
-        case "pending webhooks":
-            return insert_any(Delivery, batch_number=number, chunk_number=0, state="pending")
-        case "pending manifests":
-            return insert_any(Manifest, batch_number=number, state="pending")
-        case "open multipart uploads":
-            return insert_any(MultipartUpload, batch_number=number, item_number=0, state="open")
-        case _:
-            return update(Reservation).values(expires_at=now + timedelta(seconds=1))
+NEEDED: dict[str, Callable[[int, datetime], Any]] = {
+    "pending webhooks": lambda number, _: insert_any(
+        Delivery, batch_number=number, chunk_number=0, state="pending"
+    ),
+    "pending manifests": lambda number, _: insert_any(
+        Manifest, batch_number=number, state="pending"
+    ),
+    "open multipart uploads": lambda number, _: insert_any(
+        MultipartUpload, batch_number=number, item_number=0, state="open"
+    ),
+    "grants that are still valid": lambda _, now: update(Reservation).values(
+        expires_at=now + timedelta(seconds=1)
+    ),
+}
+"""Statements after which the batch with a number is still needed."""
 
 
-@pytest.mark.parametrize(
-    "what",
-    [
-        "pending webhooks",
-        "pending manifests",
-        "open multipart uploads",
-        "grants that are still valid",
-    ],
-)
+@pytest.mark.parametrize("what", NEEDED)
 def test_what_unfinished_work_needs_stays_and_the_work_is_named(
     engine: Engine, run: RunPrune, old: dict[str, Any], clock: Clock, what: str
 ) -> None:
     with write_transaction(engine) as connection:
         number = connection.scalar(select(Batch.batch_number).where(Batch.batch_id == old["batch"]))
-        connection.execute(_insert_or_lengthen(what, number or 0, clock()))
+        connection.execute(NEEDED[what](number or 0, clock()))
     result = run("--yes", "--without-checkpoint")
     assert (result.exit_code, keys(engine)) == (1, ALL)
     assert what in result.output

@@ -56,51 +56,6 @@ def test_a_chunk_that_is_newer_than_the_prune_cannot_be_hidden_as_pruned(
     assert (problem.batch, problem.item) == (request["batch"], 0)
 
 
-def test_the_counts_of_a_pruned_chunk_cannot_be_changed(
-    engine: Engine, pruned: StoredTables
-) -> None:
-    chunk = pruned.rows("chunks")[0]
-    pruned.update("chunks", chunk, issued=chunk["issued"] + 1, refused=chunk["refused"] - 1)
-    (problem,) = verified(engine).problems
-    assert (problem.table, problem.tenant, problem.chunk) == ("chunks", "acme", 0)
-
-
-@pytest.mark.parametrize(
-    ("table", "column", "value"),
-    [
-        ("batches", "requested_by", "mallory"),
-        ("batches", "reason", None),
-        ("chunks", "access_key", "AKIDOTHER"),
-        ("chunks", "fingerprint", bytes(32)),
-    ],
-)
-def test_rows_of_a_pruned_month_cannot_be_changed(
-    engine: Engine, pruned: StoredTables, table: str, column: str, value: object
-) -> None:
-    batch = pruned.rows("batches")[0]
-    pruned.update(table, pruned.rows(table)[0], **{column: value})
-    (problem,) = verified(engine).problems
-    assert (problem.table, problem.batch, problem.chunk) == ("chunks", batch["batch_id"], 0)
-    assert "differ from what leaf" in problem.text
-
-
-@pytest.mark.parametrize(
-    ("edge", "text"), [(bytes(64), "differ from what leaf"), (b"", "not that of as many items")]
-)
-def test_the_tree_of_removed_items_cannot_be_changed(
-    engine: Engine, pruned: StoredTables, edge: bytes, text: str
-) -> None:
-    pruned.execute("UPDATE item_edges SET edge = ?", edge)
-    (problem,) = verified(engine).problems
-    assert text in problem.text
-
-
-def test_the_tree_of_removed_items_cannot_be_removed(engine: Engine, pruned: StoredTables) -> None:
-    pruned.execute("DELETE FROM item_edges")
-    (problem,) = verified(engine).problems
-    assert (problem.table, problem.text) == ("item_edges", "is missing")
-
-
 def test_a_prune_that_was_interrupted_before_it_removed_anything_verifies(
     engine: Engine, run: RunPrune, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,17 +70,3 @@ def test_a_prune_that_was_interrupted_before_it_removed_anything_verifies(
         tables.execute("UPDATE item_edges SET edge = ?", bytes(64))
     (problem,) = verified(engine).problems
     assert (problem.table, problem.text) == ("item_edges", "is not that of its items")
-
-
-def test_items_of_a_kept_chunk_must_be_there(engine: Engine, pruned: StoredTables) -> None:
-    chunk = pruned.rows("chunks")[-1]
-    pruned.execute("DELETE FROM grants WHERE batch_number = ?", chunk["batch_number"])
-    (problem,) = verified(engine).problems
-    assert (problem.table, problem.item, problem.text) == ("grants", 0, "is missing")
-
-
-def test_the_record_of_a_prune_cannot_be_changed(engine: Engine, pruned: StoredTables) -> None:
-    pruned.execute("UPDATE prunes SET items = items + 1, chunks = chunks + 1")
-    problems = verified(engine).problems
-    assert problems[0].table == "prunes"
-    assert "differs from what leaf" in problems[0].text

@@ -102,15 +102,6 @@ def test_the_head_of_a_tree_only_grows(engine: Engine) -> None:
         _refuses(engine, statement, "only grows")
 
 
-def test_the_head_of_a_tree_grows_with_each_chunk(engine: Engine, log: InProcessService) -> None:
-    query = text("SELECT size FROM tree_heads WHERE tenant = 'acme'")
-    with engine.connect() as connection:
-        before = connection.scalar(query)
-    log.issue(grant_message())
-    with engine.connect() as connection:
-        assert connection.scalar(query) == before + 1
-
-
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 @pytest.mark.usefixtures("log")
 def test_no_partition_is_changed_directly(engine: Engine) -> None:

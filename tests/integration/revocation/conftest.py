@@ -28,20 +28,16 @@ class Links(UseService):
     config: TenantConfig
 
     def grant(self, *keys: str, **changes: Any) -> list[dict[str, Any]]:
-        """Issue downloads; return the grants."""
         items: list[dict[str, Any]] = self.issue(grant_message(keys, **changes))["items"]
         return items
 
     def run(self, *words: str) -> Result:
-        """Run `revoke`."""
         return CliRunner().invoke(revoke, words)
 
     def revoke(self, grant: dict[str, Any], *words: str) -> Result:
-        """Revoke a grant by its id."""
         return self.run("--grant", grant["id"], "--yes", *words)
 
     def values(self, *words: str) -> dict[str, Any]:
-        """Return what the command prints as JSON."""
         result = self.run(*words, "--json")
         assert result.exception is None or isinstance(result.exception, SystemExit)
         values: dict[str, Any] = json.loads(result.stdout)
@@ -62,7 +58,6 @@ class Links(UseService):
         return name
 
     def statements(self) -> list[dict[str, Any]]:
-        """Return the statements of the bucket's policy."""
         try:
             policy = self.client.get_bucket_policy(Bucket=self.bucket)["Policy"]
         except self.client.exceptions.ClientError:

@@ -8,9 +8,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from models import Denial
-from tests.integration.revocation.conftest import KEY, Links
-from tests.support.builders.messages import grant_message
+from tests.integration.revocation.conftest import KEY, OTHER_KEY, Links
+from tests.support.builders.messages import Clock, grant_message
 from tests.support.s3.http_requests import status
+from valetkey.units import format_utc
 from worker.core.tenants.config import TenantConfig
 from worker.jobs.single_flight import JobRun
 from worker.usecases.upkeep.cleanup import clean_up
@@ -42,13 +43,23 @@ def test_the_statement_is_removed_when_the_last_grant_has_lapsed(links: Links) -
     assert links.rows(Denial.sid) == []
 
 
-def test_a_statement_that_another_process_overwrote_is_added_again(
-    links: Links, grant: dict[str, Any]
+def test_a_statement_denies_the_last_grant_until_it_expires_and_is_removed_then(
+    links: Links, clock: Clock
 ) -> None:
+    terms = {"kind": "download", "bucket": "demo"}
+    [last] = links.grant(KEY, grant=terms | {"expires_in": 900})
+    links.grant(OTHER_KEY, grant=terms | {"expires_in": 300})
+    assert links.run("--tenant", "acme", "--yes").exit_code == 0
+    [before] = links.statements()
+    [(lapses_at,)] = links.rows(Denial.lapses_at)
+    clock.forward(seconds=301)
     links.client.delete_bucket_policy(Bucket=links.bucket)
-    assert status(grant) == 200
-    keep_denials(links.context)
-    assert status(grant) == 403
+    assert keep_denials(links.context) == {"denials": 0}
+    assert (links.statements(), status(last)) == ([before], 403)
+    clock.forward(seconds=600)
+    assert keep_denials(links.context) == {"denials": 1}
+    assert (links.statements(), status(last)) == ([], 200)
+    assert last["expires_at"] == format_utc(lapses_at)
 
 
 def test_the_release_of_grants_calls_no_storage(links: Links, grant: dict[str, Any]) -> None:

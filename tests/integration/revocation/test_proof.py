@@ -144,26 +144,12 @@ def apply_policies(
     links.apply(TenantConfig(buckets or links.config.buckets, {"acme": acme}))
 
 
-def test_a_prefix_is_denied_as_a_whole(links: Links) -> None:
-    grants = links.grant(KEY, OTHER_KEY)
-    assert links.run("--prefix", "s3://demo/acme/", "--yes").exit_code == 0
-    assert [status(grant) for grant in grants] == [403, 403]
-
-
 def test_grants_that_todays_policy_would_refuse_are_denied_with_their_tenant(links: Links) -> None:
     grants = links.grant(KEY, OTHER_KEY)
     apply_policies(links, {"demo": replace(POLICY, prefixes=("acme/sub/",))})
     result = links.run("--tenant", "acme", "--yes")
     assert [status(grant) for grant in grants] == [403, 403], result.output
     assert result.exit_code == 0
-
-
-def test_a_form_whose_client_chooses_the_name_is_denied_by_its_prefix(links: Links) -> None:
-    apply_policies(links, {"demo": replace(POLICY, free_names=True)})
-    [form] = links.issue(upload_message(["acme/in/${filename}"]))["items"]
-    links.revoke(form)
-    [statement] = links.statements()
-    assert f"arn:aws:s3:::{links.bucket}/acme/in/*" in statement["Resource"]
 
 
 def test_profiles_with_similar_names_are_denied_each(links: Links) -> None:

@@ -45,14 +45,6 @@ def test_a_revocation_is_in_the_tree_of_each_tenant_that_it_touched(links: Links
     assert leaves == ["acme", "globex"]
 
 
-def test_a_revoked_grant_is_not_signed_again(links: Links) -> None:
-    message = grant_message([KEY, OTHER_KEY])
-    first = links.issue(message)["items"]
-    links.revoke(first[0])
-    again = links.issue(message)["items"]
-    assert (again[0]["code"], again[1]["url"]) == ("revoked", first[1]["url"])
-
-
 def test_a_grant_that_is_issued_after_the_revocation_is_signed_again(links: Links) -> None:
     links.grant(KEY)
     links.run("--key", f"s3://demo/{KEY}", "--yes")
@@ -78,14 +70,6 @@ def test_a_revoked_grant_is_not_issued_again_as_a_fresh_one(links: Links) -> Non
     message = {"v": 1, "ask": "reissue", "tenant": "acme", "batch": fresh, "of": grant["id"]}
     refusal = links.issue(message | {"requested_by": "support"})["refusal"]
     assert (refusal["code"], refusal["field"]) == ("revoked", "of")
-
-
-def test_what_a_revoked_batch_has_not_issued_is_cancelled(links: Links) -> None:
-    first, second = split_chunks(grant_message([KEY, OTHER_KEY]), 1)
-    links.issue(first)
-    values = links.values("--batch", first["batch"], "--yes")
-    assert values["result"]["cancelled"] == 1
-    assert links.issue(second)["refusal"]["code"] == "batch_closed"
 
 
 @pytest.mark.parametrize("kind", ["batch", "tenant"])

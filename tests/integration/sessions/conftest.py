@@ -51,7 +51,6 @@ class RoleSessions(UseService):
         return read_sessions_from(policy["PolicyDocument"])
 
     def change_profile(self, **changes: Any) -> None:
-        """Apply a config with another bucket profile."""
         demo = replace(self.profile, **changes)
         self.apply(TenantConfig({"demo": demo}, self.config.tenants))
 
@@ -60,13 +59,11 @@ class RoleSessions(UseService):
         return self.context.s3.client(self.profile, "acme", ("acme/",), self.clock())
 
     def link(self, tenant: str = "acme") -> dict[str, Any]:
-        """Issue a link to the tenant's object."""
         message = grant_message([f"{tenant}/a.pdf"], tenant=tenant)
         [grant] = self.issue(message)["items"]
         return dict(grant)
 
     def store(self, moment: datetime) -> EndedSessionsRow:
-        """Store a moment of the role."""
         row = EndedSessionsRow(self.role.arn, moment, "demo", moment + 12 * HOUR)
         with write_transaction(self.engine) as connection:
             increment_revision(connection)
@@ -80,7 +77,6 @@ class RoleSessions(UseService):
         return [moment for (moment,) in self.rows(EndedSessions.sessions_from)]
 
     def end(self, wait: Callable[[float], None] = lambda _: None) -> EndedSessionsRow:
-        """End the sessions of the role."""
         return end_sessions(self.profile, self.role.arn, "ops", self.context, wait)
 
     def keep(self) -> int:

@@ -12,7 +12,6 @@ from tests.support.builders.messages import grant_message
 from tests.support.s3.doubles import ALLOW_ALL, Role, policy_document
 from worker.aws.role_policies import RolePolicies
 from worker.core.apply.diff import diff_config
-from worker.core.kinds.role_session import RoleSession
 from worker.core.revocation.role_policy import POLICY_NAME
 from worker.core.tenants.config import TenantConfig
 from worker.errors import Malformed, Transient
@@ -23,7 +22,6 @@ pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 def token(sessions: RoleSessions) -> str:
-    """Return the session token in a new link."""
     url: str = sessions.link()["url"]
     return url.partition("X-Amz-Security-Token=")[2].partition("&")[0]
 
@@ -111,12 +109,6 @@ def test_nothing_is_stored_if_iam_refuses(sessions: RoleSessions) -> None:
     with pytest.raises(Malformed):
         end_sessions(sessions.profile, arn, "ops", sessions.context)
     assert sessions.stored() == []
-
-
-@pytest.mark.usefixtures("database_url")
-def test_sessions_that_differ_in_the_moment_alone_are_one() -> None:
-    session = RoleSession("arn:aws:iam::0:role/r", "n", "{}", "eu-west-1")
-    assert replace(session, sessions_from=datetime.now(UTC)) == session
 
 
 def put(sessions: RoleSessions, moment: datetime = MOMENT, arn: str | None = None) -> None:

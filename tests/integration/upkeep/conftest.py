@@ -12,11 +12,9 @@ from worker.devstack.storage import Storage
 def manifests(
     engine: Engine, seaweed: Storage, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> ManifestService:
-    """The service that writes manifests to real storage."""
     return ManifestService(engine, seaweed, clock, monkeypatch)
 
 
 @pytest.fixture
 def webhooks(service: InProcessService) -> DeliveryService:
-    """The service that delivers webhooks, with a config of three tenants."""
     return DeliveryService(service)

@@ -33,7 +33,6 @@ UNUSABLE = replace(hooks_config(), buckets={"demo": replace(DEMO, bucket="no buc
 
 
 def config_with(**changes: Any) -> TenantConfig:
-    """Return the config with changes of acme."""
     config = hooks_config()
     return replace(config, tenants={"acme": replace(config.tenants["acme"], **changes)})
 
@@ -53,12 +52,6 @@ def test_a_refused_batch_is_delivered_too(webhooks: DeliveryService) -> None:
     webhooks.deliver()
     assert outcome["refusal"]["code"] == "deadline_passed"
     assert webhooks.delivered() == outcome
-
-
-def test_a_message_that_arrives_again_queues_no_second_delivery(webhooks: DeliveryService) -> None:
-    outcome = webhooks.issue()
-    webhooks.issue(batch=outcome["batch"])
-    assert len(webhooks.rows()) == 1
 
 
 NARROWED: dict[str, tuple[TenantConfig, str | None, list[str | None]]] = {
@@ -81,15 +74,6 @@ def test_what_the_config_refuses_by_then_is_delivered_as_refused(
     outcome = webhooks.delivered()
     assert outcome.get("refusal", {}).get("code") == refusal
     assert [item.get("code") for item in outcome["items"]] == items
-
-
-@pytest.mark.parametrize(("callbacks", "count"), [(None, 1), (("hook",), 1), (("other",), 0)])
-def test_an_outcome_is_queued_only_for_endpoints_that_the_policy_allows(
-    webhooks: DeliveryService, callbacks: tuple[str, ...] | None, count: int
-) -> None:
-    webhooks.service.apply(config_with_policy(callbacks=callbacks))
-    webhooks.issue()
-    assert len(webhooks.rows()) == count
 
 
 UNSENT: dict[str, tuple[TenantConfig, str]] = {

@@ -49,7 +49,6 @@ NOT_ALLOWED = "the tenant's policy no longer allows it to be stored"
 
 
 def outcome(manifests: ManifestService) -> tuple[str, str | None]:
-    """Return the state of the only manifest, and its problem."""
     return manifests.state.state, manifests.state.problem
 
 
@@ -93,12 +92,6 @@ def test_the_response_to_the_last_chunk_triggers_the_writer(manifests: ManifestS
     assert not manifests.service.respond(grant_message()).may_complete_manifest
 
 
-def test_nothing_is_written_while_chunks_are_missing(manifests: ManifestService) -> None:
-    manifests.issue(manifest_chunks()[1:])
-    assert manifests.write() == (0, 0)
-    assert manifests.state.state == "pending"
-
-
 @ON_SQLITE
 def test_a_batch_that_is_refused_has_no_manifest(manifests: ManifestService) -> None:
     (refused,) = manifests.issue(manifest_chunks(deadline="2020-01-01T00:00:00Z")[:1])
@@ -132,16 +125,6 @@ def test_a_refused_chunk_has_its_refusal_in_each_line(manifests: ManifestService
         (object_key, "expiry_too_long") for object_key in object_keys
     ]
     assert (manifests.state.issued, manifests.state.refused) == (1, 4)
-
-
-@ON_SQLITE
-def test_a_batch_that_is_not_allowed_now_has_no_grant(manifests: ManifestService) -> None:
-    chunks = manifest_chunks()
-    manifests.issue(chunks)
-    manifests.apply_policy(replace(POLICY, max_batch=len(OBJECT_KEYS) - 1))
-    assert manifests.write() == (1, 0)
-    codes = [line.get("code") for line in manifests.read_lines(chunks[0]["manifest"])]
-    assert codes == ["batch_too_large"] * len(OBJECT_KEYS)
 
 
 @ON_SQLITE
@@ -383,12 +366,3 @@ def test_an_unexpected_error_stops_no_other_manifest_and_ends_after_the_last_att
     assert states(manifests, "acme") == [("failed", "an unexpected error: OverflowError")]
     assert states(manifests, "twin") == [("written", None)]
     assert [entry["event"] for entry in logs] == ["manifest_failed"] * MAX_ATTEMPTS
-
-
-def test_a_process_that_stops_starts_no_further_manifest(manifests: ManifestService) -> None:
-    issue(manifests, "acme")
-    job = SingleFlight("manifests", lambda run: write_due_manifests(manifests.context, run))
-    job.stop()
-    job.trigger()
-    job.join(30)
-    assert states(manifests, "acme") == [("pending", None)]

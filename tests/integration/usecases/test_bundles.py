@@ -22,7 +22,7 @@ from tests.support.builders.messages import (
 )
 from tests.support.builders.services import InProcessService, other_processes
 from tests.support.crypto.tenants import ACME_KEY, config_with_keys
-from tests.support.crypto.tokens import sign_message, unseal_result
+from tests.support.crypto.tokens import sign_message
 from tests.support.servers.databases import migrated_file
 from worker.aws.clients import S3Clients
 from worker.core.tenants.config import Quota
@@ -43,7 +43,6 @@ def bundle(*messages: Any, **changes: Any) -> dict[str, Any]:
 
 
 def issue_all(service: InProcessService, clock: Clock, *messages: Any) -> list[dict[str, Any]]:
-    """Return the outcomes of a signed bundle."""
     values = service.issue(sign_message(bundle(*messages), ACME_KEY, clock()))
     assert values["status"] == "bundled"
     outcomes: list[dict[str, Any]] = values["replies"]
@@ -51,7 +50,6 @@ def issue_all(service: InProcessService, clock: Clock, *messages: Any) -> list[d
 
 
 def issue_each(service: InProcessService, clock: Clock, *messages: Any) -> list[dict[str, Any]]:
-    """Return the outcomes of the same messages, each signed by itself."""
     return [service.issue(sign_message(message, ACME_KEY, clock())) for message in messages]
 
 
@@ -126,18 +124,6 @@ def test_a_bundle_delivered_again_has_the_same_grants_and_charges_nothing(
     assert [outcome["items"] for outcome in again] == [outcome["items"] for outcome in first]
     assert refusal_codes(again) == refusal_codes(first)
     assert rows(service, *TABLES[:-1]) == before
-
-
-def test_a_message_of_a_bundle_sent_again_alone_has_the_same_grants_and_charges_nothing(
-    service: InProcessService, clock: Clock
-) -> None:
-    messages = [grant_message(), grant_message()]
-    first = issue_all(service, clock, *messages)
-    before = rows(service, *TABLES)
-    assert issue_each(service, clock, *messages) == [
-        outcome | {"quotas": first[1]["quotas"]} for outcome in first
-    ]
-    assert rows(service, *TABLES) == before
 
 
 def test_batches_that_are_known_are_answered_by_what_was_committed_beside_new_ones(
@@ -225,14 +211,6 @@ def test_a_message_that_cannot_be_decided_now_is_left_out_and_the_others_are_ans
     assert refusal_codes(outcomes) == [None, None]
 
 
-def test_a_bundle_of_which_nothing_can_be_decided_now_is_postponed(
-    service: InProcessService, clock: Clock, failing_keys: dict[str, Exception]
-) -> None:
-    failing_keys["acme/bad"] = Transient("no credentials", "credentials")
-    with pytest.raises(Transient, match="no credentials"):
-        issue_all(service, clock, grant_message(["acme/bad"]), grant_message(["acme/bad"]))
-
-
 def test_no_third_bucket_is_tried_after_two_that_cannot_be_used(
     service: InProcessService, clock: Clock, failing_keys: dict[str, Exception]
 ) -> None:
@@ -309,19 +287,3 @@ def test_an_empty_bundle_and_a_large_one_are_refused_as_a_whole(
     values = service.issue(sign_message(raw, ACME_KEY, clock()))
     assert values["status"] == "refused"
     assert values["refusal"]["field"] == "messages"
-
-
-def test_the_answer_to_a_signed_bundle_is_sealed_and_that_to_a_plain_one_is_plain(
-    service: InProcessService, clock: Clock
-) -> None:
-    sealed = service.respond(sign_message(bundle(grant_message()), ACME_KEY, clock()))
-    assert isinstance(sealed.sent, str)
-    assert unseal_result(sealed.sent, ACME_KEY) == sealed.values
-    message = grant_message(["queueing/a"], tenant="queueing")
-    plain = service.respond(bundle(message, tenant="queueing"))
-    assert plain.sent == plain.values
-    assert plain.values["replies"][0]["items"][0]["url"]
-
-
-def test_an_unsigned_bundle_of_a_tenant_with_keys_is_refused(service: InProcessService) -> None:
-    assert service.refusal_code(bundle(grant_message())) == "signature_required"

@@ -1,6 +1,5 @@
 """A batch by its id: its state, the outcomes of its chunks again, and its cancellation."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -19,12 +18,12 @@ from tests.support.builders.messages import (
     tenant_config,
     upload_message,
 )
-from tests.support.builders.services import InProcessService, other_processes
+from tests.support.builders.services import InProcessService
 from tests.support.crypto.tokens import sign_message, tenant_keys, unseal_result
 from valetkey.crypto.keys import generate_key
 from valetkey.wire.refusals import Window
 from valetkey.wire.replies import BatchState, Outcome
-from worker.core.tenants.config import Quota, Tenant, TenantConfig
+from worker.core.tenants.config import Quota
 from worker.errors import Transient
 
 MAIN, SPARE = generate_key("acme/main"), generate_key("acme/spare")
@@ -49,7 +48,6 @@ def batch_state(service: InProcessService, batch: str) -> BatchState:
 
 
 def refusal_of(service: InProcessService, batch: str, **chunk: int) -> tuple[str, str]:
-    """Return the code and field of the refusal to reopen a batch, or one chunk of it."""
     outcome = Outcome.model_validate(service.issue(batch_message(batch, **chunk)))
     assert outcome.refusal is not None
     assert (outcome.items, len(outcome.quotas)) == ([], 1)
@@ -170,23 +168,6 @@ def test_a_form_without_a_size_is_refused_by_a_bucket_of_puts(service: InProcess
     assert (item["code"], item["field"]) == ("size_required", "items[0].size")
 
 
-@pytest.mark.parametrize("chunk", [{}, {"chunk": 0}], ids=["the batch", "its chunk"])
-def test_another_tenants_batch_is_refused_like_one_that_does_not_exist(
-    service: InProcessService, chunk: dict[str, int]
-) -> None:
-    config = tenant_config(QUOTA)
-    tenants = {**config.tenants, "globex": Tenant("globex", "queue")}
-    service.apply(TenantConfig(config.buckets, tenants))
-    batch = grant_message(KEYS)
-    service.issue(batch)
-    reopen = batch_message(batch["batch"], **chunk) | {"tenant": "globex"}
-    refusals = [
-        service.issue(reopen | {"batch": id_})["refusal"] for id_ in (batch["batch"], batch_id())
-    ]
-    assert refusals[0] == refusals[1]
-    assert refusals[0]["code"] == "batch_unknown"
-
-
 def test_any_key_of_the_tenant_reopens_a_batch_and_only_it_opens_the_response(
     service: InProcessService, clock: Clock
 ) -> None:
@@ -200,14 +181,6 @@ def test_any_key_of_the_tenant_reopens_a_batch_and_only_it_opens_the_response(
     assert service.refusal_code(reopen) == "signature_required"
 
 
-def test_a_batch_that_is_cancelled_before_it_arrives_is_refused(service: InProcessService) -> None:
-    first, second = download_chunks(4, 2)
-    cancelled = service.cancel(first["batch"])
-    assert (cancelled["issued"], cancelled["released"]) == (0, 0)
-    assert [service.refusal_code(chunk) for chunk in (first, second)] == ["batch_closed"] * 2
-    assert (service.charged(), service.reserved()) == (0, [])
-
-
 def test_cancelling_again_releases_nothing_more(service: InProcessService) -> None:
     first, _ = download_chunks(4, 2)
     service.issue(first)
@@ -217,23 +190,3 @@ def test_cancelling_again_releases_nothing_more(service: InProcessService) -> No
     assert [service.charged(window) for window in WINDOWS] == [2, 2]
     (row,) = service.rows(Cancellation)
     assert (row.batch_id, row.requested_by, row.reason) == (first["batch"], "ann", "a mistake")
-
-
-@pytest.mark.parametrize("arrived", [0, 1])
-def test_a_concurrent_chunk_and_cancellation_are_processed_one_after_the_other(
-    service: InProcessService, arrived: int
-) -> None:
-    service.apply(tenant_config())
-    granted = 0
-    for _ in range(10):
-        batch = download_chunks(4, 2)
-        for chunk in batch[:arrived]:
-            service.issue(chunk)
-        with other_processes(service) as (other,), ThreadPoolExecutor(2) as pool:
-            code = pool.submit(service.refusal_code, batch[arrived])
-            cancelled = pool.submit(other.cancel, batch[0]["batch"]).result()
-        chunk_was_first = code.result() is None
-        assert cancelled["issued"] == 2 * (arrived + chunk_was_first)
-        assert cancelled["released"] == (2 if arrived != chunk_was_first else 0)
-        granted += cancelled["issued"]
-    assert [service.charged(window) for window in WINDOWS] == [granted, granted]

@@ -15,7 +15,6 @@ from tests.support.crypto.tokens import sign_message
 from worker.aws.clients import S3Clients
 from worker.core.signing.sigv4 import Credentials
 from worker.core.tenants.config import Bucket, Quota, TenantConfig
-from worker.usecases.reissue import reissue_chunk_by_number
 from worker.usecases.upkeep.abort_uploads import abort_expired
 
 
@@ -52,17 +51,6 @@ def test_a_batch_of_a_removed_tenant_is_not_opened_again(
         assert service.refusal_code(ask) == "batch_unknown"
 
 
-def test_a_chunk_of_a_removed_tenant_is_not_signed_again(
-    service: InProcessService, replace_tenants: ReplaceTenants
-) -> None:
-    service.issue(grant_message())
-    replace_tenants()
-    ((batch_number,),) = service.rows(Batch.batch_number)
-    decision = reissue_chunk_by_number(batch_number, 0, service.context)
-    assert decision.refusal is not None
-    assert (decision.refusal.code, decision.results) == ("bucket_not_allowed", [])
-
-
 def test_chunks_of_the_new_tenant_are_signed_again_with_credentials_of_its_name(
     service: InProcessService, replace_tenants: ReplaceTenants, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,20 +80,6 @@ def test_neither_a_batch_nor_the_usage_of_a_removed_tenant_is_continued(
     outcome = service.issue(second)  # opens a batch of the new tenant
     assert [quota["used"] for quota in outcome["quotas"]] == [2, 2]
     assert service.issue(about_batch(first))["decided"] == 1
-
-
-def test_cancellations_neither_end_nor_refuse_batches_of_another_tenant_of_the_name(
-    service: InProcessService, replace_tenants: ReplaceTenants
-) -> None:
-    first, _ = split_chunks(grant_message(["acme/a", "acme/b"]), 1)
-    service.issue(first)
-    cancelled = grant_message()
-    service.cancel(cancelled["batch"])
-    replace_tenants()
-    response = service.cancel(first["batch"])
-    assert (response["issued"], response["released"]) == (0, 0)
-    assert sum(items for _, items, _ in service.reserved()) == 2  # still for the removed tenant
-    assert service.issue(cancelled)["status"] == "issued"
 
 
 def test_a_webhook_of_a_removed_tenant_is_not_sent_to_an_endpoint_of_the_same_name(

@@ -57,13 +57,10 @@ class MatrixTenant:
 
     @property
     def batch_ids(self) -> list[str]:
-        """The ids of its batches."""
         return [message["batch"] for message in self.first_chunks]
 
 
 class TenantMatrix:
-    """A service with all of these tenants."""
-
     def __init__(self, engine: Engine) -> None:
         self.clock = Clock()
         self.service = services.build_service(engine, S3Clients(), self.clock)
@@ -72,7 +69,6 @@ class TenantMatrix:
         self.tenants = [self._prepare(key) for key in keys.values()]
 
     def pairs(self) -> Iterator[tuple[MatrixTenant, MatrixTenant]]:
-        """Yield each tenant with every other one."""
         return permutations(self.tenants, 2)
 
     def send(
@@ -90,7 +86,6 @@ class TenantMatrix:
         return str(outcome["refusal"]["code"])
 
     def rows(self) -> list[list[Any]]:
-        """Return the rows of the tenants' data, by table."""
         ids = {
             (tenant.name, batch_id)
             for tenant in self.tenants
@@ -143,7 +138,6 @@ def matrix_config(keys: dict[str, PrivateKey]) -> TenantConfig:
 
 
 def configured_tenant(name: str, key: PrivateKey) -> Tenant:
-    """Return a tenant as it is configured."""
     policy, hook = replace(POLICY, prefixes=(f"{name}/",)), f"hook-{name}"
     return Tenant(
         name,
@@ -261,6 +255,11 @@ def test_no_tenant_reopens_anothers_batch_or_reads_its_rows(matrix: TenantMatrix
         reopen = {"v": 1, "ask": "batch", "tenant": tenant.name, "batch": other.batch_ids[3]}
         for chunk in ({}, {"chunk": 0}, {"chunk": 1}):
             assert matrix.refusal_code(tenant, reopen | chunk) == "batch_unknown"
+            refusals = [
+                matrix.send(tenant, reopen | chunk | {"batch": id_})["refusal"]
+                for id_ in (other.batch_ids[3], batch_id())
+            ]
+            assert refusals[0] == refusals[1]
 
 
 def test_cancelling_anothers_batch_does_not_end_it(matrix: TenantMatrix) -> None:

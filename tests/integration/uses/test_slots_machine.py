@@ -88,7 +88,6 @@ class MemoryBucket:
     is_silent: bool = False
 
     def find(self, object_key: str, _version: str | None = None) -> StoredFile | Missing:
-        """Answer as FileReader does."""
         if self.is_silent:
             raise StorageSilent("storage does not answer")
         found = self.objects.get(object_key)
@@ -106,7 +105,6 @@ class MemoryClients(S3Clients):
         self._bucket = bucket
 
     def file_reader(self, *_: Any) -> Any:
-        """Return the bucket, which answers as a FileReader."""
         return self._bucket
 
 
@@ -160,12 +158,10 @@ class SlotsModel:
         )
 
     def newest_of(self, key: str) -> UseReport:
-        """Return the newest object that is known to have been stored under a key."""
         stored = [r for r in self.told.values() if r.object_key == key and r.event == "stored"]
         return max(stored, key=lambda report: report.occurred_at)
 
     def state(self, grant: ModelGrant, now: datetime) -> str:
-        """Return the state of a grant."""
         stored = self.stored_by(grant)
         if stored:
             return self._used_state(grant, stored[-1])
@@ -311,7 +307,6 @@ class SlotsMachine(RuleBasedStateMachine):
 
     @rule(grant=grants)
     def probe(self, grant: str) -> None:
-        """Ask storage for the object of a grant."""
         context = self.service.context
         with read_transaction(self.service.engine) as connection:
             (used,) = find_used_grants(connection, [grant], context.config.current())[grant]

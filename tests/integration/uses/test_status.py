@@ -19,7 +19,7 @@ from tests.support.builders.messages import (
     tenant_config,
     upload_message,
 )
-from tests.support.uses.reports import deleted, downloaded, stored
+from tests.support.uses.reports import downloaded, stored
 from tests.support.uses.settlements import settle
 from tests.support.uses.use_service import UseService
 from valetkey.wire.replies import Outcome
@@ -96,15 +96,6 @@ def test_the_newest_of_several_objects_is_told_and_decides(service: UseService) 
     (state,) = states(service, batch, 0).items
     found = (state.state, state.etag, state.size, state.uses)
     assert found == ("mismatched", "new", 500_001, 2)
-
-
-def test_a_use_whose_commit_the_settlement_did_not_see_is_counted_once(service: UseService) -> None:
-    batch = issue_uploads(service, KEYS[:2])
-    service.record(stored(f"{batch}.0", KEYS[0], service.clock()))
-    service.clock.forward(seconds=3)
-    settle(service.engine, 1, 0, service.clock(), "0-1")
-    service.clock.forward(days=1)
-    assert states(service, batch).counts == {"used": 1, "unused": 1}
 
 
 def test_refused_and_undecided_items_have_states_of_their_own(service: UseService) -> None:
@@ -212,25 +203,6 @@ def item_states(service: UseService, batch: str, *items: int) -> dict[int, str]:
     return {each.item: str(each.state) for each in states(service, batch, *items).items}
 
 
-def test_the_state_of_each_item_is_its_own(service: UseService) -> None:
-    batch, items = issue_uploads(service, FIVE), range(5)
-    service.clock.forward(seconds=1)
-    now, ids = service.clock(), [f"{batch}.{item}" for item in items]
-    service.record(
-        stored(ids[1], FIVE[1], now),
-        stored(ids[2], FIVE[2], now + 2 * END),
-        stored(ids[3], FIVE[3], now, size=500_001),
-        stored(ids[4], FIVE[4], now),
-    )
-    service.record(deleted(FIVE[4], now + END))
-    expected = {1: "used", 2: "late", 3: "mismatched", 4: "used"}
-    assert item_states(service, batch, *items) == {0: "open", **expected}
-    service.clock.time += END
-    assert item_states(service, batch, *items) == {0: "unknown", **expected}
-    settle(service.engine, 1, 0, service.clock(), "0-99")
-    assert item_states(service, batch, *items) == {0: "unused", **expected}
-
-
 def test_a_slot_is_unused_only_if_its_own_chunk_is_settled(service: UseService) -> None:
     first, second = split_chunks(upload_message(FIVE[:4]), 2)
     service.issue(first)
@@ -256,15 +228,3 @@ def test_a_slot_is_unused_only_if_its_settlement_names_it(
     with read_transaction(service.engine) as connection:
         query = select(Grant.item_number, state_column(connection, service.clock()))
         assert {row[0]: row[1] for row in connection.execute(query)} == found
-
-
-def test_a_slot_is_overwritten_by_another_grant_until_it_stores_again(service: UseService) -> None:
-    first, second = (issue_uploads(service, FIVE[:1]) for _ in range(2))
-    told, now = stored(f"{first}.0", FIVE[0], service.clock(), etag="a"), service.clock()
-    service.record(stored(f"{second}.0", FIVE[0], now + timedelta(seconds=1), etag="b"))
-    service.record(told)
-    found = [item_states(service, batch, 0)[0] for batch in (first, second)]
-    assert found == ["overwritten", "used"]
-    service.record(told._replace(occurred_at=now + timedelta(seconds=2)))
-    found = [item_states(service, batch, 0)[0] for batch in (first, second)]
-    assert found == ["used", "overwritten"]

@@ -48,7 +48,6 @@ KEY = "acme/a.png"
 
 
 def config_with_hook(port: int) -> TenantConfig:
-    """Return a config in which acme has an endpoint on loopback."""
     endpoint = WebhookEndpoint("hook", f"http://127.0.0.1:{port}/hook", "env:HOOK")
     return tenant_config(endpoints={"hook": endpoint})
 
@@ -92,7 +91,6 @@ class UploadHooks(UseService):
         return grant_id
 
     def store(self, grant_id: str, **changes: Any) -> RecordedUses:
-        """Record that the object of a grant was stored now."""
         return self.record(stored(grant_id, KEY, self.clock(), **changes))
 
     def deliver(self) -> None:
@@ -326,18 +324,6 @@ def test_a_sender_that_is_killed_during_an_attempt_leaves_the_webhook_to_the_nex
     assert [row.state for row in hooks.pending()] == ["delivered"]
     (_, *ids), (_, *bodies) = hooks.webhook_ids(), hooks.receiver.bodies
     assert (len(ids), len(set(ids)), len(set(bodies))) == (2, 1, 1)
-
-
-def test_an_endpoint_that_the_policy_no_longer_allows_is_not_told(hooks: UploadHooks) -> None:
-    grant_id, config = hooks.issue_one(), config_with_hook(hooks.receiver.port)
-    policies = {"demo": replace(config.tenants["acme"].policies["demo"], callbacks=())}
-    acme = replace(config.tenants["acme"], policies=policies)
-    hooks.apply(replace(config, tenants={"acme": acme}))
-    hooks.store(grant_id)
-    hooks.deliver()
-    assert hooks.events() == []
-    problem = "the tenant's policy no longer allows this endpoint"
-    assert [(row.state, row.problem) for row in hooks.pending()] == [("failed", problem)]
 
 
 def test_a_delivery_that_no_attempt_finished_for_a_week_fails(hooks: UploadHooks) -> None:

@@ -43,6 +43,7 @@ _ISSUED = (
 )
 TENANTS = ("acme", "globex", "initech")
 KEY_NAME = "audit.example.com/valetkey"
+_BATCHES = 24
 
 
 class GeneratedLog(NamedTuple):
@@ -53,16 +54,14 @@ class GeneratedLog(NamedTuple):
     notes: dict[str, str]
 
 
-def generate_log(
-    url: str, seed: int, batches: int = 24, *, is_pruned: bool = False
-) -> GeneratedLog:
+def generate_log(url: str, seed: int, *, is_pruned: bool = False) -> GeneratedLog:
     """Fill a new database with an audit log; the same seed gives the same requests.
 
     is_pruned issues a third of the batches in an earlier month, and removes its items.
     """
     engine = create_database_engine(url)
     try:
-        return _Generator(engine, random.Random(seed), is_pruned=is_pruned).run(url, batches)
+        return _Generator(engine, random.Random(seed), is_pruned=is_pruned).run(url)
     finally:
         engine.dispose()
 
@@ -78,11 +77,11 @@ class _Generator:
         self._signer = SignerKey.generate(KEY_NAME)
         self._messages: list[dict[str, Any]] = []
 
-    def run(self, url: str, batches: int) -> GeneratedLog:
+    def run(self, url: str) -> GeneratedLog:
         self._apply_config()
         with _service(self._engine, self._clock, "AKIDEXAMPLE") as service:
-            for number in range(batches):
-                if self._is_pruned and number == batches // 3:
+            for number in range(_BATCHES):
+                if self._is_pruned and number == _BATCHES // 3:
                     self._clock.time = first_moment(KEPT)
                 self._issue(service, number)
                 if number % 8 == 5:

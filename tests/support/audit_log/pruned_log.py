@@ -6,9 +6,7 @@ from typing import Any
 from click.testing import Result
 from sqlalchemy import Engine, func, select, text
 
-from models import (
-    Grant,
-)
+from models import Grant
 from worker import clock as system_clock
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.retention.months import add_months, month_of

@@ -6,27 +6,17 @@ from typing import Any
 import psycopg
 from sqlalchemy.engine import make_url
 
+from models import Base
 from worker.db.engine import sqlite_path
 
 Row = dict[str, Any]
 
-KEYS = {
-    "batches": ("batch_number",),
-    "chunks": ("batch_number", "chunk_number"),
-    "grants": ("batch_number", "item_number"),
-    "reissues": ("batch_number", "chunk_number", "fingerprint"),
-    "cancellations": ("tenant", "batch_id"),
-    "config_changes": ("change_number",),
-    "revocations": ("tenant", "revocation_id"),
-    "uses": ("fingerprint",),
-    "settlements": ("batch_number", "chunk_number"),
-    "leaves": ("tenant", "leaf_number"),
-    "tree_heads": ("tenant",),
-    "checkpoints": ("tenant", "size"),
-    "prunes": ("prune_number",),
-    "item_edges": ("batch_number", "chunk_number"),
-    "refused_chunks": ("tenant", "batch_number", "chunk_number"),
-}
+_TABLES = (
+    *("batches", "chunks", "grants", "reissues", "cancellations", "config_changes", "revocations"),
+    *("uses", "settlements", "leaves", "tree_heads", "checkpoints", "prunes", "item_edges"),
+    "refused_chunks",
+)
+KEYS = {name: tuple(Base.metadata.tables[name].primary_key.columns.keys()) for name in _TABLES}
 JSON = {"terms", "refusal", "detail", "before", "after", "notify"}
 DatabaseRefuses = (sqlite3.Error, psycopg.Error, OverflowError)
 

@@ -4,12 +4,12 @@ import base64
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from models import Delivery
-from tests.support.builders.deliveries import lease_delivery
 from tests.support.builders.messages import grant_message, tenant_config
 from tests.support.builders.services import InProcessService
 from tests.support.fakes.webhook_client import FakeWebhookClient
@@ -17,7 +17,14 @@ from valetkey.webhooks import verify
 from worker.context import Context
 from worker.core.tenants.config import TenantConfig, WebhookEndpoint
 from worker.db.engine import write_transaction
-from worker.db.outbox import DeliveryLease, DeliveryResult, settle_delivery
+from worker.db.outbox import (
+    Claim,
+    DeliveryLease,
+    DeliveryResult,
+    due_endpoints,
+    lease_deliveries,
+    settle_delivery,
+)
 from worker.usecases.upkeep.deliver import deliver_due
 
 TENANTS = ("acme", "globex", "initech")
@@ -40,6 +47,13 @@ def hooks_config() -> TenantConfig:
         for name in TENANTS
     }
     return TenantConfig(tenant_config().buckets, tenants)
+
+
+def lease_delivery(connection: Connection, lease: str, now: datetime) -> DeliveryLease | None:
+    """Lease one delivery that is due, as a process that sends webhooks does; None if none is."""
+    for endpoint in due_endpoints(connection, now):
+        return lease_deliveries(connection, Claim(endpoint, 1), lease, now)[0]
+    return None
 
 
 class DeliveryService:

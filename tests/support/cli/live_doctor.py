@@ -7,14 +7,15 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
+from tests.support.builders import services
 from tests.support.cli.operator import json_lines
 from tests.support.docs.command_lines import ROOT
 from tests.support.servers.databases import migrated_file
 from worker import clock
+from worker.aws.clients import S3Clients
 from worker.commands.health.doctor import doctor
 from worker.core.tenants.config import Bucket, TenantConfig
-from worker.db import tenants
-from worker.db.engine import create_database_engine, write_transaction
+from worker.db.engine import create_database_engine
 from worker.usecases.live_checks.run import LIVE_CHECKS
 
 
@@ -37,15 +38,10 @@ def store_profiles(folder: Path, *buckets: Bucket) -> str:
     """Create a database with these bucket profiles, and return its URL."""
     url = migrated_file(folder / "valetkey.db")
     engine = create_database_engine(url)
-    config = TenantConfig({bucket.name: bucket for bucket in buckets})
-    with write_transaction(engine) as connection:
-        tenants.store_config(connection, TenantConfig(), config, clock.now())
+    service = services.build_service(engine, S3Clients(), clock.now)
+    service.apply(TenantConfig({bucket.name: bucket for bucket in buckets}))
     engine.dispose()
     return url
-
-
-def json_findings(result: Result) -> list[dict[str, Any]]:
-    return json_lines(result)
 
 
 def verdicts(findings: list[dict[str, Any]]) -> Verdicts:
@@ -74,7 +70,7 @@ def run_live(*options: str) -> Result:
 
 def first_row(result: Result) -> dict[str, Any]:
     """Return the first row, after checking that no other check was tried."""
-    first, *others, deletion = json_findings(result)
+    first, *others, deletion = json_lines(result)
     assert result.exit_code == 1
     assert len(others) == len(LIVE_CHECKS) - 1 or deletion["grant"] != "all"
     assert {row["verdict"] for row in others} == {"not tried"}

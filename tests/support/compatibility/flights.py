@@ -85,14 +85,13 @@ def open_flights(service: Service, producer: Producer) -> list[Flight]:
         for kind in (*KINDS, "parts")
     ]
     for flight in flights:
-        arguments = {"name": flight.name, "client": flight.client, "request": flight.request}
-        flight.first.extend(producer.call("open", **arguments))
+        flight.first.extend(producer.call("open", flight.client, request=flight.request))
     return flights
 
 
 def request_again(flight: Flight, producer: Producer) -> list[Any]:
     """Send all chunks of a batch, again if it is open, by any client; return the results."""
-    results = producer.call("request", client=flight.client, request=flight.request)
+    results = producer.call("request", flight.client, request=flight.request)
     return results if isinstance(results, list) else [results]
 
 

@@ -32,17 +32,17 @@ _PRINT_ORIGINS = (
 
 
 class Producer:
-    """A process with a release's client. See pythonpath/producer for its calls."""
+    """A process with a release's clients. See pythonpath/producer for its calls."""
 
     def __init__(self, release: str, process: "subprocess.Popen[str]") -> None:
         self._release = release
         self._process = process
 
-    def call(self, name: str, /, **arguments: Any) -> Any:
-        """Make a call and return its result."""
+    def call(self, name: str, client: Mapping[str, Any], **arguments: Any) -> Any:
+        """Make a call of a client with these options, and return its result."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([name, arguments]) + "\n")
+        self._process.stdin.write(json.dumps([name, client, arguments]) + "\n")
         self._process.stdin.flush()
         reply = json.loads(self._process.stdout.readline() or '{"error": "the producer ended"}')
         if "error" in reply:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.compatibility.releases import Release
-from tests.support.servers.webhook_receiver import WebhookReceiver, respond_with, running_receiver
+from tests.support.servers.webhook_receiver import respond_with, running_receiver
 from valetkey.crypto.keys import PrivateKey, dump_private_key, generate_key, public_key_line
-from worker.devstack.broker import Valkey, running_valkey
+from worker.devstack.broker import running_valkey
 from worker.devstack.folder import storage_keys
 from worker.devstack.s3 import create_buckets
-from worker.devstack.storage import Storage, seaweedfs
+from worker.devstack.storage import seaweedfs
 
 BUCKET = "valetkey-demo"
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -34,40 +34,12 @@ def tenant_of(trust: str, suffix: str = "") -> str:
 
 
 @dataclass(frozen=True)
-class Servers:
-    """The servers that all services of a test module share."""
-
-    folder: Path
-    valkey: Valkey
-    storage: Storage
-    receiver: WebhookReceiver
-
-
-@contextmanager
-def running_servers(folder: Path) -> Iterator[Servers]:
-    """Run the servers until the block ends."""
-    with (
-        running_valkey(folder) as valkey,
-        seaweedfs(folder, storage_keys(folder)) as storage,
-        running_receiver(respond_with(204)) as receiver,
-        closing(storage.client()) as s3,
-    ):
-        create_buckets(s3, {BUCKET})
-        yield Servers(folder, valkey, storage, receiver)
-
-
-@dataclass(frozen=True)
 class Service:
     """A database and a pair of Redis databases, for workers of any release."""
 
-    servers: Servers
     folder: Path
     settings: Mapping[str, str]
-
-    @property
-    def database_url(self) -> str:
-        """The URL of its database."""
-        return self.settings["VALETKEY_DATABASE_URL"]
+    hook_port: int
 
     def client(self, trust: str, suffix: str = "") -> dict[str, Any]:
         """Return the arguments of a client of a tenant."""
@@ -87,7 +59,7 @@ class Service:
     def prepare(self, release: Release) -> None:
         """Create the tables and store the tenants, by the commands of a release."""
         tenants = self.folder / "tenants.toml"
-        tenants.write_text(_tenants_file(self.servers.receiver.port))
+        tenants.write_text(_tenants_file(self.hook_port))
         release.run(self.settings, ("migrate",), ("apply", "--yes", str(tenants)))
 
     def running_worker(self, release: Release, *options: str) -> AbstractContextManager[None]:
@@ -99,24 +71,29 @@ class Service:
         return self.folder / f"{release.name}-worker.log"
 
 
-def new_service(servers: Servers) -> Service:
-    """Return a service with an empty database."""
-    folder = servers.folder / "service"
-    folder.mkdir()
-    storage = servers.storage
-    settings = {
-        "VALETKEY_BROKER_URL": servers.valkey.url(0),
-        "VALETKEY_RESULT_URL": servers.valkey.url(1),
-        "VALETKEY_DATABASE_URL": f"sqlite:///{folder / 'valetkey.db'}",
-        "VALETKEY_S3_ENDPOINT": storage.endpoint,
-        "VALETKEY_DEVELOPMENT": "1",
-        "VALETKEY_SWEEP_SECONDS": "0.5",
-        "AWS_ACCESS_KEY_ID": storage.access_key,
-        "AWS_SECRET_ACCESS_KEY": storage.secret_key,
-        "AWS_DEFAULT_REGION": storage.region,
-        "TEST_HOOK_SECRET": SECRET,
-    }
-    return Service(servers, folder, settings)
+@contextmanager
+def running_servers(folder: Path) -> Iterator[Service]:
+    """Run the servers of a service until the block ends."""
+    with (
+        running_valkey(folder) as valkey,
+        seaweedfs(folder, storage_keys(folder)) as storage,
+        running_receiver(respond_with(204)) as receiver,
+        closing(storage.client()) as s3,
+    ):
+        create_buckets(s3, {BUCKET})
+        settings = {
+            "VALETKEY_BROKER_URL": valkey.url(0),
+            "VALETKEY_RESULT_URL": valkey.url(1),
+            "VALETKEY_DATABASE_URL": f"sqlite:///{folder / 'valetkey.db'}",
+            "VALETKEY_S3_ENDPOINT": storage.endpoint,
+            "VALETKEY_DEVELOPMENT": "1",
+            "VALETKEY_SWEEP_SECONDS": "0.5",
+            "AWS_ACCESS_KEY_ID": storage.access_key,
+            "AWS_SECRET_ACCESS_KEY": storage.secret_key,
+            "AWS_DEFAULT_REGION": storage.region,
+            "TEST_HOOK_SECRET": SECRET,
+        }
+        yield Service(folder, settings, receiver.port)
 
 
 def _tenants_file(port: int) -> str:

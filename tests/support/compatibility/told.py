@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from tests.support.builders.messages import grant_message
 from tests.support.compatibility.flights import (
     KINDS,
     Flight,
@@ -21,9 +22,7 @@ from tests.support.compatibility.next_release import next_release
 from tests.support.compatibility.releases import CHECKOUT, Producer, Release
 from tests.support.compatibility.services import (
     TRUSTS,
-    Servers,
     Service,
-    new_service,
     tenant_of,
 )
 from worker.db.engine import create_database_engine
@@ -62,12 +61,11 @@ class NextRelease:
 
 
 @contextmanager
-def told_by_both_releases(servers: Servers) -> Iterator[NextRelease]:
+def told_by_both_releases(service: Service) -> Iterator[NextRelease]:
     """Run the current worker, then the next one, the current one again, and then both."""
-    current, later = Release("current", CHECKOUT), next_release(servers.folder)
-    service = new_service(servers)
+    current, later = Release("current", CHECKOUT), next_release(service.folder)
     service.prepare(current)
-    engine = create_database_engine(service.database_url)
+    engine = create_database_engine(service.settings["VALETKEY_DATABASE_URL"])
     with ExitStack() as stack:
         stack.callback(engine.dispose)
         producer = stack.enter_context(current.running_producer(service.folder))
@@ -77,7 +75,10 @@ def told_by_both_releases(servers: Servers) -> Iterator[NextRelease]:
             upgraded = finished(before, producer)
             before = open_flights(service, producer)
             commands = run_commands(service, current)
-            operations = run_operations(service, producer)
+            prefix = f"{tenant_of('signed', '-next')}/operations"
+            operations = producer.call(
+                "operations", service.client("signed", "-next"), prefix=prefix
+            )
         with service.running_worker(current):
             rolled_back = finished(before, producer)
             newer = stack.enter_context(later.running_producer(service.folder))
@@ -85,7 +86,7 @@ def told_by_both_releases(servers: Servers) -> Iterator[NextRelease]:
             with service.running_worker(later, "--only", "issue"):
                 logs = service.log_of(current), service.log_of(later)
                 shared = {kind: share_batch(service, newer, kind, logs) for kind in KINDS}
-            usage = {trust: newer.call("usage", client=service.client(trust)) for trust in TRUSTS}
+            usage = {trust: newer.call("usage", service.client(trust)) for trust in TRUSTS}
         yield NextRelease(
             releases=(current, later),
             engine=engine,
@@ -101,10 +102,8 @@ def told_by_both_releases(servers: Servers) -> Iterator[NextRelease]:
 
 def finished(flights: list[Flight], producer: Producer) -> Flights:
     """Complete batches, and request them again; return both results by batch."""
-    producer.call("release")
-    for flight in flights:  # a refusal of a whole batch is one result
-        rest = producer.call("finish", name=flight.name)
-        flight.rest.extend(rest if isinstance(rest, list) else [rest])
+    for flight in flights:
+        flight.rest.extend(request_again(flight, producer)[len(flight.first) :])
     return {flight.name: (flight, request_again(flight, producer)) for flight in flights}
 
 
@@ -123,17 +122,6 @@ def answered_chunks(log: Path, batch_id: str) -> int:
     lines = log.read_text(errors="replace").splitlines()
     records = [json.loads(line) for line in lines if f'"{batch_id}"' in line]
     return sum(record.get("event") == "answered" for record in records)
-
-
-def run_operations(service: Service, producer: Producer) -> dict[str, Any]:
-    """Perform all operations for a tenant that gets grown replies."""
-    results: dict[str, Any] = producer.call(
-        "operations",
-        client=service.client("signed", "-next"),
-        prefix=f"{tenant_of('signed', '-next')}/operations",
-        timeout=TIMEOUT,
-    )
-    return results
 
 
 COMMANDS = {
@@ -158,17 +146,9 @@ def run_commands(service: Service, release: Release) -> dict[str, tuple[int, str
 def send_unknown(service: Service, producer: Producer, name: str) -> tuple[Any, float]:
     """Let a newer client send what the service does not know; return the reply and the seconds."""
     header, terms, item, _ = UNKNOWN[name]
-    flight = new_flight(service, "download", "signed")
-    request = flight.request
-    body = {
-        "v": 1,
-        "tenant": tenant_of("signed"),
-        "batch": request["batch_id"],
-        "requested_by": "compatibility",
-        "grant": {"kind": "download", "bucket": "demo", "expires_in": 600} | terms,
-        "total": 1,
-        "items": [request["items"][0] | item],
-    } | header
+    tenant = tenant_of("signed")
+    body = grant_message([f"{tenant}/a"], tenant=tenant, **header)
+    body |= {"grant": body["grant"] | terms, "items": [body["items"][0] | item]}
     began = time.monotonic()
-    reply = producer.call("ask", client=flight.client, body=body, timeout=30)
+    reply = producer.call("ask", service.client("signed"), body=body)
     return reply, time.monotonic() - began

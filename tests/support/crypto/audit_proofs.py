@@ -10,7 +10,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, Executable, text
 
 from tests.support.docs.command_lines import ROOT
 
@@ -73,8 +73,8 @@ def _change(value: Any) -> Any:
     return text[:position] + ("0" if text[position] != "0" else "1") + text[position + 1 :]
 
 
-def tamper(engine: Engine, *statements: str) -> None:
-    """Change the log as an administrator of the database can."""
+def tamper(engine: Engine, *statements: str | Executable) -> None:
+    """Change rows as an administrator of the database can."""
     with engine.begin() as connection:
         if engine.dialect.name == "sqlite":
             query = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
@@ -83,4 +83,4 @@ def tamper(engine: Engine, *statements: str) -> None:
         else:
             connection.execute(text("SET LOCAL session_replication_role = replica"))
         for statement in statements:
-            connection.execute(text(statement))
+            connection.execute(text(statement) if isinstance(statement, str) else statement)

@@ -2,7 +2,6 @@
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from tests.support.docs.command_lines import ROOT
 
@@ -70,8 +69,8 @@ def _show_character(character: str) -> str:
 class Table:
     """One table of the document, between two comments with its name."""
 
-    def __init__(self, name: str, document: Path = DOCUMENT) -> None:
-        self._document, self._marks = document, (f"<!-- {name} -->\n", f"<!-- end of {name} -->\n")
+    def __init__(self, name: str) -> None:
+        self._marks = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
 
     def column(self, title: str) -> list[str]:
         """Return the cells of a column."""
@@ -96,10 +95,10 @@ class Table:
         before, _, after = self._parts()
         rows = [list(columns), ["---"] * len(columns), *zip(*columns.values(), strict=True)]
         table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-        self._document.write_text(before + table + after, encoding="utf-8")
+        DOCUMENT.write_text(before + table + after, encoding="utf-8")
 
     def _parts(self) -> tuple[str, str, str]:
         start, end = self._marks
-        before, _, rest = self._document.read_text(encoding="utf-8").partition(start)
+        before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(start)
         table, _, after = rest.partition(end)
         return before + start, table, end + after

@@ -2,30 +2,19 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, Integer, Select, case, cast, func, select
 
 from models import Batch, Grant, Reservation, Usage
 from tests.support.faults.record import ItemId, Record
+from tests.support.quota_model.model import METRICS, NO_COST, WINDOWS, ModelCost, window_start
 from worker.db.engine import read_transaction
 
-Cost = tuple[int, int, int]
-"""Numbers of grants and of download grants, and bytes that may be uploaded."""
-
-NOTHING: Cost = (0, 0, 0)
 _REST = -1  # the chunk number of the reservation for chunks that have not arrived
-_WINDOWS: Mapping[str, Callable[[datetime], datetime]] = {
-    "live": lambda _: datetime(1970, 1, 1, tzinfo=UTC),
-    "minute": lambda at: at.replace(second=0, microsecond=0),
-    "hour": lambda at: at.replace(minute=0, second=0, microsecond=0),
-    "day": lambda at: at.replace(hour=0, minute=0, second=0, microsecond=0),
-    "month": lambda at: at.replace(day=1, hour=0, minute=0, second=0, microsecond=0),
-}
-_COSTS = ("grants", "download_grants", "upload_bytes")
 
 
 @dataclass(frozen=True)
@@ -105,20 +94,20 @@ def _unaudited(
 
 
 def _usage_differences(connection: Connection) -> Iterator[str]:
-    expected: defaultdict[tuple[str, str, datetime], Cost] = defaultdict(lambda: NOTHING)
+    expected: defaultdict[tuple[str, str, datetime], ModelCost] = defaultdict(lambda: NO_COST)
     for tenant, charged_at, cost in _charges(connection):
-        for window, start in _WINDOWS.items():
-            key = (tenant, window, start(charged_at))
-            expected[key] = _add(expected[key], cost)
+        for window in WINDOWS:
+            charge = (tenant, window, window_start(window, charged_at))
+            expected[charge] = _add(expected[charge], cost)
     query = select(Usage.tenant, Usage.window, Usage.window_start, *_columns(Usage))
     actual = {(row[0], row[1], row[2]): _cost(row[3:]) for row in connection.execute(query)}
     for key in expected.keys() | actual.keys():
-        charged, due = actual.get(key, NOTHING), expected.get(key, NOTHING)
+        charged, due = actual.get(key, NO_COST), expected.get(key, NO_COST)
         if charged != due:
             yield f"{key}: charged {charged}, the rows cost {due}"
 
 
-def _charges(connection: Connection) -> Iterator[tuple[str, datetime, Cost]]:
+def _charges(connection: Connection) -> Iterator[tuple[str, datetime, ModelCost]]:
     """Yield what each batch should have been charged: its grants, and what it still reserves."""
     rest = select(Reservation.tenant, Reservation.charged_at, *_columns(Reservation)).where(
         Reservation.chunk_number == _REST
@@ -152,21 +141,21 @@ def _reservation_differences(connection: Connection) -> Iterator[str]:
     expected = {number: _cost(cost) for number, *cost in granted}
     actual = {number: _cost(cost) for number, *cost in connection.execute(reserved)}
     for number in expected.keys() | actual.keys():
-        held, due = actual.get(number, NOTHING), expected.get(number, NOTHING)
+        held, due = actual.get(number, NO_COST), expected.get(number, NO_COST)
         if held != due:
             yield f"batch {number}: reserved {held}, its grants cost {due}"
 
 
 def _columns(table: Any) -> list[Any]:
-    return [getattr(table, name) for name in _COSTS]
+    return [getattr(table, name) for name in METRICS]
 
 
-def _cost(values: Iterable[Any]) -> Cost:
+def _cost(values: Iterable[Any]) -> ModelCost:
     grants, download_grants, upload_bytes = (int(value or 0) for value in values)
     return grants, download_grants, upload_bytes
 
 
-def _add(left: Cost, right: Cost) -> Cost:
+def _add(left: ModelCost, right: ModelCost) -> ModelCost:
     return left[0] + right[0], left[1] + right[1], left[2] + right[2]
 
 

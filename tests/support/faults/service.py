@@ -10,6 +10,7 @@ from pathlib import Path
 import redis
 from sqlalchemy import Engine
 
+from tests.support.builders import services
 from tests.support.builders.messages import DEMO, POLICY
 from tests.support.crypto.tokens import tenant_keys
 from tests.support.faults.worker_group import WorkerGroup
@@ -18,9 +19,9 @@ from tests.support.servers.external import PostgresServer
 from valetkey.crypto.keys import generate_key
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
 from worker import clock
+from worker.aws.clients import S3Clients
 from worker.core.tenants.config import Quota, Tenant, TenantConfig
-from worker.db import tenants
-from worker.db.engine import create_database_engine, write_transaction
+from worker.db.engine import create_database_engine
 from worker.devstack.broker import running_valkey
 from worker.devstack.ports import reserved_ports
 from worker.devstack.stack_info import service_environment
@@ -117,9 +118,7 @@ def faulty_service(
     folder.mkdir(exist_ok=True)
     server, url = postgres or (None, migrated_file(folder / "valetkey.db"))
     engine = create_database_engine(url)
-    with write_transaction(engine) as connection:
-        before = tenants.load_config(connection)
-        tenants.store_config(connection, before, _tenant_config(), clock.now())
+    services.build_service(engine, S3Clients(), clock.now).apply(_tenant_config())
     with closing(Broker(data)) as broker:
         environ = service_environment(
             os.environ,

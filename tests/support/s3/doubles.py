@@ -29,11 +29,8 @@ ANSWERS: Mapping[str, tuple[str, ...]] = {
 }
 """The servers that refuse to start a multipart upload with this code; the others start it."""
 
-ROLE_ANSWERS: Mapping[str, tuple[str, ...]] = {
-    "a session with an end": (_MINISTACK, MOTO),
-    "a role that denies": (_MINISTACK, MOTO),
-}
-"""The servers with an STS, by what it does. The STS of SeaweedFS needs a config file."""
+ROLE_SERVERS = (_MINISTACK, MOTO)
+"""The servers with an STS. That of SeaweedFS needs a config file."""
 
 TRUST: dict[str, Any] = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
 ALLOW_ALL: dict[str, Any] = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}

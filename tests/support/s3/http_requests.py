@@ -74,3 +74,18 @@ def post(grant: Grant, file: bytes) -> Request:
 def put(grant: Grant, file: bytes) -> Request:
     """Return the PUT of a grant, with the grant's headers."""
     return Request("PUT", grant.url, grant.headers, file)
+
+
+def completion_body(*etags: str) -> bytes:
+    """Return the body that completes a multipart upload of parts with these ETags."""
+    parts = "".join(
+        f"<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>"
+        for number, etag in enumerate(etags, 1)
+    )
+    return f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
+
+
+def completion(grant: Grant, *etags: str) -> Request:
+    """Return the completion of a multipart upload."""
+    headers = {"content-type": "application/xml"}
+    return Request("POST", grant.url, headers, completion_body(*etags))

@@ -23,7 +23,6 @@ from worker.core.tenants.config import Bucket, Policy, Tenant, TenantConfig
 from worker.devstack.storage import Storage
 
 SERVERS = ("seaweedfs", "ministack")
-TENANTS = ("acme", "acme2", "umbrella")
 OWNER = "000000000000"  # MiniStack's account
 BUCKET, OTHER_BUCKET, VERSIONED_BUCKET = "contract", "contract-other", "contract-versioned"
 ROLE = "contract"
@@ -47,32 +46,26 @@ _terms: TypeAdapter[AnyTerms] = TypeAdapter(AnyTerms)
 
 
 def tenant_config(storages: Mapping[str, Storage]) -> TenantConfig:
-    """Return the tenants, bucket profiles for each server, and profiles for single tests."""
+    """Return a tenant, and bucket profiles for each server and for a role."""
     buckets = {
         name: Bucket(
             name, BUCKET, storage.region, "path", storage.endpoint, profile=name, owner=OWNER
         )
         for name, storage in storages.items()
     }
-    first, second = (buckets[name] for name in SERVERS)
     for name, profile in tuple(buckets.items()):
         buckets[free_name_profile(name)] = replace(profile, name=free_name_profile(name))
         buckets[versioned_profile(name)] = replace(
             profile, name=versioned_profile(name), bucket=VERSIONED_BUCKET
         )
     role = f"arn:aws:iam::{OWNER}:role/{ROLE}"
-    buckets["assumed"] = replace(second, name="assumed", role_arn=role)
-    buckets["formless"] = replace(first, name="formless", post=False)
-    buckets["unconditional"] = replace(first, name="unconditional", conditional_writes=False)
-    buckets["short-lived"] = replace(first, name="short-lived", profile="short-lived")
-    tenants = {name: Tenant(name, "queue", policies=_policies(name, buckets)) for name in TENANTS}
-    return TenantConfig(buckets, tenants)
+    buckets["assumed"] = replace(buckets[SERVERS[1]], name="assumed", role_arn=role)
+    return TenantConfig(buckets, {"acme": Tenant("acme", "queue", policies=_policies(buckets))})
 
 
-def _policies(tenant: str, buckets: Mapping[str, Bucket]) -> dict[str, Policy]:
+def _policies(buckets: Mapping[str, Bucket]) -> dict[str, Policy]:
     policy = replace(
         messages.POLICY,
-        prefixes=(f"{tenant}/",),
         max_size=6_000_000,
         content_types=(*messages.POLICY.content_types, "video/*"),
         inline=("image/png",),
@@ -112,13 +105,11 @@ class Store:
     client: Any
     issuer: InProcessService = field(repr=False)
 
-    def issue(
-        self, *items: Mapping[str, Any], tenant: str = "acme", **terms: Any
-    ) -> dict[str, Any]:
+    def issue(self, *items: Mapping[str, Any], **terms: Any) -> dict[str, Any]:
         """Request grants for these items on these terms; return the outcome."""
         grant = {"kind": "download", "bucket": self.name, "expires_in": 300, **terms}
         keys = [item["key"] for item in items]
-        message = messages.grant_message(keys, tenant=tenant, grant=grant)
+        message = messages.grant_message(keys, grant=grant)
         return self.issuer.issue(message | {"items": list(items)})
 
     def issue_grants(self, *items: Mapping[str, Any], **terms: Any) -> list[Grant]:

@@ -30,9 +30,9 @@ def open_port(port: int, target: int | Path) -> Iterator[None]:
     class Handler(BaseRequestHandler):
         def handle(self) -> None:
             with _connect(target) as server:
-                answers = Thread(target=_pump, args=(server, self.request), daemon=True)
+                answers = Thread(target=pump, args=(server, self.request), daemon=True)
                 answers.start()
-                _pump(self.request, server)
+                pump(self.request, server)
                 answers.join()
 
     with ForwardingServer((HOST, port), Handler) as server:
@@ -53,9 +53,10 @@ def _connect(target: int | Path) -> socket.socket:
     return connection
 
 
-def _pump(source: socket.socket, sink: socket.socket) -> None:
+def pump(source: socket.socket, sink: socket.socket) -> None:
+    """Send on what a connection receives, until it ends; then end the other one."""
     with suppress(OSError):
         while data := source.recv(65_536):
             sink.sendall(data)
     with suppress(OSError):
-        sink.shutdown(socket.SHUT_WR)
+        sink.shutdown(socket.SHUT_RDWR)

@@ -11,9 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.acceptance.conftest import ACME_KEY, SECRET, Service
+from tests.acceptance.conftest import SECRET, Service
 from tests.support.docs.producers_guide import PROGRAMS
-from valetkey.crypto.keys import dump_private_key
 
 UNREACHABLE_URL = "redis://127.0.0.1:1/0"
 
@@ -73,20 +72,15 @@ def create_guide_sandbox(
     """
     for name, text in PROGRAMS.items():
         (folder / name).write_text(text, encoding="utf-8")
-    key = folder / "acme.key"
-    key.touch(0o600)
-    key.write_text(dump_private_key(ACME_KEY))
-    variables = {
-        "VALETKEY_BROKER_URL": service.stack.info.broker_url,
-        "VALETKEY_RESULT_URL": service.stack.info.result_url,
-        "VALETKEY_KEY_FILE": str(key),
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    variables = service.producer_environ(folder) | {
+        "PATH": path,
         "VALETKEY_HOOK_SECRET": SECRET,
         "REPORTS_BROKER_URL": unused_database_url(service, 5),
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return GuideSandbox(folder, {"PATH": path, "HOME": str(folder)} | variables)
+    return GuideSandbox(folder, {"HOME": str(folder)} | variables)
 
 
 def unused_database_url(service: Service, number: int) -> str:

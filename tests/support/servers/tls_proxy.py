@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from socketserver import BaseRequestHandler
 from threading import Thread
 
-from tests.support.servers.forwarder import ForwardingServer
+from tests.support.servers.forwarder import ForwardingServer, pump
 from worker.devstack.ports import HOST
 
 
@@ -39,11 +39,12 @@ def running_tls_proxy(
                 proxy.failures.append(str(error))
                 return
             with client, socket.create_connection((HOST, target_port)) as server:
-                answers = Thread(target=_pump, args=(server, client), daemon=True)
+                answers = Thread(target=pump, args=(server, client), daemon=True)
                 answers.start()
-                for data in _chunks(client):
-                    proxy.received += len(data)
-                    server.sendall(data)
+                with suppress(OSError):
+                    while data := client.recv(65_536):
+                        proxy.received += len(data)
+                        server.sendall(data)
                 if not closes:
                     _wait_for_end_of_tcp(client)
                 with suppress(OSError):
@@ -61,21 +62,7 @@ def running_tls_proxy(
             thread.join()
 
 
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    with suppress(OSError):
-        for data in _chunks(source):
-            sink.sendall(data)
-    with suppress(OSError):
-        sink.shutdown(socket.SHUT_RDWR)
-
-
 def _wait_for_end_of_tcp(client: ssl.SSLSocket) -> None:
     with suppress(OSError):
         while socket.socket.recv(client, 65_536):
             pass
-
-
-def _chunks(source: socket.socket) -> Iterator[bytes]:
-    with suppress(OSError):
-        while data := source.recv(65_536):
-            yield data

@@ -4,13 +4,8 @@ from typing import Any
 
 from tests.support.builders.messages import grant_message
 from tests.support.builders.services import InProcessService
-from tests.support.s3.http_requests import Request, Response, post, put, send
+from tests.support.s3.http_requests import Request, Response, completion, post, put, send
 from valetkey.wire.replies import Grant
-
-_COMPLETION = (
-    "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{}</ETag></Part>"
-    "</CompleteMultipartUpload>"
-)
 
 
 class Uploader:
@@ -60,9 +55,7 @@ class Uploader:
     def send(self, grant: Grant, body: bytes, file_name: str = "upload.bin") -> Response:
         """Send the request of a grant; or those of a multipart upload."""
         if grant.multipart is not None:
-            etag = self.send_part(grant, body)
-            headers = {"content-type": "application/xml"}
-            return send(Request("POST", grant.url, headers, _COMPLETION.format(etag).encode()))
+            return send(completion(grant, self.send_part(grant, body)))
         if grant.method == "PUT":
             return send(put(grant, body))
         form = post(grant, body)

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,7 @@ def test_the_probe_sees_the_lock_of_another_process_and_takes_none(
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as probe:
         assert probe.stdout is not None
-        if writes:
-            with write_transaction(engine):
-                probe.stdout.readline()
-                output, _ = probe.communicate(timeout=30)
-        else:
+        with write_transaction(engine) if writes else nullcontext():
             probe.stdout.readline()
             output, _ = probe.communicate(timeout=30)
     engine.dispose()

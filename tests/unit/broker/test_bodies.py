@@ -27,10 +27,6 @@ def check(text: str) -> str | None:
     return None
 
 
-def test_a_call_with_one_argument_is_accepted() -> None:
-    assert check(call_text({"items": [{"key": "acme/a"}]})) is None
-
-
 @pytest.mark.parametrize("options", ["null", "{}"])
 def test_other_libraries_write_the_options_shorter(options: str) -> None:
     assert check(f"[[1], {{}}, {options}]") is None

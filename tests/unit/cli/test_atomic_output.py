@@ -49,25 +49,6 @@ def interrupt_run(path: Path, run_journal: Journal | None, *rows: str) -> None:
         write_some()
 
 
-def test_only_its_owner_may_read_a_resumed_file(path: Path) -> None:
-    interrupt_run(path, JOURNAL, "a\n")
-    partial_path(path).chmod(0o644)
-    with atomic_output(path, JOURNAL):
-        assert stat.S_IMODE(partial_path(path).stat().st_mode) == 0o600
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-
-
-def test_a_file_appears_under_its_name_when_it_is_complete(path: Path) -> None:
-    path.write_text("before")
-    with atomic_output(path, JOURNAL) as out:
-        out.write_heading("top\n")
-        write_rows(out, *["row\n"] * DEFAULT_CHUNK_ITEMS)
-        assert path.read_text() == "before"
-        assert partial_path(path).read_text() == "top\n" + "row\n" * DEFAULT_CHUNK_ITEMS
-    assert path.read_text() == "top\n" + "row\n" * DEFAULT_CHUNK_ITEMS
-    assert list(path.parent.iterdir()) == [path]
-
-
 def test_the_journal_is_saved_before_the_first_row_and_after_each_chunk(path: Path) -> None:
     with atomic_output(path, JOURNAL) as out:
         rows = []
@@ -80,10 +61,12 @@ def test_the_journal_is_saved_before_the_first_row_and_after_each_chunk(path: Pa
     assert rows[-1] == 2 * DEFAULT_CHUNK_ITEMS
 
 
-def test_rows_written_before_a_failure_remain_in_the_partial_file(path: Path) -> None:
-    interrupt_run(path, None, "a\n", "b\n")
-    assert not path.exists()
-    assert partial_path(path).read_text() == "top\na\nb\n"
+def test_only_its_owner_may_read_a_resumed_file(path: Path) -> None:
+    interrupt_run(path, JOURNAL, "a\n")
+    partial_path(path).chmod(0o644)
+    with atomic_output(path, JOURNAL):
+        assert stat.S_IMODE(partial_path(path).stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_a_half_written_row_of_a_killed_process_is_removed(path: Path) -> None:
@@ -151,8 +134,3 @@ def test_an_invalid_journal_is_reported(path: Path, text: str) -> None:
     journal.journal_path(path).write_text(text)
     with pytest.raises(InputError, match=r"resume\.json is not the journal of an interrupted run"):
         journal.load_journal(path)
-
-
-def test_there_is_no_secret_in_a_journal(path: Path) -> None:
-    interrupt_run(path, JOURNAL, GRANT.url)
-    assert GRANT.url not in journal.journal_path(path).read_text()

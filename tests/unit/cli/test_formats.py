@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 from pydantic_core import to_jsonable_python
 
-from valetkey.cli.results.formats import CSV, JSON, get_format
+from valetkey.cli.results.formats import CSV, JSON
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import Grant
 
@@ -53,9 +53,3 @@ def test_csv_times_are_in_utc() -> None:
     paris = timezone(timedelta(hours=1))
     grant = replace(GRANT, expires_at=datetime(2026, 11, 24, 13, tzinfo=paris))
     assert "2026-11-24T12:00:00Z" in CSV.render(grant)
-
-
-def test_other_formats_leave_refusals_out() -> None:
-    assert get_format("lines").render(GRANT) == f"{GRANT.key}\t{GRANT.url}\n"
-    assert get_format("lines").render(REFUSAL) == ""
-    assert get_format("curl", "my file").render(GRANT).startswith("curl ")

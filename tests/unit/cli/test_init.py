@@ -1,5 +1,3 @@
-"""`valetkey init` writes a first tenants file and a key."""
-
 import tomllib
 from pathlib import Path
 

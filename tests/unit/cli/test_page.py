@@ -20,11 +20,10 @@ SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 
 class ParsedPage(HTMLParser):
-    """A parsed page: its form, its inputs in order, its security policy, its data and its text."""
+    """A parsed page: its inputs in order, its security policy, its data and its text."""
 
     def __init__(self, grant: Grant) -> None:
         super().__init__()
-        self.form: dict[str, str | None] = {}
         self.inputs: list[dict[str, str | None]] = []
         self.tags: list[str] = []
         self.policy: dict[str, list[str]] = {}
@@ -38,8 +37,6 @@ class ParsedPage(HTMLParser):
         values = dict(attrs)
         self.tags.append(tag)
         self.text += " "
-        if tag == "form":
-            self.form = values
         if tag == "input":
             self.inputs.append(values)
         if values.get("http-equiv") == "Content-Security-Policy":
@@ -62,28 +59,10 @@ def test_a_page_has_a_form_with_every_field_unchanged_and_the_file_last(key: str
     assert (file["type"], file["name"]) == ("file", "file")
 
 
-def test_a_page_posts_its_form_as_multipart_form_data() -> None:
-    assert ParsedPage(grants.form()).form == {
-        "action": URL,
-        "method": "post",
-        "enctype": "multipart/form-data",
-        "accept-charset": "utf-8",
-    }
-
-
 def test_a_form_with_a_free_content_type_has_a_field_for_it_before_the_file() -> None:
     content_type, file = ParsedPage(grants.form(type_prefix="image/")).inputs[-2:]
     assert (content_type["name"], content_type["value"]) == ("Content-Type", "image/")
     assert (file["name"], file["accept"]) == ("file", "image/*")
-
-
-def test_a_put_page_has_a_file_input_and_the_request_that_its_script_sends() -> None:
-    grant = grants.put()
-    parsed = ParsedPage(grant)
-    data = json.loads(parsed.data)
-    assert [field["type"] for field in parsed.inputs] == ["file"]
-    assert (data["method"], data["url"]) == ("PUT", grant.url)
-    assert data["headers"] == [["content-type", "image/jpeg"]]
 
 
 def test_a_page_states_the_limits_before_a_file_is_chosen() -> None:
@@ -96,7 +75,6 @@ def test_a_page_states_the_limits_before_a_file_is_chosen() -> None:
     [
         ((0, 5_000_000), "Up to 4.8 MiB (5,000,000 bytes)"),
         ((2 * 1024, 1024**3), "2 KiB (2,048 bytes) to 1 GiB (1,073,741,824 bytes)"),
-        ((7, 7), "Exactly 7 bytes"),
     ],
 )
 def test_a_page_states_sizes_in_words(limits: tuple[int, int], words: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.support.builders.replies import service_description
-from valetkey.cli.descriptions import describe_cause, describe_quota_warning, describe_refusal
+from valetkey.cli.descriptions import describe_cause, describe_refusal
 from valetkey.cli.tables import show_explanation, show_quotas, show_service
 from valetkey.wire.refusals import Code, QuotaState, Refusal
 from valetkey.wire.replies import Explanation, RuleVerdict
@@ -79,12 +79,6 @@ def test_json_has_no_character_that_controls_a_terminal_or_cannot_be_printed(
     service, explanation = printed_lines(capsys)
     assert (json.loads(service)["release"], json.loads(explanation)["decision"]) == (text, text)
     assert (service + explanation).isascii()
-
-
-def test_a_warning_states_what_is_used_and_left() -> None:
-    assert describe_quota_warning(quota(used=90, warn_at=80)) == (
-        "warning: 90 of 100 grants per day used, 10 left; the quota resets at 2026-11-25 00:00 UTC"
-    )
 
 
 def test_a_live_quota_has_no_reset_time() -> None:

@@ -12,6 +12,7 @@ from valetkey.cli.commands.base import extract_grant_options
 from valetkey.cli.main import main
 
 ROOT = Path(__file__).parents[3]
+BATCH = "0199a000-0000-7000-8000-000000000000"
 UNREACHABLE = "redis://:s3cret@127.0.0.1:1/0"  # nothing listens on port 1
 
 
@@ -73,21 +74,12 @@ def test_the_version_is_the_installed_one() -> None:
         ("download reports a --copy-columns b", "--copy-columns needs --from"),
         ("download reports a --out /dev/null", "/dev/null: not a regular file"),
         ("download reports --from - --version-id 1", "--version-id applies to a single KEY"),
-        ("upload inbox --max-size 5MB", "give KEY or --from FILE, and not both"),
         ("put inbox --from - --sha256", "--sha256 applies to a single KEY"),
-        ("put inbox --from - --size 1", "--size applies to a single KEY"),
-        ("put inbox --from -", "each row needs its `size`"),
         ("download reports --from missing.csv", "'missing.csv' does not exist"),
         ("download reports --from -", "stdin has no rows"),
-        ("download reports a\udcff", "a key must be valid UTF-8"),
-        ("download reports a --expires-in 1w", "unknown unit 'w': use s, m, h or d"),
         ("upload inbox a", "Missing option '--max-size'"),
-        ("upload inbox a.png --max-size 5M", "unknown unit 'M'"),
         ("upload inbox a.png --max-size 5MB --meta a", "'a' is not NAME=VALUE"),
-        (
-            "upload inbox a --max-size 5MB --checksum md5:AA==",
-            "a checksum is sha256, crc32, crc32c",
-        ),
+        ("upload inbox a --max-size 5MB --checksum md5:AA==", "a checksum is sha256, crc32"),
         ("download reports a b --version-id 1", "--version-id applies to a single KEY"),
         ("put inbox a", "give --size or --file, and not both"),
         ("put inbox a --size 1 --sha256", "--sha256 needs --file"),
@@ -97,7 +89,6 @@ def test_the_version_is_the_installed_one() -> None:
         ("download reports a --dry-run --out x", "prints only rules"),
         ("cancel 0199", "a batch id is a UUID of version 7"),
         ("download reports a --json --csv", "--json and --csv exclude each other"),
-        ("upload inbox a.png --max-size 5MB --html --json", "--html and --json exclude each other"),
         ("upload inbox a --max-size 0", "'--max-size': must be from 1 byte to 5 GiB (5,368,709,"),
         ("upload inbox a --max-size 5TiB", "'--max-size': must be from 1 byte to 5 GiB (5,"),
         ("put inbox a --size 6GiB", "'--size': must be from 0 bytes to 5 GiB"),
@@ -110,9 +101,19 @@ def test_the_version_is_the_installed_one() -> None:
         ("download reports a --filename ''", "'--filename': must not be empty"),
         ("download reports a --requested-by ''", "'--requested-by': must not be empty"),
         ("usage --tenant ''", "'--tenant': a name has up to 63 characters"),
-        ("download reports --from keys --manifest ''", "a key must not be empty"),
         ("download reports --from keys --version-id ''", "'--version-id': must not be empty"),
         ("put inbox --from keys --size 0", "--size applies to a single KEY"),
+        ("download reports --from keys --out x --resume", "x.resume.json does not exist"),
+        ("download reports a --manifest m", "--manifest needs --from"),
+        ("download reports --from keys --manifest m --out x", "--manifest prints only a link"),
+        ("download reports --from keys --manifest m --csv", "--manifest prints only a link"),
+        ("upload inbox a --max-size 5 --wait --dry-run", "--wait"),
+        ("upload inbox --max-size 5 --wait --from -", "--wait"),
+        *(
+            (f"{command} '{name}'", "UUID of version 7")
+            for command in ("status", "reissue")
+            for name in ("", "x", "1.2", *(f"{BATCH}.{number}" for number in ("", "01", "x")))
+        ),
     ],
 )
 @pytest.mark.usefixtures("configured")
@@ -125,23 +126,11 @@ def test_wrong_usage_is_exit_2_and_names_the_cause(arguments: str, error: str) -
     assert Path("keys").read_text() == "acme/a\n"
 
 
-def test_without_a_service_the_error_explains_how_to_start_one() -> None:
-    result = run_cli("download", "reports", "a")
-    assert result.exit_code == 2
-    assert "python -m worker dev" in result.stderr
-
-
 @pytest.mark.parametrize(
     ("arguments", "refusal"),
     [
-        (
-            "multipart inbox a --size 6TiB",
-            "size_invalid in grant.max_size: must be at most 5 TiB (5,497,558,138,880 bytes)\n",
-        ),
-        (
-            "upload inbox a --max-size 5MB --min-size 6MB",
-            "min_size must be at most max_size, 4.8 MiB (5,000,000 bytes)\n",
-        ),
+        ("multipart inbox a --size 6TiB", "must be at most 5 TiB (5,497,558,138,880 bytes)\n"),
+        ("upload inbox a --max-size 5MB --min-size 6MB", "max_size, 4.8 MiB (5,000,000 bytes)\n"),
     ],
 )
 @pytest.mark.usefixtures("configured")
@@ -155,7 +144,7 @@ def test_impossible_sizes_are_refused_without_a_request(arguments: str, refusal:
 @pytest.mark.usefixtures("configured")
 @pytest.mark.parametrize(
     "arguments",
-    ["download reports a", "usage", "service", "cancel 0199a000-0000-7000-8000-000000000000"],
+    ["download reports a", "usage", "service", f"cancel {BATCH}"],
 )
 def test_a_broker_that_is_down_is_exit_3_without_its_password(arguments: str) -> None:
     result = run_cli(*arguments.split())
@@ -171,10 +160,8 @@ def test_zero_is_an_option_that_was_given(name: str) -> None:
     assert extract_grant_options(options, "upload") == {name: 0}
 
 
-@pytest.mark.parametrize("program", ["valetkey.cli.main", "worker.__main__"])
-def test_a_closed_stdout_is_an_output_that_cannot_be_written(program: str) -> None:
-    arguments = {"valetkey.cli.main": ("keygen", "acme")}.get(program, ("contract", "envelope"))
-    code = f"from {program} import main; main()"
-    shell = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", code, *arguments]
+def test_a_closed_stdout_is_an_output_that_cannot_be_written() -> None:
+    command = (sys.executable, "-m", "worker", "contract", "envelope")
+    shell = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
     result = subprocess.run(shell, capture_output=True, text=True, check=False, cwd=ROOT)
     assert (result.returncode, result.stderr) == (5, "Error: stdout: Bad file descriptor\n")

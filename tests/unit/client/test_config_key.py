@@ -49,20 +49,9 @@ def home(tmp_path: Path) -> dict[str, str]:
     return {"XDG_CONFIG_HOME": str(tmp_path / "config")}
 
 
-def test_the_tenant_is_that_of_the_key(tmp_path: Path) -> None:
-    loaded = load(tmp_path, key=TEXT)
-    assert (key_of(loaded), loaded.tenant) == (KEY, "acme")
-
-
 def test_the_key_option_is_a_text_or_the_path_of_a_file(tmp_path: Path) -> None:
     for key in (TEXT, f"\n {TEXT}\n", write_key(tmp_path / "acme.key", ACME)):
         assert key_of(load(tmp_path, key=key)) == KEY
-
-
-def test_a_key_can_come_from_the_environment(tmp_path: Path) -> None:
-    path = write_key(tmp_path / "acme.key", ACME)
-    for environ in ({"VALETKEY_KEY": TEXT}, {"VALETKEY_KEY_FILE": str(path)}):
-        assert key_of(load(tmp_path, environ)) == KEY
 
 
 def test_the_key_option_takes_precedence_over_the_environment(tmp_path: Path) -> None:
@@ -83,10 +72,6 @@ def test_a_key_of_another_tenant_is_refused(tmp_path: Path, environ: dict[str, s
     text = "the key 'acme/2026-11' belongs to the tenant 'acme', not to 'globex'"
     with pytest.raises(NotConfigured, match=text):
         load(tmp_path, environ, key=TEXT, **options)
-
-
-def test_the_tenant_of_the_key_can_be_repeated(tmp_path: Path) -> None:
-    assert load(tmp_path, key=TEXT, tenant="acme").tenant == "acme"
 
 
 def test_a_path_in_place_of_a_key_is_refused_with_the_right_setting(tmp_path: Path) -> None:

@@ -45,19 +45,6 @@ def test_other_kinds_have_no_manifest(kind: str) -> None:
     assert refusal == ("manifest_not_allowed", "manifest", ["download", "upload", "put"])
 
 
-@pytest.mark.parametrize(
-    ("key", "code"),
-    [
-        ("", "key_empty"),
-        ("acme/../b", "key_traversal"),
-        ("globex/b", "key_outside_prefix"),
-        ("acme/a\ud800", "key_invalid"),
-    ],
-)
-def test_the_rules_for_object_keys_apply_to_the_manifests_key(key: str, code: str) -> None:
-    assert refusal_of(grant_message(manifest=key))[:2] == (code, "manifest")
-
-
 def test_a_manifest_needs_permission_to_store_objects() -> None:
     policy = replace(POLICY, kinds=("download", "multipart"))
     refusal = refusal_of(grant_message(manifest=KEY), policy)

@@ -29,12 +29,6 @@ def test_an_invalid_size_is_refused_with_an_example(text: str) -> None:
         units.parse_size(text)
 
 
-@pytest.mark.parametrize("text", ["5M", "5K", "5PB", "5m"])
-def test_an_unknown_or_ambiguous_unit_of_size_is_refused_by_name(text: str) -> None:
-    with pytest.raises(ValueError, match=f"unknown unit '{text[1:]}': use B, KB"):
-        units.parse_size(text)
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("90", 90), ("90s", 90), ("15m", 900), ("1h", 3_600), ("7d", 604_800)],
@@ -46,12 +40,6 @@ def test_a_duration_is_parsed(text: str, expected: int) -> None:
 @pytest.mark.parametrize("text", ["", "h", "-1h", "1.5h", "1h30m"])
 def test_an_invalid_duration_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match="like 15m or 1h"):
-        units.parse_duration(text)
-
-
-@pytest.mark.parametrize("text", ["5M", "1w", "2hours"])
-def test_an_unknown_unit_of_time_is_refused_by_name(text: str) -> None:
-    with pytest.raises(ValueError, match=f"unknown unit '{text[1:]}': use s, m, h or d"):
         units.parse_duration(text)
 
 

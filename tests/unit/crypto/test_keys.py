@@ -15,7 +15,6 @@ from tests.support.crypto.authentication import (
     HEADER,
     MESSAGE,
     NOW,
-    REVOKED_KEY,
     VALID_TOKEN,
     authenticate_token,
     payload,
@@ -45,12 +44,6 @@ def test_a_signed_message_is_authenticated_without_its_iat() -> None:
     )
 
 
-def test_each_key_of_a_tenant_authenticates() -> None:
-    result = authenticate_token(sign_message(MESSAGE, ACME_SPARE_KEY, NOW))
-    assert isinstance(result, AuthenticatedMessage)
-    assert result.key == keys.tenant_key(ACME_SPARE_KEY)
-
-
 def test_a_signature_is_verified_even_if_the_tenant_trusts_the_queue() -> None:
     message = grant_message(tenant="queueing")
     result = authenticate_token(sign_message(message, QUEUEING_KEY, NOW))
@@ -58,14 +51,6 @@ def test_a_signature_is_verified_even_if_the_tenant_trusts_the_queue() -> None:
     assert result.key == keys.tenant_key(QUEUEING_KEY)
     impostor_key = PrivateKey(QUEUEING_KEY.id, GLOBEX_KEY.signing_key, GLOBEX_KEY.decryption_key)
     assert rejection_of(sign_message(message, impostor_key, NOW)) == ("signature_invalid", "")
-
-
-def test_an_unsigned_message_is_accepted_only_if_the_tenant_trusts_the_queue() -> None:
-    message = grant_message(tenant="queueing")
-    assert authenticate_token(message) == AuthenticatedMessage(
-        message, CONFIG.tenants["queueing"], None
-    )
-    assert rejection_of(MESSAGE) == ("signature_required", "")
 
 
 @pytest.mark.parametrize("raw", [None, [], 7, b"x", {}, {"tenant": 7}, {"tenant": ["acme"]}])
@@ -138,34 +123,15 @@ def test_a_token_whose_header_does_not_name_the_key_that_signed_it_is_rejected(
     assert rejection_of(forge_token(header, payload(), ACME_KEY)) == (code, "")
 
 
-def test_a_key_authenticates_for_its_own_tenant_only() -> None:
-    result = authenticate_token(sign(payload(tenant="globex"), ACME_KEY))
-    assert isinstance(result, Rejection)
-    assert (str(result.refusal.code), result.refusal.limit) == ("tenant_mismatch", "acme")
-
-
-@pytest.mark.parametrize("tenant", [None, 7, ["acme"], "", "ACME", "acme ", {"acme": 1}])
+@pytest.mark.parametrize("tenant", [None, 7, ["acme"], "globex", "ACME", "acme ", {"acme": 1}])
 def test_the_tenant_of_the_message_must_equal_the_tenant_of_the_key(tenant: Any) -> None:
-    assert rejection_of(sign(payload(tenant=tenant), ACME_KEY)) == ("tenant_mismatch", "tenant")
-
-
-def test_expired_and_revoked_keys_are_rejected_with_their_own_codes() -> None:
-    assert rejection_of(sign_message(MESSAGE, EXPIRED_KEY, NOW)) == ("key_expired", "kid")
-    assert rejection_of(sign_message(MESSAGE, REVOKED_KEY, NOW)) == ("key_revoked", "kid")
+    result = authenticate_token(sign(payload(tenant=tenant), ACME_KEY))
+    assert isinstance(result, Rejection)
+    refusal = result.refusal
+    assert (refusal.code, refusal.field, refusal.limit) == ("tenant_mismatch", "tenant", "acme")
 
 
 def test_a_key_is_valid_until_the_moment_it_expires() -> None:
     token = sign_message(MESSAGE, EXPIRED_KEY, NOW - timedelta(seconds=1))
     result = authenticate(token, CONFIG, NOW - timedelta(microseconds=1))
     assert isinstance(result, AuthenticatedMessage)
-
-
-def test_a_rejection_names_the_tenant_of_the_kid_if_it_exists() -> None:
-    def claimed_tenant(kid: str) -> str | None:
-        result = authenticate_token(forge_token(HEADER | {"kid": kid}, payload(), GLOBEX_KEY))
-        assert isinstance(result, Rejection)
-        return result.tenant_id
-
-    assert claimed_tenant(ACME_KEY.id) == "acme"
-    assert claimed_tenant("acme/other") == "acme"
-    assert claimed_tenant("nobody/main") is None

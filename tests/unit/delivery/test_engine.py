@@ -1,7 +1,5 @@
 """Sending by the delivery engine alone: events in, actions out, with no I/O and no clock."""
 
-from typing import Any
-
 from tests.support.fakes.delivery_engine import (
     new_engine,
     next_send,
@@ -11,9 +9,7 @@ from tests.support.fakes.delivery_engine import (
     unsent,
 )
 from tests.support.fakes.pending_requests import ManyMessages
-from valetkey.delivery.engine import Fail, ListenUntil, Unsubscribe
-from valetkey.delivery.in_flight import Send
-from valetkey.delivery.pending_request import HEAD_START_SECONDS
+from valetkey.delivery.engine import Unsubscribe
 from valetkey.delivery.retransmit import FIRST_INTERVAL
 from valetkey.errors import BrokerUnreachable
 from valetkey.wire.refusals import Code, Refusal
@@ -21,15 +17,6 @@ from valetkey.wire.refusals import Code, Refusal
 NO_LIMIT = float("inf")
 OUTAGE = BrokerUnreachable("no broker answers")
 REFUSAL = Refusal(code=Code.BATCH_CLOSED, field="batch", message="no more")
-
-
-def test_an_unreachable_broker_fails_the_first_request_at_once() -> None:
-    request = ManyMessages("a", 2)
-    engine = new_engine(request)
-    assert engine.send_failed(unsent(engine), OUTAGE, 0.0) == [Fail(request, OUTAGE)]
-    assert engine.outage is None
-    assert engine.drop(request) == Unsubscribe(["a.0"])
-    assert engine.is_idle
 
 
 def test_a_later_failure_is_an_outage_until_the_message_is_sent() -> None:
@@ -44,33 +31,6 @@ def test_a_later_failure_is_an_outage_until_the_message_is_sent() -> None:
     engine.message_sent("b.0", 1.0 + FIRST_INTERVAL)
     assert engine.outage is None
     assert send_all(engine) == ["c.0"]
-
-
-def test_an_interrupted_message_is_sent_again_and_is_no_outage() -> None:
-    request = ManyMessages("a", 2)
-    engine = new_engine(request)
-    send = unsent(engine)
-    assert engine.send_failed(send, None, 0.0) == []
-    assert engine.outage is None
-    assert next_send(engine) is None
-    assert list(engine.resends(FIRST_INTERVAL)) == [Send(request, send.message)]
-
-
-def test_while_the_window_is_full_nothing_new_is_sent() -> None:
-    engine = new_engine(ManyMessages("a", 9), window=3)
-    assert send_all(engine) == ["a.0", "a.1", "a.2"]
-    assert next_send(engine) is None
-    engine.result_received("a.1", stored_result(), 1.0)
-    assert send_all(engine, 1.0) == ["a.3"]
-
-
-def test_during_the_head_start_only_the_first_messages_are_sent() -> None:
-    engine = new_engine(ManyMessages("a", 9))
-    assert send_all(engine) == ["a.0", "a.1", "a.2", "a.3"]
-    assert engine.next_listen(0.01).until == 0.0  # the first lookup is due
-    engine.lookup_done(0.0)
-    assert engine.next_listen(0.01) == ListenUntil(HEAD_START_SECONDS)
-    assert send_all(engine, HEAD_START_SECONDS) == ["a.4", "a.5", "a.6", "a.7", "a.8"]
 
 
 def test_due_messages_are_sent_again_oldest_first_until_one_fails() -> None:
@@ -150,21 +110,3 @@ def test_a_message_of_a_closed_request_wakes_its_waiters_and_is_not_sent() -> No
     assert send is not None
     assert send.message.task_id == "b.0"
     assert request.answered == ["a.0", "a.1"]
-
-
-def test_a_flush_reads_on_although_nobody_reads_the_replies() -> None:
-    class UnreadReplies(ManyMessages):
-        """A request whose replies nobody reads."""
-
-        def next_message(self, unread_limit: float) -> Any:
-            sent = len(self.unanswered) + len(self.answered)
-            return super().next_message(unread_limit) if sent < unread_limit else None
-
-    engine = new_engine(UnreadReplies("a", 9), window=3)
-    later = HEAD_START_SECONDS
-    assert send_all(engine, limit=3) == ["a.0", "a.1", "a.2"]
-    for number in range(3):
-        engine.result_received(f"a.{number}", stored_result(), later)
-    assert send_all(engine, later, limit=3) == []
-    assert send_all(engine, later, NO_LIMIT) == ["a.3", "a.4", "a.5"]
-    assert not engine.is_idle

@@ -38,12 +38,6 @@ def test_the_result_of_an_unknown_task_is_ignored(raw: str) -> None:
     assert not engine.is_idle
 
 
-def test_the_result_of_a_running_task_is_ignored() -> None:
-    engine = new_engine(ManyMessages("a", 1))
-    send_all(engine)
-    assert engine.result_received("a.0", stored_result("STARTED"), 1.0) is None
-
-
 @pytest.mark.parametrize("raw", ["junk", stored_result("FAILURE"), stored_result(tenant="globex")])
 def test_an_unusable_result_is_cleared_and_its_message_sent_again_when_due(raw: str) -> None:
     request = ManyMessages("a", 1)
@@ -55,27 +49,24 @@ def test_an_unusable_result_is_cleared_and_its_message_sent_again_when_due(raw: 
     assert resends(engine, FIRST_INTERVAL) == ["a.0"]
 
 
-def test_a_result_sealed_for_another_key_fails_its_request() -> None:
+LATER = json.dumps({"status": "SUCCESS", "result": {"status": "later"}})
+
+
+@pytest.mark.parametrize(
+    ("raw", "error"), [("sealed", SealedForAnotherKey), (LATER, UnreadableReply)]
+)
+def test_a_result_for_another_key_or_release_fails_its_request_at_once(
+    raw: str, error: type[Exception]
+) -> None:
     request, other = ManyMessages("a", 1), ManyMessages("b", 1)
     engine = new_engine(request, other)
     send_all(engine)
-    fail = engine.result_received("a.0", "sealed", 1.0)
-    assert isinstance(fail, Fail)
-    assert (fail.request, fail.clear_task_id) == (request, "a.0")
-    assert isinstance(fail.error, SealedForAnotherKey)
-    engine.drop(request)
-    assert engine.requests == {other}
-
-
-def test_a_reply_that_only_a_later_release_reads_fails_its_request_at_once() -> None:
-    request = ManyMessages("a", 1)
-    engine = new_engine(request)
-    send_all(engine)
-    raw = json.dumps({"status": "SUCCESS", "result": {"status": "later"}})
     fail = engine.result_received("a.0", raw, 1.0)
     assert isinstance(fail, Fail)
     assert (fail.request, fail.clear_task_id) == (request, "a.0")
-    assert isinstance(fail.error, UnreadableReply)
+    assert isinstance(fail.error, error)
+    engine.drop(request)
+    assert engine.requests == {other}
 
 
 def test_results_are_looked_up_at_intervals_while_messages_are_unanswered() -> None:

@@ -7,24 +7,19 @@ from worker.jobs.problem_log import ProblemLog
 
 
 @pytest.mark.parametrize(
-    ("noted", "logged"),
+    ("subjects", "noted", "logged"),
     [
-        pytest.param(["a", "a", "a"], ["a"], id="a problem that stays: once"),
-        pytest.param(["a", "b", "a"], ["a", "b", "a"], id="one that changes: again"),
-        pytest.param(["a", None, "a"], ["a", "a"], id="one that ended and returns: again"),
+        pytest.param("aaa", ["x", "x", "x"], ["x"], id="a problem that stays: once"),
+        pytest.param("aaa", ["x", "y", "x"], ["x", "y", "x"], id="one that changes: again"),
+        pytest.param("aaa", ["x", None, "x"], ["x", "x"], id="one that ended and returns: again"),
+        pytest.param("ab", ["x", "x"], ["x", "x"], id="that of another subject: too"),
     ],
 )
-def test_a_problem_is_logged_when_it_is_new(noted: list[str | None], logged: list[str]) -> None:
+def test_a_problem_is_logged_when_it_is_new(
+    subjects: str, noted: list[str | None], logged: list[str]
+) -> None:
     problems = ProblemLog()
     with capture_logs() as logs:
-        for text in noted:
-            problems.note("left", "a", text, storage="a")
+        for subject, text in zip(subjects, noted, strict=True):
+            problems.note("left", subject, text, storage="a")
     assert [each["problem"] for each in logs] == logged
-
-
-def test_the_problem_of_another_subject_is_logged_too() -> None:
-    problems = ProblemLog()
-    with capture_logs() as logs:
-        for subject in ("a", "b"):
-            problems.note("left", subject, "a", storage=subject)
-    assert [each["storage"] for each in logs] == ["a", "b"]

@@ -66,12 +66,6 @@ def run_to_end(job: Job, flight: SingleFlight) -> None:
     wait_until(lambda: job.running == 0)  # a run that was reported as hanging is not joined
 
 
-def test_a_trigger_starts_a_run_and_does_not_wait_for_it(job: Job, flight: SingleFlight) -> None:
-    start(job, flight)
-    run_to_end(job, flight)
-    assert job.started == 1
-
-
 def test_any_number_of_triggers_during_a_run_cost_one_more_run(
     job: Job, flight: SingleFlight
 ) -> None:

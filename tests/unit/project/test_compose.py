@@ -35,12 +35,6 @@ def test_the_file_is_valid_by_the_schema_of_the_compose_specification() -> None:
     Draft7Validator(SCHEMA).validate(COMPOSE)
 
 
-@pytest.mark.parametrize("key", ["read-only", "health_check", "entry_point"])
-def test_a_misspelt_key_is_not_valid(key: str) -> None:
-    services = {**SERVICES, "worker": {**SERVICES["worker"], key: True}}
-    assert not Draft7Validator(SCHEMA).is_valid({**COMPOSE, "services": services})
-
-
 def test_every_variable_has_a_default() -> None:
     assert "${" not in VARIABLE.sub("", TEXT)
 
@@ -128,11 +122,6 @@ def test_a_service_gets_settings_that_exist(name: str, monkeypatch: pytest.Monke
     for variable, value in variables.items():
         monkeypatch.setenv(f"VALETKEY_{variable.upper()}", value)
     assert Settings().model_fields_set >= variables.keys()
-
-
-def test_hosts_in_urls_are_services() -> None:
-    urls = " ".join(ENVIRONMENT.values())
-    assert set(re.findall(r"://(?:\w+@)?([a-z]+):", urls)) <= SERVICES.keys()
 
 
 def test_secrets_are_the_same_on_both_sides() -> None:

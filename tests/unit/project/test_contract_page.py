@@ -17,7 +17,6 @@ from valetkey.delivery import retransmit
 from valetkey.webhooks import parse_upload_event
 from valetkey.wire import messages, terms
 from valetkey.wire.parsing import parse_message
-from valetkey.wire.refusals import Refusal
 from valetkey.wire.unavailable import Part, read_unavailable
 from worker.broker import bodies, frames, headers
 from worker.broker.sharing import claimed_tenant
@@ -147,8 +146,3 @@ def test_a_number_of_the_page_is_that_of_the_code(text: str) -> None:
 def test_the_page_links_to_every_generated_file() -> None:
     links = set(re.findall(r"\]\(contract/([\w.]+)\)", PAGE))
     assert links == {path.name for path in (ROOT / "docs" / "contract").iterdir()}
-
-
-def test_a_wrong_example_would_be_noticed() -> None:
-    assert isinstance(parse_message(REQUEST | {"chunk": 0}), Refusal)
-    assert not is_valid(reply_schema(), REPLY | {"status": "done"})

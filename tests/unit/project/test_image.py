@@ -57,10 +57,6 @@ def test_dependencies_are_those_of_the_service_and_checked_by_hash() -> None:
     assert {"--require-hashes", "requirements.lock"} <= set(install.split())
 
 
-def test_it_does_not_run_as_root() -> None:
-    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last_arguments("USER"))
-
-
 def test_it_runs_a_command_that_exists_without_a_shell() -> None:
     assert json.loads(last_arguments("ENTRYPOINT")) == ["python", "-m", "worker"]
     parse_command(main, json.loads(last_arguments("CMD")))

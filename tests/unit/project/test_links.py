@@ -47,7 +47,6 @@ def test_a_broken_link_is_detected() -> None:
     assert broken_links(ROOT / "README.md", text) == ["nowhere.md", "#nothing"]
 
 
-ROOT = Path(__file__).parents[3]
 LOCKS = [
     *ROOT.glob("*.lock"),
     ROOT / "examples" / "producers" / "package-lock.json",

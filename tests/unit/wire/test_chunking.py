@@ -58,11 +58,6 @@ def test_a_batch_is_cut_into_messages_the_service_understands(total: int, size: 
     assert {chunk.refusal for chunk in chunks} == {None}
 
 
-def test_an_items_own_filename_travels_with_it() -> None:
-    (chunk,) = chunk_messages(header(1), [Item(key="a", filename="b.pdf")])
-    assert chunk.body["items"] == [{"key": "a", "filename": "b.pdf"}]
-
-
 def test_the_fields_of_an_item_travel_with_it_unless_they_are_none() -> None:
     digest = Checksum(algorithm="sha256", value="A" * 43 + "=")
     expected = {"key": "a", "checksum": {"algorithm": "sha256", "value": digest.value}}
@@ -96,7 +91,6 @@ def test_a_deadline_travels_as_text() -> None:
 @pytest.mark.parametrize(
     ("options", "code"),
     [
-        ({"expires_in": 0}, Code.EXPIRY_INVALID),
         ({"deadline": datetime(2026, 11, 24, 23)}, Code.MALFORMED),  # noqa: DTZ001 - that is the point
         ({"kind": "upload"}, Code.SIZE_REQUIRED),
     ],

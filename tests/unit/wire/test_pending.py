@@ -127,10 +127,6 @@ def test_a_malformed_message_is_refused_without_being_sent(batch: str | None) ->
     assert message.refused_outcome(message.refusal).refusal == message.refusal
 
 
-def test_a_valid_message_has_no_refusal() -> None:
-    assert {message.refusal for message in MESSAGES} == {None}
-
-
 def test_a_chunk_that_is_not_decided_yet_is_postponed() -> None:
     unknown = Refusal(code=Code.BATCH_UNKNOWN, field="chunk", message="not yet")
     undecided = outcome(chunk=1, items=0, refusal=unknown)

@@ -69,15 +69,6 @@ def test_a_reply_of_today_has_known_values_only(name: str) -> None:
         assert field != "code" or isinstance(value, Code)
 
 
-def test_a_known_code_is_a_member_of_code_and_an_unknown_one_its_text() -> None:
-    known = Refusal.model_validate(REFUSAL)
-    unknown = Refusal.model_validate(REFUSAL | {"code": "storage_busy"})
-    assert known.code is Code.QUOTA_EXCEEDED
-    assert unknown.code == "storage_busy"
-    assert not isinstance(unknown.code, Code)
-    assert json.loads(unknown.model_dump_json())["code"] == "storage_busy"
-
-
 @pytest.mark.parametrize(
     ("model", "values", "secret"),
     [

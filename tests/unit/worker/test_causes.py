@@ -54,10 +54,7 @@ def test_a_failure_of_the_database_is_named_without_its_text(text: str) -> None:
         (exceptions.MasterDownError(SECRET), "it still loads its data"),
         (exceptions.TimeoutError(SECRET), "it does not respond in time"),
         (exceptions.ConnectionError("max number of clients reached"), "it has no free connection"),
-        (
-            exceptions.AuthenticationError("without any password configured"),
-            "the server's default ",
-        ),
+        (exceptions.AuthenticationError("without any password configured"), "the server's"),
         (exceptions.ConnectionError(SECRET), "the server closes the connection"),
         (exceptions.ResponseError(SECRET), "it fails with ResponseError"),
     ],

@@ -1,7 +1,9 @@
+import base64
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from hashlib import sha256
 
 import pytest
 import structlog
@@ -64,11 +66,14 @@ HOSTILE = [
 ]
 
 
+Lines = Callable[[], list[dict[str, object]]]
+
+
 @pytest.fixture
-def restored_logging() -> Iterator[None]:
-    """Restore the tests' own logging configuration afterwards."""
+def log_lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Lines]:
+    """A function that returns what the service has logged since the last call."""
     with restored_loggers():
-        yield
+        yield lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
 
 @pytest.mark.parametrize("text", SECRETS)
@@ -114,56 +119,45 @@ def test_scrubbing_a_hostile_text_takes_linear_time(unit: str, start: str) -> No
     assert time.process_time() - begin < 1
 
 
-@pytest.mark.usefixtures("restored_logging")
 @pytest.mark.parametrize("text", SECRETS)
 def test_no_message_field_or_traceback_of_a_log_line_shows_a_secret(
-    text: str, capsys: pytest.CaptureFixture[str]
+    text: str, log_lines: Lines
 ) -> None:
     logs.configure_logging()
     log = structlog.get_logger()
     log.warning("ours", problem=text)
     logging.getLogger("kombu").warning("theirs: %s", text)
     log.error("failed", exc_info=ValueError(text))
-    lines = capsys.readouterr().err.splitlines()
-    assert [json.loads(line)["level"] for line in lines] == ["warning", "warning", "error"]
-    assert "5ec2e7" not in "".join(lines)
+    lines = log_lines()
+    assert [line["level"] for line in lines] == ["warning", "warning", "error"]
+    assert "5ec2e7" not in str(lines)
 
 
-def log_lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
-    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-
-
-@pytest.mark.usefixtures("restored_logging")
 @pytest.mark.parametrize("value", VALUES, ids=str)
-def test_no_value_of_a_field_shows_a_secret(
-    value: object, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_value_of_a_field_shows_a_secret(value: object, log_lines: Lines) -> None:
     logs.configure_logging()
     structlog.get_logger().warning("ours", problem=value)
-    (line,) = log_lines(capsys)
+    (line,) = log_lines()
     assert "[hidden]" in str(line["problem"])
     assert "5ec2e7" not in str(line)
 
 
-@pytest.mark.usefixtures("restored_logging")
-def test_a_field_with_the_name_of_a_secret_is_hidden(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_field_with_the_name_of_a_secret_is_hidden(log_lines: Lines) -> None:
     logs.configure_logging()
     structlog.get_logger().warning("ours", password="5ec2e7", session_token=b"5ec2e7")
-    (line,) = log_lines(capsys)
+    (line,) = log_lines()
     assert (line["password"], line["session_token"]) == ("[hidden]", "[hidden]")
 
 
-@pytest.mark.usefixtures("restored_logging")
-def test_a_value_without_a_secret_keeps_its_form(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_value_without_a_secret_keeps_its_form(log_lines: Lines) -> None:
     logs.configure_logging()
     structlog.get_logger().info("ours", counts={"issued": 3}, keys=["acme/a"], used=1.5, code=None)
-    (line,) = log_lines(capsys)
+    (line,) = log_lines()
     assert line["counts"] == {"issued": 3}
     assert (line["keys"], line["used"], line["code"]) == (["acme/a"], 1.5, None)
 
 
-@pytest.mark.usefixtures("restored_logging")
-def test_no_cause_in_a_traceback_shows_a_secret(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_cause_in_a_traceback_shows_a_secret(log_lines: Lines) -> None:
     logs.configure_logging()
     try:
         try:
@@ -172,25 +166,21 @@ def test_no_cause_in_a_traceback_shows_a_secret(capsys: pytest.CaptureFixture[st
             raise ExceptionGroup("both", [error, KeyError("token=5ec2e7")]) from error
     except ExceptionGroup:
         logging.getLogger("kombu").exception("theirs")
-    (line,) = log_lines(capsys)
+    (line,) = log_lines()
     assert str(line["exception"]).count("[hidden]") >= 3
     assert "5ec2e7" not in str(line)
 
 
-@pytest.mark.usefixtures("restored_logging")
-def test_a_record_that_cannot_be_formatted_shows_none_of_its_arguments(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_record_that_cannot_be_formatted_shows_none_of_its_arguments(log_lines: Lines) -> None:
     logs.configure_logging()
     logging.getLogger("kombu").warning("%d messages", "5ec2e7")
-    assert log_lines(capsys) == [{"event": "log_failed", "logger": "kombu", "level": "error"}]
+    assert log_lines() == [{"event": "log_failed", "logger": "kombu", "level": "error"}]
 
 
-@pytest.mark.usefixtures("restored_logging")
 @pytest.mark.parametrize("name", logs.MIN_LEVELS)
 @pytest.mark.parametrize("child", ["", ".parsers"])
 def test_a_log_at_debug_has_no_debug_record_of_a_library_that_sees_secrets(
-    name: str, child: str, capsys: pytest.CaptureFixture[str]
+    name: str, child: str, log_lines: Lines
 ) -> None:
     logger = logging.getLogger(name + child)
     logger.setLevel(logging.DEBUG)  # before logging is configured
@@ -199,36 +189,88 @@ def test_a_log_at_debug_has_no_debug_record_of_a_library_that_sees_secrets(
     logger.debug("<SecretAccessKey>5ec2e7</SecretAccessKey>")
     logger.setLevel(1)  # afterwards
     logger.debug("Signature:\n%s", "5ec2e7")
-    assert capsys.readouterr().err == ""
+    assert log_lines() == []
     logger.warning("seen")
-    assert [line["event"] for line in log_lines(capsys)] == ["seen"]
+    assert [line["event"] for line in log_lines()] == ["seen"]
 
 
-@pytest.mark.usefixtures("restored_logging")
-def test_a_log_at_debug_has_debug_records_of_other_loggers(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_log_at_debug_has_debug_records_of_other_loggers(log_lines: Lines) -> None:
     logs.configure_logging(logging.DEBUG)
     names = ["worker.tasks", "celery.bootsteps", "httpxx"]
     for name in names:
         logging.getLogger(name).debug(name)
-    assert [line["event"] for line in log_lines(capsys)] == names
+    assert [line["event"] for line in log_lines()] == names
 
 
-@pytest.mark.usefixtures("restored_logging")
 def test_a_logger_that_neither_propagates_nor_has_a_handler_writes_scrubbed_json(
-    capsys: pytest.CaptureFixture[str],
+    log_lines: Lines,
 ) -> None:
     logs.configure_logging()
     logger = logging.getLogger("multiprocessing")  # of Celery's processes
     logger.propagate = False
     logger.warning("Process died: %s", "redis://:5ec2e7@127.0.0.1/0")
-    (line,) = log_lines(capsys)
+    (line,) = log_lines()
     assert line["event"] == "Process died: redis://:[hidden]@127.0.0.1/0"
 
 
+@pytest.mark.usefixtures("log_lines")
 @pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO])
 def test_no_statement_of_the_database_is_logged(level: int) -> None:
-    with restored_loggers():
-        logs.configure_logging(level)
-        assert not logging.getLogger("sqlalchemy.engine.Engine").isEnabledFor(logging.INFO)
+    logs.configure_logging(level)
+    assert not logging.getLogger("sqlalchemy.engine.Engine").isEnabledFor(logging.INFO)
+
+
+# Base64 of several lines, as `base64.encodebytes` and e-mails write it.
+HEX = [sha256(bytes([number])).hexdigest() for number in range(4)]
+CONTENTS = {
+    "an object": json.dumps({"keys": HEX}),
+    "an indented object": json.dumps({"keys": HEX}, indent=1),
+    "a message body": json.dumps([["eyJhbGciOiJFZDI1NTE5In0.e30." + "".join(HEX)], {}, None]),
+}
+
+
+def quoted(text: str) -> list[str]:
+    """Return a text as it is and as others quote it."""
+    return [text, repr(text), json.dumps([text]), repr([text.encode()]), json.dumps(repr(text))]
+
+
+@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n  "], ids=repr)
+@pytest.mark.parametrize("start", ["", "body: ", "token=", "Authorization: Bearer ", '{"token": "'])
+def test_no_line_of_wrapped_base64_is_shown(content: str, end: str, start: str) -> None:
+    lines = base64.encodebytes(content.encode()).decode().split()
+    assert len(lines) >= 4
+    for text in quoted(start + end.join(lines) + end):
+        scrubbed = logs.scrub(text)
+        assert [line for line in lines if line in scrubbed] == []
+        assert logs.scrub(scrubbed) == scrubbed
+
+
+def test_the_line_after_wrapped_base64_is_shown() -> None:
+    text = f"body: eyJ{'A' * 73}\nQUFB\nthe next line"
+    assert logs.scrub(text) == "body: [hidden]\nthe next line"
+
+
+@pytest.mark.parametrize("cut", ["... (512b)", "…", " of a message"])
+def test_the_last_line_of_wrapped_base64_is_hidden_before_a_text(cut: str) -> None:
+    text = f"body: eyJ{'A' * 73}\n5ec2e7"
+    assert "5ec2e7" not in logs.scrub(text + cut)
+
+
+@pytest.mark.parametrize("start", ["eyJ", "token=eyJ", "Authorization: Bearer eyJ"])
+@pytest.mark.parametrize(
+    "after",
+    ["password=5ec2e7", "token = 5ec2e7", "Failing row contains (1, 5ec2e7)", "whsec_5ec2e7"],
+)
+def test_a_secret_in_the_line_after_base64_is_hidden(start: str, after: str) -> None:
+    for text in quoted(f"{start}{'A' * 73}\n{after}"):
+        assert "5ec2e7" not in logs.scrub(text)
+
+
+@pytest.mark.parametrize("unit", ["A" * 60 + "\n", "A" * 60 + "\\n", "A" * 60 + "\n" + " " * 60])
+@pytest.mark.parametrize("start", ["", "eyJ", "token: eyJ", "cookie: ", "token='"])
+def test_scrubbing_many_lines_takes_linear_time(unit: str, start: str) -> None:
+    text = start + unit * (50_000 // len(unit))
+    begin = time.process_time()
+    logs.scrub(text + "=")
+    assert time.process_time() - begin < 1

@@ -10,7 +10,6 @@ from botocore.exceptions import ProfileNotFound
 
 from tests.support.builders.boto import bucket_profile
 from tests.support.fakes.credential_process import CredentialProcess
-from worker.aws import clients
 from worker.aws.boto_sessions import create_session, load_service_files
 from worker.aws.clients import S3Clients
 from worker.core.tenants.config import Bucket
@@ -42,11 +41,7 @@ def get_client(
         ((LOOPBACK, None, SEAWEED), {"endpoint": None}, SEAWEED),
         ((LOOPBACK, None, SEAWEED), {"endpoint": None, "internal_endpoint": MINIO}, MINIO),
         ((LOOPBACK, None, SEAWEED), {}, "https://s3.example.com"),
-        (
-            (LOOPBACK, None, SEAWEED),
-            {"endpoint": None, "fips": True},
-            "https://s3-fips.aws-global.",
-        ),
+        ((LOOPBACK, None, SEAWEED), {"endpoint": None, "fips": True}, "https://s3-fips."),
     ],
 )
 def test_the_worker_calls_the_internal_endpoint_that_belongs_to_the_public_one_or_else_that(
@@ -86,14 +81,6 @@ def test_a_client_is_replaced_when_its_credentials_are_renewed(vault: Credential
     second = get_client(s3, delay=8 * MINUTE)
     assert second is not first
     assert second._get_credentials().access_key == "ASIA2"
-
-
-def test_only_a_bucket_profile_with_a_role_has_a_role_session() -> None:
-    role_arn = "arn:aws:iam::111122223333:role/valetkey"
-    assert clients._session(BUCKET, "acme", ("acme/",)) is None
-    session = clients._session(replace(BUCKET, role_arn=role_arn), "acme", ("acme/",))
-    assert session is not None
-    assert session.role_arn == role_arn
 
 
 @pytest.mark.parametrize(

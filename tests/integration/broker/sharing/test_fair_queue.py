@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import redis
 from structlog.testing import capture_logs
-from structlog.typing import EventDict
 
 from tests.integration.broker.sharing.conftest import (
     frame_name,
@@ -21,7 +20,6 @@ from tests.integration.broker.sharing.conftest import (
     take,
 )
 from tests.support.servers.waiting import wait_until
-from worker.broker.sharing.fair_queue import FairQueue
 from worker.broker.sharing.queue_lengths import LEASE, queue_lengths
 from worker.devstack.broker import running_valkey
 
@@ -60,20 +58,11 @@ def workers(broker: str) -> Iterator[list[Worker]]:
             worker.join()
 
 
-@pytest.fixture
-def bulk_never_counts_as_starved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the fair queue to the bulk queue, even if a busy machine delays whoever takes from it.
-
-    Otherwise it turns to the interactive queue after 0.2 s, from which these tests do not take.
-    """
-    monkeypatch.setattr("worker.broker.sharing.lanes.STARVED_AFTER", 600.0)
-
-
 def test_nothing_is_lost_or_doubled_while_processes_are_killed(
     broker: str, client: redis.Redis, workers: list[Worker]
 ) -> None:
     chance = random.Random(SEED)
-    names = [f"{tenant}/{number}" for number in range(MESSAGES) for tenant in ("flood",)]
+    names = numbered("flood", MESSAGES)
     for number in range(0, MESSAGES, 10):
         names[number] = f"calm-{chance.randrange(300)}/{number}"
     processes = [start_fair_queue(broker) for _ in range(2)]
@@ -92,7 +81,6 @@ def test_nothing_is_lost_or_doubled_while_processes_are_killed(
             kills += 1
             wait_until(lambda: client.exists(LEASE), what="one of them works")
         wait_until(lambda: sum(queue_lengths(client).values()) == 0, 60, "everything is taken")
-        taken = list(itertools.chain(*(worker.names for worker in workers)))
         wait_until(lambda: sum(len(worker.names) for worker in workers) >= MESSAGES)
         taken = list(itertools.chain(*(worker.names for worker in workers)))
     finally:
@@ -103,8 +91,11 @@ def test_nothing_is_lost_or_doubled_while_processes_are_killed(
     assert kills == MESSAGES / 400
 
 
-@pytest.mark.usefixtures("bulk_never_counts_as_starved")
-def test_several_at_once_lose_and_double_nothing(broker: str, client: redis.Redis) -> None:
+def test_several_at_once_lose_and_double_nothing(
+    broker: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Else they turn to the interactive queue if a busy machine delays who takes from that of bulk.
+    monkeypatch.setattr("worker.broker.sharing.lanes.STARVED_AFTER", 600.0)
     names = numbered("flood", 2_000)
     put(client, names)
     taken: list[str] = []
@@ -122,24 +113,6 @@ def test_after_an_orderly_stop_another_process_need_not_wait(
     with running_fair_queue(broker):
         wait_until(lambda: client.exists(LEASE))
     assert not client.exists(LEASE)
-
-
-@pytest.mark.usefixtures("bulk_never_counts_as_starved")
-def test_what_waits_at_a_stop_is_served_after_the_next_start(
-    broker: str, client: redis.Redis
-) -> None:
-    put(client, numbered("flood", 500))
-    with running_fair_queue(broker):
-        wait_until(lambda: client.exists("valetkey.waiting:flood"))
-    assert sum(queue_lengths(client).values()) == 500
-    taken: list[str] = []
-
-    def all_are_taken() -> bool:
-        taken.extend(take(client, "valetkey.bulk"))
-        return len(taken) == 500
-
-    with running_fair_queue(broker):
-        wait_until(all_are_taken)
 
 
 def test_it_goes_on_after_its_broker_was_lost(
@@ -173,20 +146,10 @@ def test_a_full_broker_loses_nothing(tmp_path: Path) -> None:
         assert sum(queue_lengths(client).values()) == 500
 
 
-def logs_of_fair_queue(url: str) -> list[EventDict]:
-    """Return what a fair queue with this URL logs until its first line, and then its stop."""
-    stop = threading.Event()
-    with capture_logs() as logs:
-        thread = threading.Thread(target=FairQueue(url).run, args=(stop,))
-        thread.start()
-        wait_until(lambda: logs)
-        stop.set()
-        thread.join()
-    return list(logs)
-
-
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "localhost:port"], ids=["down", "invalid"])
 def test_a_broker_that_is_down_or_invalid_is_logged_without_its_password(address: str) -> None:
-    logs = logs_of_fair_queue(f"redis://:{PASSWORD}@{address}/0")
+    url = f"redis://:{PASSWORD}@{address}/0"
+    with capture_logs() as logs, running_fair_queue(url):
+        wait_until(lambda: logs)
     assert [log["event"] for log in logs] == ["fair_queue_postponed"]
     assert PASSWORD not in str(logs)

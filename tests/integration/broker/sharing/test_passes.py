@@ -1,18 +1,13 @@
 import itertools
 import json
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import redis
 
 from tests.integration.broker.sharing.conftest import frame_name, numbered, put, take
-from tests.support.builders.messages import grant_message
-from valetkey.config import load_config
-from valetkey.crypto.codec import Codec
-from valetkey.crypto.keys import generate_key
-from valetkey.delivery.publisher import Publisher
-from valetkey.delivery.servers import client_servers
-from worker.broker.sharing.claimed_tenant import PREFIX_BYTES, claimed_tenant
 from worker.broker.sharing.passes import BULK_LIMIT, INTERACTIVE_LIMIT, QueueSharing
 from worker.broker.sharing.queue_lengths import queue_lengths, waiting_lanes
 from worker.broker.sharing.scripts import MARK
@@ -29,13 +24,18 @@ def serve_all(
     return names
 
 
-def test_a_message_of_the_client_claims_its_tenant(broker: str, client: redis.Redis) -> None:
-    publisher = Publisher(client_servers(load_config({"broker_url": broker, "tenant": "acme"})))
-    publisher.send("1", Codec(generate_key("globex/k")).encode(grant_message()), "valetkey")
-    publisher.send("2", grant_message(), "valetkey")
-    publisher.close()
-    frames = [frame for frame in client.lrange("valetkey", 0, -1) if isinstance(frame, bytes)]
-    assert [claimed_tenant(frame[:PREFIX_BYTES]) for frame in frames] == ["acme", "globex"]
+def act_before_move(
+    sharing: QueueSharing, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]
+) -> None:
+    """Let others act once, after a pass has read a queue and before it moves frames."""
+    move = sharing._move_frames
+
+    def act_then_move(queue: str, moves: list[tuple[int, str, bytes]]) -> None:
+        act()
+        monkeypatch.undo()
+        move(queue, moves)
+
+    monkeypatch.setattr(sharing, "_move_frames", act_then_move)
 
 
 def test_queues_within_the_limits_are_left_alone(
@@ -116,16 +116,10 @@ def test_messages_that_workers_took_meanwhile_are_not_moved(
     client: redis.Redis, sharing: QueueSharing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(client, numbered("flood", 100))
-    taken: list[str] = []
-    move = sharing._move_frames
-
-    def take_then_move(queue: str, moves: list[tuple[int, str, bytes]]) -> None:
-        taken.extend(map(frame_name, client.rpop("valetkey", 30) or ()))
-        move(queue, moves)
-
-    monkeypatch.setattr(sharing, "_move_frames", take_then_move)
+    frames: list[Any] = []
+    act_before_move(sharing, monkeypatch, lambda: frames.extend(client.rpop("valetkey", 30) or ()))
     sharing.run_pass()
-    monkeypatch.undo()
+    taken = [frame_name(frame) for frame in frames]
     assert taken + serve_all(client, sharing) == numbered("flood", 100)
 
 
@@ -134,14 +128,7 @@ def test_a_message_of_another_tenant_is_not_moved_instead_of_one_that_was_taken(
 ) -> None:
     names = [name for n in range(10) for name in (f"flood/{n}a", f"flood/{n}b", f"calm/{n}")]
     put(client, names)
-    move = sharing._move_frames
-
-    def take_then_move(queue: str, moves: list[tuple[int, str, bytes]]) -> None:
-        client.rpop("valetkey", 4)
-        monkeypatch.undo()
-        move(queue, moves)
-
-    monkeypatch.setattr(sharing, "_move_frames", take_then_move)
+    act_before_move(sharing, monkeypatch, lambda: client.rpop("valetkey", 4))
     sharing.run_pass()
     assert take(client, "valetkey") == [f"calm/{n}" for n in range(1, 10)]
 
@@ -152,14 +139,7 @@ def test_a_message_that_returned_meanwhile_is_not_lost(
     put(client, numbered("flood", 100))
     returned = client.lpop("valetkey")
     assert isinstance(returned, bytes)
-    move = sharing._move_frames
-
-    def return_then_move(queue: str, moves: list[tuple[int, str, bytes]]) -> None:
-        client.rpush("valetkey", returned)
-        monkeypatch.undo()
-        move(queue, moves)
-
-    monkeypatch.setattr(sharing, "_move_frames", return_then_move)
+    act_before_move(sharing, monkeypatch, lambda: client.rpush("valetkey", returned))
     assert sorted(serve_all(client, sharing)) == sorted(numbered("flood", 100))
 
 
@@ -202,13 +182,6 @@ def test_large_frames_are_read_in_small_parts(client: redis.Redis, sharing: Queu
     assert lengths["valetkey"] == 27  # the 4 that were read are within the limit
 
 
-def test_messages_go_to_the_interactive_queue_if_nobody_takes_bulk(
-    client: redis.Redis, sharing: QueueSharing
-) -> None:
-    put(client, numbered("flood", 300))
-    assert sorted(serve_all(client, sharing, "valetkey")) == sorted(numbered("flood", 300))
-
-
 @pytest.mark.parametrize("count", [40, 300])
 @pytest.mark.parametrize("pause", [0.05, 0.5, 2.3])
 def test_the_last_messages_leave_the_bulk_queue_too_if_nobody_takes_bulk(
@@ -248,14 +221,3 @@ def test_the_last_messages_leave_the_bulk_queue_if_another_process_served_them(
         following.run_pass()
     assert client.llen("valetkey.bulk") == 0
     assert client.llen("valetkey") == 20
-
-
-def test_the_lengths_of_queues_and_lanes_are_reported(
-    client: redis.Redis, sharing: QueueSharing
-) -> None:
-    assert queue_lengths(client) == {"valetkey": 0, "valetkey.bulk": 0}
-    put(client, [*numbered("flood", 100), "calm/1"])
-    sharing.run_pass()
-    lengths = queue_lengths(client)
-    assert lengths["valetkey"] == 1
-    assert lengths["valetkey.bulk"] + lengths["valetkey.waiting:flood"] == 100

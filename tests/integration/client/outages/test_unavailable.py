@@ -3,7 +3,6 @@
 import json
 import logging
 import time
-from collections.abc import Callable
 from threading import Event
 from typing import Any
 
@@ -60,43 +59,14 @@ async def test_a_request_in_an_event_loop_says_so_as_well(broker: str) -> None:
     assert caught.value.retry_in == 4
 
 
-@pytest.mark.parametrize(
-    "ask",
-    [
-        lambda client: client.usage(0.5),
-        lambda client: client.cancel("0199a000-0000-7000-8000-000000000000", timeout=0.5),
-        lambda client: client.batch("0199a000-0000-7000-8000-000000000000", timeout=0.5),
-        lambda client: client.explain(0.5).download("reports", "a.pdf"),
-    ],
-    ids=["usage", "cancel", "batch", "explain"],
-)
-def test_every_other_request_says_so_as_well(
-    broker: str, client: Client, ask: Callable[[Client], Any]
+def test_the_last_hint_does_not_stop_a_client_from_sending_again(
+    broker: str, client: Client
 ) -> None:
-    with (
-        running_fake_service(broker, always("wait")),
-        pytest.raises(ServiceUnavailable, match=SAID),
-    ):
-        ask(client)
-
-
-@pytest.mark.parametrize("action", ["wait", "give up"])
-def test_the_hint_does_not_stop_a_client_from_sending_again(
-    broker: str, client: Client, action: Action
-) -> None:
-    with running_fake_service(broker, first(action)) as service:
+    with running_fake_service(broker, first("give up")) as service:
         handle = client.download("reports", "a.pdf")
         assert handle.result(20).key == "a.pdf"
         assert sum(service.arrivals.values()) >= 3
     assert handle.batch.service_outage is None
-
-
-def test_a_request_that_the_service_gave_up_is_not_its_failure(broker: str, client: Client) -> None:
-    with running_fake_service(broker, always("give up")):
-        with pytest.raises(ServiceUnavailable, match=SAID) as caught:
-            client.download("reports", "a.pdf").result(0.5)
-        client.close()
-    assert caught.value.retry_in is None
 
 
 def test_an_answer_to_one_chunk_ends_the_outage_of_its_batch(broker: str, client: Client) -> None:
@@ -170,13 +140,7 @@ def test_a_hint_stays_in_the_store_and_a_last_one_is_removed(broker: str, client
         assert len(stored_results(broker)) == (1 if retry_in else 0)
 
 
-NOT_TAKEN = "no worker takes it from the queue: is one running"
 TAKEN = "a worker took it from the queue and has not answered"
-
-
-def test_a_message_that_waits_in_the_queue_was_taken_by_no_worker(client: Client) -> None:
-    with pytest.raises(NoAnswer, match=NOT_TAKEN):
-        client.usage(0.3)
 
 
 def test_a_message_that_left_the_queue_was_taken_by_a_worker(
@@ -188,13 +152,6 @@ def test_a_message_that_left_the_queue_was_taken_by_a_worker(
         wait_until(lambda: service.arrivals)
         with pytest.raises(NoAnswer, match=TAKEN):
             handle.result(0.3)
-
-
-@in_event_loop
-async def test_a_client_in_an_event_loop_tells_these_apart(broker: str) -> None:
-    async with async_client(broker) as client:
-        with pytest.raises(NoAnswer, match=NOT_TAKEN):
-            await client.usage(0.3)
 
 
 def test_a_producer_that_may_not_read_the_queue_is_told_less_and_asks_once(broker: str) -> None:

@@ -1,14 +1,13 @@
 """A program gets a fresh grant for an earlier one, of the real service."""
 
 import pytest
-import redis
 
 from tests.support.builders.keyed_service import KEY
 from tests.support.builders.messages import batch_id
-from tests.support.fakes.fake_service import FakeService, running_fake_service
+from tests.support.fakes.fake_service import FakeService
 from tests.support.s3.http_requests import get, put, send
 from tests.support.servers.event_loop import async_client, in_event_loop
-from valetkey import Client, Grant, Refused
+from valetkey import Client, Refused
 from valetkey.crypto.keys import dump_private_key
 
 
@@ -27,20 +26,6 @@ def test_a_fresh_link_reads_the_same_object_and_is_charged(keyed: Client) -> Non
     response = send(get(fresh.url))
     assert response.body == b"abc"
     assert "a.txt" in response.headers["content-disposition"]
-    assert used_grants(keyed) == before + 1
-
-
-def test_a_request_that_is_repeated_is_charged_once(keyed: Client, broker: str) -> None:
-    first = keyed.download("demo", f"acme/{batch_id()}")
-    first.result()
-    before, name = used_grants(keyed), batch_id()
-    fresh = keyed.reissue(first, batch_id=name).result()
-    with redis.Redis.from_url(broker) as server:
-        server.flushall()  # as if the result had been lost
-    assert keyed.reissue(first.result().id, batch_id=name).result() == fresh
-    (reopened,) = keyed.batch(name)
-    assert isinstance(reopened, Grant)
-    assert reopened == fresh
     assert used_grants(keyed) == before + 1
 
 
@@ -65,21 +50,6 @@ def test_another_request_under_a_used_batch_id_is_a_conflict(
     assert len(task_ids(worker, name)) == 3
 
 
-def test_a_grant_that_nobody_knows_is_refused(keyed: Client) -> None:
-    with pytest.raises(Refused, match="grant_unknown"):
-        keyed.reissue(f"{batch_id()}.0").result()
-    with pytest.raises(ValueError, match="is the id of a batch"):
-        keyed.reissue(batch_id())
-
-
-def test_a_fresh_slot_is_waited_for(keyed: Client) -> None:
-    slot = keyed.put("demo", f"acme/{batch_id()}", size=3)
-    handle = keyed.reissue(slot)
-    assert send(put(handle.result(), b"abc")).is_success
-    assert handle.stored(timeout=30).grant == handle.result().id
-    assert keyed.status(slot).state == "open"
-
-
 @in_event_loop
 async def test_a_coroutine_reissues_too(broker: str, worker: FakeService) -> None:
     async with async_client(broker, key=dump_private_key(KEY)) as client:
@@ -89,25 +59,3 @@ async def test_a_coroutine_reissues_too(broker: str, worker: FakeService) -> Non
         again = await client.reissue(fresh.id, expires_in=60)
         assert again.expires_at < fresh.expires_at
     assert sum(message.get("ask") == "reissue" for _, message in worker.received) >= 2
-
-
-ASKS = {
-    "status": lambda client: client.status(f"{batch_id()}.0"),
-    "reissue": lambda client: client.reissue(f"{batch_id()}.0").result(),
-}
-
-
-@pytest.mark.parametrize("ask", ASKS)
-def test_an_older_service_is_called_older(ask: str, broker: str, client: Client) -> None:
-    known = "must be 'grants', 'explain', 'usage', 'cancel', 'batch' or 'service'"
-    refusal = {"code": "malformed", "field": "ask", "message": known}
-
-    def refuse(message: dict[str, str]) -> dict[str, object]:
-        reply = {"batch": message["batch"], "chunk": 0, "status": "refused"}
-        return {**reply, "refusal": refusal}
-
-    with (
-        running_fake_service(broker, decide=refuse),
-        pytest.raises(Refused, match="the service is older"),
-    ):
-        ASKS[ask](client)

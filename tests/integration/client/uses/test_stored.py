@@ -14,7 +14,7 @@ from tests.support.fakes.fake_service import FakeService
 from tests.support.s3.http_requests import Request, post, put, send
 from tests.support.servers.event_loop import async_client, in_event_loop
 from tests.support.servers.waiting import wait_until
-from valetkey import Client, Grant, Item, NotStored, Refused, StorageError
+from valetkey import Client, Grant, Item, NotStored, StorageError
 from valetkey.crypto.keys import dump_private_key
 
 
@@ -85,27 +85,6 @@ def test_a_wait_that_is_over_can_be_continued(keyed: Client) -> None:
     assert over.value.use.state == "open"
     store(handle.result(), b"abc")
     assert handle.stored(timeout=30).size == 3
-
-
-def test_an_object_of_another_type_than_granted_is_reported_at_once(
-    keyed: Client, owner: Any
-) -> None:
-    handle = keyed.put("demo", new_key(), size=3, content_type="image/png")
-    grant = handle.result()
-    metadata = {"grant-id": grant.id}
-    owner.put_object(
-        Bucket=BUCKET, Key=grant.key, Body=b"abc", Metadata=metadata, ContentType="text/html"
-    )
-    with pytest.raises(NotStored, match="content_type: text/html, granted image/png") as error:
-        handle.stored(timeout=60)
-    assert (error.value.use.state, error.value.use.size) == ("mismatched", 3)
-
-
-def test_a_batch_that_the_service_does_not_know_is_refused(keyed: Client) -> None:
-    with pytest.raises(Refused, match="batch_unknown"):
-        keyed.status(batch_id())
-    with pytest.raises(ValueError, match="neither a grant id nor a batch id"):
-        keyed.status("0199.x")
 
 
 @in_event_loop

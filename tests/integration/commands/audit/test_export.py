@@ -27,7 +27,6 @@ from worker.devstack.storage import Storage
 from worker.usecases.audit_export import formats, run
 
 ROWS = 20
-SECRETS = ("http://", "https://", "X-Amz", "x-amz", "digest", "AKID", "00" * 16)
 
 
 @pytest.fixture
@@ -157,29 +156,28 @@ def test_stdout_has_the_rows_alone(export: Run) -> None:
     assert export().stdout.count("\n") == ROWS + 1
 
 
-@pytest.mark.parametrize("name", ["csv", "jsonl", "ocsf", "parquet"])
-def test_an_export_contains_no_url_and_no_signature(export: Run, tmp_path: Path, name: str) -> None:
-    assert export("--format", name, "--out", "out").exit_code == 0
-    data = (tmp_path / "out").read_bytes()
-    assert not [secret for secret in SECRETS if secret.encode() in data]
-
-
 @ON_SQLITE
 @pytest.mark.parametrize(
-    "words",
+    ("words", "exit_code", "error"),
     [
-        "--format xml",
-        "--format parquet",
-        "--out nowhere/out.csv",
-        "--out s3://",
-        "--out s3://demo",
-        "--tenant acne --out out.csv",
-        "--since 2026-11-02 --until 2026-11-01 --out out.csv",
+        ("--format xml", 2, "'xml' is not one of"),
+        ("--format parquet", 2, "--out"),
+        ("--out nowhere/out.csv", 2, "nowhere"),
+        ("--out s3://", 2, "name a bucket profile and a key"),
+        ("--out s3://demo", 2, "name a bucket profile and a key"),
+        ("--tenant acne --out out.csv", 2, "there is no tenant 'acne'"),
+        ("--since 2026-11-02 --until 2026-11-01 --out out.csv", 2, "is later than --until"),
+        ("--out .", 2, "--out: . is not a regular file"),
+        ("--out /dev/null", 2, "--out: /dev/null is not a regular file"),
+        ("--out s3://nowhere/a.csv", 1, "no bucket profile 'nowhere'"),
     ],
 )
-def test_wrong_usage_leaves_nothing_behind(export: Run, tmp_path: Path, words: str) -> None:
+def test_wrong_usage_is_named_and_leaves_nothing_behind(
+    export: Run, tmp_path: Path, words: str, exit_code: int, error: str
+) -> None:
     result = export(*words.split())
-    assert (result.exit_code, "Traceback" in result.output) == (2, False)
+    assert (result.exit_code, result.stdout) == (exit_code, "")
+    assert error in result.stderr
     assert not names(tmp_path)
 
 
@@ -193,23 +191,6 @@ def test_a_failed_export_leaves_no_file_under_its_name(
     result = export("--out", "out.csv")
     assert (result.exit_code, "No space left" in result.stderr) == (1, True)
     assert "out.csv" not in names(tmp_path)
-
-
-@ON_SQLITE
-@pytest.mark.parametrize(
-    ("out", "exit_code", "error"),
-    [
-        (".", 2, "--out: . is not a regular file"),
-        ("/dev/null", 2, "--out: /dev/null is not a regular file"),
-        ("s3://nowhere/a.csv", 1, "no bucket profile 'nowhere'"),
-    ],
-)
-def test_an_output_that_cannot_be_written_is_named(
-    export: Run, out: str, exit_code: int, error: str
-) -> None:
-    result = export("--out", out)
-    assert (result.exit_code, result.stdout) == (exit_code, "")
-    assert error in result.stderr
 
 
 def test_the_python_api_tells_whose_a_grant_is(export: Run, database: str) -> None:
@@ -228,17 +209,6 @@ def test_the_python_api_tells_whose_a_grant_is(export: Run, database: str) -> No
 def test_top_takes_a_column_in_singular_and_plural(column: str) -> None:
     result = run_audit("top", column, "--csv")
     assert (result.exit_code, "key_traversal" in result.stdout) == (0, True)
-
-
-def test_the_python_api_reads_the_same_rows(export: Run, database: str) -> None:
-    rows = json_rows(export("--format", "jsonl"))
-    with AuditLog(database) as log:
-        grants = [(grant.grant, grant.key) for grant in log.grants(tenant="acme")]
-        (count,) = log.count(decisions=("refused",))
-        codes = log.top("code")
-    assert grants == [(row["grant"], row["key"]) for row in rows]
-    assert (count.issued, count.refused) == (0, ROWS // 2)
-    assert [code.group for code in codes] == [("key_traversal",)]
 
 
 def test_an_object_is_stored_once_and_replaced_with_force(

@@ -251,25 +251,11 @@ def test_grants_are_listed_by_state(used: Run) -> None:
         ("--state usd", "--state: there is no state 'usd': did you mean 'used'?"),
         ("--state USED", f"choose {', '.join(STATES)}"),
         ("--state=", f"choose {', '.join(STATES)}"),
-        ("--state x", f"choose {', '.join(STATES)}"),
         ("--state used --decision refused", "--state selects issued grants"),
-        ("--state used --decision key_invalid", "--state selects issued grants"),
     ],
 )
 def test_a_wrong_state_is_refused(words: str, error: str, used: Run) -> None:
     assert error in refusal(used("list", *words.split()))
-
-
-def test_states_are_counted_by_kind(used: Run) -> None:
-    rows = json_rows(used("count", "--by", "kind,state", "--json"))
-    assert [(row["kind"], row["state"], row["issued"], row["refused"]) for row in rows] == [
-        ("download", None, 0, 1),
-        ("download", "used", 1, 0),
-        ("upload", "late", 1, 0),
-        ("upload", "unknown", 1, 0),
-        ("upload", "unused", 1, 0),
-        ("upload", "used", 1, 0),
-    ]
 
 
 @pytest.mark.usefixtures("used")

@@ -1,11 +1,9 @@
 """The figures of metrics are those of the rows, whichever servers can be used, and documented."""
 
 import re
-import sqlite3
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -27,7 +25,6 @@ from worker.__main__ import main
 from worker.broker.dead_letters import KEY
 from worker.broker.discards import COUNTER
 from worker.broker.sharing.queue_lengths import WAITING
-from worker.commands import database
 from worker.commands.metrics import collector
 from worker.commands.metrics.database_metrics import PARTS
 from worker.core.tenants.config import Quota
@@ -321,23 +318,6 @@ def test_a_database_that_fails_before_the_time_is_over_cannot_be_used(
     result = CliRunner().invoke(main, ["metrics"])
     assert result.exit_code == 1
     assert "the connection to the database was lost" in result.stderr
-
-
-def test_nothing_is_printed_of_a_database_of_an_older_release(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "old.db"
-    with sqlite3.connect(file) as connection:
-        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
-        connection.execute("INSERT INTO alembic_version VALUES ('0001_old')")
-    connection.close()
-    monkeypatch.setattr(database, "known_revisions", lambda: ["0001_old", "0002_new"])
-    monkeypatch.setenv("VALETKEY_DATABASE_URL", f"sqlite:///{file}")
-    result = CliRunner().invoke(main, ["metrics"])
-    assert result.exit_code == 1
-    assert result.stdout == ""
-    assert "its tables are those of an older release" in result.stderr
-    assert "Next: python -m worker migrate" in result.stderr
 
 
 PAGE = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")

@@ -48,18 +48,6 @@ def values(result: Result) -> dict[str, Any]:
     return row
 
 
-def multipart_message() -> dict[str, Any]:
-    terms = {"kind": "multipart", "bucket": "demo", "expires_in": 600, "max_size": 2 * PART_SIZE}
-    request = grant_message(["acme/film.mp4"], grant=terms | {"part_size": PART_SIZE})
-    return request | {"items": [{"key": "acme/film.mp4", "size": PART_SIZE + 1}]}
-
-
-def parts_message(grant: dict[str, Any]) -> dict[str, Any]:
-    terms = {"kind": "parts", "bucket": "demo", "expires_in": 600, "of": grant["id"]}
-    items = [{"key": grant["key"], "part": number} for number in (1, 2)]
-    return grant_message([grant["key"]] * 2, grant=terms) | {"items": items}
-
-
 def request(service: InProcessService, kind: str) -> dict[str, Any]:
     """Return a message of a kind. Where batches have several items, the second one is refused."""
     keys = ["acme/a.png", "acme/../b", "acme/b c.png"]
@@ -71,9 +59,14 @@ def request(service: InProcessService, kind: str) -> dict[str, Any]:
         case "put":
             return put_message(dict.fromkeys(keys, 11))
         case "multipart":
-            return multipart_message()
+            terms = {"kind": kind, "bucket": "demo", "expires_in": 600, "max_size": 2 * PART_SIZE}
+            items = [{"key": "acme/film.mp4", "size": PART_SIZE + 1}]
+            return grant_message(grant=terms | {"part_size": PART_SIZE}, items=items)
         case "parts":
-            return parts_message(issue(service, "multipart"))
+            terms = {"kind": kind, "bucket": "demo", "expires_in": 600}
+            terms["of"] = issue(service, "multipart")["id"]
+            items = [{"key": "acme/film.mp4", "part": number} for number in (1, 2)]
+            return grant_message(["acme/film.mp4"] * 2, grant=terms, items=items)
     return grant_message(keys)
 
 

@@ -18,7 +18,7 @@ from tests.support.audit_model.logs import (
     no_shrinking,
 )
 from tests.support.audit_model.uses import NOW, NOWS
-from tests.support.builders.audit_rows import MORNING, AuditedBatch
+from tests.support.builders.audit_rows import AuditedBatch
 from worker.core.kinds.registry import KINDS
 from worker.db.audit.counting import columns, counts, queries
 from worker.db.audit.counting.columns import CountOptions
@@ -179,12 +179,6 @@ def test_an_hour_that_comes_twice_is_two_groups(with_log: WithLog) -> None:
     with with_log(log) as connection:
         groups = [count.group for count in count_items(connection, GrantFilter(), options)]
     assert groups == [("2026-10-25T02:00+01:00",), ("2026-10-25T02:00+02:00",)]
-
-
-def test_an_empty_log_has_no_groups(with_log: WithLog) -> None:
-    with with_log(GeneratedLog([])) as connection:
-        assert count_items(connection, GrantFilter(since=MORNING), CountOptions(("day",))) == []
-        assert count_items(connection, GrantFilter(), CountOptions()) == []
 
 
 def test_a_group_of_which_nothing_matches_takes_no_place_of_another(engine: Engine) -> None:

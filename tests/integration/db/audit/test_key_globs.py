@@ -44,6 +44,7 @@ def matches(engine: Engine, grant_filter: GrantFilter) -> set[str]:
 @example("[!z-a]")
 @example("acme/[]-a].pdf")
 @example("acme/[a")
+@example("acme/[a].pdf")
 @example("*[\U0001f4c0-\U0001f4ff]*")
 @example("acme\U0010ffff*")
 def test_a_pattern_matches_as_fnmatch_does_on_both_databases(log: Engine, pattern: str) -> None:
@@ -59,7 +60,3 @@ def test_a_prefix_matches_as_startswith_does_on_both_databases(log: Engine, pref
     assert matches(log, GrantFilter(prefix=prefix)) == {
         key for key in KEYS if key.startswith(prefix)
     }
-
-
-def test_a_key_with_wildcards_in_its_name_is_found_by_its_name(log: Engine) -> None:
-    assert matches(log, GrantFilter(key_glob="acme/[a].pdf")) == {"acme/[a].pdf", "acme/a.pdf"}

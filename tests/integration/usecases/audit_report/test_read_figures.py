@@ -91,13 +91,6 @@ def test_days_are_those_of_the_time_zone(connection: Connection) -> None:
     assert len(shown) == 21  # a day without items has a row, too
 
 
-def test_the_sums_are_those_of_all_items(connection: Connection) -> None:
-    figures = read(connection)
-    items = list(LOG.items())
-    assert figures.refused == sum(item.code is not None for item in items)
-    assert figures.issued + figures.refused == len(items)
-
-
 def test_lifetimes_are_in_ranges_that_include_their_end(connection: Connection) -> None:
     expected = {
         "up to 1 minute": (30, 60),

@@ -53,7 +53,6 @@ class UploadService(InProcessService):
         self.storage.interfere = lambda _, forward: forward()
 
     def unfinished(self) -> int:
-        """Count the unfinished uploads in storage."""
         return len(listed(self.owner))
 
     def clean_up(self) -> dict[str, int]:

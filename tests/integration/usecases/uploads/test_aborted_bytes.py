@@ -38,13 +38,6 @@ def abort_and_check(service: UploadService) -> None:
     abort_expired(service.context)
 
 
-def complete(owner: Any, grant: dict[str, Any]) -> None:
-    upload = {"Bucket": BUCKET, "Key": grant["key"], "UploadId": grant["multipart"]["upload_id"]}
-    part = owner.upload_part(**upload, PartNumber=1, Body=bytes(SIZE))
-    parts = [{"PartNumber": 1, "ETag": part["ETag"]}]
-    owner.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
-
-
 def test_a_cancelled_batch_gets_back_its_bytes_and_not_its_grants(service: UploadService) -> None:
     message = multipart_message()
     service.issue(message)
@@ -80,9 +73,12 @@ def test_an_upload_is_given_back_once(service: UploadService) -> None:
 def test_a_completed_upload_stays_charged(service: UploadService) -> None:
     message = multipart_message()
     first, *_ = service.issue(message)["items"]
-    complete(service.owner, first)
-    # As its consumer does after reading it.
-    service.owner.delete_object(Bucket=BUCKET, Key=first["key"])
+    place, owner = {"Bucket": BUCKET, "Key": first["key"]}, service.owner
+    upload = place | {"UploadId": first["multipart"]["upload_id"]}
+    part = owner.upload_part(**upload, PartNumber=1, Body=bytes(SIZE))
+    parts = [{"PartNumber": 1, "ETag": part["ETag"]}]
+    owner.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+    owner.delete_object(**place)  # as its consumer does after reading it
     cancel(service, message)
     abort_and_check(service)
     assert charged(service) == {SIZE}

@@ -28,7 +28,6 @@ def parts_message(grant: dict[str, Any], number: int) -> dict[str, Any]:
 
 @pytest.fixture
 def grant(service: UploadService) -> dict[str, Any]:
-    """The grant of a started upload."""
     grant: dict[str, Any] = service.issue(start_message())["items"][0]
     return grant
 

@@ -38,7 +38,6 @@ class Killed(BaseException):
 
 
 def deny(*keys: str) -> Interfere:
-    """Return an Interfere that denies access to these object keys."""
 
     def interfere(
         request: StoredRequest, forward: Callable[[], StorageResponse]
@@ -46,14 +45,6 @@ def deny(*keys: str) -> Interfere:
         return DENIED if any(key in request.target for key in keys) else forward()
 
     return interfere
-
-
-def test_an_upload_of_a_grant_leaves_no_record_of_its_start(service: UploadService) -> None:
-    outcome = service.issue(multipart_message())
-    assert [item["key"] for item in outcome["items"]] == list(KEYS)
-    assert service.rows(UploadStart) == []
-    assert service.clean_up() == {"ended": 0, "postponed": 0}
-    assert service.unfinished() == len(KEYS) == len(service.rows(MultipartUpload))
 
 
 @ON_SQLITE
@@ -141,22 +132,6 @@ def test_slow_storage_holds_a_worker_for_a_short_time(service: UploadService) ->
     service.storage.interfere = lambda _, forward: forward()
     assert service.clean_up() == {"ended": 3, "postponed": 0}
     assert service.unfinished() == 0
-
-
-@ON_SQLITE
-def test_an_upload_whose_answer_was_lost_is_found_and_aborted(service: UploadService) -> None:
-    def lose(request: StoredRequest, forward: Callable[[], StorageResponse]) -> StorageResponse:
-        response = forward()
-        return SLOW_DOWN if is_start(request) else response
-
-    service.storage.interfere = lose
-    with pytest.raises(Transient):
-        service.issue(multipart_message())
-    assert service.unfinished() > 0
-    service.storage.interfere = lambda _, forward: forward()
-    assert service.clean_up() == {"ended": 1, "postponed": 0}
-    assert service.unfinished() == 0
-    assert service.rows(UploadStart) == []
 
 
 def test_an_upload_whose_answer_was_lost_is_aborted_beside_its_twin(service: UploadService) -> None:

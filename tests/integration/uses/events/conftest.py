@@ -133,7 +133,6 @@ def s3(storage: Storage) -> S3Clients:
 
 @pytest.fixture(scope="module")
 def owner(storage: Storage) -> Iterator[Any]:
-    """A boto3 client of the bucket's owner."""
     client = storage.client()
     yield client
     client.close()

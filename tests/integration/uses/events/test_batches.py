@@ -45,13 +45,6 @@ def test_a_record_with_the_grant_id_is_recorded_without_asking_storage(
     assert intake.rows(*columns) == [("stored", "as_granted", "0123456789abcdef")]
 
 
-def test_an_event_that_is_told_twice_is_recorded_once(intake: Intake) -> None:
-    told = intake.stored(intake.put_grant())
-    assert intake.handle(told, told).recorded == 1
-    again = intake.handle(told)
-    assert (again.recorded, again.ignored, len(again.handled)) == (0, {"known": 1}, 1)
-
-
 def test_events_that_are_no_uses_are_counted_by_reason_and_handled(intake: Intake) -> None:
     grant_id, now = intake.put_grant(), intake.clock()
     records = [
@@ -98,16 +91,12 @@ def test_a_grant_of_a_removed_tenant_is_not_used_by_its_successor(intake: Intake
     assert intake.context.config.current().tenants["acme"].id == "acme~2"
 
 
-@pytest.mark.parametrize("is_named", [True, False])
-def test_events_of_a_bucket_to_which_the_profile_led_before_are_believed(
-    intake: Intake, *, is_named: bool
-) -> None:
+def test_events_of_a_bucket_to_which_the_profile_led_before_are_believed(intake: Intake) -> None:
     grant = intake.put(KEY)
     intake.store(grant, TEN)
     intake.log_change("buckets.demo.bucket", BUCKET)
     intake.apply(config(QUEUE, bucket="moved"))
-    told = intake.stored(grant.id) if is_named else intake.unnamed(KEY, eTag=None)
-    assert intake.handle(told).recorded == 1
+    assert intake.handle(intake.unnamed(KEY, eTag=None)).recorded == 1
 
 
 def test_a_queue_that_another_profile_names_cannot_tell_of_this_bucket(intake: Intake) -> None:

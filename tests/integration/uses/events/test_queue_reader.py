@@ -1,7 +1,9 @@
 """One reader on a queue of MiniStack's SQS, also while things go wrong."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from itertools import chain, repeat
 from typing import Any
+from unittest.mock import DEFAULT, Mock
 
 import pytest
 import structlog
@@ -52,15 +54,8 @@ def fail_at_first(
     monkeypatch: pytest.MonkeyPatch, module: Any, name: str, error: Exception, times: int = 1
 ) -> None:
     """Let a function raise before it does its work, for a number of calls."""
-    function: Callable[..., Any] = getattr(module, name)
-    left = [error] * times
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        if left:
-            raise left.pop()
-        return function(*args, **kwargs)
-
-    monkeypatch.setattr(module, name, run)
+    effects = chain([error] * times, repeat(DEFAULT))
+    monkeypatch.setattr(module, name, Mock(wraps=getattr(module, name), side_effect=effects))
 
 
 def test_a_form_a_put_and_a_multipart_upload_are_recorded_once_storage_tells(

@@ -33,7 +33,6 @@ class AccessLog:
         (self.grant_id,) = service.ids(grant_message([KEY]))
 
     def lines(self, *requests: str) -> bytes:
-        """Return lines of downloads with these ids."""
         return b"".join(aws_line(self.grant_id, request_id=request) for request in requests)
 
     def import_(self, *requests: str, before: bytes = b"", after: bytes = b"") -> dict[str, Any]:
@@ -50,7 +49,6 @@ class AccessLog:
 
 @pytest.fixture
 def run(service: UseService, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Import:
-    """A function that imports logs by the command."""
     assert service.engine
     monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
     return lambda *words: CliRunner().invoke(usage, ["import", *map(str, words)])

@@ -2,11 +2,11 @@
 
 import gzip
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from unittest.mock import DEFAULT, Mock
 from urllib.parse import urlsplit
 
 import pytest
@@ -104,23 +104,13 @@ def test_an_import_that_was_killed_continues_and_doubles_nothing(
     log.path.write_bytes(log.lines(*TEN))
     monkeypatch.setattr(import_logs, "_REPORTS_PER_TRANSACTION", 4)
     with monkeypatch.context() as patch:
-        patch.setattr("worker.usecases.uses.import_logs.write_imported", killed_at_second_call())
+        killed = Mock(wraps=write_imported, side_effect=[DEFAULT, KeyboardInterrupt])
+        patch.setattr("worker.usecases.uses.import_logs.write_imported", killed)
         assert isinstance(log.run(log.path).exception, SystemExit)
     assert len(log.recorded()) == 8
     again = log.import_again()
     assert (again["known"], again["downloads"]) == (4, 2)
     assert len(log.recorded()) == 10
-
-
-def killed_at_second_call() -> Callable[..., None]:
-    calls = iter(range(9))
-
-    def write_once(*args: Any) -> None:
-        if next(calls):
-            raise KeyboardInterrupt
-        write_imported(*args)
-
-    return write_once
 
 
 def test_lines_that_fit_no_grant_are_counted_by_reason(log: AccessLog) -> None:

@@ -44,7 +44,6 @@ class Slots(UploadService):
         self.clock.time += GRACE
 
     def settle(self) -> dict[str, int]:
-        """Settle what is due."""
         return settle_ended(self.context)
 
     def end_and_settle(self) -> dict[str, int]:
@@ -119,6 +118,5 @@ def config(*, other: dict[str, Any] | None = None, **changes: Any) -> TenantConf
 
 
 def demo(**changes: Any) -> TenantConfig:
-    """Return the config with a changed bucket profile."""
     loaded = config()
     return TenantConfig({"demo": replace(loaded.buckets["demo"], **changes)}, loaded.tenants)

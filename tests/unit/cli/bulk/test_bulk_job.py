@@ -1,5 +1,6 @@
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from itertools import count, islice
 from typing import Any, cast
@@ -11,13 +12,13 @@ from hypothesis import strategies as st
 from valetkey.cli.bulk.bulk_job import BatchRequest, BulkJob, plan_batches
 from valetkey.cli.bulk.columns import columns_for
 from valetkey.cli.bulk.finished_output import FinishedRow
-from valetkey.cli.bulk.input_scan import MAX_EXPIRY_GROUPS, InputScan, scan_input
+from valetkey.cli.bulk.input_scan import INVALID_ROW, MAX_EXPIRY_GROUPS, InputScan, scan_input
 from valetkey.cli.bulk.journal import BulkPlan, Checkpoint
-from valetkey.cli.bulk.rows import InputFormat
 from valetkey.handles import BatchHandle
 from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, QuotaState, Refusal
 from valetkey.wire.replies import Grant
+from valetkey.wire.terms import Kind
 
 BATCH_REFUSAL = Refusal(code=Code.QUOTA_EXCEEDED, field="total", message="over quota")
 QUOTA = QuotaState(metric="grants", window="day", limit=9, used=3)
@@ -51,9 +52,13 @@ class Batch:
         )
 
 
-def csv_input(expiries: list[str]) -> io.BytesIO:
+def scan_expiries(expiries: list[str]) -> AbstractContextManager[InputScan]:
     rows = (f"k{n},{expiry}" for n, expiry in enumerate(expiries))
-    return io.BytesIO("\n".join(["key,expires_in", *rows, ""]).encode())
+    return scan_csv("\n".join(["key,expires_in", *rows, ""]).encode())
+
+
+def scan_csv(content: bytes, kind: Kind = "download") -> AbstractContextManager[InputScan]:
+    return scan_input(io.BytesIO(content), "csv", columns_for(kind))
 
 
 def id_generator() -> Any:
@@ -63,6 +68,14 @@ def id_generator() -> Any:
 
 def request_batch(batch_slice: BatchRequest) -> BatchHandle:
     return cast("BatchHandle", Batch(batch_slice))
+
+
+def recording(requested: list[BatchRequest]) -> Callable[[BatchRequest], BatchHandle]:
+    def record(batch_slice: BatchRequest) -> BatchHandle:
+        requested.append(batch_slice)
+        return request_batch(batch_slice)
+
+    return record
 
 
 def run_job(scan: InputScan, plan: BulkPlan, rows_done: int = 0) -> list[Any]:
@@ -83,7 +96,7 @@ def run_job(scan: InputScan, plan: BulkPlan, rows_done: int = 0) -> list[Any]:
 def test_every_row_has_its_result_in_the_order_of_the_input(
     expiries: list[str], batch_size: int, chunk_size: int
 ) -> None:
-    with scan_input(csv_input(expiries), "csv", columns_for("download")) as scan:
+    with scan_expiries(expiries) as scan:
         plan = plan_batches(scan, batch_size, id_generator())._replace(chunk_size=chunk_size)
         results = run_job(scan, plan)
     seconds = {"": "None", "60": "60", "1m": "60", "3600": "3600"}
@@ -102,21 +115,16 @@ def test_a_resumed_job_yields_the_remaining_results(
     expiries: list[str], batch_size: int, chunk_size: int, data: st.DataObject
 ) -> None:
     rows_done = data.draw(st.integers(0, len(expiries)))
-    with scan_input(csv_input(expiries), "csv", columns_for("download")) as scan:
+    with scan_expiries(expiries) as scan:
         plan = plan_batches(scan, batch_size, id_generator())._replace(chunk_size=chunk_size)
         assert run_job(scan, plan, rows_done) == run_job(scan, plan)[rows_done:]
 
 
 def test_only_incomplete_chunks_are_requested_again() -> None:
     requested: list[BatchRequest] = []
-
-    def record(batch_slice: BatchRequest) -> BatchHandle:
-        requested.append(batch_slice)
-        return request_batch(batch_slice)
-
-    with scan_input(csv_input([""] * 20), "csv", columns_for("download")) as scan:
+    with scan_expiries([""] * 20) as scan:
         plan = plan_batches(scan, 8, id_generator())._replace(chunk_size=3)
-        list(BulkJob(scan, plan, record).results(1.0, Checkpoint(rows=13)))
+        list(BulkJob(scan, plan, recording(requested)).results(1.0, Checkpoint(rows=13)))
     assert [(part.batch_id, part.total, part.first_chunk) for part in requested] == [
         ("b1", 8, 1),
         ("b2", 4, 0),
@@ -124,22 +132,17 @@ def test_only_incomplete_chunks_are_requested_again() -> None:
 
 
 def test_a_batch_is_requested_after_the_previous_one_is_read() -> None:
-    requested: list[str] = []
-
-    def record(batch_slice: BatchRequest) -> BatchHandle:
-        requested.append(batch_slice.batch_id)
-        return request_batch(batch_slice)
-
-    with scan_input(csv_input([""] * 20), "csv", columns_for("download")) as scan:
-        job = BulkJob(scan, plan_batches(scan, 8, id_generator()), record)
+    requested: list[BatchRequest] = []
+    with scan_expiries([""] * 20) as scan:
+        job = BulkJob(scan, plan_batches(scan, 8, id_generator()), recording(requested))
         list(islice(job.results(1.0, Checkpoint()), 8))
-        assert requested == ["b0"]
+        assert [part.batch_id for part in requested] == ["b0"]
 
 
 @pytest.mark.parametrize(("groups", "chunk_size"), [(1, 600), (2, 300), (MAX_EXPIRY_GROUPS, 100)])
 def test_chunks_get_smaller_with_more_expiry_groups(groups: int, chunk_size: int) -> None:
     expiries = [str(seconds) for seconds in range(1, groups + 1)]
-    with scan_input(csv_input(expiries), "csv", columns_for("download")) as scan:
+    with scan_expiries(expiries) as scan:
         assert plan_batches(scan, 10, id_generator()).chunk_size == chunk_size
 
 
@@ -148,30 +151,20 @@ def test_a_job_lists_refusals_of_batches_and_the_quotas() -> None:
         refusal = BATCH_REFUSAL if batch_slice.batch_id == "b1" else None
         return cast("BatchHandle", Batch(batch_slice, refusal))
 
-    with scan_input(csv_input(["", "", "", "invalid"]), "csv", columns_for("download")) as scan:
+    with scan_expiries(["", "", "", "invalid"]) as scan:
         job = BulkJob(scan, plan_batches(scan, 2, id_generator()), refuse_second)
         list(job.results(1.0, Checkpoint(refused=0)))
     assert (job.refused, job.refusals, job.quotas) == (2, [BATCH_REFUSAL], [QUOTA])
 
 
-@pytest.mark.parametrize(
-    ("content", "input_format", "row"),
-    [
-        (b"key\na\n\nb\nc\n", "csv", 4),
-        (b"a\n\nb\nc\n", "lines", 3),
-        (b'{"key": "a"}\n\n{"key": "b"}\n{"key": "c"}\n', "jsonl", 3),
-    ],
-)
-def test_a_refusal_of_the_service_names_the_row(
-    content: bytes, input_format: InputFormat, row: int
-) -> None:
+def test_a_refusal_of_the_service_names_the_row() -> None:
     refusal = Refusal(code=Code.KEY_INVALID, field="items[0].key", message="m", key="b")
 
     class RefusingBatch(Batch):
         def _grant(self, number: int, key: str) -> Any:
             return refusal if key == "b" else super()._grant(number, key)
 
-    with scan_input(io.BytesIO(content), input_format, columns_for("download")) as scan:
+    with scan_csv(b"key\na\n\nb\nc\n") as scan:
         job = BulkJob(
             scan,
             plan_batches(scan, 1, id_generator()),
@@ -179,7 +172,7 @@ def test_a_refusal_of_the_service_names_the_row(
         )
         results = list(job.results(1.0, Checkpoint(rows=1)))
     refusals = [result for result in results if isinstance(result, Refusal)]
-    assert (refusals[-1].field, refusals[-1].key) == (f"rows[{row}].key", "b")
+    assert (refusals[-1].field, refusals[-1].key) == ("rows[4].key", "b")
     assert job.refused == len(refusals) == 2
 
 
@@ -190,9 +183,30 @@ def test_quotas_are_those_of_the_newest_batch_of_any_expiry_group() -> None:
         batch.quotas = [QUOTA.model_copy(update={"used": number})]
         return cast("BatchHandle", batch)
 
-    with scan_input(csv_input(["", "60", "", "60", ""]), "csv", columns_for("download")) as scan:
+    with scan_expiries(["", "60", "", "60", ""]) as scan:
         job = BulkJob(scan, plan_batches(scan, 1, id_generator()), number_quota)
         for _ in islice(job.results(1.0, Checkpoint()), 5):
             pass
     # The last one requested is the third batch of the first group.
     assert [quota.used for quota in job.quotas] == [2]
+
+
+def test_versions_of_a_key_are_different_objects() -> None:
+    with scan_csv(b"key,version_id\na,1\na,2\na,\na,2\n") as scan:
+        assert list(scan.row_groups) == [0, 0, 0, INVALID_ROW]
+        message = "it repeats the object of line 3: name each object once"
+        assert scan.first_invalid_rows[0].message == message
+        assert next(scan.groups[0].items.read(1)) == {"key": "a", "version_id": "2"}
+
+
+def test_the_number_of_expiry_groups_is_limited() -> None:
+    rows = b"".join(b"k%d,%d\n" % (n, n) for n in range(1, MAX_EXPIRY_GROUPS + 3))
+    with scan_csv(b"key,expires_in\n" + rows + b"z,1\n") as scan:
+        assert list(scan.row_groups) == [*range(MAX_EXPIRY_GROUPS), INVALID_ROW, INVALID_ROW, 0]
+        assert scan.first_invalid_rows[0].field == f"rows[{MAX_EXPIRY_GROUPS + 2}].expires_in"
+
+
+def test_an_expiry_group_has_its_largest_size() -> None:
+    content = b"key,size,expires_in\na,5,\nb,7,\nc,9,60\n"
+    with scan_csv(content, "put") as scan:
+        assert [group.largest_size for group in scan.groups] == [7, 9]

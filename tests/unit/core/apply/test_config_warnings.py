@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from valetkey.wire.terms import PolicyKind
-from worker.core.apply.plan import config_warnings, is_usable_key
+from worker.core.apply.plan import config_warnings
 from worker.core.tenants.config import Bucket, Policy, Tenant, TenantConfig, TenantKey
 
 NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
@@ -65,13 +65,6 @@ def test_a_key_does_not_hide_that_the_queue_is_trusted_as_well() -> None:
     assert warning.hint.startswith('remove trust = "queue" from [tenants.acme]')
 
 
-def test_a_key_is_usable_until_the_moment_it_expires() -> None:
-    assert is_usable_key(key(days=0.001), NOW)
-    assert not is_usable_key(key(days=0), NOW)
-    assert not is_usable_key(key(revoked=True), NOW)
-    assert not is_usable_key(None, NOW)
-
-
 def type_warnings(
     *content_types: str,
     inline: tuple[str, ...] = (),
@@ -120,15 +113,10 @@ def test_uploads_that_nothing_tells_of_have_a_warning() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "probe_rate", "events_queue"),
-    [
-        pytest.param("upload", 1, None, id="probes"),
-        pytest.param("upload", 0, "https://sqs.example.com/1/q", id="events"),
-        pytest.param("download", 0, None, id="no uploads"),
-    ],
+    ("kind", "events_queue"), [("upload", "https://sqs.example.com/1/q"), ("download", None)]
 )
-def test_without_uploads_and_with_probes_or_events_there_is_no_such_warning(
-    kind: PolicyKind, probe_rate: int, events_queue: str | None
+def test_without_uploads_or_with_events_there_is_no_such_warning(
+    kind: PolicyKind, events_queue: str | None
 ) -> None:
-    bucket = Bucket("demo", "b", "r", probe_rate=probe_rate, events_queue=events_queue)
+    bucket = Bucket("demo", "b", "r", probe_rate=0, events_queue=events_queue)
     assert type_warnings(kinds=(kind,), bucket=bucket) == []

@@ -41,10 +41,6 @@ def lines(before: TenantConfig, after: TenantConfig) -> list[str]:
     return [str(change) for change in diff_config(before, after)]
 
 
-def test_equal_configs_do_not_differ() -> None:
-    assert diff_config(BEFORE, with_acme()) == []
-
-
 def with_value(table: Any, name: str) -> Any:
     """Return a table with another value of one field."""
     value = getattr(table, name)
@@ -83,10 +79,6 @@ def with_key(**changes: Any) -> TenantConfig:
     return with_acme(keys={"billing": replace(KEY, **changes)})
 
 
-def with_bucket(**changes: Any) -> TenantConfig:
-    return replace(BEFORE, buckets={"demo": replace(DEMO, **changes)})
-
-
 HOOK = {"billing": replace(ACME.endpoints["billing"], secret="file:/s")}
 LINES = [
     (with_quotas(Quota("grants", "hour", 60_000)), "~ {}.quotas.grants.hour 50,000 → 60,000"),
@@ -105,8 +97,6 @@ LINES = [
     (with_key(expires=MIDNIGHT), "+ {}.keys.billing.expires 2027-11-25T00:00:00Z"),
     (with_key(revoked=True), "~ {}.keys.billing.revoked false → true"),
     (with_key(seal="F" * 43), "~ {}.keys.billing.seal EEEEEEEE… → FFFFFFFF…"),
-    (with_bucket(post=False), "~ buckets.demo.post true → false"),
-    (with_bucket(profile="reports"), "+ buckets.demo.profile reports"),
 ]
 
 

@@ -8,7 +8,6 @@ from tests.support.builders.tenants_files import TenantsFile
 from worker.core.apply.overlaps import find_overlaps
 from worker.core.tenants.config import Bucket, Policy, Tenant, TenantConfig
 from worker.core.tenants.endpoints import DefaultEndpoints
-from worker.usecases.tenants_file import FileProblem
 
 REPORTS = Bucket("reports", "reports", "us-east-1")
 ON_AWS = "https://s3.eu-west-1.amazonaws.com"
@@ -117,9 +116,6 @@ FILE = """\
 [buckets.reports]
 bucket = "acme-reports"
 region = "eu-central-1"
-[buckets.archive]
-bucket = "acme-reports"
-region = "eu-central-1"
 
 [tenants.acme]
 trust = "queue"
@@ -129,31 +125,15 @@ kinds = ["download"]
 
 [tenants.globex]
 trust = "queue"
-[tenants.globex.allow.archive]
+[tenants.globex.allow.reports]
 prefixes = ["globex/", "acme/2026/"]
 kinds = ["download"]
 """
 
 
-def test_an_overlap_is_refused_with_both_tenants_both_prefixes_and_both_lines(
-    tenants_file: TenantsFile,
-) -> None:
-    assert tenants_file.problem(FILE) == FileProblem(
-        path="tenants.globex.allow.archive.prefixes[1]",
-        line=17,
-        message='"acme/2026/" of globex overlaps "acme/" of acme in the bucket acme-reports '
-        "(line 11)",
-        hint="make them disjoint, or write `shared = true` in both policies",
-    )
-
-
-def test_an_overlap_that_both_policies_share_is_accepted(tenants_file: TenantsFile) -> None:
-    tenants_file.config(FILE.replace('kinds = ["download"]', 'kinds = ["download"]\nshared = true'))
-
-
 def test_an_overlap_is_reported_together_with_other_errors(tenants_file: TenantsFile) -> None:
     problems = tenants_file.problems(f"{FILE}\n[tenants.initech]\nmax_batch = 0\n")
     assert [problem.path for problem in problems] == [
-        "tenants.globex.allow.archive.prefixes[1]",
+        "tenants.globex.allow.reports.prefixes[1]",
         "tenants.initech.max_batch",
     ]

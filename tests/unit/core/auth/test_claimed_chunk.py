@@ -48,10 +48,6 @@ def test_every_message_has_a_digest(raw: Any) -> None:
     assert len(message_digest(raw)) == 32
 
 
-def test_the_batch_and_chunk_of_a_message_are_read() -> None:
-    assert parse_claimed_chunk({"batch": BATCH, "chunk": 3}) == ClaimedChunk(BATCH, 3)
-
-
 @pytest.mark.parametrize("content", [None, 7, "a.b.c", [], ["batch"], {}, {"chunk": None}])
 def test_a_message_without_a_batch_claims_none(content: Any) -> None:
     assert parse_claimed_chunk(content) == ClaimedChunk("", 0)

@@ -20,7 +20,6 @@ from worker.core.kinds.registry import (
     ALL_S3_ACTIONS,
     KINDS,
     adapt_terms_to_provider,
-    grant_kind,
     issued_cost,
     reserved_cost,
 )
@@ -57,13 +56,6 @@ REQUESTS = {
 }
 
 
-@pytest.mark.parametrize("kind", REQUESTS)
-def test_terms_have_the_specification_of_their_kind(kind: str) -> None:
-    terms = grant_terms(REQUESTS[kind])
-    assert grant_kind(terms) is KINDS[kind]
-    assert grant_kind(terms).terms_class is type(terms)
-
-
 @pytest.mark.parametrize(
     ("kind", "rules"),
     [
@@ -79,21 +71,9 @@ def test_the_rules_of_a_kind_apply_in_a_fixed_order(kind: str, rules: str) -> No
     assert names == rules.split()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_rule_is_named_after_a_field_of_the_terms(kind: str) -> None:
-    names = {f"grant.{name}" for name in KINDS[kind].terms_class.model_fields}
-    assert {rule.name for rule in KINDS[kind].rules} <= names
-
-
 def test_every_field_of_an_item_belongs_to_at_least_one_kind() -> None:
     names = {name for kind in KINDS.values() for name in kind.item_checks}
     assert names == Item.model_fields.keys() - {"key"}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_required_field_is_among_the_fields_that_items_of_its_kind_may_have(kind: str) -> None:
-    required = KINDS[kind].required_field
-    assert required is None or required.name in KINDS[kind].item_checks
 
 
 def test_the_s3_actions_are_those_that_using_grants_requires() -> None:
@@ -111,13 +91,6 @@ def test_the_s3_actions_are_those_that_using_grants_requires() -> None:
 def test_the_s3_actions_contain_those_of_every_kind(kind: str) -> None:
     assert KINDS[kind].s3_actions
     assert KINDS[kind].s3_actions <= {*ALL_S3_ACTIONS}
-
-
-def test_downloads_uploads_and_puts_can_have_a_manifest() -> None:
-    told = [name for name, kind in KINDS.items() if kind.has_manifest]
-    assert told == ["download", "upload", "put"]
-    storing = [name for name, kind in KINDS.items() if kind.allows_manifest_upload]
-    assert storing == ["upload", "put"]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in REQUESTS if kind != "upload"])
@@ -168,12 +141,6 @@ DEMO_WITHOUT_CONDITIONAL_WRITES = replace(DEMO, conditional_writes=False)
 
 def policy_of(kinds: tuple[PolicyKind, ...]) -> Policy:
     return Policy("demo", ("acme/",), kinds)
-
-
-@pytest.mark.parametrize("raw", [download_message(), upload_message()])
-def test_a_provider_with_forms_gets_the_requested_terms(raw: dict[str, Any]) -> None:
-    terms = grant_terms(raw)
-    assert adapt_terms_to_provider(terms, DEMO, policy_of(UPLOAD_AND_PUT)) is terms
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,6 @@ FIELDS = {
 }
 INPUTS = "".join(f'<input type=hidden name="{k}" value="{v}">' for k, v in FIELDS.items())
 LINKS = {
-    "bare": URL,
-    "in quotes": f'"{URL}"',
     "in angle brackets": f"<{URL}>",
     "in parentheses": f"({URL}).",
     "with a comma and more": f"see {URL}, please",
@@ -54,13 +52,11 @@ LINKS = {
     "in upper case": URL.replace("X-Amz", "X-AMZ").replace("x-grant", "X-Grant"),
     "in curl": f"curl -o a.pdf '{URL}'",
     "in JSON": json.dumps({"id": ID, "key": "acme/a b.pdf", "method": "GET", "url": URL}),
-    "in indented JSON": json.dumps({"id": ID, "url": URL}, indent=2),
     "in a line of JSON": f"{json.dumps({'id': ID, 'url': URL})}\n\n",
     "with a byte order mark": f"\ufeff{URL}",
 }
 FORMS = {
     "JSON": json.dumps({"id": ID, "url": "https://reports.s3.amazonaws.com/", "fields": FIELDS}),
-    "fields as JSON": json.dumps(FIELDS),
     "HTML": f"<form action='https://reports.s3.amazonaws.com/'>{INPUTS}<input type=file></form>",
     "HTML in upper case": INPUTS.replace("<input", "<INPUT").replace("name=", "NAME="),
     "lines with =": "\n".join(f"{name}={value}" for name, value in FIELDS.items()),

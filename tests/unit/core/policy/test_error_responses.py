@@ -69,11 +69,6 @@ def test_other_credentials_may_be_accepted(code: str) -> None:
     assert ErrorResponse(403, code).rejects_credentials
 
 
-def test_the_words_are_the_code_and_the_message() -> None:
-    answer = ErrorResponse(404, "NoSuchBucket", "The specified bucket does not exist.")
-    assert answer.words == "NoSuchBucket: The specified bucket does not exist."
-
-
 @pytest.mark.parametrize(
     "secret",
     [

@@ -209,12 +209,6 @@ def test_items_are_refused_one_by_one_and_the_first_five_are_named() -> None:
     )
 
 
-def test_a_message_is_refused_if_all_its_items_are() -> None:
-    explanation = explain_message(grant_message(["globex/a"]))
-    assert explanation.decision == "refuse"
-    assert refusal_codes(explanation) == {"items": "key_outside_prefix"}
-
-
 def test_the_quota_is_checked_for_the_exact_sizes_of_items_that_are_known() -> None:
     raw = put_message({"acme/a": 300, "acme/b": 500, "globex/c": 700}, max_size=900)
     raw |= {"total": 4, "chunk_size": 3}

@@ -192,12 +192,6 @@ def test_recorded_terms_leave_out_later_terms_that_nobody_said() -> None:
     assert recorded_terms(said, "download")["once"] is True
 
 
-def test_all_chunks_of_a_batch_have_the_same_header_fingerprint() -> None:
-    later = ChunkMessage.model_validate(RAW | {"chunk": 1, "items": [{"key": "acme/b.pdf"}]})
-    assert header_fingerprint(later) == header_fingerprint(MESSAGE)
-    assert items_fingerprint(later) != items_fingerprint(MESSAGE)
-
-
 def test_keys_that_utf8_cannot_encode_have_different_items_fingerprints() -> None:
     first, second = (
         ChunkMessage.model_validate(RAW | {"items": [{"key": key}]})

@@ -67,20 +67,11 @@ OTHER_ITEMS = decided_chunk(filename="other.pdf")
         pytest.param(BatchHistory(REFUSED), OVER_QUOTA, id="refused batch"),
         pytest.param(BatchHistory(OTHER_HEADER), BATCH_CONFLICT, id="other header"),
         pytest.param(BatchHistory(OPEN, OTHER_ITEMS), BATCH_CONFLICT, id="other items"),
-        pytest.param(BatchHistory(OPEN, decided_chunk()), None, id="issued chunk"),
         pytest.param(BatchHistory(CLOSED, decided_chunk()), None, id="issued chunk, closed batch"),
         pytest.param(
             BatchHistory(CLOSED, decided_chunk(), is_cancelled=True),
             None,
             id="issued chunk, cancelled batch",
-        ),
-        pytest.param(
-            BatchHistory(REFUSED, decided_chunk(OVER_QUOTA)), OVER_QUOTA, id="refused chunk"
-        ),
-        pytest.param(
-            BatchHistory(OTHER_HEADER, decided_chunk()),
-            BATCH_CONFLICT,
-            id="other header, same items",
         ),
         pytest.param(
             BatchHistory(REFUSED, decided_chunk(OVER_QUOTA, filename="other.pdf")),
@@ -93,23 +84,6 @@ def test_the_history_alone_refuses_a_message_or_leaves_the_decision_open(
     history: BatchHistory, refusal: Refusal | None
 ) -> None:
     assert history.refusal_of(MESSAGE) == refusal
-
-
-@pytest.mark.parametrize(
-    ("history", "is_final"),
-    [
-        (BatchHistory(OPEN, decided_chunk()), True),
-        (BatchHistory(CLOSED), True),
-        (BatchHistory(OTHER_HEADER), True),
-        (BatchHistory(is_cancelled=True), True),
-        (BatchHistory(), False),
-        (BatchHistory(OPEN), False),
-    ],
-)
-def test_a_history_is_final_if_it_decides_or_refuses_a_message(
-    history: BatchHistory, *, is_final: bool
-) -> None:
-    assert history.is_final_for(MESSAGE) is is_final
 
 
 @pytest.mark.parametrize(("total", "chunks"), [(1, 1), (600, 1), (601, 2), (100_000, 167)])

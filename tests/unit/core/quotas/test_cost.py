@@ -163,14 +163,6 @@ def test_a_cost_that_exceeds_several_quotas_is_refused_for_the_first_one() -> No
     }
 
 
-def test_a_quota_override_admits_a_cost_over_the_configured_limit() -> None:
-    override = QuotaOverride("grants", "day", 5, NOW + timedelta(seconds=1))
-    tenant = Tenant("acme", quotas=QUOTAS, quota_overrides=(override,))
-    admission = admit_cost(tenant, USAGE, Cost(7), NOW)
-    assert admission.refusal is None
-    assert [(state.limit, state.used) for state in admission.quotas] == [(15, 15), (1_000, 500)]
-
-
 @pytest.mark.parametrize("window", ["month", "live"])
 def test_a_ceiling_refuses_a_cost_of_a_tenant_without_quotas(window: Window) -> None:
     refusal, states = admit_cost(Tenant("acme"), {window: Cost(0, 0, CEILING)}, Cost(0, 0, 1), NOW)

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.builders.messages import DEMO, POLICY
-from worker.core.kinds.role_session import RoleSession
 from worker.core.revocation.denied_objects import MAX_KEYS, DeniedObjects, denied_objects
 from worker.core.revocation.levers import Lever, plan_levers
 from worker.core.revocation.role_policy import older_sessions_policy, read_sessions_from
@@ -105,8 +104,7 @@ ROLES = TenantConfig(
 
 
 def session_grant(number: int = 0, **changes: Any) -> LiveGrant:
-    values = LiveGrant("acme", "b", 1, 0, number, "download", "demo", "acme/a", "ASIA1", END)
-    return values._replace(**changes)
+    return grant("acme/a", number, **{"access_key": "ASIA1", **changes})
 
 
 def session_levers(targeted: list[LiveGrant], *beside: LiveGrant) -> list[Lever]:
@@ -152,10 +150,6 @@ def test_the_key_of_a_session_is_not_said_to_be_disabled_by_hand() -> None:
     assert lever.problem == "the key of a session cannot be disabled: end the sessions instead"
 
 
-def test_the_policy_names_the_moment_that_is_read_from_it() -> None:
-    assert read_sessions_from(older_sessions_policy(MOMENT)) == MOMENT
-
-
 @pytest.mark.parametrize(
     "policy",
     [
@@ -170,13 +164,3 @@ def test_the_policy_names_the_moment_that_is_read_from_it() -> None:
 def test_another_policy_is_not_taken_for_ours(policy: Any) -> None:
     with pytest.raises(Malformed, match="ValetkeyRevokeOlderSessions is not the one"):
         read_sessions_from(policy)
-
-
-def test_a_session_that_ends_earlier_than_one_from_the_moment_is_older() -> None:
-    session = RoleSession(ROLE, "n", "{}", "eu-west-1", seconds=1_800, sessions_from=MOMENT)
-    assert session.earliest_end == END
-
-
-def test_without_a_moment_every_session_may_sign() -> None:
-    session = RoleSession(ROLE, "n", "{}", "eu-west-1")
-    assert session.earliest_end == datetime.min.replace(tzinfo=UTC)

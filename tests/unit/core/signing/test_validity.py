@@ -17,10 +17,6 @@ def credentials(seconds: float | None) -> Credentials:
     return Credentials("AKIA", "SECRET", expires_at=expires_at)
 
 
-def test_a_validity_expires_its_seconds_after_it_was_issued() -> None:
-    assert REQUESTED.expires_at == datetime(2026, 11, 24, 12, 15, tzinfo=UTC)
-
-
 @pytest.mark.parametrize(
     ("maximum", "credential_seconds", "expires_in", "limited_by"),
     [

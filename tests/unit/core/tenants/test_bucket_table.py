@@ -78,7 +78,7 @@ def test_a_feature_of_storage_is_set_by_a_flag(
         ("post = false", "aws", False),
         (R2, "r2", False),
         (f"{R2}post = true", "r2", True),
-        (f'bucket = "{POINT}"', "aws", False),
+        *((f'bucket = "{arn}"', "aws", False) for arn in (POINT, LAMBDA, OUTPOST)),
         ('bucket = "logs--euw1-az1--x-s3"', "aws", False),
     ],
 )
@@ -87,13 +87,6 @@ def test_the_defaults_of_provider_and_post_depend_on_other_fields(
 ) -> None:
     bucket = profile(tenants_file, lines)
     assert (bucket.provider, bucket.post) == (provider, post)
-
-
-@pytest.mark.parametrize("bucket", [POINT, LAMBDA, OUTPOST, "logs--euw1-az1--x-s3"])
-def test_a_bucket_may_be_an_access_point_or_directory_bucket(
-    tenants_file: TenantsFile, bucket: str
-) -> None:
-    assert profile(tenants_file, f'bucket = "{bucket}"').bucket == bucket
 
 
 def test_a_multi_region_access_point_is_refused_with_the_reason(tenants_file: TenantsFile) -> None:

@@ -96,14 +96,5 @@ def test_a_bucket_of_aws_has_its_own_name() -> None:
     assert name_at(None) == name_at("https://s3.eu-central-1.amazonaws.com") == "acme"
 
 
-def test_buckets_of_one_name_on_two_servers_have_two_names() -> None:
-    assert name_at("http://one.test:9000") == "one.test:9000/acme"
-    assert name_at("http://two.test:9000") == "two.test:9000/acme"
-
-
 def test_the_spelling_of_an_endpoint_changes_no_name() -> None:
     assert name_at("HTTPS://Store.Test:443/") == name_at("https://store.test") == "store.test/acme"
-
-
-def test_the_same_name_on_aws_and_elsewhere_is_two_buckets() -> None:
-    assert name_at("https://store.test") != name_at(None)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.support.builders.tenants_files import TenantsFile
-from valetkey.crypto.keys import dump_private_key, generate_key, public_key_line
+from valetkey.crypto.keys import dump_private_key, generate_key
 from worker.core.tenants.config import TenantKey
 
 SIGN = "w7DTgQDye4EINDWpcHWfA-FOgwydV-EMJwlAWMIT7co"
@@ -26,12 +26,6 @@ def acme_keys(*lines: str) -> str:
 def with_field(field: str) -> str:
     """Return the file of a key with an additional field."""
     return acme_keys(LINE.replace(" }", f", {field} }}"))
-
-
-def test_the_line_that_keygen_prints_is_accepted(tenants_file: TenantsFile) -> None:
-    line = public_key_line(generate_key("acme/billing-2026"))
-    acme = tenants_file.config(acme_keys(line)).tenants["acme"]
-    assert (acme.trust, list(acme.keys)) == ("keys", ["billing-2026"])
 
 
 def test_every_field_of_a_key_is_read(tenants_file: TenantsFile) -> None:
@@ -94,11 +88,6 @@ def test_an_invalid_part_of_a_key_is_refused_with_its_path(
     assert (problem.path, problem.line) == (f"tenants.acme.keys.{path}", 2)
 
 
-def test_an_unknown_field_of_a_key_has_the_known_one_as_its_hint(tenants_file: TenantsFile) -> None:
-    problem = tenants_file.problem(with_field("expire = 2027-11-25"))
-    assert problem.hint == "did you mean expires?"
-
-
 def test_a_private_key_in_the_file_is_refused_and_not_repeated(tenants_file: TenantsFile) -> None:
     private = dump_private_key(generate_key("acme/billing"))
     secret = private.partition('"d":"')[2].partition('"')[0]
@@ -122,8 +111,3 @@ def test_a_public_key_occurs_only_once(tenants_file: TenantsFile, text: str) -> 
     assert problem.message.endswith("(line 2)")
     assert problem.line == text.count("\n") + 1
     assert str(problem.hint).startswith("create another key: valetkey keygen ")
-
-
-def test_two_keys_are_a_rotation(tenants_file: TenantsFile) -> None:
-    config = tenants_file.config(acme_keys(LINE, SECOND))
-    assert list(config.tenants["acme"].keys) == ["billing", "second"]

@@ -27,7 +27,8 @@ GO_SIGNATURE = (
 )
 GO_NOTE = f"{GO_TEXT}\n{GO_SIGNATURE}"
 KEY = SignerKey("audit.example.com/valetkey", bytes(range(32)))
-NOTE = KEY.sign("a text\n\nin two paragraphs\n")
+TEXT = "a text\n\nin two paragraphs\n"
+NOTE = KEY.sign(TEXT)
 
 
 def test_the_private_key_of_the_example_signs_the_same_note() -> None:
@@ -44,13 +45,9 @@ def test_keys_survive_their_text(key: SignerKey) -> None:
     assert VerifierKey.parse(str(key.verifier)) == key.verifier
 
 
-def test_the_text_of_a_note_may_have_empty_lines() -> None:
-    assert verify_note(NOTE, [KEY.verifier]) == "a text\n\nin two paragraphs\n"
-
-
 def test_signatures_of_unknown_keys_are_ignored() -> None:
     line = GO_SIGNATURE.replace("PeterNeumann", "witness.example")
-    assert verify_note(NOTE + line, [KEY.verifier]) == verify_note(NOTE, [KEY.verifier])
+    assert verify_note(NOTE + line, [KEY.verifier]) == TEXT
 
 
 def test_a_wrong_signature_of_a_known_key_refuses_the_note() -> None:

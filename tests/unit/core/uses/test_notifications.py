@@ -1,5 +1,4 @@
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote_plus
@@ -9,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.uses.notifications import aws_record, body, ceph_record, minio_record
-from worker.core.uses.notifications.bodies import MAX_BODY_LENGTH, MAX_RECORDS, parse_body
+from worker.core.uses.notifications.bodies import MAX_RECORDS, parse_body
 from worker.core.uses.notifications.fields import sequencer
 from worker.core.uses.reports import UseReport
 
@@ -66,18 +65,6 @@ def test_a_record_of_aws_names_the_object_and_not_the_grant() -> None:
         request_id="C3D13FE58DE4C810",
         remote_address="198.51.100.7",
     )
-
-
-@pytest.mark.parametrize("record_of", [minio_record, ceph_record])
-@pytest.mark.parametrize(
-    ("metadata", "named"),
-    [pytest.param(ID, ID, id="the grant"), pytest.param(None, "", id="that there is none")],
-)
-def test_the_metadata_in_records_of_minio_and_ceph_tells_of_the_grant(
-    record_of: Callable[..., Any], metadata: str | None, named: str
-) -> None:
-    report = parse_one(record_of(KEY, NOW, metadata))
-    assert (report.grant_id, report.object_key, report.occurred_at) == (named, KEY, NOW)
 
 
 def test_minio_tells_the_content_type_and_the_user_agent() -> None:
@@ -179,12 +166,6 @@ def test_a_malformed_record_does_not_hide_the_others_of_its_message() -> None:
 )
 def test_what_is_no_notification_is_counted_as_malformed(text: str) -> None:
     assert parse_body(text) == ((), {"malformed": 1})
-
-
-def test_a_body_of_10_mb_is_not_parsed() -> None:
-    text = body(*[aws_record(KEY, NOW)] * 18_000)
-    assert len(text) > 10 * MAX_BODY_LENGTH
-    assert parse_body(text) == ((), {"too_large": 1})
 
 
 JSON = st.recursive(

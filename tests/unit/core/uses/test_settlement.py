@@ -78,7 +78,6 @@ def test_numbers_in_a_row_are_written_as_a_range() -> None:
 
 END = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
 BEFORE, AFTER = END - timedelta(seconds=1), END
-KINDS = st.sampled_from(["download", "upload", "put", "multipart"])
 
 
 STORED = {"stored_verdict": "as_granted", "is_settled": True}
@@ -103,13 +102,3 @@ def test_the_state_of_a_grant_follows_from_its_uses(
     now: datetime, kind: str, facts: dict[str, Any], expected: GrantState
 ) -> None:
     assert grant_state(StateFacts(kind, END, **facts), now) == expected
-
-
-def test_a_mismatched_object_is_told_apart() -> None:
-    facts = StateFacts("put", END, "mismatched", is_settled=True)
-    assert grant_state(facts, AFTER) == "mismatched"
-
-
-@given(st.builds(StateFacts, KINDS, st.just(END), st.none()))
-def test_only_a_stored_object_can_be_overwritten(facts: StateFacts) -> None:
-    assert grant_state(facts, AFTER) != "overwritten"

@@ -34,7 +34,6 @@ AS_GRANTED = {
     "a put of nothing, if nothing was granted": (report(size=0), PUT_OF_NOTHING),
     "a type in upper case": (typed("IMAGE/png"), grant()),
     "a list of types of the family": (typed("video/mp4, video/webm"), VIDEOS),
-    "a type with a list of codecs": (typed("video/webm;codecs=vp8,opus"), VIDEOS),
     "a quoted list of codecs": (typed('video/mp4; codecs="avc1.42E01E, mp4a.40.2"'), VIDEOS),
     "a type that storage chose": (typed("text/plain; charset=utf-8"), UNTYPED),
     "the checksum": (report(checksum="crc32:AAAAAA=="), CHECKED),

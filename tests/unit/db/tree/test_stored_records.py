@@ -1,7 +1,6 @@
 """Stored rows are read with every column, and their fast records are those of issuing."""
 
 import json
-from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -9,9 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import models
 from worker.core.tree.records import chunk_record, encode_record
-from worker.db.tree import stored_rows
 from worker.db.tree.stored_records import UNUSUAL, RecordEncoder
 from worker.db.tree.stored_rows import BATCH, CHUNK
 from worker.db.tree.stored_values import (
@@ -95,22 +92,3 @@ def test_another_spelling_of_a_moment_has_no_record(value: Any) -> None:
 def test_a_column_after_the_type_is_refused() -> None:
     with pytest.raises(ValueError, match="follows the type"):
         RecordEncoder("a", {"zone": text})
-
-
-@pytest.mark.parametrize(
-    ("model", "columns"),
-    [
-        (models.Batch, stored_rows.BATCH),
-        (models.Chunk, stored_rows.CHUNK),
-        (models.Grant, stored_rows.GRANT),
-        (models.Reissue, stored_rows.REISSUE),
-        (models.Cancellation, stored_rows.CANCELLATION),
-        (models.ConfigChange, stored_rows.CONFIG_CHANGE),
-        (models.Prune, stored_rows.PRUNE),
-        (models.Use, stored_rows.USE),
-        (models.Settlement, stored_rows.SETTLEMENT),
-        (models.Leaf, stored_rows.LEAF),
-    ],
-)
-def test_every_column_is_read(model: Any, columns: Collection[str]) -> None:
-    assert set(columns) == set(model.__table__.columns.keys())

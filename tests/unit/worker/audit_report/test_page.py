@@ -115,12 +115,6 @@ def test_a_page_says_that_items_of_its_period_were_removed() -> None:
     assert "issued before 2026-10 (UTC) were removed from the log" in page
 
 
-def test_items_for_no_recipient_are_named_in_the_foot() -> None:
-    rows = breakdown("auditor").rows
-    of_some = replace(figures(breakdown("acme")), recipients=Breakdown(rows, Tally("", 7, 0)))
-    assert ">All others, and items for no recipient<" in render_page(of_some, "Report")
-
-
 @pytest.mark.parametrize(("groups", "text"), [(7, ">5 others<"), (None, ">All others<")])
 def test_the_foot_of_a_table_sums_up_what_has_no_row(groups: int | None, text: str) -> None:
     rows = breakdown("acme", "globex").rows

@@ -8,7 +8,6 @@ from hashlib import sha256
 from pathlib import Path
 from subprocess import CompletedProcess
 from types import ModuleType
-from typing import Any
 
 import metamorphic_log
 import pytest
@@ -52,14 +51,6 @@ def hashes(path: list[str]) -> list[bytes]:
     return [base64.b64decode(text) for text in path]
 
 
-def record_types(proof: dict[str, Any]) -> list[list[str]]:
-    """The types of the proven records, by leaf."""
-    return [
-        [json.loads(proven["record"]).get("type", "item") for proven in leaf["proven"]]
-        for leaf in proof["leaves"]
-    ]
-
-
 @pytest.mark.parametrize(
     ("item", "types"),
     [
@@ -77,7 +68,9 @@ def test_the_script_for_auditors_verifies_a_grant(
     issue(items=3, signs=True)
     issue()  # newer than the checkpoint
     proof = prove(f"{batch}.{item}")
-    assert record_types(proof) == types
+    for leaf, expected in zip(proof["leaves"], types, strict=True):
+        records = (json.loads(proven["record"]) for proven in leaf["proven"])
+        assert [record.get("type", "item") for record in records] == expected
     result = verify(json.dumps(proof))
     assert (result.returncode, result.stderr) == (0, "")
     words = f"the grant {batch}.{item} is in the log audit.example.com/valetkey/acme"
@@ -222,7 +215,6 @@ CHANGED = "rows or leaves were changed"
         (["{batch}.0", "--since", "{empty}"], "give a GRANT, or a checkpoint with --since"),
         (["{batch}"], "BATCH.NUMBER"),
         (["{batch}.x"], "BATCH.NUMBER"),
-        (["{batch}.-1"], "BATCH.NUMBER"),
         (["{batch}.9999999999"], "BATCH.NUMBER"),
         (["{batch}.3"], "the batch has 3 items: the last is 2"),
         (["{batch}.2"], "its chunk is not decided yet"),
