@@ -3,9 +3,11 @@
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from models import EndedSlot, Settlement, Usage, Use
 from tests.integration.uses.probes.conftest import BUCKET, TEN, Slots, config, demo
+from tests.support.audit_log.trials import verified
 from tests.support.builders.messages import grant_message
 from tests.support.uses.reports import stored
 from valetkey.wire.refusals import Metric, Window
@@ -13,6 +15,7 @@ from valetkey.wire.replies import Grant
 from worker.core.tenants.config import Quota
 from worker.core.tenants.storage_names import storage_name
 from worker.core.uses.settlement import GRACE, SECOND_LOOK
+from worker.db.engine import write_transaction
 from worker.db.uses import settlements, use_counts
 
 THOUSAND = 100 * TEN
@@ -108,6 +111,23 @@ def test_an_event_of_a_late_upload_charges_it_once(slots: Slots) -> None:
     assert slots.charged_bytes() == 600
     slots.record(late._replace(etag="larger", size=1_000))
     assert slots.charged_bytes() == 1_000
+
+
+@pytest.mark.parametrize(("change", "columns"), [(0, []), (1, ["upload_bytes"] * 4)])
+def test_the_log_verifies_with_what_a_late_upload_cost_and_nothing_else(
+    slots: Slots, change: int, columns: list[str]
+) -> None:
+    form = slots.form("acme/a")
+    slots.end_and_settle()
+    store_late(slots, form, THOUSAND)
+    look_again(slots)
+    with write_transaction(slots.engine) as connection:
+        day = Usage.window != "live", Usage.upload_bytes > 0
+        connection.execute(
+            update(Usage).where(*day).values(upload_bytes=Usage.upload_bytes + change)
+        )
+    problems = verified(slots.engine).problems
+    assert [problem.column for problem in problems] == columns
 
 
 def test_a_late_upload_is_charged_beyond_the_limit(slots: Slots) -> None:
