@@ -195,9 +195,9 @@ def test_unsettled_slots_have_an_age(
     now = clock()
     values = {"batch_number": 1, "tenant": "acme", "bucket": "demo", "charged_at": now}
     values |= {"check_at": now, "attempts": 0, "reserved_bytes": 0}
-    for chunk, minutes in enumerate((5, 30)):
-        ended_at = now - timedelta(minutes=minutes)
-        insert_row(engine, EndedSlot, **values, chunk_number=chunk, ended_at=ended_at)
+    for chunk, (minutes, is_settled) in enumerate(((5, False), (30, False), (60, True))):
+        state = {"ended_at": now - timedelta(minutes=minutes), "is_settled": is_settled}
+        insert_row(engine, EndedSlot, **values, chunk_number=chunk, **state)
     scraped = scrape()
     assert scraped["valetkey_unsettled_chunks"] == {("demo",): 2}
     assert scraped["valetkey_unsettled_oldest_age_seconds"] == {(): 1_800}

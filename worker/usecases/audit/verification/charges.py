@@ -220,7 +220,11 @@ def _read_late(reader: LogReader, windows: Windows, tenants: tuple[str, ...]) ->
         *params,
     ):
         for tenant, moment, size in block:
-            charges.add(tenant, _moment("uses", moment), Cost(upload_bytes=int(size)))
+            try:
+                charged = number("charged_bytes", size)
+            except WrongValue as error:
+                raise Found(Problem.of_value("uses", error, tenant=tenant)) from None
+            charges.add(tenant, _moment("uses", moment), Cost(upload_bytes=charged))
     return charges
 
 
