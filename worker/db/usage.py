@@ -197,11 +197,7 @@ def delete_short_windows(connection: Connection, now: datetime) -> None:
 
 
 def charge_uncharged(connection: Connection, tenant_id: str, size: int, now: datetime) -> None:
-    """Count bytes that are recorded without a charge.
-
-    Locks their row until the transaction ends: call it after all that locks usage, and before the
-    leaf is appended.
-    """
+    """Count bytes that are recorded without a charge, after all else that locks usage."""
     if size:
         values = {"tenant": tenant_id, "window": _UNCHARGED_WINDOW, "uncharged_bytes": size}
         values |= dict.fromkeys(CHARGED_METRICS, 0) | {"window_start": window_start("day", now)}

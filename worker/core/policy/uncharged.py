@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 
-from valetkey.units import describe_size
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Code, QuotaState, Refusal
 from worker.core.policy.decisions import ChunkDecision
@@ -47,12 +46,9 @@ def uncharged_bytes(message: ChunkMessage, decision: ChunkDecision, paid: int) -
 
 def ceiling_refusal(limit: int, now: datetime) -> Refusal:
     """Refuse what would be recorded without a charge, when the day has no bytes left for it."""
-    text = (
-        "refusals, parts requested again and cancellations of unknown batches have used the"
-        f" {describe_size(limit)} that the tenant may record in a day without a charge"
-    )
-    resets = resets_at("day", now)
+    end = resets_at("day", now)
     quota = QuotaState(
-        metric="uncharged_bytes", window="day", limit=limit, used=limit, resets_at=resets
+        metric="uncharged_bytes", window="day", limit=limit, used=limit, resets_at=end
     )
+    text = "refusals, repeated parts and unknown cancellations have filled what a day records"
     return Refusal(code=Code.QUOTA_EXCEEDED, field="", message=text, limit=limit, quota=quota)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.builders.messages import Clock, grant_message, tenant_config, upload_message
+from valetkey.cli.descriptions import describe_cause
 from valetkey.wire.messages import ChunkMessage
 from worker.core.policy.decisions import ChunkDecision, GrantRow, refuse_chunk
 from worker.core.policy.items import item_key_refusal
@@ -64,5 +65,5 @@ def test_the_refusal_names_the_limit_and_the_end_of_the_day() -> None:
     assert REFUSAL.quota is not None
     assert REFUSAL.quota.resets_at is not None
     assert (REFUSAL.limit, REFUSAL.quota.left) == (MAX_UNCHARGED_BYTES, 0)
-    assert "64 MiB" in REFUSAL.message
+    assert "64 MiB" in describe_cause(REFUSAL)
     assert REFUSAL.quota.resets_at.isoformat() == "2026-11-25T00:00:00+00:00"
