@@ -43,8 +43,9 @@ class Usage(Base):
     """The amount charged to a tenant in the window that began at window_start, by metric.
 
     The window `live` counts grants that have not expired, the bytes of upload slots until they are
-    settled, and the bytes that are stored. No foreign key: usage survives a changed limit, and the
-    grants of a removed tenant are still released.
+    settled, and the bytes that are stored. The window `records` is a day, and counts in
+    uncharged_bytes what was recorded without a charge: refusals above all. No foreign key: usage
+    survives a changed limit, and the grants of a removed tenant are still released.
     """
 
     __tablename__ = "usage"
@@ -61,6 +62,7 @@ class Usage(Base):
     download_grants: Mapped[int] = mapped_column(BigInteger)
     upload_bytes: Mapped[int] = mapped_column(BigInteger)
     stored_bytes: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    uncharged_bytes: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
 
 
 class Reservation(Base):

@@ -15,6 +15,7 @@ _UNITS = {
     "download_grants": "download grants",
     "upload_bytes": "uploads",
     "stored_bytes": "stored objects",
+    "uncharged_bytes": "records without a charge",
 }
 
 

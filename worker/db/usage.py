@@ -74,6 +74,15 @@ _GIVE_BACK = (
 )
 _SHORT_WINDOWS_KEPT = timedelta(days=2)  # longer than a batch is open: then its rest is released
 
+MAX_UNCHARGED_BYTES = 64 * 2**20
+"""The most that a tenant records in a day (UTC) without a charge, and a message for each worker.
+
+About 160,000 items that are refused one by one, or 330,000 of batches that are refused as a whole:
+a nightly job with a wrong prefix is recorded to its last item. A flood costs 2 GB in a month.
+"""
+
+_UNCHARGED_WINDOW = "records"  # a row of its own, because it is locked after those of the others
+
 
 def read_usage(connection: Connection, tenant_id: str, now: datetime) -> UsageByWindow:
     """Return a tenant's usage in the windows that contain the given time."""
@@ -197,6 +206,33 @@ def _lock_order(charged: tuple[UsageKey, object]) -> tuple[str, int, datetime]:
 
 
 def delete_short_windows(connection: Connection, now: datetime) -> None:
-    """Delete the usage of minutes and hours that began more than two days ago."""
+    """Delete the usage of minutes and hours, and of records, that began over two days ago."""
     is_old = Usage.window_start < now - _SHORT_WINDOWS_KEPT
-    connection.execute(delete(Usage).where(Usage.window.in_(("minute", "hour")), is_old))
+    is_short = Usage.window.in_(("minute", "hour", _UNCHARGED_WINDOW))
+    connection.execute(delete(Usage).where(is_short, is_old))
+
+
+def charge_uncharged(connection: Connection, tenant_id: str, size: int, now: datetime) -> None:
+    """Count bytes that are recorded without a charge, after all else that locks usage."""
+    if size:
+        values = {"tenant": tenant_id, "window": _UNCHARGED_WINDOW, "uncharged_bytes": size}
+        values |= dict.fromkeys(CHARGED_METRICS, 0) | {"window_start": window_start("day", now)}
+        insert = insert_statement(Usage, connection.dialect.name).values(values)
+        after = Usage.uncharged_bytes + insert.excluded.uncharged_bytes
+        counted = insert.on_conflict_do_update(
+            index_elements=("tenant", "window", "window_start"), set_={"uncharged_bytes": after}
+        )
+        connection.execute(counted)
+
+
+def is_beyond_ceiling(connection: Connection, tenant_id: str, now: datetime) -> bool:
+    """Tell whether a tenant may record nothing more today without a charge.
+
+    Ask before rows are inserted: those of a transaction that fails take space on PostgreSQL.
+    """
+    query = select(Usage.uncharged_bytes).where(
+        Usage.tenant == tenant_id,
+        Usage.window == _UNCHARGED_WINDOW,
+        Usage.window_start == window_start("day", now),
+    )
+    return (connection.scalar(query) or 0) >= MAX_UNCHARGED_BYTES

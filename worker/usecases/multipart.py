@@ -9,12 +9,13 @@ from valetkey.wire.terms import Parts
 from worker.context import Context
 from worker.core.kinds.registry import issued_cost, reserved_cost
 from worker.core.policy.decisions import ChunkRequest
+from worker.core.policy.uncharged import ceiling_refusal
 from worker.core.quotas.admission import admit_cost
 from worker.core.signing.multipart_plan import NO_UPLOAD, StartedUpload
+from worker.db import usage
 from worker.db.batch_history import read_history
 from worker.db.engine import read_transaction
 from worker.db.multiparts import UploadRecord, find_upload_by_grant
-from worker.db.usage import read_usage
 
 
 def has_final_result(request: ChunkRequest, context: Context) -> bool:
@@ -30,17 +31,20 @@ def quota_refusal(
 ) -> Refusal | None:
     """Return the refusal of a batch that exceeds a quota, before its uploads are started.
 
-    items are those of its first chunk that policy allows. The commit decides; without this, a
+    items are those of this chunk that policy allows. The commit decides; without this, a
     tenant beyond its quota could have the workers start and abort a thousand uploads per message.
     """
     (message, tenant, *_), now = request, context.now()
     later = message.total - len(message.items)
     cost = reserved_cost(message.grant, later).plus(issued_cost(message.grant, items))
     with read_transaction(context.engine) as connection:
+        is_limited = 2 * len(items) < len(message.items)  # as uncharged_bytes says
+        if is_limited and usage.is_beyond_ceiling(connection, tenant.id, now):
+            return ceiling_refusal(usage.MAX_UNCHARGED_BYTES, now)
         history = read_history(connection, tenant.id, message.batch, message.chunk, now)
         if history.batch is not None:
             return None  # its first chunk has reserved the cost of all
-        return admit_cost(tenant, read_usage(connection, tenant.id, now), cost, now).refusal
+        return admit_cost(tenant, usage.read_usage(connection, tenant.id, now), cost, now).refusal
 
 
 def find_continued_upload(

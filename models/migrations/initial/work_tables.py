@@ -16,6 +16,7 @@ def create_usage() -> None:
         sa.Column("download_grants", sa.BigInteger(), nullable=False),
         sa.Column("upload_bytes", sa.BigInteger(), nullable=False),
         sa.Column("stored_bytes", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("uncharged_bytes", sa.BigInteger(), server_default="0", nullable=False),
         sa.CheckConstraint(
             "grants >= 0 AND download_grants >= 0 AND upload_bytes >= 0",
             name=op.f("ck_usage_not_negative"),
@@ -56,6 +57,7 @@ def create_multipart_uploads() -> None:
         sa.Column("part_size", sa.BigInteger(), nullable=False),
         sa.Column("expires_at", TIME, nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
+        sa.Column("granted_parts", sa.Integer(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint("batch_number", "item_number", name="pk_multipart_uploads"),
     )
     op.create_index(

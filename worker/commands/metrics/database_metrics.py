@@ -56,8 +56,8 @@ _SIGNED_AGE = Family(
 )
 _REJECTIONS = Family(
     "rejections",
-    "Messages of the window that could not be authenticated or parsed. The tenant is that which"
-    " they named, if it exists.",
+    "Messages of the window that could not be authenticated or parsed, or were refused without a"
+    " record (not_recorded). The tenant is that which they named, if it exists.",
     ("tenant", "code", "window"),
 )
 _GRANTS = Family(
