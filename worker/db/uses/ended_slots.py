@@ -144,10 +144,10 @@ def insert_second_look(connection: Connection, slot: Slot) -> None:
     connection.execute(insert(EndedSlot), values | {"reserved_bytes": 0, "is_settled": True})
 
 
-def take_slot(connection: Connection, key: tuple[int, int]) -> int | None:
+def take_slot(connection: Connection, slot: Slot) -> int | None:
     """Delete a chunk; return the bytes it has reserved, None if another transaction was first."""
-    statement = delete(EndedSlot).where(*_is(key)).returning(EndedSlot.reserved_bytes)
-    return connection.execute(statement).scalar_one_or_none()
+    statement = delete(EndedSlot).where(*_is(slot.key), EndedSlot.is_settled.is_(slot.is_settled))
+    return connection.execute(statement.returning(EndedSlot.reserved_bytes)).scalar_one_or_none()
 
 
 def take_reserved_bytes(

@@ -232,7 +232,7 @@ def _settle(
     ended = [*probed, *(ProbedSlot(slot, ()) for slot in not_probed)]
     for each in sorted(ended, key=lambda each: each.slot.key):
         slot, returned = each.slot, 0
-        reserved = take_slot(connection, slot.key)
+        reserved = take_slot(connection, slot)
         if reserved is None:
             continue
         if slot.is_settled:
