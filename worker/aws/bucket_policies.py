@@ -1,11 +1,12 @@
 """Adds statements of our own to a bucket's policy, and removes them again."""
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 from worker.aws.storage_calls import call_storage
 from worker.core.policy.error_responses import ErrorResponse
-from worker.core.revocation.bucket_policy import change_policy, find_sids
+from worker.core.revocation.bucket_policy import IsFree, change_policy, is_never_free
 from worker.errors import Malformed, Transient
 
 _NO_POLICY = "NoSuchBucketPolicy"
@@ -13,32 +14,66 @@ _GONE = "NoSuchBucket"
 _ATTEMPTS = 3
 
 
+class KeptStatements(NamedTuple):
+    """The size of a policy after a change, and why statements are not in it, by Sid."""
+
+    size: int
+    problems: Mapping[str, str]
+
+
 def change_statements(
     client: Any,
     bucket: str,
-    statements: Collection[dict[str, Any]],
+    statements: Sequence[dict[str, Any]],
     removed: Collection[str] = (),
-) -> None:
+    is_free: IsFree = is_never_free,
+) -> KeptStatements:
     """Have a bucket's policy contain statements, and none of the removed Sids.
 
-    S3 replaces a policy as a whole, and cannot tell whether another process has changed it
-    meanwhile. So the policy is read again afterwards: if the change was lost, it is made again.
-    Raises Transient and Malformed.
+    A statement that does not fit, or that storage refuses, keeps out no other and delays no
+    removal: if storage refuses the change as a whole, each is made alone. Raises Transient, and
+    Malformed if the policy cannot be changed at all.
     """
-    present = {each["Sid"] for each in statements}
-    for _ in range(_ATTEMPTS):
-        policy = _read(client, bucket)
-        if _is_done(policy, present, removed):
-            return
-        missing = [each for each in statements if each["Sid"] not in find_sids(policy)]
-        _write(client, bucket, change_policy(policy, missing, removed))
-    if not _is_done(_read(client, bucket), present, removed):
-        raise Transient("another process changes the bucket's policy at the same time")
+    with suppress(Malformed):
+        return _change(client, bucket, statements, removed, is_free)
+    kept: list[dict[str, Any]] = []
+    problems: dict[str, str] = {}
+    size = _change(client, bucket, (), removed, is_free).size
+    for each in statements:
+        try:
+            size, unfit = _change(client, bucket, [*kept, each], (), is_free)
+        except Malformed as error:
+            problems[each["Sid"]] = str(error)
+        else:
+            problems |= unfit
+            kept += [] if each["Sid"] in unfit else [each]
+    return KeptStatements(size, problems)
 
 
-def _is_done(policy: str | None, present: set[str], removed: Collection[str]) -> bool:
-    sids = find_sids(policy)
-    return present <= sids and sids.isdisjoint(removed)
+def _change(
+    client: Any,
+    bucket: str,
+    statements: Sequence[dict[str, Any]],
+    removed: Collection[str],
+    is_free: IsFree,
+) -> KeptStatements:
+    """Make a change, and read the policy again until it has it.
+
+    S3 replaces a policy as a whole, and cannot tell whether another process has changed it
+    meanwhile: a change that was lost is made again. Raises Malformed only if nothing was changed.
+    """
+    for attempt in range(_ATTEMPTS + 1):
+        try:
+            change = change_policy(_read(client, bucket), statements, removed, is_free)
+            if change.is_done:
+                return KeptStatements(change.size, change.unfit)
+            if attempt < _ATTEMPTS:
+                _write(client, bucket, change.policy)
+        except Malformed as error:
+            if attempt:
+                raise Transient(str(error)) from None
+            raise
+    raise Transient("another process changes the bucket's policy at the same time")
 
 
 def _read(client: Any, bucket: str) -> str | None:

@@ -6,10 +6,10 @@ Sources: AWS, "Bucket policies" (example-bucket-policies.html), its limit of 20 
 
 import json
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 from valetkey.units import format_utc
 from worker.errors import Malformed
@@ -76,31 +76,96 @@ def _escape(text: str, has_variables: bool) -> str:  # noqa: FBT001 - of the two
     return _SPECIAL.sub(lambda match: f"${{{match[0]}}}" if has_variables else "?", text)
 
 
-def change_policy(
-    policy: str | None, statements: Collection[dict[str, Any]], removed: Collection[str] = ()
-) -> str | None:
-    """Return a bucket's policy with statements, and without those of the removed Sids.
+class PolicyChange(NamedTuple):
+    """The policy that a bucket should have, or None, and its size in bytes.
 
-    A statement replaces one of the same Sid, and everything else stays as it is. Returns None if no
-    statement is left. Raises Malformed if the result is too large for S3, or the policy is not one.
+    unfit has a problem for the Sid of each statement for which there is no room. With is_done, the
+    bucket has this policy already.
     """
-    document = _read(policy)
-    sids = {*removed, *(each["Sid"] for each in statements)}
+
+    policy: str | None
+    size: int
+    unfit: Mapping[str, str]
+    is_done: bool
+
+
+IsFree = Callable[[str], bool]
+"""Returns whether a folder, as the beginning of an ARN, may be denied as a whole."""
+
+
+def is_never_free(_folder: str) -> bool:
+    """Let no folder be denied as a whole."""
+    return False
+
+
+def change_policy(
+    policy: str | None,
+    statements: Iterable[dict[str, Any]],
+    removed: Collection[str] = (),
+    is_free: IsFree = is_never_free,
+) -> PolicyChange:
+    """Return a bucket's policy with these statements of ours, and without those of removed Sids.
+
+    A statement replaces all of the same Sid, and everything else stays as it is. Earlier statements
+    have precedence. One for which there is no room is left out: it keeps out no other. Where it
+    helps, statements deny free folders instead of single objects. Raises Malformed if the policy is
+    not one.
+    """
+    document, wanted = _read(policy), list(statements)
+    sids = {*removed, *(each["Sid"] for each in wanted)}
+    ours = [each for each in document["Statement"] if each.get("Sid") in sids]
     others = [each for each in document["Statement"] if each.get("Sid") not in sids]
-    if not others and not statements:
-        return None
-    text = json.dumps(document | {"Statement": [*others, *statements]}, separators=(",", ":"))
-    if statements and len(text.encode()) > MAX_POLICY_BYTES:
-        raise Malformed(
-            f"the bucket's policy would have {len(text.encode()):,} bytes, and S3 takes"
-            f" {MAX_POLICY_BYTES:,}: revoke a prefix instead of single keys"
-        )
-    return text
+
+    def encode(kept: list[dict[str, Any]]) -> bytes:
+        # As boto3 sends it: UTF-8 is half as long as \u escapes, or less.
+        changed = document | {"Statement": [*others, *kept]}
+        text = json.dumps(changed, separators=(",", ":"), ensure_ascii=False)
+        return text.encode(errors="backslashreplace")  # a lone surrogate, as JSON escapes it
+
+    kept: list[dict[str, Any]] = []
+    unfit: dict[str, str] = {}
+    for each in wanted:
+        larger = _fold_until([*kept, each], lambda some: len(encode(some)), is_free)
+        if (size := len(encode(larger))) <= MAX_POLICY_BYTES:
+            kept = larger
+        else:
+            unfit[each["Sid"]] = (
+                f"the bucket's policy would have {size:,} bytes, and S3 takes"
+                f" {MAX_POLICY_BYTES:,}: revoke a prefix instead of single keys"
+            )
+    text = encode(kept) if others or kept else b""
+    is_done = sorted(map(_normal_json, ours)) == sorted(map(_normal_json, kept))
+    return PolicyChange(text.decode() or None, len(text), unfit, is_done)
 
 
-def find_sids(policy: str | None) -> frozenset[str]:
-    """Return the Sids of a policy's statements. Raises Malformed if it is not one."""
-    return frozenset(str(each.get("Sid")) for each in _read(policy)["Statement"])
+def _fold_until(
+    statements: list[dict[str, Any]],
+    measure: Callable[[list[dict[str, Any]]], int],
+    is_free: IsFree,
+) -> list[dict[str, Any]]:
+    """Deny folders instead of objects, the largest statements first, until there is room."""
+    folded, before = list(statements), None
+    while folded != before:
+        before = list(folded)
+        for n in sorted(range(len(folded)), key=lambda n: -len(str(before[n]))):
+            if measure(folded) <= MAX_POLICY_BYTES:
+                return folded
+            resources = {_fold(each, is_free) for each in folded[n].get("Resource", ())}
+            folded[n] = folded[n] | {"Resource": sorted(resources)}
+    return folded
+
+
+def _fold(resource: str, is_free: IsFree) -> str:
+    path = resource.removesuffix("*").removesuffix("/")
+    folder = path[: path.rfind("/") + 1]
+    return f"{folder}*" if is_free(folder) else resource
+
+
+def _normal_json(value: Any) -> str:
+    """Return JSON that is the same for one value and a list of it, and in any order of a list."""
+    if isinstance(value, dict):
+        return json.dumps({name: _normal_json(each) for name, each in sorted(value.items())})
+    return json.dumps(sorted(map(str, value if isinstance(value, list) else [value])))
 
 
 def _read(policy: str | None) -> dict[str, Any]:

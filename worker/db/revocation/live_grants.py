@@ -39,6 +39,13 @@ def read_beside(
     return _read(connection, beside, now)
 
 
+def read_in_storage(
+    connection: Connection, storage: str, config: TenantConfig, now: datetime
+) -> list[LiveGrant]:
+    """Return the live grants of all bucket profiles that lead to the real bucket of this name."""
+    return _read(connection, Batch.bucket.in_(_profiles_of({storage}, config)), now)
+
+
 def was_issued(connection: Connection, target: Target, config: TenantConfig) -> bool:
     """Return whether the log has any item of a target, live or not."""
     query = (

@@ -16,7 +16,15 @@ from worker.core.revocation.bucket_policy import (
 from worker.core.revocation.levers import Denial, Lever
 from worker.core.tenants.config import Bucket
 from worker.core.tenants.storage_names import aws_partition
-from worker.db.revocation.rows import DenialRow, LiveDenial
+from worker.db.engine import read_transaction, write_transaction
+from worker.db.revocation.rows import (
+    DenialRow,
+    LiveDenial,
+    delete_denials,
+    read_denials,
+    store_policy_bytes,
+)
+from worker.usecases.revocation.free_folders import FreeFolders
 
 SESSION = "revocation"
 """The name of a role's session in storage's logs."""
@@ -85,18 +93,41 @@ def _includes(statement: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     )
 
 
-def change_bucket(
-    bucket: Bucket,
-    statements: Collection[dict[str, Any]],
-    removed: Collection[str],
-    context: Context,
-) -> None:
-    """Add statements to the policy of a profile's bucket, and remove those of other Sids.
+class KeptDenials(NamedTuple):
+    """Why live statements of a bucket are not in its policy, by Sid, and how many were removed."""
 
-    Raises Transient and Malformed.
+    problems: Mapping[str, str]
+    removed: int
+
+
+def keep_statements(bucket: Bucket, storage: str, context: Context) -> KeptDenials:
+    """Have the policy of a bucket contain our live statements there, and none that have lapsed.
+
+    The rows are read again afterwards: a revocation that was recorded meanwhile may have lost its
+    statement by this change of the policy. Raises Transient, and Malformed if the policy cannot be
+    changed at all.
     """
     client = context.s3.limited_client(bucket, SESSION, (), context.now(), policy_session)
-    change_statements(client, bucket.bucket, statements, removed)
+    before = None
+    while (rows := _read(storage, context)) != before:
+        live, lapsed = before = rows
+        statements = [json.loads(denial.statement) for denial in live]
+        ended = [denial.sid for denial in lapsed]
+        is_free = FreeFolders(bucket, storage, statements, context)
+        size, problems = change_statements(client, bucket.bucket, statements, ended, is_free)
+    seen = {each.sid for each in live if each.sid not in problems and each.policy_bytes != size}
+    gone = {each.sid for each in live if each.sid in problems and each.policy_bytes is not None}
+    if seen or gone or ended:
+        with write_transaction(context.engine) as connection:
+            store_policy_bytes(connection, seen, size)
+            store_policy_bytes(connection, gone, None)
+            delete_denials(connection, ended)
+    return KeptDenials(problems, len(ended))
+
+
+def _read(storage: str, context: Context) -> tuple[list[DenialRow], list[DenialRow]]:
+    with read_transaction(context.engine) as connection:
+        return read_denials(connection, context.now(), storage)
 
 
 def _statement(

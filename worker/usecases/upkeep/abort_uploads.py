@@ -5,6 +5,7 @@ The bytes of an upload that storage had until then are given back after a second
 Each bucket profile has a thread of its own.
 """
 
+from collections.abc import Collection
 from datetime import datetime
 from functools import partial
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from worker.db.multiparts import (
     close_upload,
     expired_uploads,
     mark_aborted,
+    open_uploads,
 )
 from worker.db.reservations import give_back_upload
 from worker.db.upload_starts import buckets_with_due_starts
@@ -66,6 +68,18 @@ def abort_expired(context: Context, run: JobRun | None = None) -> dict[str, int]
         if run.is_stopping:
             break
     return {"ended": ended, "postponed": postponed}
+
+
+def abort_uploads(batch_number: int, item_numbers: Collection[int], context: Context) -> None:
+    """Abort the uploads of a batch's items before their grants end, as far as that can be done now.
+
+    One that fails is aborted when its grant has ended. Raises Transient if the database is out of
+    reach.
+    """
+    with read_transaction(context.engine) as connection:
+        records = open_uploads(connection, batch_number, item_numbers)
+    for record in records:
+        _end(record, context, context.now())
 
 
 def _abort_in_bucket(bucket: str, context: Context, run: JobRun, now: datetime) -> _Counts:
