@@ -54,8 +54,17 @@ def test_a_second_revocation_says_who_did_it_and_adds_no_statement(links: Links)
 def test_a_statement_that_ends_too_early_is_not_used_again(links: Links) -> None:
     links.revoke(links.grant(KEY)[0])
     links.clock.forward(seconds=60)
-    output = links.revoke(links.grant(KEY)[0]).output
-    assert ("denied already" in output, len(links.statements())) == (False, 2)
+    result = links.revoke(links.grant(KEY)[0])
+    assert ("denied already" in result.output, len(links.statements())) == (False, 2)
+    # Its link was refused before, by the statement that ends earlier.
+    check(result, 0, "Done already: storage refuses a link")
+
+
+def test_an_empty_object_proves_a_denial(links: Links) -> None:
+    links.client.put_object(Bucket=links.bucket, Key=KEY, Body=b"")
+    [grant] = links.grant(KEY)
+    check(links.revoke(grant), 0, "Proven: storage served a link")
+    assert status(grant) == 403
 
 
 def test_another_object_is_tried_if_the_first_is_gone(links: Links) -> None:

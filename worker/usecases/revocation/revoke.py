@@ -20,7 +20,12 @@ from worker.usecases.revocation.session_proof import (
     prove_end,
 )
 from worker.usecases.revocation.sessions import end_sessions
-from worker.usecases.revocation.statements import NewStatement, keep_statements, new_statements
+from worker.usecases.revocation.statements import (
+    NewStatement,
+    is_denied,
+    keep_statements,
+    new_statements,
+)
 from worker.usecases.upkeep.abort_uploads import abort_uploads
 
 ForgetResults = Callable[[Iterable[tuple[str, int]]], int]
@@ -224,12 +229,17 @@ def _prove(
     result: RevocationResult,
 ) -> None:
     denied = {lever.where for lever in result.denied}
-    for where, link in links.items():
+    for lever in plan.denials:
+        if lever.denial is None or lever.where not in denied.intersection(links):
+            continue
+        link = links[lever.where]
+        is_repeated = link is not None and is_denied(
+            link.object_key, lever.denial, plan.live_denials, plan.on_aws
+        )
         try:
-            if where in denied:
-                result.proofs[where] = prove_denial(link, is_repeated=where in plan.earlier)
+            result.proofs[lever.where] = prove_denial(link, is_repeated=is_repeated)
         except Transient as error:
-            result.problems.append(f"{where}: {error}")
+            result.problems.append(f"{lever.where}: {error}")
     for where, request in requests.items():
         try:
             if where in result.ended_roles:

@@ -86,6 +86,24 @@ def find_earlier(
     return earlier
 
 
+def is_denied(
+    object_key: str, denial: Denial, denials: Iterable[LiveDenial], on_aws: Collection[str]
+) -> bool:
+    """Return whether one of these statements denies an object in the bucket of a denial.
+
+    It may end before the denial would, and so be no substitute for it.
+    """
+    bucket = denial.profile
+    place = aws_partition(bucket.region), bucket.bucket
+    arn = key_arn(*place, object_key, has_variables=bucket.name in on_aws)
+    return any(
+        arn == resource or (resource.endswith("*") and arn.startswith(resource[:-1]))
+        for each in denials
+        if each.row.storage == denial.storage
+        for resource in json.loads(each.row.statement)["Resource"]
+    )
+
+
 def _includes(statement: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     has_same_conditions = ("Condition" in statement) == ("Condition" in wanted)
     return has_same_conditions and all(
