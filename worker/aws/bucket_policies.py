@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from worker.aws.storage_calls import call_storage
 from worker.core.policy.error_responses import ErrorResponse
-from worker.core.revocation.bucket_policy import IsFree, change_policy, is_never_free
+from worker.core.revocation.bucket_policy import IsFree, change_policy
 from worker.errors import Malformed, Transient
 
 _NO_POLICY = "NoSuchBucketPolicy"
@@ -26,7 +26,7 @@ def change_statements(
     bucket: str,
     statements: Sequence[dict[str, Any]],
     removed: Collection[str] = (),
-    is_free: IsFree = is_never_free,
+    is_free: IsFree = lambda _: False,
 ) -> KeptStatements:
     """Have a bucket's policy contain statements, and none of the removed Sids.
 

@@ -1,7 +1,6 @@
 """Rows of the multipart uploads that the service started, within the caller's transaction."""
 
 import re
-from collections.abc import Collection
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -85,18 +84,6 @@ def expired_uploads(
         .where(*_is_expired(now), MultipartUpload.bucket == bucket)
         .order_by(func.random())
         .limit(limit)
-    )
-    return [_record(row) for row in connection.execute(query)]
-
-
-def open_uploads(
-    connection: Connection, batch_number: int, item_numbers: Collection[int]
-) -> list[UploadRecord]:
-    """Return the uploads of a batch's items that are neither completed nor aborted, as recorded."""
-    query = select(MultipartUpload).where(
-        MultipartUpload.batch_number == batch_number,
-        MultipartUpload.item_number.in_(item_numbers),
-        MultipartUpload.state == "open",
     )
     return [_record(row) for row in connection.execute(query)]
 

@@ -58,11 +58,9 @@ def find_continued_upload(
     tenant_id: str, terms: Parts, context: Context, now: datetime
 ) -> UploadRecord | Refusal:
     """Return the tenant's open upload that the requested parts belong to, or a refusal."""
-    with read_transaction(context.engine) as connection:
-        record = find_upload_by_grant(connection, tenant_id, terms.of)
-        is_revoked = record is not None and _is_revoked(connection, record, terms.of, context)
-    if is_revoked:
-        return _REVOKED
+    record = _find_upload(tenant_id, terms, context)
+    if isinstance(record, Refusal):
+        return record
     if record is None or not record.is_open or record.expires_at <= now:
         text = "the tenant has no open multipart upload under this grant id"
         return Refusal(code=Code.UPLOAD_UNKNOWN, field="grant.of", message=text)
@@ -77,11 +75,18 @@ def find_parts_upload(tenant_id: str, terms: Parts, context: Context) -> Started
 
     Returns a refusal if the grant of the upload was revoked: its parts are grants of their own.
     """
+    record = _find_upload(tenant_id, terms, context)
+    if record is None or isinstance(record, Refusal):
+        return record or NO_UPLOAD
+    return record.upload
+
+
+def _find_upload(tenant_id: str, terms: Parts, context: Context) -> UploadRecord | Refusal | None:
     with read_transaction(context.engine) as connection:
         record = find_upload_by_grant(connection, tenant_id, terms.of)
         if record is not None and _is_revoked(connection, record, terms.of, context):
             return _REVOKED
-    return NO_UPLOAD if record is None else record.upload
+    return record
 
 
 def _is_revoked(connection: Connection, record: UploadRecord, of: str, context: Context) -> bool:

@@ -13,7 +13,6 @@ from worker.core.tenants.config import Bucket, Policy, TenantConfig
 from worker.core.uses.access_log import read_line
 from worker.net.storage_requests import StorageConnection
 from worker.usecases.revocation import proof
-from worker.usecases.revocation.statements import KeptDenials
 
 # What is proven depends on storage, and on no database.
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -92,8 +91,7 @@ def test_a_form_that_storage_accepts_despite_the_denial_is_not_called_ended(link
 
 
 def test_a_link_that_still_works_is_an_error(links: Links, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = KeptDenials({}, 0)
-    monkeypatch.setattr("worker.usecases.revocation.revoke.keep_statements", lambda *_: kept)
+    monkeypatch.setattr("worker.usecases.revocation.revoke.keep_statements", lambda *_: {})
     monkeypatch.setattr(proof, "_PROOF_SECONDS", 0)
     [grant] = links.grant(KEY)
     result = links.revoke(grant)

@@ -29,7 +29,7 @@ class ModelBucket:
         self.policy: str | None = None
         self.fault: Fault = "none"
         self._clock = clock
-        self._is_aws = is_aws
+        self.is_aws = is_aws
 
     def get_bucket_policy(self, **_: str) -> dict[str, str]:
         if self.fault == "away":
@@ -61,8 +61,14 @@ class ModelBucket:
 
     @property
     def statements(self) -> list[dict[str, Any]]:
+        """The statements of the policy, which another program may set."""
         found: list[dict[str, Any]] = json.loads(self.policy)["Statement"] if self.policy else []
         return found
+
+    @statements.setter
+    def statements(self, statements: list[dict[str, Any]]) -> None:
+        policy = {"Version": "2012-10-17", "Statement": statements}
+        self.policy = json.dumps(policy, ensure_ascii=False) if statements else None
 
     def denies(self, object_key: str, action: str = "s3:GetObject") -> bool:
         """Return true if the policy denies a presigned request for an object."""
@@ -74,7 +80,7 @@ class ModelBucket:
         condition = statement.get("Condition")
         if condition:
             end = condition["DateLessThan"]["aws:CurrentTime"]
-            if not self._is_aws or self._clock() >= datetime.fromisoformat(end):
+            if not self.is_aws or self._clock() >= datetime.fromisoformat(end):
                 return False
         arn = f"arn:aws:s3:::valetkey-demo/{object_key}"
         return any(self._pattern(each).fullmatch(arn) for each in statement["Resource"])
@@ -84,7 +90,7 @@ class ModelBucket:
         for escaped, wildcard, literal in _TOKENS.findall(resource):
             if wildcard:
                 parts.append(".*" if wildcard == "*" else ".")
-            elif escaped and not self._is_aws:
+            elif escaped and not self.is_aws:
                 parts.append(rf"\$\{{{'.*' if escaped == '*' else '.'}\}}")
             else:
                 parts.append(re.escape(escaped or literal))
@@ -101,8 +107,14 @@ class ModelClients(S3Clients):
     def limited_client(self, *_: Any) -> Any:
         return self._bucket
 
-    def is_aws(self, bucket: Bucket) -> bool:
-        return self._bucket._is_aws  # noqa: SLF001 - its own bucket
+    def is_aws(self, bucket: Bucket) -> bool:  # noqa: ARG002 - there is one
+        return self._bucket.is_aws
+
+
+def policy_bytes(statements: list[dict[str, Any]]) -> int:
+    """Return the size of a policy with these statements."""
+    policy = {"Version": "2012-10-17", "Statement": statements}
+    return len(json.dumps(policy, separators=(",", ":"), ensure_ascii=False).encode())
 
 
 def key_of(url: str) -> str:

@@ -10,7 +10,7 @@ from worker.commands.health.checks import OVERDUE_AFTER, Check, State
 from worker.core.revocation.bucket_policy import MAX_POLICY_BYTES
 from worker.core.tenants.config import TenantConfig
 from worker.core.tenants.storage_names import storage_name
-from worker.db.revocation.rows import DenialRow, policy_sizes, read_denials
+from worker.db.revocation.rows import DenialRow, read_denials
 
 _LITTLE_LEFT = 2_048  # bytes: the next revocation of a few keys may not fit
 
@@ -40,7 +40,8 @@ def check_denials(facts: DenialFacts, config: TenantConfig) -> Iterator[Check]:
         text = f"statements of revocations are not in the policy of {', '.join(missing)}"
         hint = "storage may accept revoked links; the upkeep worker's log has denials_left"
         yield Check("denials", "warn", text, hint)
-    for storage, size in sorted(policy_sizes(facts.kept, by=lambda each: each.storage).items()):
+    sizes = {each.storage: each.policy_bytes for each in facts.kept if each.policy_bytes}
+    for storage, size in sorted(sizes.items()):
         left = MAX_POLICY_BYTES - size
         text = f"{left:,} of {MAX_POLICY_BYTES:,} bytes are left of the policy of {storage}"
         state: State = "warn" if left < _LITTLE_LEFT else "ok"

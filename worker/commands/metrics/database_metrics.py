@@ -18,7 +18,7 @@ from worker.db.audit.filters import ISSUED, REFUSED, GrantFilter
 from worker.db.audit.rejections import count_rejections
 from worker.db.audit.report import read_tree_sizes
 from worker.db.audit.selection.batch_range import batch_bounds
-from worker.db.revocation.rows import policy_sizes, read_denials
+from worker.db.revocation.rows import read_denials
 from worker.db.tenants import load_config
 from worker.db.usage import read_usage
 from worker.db.uses.recent_counts import count_recent_uses
@@ -108,11 +108,11 @@ def _read_backlog(connection: Connection, now: datetime, _window: Window) -> Ite
 
 def _read_denials(connection: Connection, now: datetime, _window: Window) -> Iterator[Metric]:
     denials, _ = read_denials(connection, now)
-    missing = {each.bucket: 0 for each in denials}
-    missing |= Counter(each.bucket for each in denials if each.policy_bytes is None)
-    yield _MISSING.gauge(missing)
-    sizes = policy_sizes(denials, by=lambda each: each.bucket)
-    yield _POLICY_LEFT.gauge({name: MAX_POLICY_BYTES - size for name, size in sizes.items()})
+    missing = Counter(each.bucket for each in denials if each.policy_bytes is None)
+    yield _MISSING.gauge({each.bucket: missing[each.bucket] for each in denials})
+    yield _POLICY_LEFT.gauge(
+        {each.bucket: MAX_POLICY_BYTES - each.policy_bytes for each in denials if each.policy_bytes}
+    )
 
 
 def _read_quotas(connection: Connection, now: datetime, _window: Window) -> Iterator[Metric]:

@@ -93,16 +93,11 @@ IsFree = Callable[[str], bool]
 """Returns whether a folder, as the beginning of an ARN, may be denied as a whole."""
 
 
-def is_never_free(_folder: str) -> bool:
-    """Let no folder be denied as a whole."""
-    return False
-
-
 def change_policy(
     policy: str | None,
     statements: Iterable[dict[str, Any]],
     removed: Collection[str] = (),
-    is_free: IsFree = is_never_free,
+    is_free: IsFree = lambda _: False,
 ) -> PolicyChange:
     """Return a bucket's policy with these statements of ours, and without those of removed Sids.
 
@@ -155,6 +150,13 @@ def _fold_until(
     return folded
 
 
+def includes(resources: Iterable[str], arn: str) -> bool:
+    """Return whether an object is among the resources of a statement of ours, as `key_arn`."""
+    return any(
+        arn == each or (each[-1:] == "*" and arn.startswith(each[:-1])) for each in resources
+    )
+
+
 def _fold(resource: str, is_free: IsFree) -> str:
     path = resource.removesuffix("*").removesuffix("/")
     folder = path[: path.rfind("/") + 1]
@@ -163,6 +165,8 @@ def _fold(resource: str, is_free: IsFree) -> str:
 
 def _normal_json(value: Any) -> str:
     """Return JSON that is the same for one value and a list of it, and in any order of a list."""
+    if isinstance(value, dict) and value.keys() == {"AWS"}:
+        value = value["AWS"]  # so MinIO writes the principal *
     if isinstance(value, dict):
         return json.dumps({name: _normal_json(each) for name, each in sorted(value.items())})
     return json.dumps(sorted(map(str, value if isinstance(value, list) else [value])))

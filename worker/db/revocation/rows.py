@@ -1,6 +1,6 @@
 """Inserts revocations with their leaves, and the rows of statements in bucket policies."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -95,13 +95,6 @@ def read_denials(
     for *values, lapses_at in connection.execute(query):
         (lapsed if lapses_at <= now else live).append(DenialRow._make(values))
     return live, lapsed
-
-
-def policy_sizes(
-    denials: Iterable[DenialRow], *, by: Callable[[DenialRow], str]
-) -> Mapping[str, int]:
-    """Return the sizes of the policies that have statements, by storage or bucket profile."""
-    return {by(each): each.policy_bytes for each in denials if each.policy_bytes is not None}
 
 
 class LiveDenial(NamedTuple):

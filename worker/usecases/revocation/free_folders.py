@@ -1,6 +1,7 @@
 """Folders that a statement may deny as a whole, because no other grant is below them."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -16,6 +17,7 @@ from worker.db.revocation.live_grants import read_in_storage
 _SPECIAL = frozenset("*?$")  # stand for other characters in ARNs, or for any
 
 
+@dataclass
 class FreeFolders:
     """Says of folders in a bucket whether they may be denied as a whole.
 
@@ -24,59 +26,54 @@ class FreeFolders:
     The live grants of the bucket are read once, and only if there is no room.
     """
 
-    def __init__(
-        self, bucket: Bucket, storage: str, statements: Iterable[dict[str, Any]], context: Context
-    ) -> None:
-        self._bucket = bucket
-        self._storage = storage
-        self._statements = statements
-        self._context = context
+    bucket: Bucket
+    storage: str
+    statements: Sequence[dict[str, Any]]
+    context: Context
 
     def __call__(self, folder: str) -> bool:
         """Return whether a folder, as the beginning of an ARN, is free. A bucket never is."""
         path = folder.partition("/")[2]
-        if not path or _SPECIAL.intersection(path):
+        if not path or _SPECIAL.intersection(path) or path in self._folders:
             return False
-        free_names = tuple(key for key in self._keys if path.startswith(key))
-        return path not in self._folders and not free_names and self._tenants_of(path) <= 1
+        has_free_names = any(path.startswith(key) for key in self._keys)
+        return not has_free_names and self._tenants_below(path) <= 1
 
     @cached_property
     def _keys(self) -> list[str]:
         """The keys of live grants that no statement denies. Those with free names are prefixes."""
-        context, config = self._context, self._context.config.current()
-        place = aws_partition(self._bucket.region), self._bucket.bucket
-        is_aws = context.s3.is_aws(self._bucket)
-        resources = [each for statement in self._statements for each in statement["Resource"]]
+        place = aws_partition(self.bucket.region), self.bucket.bucket
+        is_aws = self.context.s3.is_aws(self.bucket)
+        resources = [each for statement in self.statements for each in statement["Resource"]]
         denied = frozenset(resources)
         prefixes = tuple(each[:-1] for each in resources if each.endswith("*"))
-        with read_transaction(context.engine) as connection:
-            grants = read_in_storage(connection, self._storage, config, context.now())
-        keys = {
-            grant.object_key: key_arn(*place, grant.object_key, has_variables=is_aws)
-            for grant in grants
+        config, now = self.context.config.current(), self.context.now()
+        with read_transaction(self.context.engine) as connection:
+            grants = read_in_storage(connection, self.storage, config, now)
+        arns = {
+            each.object_key: key_arn(*place, each.object_key, has_variables=is_aws)
+            for each in grants
         }
-        others = (
-            key for key, arn in keys.items() if arn not in denied and not arn.startswith(prefixes)
-        )
-        return [key.removesuffix(FILENAME_VARIABLE) for key in others]
+        return [
+            key.removesuffix(FILENAME_VARIABLE)
+            for key, arn in arns.items()
+            if arn not in denied and not arn.startswith(prefixes)
+        ]
 
     @cached_property
     def _folders(self) -> set[str]:
         """All folders above these keys."""
-        return {
-            folder
-            for key in self._keys
-            for folder in accumulate(f"{part}/" for part in key.split("/")[:-1])
-        }
+        parts = (key.split("/")[:-1] for key in self._keys)
+        return {folder for each in parts for folder in accumulate(f"{part}/" for part in each)}
 
-    def _tenants_of(self, path: str) -> int:
+    def _tenants_below(self, path: str) -> int:
         """Return the number of tenants whose policies allow keys below a folder."""
-        config = self._context.config.current()
-        return sum(
-            any(
-                storage_name(config.buckets[profile]) == self._storage
-                and any(path.startswith(p) or p.startswith(path) for p in policy.prefixes)
-                for profile, policy in tenant.policies.items()
-            )
+        config = self.context.config.current()
+        allowed = {
+            tenant.id
             for tenant in config.tenants.values()
-        )
+            for profile, policy in tenant.policies.items()
+            if storage_name(config.buckets[profile]) == self.storage
+            and any(path.startswith(each) or each.startswith(path) for each in policy.prefixes)
+        }
+        return len(allowed)

@@ -26,7 +26,7 @@ from worker.usecases.revocation.statements import (
     keep_statements,
     new_statements,
 )
-from worker.usecases.upkeep.abort_uploads import abort_uploads
+from worker.usecases.upkeep.abort_uploads import abort_upload
 
 ForgetResults = Callable[[Iterable[tuple[str, int]]], int]
 
@@ -112,13 +112,12 @@ def _abort_uploads(plan: RevocationPlan, result: RevocationResult, context: Cont
 
     Those of credentials go on: others may sign for them.
     """
-    uploads: dict[int, list[int]] = {}
-    if plan.target.kind != "credentials":
-        for grant in [grant for grant in plan.targeted if grant.kind == "multipart"][:_MAX_ABORTS]:
-            uploads.setdefault(grant.batch_number, []).append(grant.item_number)
+    if plan.target.kind == "credentials":
+        return
+    multiparts = [grant for grant in plan.targeted if grant.kind == "multipart"]
     try:
-        for batch_number, item_numbers in uploads.items():
-            abort_uploads(batch_number, item_numbers, context)
+        for grant in multiparts[:_MAX_ABORTS]:
+            abort_upload(grant.tenant, grant.id, context)
     except Transient as error:
         result.problems.append(f"not all uploads are aborted: {error}")
 
@@ -136,8 +135,7 @@ def _deny(
     for lever, denial, statement in statements:
         sid = statement["Sid"]
         try:
-            kept = keep_statements(denial.profile, denial.storage, context)
-            problem = kept.problems.get(sid)
+            problem = keep_statements(denial.profile, denial.storage, context).get(sid)
         except Transient as error:
             result.problems.append(f"{lever.where}: {error}")
             continue

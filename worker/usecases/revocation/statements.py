@@ -10,6 +10,7 @@ from worker.core.kinds.role_session import policy_session
 from worker.core.revocation.bucket_policy import (
     denial_sid,
     denial_statement,
+    includes,
     key_arn,
     prefix_arn,
 )
@@ -96,12 +97,8 @@ def is_denied(
     bucket = denial.profile
     place = aws_partition(bucket.region), bucket.bucket
     arn = key_arn(*place, object_key, has_variables=bucket.name in on_aws)
-    return any(
-        arn == resource or (resource.endswith("*") and arn.startswith(resource[:-1]))
-        for each in denials
-        if each.row.storage == denial.storage
-        for resource in json.loads(each.row.statement)["Resource"]
-    )
+    here = [each.row.statement for each in denials if each.row.storage == denial.storage]
+    return any(includes(json.loads(statement)["Resource"], arn) for statement in here)
 
 
 def _includes(statement: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
@@ -111,16 +108,10 @@ def _includes(statement: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     )
 
 
-class KeptDenials(NamedTuple):
-    """Why live statements of a bucket are not in its policy, by Sid, and how many were removed."""
-
-    problems: Mapping[str, str]
-    removed: int
-
-
-def keep_statements(bucket: Bucket, storage: str, context: Context) -> KeptDenials:
+def keep_statements(bucket: Bucket, storage: str, context: Context) -> Mapping[str, str]:
     """Have the policy of a bucket contain our live statements there, and none that have lapsed.
 
+    Returns why live statements are not in it, by Sid. Deletes the rows of those that have lapsed.
     The rows are read again afterwards: a revocation that was recorded meanwhile may have lost its
     statement by this change of the policy. Raises Transient, and Malformed if the policy cannot be
     changed at all.
@@ -140,7 +131,7 @@ def keep_statements(bucket: Bucket, storage: str, context: Context) -> KeptDenia
             store_policy_bytes(connection, seen, size)
             store_policy_bytes(connection, gone, None)
             delete_denials(connection, ended)
-    return KeptDenials(problems, len(ended))
+    return problems
 
 
 def _read(storage: str, context: Context) -> tuple[list[DenialRow], list[DenialRow]]:

@@ -5,7 +5,6 @@ The bytes of an upload that storage had until then are given back after a second
 Each bucket profile has a thread of its own.
 """
 
-from collections.abc import Collection
 from datetime import datetime
 from functools import partial
 from typing import Any, Literal
@@ -20,8 +19,8 @@ from worker.db.multiparts import (
     buckets_with_expired_uploads,
     close_upload,
     expired_uploads,
+    find_upload_by_grant,
     mark_aborted,
-    open_uploads,
 )
 from worker.db.reservations import give_back_upload
 from worker.db.upload_starts import buckets_with_due_starts
@@ -70,15 +69,15 @@ def abort_expired(context: Context, run: JobRun | None = None) -> dict[str, int]
     return {"ended": ended, "postponed": postponed}
 
 
-def abort_uploads(batch_number: int, item_numbers: Collection[int], context: Context) -> None:
-    """Abort the uploads of a batch's items before their grants end, as far as that can be done now.
+def abort_upload(tenant_id: str, grant_id: str, context: Context) -> None:
+    """Abort the upload of a grant before the grant ends, if that can be done now.
 
-    One that fails is aborted when its grant has ended. Raises Transient if the database is out of
+    Otherwise it is aborted when the grant has ended. Raises Transient if the database is out of
     reach.
     """
     with read_transaction(context.engine) as connection:
-        records = open_uploads(connection, batch_number, item_numbers)
-    for record in records:
+        record = find_upload_by_grant(connection, tenant_id, grant_id)
+    if record is not None and record.is_open:
         _end(record, context, context.now())
 
 

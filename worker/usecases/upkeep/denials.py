@@ -26,27 +26,28 @@ def keep_denials(context: Context, run: JobRun | None = None) -> dict[str, int]:
     for storage in sorted({denial.storage for denial in denials}):
         if run.is_stopping:
             break
-        names = [denial.bucket for denial in denials if denial.storage == storage]
-        removed += _keep(storage, names, context)
+        here = [denial for denial in denials if denial.storage == storage]
+        if _keep(storage, [denial.bucket for denial in here], context):
+            removed += len([denial for denial in here if denial in lapsed])
         run.progress()
     return {"denials": removed}
 
 
-def _keep(storage: str, profiles: Iterable[str], context: Context) -> int:
-    """Keep the statements of one bucket, log why some are not, and return how many were removed."""
+def _keep(storage: str, profiles: Iterable[str], context: Context) -> bool:
+    """Keep the statements of one bucket, log why some are not, and return whether any could be."""
     # A profile that added a statement, if it still leads to the bucket.
     config = context.config.current()
     bucket = config.find_bucket(lambda each: storage_name(each) == storage, profiles)
-    removed = 0
     problems: Mapping[str, str] = {}
     problem: str | None = "no bucket profile leads to this bucket any more: add one again"
+    is_kept = False
     if bucket is not None:
         try:
-            problems, removed = keep_statements(bucket, storage, context)
-            problem = next(iter(problems.values()), None)
+            problems = keep_statements(bucket, storage, context)
+            problem, is_kept = next(iter(problems.values()), None), True
         except (Malformed, Transient) as error:
             problem = str(error)
     context.problems.note(
         "denials_left", storage, problem, storage=storage, statements=list(problems)
     )
-    return removed
+    return is_kept
