@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from worker.aws.storage_calls import call_storage
 from worker.core.policy.error_responses import ErrorResponse
-from worker.core.revocation.bucket_policy import IsFree, change_policy
+from worker.core.revocation.bucket_policy import change_policy
 from worker.errors import Malformed, Transient
 
 _NO_POLICY = "NoSuchBucketPolicy"
@@ -26,7 +26,6 @@ def change_statements(
     bucket: str,
     statements: Sequence[dict[str, Any]],
     removed: Collection[str] = (),
-    is_free: IsFree = lambda _: False,
 ) -> KeptStatements:
     """Have a bucket's policy contain statements, and none of the removed Sids.
 
@@ -35,13 +34,13 @@ def change_statements(
     Malformed if the policy cannot be changed at all.
     """
     with suppress(Malformed):
-        return _change(client, bucket, statements, removed, is_free)
+        return _change(client, bucket, statements, removed)
     kept: list[dict[str, Any]] = []
     problems: dict[str, str] = {}
-    size = _change(client, bucket, (), removed, is_free).size
+    size = _change(client, bucket, (), removed).size
     for each in statements:
         try:
-            size, unfit = _change(client, bucket, [*kept, each], (), is_free)
+            size, unfit = _change(client, bucket, [*kept, each], ())
         except Malformed as error:
             problems[each["Sid"]] = str(error)
         else:
@@ -55,7 +54,6 @@ def _change(
     bucket: str,
     statements: Sequence[dict[str, Any]],
     removed: Collection[str],
-    is_free: IsFree,
 ) -> KeptStatements:
     """Make a change, and read the policy again until it has it.
 
@@ -64,7 +62,7 @@ def _change(
     """
     for attempt in range(_ATTEMPTS + 1):
         try:
-            change = change_policy(_read(client, bucket), statements, removed, is_free)
+            change = change_policy(read_policy(client, bucket), statements, removed)
             if change.is_done:
                 return KeptStatements(change.size, change.unfit)
             if attempt < _ATTEMPTS:
@@ -76,7 +74,8 @@ def _change(
     raise Transient("another process changes the bucket's policy at the same time")
 
 
-def _read(client: Any, bucket: str) -> str | None:
+def read_policy(client: Any, bucket: str) -> str | None:
+    """Return the policy of a bucket, or None. Raises Transient and Malformed."""
     response = call_storage(client.get_bucket_policy, Bucket=bucket)
     if not isinstance(response, ErrorResponse):
         return str(response["Policy"])

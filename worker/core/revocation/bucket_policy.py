@@ -89,65 +89,74 @@ class PolicyChange(NamedTuple):
     is_done: bool
 
 
-IsFree = Callable[[str], bool]
-"""Returns whether a folder, as the beginning of an ARN, may be denied as a whole."""
-
-
 def change_policy(
-    policy: str | None,
-    statements: Iterable[dict[str, Any]],
-    removed: Collection[str] = (),
-    is_free: IsFree = lambda _: False,
+    policy: str | None, statements: Iterable[dict[str, Any]], removed: Collection[str] = ()
 ) -> PolicyChange:
     """Return a bucket's policy with these statements of ours, and without those of removed Sids.
 
     A statement replaces all of the same Sid, and everything else stays as it is. Earlier statements
-    have precedence. One for which there is no room is left out: it keeps out no other. Where it
-    helps, statements deny free folders instead of single objects. Raises Malformed if the policy is
-    not one.
+    have precedence. One for which there is no room is left out: it keeps out no other. Raises
+    Malformed if the policy is not one.
     """
     document, wanted = _read(policy), list(statements)
     sids = {*removed, *(each["Sid"] for each in wanted)}
     ours = [each for each in document["Statement"] if each.get("Sid") in sids]
     others = [each for each in document["Statement"] if each.get("Sid") not in sids]
-
-    def encode(kept: list[dict[str, Any]]) -> bytes:
-        # As boto3 sends it: UTF-8 is half as long as \u escapes, or less.
-        changed = document | {"Statement": [*others, *kept]}
-        text = json.dumps(changed, separators=(",", ":"), ensure_ascii=False)
-        return text.encode(errors="backslashreplace")  # a lone surrogate, as JSON escapes it
-
     kept: list[dict[str, Any]] = []
     unfit: dict[str, str] = {}
     for each in wanted:
-        larger = _fold_until([*kept, each], lambda some: len(encode(some)), is_free)
-        if (size := len(encode(larger))) <= MAX_POLICY_BYTES:
-            kept = larger
+        if (size := len(_encode(document, [*others, *kept, each]))) <= MAX_POLICY_BYTES:
+            kept.append(each)
         else:
             unfit[each["Sid"]] = (
                 f"the bucket's policy would have {size:,} bytes, and S3 takes"
                 f" {MAX_POLICY_BYTES:,}: revoke a prefix instead of single keys"
             )
-    text = encode(kept) if others or kept else b""
+    text = _encode(document, [*others, *kept]) if others or kept else b""
     is_done = sorted(map(_normal_json, ours)) == sorted(map(_normal_json, kept))
     return PolicyChange(text.decode() or None, len(text), unfit, is_done)
 
 
-def _fold_until(
-    statements: list[dict[str, Any]],
-    measure: Callable[[list[dict[str, Any]]], int],
-    is_free: IsFree,
+def fold_statements(
+    policy: str | None,
+    statements: Iterable[dict[str, Any]],
+    removed: Collection[str],
+    is_free: Callable[[str], bool],
 ) -> list[dict[str, Any]]:
-    """Deny folders instead of objects, the largest statements first, until there is room."""
-    folded, before = list(statements), None
-    while folded != before:
-        before = list(folded)
-        for n in sorted(range(len(folded)), key=lambda n: -len(str(before[n]))):
-            if measure(folded) <= MAX_POLICY_BYTES:
-                return folded
-            resources = {_fold(each, is_free) for each in folded[n].get("Resource", ())}
-            folded[n] = folded[n] | {"Resource": sorted(resources)}
-    return folded
+    """Return the statements that have to deny folders instead of objects so that there is room.
+
+    is_free says of a folder, as the beginning of an ARN, whether it may be denied as a whole. The
+    largest statements are changed first. A statement for which that is not enough changes no other.
+    """
+    wanted = {each["Sid"]: each for each in statements}
+    kept: dict[str, dict[str, Any]] = {}
+    for sid, statement in wanted.items():
+        folded, before = kept | {sid: statement}, None
+        while folded != before and not (has_room := _has_room(policy, folded, removed, wanted)):
+            before = dict(folded)
+            for each in sorted(before, key=lambda name: -len(str(before[name]))):
+                resources = {_fold(resource, is_free) for resource in before[each]["Resource"]}
+                folded[each] = before[each] | {"Resource": sorted(resources)}
+                if _has_room(policy, folded, removed, wanted):
+                    break
+        kept = folded if has_room else kept
+    return [each for sid, each in kept.items() if each != wanted[sid]]
+
+
+def _has_room(
+    policy: str | None,
+    statements: Mapping[str, dict[str, Any]],
+    removed: Collection[str],
+    wanted: Collection[str],
+) -> bool:
+    return not change_policy(policy, statements.values(), {*removed, *wanted}).unfit
+
+
+def _encode(document: dict[str, Any], statements: list[dict[str, Any]]) -> bytes:
+    """Return a policy as boto3 sends it. UTF-8 is half as long as escapes, or less."""
+    changed = document | {"Statement": statements}
+    text = json.dumps(changed, separators=(",", ":"), ensure_ascii=False)
+    return text.encode(errors="backslashreplace")  # a lone surrogate, as JSON escapes it
 
 
 def includes(resources: Iterable[str], arn: str) -> bool:
@@ -157,7 +166,7 @@ def includes(resources: Iterable[str], arn: str) -> bool:
     )
 
 
-def _fold(resource: str, is_free: IsFree) -> str:
+def _fold(resource: str, is_free: Callable[[str], bool]) -> str:
     path = resource.removesuffix("*").removesuffix("/")
     folder = path[: path.rfind("/") + 1]
     return f"{folder}*" if is_free(folder) else resource

@@ -135,7 +135,8 @@ def _deny(
     for lever, denial, statement in statements:
         sid = statement["Sid"]
         try:
-            problem = keep_statements(denial.profile, denial.storage, context).get(sid)
+            problems = keep_statements(denial.profile, denial.storage, context, folds=True)
+            problem = problems.get(sid)
         except Transient as error:
             result.problems.append(f"{lever.where}: {error}")
             continue

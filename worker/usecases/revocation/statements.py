@@ -4,12 +4,13 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from worker.aws.bucket_policies import change_statements
+from worker.aws.bucket_policies import change_statements, read_policy
 from worker.context import Context
 from worker.core.kinds.role_session import policy_session
 from worker.core.revocation.bucket_policy import (
     denial_sid,
     denial_statement,
+    fold_statements,
     includes,
     key_arn,
     prefix_arn,
@@ -24,6 +25,7 @@ from worker.db.revocation.rows import (
     delete_denials,
     read_denials,
     store_policy_bytes,
+    store_statement,
 )
 from worker.usecases.revocation.free_folders import FreeFolders
 
@@ -108,12 +110,16 @@ def _includes(statement: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     )
 
 
-def keep_statements(bucket: Bucket, storage: str, context: Context) -> Mapping[str, str]:
+def keep_statements(
+    bucket: Bucket, storage: str, context: Context, *, folds: bool = False
+) -> Mapping[str, str]:
     """Have the policy of a bucket contain our live statements there, and none that have lapsed.
 
     Returns why live statements are not in it, by Sid. Deletes the rows of those that have lapsed.
     The rows are read again afterwards: a revocation that was recorded meanwhile may have lost its
-    statement by this change of the policy. Raises Transient, and Malformed if the policy cannot be
+    statement by this change of the policy. Where there is no room for a statement that was there
+    before, or with folds for any, folders are denied instead of objects. That lasts, or a later
+    grant could bring a revoked one back. Raises Transient, and Malformed if the policy cannot be
     changed at all.
     """
     client = context.s3.limited_client(bucket, SESSION, (), context.now(), policy_session)
@@ -122,10 +128,16 @@ def keep_statements(bucket: Bucket, storage: str, context: Context) -> Mapping[s
         live, lapsed = before = rows
         statements = [json.loads(denial.statement) for denial in live]
         ended = [denial.sid for denial in lapsed]
-        is_free = FreeFolders(bucket, storage, statements, context)
-        size, problems = change_statements(client, bucket.bucket, statements, ended, is_free)
+        size, problems = change_statements(client, bucket.bucket, statements, ended)
+        gone = {each.sid for each in live if each.sid in problems and each.policy_bytes is not None}
+        if gone or (problems and folds):
+            is_free = FreeFolders(bucket, storage, statements, context)
+            policy = read_policy(client, bucket.bucket)
+            folded = fold_statements(policy, statements, ended, is_free)
+            with write_transaction(context.engine) as connection:
+                for each in folded:
+                    store_statement(connection, each["Sid"], json.dumps(each))
     seen = {each.sid for each in live if each.sid not in problems and each.policy_bytes != size}
-    gone = {each.sid for each in live if each.sid in problems and each.policy_bytes is not None}
     if seen or gone or ended:
         with write_transaction(context.engine) as connection:
             store_policy_bytes(connection, seen, size)
