@@ -140,7 +140,8 @@ class Machine:
     def overwrite(self) -> None:
         """Let another program write the policy: some of ours are gone, or changed."""
         ours = [each for each in self.bucket.statements if _is_ours(each)]
-        ours = self.random.sample(ours, self.random.randint(0, len(ours)))
+        if self.random.random() < 0.5:
+            ours = self.random.sample(ours, self.random.randint(0, len(ours)))
         for statement in ours[: self.random.randint(0, 2)]:
             changes: list[dict[str, Any]] = [
                 {"Effect": "Allow"},
@@ -148,13 +149,14 @@ class Machine:
                 {"Action": ["s3:PutObject"]},
             ]
             statement.update(self.random.choice(changes))
-        self.foreign = [
-            _foreign(size) for size in self.random.choice(([], [300], [9_000], [19_500]))
-        ]
+        sizes = self.random.choice(([], [], [300], [300], [9_000], [19_500]))
+        self.foreign = [_foreign(size) for size in sizes]
         kept = [*self.foreign, *ours]
         if policy_bytes(kept) > MAX_POLICY_BYTES:
             kept = self.foreign
         self.bucket.statements = kept
+        if self.random.random() < 0.5:  # before a revocation repairs it by chance
+            self.upkeep()
 
     def wait(self) -> None:
         self.clock.forward(seconds=self.random.choice((30, 120, 600)))
@@ -198,9 +200,10 @@ class Machine:
 
     def _has_room(self, rows: dict[str, Any]) -> bool:
         """Return true if all statements fit, apart from those that have never fit."""
-        known = [rows[sid] for sid in rows if sid in self.applied]
-        known += [
-            rows[s] for s in rows if policy_bytes([*self.foreign, rows[s]]) <= MAX_POLICY_BYTES
+        known = [
+            row
+            for sid, row in rows.items()
+            if sid in self.applied or policy_bytes([*self.foreign, row]) <= MAX_POLICY_BYTES
         ]
         return policy_bytes([*self.foreign, *known]) <= MAX_POLICY_BYTES
 
@@ -254,7 +257,7 @@ class Machine:
         )
 
     def _key(self, tenant: str) -> str:
-        name = self.random.choice(("", "", "", LONG_NAME))
+        name = self.random.choice((*[""] * 7, LONG_NAME))
         special = self.random.choice(("", "", "*", "?", "$"))
         number = self.random.randint(0, 400)
         return f"{tenant}/{self.random.choice(FOLDERS)}/{name}{number}{special}.pdf"
