@@ -2,11 +2,11 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from worker.aws.storage_calls import call_storage
 from worker.core.policy.error_responses import ErrorResponse
-from worker.core.revocation.bucket_policy import change_policy
+from worker.core.revocation.bucket_policy import PolicyChange, change_policy
 from worker.errors import Malformed, Transient
 
 _NO_POLICY = "NoSuchBucketPolicy"
@@ -14,47 +14,39 @@ _GONE = "NoSuchBucket"
 _ATTEMPTS = 3
 
 
-class KeptStatements(NamedTuple):
-    """The size of a policy after a change, and why statements are not in it, by Sid."""
-
-    size: int
-    problems: Mapping[str, str]
-
-
 def change_statements(
     client: Any,
     bucket: str,
     statements: Sequence[dict[str, Any]],
     removed: Collection[str] = (),
-) -> KeptStatements:
+) -> tuple[int, Mapping[str, str]]:
     """Have a bucket's policy contain statements, and none of the removed Sids.
 
+    Returns the size of the policy, and why statements are not in it, by Sid.
     A statement that does not fit, or that storage refuses, keeps out no other and delays no
     removal: if storage refuses the change as a whole, each is made alone. Raises Transient, and
     Malformed if the policy cannot be changed at all.
     """
     with suppress(Malformed):
-        return _change(client, bucket, statements, removed)
+        change = _change(client, bucket, statements, removed)
+        return change.size, change.unfit
     kept: list[dict[str, Any]] = []
     problems: dict[str, str] = {}
-    size = _change(client, bucket, (), removed).size
+    change = _change(client, bucket, (), removed)
     for each in statements:
         try:
-            size, unfit = _change(client, bucket, [*kept, each], ())
+            change = _change(client, bucket, [*kept, each], ())
         except Malformed as error:
             problems[each["Sid"]] = str(error)
         else:
-            problems |= unfit
-            kept += [] if each["Sid"] in unfit else [each]
-    return KeptStatements(size, problems)
+            problems |= change.unfit
+            kept += [] if each["Sid"] in change.unfit else [each]
+    return change.size, problems
 
 
 def _change(
-    client: Any,
-    bucket: str,
-    statements: Sequence[dict[str, Any]],
-    removed: Collection[str],
-) -> KeptStatements:
+    client: Any, bucket: str, statements: Sequence[dict[str, Any]], removed: Collection[str]
+) -> PolicyChange:
     """Make a change, and read the policy again until it has it.
 
     S3 replaces a policy as a whole, and cannot tell whether another process has changed it
@@ -64,7 +56,7 @@ def _change(
         try:
             change = change_policy(read_policy(client, bucket), statements, removed)
             if change.is_done:
-                return KeptStatements(change.size, change.unfit)
+                return change
             if attempt < _ATTEMPTS:
                 _write(client, bucket, change.policy)
         except Malformed as error:

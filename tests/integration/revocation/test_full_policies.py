@@ -1,16 +1,21 @@
 """Revocations for which a bucket's policy has no room, and those of others beside them."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
 from models import Denial, Revocation
 from tests.integration.revocation.conftest import KEY, OTHER_KEY, Links, check
 from tests.support.builders.messages import grant_message
 from tests.support.s3.http_requests import status
+from worker.aws.bucket_policies import change_statements
 from worker.core.tenants.config import TenantConfig
+from worker.db.engine import write_transaction
+from worker.usecases.revocation import statements
 from worker.usecases.upkeep.denials import keep_denials
 
 LONG_KEYS = [f"acme/{number:02}{'ä' * 440}" for number in range(25)]  # 22 KB as UTF-8
@@ -129,3 +134,49 @@ def test_a_statement_that_was_changed_under_its_sid_is_restored(links: Links) ->
     assert (status(grant), status(other)) == (200, 403)
     keep_denials(links.context)
     assert (status(grant), status(other)) == (403, 200)
+
+
+def interfere(monkeypatch: pytest.MonkeyPatch, change: Callable[[], None]) -> None:
+    """Let another process of ours do something after the first change of a policy."""
+    calls: list[Any] = []
+
+    def run(*arguments: Any) -> Any:
+        calls.append(arguments)
+        result = change_statements(*arguments)
+        if len(calls) == 1:
+            change()
+        return result
+
+    monkeypatch.setattr(statements, "change_statements", run)
+
+
+def test_a_statement_that_is_withdrawn_while_the_upkeep_adds_it_is_removed_again(
+    links: Links, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    links.revoke(links.grant(KEY)[0])
+    links.client.delete_bucket_policy(Bucket=links.bucket)
+
+    def withdraw() -> None:
+        with write_transaction(links.engine) as connection:
+            connection.execute(delete(Denial))
+
+    interfere(monkeypatch, withdraw)
+    keep_denials(links.context)
+    assert links.statements() == []
+
+
+def test_a_statement_that_the_upkeep_overwrites_while_it_is_added_is_added_again(
+    links: Links, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grant, other = links.grant(KEY, OTHER_KEY)
+    links.revoke(other)
+    links.client.delete_bucket_policy(Bucket=links.bucket)
+
+    def revoke_and_lose() -> None:
+        before = links.client.get_bucket_policy(Bucket=links.bucket)["Policy"]
+        links.revoke(grant)
+        links.client.put_bucket_policy(Bucket=links.bucket, Policy=before)
+
+    interfere(monkeypatch, revoke_and_lose)
+    keep_denials(links.context)
+    assert (status(grant), status(other)) == (403, 403)

@@ -27,7 +27,7 @@ from worker.db.revocation.rows import (
     store_policy_bytes,
     store_statement,
 )
-from worker.usecases.revocation.free_folders import FreeFolders
+from worker.usecases.revocation.free_folders import free_folders
 
 SESSION = "revocation"
 """The name of a role's session in storage's logs."""
@@ -123,15 +123,16 @@ def keep_statements(
     changed at all.
     """
     client = context.s3.limited_client(bucket, SESSION, (), context.now(), policy_session)
-    before = None
+    before, known = None, set[str]()
     while (rows := _read(storage, context)) != before:
         live, lapsed = before = rows
         statements = [json.loads(denial.statement) for denial in live]
-        ended = [denial.sid for denial in lapsed]
+        known |= {each.sid for each in [*live, *lapsed]}
+        ended = known.difference(each.sid for each in live)  # also rows that are gone by now
         size, problems = change_statements(client, bucket.bucket, statements, ended)
         gone = {each.sid for each in live if each.sid in problems and each.policy_bytes is not None}
         if gone or (problems and folds):
-            is_free = FreeFolders(bucket, storage, statements, context)
+            is_free = free_folders(bucket, storage, statements, context)
             policy = read_policy(client, bucket.bucket)
             folded = fold_statements(policy, statements, ended, is_free)
             with write_transaction(context.engine) as connection:

@@ -203,9 +203,9 @@ class RefusingPolicies(Policies):
 def test_a_statement_that_storage_refuses_delays_no_removal_and_no_other() -> None:
     client = RefusingPolicies(0, {"Sid": "Old"}, {"Sid": "Theirs"})
     bad, last = OURS | {"Sid": "Bad"}, OURS | {"Sid": "Last"}
-    kept = change_statements(client, "b", [OURS, bad, last], ["Old"])
+    _, problems = change_statements(client, "b", [OURS, bad, last], ["Old"])
     assert client.sids == ["Theirs", "Ours", "Last"]
-    assert list(kept.problems) == ["Bad"]
+    assert list(problems) == ["Bad"]
 
 
 def test_statements_are_added_and_removed_in_one_change() -> None:
