@@ -39,11 +39,12 @@ def read_beside(
     return _read(connection, beside, now)
 
 
-def read_in_storage(
+def read_keys(
     connection: Connection, storage: str, config: TenantConfig, now: datetime
-) -> list[LiveGrant]:
-    """Return the live grants of all bucket profiles that lead to the real bucket of this name."""
-    return _read(connection, Batch.bucket.in_(_profiles_of({storage}, config)), now)
+) -> set[str]:
+    """Return the keys of live grants in all bucket profiles that lead to this real bucket."""
+    is_here = Batch.bucket.in_(_profiles_of({storage}, config))
+    return {grant.object_key for grant in _read(connection, is_here, now)}
 
 
 def was_issued(connection: Connection, target: Target, config: TenantConfig) -> bool:

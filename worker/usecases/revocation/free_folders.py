@@ -10,7 +10,7 @@ from worker.core.signing.forms import FILENAME_VARIABLE
 from worker.core.tenants.config import Bucket
 from worker.core.tenants.storage_names import aws_partition, storage_name
 from worker.db.engine import read_transaction
-from worker.db.revocation.live_grants import read_in_storage
+from worker.db.revocation.live_grants import read_keys
 
 _SPECIAL = frozenset("*?$")  # stand for other characters in ARNs, or for any
 
@@ -31,8 +31,7 @@ def free_folders(
     def other_keys() -> list[str]:
         resources = [each for statement in statements for each in statement["Resource"]]
         with read_transaction(context.engine) as connection:
-            grants = read_in_storage(connection, storage, config, context.now())
-        keys = {grant.object_key for grant in grants}
+            keys = read_keys(connection, storage, config, context.now())
         return [
             key.removesuffix(FILENAME_VARIABLE)
             for key in keys
