@@ -136,6 +136,30 @@ def test_a_statement_that_was_changed_under_its_sid_is_restored(links: Links) ->
     assert (status(grant), status(other)) == (403, 200)
 
 
+@pytest.mark.usefixtures("own_folder")
+def test_a_folder_is_not_denied_because_of_a_statement_for_which_there_is_no_room(
+    links: Links,
+) -> None:
+    """What it names is denied by nothing, and another may use it."""
+    grants = links.grant(*LONG_KEYS[:10])
+    links.run("--batch", grants[0]["id"].partition(".")[0], "--yes")
+    [served] = links.grant(KEY)
+    [row] = links.rows(*(getattr(Denial, column.name) for column in Denial.__table__.columns))
+    values = dict(zip(Denial.__table__.columns.keys(), row, strict=True))
+    resources = [
+        f"arn:aws:s3:::{links.bucket}/{KEY}",
+        f"arn:aws:s3:::{links.bucket}/{'x' * 30_000}",
+    ]
+    bad = json.loads(values["statement"]) | {"Sid": "A", "Resource": resources}
+    links.insert(
+        Denial, **values | {"sid": "A", "statement": json.dumps(bad), "policy_bytes": None}
+    )
+    other = grant_message(LONG_KEYS[10:])
+    links.issue(other)
+    links.run("--batch", other["batch"], "--yes")
+    assert status(served) == 200
+
+
 def interfere(monkeypatch: pytest.MonkeyPatch, change: Callable[[], None]) -> None:
     """Let another process of ours do something after the first change of a policy."""
     calls: list[Any] = []

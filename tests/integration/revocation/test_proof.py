@@ -91,7 +91,7 @@ def test_a_form_that_storage_accepts_despite_the_denial_is_not_called_ended(link
 
 
 def test_a_link_that_still_works_is_an_error(links: Links, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.usecases.revocation.revoke.keep_statements", lambda *_, **__: {})
+    monkeypatch.setattr("worker.usecases.revocation.revoke.keep_statements", lambda *_: {})
     monkeypatch.setattr(proof, "_PROOF_SECONDS", 0)
     [grant] = links.grant(KEY)
     result = links.revoke(grant)

@@ -71,7 +71,7 @@ def test_an_empty_reason_is_none(links: Links) -> None:
 def test_an_interruption_says_that_the_revocation_is_recorded(
     links: Links, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*_: object, **__: object) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("worker.usecases.revocation.revoke.keep_statements", interrupt)

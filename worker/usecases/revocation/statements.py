@@ -111,16 +111,16 @@ def _includes(statement: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 
 
 def keep_statements(
-    bucket: Bucket, storage: str, context: Context, *, folds: bool = False
+    bucket: Bucket, storage: str, context: Context, new_sid: str | None = None
 ) -> Mapping[str, str]:
     """Have the policy of a bucket contain our live statements there, and none that have lapsed.
 
     Returns why live statements are not in it, by Sid. Deletes the rows of those that have lapsed.
     The rows are read again afterwards: a revocation that was recorded meanwhile may have lost its
     statement by this change of the policy. Where there is no room for a statement that was there
-    before, or with folds for any, folders are denied instead of objects. That lasts, or a later
-    grant could bring a revoked one back. Raises Transient, and Malformed if the policy cannot be
-    changed at all.
+    before, or for the new one, folders are denied instead of objects. That lasts, or a later grant
+    could bring a revoked one back. Raises Transient, and Malformed if the policy cannot be changed
+    at all.
     """
     client = context.s3.limited_client(bucket, SESSION, (), context.now(), policy_session)
     before, known = None, set[str]()
@@ -131,10 +131,13 @@ def keep_statements(
         ended = known.difference(each.sid for each in live)  # also rows that are gone by now
         size, problems = change_statements(client, bucket.bucket, statements, ended)
         gone = {each.sid for each in live if each.sid in problems and each.policy_bytes is not None}
-        if gone or (problems and folds):
-            is_free = free_folders(bucket, storage, statements, context)
+        if folding := gone | problems.keys() & {new_sid}:
+            # Without others that do not fit: what they name is denied by nothing.
+            left_out = problems.keys() - folding
+            some = [each for each in statements if each["Sid"] not in left_out]
+            is_free = free_folders(bucket, storage, some, context)
             policy = read_policy(client, bucket.bucket)
-            folded = fold_statements(policy, statements, ended, is_free)
+            folded = fold_statements(policy, some, {*ended, *left_out}, is_free)
             with write_transaction(context.engine) as connection:
                 for each in folded:
                     store_statement(connection, each["Sid"], json.dumps(each))
