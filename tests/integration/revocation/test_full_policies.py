@@ -160,6 +160,15 @@ def test_a_folder_is_not_denied_because_of_a_statement_for_which_there_is_no_roo
     assert status(served) == 200
 
 
+@pytest.mark.usefixtures("own_folder")
+def test_a_folder_with_a_grant_that_outlives_the_statement_denying_it_is_not_denied(
+    links: Links, message: dict[str, Any]
+) -> None:
+    links.revoke(links.grant(KEY)[0])
+    links.grant(KEY, grant=message["grant"] | {"expires_in": 900})
+    check(links.run("--batch", message["batch"], "--yes"), 1, "bytes, and S3")
+
+
 def interfere(monkeypatch: pytest.MonkeyPatch, change: Callable[[], None]) -> None:
     """Let another process of ours do something after the first change of a policy."""
     calls: list[Any] = []

@@ -41,10 +41,11 @@ def read_beside(
 
 def read_keys(
     connection: Connection, storage: str, config: TenantConfig, now: datetime
-) -> set[str]:
-    """Return the keys of live grants in all bucket profiles that lead to this real bucket."""
+) -> dict[str, datetime]:
+    """Return the keys of live grants in a real bucket, and when the last grant of each ends."""
     is_here = Batch.bucket.in_(_profiles_of({storage}, config))
-    return {grant.object_key for grant in _read(connection, is_here, now)}
+    grants = sorted(_read(connection, is_here, now), key=lambda grant: grant.expires_at)
+    return {grant.object_key: grant.expires_at for grant in grants}
 
 
 def was_issued(connection: Connection, target: Target, config: TenantConfig) -> bool:

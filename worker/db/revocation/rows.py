@@ -31,7 +31,7 @@ class DenialRow(NamedTuple):
     """A statement of our own: its Sid, the bucket profile whose bucket has it, and its JSON.
 
     storage is the name of that bucket. policy_bytes is the size of its policy when the statement
-    was last seen in it, and None if it is not.
+    was last seen in it, and None if it is not. lapses_at is set in rows that were read.
     """
 
     sid: str
@@ -39,6 +39,7 @@ class DenialRow(NamedTuple):
     storage: str
     statement: str
     policy_bytes: int | None = None
+    lapses_at: datetime | None = None
 
 
 def insert_revocation(
@@ -77,7 +78,7 @@ def _of_revocation(revocation: NewRevocation) -> dict[str, object]:
     return {"revocation_id": revocation.revocation_id, "lapses_at": revocation.lapses_at}
 
 
-_COLUMNS = Denial.sid, Denial.bucket, Denial.storage, Denial.statement, Denial.policy_bytes
+_COLUMNS = tuple(getattr(Denial, name) for name in DenialRow._fields)
 
 
 def read_denials(
@@ -87,13 +88,13 @@ def read_denials(
 
     Those that are in a policy come first. storage is a bucket's name; None means all.
     """
-    query = select(*_COLUMNS, Denial.lapses_at).order_by(Denial.policy_bytes.is_(None), Denial.sid)
+    query = select(*_COLUMNS).order_by(Denial.policy_bytes.is_(None), Denial.sid)
     if storage is not None:
         query = query.where(Denial.storage == storage)
     live: list[DenialRow] = []
     lapsed: list[DenialRow] = []
-    for *values, lapses_at in connection.execute(query):
-        (lapsed if lapses_at <= now else live).append(DenialRow._make(values))
+    for row in map(DenialRow._make, connection.execute(query)):
+        (lapsed if row.lapses_at is not None and row.lapses_at <= now else live).append(row)
     return live, lapsed
 
 

@@ -1,8 +1,8 @@
 """Folders that a statement may deny as a whole, because no other grant is below them."""
 
+import json
 from collections.abc import Callable, Sequence
-from functools import cache
-from typing import Any
+from functools import cache, partial
 
 from worker.context import Context
 from worker.core.revocation.bucket_policy import includes, key_arn
@@ -11,31 +11,32 @@ from worker.core.tenants.config import Bucket
 from worker.core.tenants.storage_names import aws_partition, storage_name
 from worker.db.engine import read_transaction
 from worker.db.revocation.live_grants import read_keys
+from worker.db.revocation.rows import DenialRow
 
 _SPECIAL = frozenset("*?$")  # stand for other characters in ARNs, or for any
 
 
 def free_folders(
-    bucket: Bucket, storage: str, statements: Sequence[dict[str, Any]], context: Context
+    bucket: Bucket, storage: str, denials: Sequence[DenialRow], context: Context
 ) -> Callable[[str], bool]:
     """Return a function that says whether a folder, as the beginning of an ARN, may be denied.
 
     At most one tenant may have grants below it, and has none now except those that the statements
-    deny. Later ones of that tenant are refused until the statement ends: that is the price of room.
-    A bucket as a whole is never denied. The live grants of the bucket are read once.
+    deny until they end. Later ones are refused until the statement ends: that is the price of room.
+    A bucket as a whole is never denied.
     """
     config, is_aws = context.config.current(), context.s3.is_aws(bucket)
-    place = aws_partition(bucket.region), bucket.bucket
+    arn = partial(key_arn, aws_partition(bucket.region), bucket.bucket, has_variables=is_aws)
 
     @cache
     def other_keys() -> list[str]:
-        resources = [each for statement in statements for each in statement["Resource"]]
+        denied = [(json.loads(each.statement)["Resource"], each.lapses_at) for each in denials]
         with read_transaction(context.engine) as connection:
             keys = read_keys(connection, storage, config, context.now())
         return [
             key.removesuffix(FILENAME_VARIABLE)
-            for key in keys
-            if not includes(resources, key_arn(*place, key, has_variables=is_aws))
+            for key, end in keys.items()
+            if not any(last and last >= end and includes(each, arn(key)) for each, last in denied)
         ]
 
     @cache

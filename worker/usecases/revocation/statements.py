@@ -134,10 +134,11 @@ def keep_statements(
         if folding := gone | problems.keys() & {new_sid}:
             # Without others that do not fit: what they name is denied by nothing.
             left_out = problems.keys() - folding
-            some = [each for each in statements if each["Sid"] not in left_out]
+            some = [each for each in live if each.sid not in left_out]
             is_free = free_folders(bucket, storage, some, context)
             policy = read_policy(client, bucket.bucket)
-            folded = fold_statements(policy, some, {*ended, *left_out}, is_free)
+            wanted = [json.loads(denial.statement) for denial in some]
+            folded = fold_statements(policy, wanted, {*ended, *left_out}, is_free)
             with write_transaction(context.engine) as connection:
                 for each in folded:
                     store_statement(connection, each["Sid"], json.dumps(each))
