@@ -216,6 +216,7 @@ def create_denials() -> None:
         sa.Column("storage", sa.Text(), nullable=False),
         sa.Column("statement", sa.Text(), nullable=False),
         sa.Column("lapses_at", TIME, nullable=False),
+        sa.Column("policy_bytes", sa.Integer()),
         sa.PrimaryKeyConstraint("sid", name="pk_denials"),
     )
     op.create_index("ix_denials_lapses_at", "denials", ["lapses_at"])

@@ -12,7 +12,7 @@ import yaml
 from click.testing import CliRunner
 from sqlalchemy import Engine, insert
 
-from models import Checkpoint, Delivery, EndedSlot
+from models import Checkpoint, Delivery, Denial, EndedSlot
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.heartbeats import write_heartbeat
 from tests.support.builders.messages import Clock, grant_message, tenant_config, upload_message
@@ -96,6 +96,18 @@ def test_grants_are_counted_by_their_states(engine: Engine, scrape: Scrape, cloc
         facts = read_state_facts(connection, 1, range(6)).values()
     states = Counter(grant_state(each, clock()) for each in facts)
     assert states == expected
+
+
+def test_what_is_left_of_a_policy_and_what_is_not_in_it_are_counted(
+    engine: Engine, scrape: Scrape, clock: Clock
+) -> None:
+    common = {"revocation_id": "r", "storage": "valetkey-demo", "statement": "{}"}
+    live = common | {"bucket": "demo", "lapses_at": clock() + END}
+    insert_row(engine, Denial, sid="a", **live, policy_bytes=480)
+    insert_row(engine, Denial, sid="b", **live)
+    scraped = scrape()
+    assert scraped["valetkey_denials_missing"] == {("demo",): 1}
+    assert scraped["valetkey_bucket_policy_free_bytes"] == {("demo",): 20_000}
 
 
 @pytest.mark.usefixtures("used_grants")
