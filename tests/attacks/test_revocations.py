@@ -52,7 +52,6 @@ class Link:
     tenant: str
     grant_id: str
     key: str
-    number: int  # of the step that issued it
     expires_at: datetime
     message: dict[str, Any]
 
@@ -89,8 +88,6 @@ class Machine:
         self.denied: list[Named] = []  # by revocations that said that it is done
         self.unknown: list[Named] = []  # by those that said nothing, or that storage was away
         self.applied: set[str] = set()  # Sids that were seen in the policy
-        self.folders: dict[str, int] = {}  # that statements deny, by the step that began it
-        self.number = 0
         self.foreign: list[dict[str, Any]] = []
         self.violations: list[str] = []
 
@@ -98,11 +95,6 @@ class Machine:
         """Take a random step."""
         steps = [self.grant] * 5 + [self.revoke] * 4 + [self.overwrite] * 2 + [self.upkeep] * 3
         self.random.choice([*steps, self.revoke_much, self.wait, self.restart, self.fail])()
-        for statement in self._rows().values():
-            for resource in statement["Resource"]:
-                if resource.endswith("*"):
-                    self.folders.setdefault(resource[:-1], self.number)
-        self.number += 1
 
     def grant(self, count: int = 0) -> list[Link]:
         tenant = self.random.choice(TENANTS)
@@ -112,10 +104,7 @@ class Machine:
         message = grant_message(list(keys), tenant=tenant, grant=terms)
         end = self.clock() + timedelta(seconds=seconds)
         items = self.service.issue(message)["items"]
-        links = [
-            Link(tenant, each["id"], key_of(each["url"]), self.number, end, message)
-            for each in items
-        ]
+        links = [Link(tenant, each["id"], key_of(each["url"]), end, message) for each in items]
         self.links += links
         return links
 
@@ -194,7 +183,7 @@ class Machine:
             if self._is_named(self.denied, link):
                 if has_room and not is_denied:
                     self.violations.append(f"a revoked link is served: {link.key[:40]}")
-            elif is_denied and not self._is_named(self.unknown, link) and not self._is_late(link):
+            elif is_denied and not self._is_named(self.unknown, link):
                 self.violations.append(f"a granted link is refused: {link.key[:40]}")
         self.applied |= set(left)
 
@@ -245,15 +234,6 @@ class Machine:
         now = self.clock()
         return any(
             each.until > now and each.include(link.key, is_aws=self.is_aws) for each in objects
-        )
-
-    def _is_late(self, link: Link) -> bool:
-        """Return true if it was issued in a folder of its tenant that was denied already."""
-        own = f"arn:aws:s3:::valetkey-demo/{link.tenant}/"
-        arn = f"arn:aws:s3:::valetkey-demo/{link.key}"
-        return any(
-            arn.startswith(folder) and folder.startswith(own) and began < link.number
-            for folder, began in self.folders.items()
         )
 
     def _key(self, tenant: str) -> str:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from tests.integration.revocation.conftest import KEY, OTHER_KEY, Links, check
 from tests.support.builders.messages import grant_message
 from tests.support.s3.http_requests import status
 from worker.aws.bucket_policies import change_statements
-from worker.core.tenants.config import TenantConfig
 from worker.db.engine import write_transaction
 from worker.usecases.revocation import statements
 from worker.usecases.upkeep.denials import keep_denials
@@ -78,53 +76,6 @@ def test_a_statement_that_was_recorded_and_does_not_fit_keeps_out_no_other(links
     assert dict(links.rows(Denial.sid, Denial.policy_bytes))["A"] is None
 
 
-def test_a_folder_in_which_another_tenant_may_have_grants_is_not_denied(
-    links: Links, message: dict[str, Any]
-) -> None:
-    check(links.run("--batch", message["batch"], "--yes"), 1, "bytes, and S3")
-    assert links.statements() == []
-
-
-@pytest.fixture
-def own_folder(links: Links) -> None:
-    """Let only acme have grants below acme/."""
-    globex = replace(links.config.tenants["globex"], policies={})
-    links.apply(TenantConfig(links.config.buckets, {**links.config.tenants, "globex": globex}))
-
-
-@pytest.mark.usefixtures("own_folder")
-def test_a_folder_that_is_nobody_elses_is_denied_instead_of_many_long_keys(
-    links: Links, message: dict[str, Any]
-) -> None:
-    links.run("--batch", message["batch"], "--yes")
-    [statement] = links.statements()
-    assert statement["Resource"] == f"arn:aws:s3:::{links.bucket}/acme/*"
-
-
-@pytest.mark.usefixtures("own_folder")
-def test_a_later_grant_in_a_denied_folder_does_not_bring_a_revoked_one_back(
-    links: Links, message: dict[str, Any]
-) -> None:
-    links.run("--batch", message["batch"], "--yes")
-    before = links.statements()
-    [later] = links.grant(KEY)
-    links.client.delete_bucket_policy(Bucket=links.bucket)
-    keep_denials(links.context)
-    assert (links.statements(), status(later)) == (before, 403)
-
-
-@pytest.mark.usefixtures("own_folder")
-def test_a_statement_that_another_program_left_no_room_for_denies_a_folder(links: Links) -> None:
-    grants = links.grant(*LONG_KEYS[:10])
-    links.run("--batch", grants[0]["id"].partition(".")[0], "--yes")
-    assert len(links.statements()[0]["Resource"]) == 10
-    large = {"Sid": "Large", "Effect": "Deny", "Principal": "*", "Action": "s3:PutObject"}
-    overwrite_policy(links, large | {"Resource": f"arn:aws:s3:::{links.bucket}/{'x' * 15_000}"})
-    keep_denials(links.context)
-    ours = next(each for each in links.statements() if each["Sid"] != "Large")
-    assert ours["Resource"] == f"arn:aws:s3:::{links.bucket}/acme/*"
-
-
 def test_a_statement_that_was_changed_under_its_sid_is_restored(links: Links) -> None:
     grant, other = links.grant(KEY, OTHER_KEY)
     links.revoke(grant)
@@ -134,39 +85,6 @@ def test_a_statement_that_was_changed_under_its_sid_is_restored(links: Links) ->
     assert (status(grant), status(other)) == (200, 403)
     keep_denials(links.context)
     assert (status(grant), status(other)) == (403, 200)
-
-
-@pytest.mark.usefixtures("own_folder")
-def test_a_folder_is_not_denied_because_of_a_statement_for_which_there_is_no_room(
-    links: Links,
-) -> None:
-    """What it names is denied by nothing, and another may use it."""
-    grants = links.grant(*LONG_KEYS[:10])
-    links.run("--batch", grants[0]["id"].partition(".")[0], "--yes")
-    [served] = links.grant(KEY)
-    [row] = links.rows(*(getattr(Denial, column.name) for column in Denial.__table__.columns))
-    values = dict(zip(Denial.__table__.columns.keys(), row, strict=True))
-    resources = [
-        f"arn:aws:s3:::{links.bucket}/{KEY}",
-        f"arn:aws:s3:::{links.bucket}/{'x' * 30_000}",
-    ]
-    bad = json.loads(values["statement"]) | {"Sid": "A", "Resource": resources}
-    links.insert(
-        Denial, **values | {"sid": "A", "statement": json.dumps(bad), "policy_bytes": None}
-    )
-    other = grant_message(LONG_KEYS[10:])
-    links.issue(other)
-    links.run("--batch", other["batch"], "--yes")
-    assert status(served) == 200
-
-
-@pytest.mark.usefixtures("own_folder")
-def test_a_folder_with_a_grant_that_outlives_the_statement_denying_it_is_not_denied(
-    links: Links, message: dict[str, Any]
-) -> None:
-    links.revoke(links.grant(KEY)[0])
-    links.grant(KEY, grant=message["grant"] | {"expires_in": 900})
-    check(links.run("--batch", message["batch"], "--yes"), 1, "bytes, and S3")
 
 
 def interfere(monkeypatch: pytest.MonkeyPatch, change: Callable[[], None]) -> None:

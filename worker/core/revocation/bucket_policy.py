@@ -6,7 +6,7 @@ Sources: AWS, "Bucket policies" (example-bucket-policies.html), its limit of 20 
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -117,41 +117,6 @@ def change_policy(
     return PolicyChange(text.decode() or None, len(text), unfit, is_done)
 
 
-def fold_statements(
-    policy: str | None,
-    statements: Iterable[dict[str, Any]],
-    removed: Collection[str],
-    is_free: Callable[[str], bool],
-) -> list[dict[str, Any]]:
-    """Return the statements that have to deny folders instead of objects so that there is room.
-
-    is_free says of a folder, as the beginning of an ARN, whether it may be denied as a whole. The
-    largest statements are changed first. A statement for which that is not enough changes no other.
-    """
-    wanted = {each["Sid"]: each for each in statements}
-    kept: dict[str, dict[str, Any]] = {}
-    for sid, statement in wanted.items():
-        folded, before = kept | {sid: statement}, None
-        while folded != before and not (has_room := _has_room(policy, folded, removed, wanted)):
-            before = dict(folded)
-            for each in sorted(before, key=lambda name: -len(str(before[name]))):
-                resources = {_fold(resource, is_free) for resource in before[each]["Resource"]}
-                folded[each] = before[each] | {"Resource": sorted(resources)}
-                if _has_room(policy, folded, removed, wanted):
-                    break
-        kept = folded if has_room else kept
-    return [each for sid, each in kept.items() if each != wanted[sid]]
-
-
-def _has_room(
-    policy: str | None,
-    statements: Mapping[str, dict[str, Any]],
-    removed: Collection[str],
-    wanted: Collection[str],
-) -> bool:
-    return not change_policy(policy, statements.values(), {*removed, *wanted}).unfit
-
-
 def _encode(document: dict[str, Any], statements: list[dict[str, Any]]) -> bytes:
     """Return a policy as boto3 sends it. UTF-8 is half as long as escapes, or less."""
     changed = document | {"Statement": statements}
@@ -164,12 +129,6 @@ def includes(resources: Iterable[str], arn: str) -> bool:
     return any(
         arn == each or (each[-1:] == "*" and arn.startswith(each[:-1])) for each in resources
     )
-
-
-def _fold(resource: str, is_free: Callable[[str], bool]) -> str:
-    path = resource.removesuffix("*").removesuffix("/")
-    folder = path[: path.rfind("/") + 1]
-    return f"{folder}*" if is_free(folder) else resource
 
 
 def _normal_json(value: Any) -> str:

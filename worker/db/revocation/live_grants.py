@@ -39,15 +39,6 @@ def read_beside(
     return _read(connection, beside, now)
 
 
-def read_keys(
-    connection: Connection, storage: str, config: TenantConfig, now: datetime
-) -> dict[str, datetime]:
-    """Return the keys of live grants in a real bucket, and when the last grant of each ends."""
-    is_here = Batch.bucket.in_(_profiles_of({storage}, config))
-    grants = sorted(_read(connection, is_here, now), key=lambda grant: grant.expires_at)
-    return {grant.object_key: grant.expires_at for grant in grants}
-
-
 def was_issued(connection: Connection, target: Target, config: TenantConfig) -> bool:
     """Return whether the log has any item of a target, live or not."""
     query = (

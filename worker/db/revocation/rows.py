@@ -130,11 +130,6 @@ def store_policy_bytes(connection: Connection, sids: Iterable[str], size: int | 
     connection.execute(denials.values(policy_bytes=size))
 
 
-def store_statement(connection: Connection, sid: str, statement: str) -> None:
-    """Replace the JSON of a statement: from now on it denies a folder instead of objects in it."""
-    connection.execute(update(Denial).where(Denial.sid == sid).values(statement=statement))
-
-
 def delete_denials(connection: Connection, sids: Iterable[str]) -> None:
     """Delete the rows of statements that are not in their policies, or were never added."""
     connection.execute(delete(Denial).where(Denial.sid.in_(list(sids))))

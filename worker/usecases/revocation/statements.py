@@ -4,13 +4,12 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from worker.aws.bucket_policies import change_statements, read_policy
+from worker.aws.bucket_policies import change_statements
 from worker.context import Context
 from worker.core.kinds.role_session import policy_session
 from worker.core.revocation.bucket_policy import (
     denial_sid,
     denial_statement,
-    fold_statements,
     includes,
     key_arn,
     prefix_arn,
@@ -25,9 +24,7 @@ from worker.db.revocation.rows import (
     delete_denials,
     read_denials,
     store_policy_bytes,
-    store_statement,
 )
-from worker.usecases.revocation.free_folders import free_folders
 
 SESSION = "revocation"
 """The name of a role's session in storage's logs."""
@@ -110,38 +107,23 @@ def _includes(statement: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     )
 
 
-def keep_statements(
-    bucket: Bucket, storage: str, context: Context, new_sid: str | None = None
-) -> Mapping[str, str]:
+def keep_statements(bucket: Bucket, storage: str, context: Context) -> Mapping[str, str]:
     """Have the policy of a bucket contain our live statements there, and none that have lapsed.
 
     Returns why live statements are not in it, by Sid. Deletes the rows of those that have lapsed.
     The rows are read again afterwards: a revocation that was recorded meanwhile may have lost its
-    statement by this change of the policy. Where there is no room for a statement that was there
-    before, or for the new one, folders are denied instead of objects. That lasts, or a later grant
-    could bring a revoked one back. Raises Transient, and Malformed if the policy cannot be changed
-    at all.
+    statement by this change of the policy. Raises Transient, and Malformed if the policy cannot be
+    changed at all.
     """
     client = context.s3.limited_client(bucket, SESSION, (), context.now(), policy_session)
     before, known = None, set[str]()
     while (rows := _read(storage, context)) != before:
         live, lapsed = before = rows
-        statements = [json.loads(denial.statement) for denial in live]
         known |= {each.sid for each in [*live, *lapsed]}
         ended = known.difference(each.sid for each in live)  # also rows that are gone by now
+        statements = [json.loads(denial.statement) for denial in live]
         size, problems = change_statements(client, bucket.bucket, statements, ended)
-        gone = {each.sid for each in live if each.sid in problems and each.policy_bytes is not None}
-        if folding := gone | problems.keys() & {new_sid}:
-            # Without others that do not fit: what they name is denied by nothing.
-            left_out = problems.keys() - folding
-            some = [each for each in live if each.sid not in left_out]
-            is_free = free_folders(bucket, storage, some, context)
-            policy = read_policy(client, bucket.bucket)
-            wanted = [json.loads(denial.statement) for denial in some]
-            folded = fold_statements(policy, wanted, {*ended, *left_out}, is_free)
-            with write_transaction(context.engine) as connection:
-                for each in folded:
-                    store_statement(connection, each["Sid"], json.dumps(each))
+    gone = {each.sid for each in live if each.sid in problems and each.policy_bytes is not None}
     seen = {each.sid for each in live if each.sid not in problems and each.policy_bytes != size}
     if seen or gone or ended:
         with write_transaction(context.engine) as connection:

@@ -13,7 +13,6 @@ from worker.core.revocation.bucket_policy import (
     change_policy,
     denial_sid,
     denial_statement,
-    fold_statements,
     key_arn,
     prefix_arn,
 )
@@ -104,21 +103,6 @@ def test_a_lone_surrogate_of_others_is_kept() -> None:
     text = r'{"Statement":[{"Sid":"\ud800"}]}'
     changed = change_policy(text, [statement()]).policy or ""
     assert json.loads(changed)["Statement"][0] == {"Sid": "\ud800"}
-
-
-def test_folders_are_denied_instead_of_objects_only_where_they_are_free_and_there_is_no_room() -> (
-    None
-):
-    keys = [arn(f"{folder}/{n:0400}") for folder in ("a/free", "a/shared") for n in range(30)]
-    small, large = statement(arn("b/free/1")) | {"Sid": "Small"}, statement(*keys)
-    [folded] = fold_statements(None, [small, large], (), lambda folder: folder.endswith("free/"))
-    assert folded == large | {"Resource": sorted(["arn:aws:s3:::b/a/free/*", *keys[30:]])}
-
-
-def test_a_statement_for_which_folders_are_not_enough_changes_no_other() -> None:
-    large = statement(*(arn(f"a/{n:0400}") for n in range(60))) | {"Sid": "Large"}
-    small = statement(arn("b/free/1"))
-    assert fold_statements(None, [large, small], (), lambda folder: "free" in folder) == []
 
 
 @pytest.mark.parametrize(
