@@ -172,8 +172,8 @@ class Machine:
 
     def _check(self) -> None:
         rows = self._rows()
-        left = [each["Sid"] for each in self.bucket.statements if _is_ours(each)]
-        if set(left) - set(rows):
+        left = self._sids()
+        if left - set(rows):
             self.violations.append("a statement is left that denies no live grant")
         if [each for each in self.bucket.statements if not _is_ours(each)] != self.foreign:
             self.violations.append("a statement of others was changed")
@@ -185,7 +185,10 @@ class Machine:
                     self.violations.append(f"a revoked link is served: {link.key[:40]}")
             elif is_denied and not self._is_named(self.unknown, link):
                 self.violations.append(f"a granted link is refused: {link.key[:40]}")
-        self.applied |= set(left)
+        self.applied |= left
+
+    def _sids(self) -> set[str]:
+        return {each["Sid"] for each in self.bucket.statements if _is_ours(each)}
 
     def _has_room(self, rows: dict[str, Any]) -> bool:
         """Return true if all statements fit, apart from those that have never fit."""
@@ -207,6 +210,7 @@ class Machine:
         else:
             if result.denied:
                 self.denied += _named(plan)
+                self.applied |= self._sids()
             elif self.bucket.fault == "away":
                 self.unknown += _named(plan)
             elif set(self._rows()) - before:
