@@ -152,12 +152,3 @@ def test_storage_is_not_asked_again_if_its_events_tell_of_late_uploads(slots: Sl
     slots.form("acme/a")
     slots.end_and_settle()
     assert slots.rows(EndedSlot.chunk_number) == []
-
-
-def test_a_form_whose_known_object_has_all_bytes_is_not_asked_for(slots: Slots) -> None:
-    form = slots.form("acme/a")
-    slots.store(form, THOUSAND)
-    slots.ask(form)
-    asked = len(slots.asked_keys())
-    slots.end_and_settle()
-    assert len(slots.asked_keys()) == asked
