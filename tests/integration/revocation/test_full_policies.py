@@ -78,6 +78,23 @@ def test_a_statement_that_was_recorded_and_does_not_fit_keeps_out_no_other(links
     assert dict(links.rows(Denial.sid, Denial.policy_bytes))["A"] is None
 
 
+def test_a_statement_that_is_in_a_policy_keeps_its_room_when_another_one_is_added(
+    links: Links,
+) -> None:
+    [grant] = links.grant(KEY)
+    links.revoke(grant)
+    links.grant(OTHER_KEY)  # in the same folder, which is therefore not denied instead
+    [row] = links.rows(*(getattr(Denial, column.name) for column in Denial.__table__.columns))
+    values = dict(zip(Denial.__table__.columns.keys(), row, strict=True))
+    resource = f"arn:aws:s3:::{links.bucket}/{'x' * 20_200}"
+    large = json.loads(values["statement"]) | {"Sid": "A", "Resource": [resource]}
+    large_row = {"sid": "A", "statement": json.dumps(large), "policy_bytes": None}
+    links.insert(Denial, **values | large_row)
+    keep_denials(links.context)
+    assert status(grant) == 403
+    assert dict(links.rows(Denial.sid, Denial.policy_bytes))["A"] is None
+
+
 def test_a_folder_in_which_another_tenant_may_have_grants_is_not_denied(
     links: Links, message: dict[str, Any]
 ) -> None:

@@ -69,6 +69,7 @@ def test_a_stored_object_counts_instead_of_its_slot_once_that_is_settled(slots: 
     slots.store(form, TEN)
     slots.end_and_settle()
     assert slots.charged("live", "stored_bytes") == 10
+    assert slots.charged("live", "upload_bytes") == 0
     assert status(slots) == "refused"
 
 
