@@ -35,6 +35,17 @@ def overwrite_policy(links: Links, *statements: dict[str, Any]) -> None:
     links.client.put_bucket_policy(Bucket=links.bucket, Policy=json.dumps(policy))
 
 
+def insert_first(links: Links, *keys: str) -> None:
+    """Insert a copy of the only statement, for other keys, in no policy; its Sid sorts first."""
+    columns = Denial.__table__.columns.keys()
+    [row] = links.rows(*(getattr(Denial, name) for name in columns))
+    values = dict(zip(columns, row, strict=True))
+    resources = [f"arn:aws:s3:::{links.bucket}/{key}" for key in keys]
+    statement = json.loads(values["statement"]) | {"Sid": "A", "Resource": resources}
+    copy = {"sid": "A", "statement": json.dumps(statement), "policy_bytes": None}
+    links.insert(Denial, **values | copy)
+
+
 def test_a_revocation_that_does_not_fit_says_so_and_leaves_no_statement_behind(
     links: Links, message: dict[str, Any]
 ) -> None:
@@ -67,11 +78,7 @@ def test_a_revocation_that_does_not_fit_hurts_no_revocation_of_another_tenant(
 def test_a_statement_that_was_recorded_and_does_not_fit_keeps_out_no_other(links: Links) -> None:
     grant, other = links.grant(KEY, OTHER_KEY)
     links.revoke(grant)
-    [row] = links.rows(*(getattr(Denial, column.name) for column in Denial.__table__.columns))
-    values = dict(zip(Denial.__table__.columns.keys(), row, strict=True))
-    resources = [f"arn:aws:s3:::{links.bucket}/{key}" for key in LONG_KEYS]
-    large = json.loads(values["statement"]) | {"Sid": "A", "Resource": resources}
-    links.insert(Denial, **values | {"sid": "A", "statement": json.dumps(large)})
+    insert_first(links, *LONG_KEYS)
     links.client.delete_bucket_policy(Bucket=links.bucket)
     keep_denials(links.context)
     assert (status(grant), status(other)) == (403, 200)
@@ -84,12 +91,7 @@ def test_a_statement_that_is_in_a_policy_keeps_its_room_when_another_one_is_adde
     [grant] = links.grant(KEY)
     links.revoke(grant)
     links.grant(OTHER_KEY)  # in the same folder, which is therefore not denied instead
-    [row] = links.rows(*(getattr(Denial, column.name) for column in Denial.__table__.columns))
-    values = dict(zip(Denial.__table__.columns.keys(), row, strict=True))
-    resource = f"arn:aws:s3:::{links.bucket}/{'x' * 20_200}"
-    large = json.loads(values["statement"]) | {"Sid": "A", "Resource": [resource]}
-    large_row = {"sid": "A", "statement": json.dumps(large), "policy_bytes": None}
-    links.insert(Denial, **values | large_row)
+    insert_first(links, "x" * 20_200)
     keep_denials(links.context)
     assert status(grant) == 403
     assert dict(links.rows(Denial.sid, Denial.policy_bytes))["A"] is None
@@ -161,16 +163,7 @@ def test_a_folder_is_not_denied_because_of_a_statement_for_which_there_is_no_roo
     grants = links.grant(*LONG_KEYS[:10])
     links.run("--batch", grants[0]["id"].partition(".")[0], "--yes")
     [served] = links.grant(KEY)
-    [row] = links.rows(*(getattr(Denial, column.name) for column in Denial.__table__.columns))
-    values = dict(zip(Denial.__table__.columns.keys(), row, strict=True))
-    resources = [
-        f"arn:aws:s3:::{links.bucket}/{KEY}",
-        f"arn:aws:s3:::{links.bucket}/{'x' * 30_000}",
-    ]
-    bad = json.loads(values["statement"]) | {"Sid": "A", "Resource": resources}
-    links.insert(
-        Denial, **values | {"sid": "A", "statement": json.dumps(bad), "policy_bytes": None}
-    )
+    insert_first(links, KEY, "x" * 30_000)
     other = grant_message(LONG_KEYS[10:])
     links.issue(other)
     links.run("--batch", other["batch"], "--yes")
