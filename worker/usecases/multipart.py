@@ -13,7 +13,7 @@ from valetkey.wire.terms import Parts
 from worker.context import Context
 from worker.core.kinds.registry import issued_cost, reserved_cost
 from worker.core.policy.decisions import ChunkRequest
-from worker.core.policy.uncharged import ceiling_refusal
+from worker.core.policy.uncharged import ceiling_refusal, pays_for_records
 from worker.core.quotas.admission import admit_cost
 from worker.core.revocation.targets import RevokedItem, covers
 from worker.core.signing.multipart_plan import NO_UPLOAD, StartedUpload
@@ -49,7 +49,7 @@ def quota_refusal(
     later = message.total - len(message.items)
     cost = reserved_cost(message.grant, later).plus(issued_cost(message.grant, items))
     with read_transaction(context.engine) as connection:
-        is_limited = 2 * len(items) < len(message.items)  # as uncharged_bytes says
+        is_limited = not pays_for_records(len(items), len(message.items))
         if is_limited and usage.is_beyond_ceiling(connection, tenant.id, now):
             return ceiling_refusal(usage.MAX_UNCHARGED_BYTES, now)
         history = read_history(connection, tenant.id, message.batch, message.chunk, now)

@@ -174,7 +174,9 @@ def test_a_known_batch_is_cancelled_beyond_the_ceiling(service: InProcessService
     service.issue(first)
     for _ in range(3):
         service.issue(outside_prefixes())
+    recorded = service.rows(Usage.uncharged_bytes)
     assert service.cancel(first["batch"])["released"] == 1
+    assert service.rows(Usage.uncharged_bytes) == recorded
 
 
 def test_requests_that_are_charged_are_recorded_beyond_the_ceiling(full: InProcessService) -> None:

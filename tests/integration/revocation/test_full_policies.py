@@ -33,6 +33,17 @@ def overwrite_policy(links: Links, *statements: dict[str, Any]) -> None:
     links.client.put_bucket_policy(Bucket=links.bucket, Policy=json.dumps(policy))
 
 
+def insert_first(links: Links, *keys: str) -> None:
+    """Insert a copy of the only statement, for other keys, in no policy; its Sid sorts first."""
+    columns = Denial.__table__.columns.keys()
+    [row] = links.rows(*(getattr(Denial, name) for name in columns))
+    values = dict(zip(columns, row, strict=True))
+    resources = [f"arn:aws:s3:::{links.bucket}/{key}" for key in keys]
+    statement = json.loads(values["statement"]) | {"Sid": "A", "Resource": resources}
+    copy = {"sid": "A", "statement": json.dumps(statement), "policy_bytes": None}
+    links.insert(Denial, **values | copy)
+
+
 def test_a_revocation_that_does_not_fit_says_so_and_leaves_no_statement_behind(
     links: Links, message: dict[str, Any]
 ) -> None:
@@ -65,14 +76,21 @@ def test_a_revocation_that_does_not_fit_hurts_no_revocation_of_another_tenant(
 def test_a_statement_that_was_recorded_and_does_not_fit_keeps_out_no_other(links: Links) -> None:
     grant, other = links.grant(KEY, OTHER_KEY)
     links.revoke(grant)
-    [row] = links.rows(*(getattr(Denial, column.name) for column in Denial.__table__.columns))
-    values = dict(zip(Denial.__table__.columns.keys(), row, strict=True))
-    resources = [f"arn:aws:s3:::{links.bucket}/{key}" for key in LONG_KEYS]
-    large = json.loads(values["statement"]) | {"Sid": "A", "Resource": resources}
-    links.insert(Denial, **values | {"sid": "A", "statement": json.dumps(large)})
+    insert_first(links, *LONG_KEYS)
     links.client.delete_bucket_policy(Bucket=links.bucket)
     keep_denials(links.context)
     assert (status(grant), status(other)) == (403, 200)
+    assert dict(links.rows(Denial.sid, Denial.policy_bytes))["A"] is None
+
+
+def test_a_statement_that_is_in_a_policy_keeps_its_room_when_another_one_is_added(
+    links: Links,
+) -> None:
+    [grant] = links.grant(KEY)
+    links.revoke(grant)
+    insert_first(links, "x" * 20_200)
+    keep_denials(links.context)
+    assert status(grant) == 403
     assert dict(links.rows(Denial.sid, Denial.policy_bytes))["A"] is None
 
 

@@ -62,6 +62,25 @@ def test_a_statement_denies_the_last_grant_until_it_expires_and_is_removed_then(
     assert last["expires_at"] == format_utc(lapses_at)
 
 
+def test_a_statement_lasts_as_long_as_the_grants_of_its_own_bucket(links: Links) -> None:
+    other = replace(links.config.buckets["demo"], name="other", bucket=links.new_bucket())
+    demo = links.config.buckets["demo"]
+    acme = links.config.tenants["acme"]
+    policies = {**acme.policies, "other": replace(acme.policies["demo"], bucket="other")}
+    tenants = {**links.config.tenants, "acme": replace(acme, policies=policies)}
+    links.apply(TenantConfig({"demo": demo, "other": other}, tenants))
+    for bucket, seconds in ("demo", 300), ("other", 900):
+        links.grant(KEY, grant={"kind": "download", "bucket": bucket, "expires_in": seconds})
+    start = links.clock()
+    links.run("--tenant", "acme", "--yes")
+    ends = dict(links.rows(Denial.bucket, Denial.lapses_at))
+    left = {name: (end - start).total_seconds() for name, end in ends.items()}
+    assert left == {"demo": pytest.approx(300, abs=2), "other": pytest.approx(900, abs=2)}
+    links.clock.forward(seconds=301)
+    keep_denials(links.context)
+    assert status(links.grant(KEY)[0]) == 200
+
+
 def test_the_release_of_grants_calls_no_storage(links: Links, grant: dict[str, Any]) -> None:
     links.client.delete_bucket_policy(Bucket=links.bucket)
     clean_up(links.context)

@@ -104,7 +104,7 @@ def test_failed_manifests_are_a_warning_with_the_newest_problem() -> None:
 
 
 CONFIG = TenantConfig({"demo": replace(DEMO, endpoint=None)})
-HERE = DenialRow("sid", "demo", "valetkey-demo", "{}", policy_bytes=480)
+HERE = DenialRow("sid", "demo", "valetkey-demo", "{}", datetime(2026, 11, 24, tzinfo=UTC), 480)
 ELSEWHERE = HERE._replace(storage="moved")
 
 

@@ -30,14 +30,21 @@ class NotRecorded(Exception):
         self.decisions = decisions
 
 
+def pays_for_records(paid: int, items: int) -> bool:
+    """Return true if charged items, each with another one, are all items that are recorded.
+
+    So a tenant whose requests are mostly granted is never limited.
+    """
+    return 2 * paid >= items
+
+
 def uncharged_bytes(message: ChunkMessage, decision: ChunkDecision, paid: int) -> int:
     """Return the bytes that a decision records without a charge.
 
-    paid is the number of its items that are charged. Each pays for the record of another one as
-    well, so that a tenant whose requests are mostly granted is never limited.
+    paid is the number of its items that are charged.
     """
     rows = decision.rows
-    if 2 * paid >= len(rows):
+    if pays_for_records(paid, len(rows)):
         return 0
     terms = len(json.dumps(recorded_terms(message.grant, message.grant.kind)))
     texts = sum(len(row.object_key.encode()) + len(json.dumps(row.detail)) for row in rows)

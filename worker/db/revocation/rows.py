@@ -31,15 +31,15 @@ class DenialRow(NamedTuple):
     """A statement of our own: its Sid, the bucket profile whose bucket has it, and its JSON.
 
     storage is the name of that bucket. policy_bytes is the size of its policy when the statement
-    was last seen in it, and None if it is not. lapses_at is set in rows that were read.
+    was last seen in it, and None if it is not. It denies until lapses_at.
     """
 
     sid: str
     bucket: str
     storage: str
     statement: str
+    lapses_at: datetime
     policy_bytes: int | None = None
-    lapses_at: datetime | None = None
 
 
 def insert_revocation(
@@ -65,17 +65,14 @@ def insert_revocation(
         for tenant, grants in sorted(revocation.grants.items())
     }
     connection.execute(insert(Revocation), list(rows.values()))
-    statements = [{**denial._asdict(), **_of_revocation(revocation)} for denial in denials]
+    revoked = {"revocation_id": revocation.revocation_id}
+    statements = [denial._asdict() | revoked for denial in denials]
     if statements:
         connection.execute(insert(Denial), statements)
     for tenant, row in rows.items():
         record = encode_record("revocation", row)
         leaf = NewLeaf("revocation", entry_hash([record]), reference=revocation.revocation_id)
         append_leaf(connection, tenant, leaf)
-
-
-def _of_revocation(revocation: NewRevocation) -> dict[str, object]:
-    return {"revocation_id": revocation.revocation_id, "lapses_at": revocation.lapses_at}
 
 
 _COLUMNS = tuple(getattr(Denial, name) for name in DenialRow._fields)
@@ -94,15 +91,14 @@ def read_denials(
     live: list[DenialRow] = []
     lapsed: list[DenialRow] = []
     for row in map(DenialRow._make, connection.execute(query)):
-        (lapsed if row.lapses_at is not None and row.lapses_at <= now else live).append(row)
+        (lapsed if row.lapses_at <= now else live).append(row)
     return live, lapsed
 
 
 class LiveDenial(NamedTuple):
-    """A statement that denies until lapses_at, and the first one who revoked with it."""
+    """A statement that still denies a grant, and the first one who revoked with it."""
 
     row: DenialRow
-    lapses_at: datetime
     revoked_by: str
     revoked_at: datetime
 
@@ -110,17 +106,13 @@ class LiveDenial(NamedTuple):
 def read_live_denials(connection: Connection, now: datetime) -> list[LiveDenial]:
     """Return the statements that still deny a grant, the oldest first."""
     query = (
-        select(
-            *(*_COLUMNS, Denial.lapses_at),
-            *(Revocation.revoked_by, Revocation.revoked_at),
-        )
+        select(*_COLUMNS, Revocation.revoked_by, Revocation.revoked_at)
         .join(Revocation, Revocation.revocation_id == Denial.revocation_id)
         .where(Denial.lapses_at > now)
         .order_by(Revocation.revoked_at, Denial.sid)
     )
     return [
-        LiveDenial(DenialRow._make(values), lapses_at, by, at)
-        for *values, lapses_at, by, at in connection.execute(query)
+        LiveDenial(DenialRow._make(values), by, at) for *values, by, at in connection.execute(query)
     ]
 
 

@@ -21,7 +21,7 @@ def charge_late_uses(
 
     A use costs what its object has more than what the settlement and earlier uses left charged.
     """
-    suspects = [use for use in uses if _may_cost(use) and _chunk(use) not in unsettled]
+    suspects = [use for use in uses if _may_cost(use) and use.grant.chunk not in unsettled]
     kept = _read_kept(connection, suspects) if suspects else {}
     charged: list[JudgedUse] = []
     for use in uses:
@@ -37,8 +37,8 @@ def charge_late_uses(
 
 def _read_kept(connection: Connection, uses: Collection[JudgedUse]) -> dict[_Item, int]:
     """Return the bytes that are still charged for the items of chunks that got some back."""
-    unused = read_unused(connection, {_chunk(use) for use in uses})
-    grants = {_item(use): use.grant for use in uses if _chunk(use) in unused}
+    unused = read_unused(connection, {use.grant.chunk for use in uses})
+    grants = {_item(use): use.grant for use in uses if use.grant.chunk in unused}
     by_batch: defaultdict[int, set[int]] = defaultdict(set)
     for batch_number, item_number in grants:
         by_batch[batch_number].add(item_number)
@@ -49,17 +49,13 @@ def _read_kept(connection: Connection, uses: Collection[JudgedUse]) -> dict[_Ite
     }
     kept: dict[_Item, int] = {}
     for item, grant in grants.items():
-        is_unused = item[1] in unused[item[0], grant.chunk_number]
+        is_unused = item[1] in unused[grant.chunk]
         kept[item] = kept_bytes(stored.get(item, 0 if is_unused else None), grant.reserved_bytes)
     return kept
 
 
 def _may_cost(use: JudgedUse) -> bool:
     return use.report.event in STORING and use.grant.has_known_key
-
-
-def _chunk(use: JudgedUse) -> ChunkKey:
-    return use.grant.batch_number, use.grant.chunk_number
 
 
 def _item(use: JudgedUse) -> _Item:

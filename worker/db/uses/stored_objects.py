@@ -106,8 +106,7 @@ def update_stored_objects(
     by_name: defaultdict[ObjectName, list[_Change]] = defaultdict(list)
     changing = [use for use in uses if use.report.event in {*STORING, "deleted"}]
     for use in sorted(changing, key=lambda use: (use.report.occurred_at, use.report.sequencer)):
-        chunk = use.grant.batch_number, use.grant.chunk_number
-        is_counted = not (use.grant.has_known_key and chunk in unsettled)
+        is_counted = not (use.grant.has_known_key and use.grant.chunk in unsettled)
         change = _Change(use, use.report in new_reports, is_counted)
         by_name[use.report.bucket, use.report.object_key].append(change)
     known = _lock(connection, by_name)

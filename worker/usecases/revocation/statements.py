@@ -40,7 +40,8 @@ class NewStatement(NamedTuple):
     def to_row(self) -> DenialRow:
         """Return its row, by which the upkeep keeps and removes it."""
         profile, storage = self.denial.profile.name, self.denial.storage
-        return DenialRow(self.statement["Sid"], profile, storage, json.dumps(self.statement))
+        sid, lapses_at = self.statement["Sid"], self.lever.lapses_at
+        return DenialRow(sid, profile, storage, json.dumps(self.statement), lapses_at)
 
 
 def new_statements(
@@ -79,7 +80,7 @@ def find_earlier(
             continue
         wanted = _statement(lever, lever.denial, "", on_aws)
         for denial in by_age:
-            lasts = denial.lapses_at >= lever.lapses_at
+            lasts = denial.row.lapses_at >= lever.lapses_at
             is_here = denial.row.storage == lever.denial.storage
             if is_here and lasts and _includes(json.loads(denial.row.statement), wanted):
                 earlier.setdefault(lever.where, denial)

@@ -57,8 +57,8 @@ def record_uses(reports: Iterable[UseReport], context: Context) -> RecordedUses:
         ignored = Counter(malformed=len(told) - len(credible))
         named = _name_deletions(connection, credible, ignored)
         judged = _judge(connection, named, config, ignored)
-        chunks = {(use.grant.batch_number, use.grant.chunk_number) for use in judged}
-        unsettled = lock_unsettled(connection, chunks)  # before what else a settlement locks
+        # Before what else a settlement locks.
+        unsettled = lock_unsettled(connection, {use.grant.chunk for use in judged})
         kept = leave_out_excess(connection, judged)
         charged = charge_late_uses(connection, kept, unsettled)
         inserted = insert_uses(connection, charged, now, context.new_lease)

@@ -1,5 +1,6 @@
 """Quotas of upload bytes bind who uses a grant again, larger, late, or many times."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from worker.core.tenants.storage_names import storage_name
 from worker.core.uses.settlement import GRACE, SECOND_LOOK
 from worker.db.engine import write_transaction
 from worker.db.uses import settlements, use_counts
+from worker.db.uses.ended_slots import claim_slots, take_slot
 
 THOUSAND = 100 * TEN
 
@@ -69,7 +71,38 @@ def test_a_stored_object_counts_instead_of_its_slot_once_that_is_settled(slots: 
     slots.store(form, TEN)
     slots.end_and_settle()
     assert slots.charged("live", "stored_bytes") == 10
+    assert slots.charged("live", "upload_bytes") == 0
     assert status(slots) == "refused"
+
+
+def test_what_a_form_of_any_names_stores_counts_at_once_and_once(slots: Slots) -> None:
+    form = slots.form("acme/${filename}")
+    bucket = storage_name(config().buckets["demo"])
+    slots.record(stored(form.id, "acme/any", slots.clock(), size=600, bucket=bucket))
+    assert slots.charged("live", "stored_bytes") == 600
+    slots.end_and_settle()
+    assert slots.charged("live", "stored_bytes") == 600
+
+
+def test_objects_of_unsettled_slots_take_nothing_from_what_settled_ones_stored(
+    slots: Slots,
+) -> None:
+    slots.store(slots.put("acme/a"), TEN)
+    slots.end_and_settle()
+    form = slots.form("acme/b")
+    told = stored(form.id, form.key, slots.clock(), size=5)
+    told = told._replace(bucket=storage_name(config().buckets["demo"]))
+    slots.record(told, told._replace(etag="second", size=7))
+    slots.record(told._replace(etag="third", size=6))
+    assert slots.charged("live", "stored_bytes") == 10
+
+
+def test_an_object_that_storage_dates_ahead_keeps_its_bytes(slots: Slots) -> None:
+    slots.clock.time -= timedelta(days=2)
+    store_late(slots, slots.form("acme/a"), TEN)
+    slots.end_and_settle()
+    assert slots.rows(Use.size) == []  # no source is believed that tells of the future
+    assert slots.rows(Settlement.unused, Settlement.returned_bytes) == [("", 990)]
 
 
 def test_an_item_whose_uses_are_not_all_recorded_gets_nothing_back(
@@ -99,6 +132,27 @@ def test_an_upload_that_ends_after_the_settlement_is_charged_at_the_second_look(
     assert slots.rows(EndedSlot.chunk_number) == []
     assert slots.rows(Usage.upload_bytes, Usage.stored_bytes)[-1] == (1_000, 0)
     assert slots.charged("live", "stored_bytes") == 1_000
+
+
+def test_storage_is_asked_again_for_what_a_used_slot_got_back(slots: Slots) -> None:
+    form = slots.form("acme/a")
+    slots.store(form, TEN)
+    slots.end_and_settle()
+    store_late(slots, form, THOUSAND)
+    assert look_again(slots) == {"checked": 1}
+    assert slots.charged_bytes() == 1_000
+
+
+def test_a_settlement_that_comes_second_leaves_the_second_look_to_be_taken(slots: Slots) -> None:
+    slots.form("acme/a")
+    slots.end()
+    with write_transaction(slots.engine) as connection:
+        [claimed] = claim_slots(connection, "demo", slots.clock(), 10)
+    slots.clock.time += GRACE
+    assert slots.settle() == {"settled": 1}
+    with write_transaction(slots.engine) as connection:
+        assert take_slot(connection, claimed) is None
+    assert slots.rows(EndedSlot.is_settled) == [(True,)]
 
 
 def test_an_event_of_a_late_upload_charges_it_once(slots: Slots) -> None:
