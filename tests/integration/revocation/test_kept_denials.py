@@ -12,10 +12,14 @@ from tests.integration.revocation.conftest import KEY, OTHER_KEY, Links
 from tests.support.builders.messages import Clock, grant_message
 from tests.support.s3.http_requests import status
 from valetkey.units import format_utc
+from worker.core.revocation.targets import Target
 from worker.core.tenants.config import TenantConfig
 from worker.jobs.single_flight import JobRun
+from worker.usecases.revocation.plan import plan_revocation
 from worker.usecases.upkeep.cleanup import clean_up
 from worker.usecases.upkeep.denials import keep_denials
+
+ENDS = (Denial.bucket, Denial.lapses_at)
 
 
 @pytest.fixture
@@ -103,3 +107,23 @@ def test_a_revoked_object_stays_revoked_in_a_profile_that_moved(links: Links) ->
     links.run("--key", f"s3://demo/{KEY}", "--yes")
     links.change_bucket(bucket=links.new_bucket())
     assert links.issue(message)["items"][0]["code"] == "revoked"
+
+
+def test_a_statement_ends_with_the_grants_of_its_own_bucket(links: Links) -> None:
+    other = replace(links.config.buckets["demo"], name="other", bucket=links.new_bucket())
+    acme = links.config.tenants["acme"]
+    policies = acme.policies | {"other": replace(acme.policies["demo"], bucket="other")}
+    tenants = links.config.tenants | {"acme": replace(acme, policies=policies)}
+    links.apply(TenantConfig(links.config.buckets | {"other": other}, tenants))
+    links.grant(KEY)
+    links.grant(KEY, grant={"kind": "download", "bucket": "other", "expires_in": 900})
+    assert links.run("--tenant", "acme", "--yes").exit_code == 0
+    ends = {bucket: lapses_at - links.clock() for bucket, lapses_at in links.rows(*ENDS)}
+    assert {name: round(end.total_seconds(), -1) for name, end in ends.items()} == {
+        "demo": 300,
+        "other": 900,
+    }
+    # On AWS its condition ends then: it is no substitute for the denial of a later grant.
+    links.clock.forward(seconds=200)
+    [late] = links.grant(OTHER_KEY)
+    assert plan_revocation(Target("grant", late["id"]), links.context).earlier == {}

@@ -31,7 +31,8 @@ class DenialRow(NamedTuple):
     """A statement of our own: its Sid, the bucket profile whose bucket has it, and its JSON.
 
     storage is the name of that bucket. policy_bytes is the size of its policy when the statement
-    was last seen in it, and None if it is not. lapses_at is set in rows that were read.
+    was last seen in it, and None if it is not. lapses_at is the end of the last grant that the
+    statement denies, that of its condition.
     """
 
     sid: str
@@ -65,17 +66,14 @@ def insert_revocation(
         for tenant, grants in sorted(revocation.grants.items())
     }
     connection.execute(insert(Revocation), list(rows.values()))
-    statements = [{**denial._asdict(), **_of_revocation(revocation)} for denial in denials]
+    of_revocation = {"revocation_id": revocation.revocation_id}
+    statements = [denial._asdict() | of_revocation for denial in denials]
     if statements:
         connection.execute(insert(Denial), statements)
     for tenant, row in rows.items():
         record = encode_record("revocation", row)
         leaf = NewLeaf("revocation", entry_hash([record]), reference=revocation.revocation_id)
         append_leaf(connection, tenant, leaf)
-
-
-def _of_revocation(revocation: NewRevocation) -> dict[str, object]:
-    return {"revocation_id": revocation.revocation_id, "lapses_at": revocation.lapses_at}
 
 
 _COLUMNS = tuple(getattr(Denial, name) for name in DenialRow._fields)

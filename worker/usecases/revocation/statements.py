@@ -43,7 +43,8 @@ class NewStatement(NamedTuple):
     def to_row(self) -> DenialRow:
         """Return its row, by which the upkeep keeps and removes it."""
         profile, storage = self.denial.profile.name, self.denial.storage
-        return DenialRow(self.statement["Sid"], profile, storage, json.dumps(self.statement))
+        sid, text = self.statement["Sid"], json.dumps(self.statement)
+        return DenialRow(sid, profile, storage, text, lapses_at=self.lever.lapses_at)
 
 
 def new_statements(
