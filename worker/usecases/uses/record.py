@@ -59,8 +59,8 @@ def record_uses(reports: Iterable[UseReport], context: Context) -> RecordedUses:
         judged = _judge(connection, named, config, ignored)
         chunks = {(use.grant.batch_number, use.grant.chunk_number) for use in judged}
         unsettled = lock_unsettled(connection, chunks)  # before what else a settlement locks
-        kept = leave_out_excess(connection, judged)
-        charged = charge_late_uses(connection, kept, unsettled)
+        kept, last = leave_out_excess(connection, judged)
+        charged = charge_late_uses(connection, kept, unsettled, last)
         inserted = insert_uses(connection, charged, now, context.new_lease)
         new = [use.report for group in inserted for use in group.uses]
         ignored.update(too_many_uses=len(judged) - len(kept), known=len(kept) - len(new))
