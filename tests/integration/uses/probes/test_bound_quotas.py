@@ -113,7 +113,7 @@ def test_an_upload_in_parts_counts_though_its_object_has_the_time_of_its_start(
     small = slots.form("acme/a")
     told = stored(small.id, small.key, slots.clock(), etag="x", size=1, bucket=bucket)
     slots.record(told)
-    parts = {"event": "completed", "grant_id": big.id, "etag": "y-1", "size": 10}
+    parts: dict[str, Any] = {"event": "completed", "grant_id": big.id, "etag": "y-1", "size": 10}
     slots.record(told._replace(**parts, occurred_at=started))
     assert slots.rows(StoredObject.size) == [(10,)]
 
