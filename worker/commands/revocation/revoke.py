@@ -172,12 +172,12 @@ def _forget(chunks: Iterable[tuple[str, int]]) -> int:
     that waits for another batch of a bundle sends its messages again, alone.
     """
     chunks = list(chunks)
-    keys = [f"{RESULT_PREFIX}{batch_id}.{chunk}" for batch_id, chunk in chunks]
+    keys = [f"{RESULT_PREFIX}{batch_id}.{chunk}".encode() for batch_id, chunk in chunks]
     try:
         with open_results() as results:
             for batch_id in sorted({batch_id for batch_id, _ in chunks}):
                 names = results.smembers(RESULT_INDEX + batch_id)
-                keys += [f"{RESULT_PREFIX}{name.decode()}" for name in names]
+                keys += [RESULT_PREFIX.encode() + name for name in names]
             bundles = f"{RESULT_PREFIX}{BUNDLE_TASK_PREFIX}*"
             keys += results.scan_iter(bundles, _RESULTS_PER_CALL) if keys else ()
             parts = range(0, len(keys), _RESULTS_PER_CALL)

@@ -148,8 +148,8 @@ def _read(policy: str | None) -> dict[str, Any]:
         statements = document["Statement"]
         if isinstance(statements, dict):  # IAM allows a single statement without a list
             statements = [statements]
-        if all(isinstance(each, dict) for each in statements):
+        if all(isinstance(each.get("Sid", ""), str) for each in statements):
             return {**document, "Statement": list(statements)}
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass
     raise Malformed("the bucket has a policy that is not one: repair it first")

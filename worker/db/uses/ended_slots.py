@@ -1,7 +1,8 @@
 """Chunks of upload slots that ended: rows from the end of their grants to the last look."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
+from itertools import chain, zip_longest
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, delete, insert, select, tuple_, update
@@ -14,6 +15,7 @@ MAX_ITEMS = 1_000
 """The items of the chunks that are claimed together, unless a single chunk has more."""
 
 _MAX_SLOTS = 100  # chunks that are claimed together
+_MAX_TENANTS = 10  # of those chunks
 _PER_QUERY = 500
 _FIRST_DELAY, _MAX_DELAY = timedelta(minutes=10), timedelta(hours=6)
 _MAX_DOUBLINGS = 6  # of the first delay: beyond, it exceeds the longest one
@@ -92,24 +94,35 @@ def buckets_with_due_slots(connection: Connection, now: datetime) -> list[str]:
     return list(connection.scalars(query))
 
 
-def claim_slots(connection: Connection, bucket: str, now: datetime, rate: int) -> list[Slot]:
-    """Claim the chunks of a bucket profile that wait the longest, and return them.
+def claim_slots(
+    connection: Connection, bucket: str, now: datetime, rate: int, random: Callable[[], float]
+) -> list[Slot]:
+    """Claim chunks of a bucket profile, those of each tenant that wait the longest.
 
-    No other process claims them before they could have been settled at this rate of requests a
-    second; after each attempt that fails they wait longer.
+    The tenants alternate, in another order each time: one with many slots delays no other one,
+    whose slots stay charged until they are settled. No other process claims them before they could
+    have been settled at this rate of requests a second; after each attempt that fails they wait
+    longer.
     """
+    is_due = EndedSlot.bucket == bucket, EndedSlot.check_at <= now
+    tenants = sorted(connection.scalars(select(EndedSlot.tenant).distinct().where(*is_due)))
+    tenants.sort(key=lambda _: random())
+    del tenants[_MAX_TENANTS:]
     query = (
         select(*_COLUMNS, Chunk.issued, Batch.chunk_size)
         .join(Chunk, _IS_CHUNK)
         .join(Batch, Batch.batch_number == EndedSlot.batch_number)
-        .where(EndedSlot.bucket == bucket, EndedSlot.check_at <= now)
+        .where(*is_due)
         .order_by(EndedSlot.check_at, EndedSlot.batch_number, EndedSlot.chunk_number)
-        .limit(_MAX_SLOTS)
+        .limit(_MAX_SLOTS // max(len(tenants), 1))
         .with_for_update(skip_locked=True, of=EndedSlot)
     )
+    by_tenant = [
+        connection.execute(query.where(EndedSlot.tenant == each)).all() for each in tenants
+    ]
     slots: list[Slot] = []
     items = 0
-    for row in connection.execute(query):
+    for row in filter(None, chain.from_iterable(zip_longest(*by_tenant))):
         items += row.issued
         if slots and items > MAX_ITEMS:
             break

@@ -6,7 +6,7 @@ from collections.abc import Collection, Container, Sequence
 from sqlalchemy import Connection
 
 from worker.core.uses.settlement import kept_bytes
-from worker.core.uses.verdicts import STORING
+from worker.core.uses.verdicts import STORING, use_fingerprint
 from worker.db.uses.insert import JudgedUse
 from worker.db.uses.settlements import read_stored_sizes, read_unused
 from worker.db.uses.stored_objects import ChunkKey
@@ -15,19 +15,26 @@ _Item = tuple[int, int]  # a batch number and an item number
 
 
 def charge_late_uses(
-    connection: Connection, uses: Sequence[JudgedUse], unsettled: Container[ChunkKey]
+    connection: Connection,
+    uses: Sequence[JudgedUse],
+    unsettled: Container[ChunkKey],
+    last: Container[bytes],
 ) -> list[JudgedUse]:
     """Return the uses with the bytes that each costs, None for one that costs nothing.
 
-    A use costs what its object has more than what the settlement and earlier uses left charged.
+    A use costs what its object has more than what the settlement and earlier uses left charged. The
+    last one that is recorded of a grant, by its fingerprint, costs all that the grant may still
+    store: of those after it nothing is known.
     """
-    suspects = [use for use in uses if _may_cost(use) and use.grant.chunk not in unsettled]
+    suspects = [use for use in uses if _may_cost(use, last) and use.grant.chunk not in unsettled]
     kept = _read_kept(connection, suspects) if suspects else {}
     charged: list[JudgedUse] = []
     for use in uses:
-        size = kept_bytes(use.report.size, use.grant.reserved_bytes)
+        size = kept_bytes(
+            None if _is_last(use, last) else use.report.size, use.grant.reserved_bytes
+        )
         known = kept.get(_item(use), size)
-        if _may_cost(use) and size > known:
+        if _may_cost(use, last) and size > known:
             kept[_item(use)] = size
             charged.append(use._replace(charged_bytes=size - known))
         else:
@@ -54,8 +61,12 @@ def _read_kept(connection: Connection, uses: Collection[JudgedUse]) -> dict[_Ite
     return kept
 
 
-def _may_cost(use: JudgedUse) -> bool:
-    return use.report.event in STORING and use.grant.has_known_key
+def _may_cost(use: JudgedUse, last: Container[bytes]) -> bool:
+    return use.grant.has_known_key and (use.report.event in STORING or _is_last(use, last))
+
+
+def _is_last(use: JudgedUse, last: Container[bytes]) -> bool:
+    return use_fingerprint(use.report, use.grant) in last
 
 
 def _item(use: JudgedUse) -> _Item:

@@ -152,10 +152,13 @@ def _is_older(change: _Change, known: KnownObject) -> bool:
 
     A probe sees the object that is there now, with a time in whole seconds: of two objects that
     were stored in the same second, the one that is seen later is the newer one. An object that was
-    recorded before may have been replaced within its second.
+    recorded before may have been replaced within its second. The time of an object of parts is that
+    of the start of its upload: it is never the older one.
     """
     report = change.use.report
     if report.source == "probe" and change.is_new:
+        if report.event == "completed":
+            return False
         return report.occurred_at < known.changed_at.replace(microsecond=0)
     return (report.occurred_at, report.sequencer[:64]) <= (known.changed_at, known.sequencer)
 
@@ -176,16 +179,19 @@ def _size_after(report: UseReport) -> int:
 
 def _values(change: _Change, before: KnownObject | None) -> dict[str, Any]:
     report, grant = change.use.report, change.use.grant
-    changed_at = (
-        report.occurred_at if before is None else max(report.occurred_at, before.changed_at)
-    )
+    changed_at, size = report.occurred_at, _size_after(report)
+    if before is not None and report.occurred_at < before.changed_at:
+        changed_at = before.changed_at
+        if report.event == "completed" and before.tenant == grant.tenant:
+            # It is not known which of the two is there: the larger one counts.
+            size = max(size, before.size)
     return {
         "bucket": report.bucket,
         "object_key": report.object_key,
         "tenant": grant.tenant,
         "batch_number": grant.batch_number,
         "item_number": grant.item_number,
-        "size": _size_after(report),
+        "size": size,
         "is_deleted": report.event == "deleted",
         "changed_at": changed_at,
         "sequencer": report.sequencer[:64],

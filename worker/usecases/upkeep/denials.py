@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
+import structlog
+
 from worker.context import Context
 from worker.core.tenants.storage_names import storage_name
 from worker.db.engine import read_transaction
@@ -9,6 +11,8 @@ from worker.db.revocation.rows import read_denials
 from worker.errors import Malformed, Transient
 from worker.jobs.single_flight import JobRun
 from worker.usecases.revocation.statements import keep_statements
+
+log = structlog.get_logger()
 
 
 def keep_denials(context: Context, run: JobRun | None = None) -> dict[str, int]:
@@ -47,6 +51,10 @@ def _keep(storage: str, profiles: Iterable[str], context: Context) -> bool:
             problem, is_kept = next(iter(problems.values()), None), True
         except (Malformed, Transient) as error:
             problem = str(error)
+        except Exception as error:
+            # A policy that nothing was written for must not stop the statements of other buckets.
+            log.exception("denials_failed", storage=storage)
+            problem = type(error).__name__
     context.problems.note(
         "denials_left", storage, problem, storage=storage, statements=list(problems)
     )

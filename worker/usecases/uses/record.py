@@ -59,8 +59,8 @@ def record_uses(reports: Iterable[UseReport], context: Context) -> RecordedUses:
         judged = _judge(connection, named, config, ignored)
         # Before what else a settlement locks.
         unsettled = lock_unsettled(connection, {use.grant.chunk for use in judged})
-        kept = leave_out_excess(connection, judged)
-        charged = charge_late_uses(connection, kept, unsettled)
+        kept, last = leave_out_excess(connection, judged)
+        charged = charge_late_uses(connection, kept, unsettled, last)
         inserted = insert_uses(connection, charged, now, context.new_lease)
         new = [use.report for group in inserted for use in group.uses]
         ignored.update(too_many_uses=len(judged) - len(kept), known=len(kept) - len(new))

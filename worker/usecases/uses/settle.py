@@ -144,7 +144,8 @@ class _Turn:
         """Claim the chunks that are due, and ask storage for their objects. Raises Transient."""
         now = self._context.now()
         with write_transaction(self._context.engine) as connection:
-            slots = claim_slots(connection, self._bucket, now, self._rate)
+            random = self._context.random
+            slots = claim_slots(connection, self._bucket, now, self._rate, random)
         self._end = self._begin + lease(slots, self._rate).total_seconds()
         for slot in slots:
             if self.failures == MAX_FAILURES or self._run.is_stopping:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from models import EndedSlot, Settlement, Usage, Use
+from models import EndedSlot, Settlement, StoredObject, Usage, Use
 from tests.integration.uses.probes.conftest import BUCKET, TEN, Slots, config, demo
 from tests.support.audit_log.trials import verified
 from tests.support.builders.messages import grant_message
@@ -120,6 +120,37 @@ def test_an_item_whose_uses_are_not_all_recorded_gets_nothing_back(
     assert slots.rows(Settlement.returned_bytes) == [(0,)]
 
 
+def test_a_late_upload_beyond_the_uses_that_are_recorded_is_charged(
+    slots: Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (use_counts, settlements):
+        monkeypatch.setattr(module, "MAX_USES", 2)
+    form = slots.form("acme/a")
+    slots.end_and_settle()
+    bucket = storage_name(config().buckets["demo"])
+    first = stored(form.id, form.key, slots.clock(), etag="a", size=1, bucket=bucket)
+    slots.record(first)
+    # The same object again is no use of its own: it must not hide the last one that is recorded.
+    slots.record(first, first._replace(etag="b"), first._replace(etag="c", size=1_000))
+    assert slots.charged_bytes() == 1_000
+    assert not verified(slots.engine).problems
+
+
+def test_an_upload_in_parts_counts_though_its_object_has_the_time_of_its_start(
+    slots: Slots,
+) -> None:
+    bucket = storage_name(config().buckets["demo"])
+    big = slots.multipart("acme/a")
+    started = slots.clock()
+    slots.clock.forward(seconds=5)
+    small = slots.form("acme/a")
+    told = stored(small.id, small.key, slots.clock(), etag="x", size=1, bucket=bucket)
+    slots.record(told)
+    parts: dict[str, Any] = {"event": "completed", "grant_id": big.id, "etag": "y-1", "size": 10}
+    slots.record(told._replace(**parts, occurred_at=started))
+    assert slots.rows(StoredObject.size) == [(10,)]
+
+
 def test_an_upload_that_ends_after_the_settlement_is_charged_at_the_second_look(
     slots: Slots,
 ) -> None:
@@ -147,7 +178,7 @@ def test_a_settlement_that_comes_second_leaves_the_second_look_to_be_taken(slots
     slots.form("acme/a")
     slots.end()
     with write_transaction(slots.engine) as connection:
-        [claimed] = claim_slots(connection, "demo", slots.clock(), 10)
+        [claimed] = claim_slots(connection, "demo", slots.clock(), 10, lambda: 0.5)
     slots.clock.time += GRACE
     assert slots.settle() == {"settled": 1}
     with write_transaction(slots.engine) as connection:

@@ -8,9 +8,12 @@ import pytest
 
 from models import Delivery, EndedSlot, Leaf, Settlement, Usage, Use
 from tests.integration.uses.probes.conftest import BUCKET, TEN, Slots, config
-from tests.support.builders.messages import download_message, upload_message
+from tests.support.builders.messages import download_message, grant_message, upload_message
 from valetkey.wire.replies import Grant
-from worker.core.tenants.config import WebhookEndpoint
+from worker.core.tenants.config import TenantConfig, WebhookEndpoint
+from worker.db.engine import write_transaction
+from worker.db.uses import ended_slots
+from worker.db.uses.ended_slots import claim_slots
 from worker.usecases.uses import settle as settle_module
 
 SETTLED = (Settlement.unused, Settlement.used_bytes, Settlement.returned_bytes)
@@ -36,6 +39,23 @@ def test_a_chunk_of_downloads_is_not_settled_among_others(slots: Slots) -> None:
     slots.form("acme/a")
     assert slots.end_and_settle() == {"settled": 1}
     assert slots.rows(Settlement.batch_number) == [(2,)]
+
+
+def test_a_tenant_with_many_slots_delays_no_other_tenant(
+    slots: Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ended_slots, "MAX_ITEMS", 2)
+    acme = config().tenants["acme"]
+    globex = replace(acme, name="globex")
+    slots.apply(TenantConfig(config().buckets, {"acme": acme, "globex": globex}))
+    for number in range(4):
+        slots.form(f"acme/{number}")
+    terms = {"kind": "upload", "bucket": "demo", "expires_in": 300, "max_size": 10}
+    slots.ids(grant_message(["acme/other"], tenant="globex", grant=terms))
+    slots.end()
+    with write_transaction(slots.engine) as connection:
+        claimed = claim_slots(connection, "demo", slots.clock(), 20, lambda: 0.5)
+    assert {slot.tenant for slot in claimed} == {"acme", "globex"}
 
 
 def test_nothing_is_settled_before_late_requests_and_notifications_had_time(slots: Slots) -> None:

@@ -37,6 +37,7 @@ def policy(*statements: dict[str, Any]) -> str:
 
 
 NO_POLICIES = ["", "[]", "{}", '{"Statement": [1]}', '{"Statement": "x"}', "[" * 100_000]
+NO_POLICIES.append('{"Statement": [{"Sid": []}]}')
 
 
 def test_a_sid_has_only_letters_and_digits() -> None:
