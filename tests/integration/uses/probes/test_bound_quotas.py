@@ -16,7 +16,7 @@ from worker.core.tenants.config import Quota
 from worker.core.tenants.storage_names import storage_name
 from worker.core.uses.settlement import GRACE, SECOND_LOOK
 from worker.db.engine import write_transaction
-from worker.db.uses import settlements, use_counts
+from worker.db.uses import ended_slots, settlements, use_counts
 
 THOUSAND = 100 * TEN
 
@@ -99,6 +99,28 @@ def test_an_upload_that_ends_after_the_settlement_is_charged_at_the_second_look(
     assert slots.rows(EndedSlot.chunk_number) == []
     assert slots.rows(Usage.upload_bytes, Usage.stored_bytes)[-1] == (1_000, 0)
     assert slots.charged("live", "stored_bytes") == 1_000
+
+
+def test_a_second_look_that_cannot_be_taken_is_not_counted_as_one(slots: Slots) -> None:
+    slots.form("acme/a")
+    slots.end_and_settle()
+    slots.apply(demo(probe_rate=0))
+    assert look_again(slots) == {"ended": 1}
+    assert slots.rows(EndedSlot.chunk_number) == []
+
+
+def test_a_process_that_was_frozen_does_not_bring_the_second_look_forward(slots: Slots) -> None:
+    slots.form("acme/a")
+    slots.end()
+    now = slots.clock()
+    with write_transaction(slots.engine) as connection:
+        [frozen] = ended_slots.claim_slots(connection, "demo", now, 1)
+    slots.clock.forward(hours=1)
+    assert slots.settle() == {"settled": 1}
+    with write_transaction(slots.engine) as connection:
+        ended_slots.postpone_slot(connection, frozen, slots.clock())
+    assert slots.settle() == {}
+    assert slots.rows(EndedSlot.check_at) == [(frozen.ended_at + SECOND_LOOK,)]
 
 
 def test_an_event_of_a_late_upload_charges_it_once(slots: Slots) -> None:
