@@ -13,6 +13,7 @@ from tests.support.builders.messages import grant_message
 from tests.support.s3.http_requests import status
 from worker.aws.bucket_policies import change_statements
 from worker.db.engine import write_transaction
+from worker.errors import Malformed
 from worker.usecases.revocation import statements
 from worker.usecases.upkeep.denials import keep_denials
 
@@ -149,3 +150,24 @@ def test_a_statement_that_the_upkeep_overwrites_while_it_is_added_is_added_again
     interfere(monkeypatch, revoke_and_lose)
     keep_denials(links.context)
     assert (status(grant), status(other)) == (403, 403)
+
+
+def test_a_statement_that_is_in_the_policy_when_storage_begins_to_refuse_is_removed_later(
+    links: Links, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grant, other = links.grant(KEY, OTHER_KEY)
+
+    def refuse(*_: Any) -> None:
+        raise Malformed("storage refuses the change")
+
+    def revoke_and_lose_access() -> None:
+        links.revoke(other)
+        monkeypatch.setattr(statements, "change_statements", refuse)
+
+    with monkeypatch.context() as patch:
+        interfere(patch, revoke_and_lose_access)
+        assert (links.revoke(grant).exit_code, status(grant)) == (1, 403)
+    monkeypatch.setattr(statements, "change_statements", change_statements)
+    links.clock.forward(seconds=301)
+    keep_denials(links.context)
+    assert (links.statements(), links.rows(Denial.sid)) == ([], [])

@@ -1,5 +1,6 @@
 """Multipart uploads whose grants are revoked: nothing is signed for them, and they are aborted."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -107,3 +108,17 @@ def test_a_denial_does_not_deny_aborts(links: Links, upload: dict[str, Any]) -> 
     revoke(links, "grant", upload)
     [statement] = links.statements()
     assert "s3:AbortMultipartUpload" not in statement["Action"]
+
+
+def test_storage_that_is_slow_to_abort_uploads_does_not_keep_a_denial_waiting(
+    links: Links, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(4):
+        links.issue(upload_message())
+    asked: list[str] = []
+    revoke_module = "worker.usecases.revocation.revoke"
+    monkeypatch.setattr(f"{revoke_module}.abort_upload", lambda _, id_, __: asked.append(id_))
+    time = SimpleNamespace(monotonic=lambda: 15.0 * len(asked))
+    monkeypatch.setattr(f"{revoke_module}.time", time, raising=False)
+    links.run("--tenant", "acme", "--yes")
+    assert (len(asked), len(links.statements())) == (2, 1)

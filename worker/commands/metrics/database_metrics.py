@@ -35,7 +35,7 @@ _UNSETTLED = Family(
 )
 _UNSETTLED_AGE = Family(
     "unsettled_oldest_age_seconds",
-    "Time since the end of the upload slots that wait longest to be settled, 0 if none do.",
+    "Time for which ended upload slots wait to be settled or looked at again, 0 if none do.",
 )
 _MISSING = Family(
     "denials_missing",

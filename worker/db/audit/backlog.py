@@ -7,6 +7,7 @@ from sqlalchemy import Connection, func, literal_column, select
 
 from models import Batch, Chunk, Delivery, EndedSlot, Grant, Manifest, Reservation, UploadStart
 from valetkey.wire.refusals import Code
+from worker.core.uses.settlement import SECOND_LOOK
 
 _MAX_BATCHES = 1_000  # of multipart uploads, from the newest on, to look for refusals in
 _STORAGE_CODES = (Code.STORAGE_REFUSED.value, Code.BUCKET_UNUSABLE.value)
@@ -113,8 +114,12 @@ _IS_UNSETTLED = EndedSlot.is_settled.is_(False)
 
 
 def oldest_ended_slot(connection: Connection) -> datetime | None:
-    """Return the end of the upload slots that wait the longest to be settled; None if none do."""
-    return connection.scalar(select(func.min(EndedSlot.ended_at)).where(_IS_UNSETTLED))
+    """Return since when upload slots wait to be settled, or for a second look; None if none do."""
+    ended = select(func.min(EndedSlot.ended_at))
+    unsettled = connection.scalar(ended.where(_IS_UNSETTLED))
+    settled = connection.scalar(ended.where(~_IS_UNSETTLED))
+    looks = [unsettled, settled and settled + SECOND_LOOK]
+    return min(filter(None, looks), default=None)
 
 
 def count_ended_slots(connection: Connection) -> dict[str, int]:

@@ -141,12 +141,16 @@ def lease(slots: Iterable[Slot], rate: int) -> timedelta:
 
 
 def postpone_slot(connection: Connection, slot: Slot, check_at: datetime) -> None:
-    """Let a claimed chunk wait until a time; this attempt does not count."""
+    """Let a claimed chunk wait until a time; this attempt does not count.
+
+    Changes nothing if another process settled it meanwhile: its second look must not be early.
+    """
     _update(connection, slot, check_at=check_at, attempts=slot.attempts)
 
 
 def _update(connection: Connection, slot: Slot, **values: Any) -> None:
-    connection.execute(update(EndedSlot).where(*_is(slot.key)).values(values))
+    statement = update(EndedSlot).where(*_is(slot.key), EndedSlot.is_settled.is_(slot.is_settled))
+    connection.execute(statement.values(values))
 
 
 def insert_second_look(connection: Connection, slot: Slot) -> None:

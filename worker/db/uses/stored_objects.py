@@ -5,7 +5,7 @@ from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, select, tuple_, update
+from sqlalchemy import Connection, and_, bindparam, or_, select, tuple_, update
 
 from models import Batch, StoredObject
 from valetkey.wire.grant_ids import grant_id
@@ -201,18 +201,28 @@ def _values(change: _Change, before: KnownObject | None) -> dict[str, Any]:
 
 
 def count_settled_objects(
-    connection: Connection, batch_number: int, items: Collection[int]
+    connection: Connection, chunks: Iterable[tuple[int, range]]
 ) -> Counter[str]:
-    """Let the objects of a chunk's items count; return the change of bytes by tenant id."""
-    statement = (
-        update(StoredObject)
-        .where(StoredObject.batch_number == batch_number, StoredObject.is_counted.is_(False))
-        .where(StoredObject.item_number >= min(items), StoredObject.item_number <= max(items))
-        .values(is_counted=True)
-        .returning(StoredObject.tenant, StoredObject.size)
-    )
+    """Let the objects of chunks count; return the change of bytes by tenant id.
+
+    chunks are numbers of batches and of their items. Rows are locked in the order of their keys.
+    """
     changes: Counter[str] = Counter()
-    for tenant, size in connection.execute(statement):
+    theirs = [
+        and_(
+            StoredObject.batch_number == batch_number,
+            StoredObject.item_number.between(items.start, items.stop - 1),
+        )
+        for batch_number, items in chunks
+    ]
+    if not theirs:
+        return changes
+    are_theirs = StoredObject.is_counted.is_(False), or_(*theirs)
+    query = select(StoredObject.bucket, StoredObject.object_key).where(*are_theirs)
+    connection.execute(query.order_by(*query.selected_columns).with_for_update()).all()
+    statement = update(StoredObject).where(*are_theirs).values(is_counted=True)
+    rows = connection.execute(statement.returning(StoredObject.tenant, StoredObject.size))
+    for tenant, size in rows:
         changes[tenant] += size
     return changes
 

@@ -1,5 +1,6 @@
 """Revokes grants: records it, denies the links, cancels what was not sent, and proves it."""
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from uuid import uuid4
 
@@ -30,7 +31,9 @@ from worker.usecases.upkeep.abort_uploads import abort_upload
 
 ForgetResults = Callable[[Iterable[tuple[str, int]]], int]
 
-_MAX_ABORTS = 100  # before the denial, which must not wait: the upkeep aborts the others later
+# Before the denial, which must not wait: the upkeep aborts the others later.
+_MAX_ABORTS = 100
+_MAX_ABORT_SECONDS = 20.0  # after which no further abort begins; storage may be silent
 
 
 def revoke(
@@ -115,8 +118,11 @@ def _abort_uploads(plan: RevocationPlan, result: RevocationResult, context: Cont
     if plan.target.kind == "credentials":
         return
     multiparts = [grant for grant in plan.targeted if grant.kind == "multipart"]
+    end = time.monotonic() + _MAX_ABORT_SECONDS
     try:
         for grant in multiparts[:_MAX_ABORTS]:
+            if time.monotonic() > end:
+                break
             abort_upload(grant.tenant, grant.id, context)
     except Transient as error:
         result.problems.append(f"not all uploads are aborted: {error}")
@@ -146,9 +152,12 @@ def _deny(
             result.ended |= lever.targets
             continue
         result.problems.append(f"{lever.where}: {problem}")
-        if lever.where not in plan.earlier:
-            with write_transaction(context.engine) as connection:
-                delete_denials(connection, [sid])
+        try:
+            if lever.where not in plan.earlier:
+                with write_transaction(context.engine) as connection:
+                    delete_denials(connection, [sid])
+        except Transient as error:
+            result.problems.append(f"{lever.where}: the upkeep worker tries again: {error}")
     result.grants += len(plan.targeted)
 
 

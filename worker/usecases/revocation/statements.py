@@ -25,6 +25,7 @@ from worker.db.revocation.rows import (
     read_denials,
     store_policy_bytes,
 )
+from worker.errors import Malformed, Transient
 
 SESSION = "revocation"
 """The name of a role's session in storage's logs."""
@@ -117,13 +118,18 @@ def keep_statements(bucket: Bucket, storage: str, context: Context) -> Mapping[s
     changed at all.
     """
     client = context.s3.limited_client(bucket, SESSION, (), context.now(), policy_session)
-    before, known = None, set[str]()
+    before, known, size = None, set[str](), None
     while (rows := _read(storage, context)) != before:
         live, lapsed = before = rows
         known |= {each.sid for each in [*live, *lapsed]}
         ended = known.difference(each.sid for each in live)  # also rows that are gone by now
         statements = [json.loads(denial.statement) for denial in live]
-        size, problems = change_statements(client, bucket.bucket, statements, ended)
+        try:
+            size, problems = change_statements(client, bucket.bucket, statements, ended)
+        except Malformed as error:
+            if size is None:
+                raise
+            raise Transient(str(error)) from None  # the policy has statements of ours
     gone = {each.sid for each in live if each.sid in problems and each.policy_bytes is not None}
     seen = {each.sid for each in live if each.sid not in problems and each.policy_bytes != size}
     if seen or gone or ended:

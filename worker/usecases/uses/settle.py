@@ -225,21 +225,24 @@ def _settle(
 ) -> tuple[Counter[str], bool]:
     """End chunks, unless another process did; count them, and say if a webhook tells of them.
 
-    Those that were not probed get nothing back. Appends leaves, so call it last.
+    Those that were not probed get nothing back. All chunks are locked before any object, as when
+    uses are recorded. Appends leaves, so call it last.
     """
-    counts, stored_bytes, is_told = Counter[str](), Counter[str](), False
+    counts, is_told = Counter[str](), False
     given_back: list[usage.SettledBytes] = []
     leaves: defaultdict[str, list[NewLeaf]] = defaultdict(list)
     ended = [*probed, *(ProbedSlot(slot, ()) for slot in not_probed)]
-    for each in sorted(ended, key=lambda each: each.slot.key):
+    ended.sort(key=lambda each: each.slot.key)
+    reservations = [(each, take_slot(connection, each.slot)) for each in ended]
+    taken = [(each, reserved) for each, reserved in reservations if reserved is not None]
+    first_looks = [each.slot for each, _ in taken if not each.slot.is_settled]
+    chunks = [(slot.batch_number, slot.items) for slot in first_looks]
+    stored_bytes = count_settled_objects(connection, chunks)
+    for each, reserved in taken:
         slot, returned = each.slot, 0
-        reserved = take_slot(connection, slot)
-        if reserved is None:
-            continue
         if slot.is_settled:
-            counts["checked"] += 1
+            counts["checked" if each.grants else "ended"] += 1
             continue
-        stored_bytes.update(count_settled_objects(connection, slot.batch_number, slot.items))
         if each.grants:
             settled, returned = _give_back(connection, each, reserved, config)
             leaf = insert_settlement(connection, each.grants[0], settled, returned, now)

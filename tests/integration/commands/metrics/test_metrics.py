@@ -199,20 +199,30 @@ def test_webhooks_are_counted_until_they_are_sent(
     assert scraped["valetkey_webhook_oldest_due_age_seconds"] == {(): 180}
 
 
-def test_unsettled_slots_have_an_age(
-    engine: Engine, service: InProcessService, scrape: Scrape, clock: Clock
+@pytest.mark.parametrize(
+    ("minutes_of_second_look", "age"),
+    [(60, 1_800), (24 * 60 + 45, 2_700)],
+)
+def test_slots_that_wait_for_storage_have_an_age(
+    engine: Engine,
+    service: InProcessService,
+    scrape: Scrape,
+    clock: Clock,
+    minutes_of_second_look: int,
+    age: int,
 ) -> None:
     assert scrape()["valetkey_unsettled_oldest_age_seconds"] == {(): 0}
     service.issue(upload_message())
     now = clock()
     values = {"batch_number": 1, "tenant": "acme", "bucket": "demo", "charged_at": now}
     values |= {"check_at": now, "attempts": 0, "reserved_bytes": 0}
-    for chunk, (minutes, is_settled) in enumerate(((5, False), (30, False), (60, True))):
+    slots = (5, False), (30, False), (minutes_of_second_look, True)
+    for chunk, (minutes, is_settled) in enumerate(slots):
         state = {"ended_at": now - timedelta(minutes=minutes), "is_settled": is_settled}
         insert_row(engine, EndedSlot, **values, chunk_number=chunk, **state)
     scraped = scrape()
     assert scraped["valetkey_unsettled_chunks"] == {("demo",): 2}
-    assert scraped["valetkey_unsettled_oldest_age_seconds"] == {(): 1_800}
+    assert scraped["valetkey_unsettled_oldest_age_seconds"] == {(): age}
 
 
 def test_grants_that_are_not_released_have_an_age(

@@ -17,7 +17,7 @@ from worker.core.tenants.config import Quota
 from worker.core.tenants.storage_names import storage_name
 from worker.core.uses.settlement import GRACE, SECOND_LOOK
 from worker.db.engine import write_transaction
-from worker.db.uses import settlements, use_counts
+from worker.db.uses import ended_slots, settlements, use_counts
 from worker.db.uses.ended_slots import claim_slots, take_slot
 
 THOUSAND = 100 * TEN
@@ -184,6 +184,28 @@ def test_a_settlement_that_comes_second_leaves_the_second_look_to_be_taken(slots
     with write_transaction(slots.engine) as connection:
         assert take_slot(connection, claimed) is None
     assert slots.rows(EndedSlot.is_settled) == [(True,)]
+
+
+def test_a_second_look_that_cannot_be_taken_is_not_counted_as_one(slots: Slots) -> None:
+    slots.form("acme/a")
+    slots.end_and_settle()
+    slots.apply(demo(probe_rate=0))
+    assert look_again(slots) == {"ended": 1}
+    assert slots.rows(EndedSlot.chunk_number) == []
+
+
+def test_a_process_that_was_frozen_does_not_bring_the_second_look_forward(slots: Slots) -> None:
+    slots.form("acme/a")
+    slots.end()
+    now = slots.clock()
+    with write_transaction(slots.engine) as connection:
+        [frozen] = ended_slots.claim_slots(connection, "demo", now, 1, lambda: 0.5)
+    slots.clock.forward(hours=1)
+    assert slots.settle() == {"settled": 1}
+    with write_transaction(slots.engine) as connection:
+        ended_slots.postpone_slot(connection, frozen, slots.clock())
+    assert slots.settle() == {}
+    assert slots.rows(EndedSlot.check_at) == [(frozen.ended_at + SECOND_LOOK,)]
 
 
 def test_an_event_of_a_late_upload_charges_it_once(slots: Slots) -> None:

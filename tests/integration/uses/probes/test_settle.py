@@ -1,19 +1,25 @@
 """Ended upload slots are settled: what they did not use is given back, exactly once."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from threading import Event
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from models import Delivery, EndedSlot, Leaf, Settlement, Usage, Use
 from tests.integration.uses.probes.conftest import BUCKET, TEN, Slots, config
 from tests.support.builders.messages import download_message, grant_message, upload_message
+from tests.support.servers.waiting import wait_until
+from tests.support.uses.reports import stored
 from valetkey.wire.replies import Grant
 from worker.core.tenants.config import TenantConfig, WebhookEndpoint
-from worker.db.engine import write_transaction
+from worker.db.engine import read_transaction, write_transaction
 from worker.db.uses import ended_slots
 from worker.db.uses.ended_slots import claim_slots
+from worker.db.uses.use_counts import leave_out_excess
 from worker.usecases.uses import settle as settle_module
 
 SETTLED = (Settlement.unused, Settlement.used_bytes, Settlement.returned_bytes)
@@ -166,3 +172,43 @@ def test_a_chunk_whose_storage_takes_longer_than_its_claim_is_left_for_later(
     assert slots.end_and_settle() == {"postponed": 1}
     assert slots.asked_keys() == []
     assert len(slots.rows(EndedSlot.chunk_number)) == 1
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_uses_that_are_recorded_while_chunks_are_settled_end_in_no_deadlock(
+    slots: Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = [slots.form(key) for key in ("acme/0", "acme/1")]
+    reports = [stored(form.id, form.key, slots.clock(), bucket=BUCKET) for form in ended]
+    slots.record(*reports)
+    slots.end()
+    newer = slots.form("acme/0")
+    also_of_the_first = stored(newer.id, newer.key, slots.clock(), bucket=BUCKET)
+    claimed, locked, resumed = Event(), Event(), Event()
+    settle = settle_module._settle
+
+    def settle_later(*args: Any) -> Any:
+        claimed.set()
+        locked.wait(10)
+        return settle(*args)
+
+    def keep_later(*args: Any) -> Any:
+        locked.set()
+        resumed.wait(10)
+        return leave_out_excess(*args)
+
+    monkeypatch.setattr(settle_module, "_settle", settle_later)
+    monkeypatch.setattr("worker.usecases.uses.record.leave_out_excess", keep_later)
+    with ThreadPoolExecutor(2) as pool:
+        settlement = pool.submit(slots.settle)
+        claimed.wait(10)
+        uses = pool.submit(slots.record, also_of_the_first, reports[1]._replace(etag="new"))
+        locked.wait(10)
+        wait_until(lambda: _waits_for_a_lock(slots))
+        resumed.set()
+        assert (settlement.result(), uses.result().total) == ({"settled": 2}, 2)
+
+
+def _waits_for_a_lock(slots: Slots) -> bool:
+    with read_transaction(slots.engine) as connection:
+        return bool(connection.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))

@@ -227,4 +227,5 @@ def test_events_alone_settle_a_slot_and_give_nothing_back(slots: Slots) -> None:
     grant = slots.form("acme/a")
     slots.record(stored(grant.id, grant.key, slots.clock(), size=3, bucket=BUCKET))
     assert slots.end_and_settle() == {"settled": 1}
+    assert slots.rows(Settlement.used_bytes, Settlement.returned_bytes) == [(3, 0)]
     assert slots.charged_bytes() == 1_000
