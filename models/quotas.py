@@ -13,8 +13,7 @@ WINDOW = String(8)
 class Quota(Base):
     """The limit of one metric (grants, download_grants, upload_bytes, stored_bytes) in one window.
 
-    Windows are in UTC, except `live`: issued and not expired, or stored. Reaching warn_at causes
-    warnings.
+    Windows are in UTC, except `live`: see Usage. Reaching warn_at causes warnings.
     """
 
     __tablename__ = "quotas"

@@ -112,8 +112,8 @@ class QuotaState(BaseModel):
     uploaded, `stored_bytes` those of stored objects, `download_grants` grants of kind download, and
     `grants` grants of every kind except parts. `uncharged_bytes`, which only refusals name, counts
     what the service records of the tenant's requests without a charge.
-    window: the period that is counted, in UTC. `live` counts the grants that have not expired, or
-    what is stored now.
+    window: the period that is counted, in UTC. `live` counts the grants that have not expired,
+    the bytes of upload slots until they are settled, and what is stored now.
     limit: the maximum in one window.
     used: the amount that is charged or reserved now.
     asked: in a refusal for this quota only; the amount that the batch would have added.

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import NamedTuple
 
-from valetkey.units import format_amount, format_duration, format_utc
+from valetkey.units import describe_live_reset, format_amount, format_duration, format_utc
 from valetkey.wire.refusals import Metric, Window
 from worker.core.quotas import cost
 from worker.core.quotas.cost import METRICS, WINDOWS, UsageByWindow
@@ -90,7 +90,7 @@ def status_row(status: QuotaStatus, now: datetime) -> tuple[str, ...]:
 def _format_reset(status: QuotaStatus, now: datetime) -> str:
     if status.resets_at is not None:
         return format_duration(status.resets_at - now)
-    return "as objects are deleted" if status.metric == "stored_bytes" else "as grants expire"
+    return describe_live_reset(status.metric)
 
 
 def _format_bar(status: QuotaStatus) -> str:
