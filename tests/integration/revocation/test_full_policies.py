@@ -34,6 +34,17 @@ def overwrite_policy(links: Links, *statements: dict[str, Any]) -> None:
     links.client.put_bucket_policy(Bucket=links.bucket, Policy=json.dumps(policy))
 
 
+def test_a_repeated_revocation_that_finds_no_room_forgets_no_earlier_statement(
+    links: Links,
+) -> None:
+    grant, _ = links.grant(KEY, OTHER_KEY)
+    links.revoke(grant)
+    large = {"Sid": "Large", "Effect": "Deny", "Principal": "*", "Action": "s3:PutObject"}
+    overwrite_policy(links, large | {"Resource": f"arn:aws:s3:::{links.bucket}/{'x' * 20_200}"})
+    check(links.revoke(grant), 1, "bytes, and S3")
+    assert len(links.rows(Denial.sid)) == 1
+
+
 def insert_first(links: Links, *keys: str) -> None:
     """Insert a copy of the only statement, for other keys, in no policy; its Sid sorts first."""
     columns = Denial.__table__.columns.keys()

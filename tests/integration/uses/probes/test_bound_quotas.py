@@ -220,6 +220,26 @@ def test_an_event_of_a_late_upload_charges_it_once(slots: Slots) -> None:
     assert slots.charged_bytes() == 1_000
 
 
+def test_late_uses_that_are_told_together_cost_no_more_than_the_slot(slots: Slots) -> None:
+    form = slots.form("acme/a")
+    slots.end_and_settle()
+    bucket = storage_name(config().buckets["demo"])
+    late = stored(form.id, form.key, slots.clock(), size=600, bucket=bucket, source="event")
+    slots.record(late, late._replace(etag="larger", size=5_000))
+    assert slots.charged_bytes() == 1_000
+
+
+def test_a_late_use_of_a_form_of_any_names_costs_nothing_more(slots: Slots) -> None:
+    form, _ = slots.request("upload", "acme/${filename}", "acme/named")
+    bucket = storage_name(config().buckets["demo"])
+    told = stored(form.id, "acme/any", slots.clock(), size=5, bucket=bucket)
+    slots.record(told)
+    slots.end_and_settle()
+    charged = slots.charged_bytes()
+    slots.record(told._replace(etag="larger", size=600))
+    assert slots.charged_bytes() == charged
+
+
 @pytest.mark.parametrize(("change", "columns"), [(0, []), (1, ["upload_bytes"] * 4)])
 def test_the_log_verifies_with_what_a_late_upload_cost_and_nothing_else(
     slots: Slots, change: int, columns: list[str]
