@@ -29,6 +29,7 @@ class ConfigChange(Base):
 class RejectionCount(Base):
     """The messages of one hour that could not be authenticated or parsed, counted by code.
 
+    The code not_recorded counts those that were refused, and are recorded nowhere else.
     tenant is the id of the existing tenant that the message named, which does not prove that the
     tenant sent it; else it is empty. Of everything else only the SHA-256 of the last message is
     kept, so that a flood of them costs few rows.

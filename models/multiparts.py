@@ -1,6 +1,6 @@
 from datetime import datetime
 
-from sqlalchemy import BigInteger, ForeignKey, Index, String, Text
+from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base
@@ -14,6 +14,7 @@ class MultipartUpload(Base):
     size and part_size are in bytes. state is open, aborted or closed; an upload that is still open
     at expires_at is aborted. If storage had it until then, state becomes aborted, and expires_at is
     the time at which the service checks that nothing is stored, and gives the bytes back.
+    granted_parts is the number of grants of parts that its charge paid for.
     """
 
     __tablename__ = "multipart_uploads"
@@ -29,6 +30,7 @@ class MultipartUpload(Base):
     part_size: Mapped[int] = mapped_column(BigInteger)
     expires_at: Mapped[datetime]
     state: Mapped[str] = mapped_column(String(16))
+    granted_parts: Mapped[int] = mapped_column(server_default=text("0"))
 
 
 class UploadStart(Base):

@@ -13,8 +13,7 @@ WINDOW = String(8)
 class Quota(Base):
     """The limit of one metric (grants, download_grants, upload_bytes, stored_bytes) in one window.
 
-    Windows are in UTC, except `live`: issued and not expired, or stored. Reaching warn_at causes
-    warnings.
+    Windows are in UTC, except `live`: see Usage. Reaching warn_at causes warnings.
     """
 
     __tablename__ = "quotas"
@@ -42,9 +41,10 @@ class QuotaOverride(Base):
 class Usage(Base):
     """The amount charged to a tenant in the window that began at window_start, by metric.
 
-    The window `live` counts what is issued and not expired, and the bytes that are stored. No
-    foreign key: usage survives a changed limit, and the grants of a removed tenant are still
-    released.
+    The window `live` counts grants that have not expired, the bytes of upload slots until they are
+    settled, and the bytes that are stored. The window `records` is a day, and counts in
+    uncharged_bytes what was recorded without a charge: refusals above all. No foreign key: usage
+    survives a changed limit, and the grants of a removed tenant are still released.
     """
 
     __tablename__ = "usage"
@@ -61,6 +61,7 @@ class Usage(Base):
     download_grants: Mapped[int] = mapped_column(BigInteger)
     upload_bytes: Mapped[int] = mapped_column(BigInteger)
     stored_bytes: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    uncharged_bytes: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
 
 
 class Reservation(Base):

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Index, String, Text
+from sqlalchemy import BigInteger, Index, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base
@@ -38,6 +38,8 @@ class Denial(Base):
 
     sid names the statement, which is JSON. storage is the name of the real bucket, as
     `storage_name` writes it, and bucket the bucket profile whose credentials changed the policy.
+    policy_bytes is the size of the policy when the statement was last seen in it, and NULL if it is
+    not.
     """
 
     __tablename__ = "denials"
@@ -49,6 +51,7 @@ class Denial(Base):
     storage: Mapped[str] = mapped_column(Text)
     statement: Mapped[str] = mapped_column(Text)
     lapses_at: Mapped[datetime]
+    policy_bytes: Mapped[int | None] = mapped_column(Integer)
 
 
 class EndedSessions(Base):

@@ -16,8 +16,9 @@ class Use(Base):
     verdict compares the use with its grant: as_granted, late or mismatched; problem names the limit
     that a mismatched one exceeds. fingerprint identifies the use, so that it is recorded once,
     however many sources tell of it. A number would identify nothing more, and no leaf could cover
-    it. group_id is common to the uses that one transaction recorded for one tenant, and the
-    reference of their leaf.
+    it. charged_bytes are those that a settlement had given back and this use cost again, else None.
+    group_id is common to the uses that one transaction recorded for one tenant, and the reference
+    of their leaf.
     """
 
     __tablename__ = "uses"
@@ -40,6 +41,7 @@ class Use(Base):
     content_type: Mapped[str | None] = mapped_column(String(255))
     remote_address: Mapped[str | None] = mapped_column(String(64))
     user_agent: Mapped[str | None] = mapped_column(String(256))
+    charged_bytes: Mapped[int | None] = mapped_column(BigInteger)
     group_id: Mapped[str] = mapped_column(String(36))
 
 
@@ -49,6 +51,7 @@ class StoredObject(Base):
     bucket is the storage name: the host and the name, as two servers may have buckets of one name.
     Reports arrive in any order: an older one changes nothing. After a deletion the row stays, with
     is_deleted and a size of 0, for the same reason. version is None if the bucket has no versions.
+    is_counted is true if the size counts as stored: until a slot is settled, its reservation does.
     """
 
     __tablename__ = "stored_objects"
@@ -64,15 +67,17 @@ class StoredObject(Base):
     changed_at: Mapped[datetime]
     sequencer: Mapped[str] = mapped_column(String(64))
     version: Mapped[str | None] = mapped_column(Text)
+    is_counted: Mapped[bool]
 
 
 class EndedSlot(Base):
-    """A chunk of upload slots that ended, until it is settled: what was stored is looked for.
+    """A chunk of upload slots that ended, while it is looked for what was stored.
 
-    The transaction that settles the chunk deletes the row. charged_at is the time of the windows
-    that were charged, and bucket the bucket profile. reserved_bytes are still charged there: the
+    charged_at is the time of the windows that were charged, and bucket the bucket profile.
+    reserved_bytes are still charged there and in the window live, until the chunk is settled: the
     bytes of aborted multipart uploads leave them when they are given back. check_at is when storage
-    is asked next, and attempts how often that began.
+    is asked next, and attempts how often that began. is_settled is true if that is the second look,
+    for uploads that ended after the settlement.
     """
 
     __tablename__ = "ended_slots"
@@ -87,6 +92,7 @@ class EndedSlot(Base):
     check_at: Mapped[datetime]
     attempts: Mapped[int]
     reserved_bytes: Mapped[int] = mapped_column(BigInteger)
+    is_settled: Mapped[bool]
 
 
 class Settlement(Base):

@@ -10,6 +10,10 @@ _SECONDS_BY_UNIT = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _FORMATTED_SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _FORMATTED_DURATIONS = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
 _BYTES_PER_KIB = 1_024
+_LIVE_RESETS = {
+    "upload_bytes": "as slots are settled",
+    "stored_bytes": "as slots are settled, objects deleted",
+}
 _AMOUNT = re.compile(r"([0-9]{1,15}) ?([A-Za-z]*)")
 
 
@@ -57,6 +61,11 @@ def describe_size(number: int) -> str:
 def describe_amount(metric: str, number: int) -> str:
     """Describe an amount of a quota's metric exactly: a size for one in bytes, else a number."""
     return describe_size(number) if metric.endswith("_bytes") else f"{number:,}"
+
+
+def describe_live_reset(metric: str) -> str:
+    """Say when usage of a metric in the window `live` becomes smaller."""
+    return _LIVE_RESETS.get(metric, "as grants expire")
 
 
 def format_amount(metric: str, number: int) -> str:

@@ -17,6 +17,7 @@ from valetkey.wire.unavailable import Unavailable
 from worker import clock
 from worker.app import app, job_context, send_trigger
 from worker.broker.queues import UPKEEP_QUEUE
+from worker.broker.result_store import unnamed_batches
 from worker.context import Context, settings
 from worker.errors import Transient
 from worker.jobs.single_flight import JobRun, SingleFlight
@@ -63,7 +64,8 @@ def respond_to_message(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any] |
     items = (item for outcome in response.outcomes for item in outcome.get("items", ()))
     expiries = [item["expires_at"] for item in items if "url" in item]
     if expiries:
-        self.request.update(expires_at=datetime.fromisoformat(min(expiries)))
+        batches = unnamed_batches(self.request.id, response.outcomes)
+        self.request.update(expires_at=datetime.fromisoformat(min(expiries)), batches=batches)
     # A closure, because Celery's representation of a request must not contain the grants.
     self.request.update(follow_up=lambda: _follow_up(response))
     return response.sent

@@ -2,7 +2,12 @@
 
 from valetkey.cli.bulk.row_errors import RowRefusal, find_row
 from valetkey.cli.printable import escape_unprintable
-from valetkey.units import describe_amount, describe_duration, describe_size
+from valetkey.units import (
+    describe_amount,
+    describe_duration,
+    describe_live_reset,
+    describe_size,
+)
 from valetkey.wire.refusals import Code, QuotaState, Refusal
 from valetkey.wire.terms import MIN_PART_BYTES
 
@@ -15,6 +20,7 @@ _UNITS = {
     "download_grants": "download grants",
     "upload_bytes": "uploads",
     "stored_bytes": "stored objects",
+    "uncharged_bytes": "records without a charge",
 }
 
 
@@ -81,10 +87,10 @@ def deduplication_key(refusal: Refusal) -> tuple[str, str, str]:
 
 
 def _describe_quota(quota: QuotaState) -> str:
+    asked = "" if quota.asked is None else f", {_describe(quota, quota.asked)} requested"
     return (
         f"the limit is {_describe(quota, quota.limit)} {_quota_unit(quota)}: "
-        f"{_describe(quota, quota.used)} used, {_describe(quota, quota.asked or 0)} requested; "
-        f"{_reset_hint(quota)}"
+        f"{_describe(quota, quota.used)} used{asked}; {_reset_hint(quota)}"
     )
 
 
@@ -96,7 +102,7 @@ def _quota_unit(quota: QuotaState) -> str:
 
 def _reset_hint(quota: QuotaState) -> str:
     if quota.resets_at is None:
-        return "capacity becomes free as grants expire"
+        return f"capacity becomes free {describe_live_reset(quota.metric)}"
     return f"the quota resets at {quota.resets_at:%Y-%m-%d %H:%M %Z}"
 
 

@@ -9,7 +9,12 @@ import click
 from valetkey.cli.descriptions import describe_cause
 from valetkey.cli.printable import escape_unprintable
 from valetkey.cli.table_layout import print_table
-from valetkey.units import describe_duration, describe_size, format_amount
+from valetkey.units import (
+    describe_duration,
+    describe_live_reset,
+    describe_size,
+    format_amount,
+)
 from valetkey.wire.refusals import QuotaState
 from valetkey.wire.replies import Explanation, RuleVerdict
 from valetkey.wire.service import ServiceInfo
@@ -71,7 +76,11 @@ def _quota_values(quota: QuotaState) -> dict[str, Any]:
 def _quota_row(quota: QuotaState) -> tuple[str, ...]:
     name = escape_unprintable(f"{quota.metric}.{quota.window}")
     amounts = (format_amount(quota.metric, n) for n in (quota.used, quota.limit, quota.left))
-    resets_at = f"{quota.resets_at:%Y-%m-%d %H:%M}" if quota.resets_at else "as grants expire"
+    resets_at = (
+        f"{quota.resets_at:%Y-%m-%d %H:%M}"
+        if quota.resets_at
+        else describe_live_reset(quota.metric)
+    )
     return (name, _quota_bar(quota), *amounts, resets_at)
 
 

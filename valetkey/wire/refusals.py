@@ -110,9 +110,10 @@ class QuotaState(BaseModel):
 
     metric: the unit of limit, used, asked and warn_at. `upload_bytes` counts bytes that may be
     uploaded, `stored_bytes` those of stored objects, `download_grants` grants of kind download, and
-    `grants` grants of every kind except parts.
-    window: the period that is counted, in UTC. `live` counts the grants that have not expired, or
-    what is stored now.
+    `grants` grants of every kind except parts. `uncharged_bytes`, which only refusals name, counts
+    what the service records of the tenant's requests without a charge.
+    window: the period that is counted, in UTC. `live` counts the grants that have not expired,
+    the bytes of upload slots until they are settled, and what is stored now.
     limit: the maximum in one window.
     used: the amount that is charged or reserved now.
     asked: in a refusal for this quota only; the amount that the batch would have added.

@@ -1,11 +1,12 @@
 """Adds statements of our own to a bucket's policy, and removes them again."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from worker.aws.storage_calls import call_storage
 from worker.core.policy.error_responses import ErrorResponse
-from worker.core.revocation.bucket_policy import change_policy, find_sids
+from worker.core.revocation.bucket_policy import PolicyChange, change_policy
 from worker.errors import Malformed, Transient
 
 _NO_POLICY = "NoSuchBucketPolicy"
@@ -16,32 +17,57 @@ _ATTEMPTS = 3
 def change_statements(
     client: Any,
     bucket: str,
-    statements: Collection[dict[str, Any]],
+    statements: Sequence[dict[str, Any]],
     removed: Collection[str] = (),
-) -> None:
+) -> tuple[int, Mapping[str, str]]:
     """Have a bucket's policy contain statements, and none of the removed Sids.
 
-    S3 replaces a policy as a whole, and cannot tell whether another process has changed it
-    meanwhile. So the policy is read again afterwards: if the change was lost, it is made again.
-    Raises Transient and Malformed.
+    Returns the size of the policy, and why statements are not in it, by Sid.
+    A statement that does not fit, or that storage refuses, keeps out no other and delays no
+    removal: if storage refuses the change as a whole, each is made alone. Raises Transient, and
+    Malformed if the policy cannot be changed at all.
     """
-    present = {each["Sid"] for each in statements}
-    for _ in range(_ATTEMPTS):
-        policy = _read(client, bucket)
-        if _is_done(policy, present, removed):
-            return
-        missing = [each for each in statements if each["Sid"] not in find_sids(policy)]
-        _write(client, bucket, change_policy(policy, missing, removed))
-    if not _is_done(_read(client, bucket), present, removed):
-        raise Transient("another process changes the bucket's policy at the same time")
+    with suppress(Malformed):
+        change = _change(client, bucket, statements, removed)
+        return change.size, change.unfit
+    kept: list[dict[str, Any]] = []
+    problems: dict[str, str] = {}
+    change = _change(client, bucket, (), removed)
+    for each in statements:
+        try:
+            change = _change(client, bucket, [*kept, each], ())
+        except Malformed as error:
+            problems[each["Sid"]] = str(error)
+        else:
+            problems |= change.unfit
+            kept += [] if each["Sid"] in change.unfit else [each]
+    return change.size, problems
 
 
-def _is_done(policy: str | None, present: set[str], removed: Collection[str]) -> bool:
-    sids = find_sids(policy)
-    return present <= sids and sids.isdisjoint(removed)
+def _change(
+    client: Any, bucket: str, statements: Sequence[dict[str, Any]], removed: Collection[str]
+) -> PolicyChange:
+    """Make a change, and read the policy again until it has it.
+
+    S3 replaces a policy as a whole, and cannot tell whether another process has changed it
+    meanwhile: a change that was lost is made again. Raises Malformed only if nothing was changed.
+    """
+    for attempt in range(_ATTEMPTS + 1):
+        try:
+            change = change_policy(read_policy(client, bucket), statements, removed)
+            if change.is_done:
+                return change
+            if attempt < _ATTEMPTS:
+                _write(client, bucket, change.policy)
+        except Malformed as error:
+            if attempt:
+                raise Transient(str(error)) from None
+            raise
+    raise Transient("another process changes the bucket's policy at the same time")
 
 
-def _read(client: Any, bucket: str) -> str | None:
+def read_policy(client: Any, bucket: str) -> str | None:
+    """Return the policy of a bucket, or None. Raises Transient and Malformed."""
     response = call_storage(client.get_bucket_policy, Bucket=bucket)
     if not isinstance(response, ErrorResponse):
         return str(response["Policy"])

@@ -21,3 +21,6 @@ EVENTS_ROLE = "events"
 
 EVENTS_PREFIX = "events:"
 """The beginning of the names of SQS queues among those that workers consume."""
+
+RESULT_INDEX = "valetkey.results."
+"""Begins the key of a batch's set of task ids: those of results that are not named after it."""

@@ -1,5 +1,6 @@
 """Celery's result store in Redis, in which a result is written in one round trip, for its life."""
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +11,10 @@ from celery.backends.redis import RedisBackend
 from celery.exceptions import BackendStoreError
 
 from valetkey.delivery.causes import describe_cause
+from valetkey.wire.bundles import BUNDLE_TASK_PREFIX
+from valetkey.wire.messages import task_id as chunk_task_id
 from worker import clock
+from worker.broker.queues import RESULT_INDEX
 
 log = structlog.get_logger()
 
@@ -49,11 +53,23 @@ class ResultStore(RedisBackend):  # type: ignore[misc] # Celery's RedisBackend h
         """
         if state != states.SUCCESS or request is None:
             return super()._store_result(task_id, result, state, traceback, request, **options)
+        self._index(task_id, getattr(request, "batches", ()))
         meta = self._get_result_meta(result, state, traceback, request)
         meta["task_id"] = task_id
         key = self.get_key_for_task(task_id)
         self.set(key, self.encode(meta), expires=_seconds_kept(request, self.expires))
         return result
+
+    def _index(self, task_id: str, batches: Iterable[str]) -> None:
+        """Record for each batch that a result has grants of it. `revoke` finds the result by that.
+
+        Before the result is stored: afterwards, a revocation could miss it.
+        """
+        with self.client.pipeline(transaction=False) as pipe:
+            for batch_id in batches:
+                pipe.sadd(RESULT_INDEX + batch_id, task_id)
+                pipe.expire(RESULT_INDEX + batch_id, self.expires)  # no result is kept longer
+            pipe.execute()
 
     def _set(self, key: str, value: str, expires: int | None = None) -> None:
         """Write a value and announce it, in one packet."""
@@ -63,6 +79,22 @@ class ResultStore(RedisBackend):  # type: ignore[misc] # Celery's RedisBackend h
             pipe.set(key, value, ex=expires or self.expires)
             pipe.publish(key, value)
             pipe.execute()
+
+
+def unnamed_batches(task_id: str, outcomes: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the batches of which a result has grants, though its name does not tell so.
+
+    Chunks and bundles name theirs. Reissued grants and chunks do not, and producers of their own
+    make need not.
+    """
+    if task_id.startswith(BUNDLE_TASK_PREFIX):
+        return []
+    return [
+        outcome["batch"]
+        for outcome in outcomes
+        if any("url" in item for item in outcome.get("items", ()))
+        and task_id != chunk_task_id(outcome["batch"], outcome["chunk"])
+    ]
 
 
 def _seconds_kept(request: Any, longest: int) -> int:

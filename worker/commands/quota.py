@@ -60,7 +60,8 @@ def quota() -> None:
 def show_quotas(*, tenant: str | None, include_unlimited: bool, output_format: Any) -> None:
     """Show the usage of each quota, with a bar and a mark at which warnings begin.
 
-    The window `live` counts grants that have not expired, and bytes that are stored.
+    The window `live` counts grants that have not expired, the bytes of upload slots until they are
+    settled, and bytes that are stored.
 
     \b
     Example:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, insert
 from models import Batch, Cancellation, Chunk, Grant, Reissue
 from valetkey.wire.messages import CancelMessage
 from valetkey.wire.refusals import Refusal
+from valetkey.wire.terms import Parts
 from worker.core.kinds.registry import reserved_cost
 from worker.core.policy.decisions import ChunkDecision, ChunkRequest, RecordedChunk
 from worker.core.policy.fingerprints import (
@@ -18,6 +19,7 @@ from worker.core.policy.fingerprints import (
     items_fingerprint,
     recorded_terms,
 )
+from worker.core.policy.uncharged import NotRecorded, uncharged_bytes
 from worker.core.quotas.cost import Cost
 from worker.core.tree.merkle import RightEdge
 from worker.core.tree.records import (
@@ -29,9 +31,11 @@ from worker.core.tree.records import (
 )
 from worker.db.engine import acquire_advisory_lock
 from worker.db.inserts import insert_once, insert_rows
+from worker.db.multiparts import take_paid_parts
 from worker.db.retention.partitions import partition_key
 from worker.db.statements.driver import DriverStatement
 from worker.db.tree.append import NewLeaf, append_leaf
+from worker.db.usage import is_beyond_ceiling
 
 # Statements are built once: building one takes longer than running it.
 _INSERT_BATCH = DriverStatement(insert(Batch).returning(Batch.batch_number))
@@ -179,6 +183,28 @@ def append_chunk_leaf(
     """
     leaf = chunk_leaf(batch, chunk, decision, record)
     append_leaf(connection, chunk.request.tenant.id, leaf)
+
+
+def admit_uncharged(
+    connection: Connection, chunks: Sequence[NewChunk], decisions: Sequence[ChunkDecision]
+) -> int:
+    """Return the bytes that chunks of one tenant record without a charge.
+
+    Raises NotRecorded if the tenant may record nothing more in that way.
+    """
+    total, uncharged = 0, {}
+    for (request, *_), decision in zip(chunks, decisions, strict=True):
+        terms, paid = request.message.grant, decision.cost.grants
+        if isinstance(terms, Parts):
+            paid = take_paid_parts(connection, request.tenant.id, terms.of, decision.issued)
+        size = uncharged_bytes(request.message, decision, paid)
+        if size:
+            total += size
+            uncharged[request.message.batch] = decision
+    tenant_id, now = chunks[0].request.tenant.id, chunks[0].now
+    if uncharged and is_beyond_ceiling(connection, tenant_id, now):
+        raise NotRecorded(uncharged)
+    return total
 
 
 def chunk_leaf(

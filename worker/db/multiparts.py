@@ -66,6 +66,20 @@ def find_upload_by_grant(
     return None if row is None else _record(row)
 
 
+def take_paid_parts(connection: Connection, tenant_id: str, grant_id: str, number: int) -> int:
+    """Return number if the charge of an upload paid for that many more grants of parts, else 0.
+
+    It paid for as many as the upload has parts.
+    """
+    record = find_upload_by_grant(connection, tenant_id, grant_id)
+    if record is None:
+        return 0
+    granted = MultipartUpload.granted_parts + number
+    is_paid = granted <= record.upload.plan.part_count
+    taken = update(MultipartUpload).where(*_is_upload(record), is_paid)
+    return number * connection.execute(taken.values(granted_parts=granted)).rowcount
+
+
 def buckets_with_expired_uploads(connection: Connection, now: datetime) -> list[str]:
     """Return the bucket profiles that have uploads to abort or to check after their abort."""
     query = select(MultipartUpload.bucket).distinct().where(*_is_expired(now))

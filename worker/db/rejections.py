@@ -1,4 +1,4 @@
-"""Counts messages that could not be authenticated or parsed, without keeping their claims."""
+"""Counts messages of which nothing else is recorded, without keeping their claims."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -8,6 +8,8 @@ from sqlalchemy import Connection
 from models import RejectionCount
 from worker.core.quotas.cost import window_start
 from worker.db.inserts import insert_statement
+
+NOT_RECORDED = "not_recorded"  # refused beyond the ceiling of records without a charge; never sent
 
 
 def count_rejection(

@@ -191,13 +191,13 @@ def give_back_upload(
         .values(upload_bytes=Reservation.upload_bytes - size)
         .returning(Reservation.charged_at)
     ).scalar_one_or_none()
-    # Without a row, the window live is released.
-    windows = PAST_WINDOWS if charged_at is None else WINDOWS
     if charged_at is None:
         chunk_number = item_number // batch.chunk_size
         charged_at = take_reserved_bytes(connection, batch_number, chunk_number, size)
         if charged_at is None and is_settled(connection, batch_number, chunk_number):
             return  # the settlement gave them back
+    # Without a row, the window live is released.
+    windows = PAST_WINDOWS if charged_at is None else WINDOWS
     # The whole batch was charged with its first chunk.
     start = charged_at or batch.decided_at
     cost = Cost(upload_bytes=size)
@@ -211,7 +211,7 @@ def release_expired(connection: Connection, now: datetime, max_rows: int) -> int
     """Release at most max_rows expired reservations; return how many there were.
 
     The transaction that deletes a row releases it, so each one is released once. Rows that another
-    process is releasing are skipped. Chunks of upload slots are settled later.
+    process is releasing are skipped. The bytes of upload slots stay charged until they are settled.
     """
     rows = connection.execute(_DELETE_DUE, {"now": now, "max_rows": max_rows}).all()
     chunks = [row for row in rows if row.chunk_number != REMAINING]
@@ -224,9 +224,11 @@ def _sum_by_window(rows: Iterable[Any]) -> dict[usage.UsageKey, Cost]:
     """Add up costs: expired grants leave the window live, missing chunks leave every window."""
     sums: dict[usage.UsageKey, Cost] = {}
     for row in rows:
-        for window in WINDOWS if row.chunk_number == REMAINING else LIVE_WINDOWS:
+        is_chunk = row.chunk_number != REMAINING
+        cost = _cost(row)._replace(upload_bytes=0) if is_chunk else _cost(row)
+        for window in LIVE_WINDOWS if is_chunk else WINDOWS:
             key = (row.tenant, window, window_start(window, row.charged_at))
-            sums[key] = sums.get(key, NO_COST).plus(_cost(row))
+            sums[key] = sums.get(key, NO_COST).plus(cost)
     return sums
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -27,9 +27,9 @@ from models import Usage
 from valetkey.wire.refusals import QuotaState, Window
 from worker.core.quotas.cost import (
     CHARGED_METRICS,
+    LIVE_WINDOWS,
     METRICS,
     NO_COST,
-    PAST_WINDOWS,
     WINDOWS,
     Cost,
     UsageByWindow,
@@ -73,6 +73,15 @@ _GIVE_BACK = (
     )
 )
 _SHORT_WINDOWS_KEPT = timedelta(days=2)  # longer than a batch is open: then its rest is released
+
+MAX_UNCHARGED_BYTES = 64 * 2**20
+"""The most that a tenant records in a day (UTC) without a charge, and a message for each worker.
+
+About 160,000 items that are refused one by one, or 330,000 of batches that are refused as a whole:
+a nightly job with a wrong prefix is recorded to its last item. A flood costs 2 GB in a month.
+"""
+
+_UNCHARGED_WINDOW = "records"  # a row of its own, because it is locked after those of the others
 
 
 def read_usage(connection: Connection, tenant_id: str, now: datetime) -> UsageByWindow:
@@ -156,15 +165,24 @@ def release_by_window(connection: Connection, costs: Mapping[UsageKey, Cost]) ->
         connection.execute(_RELEASE, rows)
 
 
-def give_back_bytes(connection: Connection, returned: Iterable[tuple[str, datetime, int]]) -> None:
-    """Subtract upload bytes from the windows of their charge, but not from the window live.
+class SettledBytes(NamedTuple):
+    """The upload bytes of a chunk that ended: all leave the window live, some the others, too."""
 
-    returned are ids of tenants, times of charges and bytes. Usage does not become negative, which
-    would fail the transaction.
+    tenant_id: str
+    charged_at: datetime
+    reserved: int
+    returned: int
+
+
+def give_back_bytes(connection: Connection, settled: Iterable[SettledBytes]) -> None:
+    """Subtract upload bytes from the windows of their charge.
+
+    Usage does not become negative, which would fail the transaction.
     """
     sums: Counter[UsageKey] = Counter()
-    for tenant_id, charged_at, size in returned:
-        for window in PAST_WINDOWS:
+    for tenant_id, charged_at, reserved, returned in settled:
+        for window in WINDOWS:
+            size = reserved if window in LIVE_WINDOWS else returned
             sums[tenant_id, window, window_start(window, charged_at)] += size
     rows = [
         {"tenant_id": tenant_id, "window_name": window, "since": start, "minus": size}
@@ -175,12 +193,46 @@ def give_back_bytes(connection: Connection, returned: Iterable[tuple[str, dateti
         connection.execute(_GIVE_BACK, rows)
 
 
+def charge_late(connection: Connection, tenant_id: str, size: int, now: datetime) -> None:
+    """Charge upload bytes of slots that are settled, whatever the limits: they are stored."""
+    charge(connection, tenant_id, Cost(upload_bytes=size), now)
+    key = (tenant_id, LIVE_WINDOWS[0], window_start(LIVE_WINDOWS[0], now))
+    release_by_window(connection, {key: Cost(upload_bytes=size)})
+
+
 def _lock_order(charged: tuple[UsageKey, object]) -> tuple[str, int, datetime]:
     tenant_id, window, start = charged[0]
     return tenant_id, WINDOWS.index(window), start
 
 
 def delete_short_windows(connection: Connection, now: datetime) -> None:
-    """Delete the usage of minutes and hours that began more than two days ago."""
+    """Delete the usage of minutes and hours, and of records, that began over two days ago."""
     is_old = Usage.window_start < now - _SHORT_WINDOWS_KEPT
-    connection.execute(delete(Usage).where(Usage.window.in_(("minute", "hour")), is_old))
+    is_short = Usage.window.in_(("minute", "hour", _UNCHARGED_WINDOW))
+    connection.execute(delete(Usage).where(is_short, is_old))
+
+
+def charge_uncharged(connection: Connection, tenant_id: str, size: int, now: datetime) -> None:
+    """Count bytes that are recorded without a charge, after all else that locks usage."""
+    if size:
+        values = {"tenant": tenant_id, "window": _UNCHARGED_WINDOW, "uncharged_bytes": size}
+        values |= dict.fromkeys(CHARGED_METRICS, 0) | {"window_start": window_start("day", now)}
+        insert = insert_statement(Usage, connection.dialect.name).values(values)
+        after = Usage.uncharged_bytes + insert.excluded.uncharged_bytes
+        counted = insert.on_conflict_do_update(
+            index_elements=("tenant", "window", "window_start"), set_={"uncharged_bytes": after}
+        )
+        connection.execute(counted)
+
+
+def is_beyond_ceiling(connection: Connection, tenant_id: str, now: datetime) -> bool:
+    """Tell whether a tenant may record nothing more today without a charge.
+
+    Ask before rows are inserted: those of a transaction that fails take space on PostgreSQL.
+    """
+    query = select(Usage.uncharged_bytes).where(
+        Usage.tenant == tenant_id,
+        Usage.window == _UNCHARGED_WINDOW,
+        Usage.window_start == window_start("day", now),
+    )
+    return (connection.scalar(query) or 0) >= MAX_UNCHARGED_BYTES

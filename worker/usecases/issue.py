@@ -23,6 +23,7 @@ from worker.core.policy.decisions import (
 )
 from worker.core.policy.history import BATCH_CLOSED, BATCH_CONFLICT, BatchHistory, RecordedBatch
 from worker.core.policy.request_rules import calls_back
+from worker.core.policy.uncharged import NotRecorded, ceiling_refusal
 from worker.core.quotas.admission import admit_cost
 from worker.core.quotas.cost import NO_COST
 from worker.core.tenants.config import TenantConfig
@@ -31,6 +32,7 @@ from worker.db.batch_history import read_history
 from worker.db.batches import (
     InsertedBatch,
     NewChunk,
+    admit_uncharged,
     append_chunk_leaf,
     insert_batch,
     insert_chunk,
@@ -40,6 +42,7 @@ from worker.db.engine import autocommit_read, write_transaction
 from worker.db.manifests import insert_manifest
 from worker.db.multiparts import UploadRecord, insert_uploads
 from worker.db.outbox import insert_delivery
+from worker.db.rejections import NOT_RECORDED, count_rejection
 from worker.db.reservations import (
     insert_chunk_reservation,
     insert_remaining_reservation,
@@ -135,7 +138,11 @@ def _commit_or_reissue(
 ) -> ChunkDecision:
     """Commit a decision, or return the decision that was committed before it."""
     now = context.now()
-    committed = _write_with_retries(NewChunk.prepare(request, decision, now), context)
+    chunk = NewChunk.prepare(request, decision, now)
+    try:
+        committed = _write_with_retries(chunk, context)
+    except NotRecorded as error:
+        return _answer_unrecorded(chunk, error.decisions[request.message.batch], context)
     if isinstance(committed, ChunkDecision):
         return committed
     with autocommit_read(context.engine) as connection:
@@ -146,12 +153,23 @@ def _commit_or_reissue(
     return replace(reissued, quotas=quotas)
 
 
+def _answer_unrecorded(chunk: NewChunk, decision: ChunkDecision, context: Context) -> ChunkDecision:
+    """Count a message of which nothing is recorded. Its refusals stay, and nothing is granted."""
+    (message, tenant, *_), now = chunk.request, chunk.now
+    with write_transaction(context.engine) as connection:
+        count_rejection(connection, NOT_RECORDED, tenant.id, chunk.header_fingerprint, now)
+        quotas = usage.read_quota_states(connection, tenant, now)
+    if decision.issued:
+        decision = refuse_chunk(message, ceiling_refusal(usage.MAX_UNCHARGED_BYTES, now), now)
+    return replace(decision, quotas=quotas, attempt=None)
+
+
 def _write_with_retries(chunk: NewChunk, context: Context) -> _Written:
     """Write a decision in one transaction: its rows, its cost, and what has to follow from it.
 
     The first chunk to arrive opens the batch: it charges for the whole batch, or the whole batch is
     refused. Returns the decision as committed, DuplicateChunk, or the refusal of a message that
-    contradicts what was committed under its batch id.
+    contradicts what was committed under its batch id. Raises NotRecorded.
     """
     for _ in range(_MAX_CONCURRENT_CHANGES):
         with suppress(ConcurrentChange, IntegrityError), write_transaction(context.engine) as conn:
@@ -194,15 +212,17 @@ def _open_batch(connection: Connection, chunk: NewChunk, *, is_cancelled: bool) 
     charged = usage.charge(connection, tenant.id, cost, now)
     quota_admission = admit_cost(tenant, charged, cost, now)
     refusal = refusal or quota_admission.refusal
+    if refusal is not None:
+        usage.release(connection, tenant.id, cost, now)
+        decision = refuse_chunk(message, refusal, now)
+    uncharged = admit_uncharged(connection, [chunk], [decision])
     batch = insert_batch(connection, chunk, refusal)
     if refusal is None:
         insert_remaining_reservation(connection, batch.batch_number, chunk.request, now)
         if message.manifest is not None:
             insert_manifest(connection, batch.batch_number, chunk.request, now)
-    else:
-        usage.release(connection, tenant.id, cost, now)
-        decision = refuse_chunk(message, refusal, now)
     record = _insert_chunk_rows(connection, batch.batch_number, chunk, decision, now)
+    usage.charge_uncharged(connection, tenant.id, uncharged, now)
     append_chunk_leaf(connection, batch, chunk, decision, record)
     return replace(decision, quotas=quota_admission.quotas)
 
@@ -214,12 +234,14 @@ def _continue_batch(connection: Connection, chunk: NewChunk, batch: RecordedBatc
     if refusal is not None:
         decision = refuse_chunk(request.message, refusal, now)
     number = batch.batch_number
+    uncharged = admit_uncharged(connection, [chunk], [decision])
     record = _insert_chunk_rows(connection, number, chunk, decision, batch.decided_at)
     if refusal is None:
         # Last, because other chunks of the batch wait for this row from then on.
         if not take_from_remaining(connection, number, request):
             raise ConcurrentChange
         usage.release(connection, request.tenant.id, chunk.unused_cost, batch.decided_at)
+    usage.charge_uncharged(connection, request.tenant.id, uncharged, now)
     append_chunk_leaf(connection, InsertedBatch(number), chunk, decision, record)
     return replace(decision, quotas=usage.read_quota_states(connection, request.tenant, now))
 

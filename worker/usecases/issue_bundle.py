@@ -20,6 +20,7 @@ from worker.core.auth.claimed_chunk import message_digest, parse_claimed_chunk
 from worker.core.policy.admission import Admission, admit
 from worker.core.policy.decide import ChunkDecider, start_no_upload
 from worker.core.policy.decisions import ChunkDecision, ChunkRequest, chunk_outcome, refuse_chunk
+from worker.core.policy.uncharged import NotRecorded
 from worker.core.quotas.admission import admit_cost
 from worker.core.quotas.cost import NO_COST, Cost, add_to_usage
 from worker.core.tenants.config import Tenant, TenantConfig
@@ -187,6 +188,10 @@ def _commit_together(chunks: Sequence[NewChunk], context: Context) -> dict[str, 
     try:
         with write_transaction(context.engine) as connection:
             return _write_new(connection, by_id)
+    except NotRecorded as error:
+        # They are refused alone, so that those that are charged stay together.
+        charged = [chunk for id_, chunk in by_id.items() if id_ not in error.decisions]
+        return _commit_together(charged, context)
     except DBAPIError:
         return {}
 

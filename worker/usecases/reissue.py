@@ -53,10 +53,12 @@ def reissue_chunk(recorded: RecordedChunk, context: Context) -> ChunkDecision:
     signing = repeated_signing_context(recorded, admitted, context.s3, now)
     if isinstance(signing, Refusal):
         return _refuse_chunk(recorded, signing)
-    continued_upload = None
+    upload = None
     if isinstance(terms, Parts):
-        continued_upload = find_parts_upload(recorded.tenant_id, terms, context)
-    decision = sign_again(recorded, terms, policy, signing, continued_upload)
+        upload = find_parts_upload(recorded.tenant_id, terms, context)
+    if isinstance(upload, Refusal):
+        return _refuse_chunk(recorded, upload)
+    decision = sign_again(recorded, terms, policy, signing, upload)
     if [row.digest for row in decision.rows] != [row.digest for row in recorded.rows]:
         with write_transaction(context.engine) as connection:
             insert_reissued_digests(connection, recorded, decision, context.now())

@@ -144,6 +144,7 @@ def create_uses() -> None:
         sa.Column("content_type", sa.String(255)),
         sa.Column("remote_address", sa.String(64)),
         sa.Column("user_agent", sa.String(256)),
+        sa.Column("charged_bytes", sa.BigInteger()),
         sa.Column("group_id", sa.String(36), nullable=False),
         sa.PrimaryKeyConstraint("fingerprint", name="pk_uses"),
     )

@@ -16,6 +16,7 @@ def create_usage() -> None:
         sa.Column("download_grants", sa.BigInteger(), nullable=False),
         sa.Column("upload_bytes", sa.BigInteger(), nullable=False),
         sa.Column("stored_bytes", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("uncharged_bytes", sa.BigInteger(), server_default="0", nullable=False),
         sa.CheckConstraint(
             "grants >= 0 AND download_grants >= 0 AND upload_bytes >= 0",
             name=op.f("ck_usage_not_negative"),
@@ -56,6 +57,7 @@ def create_multipart_uploads() -> None:
         sa.Column("part_size", sa.BigInteger(), nullable=False),
         sa.Column("expires_at", TIME, nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
+        sa.Column("granted_parts", sa.Integer(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint("batch_number", "item_number", name="pk_multipart_uploads"),
     )
     op.create_index(
@@ -165,6 +167,7 @@ def create_stored_objects() -> None:
         sa.Column("changed_at", TIME, nullable=False),
         sa.Column("sequencer", sa.String(64), nullable=False),
         sa.Column("version", sa.Text()),
+        sa.Column("is_counted", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("bucket", "object_key", name="pk_stored_objects"),
     )
     op.create_index(
@@ -186,6 +189,7 @@ def create_ended_slots() -> None:
         sa.Column("check_at", TIME, nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("reserved_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("is_settled", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("batch_number", "chunk_number", name="pk_ended_slots"),
     )
     op.create_index("ix_ended_slots_bucket_check_at", "ended_slots", ["bucket", "check_at"])
@@ -212,6 +216,7 @@ def create_denials() -> None:
         sa.Column("storage", sa.Text(), nullable=False),
         sa.Column("statement", sa.Text(), nullable=False),
         sa.Column("lapses_at", TIME, nullable=False),
+        sa.Column("policy_bytes", sa.Integer()),
         sa.PrimaryKeyConstraint("sid", name="pk_denials"),
     )
     op.create_index("ix_denials_lapses_at", "denials", ["lapses_at"])

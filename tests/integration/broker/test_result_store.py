@@ -8,7 +8,7 @@ from celery import Celery
 from structlog.testing import capture_logs
 
 from worker import clock
-from worker.broker.result_store import ResultStore
+from worker.broker.result_store import ResultStore, unnamed_batches
 
 REQUEST = SimpleNamespace(children=[], group=None, parent_id=None, chord=None, ignore_result=False)
 
@@ -50,6 +50,31 @@ def test_nothing_else_replaces_the_result_of_a_task(
         "1", {"exc_type": "A", "exc_message": [], "exc_module": "b"}, state, request=request_
     )
     assert store.get_task_meta("1", cache=False)["result"] == "sealed"
+
+
+def test_a_result_is_found_by_its_batches_for_as_long_as_it_is_kept(
+    broker: str, store: ResultStore
+) -> None:
+    request = SimpleNamespace(**vars(REQUEST), batches=["a", "b"])
+    store.store_result("1", "sealed", "SUCCESS", request=request)
+    with redis.Redis.from_url(broker) as server:
+        for name in ("valetkey.results.a", "valetkey.results.b"):
+            assert server.smembers(name) == {b"1"}
+            assert 890 < server.ttl(name) <= 900
+
+
+URL = {"items": [{"url": "https://s3"}], "chunk": 0}
+REFUSED = {"items": [{"code": "revoked"}], "chunk": 0}
+
+
+@pytest.mark.parametrize(
+    ("task_id", "batches"), [("a.0", []), ("a.1", ["a"]), ("x", ["a"]), ("bundle.x", [])]
+)
+def test_only_results_with_links_that_are_not_named_after_their_batch_are_indexed(
+    task_id: str, batches: list[str]
+) -> None:
+    outcomes = [URL | {"batch": "a"}, REFUSED | {"batch": "b"}]
+    assert unnamed_batches(task_id, outcomes) == batches
 
 
 def test_the_result_of_a_task_is_announced(broker: str, store: ResultStore) -> None:

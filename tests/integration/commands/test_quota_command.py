@@ -187,4 +187,4 @@ def test_stored_bytes_have_a_quota_of_what_is_stored_now_alone(run: Run) -> None
     assert result.exit_code == 2
     assert "its only window is live" in result.stderr
     assert run("set", "acme", "stored_bytes", "live", "10GiB").exit_code == 0
-    assert "as objects are deleted" in run("show").stdout
+    assert "as slots are settled, objects deleted" in run("show").stdout

@@ -1,10 +1,12 @@
 """Statements in bucket policies, which the upkeep keeps and removes."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import redis
 from structlog.testing import capture_logs
 
 from models import Denial
@@ -12,10 +14,18 @@ from tests.integration.revocation.conftest import KEY, OTHER_KEY, Links
 from tests.support.builders.messages import Clock, grant_message
 from tests.support.s3.http_requests import status
 from valetkey.units import format_utc
-from worker.core.tenants.config import TenantConfig
+from worker.broker.queues import RESULT_INDEX
+from worker.context import Context
+from worker.core.revocation.targets import Target
+from worker.core.tenants.config import Bucket, TenantConfig
 from worker.jobs.single_flight import JobRun
+from worker.usecases.revocation.plan import plan_revocation
+from worker.usecases.revocation.statements import keep_statements
+from worker.usecases.upkeep import denials
 from worker.usecases.upkeep.cleanup import clean_up
 from worker.usecases.upkeep.denials import keep_denials
+
+ENDS = (Denial.bucket, Denial.lapses_at)
 
 
 @pytest.fixture
@@ -62,6 +72,25 @@ def test_a_statement_denies_the_last_grant_until_it_expires_and_is_removed_then(
     assert last["expires_at"] == format_utc(lapses_at)
 
 
+def test_a_statement_lasts_as_long_as_the_grants_of_its_own_bucket(links: Links) -> None:
+    other = replace(links.config.buckets["demo"], name="other", bucket=links.new_bucket())
+    demo = links.config.buckets["demo"]
+    acme = links.config.tenants["acme"]
+    policies = {**acme.policies, "other": replace(acme.policies["demo"], bucket="other")}
+    tenants = {**links.config.tenants, "acme": replace(acme, policies=policies)}
+    links.apply(TenantConfig({"demo": demo, "other": other}, tenants))
+    for bucket, seconds in ("demo", 300), ("other", 900):
+        links.grant(KEY, grant={"kind": "download", "bucket": bucket, "expires_in": seconds})
+    start = links.clock()
+    links.run("--tenant", "acme", "--yes")
+    ends = dict(links.rows(Denial.bucket, Denial.lapses_at))
+    left = {name: (end - start).total_seconds() for name, end in ends.items()}
+    assert left == {"demo": pytest.approx(300, abs=2), "other": pytest.approx(900, abs=2)}
+    links.clock.forward(seconds=301)
+    keep_denials(links.context)
+    assert status(links.grant(KEY)[0]) == 200
+
+
 def test_the_release_of_grants_calls_no_storage(links: Links, grant: dict[str, Any]) -> None:
     links.client.delete_bucket_policy(Bucket=links.bucket)
     clean_up(links.context)
@@ -103,3 +132,55 @@ def test_a_revoked_object_stays_revoked_in_a_profile_that_moved(links: Links) ->
     links.run("--key", f"s3://demo/{KEY}", "--yes")
     links.change_bucket(bucket=links.new_bucket())
     assert links.issue(message)["items"][0]["code"] == "revoked"
+
+
+def test_a_statement_ends_with_the_grants_of_its_own_bucket(links: Links) -> None:
+    other = replace(links.config.buckets["demo"], name="other", bucket=links.new_bucket())
+    acme = links.config.tenants["acme"]
+    policies = {**acme.policies, "other": replace(acme.policies["demo"], bucket="other")}
+    tenants = {**links.config.tenants, "acme": replace(acme, policies=policies)}
+    links.apply(TenantConfig({**links.config.buckets, "other": other}, tenants))
+    links.grant(KEY)
+    links.grant(KEY, grant={"kind": "download", "bucket": "other", "expires_in": 900})
+    assert links.run("--tenant", "acme", "--yes").exit_code == 0
+    ends = {bucket: lapses_at - links.clock() for bucket, lapses_at in links.rows(*ENDS)}
+    assert {name: round(end.total_seconds(), -1) for name, end in ends.items()} == {
+        "demo": 300,
+        "other": 900,
+    }
+    # On AWS its condition ends then: it is no substitute for the denial of a later grant.
+    links.clock.forward(seconds=200)
+    [late] = links.grant(OTHER_KEY)
+    assert plan_revocation(Target("grant", late["id"]), links.context).earlier == {}
+
+
+def test_a_policy_that_nothing_was_written_for_stops_no_other_bucket(
+    links: Links, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [grant] = links.grant(KEY)
+    links.revoke(grant)
+    [sid] = [each["Sid"] for each in links.statements()]
+    names = (getattr(Denial, column.name) for column in Denial.__table__.columns)
+    values = dict(zip(Denial.__table__.columns.keys(), links.rows(*names)[0], strict=True))
+    first = {"sid": "A", "storage": "", "bucket": "demo"}
+    links.insert(Denial, **values | first)
+    links.client.delete_bucket_policy(Bucket=links.bucket)
+
+    def keep(bucket: Bucket, storage: str, context: Context) -> Mapping[str, str]:
+        if not storage:
+            raise TypeError
+        return keep_statements(bucket, storage, context)
+
+    monkeypatch.setattr(denials, "keep_statements", keep)
+    monkeypatch.setattr(TenantConfig, "find_bucket", lambda *_: links.config.buckets["demo"])
+    keep_denials(links.context)
+    assert [each["Sid"] for each in links.statements()] == [sid]
+
+
+def test_a_name_in_the_index_of_results_that_is_no_text_stops_no_revocation(
+    links: Links, valkey_url: str
+) -> None:
+    [grant] = links.grant(KEY)
+    with redis.Redis.from_url(valkey_url) as store:
+        store.sadd(f"{RESULT_INDEX}{grant['id'].partition('.')[0]}", b"\xff")
+    assert links.revoke(grant).exit_code == 0

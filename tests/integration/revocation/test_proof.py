@@ -53,8 +53,17 @@ def test_a_second_revocation_says_who_did_it_and_adds_no_statement(links: Links)
 def test_a_statement_that_ends_too_early_is_not_used_again(links: Links) -> None:
     links.revoke(links.grant(KEY)[0])
     links.clock.forward(seconds=60)
-    output = links.revoke(links.grant(KEY)[0]).output
-    assert ("denied already" in output, len(links.statements())) == (False, 2)
+    result = links.revoke(links.grant(KEY)[0])
+    assert ("denied already" in result.output, len(links.statements())) == (False, 2)
+    # Its link was refused before, by the statement that ends earlier.
+    check(result, 0, "Done already: storage refuses a link")
+
+
+def test_an_empty_object_proves_a_denial(links: Links) -> None:
+    links.client.put_object(Bucket=links.bucket, Key=KEY, Body=b"")
+    [grant] = links.grant(KEY)
+    check(links.revoke(grant), 0, "Proven: storage served a link")
+    assert status(grant) == 403
 
 
 def test_another_object_is_tried_if_the_first_is_gone(links: Links) -> None:
@@ -82,7 +91,7 @@ def test_a_form_that_storage_accepts_despite_the_denial_is_not_called_ended(link
 
 
 def test_a_link_that_still_works_is_an_error(links: Links, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.usecases.revocation.revoke.change_bucket", lambda *_: None)
+    monkeypatch.setattr("worker.usecases.revocation.revoke.keep_statements", lambda *_: {})
     monkeypatch.setattr(proof, "_PROOF_SECONDS", 0)
     [grant] = links.grant(KEY)
     result = links.revoke(grant)

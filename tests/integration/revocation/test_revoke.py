@@ -11,7 +11,7 @@ from tests.support.builders.messages import grant_message, put_message, split_ch
 from tests.support.s3.http_requests import Request, send, status
 from valetkey.wire.pending import build_bundle, build_pending_message
 from worker.devstack.storage import Storage
-from worker.errors import Transient
+from worker.errors import Malformed, Transient
 from worker.usecases.cancel import cancel_batch
 
 
@@ -111,6 +111,25 @@ def test_links_are_denied_though_their_batch_cannot_be_cancelled(
     result = links.run("--batch", first["batch"], "--yes")
     assert (result.exit_code, status(grant)) == (1, 403)
     assert "not all open batches are cancelled: the database is away" in result.output
+
+
+def test_a_refused_denial_that_the_database_keeps_does_not_end_a_revocation(
+    links: Links, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise Malformed("storage refuses the change")
+
+    def fail(*_: Any) -> None:
+        raise Transient("the database is away")
+
+    monkeypatch.setattr("worker.usecases.revocation.revoke.keep_statements", refuse)
+    monkeypatch.setattr("worker.usecases.revocation.revoke.delete_denials", fail)
+    first, second = split_chunks(grant_message([KEY, OTHER_KEY]), 1)
+    links.issue(first)
+    result = links.run("--batch", first["batch"], "--yes")
+    check(result, 1, "storage refuses the change")
+    assert "the upkeep worker tries again: the database is away" in " ".join(result.output.split())
+    assert links.issue(second)["refusal"]["code"] == "batch_closed"
 
 
 def test_a_batch_id_of_two_tenants_can_be_revoked_for_one(links: Links) -> None:

@@ -73,7 +73,7 @@ def test_an_interruption_says_that_the_revocation_is_recorded(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("worker.usecases.revocation.revoke.change_bucket", interrupt)
+    monkeypatch.setattr("worker.usecases.revocation.revoke.keep_statements", interrupt)
     result = links.revoke(links.grant(KEY)[0])
     assert (result.exit_code, "Interrupted: it is recorded" in result.stderr) == (130, True)
 

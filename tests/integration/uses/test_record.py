@@ -3,8 +3,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import delete, update
 
-from models import Leaf, StoredObject, Usage, Use
+from models import Leaf, Reservation, StoredObject, Usage, Use
 from tests.support.builders.messages import (
     DEMO,
     POLICY,
@@ -20,7 +21,7 @@ from worker.core.tenants.config import Quota
 from worker.core.tenants.storage_names import storage_name
 from worker.core.uses.reports import Source, UseReport
 from worker.db.engine import read_transaction, write_transaction
-from worker.db.usage import charge, give_back_bytes, read_usage
+from worker.db.usage import SettledBytes, charge, give_back_bytes, read_usage
 from worker.db.uses import use_counts
 from worker.db.uses.settlements import read_stored_sizes
 from worker.db.uses.stored_bytes import add_stored_bytes
@@ -183,8 +184,17 @@ def stored_bytes(service: UseService) -> int:
     return int(usage["live"])
 
 
+def settled_report(service: UseService, **changes: Any) -> UseReport:
+    """Return a report of a grant whose slot is settled, as far as its usage is concerned."""
+    told = report(service, **changes)
+    with write_transaction(service.engine) as connection:
+        connection.execute(delete(Reservation))
+        connection.execute(update(Usage).values(upload_bytes=0))
+    return told
+
+
 def test_content_that_is_stored_again_after_its_deletion_counts_again(service: UseService) -> None:
-    first = report(service, size=100)
+    first = settled_report(service, size=100)
     again = first._replace(occurred_at=service.clock() + timedelta(seconds=20))
     service.record(first)
     service.record(deleted(KEY, service.clock() + timedelta(seconds=10)))
@@ -195,15 +205,15 @@ def test_content_that_is_stored_again_after_its_deletion_counts_again(service: U
 
 
 def test_content_that_is_stored_again_after_another_one_is_the_newest(service: UseService) -> None:
-    first, later = report(service, size=100), service.clock() + timedelta(seconds=10)
+    first, later = settled_report(service, size=100), service.clock() + timedelta(seconds=10)
     service.record(first)
-    service.record(report(service, size=40, etag="second", occurred_at=later))
+    service.record(settled_report(service, size=40, etag="second", occurred_at=later))
     service.record(first._replace(occurred_at=service.clock() + timedelta(seconds=20)))
     assert stored_bytes(service) == 100
 
 
 def test_the_bytes_stay_within_what_their_column_keeps(service: UseService) -> None:
-    service.record(report(service, size=100))
+    service.record(settled_report(service, size=100))
     for change, expected in ((2**62, 2**62), (2**70, 2**62), (-(2**70), 1), (-5, 0)):
         with write_transaction(service.engine) as connection:
             add_stored_bytes(connection, {"acme": change})
@@ -211,9 +221,9 @@ def test_the_bytes_stay_within_what_their_column_keeps(service: UseService) -> N
 
 
 def test_a_request_is_refused_if_its_bytes_exceed_the_quota(service: UseService) -> None:
-    service.record(report(service, size=600))
+    service.record(settled_report(service, size=500))
     service.apply(tenant_config(Quota("stored_bytes", "live", 1_000)))
-    assert service.issue(put_message({"acme/next.png": 400}))["status"] == "issued"
+    assert service.issue(put_message({"acme/next.png": 100}))["status"] == "issued"
     refusal = service.issue(put_message({"acme/next.png": 401}))["refusal"]
     assert (refusal["code"], refusal["quota"]["metric"]) == ("quota_exceeded", "stored_bytes")
     assert (refusal["quota"]["used"], refusal["quota"]["asked"]) == (600, 401)
@@ -226,7 +236,7 @@ def test_bytes_that_are_given_back_leave_no_usage_below_zero(
     now = service.clock()
     with write_transaction(service.engine) as connection:
         charge(connection, "acme", NO_COST._replace(upload_bytes=100), now)
-        give_back_bytes(connection, [("acme", now, returned)])
+        give_back_bytes(connection, [SettledBytes("acme", now, 100, returned)])
         usage = read_usage(connection, "acme", now)
     windows = dict.fromkeys(("minute", "hour", "day", "month"), left)
-    assert {window: cost.upload_bytes for window, cost in usage.items()} == windows | {"live": 100}
+    assert {window: cost.upload_bytes for window, cost in usage.items()} == windows | {"live": 0}

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import func, select
 
-from models import Batch, Reservation, Settlement, StoredObject, Usage, Use
+from models import Batch, EndedSlot, Reservation, Settlement, StoredObject, Usage, Use
 from tests.support.builders.messages import (
     DEMO,
     POLICY,
@@ -65,7 +65,7 @@ KEYS = ("acme/a", "acme/b", "acme/c")
 
 sizes = st.integers(0, MAX_SIZE + 20) | st.just(MAX_SIZE)
 keys = st.sampled_from(KEYS)
-waits = st.sampled_from([timedelta(minutes=1), timedelta(minutes=5), GRACE, timedelta(hours=7)])
+waits = st.sampled_from([timedelta(minutes=1), timedelta(minutes=5), GRACE, timedelta(hours=18)])
 
 # Hypothesis shrinks a failing example before it reports it: that takes minutes.
 pytestmark = pytest.mark.timeout(600 + 2 * EXAMPLES)
@@ -127,11 +127,13 @@ class ModelGrant(NamedTuple):
 
 
 class ModelSettlement(NamedTuple):
-    """The unused part of a chunk of slots."""
+    """The unused part of a chunk of slots, and the bytes that each grant keeps."""
 
     unused: frozenset[int]
     used_bytes: int
     returned_bytes: int
+    kept: Mapping[str, int] = {}
+    settled_at: datetime | None = None
 
 
 @dataclass
@@ -177,23 +179,40 @@ class SlotsModel:
         is_late = report.occurred_at > grant.expires_at + CLOCK_SKEW
         return "late" if is_late else "used"
 
-    def settle(self, chunk: ChunkKey, objects: Mapping[str, MemoryObject]) -> ModelSettlement:
+    def most_stored(self, grant: ModelGrant) -> int | None:
+        """Return the size of the largest object that is known to be stored by a grant."""
+        return max((report.size or 0 for report in self.stored_by(grant)), default=None)
+
+    def settle(
+        self, chunk: ChunkKey, objects: Mapping[str, MemoryObject], now: datetime
+    ) -> ModelSettlement:
         """Return the settlement of a chunk now, after everything that was found was told."""
-        unused = set[int]()
+        unused, kept = set[int](), dict[str, int]()
         used = returned = 0
         for grant in self.grants.values():
             if grant.chunk != chunk:
                 continue
-            size = max((report.size or 0 for report in self.stored_by(grant)), default=None)
+            size = self.most_stored(grant)
             there = objects.get(grant.key)
             if size is None and there and there.modified_at >= grant.issued_at - CLOCK_SKEW:
+                kept[grant.id] = MAX_SIZE
                 continue  # it may have replaced an object of this grant
             if size is None:
                 unused.add(grant.item)
+            kept[grant.id] = min(size or 0, MAX_SIZE)
             used += size or 0
-            returned += MAX_SIZE - min(size or 0, MAX_SIZE)
+            returned += MAX_SIZE - kept[grant.id]
         returned = returned if self.refund_unused else 0
-        return ModelSettlement(frozenset(unused), used, returned)
+        return ModelSettlement(frozenset(unused), used, returned, kept, now)
+
+    def late_bytes(self) -> int:
+        """Return what grants are known to have stored beyond what their settlement kept."""
+        return sum(
+            max(min(self.most_stored(self.grants[id_]) or 0, MAX_SIZE) - kept, 0)
+            for settled in self.settled.values()
+            if settled.returned_bytes
+            for id_, kept in settled.kept.items()
+        )
 
 
 class Killed(BaseException):
@@ -315,13 +334,30 @@ class SlotsMachine(RuleBasedStateMachine):
             if statements["all"] == killed_at:
                 raise Killed
 
+        second_looks = self._chunks(EndedSlot, EndedSlot.is_settled)
         with suppress(Killed), before_statements(self.service.engine, kill):
             settle_ended(self.service.context)
         self._learn()
-        settled = self._settlements()
+        settled, now = self._settlements(), self.clock()
         for chunk in settled.keys() - self.model.settled.keys():
-            self.model.settled[chunk] = self.model.settle(chunk, self.bucket.objects)
-        assert settled == self.model.settled
+            self.model.settled[chunk] = self.model.settle(chunk, self.bucket.objects, now)
+        assert settled == {chunk: each[:3] for chunk, each in self.model.settled.items()}
+        for chunk in second_looks - self._chunks(EndedSlot, EndedSlot.is_settled):
+            assert all(map(self._is_known, self._objects_of(chunk)))
+
+    def _chunks(self, table: Any, *conditions: Any) -> set[ChunkKey]:
+        query = select(Batch.batch_id, table.chunk_number).join(
+            Batch, Batch.batch_number == table.batch_number
+        )
+        with read_transaction(self.service.engine) as connection:
+            return {(row[0], row[1]) for row in connection.execute(query.where(*conditions))}
+
+    def _objects_of(self, chunk: ChunkKey) -> list[MemoryObject]:
+        stored = self.bucket.objects.values()
+        return [each for each in stored if self.model.grants[each.grant_id].chunk == chunk]
+
+    def _is_known(self, stored: MemoryObject) -> bool:
+        return (self.model.grants[stored.grant_id].key, stored.etag) in self.model.told
 
     @rule(grant=grants, size=sizes | st.none(), is_told=st.booleans())
     def end_and_settle(self, grant: str, size: int | None, *, is_told: bool) -> None:
@@ -363,9 +399,30 @@ class SlotsMachine(RuleBasedStateMachine):
         returned = sum(settled.returned_bytes for settled in self.model.settled.values())
         waiting = self._sum(Reservation.upload_bytes, Reservation.chunk_number == -1)
         charged = self._sum(Usage.upload_bytes, Usage.window == "day")
-        assert charged == granted + waiting - returned
+        assert charged == granted + waiting - returned + self.model.late_bytes()
+        unsettled = self._sum(Reservation.upload_bytes) + self._sum(EndedSlot.reserved_bytes)
+        assert self._sum(Usage.upload_bytes, Usage.window == "live") == unsettled
         live = self._sum(Usage.stored_bytes, Usage.window == "live")
-        assert live == self._sum(StoredObject.size)
+        assert live == self._sum(StoredObject.size, StoredObject.is_counted)
+
+    @invariant()
+    def what_is_stored_is_charged(self) -> None:
+        """Except what arrived late and is not known yet, and slots that were given up."""
+        unsettled = self._chunks(Reservation) | self._chunks(EndedSlot, ~EndedSlot.is_settled)
+        stored = sum(
+            min(each.size, MAX_SIZE)
+            for each in self.bucket.objects.values()
+            if self._is_known(each) or self._was_in_time(each, unsettled)
+        )
+        charged = self._sum(Usage.stored_bytes + Usage.upload_bytes, Usage.window == "live")
+        assert stored <= charged
+
+    def _was_in_time(self, stored: MemoryObject, unsettled: Collection[ChunkKey]) -> bool:
+        chunk = self.model.grants[stored.grant_id].chunk
+        settlement = self.model.settled.get(chunk)
+        if settlement is None or settlement.settled_at is None:
+            return chunk in unsettled
+        return stored.modified_at <= settlement.settled_at
 
     def _sum(self, column: Any, *conditions: Any) -> int:
         with read_transaction(self.service.engine) as connection:

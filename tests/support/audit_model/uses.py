@@ -78,7 +78,8 @@ def _use_row(use: LoggedUse) -> dict[str, Any]:
 def _object_row(batch: int, item: int) -> dict[str, Any]:
     key = {"bucket": "b", "object_key": f"{batch}.{item}", "tenant": "acme"}
     grant = {"batch_number": batch, "item_number": item, "sequencer": ""}
-    return key | grant | {"size": 1, "is_deleted": False, "changed_at": NOW}
+    state = {"is_deleted": False, "is_counted": True, "changed_at": NOW}
+    return key | grant | state | {"size": 1}
 
 
 def _settlement_row(batch: int, chunk: int, items: frozenset[int]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from sqlalchemy import Insert, Table, insert
 from models import Base
 
 # The type of the times, models.base.Instant, does not name a Python type.
-_ANY_VALUES = {int: 1, str: "acme", bytes: bytes(32), object: datetime(2026, 11, 24, tzinfo=UTC)}
+_ANY_VALUES = {int: 1, bool: False, str: "acme", bytes: bytes(32)}
+_ANY_VALUES |= {object: datetime(2026, 11, 24, tzinfo=UTC)}
 
 
 def insert_any(model: type[Base], **values: Any) -> Insert:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from models import Batch, Grant, Reservation, Usage
+from models import Batch, EndedSlot, Grant, Reservation, Usage
 from tests.support.builders import messages, services
 from tests.support.builders.services import InProcessService
 from tests.support.quota_model.model import (
@@ -146,8 +146,10 @@ class CheckedService:
 
     def _reserved_cost(self, tenant_id: str) -> ModelCost:
         rows = [row for row in self._service.rows(Reservation) if row.tenant == tenant_id]
+        slots = [row for row in self._service.rows(EndedSlot) if row.tenant == tenant_id]
         grants, download_grants, size = zip(NO_COST, *map(_cost, rows), strict=True)
-        return sum(grants), sum(download_grants), sum(size)
+        unsettled = sum(slot.reserved_bytes for slot in slots)
+        return sum(grants), sum(download_grants), sum(size) + unsettled
 
     def _codes(self, tenant_id: str) -> dict[tuple[str, int], str | None]:
         batches = self._service.rows(Batch)

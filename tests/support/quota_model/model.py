@@ -154,13 +154,16 @@ class QuotaModel:
     """The batches and quotas of one tenant.
 
     cancelled are batch ids. live_chunks are issued chunks, by batch id and chunk number, until
-    cleanup releases them; the values are their expiry. Usage of minutes and hours before kept_from
-    may be deleted. removed are the models of the removed tenants of the same name, oldest first.
+    cleanup releases them; the values are their expiry. ended_chunks keep the bytes of their slots
+    in the window live, because nothing settles them here. Usage of minutes and hours before
+    kept_from may be deleted. removed are the models of the removed tenants of the same name, oldest
+    first.
     """
 
     batches: dict[str, ModelBatch] = field(default_factory=dict)
     cancelled: set[str] = field(default_factory=set)
     live_chunks: dict[tuple[str, int], datetime] = field(default_factory=dict)
+    ended_chunks: set[tuple[str, int]] = field(default_factory=set)
     limits: dict[tuple[Metric, Window], int] = field(default_factory=dict)
     overrides: list[tuple[Metric, Window, int, datetime]] = field(default_factory=list)
     kept_from: datetime = datetime(1970, 1, 1, tzinfo=UTC)
@@ -213,6 +216,8 @@ class QuotaModel:
 
     def _live_cost(self, batch: ModelBatch) -> ModelCost:
         costs = [batch.granted_cost(chunk) for id_, chunk in self.live_chunks if id_ == batch.id]
+        ended = [batch.granted_cost(chunk) for id_, chunk in self.ended_chunks if id_ == batch.id]
+        costs += [(0, 0, upload_bytes) for _, _, upload_bytes in ended]
         remaining = batch.cost(batch.remaining_items(), reserved=True)
         grants, download_grants, upload_bytes = zip(*costs, remaining, strict=True)
         return (sum(grants), sum(download_grants), sum(upload_bytes))
@@ -292,6 +297,7 @@ class QuotaModel:
             batch.open_until = None
         for key in expired_chunks:
             del self.live_chunks[key]
+            self.ended_chunks.add(key)
         self.kept_from = max(self.kept_from, now - 2 * DAY)
         released = sum(model._clean_up(now) for model in self.removed)
         return released + len(open_batches) + len(expired_chunks)

@@ -33,7 +33,7 @@ def test_a_quota_has_a_bar_the_remaining_amount_and_the_reset_time(
     _, day, live = printed_lines(capsys)
     assert " ".join(day.split()) == "grants.day ━━──────── 25 100 75 2026-11-25 00:00"
     assert live.split()[:2] == ["upload_bytes.live", "━" * 10]
-    assert live.endswith("953.7 MiB  953.7 MiB  0 B   as grants expire")
+    assert live.endswith("953.7 MiB  953.7 MiB  0 B   as slots are settled")
 
 
 def test_a_quota_used_beyond_its_limit_fills_its_bar_and_no_more(
@@ -87,7 +87,7 @@ def test_a_live_quota_has_no_reset_time() -> None:
     assert describe_refusal(refusal) == (
         "refused the request: quota_exceeded in total: no; the limit is 953.7 MiB "
         "(1,000,000,000 bytes) of live uploads: 953.7 MiB (1,000,000,000 bytes) used, 5 bytes "
-        "requested; capacity becomes free as grants expire"
+        "requested; capacity becomes free as slots are settled"
     )
 
 

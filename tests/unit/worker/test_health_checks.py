@@ -104,16 +104,30 @@ def test_failed_manifests_are_a_warning_with_the_newest_problem() -> None:
 
 
 CONFIG = TenantConfig({"demo": replace(DEMO, endpoint=None)})
-HERE = DenialRow("sid", "demo", "valetkey-demo", "{}")
+HERE = DenialRow("sid", "demo", "valetkey-demo", "{}", datetime(2026, 11, 24, tzinfo=UTC), 480)
 ELSEWHERE = HERE._replace(storage="moved")
 
 
 def messages(facts: DenialFacts) -> list[str]:
-    return [check.message for check in check_denials(facts, CONFIG)]
+    return [check.message for check in check_denials(facts, CONFIG) if check.state == "warn"]
 
 
 def test_a_statement_that_denies_live_grants_is_no_warning() -> None:
-    assert messages(DenialFacts([HERE], [])) == []
+    [check] = check_denials(DenialFacts([HERE], []), CONFIG)
+    text = "20,000 of 20,480 bytes are left of the policy of valetkey-demo"
+    assert (check.state, check.message, check.hint) == ("ok", text, None)
+
+
+def test_a_policy_that_is_nearly_full_is_a_warning() -> None:
+    assert messages(DenialFacts([HERE._replace(policy_bytes=18_433)], [])) == [
+        "2,047 of 20,480 bytes are left of the policy of valetkey-demo"
+    ]
+
+
+def test_a_statement_that_is_not_in_its_policy_is_a_warning() -> None:
+    assert messages(DenialFacts([HERE._replace(policy_bytes=None)], [])) == [
+        "statements of revocations are not in the policy of valetkey-demo"
+    ]
 
 
 def test_a_statement_that_should_be_removed_is_a_warning() -> None:

@@ -16,8 +16,9 @@ def usage(**options: Any) -> None:
     valetkey usage
     valetkey usage --json
 
-    A quota with the window `live` counts the grants that have not expired. The other quotas reset
-    at a fixed time in UTC. With --json, each quota is an object on a line of its own.
+    A quota with the window `live` counts the grants that have not expired, the bytes of upload
+    slots until they are settled, or what is stored. The other quotas reset at a fixed time in UTC.
+    With --json, each quota is an object on a line of its own.
     """
     with base.report_errors(options), base.open_client(options) as client:
         quotas = client.usage(options["timeout"])

@@ -186,12 +186,13 @@ def check_abandoned_uploads(oldest: datetime | None, now: datetime) -> Check:
 
 
 def check_settlements(oldest: datetime | None, now: datetime) -> Check:
-    """Warn if upload slots that ended are not settled. oldest is the end of the first of them.
+    """Warn if storage does not tell what ended upload slots stored. oldest is since when.
 
     oldest is None if none wait.
     """
     if oldest is None or now - oldest <= _SETTLED_AFTER:
         return Check("settlements", "ok", "upload slots that ended are settled")
-    text = f"upload slots that ended {format_duration(now - oldest)} ago are not settled"
+    age = format_duration(now - oldest)
+    text = f"upload slots have waited {age} for storage, to be settled or for the second look"
     hint = "the log of the upkeep worker has the reason, as settlement_postponed"
     return Check("settlements", "warn", text, hint)

@@ -1,5 +1,6 @@
 """The metrics that are read from the database, in parts with a transaction each."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from sqlalchemy import Connection
 
 from worker.commands.metrics.families import Family, age
 from worker.core.quotas.status import quota_statuses
+from worker.core.revocation.bucket_policy import MAX_POLICY_BYTES
 from worker.db.audit import backlog
 from worker.db.audit.counting.columns import CountOptions, Dimension
 from worker.db.audit.counting.counts import ItemCount, count_items
@@ -16,6 +18,7 @@ from worker.db.audit.filters import ISSUED, REFUSED, GrantFilter
 from worker.db.audit.rejections import count_rejections
 from worker.db.audit.report import read_tree_sizes
 from worker.db.audit.selection.batch_range import batch_bounds
+from worker.db.revocation.rows import read_denials
 from worker.db.tenants import load_config
 from worker.db.usage import read_usage
 from worker.db.uses.recent_counts import count_recent_uses
@@ -32,7 +35,17 @@ _UNSETTLED = Family(
 )
 _UNSETTLED_AGE = Family(
     "unsettled_oldest_age_seconds",
-    "Time since the end of the upload slots that wait longest to be settled, 0 if none do.",
+    "Time for which ended upload slots wait to be settled or looked at again, 0 if none do.",
+)
+_MISSING = Family(
+    "denials_missing",
+    "Statements of revocations that are not in the policy of their bucket, by bucket profile.",
+    ("bucket",),
+)
+_POLICY_LEFT = Family(
+    "bucket_policy_free_bytes",
+    "Bytes that are left of the policy of a bucket with statements of revocations.",
+    ("bucket",),
 )
 _RELEASE = Family(
     "release_overdue_seconds",
@@ -56,8 +69,8 @@ _SIGNED_AGE = Family(
 )
 _REJECTIONS = Family(
     "rejections",
-    "Messages of the window that could not be authenticated or parsed. The tenant is that which"
-    " they named, if it exists.",
+    "Messages of the window that could not be authenticated or parsed, or were refused without a"
+    " record (not_recorded). The tenant is that which they named, if it exists.",
     ("tenant", "code", "window"),
 )
 _GRANTS = Family(
@@ -91,6 +104,15 @@ def _read_backlog(connection: Connection, now: datetime, _window: Window) -> Ite
     yield _UNSETTLED.gauge(backlog.count_ended_slots(connection))
     yield _UNSETTLED_AGE.single(age(backlog.oldest_ended_slot(connection), now))
     yield _RELEASE.single(age(backlog.earliest_reservation_expiry(connection), now))
+
+
+def _read_denials(connection: Connection, now: datetime, _window: Window) -> Iterator[Metric]:
+    denials, _ = read_denials(connection, now)
+    missing = Counter(each.bucket for each in denials if each.policy_bytes is None)
+    yield _MISSING.gauge({each.bucket: missing[each.bucket] for each in denials})
+    yield _POLICY_LEFT.gauge(
+        {each.bucket: MAX_POLICY_BYTES - each.policy_bytes for each in denials if each.policy_bytes}
+    )
 
 
 def _read_quotas(connection: Connection, now: datetime, _window: Window) -> Iterator[Metric]:
@@ -153,6 +175,7 @@ def _read_uses(connection: Connection, now: datetime, window: Window) -> Iterato
 
 PARTS: Mapping[str, Part] = {
     "backlog": _read_backlog,
+    "denials": _read_denials,
     "trees": _read_trees,
     "quotas": _read_quotas,
     "rejections": _read_rejections,

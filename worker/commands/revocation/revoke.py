@@ -11,6 +11,7 @@ from valetkey.cli.format_options import format_option
 from valetkey.delivery.transport import RESULT_PREFIX
 from valetkey.wire.bundles import BUNDLE_TASK_PREFIX
 from valetkey.wire.terms import Text
+from worker.broker.queues import RESULT_INDEX
 from worker.commands.broker import open_results
 from worker.commands.database import open_engine, operator_account
 from worker.commands.failures.cause import ServiceUnusable
@@ -170,9 +171,13 @@ def _forget(chunks: Iterable[tuple[str, int]]) -> int:
     Those of bundles are all deleted: the result does not say which batches it is of. A producer
     that waits for another batch of a bundle sends its messages again, alone.
     """
-    keys = [f"{RESULT_PREFIX}{batch_id}.{chunk}" for batch_id, chunk in chunks]
+    chunks = list(chunks)
+    keys = [f"{RESULT_PREFIX}{batch_id}.{chunk}".encode() for batch_id, chunk in chunks]
     try:
         with open_results() as results:
+            for batch_id in sorted({batch_id for batch_id, _ in chunks}):
+                names = results.smembers(RESULT_INDEX + batch_id)
+                keys += [RESULT_PREFIX.encode() + name for name in names]
             bundles = f"{RESULT_PREFIX}{BUNDLE_TASK_PREFIX}*"
             keys += results.scan_iter(bundles, _RESULTS_PER_CALL) if keys else ()
             parts = range(0, len(keys), _RESULTS_PER_CALL)

@@ -8,13 +8,13 @@ from valetkey.units import describe_amount
 from valetkey.wire.refusals import Code, QuotaState, Refusal
 from worker.core.quotas.cost import (
     CEILINGS,
-    NO_COST,
     Cost,
     UsageByWindow,
     add_to_usage,
     effective_quotas,
     quota_state,
     quota_states,
+    used_amount,
 )
 from worker.core.tenants.config import Quota, Tenant
 
@@ -43,7 +43,7 @@ def first_quota_refusal(
     """Refuse a cost for the first quota whose limit it would exceed."""
     for quota in quotas:
         amount = cost.requested(quota.metric)
-        used = getattr(usage.get(quota.window, NO_COST), quota.metric)
+        used = used_amount(usage, quota.metric, quota.window)
         if amount > 0 and used + amount > quota.limit:
             state = quota_state(quota, usage, now)
             return _refusal(state.model_copy(update={"asked": amount}))

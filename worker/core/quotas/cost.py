@@ -30,7 +30,7 @@ class Cost(NamedTuple):
     """The cost of grants, by metric: numbers of grants, and bytes that may be uploaded.
 
     As a usage, also the bytes that are stored, which are in the window live alone. No grant costs
-    them; a quota of them compares the bytes that a request may upload.
+    them: see `used_amount`.
     """
 
     grants: int = 0
@@ -55,6 +55,16 @@ NO_COST = Cost()
 
 UsageByWindow = Mapping[Window, Cost]
 """The usage in the windows that contain one moment; a window without usage may be missing."""
+
+
+def used_amount(usage: UsageByWindow, metric: Metric, window: Window) -> int:
+    """Return the usage of a metric in a window.
+
+    What unsettled upload slots may store counts as stored.
+    """
+    cost = usage.get(window, NO_COST)
+    is_stored = (metric, window) == ("stored_bytes", "live")
+    return cost.stored_bytes + cost.upload_bytes if is_stored else int(getattr(cost, metric))
 
 
 def add_to_usage(usage: UsageByWindow, cost: Cost) -> UsageByWindow:
@@ -139,7 +149,7 @@ def quota_state(quota: Quota, usage: UsageByWindow, now: datetime) -> QuotaState
         metric=quota.metric,
         window=quota.window,
         limit=quota.limit,
-        used=getattr(usage.get(quota.window, NO_COST), quota.metric),
+        used=used_amount(usage, quota.metric, quota.window),
         warn_at=quota.warn_at,
         resets_at=resets_at(quota.window, now),
     )

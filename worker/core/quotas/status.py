@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import NamedTuple
 
-from valetkey.units import format_amount, format_duration, format_utc
+from valetkey.units import describe_live_reset, format_amount, format_duration, format_utc
 from valetkey.wire.refusals import Metric, Window
 from worker.core.quotas import cost
-from worker.core.quotas.cost import METRICS, NO_COST, WINDOWS, UsageByWindow
+from worker.core.quotas.cost import METRICS, WINDOWS, UsageByWindow
 from worker.core.tenants.config import Quota, QuotaOverride, Tenant
 
 _BAR_WIDTH = 20  # columns
@@ -43,7 +43,7 @@ def quota_statuses(
     quotas = {(quota.metric, quota.window): quota for quota in cost.effective_quotas(tenant, now)}
     for metric in METRICS:
         for window in WINDOWS:
-            used = getattr(usage.get(window, NO_COST), metric)
+            used = cost.used_amount(usage, metric, window)
             quota = quotas.get((metric, window))
             if quota is not None:
                 yield _limited_status(tenant, quota, used, now)
@@ -90,7 +90,7 @@ def status_row(status: QuotaStatus, now: datetime) -> tuple[str, ...]:
 def _format_reset(status: QuotaStatus, now: datetime) -> str:
     if status.resets_at is not None:
         return format_duration(status.resets_at - now)
-    return "as objects are deleted" if status.metric == "stored_bytes" else "as grants expire"
+    return describe_live_reset(status.metric)
 
 
 def _format_bar(status: QuotaStatus) -> str:

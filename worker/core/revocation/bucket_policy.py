@@ -6,10 +6,10 @@ Sources: AWS, "Bucket policies" (example-bucket-policies.html), its limit of 20 
 
 import json
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 from valetkey.units import format_utc
 from worker.errors import Malformed
@@ -76,31 +76,68 @@ def _escape(text: str, has_variables: bool) -> str:  # noqa: FBT001 - of the two
     return _SPECIAL.sub(lambda match: f"${{{match[0]}}}" if has_variables else "?", text)
 
 
-def change_policy(
-    policy: str | None, statements: Collection[dict[str, Any]], removed: Collection[str] = ()
-) -> str | None:
-    """Return a bucket's policy with statements, and without those of the removed Sids.
+class PolicyChange(NamedTuple):
+    """The policy that a bucket should have, or None, and its size in bytes.
 
-    A statement replaces one of the same Sid, and everything else stays as it is. Returns None if no
-    statement is left. Raises Malformed if the result is too large for S3, or the policy is not one.
+    unfit has a problem for the Sid of each statement for which there is no room. With is_done, the
+    bucket has this policy already.
     """
-    document = _read(policy)
-    sids = {*removed, *(each["Sid"] for each in statements)}
+
+    policy: str | None
+    size: int
+    unfit: Mapping[str, str]
+    is_done: bool
+
+
+def change_policy(
+    policy: str | None, statements: Iterable[dict[str, Any]], removed: Collection[str] = ()
+) -> PolicyChange:
+    """Return a bucket's policy with these statements of ours, and without those of removed Sids.
+
+    A statement replaces all of the same Sid, and everything else stays as it is. Earlier statements
+    have precedence. One for which there is no room is left out: it keeps out no other. Raises
+    Malformed if the policy is not one.
+    """
+    document, wanted = _read(policy), list(statements)
+    sids = {*removed, *(each["Sid"] for each in wanted)}
+    ours = [each for each in document["Statement"] if each.get("Sid") in sids]
     others = [each for each in document["Statement"] if each.get("Sid") not in sids]
-    if not others and not statements:
-        return None
-    text = json.dumps(document | {"Statement": [*others, *statements]}, separators=(",", ":"))
-    if statements and len(text.encode()) > MAX_POLICY_BYTES:
-        raise Malformed(
-            f"the bucket's policy would have {len(text.encode()):,} bytes, and S3 takes"
-            f" {MAX_POLICY_BYTES:,}: revoke a prefix instead of single keys"
-        )
-    return text
+    kept: list[dict[str, Any]] = []
+    unfit: dict[str, str] = {}
+    for each in wanted:
+        if (size := len(_encode(document, [*others, *kept, each]))) <= MAX_POLICY_BYTES:
+            kept.append(each)
+        else:
+            unfit[each["Sid"]] = (
+                f"the bucket's policy would have {size:,} bytes, and S3 takes"
+                f" {MAX_POLICY_BYTES:,}: revoke a prefix instead of single keys"
+            )
+    text = _encode(document, [*others, *kept]) if others or kept else b""
+    is_done = sorted(map(_normal_json, ours)) == sorted(map(_normal_json, kept))
+    return PolicyChange(text.decode() or None, len(text), unfit, is_done)
 
 
-def find_sids(policy: str | None) -> frozenset[str]:
-    """Return the Sids of a policy's statements. Raises Malformed if it is not one."""
-    return frozenset(str(each.get("Sid")) for each in _read(policy)["Statement"])
+def _encode(document: dict[str, Any], statements: list[dict[str, Any]]) -> bytes:
+    """Return a policy as boto3 sends it. UTF-8 is half as long as escapes, or less."""
+    changed = document | {"Statement": statements}
+    text = json.dumps(changed, separators=(",", ":"), ensure_ascii=False)
+    return text.encode(errors="backslashreplace")  # a lone surrogate, as JSON escapes it
+
+
+def includes(resources: Iterable[str], arn: str) -> bool:
+    """Return whether an object is among the resources of a statement of ours, as `key_arn`."""
+    return any(
+        arn == each or (each[-1:] == "*" and arn.startswith(each[:-1])) for each in resources
+    )
+
+
+def _normal_json(value: Any) -> str:
+    """Return JSON that is the same for one value and a list of it, and in any order of a list."""
+    if isinstance(value, dict) and value.keys() == {"AWS"}:
+        value = value["AWS"]  # so MinIO writes the principal *
+    if isinstance(value, dict):
+        return json.dumps({name: _normal_json(each) for name, each in sorted(value.items())})
+    return json.dumps(sorted(map(str, value if isinstance(value, list) else [value])))
 
 
 def _read(policy: str | None) -> dict[str, Any]:
@@ -111,8 +148,8 @@ def _read(policy: str | None) -> dict[str, Any]:
         statements = document["Statement"]
         if isinstance(statements, dict):  # IAM allows a single statement without a list
             statements = [statements]
-        if all(isinstance(each, dict) for each in statements):
+        if all(isinstance(each.get("Sid", ""), str) for each in statements):
             return {**document, "Statement": list(statements)}
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass
     raise Malformed("the bucket has a policy that is not one: repair it first")

@@ -12,6 +12,9 @@ from worker.core.revocation.targets import LiveGrant, Target
 from worker.core.tenants.config import Bucket, TenantConfig
 from worker.core.tenants.storage_names import storage_name
 
+# It discards parts. Storage other than AWS would refuse it to the service as well, which has to.
+_HARMLESS = {"s3:AbortMultipartUpload"}
+
 LeverName = Literal["deny", "end_sessions", "disable_access_key"]
 
 
@@ -76,7 +79,7 @@ def _denials(
     for storage, grants in sorted(by_storage.items()):
         beside = [grant for grant in live if names.get(grant.bucket) == storage]
         objects = denied_objects(target, grants, config)
-        actions = frozenset().union(*(KINDS[grant.kind].s3_actions for grant in grants))
+        actions = frozenset().union(*(KINDS[grant.kind].s3_actions for grant in grants)) - _HARMLESS
         profile = config.buckets[grants[0].bucket]
         yield _denial(Denial(profile, storage, objects, actions), grants, beside)
 

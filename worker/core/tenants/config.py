@@ -88,8 +88,9 @@ class Policy:
 class Quota:
     """The limit of one metric in one window.
 
-    Windows are aligned to UTC, except live: it counts grants that have not expired yet. Once usage
-    reaches warn_at, results and the log contain warnings.
+    Windows are aligned to UTC, except live: it counts grants that have not expired, the bytes of
+    upload slots until they are settled, and what is stored. Once usage reaches warn_at, results and
+    the log contain warnings.
     """
 
     metric: Metric

@@ -11,9 +11,15 @@ GRACE = timedelta(minutes=15)
 
 A request that began in time may still be under way, storage may take minutes to complete a
 multipart upload, notifications arrive late, and clocks differ. What is stored after that is
-recorded, and charged no more.
+charged when it is learned of.
 """
 
+SECOND_LOOK = timedelta(days=1)
+"""The time from the end of upload slots until storage is asked once more for what was given back.
+
+A request that began in time may go on for long: 5 GiB, the most that one may store, take a day at
+60 KB a second.
+"""
 
 _MAX_BYTES = 2**63 - 1  # what the column holds
 
@@ -34,11 +40,10 @@ def settle_chunk(
 ) -> SettledChunk:
     """Settle a chunk: each item keeps what it stored, and the rest of its reservation is returned.
 
-    stored has the size of the largest object that each item stored, None if no source told it.
-    unclear are items that may have stored something of which no source told. They keep their whole
-    reservation, and so do items of unknown size, and forms whose client chooses the names of any
-    number of objects. reserved_bytes are what the chunk still has reserved: at most these are
-    returned.
+    stored has the size of the largest object that each item stored, None if it is not known.
+    unclear are items that may have stored something else. They keep their whole reservation, and so
+    do items of unknown size, and forms whose client chooses the names of any number of objects.
+    reserved_bytes are what the chunk still has reserved: at most these are returned.
     """
     unused: list[int] = []
     used = kept = 0
@@ -46,10 +51,15 @@ def settle_chunk(
         number, reserved = grant.item_number, grant.reserved_bytes
         size = stored.get(number)
         used += max(size or 0, 0)
-        if grant.has_known_key and size is not None:
-            kept += min(max(size, 0), reserved)
-        elif grant.has_known_key and number not in stored and number not in unclear:
+        if not grant.has_known_key or number in unclear:
+            kept += reserved
+        elif number not in stored:
             unused.append(number)
         else:
-            kept += reserved
+            kept += kept_bytes(size, reserved)
     return SettledChunk(unused, min(used, _MAX_BYTES), max(reserved_bytes - kept, 0))
+
+
+def kept_bytes(size: int | None, reserved_bytes: int) -> int:
+    """Return what an item keeps of its reservation: the size of its largest object, if known."""
+    return reserved_bytes if size is None else min(max(size, 0), reserved_bytes)

@@ -35,6 +35,11 @@ class UsedGrant(NamedTuple):
     access_keys: frozenset[str] = frozenset()
 
     @property
+    def chunk(self) -> tuple[int, int]:
+        """The number of its batch, and of its chunk."""
+        return self.batch_number, self.chunk_number
+
+    @property
     def expires_at(self) -> datetime:
         """The end of the grant."""
         return self.issued_at + timedelta(seconds=self.expires_in)

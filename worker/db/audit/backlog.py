@@ -7,6 +7,7 @@ from sqlalchemy import Connection, func, literal_column, select
 
 from models import Batch, Chunk, Delivery, EndedSlot, Grant, Manifest, Reservation, UploadStart
 from valetkey.wire.refusals import Code
+from worker.core.uses.settlement import SECOND_LOOK
 
 _MAX_BATCHES = 1_000  # of multipart uploads, from the newest on, to look for refusals in
 _STORAGE_CODES = (Code.STORAGE_REFUSED.value, Code.BUCKET_UNUSABLE.value)
@@ -109,12 +110,19 @@ def _problem_of(connection: Connection, batch_number: int) -> str:
     return texts[0] if texts else "without words"
 
 
+_IS_UNSETTLED = EndedSlot.is_settled.is_(False)
+
+
 def oldest_ended_slot(connection: Connection) -> datetime | None:
-    """Return the end of the upload slots that wait the longest to be settled; None if none do."""
-    return connection.scalar(select(func.min(EndedSlot.ended_at)))
+    """Return since when upload slots wait to be settled, or for a second look; None if none do."""
+    ended = select(func.min(EndedSlot.ended_at))
+    unsettled = connection.scalar(ended.where(_IS_UNSETTLED))
+    settled = connection.scalar(ended.where(~_IS_UNSETTLED))
+    looks = [unsettled, settled and settled + SECOND_LOOK]
+    return min(filter(None, looks), default=None)
 
 
 def count_ended_slots(connection: Connection) -> dict[str, int]:
     """Count the chunks of upload slots that ended and are not settled, by bucket profile."""
-    query = select(EndedSlot.bucket, func.count()).group_by(EndedSlot.bucket)
+    query = select(EndedSlot.bucket, func.count()).where(_IS_UNSETTLED).group_by(EndedSlot.bucket)
     return {row[0]: row[1] for row in connection.execute(query)}

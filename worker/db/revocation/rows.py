@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select, update
 
 from models import Denial, Revocation
 from worker.core.revocation.targets import Target
@@ -30,13 +30,16 @@ class NewRevocation(NamedTuple):
 class DenialRow(NamedTuple):
     """A statement of our own: its Sid, the bucket profile whose bucket has it, and its JSON.
 
-    storage is the name of that bucket.
+    storage is the name of that bucket. policy_bytes is the size of its policy when the statement
+    was last seen in it, and None if it is not. It denies until lapses_at.
     """
 
     sid: str
     bucket: str
     storage: str
     statement: str
+    lapses_at: datetime
+    policy_bytes: int | None = None
 
 
 def insert_revocation(
@@ -62,7 +65,8 @@ def insert_revocation(
         for tenant, grants in sorted(revocation.grants.items())
     }
     connection.execute(insert(Revocation), list(rows.values()))
-    statements = [{**denial._asdict(), **_of_revocation(revocation)} for denial in denials]
+    revoked = {"revocation_id": revocation.revocation_id}
+    statements = [denial._asdict() | revoked for denial in denials]
     if statements:
         connection.execute(insert(Denial), statements)
     for tenant, row in rows.items():
@@ -71,25 +75,30 @@ def insert_revocation(
         append_leaf(connection, tenant, leaf)
 
 
-def _of_revocation(revocation: NewRevocation) -> dict[str, object]:
-    return {"revocation_id": revocation.revocation_id, "lapses_at": revocation.lapses_at}
+_COLUMNS = tuple(getattr(Denial, name) for name in DenialRow._fields)
 
 
-def read_denials(connection: Connection, now: datetime) -> tuple[list[DenialRow], list[DenialRow]]:
-    """Return the statements that still deny a grant, and those whose last grant has expired."""
-    columns = Denial.sid, Denial.bucket, Denial.storage, Denial.statement, Denial.lapses_at
+def read_denials(
+    connection: Connection, now: datetime, storage: str | None = None
+) -> tuple[list[DenialRow], list[DenialRow]]:
+    """Return the statements that still deny a grant, and those whose last grant has expired.
+
+    Those that are in a policy come first. storage is a bucket's name; None means all.
+    """
+    query = select(*_COLUMNS).order_by(Denial.policy_bytes.is_(None), Denial.sid)
+    if storage is not None:
+        query = query.where(Denial.storage == storage)
     live: list[DenialRow] = []
     lapsed: list[DenialRow] = []
-    for *values, lapses_at in connection.execute(select(*columns).order_by(Denial.sid)):
-        (lapsed if lapses_at <= now else live).append(DenialRow(*values))
+    for row in map(DenialRow._make, connection.execute(query)):
+        (lapsed if row.lapses_at <= now else live).append(row)
     return live, lapsed
 
 
 class LiveDenial(NamedTuple):
-    """A statement that denies until lapses_at, and the first one who revoked with it."""
+    """A statement that still denies a grant, and the first one who revoked with it."""
 
     row: DenialRow
-    lapses_at: datetime
     revoked_by: str
     revoked_at: datetime
 
@@ -97,20 +106,22 @@ class LiveDenial(NamedTuple):
 def read_live_denials(connection: Connection, now: datetime) -> list[LiveDenial]:
     """Return the statements that still deny a grant, the oldest first."""
     query = (
-        select(
-            *(Denial.sid, Denial.bucket, Denial.storage, Denial.statement, Denial.lapses_at),
-            *(Revocation.revoked_by, Revocation.revoked_at),
-        )
+        select(*_COLUMNS, Revocation.revoked_by, Revocation.revoked_at)
         .join(Revocation, Revocation.revocation_id == Denial.revocation_id)
         .where(Denial.lapses_at > now)
         .order_by(Revocation.revoked_at, Denial.sid)
     )
     return [
-        LiveDenial(DenialRow(*values), lapses_at, by, at)
-        for *values, lapses_at, by, at in connection.execute(query)
+        LiveDenial(DenialRow._make(values), by, at) for *values, by, at in connection.execute(query)
     ]
 
 
+def store_policy_bytes(connection: Connection, sids: Iterable[str], size: int | None) -> None:
+    """Store the size of the policy that has statements, or None if they are not in it."""
+    denials = update(Denial).where(Denial.sid.in_(list(sids)))
+    connection.execute(denials.values(policy_bytes=size))
+
+
 def delete_denials(connection: Connection, sids: Iterable[str]) -> None:
-    """Delete the rows of statements that were seen removed from their policies."""
+    """Delete the rows of statements that are not in their policies, or were never added."""
     connection.execute(delete(Denial).where(Denial.sid.in_(list(sids))))

@@ -9,10 +9,18 @@ from models import Batch, Cancellation
 from worker.core.policy.decisions import ChunkDecision
 from worker.core.policy.request_rules import calls_back
 from worker.core.tree.records import encode_record
-from worker.db.batches import InsertedBatch, NewChunk, batch_values, chunk_leaf, insert_chunks
+from worker.db.batches import (
+    InsertedBatch,
+    NewChunk,
+    admit_uncharged,
+    batch_values,
+    chunk_leaf,
+    insert_chunks,
+)
 from worker.db.outbox import delivery_values, insert_deliveries
 from worker.db.reservations import insert_chunk_reservations
 from worker.db.tree.append import append_leaves
+from worker.db.usage import charge_uncharged
 
 # Statements are built once: building one takes longer than running it.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(name, 0)) FROM unnest(%s::text[]) AS name"
@@ -48,8 +56,10 @@ def insert_new_batches(
 ) -> None:
     """Insert batches that are decided now, with all that follows from their decisions.
 
-    Call it last in the transaction, as `append_leaf` says.
+    Call it last in the transaction, as `append_leaf` says. Raises NotRecorded as `admit_uncharged`
+    does.
     """
+    uncharged = admit_uncharged(connection, chunks, decisions)
     requests = [chunk.request for chunk in chunks]
     batches = _insert_batches(connection, chunks, decisions)
     numbers = [batch.batch_number for batch in batches]
@@ -61,6 +71,7 @@ def insert_new_batches(
         if calls_back(request.tenant, request.message)
     ]
     insert_deliveries(connection, deliveries)
+    charge_uncharged(connection, requests[0].tenant.id, uncharged, now)
     leaves = map(chunk_leaf, batches, chunks, decisions, records)
     append_leaves(connection, requests[0].tenant.id, leaves)
 

@@ -116,6 +116,7 @@ USE: dict[str, Reader] = {
     "content_type": optional(text),
     "remote_address": optional(text),
     "user_agent": optional(text),
+    "charged_bytes": optional(number),
 }
 SETTLEMENT: dict[str, Reader] = {
     "batch_number": number,

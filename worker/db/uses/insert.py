@@ -41,11 +41,12 @@ _INSERT_ARRAYS = _if_new(insert_statement(Use, "postgresql").from_select(list(_T
 
 
 class JudgedUse(NamedTuple):
-    """A report, the grant that it is about, and the verdict."""
+    """A report, the grant that it is about, the verdict, and the bytes that the use costs."""
 
     report: UseReport
     grant: UsedGrant
     judgement: Judgement
+    charged_bytes: int | None = None
 
 
 class InsertedUses(NamedTuple):
@@ -93,7 +94,7 @@ def _insert_new(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> se
 
 
 def _values(use: JudgedUse, now: datetime, group_id: str) -> dict[str, Any]:
-    report, grant, judgement = use
+    report, grant, judgement, charged_bytes = use
     told = {name: getattr(report, name) for name in _FROM_REPORT}
     for name, length in _LENGTHS.items():
         told[name] = told[name] and told[name][:length]
@@ -103,6 +104,7 @@ def _values(use: JudgedUse, now: datetime, group_id: str) -> dict[str, Any]:
         "item_number": grant.item_number,
         "verdict": judgement.verdict,
         "problem": judgement.problem,
+        "charged_bytes": charged_bytes,
         "recorded_at": now,
         "fingerprint": use_fingerprint(report, grant),
         "group_id": group_id,

@@ -2,32 +2,44 @@
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
+from itertools import chain
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, and_, case, func, insert, select, tuple_
 
 from models import ConfigChange, Denial, MultipartUpload, Settlement, StoredObject, Use
 from worker.core.tree.records import entry_hash, settlement_record
-from worker.core.uses.item_ranges import format_items
+from worker.core.uses.item_ranges import format_items, parse_items
 from worker.core.uses.settlement import SettledChunk
 from worker.core.uses.used_grant import UsedGrant
 from worker.core.uses.verdicts import STORING
 from worker.db.tree.append import NewLeaf
+from worker.db.uses.use_counts import MAX_USES
+
+_PER_QUERY = 500
+_CHUNK = tuple_(Settlement.batch_number, Settlement.chunk_number)
 
 
 def read_stored_sizes(
     connection: Connection, batch_number: int, items: Collection[int]
 ) -> Mapping[int, int | None]:
-    """Return the largest size that each item stored, by item number; None if no source told it."""
+    """Return the largest size that each item stored, by item number; None if it is not known.
+
+    It is not if a source told none, or if there were more uses than are recorded.
+    """
     if not items:
         return {}
+    is_storing = Use.event.in_(STORING)
+    stored = func.sum(case((is_storing, 1), else_=0))
+    known = func.sum(case((and_(is_storing, Use.size.is_not(None)), 1), else_=0))
     query = (
         select(
-            *(Use.item_number, func.max(Use.size).label("size")),
-            (func.count(Use.size) == func.count()).label("is_known"),
+            *(Use.item_number, func.max(case((is_storing, Use.size))).label("size")),
+            and_(known == stored, func.count() < MAX_USES).label("is_known"),
         )
-        .where(Use.batch_number == batch_number, Use.event.in_(STORING))
+        .where(Use.batch_number == batch_number, Use.event != "downloaded")
         .where(Use.item_number >= min(items), Use.item_number <= max(items))
         .group_by(Use.item_number)
+        .having(stored > 0)
     )
     return {
         row.item_number: int(row.size) if row.is_known else None
@@ -89,6 +101,23 @@ def insert_settlement(
     connection.execute(insert(Settlement), values)
     record = settlement_record(grant.batch_id, values)
     return NewLeaf("settlement", entry_hash([record]), grant.batch_number, grant.chunk_number)
+
+
+def read_unused(
+    connection: Connection, chunks: Collection[tuple[int, int]]
+) -> Mapping[tuple[int, int], Collection[int]]:
+    """Return the numbers of the unused items of chunks of which a settlement gave bytes back."""
+    query = select(Settlement.batch_number, Settlement.chunk_number, Settlement.unused)
+    query = query.where(Settlement.returned_bytes > 0)
+    found: dict[tuple[int, int], Collection[int]] = {}
+    ordered = sorted(chunks)
+    for start in range(0, len(ordered), _PER_QUERY):
+        part = query.where(_CHUNK.in_(ordered[start : start + _PER_QUERY]))
+        found |= {
+            (row[0], row[1]): frozenset(chain.from_iterable(parse_items(row[2])))
+            for row in connection.execute(part)
+        }
+    return found
 
 
 def is_settled(connection: Connection, batch_number: int, chunk_number: int) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, select, tuple_, update
+from sqlalchemy import Connection, and_, bindparam, or_, select, tuple_, update
 
 from models import Batch, StoredObject
 from valetkey.wire.grant_ids import grant_id
@@ -19,6 +19,9 @@ _PER_QUERY = 500
 ObjectName = tuple[str, str]
 """A real bucket and an object key."""
 
+ChunkKey = tuple[int, int]
+"""The number of a batch, and of one of its chunks."""
+
 _KEY = tuple_(StoredObject.bucket, StoredObject.object_key)
 
 
@@ -26,6 +29,7 @@ class KnownObject(NamedTuple):
     """The newest known state of a key: the tenant whose grant stored the object, and its size.
 
     The size after a deletion is 0. version is that of the object, None if its bucket has none.
+    is_counted is false while a reservation stands for the object.
     """
 
     tenant: str
@@ -33,6 +37,7 @@ class KnownObject(NamedTuple):
     changed_at: datetime
     sequencer: str
     version: str | None
+    is_counted: bool
 
 
 class ObjectOfGrant(NamedTuple):
@@ -84,18 +89,25 @@ def _parts(names: Collection[ObjectName]) -> Iterable[list[ObjectName]]:
 
 
 def update_stored_objects(
-    connection: Connection, uses: Iterable[JudgedUse], new_reports: Container[UseReport]
+    connection: Connection,
+    uses: Iterable[JudgedUse],
+    new_reports: Container[UseReport],
+    unsettled: Container[ChunkKey],
 ) -> Counter[str]:
     """Bring the objects of uses up to date, and return the change of bytes by tenant id.
 
     new_reports are those of uses that were not recorded before. The others may still tell of a
     newer object: a client may store the same content again after another one, or after a deletion.
+    unsettled are the chunks whose reservations stand for the object of each item: it counts once
+    they are settled. A form whose client chooses the names can store more than it reserves.
+
     Rows are locked in the order of their keys, so that the changes add up to what is stored.
     """
     by_name: defaultdict[ObjectName, list[_Change]] = defaultdict(list)
     changing = [use for use in uses if use.report.event in {*STORING, "deleted"}]
     for use in sorted(changing, key=lambda use: (use.report.occurred_at, use.report.sequencer)):
-        change = _Change(use, is_new=use.report in new_reports)
+        is_counted = not (use.grant.has_known_key and use.grant.chunk in unsettled)
+        change = _Change(use, use.report in new_reports, is_counted)
         by_name[use.report.bucket, use.report.object_key].append(change)
     known = _lock(connection, by_name)
     new = {name: _newest(by_name[name], None) for name in sorted(by_name.keys() - known.keys())}
@@ -111,8 +123,8 @@ def update_stored_objects(
             continue
         if before is not None:
             changed.append(values)
-            changes[before.tenant] -= before.size
-        changes[values["tenant"]] += values["size"]
+            changes[before.tenant] -= before.size if before.is_counted else 0
+        changes[values["tenant"]] += values["size"] if values["is_counted"] else 0
     _update(connection, changed)
     return changes
 
@@ -122,6 +134,7 @@ class _Change(NamedTuple):
 
     use: JudgedUse
     is_new: bool
+    is_counted: bool
 
 
 def _newest(changes: Iterable[_Change], known: KnownObject | None) -> dict[str, Any] | None:
@@ -129,7 +142,7 @@ def _newest(changes: Iterable[_Change], known: KnownObject | None) -> dict[str, 
     values = None
     for change in changes:
         if known is None or not _is_older(change, known):
-            values = _values(change.use, known)
+            values = _values(change, known)
             known = KnownObject(*(values[name] for name in KnownObject._fields))
     return values
 
@@ -139,10 +152,13 @@ def _is_older(change: _Change, known: KnownObject) -> bool:
 
     A probe sees the object that is there now, with a time in whole seconds: of two objects that
     were stored in the same second, the one that is seen later is the newer one. An object that was
-    recorded before may have been replaced within its second.
+    recorded before may have been replaced within its second. The time of an object of parts is that
+    of the start of its upload: it is never the older one.
     """
     report = change.use.report
     if report.source == "probe" and change.is_new:
+        if report.event == "completed":
+            return False
         return report.occurred_at < known.changed_at.replace(microsecond=0)
     return (report.occurred_at, report.sequencer[:64]) <= (known.changed_at, known.sequencer)
 
@@ -161,23 +177,54 @@ def _size_after(report: UseReport) -> int:
     return 0 if report.event == "deleted" else report.size or 0
 
 
-def _values(use: JudgedUse, before: KnownObject | None) -> dict[str, Any]:
-    report, grant = use.report, use.grant
-    changed_at = (
-        report.occurred_at if before is None else max(report.occurred_at, before.changed_at)
-    )
+def _values(change: _Change, before: KnownObject | None) -> dict[str, Any]:
+    report, grant = change.use.report, change.use.grant
+    changed_at, size = report.occurred_at, _size_after(report)
+    if before is not None and report.occurred_at < before.changed_at:
+        changed_at = before.changed_at
+        if report.event == "completed" and before.tenant == grant.tenant:
+            # It is not known which of the two is there: the larger one counts.
+            size = max(size, before.size)
     return {
         "bucket": report.bucket,
         "object_key": report.object_key,
         "tenant": grant.tenant,
         "batch_number": grant.batch_number,
         "item_number": grant.item_number,
-        "size": _size_after(report),
+        "size": size,
         "is_deleted": report.event == "deleted",
         "changed_at": changed_at,
         "sequencer": report.sequencer[:64],
         "version": report.version,
+        "is_counted": change.is_counted,
     }
+
+
+def count_settled_objects(
+    connection: Connection, chunks: Iterable[tuple[int, range]]
+) -> Counter[str]:
+    """Let the objects of chunks count; return the change of bytes by tenant id.
+
+    chunks are numbers of batches and of their items. Rows are locked in the order of their keys.
+    """
+    changes: Counter[str] = Counter()
+    theirs = [
+        and_(
+            StoredObject.batch_number == batch_number,
+            StoredObject.item_number.between(items.start, items.stop - 1),
+        )
+        for batch_number, items in chunks
+    ]
+    if not theirs:
+        return changes
+    are_theirs = StoredObject.is_counted.is_(False), or_(*theirs)
+    query = select(StoredObject.bucket, StoredObject.object_key).where(*are_theirs)
+    connection.execute(query.order_by(*query.selected_columns).with_for_update()).all()
+    statement = update(StoredObject).where(*are_theirs).values(is_counted=True)
+    rows = connection.execute(statement.returning(StoredObject.tenant, StoredObject.size))
+    for tenant, size in rows:
+        changes[tenant] += size
+    return changes
 
 
 def _insert(connection: Connection, rows: Sequence[dict[str, Any]]) -> set[ObjectName]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy import Connection, func, select, tuple_
 
 from models import Use
+from worker.core.uses.verdicts import use_fingerprint
 from worker.db.uses.insert import JudgedUse
 
 MAX_USES = 1_000
@@ -20,15 +21,44 @@ _PER_QUERY = 500
 _Item = tuple[int, int]  # a batch number and an item number
 
 
-def leave_out_excess(connection: Connection, uses: Sequence[JudgedUse]) -> list[JudgedUse]:
-    """Return the uses without those that are more than a grant may have."""
-    counts = _count_uses(connection, {_item(use) for use in uses if _is_limited(use)})
+def leave_out_excess(
+    connection: Connection, uses: Sequence[JudgedUse]
+) -> tuple[list[JudgedUse], set[bytes]]:
+    """Return the uses without those that are more than a grant may have.
+
+    The second value has the fingerprints of the last uses that are recorded of their grants. Uses
+    that are recorded already count once.
+    """
+    limited = [use for use in uses if _is_limited(use)]
+    counts = _count_uses(connection, {_item(use) for use in limited})
+    highest = counts + Counter(map(_item, limited))
+    near = {_fingerprint(use) for use in limited if highest[_item(use)] >= MAX_USES}
+    known = _read_known(connection, near)
     kept: list[JudgedUse] = []
+    last: set[bytes] = set()
     for use in uses:
-        counts[_item(use)] += _is_limited(use)
-        if not _is_limited(use) or counts[_item(use)] <= MAX_USES:
+        mark = _fingerprint(use)
+        if mark in near - known:
+            known.add(mark)
+            counts[_item(use)] += 1
+            if counts[_item(use)] == MAX_USES:
+                last.add(mark)
+        if mark not in near or counts[_item(use)] <= MAX_USES:
             kept.append(use)
-    return kept
+    return kept, last
+
+
+def _read_known(connection: Connection, fingerprints: Iterable[bytes]) -> set[bytes]:
+    known: set[bytes] = set()
+    ordered = sorted(fingerprints)
+    for start in range(0, len(ordered), _PER_QUERY):
+        part = Use.fingerprint.in_(ordered[start : start + _PER_QUERY])
+        known |= set(connection.scalars(select(Use.fingerprint).where(part)))
+    return known
+
+
+def _fingerprint(use: JudgedUse) -> bytes:
+    return use_fingerprint(use.report, use.grant)
 
 
 def _is_limited(use: JudgedUse) -> bool:

@@ -21,7 +21,7 @@ class RevocationPlan:
     With ends_sessions, the sessions of roles will be ended, which ends the grants of all tenants
     that share them. hosts has the host in links of each bucket profile of a targeted grant, and
     on_aws those of them that are on AWS. earlier are statements that already deny all that a lever
-    would, by the lever's place.
+    would, by the lever's place, and live_denials all statements that deny anything.
     """
 
     target: Target
@@ -33,6 +33,7 @@ class RevocationPlan:
     hosts: Mapping[str, str | None] = field(default_factory=dict)
     on_aws: frozenset[str] = frozenset()
     earlier: Mapping[str, LiveDenial] = field(default_factory=dict)
+    live_denials: Sequence[LiveDenial] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -86,4 +87,5 @@ def plan_revocation(
         hosts={bucket.name: context.s3.host(bucket) for bucket in buckets},
         on_aws=on_aws,
         earlier=find_earlier(levers, denials, on_aws),
+        live_denials=denials,
     )

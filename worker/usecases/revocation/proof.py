@@ -18,14 +18,14 @@ Proof = Literal["proven", "repeated", "accepted", "untried"]
 """The result for one bucket.
 
 proven: storage served a link before the denial, and refuses it now. repeated: an earlier revocation
-denied the same, and storage refused a link before and now. accepted: it still serves it. untried:
+denied its object, and storage refused it before and now. accepted: it still serves it. untried:
 it served none before, so that a refusal now proves nothing.
 """
 
 USER_AGENT = "valetkey-revocation-proof"
 _VALID_SECONDS = 300
 _SECONDS = 5.0
-_SERVED = {200, 206}
+_SERVED = {200, 206, 416}  # 416: an empty object has no first byte
 _FORBIDDEN = 403
 _PROOF_SECONDS = 20.0  # S3 applies a policy within seconds
 _POLL_SECONDS = 0.5
@@ -39,6 +39,7 @@ class ProofLink:
     endpoint is where the request goes, if not to the link's host.
     """
 
+    object_key: str
     request: StorageRequest
     endpoint: str | None
     is_refused: bool = False
@@ -58,7 +59,7 @@ def find_proof_link(
     endpoint = context.s3.internal_endpoint(bucket)
     refused = None
     for object_key in list(keys)[:_MAX_CANDIDATES]:
-        link = ProofLink(_sign(bucket, object_key, context), endpoint)
+        link = ProofLink(object_key, _sign(bucket, object_key, context), endpoint)
         status = _use(link)
         if status in _SERVED:
             return link
@@ -68,7 +69,7 @@ def find_proof_link(
 
 
 def prove_denial(link: ProofLink | None, *, is_repeated: bool) -> Proof:
-    """Return the proof of a denial; is_repeated, if an earlier one denied the same.
+    """Return the proof of a denial; is_repeated, if an earlier one denied the link's object.
 
     Raises Transient.
     """

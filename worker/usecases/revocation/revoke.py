@@ -1,5 +1,6 @@
 """Revokes grants: records it, denies the links, cancels what was not sent, and proves it."""
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from uuid import uuid4
 
@@ -7,7 +8,7 @@ from valetkey.wire.messages import CancelMessage
 from worker.context import Context
 from worker.core.tenants.storage_names import storage_name
 from worker.db.engine import write_transaction
-from worker.db.revocation.rows import NewRevocation, insert_revocation
+from worker.db.revocation.rows import NewRevocation, delete_denials, insert_revocation
 from worker.errors import Malformed, Transient
 from worker.usecases.cancel import cancel_batch
 from worker.usecases.revocation.plan import RevocationPlan, plan_revocation
@@ -20,9 +21,19 @@ from worker.usecases.revocation.session_proof import (
     prove_end,
 )
 from worker.usecases.revocation.sessions import end_sessions
-from worker.usecases.revocation.statements import NewStatement, change_bucket, new_statements
+from worker.usecases.revocation.statements import (
+    NewStatement,
+    is_denied,
+    keep_statements,
+    new_statements,
+)
+from worker.usecases.upkeep.abort_uploads import abort_upload
 
 ForgetResults = Callable[[Iterable[tuple[str, int]]], int]
+
+# Before the denial, which must not wait: the upkeep aborts the others later.
+_MAX_ABORTS = 100
+_MAX_ABORT_SECONDS = 20.0  # after which no further abort begins; storage may be silent
 
 
 def revoke(
@@ -44,6 +55,7 @@ def revoke(
     on_recorded(result.revocation_id)
     links = _find_proof_links(plan, result, context)
     requests = _find_session_requests(plan, result, context)
+    _abort_uploads(plan, result, context)
     _deny(plan, statements, result, context)
     plans = [plan, *_cancel(plan, author, result, context)]
     _end_sessions(plans, author, result, context)
@@ -98,20 +110,54 @@ def _find_proof_links(
     return links
 
 
+def _abort_uploads(plan: RevocationPlan, result: RevocationResult, context: Context) -> None:
+    """Abort unfinished uploads before they are denied: SeaweedFS then refuses aborts as well.
+
+    Those of credentials go on: others may sign for them.
+    """
+    if plan.target.kind == "credentials":
+        return
+    multiparts = [grant for grant in plan.targeted if grant.kind == "multipart"]
+    end = time.monotonic() + _MAX_ABORT_SECONDS
+    try:
+        for grant in multiparts[:_MAX_ABORTS]:
+            if time.monotonic() > end:
+                break
+            abort_upload(grant.tenant, grant.id, context)
+    except Transient as error:
+        result.problems.append(f"not all uploads are aborted: {error}")
+
+
 def _deny(
     plan: RevocationPlan,
     statements: Iterable[NewStatement],
     result: RevocationResult,
     context: Context,
 ) -> None:
-    for statement in statements:
+    """Add the statements to the policies. Forget one that storage refuses: upkeep cannot add it.
+
+    One that storage is too busy for stays recorded, and the upkeep worker adds it.
+    """
+    for lever, denial, statement in statements:
+        sid = statement["Sid"]
         try:
-            change_bucket(statement.denial.profile, [statement.statement], (), context)
-        except (Malformed, Transient) as error:
-            result.problems.append(f"{statement.lever.where}: {error}")
-        else:
-            result.denied.append(statement.lever)
-            result.ended |= statement.lever.targets
+            problem = keep_statements(denial.profile, denial.storage, context).get(sid)
+        except Transient as error:
+            result.problems.append(f"{lever.where}: {error}")
+            continue
+        except Malformed as error:
+            problem = str(error)
+        if problem is None:
+            result.denied.append(lever)
+            result.ended |= lever.targets
+            continue
+        result.problems.append(f"{lever.where}: {problem}")
+        try:
+            if lever.where not in plan.earlier:
+                with write_transaction(context.engine) as connection:
+                    delete_denials(connection, [sid])
+        except Transient as error:
+            result.problems.append(f"{lever.where}: the upkeep worker tries again: {error}")
     result.grants += len(plan.targeted)
 
 
@@ -133,6 +179,7 @@ def _cancel(
         )
         if not late.targeted:
             return ()
+        _abort_uploads(late, result, context)
         _deny(late, _record(late, str(uuid4()), author, context), result, context)
     except Transient as error:
         result.problems.append(f"not all open batches are cancelled: {error}")
@@ -189,12 +236,17 @@ def _prove(
     result: RevocationResult,
 ) -> None:
     denied = {lever.where for lever in result.denied}
-    for where, link in links.items():
+    for lever in plan.denials:
+        if lever.denial is None or lever.where not in denied.intersection(links):
+            continue
+        link = links[lever.where]
+        is_repeated = link is not None and is_denied(
+            link.object_key, lever.denial, plan.live_denials, plan.on_aws
+        )
         try:
-            if where in denied:
-                result.proofs[where] = prove_denial(link, is_repeated=where in plan.earlier)
+            result.proofs[lever.where] = prove_denial(link, is_repeated=is_repeated)
         except Transient as error:
-            result.problems.append(f"{where}: {error}")
+            result.problems.append(f"{lever.where}: {error}")
     for where, request in requests.items():
         try:
             if where in result.ended_roles:

@@ -19,6 +19,7 @@ from worker.db.multiparts import (
     buckets_with_expired_uploads,
     close_upload,
     expired_uploads,
+    find_upload_by_grant,
     mark_aborted,
 )
 from worker.db.reservations import give_back_upload
@@ -66,6 +67,18 @@ def abort_expired(context: Context, run: JobRun | None = None) -> dict[str, int]
         if run.is_stopping:
             break
     return {"ended": ended, "postponed": postponed}
+
+
+def abort_upload(tenant_id: str, grant_id: str, context: Context) -> None:
+    """Abort the upload of a grant before the grant ends, if that can be done now.
+
+    Otherwise it is aborted when the grant has ended. Raises Transient if the database is out of
+    reach.
+    """
+    with read_transaction(context.engine) as connection:
+        record = find_upload_by_grant(connection, tenant_id, grant_id)
+    if record is not None and record.is_open:
+        _end(record, context, context.now())
 
 
 def _abort_in_bucket(bucket: str, context: Context, run: JobRun, now: datetime) -> _Counts:

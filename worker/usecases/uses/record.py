@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import Connection
@@ -11,9 +12,12 @@ from worker.core.tenants.config import TenantConfig
 from worker.core.uses.reports import UseReport, is_credible
 from worker.core.uses.used_grant import UsedGrant
 from worker.core.uses.verdicts import judge
+from worker.db import usage
 from worker.db.engine import write_transaction
 from worker.db.uses.deliveries import insert_use_deliveries
+from worker.db.uses.ended_slots import lock_unsettled
 from worker.db.uses.insert import InsertedUses, JudgedUse, append_use_leaves, insert_uses
+from worker.db.uses.late_uses import charge_late_uses
 from worker.db.uses.stored_bytes import add_stored_bytes
 from worker.db.uses.stored_objects import grants_of_objects, update_stored_objects
 from worker.db.uses.use_counts import leave_out_excess
@@ -53,17 +57,31 @@ def record_uses(reports: Iterable[UseReport], context: Context) -> RecordedUses:
         ignored = Counter(malformed=len(told) - len(credible))
         named = _name_deletions(connection, credible, ignored)
         judged = _judge(connection, named, config, ignored)
-        kept = leave_out_excess(connection, judged)
-        inserted = insert_uses(connection, kept, now, context.new_lease)
+        # Before what else a settlement locks.
+        unsettled = lock_unsettled(connection, {use.grant.chunk for use in judged})
+        kept, last = leave_out_excess(connection, judged)
+        charged = charge_late_uses(connection, kept, unsettled, last)
+        inserted = insert_uses(connection, charged, now, context.new_lease)
         new = [use.report for group in inserted for use in group.uses]
         ignored.update(too_many_uses=len(judged) - len(kept), known=len(kept) - len(new))
-        changes = update_stored_objects(connection, judged, frozenset(new))
-        add_stored_bytes(connection, changes)
+        changes = update_stored_objects(connection, judged, frozenset(new), unsettled)
+        _charge(connection, inserted, changes, now)
         deliveries = insert_use_deliveries(connection, inserted, now)
         append_use_leaves(connection, inserted)
     if deliveries:
         context.trigger_deliveries()
     return RecordedUses(inserted, +ignored)
+
+
+def _charge(
+    connection: Connection, inserted: Sequence[InsertedUses], changes: Counter[str], now: datetime
+) -> None:
+    """Charge late uses and the change of stored bytes, by tenant, to avoid deadlocks."""
+    late = {group.tenant: sum(use.charged_bytes or 0 for use in group.uses) for group in inserted}
+    for tenant_id in sorted(late.keys() | changes.keys()):
+        if late.get(tenant_id):
+            usage.charge_late(connection, tenant_id, late[tenant_id], now)
+        add_stored_bytes(connection, {tenant_id: changes[tenant_id]})
 
 
 def _name_deletions(

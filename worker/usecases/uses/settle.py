@@ -1,5 +1,8 @@
 """Settles chunks of upload slots that ended, and gives back what they did not use.
 
+A day after their end, storage is asked once more for what was given back, unless the bucket profile
+has events: an upload that began in time may have ended since, and is charged.
+
 Each bucket profile has a thread of its own, which asks its storage. A process may be killed at any
 time: what it claimed is due again, objects that were found are recorded once, and one transaction
 deletes the row of a chunk, gives back its bytes and inserts its settlement.
@@ -7,7 +10,7 @@ deletes the row of a chunk, gives back its bytes and inserts its settlement.
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from functools import partial
 from typing import NamedTuple
@@ -18,7 +21,7 @@ from sqlalchemy import Connection
 from worker.aws.stored_files import StorageRefuses
 from worker.context import Context
 from worker.core.tenants.config import TenantConfig
-from worker.core.uses.settlement import settle_chunk
+from worker.core.uses.settlement import SettledChunk, settle_chunk
 from worker.db import usage
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.tree.append import NewLeaf, append_leaves
@@ -27,12 +30,14 @@ from worker.db.uses.ended_slots import (
     Slot,
     buckets_with_due_slots,
     claim_slots,
-    delete_slots,
+    insert_second_look,
     lease,
     postpone_slot,
     take_slot,
 )
 from worker.db.uses.settlements import insert_settlement, read_stored_sizes
+from worker.db.uses.stored_bytes import add_stored_bytes
+from worker.db.uses.stored_objects import count_settled_objects
 from worker.errors import Transient
 from worker.jobs.pace import Pace
 from worker.jobs.single_flight import JobRun
@@ -65,9 +70,9 @@ log = structlog.get_logger()
 def settle_ended(context: Context, run: JobRun | None = None) -> dict[str, int]:
     """Settle the chunks of upload slots that are due.
 
-    Returns the numbers of chunks: settled, postponed after a failure, waiting for the abort of a
-    multipart upload, and ended without a settlement. Storage that does not answer delays only its
-    own bucket profile. Raises Transient.
+    Returns the numbers of chunks: settled, checked at the second look, postponed after a failure,
+    waiting for the abort of a multipart upload, and ended without a settlement. Storage that does
+    not answer delays only its own bucket profile. Raises Transient.
     """
     run = run or JobRun()
     counts: Counter[str] = Counter()
@@ -121,7 +126,7 @@ class _Turn:
         self._probed: list[ProbedSlot] = []
         self._unfinished: list[Slot] = []
         self._left: list[Slot] = []  # for the next turn
-        self._ended: list[Slot] = []
+        self._not_probed: list[Slot] = []
         self._begin = time.monotonic()
         self._end = 0.0  # that of the claim
         self.failures = 0  # in a row
@@ -139,7 +144,8 @@ class _Turn:
         """Claim the chunks that are due, and ask storage for their objects. Raises Transient."""
         now = self._context.now()
         with write_transaction(self._context.engine) as connection:
-            slots = claim_slots(connection, self._bucket, now, self._rate)
+            random = self._context.random
+            slots = claim_slots(connection, self._bucket, now, self._rate, random)
         self._end = self._begin + lease(slots, self._rate).total_seconds()
         for slot in slots:
             if self.failures == MAX_FAILURES or self._run.is_stopping:
@@ -163,7 +169,7 @@ class _Turn:
         elif result == "unfinished":
             self._unfinished.append(slot)
         else:
-            self._ended.append(slot)
+            self._not_probed.append(slot)
 
     def _fail(self, slot: Slot, now: datetime, error: Exception) -> None:
         named = {"bucket": slot.bucket, "batch_number": slot.batch_number}
@@ -173,7 +179,7 @@ class _Turn:
         is_old = slot.ended_at <= now - GIVE_UP_AFTER and slot.attempts >= MIN_EARLIER_ATTEMPTS
         if is_old and not isinstance(error, _Stopping):
             log.warning("slots_given_up", **named, chunk_number=slot.chunk_number)
-            self._ended.append(slot)
+            self._not_probed.append(slot)
         else:
             problem = str(error) if isinstance(error, Transient) else type(error).__name__
             log.warning("settlement_postponed", **named, problem=problem)
@@ -187,13 +193,12 @@ class _Turn:
                 postpone_slot(connection, slot, now + UPLOAD_DELAY)
             for slot in self._left:
                 postpone_slot(connection, slot, now)
-            ended = delete_slots(connection, self._ended)
-            settled, is_told = _settle(connection, self._probed, config, now)
+            counts, is_told = _settle(connection, self._probed, self._not_probed, config, now)
         if is_told:
             self._context.trigger_deliveries()
-        if ended:
-            log.info("slots_not_settled", bucket=self._bucket, chunks=ended)
-        self.counts += Counter(settled=settled, ended=ended, waiting=len(self._unfinished))
+        if counts["ended"]:
+            log.info("slots_not_settled", bucket=self._bucket, chunks=counts["ended"])
+        self.counts += counts + Counter(waiting=len(self._unfinished))
 
 
 def _settle_in_bucket(bucket: str, context: Context, run: JobRun) -> _Result:
@@ -212,29 +217,58 @@ def _settle_in_bucket(bucket: str, context: Context, run: JobRun) -> _Result:
 
 
 def _settle(
-    connection: Connection, probed: Sequence[ProbedSlot], config: TenantConfig, now: datetime
-) -> tuple[int, bool]:
-    """Settle chunks, unless another process did; return their number, and if a webhook tells it.
+    connection: Connection,
+    probed: Iterable[ProbedSlot],
+    not_probed: Iterable[Slot],
+    config: TenantConfig,
+    now: datetime,
+) -> tuple[Counter[str], bool]:
+    """End chunks, unless another process did; count them, and say if a webhook tells of them.
 
-    Appends leaves, so call it last.
+    Those that were not probed get nothing back. All chunks are locked before any object, as when
+    uses are recorded. Appends leaves, so call it last.
     """
-    is_told = False
-    returned: list[tuple[str, datetime, int]] = []
+    counts, is_told = Counter[str](), False
+    given_back: list[usage.SettledBytes] = []
     leaves: defaultdict[str, list[NewLeaf]] = defaultdict(list)
-    for slot, grants, unclear in sorted(probed, key=lambda probed: probed.slot.key):
-        reserved = take_slot(connection, slot.key)
-        if reserved is None:
+    ended = [*probed, *(ProbedSlot(slot, ()) for slot in not_probed)]
+    ended.sort(key=lambda each: each.slot.key)
+    reservations = [(each, take_slot(connection, each.slot)) for each in ended]
+    taken = [(each, reserved) for each, reserved in reservations if reserved is not None]
+    first_looks = [each.slot for each, _ in taken if not each.slot.is_settled]
+    chunks = [(slot.batch_number, slot.items) for slot in first_looks]
+    stored_bytes = count_settled_objects(connection, chunks)
+    for each, reserved in taken:
+        slot, returned = each.slot, 0
+        if slot.is_settled:
+            counts["checked" if each.grants else "ended"] += 1
             continue
-        numbers = [grant.item_number for grant in grants]
-        stored = read_stored_sizes(connection, slot.batch_number, numbers)
-        settled = settle_chunk(grants, stored, unclear, reserved)
-        tenant = config.tenant_by_id(slot.tenant)
-        size = settled.returned_bytes if tenant is not None and tenant.refund_unused else 0
-        returned.append((slot.tenant, slot.charged_at, size))
-        leaves[slot.tenant].append(insert_settlement(connection, grants[0], settled, size, now))
-        if settled.unused:
-            is_told |= insert_unused_delivery(connection, grants[0], now)
-    usage.give_back_bytes(connection, returned)
+        if each.grants:
+            settled, returned = _give_back(connection, each, reserved, config)
+            leaf = insert_settlement(connection, each.grants[0], settled, returned, now)
+            leaves[slot.tenant].append(leaf)
+            if settled.unused:
+                is_told |= insert_unused_delivery(connection, each.grants[0], now)
+        counts["settled" if each.grants else "ended"] += 1
+        given_back.append(usage.SettledBytes(slot.tenant, slot.charged_at, reserved, returned))
+    usage.give_back_bytes(connection, given_back)
+    add_stored_bytes(connection, stored_bytes)
     for tenant_id, of_tenant in sorted(leaves.items()):
         append_leaves(connection, tenant_id, of_tenant)
-    return len(returned), is_told
+    return counts, is_told
+
+
+def _give_back(
+    connection: Connection, probed: ProbedSlot, reserved: int, config: TenantConfig
+) -> tuple[SettledChunk, int]:
+    """Return what a chunk used, and the bytes that it gets back; plan the second look."""
+    slot, grants, unclear, sizes = probed
+    stored = read_stored_sizes(connection, slot.batch_number, slot.items)
+    settled = settle_chunk(grants, {**sizes, **stored}, unclear, reserved)
+    profile = config.buckets.get(slot.bucket)
+    has_events = profile is not None and profile.events_queue is not None
+    if settled.returned_bytes and not has_events:
+        insert_second_look(connection, slot)
+    tenant = config.tenant_by_id(slot.tenant)
+    is_refunded = tenant is not None and tenant.refund_unused
+    return settled, settled.returned_bytes if is_refunded else 0

@@ -1,6 +1,6 @@
 """Asks storage what a chunk of ended upload slots stored, before the chunk is settled."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from secrets import token_hex
 from typing import Literal, NamedTuple
 
@@ -8,6 +8,7 @@ from valetkey.wire.grant_ids import grant_id
 from worker.aws.stored_files import Missing, StorageRefuses, StoredFile
 from worker.context import Context
 from worker.core.tenants.storage_names import storage_name
+from worker.core.uses.settlement import kept_bytes
 from worker.core.uses.used_grant import UsedGrant
 from worker.core.uses.verdicts import CLOCK_SKEW
 from worker.db.engine import read_transaction
@@ -35,11 +36,16 @@ class UnreadableStorage(Transient):
 
 
 class ProbedSlot(NamedTuple):
-    """A chunk, its grants, and the numbers of the items that may have stored something."""
+    """A chunk, its grants, and what storage has of them.
+
+    unclear are the numbers of the items that may have stored something else, and sizes those of the
+    objects that storage has, by item number.
+    """
 
     slot: Slot
     grants: Sequence[UsedGrant]
-    unclear: frozenset[int]
+    unclear: frozenset[int] = frozenset()
+    sizes: Mapping[int, int] = {}
 
 
 Unprobed = Literal["unfinished", "nobody_tells"]
@@ -63,37 +69,43 @@ class SlotProbe:
         self._hides_missing: dict[str, bool] = {}  # by tenant
 
     def probe(self, slot: Slot) -> ProbedSlot | Unprobed:
-        """Ask for the objects of a chunk that no source has told of, and record those found.
+        """Ask for the objects of items that may get bytes back, and record those found.
 
-        Raises Transient, and records before what it found.
+        A form may be used again, so an object that a source told of may have been replaced. Raises
+        Transient, and records before what it found.
         """
         config = self._context.config.current()
         with read_transaction(self._context.engine) as connection:
             grants = read_chunk_grants(connection, *slot.key, config)
             if not grants:
                 return "nobody_tells"
-            numbers = [grant.item_number for grant in grants]
-            if has_unfinished_uploads(connection, slot.batch_number, numbers):
+            if has_unfinished_uploads(connection, slot.batch_number, slot.items):
                 return "unfinished"
-            stored = read_stored_sizes(connection, slot.batch_number, numbers)
+            stored = read_stored_sizes(connection, slot.batch_number, slot.items)
             moved = has_moved(connection, slot.bucket, grants[0].issued_at)
-        asked = [g for g in grants if g.has_known_key and g.item_number not in stored]
+        asked = [grant for grant in grants if grant.has_known_key and _may_give_back(grant, stored)]
         if not asked:
-            return ProbedSlot(slot, grants, frozenset())
+            return ProbedSlot(slot, grants)
         storage = self._storage(slot)
         if storage is None:
-            return "nobody_tells"
-        unproven = self._ask(slot.tenant, asked, storage)
-        unclear = {grant.item_number for grant in asked} if moved else unproven
-        return ProbedSlot(slot, grants, frozenset(unclear))
-
-    def _ask(self, tenant: str, grants: Sequence[UsedGrant], storage: ProbedStorage) -> set[int]:
-        """Ask for objects, and return the numbers of the items that may have stored something.
-
-        Items that storage refuses to tell of are among them, unless it refuses all.
-        """
-        answers: list[tuple[UsedGrant, _Answer]] = []
+            is_told = all(grant.item_number in stored for grant in asked)
+            unclear = frozenset(grant.item_number for grant in asked)
+            return ProbedSlot(slot, grants, unclear) if is_told else "nobody_tells"
         is_denied = self._is_denied(storage)
+        answers = self._ask(slot.tenant, asked, storage)
+        is_denied |= self._is_denied(storage)  # as of either moment: it may have begun or ended
+        unclear = frozenset(
+            grant.item_number
+            for grant, answer in answers
+            if moved or not self._is_clear(answer, grant, stored, is_denied=is_denied)
+        )
+        return ProbedSlot(slot, grants, unclear, _own_sizes(answers))
+
+    def _ask(
+        self, tenant: str, grants: Sequence[UsedGrant], storage: ProbedStorage
+    ) -> list[tuple[UsedGrant, _Answer]]:
+        """Ask for objects, and record those found. Raises Transient, as if storage refuses all."""
+        answers: list[tuple[UsedGrant, _Answer]] = []
         try:
             for grant in grants:
                 answer = self._find(grant.object_key, tenant, storage)
@@ -107,12 +119,7 @@ class SlotProbe:
         refusals = [answer for _, answer in answers if isinstance(answer, StorageRefuses)]
         if len(refusals) == len(answers):
             raise refusals[0]
-        is_denied |= self._is_denied(storage)  # as of either moment: it may have begun or ended
-        return {
-            grant.item_number
-            for grant, answer in answers
-            if not self._proves_unused(answer, grant, is_denied=is_denied)
-        }
+        return answers
 
     def _find(self, object_key: str, tenant: str, storage: ProbedStorage) -> _Answer:
         self._wait()
@@ -138,11 +145,14 @@ class SlotProbe:
             self._storages[slot.tenant] = find_storage(slot.tenant, slot.bucket, self._context, now)
         return self._storages[slot.tenant]
 
-    def _proves_unused(self, answer: _Answer, grant: UsedGrant, *, is_denied: bool) -> bool:
-        """Return true if the answer proves that the grant stored nothing.
+    def _is_clear(
+        self, answer: _Answer, grant: UsedGrant, told: Container[int], *, is_denied: bool
+    ) -> bool:
+        """Return true if storage has nothing of the grant but what it answered.
 
-        An object of another grant proves it if it is older than this grant: otherwise it may have
-        replaced one. The time of an object of parts is that of the start of its upload.
+        told are the items of which a source told before. An object of another grant must be older
+        than a grant of which none did: otherwise it may have replaced one. The time of an object of
+        parts is that of the start of its upload.
         """
         match answer:
             case "absent":
@@ -153,9 +163,9 @@ class SlotProbe:
                 return self._hides_missing[grant.tenant] and not is_special
             case StorageRefuses():
                 return False
-        if answer.grant_id == grant_id(grant.batch_id, grant.item_number) or "-" in answer.etag:
-            return False
-        return answer.modified_at < grant.issued_at - CLOCK_SKEW
+        if grant.item_number in told or _is_own(answer, grant):
+            return True
+        return "-" not in answer.etag and answer.modified_at < grant.issued_at - CLOCK_SKEW
 
     def _is_denied(self, storage: ProbedStorage) -> bool:
         """Return true if a denial of our own may hide objects of the bucket from this process.
@@ -190,3 +200,21 @@ class SlotProbe:
             if key is not None:
                 self._find(key, tenant, storage)
         return self._shown[tenant]
+
+
+def _may_give_back(grant: UsedGrant, stored: Mapping[int, int | None]) -> bool:
+    if grant.item_number not in stored:
+        return True
+    return kept_bytes(stored[grant.item_number], grant.reserved_bytes) < grant.reserved_bytes
+
+
+def _own_sizes(answers: Sequence[tuple[UsedGrant, _Answer]]) -> dict[int, int]:
+    return {
+        grant.item_number: answer.size
+        for grant, answer in answers
+        if isinstance(answer, StoredFile) and _is_own(answer, grant)
+    }
+
+
+def _is_own(file: StoredFile, grant: UsedGrant) -> bool:
+    return file.grant_id == grant_id(grant.batch_id, grant.item_number)

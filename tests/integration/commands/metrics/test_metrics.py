@@ -12,7 +12,7 @@ import yaml
 from click.testing import CliRunner
 from sqlalchemy import Engine, insert
 
-from models import Checkpoint, Delivery, EndedSlot
+from models import Checkpoint, Delivery, Denial, EndedSlot
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.heartbeats import write_heartbeat
 from tests.support.builders.messages import Clock, grant_message, tenant_config, upload_message
@@ -96,6 +96,18 @@ def test_grants_are_counted_by_their_states(engine: Engine, scrape: Scrape, cloc
         facts = read_state_facts(connection, 1, range(6)).values()
     states = Counter(grant_state(each, clock()) for each in facts)
     assert states == expected
+
+
+def test_what_is_left_of_a_policy_and_what_is_not_in_it_are_counted(
+    engine: Engine, scrape: Scrape, clock: Clock
+) -> None:
+    common = {"revocation_id": "r", "storage": "valetkey-demo", "statement": "{}"}
+    live = common | {"bucket": "demo", "lapses_at": clock() + END}
+    insert_row(engine, Denial, sid="a", **live, policy_bytes=480)
+    insert_row(engine, Denial, sid="b", **live)
+    scraped = scrape()
+    assert scraped["valetkey_denials_missing"] == {("demo",): 1}
+    assert scraped["valetkey_bucket_policy_free_bytes"] == {("demo",): 20_000}
 
 
 @pytest.mark.usefixtures("used_grants")
@@ -187,20 +199,30 @@ def test_webhooks_are_counted_until_they_are_sent(
     assert scraped["valetkey_webhook_oldest_due_age_seconds"] == {(): 180}
 
 
-def test_unsettled_slots_have_an_age(
-    engine: Engine, service: InProcessService, scrape: Scrape, clock: Clock
+@pytest.mark.parametrize(
+    ("minutes_of_second_look", "age"),
+    [(60, 1_800), (24 * 60 + 45, 2_700)],
+)
+def test_slots_that_wait_for_storage_have_an_age(
+    engine: Engine,
+    service: InProcessService,
+    scrape: Scrape,
+    clock: Clock,
+    minutes_of_second_look: int,
+    age: int,
 ) -> None:
     assert scrape()["valetkey_unsettled_oldest_age_seconds"] == {(): 0}
     service.issue(upload_message())
     now = clock()
     values = {"batch_number": 1, "tenant": "acme", "bucket": "demo", "charged_at": now}
     values |= {"check_at": now, "attempts": 0, "reserved_bytes": 0}
-    for chunk, minutes in enumerate((5, 30)):
-        ended_at = now - timedelta(minutes=minutes)
-        insert_row(engine, EndedSlot, **values, chunk_number=chunk, ended_at=ended_at)
+    slots = (5, False), (30, False), (minutes_of_second_look, True)
+    for chunk, (minutes, is_settled) in enumerate(slots):
+        state = {"ended_at": now - timedelta(minutes=minutes), "is_settled": is_settled}
+        insert_row(engine, EndedSlot, **values, chunk_number=chunk, **state)
     scraped = scrape()
     assert scraped["valetkey_unsettled_chunks"] == {("demo",): 2}
-    assert scraped["valetkey_unsettled_oldest_age_seconds"] == {(): 1_800}
+    assert scraped["valetkey_unsettled_oldest_age_seconds"] == {(): age}
 
 
 def test_grants_that_are_not_released_have_an_age(

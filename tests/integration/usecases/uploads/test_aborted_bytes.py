@@ -118,7 +118,7 @@ def test_an_expired_upload_leaves_the_windows_that_were_charged_and_live_once(
     service.clock.forward(minutes=10)
     abort_expired(service.context)
     clean_up(service.context)
-    assert service.charged("live", "upload_bytes") == ALL
+    assert service.charged("live", "upload_bytes") == 2 * ALL
     service.clock.time += CHECK_DELAY
     abort_expired(service.context)
     assert charged(service) == {ALL}

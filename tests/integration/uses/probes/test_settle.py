@@ -1,16 +1,25 @@
 """Ended upload slots are settled: what they did not use is given back, exactly once."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from threading import Event
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from models import Delivery, EndedSlot, Leaf, Settlement, Usage, Use
 from tests.integration.uses.probes.conftest import BUCKET, TEN, Slots, config
-from tests.support.builders.messages import download_message, upload_message
+from tests.support.builders.messages import download_message, grant_message, upload_message
+from tests.support.servers.waiting import wait_until
+from tests.support.uses.reports import stored
 from valetkey.wire.replies import Grant
-from worker.core.tenants.config import WebhookEndpoint
+from worker.core.tenants.config import TenantConfig, WebhookEndpoint
+from worker.db.engine import read_transaction, write_transaction
+from worker.db.uses import ended_slots
+from worker.db.uses.ended_slots import claim_slots
+from worker.db.uses.use_counts import leave_out_excess
 from worker.usecases.uses import settle as settle_module
 
 SETTLED = (Settlement.unused, Settlement.used_bytes, Settlement.returned_bytes)
@@ -27,7 +36,7 @@ def test_a_slot_that_nobody_used_gives_all_of_its_bytes_back(slots: Slots) -> No
     assert slots.end_and_settle() == {"settled": 1}
     assert {size for (size,) in slots.rows(Usage.upload_bytes)} == {0}
     assert slots.rows(*SETTLED) == [("0", 0, 1_000)]
-    assert slots.rows(EndedSlot.chunk_number) == []
+    assert slots.rows(EndedSlot.is_settled) == [(True,)]
     assert ("settlement",) in slots.rows(Leaf.kind)
 
 
@@ -36,6 +45,23 @@ def test_a_chunk_of_downloads_is_not_settled_among_others(slots: Slots) -> None:
     slots.form("acme/a")
     assert slots.end_and_settle() == {"settled": 1}
     assert slots.rows(Settlement.batch_number) == [(2,)]
+
+
+def test_a_tenant_with_many_slots_delays_no_other_tenant(
+    slots: Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ended_slots, "MAX_ITEMS", 2)
+    acme = config().tenants["acme"]
+    globex = replace(acme, name="globex")
+    slots.apply(TenantConfig(config().buckets, {"acme": acme, "globex": globex}))
+    for number in range(4):
+        slots.form(f"acme/{number}")
+    terms = {"kind": "upload", "bucket": "demo", "expires_in": 300, "max_size": 10}
+    slots.ids(grant_message(["acme/other"], tenant="globex", grant=terms))
+    slots.end()
+    with write_transaction(slots.engine) as connection:
+        claimed = claim_slots(connection, "demo", slots.clock(), 20, lambda: 0.5)
+    assert {slot.tenant for slot in claimed} == {"acme", "globex"}
 
 
 def test_nothing_is_settled_before_late_requests_and_notifications_had_time(slots: Slots) -> None:
@@ -146,3 +172,43 @@ def test_a_chunk_whose_storage_takes_longer_than_its_claim_is_left_for_later(
     assert slots.end_and_settle() == {"postponed": 1}
     assert slots.asked_keys() == []
     assert len(slots.rows(EndedSlot.chunk_number)) == 1
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_uses_that_are_recorded_while_chunks_are_settled_end_in_no_deadlock(
+    slots: Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = [slots.form(key) for key in ("acme/0", "acme/1")]
+    reports = [stored(form.id, form.key, slots.clock(), bucket=BUCKET) for form in ended]
+    slots.record(*reports)
+    slots.end()
+    newer = slots.form("acme/0")
+    also_of_the_first = stored(newer.id, newer.key, slots.clock(), bucket=BUCKET)
+    claimed, locked, resumed = Event(), Event(), Event()
+    settle = settle_module._settle
+
+    def settle_later(*args: Any) -> Any:
+        claimed.set()
+        locked.wait(10)
+        return settle(*args)
+
+    def keep_later(*args: Any) -> Any:
+        locked.set()
+        resumed.wait(10)
+        return leave_out_excess(*args)
+
+    monkeypatch.setattr(settle_module, "_settle", settle_later)
+    monkeypatch.setattr("worker.usecases.uses.record.leave_out_excess", keep_later)
+    with ThreadPoolExecutor(2) as pool:
+        settlement = pool.submit(slots.settle)
+        claimed.wait(10)
+        uses = pool.submit(slots.record, also_of_the_first, reports[1]._replace(etag="new"))
+        locked.wait(10)
+        wait_until(lambda: _waits_for_a_lock(slots))
+        resumed.set()
+        assert (settlement.result(), uses.result().total) == ({"settled": 2}, 2)
+
+
+def _waits_for_a_lock(slots: Slots) -> bool:
+    with read_transaction(slots.engine) as connection:
+        return bool(connection.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))

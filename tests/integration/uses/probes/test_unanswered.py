@@ -95,9 +95,9 @@ def test_an_attempt_that_storage_fails_is_repeated_later_and_gives_back_once(slo
     assert slots.charged_bytes() == 3
 
 
-def test_a_probe_costs_one_request_and_none_for_what_is_known(slots: Slots) -> None:
+def test_a_probe_costs_one_request_and_none_for_a_known_object_of_all_bytes(slots: Slots) -> None:
     known, *_ = slots.request("upload", *(f"acme/{number}" for number in range(5)))
-    slots.record(stored(known.id, known.key, slots.clock(), bucket=BUCKET))
+    slots.record(stored(known.id, known.key, slots.clock(), size=1_000, bucket=BUCKET))
     assert slots.end_and_settle() == {"settled": 1}
     assert slots.asked_keys() == ["1", "2", "3", "4"]
 
@@ -222,9 +222,10 @@ def test_storage_that_refuses_to_tell_of_anything_is_asked_again_later(slots: Sl
     assert len(slots.rows(EndedSlot.chunk_number)) == 5
 
 
-def test_events_that_tell_of_every_item_settle_a_slot_without_probes(slots: Slots) -> None:
+def test_events_alone_settle_a_slot_and_give_nothing_back(slots: Slots) -> None:
     slots.apply(demo(probe_rate=0))
     grant = slots.form("acme/a")
     slots.record(stored(grant.id, grant.key, slots.clock(), size=3, bucket=BUCKET))
     assert slots.end_and_settle() == {"settled": 1}
-    assert slots.charged_bytes() == 3
+    assert slots.rows(Settlement.used_bytes, Settlement.returned_bytes) == [(3, 0)]
+    assert slots.charged_bytes() == 1_000

@@ -3,6 +3,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +37,7 @@ def policy(*statements: dict[str, Any]) -> str:
 
 
 NO_POLICIES = ["", "[]", "{}", '{"Statement": [1]}', '{"Statement": "x"}', "[" * 100_000]
+NO_POLICIES.append('{"Statement": [{"Sid": []}]}')
 
 
 def test_a_sid_has_only_letters_and_digits() -> None:
@@ -68,25 +70,54 @@ def test_a_character_with_a_meaning_in_policies_stands_for_itself_or_is_a_wildca
 
 
 def test_the_statements_of_others_are_kept() -> None:
-    changed = json.loads(change_policy(policy(OTHER), [statement()]) or "")
+    changed = json.loads(change_policy(policy(OTHER), [statement()]).policy or "")
     assert (changed["Id"], changed["Statement"]) == ("theirs", [OTHER, statement()])
-    restored = change_policy(json.dumps(changed), [], {SID})
+    restored = change_policy(json.dumps(changed), [], {SID}).policy
     assert json.loads(restored or "") == json.loads(policy(OTHER))
 
 
 def test_a_single_statement_without_a_list_is_kept() -> None:
-    changed = json.loads(change_policy(json.dumps({"Statement": OTHER}), [statement()]) or "")
+    changed = json.loads(
+        change_policy(json.dumps({"Statement": OTHER}), [statement()]).policy or ""
+    )
     assert changed["Statement"] == [OTHER, statement()]
 
 
 def test_a_policy_of_our_statements_alone_is_removed() -> None:
-    assert change_policy(policy(statement()), [], {SID}) is None
+    assert change_policy(policy(statement()), [], {SID}).policy is None
 
 
-def test_a_policy_that_would_be_too_large_is_refused() -> None:
-    large = statement(*(arn(f"{n:0200}") for n in range(100)))
-    with pytest.raises(Malformed, match=f"S3 takes {MAX_POLICY_BYTES:,}"):
-        change_policy(None, [large])
+def test_a_statement_without_room_keeps_out_no_other() -> None:
+    large = statement(*(arn(f"{n:0200}") for n in range(100))) | {"Sid": "Large"}
+    change = change_policy(policy(OTHER), [large, statement()])
+    assert f"S3 takes {MAX_POLICY_BYTES:,}" in change.unfit["Large"]
+    assert json.loads(change.policy or "")["Statement"] == [OTHER, statement()]
+
+
+def test_bytes_are_counted_as_they_are_sent() -> None:
+    change = change_policy(None, [statement(*(arn(f"{n}{'ä' * 400}") for n in range(20)))])
+    assert change.unfit == {}
+    assert change.size == len((change.policy or "").encode()) < MAX_POLICY_BYTES
+
+
+def test_a_lone_surrogate_of_others_is_kept() -> None:
+    text = r'{"Statement":[{"Sid":"\ud800"}]}'
+    changed = change_policy(text, [statement()]).policy or ""
+    assert json.loads(changed)["Statement"][0] == {"Sid": "\ud800"}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"Effect": "Allow"}, {"Action": []}, {"Resource": []}, {"Condition": {}}]
+)
+def test_a_statement_that_was_changed_under_its_sid_is_not_in_force(changes: Any) -> None:
+    change = change_policy(policy(statement() | changes), [statement()])
+    assert not change.is_done
+    assert json.loads(change.policy or "")["Statement"] == [statement()]
+
+
+def test_a_statement_in_another_spelling_is_in_force() -> None:
+    same = statement() | {"Resource": arn("a"), "Action": "s3:GetObject"}
+    assert change_policy(policy(same), [statement()]).is_done
 
 
 @pytest.mark.parametrize("text", NO_POLICIES)
@@ -98,8 +129,8 @@ def test_a_policy_that_is_none_is_left_alone(text: str) -> None:
 @given(st.lists(st.sampled_from([SID, "A", "B"]), unique=True))
 def test_adding_and_removing_changes_nothing_else(sids: list[str]) -> None:
     others = [{"Sid": sid, "Effect": "Deny"} for sid in sids if sid != SID]
-    text = change_policy(policy(*others) if others else None, [statement()]) or ""
-    left = change_policy(text, [], {SID})
+    text = change_policy(policy(*others) if others else None, [statement()]).policy or ""
+    left = change_policy(text, [], {SID}).policy
     assert ([] if left is None else json.loads(left)["Statement"]) == others
 
 
@@ -142,6 +173,24 @@ def test_a_removal_that_was_lost_is_made_again() -> None:
 def test_a_change_that_is_always_lost_is_an_error() -> None:
     with pytest.raises(Transient, match="another process"):
         change_statements(Policies(9), "b", [OURS])
+
+
+class RefusingPolicies(Policies):
+    """Storage refuses each policy that has the statement Bad."""
+
+    def put_bucket_policy(self, *, Policy: str, **_: str) -> dict[str, str]:  # noqa: N803 - boto3's own
+        if '"Bad"' in Policy:
+            response: Any = {"Error": {"Code": "MalformedPolicy"}}
+            raise ClientError(response | {"ResponseMetadata": {"HTTPStatusCode": 400}}, "Put")
+        return super().put_bucket_policy(Policy=Policy)
+
+
+def test_a_statement_that_storage_refuses_delays_no_removal_and_no_other() -> None:
+    client = RefusingPolicies(0, {"Sid": "Old"}, {"Sid": "Theirs"})
+    bad, last = OURS | {"Sid": "Bad"}, OURS | {"Sid": "Last"}
+    _, problems = change_statements(client, "b", [OURS, bad, last], ["Old"])
+    assert client.sids == ["Theirs", "Ours", "Last"]
+    assert list(problems) == ["Bad"]
 
 
 def test_statements_are_added_and_removed_in_one_change() -> None:

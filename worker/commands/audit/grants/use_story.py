@@ -49,6 +49,7 @@ def _describe_use(use: Values, format_time: Callable[[datetime], str]) -> str:
         use["content_type"],
         f"from {use['remote_address']}" if use["remote_address"] else None,
         use["user_agent"],
+        f"{format_size(use['charged_bytes'])} charged again" if use["charged_bytes"] else None,
     ]
     return ", ".join(part for part in parts if part)
 

@@ -28,6 +28,7 @@ from worker.db.engine import read_transaction
 def list_rejections(*, output_format: Any, limit: int, zone: Any, **filters: Any) -> None:
     """Count, by hour, the messages that could not be read or authenticated.
 
+    The code not_recorded counts refused messages beyond what a day records without a charge.
     The tenant is the one that a message named, which does not prove that it sent the message.
     last_digest is the SHA-256 of the last message, to find that message by. --since includes the
     whole hour that contains the moment.

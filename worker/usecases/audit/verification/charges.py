@@ -74,10 +74,11 @@ class Charges:
 class StoredUsage:
     """The usage of windows, what is reserved, and the uploads that have ended, at one moment.
 
-    reserved are all reservations of a tenant, remaining those for chunks that have not arrived.
-    returned are the bytes of ended uploads, each of which may have been given back. settled are
-    those that settlements gave back. stored are the bytes that each tenant is counted to have
-    stored, objects those of its newest known objects.
+    reserved are all reservations of a tenant, with the bytes of slots that are not settled;
+    remaining are those for chunks that have not arrived. returned are the bytes of ended uploads,
+    each of which may have been given back. settled are those that settlements gave back, and late
+    those of uses that were charged after them. stored are the bytes that each tenant is counted to
+    have stored, objects those of its newest known objects of settled slots.
     """
 
     usage: Mapping[WindowKey, Cost]
@@ -85,6 +86,7 @@ class StoredUsage:
     remaining: Charges
     returned: Charges
     settled: Charges
+    late: Charges
     stored: Mapping[str, int]
     objects: Mapping[str, int]
 
@@ -100,28 +102,38 @@ def read_usage(reader: LogReader, tenants: tuple[str, ...]) -> StoredUsage:
     )
     usage = dict(_usage_row(row) for row in rows)
     windows = frozenset(usage)
-    sums = ", ".join(f"sum({metric})" for metric in CHARGED_METRICS)
-    reserved = reader.fetch(
-        f"SELECT tenant, {sums} FROM reservations WHERE {where} GROUP BY tenant",  # noqa: S608
-        *params,
-    )
     return StoredUsage(
         usage,
-        {_tenant("reservations", tenant): _cost(amounts) for tenant, *amounts in reserved},
+        _read_reserved(reader, tenants),
         _read_remaining(reader, windows, tenants),
         _read_returned(reader, windows, tenants),
         _read_settled(reader, windows, tenants),
+        _read_late(reader, windows, tenants),
         _sum_by_tenant(reader, "usage", "stored_bytes", tenants),
-        _sum_by_tenant(reader, "stored_objects", "size", tenants),
+        _sum_by_tenant(reader, "stored_objects", "size", tenants, "is_counted"),
     )
 
 
+def _read_reserved(reader: LogReader, tenants: tuple[str, ...]) -> Mapping[str, Cost]:
+    where, params = where_tenant("tenant", tenants)
+    sums = ", ".join(f"sum({metric})" for metric in CHARGED_METRICS)
+    rows = reader.fetch(
+        f"SELECT tenant, {sums} FROM reservations WHERE {where} GROUP BY tenant",  # noqa: S608
+        *params,
+    )
+    reserved = {_tenant("reservations", tenant): _cost(amounts) for tenant, *amounts in rows}
+    for tenant, size in _sum_by_tenant(reader, "ended_slots", "reserved_bytes", tenants).items():
+        reserved[tenant] = reserved.get(tenant, NO_COST).plus(Cost(upload_bytes=size))
+    return reserved
+
+
 def _sum_by_tenant(
-    reader: LogReader, table: str, column: str, tenants: tuple[str, ...]
+    reader: LogReader, table: str, column: str, tenants: tuple[str, ...], condition: str = "1 = 1"
 ) -> Mapping[str, int]:
     where, params = where_tenant("tenant", tenants)
     rows = reader.fetch(
-        f"SELECT tenant, sum({column}) FROM {table} WHERE {where} GROUP BY tenant",  # noqa: S608
+        f"SELECT tenant, sum({column}) FROM {table} "  # noqa: S608 - no value
+        f"WHERE {condition} AND {where} GROUP BY tenant",
         *params,
     )
     return {_tenant(table, tenant): int(total or 0) for tenant, total in rows}
@@ -198,6 +210,24 @@ def _read_settled(reader: LogReader, windows: Windows, tenants: tuple[str, ...])
     return charges
 
 
+def _read_late(reader: LogReader, windows: Windows, tenants: tuple[str, ...]) -> Charges:
+    where, params = where_tenant("tenant", tenants)
+    recorded_at = select_columns(reader.dialect, ["recorded_at"])
+    charges = Charges(windows)
+    for block in reader.stream(
+        f"SELECT tenant, {recorded_at}, charged_bytes FROM uses "  # noqa: S608 - no value
+        f"WHERE charged_bytes IS NOT NULL AND {where}",
+        *params,
+    ):
+        for tenant, moment, size in block:
+            try:
+                charged = number("charged_bytes", size)
+            except WrongValue as error:
+                raise Found(Problem.of_value("uses", error, tenant=tenant)) from None
+            charges.add(tenant, _moment("uses", moment), Cost(upload_bytes=charged))
+    return charges
+
+
 def _moment(table: str, moment: Any) -> str:
     try:
         instant("charged_at", moment)
@@ -219,6 +249,7 @@ def compare_usage(stored: StoredUsage, charges: Charges) -> Iterator[Problem]:
             continue
         else:
             due = charges.costs.get(key, NO_COST).plus(stored.remaining.costs.get(key, NO_COST))
+            due = due.plus(stored.late.costs.get(key, NO_COST))
             due = due.minus(stored.settled.costs.get(key, NO_COST))
             returned = stored.returned.costs.get(key, NO_COST).upload_bytes
         lowest = due.minus(Cost(upload_bytes=returned))

@@ -1,0 +1,69 @@
+"""The bytes that a decision records without a charge."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.support.builders.messages import Clock, grant_message, tenant_config, upload_message
+from valetkey.cli.descriptions import describe_cause
+from valetkey.wire.messages import ChunkMessage
+from worker.core.policy.decisions import ChunkDecision, GrantRow, refuse_chunk
+from worker.core.policy.items import item_key_refusal
+from worker.core.policy.uncharged import ceiling_refusal, uncharged_bytes
+from worker.core.quotas.cost import Cost
+from worker.db.usage import MAX_UNCHARGED_BYTES
+
+NOW = Clock()()
+KEYS = tuple(f"statements/2026/11/customer-{number:07}.pdf" for number in range(600))
+REFUSAL = ceiling_refusal(MAX_UNCHARGED_BYTES, NOW)
+
+
+def message(keys: tuple[str, ...] = KEYS) -> ChunkMessage:
+    return ChunkMessage.model_validate(grant_message(keys))
+
+
+def refused_one_by_one(request: ChunkMessage) -> ChunkDecision:
+    """Return the decision on items that have no allowed prefix."""
+    policy = tenant_config().tenants["acme"].policies["demo"]
+    rows = []
+    for number, item in enumerate(request.items):
+        refusal = item_key_refusal(item, request.grant, policy, f"items[{number}].key")
+        assert refusal is not None
+        rows.append(GrantRow(number, item.key, refusal.code, refusal.model_dump(mode="json")))
+    return replace(refuse_chunk(request, REFUSAL, NOW), rows=rows, refusal=None)
+
+
+def test_a_nightly_job_with_a_wrong_prefix_is_recorded_whole() -> None:
+    items = (
+        MAX_UNCHARGED_BYTES // uncharged_bytes(message(), refused_one_by_one(message()), 0) * 600
+    )
+    assert items > 100_000
+
+
+def test_a_batch_that_is_refused_as_a_whole_is_recorded_up_to_300_000_items() -> None:
+    size = uncharged_bytes(message(), refuse_chunk(message(), REFUSAL, NOW), 0)
+    assert MAX_UNCHARGED_BYTES // size * 600 > 300_000
+
+
+@pytest.mark.parametrize(("paid", "is_free"), [(600, True), (300, True), (299, False), (0, False)])
+def test_each_charged_item_pays_for_the_record_of_another_one(paid: int, *, is_free: bool) -> None:
+    decision = replace(refuse_chunk(message(), REFUSAL, NOW), cost=Cost(grants=paid))
+    assert (uncharged_bytes(message(), decision, paid) == 0) == is_free
+
+
+def test_large_terms_and_keys_count_with_their_bytes() -> None:
+    terms = upload_message(metadata={"name": "x" * 2_000, "other": "x" * 2_000})
+    request = ChunkMessage.model_validate(terms)
+    long_key = message(("é" * 1_000,))
+    sizes = [
+        uncharged_bytes(each, refuse_chunk(each, REFUSAL, NOW), 0) for each in (request, long_key)
+    ]
+    assert (4_000 < sizes[0] < 7_000, 2_000 < sizes[1] < 4_500) == (True, True)
+
+
+def test_the_refusal_names_the_limit_and_the_end_of_the_day() -> None:
+    assert REFUSAL.quota is not None
+    assert REFUSAL.quota.resets_at is not None
+    assert (REFUSAL.limit, REFUSAL.quota.left) == (MAX_UNCHARGED_BYTES, 0)
+    assert "64 MiB" in describe_cause(REFUSAL)
+    assert REFUSAL.quota.resets_at.isoformat() == "2026-11-25T00:00:00+00:00"
