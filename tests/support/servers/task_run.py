@@ -11,7 +11,7 @@ import threading
 from worker.tasks import respond_to_message
 
 if __name__ == "__main__":
-    respond_to_message.push_request()
+    respond_to_message.push_request(id="a task id")
     result = respond_to_message.run(json.load(sys.stdin))
     respond_to_message.on_success()
     for thread in threading.enumerate():
