@@ -18,7 +18,7 @@ def charge_late_uses(
     connection: Connection,
     uses: Sequence[JudgedUse],
     unsettled: Container[ChunkKey],
-    last: Container[bytes],
+    last: Collection[bytes],
 ) -> list[JudgedUse]:
     """Return the uses with the bytes that each costs, None for one that costs nothing.
 
@@ -61,12 +61,13 @@ def _read_kept(connection: Connection, uses: Collection[JudgedUse]) -> dict[_Ite
     return kept
 
 
-def _may_cost(use: JudgedUse, last: Container[bytes]) -> bool:
+def _may_cost(use: JudgedUse, last: Collection[bytes]) -> bool:
     return use.grant.has_known_key and (use.report.event in STORING or _is_last(use, last))
 
 
-def _is_last(use: JudgedUse, last: Container[bytes]) -> bool:
-    return use_fingerprint(use.report, use.grant) in last
+def _is_last(use: JudgedUse, last: Collection[bytes]) -> bool:
+    # Hardly any grant has as many uses: hash only then.
+    return bool(last) and use_fingerprint(use.report, use.grant) in last
 
 
 def _item(use: JudgedUse) -> _Item:

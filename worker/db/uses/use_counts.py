@@ -33,12 +33,14 @@ def leave_out_excess(
     counts = _count_uses(connection, {_item(use) for use in limited})
     highest = counts + Counter(map(_item, limited))
     near = {_fingerprint(use) for use in limited if highest[_item(use)] >= MAX_USES}
+    if not near:
+        return list(uses), set()
     known = _read_known(connection, near)
     kept: list[JudgedUse] = []
     last: set[bytes] = set()
     for use in uses:
         mark = _fingerprint(use)
-        if mark in near - known:
+        if mark in near and mark not in known:
             known.add(mark)
             counts[_item(use)] += 1
             if counts[_item(use)] == MAX_USES:
