@@ -85,6 +85,7 @@ class Bucket(Base):
     provider: Mapped[str] = mapped_column(String(8))
     post: Mapped[bool]
     conditional_writes: Mapped[bool]
+    versioned: Mapped[bool]
     fips: Mapped[bool]
     dualstack: Mapped[bool]
     accelerate: Mapped[bool]

@@ -15,7 +15,8 @@ from worker.net.storage_requests import StorageConnection, StorageRequest
 
 PREFIX = "valetkey-doctor/"
 REGION_HEADER = "x-amz-bucket-region"
-_TENANT = "doctor"  # names the session if the profile has a role
+TENANT = "doctor"
+"""The name of the session if the profile has a role."""
 _VALID_SECONDS = 60
 _FIRST_ERROR = 300
 
@@ -43,7 +44,7 @@ def sign_probe(s3: S3Clients, bucket: Bucket, now: datetime) -> StorageRequest:
     if endpoint:
         bucket = replace(bucket, endpoint=endpoint)
     now = now.replace(microsecond=0)
-    credentials = s3.credentials(bucket, _TENANT, (PREFIX,), now, timedelta(0))
+    credentials = s3.credentials(bucket, TENANT, (PREFIX,), now, timedelta(0))
     validity = Validity(now, _VALID_SECONDS, "request")
     signer = s3.signing_context(bucket, credentials, validity).signer_for("GET")
     return StorageRequest("GET", signer.sign(f"{PREFIX}{secrets.token_hex(16)}").url)

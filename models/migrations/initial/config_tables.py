@@ -65,6 +65,7 @@ def create_buckets() -> None:
         sa.Column("provider", sa.String(8), nullable=False),
         sa.Column("post", sa.Boolean(), nullable=False),
         sa.Column("conditional_writes", sa.Boolean(), nullable=False),
+        sa.Column("versioned", sa.Boolean(), nullable=False),
         sa.Column("fips", sa.Boolean(), nullable=False),
         sa.Column("dualstack", sa.Boolean(), nullable=False),
         sa.Column("accelerate", sa.Boolean(), nullable=False),

@@ -10,7 +10,7 @@ from typing import Any
 import boto3
 import pytest
 
-from tests.support.cli.live_doctor import SECRET_KEY, run_doctor, store_profiles
+from tests.support.cli.live_doctor import SECRET_KEY, doctor_checks, run_doctor, store_profiles
 from tests.support.cli.operator import json_lines
 from tests.support.fakes.http_storage import StorageResponse, running_http_storage
 from tests.support.fakes.socket_server import running_socket_server, stay_silent
@@ -18,7 +18,7 @@ from tests.support.uses.notifications import TestQueue
 from worker.aws.event_queues import queue_id
 from worker.commands.health import event_checks, storage_checks
 from worker.commands.health.event_checks import check_readers
-from worker.core.tenants.config import Bucket
+from worker.core.tenants.config import Bucket, Policy, Quota, Tenant
 from worker.devstack.s3 import create_buckets
 from worker.devstack.storage import Storage
 
@@ -57,6 +57,30 @@ def storage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", storage.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", storage.secret_key)
     return storage
+
+
+UPLOADER = Tenant(
+    "acme",
+    trust="queue",
+    policies={"demo": Policy("demo", ("acme/",), ("upload",), max_size=1)},
+    quotas=(Quota("stored_bytes", "live", 1),),
+)
+
+
+@pytest.mark.parametrize("status", [None, "Enabled", "Suspended"])
+def test_a_quota_of_what_is_stored_fails_in_a_versioned_bucket(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: str | None
+) -> None:
+    if status:
+        storage.client().put_bucket_versioning(
+            Bucket="doctor-real", VersioningConfiguration={"Status": status}
+        )
+    bucket = replace(PROFILE, endpoint=storage.endpoint)
+    url = store_profiles(tmp_path, bucket, tenants={"acme": UPLOADER})
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", url)
+    (check,) = doctor_checks("buckets")
+    assert check["state"] == ("fail" if status == "Enabled" else "ok")
+    assert ("the bucket is versioned" in check["message"]) == (status == "Enabled")
 
 
 def test_valid_credentials_are_accepted(storage: Storage, check_profiles: CheckProfiles) -> None:

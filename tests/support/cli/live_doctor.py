@@ -14,7 +14,7 @@ from tests.support.servers.databases import migrated_file
 from worker import clock
 from worker.aws.clients import S3Clients
 from worker.commands.health.doctor import doctor
-from worker.core.tenants.config import Bucket, TenantConfig
+from worker.core.tenants.config import Bucket, Tenant, TenantConfig
 from worker.db.engine import create_database_engine
 from worker.usecases.live_checks.run import LIVE_CHECKS
 
@@ -30,16 +30,19 @@ def doctor_checks(name: str, *options: str) -> list[dict[str, Any]]:
 
 PAGE = ROOT / "docs" / "storage.md"
 SECRET_KEY = "not-a-secret-but-nobody-may-print-it"
+NO_TENANTS: Mapping[str, Tenant] = {}
 Verdicts = Mapping[tuple[str, str], str]
 UseStorage = Callable[[str | None], None]
 
 
-def store_profiles(folder: Path, *buckets: Bucket) -> str:
-    """Create a database with these bucket profiles, and return its URL."""
+def store_profiles(
+    folder: Path, *buckets: Bucket, tenants: Mapping[str, Tenant] = NO_TENANTS
+) -> str:
+    """Create a database with these bucket profiles and tenants, and return its URL."""
     url = migrated_file(folder / "valetkey.db")
     engine = create_database_engine(url)
     service = services.build_service(engine, S3Clients(), clock.now)
-    service.apply(TenantConfig({bucket.name: bucket for bucket in buckets}))
+    service.apply(TenantConfig({bucket.name: bucket for bucket in buckets}, tenants))
     engine.dispose()
     return url
 

@@ -1,4 +1,4 @@
-"""The checks of `doctor` that contact storage: one signed request for each bucket profile."""
+"""The checks of `doctor` that contact storage: requests for each bucket profile."""
 
 import time
 from collections.abc import Iterator
@@ -8,14 +8,18 @@ from typing import NamedTuple
 
 from worker import clock
 from worker.aws.clients import S3Clients
+from worker.aws.storage_calls import call_storage
 from worker.commands.failures.storage_failures import storage_cause, unreachable_cause
 from worker.commands.health.checks import Check, State
+from worker.core.apply.conflicts import may_store
+from worker.core.kinds.role_session import policy_session
+from worker.core.policy.error_responses import ErrorResponse
 from worker.core.tenants.config import Bucket, TenantConfig
 from worker.errors import Malformed, Transient
 from worker.jobs.timeouts import call_with_timeout
 from worker.net.storage_requests import StorageConnection, StorageRequest
 from worker.settings import Settings
-from worker.usecases.signed_probe import ProbeResult, send_probe, sign_probe
+from worker.usecases.signed_probe import TENANT, ProbeResult, send_probe, sign_probe
 
 _SIGN_SECONDS = 8.0  # with the request that assumes a role
 _SEND_SECONDS, _IDLE_SECONDS = 5.0, 3.0
@@ -30,6 +34,7 @@ class _Probe(NamedTuple):
     s3: S3Clients
     connection: StorageConnection
     end: float  # of all probes, by time.monotonic
+    counted: frozenset[str]  # the profiles whose stored bytes a quota counts
 
 
 def bucket_checks(config: TenantConfig, settings: Settings, *, offline: bool) -> Iterator[Check]:
@@ -43,8 +48,20 @@ def bucket_checks(config: TenantConfig, settings: Settings, *, offline: bool) ->
             yield _check_target(s3, bucket) or _signs(bucket)
         return
     with closing(StorageConnection()) as connection, ThreadPoolExecutor(_PARALLEL) as threads:
-        probe = _Probe(settings, s3, connection, time.monotonic() + _TOTAL_SECONDS)
+        probe = _Probe(
+            settings, s3, connection, time.monotonic() + _TOTAL_SECONDS, _counted_profiles(config)
+        )
         yield from threads.map(lambda bucket: _check(probe, bucket), config.buckets.values())
+
+
+def _counted_profiles(config: TenantConfig) -> frozenset[str]:
+    return frozenset(
+        policy.bucket
+        for tenant in config.tenants.values()
+        if any(quota.metric == "stored_bytes" for quota in tenant.quotas)
+        for policy in tenant.policies.values()
+        if may_store(policy)
+    )
 
 
 def _check_target(s3: S3Clients, bucket: Bucket) -> Check | None:
@@ -82,11 +99,15 @@ def _send(probe: _Probe, bucket: Bucket, request: StorageRequest) -> Check:
         result = call_with_timeout(
             _SEND_SECONDS, lambda: send_probe(request, probe.connection, clock.now, _IDLE_SECONDS)
         )
-    except (Transient, TimeoutError) as error:
+        wrong = storage_cause(bucket, result)
+        if wrong is None and bucket.name in probe.counted:
+            problem = call_with_timeout(_SEND_SECONDS, lambda: _versioning_problem(probe, bucket))
+            if problem is not None:
+                return problem
+    except (Malformed, Transient, TimeoutError) as error:
         cause = unreachable_cause(error, bucket, probe.settings)
         text = f"{bucket.name}: storage does not answer, though grants are signed: {cause.text}"
         return Check("buckets", "warn", text, cause.hint)
-    wrong = storage_cause(bucket, result)
     if wrong is None:
         return _accepted(bucket, result)
     state: State = "warn" if wrong.is_away else "fail"
@@ -103,3 +124,19 @@ def _accepted(bucket: Bucket, result: ProbeResult) -> Check:
 def _signs(bucket: Bucket) -> Check:
     text = f"{bucket.name}: boto3 signs for {bucket.bucket} (storage was not asked: --offline)"
     return Check("buckets", "ok", text)
+
+
+def _versioning_problem(probe: _Probe, bucket: Bucket) -> Check | None:
+    """Fail for a versioned bucket in which tenants with a quota of stored_bytes store objects."""
+    client = probe.s3.limited_client(bucket, TENANT, (), clock.now(), policy_session)
+    response = call_storage(client.get_bucket_versioning, Bucket=bucket.bucket)
+    if isinstance(response, ErrorResponse):
+        text = f"{bucket.name}: storage does not show if the bucket is versioned: {response.words}"
+        return Check("buckets", "warn", text, "allow the credentials s3:GetBucketVersioning")
+    if response.get("Status") != "Enabled":  # suspended: a new object replaces the last one
+        return None
+    text = (
+        f"{bucket.name}: the bucket is versioned, and stored_bytes counts the newest objects only"
+    )
+    hint = f"write versioned = true in [buckets.{bucket.name}], and remove these quotas"
+    return Check("buckets", "fail", text, hint)

@@ -12,6 +12,7 @@ from worker.core.tenants.config import Bucket, Policy, Quota, Tenant, TenantConf
 from worker.core.tenants.endpoints import NO_ENDPOINTS, DefaultEndpoints
 from worker.core.tenants.fields import closest_name
 from worker.core.tenants.locations import Location
+from worker.core.uses.used_grant import SLOT_KINDS
 
 _WINDOWS_BY_LENGTH: tuple[Window, ...] = ("minute", "hour", "day", "month")
 
@@ -55,9 +56,18 @@ def _tenant_conflicts(tenant: Tenant, config: TenantConfig) -> Iterator[Conflict
         hint = f"create a key: valetkey keygen {tenant.name}"
         yield Conflict(("tenants", tenant.name, "keys"), message, hint)
     yield from _limit_conflicts(tenant)
+    stored = next((quota for quota in tenant.quotas if quota.metric == "stored_bytes"), None)
     for policy in tenant.policies.values():
         yield from _policy_conflicts(tenant, policy)
         bucket = config.buckets.get(policy.bucket)
+        if stored and bucket is not None and bucket.versioned and may_store(policy):
+            message = (
+                f"the bucket of {bucket.name} keeps earlier versions, and {_quota_name(stored)}"
+                " counts the newest only"
+            )
+            hint = f"remove this quota, or allow the tenant no uploads in {bucket.name}"
+            location = ("buckets", bucket.name, "versioned")
+            yield Conflict(_quota_location(tenant, stored), message, hint, location)
         if bucket is not None and _exceeds_session_policy(bucket, policy):
             message = "with these prefixes the role's session policy is longer than AWS accepts"
             hint = (
@@ -65,6 +75,11 @@ def _tenant_conflicts(tenant: Tenant, config: TenantConfig) -> Iterator[Conflict
                 " or a second bucket profile"
             )
             yield Conflict((*_policy_location(tenant, policy), "prefixes"), message, hint)
+
+
+def may_store(policy: Policy) -> bool:
+    """Return True if the policy allows a kind of grant that stores objects."""
+    return not set(SLOT_KINDS).isdisjoint(policy.kinds)
 
 
 def _limit_conflicts(tenant: Tenant) -> Iterator[Conflict]:

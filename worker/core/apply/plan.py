@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
+from worker.core.apply.conflicts import may_store
 from worker.core.apply.diff import FieldChange, diff_config
 from worker.core.kinds.content_types import client_chosen_families, unusable_content_types
 from worker.core.tenants.config import Bucket, Policy, Tenant, TenantConfig, TenantKey
-from worker.core.uses.used_grant import SLOT_KINDS
 
 EXPIRY_NOTICE = timedelta(days=30)
 """The time before a key's expiry from which there is a warning about it."""
@@ -209,7 +209,7 @@ def _upload_warnings(tenant: Tenant, buckets: Mapping[str, Bucket]) -> Iterator[
     for name, policy in tenant.policies.items():
         bucket = buckets.get(policy.bucket)
         is_told = bucket is None or bucket.probe_rate or bucket.events_queue
-        if not is_told and not set(SLOT_KINDS).isdisjoint(policy.kinds):
+        if not is_told and may_store(policy):
             message = (
                 f"tenants.{tenant.name}.allow.{name}: nothing tells of uploads, because the profile"
                 f" {policy.bucket} has probe_rate = 0 and no events_queue: stored() waits in vain,"

@@ -98,10 +98,18 @@ def cleanup_session(session: RoleSession, bucket: str, prefixes: tuple[str, ...]
 
 
 def policy_session(session: RoleSession, bucket: str, _prefixes: tuple[str, ...]) -> RoleSession:
-    """Return a session of the same role that may only read and change the bucket's policy."""
+    """Return a session of the same role that may only read and change the bucket's policy.
+
+    It may read if the bucket is versioned, too.
+    """
     changing = {
         "Effect": "Allow",
-        "Action": ["s3:DeleteBucketPolicy", "s3:GetBucketPolicy", "s3:PutBucketPolicy"],
+        "Action": [
+            "s3:DeleteBucketPolicy",
+            "s3:GetBucketPolicy",
+            "s3:GetBucketVersioning",
+            "s3:PutBucketPolicy",
+        ],
         "Resource": f"arn:{session.role_arn.split(':')[1]}:s3:::{bucket}",
     }
     return replace(session, policy=_policy_document(changing))

@@ -36,6 +36,9 @@ class BucketTable(fields.Table):
     conditional_writes: bool = Field(
         True, description="false if the storage ignores If-None-Match of a PUT"
     )
+    versioned: bool = Field(
+        False, description="true if the bucket keeps earlier versions of its objects"
+    )
     fips: bool = Field(False, description="true selects Amazon's FIPS endpoint")
     dualstack: bool = Field(False, description="true selects Amazon's endpoint with IPv6")
     accelerate: bool = Field(False, description="true selects S3 Transfer Acceleration")

@@ -18,7 +18,8 @@ class Bucket:
 
     Signed URLs contain endpoint, the address that clients reach. The worker sends its own requests
     to internal_endpoint. post is true if the storage accepts POST forms, conditional_writes if it
-    refuses a PUT with If-None-Match where the object exists. owner is the AWS account that the
+    refuses a PUT with If-None-Match where the object exists. versioned is true if the bucket keeps
+    earlier versions of objects. owner is the AWS account that the
     bucket must belong to. max_expires_in is the longest validity that the provider allows and
     role_seconds the duration of a role's session, both in seconds. events_queue is the URL of the
     SQS queue that gets the bucket's event notifications. probe_rate is the largest number of
@@ -37,6 +38,7 @@ class Bucket:
     provider: Provider = "aws"
     post: bool = True
     conditional_writes: bool = True
+    versioned: bool = False
     fips: bool = False
     dualstack: bool = False
     accelerate: bool = False

@@ -79,6 +79,7 @@ def test_a_session_for_revocations_may_change_the_buckets_policy_and_nothing_els
     assert statement["Action"] == [
         "s3:DeleteBucketPolicy",
         "s3:GetBucketPolicy",
+        "s3:GetBucketVersioning",
         "s3:PutBucketPolicy",
     ]
 

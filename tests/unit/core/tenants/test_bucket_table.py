@@ -59,7 +59,13 @@ role_seconds = "2h"
 
 @pytest.mark.parametrize(
     ("field", "default"),
-    [("conditional_writes", True), ("fips", False), ("dualstack", False), ("accelerate", False)],
+    [
+        ("conditional_writes", True),
+        ("versioned", False),
+        ("fips", False),
+        ("dualstack", False),
+        ("accelerate", False),
+    ],
 )
 def test_a_feature_of_storage_is_set_by_a_flag(
     tenants_file: TenantsFile, field: str, *, default: bool

@@ -200,3 +200,12 @@ def test_stored_bytes_have_a_limit_for_what_is_stored_now_alone(tenants_file: Te
     assert "its only window is live" in str(daily)
     small = tenants_file.problem(file_text('stored_bytes = { live = "1KiB" }'))
     assert "exceeds the quota stored_bytes.live" in str(small)
+
+
+def test_stored_bytes_are_refused_where_earlier_versions_stay(tenants_file: TenantsFile) -> None:
+    stored = file_text('stored_bytes = { live = "1GiB" }')
+    problem = tenants_file.problem(
+        stored.replace("[tenants.acme]", "versioned = true\n[tenants.acme]")
+    )
+    assert problem.path == "tenants.acme.quotas.stored_bytes.live"
+    assert "keeps earlier versions" in str(problem)

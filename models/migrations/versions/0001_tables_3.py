@@ -13,7 +13,7 @@ from models.migrations.initial.partitions import create_partitions
 from models.migrations.initial.triggers import create_triggers, drop_functions
 from models.migrations.initial.work_tables import WORK_TABLES
 
-revision = "0001_tables_2"
+revision = "0001_tables_3"
 down_revision = None
 branch_labels = None
 depends_on = None
