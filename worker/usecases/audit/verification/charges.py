@@ -17,6 +17,13 @@ Windows = frozenset[WindowKey]
 
 _LENGTHS = {"minute": 16, "hour": 13, "day": 10, "month": 7}
 
+_CHANGES = {
+    "multipart_uploads": ("decided_at", "size", "state = 'closed'"),
+    "settlements": ("decided_at", "returned_bytes", "1 = 1"),
+    "uses": ("recorded_at", "charged_bytes", "charged_bytes IS NOT NULL"),
+}
+"""Tables of bytes that were given back, or charged later: their time, their size, a condition."""
+
 
 def batch_cost(kind: str, terms: Any, issued: int, sizes: int) -> Cost | None:
     """Return the cost of the issued items of a batch; sizes is the sum of those that they name.
@@ -106,9 +113,9 @@ def read_usage(reader: LogReader, tenants: tuple[str, ...]) -> StoredUsage:
         usage,
         _read_reserved(reader, tenants),
         _read_remaining(reader, windows, tenants),
-        _read_returned(reader, windows, tenants),
-        _read_settled(reader, windows, tenants),
-        _read_late(reader, windows, tenants),
+        _read_bytes(reader, windows, tenants, "multipart_uploads"),
+        _read_bytes(reader, windows, tenants, "settlements"),
+        _read_bytes(reader, windows, tenants, "uses"),
         _sum_by_tenant(reader, "usage", "stored_bytes", tenants),
         _sum_by_tenant(reader, "stored_objects", "size", tenants, "is_counted"),
     )
@@ -178,53 +185,26 @@ def _read_remaining(reader: LogReader, windows: Windows, tenants: tuple[str, ...
     return charges
 
 
-def _read_returned(reader: LogReader, windows: Windows, tenants: tuple[str, ...]) -> Charges:
+def _read_bytes(
+    reader: LogReader, windows: Windows, tenants: tuple[str, ...], table: str
+) -> Charges:
+    """Sum the bytes of a table of _CHANGES."""
+    charged_at, column, condition = _CHANGES[table]
     where, params = where_tenant("batches.tenant", tenants)
-    decided_at = select_columns(reader.dialect, ["decided_at"])
+    moment = select_columns(reader.dialect, [charged_at])
     charges = Charges(windows)
     for block in reader.stream(
-        f"SELECT batches.tenant, {decided_at}, size FROM multipart_uploads "  # noqa: S608 - no value
-        "JOIN batches ON batches.batch_number = multipart_uploads.batch_number "
-        f"WHERE state = 'closed' AND {where}",
-        *params,
-    ):
-        for tenant, moment, size in block:
-            charged_at = _moment("multipart_uploads", moment)
-            charges.add(tenant, charged_at, Cost(upload_bytes=int(size or 0)))
-    return charges
-
-
-def _read_settled(reader: LogReader, windows: Windows, tenants: tuple[str, ...]) -> Charges:
-    where, params = where_tenant("batches.tenant", tenants)
-    decided_at = select_columns(reader.dialect, ["decided_at"])
-    charges = Charges(windows)
-    for block in reader.stream(
-        f"SELECT batches.tenant, {decided_at}, returned_bytes FROM settlements "  # noqa: S608
-        "JOIN batches ON batches.batch_number = settlements.batch_number "
-        f"WHERE {where}",
-        *params,
-    ):
-        for tenant, moment, returned in block:
-            charged_at = _moment("settlements", moment)
-            charges.add(tenant, charged_at, Cost(upload_bytes=int(returned)))
-    return charges
-
-
-def _read_late(reader: LogReader, windows: Windows, tenants: tuple[str, ...]) -> Charges:
-    where, params = where_tenant("tenant", tenants)
-    recorded_at = select_columns(reader.dialect, ["recorded_at"])
-    charges = Charges(windows)
-    for block in reader.stream(
-        f"SELECT tenant, {recorded_at}, charged_bytes FROM uses "  # noqa: S608 - no value
-        f"WHERE charged_bytes IS NOT NULL AND {where}",
+        f"SELECT batches.tenant, {moment}, coalesce({column}, 0) FROM {table} "  # noqa: S608 - no value
+        f"JOIN batches ON batches.batch_number = {table}.batch_number "
+        f"WHERE {condition} AND {where}",
         *params,
     ):
         for tenant, moment, size in block:
             try:
-                charged = number("charged_bytes", size)
+                cost = Cost(upload_bytes=number(column, size))
             except WrongValue as error:
-                raise Found(Problem.of_value("uses", error, tenant=tenant)) from None
-            charges.add(tenant, _moment("uses", moment), Cost(upload_bytes=charged))
+                raise Found(Problem.of_value(table, error, tenant=tenant)) from None
+            charges.add(tenant, _moment(table, moment), cost)
     return charges
 
 
