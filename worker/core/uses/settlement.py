@@ -15,7 +15,7 @@ charged when it is learned of.
 """
 
 SECOND_LOOK = timedelta(days=1)
-"""The time from the end of upload slots until storage is asked once more for what was given back.
+"""The time from the end of upload slots until storage is asked once more what they stored.
 
 A request that began in time may go on for long: 5 GiB, the most that one may store, take a day at
 60 KB a second.

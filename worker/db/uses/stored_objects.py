@@ -5,7 +5,7 @@ from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, or_, select, tuple_, update
 
 from models import Batch, StoredObject
 from valetkey.wire.grant_ids import grant_id
@@ -81,6 +81,22 @@ def grants_of_objects(
                 row.version,
             )
     return found
+
+
+def read_newest_sizes(connection: Connection, batch_number: int, items: range) -> Mapping[int, int]:
+    """Return the sizes of the newest known objects that items of a batch stored, by item number.
+
+    The size after a deletion is 0. Items whose objects were replaced by other grants have none.
+    """
+    query = select(StoredObject.item_number, StoredObject.size)
+    return dict(connection.execute(query.where(*_are_of(batch_number, items))).tuples().all())
+
+
+def _are_of(batch_number: int, items: range) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return (
+        StoredObject.batch_number == batch_number,
+        StoredObject.item_number.between(items.start, items.stop - 1),
+    )
 
 
 def _parts(names: Collection[ObjectName]) -> Iterable[list[ObjectName]]:
@@ -208,13 +224,7 @@ def count_settled_objects(
     chunks are numbers of batches and of their items. Rows are locked in the order of their keys.
     """
     changes: Counter[str] = Counter()
-    theirs = [
-        and_(
-            StoredObject.batch_number == batch_number,
-            StoredObject.item_number.between(items.start, items.stop - 1),
-        )
-        for batch_number, items in chunks
-    ]
+    theirs = [and_(*_are_of(batch_number, items)) for batch_number, items in chunks]
     if not theirs:
         return changes
     are_theirs = StoredObject.is_counted.is_(False), or_(*theirs)

@@ -1,7 +1,7 @@
 """Settles chunks of upload slots that ended, and gives back what they did not use.
 
-A day after their end, storage is asked once more for what was given back, unless the bucket profile
-has events: an upload that began in time may have ended since, and is charged.
+A day after their end, storage is asked once more for items that may have stored more, unless the
+bucket profile has events: an upload that began in time may have ended since, and is charged.
 
 Each bucket profile has a thread of its own, which asks its storage. A process may be killed at any
 time: what it claimed is due again, objects that were found are recorded once, and one transaction
@@ -37,12 +37,12 @@ from worker.db.uses.ended_slots import (
 )
 from worker.db.uses.settlements import insert_settlement, read_stored_sizes
 from worker.db.uses.stored_bytes import add_stored_bytes
-from worker.db.uses.stored_objects import count_settled_objects
+from worker.db.uses.stored_objects import count_settled_objects, read_newest_sizes
 from worker.errors import Transient
 from worker.jobs.pace import Pace
 from worker.jobs.single_flight import JobRun
 from worker.jobs.thread_group import ThreadGroup
-from worker.usecases.uses.slot_probe import ProbedSlot, SlotProbe, UnreadableStorage
+from worker.usecases.uses.slot_probe import ProbedSlot, SlotProbe, UnreadableStorage, may_store_more
 
 MAX_BUCKETS = 8
 """The bucket profiles whose storage is asked at the same time."""
@@ -266,8 +266,9 @@ def _give_back(
     stored = read_stored_sizes(connection, slot.batch_number, slot.items)
     settled = settle_chunk(grants, {**sizes, **stored}, unclear, reserved)
     profile = config.buckets.get(slot.bucket)
-    has_events = profile is not None and profile.events_queue is not None
-    if settled.returned_bytes and not has_events:
+    is_asked = profile is not None and profile.probe_rate and not profile.events_queue
+    newest = read_newest_sizes(connection, slot.batch_number, slot.items)
+    if is_asked and any(may_store_more(grant, newest) for grant in grants):
         insert_second_look(connection, slot)
     tenant = config.tenant_by_id(slot.tenant)
     is_refunded = tenant is not None and tenant.refund_unused

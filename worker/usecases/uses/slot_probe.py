@@ -8,7 +8,6 @@ from valetkey.wire.grant_ids import grant_id
 from worker.aws.stored_files import Missing, StorageRefuses, StoredFile
 from worker.context import Context
 from worker.core.tenants.storage_names import storage_name
-from worker.core.uses.settlement import kept_bytes
 from worker.core.uses.used_grant import UsedGrant
 from worker.core.uses.verdicts import CLOCK_SKEW
 from worker.db.engine import read_transaction
@@ -20,6 +19,7 @@ from worker.db.uses.settlements import (
     has_unfinished_uploads,
     read_stored_sizes,
 )
+from worker.db.uses.stored_objects import read_newest_sizes
 from worker.db.uses.used_grants import read_chunk_grants
 from worker.errors import Transient
 from worker.usecases.uses.probe import ProbedStorage, Sighting, find_storage, record_sightings
@@ -69,7 +69,7 @@ class SlotProbe:
         self._hides_missing: dict[str, bool] = {}  # by tenant
 
     def probe(self, slot: Slot) -> ProbedSlot | Unprobed:
-        """Ask for the objects of items that may get bytes back, and record those found.
+        """Ask for the objects of items that may have stored more, and record those found.
 
         A form may be used again, so an object that a source told of may have been replaced. Raises
         Transient, and records before what it found.
@@ -82,8 +82,9 @@ class SlotProbe:
             if has_unfinished_uploads(connection, slot.batch_number, slot.items):
                 return "unfinished"
             stored = read_stored_sizes(connection, slot.batch_number, slot.items)
+            newest = read_newest_sizes(connection, slot.batch_number, slot.items)
             moved = has_moved(connection, slot.bucket, grants[0].issued_at)
-        asked = [grant for grant in grants if grant.has_known_key and _may_give_back(grant, stored)]
+        asked = [grant for grant in grants if may_store_more(grant, newest)]
         if not asked:
             return ProbedSlot(slot, grants)
         storage = self._storage(slot)
@@ -202,10 +203,13 @@ class SlotProbe:
         return self._shown[tenant]
 
 
-def _may_give_back(grant: UsedGrant, stored: Mapping[int, int | None]) -> bool:
-    if grant.item_number not in stored:
-        return True
-    return kept_bytes(stored[grant.item_number], grant.reserved_bytes) < grant.reserved_bytes
+def may_store_more(grant: UsedGrant, newest: Mapping[int, int]) -> bool:
+    """Return true unless the newest known object of the grant's key is its own, and has all bytes.
+
+    newest are the sizes of such objects by item number. Nothing that the grant stores counts more.
+    """
+    size = newest.get(grant.item_number, -1)
+    return grant.has_known_key and (size < 0 or size < grant.reserved_bytes)
 
 
 def _own_sizes(answers: Sequence[tuple[UsedGrant, _Answer]]) -> dict[int, int]:

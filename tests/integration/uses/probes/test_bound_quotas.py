@@ -55,6 +55,19 @@ def test_a_form_that_is_used_again_with_more_bytes_gets_none_back(slots: Slots) 
     assert slots.rows(Use.size) == [(1,), (1_000,)]
 
 
+def test_a_form_whose_last_known_object_is_not_its_largest_is_asked_for_again(slots: Slots) -> None:
+    form = slots.form("acme/a")
+    for body in (THOUSAND, b"1"):
+        slots.store(form, body)
+        slots.ask(form)
+    slots.store(form, THOUSAND[:-1])
+    slots.end_and_settle()
+    assert slots.charged("live", "stored_bytes") == 999
+    store_late(slots, form, THOUSAND)
+    assert look_again(slots)["checked"] == 1
+    assert slots.charged("live", "stored_bytes") == 1_000
+
+
 @pytest.mark.parametrize("metric", ["upload_bytes", "stored_bytes"])
 def test_a_slot_counts_until_it_is_settled(slots: Slots, metric: Metric) -> None:
     slots.apply(limit(metric))
