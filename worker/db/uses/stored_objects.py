@@ -89,7 +89,8 @@ def read_newest_sizes(connection: Connection, batch_number: int, items: range) -
     The size after a deletion is 0. Items whose objects were replaced by other grants have none.
     """
     query = select(StoredObject.item_number, StoredObject.size)
-    return dict(connection.execute(query.where(*_are_of(batch_number, items))).tuples().all())
+    rows = connection.execute(query.where(*_are_of(batch_number, items)))
+    return {row.item_number: row.size for row in rows}
 
 
 def _are_of(batch_number: int, items: range) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
