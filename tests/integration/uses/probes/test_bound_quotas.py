@@ -57,9 +57,11 @@ def test_a_form_that_is_used_again_with_more_bytes_gets_none_back(slots: Slots) 
 
 def test_a_form_whose_last_known_object_is_not_its_largest_is_asked_for_again(slots: Slots) -> None:
     form = slots.form("acme/a")
-    for body in (THOUSAND, b"1"):
-        slots.store(form, body)
-        slots.ask(form)
+    bucket = storage_name(config().buckets["demo"])
+    for age, size in ((3, 1_000), (2, 1)):
+        at = slots.clock() - timedelta(seconds=age)
+        told = stored(form.id, form.key, at, etag=f"{age}", size=size, bucket=bucket)
+        slots.record(told)
     slots.store(form, THOUSAND[:-1])
     slots.end_and_settle()
     assert slots.charged("live", "stored_bytes") == 999
