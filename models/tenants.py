@@ -69,7 +69,8 @@ class TenantKey(Base):
 class Bucket(Base):
     """A bucket profile: a real bucket, its endpoint and addressing, and the credentials that sign.
 
-    max_expires_in and role_seconds are in seconds, probe_rate in requests a second. events_queue is
+    versioned is true if the bucket keeps earlier versions of its objects. max_expires_in and
+    role_seconds are in seconds, probe_rate in requests a second. events_queue is
     the URL of the queue in SQS that gets the bucket's event notifications.
     """
 

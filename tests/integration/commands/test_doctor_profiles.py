@@ -83,10 +83,38 @@ def test_a_quota_of_what_is_stored_fails_in_a_versioned_bucket(
     assert ("the bucket is versioned" in check["message"]) == (status == "Enabled")
 
 
+DOWNLOADER = replace(UPLOADER, policies={"demo": Policy("demo", ("acme/",), ("download",))})
+
+
+@pytest.mark.usefixtures("unknown_keys")
+@pytest.mark.parametrize(
+    ("tenant", "is_asked"),
+    [(UPLOADER, True), (DOWNLOADER, False), (replace(UPLOADER, quotas=()), False)],
+    ids=["uploads", "downloads", "no quota"],
+)
+def test_storage_that_hides_versions_is_a_warning_where_they_matter(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    tenant: Tenant,
+    *,
+    is_asked: bool,
+) -> None:
+    denied = b"<Error><Code>AccessDenied</Code></Error>"
+    with running_http_storage(lambda _: StorageResponse(403, body=denied)) as server:
+        bucket = replace(PROFILE, endpoint=server.url)
+        url = store_profiles(tmp_path, bucket, tenants={"acme": tenant})
+        monkeypatch.setenv("VALETKEY_DATABASE_URL", url)
+        (check,) = doctor_checks("buckets")
+    assert check["state"] == ("warn" if is_asked else "ok")
+    assert ("does not show whether" in check["message"]) == is_asked
+    asked = [request.target for request in server.received if "versioning" in request.target]
+    assert len(asked) == is_asked
+
+
 def test_valid_credentials_are_accepted(storage: Storage, check_profiles: CheckProfiles) -> None:
     (check,) = check_profiles("buckets", replace(PROFILE, endpoint=storage.endpoint))
     assert check["state"] == "ok"
-    text = "demo: storage accepts the credentials for doctor-real (1 request)"
+    text = "demo: storage accepts the credentials for doctor-real"
     assert check["message"].startswith(text)
 
 

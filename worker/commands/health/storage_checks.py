@@ -12,9 +12,10 @@ from worker.aws.storage_calls import call_storage
 from worker.commands.failures.storage_failures import storage_cause, unreachable_cause
 from worker.commands.health.checks import Check, State
 from worker.core.apply.conflicts import may_store
-from worker.core.kinds.role_session import policy_session
+from worker.core.kinds.role_session import versioning_session
 from worker.core.policy.error_responses import ErrorResponse
 from worker.core.tenants.config import Bucket, TenantConfig
+from worker.core.tenants.storage_names import is_ordinary_bucket
 from worker.errors import Malformed, Transient
 from worker.jobs.timeouts import call_with_timeout
 from worker.net.storage_requests import StorageConnection, StorageRequest
@@ -34,7 +35,7 @@ class _Probe(NamedTuple):
     s3: S3Clients
     connection: StorageConnection
     end: float  # of all probes, by time.monotonic
-    counted: frozenset[str]  # the profiles whose stored bytes a quota counts
+    counted: frozenset[str]  # profiles of ordinary buckets whose stored bytes a quota counts
 
 
 def bucket_checks(config: TenantConfig, settings: Settings, *, offline: bool) -> Iterator[Check]:
@@ -60,7 +61,7 @@ def _counted_profiles(config: TenantConfig) -> frozenset[str]:
         for tenant in config.tenants.values()
         if any(quota.metric == "stored_bytes" for quota in tenant.quotas)
         for policy in tenant.policies.values()
-        if may_store(policy)
+        if may_store(policy) and is_ordinary_bucket(config.buckets[policy.bucket].bucket)
     )
 
 
@@ -99,23 +100,26 @@ def _send(probe: _Probe, bucket: Bucket, request: StorageRequest) -> Check:
         result = call_with_timeout(
             _SEND_SECONDS, lambda: send_probe(request, probe.connection, clock.now, _IDLE_SECONDS)
         )
-        wrong = storage_cause(bucket, result)
-        if wrong is None and bucket.name in probe.counted:
-            problem = call_with_timeout(_SEND_SECONDS, lambda: _versioning_problem(probe, bucket))
-            if problem is not None:
-                return problem
-    except (Malformed, Transient, TimeoutError) as error:
+    except (Transient, TimeoutError) as error:
         cause = unreachable_cause(error, bucket, probe.settings)
         text = f"{bucket.name}: storage does not answer, though grants are signed: {cause.text}"
         return Check("buckets", "warn", text, cause.hint)
+    wrong = storage_cause(bucket, result)
     if wrong is None:
-        return _accepted(bucket, result)
+        return _accepted(probe, bucket, result)
     state: State = "warn" if wrong.is_away else "fail"
     return Check("buckets", state, f"{bucket.name}: {wrong.text}", wrong.hint)
 
 
-def _accepted(bucket: Bucket, result: ProbeResult) -> Check:
-    text = f"{bucket.name}: storage accepts the credentials for {bucket.bucket} (1 request)"
+def _accepted(probe: _Probe, bucket: Bucket, result: ProbeResult) -> Check:
+    if bucket.name in probe.counted:
+        try:
+            problem = call_with_timeout(_SIGN_SECONDS, lambda: _versioning_problem(probe, bucket))
+        except TimeoutError:
+            problem = _unknown_versioning(bucket, "it does not answer in time")
+        if problem is not None:
+            return problem
+    text = f"{bucket.name}: storage accepts the credentials for {bucket.bucket} "
     if result.error is not None:
         text += "; it denies a read, which is right if no tenant may download"
     return Check("buckets", "ok", f"{text}; `doctor --live {bucket.name}` tries its grants")
@@ -128,15 +132,23 @@ def _signs(bucket: Bucket) -> Check:
 
 def _versioning_problem(probe: _Probe, bucket: Bucket) -> Check | None:
     """Fail for a versioned bucket in which tenants with a quota of stored_bytes store objects."""
-    client = probe.s3.limited_client(bucket, TENANT, (), clock.now(), policy_session)
-    response = call_storage(client.get_bucket_versioning, Bucket=bucket.bucket)
+    try:
+        client = probe.s3.limited_client(bucket, TENANT, (), clock.now(), versioning_session)
+        response = call_storage(client.get_bucket_versioning, Bucket=bucket.bucket)
+    except (Malformed, Transient) as error:
+        return _unknown_versioning(bucket, str(error))
     if isinstance(response, ErrorResponse):
-        text = f"{bucket.name}: storage does not show if the bucket is versioned: {response.words}"
-        return Check("buckets", "warn", text, "allow the credentials s3:GetBucketVersioning")
+        return _unknown_versioning(bucket, response.words)
     if response.get("Status") != "Enabled":  # suspended: a new object replaces the last one
         return None
     text = (
         f"{bucket.name}: the bucket is versioned, and stored_bytes counts the newest objects only"
     )
-    hint = f"write versioned = true in [buckets.{bucket.name}], and remove these quotas"
+    hint = f"write versioned = true in [buckets.{bucket.name}]: apply names the quotas to remove"
     return Check("buckets", "fail", text, hint)
+
+
+def _unknown_versioning(bucket: Bucket, problem: str) -> Check:
+    text = f"{bucket.name}: storage does not show whether the bucket is versioned: {problem}"
+    hint = "allow s3:GetBucketVersioning: stored_bytes counts no earlier versions (docs/usage.md)"
+    return Check("buckets", "warn", text, hint)

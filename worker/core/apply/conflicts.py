@@ -12,6 +12,7 @@ from worker.core.tenants.config import Bucket, Policy, Quota, Tenant, TenantConf
 from worker.core.tenants.endpoints import NO_ENDPOINTS, DefaultEndpoints
 from worker.core.tenants.fields import closest_name
 from worker.core.tenants.locations import Location
+from worker.core.tenants.storage_names import storage_name
 from worker.core.uses.used_grant import SLOT_KINDS
 
 _WINDOWS_BY_LENGTH: tuple[Window, ...] = ("minute", "hour", "day", "month")
@@ -60,14 +61,8 @@ def _tenant_conflicts(tenant: Tenant, config: TenantConfig) -> Iterator[Conflict
     for policy in tenant.policies.values():
         yield from _policy_conflicts(tenant, policy)
         bucket = config.buckets.get(policy.bucket)
-        if stored and bucket is not None and bucket.versioned and may_store(policy):
-            message = (
-                f"the bucket of {bucket.name} keeps earlier versions, and {_quota_name(stored)}"
-                " counts the newest only"
-            )
-            hint = f"remove this quota, or allow the tenant no uploads in {bucket.name}"
-            location = ("buckets", bucket.name, "versioned")
-            yield Conflict(_quota_location(tenant, stored), message, hint, location)
+        if stored and bucket is not None and may_store(policy):
+            yield from _uncounted_conflicts(tenant, stored, policy, config)
         if bucket is not None and _exceeds_session_policy(bucket, policy):
             message = "with these prefixes the role's session policy is longer than AWS accepts"
             hint = (
@@ -75,6 +70,30 @@ def _tenant_conflicts(tenant: Tenant, config: TenantConfig) -> Iterator[Conflict
                 " or a second bucket profile"
             )
             yield Conflict((*_policy_location(tenant, policy), "prefixes"), message, hint)
+
+
+def _uncounted_conflicts(
+    tenant: Tenant, quota: Quota, policy: Policy, config: TenantConfig
+) -> Iterator[Conflict]:
+    """Find stored objects that a quota of stored_bytes would not count."""
+    bucket, name = config.buckets[policy.bucket], _quota_name(quota)
+    same = [
+        other for other in config.buckets.values() if storage_name(other) == storage_name(bucket)
+    ]
+    versioned = next((other for other in same if other.versioned), None)
+    if versioned is not None:
+        message = f"the bucket of {bucket.name} keeps earlier versions, which {name} does not count"
+        hint = f"remove this quota, or allow the tenant no uploads in {bucket.name}"
+        yield Conflict(
+            _quota_location(tenant, quota), message, hint, ("buckets", versioned.name, "versioned")
+        )
+    if policy.free_names and bucket.events_queue is None:
+        message = (
+            f"nothing tells of objects whose names clients choose, so {name} would not count them"
+        )
+        hint = f"remove free_names, or set events_queue in [buckets.{bucket.name}]"
+        free_names = (*_policy_location(tenant, policy), "free_names")
+        yield Conflict(_quota_location(tenant, quota), message, hint, free_names)
 
 
 def may_store(policy: Policy) -> bool:

@@ -98,21 +98,22 @@ def cleanup_session(session: RoleSession, bucket: str, prefixes: tuple[str, ...]
 
 
 def policy_session(session: RoleSession, bucket: str, _prefixes: tuple[str, ...]) -> RoleSession:
-    """Return a session of the same role that may only read and change the bucket's policy.
+    """Return a session of the same role that may only read and change the bucket's policy."""
+    actions = ["s3:DeleteBucketPolicy", "s3:GetBucketPolicy", "s3:PutBucketPolicy"]
+    return _bucket_session(session, bucket, actions)
 
-    It may read if the bucket is versioned, too.
-    """
-    changing = {
-        "Effect": "Allow",
-        "Action": [
-            "s3:DeleteBucketPolicy",
-            "s3:GetBucketPolicy",
-            "s3:GetBucketVersioning",
-            "s3:PutBucketPolicy",
-        ],
-        "Resource": f"arn:{session.role_arn.split(':')[1]}:s3:::{bucket}",
-    }
-    return replace(session, policy=_policy_document(changing))
+
+def versioning_session(
+    session: RoleSession, bucket: str, _prefixes: tuple[str, ...]
+) -> RoleSession:
+    """Return a session of the same role that may only read whether the bucket is versioned."""
+    return _bucket_session(session, bucket, ["s3:GetBucketVersioning"])
+
+
+def _bucket_session(session: RoleSession, bucket: str, actions: list[str]) -> RoleSession:
+    resource = f"arn:{session.role_arn.split(':')[1]}:s3:::{bucket}"
+    statement = {"Effect": "Allow", "Action": actions, "Resource": resource}
+    return replace(session, policy=_policy_document(statement))
 
 
 def listing_session(session: RoleSession, bucket: str, prefixes: tuple[str, ...]) -> RoleSession:

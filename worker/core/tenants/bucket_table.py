@@ -6,6 +6,7 @@ from valetkey.wire.terms import MAX_EXPIRES_IN
 from worker.core.tenants import fields
 from worker.core.tenants.config import Addressing, Bucket, Provider
 from worker.core.tenants.fields import field_error
+from worker.core.tenants.storage_names import is_ordinary_bucket
 
 
 class BucketTable(fields.Table):
@@ -106,13 +107,13 @@ class BucketTable(fields.Table):
     @classmethod
     def _check_post(cls, value: bool | None, info: ValidationInfo) -> bool:  # noqa: FBT001 - pydantic's own call
         # Cloudflare: r2/api/s3/presigned-urls has no POST; boto3 signs none for access points.
-        if value and not _is_ordinary_bucket(info):
+        if value and not is_ordinary_bucket(info.data.get("bucket", "")):
             raise field_error(
                 "access points and directory buckets accept no POST forms: write post = false"
             )
         if value is not None:
             return value
-        return info.data.get("provider") != "r2" and _is_ordinary_bucket(info)
+        return info.data.get("provider") != "r2" and is_ordinary_bucket(info.data.get("bucket", ""))
 
     @field_validator("fips", "dualstack", "accelerate")
     @classmethod
@@ -128,7 +129,10 @@ class BucketTable(fields.Table):
     @classmethod
     def _check_accelerate(cls, value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 - pydantic's own call
         # AWS: transfer-acceleration.html, "Requirements".
-        if value and (info.data.get("addressing") == "path" or not _is_ordinary_bucket(info)):
+        if value and (
+            info.data.get("addressing") == "path"
+            or not is_ordinary_bucket(info.data.get("bucket", ""))
+        ):
             raise field_error(
                 'acceleration needs addressing = "virtual" and an ordinary bucket without dots'
                 " in its name"
@@ -140,7 +144,9 @@ class BucketTable(fields.Table):
     @field_validator("role_arn")
     @classmethod
     def _check_role(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value and (not _is_ordinary_bucket(info) or info.data.get("provider") == "r2"):
+        if value and (
+            not is_ordinary_bucket(info.data.get("bucket", "")) or info.data.get("provider") == "r2"
+        ):
             raise field_error(
                 "a role's session can be limited to prefixes only in an ordinary bucket, not in"
                 " an access point, a directory bucket or R2: remove role_arn"
@@ -154,9 +160,3 @@ class BucketTable(fields.Table):
         if info.data.get("role_arn", "invalid") is None:
             raise field_error("this has no effect without role_arn: add role_arn or remove this")
         return value
-
-
-def _is_ordinary_bucket(info: ValidationInfo) -> bool:
-    """Return True if the bucket is neither an access point nor a directory bucket."""
-    bucket = str(info.data.get("bucket", ""))
-    return not bucket.startswith("arn:") and not bucket.endswith(("--x-s3", "--xa-s3"))

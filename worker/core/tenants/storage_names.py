@@ -45,3 +45,8 @@ def storage_host(endpoint: str | None) -> str | None:
     # With and without its default port, an endpoint is the same server.
     host = remainder.partition("/")[0].removesuffix(_DEFAULT_PORTS.get(scheme, ":"))
     return None if host.endswith(_AWS_SUFFIXES) else host
+
+
+def is_ordinary_bucket(name: str) -> bool:
+    """Return True if the name is neither that of an access point nor of a directory bucket."""
+    return not name.startswith("arn:") and not name.endswith(("--x-s3", "--xa-s3"))

@@ -22,6 +22,7 @@ def find_blockers(connection: Connection, before: datetime, now: datetime) -> li
     """Find the unfinished work that needs grants of chunks issued before a moment."""
     is_old_batch = Batch.decided_at < before
     is_live = Reservation.expires_at > now
+    is_remaining = Reservation.chunk_number == REMAINING
     queries: tuple[tuple[Any, str, str], ...] = (
         (
             _count(Reservation, _is_old_chunk(Reservation, before)).where(is_live),
@@ -29,7 +30,7 @@ def find_blockers(connection: Connection, before: datetime, now: datetime) -> li
             "wait until they expire",
         ),
         (
-            _count(Reservation, is_old_batch).where(is_live, Reservation.chunk_number == REMAINING),
+            _count(Reservation, is_old_batch).where(is_live, is_remaining),
             "open batches",
             "wait until they close, or cancel them",
         ),

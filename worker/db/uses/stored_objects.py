@@ -5,7 +5,7 @@ from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, or_, select, tuple_, update
+from sqlalchemy import Connection, and_, bindparam, or_, select, tuple_, update
 
 from models import Batch, StoredObject
 from valetkey.wire.grant_ids import grant_id
@@ -83,21 +83,17 @@ def grants_of_objects(
     return found
 
 
-def read_newest_sizes(connection: Connection, batch_number: int, items: range) -> Mapping[int, int]:
+def read_newest_sizes(
+    connection: Connection, batch_number: int, items: Collection[int]
+) -> Mapping[int, int]:
     """Return the sizes of the newest known objects that items of a batch stored, by item number.
 
     The size after a deletion is 0. Items whose objects were replaced by other grants have none.
     """
-    query = select(StoredObject.item_number, StoredObject.size)
-    rows = connection.execute(query.where(*_are_of(batch_number, items)))
-    return {row.item_number: row.size for row in rows}
-
-
-def _are_of(batch_number: int, items: range) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    return (
-        StoredObject.batch_number == batch_number,
-        StoredObject.item_number.between(items.start, items.stop - 1),
+    query = select(StoredObject.item_number, StoredObject.size).where(
+        StoredObject.batch_number == batch_number, StoredObject.item_number.in_(items)
     )
+    return {row.item_number: row.size for row in connection.execute(query)}
 
 
 def _parts(names: Collection[ObjectName]) -> Iterable[list[ObjectName]]:
@@ -169,11 +165,12 @@ def _is_older(change: _Change, known: KnownObject) -> bool:
 
     A probe sees the object that is there now, with a time in whole seconds: of two objects that
     were stored in the same second, the one that is seen later is the newer one. An object that was
-    recorded before may have been replaced within its second. The time of an object of parts is that
+    recorded before may have been replaced within its second, and counts as older unless it is
+    larger. The time of an object of parts is that
     of the start of its upload: it is never the older one.
     """
     report = change.use.report
-    if report.source == "probe" and change.is_new:
+    if report.source == "probe" and (change.is_new or _size_after(report) > known.size):
         if report.event == "completed":
             return False
         return report.occurred_at < known.changed_at.replace(microsecond=0)
@@ -225,7 +222,13 @@ def count_settled_objects(
     chunks are numbers of batches and of their items. Rows are locked in the order of their keys.
     """
     changes: Counter[str] = Counter()
-    theirs = [and_(*_are_of(batch_number, items)) for batch_number, items in chunks]
+    theirs = [
+        and_(
+            StoredObject.batch_number == batch_number,
+            StoredObject.item_number.between(items.start, items.stop - 1),
+        )
+        for batch_number, items in chunks
+    ]
     if not theirs:
         return changes
     are_theirs = StoredObject.is_counted.is_(False), or_(*theirs)

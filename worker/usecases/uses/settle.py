@@ -1,7 +1,7 @@
 """Settles chunks of upload slots that ended, and gives back what they did not use.
 
-A day after their end, storage is asked once more for items that may have stored more, unless the
-bucket profile has events: an upload that began in time may have ended since, and is charged.
+A day after their end, storage is asked once more for what they may have stored since, unless the
+bucket profile has events: an upload that began in time may end later, and is charged.
 
 Each bucket profile has a thread of its own, which asks its storage. A process may be killed at any
 time: what it claimed is due again, objects that were found are recorded once, and one transaction
@@ -22,9 +22,9 @@ from worker.aws.stored_files import StorageRefuses
 from worker.context import Context
 from worker.core.tenants.config import TenantConfig
 from worker.core.uses.settlement import SettledChunk, settle_chunk
-from worker.db import usage
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.tree.append import NewLeaf, append_leaves
+from worker.db.usage import SettledBytes, give_back_bytes
 from worker.db.uses.deliveries import insert_unused_delivery
 from worker.db.uses.ended_slots import (
     Slot,
@@ -37,12 +37,12 @@ from worker.db.uses.ended_slots import (
 )
 from worker.db.uses.settlements import insert_settlement, read_stored_sizes
 from worker.db.uses.stored_bytes import add_stored_bytes
-from worker.db.uses.stored_objects import count_settled_objects, read_newest_sizes
+from worker.db.uses.stored_objects import count_settled_objects
 from worker.errors import Transient
 from worker.jobs.pace import Pace
 from worker.jobs.single_flight import JobRun
 from worker.jobs.thread_group import ThreadGroup
-from worker.usecases.uses.slot_probe import ProbedSlot, SlotProbe, UnreadableStorage, may_store_more
+from worker.usecases.uses.slot_probe import ProbedSlot, SlotProbe, UnreadableStorage
 
 MAX_BUCKETS = 8
 """The bucket profiles whose storage is asked at the same time."""
@@ -229,7 +229,7 @@ def _settle(
     uses are recorded. Appends leaves, so call it last.
     """
     counts, is_told = Counter[str](), False
-    given_back: list[usage.SettledBytes] = []
+    given_back: list[SettledBytes] = []
     leaves: defaultdict[str, list[NewLeaf]] = defaultdict(list)
     ended = [*probed, *(ProbedSlot(slot, ()) for slot in not_probed)]
     ended.sort(key=lambda each: each.slot.key)
@@ -250,8 +250,8 @@ def _settle(
             if settled.unused:
                 is_told |= insert_unused_delivery(connection, each.grants[0], now)
         counts["settled" if each.grants else "ended"] += 1
-        given_back.append(usage.SettledBytes(slot.tenant, slot.charged_at, reserved, returned))
-    usage.give_back_bytes(connection, given_back)
+        given_back.append(SettledBytes(slot.tenant, slot.charged_at, reserved, returned))
+    give_back_bytes(connection, given_back)
     add_stored_bytes(connection, stored_bytes)
     for tenant_id, of_tenant in sorted(leaves.items()):
         append_leaves(connection, tenant_id, of_tenant)
@@ -266,9 +266,8 @@ def _give_back(
     stored = read_stored_sizes(connection, slot.batch_number, slot.items)
     settled = settle_chunk(grants, {**sizes, **stored}, unclear, reserved)
     profile = config.buckets.get(slot.bucket)
-    is_asked = profile is not None and profile.probe_rate and not profile.events_queue
-    newest = read_newest_sizes(connection, slot.batch_number, slot.items)
-    if is_asked and any(may_store_more(grant, newest) for grant in grants):
+    has_second_look = profile is not None and profile.probe_rate and not profile.events_queue
+    if has_second_look and any(grant.has_known_key for grant in grants):
         insert_second_look(connection, slot)
     tenant = config.tenant_by_id(slot.tenant)
     is_refunded = tenant is not None and tenant.refund_unused

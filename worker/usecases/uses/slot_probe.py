@@ -8,6 +8,7 @@ from valetkey.wire.grant_ids import grant_id
 from worker.aws.stored_files import Missing, StorageRefuses, StoredFile
 from worker.context import Context
 from worker.core.tenants.storage_names import storage_name
+from worker.core.uses.settlement import kept_bytes
 from worker.core.uses.used_grant import UsedGrant
 from worker.core.uses.verdicts import CLOCK_SKEW
 from worker.db.engine import read_transaction
@@ -69,10 +70,11 @@ class SlotProbe:
         self._hides_missing: dict[str, bool] = {}  # by tenant
 
     def probe(self, slot: Slot) -> ProbedSlot | Unprobed:
-        """Ask for the objects of items that may have stored more, and record those found.
+        """Ask for objects that may be larger than is known, and record those found.
 
-        A form may be used again, so an object that a source told of may have been replaced. Raises
-        Transient, and records before what it found.
+        A form may be used again, so an object that a source told of may have been replaced, but not
+        by a larger one if it has all the bytes of its grant. Raises Transient, and records before
+        what it found.
         """
         config = self._context.config.current()
         with read_transaction(self._context.engine) as connection:
@@ -82,9 +84,10 @@ class SlotProbe:
             if has_unfinished_uploads(connection, slot.batch_number, slot.items):
                 return "unfinished"
             stored = read_stored_sizes(connection, slot.batch_number, slot.items)
-            newest = read_newest_sizes(connection, slot.batch_number, slot.items)
+            known = {each.item_number: each for each in grants if each.has_known_key}
+            newest = read_newest_sizes(connection, slot.batch_number, known)
             moved = has_moved(connection, slot.bucket, grants[0].issued_at)
-        asked = [grant for grant in grants if may_store_more(grant, newest)]
+        asked = [each for n, each in known.items() if newest.get(n, -1) < each.reserved_bytes]
         if not asked:
             return ProbedSlot(slot, grants)
         storage = self._storage(slot)
@@ -93,7 +96,13 @@ class SlotProbe:
             unclear = frozenset(grant.item_number for grant in asked)
             return ProbedSlot(slot, grants, unclear) if is_told else "nobody_tells"
         is_denied = self._is_denied(storage)
-        answers = self._ask(slot.tenant, asked, storage)
+        try:
+            answers = self._ask(slot.tenant, asked, storage)
+        except (StorageRefuses, UnreadableStorage):
+            if any(_may_give_back(grant, stored) for grant in asked):
+                raise
+            unclear = frozenset(grant.item_number for grant in asked)
+            return ProbedSlot(slot, grants, unclear)
         is_denied |= self._is_denied(storage)  # as of either moment: it may have begun or ended
         unclear = frozenset(
             grant.item_number
@@ -203,13 +212,10 @@ class SlotProbe:
         return self._shown[tenant]
 
 
-def may_store_more(grant: UsedGrant, newest: Mapping[int, int]) -> bool:
-    """Return true unless the newest known object of the grant's key is its own, and has all bytes.
-
-    newest are the sizes of such objects by item number. Nothing that the grant stores counts more.
-    """
-    size = newest.get(grant.item_number, -1)
-    return grant.has_known_key and (size < 0 or size < grant.reserved_bytes)
+def _may_give_back(grant: UsedGrant, stored: Mapping[int, int | None]) -> bool:
+    if grant.item_number not in stored:
+        return True
+    return kept_bytes(stored[grant.item_number], grant.reserved_bytes) < grant.reserved_bytes
 
 
 def _own_sizes(answers: Sequence[tuple[UsedGrant, _Answer]]) -> dict[int, int]:

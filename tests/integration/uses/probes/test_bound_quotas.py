@@ -70,6 +70,29 @@ def test_a_form_whose_last_known_object_is_not_its_largest_is_asked_for_again(sl
     assert slots.charged("live", "stored_bytes") == 1_000
 
 
+def test_a_late_object_over_that_of_another_grant_is_found_a_day_later(slots: Slots) -> None:
+    large, small = slots.form("acme/a"), slots.form("acme/a", max_size=1)
+    bucket = storage_name(config().buckets["demo"])
+    for grant, age in ((large, 3), (small, 2)):
+        at, size = slots.clock() - timedelta(seconds=age), 1_000 if grant is large else 1
+        slots.record(stored(grant.id, grant.key, at, etag=f"{age}", size=size, bucket=bucket))
+    slots.store(small, b"1")
+    slots.end_and_settle()
+    store_late(slots, large, THOUSAND)
+    look_again(slots)
+    assert slots.charged("live", "stored_bytes") == 1_000
+
+
+def test_of_two_objects_of_one_second_the_larger_counts(slots: Slots) -> None:
+    form, second = slots.form("acme/a"), slots.clock()
+    bucket = storage_name(config().buckets["demo"])
+    large = stored(form.id, form.key, second, etag="a", size=1_000, bucket=bucket)
+    small = large._replace(etag="b", size=1)
+    for report in (large, small, large):
+        slots.record(report)
+    assert slots.rows(StoredObject.size) == [(1_000,)]
+
+
 @pytest.mark.parametrize("metric", ["upload_bytes", "stored_bytes"])
 def test_a_slot_counts_until_it_is_settled(slots: Slots, metric: Metric) -> None:
     slots.apply(limit(metric))
@@ -283,10 +306,12 @@ def test_a_late_upload_is_charged_beyond_the_limit(slots: Slots) -> None:
     assert status(slots) == "refused"
 
 
-def test_storage_is_not_asked_again_if_nothing_was_given_back(slots: Slots) -> None:
-    slots.store(slots.put("acme/a"), TEN)
-    slots.end_and_settle()
-    assert slots.rows(EndedSlot.chunk_number) == []
+def test_storage_is_not_asked_for_more_than_all_bytes_of_a_grant(slots: Slots) -> None:
+    put, bucket = slots.put("acme/a"), storage_name(config().buckets["demo"])
+    slots.record(stored(put.id, put.key, slots.clock(), bucket=bucket))
+    slots.apply(demo(endpoint="http://127.0.0.1:1"))
+    assert slots.end_and_settle() == {"settled": 1}
+    assert look_again(slots) == {"checked": 1}
 
 
 def test_storage_is_not_asked_again_if_its_events_tell_of_late_uploads(slots: Slots) -> None:

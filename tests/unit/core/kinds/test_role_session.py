@@ -13,6 +13,7 @@ from worker.core.kinds.role_session import (
     policy_session,
     role_session,
     session_policy,
+    versioning_session,
 )
 from worker.core.tenants.config import Bucket
 
@@ -79,9 +80,14 @@ def test_a_session_for_revocations_may_change_the_buckets_policy_and_nothing_els
     assert statement["Action"] == [
         "s3:DeleteBucketPolicy",
         "s3:GetBucketPolicy",
-        "s3:GetBucketVersioning",
         "s3:PutBucketPolicy",
     ]
+
+
+def test_a_session_for_versions_may_read_whether_there_are_any_and_nothing_else() -> None:
+    [statement] = statements(versioning_session)
+    assert statement["Action"] == ["s3:GetBucketVersioning"]
+    assert statement["Resource"] == "arn:aws:s3:::acme-reports"
 
 
 def test_a_session_for_access_logs_may_list_and_read_below_their_prefix() -> None:

@@ -202,10 +202,31 @@ def test_stored_bytes_have_a_limit_for_what_is_stored_now_alone(tenants_file: Te
     assert "exceeds the quota stored_bytes.live" in str(small)
 
 
-def test_stored_bytes_are_refused_where_earlier_versions_stay(tenants_file: TenantsFile) -> None:
-    stored = file_text('stored_bytes = { live = "1GiB" }')
-    problem = tenants_file.problem(
-        stored.replace("[tenants.acme]", "versioned = true\n[tenants.acme]")
-    )
+STORED = file_text('stored_bytes = { live = "1GiB" }')
+OTHER = """\
+[buckets.other]
+bucket = "demo"
+region = "us-east-1"
+versioned = true
+"""
+
+
+@pytest.mark.parametrize(
+    "versioned",
+    [STORED.replace("[tenants.acme]", "versioned = true\n[tenants.acme]", 1), OTHER + STORED],
+    ids=["its profile", "another profile"],
+)
+def test_stored_bytes_are_refused_where_earlier_versions_stay(
+    tenants_file: TenantsFile, versioned: str
+) -> None:
+    problem = tenants_file.problem(versioned)
     assert problem.path == "tenants.acme.quotas.stored_bytes.live"
     assert "keeps earlier versions" in str(problem)
+    tenants_file.config(versioned.replace('"upload"', '"download"'))
+
+
+def test_stored_bytes_are_refused_if_nothing_tells_of_objects(tenants_file: TenantsFile) -> None:
+    free = STORED.replace("max_size", "free_names = true\nmax_size")
+    assert "names clients choose" in str(tenants_file.problem(free))
+    queue = 'events_queue = "https://sqs.us-east-1.amazonaws.com/1/events"\n[tenants.acme]'
+    tenants_file.config(free.replace("[tenants.acme]", queue, 1))

@@ -53,11 +53,11 @@ def read_prunes(reader: LogReader, tenants: tuple[str, ...]) -> Prunes:
         *params,
     )
     by_key: dict[tuple[str, str | None], Row] = {}
-    for tenant, reference, number, leaf_hash in leaves:
+    for tenant, reference, leaf_number, leaf_hash in leaves:
         if (tenant, reference) in by_key:
             text = "covers a removal that another leaf covers"
-            prunes.found.append(Found(Problem("leaves", text, tenant=tenant, number=number)))
-        by_key[tenant, reference] = (number, leaf_hash)
+            prunes.found.append(Found(Problem("leaves", text, tenant=tenant, number=leaf_number)))
+        by_key[tenant, reference] = (leaf_number, leaf_hash)
     for row in rows:
         try:
             removed = _check(row, by_key)
