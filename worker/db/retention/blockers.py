@@ -8,6 +8,8 @@ from sqlalchemy import ColumnElement, Connection, and_, func, literal_column, se
 from models import Batch, Chunk, Delivery, EndedSlot, Manifest, MultipartUpload, Reservation
 from worker.db.reservations import REMAINING
 
+_IS_REMAINING = Reservation.chunk_number == REMAINING
+
 
 class Blocker(NamedTuple):
     """Unfinished work: its number, the id of its first batch, and what it is and what ends it."""
@@ -22,7 +24,6 @@ def find_blockers(connection: Connection, before: datetime, now: datetime) -> li
     """Find the unfinished work that needs grants of chunks issued before a moment."""
     is_old_batch = Batch.decided_at < before
     is_live = Reservation.expires_at > now
-    is_remaining = Reservation.chunk_number == REMAINING
     queries: tuple[tuple[Any, str, str], ...] = (
         (
             _count(Reservation, _is_old_chunk(Reservation, before)).where(is_live),
@@ -30,7 +31,7 @@ def find_blockers(connection: Connection, before: datetime, now: datetime) -> li
             "wait until they expire",
         ),
         (
-            _count(Reservation, is_old_batch).where(is_live, is_remaining),
+            _count(Reservation, is_old_batch).where(is_live, _IS_REMAINING),
             "open batches",
             "wait until they close, or cancel them",
         ),

@@ -91,18 +91,17 @@ class SlotProbe:
         if not asked:
             return ProbedSlot(slot, grants)
         storage = self._storage(slot)
+        unasked = ProbedSlot(slot, grants, frozenset(each.item_number for each in asked))
         if storage is None:
             is_told = all(grant.item_number in stored for grant in asked)
-            unclear = frozenset(grant.item_number for grant in asked)
-            return ProbedSlot(slot, grants, unclear) if is_told else "nobody_tells"
+            return unasked if is_told else "nobody_tells"
         is_denied = self._is_denied(storage)
         try:
             answers = self._ask(slot.tenant, asked, storage)
         except (StorageRefuses, UnreadableStorage):
             if any(_may_give_back(grant, stored) for grant in asked):
                 raise
-            unclear = frozenset(grant.item_number for grant in asked)
-            return ProbedSlot(slot, grants, unclear)
+            return unasked
         is_denied |= self._is_denied(storage)  # as of either moment: it may have begun or ended
         unclear = frozenset(
             grant.item_number
