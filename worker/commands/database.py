@@ -122,6 +122,7 @@ def migrate_to_head(database_url: str, roles: dict[str, str] | None = None) -> b
     database that cannot be used or migrated.
     """
     from worker.commands.database_roles import grant_privileges  # noqa: PLC0415
+    from worker.jobs.problem_log import ProblemLog  # noqa: PLC0415
     from worker.usecases.upkeep.partitions import create_partitions  # noqa: PLC0415
 
     with _connected(database_url) as engine:
@@ -132,7 +133,7 @@ def migrate_to_head(database_url: str, roles: dict[str, str] | None = None) -> b
         if state == "later tables":
             return False
         _upgrade(engine)
-        create_partitions(engine, clock.now())
+        create_partitions(engine, clock.now(), ProblemLog())
         grant_privileges(engine, roles or {})
         return True
 
