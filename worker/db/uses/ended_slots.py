@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, and_, delete, insert, select, tuple_, update
 
 from models import Batch, Chunk, EndedSlot, Reservation, Settlement
-from worker.core.uses.settlement import GRACE, SECOND_LOOK
-from worker.core.uses.used_grant import SLOT_KINDS
+from worker.core.uses.used_grant import GRACE, SECOND_LOOK, SLOT_KINDS
 
 MAX_ITEMS = 1_000
 """The items of the chunks that are claimed together, unless a single chunk has more."""
