@@ -12,13 +12,13 @@ from worker import clock
 from worker.commands.options import (
     TEXT,
     Command,
+    parse_cursor,
     refuse_empty_range,
     since_option,
     tenant_option,
     until_option,
     zone_option,
 )
-from worker.core.links.grant_name import GrantName
 from worker.db.audit.filters import ISSUED, GrantFilter
 from worker.db.audit.selection.key_globs import is_glob
 from worker.db.audit.selection.names import (
@@ -33,18 +33,6 @@ from worker.db.retention.pruned_items import pruned_month
 _MAX_GLOB = 1_024  # characters
 _SCHEME = "s3://"
 _EXAMPLE_GLOB = "acme/2026/*.pdf"
-
-
-def parse_cursor(
-    _context: click.Context, _option: click.Parameter, text: str | None
-) -> GrantName | None:
-    """Parse `[TENANT/]BATCH.NUMBER`. Callback of a Click option."""
-    if text is None:
-        return None
-    try:
-        return GrantName.parse(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{error}, as in the column `grant`") from None
 
 
 def _parse_batch(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:
