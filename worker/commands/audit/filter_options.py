@@ -21,13 +21,9 @@ from worker.commands.options import (
 )
 from worker.db.audit.filters import ISSUED, GrantFilter
 from worker.db.audit.selection.key_globs import is_glob
-from worker.db.audit.selection.names import (
-    UnknownName,
-    check_tenant,
-    find_profiles,
-    resolve_names,
-)
+from worker.db.audit.selection.names import find_profiles, resolve_names
 from worker.db.audit.selection.states import STATES
+from worker.db.audit.selection.tenant_filter import UnknownName
 from worker.db.retention.pruned_items import pruned_month
 
 _MAX_GLOB = 1_024  # characters
@@ -129,16 +125,6 @@ def read_filter(connection: Connection, options: Mapping[str, Any]) -> GrantFilt
         if error.field == "bucket" and error.name == key.bucket:
             hint = "--key"
         raise click.BadParameter(str(error), param_hint=hint) from None
-
-
-def check_tenant_option(connection: Connection, tenant: str | None) -> None:
-    """Raise click.BadParameter if --tenant names a tenant that never was, with a similar name."""
-    if tenant is None:
-        return
-    try:
-        check_tenant(connection, tenant)
-    except UnknownName as error:
-        raise click.BadParameter(str(error), param_hint="--tenant") from None
 
 
 def note_empty_result() -> None:
