@@ -16,15 +16,23 @@ if __name__ == "__main__":
         # traceback.
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import click
 
 from valetkey.cli.command_group import CommandGroup
 from valetkey.cli.lazy_group import LazyCommands, LazyGroup
-from worker.commands.dev.discovery import use_running_dev
-from worker.setting_names import unknown_variables
+from worker.setting_names import names_service, unknown_variables
 
 _WITHOUT_SETTINGS = ("contract", "dev")
 _WORDS = "worker.words"
+# `dev` starts its own service. `run` must not add workers to one by accident, and `migrate` must
+# not change another database than the one that it is told: `dev` migrates its own.
+_INDEPENDENT = {"dev", "run", "migrate", "contract"}
+_QUIET = {"--json", "--csv"}  # for programs, which may read stderr with stdout
+_HELP = {"-h", "--help"}
+
 # Each text is the first sentence of the command's own help, as a test checks.
 _COMMANDS: LazyCommands = {
     "apply": (
@@ -89,7 +97,7 @@ class _Commands(CommandGroup, LazyGroup):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        use_running_dev(ctx, ctx.meta[_WORDS])
+        _use_running_dev(ctx, ctx.meta[_WORDS])
         try:
             return super().invoke(ctx)
         except ValueError as error:
@@ -97,6 +105,31 @@ class _Commands(CommandGroup, LazyGroup):
             if message is None:
                 raise
             raise WrongSettings(message) from None
+
+
+def _use_running_dev(context: click.Context, words: Sequence[str]) -> None:
+    """Configure the command in `words` for the running `dev`, until the context closes.
+
+    Settings of the environment take precedence.
+    """
+    command = next((word for word in words if not word.startswith("-")), None)
+    if command is None or command in _INDEPENDENT or _HELP & set(words):
+        return
+    if names_service(os.environ):
+        return
+    from worker.devstack.folder import FolderUnusable  # noqa: PLC0415 - others do without them
+    from worker.devstack.running import find_running_dev  # noqa: PLC0415
+
+    try:
+        running = find_running_dev(os.environ, Path.cwd())
+    except FolderUnusable as error:
+        raise click.ClickException(str(error)) from None
+    if running is None:
+        return
+    context.obj = running
+    context.with_resource(running.configuring(os.environ))
+    if not _QUIET & set(words):
+        click.echo(f"Using the service of `python -m worker dev` in {running.data}.", err=True)
 
 
 def _describe_wrong_settings(error: ValueError) -> str | None:

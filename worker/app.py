@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from valetkey.delivery.causes import describe_cause
 from worker import logs
 from worker.aws.boto_sessions import load_service_files
-from worker.broker.heartbeats import Heart
+from worker.broker.guarded_worker import Heart
 from worker.context import Context, process_context, settings
 from worker.db.engine import load_driver
 from worker.jobs.single_flight import SingleFlight

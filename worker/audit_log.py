@@ -15,7 +15,8 @@ from worker.core.links.pasted_grant import read_pasted_grant
 from worker.db.audit.counting.columns import CountOptions, Dimension
 from worker.db.audit.counting.counts import ItemCount, SortOrder, count_items, top_items
 from worker.db.audit.filters import GrantFilter
-from worker.db.audit.selection.names import UnknownName, resolve_names
+from worker.db.audit.selection.names import resolve_names
+from worker.db.audit.selection.tenant_filter import UnknownName
 from worker.db.audit.stream import read_bound, stream_blocks
 from worker.db.engine import (
     autocommit_read,

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from worker import clock
 from worker.context import process_context
-from worker.core.uses.settlement import GRACE
+from worker.core.uses.used_grant import GRACE
 from worker.usecases.upkeep.cleanup import clean_up
 from worker.usecases.uses.settle import settle_ended
 

@@ -12,13 +12,10 @@ from worker.aws.boto_sessions import create_session
 from worker.aws.boto_signer import BotoUrlSigner
 from worker.aws.credentials import credential_errors
 from worker.core.signing.forms import FormSigner
-from worker.core.signing.sigv4 import Credentials, Target
+from worker.core.signing.sigv4 import PROBE_KEY, Credentials, Target, read_target
 from worker.core.signing.urls import SupportsUrlSigning, UrlSigner
 from worker.core.tenants.config import Bucket
 from worker.errors import Malformed
-
-PROBE_KEY = "probe"
-"""The object key of the URL that shows how boto3 writes the address of a bucket."""
 
 _PROBE = Credentials("probe", "probe")
 # The first signer that writes the same bytes as boto3 is used.
@@ -66,14 +63,6 @@ def find_signing_method(bucket: Bucket, endpoint: str | None) -> SigningMethod:
         if urls.sign(PROBE_KEY).url == url:
             return SigningMethod(target, signer)
     raise Malformed(f"boto3 signs for the bucket {bucket.bucket!r} in an unknown way")
-
-
-def read_target(url: str) -> Target:
-    """Return the address for which boto3 presigned the URL of the object key PROBE_KEY."""
-    parts = urlsplit(url)
-    region, service = dict(parse_qsl(parts.query))["X-Amz-Credential"].split("/")[2:4]
-    prefix = parts.path.removesuffix(PROBE_KEY)
-    return Target(parts.scheme, parts.netloc, prefix, region, service)
 
 
 def _probe(bucket: Bucket, endpoint: str | None) -> tuple[str, str | None]:

@@ -13,10 +13,9 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
 from botocore.utils import parse_timestamp
 
-from worker.aws.boto_clients import PROBE_KEY, read_target
 from worker.aws.storage_calls import send_request
 from worker.core.policy.error_responses import ErrorResponse
-from worker.core.signing.sigv4 import Credentials, Target
+from worker.core.signing.sigv4 import PROBE_KEY, Credentials, Target, read_target
 from worker.core.tenants.config import Bucket
 from worker.core.uses.reports import MAX_AHEAD, MAX_SIZE, is_storable
 from worker.errors import Transient

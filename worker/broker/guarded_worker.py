@@ -1,13 +1,17 @@
-"""A Celery worker that no message ends.
+"""A Celery worker that no message ends, and its heart.
 
 Celery handles messages in its main process, outside of any task. An unexpected error there ends
 the whole worker, and the broker then delivers the message to the next one.
 """
 
+import os
+import signal
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
+from celery import Celery
 from celery.apps.worker import Worker
 from celery.utils.log import get_logger
 from celery.worker import state
@@ -17,10 +21,12 @@ from kombu.exceptions import KombuError
 from worker.broker.bodies import check_call, check_size
 from worker.broker.discards import report_discard
 from worker.broker.headers import InvalidMessage
+from worker.broker.heartbeats import INTERVAL, Heartbeat, write_heartbeat
 from worker.broker.queues import QUEUES_BY_TASK
 
 # Celery keeps a message that it retries in memory until its eta, beyond its prefetch limit.
 MAX_WAITING = 50
+MAX_IDLE_BEATS = 6  # in a row, after which a worker that takes no messages is stuck
 log = structlog.get_logger()
 _celery_log = get_logger(__name__)
 
@@ -83,3 +89,58 @@ class GuardedWorker(Worker):  # type: ignore[misc] # Celery's Worker has no type
                 self.semaphore.release()  # the place in the pool that Celery reserved for it
             problem = f"caused an error: {type(error).__name__}"
             request.message.channel.set_aside_message(request.message, problem)
+
+
+class Heart:
+    """Writes the heartbeats of this process, from the loop that consumes messages."""
+
+    def __init__(self, app: Celery, supervisor: int) -> None:
+        self._app = app
+        self._supervisor = supervisor
+        self._started_at = datetime.now(UTC)
+        self._timer: Any = None
+
+    def start(self, consumer: Any) -> None:
+        """Write a heartbeat now and every few seconds. Celery calls this at each connection."""
+        is_stuck = _StuckCheck(consumer)
+
+        def beat() -> None:
+            if is_stuck():
+                os.kill(os.getpid(), signal.SIGTERM)  # the supervisor starts it again
+            else:
+                write_heartbeat(self._app.backend.client, self._heartbeat(consumer))
+
+        if self._timer is not None:
+            self._timer.cancel()
+        beat()
+        self._timer = consumer.timer.call_repeatedly(INTERVAL, beat)
+
+    def _heartbeat(self, consumer: Any) -> Heartbeat:
+        queues = sorted(queue.name for queue in consumer.task_consumer.queues)
+        return Heartbeat(
+            consumer.hostname,
+            queues,
+            self._supervisor,
+            os.getpid(),
+            self._started_at,
+            datetime.now(UTC),
+        )
+
+
+class _StuckCheck:
+    """Tells whether a worker takes no messages although it works on none, for half a minute.
+
+    Celery can lose count of its messages when a connection breaks. Its loop turns all the same.
+    """
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
+        self._beats = 0
+
+    def __call__(self) -> bool:
+        is_idle = not (state.active_requests or state.reserved_requests)
+        takes_none = not self._consumer.task_consumer.channel.qos.can_consume()
+        self._beats = self._beats + 1 if is_idle and takes_none else 0
+        if self._beats >= MAX_IDLE_BEATS:
+            log.error("worker_stuck", worker=self._consumer.hostname)
+        return self._beats >= MAX_IDLE_BEATS

@@ -20,6 +20,7 @@ import models
 from models.migrations.pre_release import PRE_RELEASE_REVISIONS
 from worker import clock
 from worker.database_setting import read_database_url
+from worker.db.audit.selection.tenant_filter import UnknownName, check_tenant
 from worker.db.engine import (
     create_database_engine,
     limit_lock_waits,
@@ -122,6 +123,7 @@ def migrate_to_head(database_url: str, roles: dict[str, str] | None = None) -> b
     database that cannot be used or migrated.
     """
     from worker.commands.database_roles import grant_privileges  # noqa: PLC0415
+    from worker.jobs.problem_log import ProblemLog  # noqa: PLC0415
     from worker.usecases.upkeep.partitions import create_partitions  # noqa: PLC0415
 
     with _connected(database_url) as engine:
@@ -132,7 +134,7 @@ def migrate_to_head(database_url: str, roles: dict[str, str] | None = None) -> b
         if state == "later tables":
             return False
         _upgrade(engine)
-        create_partitions(engine, clock.now())
+        create_partitions(engine, clock.now(), ProblemLog())
         grant_privileges(engine, roles or {})
         return True
 
@@ -198,6 +200,16 @@ def open_engine() -> Iterator[Engine]:
         with read_transaction(engine) as connection:
             _check_tables(connection, url, refuses_later=False)
         yield engine
+
+
+def check_tenant_option(connection: Connection, tenant: str | None) -> None:
+    """Raise click.BadParameter if --tenant names a tenant that never was, with a similar name."""
+    if tenant is None:
+        return
+    try:
+        check_tenant(connection, tenant)
+    except UnknownName as error:
+        raise click.BadParameter(str(error), param_hint="--tenant") from None
 
 
 def _existing_database() -> str:

@@ -10,6 +10,7 @@ from valetkey.cli.format_options import format_option
 from valetkey.units import format_utc
 from worker import clock
 from worker.commands.moments import parse_moment, parse_zone
+from worker.core.links.grant_name import GrantName
 
 MAX_PAGE_ROWS = 1_000
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -39,6 +40,18 @@ def parse_moment_option(
         return None if text is None else parse_moment(text, clock.now(), chosen_zone(context))
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def parse_cursor(
+    _context: click.Context, _option: click.Parameter, text: str | None
+) -> GrantName | None:
+    """Parse `[TENANT/]BATCH.NUMBER`. Callback of a Click option."""
+    if text is None:
+        return None
+    try:
+        return GrantName.parse(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}, as in the column `grant`") from None
 
 
 def refuse_empty_range(since: datetime | None, until: datetime | None) -> None:

@@ -25,8 +25,7 @@ from worker.core.quotas.cost import (
 )
 from worker.db import usage
 from worker.db.statements.driver import DriverStatement
-from worker.db.uses.ended_slots import insert_ended_slots, take_reserved_bytes
-from worker.db.uses.settlements import is_settled
+from worker.db.uses.ended_slots import insert_ended_slots, is_settled, take_reserved_bytes
 
 REMAINING = -1
 """The chunk number, which no chunk has, of the row for chunks that have not arrived."""

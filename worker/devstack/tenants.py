@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from worker import clock
-from worker.core.apply.plan import is_usable_key
-from worker.core.tenants.config import TenantConfig
+from worker.core.tenants.config import TenantConfig, is_usable_key
 from worker.db.engine import create_database_engine, read_transaction
 from worker.db.tenants import load_config
 from worker.devstack.processes import StartFailed

@@ -7,6 +7,7 @@ host name.
 
 import asyncio
 import logging
+import re
 import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from functools import partial
 from ipaddress import ip_address
 from typing import Any, Literal
@@ -21,7 +23,6 @@ from typing import Any, Literal
 import httpx
 
 from worker.core.webhooks.addresses import Address, denial_reason
-from worker.core.webhooks.retry import parse_retry_after
 from worker.core.webhooks.urls import UrlViolation, WebhookUrl, parse_webhook_url
 from worker.errors import Transient
 
@@ -37,6 +38,9 @@ Reason = Literal[
 
 TIMEOUT = timedelta(seconds=15)
 MAX_RESPONSE_BYTES = 64 * 1024
+
+# Nine digits of seconds are 31 years: longer than any delay, and within timedelta's range.
+_SECONDS = re.compile(r"[0-9]{1,9}")
 
 # At INFO, httpx logs every URL with its query string, which may contain a secret.
 logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -203,6 +207,23 @@ async def _discard_body(response: httpx.Response) -> None:
         size += len(chunk)
         if size >= MAX_RESPONSE_BYTES:
             return
+
+
+def parse_retry_after(retry_after: str | None, date: str | None) -> timedelta | None:
+    """Parse a Retry-After header (RFC 9110, 10.2.3). Returns None if it is absent or invalid.
+
+    `date` is the Date header of the same response. A Retry-After that is a date is measured from
+    it, so the result depends neither on the local clock nor on a wrong clock at the endpoint.
+    """
+    if retry_after is None:
+        return None
+    if _SECONDS.fullmatch(retry_after):
+        return timedelta(seconds=int(retry_after))
+    try:
+        return parsedate_to_datetime(retry_after) - parsedate_to_datetime(date or "")
+    except (TypeError, ValueError, OverflowError):
+        # TypeError: only one of the two has a time zone. OverflowError: a number is too large.
+        return None
 
 
 def _connection_failure_reason(error: httpx.TransportError) -> Reason:

@@ -7,18 +7,13 @@ from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import BatchState, Outcome
 from worker.context import Context
 from worker.core.policy.decisions import GrantRow, chunk_outcome, refused_item_result
-from worker.core.policy.history import RecordedBatch
+from worker.core.policy.history import BATCH_UNKNOWN, RecordedBatch
 from worker.db.batch_history import count_decided, read_history
 from worker.db.engine import autocommit_read, read_transaction
 from worker.db.manifests import read_manifest_state
 from worker.usecases.reissue import reissue_chunk_by_number
 
 _NO_CHUNK = -1  # a chunk number that no chunk has
-BATCH_UNKNOWN = Refusal(
-    code=Code.BATCH_UNKNOWN,
-    field="batch",
-    message="no message of such a batch of the tenant has reached the service",
-)
 _CHUNK_UNKNOWN = Refusal(
     code=Code.BATCH_UNKNOWN,
     field="chunk",

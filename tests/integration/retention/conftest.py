@@ -16,6 +16,7 @@ from worker import clock as system_clock
 from worker.commands.audit.prune import prune_log
 from worker.db.engine import write_transaction
 from worker.db.retention.months import add_months, first_moment, format_month
+from worker.jobs.problem_log import ProblemLog
 from worker.usecases.upkeep.partitions import create_partitions
 
 
@@ -46,7 +47,7 @@ def run(
 ) -> RunPrune:
     """Run `audit prune` some months later, with options, after a checkpoint of each tree."""
     clock.time = first_moment(add_months(KEPT, 2))
-    create_partitions(engine, clock())
+    create_partitions(engine, clock(), ProblemLog())
     monkeypatch.setattr(system_clock, "now", clock)
     monkeypatch.setenv("VALETKEY_DATABASE_URL", engine.url.render_as_string(hide_password=False))
     with write_transaction(engine) as connection:

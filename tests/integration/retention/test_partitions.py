@@ -18,6 +18,7 @@ from worker.db.retention.partitions import (
     missing_months,
     read_partitions,
 )
+from worker.jobs.problem_log import ProblemLog
 from worker.usecases.upkeep.cleanup import clean_up
 from worker.usecases.upkeep.partitions import create_partitions
 
@@ -112,9 +113,9 @@ def test_a_partition_that_is_locked_is_created_at_the_next_run(
     clock.time = first_moment(add_months(MONTH, 1))
     with read_transaction(engine) as reader:
         reader.execute(text("SELECT 1 FROM grants"))
-        assert create_partitions(engine, clock()) == 0
+        assert create_partitions(engine, clock(), ProblemLog()) == 0
         assert service.issue(grant_message())["status"] == "issued"
-    assert create_partitions(engine, clock()) == 1
+    assert create_partitions(engine, clock(), ProblemLog()) == 1
 
 
 def test_a_partition_that_stays_locked_is_logged_once(

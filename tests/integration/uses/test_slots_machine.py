@@ -40,10 +40,9 @@ from worker.aws.stored_files import Missing, StoredFile
 from worker.core.tenants.config import TenantConfig
 from worker.core.tenants.storage_names import storage_name
 from worker.core.uses.item_ranges import parse_items
-from worker.core.uses.reports import UseReport
-from worker.core.uses.settlement import GRACE
+from worker.core.uses.reports import CLOCK_SKEW, UseReport
 from worker.core.uses.states import grant_state
-from worker.core.uses.verdicts import CLOCK_SKEW
+from worker.core.uses.used_grant import GRACE
 from worker.db.engine import create_database_engine, read_transaction
 from worker.db.uses.states import read_state_facts
 from worker.db.uses.used_grants import find_used_grants

@@ -7,8 +7,13 @@ import pytest
 from celery.worker import WorkController, state
 
 from tests.support.builders.frames import TASK_ID, call_text, celery_headers
-from worker.broker.guarded_worker import MAX_WAITING, GuardedConsumer, GuardedWorker
-from worker.broker.heartbeats import MAX_IDLE_BEATS, _StuckCheck
+from worker.broker.guarded_worker import (
+    MAX_IDLE_BEATS,
+    MAX_WAITING,
+    GuardedConsumer,
+    GuardedWorker,
+    _StuckCheck,
+)
 
 
 class Events(list[str]):

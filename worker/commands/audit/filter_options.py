@@ -12,39 +12,23 @@ from worker import clock
 from worker.commands.options import (
     TEXT,
     Command,
+    parse_cursor,
     refuse_empty_range,
     since_option,
     tenant_option,
     until_option,
     zone_option,
 )
-from worker.core.links.grant_name import GrantName
 from worker.db.audit.filters import ISSUED, GrantFilter
 from worker.db.audit.selection.key_globs import is_glob
-from worker.db.audit.selection.names import (
-    UnknownName,
-    check_tenant,
-    find_profiles,
-    resolve_names,
-)
+from worker.db.audit.selection.names import find_profiles, resolve_names
 from worker.db.audit.selection.states import STATES
+from worker.db.audit.selection.tenant_filter import UnknownName
 from worker.db.retention.pruned_items import pruned_month
 
 _MAX_GLOB = 1_024  # characters
 _SCHEME = "s3://"
 _EXAMPLE_GLOB = "acme/2026/*.pdf"
-
-
-def parse_cursor(
-    _context: click.Context, _option: click.Parameter, text: str | None
-) -> GrantName | None:
-    """Parse `[TENANT/]BATCH.NUMBER`. Callback of a Click option."""
-    if text is None:
-        return None
-    try:
-        return GrantName.parse(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{error}, as in the column `grant`") from None
 
 
 def _parse_batch(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:
@@ -141,16 +125,6 @@ def read_filter(connection: Connection, options: Mapping[str, Any]) -> GrantFilt
         if error.field == "bucket" and error.name == key.bucket:
             hint = "--key"
         raise click.BadParameter(str(error), param_hint=hint) from None
-
-
-def check_tenant_option(connection: Connection, tenant: str | None) -> None:
-    """Raise click.BadParameter if --tenant names a tenant that never was, with a similar name."""
-    if tenant is None:
-        return
-    try:
-        check_tenant(connection, tenant)
-    except UnknownName as error:
-        raise click.BadParameter(str(error), param_hint="--tenant") from None
 
 
 def note_empty_result() -> None:

@@ -12,7 +12,6 @@ from worker.commands.audit.filter_options import (
     filter_options,
     note_empty_result,
     note_pruned,
-    parse_cursor,
     read_filter,
 )
 from worker.commands.audit.grants.columns import (
@@ -22,7 +21,7 @@ from worker.commands.audit.grants.columns import (
     shorten_keys,
 )
 from worker.commands.database import open_database
-from worker.commands.options import chosen_zone, format_options, limit_option
+from worker.commands.options import chosen_zone, format_options, limit_option, parse_cursor
 from worker.commands.output import OutputFormat, print_next_page, print_rows
 from worker.db.audit import grants
 from worker.db.audit.grants import AmbiguousCursor, AuditRecord, UnknownCursor

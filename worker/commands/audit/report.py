@@ -20,7 +20,8 @@ from worker.commands.options import (
     zone_option,
 )
 from worker.db.audit.filters import GrantFilter
-from worker.db.audit.selection.names import UnknownName, check_tenant, find_profiles
+from worker.db.audit.selection.names import find_profiles
+from worker.db.audit.selection.tenant_filter import UnknownName, check_tenant
 from worker.db.engine import snapshot_transaction
 from worker.private_files import write_private_file
 from worker.usecases.audit_report.read_figures import read_report

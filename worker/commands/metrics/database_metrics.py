@@ -16,10 +16,10 @@ from worker.db.audit.counting.columns import CountOptions, Dimension
 from worker.db.audit.counting.counts import ItemCount, count_items
 from worker.db.audit.filters import ISSUED, REFUSED, GrantFilter
 from worker.db.audit.rejections import count_rejections
-from worker.db.audit.report import read_tree_sizes
 from worker.db.audit.selection.batch_range import batch_bounds
 from worker.db.revocation.rows import read_denials
 from worker.db.tenants import load_config
+from worker.db.tree.checkpoints import read_tree_sizes
 from worker.db.usage import read_usage
 from worker.db.uses.recent_counts import count_recent_uses
 

@@ -11,7 +11,7 @@ from worker.commands.options import Command
 from worker.core.revocation.targets import Target, TargetKind
 from worker.core.tenants.config import TenantConfig
 from worker.core.tenants.fields import closest_name
-from worker.db.audit.selection.names import UnknownName, check_tenant
+from worker.db.audit.selection.tenant_filter import UnknownName, check_tenant
 from worker.db.revocation.live_grants import was_issued
 
 _TARGETS: Mapping[TargetKind, tuple[str, str]] = {

@@ -7,7 +7,14 @@ from typing import Any, Literal, NamedTuple
 from worker.core.apply.conflicts import may_store
 from worker.core.apply.diff import FieldChange, diff_config
 from worker.core.kinds.content_types import client_chosen_families, unusable_content_types
-from worker.core.tenants.config import Bucket, Policy, Tenant, TenantConfig, TenantKey
+from worker.core.tenants.config import (
+    Bucket,
+    Policy,
+    Tenant,
+    TenantConfig,
+    TenantKey,
+    is_usable_key,
+)
 
 EXPIRY_NOTICE = timedelta(days=30)
 """The time before a key's expiry from which there is a warning about it."""
@@ -238,8 +245,3 @@ def _key_warnings(tenant: str, key: TenantKey, now: datetime) -> Iterator[Config
         message = f"key {tenant}/{key.name} expires on {expires}"
         hint = f"add another key before that time: valetkey keygen {tenant}"
         yield ConfigWarning("key_expires_soon", tenant, key.name, message, hint)
-
-
-def is_usable_key(key: TenantKey | None, now: datetime) -> bool:
-    """Return True if the service accepts messages that this key signed."""
-    return key is not None and not key.revoked and (key.expires is None or now < key.expires)

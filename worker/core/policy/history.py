@@ -20,6 +20,11 @@ BATCH_CLOSED = Refusal(
         " quotas (or than a day): nothing more of it is issued"
     ),
 )
+BATCH_UNKNOWN = Refusal(
+    code=Code.BATCH_UNKNOWN,
+    field="batch",
+    message="no message of such a batch of the tenant has reached the service",
+)
 
 
 class RecordedBatch(NamedTuple):

@@ -48,8 +48,8 @@ def quota_statuses(
             if quota is not None:
                 yield _limited_status(tenant, quota, used, now)
             elif include_unlimited and used:
-                resets_at = cost.resets_at(window, now)
-                yield QuotaStatus(tenant.id, metric, window, used, resets_at)
+                end = cost.resets_at(window, now)
+                yield QuotaStatus(tenant.id, metric, window, used, end)
 
 
 def _limited_status(tenant: Tenant, quota: Quota, used: int, now: datetime) -> QuotaStatus:

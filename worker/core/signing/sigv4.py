@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
+from urllib.parse import parse_qsl, urlsplit
 
 ALGORITHM = "AWS4-HMAC-SHA256"
+PROBE_KEY = "probe"
+"""The object key of the URL that shows how boto3 writes the address of a bucket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,14 @@ class Target:
     prefix: str
     region: str
     service: str = "s3"
+
+
+def read_target(url: str) -> Target:
+    """Return the address for which boto3 presigned the URL of the object key PROBE_KEY."""
+    parts = urlsplit(url)
+    region, service = dict(parse_qsl(parts.query))["X-Amz-Credential"].split("/")[2:4]
+    prefix = parts.path.removesuffix(PROBE_KEY)
+    return Target(parts.scheme, parts.netloc, prefix, region, service)
 
 
 class HmacTemplate:

@@ -125,6 +125,11 @@ class TenantKey:
     revoked: bool = False
 
 
+def is_usable_key(key: TenantKey | None, now: datetime) -> bool:
+    """Return True if the service accepts messages that this key signed."""
+    return key is not None and not key.revoked and (key.expires is None or now < key.expires)
+
+
 @dataclass(frozen=True, slots=True)
 class WebhookEndpoint:
     """A webhook endpoint. secret is a reference to the secret: env:NAME or file:PATH."""

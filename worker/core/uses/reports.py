@@ -17,6 +17,9 @@ MAX_SIZE = 2**53
 MAX_AHEAD = timedelta(hours=1)
 """The longest time by which a report may be ahead of the service's clock."""
 
+CLOCK_SKEW = timedelta(seconds=10)
+"""The largest difference between the clocks of storage and of a worker that counts as none."""
+
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 

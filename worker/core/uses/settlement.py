@@ -1,25 +1,9 @@
 """Settles a chunk of upload slots that ended: what was used, and what is given back."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import timedelta
 from typing import NamedTuple
 
 from worker.core.uses.used_grant import UsedGrant
-
-GRACE = timedelta(minutes=15)
-"""The time from the end of upload slots until storage is asked what they stored.
-
-A request that began in time may still be under way, storage may take minutes to complete a
-multipart upload, notifications arrive late, and clocks differ. What is stored after that is
-charged when it is learned of.
-"""
-
-SECOND_LOOK = timedelta(days=1)
-"""The time from the end of upload slots until storage is asked once more what they stored.
-
-A request that began in time may go on for long: 5 GiB, the most that one may store, take a day at
-60 KB a second.
-"""
 
 _MAX_BYTES = 2**63 - 1  # what the column holds
 

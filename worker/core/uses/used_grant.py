@@ -9,6 +9,21 @@ from worker.core.signing.forms import FILENAME_VARIABLE
 SLOT_KINDS = ("upload", "put", "multipart")
 """The kinds that store an object."""
 
+GRACE = timedelta(minutes=15)
+"""The time from the end of upload slots until storage is asked what they stored.
+
+A request that began in time may still be under way, storage may take minutes to complete a
+multipart upload, notifications arrive late, and clocks differ. What is stored after that is
+charged when it is learned of.
+"""
+
+SECOND_LOOK = timedelta(days=1)
+"""The time from the end of upload slots until storage is asked once more what they stored.
+
+A request that began in time may go on for long: 5 GiB, the most that one may store, take a day at
+60 KB a second.
+"""
+
 
 class UsedGrant(NamedTuple):
     """An issued grant: whose it is, and the limits that its use must keep.

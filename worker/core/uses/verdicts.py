@@ -1,12 +1,12 @@
 """Compares a report with the grant that it names."""
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from hashlib import sha256
 from typing import Literal, NamedTuple
 
 from worker.core.tenants.storage_names import plain_name
-from worker.core.uses.reports import UseReport
+from worker.core.uses.reports import CLOCK_SKEW, UseReport
 from worker.core.uses.used_grant import SLOT_KINDS, UsedGrant
 
 Verdict = Literal["as_granted", "late", "mismatched"]
@@ -20,9 +20,6 @@ other_kind: a grant of this kind cannot cause such an event.
 other_signer: another access key signed the URL: whoever may sign one can add any grant's id.
 before_issue: it is older than the grant.
 """
-
-CLOCK_SKEW = timedelta(seconds=10)
-"""The largest difference between the clocks of storage and of a worker that counts as none."""
 
 STORING = ("stored", "completed")
 """The events after which storage has an object."""

@@ -5,9 +5,7 @@ endpoint that restarts. Later ones are slower, so an endpoint can be down for mo
 without losing a webhook.
 """
 
-import re
 from datetime import timedelta
-from email.utils import parsedate_to_datetime
 
 SCHEDULE = (
     timedelta(0),
@@ -23,9 +21,6 @@ SCHEDULE = (
 )
 MAX_DELAY = timedelta(hours=24)
 JITTER = 0.2
-
-# Nine digits of seconds are 31 years: longer than MAX_DELAY, and within timedelta's range.
-_SECONDS = re.compile(r"[0-9]{1,9}")
 
 
 def retry_delay(attempts: int, jitter: float) -> timedelta | None:
@@ -51,20 +46,3 @@ def next_retry_delay(
     if delay is None:
         return None
     return min(max(delay, retry_after or timedelta(0)), MAX_DELAY)
-
-
-def parse_retry_after(retry_after: str | None, date: str | None) -> timedelta | None:
-    """Parse a Retry-After header (RFC 9110, 10.2.3). Returns None if it is absent or invalid.
-
-    `date` is the Date header of the same response. A Retry-After that is a date is measured from
-    it, so the result depends neither on the local clock nor on a wrong clock at the endpoint.
-    """
-    if retry_after is None:
-        return None
-    if _SECONDS.fullmatch(retry_after):
-        return timedelta(seconds=int(retry_after))
-    try:
-        return parsedate_to_datetime(retry_after) - parsedate_to_datetime(date or "")
-    except (TypeError, ValueError, OverflowError):
-        # TypeError: only one of the two has a time zone. OverflowError: a number is too large.
-        return None

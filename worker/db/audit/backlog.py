@@ -7,7 +7,7 @@ from sqlalchemy import Connection, func, literal_column, select
 
 from models import Batch, Chunk, Delivery, EndedSlot, Grant, Manifest, Reservation, UploadStart
 from valetkey.wire.refusals import Code
-from worker.core.uses.settlement import SECOND_LOOK
+from worker.core.uses.used_grant import SECOND_LOOK
 
 _MAX_BATCHES = 1_000  # of multipart uploads, from the newest on, to look for refusals in
 _STORAGE_CODES = (Code.STORAGE_REFUSED.value, Code.BUCKET_UNUSABLE.value)

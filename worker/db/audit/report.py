@@ -1,12 +1,10 @@
 """Figures of the audit report that no other command counts: lifetimes, and the size of the log."""
 
-from collections.abc import Iterator
-from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
+from sqlalchemy import Connection, Select, func, select
 
-from models import Batch, Checkpoint, Chunk, Delivery, TreeHead
+from models import Batch, Chunk, Delivery
 from worker.db.audit.backlog import count_pending_webhooks
 from worker.db.audit.filters import GrantFilter, batch_conditions
 from worker.db.audit.selection.tenant_filter import is_of_tenant
@@ -18,15 +16,6 @@ class LifetimeCount(NamedTuple):
     seconds: int
     limited_by: str
     issued: int
-
-
-class TreeSize(NamedTuple):
-    """The size of a tenant's tree, and its newest checkpoint; None if it has no checkpoint."""
-
-    tenant: str
-    size: int
-    signed_size: int | None
-    signed_at: datetime | None
 
 
 def count_lifetimes(connection: Connection, grant_filter: GrantFilter) -> list[LifetimeCount]:
@@ -57,37 +46,14 @@ def count_rows(connection: Connection, tenant: str | None) -> tuple[int, int]:
     return int(connection.scalar(rows) or 0), connection.scalar(batches) or 0
 
 
-def read_tree_sizes(connection: Connection, tenant: str | None) -> list[TreeSize]:
-    """Read the sizes of all trees, or of those of a tenant, with their newest checkpoints."""
-    # Each is one search of an index. Grouping would read all checkpoints, one of each hour.
-    newest = select(func.max(Checkpoint.size)).where(Checkpoint.tenant == TreeHead.tenant)
-    is_newest = and_(
-        Checkpoint.tenant == TreeHead.tenant,
-        Checkpoint.size == newest.correlate(TreeHead).scalar_subquery(),
-    )
-    query = (
-        select(TreeHead.tenant, TreeHead.size, Checkpoint.size, Checkpoint.signed_at)
-        .outerjoin(Checkpoint, is_newest)
-        .where(*_of_tenant(connection, TreeHead.tenant, tenant))
-        .order_by(TreeHead.tenant)
-    )
-    return [TreeSize(*row) for row in connection.execute(query)]
-
-
 def count_unsent_webhooks(connection: Connection, tenant: str | None) -> int:
     """Count the webhooks of all tenants, or of one, that are not sent yet."""
     if tenant is None:
         return sum(count_pending_webhooks(connection).values())
-    query = select(func.count()).select_from(Delivery).where(Delivery.state == "pending")
-    return connection.scalar(query.where(*_of_tenant(connection, Delivery.tenant, tenant))) or 0
+    is_of = is_of_tenant(connection, Delivery.tenant, tenant)
+    query = select(func.count()).select_from(Delivery).where(Delivery.state == "pending", is_of)
+    return connection.scalar(query) or 0
 
 
 def _select_chunks(*columns: Any) -> Select[*tuple[Any, ...]]:
     return select(*columns).select_from(Chunk).join(Batch, Batch.batch_number == Chunk.batch_number)
-
-
-def _of_tenant(
-    connection: Connection, column: Any, tenant: str | None
-) -> Iterator[ColumnElement[bool]]:
-    if tenant is not None:
-        yield is_of_tenant(connection, column, tenant)

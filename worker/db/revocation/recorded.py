@@ -7,7 +7,7 @@ from sqlalchemy import Connection, select
 
 from models import Revocation
 from worker.core.revocation.targets import RecordedRevocation, Target, TargetKind
-from worker.core.uses.verdicts import CLOCK_SKEW
+from worker.core.uses.reports import CLOCK_SKEW
 
 _SINCE = select(
     *(Revocation.target_kind, Revocation.target, Revocation.bucket, Revocation.storage),

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, and_, func, select
 
 from models import Checkpoint, CheckpointPublication, Leaf, TenantIdentity, TreeHead
 from worker.core.tree.merkle import RightEdge
 from worker.core.tree.records import CONFIG_LOG
-from worker.db.audit.selection.tenant_filter import find_tenant_ids
+from worker.db.audit.selection.tenant_filter import find_tenant_ids, is_of_tenant
 from worker.db.inserts import insert_once, insert_statement
 
 _PAGE_LEAVES = 10_000
@@ -45,6 +45,15 @@ class Publication(NamedTuple):
     size: int
     problem: str | None
     attempted_at: datetime
+
+
+class TreeSize(NamedTuple):
+    """The size of a tenant's tree, and its newest checkpoint; None if it has no checkpoint."""
+
+    tenant: str
+    size: int
+    signed_size: int | None
+    signed_at: datetime | None
 
 
 def read_heads(connection: Connection) -> list[Head]:
@@ -107,6 +116,24 @@ def newest_checkpoint_sizes(connection: Connection) -> dict[str, int]:
     """Return the size of the newest checkpoint of each tenant that has one."""
     query = select(Checkpoint.tenant, func.max(Checkpoint.size)).group_by(Checkpoint.tenant)
     return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def read_tree_sizes(connection: Connection, tenant: str | None) -> list[TreeSize]:
+    """Read the sizes of all trees, or of those of a tenant, with their newest checkpoints."""
+    # Each is one search of an index. Grouping would read all checkpoints, one of each hour.
+    newest = select(func.max(Checkpoint.size)).where(Checkpoint.tenant == TreeHead.tenant)
+    is_newest = and_(
+        Checkpoint.tenant == TreeHead.tenant,
+        Checkpoint.size == newest.correlate(TreeHead).scalar_subquery(),
+    )
+    query = (
+        select(TreeHead.tenant, TreeHead.size, Checkpoint.size, Checkpoint.signed_at)
+        .outerjoin(Checkpoint, is_newest)
+        .order_by(TreeHead.tenant)
+    )
+    if tenant is not None:
+        query = query.where(is_of_tenant(connection, TreeHead.tenant, tenant))
+    return [TreeSize(*row) for row in connection.execute(query)]
 
 
 def insert_checkpoint(connection: Connection, checkpoint: StoredCheckpoint) -> bool:

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, delete, insert, select, tuple_, update
 
-from models import Batch, Chunk, EndedSlot, Reservation
-from worker.core.uses.settlement import GRACE, SECOND_LOOK
-from worker.core.uses.used_grant import SLOT_KINDS
+from models import Batch, Chunk, EndedSlot, Reservation, Settlement
+from worker.core.uses.used_grant import GRACE, SECOND_LOOK, SLOT_KINDS
 
 MAX_ITEMS = 1_000
 """The items of the chunks that are claimed together, unless a single chunk has more."""
@@ -197,6 +196,14 @@ def lock_unsettled(
             part = query.where(tuple_(*key).in_(ordered[start : start + _PER_QUERY]))
             unsettled.update((row[0], row[1]) for row in connection.execute(part))
     return unsettled
+
+
+def is_settled(connection: Connection, batch_number: int, chunk_number: int) -> bool:
+    """Return true if a chunk is settled."""
+    query = select(Settlement.batch_number).where(
+        Settlement.batch_number == batch_number, Settlement.chunk_number == chunk_number
+    )
+    return connection.execute(query).first() is not None
 
 
 def _is(key: tuple[int, int]) -> Sequence[Any]:

@@ -118,11 +118,3 @@ def read_unused(
             for row in connection.execute(part)
         }
     return found
-
-
-def is_settled(connection: Connection, batch_number: int, chunk_number: int) -> bool:
-    """Return true if a chunk is settled."""
-    query = select(Settlement.batch_number).where(
-        Settlement.batch_number == batch_number, Settlement.chunk_number == chunk_number
-    )
-    return connection.execute(query).first() is not None

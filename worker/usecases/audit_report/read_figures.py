@@ -27,6 +27,7 @@ from worker.db.audit.report import LifetimeCount
 from worker.db.audit.selection.tenant_filter import first_id
 from worker.db.retention.pruned_items import pruned_month
 from worker.db.tenants import load_config
+from worker.db.tree.checkpoints import read_tree_sizes
 from worker.usecases.audit_report.report_range import period_names
 
 TABLE_ROWS = 50
@@ -188,7 +189,7 @@ def _read_quotas(
 
 def _read_log_state(connection: Connection, tenant: str | None) -> LogState:
     rows, batches = report.count_rows(connection, tenant)
-    trees = report.read_tree_sizes(connection, tenant)
+    trees = read_tree_sizes(connection, tenant)
     return LogState(
         rows=rows,
         batches=batches,

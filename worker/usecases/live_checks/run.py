@@ -1,13 +1,19 @@
 """Runs the live checks against one bucket profile, and deletes what they wrote."""
 
+import json
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from http import HTTPStatus
 from typing import Literal
 
 from worker.aws.clients import S3Clients
 from worker.aws.credentials import CredentialCache
+from worker.core.kinds.role_session import role_session
+from worker.core.signing.sigv4 import Credentials
+from worker.core.signing.validity import Validity
 from worker.core.tenants.config import Bucket
 from worker.errors import Malformed, Transient
 from worker.net.storage_requests import StorageRequest, StorageResponse
@@ -23,7 +29,7 @@ from worker.usecases.live_checks.findings import (
 )
 from worker.usecases.live_checks.form_checks import FORM_CHECKS
 from worker.usecases.live_checks.grants import LiveGrants
-from worker.usecases.live_checks.leftovers import Deleter
+from worker.usecases.live_checks.leftovers import VERSION_HEADER, Leftovers
 from worker.usecases.live_checks.link_checks import LINK_CHECKS
 from worker.usecases.live_checks.multipart_checks import MULTIPART_CHECKS
 from worker.usecases.live_checks.probe import Probe, StepFailed
@@ -32,7 +38,89 @@ from worker.usecases.live_checks.put_checks import PUT_CHECKS
 LIVE_CHECKS: tuple[LiveCheck, ...] = (*PUT_CHECKS, *LINK_CHECKS, *FORM_CHECKS, *MULTIPART_CHECKS)
 """All checks. The first stores an object; if it fails, the others are not tried."""
 
+MAX_DELETE_SECONDS = 15.0
+"""The time in seconds that the deletion takes at most, beside the request that is under way."""
+
+DELETE_ACTIONS = ("s3:AbortMultipartUpload", "s3:DeleteObject", "s3:DeleteObjectVersion")
 _SETTLE_SECONDS = 3.0  # for requests that were under way when the run was interrupted
+
+
+class Deleter:
+    """Deletes leftovers with the credentials of a bucket profile, or a session of its role.
+
+    The session is another one than that which signs: that one may delete nothing.
+    """
+
+    def __init__(
+        self,
+        s3: S3Clients,
+        credentials: CredentialCache,
+        bucket: Bucket,
+        prefix: str,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._s3 = s3
+        self._credentials = credentials
+        self._bucket = bucket
+        self._prefix = prefix
+        self._now = now
+
+    def delete(
+        self,
+        leftovers: Leftovers,
+        send: Callable[[StorageRequest], StorageResponse],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Iterator[str]:
+        """Delete everything. Yield a line for each object or upload that could not be deleted."""
+        deadline = clock() + MAX_DELETE_SECONDS
+        for key, versions in tuple(leftovers.versions.items()):
+            for query in [{"versionId": version} for version in versions] or [{}]:
+                problem = self._attempt(send, key, query, deadline, clock)
+                if problem:
+                    yield f"{key}: {problem}"
+        for upload_id, key in tuple(leftovers.uploads.items()):
+            problem = self._attempt(send, key, {"uploadId": upload_id}, deadline, clock)
+            if problem:
+                yield f"an upload of {key}: {problem}"
+        for key in leftovers.unknown_uploads:
+            yield f"an upload of {key}: storage never said whether it started one"
+
+    def _attempt(
+        self,
+        send: Callable[[StorageRequest], StorageResponse],
+        key: str,
+        query: Mapping[str, str],
+        deadline: float,
+        clock: Callable[[], float],
+    ) -> str | None:
+        if clock() > deadline:
+            return "not tried, because storage took too long"
+        try:
+            response = send(self._request(key, query))
+            version = response.headers.get(VERSION_HEADER)
+            if version and "versionId" not in query and "uploadId" not in query:
+                # In a versioned bucket, this has only added a delete marker.
+                response = send(self._request(key, {"versionId": version}))
+        except (Malformed, Transient) as error:
+            return str(error)
+        is_gone = response.is_success or response.status == HTTPStatus.NOT_FOUND
+        return None if is_gone else describe_answer(response)
+
+    def _request(self, key: str, query: Mapping[str, str]) -> StorageRequest:
+        now = self._now()
+        validity = Validity(now.replace(microsecond=0), 300, "request")
+        context = self._s3.signing_context(self._bucket, self._load_credentials(now), validity)
+        return StorageRequest("DELETE", context.signer_for("DELETE").sign(key, query).url)
+
+    def _load_credentials(self, now: datetime) -> Credentials:
+        session, role = None, self._bucket.role_arn
+        if role is not None:
+            session = role_session(role, self._bucket, "doctor-delete", (self._prefix,))
+            policy = json.loads(session.policy)
+            policy["Statement"][0]["Action"] = DELETE_ACTIONS
+            session = replace(session, policy=json.dumps(policy, separators=(",", ":")))
+        profile = self._bucket.profile
+        return self._credentials.get(profile, session, now, timedelta(minutes=5))
 
 
 @dataclass

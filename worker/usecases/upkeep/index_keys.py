@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
-from worker.context import Context
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.key_lookup import segments
 from worker.db.key_lookup.entries import (
@@ -15,7 +15,10 @@ from worker.db.key_lookup.entries import (
     split_page,
 )
 from worker.db.key_lookup.segments import Segment, SegmentLost
-from worker.jobs.single_flight import JobRun
+
+if TYPE_CHECKING:  # commands that look for a key start without the worker's services and jobs
+    from worker.context import Context
+    from worker.jobs.single_flight import JobRun
 
 MIN_CHUNKS, MAX_CHUNKS = 16, 128
 """The numbers of chunks that make a segment. Fewer are not indexed: a search scans them."""
@@ -26,13 +29,16 @@ _STALE = timedelta(minutes=10)
 _ENTRIES_PER_STEP = 50_000  # in one transaction, which makes other writers wait
 
 
-def index_keys(context: Context, run: JobRun | None = None) -> dict[str, int]:
+def index_keys(context: "Context", run: "JobRun | None" = None) -> dict[str, int]:
     """Index chunks until fewer than MIN_CHUNKS are left, and merge segments.
 
     Any number of processes may do this at once, and it may be killed at any time. Returns counts.
     Raises Transient.
     """
-    run = run or JobRun()
+    if run is None:
+        from worker.jobs.single_flight import JobRun  # noqa: PLC0415
+
+        run = JobRun()
     counts = {"indexed_chunks": 0, "merged_segments": 0}
     while not run.is_stopping:
         indexed = _index_chunks(context)
@@ -46,7 +52,7 @@ def index_keys(context: Context, run: JobRun | None = None) -> dict[str, int]:
     return counts
 
 
-def _index_chunks(context: Context) -> int:
+def _index_chunks(context: "Context") -> int:
     """Index the oldest chunks in one segment, and return their number."""
     with read_transaction(context.engine) as connection:
         chunks = segments.read_unindexed_chunks(connection, MAX_CHUNKS)
@@ -70,7 +76,7 @@ def _index_chunks(context: Context) -> int:
     return 0
 
 
-def _merge_segments(context: Context, run: JobRun) -> int:
+def _merge_segments(context: "Context", run: "JobRun") -> int:
     """Merge segments of a similar size, if there are enough, and return their number."""
     with read_transaction(context.engine) as connection:
         sources = _choose_sources(segments.read_segments(connection, MAX_MERGED_ENTRIES))
@@ -91,7 +97,7 @@ def _choose_sources(candidates: Sequence[Segment]) -> Sequence[Segment]:
     return ()
 
 
-def _merge(context: Context, run: JobRun, sources: Sequence[Segment]) -> bool:
+def _merge(context: "Context", run: "JobRun", sources: Sequence[Segment]) -> bool:
     """Build a segment in small transactions, which no search reads, and then replace the sources.
 
     Returns whether that was done before the run had to stop. Raises SegmentLost if the sources were
@@ -118,14 +124,14 @@ def _merge(context: Context, run: JobRun, sources: Sequence[Segment]) -> bool:
     return True
 
 
-def _give_up(context: Context, number: int) -> bool:
+def _give_up(context: "Context", number: int) -> bool:
     with write_transaction(context.engine) as connection:
         segments.change_state(connection, [number], "building", "obsolete", context.now())
     return False
 
 
 def _sorted_steps(
-    context: Context, sources: Sequence[Segment], entries: int
+    context: "Context", sources: Sequence[Segment], entries: int
 ) -> Iterator[list[bytes]]:
     """Yield the entries of all sources in order, in steps that end at the end of a page."""
     bits = (entries // _ENTRIES_PER_STEP).bit_length()
@@ -142,7 +148,7 @@ def _sorted_steps(
         yield merged
 
 
-def _delete_obsolete(context: Context, run: JobRun) -> None:
+def _delete_obsolete(context: "Context", run: "JobRun") -> None:
     with write_transaction(context.engine) as connection:
         segments.expire_building_segments(connection, context.now() - _STALE)
     deleted = 1

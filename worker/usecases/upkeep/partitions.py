@@ -1,6 +1,7 @@
 """Creates the partitions of the coming months, before their first grant is issued."""
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
@@ -8,16 +9,17 @@ from sqlalchemy.exc import DBAPIError
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.retention.partitions import add_partition, months_to_add
 from worker.errors import Transient
-from worker.jobs.problem_log import ProblemLog
+
+if TYPE_CHECKING:  # commands that need the months only start without structlog
+    from worker.jobs.problem_log import ProblemLog
 
 
-def create_partitions(engine: Engine, now: datetime, problems: ProblemLog | None = None) -> int:
+def create_partitions(engine: Engine, now: datetime, problems: "ProblemLog") -> int:
     """Create the missing partitions of this month and the next two; return their number.
 
     Any number of processes may do this at once. A partition that cannot be created is logged, and
     tried again at the next run: grants without one go to the default partition.
     """
-    problems = problems or ProblemLog()
     try:
         with read_transaction(engine) as connection:
             months = months_to_add(connection, now)
@@ -28,7 +30,7 @@ def create_partitions(engine: Engine, now: datetime, problems: ProblemLog | None
     return sum(_create_partition(engine, month, problems) for month in months)
 
 
-def _create_partition(engine: Engine, month: int, problems: ProblemLog) -> bool:
+def _create_partition(engine: Engine, month: int, problems: "ProblemLog") -> bool:
     try:
         with write_transaction(engine) as connection:
             is_new = add_partition(connection, month)

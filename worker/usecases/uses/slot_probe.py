@@ -8,9 +8,9 @@ from valetkey.wire.grant_ids import grant_id
 from worker.aws.stored_files import Missing, StorageRefuses, StoredFile
 from worker.context import Context
 from worker.core.tenants.storage_names import storage_name
+from worker.core.uses.reports import CLOCK_SKEW
 from worker.core.uses.settlement import kept_bytes
 from worker.core.uses.used_grant import UsedGrant
-from worker.core.uses.verdicts import CLOCK_SKEW
 from worker.db.engine import read_transaction
 from worker.db.uses.ended_slots import Slot
 from worker.db.uses.settlements import (

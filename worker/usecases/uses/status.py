@@ -11,14 +11,13 @@ from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import Outcome
 from valetkey.wire.uses import UseState, UseStates
 from worker.context import Context
-from worker.core.policy.history import RecordedBatch
+from worker.core.policy.history import BATCH_UNKNOWN, RecordedBatch
 from worker.core.uses.states import StateFacts, grant_state
 from worker.db.batch_history import read_history
 from worker.db.engine import read_transaction
 from worker.db.uses.batch_states import count_state_facts
 from worker.db.uses.item_uses import ItemUses, read_decided_chunks, read_item_uses
 from worker.db.uses.states import read_state_facts
-from worker.usecases.reopen import BATCH_UNKNOWN
 from worker.usecases.uses.asked_probes import probe_items
 
 _NO_CHUNK = -1  # a chunk number that no chunk has

@@ -35,7 +35,7 @@ from worker.commands.health import live
 from worker.commands.health.doctor import doctor
 from worker.core.tenants.config import Bucket
 from worker.devstack.storage import Storage
-from worker.usecases.live_checks import leftovers, link_checks, probe
+from worker.usecases.live_checks import link_checks, probe, run
 
 
 @pytest.fixture(autouse=True)
@@ -262,8 +262,8 @@ def test_a_storage_that_does_not_finish_its_answer_is_given_up_in_time(
     use_storage: UseStorage, monkeypatch: pytest.MonkeyPatch, answer: Answer
 ) -> None:
     monkeypatch.setattr(probe, "REQUEST_SECONDS", 0.2)
-    monkeypatch.setattr(leftovers, "MAX_SECONDS", 0.2)
-    monkeypatch.setattr("worker.usecases.live_checks.run._SETTLE_SECONDS", 0.1)
+    monkeypatch.setattr(run, "MAX_DELETE_SECONDS", 0.2)
+    monkeypatch.setattr(run, "_SETTLE_SECONDS", 0.1)
     with running_socket_server(answer) as url:
         use_storage(url)
         started_at = time.monotonic()

@@ -14,7 +14,7 @@ from valetkey.wire.replies import Grant
 from valetkey.wire.uses import UseStates
 from worker.aws.clients import S3Clients
 from worker.core.tenants.config import Bucket, TenantConfig
-from worker.core.uses.settlement import GRACE
+from worker.core.uses.used_grant import GRACE
 from worker.devstack.s3 import create_buckets
 from worker.devstack.storage import Storage
 from worker.usecases.upkeep.abort_uploads import abort_expired

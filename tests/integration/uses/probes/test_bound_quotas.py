@@ -15,7 +15,7 @@ from valetkey.wire.refusals import Metric, Window
 from valetkey.wire.replies import Grant
 from worker.core.tenants.config import Quota
 from worker.core.tenants.storage_names import storage_name
-from worker.core.uses.settlement import GRACE, SECOND_LOOK
+from worker.core.uses.used_grant import GRACE, SECOND_LOOK
 from worker.db.engine import write_transaction
 from worker.db.uses import ended_slots, settlements, use_counts
 from worker.db.uses.ended_slots import claim_slots, take_slot

@@ -6,9 +6,9 @@ import pytest
 from tests.support.uses.reports import deleted, downloaded, stored
 from tests.support.uses.used_grants import BATCH, ISSUED, KEY
 from tests.support.uses.used_grants import used_grant as grant
-from worker.core.uses.reports import UseReport
+from worker.core.uses.reports import CLOCK_SKEW, UseReport
 from worker.core.uses.used_grant import UsedGrant
-from worker.core.uses.verdicts import CLOCK_SKEW, Judgement, judge, use_fingerprint
+from worker.core.uses.verdicts import Judgement, judge, use_fingerprint
 
 ID = f"{BATCH}.0"
 LATEST = ISSUED + timedelta(seconds=300) + CLOCK_SKEW

@@ -9,8 +9,8 @@ import click
 from sqlalchemy import Connection
 
 from worker.commands.audit.checkpoints.tenant_names import find_trees
-from worker.commands.audit.filter_options import parse_cursor
 from worker.commands.database import open_database
+from worker.commands.options import parse_cursor
 from worker.core.links.grant_name import GrantName
 from worker.core.tree.signed_note import MAX_NOTE_BYTES, InvalidNote
 from worker.db.engine import read_transaction

@@ -4,8 +4,8 @@ from typing import Any
 
 import click
 
-from worker.commands.audit.filter_options import check_tenant_option, note_empty_result
-from worker.commands.database import open_database
+from worker.commands.audit.filter_options import note_empty_result
+from worker.commands.database import check_tenant_option, open_database
 from worker.commands.options import (
     format_options,
     refuse_empty_range,

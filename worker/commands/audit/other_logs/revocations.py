@@ -5,8 +5,7 @@ from typing import Any
 
 import click
 
-from worker.commands.audit.filter_options import check_tenant_option
-from worker.commands.database import open_database
+from worker.commands.database import check_tenant_option, open_database
 from worker.commands.options import (
     format_options,
     limit_option,

@@ -5,42 +5,14 @@ A name is known if the config has it now, if it ever had it, or if rows of reque
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from sqlalchemy import Connection, Select, select
 
-from models import Batch, Bucket, Cancellation, Chunk, ConfigChange, TenantIdentity, TenantKey
+from models import Batch, Bucket, Chunk, ConfigChange, TenantKey
 from worker.db.audit.filters import ISSUED, REFUSED, GrantFilter
-from worker.db.audit.selection.similar_names import did_you_mean, similar_name
 from worker.db.audit.selection.states import STATES
-from worker.db.audit.selection.tenant_filter import first_id, is_of_tenant
-
-Field = Literal["tenant", "bucket", "kind", "decision", "state", "signed_by"]
-
-_NOUNS: dict[Field, str] = {
-    "tenant": "tenant",
-    "bucket": "bucket profile or bucket",
-    "kind": "kind",
-    "decision": "decision or refusal code",
-    "state": "state",
-    "signed_by": "signing key",
-}
-
-
-_LISTED = frozenset({"kind", "state"})  # fields with so few names that an error lists them
-
-
-class UnknownName(LookupError):
-    """Nothing has this name. suggestion is the most similar known name, or None."""
-
-    def __init__(self, field: Field, name: str, known_names: Iterable[str]) -> None:
-        self.field = field
-        self.name = name
-        known_names = tuple(known_names)
-        self.suggestion = similar_name(name, known_names)
-        listed = f"choose {', '.join(known_names)}" if field in _LISTED else ""
-        hint = did_you_mean(name, known_names, listed)
-        super().__init__(f"there is no {_NOUNS[field]} {name!r}{hint}")
+from worker.db.audit.selection.tenant_filter import FilterField, UnknownName, check_tenant
 
 
 def _kinds() -> tuple[str, ...]:
@@ -55,7 +27,7 @@ def _codes() -> list[str]:
     return [code.value for code in Code]
 
 
-def _check_listed(field: Field, name: str, known_names: Iterable[str]) -> None:
+def _check_listed(field: FilterField, name: str, known_names: Iterable[str]) -> None:
     known_names = tuple(known_names)
     if name not in known_names:
         raise UnknownName(field, name, known_names)
@@ -79,18 +51,6 @@ def resolve_names(connection: Connection, grant_filter: GrantFilter) -> GrantFil
         _check_signing_key(connection, grant_filter.signed_by)
     profiles = {name for text in grant_filter.buckets for name in find_profiles(connection, text)}
     return replace(grant_filter, buckets=tuple(sorted(profiles)))
-
-
-def check_tenant(connection: Connection, tenant: str) -> None:
-    """Raise UnknownName unless there is or was a tenant of this name or id."""
-    rows = connection.execute(select(TenantIdentity.id, TenantIdentity.name)).all()
-    known_names = {name for row in rows for name in row}
-    if first_id(tenant) in known_names:
-        return
-    for column in (Batch.tenant, Cancellation.tenant):
-        if _exists(connection, select(1).where(is_of_tenant(connection, column, tenant))):
-            return
-    raise UnknownName("tenant", tenant, known_names)
 
 
 def find_profiles(connection: Connection, bucket: str) -> tuple[str, ...]:

@@ -1,12 +1,39 @@
-"""Selects the audit rows of a tenant, by its name or by its id."""
+"""Selects the audit rows of a tenant, by its name or by its id, and checks that there was one."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, select
 
-from models import TenantIdentity
+from models import Batch, Cancellation, TenantIdentity
+from worker.db.audit.selection.similar_names import did_you_mean, similar_name
 
 _FIRST = "~1"
+
+FilterField = Literal["tenant", "bucket", "kind", "decision", "state", "signed_by"]
+
+_NOUNS: dict[FilterField, str] = {
+    "tenant": "tenant",
+    "bucket": "bucket profile or bucket",
+    "kind": "kind",
+    "decision": "decision or refusal code",
+    "state": "state",
+    "signed_by": "signing key",
+}
+_LISTED = frozenset({"kind", "state"})  # fields with so few names that an error lists them
+
+
+class UnknownName(LookupError):
+    """Nothing has this name. suggestion is the most similar known name, or None."""
+
+    def __init__(self, field: FilterField, name: str, known_names: Iterable[str]) -> None:
+        self.field = field
+        self.name = name
+        known_names = tuple(known_names)
+        self.suggestion = similar_name(name, known_names)
+        listed = f"choose {', '.join(known_names)}" if field in _LISTED else ""
+        hint = did_you_mean(name, known_names, listed)
+        super().__init__(f"there is no {_NOUNS[field]} {name!r}{hint}")
 
 
 def first_id(tenant: str) -> str:
@@ -32,3 +59,16 @@ def find_tenant_ids(connection: Connection, tenant: str) -> list[str]:
         return [first_id(tenant)]
     query = select(TenantIdentity.id).where(TenantIdentity.name == tenant)
     return sorted({tenant, *connection.scalars(query)})
+
+
+def check_tenant(connection: Connection, tenant: str) -> None:
+    """Raise UnknownName unless there is or was a tenant of this name or id."""
+    rows = connection.execute(select(TenantIdentity.id, TenantIdentity.name)).all()
+    known_names = {name for row in rows for name in row}
+    if first_id(tenant) in known_names:
+        return
+    for column in (Batch.tenant, Cancellation.tenant):
+        query = select(1).where(is_of_tenant(connection, column, tenant))
+        if connection.execute(query.limit(1)).first() is not None:
+            return
+    raise UnknownName("tenant", tenant, known_names)

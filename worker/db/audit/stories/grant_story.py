@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, func, select
 
 from models import (
     Batch,
@@ -31,10 +31,8 @@ from worker.db.audit.revocations import (
     read_item_revocations,
     read_storage,
 )
-from worker.db.audit.stories.uses import UseStory, read_uses
+from worker.db.audit.stories.uses import StoryRow, UseStory, read_uses
 from worker.db.reservations import REMAINING
-
-_Row = Row[*tuple[Any, ...]]
 
 
 class ChunkStory(NamedTuple):
@@ -45,10 +43,10 @@ class ChunkStory(NamedTuple):
     says that the grant still counts in the window live.
     """
 
-    chunk: _Row
-    item: _Row
-    reissues: list[_Row]
-    upload: _Row | None
+    chunk: StoryRow
+    item: StoryRow
+    reissues: list[StoryRow]
+    upload: StoryRow | None
     is_reserved: bool
     leaf_number: int | None
     uses: UseStory
@@ -63,13 +61,13 @@ class Story:
     by state, of a batch without a grant. revocations cover the grant, or something of the batch.
     """
 
-    batch: _Row
-    counts: _Row
+    batch: StoryRow
+    counts: StoryRow
     remaining: int
     bucket_then: str | None
-    cancellation: _Row | None
-    manifest: _Row | None
-    deliveries: list[_Row]
+    cancellation: StoryRow | None
+    manifest: StoryRow | None
+    deliveries: list[StoryRow]
     grant: ChunkStory | None
     states: Mapping[str, int]
     revocations: Sequence[RecordedRevocation]
@@ -114,7 +112,7 @@ def read_story(
 
 
 def _read_revocations(
-    connection: Connection, batch: _Row, grant: ChunkStory | None
+    connection: Connection, batch: StoryRow, grant: ChunkStory | None
 ) -> Sequence[RecordedRevocation]:
     storage = read_storage(connection, batch.bucket)
     number, key = (0, "") if grant is None else (grant.item.item_number, grant.item.object_key)
@@ -126,13 +124,13 @@ def _read_revocations(
     )
 
 
-def _count_states(connection: Connection, batch: _Row, now: datetime) -> Mapping[str, int]:
+def _count_states(connection: Connection, batch: StoryRow, now: datetime) -> Mapping[str, int]:
     of_batch = GrantFilter(tenant=batch.tenant, batch_id=batch.batch_id, decisions=(ISSUED,))
     counts = count_items(connection, of_batch, CountOptions(("state",), now=now))
     return {str(count.group[0]): count.issued for count in counts}
 
 
-def _read_grant(connection: Connection, batch: _Row, item_number: int) -> ChunkStory | None:
+def _read_grant(connection: Connection, batch: StoryRow, item_number: int) -> ChunkStory | None:
     item = connection.execute(
         select(Grant).where(
             Grant.batch_number == batch.batch_number, Grant.item_number == item_number
@@ -190,7 +188,9 @@ def _bucket_then(connection: Connection, profile: str, moment: datetime) -> str 
     return connection.scalar(select(Bucket.bucket).where(Bucket.name == profile))
 
 
-def _read_deliveries(connection: Connection, batch: _Row, grant: ChunkStory | None) -> list[_Row]:
+def _read_deliveries(
+    connection: Connection, batch: StoryRow, grant: ChunkStory | None
+) -> list[StoryRow]:
     query = select(
         *(Delivery.chunk_number, Delivery.endpoint, Delivery.state, Delivery.attempts),
         *(Delivery.status, Delivery.problem, Delivery.created_at, Delivery.finished_at),

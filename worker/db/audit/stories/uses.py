@@ -9,7 +9,8 @@ from models import Settlement, Use
 from worker.core.uses.states import StateFacts
 from worker.db.uses.states import read_state_facts
 
-_Row = Row[*tuple[Any, ...]]
+StoryRow = Row[*tuple[Any, ...]]
+"""A row of a table, or some of its columns."""
 MAX_USES = 100
 """A link may be opened a million times: only so many uses are read, the newest ones."""
 
@@ -21,9 +22,9 @@ class UseStory(NamedTuple):
     """
 
     facts: StateFacts | None
-    uses: Sequence[_Row]
+    uses: Sequence[StoryRow]
     number: int
-    settlement: _Row | None
+    settlement: StoryRow | None
 
 
 def read_uses(
