@@ -40,7 +40,7 @@ worker_max_tasks_per_child = 10_000
 accept_content = ["json"]
 task_serializer = "json"
 result_serializer = "json"
-worker_consumer = "worker.broker.guarded_worker:GuardedConsumer"
+worker_consumer = "worker.broker.celery_guard:GuardedConsumer"
 task_default_queue = "valetkey"
 task_routes = {task: {"queue": queues[0]} for task, queues in QUEUES_BY_TASK.items()}
 

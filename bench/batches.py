@@ -13,7 +13,7 @@ from bench.metrics import Measurements
 from bench.signing import KEYS, boto3_client, boto3_get
 from valetkey import Client, Grant
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
-from worker.devstack.stack import Stack
+from worker.dev.stack import Stack
 
 ROUNDS = 9
 _STREAM_LINKS, _LONG_STREAM_LINKS = 100_000, 1_000_000

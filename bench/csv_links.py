@@ -19,7 +19,7 @@ from bench import service
 from bench.comparison import alternate, compare, elapsed_seconds, inverse
 from bench.metrics import Measurements
 from bench.signing import Sign, boto3_client, boto3_get
-from worker.devstack.stack import Stack
+from worker.dev.stack import Stack
 
 ROUNDS = 9
 LINKS = 1_000_000

@@ -6,8 +6,8 @@ from sqlalchemy import text
 
 from bench import batches, service
 from bench.metrics import Measurements
-from worker.db.engine import create_database_engine
-from worker.devstack.stack import Stack
+from worker.base.database_engine import create_database_engine
+from worker.dev.stack import Stack
 
 ROUNDS = 7
 _ROWS, _BATCHES = 10_000_000, 10

@@ -13,7 +13,7 @@ from bench.metrics import Measurements
 from tests.support.servers import external
 from valetkey import AsyncClient, Client
 from valetkey.crypto.keys import dump_private_key, generate_key, public_key_line
-from worker.devstack.stack import Stack, running_stack
+from worker.dev.stack import Stack, running_stack
 
 BUCKET = "bench"
 HOOK = "hook"

@@ -23,10 +23,9 @@ from tests.support.servers.databases import (
     migrated_databases,
     migrated_file,
 )
-from worker.db import engine
-from worker.devstack.broker import running_valkey
-from worker.devstack.folder import storage_keys
-from worker.devstack.storage import Storage, seaweedfs
+from worker.base import database_engine
+from worker.dev.data_folder import storage_keys
+from worker.dev.embedded_servers import Storage, running_seaweedfs, running_valkey
 
 # Before tests are imported, remove settings of the developer's shell, except those for the tests.
 _TEST_PREFIX = "VALETKEY_TEST_"
@@ -42,7 +41,7 @@ os.environ["XDG_CONFIG_HOME"] = _CONFIG_HOME.name
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tests of this process lose no power; the processes that tests start flush each commit.
-engine._PRAGMAS = (*engine._PRAGMAS, "synchronous=OFF")
+database_engine._PRAGMAS = (*database_engine._PRAGMAS, "synchronous=OFF")
 
 # No deadline: on a busy machine an example may exceed the default of 0.2 seconds.
 settings.register_profile("valetkey", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -84,7 +83,7 @@ def valkey_url(request: pytest.FixtureRequest, server_data: Path) -> Iterator[st
 
 @pytest.fixture(scope="session")
 def seaweed(server_data: Path) -> Iterator[Storage]:
-    with seaweedfs(server_data, storage_keys(server_data)) as storage:
+    with running_seaweedfs(server_data, storage_keys(server_data)) as storage:
         yield storage
 
 

@@ -1,4 +1,7 @@
-"""Check the sizes of folders, modules and functions: exit 1 and name each one over its limit."""
+"""Print the lines of each room, and check the sizes of folders, modules and functions.
+
+Exits with 1 and names each one over its limit.
+"""
 
 import ast
 import sys
@@ -45,10 +48,26 @@ def _module_problems(path: Path) -> Iterator[str]:
                 yield f"{location}: {node.name} has {lines} lines, over {MAX_FUNCTION_LINES}"
 
 
+def room_sizes(root: Path) -> Iterator[str]:
+    """Yield the modules and lines of each package, and of each room of the worker."""
+    for package in ("valetkey", "models", "worker"):
+        paths = sorted((root / package).rglob("*.py"))
+        yield _size(package, paths)
+        if package == "worker":
+            for room in sorted({path.parent for path in paths} - {root / package}):
+                if room.parent == root / package:
+                    yield _size(f"  {room.name}", sorted(room.rglob("*.py")))
+
+
+def _size(name: str, paths: list[Path]) -> str:
+    lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
+    return f"{name:<12}{len(paths):>5} modules{lines:>8,} lines"
+
+
 def main() -> int:
-    """Print all problems of the project in the current folder; return the exit code."""
+    """Print the rooms and the problems of the project in this folder; return the exit code."""
     problems = find_problems(Path())
-    sys.stdout.write("".join(f"{problem}\n" for problem in problems))
+    sys.stdout.write("".join(f"{line}\n" for line in [*room_sizes(Path()), *problems]))
     return 1 if problems else 0
 
 

@@ -36,48 +36,54 @@ _HELP = {"-h", "--help"}
 # Each text is the first sentence of the command's own help, as a test checks.
 _COMMANDS: LazyCommands = {
     "apply": (
-        "apply:apply",
+        "tenants.apply_command:apply",
         "Apply the tenants, keys, policies, quotas, endpoints and bucket profiles in FILE.",
     ),
-    "audit": ("audit.group:audit", "Read the audit log of requests, decisions and administration."),
+    "audit": (
+        "audit.audit_group:audit",
+        "Read the audit log of requests, decisions and administration.",
+    ),
     "contract": (
-        "contract:contract",
+        "contract.contract_command:contract",
         "Print one DOCUMENT of the contract between producers and the service.",
     ),
     "deadletters": (
-        "deadletters:deadletters",
+        "broker.broker_commands:deadletters",
         "Show and handle messages that were set aside because a worker failed on them.",
     ),
     "deliveries": (
-        "deliveries:deliveries",
+        "webhooks.deliveries_command:deliveries",
         "Show which webhooks and manifests are pending, delivered or failed.",
     ),
     "dev": (
-        "dev.dev:dev",
+        "dev.dev_command:dev",
         "Run everything on this machine until Ctrl-C: broker, storage, database and worker.",
     ),
     "doctor": (
-        "health.doctor:doctor",
+        "doctor.doctor_command:doctor",
         "Check everything that the service needs, and say how to repair what is wrong.",
     ),
-    "explain": ("explain:explain", "Explain the decision on the message in FILE, rule by rule."),
+    "explain": (
+        "issue.explain_command:explain",
+        "Explain the decision on the message in FILE, rule by rule.",
+    ),
     "metrics": (
-        "metrics.metrics:metrics",
+        "doctor.metrics_command:metrics",
         "Print metrics of the service for Prometheus, or serve them.",
     ),
     "migrate": (
-        "database:migrate",
+        "cli.database:migrate",
         "Create or update the tables of the database at VALETKEY_DATABASE_URL.",
     ),
-    "quota": ("quota:quota", "Show usage and quotas, and change a quota at once."),
-    "revoke": ("revocation.revoke:revoke", "Take grants back before their end."),
+    "quota": ("tenants.quota_command:quota", "Show usage and quotas, and change a quota at once."),
+    "revoke": ("revoke.revoke_command:revoke", "Take grants back before their end."),
     "run": (
         "run:run",
         "Run workers until SIGTERM or Ctrl-C, and restart one that ends by itself.",
     ),
-    "usage": ("usage.group:usage", "Learn from storage what became of grants."),
+    "usage": ("uses.usage_group:usage", "Learn from storage what became of grants."),
     "workers": (
-        "workers:workers",
+        "broker.broker_commands:workers",
         "List workers whose heartbeat is fresh, all or those with this NAME (as in issue@web1).",
     ),
 }
@@ -117,8 +123,7 @@ def _use_running_dev(context: click.Context, words: Sequence[str]) -> None:
         return
     if names_service(os.environ):
         return
-    from worker.devstack.folder import FolderUnusable  # noqa: PLC0415 - others do without them
-    from worker.devstack.running import find_running_dev  # noqa: PLC0415
+    from worker.dev.data_folder import FolderUnusable, find_running_dev  # noqa: PLC0415 - others do without them
 
     try:
         running = find_running_dev(os.environ, Path.cwd())
@@ -146,7 +151,7 @@ def _describe_wrong_settings(error: ValueError) -> str | None:
 
 @click.group(
     cls=_Commands,
-    package="worker.commands",
+    package="worker",
     lazy_commands=_COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

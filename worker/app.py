@@ -19,11 +19,11 @@ from pydantic import ValidationError
 
 from valetkey.delivery.causes import describe_cause
 from worker import logs
-from worker.aws.boto_sessions import load_service_files
-from worker.broker.guarded_worker import Heart
+from worker.aws.credentials import load_service_files
+from worker.base.database_engine import load_driver
+from worker.base.jobs import SingleFlight
+from worker.broker.celery_guard import Heart
 from worker.context import Context, process_context, settings
-from worker.db.engine import load_driver
-from worker.jobs.single_flight import SingleFlight
 from worker.settings import Settings, describe_errors
 from worker.supervisor import SUPERVISOR_VARIABLE, say_ready, stop_with_supervisor
 
@@ -42,10 +42,10 @@ def _settings() -> Settings:
 _RESULT_STORE = "worker.broker.result_store:ResultStore"
 app = Celery("valetkey", include=["worker.tasks"])
 app.config_from_object("celeryconfig")
-app.Worker = app.subclass_with_self("worker.broker.guarded_worker:GuardedWorker")
+app.Worker = app.subclass_with_self("worker.broker.celery_guard:GuardedWorker")
 app.conf.update(
     broker_url=_settings().broker_url.get_secret_value(),
-    broker_transport="worker.broker.guarded_redis:GuardedTransport",
+    broker_transport="worker.broker.celery_guard:GuardedTransport",
     result_backend=f"{_RESULT_STORE}+{_settings().result_url.get_secret_value()}",
     worker_concurrency=_settings().concurrency,
 )

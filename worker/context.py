@@ -16,13 +16,12 @@ from threading import Lock
 from sqlalchemy import Engine
 
 from worker import clock
-from worker.aws.clients import S3Clients
 from worker.aws.role_policies import RolePolicies
-from worker.db.config_store import ConfigStore
-from worker.db.engine import IDLE_TIMEOUT, create_database_engine
-from worker.jobs.problem_log import ProblemLog
-from worker.jobs.rate_limits import RateLimits
-from worker.net.webhook_client import WebhookClient
+from worker.aws.s3_clients import S3Clients
+from worker.base.database_engine import IDLE_TIMEOUT, create_database_engine
+from worker.base.jobs import ProblemLog, RateLimits
+from worker.base.webhook_client import WebhookClient
+from worker.ledger.tenant_rows import ConfigStore
 from worker.settings import Settings
 
 

@@ -16,21 +16,69 @@ from valetkey.delivery.causes import describe_cause
 from valetkey.wire.unavailable import Unavailable
 from worker import clock
 from worker.app import app, job_context, send_trigger
+from worker.audit.key_lookup import index_keys
+from worker.base.database_engine import write_transaction
+from worker.base.jobs import JobRun, SingleFlight
+from worker.base.month_partitions import create_partitions
 from worker.broker.queues import UPKEEP_QUEUE
 from worker.broker.result_store import unnamed_batches
 from worker.context import Context, settings
 from worker.errors import Transient
-from worker.jobs.single_flight import JobRun, SingleFlight
-from worker.usecases.dispatch import Response, respond
-from worker.usecases.upkeep.abort_uploads import abort_expired
-from worker.usecases.upkeep.checkpoints import CheckpointJob
-from worker.usecases.upkeep.cleanup import clean_up
-from worker.usecases.upkeep.deliver import deliver_due
-from worker.usecases.upkeep.denials import keep_denials
-from worker.usecases.upkeep.ended_sessions import keep_sessions_ended
-from worker.usecases.upkeep.index_keys import index_keys
-from worker.usecases.upkeep.manifest import write_due_manifests
-from worker.usecases.uses.settle import settle_ended
+from worker.issue.dispatch import Response, respond
+from worker.issue.multipart_aborts import abort_expired_uploads
+from worker.ledger import quota_usage
+from worker.ledger.outbox import fail_expired_deliveries
+from worker.ledger.reservations import release_expired
+from worker.proof.checkpoints import CheckpointJob
+from worker.revoke.deny_statements import keep_denials
+from worker.revoke.session_revocation import keep_sessions_ended
+from worker.uses.settlement import settle_ended_slots
+from worker.webhooks.manifest_writer import write_due_manifests
+from worker.webhooks.webhook_delivery import EXPIRED, delete_old_circuits, deliver_due
+
+MAX_CLEANUP_ROWS = (
+    1_000  # in one transaction, which makes other writers wait for as long as it takes
+)
+
+
+def clean_up(context: Context, run: JobRun | None = None) -> dict[str, int]:
+    """Release expired reservations, delete old usage, and fail deliveries that have expired.
+
+    Creates the partitions of the coming months. Waits for the database only. Any number of
+    processes may do this at once. Returns counts. Raises Transient.
+    """
+    run = run or JobRun()
+    released = _release_expired(context, run)
+    undelivered = _fail_deliveries(context, run)
+    partitions = create_partitions(context.engine, context.now(), context.problems)
+    return {"released": released, "undelivered": undelivered, "partitions": partitions}
+
+
+def _release_expired(context: Context, run: JobRun) -> int:
+    now = context.now()
+    total, released = 0, MAX_CLEANUP_ROWS
+    while released == MAX_CLEANUP_ROWS and not run.is_stopping:
+        with write_transaction(context.engine) as connection:
+            released = release_expired(connection, now, MAX_CLEANUP_ROWS)
+        total += released
+        run.progress()
+    with write_transaction(context.engine) as connection:
+        quota_usage.delete_short_windows(connection, now)
+    return total
+
+
+def _fail_deliveries(context: Context, run: JobRun) -> int:
+    now = context.now()
+    total, failed = 0, MAX_CLEANUP_ROWS
+    while failed == MAX_CLEANUP_ROWS and not run.is_stopping:
+        with write_transaction(context.engine) as connection:
+            failed = fail_expired_deliveries(connection, EXPIRED, now, MAX_CLEANUP_ROWS)
+        total += failed
+        run.progress()
+    with write_transaction(context.engine) as connection:
+        delete_old_circuits(connection, now)
+    return total
+
 
 log = structlog.get_logger()
 MAX_RETRIES = 5
@@ -166,12 +214,12 @@ _WRITE_MANIFESTS = SingleFlight(
     "manifests", partial(_run_job, "manifests_written", write_due_manifests)
 )
 _CLEAN_UP = SingleFlight("cleanup", partial(_run_job, "cleaned_up", clean_up))
-_ABORT_UPLOADS = SingleFlight("aborts", partial(_run_job, "uploads_aborted", abort_expired))
+_ABORT_UPLOADS = SingleFlight("aborts", partial(_run_job, "uploads_aborted", abort_expired_uploads))
 _CHECKPOINTS = SingleFlight(
     "checkpoints", partial(_run_job, "checkpoints_signed", CheckpointJob(settings))
 )
 _INDEX_KEYS = SingleFlight("key_index", partial(_run_job, "keys_indexed", index_keys))
-_SETTLE = SingleFlight("settling", partial(_run_job, "slots_settled", settle_ended))
+_SETTLE = SingleFlight("settling", partial(_run_job, "slots_settled", settle_ended_slots))
 _KEEP_DENIALS = SingleFlight("denials", partial(_run_job, "denials_removed", keep_denials))
 _KEEP_SESSIONS_ENDED = SingleFlight(
     "ended_sessions", partial(_run_job, "role_policies_removed", keep_sessions_ended)

@@ -12,14 +12,14 @@ from sqlalchemy import event, inspect, make_url, text
 
 from bench.audit.data import BUCKETS, DataPlan, tenant_name
 from bench.audit.writer import LogWriter
-from worker.aws.clients import S3Clients
-from worker.commands.database import migrate_to_head
+from worker.audit.key_lookup import index_keys
+from worker.aws.s3_clients import S3Clients
+from worker.base.database_engine import create_database_engine
+from worker.cli.database import migrate_to_head
 from worker.context import Context
-from worker.core.tenants.config import Bucket, Policy, Tenant, TenantConfig
-from worker.db import tenants
-from worker.db.config_store import ConfigStore
-from worker.db.engine import create_database_engine
-from worker.usecases.upkeep.index_keys import index_keys
+from worker.core.tenant_config import Bucket, Policy, Tenant, TenantConfig
+from worker.ledger import tenant_rows
+from worker.ledger.tenant_rows import ConfigStore
 
 # An interrupted build is begun again from nothing, so that nothing has to survive it.
 _FAST = {
@@ -80,8 +80,8 @@ def build_log(url: str, plan: DataPlan) -> None:
     engine = create_database_engine(url)
     event.listen(engine, "connect", _save_time)
     with engine.begin() as connection:
-        old = tenants.load_config(connection)
-        tenants.store_config(connection, old, _tenant_config(plan), datetime.now(UTC))
+        old = tenant_rows.load_config(connection)
+        tenant_rows.store_config(connection, old, _tenant_config(plan), datetime.now(UTC))
     LogWriter(engine).write(plan)
     if engine.dialect.name == "postgresql":
         with engine.connect().execution_options(purpose="autocommit") as connection:

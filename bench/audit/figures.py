@@ -16,13 +16,12 @@ from sqlalchemy import Engine, select
 
 from bench.audit.data import END, DataPlan, batch_id, object_key, tenant_name
 from models import Batch
-from worker.core.links.pasted_grant import read_pasted_grant
-from worker.db.audit.counting.columns import CountOptions
-from worker.db.audit.counting.counts import count_items
-from worker.db.audit.filters import GrantFilter
-from worker.db.audit.grants import read_grants
-from worker.db.engine import create_database_engine, read_transaction
-from worker.usecases.audit.find_pasted import find_pasted
+from worker.audit.audit_rows import read_grants
+from worker.audit.grant_filters import GrantFilter
+from worker.audit.item_counts import CountOptions, count_items
+from worker.audit.link_lookup import find_pasted
+from worker.audit.link_verdicts import read_pasted_grant
+from worker.base.database_engine import create_database_engine, read_transaction
 
 _PAGE_ROWS = 50
 _CALLS, _COMMANDS = 60, 11

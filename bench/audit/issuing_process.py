@@ -10,11 +10,11 @@ from time import perf_counter
 
 from tests.support.builders.messages import Clock, batch_id, split_chunks, tenant_config
 from tests.support.builders.services import build_service
-from worker.aws.clients import S3Clients
-from worker.commands.database import migrate_to_head
-from worker.core.tenants.config import TenantConfig
-from worker.db import tenants
-from worker.db.engine import create_database_engine, write_transaction
+from worker.aws.s3_clients import S3Clients
+from worker.base.database_engine import create_database_engine, write_transaction
+from worker.cli.database import migrate_to_head
+from worker.core.tenant_config import TenantConfig
+from worker.ledger import tenant_rows
 
 CHUNK_ITEMS = 600
 
@@ -26,11 +26,11 @@ def main() -> None:
     migrate_to_head(url)
     engine, clock = create_database_engine(url), Clock()
     with write_transaction(engine) as connection:
-        old = tenants.load_config(connection)
+        old = tenant_rows.load_config(connection)
         if "acme" not in old.tenants:
             added = tenant_config(max_batch=1_000_000)
             new = TenantConfig({**old.buckets, **added.buckets}, {**old.tenants, **added.tenants})
-            tenants.store_config(connection, old, new, clock())
+            tenant_rows.store_config(connection, old, new, clock())
     service = build_service(engine, S3Clients(), clock)
     for line in sys.stdin:
         messages = split_chunks(_message(int(line) * CHUNK_ITEMS), CHUNK_ITEMS)

@@ -9,9 +9,8 @@ from sqlalchemy import Connection, delete, tuple_
 
 from bench.audit.data import GeneratedBatch, GeneratedChunk
 from models import UnindexedChunk
-from worker.db.key_lookup import segments
-from worker.db.key_lookup.entries import divide_into_pages, make_entry, page_bits_for
-from worker.usecases.upkeep.index_keys import MAX_MERGED_ENTRIES
+from worker.audit import key_lookup
+from worker.audit.key_lookup import MAX_MERGED_ENTRIES, divide_into_pages, make_entry, page_bits_for
 
 
 class KeyCollector:
@@ -38,8 +37,8 @@ class KeyCollector:
             return
         entries, chunks = sorted(self._entries), self._chunks
         bits = page_bits_for(len(entries))
-        segment = segments.Segment(0, len(entries), bits, chunks[0][0], chunks[-1][0])
-        number = segments.insert_segment(connection, "complete", segment, datetime.now(UTC))
-        segments.insert_pages(connection, number, divide_into_pages(entries, bits))
+        segment = key_lookup.Segment(0, len(entries), bits, chunks[0][0], chunks[-1][0])
+        number = key_lookup.insert_segment(connection, "complete", segment, datetime.now(UTC))
+        key_lookup.insert_pages(connection, number, divide_into_pages(entries, bits))
         key = tuple_(UnindexedChunk.batch_number, UnindexedChunk.chunk_number)
         connection.execute(delete(UnindexedChunk).where(key <= tuple_(*chunks[-1])))

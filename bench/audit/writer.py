@@ -11,9 +11,15 @@ from bench.audit.data import DataPlan, GeneratedBatch, GeneratedChunk, generate_
 from bench.audit.key_segments import KeyCollector
 from models import Batch, Chunk, Grant, Leaf, TreeHead
 from models.base import Base
-from worker.core.tree.merkle import RightEdge
-from worker.core.tree.records import NO_LEAVES, chunk_record, encode_record, entry_hash, items_edge
-from worker.db.inserts import insert_rows
+from worker.base.inserts import insert_rows
+from worker.ledger.merkle import (
+    NO_LEAVES,
+    RightEdge,
+    chunk_record,
+    encode_record,
+    entry_hash,
+    items_edge,
+)
 
 _ROWS_PER_TRANSACTION = 50_000
 _NEWEST_ROWS = 100_000

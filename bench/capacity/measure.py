@@ -20,8 +20,8 @@ from bench.capacity.traffic import Send, senders, timed
 from bench.capacity.turns import MeteredTurns
 from bench.comparison import Spread
 from bench.metrics import Measurements
-from worker.db.engine import create_database_engine
-from worker.devstack.stack import Stack
+from worker.base.database_engine import create_database_engine
+from worker.dev.stack import Stack
 
 ROUNDS = 9
 REQUESTS = {"single": 500, "company": 1_024, "chunk": 30}

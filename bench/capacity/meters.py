@@ -6,7 +6,7 @@ from typing import NamedTuple, Self
 from sqlalchemy import Engine, text
 
 from bench.processes import cpu_time, family, list_processes, pool_children
-from worker.devstack.stack import Stack
+from worker.dev.stack import Stack
 
 _POSTGRES = {
     "commits": "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()",

@@ -13,7 +13,7 @@ from bench.processes import family, list_processes
 from valetkey import NoAnswer
 from valetkey.delivery.transport import RESULT_PREFIX
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
-from worker.devstack.stack import Stack
+from worker.dev.stack import Stack
 
 _LINKS = _CHUNKS = 12  # a client has at most 32 messages under way
 _SEND_SECONDS = 1.0  # more than enough to send the window of a batch

@@ -24,8 +24,8 @@ from bench.comparison import Spread
 from bench.metrics import Measurements
 from bench.processes import list_processes, pool_children
 from tests.support.servers.databases import fresh_database
-from worker.db.engine import create_database_engine
-from worker.devstack.stack import Stack
+from worker.base.database_engine import create_database_engine
+from worker.dev.stack import Stack
 
 ROUNDS = 9
 LINKS = 30_000  # of each producer in each round

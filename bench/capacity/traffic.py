@@ -11,7 +11,7 @@ from bench.capacity.costs import CHUNK_ITEMS
 from bench.singles.async_links import request_links
 from bench.singles.single_link import link_sender, send_concurrently
 from valetkey import Client, Grant
-from worker.devstack.stack import Stack
+from worker.dev.stack import Stack
 
 _SEPARATE, _COMPANY = 32, 256  # requests under way
 

@@ -14,8 +14,8 @@ from bench.capacity import redis_memory
 from bench.capacity.costs import Cost
 from bench.capacity.meters import CpuMeter, read_database
 from bench.capacity.traffic import Send, timed
-from worker.db.engine import sqlite_path
-from worker.devstack.stack import Stack
+from worker.base.database_engine import sqlite_path
+from worker.dev.stack import Stack
 
 _SETTLE = 11  # seconds after which idle connections to PostgreSQL have told of their work
 

@@ -14,7 +14,7 @@ from bench.metrics import Measurements
 from examples.demo.webhook_receiver import WebhookReceiver, running_receiver
 from valetkey import Client
 from valetkey.webhooks import UploadEvent, parse_upload_event, verify
-from worker.devstack.stack import Stack
+from worker.dev.stack import Stack
 
 _SAMPLES = 200
 _WARM_UP = 10

@@ -8,8 +8,8 @@ import sys
 
 from worker import clock
 from worker.app import job_context
-from worker.core.uses.reports import UseReport
-from worker.usecases.uses.record import record_uses
+from worker.core.issued_grants import UseReport
+from worker.uses.use_recorder import record_uses
 
 
 def main() -> None:

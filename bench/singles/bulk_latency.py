@@ -11,7 +11,7 @@ from bench.comparison import elapsed_seconds
 from bench.metrics import Measurements
 from bench.singles import single_link
 from bench.singles.noop_worker import SendRequest
-from worker.devstack.stack import Stack
+from worker.dev.stack import Stack
 
 _BULK_LINKS = 100_000
 _MAX_SAMPLES = 200

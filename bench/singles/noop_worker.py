@@ -10,8 +10,8 @@ from celery import exceptions
 
 from bench import service
 from bench.singles import noop_task
-from worker.devstack.processes import Program, running
-from worker.devstack.stack import Stack
+from worker.dev.child_processes import Program, running
+from worker.dev.stack import Stack
 
 _RESULT_TIMEOUT = 30  # seconds
 
@@ -42,7 +42,7 @@ def _worker_responds(app: Any) -> bool:
 
 
 def _worker_program(stack: Stack) -> Program:
-    # The same options with which worker.commands.run starts the service's workers.
+    # The same options with which worker.run starts the service's workers.
     options = {"pool": "prefork", "concurrency": service.WORKERS, "loglevel": "INFO"}
     options |= {"queues": noop_task.QUEUE, "hostname": "noop@bench"}
     return Program(

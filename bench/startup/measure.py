@@ -12,7 +12,7 @@ from resource import RUSAGE_CHILDREN, getrusage
 from bench.comparison import Spread, alternate, compare, inverse
 from bench.metrics import Measurements
 from tests.support.cli.audit_log import LOG, write_batches
-from worker.commands.database import migrate_to_head
+from worker.cli.database import migrate_to_head
 
 ROUNDS = 15
 _PYTHON = (sys.executable, "-c", "pass")

@@ -23,12 +23,12 @@ from tests.support.servers.waiting import wait_until
 from tests.support.uses.notifications import aws_record, body, minio_record
 from valetkey.wire.grant_ids import grant_id
 from worker import clock
-from worker.aws.clients import S3Clients
-from worker.commands.database import migrate_to_head
-from worker.core.tenants.config import Bucket, TenantConfig
-from worker.db.engine import create_database_engine, write_transaction
-from worker.db.tenants import load_config, store_config
-from worker.devstack.processes import Program, running
+from worker.aws.s3_clients import S3Clients
+from worker.base.database_engine import create_database_engine, write_transaction
+from worker.cli.database import migrate_to_head
+from worker.core.tenant_config import Bucket, TenantConfig
+from worker.dev.child_processes import Program, running
+from worker.ledger.tenant_rows import load_config, store_config
 
 EVENTS = 20_000
 _HEAD_EVENTS = 5_000

@@ -18,11 +18,11 @@ from tests.support.builders.messages import POLICY, batch_id, grant_message, ten
 from tests.support.uses.access_logs import aws_line
 from valetkey.wire.grant_ids import grant_id
 from worker import clock
-from worker.aws.clients import S3Clients
-from worker.commands.database import migrate_to_head
-from worker.core.tenants.config import Bucket, TenantConfig
-from worker.db.engine import create_database_engine, write_transaction
-from worker.db.tenants import load_config, store_config
+from worker.aws.s3_clients import S3Clients
+from worker.base.database_engine import create_database_engine, write_transaction
+from worker.cli.database import migrate_to_head
+from worker.core.tenant_config import Bucket, TenantConfig
+from worker.ledger.tenant_rows import load_config, store_config
 
 LINES = 200_000
 _GRANTS = 20_000

@@ -31,7 +31,7 @@ from valetkey import Client, Grant, Refused
 from valetkey.crypto.keys import dump_private_key, generate_key, public_key_line
 from valetkey.webhooks import verify
 from valetkey.wire.messages import Item
-from worker.devstack.stack import Stack, running_stack
+from worker.dev.stack import Stack, running_stack
 
 ROOT = Path(__file__).parents[2]
 DOWNLOADS = 10_000

@@ -8,9 +8,9 @@ from datetime import timedelta
 
 from worker import clock
 from worker.context import process_context
-from worker.core.uses.used_grant import GRACE
-from worker.usecases.upkeep.cleanup import clean_up
-from worker.usecases.uses.settle import settle_ended
+from worker.core.issued_grants import GRACE
+from worker.tasks import clean_up
+from worker.uses.settlement import settle_ended_slots
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
     ahead = GRACE + timedelta(minutes=1)
     context = replace(process_context(), now=lambda: clock.now() + ahead)
     clean_up(context)
-    settle_ended(context)
+    settle_ended_slots(context)
 
 
 if __name__ == "__main__":

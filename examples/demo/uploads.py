@@ -8,7 +8,7 @@ from examples.demo.output import check, show_heading, show_success
 from examples.demo.webhook_receiver import WebhookReceiver
 from valetkey import Client, Grant
 from valetkey.webhooks import UploadEvent, parse_upload_event, verify
-from worker.devstack.stack import Stack
+from worker.dev.stack import Stack
 
 KIB = 1024
 _TIMEOUT = 15  # seconds

@@ -1,6 +1,6 @@
 """The revisions of databases of checkouts before 0.1.0, which no release can use or migrate.
 
-Another id of the first migration needs no line here: `worker.commands.database` refuses each that
+Another id of the first migration needs no line here: `worker.cli.database` refuses each that
 begins with its number. The id of any other migration that is removed before 0.1.0 belongs here.
 """
 

@@ -10,7 +10,7 @@ import pytest
 from tests.support.servers.webhook_receiver import WebhookReceiver, respond_with, running_receiver
 from valetkey import Client
 from valetkey.crypto.keys import PrivateKey, dump_private_key, generate_key, public_key_line
-from worker.devstack.stack import Stack, running_stack
+from worker.dev.stack import Stack, running_stack
 
 ROOT = Path(__file__).parents[2]
 ACME_KEY = generate_key("acme/tests")

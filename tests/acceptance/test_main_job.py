@@ -19,7 +19,7 @@ from tests.support.servers.databases import fresh_database
 from tests.support.servers.waiting import wait_until
 from valetkey.cli.bulk.journal import journal_path
 from valetkey.webhooks import verify
-from worker.devstack.service import Commands, run_workers
+from worker.dev.stack import Commands, run_workers
 
 ITEMS = 6_000
 CONTENT = b"0123456789"

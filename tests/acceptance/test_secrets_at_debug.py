@@ -16,10 +16,9 @@ from tests.support.servers.external import KEYS
 from tests.support.servers.waiting import wait_until
 from tests.support.servers.webhook_receiver import respond_with, running_receiver
 from valetkey.crypto.keys import dump_private_key, public_key_line
-from worker.devstack.folder import write_private
-from worker.devstack.service import Commands
-from worker.devstack.stack import running_stack
-from worker.devstack.storage import Storage
+from worker.dev.data_folder import write_private
+from worker.dev.embedded_servers import Storage
+from worker.dev.stack import Commands, running_stack
 
 ROLE, BUCKET, EXTERNAL_ID = "debug", "valetkey-debug", "agreed-with-acme-5ec2e7"
 TENANTS = """

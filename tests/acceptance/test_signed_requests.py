@@ -15,8 +15,8 @@ from tests.support.s3.http_requests import get, send
 from tests.support.servers.waiting import wait_until
 from valetkey import AsyncClient, Code, Grant, Refused
 from valetkey.crypto.keys import dump_private_key
-from worker.devstack.folder import StorageKeys
-from worker.devstack.s3 import s3_client
+from worker.dev.data_folder import StorageKeys
+from worker.dev.embedded_servers import s3_client
 
 
 def log_lines(service: Service, event: str) -> list[dict[str, Any]]:

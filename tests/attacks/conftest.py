@@ -11,7 +11,7 @@ import pytest
 
 from tests.acceptance.conftest import ROOT
 from valetkey.crypto.keys import generate_key, public_key_line
-from worker.devstack.stack import Stack, running_stack
+from worker.dev.stack import Stack, running_stack
 
 SEED = int(os.environ.get("VALETKEY_TEST_SEED", "20261126"))
 IS_LONG = os.environ.get("VALETKEY_TEST_ATTACKS") == "long"

@@ -18,11 +18,9 @@ from tests.support.builders.messages import grant_message
 from tests.support.servers.waiting import wait_until
 from valetkey import Client, Grant
 from valetkey.wire.bundles import MAX_BUNDLE_MESSAGES
-from worker.broker.heartbeats import read_heartbeats
-from worker.broker.sharing.fair_queue import FairQueue
-from worker.broker.sharing.queue_lengths import LEASE, queue_lengths
-from worker.devstack.service import Commands
-from worker.devstack.stack import Stack, running_stack
+from worker.broker.fair_queue import FairQueue
+from worker.broker.queues import SHARING_LEASE, queue_lengths, read_heartbeats
+from worker.dev.stack import Commands, Stack, running_stack
 
 FLOOD = 500  # messages, with 20 items each
 BUNDLES = 60
@@ -82,7 +80,7 @@ class Queues:
         thread = threading.Thread(target=FairQueue(self._info.broker_url).run, args=(stop,))
         thread.start()
         try:
-            wait_until(lambda: self._broker.exists(LEASE))
+            wait_until(lambda: self._broker.exists(SHARING_LEASE))
             yield
         finally:
             stop.set()

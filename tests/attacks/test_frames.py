@@ -13,10 +13,9 @@ from tests.support.attacks.frames import HostileFrame, hostile_frames
 from tests.support.builders.messages import grant_message
 from tests.support.servers.waiting import wait_until
 from worker.broker.dead_letters import read_dead_letters
-from worker.broker.frames import MAX_FRAME_BYTES
-from worker.broker.heartbeats import read_heartbeats
-from worker.broker.sharing.queue_lengths import queue_lengths
-from worker.devstack.stack import Stack
+from worker.broker.message_guard import MAX_FRAME_BYTES
+from worker.broker.queues import queue_lengths, read_heartbeats
+from worker.dev.stack import Stack
 
 RANDOM_FRAMES = 5_000 if IS_LONG else 200
 MAX_GROWTH = 300 * 1024**2  # bytes by which the worker's peak of memory may grow

@@ -7,8 +7,7 @@ import pytest
 
 from tests.attacks.conftest import AttackTable
 from tests.support.servers.webhook_receiver import FakeResolver
-from worker.core.webhooks.addresses import Address
-from worker.net.webhook_client import WebhookClient, WebhookFailure
+from worker.base.webhook_client import Address, WebhookClient, WebhookFailure
 
 ANY = "0.0.0.0"  # noqa: S104 - nothing binds to it
 # How the machine's own addresses, and the metadata service's, can be written as a host.

@@ -28,14 +28,13 @@ from tests.support.servers.webhook_receiver import (
     silent_endpoint,
 )
 from worker import clock
-from worker.aws.clients import S3Clients
-from worker.core.tenants.config import Bucket, Quota, Tenant, TenantConfig, WebhookEndpoint
-from worker.db.engine import create_database_engine, read_transaction, write_transaction
-from worker.devstack.processes import ChildProcess, Program, running
-from worker.devstack.s3 import create_buckets
-from worker.devstack.stack_info import service_environment
-from worker.devstack.storage import Storage
-from worker.usecases.upkeep.deliver import LIMITS
+from worker.aws.s3_clients import S3Clients
+from worker.base.database_engine import create_database_engine, read_transaction, write_transaction
+from worker.core.tenant_config import Bucket, Quota, Tenant, TenantConfig, WebhookEndpoint
+from worker.dev.child_processes import ChildProcess, Program, running
+from worker.dev.data_folder import service_environment
+from worker.dev.embedded_servers import Storage, create_buckets
+from worker.webhooks.webhook_delivery import LIMITS
 
 ROOT = Path(__file__).parents[2]
 SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()

@@ -28,15 +28,14 @@ from tests.support.revocations.model_bucket import (
     key_of,
     policy_bytes,
 )
-from worker.core.revocation.bucket_policy import SID_PREFIX
-from worker.core.revocation.targets import Target
-from worker.core.tenants.config import Tenant, TenantConfig
-from worker.db.engine import create_database_engine, read_transaction
-from worker.usecases.revocation import proof
-from worker.usecases.revocation.plan import RevocationPlan, plan_revocation
-from worker.usecases.revocation.results import Author
-from worker.usecases.revocation.revoke import revoke
-from worker.usecases.upkeep.denials import keep_denials
+from worker.base.database_engine import create_database_engine, read_transaction
+from worker.core.revocation_targets import Target
+from worker.core.tenant_config import Tenant, TenantConfig
+from worker.revoke import deny_statements
+from worker.revoke.bucket_policy import SID_PREFIX
+from worker.revoke.deny_statements import keep_denials
+from worker.revoke.revocation import Author, revoke
+from worker.revoke.revocation_plan import RevocationPlan, plan_revocation
 
 STEPS = 5_000 if IS_LONG else 150
 TENANTS = ("acme", "globex")
@@ -276,11 +275,11 @@ def machine(
     engine = create_database_engine(database_url)
     machine = Machine(engine, is_aws=request.param == "aws")
 
-    def use(link: proof.ProofLink) -> int:
+    def use(link: deny_statements.ProofLink) -> int:
         return 403 if machine.bucket.denies(key_of(link.request.url)) else 200
 
-    monkeypatch.setattr(proof, "_use", use)
-    monkeypatch.setattr(proof, "_PROOF_SECONDS", 0)
+    monkeypatch.setattr(deny_statements, "_use_link", use)
+    monkeypatch.setattr(deny_statements, "_PROOF_SECONDS", 0)
     yield machine
     engine.dispose()
 

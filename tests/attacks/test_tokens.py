@@ -14,7 +14,7 @@ from tests.attacks.conftest import SEED, AttackTable
 from tests.support.builders.messages import grant_message
 from tests.support.crypto.tokens import base64url, forge_token, sign_message
 from valetkey.crypto.keys import generate_key
-from worker.devstack.stack import Stack
+from worker.dev.stack import Stack
 
 TAMPERED = 60
 ALGORITHMS: list[Any] = [

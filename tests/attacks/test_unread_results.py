@@ -13,9 +13,9 @@ from celery import Celery
 from tests.attacks.conftest import AttackTable
 from tests.support.builders.messages import batch_id, grant_message
 from tests.support.s3.http_requests import status
-from worker.devstack.folder import StorageKeys
-from worker.devstack.s3 import s3_client
-from worker.devstack.stack import Stack
+from worker.dev.data_folder import StorageKeys
+from worker.dev.embedded_servers import s3_client
+from worker.dev.stack import Stack
 
 KEYS = ["acme/a.pdf", "acme/b.pdf"]
 

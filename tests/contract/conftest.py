@@ -17,9 +17,9 @@ from tests.support.s3.stores import (
 )
 from tests.support.servers.databases import migrated_file
 from worker import clock
-from worker.aws.clients import S3Clients
-from worker.db.engine import create_database_engine
-from worker.devstack.storage import Storage
+from worker.aws.s3_clients import S3Clients
+from worker.base.database_engine import create_database_engine
+from worker.dev.embedded_servers import Storage
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,9 @@ from tests.support.builders.messages import Clock, grant_message, put_message, t
 from tests.support.crypto.audit_proofs import tamper
 from tests.support.faults.comparison import Findings, compare
 from tests.support.faults.record import Record, ToldResult, told_grant
-from worker.aws.clients import S3Clients
-from worker.core.tenants.config import Quota
-from worker.db.engine import create_database_engine
+from worker.aws.s3_clients import S3Clients
+from worker.base.database_engine import create_database_engine
+from worker.core.tenant_config import Quota
 
 KEYS = [f"acme/{n}" for n in range(4)]
 CLEAN = Findings()

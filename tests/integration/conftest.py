@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -6,10 +7,11 @@ from sqlalchemy import Engine
 
 from tests.support.builders import messages, services
 from tests.support.builders.services import InProcessService
-from worker.aws.clients import S3Clients
-from worker.core.tenants.config import TenantConfig
-from worker.db import tenants
-from worker.db.engine import create_database_engine, read_transaction, write_transaction
+from tests.support.cli.operator import Operator
+from worker.aws.s3_clients import S3Clients
+from worker.base.database_engine import create_database_engine, read_transaction, write_transaction
+from worker.core.tenant_config import TenantConfig
+from worker.ledger import tenant_rows
 
 ApplyConfig = Callable[[TenantConfig], None]
 ReplaceTenants = Callable[[], None]
@@ -25,9 +27,16 @@ def broker(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    """A migrated database, on SQLite and on PostgreSQL."""
-    engine = create_database_engine(database_url)
+def database(database_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a migrated database, which commands use."""
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
+    return database_url
+
+
+@pytest.fixture
+def engine(database: str) -> Iterator[Engine]:
+    """A migrated database, on SQLite and on PostgreSQL, which commands use."""
+    engine = create_database_engine(database)
     yield engine
     engine.dispose()
 
@@ -38,7 +47,9 @@ def apply_config(engine: Engine, clock: messages.Clock) -> ApplyConfig:
 
     def apply(config: TenantConfig) -> None:
         with write_transaction(engine) as connection:
-            tenants.store_config(connection, tenants.load_config(connection), config, clock())
+            tenant_rows.store_config(
+                connection, tenant_rows.load_config(connection), config, clock()
+            )
 
     return apply
 
@@ -49,7 +60,7 @@ def replace_tenants(engine: Engine, apply_config: ApplyConfig) -> ReplaceTenants
 
     def replace() -> None:
         with read_transaction(engine) as connection:
-            config = tenants.load_config(connection)
+            config = tenant_rows.load_config(connection)
         apply_config(TenantConfig(config.buckets))
         apply_config(config)
 
@@ -70,3 +81,20 @@ def service(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
     return services.build_service(engine, S3Clients(), clock)
+
+
+@pytest.fixture
+def at_clock(
+    engine: Engine,  # noqa: ARG001 - configures the commands
+    clock: messages.Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> messages.Clock:
+    """The clock of the service, which commands use with its database."""
+    monkeypatch.setattr("worker.clock.now", clock)
+    return clock
+
+
+@pytest.fixture
+def operator(engine: Engine, tmp_path: Path) -> Operator:
+    """Applies files to the database."""
+    return Operator(engine, tmp_path / "tenants.toml")

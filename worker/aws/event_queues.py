@@ -10,9 +10,8 @@ from urllib.parse import urlsplit
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from worker.aws.boto_sessions import create_session
-from worker.aws.credentials import credential_errors
-from worker.core.tenants.config import Bucket
+from worker.aws.credentials import create_session, credential_errors
+from worker.core.tenant_config import Bucket
 from worker.errors import Transient
 
 MAX_MESSAGES = 10

@@ -1,7 +1,12 @@
-"""Puts a policy of our own on a role, which ends its older sessions, and removes it again."""
+"""Puts a policy of our own on a role, which ends its older sessions, and removes it again.
 
+Sources: AWS, "Revoke IAM role temporary security credentials" (id_roles_use_revoke-sessions.html),
+and "AWS global condition context keys" (reference_policies_condition-keys.html).
+"""
+
+import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from threading import Lock
 from typing import Any, NamedTuple
@@ -9,16 +14,43 @@ from typing import Any, NamedTuple
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from worker.aws.boto_sessions import create_session
-from worker.aws.credentials import credential_errors
+from valetkey.units import format_utc
+from worker.aws.credentials import create_session, credential_errors
 from worker.aws.storage_calls import read_error_response
-from worker.core.revocation.role_policy import (
-    POLICY_NAME,
-    older_sessions_policy,
-    read_sessions_from,
-)
-from worker.core.tenants.config import Bucket
+from worker.core.tenant_config import Bucket
 from worker.errors import Malformed, Transient
+
+POLICY_NAME = "ValetkeyRevokeOlderSessions"
+LONGEST_SESSION = timedelta(hours=12)
+"""The longest duration of a role's session (AWS: API_AssumeRole.html)."""
+
+
+def older_sessions_policy(sessions_from: datetime) -> str:
+    """Return the policy that denies everything to the sessions from before a moment.
+
+    Times of issue have whole seconds, and so must the moment have them.
+    """
+    condition = {"DateLessThan": {"aws:TokenIssueTime": format_utc(sessions_from)}}
+    statement = {"Effect": "Deny", "Action": "*", "Resource": "*", "Condition": condition}
+    policy = {"Version": "2012-10-17", "Statement": [statement]}
+    return json.dumps(policy, separators=(",", ":"))
+
+
+def read_sessions_from(policy: Any) -> datetime:
+    """Return the moment in a policy of ours, as JSON or its values. Raises Malformed."""
+    try:
+        document = json.loads(policy) if isinstance(policy, str) else policy
+        (statement,) = document["Statement"]
+        text = statement["Condition"]["DateLessThan"]["aws:TokenIssueTime"]
+        moment = datetime.fromisoformat(text).astimezone(UTC)
+        is_ours = document == json.loads(older_sessions_policy(moment))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        is_ours = False
+    if not is_ours:
+        text = f"the role's policy {POLICY_NAME} is not the one that this service writes: remove it"
+        raise Malformed(text)
+    return moment
+
 
 _CONFIG = Config(connect_timeout=3, read_timeout=10, retries={"total_max_attempts": 2})
 _MISSING = "NoSuchEntity"

@@ -1,4 +1,17 @@
-"""The queues of the service: which tasks they carry, and which roles of workers consume them."""
+"""The queues of the service: their tasks and roles, their lengths, and heartbeats of their workers.
+
+Each worker says every few seconds, in the result store, that its loop turns. Celery's remote
+control could tell as much, but anyone at the broker could use it to stop workers.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import redis
+from pydantic import TypeAdapter, ValidationError
 
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE, ISSUE_TASK
 
@@ -24,3 +37,91 @@ EVENTS_PREFIX = "events:"
 
 RESULT_INDEX = "valetkey.results."
 """Begins the key of a batch's set of task ids: those of results that are not named after it."""
+
+
+WAITING_LANES = "valetkey.waiting"
+"""The set of the lanes in which messages wait. Each lane is a list; see lane_key."""
+
+
+SHARING_LEASE = "valetkey.waiting.lease"
+"""The lease of the process that moves messages. It expires if no process does."""
+
+
+def lane_key(lane: str) -> str:
+    """Return the key of a lane's list."""
+    return f"{WAITING_LANES}:{lane}"
+
+
+def waiting_lanes(client: redis.Redis) -> list[str]:
+    """Return the names of the lanes in which messages wait, sorted."""
+    names = client.smembers(WAITING_LANES)
+    return sorted(name.decode() for name in names if isinstance(name, bytes) and name.isascii())
+
+
+def queue_lengths(client: redis.Redis) -> dict[str, int]:
+    """Return the number of messages in each queue of issuing workers and in each lane, by key."""
+    lanes = [lane_key(lane) for lane in waiting_lanes(client)]
+    keys = [INTERACTIVE_QUEUE, BULK_QUEUE, *lanes]
+    pipeline = client.pipeline(transaction=False)
+    for key in keys:
+        pipeline.llen(key)
+    return dict(zip(keys, pipeline.execute(), strict=True))
+
+
+HEARTBEAT_PREFIX = "valetkey.worker:"
+HEARTBEAT_INTERVAL = 5  # seconds
+HEARTBEAT_LIFETIME = (
+    4 * HEARTBEAT_INTERVAL
+)  # seconds after which a silent worker is no longer listed
+
+
+class Heartbeat(NamedTuple):
+    """The last sign of life of a worker.
+
+    supervisor is the process id of the `worker run` that started it; queues are those that it
+    consumes.
+    """
+
+    worker: str
+    queues: Sequence[str]
+    supervisor: int
+    pid: int
+    started_at: datetime
+    seen_at: datetime
+
+
+_HEARTBEAT = TypeAdapter(Heartbeat)
+
+
+def write_heartbeat(client: Any, heartbeat: Heartbeat) -> None:
+    """Write a heartbeat, unless the result store is away: the next one is due in a few seconds."""
+    key = f"{HEARTBEAT_PREFIX}{heartbeat.worker}:{heartbeat.pid}"
+    text = json.dumps(heartbeat._asdict(), default=str)
+    try:
+        client.set(key, text, ex=HEARTBEAT_LIFETIME)
+    except (redis.RedisError, OSError):
+        return
+
+
+def read_heartbeats(client: Any) -> list[Heartbeat]:
+    """Return the heartbeats of the workers that are alive, ordered by their names."""
+    keys = sorted(client.scan_iter(match=f"{HEARTBEAT_PREFIX}*", count=1_000))
+    found = [_parse_heartbeat(text) for text in (client.mget(keys) if keys else ()) if text]
+    return [heartbeat for heartbeat in found if heartbeat is not None]
+
+
+def workers_by_queue(client: Any) -> dict[str, list[str]]:
+    """Return the names of the workers whose heartbeat is fresh, by the queue that they consume."""
+    consumers: defaultdict[str, list[str]] = defaultdict(list)
+    for heartbeat in read_heartbeats(client):
+        for queue in heartbeat.queues:
+            consumers[queue].append(heartbeat.worker)
+    return dict(consumers)
+
+
+def _parse_heartbeat(text: bytes) -> Heartbeat | None:
+    """Return the heartbeat in a value, None if it is not one: others can write there, too."""
+    try:
+        return _HEARTBEAT.validate_json(text)
+    except ValidationError:
+        return None

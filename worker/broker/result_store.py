@@ -1,22 +1,88 @@
-"""Celery's result store in Redis, in which a result is written in one round trip, for its life."""
+"""Celery's result store in Redis, and the results of messages that the guard discards.
 
+A result is written in one round trip, and kept for its life.
+"""
+
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 import redis
 import structlog
-from celery import states
+from celery import Celery, states
 from celery.backends.redis import RedisBackend
-from celery.exceptions import BackendStoreError
+from celery.exceptions import BackendError, BackendStoreError
+from kombu.exceptions import KombuError
 
 from valetkey.delivery.causes import describe_cause
 from valetkey.wire.bundles import BUNDLE_TASK_PREFIX
 from valetkey.wire.messages import task_id as chunk_task_id
+from valetkey.wire.refusals import Code, Refusal
+from valetkey.wire.replies import Outcome
 from worker import clock
+from worker.broker.message_guard import InvalidMessage
 from worker.broker.queues import RESULT_INDEX
 
+DISCARD_COUNTER = "valetkey.discarded"
+_PART = re.compile(rb"[A-Za-z0-9_-]{1,40}")
+_COUNT = re.compile(rb"[0-9]{1,19}")
+_STORE_ERRORS = (redis.RedisError, BackendError, KombuError, OSError)
+
 log = structlog.get_logger()
+
+
+class MessageSetAside(Exception):
+    """A worker process ended while it had this message. Send the request again."""
+
+    def __init__(self) -> None:
+        super().__init__(type(self).__doc__)
+
+
+def report_discard(error: InvalidMessage, queue: str, app: Celery) -> None:
+    """Log and count a discarded message, and store a refusal for its sender if its id is known.
+
+    Nothing of the message's content is logged or counted.
+    """
+    log.warning("message_discarded", part=error.part, queue=queue, task=error.task_id)
+    try:
+        app.backend.client.hincrby(DISCARD_COUNTER, error.part, 1)
+        if error.task_id is not None:
+            app.backend.store_result(error.task_id, _refusal_values(error.part), "SUCCESS")
+    except _STORE_ERRORS as failure:
+        log.warning("discard_not_reported", problem=type(failure).__name__)
+
+
+def report_failure(task_id: str, app: Celery) -> None:
+    """Fail the task of a message that is set aside, so that its sender waits no longer."""
+    try:
+        app.backend.store_result(task_id, MessageSetAside(), "FAILURE")
+    except _STORE_ERRORS as failure:
+        log.warning("failure_not_reported", problem=type(failure).__name__)
+
+
+def read_discard_counts(client: Any) -> dict[str, int]:
+    """Return the number of discarded messages, by their invalid part.
+
+    Skips a counter that no worker can have written: others can write there, too.
+    """
+    counts = client.hgetall(DISCARD_COUNTER)
+    return {
+        part.decode(): int(count)
+        for part, count in counts.items()
+        if _PART.fullmatch(part) and _COUNT.fullmatch(count)
+    }
+
+
+def _refusal_values(part: str) -> dict[str, Any]:
+    refusal = Refusal(
+        code=Code.MESSAGE_INVALID,
+        field=part,
+        message="this part of the Celery message is missing, too large, or not one that the "
+        "service accepts: see docs/contract.md",
+    )
+    outcome = Outcome(batch="", chunk=0, status="refused", refusal=refusal)
+    return outcome.model_dump(mode="json", exclude_none=True)
 
 
 class ResultStore(RedisBackend):  # type: ignore[misc] # Celery's RedisBackend has no types

@@ -1,0 +1,1 @@
+"""The pure decisions of issuing: signing, policy rules, kinds of grants, quotas, authentication."""

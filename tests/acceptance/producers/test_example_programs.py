@@ -13,7 +13,7 @@ from tests.acceptance.conftest import ACME_KEY, ROOT, Service
 from tests.support.s3 import chromium
 from tests.support.scope import skip_without
 from valetkey.crypto.keys import PrivateKey, generate_key
-from worker.core.auth import seal
+from worker.issue import dispatch
 
 PRODUCERS = ROOT / "examples" / "producers"
 
@@ -63,7 +63,7 @@ def test_a_program_opens_a_long_and_therefore_compressed_result(run_program: Run
     keys = [f"acme/{number}" for number in range(30)]
     completed = run_program(*keys)
     assert (completed.returncode, completed.stderr) == (0, "")
-    assert len(completed.stdout) > seal._MIN_COMPRESSED_BYTES
+    assert len(completed.stdout) > dispatch._MIN_COMPRESSED_BYTES
     links = [line.split(" ") for line in completed.stdout.splitlines()]
     assert [key for key, url in links if f"/{key}?" in url and "X-Amz-Signature=" in url] == keys
 

@@ -19,9 +19,9 @@ from tests.support.servers.production_redis import (
 from tests.support.servers.tls_proxy import running_tls_proxy
 from tests.support.servers.waiting import wait_until
 from valetkey.crypto.keys import dump_private_key, public_key_line
-from worker.devstack.processes import Program, running
-from worker.devstack.service import run_command
-from worker.devstack.stack_info import service_environment
+from worker.dev.child_processes import Program, running
+from worker.dev.data_folder import service_environment
+from worker.dev.stack import run_command
 
 HOST_NAME = "localhost"
 PRODUCER = "producer-acme"

@@ -17,7 +17,7 @@ from tests.support.servers.production_redis import (
     password_of,
     running_production_redis,
 )
-from worker.devstack.processes import StartFailed
+from worker.dev.child_processes import StartFailed
 
 USERS = ("admin", "operator", "worker", PRODUCER)
 FOLDER = ROOT / "examples" / "production"

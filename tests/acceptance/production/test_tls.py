@@ -19,8 +19,8 @@ from tests.support.servers.production_redis import ProductionRedis, password_of
 from tests.support.servers.tls_proxy import TlsProxy, running_tls_proxy
 from tests.support.servers.waiting import wait_until
 from valetkey import AsyncClient, BrokerUnreachable, Client
-from worker.devstack.processes import Program, running
-from worker.devstack.stack_info import service_environment
+from worker.dev.child_processes import Program, running
+from worker.dev.data_folder import service_environment
 
 UNKNOWN_AUTHORITY = "certificate verify failed: (unable to get local issuer|self-signed)"
 WRONG_NAME = (

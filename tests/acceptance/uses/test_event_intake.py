@@ -22,13 +22,12 @@ from tests.support.servers.waiting import wait_until
 from tests.support.uses.notifications import TestQueue
 from tests.support.uses.uploading import Uploader
 from worker import clock
-from worker.aws.clients import S3Clients
 from worker.aws.event_queues import queue_id
-from worker.broker.heartbeats import workers_by_queue
-from worker.core.tenants.config import Bucket, TenantConfig
-from worker.db.engine import create_database_engine, read_transaction
-from worker.devstack.s3 import create_buckets
-from worker.devstack.storage import Storage
+from worker.aws.s3_clients import S3Clients
+from worker.base.database_engine import create_database_engine, read_transaction
+from worker.broker.queues import workers_by_queue
+from worker.core.tenant_config import Bucket, TenantConfig
+from worker.dev.embedded_servers import Storage, create_buckets
 
 BUCKET, KEY = "intake-events", "acme/only-the-owner-may-see-this.png"
 

@@ -20,8 +20,8 @@ from tests.support.s3.stores import (
     Store,
     versioned_profile,
 )
-from worker.commands.health.doctor import doctor
-from worker.devstack.storage import Storage
+from worker.dev.embedded_servers import Storage
+from worker.doctor.doctor_command import doctor
 
 LABELS = dict(zip(SERVERS, ("SeaweedFS", "MiniStack"), strict=True))
 pytestmark = pytest.mark.usefixtures("contract_engine")

@@ -26,10 +26,10 @@ from tests.support.s3.doubles import (
 from tests.support.s3.stores import SERVERS
 from tests.support.servers.databases import migrated_file
 from worker import clock
-from worker.aws.clients import S3Clients
-from worker.core.tenants.config import Bucket, TenantConfig
-from worker.db.engine import create_database_engine
-from worker.devstack.storage import Storage
+from worker.aws.s3_clients import S3Clients
+from worker.base.database_engine import create_database_engine
+from worker.core.tenant_config import Bucket, TenantConfig
+from worker.dev.embedded_servers import Storage
 
 CODES = {
     "NoSuchBucket": ("bucket_unusable", "grant.bucket"),

@@ -14,7 +14,7 @@ from kombu.messaging import Consumer
 
 from tests.support.builders.frames import TASK_ID, build_frame, celery_headers
 from worker.broker.dead_letters import read_dead_letters
-from worker.broker.discards import read_discard_counts
+from worker.broker.result_store import read_discard_counts
 
 Handler = Callable[[Any], None]
 
@@ -26,7 +26,7 @@ class Reader:
         self.messages: list[Any] = []
         self._connection = Connection(
             url,
-            transport="worker.broker.guarded_redis:GuardedTransport",
+            transport="worker.broker.celery_guard:GuardedTransport",
             transport_options={"unacked_restore_throttle": 1},
         )
         self.channel = self._connection.channel()

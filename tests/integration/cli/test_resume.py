@@ -32,7 +32,7 @@ from tests.support.servers.waiting import wait_until
 from valetkey.cli.bulk import journal
 from valetkey.crypto.keys import dump_private_key
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
-from worker.devstack.broker import running_valkey
+from worker.dev.embedded_servers import running_valkey
 
 # Ctrl-C leaves sockets to the deletion of their connections, which closes them in any order.
 

@@ -16,15 +16,14 @@ from tests.support.builders.messages import (
 )
 from tests.support.uses.reports import BUCKET, deleted, downloaded, stored
 from tests.support.uses.use_service import UseService
-from worker.core.quotas.cost import NO_COST
-from worker.core.tenants.config import Quota
-from worker.core.tenants.storage_names import storage_name
-from worker.core.uses.reports import Source, UseReport
-from worker.db.engine import read_transaction, write_transaction
-from worker.db.usage import SettledBytes, charge, give_back_bytes, read_usage
-from worker.db.uses import use_counts
-from worker.db.uses.settlements import read_stored_sizes
-from worker.db.uses.stored_bytes import add_stored_bytes
+from worker.base.database_engine import read_transaction, write_transaction
+from worker.core.issued_grants import Source, UseReport, storage_name
+from worker.core.quota_rules import NO_COST
+from worker.core.tenant_config import Quota
+from worker.ledger.quota_usage import SettledBytes, charge, give_back_bytes, read_usage
+from worker.uses import use_rows
+from worker.uses.settlement_rows import read_stored_sizes
+from worker.uses.stored_objects import add_stored_bytes
 
 KEY = "acme/a.png"
 
@@ -115,7 +114,7 @@ def test_an_access_log_names_a_bucket_without_its_server(service: UseService) ->
 def test_a_grant_has_a_bounded_number_of_uses_and_its_newest_object_all_the_same(
     service: UseService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(use_counts, "MAX_USES", 3)
+    monkeypatch.setattr(use_rows, "MAX_USES", 3)
     told, now = report(service), service.clock()
     first, *others = (
         told._replace(occurred_at=now + timedelta(seconds=n), etag=str(n), size=n)

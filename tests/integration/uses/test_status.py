@@ -24,10 +24,10 @@ from tests.support.uses.settlements import settle
 from tests.support.uses.use_service import UseService
 from valetkey.wire.replies import Outcome
 from valetkey.wire.uses import UseStates
-from worker.core.tenants.config import Tenant, TenantConfig
-from worker.core.uses.item_ranges import format_items
-from worker.db.audit.selection.states import state_column
-from worker.db.engine import read_transaction
+from worker.audit.state_conditions import state_column
+from worker.base.database_engine import read_transaction
+from worker.base.pages import format_items
+from worker.core.tenant_config import Tenant, TenantConfig
 
 FIVE = [f"acme/{number}.png" for number in range(5)]
 END = timedelta(seconds=300)

@@ -29,18 +29,18 @@ from tests.support.servers.webhook_receiver import WebhookReceiver, respond_with
 from tests.support.uses.reports import deleted, stored
 from tests.support.uses.use_service import UseService
 from valetkey.webhooks import UploadEvent, parse_upload_event, verify
-from worker.commands.audit.group import audit
-from worker.commands.deliveries import deliveries
-from worker.core.tenants.config import TenantConfig, WebhookEndpoint
-from worker.core.uses.reports import UseReport
-from worker.db.engine import read_transaction, write_transaction
-from worker.db.outbox import EVENT_LIFETIME, LEASE_TIME
-from worker.db.uses.deliveries import insert_unused_delivery
-from worker.db.uses.used_grants import read_chunk_grants
-from worker.net.webhook_client import WebhookClient
-from worker.usecases.upkeep.cleanup import clean_up
-from worker.usecases.upkeep.deliver import deliver_due
-from worker.usecases.uses.record import RecordedUses
+from worker.audit.audit_group import audit
+from worker.base.database_engine import read_transaction, write_transaction
+from worker.base.webhook_client import WebhookClient
+from worker.core.issued_grants import UseReport
+from worker.core.tenant_config import TenantConfig, WebhookEndpoint
+from worker.ledger.outbox import DELIVERY_LEASE_TIME, EVENT_LIFETIME
+from worker.tasks import clean_up
+from worker.uses.upload_deliveries import insert_unused_delivery
+from worker.uses.use_recorder import RecordedUses
+from worker.uses.use_rows import read_chunk_grants
+from worker.webhooks.deliveries_command import deliveries
+from worker.webhooks.webhook_delivery import deliver_due
 
 SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()
 ALL_EVENTS = ("upload.stored", "upload.unused", "upload.mismatched")
@@ -319,7 +319,7 @@ def test_a_sender_that_is_killed_during_an_attempt_leaves_the_webhook_to_the_nex
         sender.kill()
     hooks.is_open.set()
     assert [row.state for row in hooks.pending()] == ["pending"]
-    hooks.clock.time = datetime.now(UTC) + LEASE_TIME + timedelta(seconds=1)
+    hooks.clock.time = datetime.now(UTC) + DELIVERY_LEASE_TIME + timedelta(seconds=1)
     hooks.deliver()
     assert [row.state for row in hooks.pending()] == ["delivered"]
     (_, *ids), (_, *bodies) = hooks.webhook_ids(), hooks.receiver.bodies

@@ -8,9 +8,9 @@ from click.testing import CliRunner, Result
 
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import tenant_config
-from worker.commands.usage.group import usage
-from worker.core.tenants.config import Bucket, TenantConfig
-from worker.core.uses.storage_setup import SetupNames, setup_documents, setup_steps
+from worker.core.tenant_config import Bucket, TenantConfig
+from worker.uses.storage_setup import SetupNames, setup_documents, setup_steps
+from worker.uses.usage_group import usage
 
 Setup = Callable[..., Result]
 

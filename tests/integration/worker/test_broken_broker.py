@@ -17,7 +17,7 @@ from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import grant_message, tenant_config
 from tests.support.crypto.tenants import ENDPOINTS
 from tests.support.servers.databases import migrated_file
-from worker.db.engine import read_transaction
+from worker.base.database_engine import read_transaction
 
 pytestmark = pytest.mark.slow
 

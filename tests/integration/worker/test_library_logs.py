@@ -19,10 +19,9 @@ from tests.integration.worker.conftest import LibraryLog
 from tests.support.crypto.tokens import sign_message
 from tests.support.servers.webhook_receiver import respond_with, running_receiver
 from valetkey.crypto.keys import generate_key
-from worker.db.engine import create_database_engine, write_transaction
-from worker.devstack.broker import running_valkey
-from worker.devstack.storage import Storage
-from worker.net.webhook_client import WebhookClient
+from worker.base.database_engine import create_database_engine, write_transaction
+from worker.base.webhook_client import WebhookClient
+from worker.dev.embedded_servers import Storage, running_valkey
 
 EXTERNAL_ID = "agreed-with/acme+5ec2e7"
 PASSWORD = "pass5ec2e7word"

@@ -7,8 +7,8 @@ from random import Random
 
 from tests.support.builders import services
 from tests.support.builders.messages import Clock, grant_message, split_chunks
-from worker.aws.clients import S3Clients
-from worker.db.engine import create_database_engine
+from worker.aws.s3_clients import S3Clients
+from worker.base.database_engine import create_database_engine
 from worker.errors import Transient
 
 

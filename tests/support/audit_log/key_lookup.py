@@ -5,11 +5,10 @@ from sqlalchemy import Engine, func, insert, select, text, tuple_
 
 from models import Chunk, Grant, KeySegment
 from tests.support.builders.audit_rows import AuditedBatch
-from worker.db.engine import read_transaction, write_transaction
-from worker.db.key_lookup import entries
-from worker.db.key_lookup.entries import Position
-from worker.db.key_lookup.find import find_positions
-from worker.usecases.upkeep import index_keys as job
+from worker.audit import key_lookup
+from worker.audit import key_lookup as job
+from worker.audit.key_lookup import Position, find_positions
+from worker.base.database_engine import read_transaction, write_transaction
 
 KEYS = [f"acme/{name}" for name in ("a.pdf", "b.pdf", "c/ü.png", "d", "e", "f")]
 ABSENT = "acme/absent.pdf"
@@ -25,7 +24,7 @@ def make_segments_small(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(job, "MAX_CHUNKS", 3)
     patch.setattr(job, "MERGED_SEGMENTS", 2)
     patch.setattr(job, "_ENTRIES_PER_STEP", 4)
-    patch.setattr(entries, "_MAX_PAGE_ENTRIES", 2)
+    patch.setattr(key_lookup, "_MAX_PAGE_ENTRIES", 2)
 
 
 def scan(engine: Engine, object_key: str, before: Position | None = None) -> list[Position]:

@@ -18,21 +18,20 @@ from tests.support.builders.services import InProcessService
 from tests.support.uses.reports import downloaded, stored
 from tests.support.uses.settlements import settle
 from valetkey.wire.grant_ids import grant_id
-from worker.aws.clients import S3Clients
-from worker.core.revocation.targets import Target
-from worker.core.tenants.config import Quota, Tenant, TenantConfig
-from worker.core.tree.checkpoint_text import CheckpointText, tree_origin
-from worker.core.tree.merkle import RightEdge
-from worker.core.tree.signed_note import SignerKey
-from worker.core.uses.reports import UseReport
-from worker.db import tenants
-from worker.db.audit.changes import ChangeAuthor, record_changes
-from worker.db.audit.filters import is_in_chunk
-from worker.db.engine import create_database_engine, read_transaction, write_transaction
-from worker.db.retention.months import add_months, first_moment
-from worker.db.revocation.rows import NewRevocation, insert_revocation
-from worker.usecases.retention.prune import plan_prune, prune
-from worker.usecases.uses.record import record_uses
+from worker.audit.grant_filters import is_in_chunk
+from worker.aws.s3_clients import S3Clients
+from worker.base.database_engine import create_database_engine, read_transaction, write_transaction
+from worker.base.month_partitions import add_months, first_moment
+from worker.core.issued_grants import UseReport
+from worker.core.revocation_targets import Target
+from worker.core.tenant_config import Quota, Tenant, TenantConfig
+from worker.ledger import tenant_rows
+from worker.ledger.merkle import RightEdge
+from worker.proof.checkpoint_format import CheckpointText, SignerKey, tree_origin
+from worker.proof.prune import plan_prune, prune
+from worker.revoke.revocation_rows import NewRevocation, insert_revocation
+from worker.tenants.config_changes import ChangeAuthor, record_changes
+from worker.uses.use_recorder import record_uses
 
 _ISSUED = (
     select(Batch, Chunk.issued_at, Grant.item_number, Grant.object_key)
@@ -110,8 +109,8 @@ class _Generator:
             },
         )
         with write_transaction(self._engine) as connection:
-            before = tenants.load_config(connection)
-            tenants.store_config(connection, before, config, self._clock())
+            before = tenant_rows.load_config(connection)
+            tenant_rows.store_config(connection, before, config, self._clock())
             author = ChangeAuthor(self._clock(), "alice", "apply")
             record_changes(connection, [("tenants.acme.trust", None, "queue")], author)
 

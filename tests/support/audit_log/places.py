@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tests.support.audit_log.stored_tables import Row, StoredTables
-from worker.core.tree.records import CONFIG_LOG
-from worker.usecases.audit.verification.problems import Problem
+from worker.ledger.merkle import CONFIG_LOG
+from worker.proof.verify.log_reader import Problem
 
 ROW_TABLES = ("batches", "chunks", "grants", "item_edges")
 

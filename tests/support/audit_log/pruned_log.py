@@ -8,8 +8,8 @@ from sqlalchemy import Engine, func, select, text
 
 from models import Grant
 from worker import clock as system_clock
-from worker.db.engine import read_transaction, write_transaction
-from worker.db.retention.months import add_months, month_of
+from worker.base.database_engine import read_transaction, write_transaction
+from worker.base.month_partitions import add_months, month_of
 
 NOW = month_of(system_clock.now())
 OLD = add_months(NOW, 1)  # the first month with a partition of its own

@@ -5,18 +5,11 @@ from typing import Any
 
 from tests.support.audit_log.logs import KEY_NAME
 from tests.support.audit_log.stored_tables import Row, StoredTables
-from worker.core.policy.decisions import GrantRow
-from worker.core.tree.checkpoint_text import CheckpointText, tree_origin
-from worker.core.tree.merkle import RightEdge
-from worker.core.tree.records import (
-    chunk_record,
-    encode_record,
-    entry_hash,
-    items_edge,
-)
-from worker.core.tree.signed_note import SignerKey
-from worker.db.tree.stored_rows import BATCH, CHUNK, select_columns
-from worker.db.tree.stored_values import json_value, read_row
+from worker.core.decisions import GrantRow
+from worker.ledger.merkle import RightEdge, chunk_record, encode_record, entry_hash, items_edge
+from worker.proof.checkpoint_format import CheckpointText, SignerKey, tree_origin
+from worker.proof.verify.log_reader import json_value, read_row
+from worker.proof.verify.log_rows import BATCH, CHUNK, select_columns
 
 
 def _hashes(db: StoredTables, tenant: str) -> list[bytes]:

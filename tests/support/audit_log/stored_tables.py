@@ -7,7 +7,7 @@ import psycopg
 from sqlalchemy.engine import make_url
 
 from models import Base
-from worker.db.engine import sqlite_path
+from worker.base.database_engine import sqlite_path
 
 Row = dict[str, Any]
 

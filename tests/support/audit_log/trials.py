@@ -14,9 +14,9 @@ from tests.support.audit_log.mutations import MUTATIONS
 from tests.support.audit_log.places import Mutation, NotPossible, Place
 from tests.support.audit_log.stored_tables import DatabaseRefuses, StoredTables
 from tests.support.servers.databases import url_text
-from worker.usecases.audit.verification.checkpoints import read_files
-from worker.usecases.audit.verification.problems import Problem
-from worker.usecases.audit.verification.verify import Verification, VerifyOptions, verify_log
+from worker.proof.verify.log_reader import Problem
+from worker.proof.verify.tree_check import read_checkpoint_files
+from worker.proof.verify.verification import Verification, VerifyOptions, verify_log
 
 _ATTEMPTS = 40
 
@@ -39,7 +39,7 @@ def options_of(log: GeneratedLog, folder: Path) -> VerifyOptions:
     for tenant, note in log.notes.items():
         (folder / tenant).write_text(note)
     keys = (log.signer.verifier,)
-    return VerifyOptions(keys=keys, files=tuple(read_files([folder], keys)))
+    return VerifyOptions(keys=keys, files=tuple(read_checkpoint_files([folder], keys)))
 
 
 def verified(engine: Engine) -> Verification:

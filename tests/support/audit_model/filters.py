@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from tests.support.audit_model.logs import CODES, KEYS, MOMENTS, LogRow
 from tests.support.audit_model.uses import NOWS
 from tests.support.builders.audit_rows import batch_id
-from worker.db.audit.filters import GrantFilter, moment_of_states
-from worker.db.audit.selection.states import STATES
+from worker.audit.grant_filters import GrantFilter, moment_of_states
+from worker.audit.state_conditions import STATES
 
 
 @st.composite

@@ -13,9 +13,9 @@ import pytest
 from botocore.config import Config
 from hypothesis import strategies as st
 
-from worker.aws.clients import S3Clients
-from worker.core.signing.sigv4 import Credentials, Target
-from worker.core.tenants.config import Addressing, Bucket
+from worker.aws.s3_clients import S3Clients
+from worker.core.sigv4 import Credentials, Target
+from worker.core.tenant_config import Addressing, Bucket
 
 
 def bucket_profile(

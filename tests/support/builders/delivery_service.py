@@ -14,10 +14,10 @@ from tests.support.builders.messages import grant_message, tenant_config
 from tests.support.builders.services import InProcessService
 from tests.support.fakes.webhook_client import FakeWebhookClient
 from valetkey.webhooks import verify
+from worker.base.database_engine import write_transaction
 from worker.context import Context
-from worker.core.tenants.config import TenantConfig, WebhookEndpoint
-from worker.db.engine import write_transaction
-from worker.db.outbox import (
+from worker.core.tenant_config import TenantConfig, WebhookEndpoint
+from worker.ledger.outbox import (
     Claim,
     DeliveryLease,
     DeliveryResult,
@@ -25,7 +25,7 @@ from worker.db.outbox import (
     lease_deliveries,
     settle_delivery,
 )
-from worker.usecases.upkeep.deliver import deliver_due
+from worker.webhooks.webhook_delivery import deliver_due
 
 TENANTS = ("acme", "globex", "initech")
 SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()

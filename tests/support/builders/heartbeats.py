@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from worker.broker.heartbeats import PREFIX, Heartbeat
+from worker.broker.queues import HEARTBEAT_PREFIX, Heartbeat
 
 
 def write_heartbeat(client: Any, role: str, queues: Sequence[str]) -> None:
     """Write what a worker with process id 1 writes."""
     now = datetime.now(UTC)
     heartbeat = Heartbeat(f"{role}@host", queues, 1, 1, now, now)
-    client.set(f"{PREFIX}{role}@host:1", json.dumps(heartbeat._asdict(), default=str))
+    client.set(f"{HEARTBEAT_PREFIX}{role}@host:1", json.dumps(heartbeat._asdict(), default=str))

@@ -14,10 +14,10 @@ from tests.support.servers.databases import migrated_file
 from valetkey import Client
 from valetkey.crypto.keys import PrivateKey, dump_private_key, generate_key
 from worker import clock
-from worker.aws.clients import S3Clients
-from worker.core.tenants.config import Quota
-from worker.db.engine import create_database_engine
-from worker.usecases.dispatch import Response
+from worker.aws.s3_clients import S3Clients
+from worker.base.database_engine import create_database_engine
+from worker.core.tenant_config import Quota
+from worker.issue.dispatch import Response
 
 KEY, OLD = generate_key("acme/2026-11"), generate_key("acme/2025-11")
 

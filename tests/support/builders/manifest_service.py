@@ -15,14 +15,13 @@ from models import Manifest
 from tests.support.builders import services
 from tests.support.builders.messages import POLICY, Clock, batch_id, grant_message, tenant_config
 from valetkey.wire.replies import ManifestState
-from worker.aws.clients import S3Clients
-from worker.core.tenants.config import Bucket, Policy, TenantConfig
-from worker.db import manifests
-from worker.db.engine import read_transaction, write_transaction
-from worker.db.manifests import LEASE_TIME, ManifestLease
-from worker.devstack.s3 import create_buckets
-from worker.devstack.storage import Storage
-from worker.usecases.upkeep.manifest import write_due_manifests
+from worker.aws.s3_clients import S3Clients
+from worker.base.database_engine import read_transaction, write_transaction
+from worker.core.tenant_config import Bucket, Policy, TenantConfig
+from worker.dev.embedded_servers import Storage, create_buckets
+from worker.ledger import outbox
+from worker.ledger.outbox import MANIFEST_LEASE_TIME, ManifestLease
+from worker.webhooks.manifest_writer import write_due_manifests
 
 BUCKET = "manifests"
 OBJECT_KEYS = ("acme/a", "acme/../b", "acme/ü c", "outside", "acme/e")
@@ -104,9 +103,9 @@ class ManifestService:
         """Lease the manifest that is due, as another process does."""
         with write_transaction(self.engine) as connection:
             lease = self.context.new_lease()
-            return manifests.lease_manifest(connection, "acme", lease, self.clock())
+            return outbox.lease_manifest(connection, "acme", lease, self.clock())
 
-    def wait(self, duration: timedelta = LEASE_TIME) -> None:
+    def wait(self, duration: timedelta = MANIFEST_LEASE_TIME) -> None:
         """Move the clock forward; by default until a lease has expired."""
         self.clock.time += duration
 
@@ -115,7 +114,7 @@ class ManifestService:
         """The state of the only manifest."""
         with read_transaction(self.engine) as connection:
             (batch_number,) = connection.scalars(select(Manifest.batch_number))
-            state = manifests.read_manifest_state(connection, batch_number)
+            state = outbox.read_manifest_state(connection, batch_number)
         assert state is not None
         return state
 

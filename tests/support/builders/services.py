@@ -9,13 +9,13 @@ from sqlalchemy import Engine, func, select
 
 from models import Reservation, Usage
 from valetkey.wire.refusals import Metric, Window
-from worker.aws.clients import S3Clients
+from worker.aws.s3_clients import S3Clients
+from worker.base.database_engine import create_database_engine, read_transaction, write_transaction
 from worker.context import Context
-from worker.core.tenants.config import TenantConfig
-from worker.db import tenants
-from worker.db.config_store import ConfigStore
-from worker.db.engine import create_database_engine, read_transaction, write_transaction
-from worker.usecases.dispatch import Response, respond
+from worker.core.tenant_config import TenantConfig
+from worker.issue.dispatch import Response, respond
+from worker.ledger import tenant_rows
+from worker.ledger.tenant_rows import ConfigStore
 
 Clock = Callable[[], datetime]
 
@@ -48,8 +48,8 @@ class InProcessService:
     def apply(self, config: TenantConfig) -> None:
         """Replace the tenant config."""
         with write_transaction(self.engine) as connection:
-            before = tenants.load_config(connection)
-            tenants.store_config(connection, before, config, self.context.now())
+            before = tenant_rows.load_config(connection)
+            tenant_rows.store_config(connection, before, config, self.context.now())
 
     def rows(self, *columns: Any) -> list[Any]:
         """Return the rows of a table, or columns of them, in the order of its primary key."""

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from worker.core.tenants.config import TenantConfig
-from worker.usecases.tenants_file import FileProblem, read_tenants_file
+from worker.core.tenant_config import TenantConfig
+from worker.tenants.tenants_file import FileProblem, read_tenants_file
 
 
 class TenantsFile:

@@ -6,7 +6,7 @@ from click.testing import Result
 
 from tests.support.builders.audit_rows import MORNING, AuditedBatch, batch_id
 from tests.support.cli.operator import json_rows
-from worker.db.engine import create_database_engine, write_transaction
+from worker.base.database_engine import create_database_engine, write_transaction
 
 LOG = (
     AuditedBatch(1, ["acme/1", "acme/2", "acme/../3", "acme/4", "acme/5"], {2: "key_traversal"}),

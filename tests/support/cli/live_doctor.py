@@ -12,11 +12,11 @@ from tests.support.cli.operator import json_lines
 from tests.support.docs.command_lines import ROOT
 from tests.support.servers.databases import migrated_file
 from worker import clock
-from worker.aws.clients import S3Clients
-from worker.commands.health.doctor import doctor
-from worker.core.tenants.config import Bucket, Tenant, TenantConfig
-from worker.db.engine import create_database_engine
-from worker.usecases.live_checks.run import LIVE_CHECKS
+from worker.aws.s3_clients import S3Clients
+from worker.base.database_engine import create_database_engine
+from worker.core.tenant_config import Bucket, Tenant, TenantConfig
+from worker.doctor.doctor_command import doctor
+from worker.doctor.live_run import LIVE_CHECKS
 
 
 def run_doctor(*options: str) -> Result:

@@ -13,14 +13,13 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine
 
-from worker.commands.apply import apply
-from worker.commands.audit.group import audit
-from worker.core.tenants.config import TenantConfig
-from worker.db.audit.changes import ChangeRecord, read_changes
-from worker.db.config_store import read_revision
-from worker.db.engine import read_transaction
-from worker.db.tenants import load_config
-from worker.usecases.tenants_file import read_tenants_file
+from worker.audit.audit_group import audit
+from worker.base.database_engine import read_transaction
+from worker.core.tenant_config import TenantConfig
+from worker.ledger.tenant_rows import load_config, read_revision
+from worker.tenants.apply_command import apply
+from worker.tenants.config_changes import ChangeRecord, read_changes
+from worker.tenants.tenants_file import read_tenants_file
 
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 """Marks tests of what does not depend on the database."""

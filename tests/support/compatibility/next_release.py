@@ -39,7 +39,7 @@ def next_release(folder: Path) -> Release:
     shutil.copy(Path(__file__).parent / "next_reply.py", tree / "worker")
     for module, class_name, line in _FIELDS:
         _add_to_class(tree / module, class_name, line)
-    with (tree / "worker" / "usecases" / "dispatch.py").open("a") as dispatch:
+    with (tree / "worker" / "issue" / "dispatch.py").open("a") as dispatch:
         dispatch.write(_DISPATCH)
     return Release("next", tree)
 

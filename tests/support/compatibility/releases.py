@@ -13,9 +13,9 @@ from typing import Any
 
 import redis
 
-from worker.broker.heartbeats import read_heartbeats
-from worker.devstack.processes import ChildProcess, Program, running
-from worker.devstack.stack_info import service_environment
+from worker.broker.queues import read_heartbeats
+from worker.dev.child_processes import ChildProcess, Program, running
+from worker.dev.data_folder import service_environment
 
 CHECKOUT = Path(__file__).parents[3]
 PACKAGES = ("valetkey", "worker", "models", "celeryconfig")

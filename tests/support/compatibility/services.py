@@ -10,10 +10,8 @@ from typing import Any
 from tests.support.compatibility.releases import Release
 from tests.support.servers.webhook_receiver import respond_with, running_receiver
 from valetkey.crypto.keys import PrivateKey, dump_private_key, generate_key, public_key_line
-from worker.devstack.broker import running_valkey
-from worker.devstack.folder import storage_keys
-from worker.devstack.s3 import create_buckets
-from worker.devstack.storage import seaweedfs
+from worker.dev.data_folder import storage_keys
+from worker.dev.embedded_servers import create_buckets, running_seaweedfs, running_valkey
 
 BUCKET = "valetkey-demo"
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -76,7 +74,7 @@ def running_servers(folder: Path) -> Iterator[Service]:
     """Run the servers of a service until the block ends."""
     with (
         running_valkey(folder) as valkey,
-        seaweedfs(folder, storage_keys(folder)) as storage,
+        running_seaweedfs(folder, storage_keys(folder)) as storage,
         running_receiver(respond_with(204)) as receiver,
         closing(storage.client()) as s3,
     ):

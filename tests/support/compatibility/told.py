@@ -25,7 +25,7 @@ from tests.support.compatibility.services import (
     Service,
     tenant_of,
 )
-from worker.db.engine import create_database_engine
+from worker.base.database_engine import create_database_engine
 
 Fields = dict[str, Any]
 Flights = dict[str, tuple[Flight, list[Any]]]

@@ -23,12 +23,10 @@ from tests.support.compose.services import Command, Image, in_order, read_servic
 from tests.support.servers.external import running_postgres
 from tests.support.servers.forwarder import open_port
 from tests.support.servers.waiting import wait_until
-from worker.devstack import storage
-from worker.devstack.broker import find_binary
-from worker.devstack.folder import StorageKeys
-from worker.devstack.ports import HOST, reserved_ports
-from worker.devstack.processes import ChildProcess, Program, running
-from worker.devstack.s3 import REGION, accepts_credentials, s3_client
+from worker.dev import embedded_servers
+from worker.dev.child_processes import HOST, ChildProcess, Program, reserved_ports, running
+from worker.dev.data_folder import StorageKeys
+from worker.dev.embedded_servers import STORAGE_REGION, accepts_credentials, find_valkey, s3_client
 
 _STORAGE_PORTS = 10  # S3, and what the other servers of SeaweedFS listen on
 _HOSTS = ("redis:6379", "postgres:5432", "seaweedfs:8333")
@@ -62,7 +60,7 @@ class ComposeStack:
         """Return a client with the keys of storage, at its internal address."""
         environ = self.services["seaweedfs"]["environment"]
         keys = StorageKeys(environ["AWS_ACCESS_KEY_ID"], environ["AWS_SECRET_ACCESS_KEY"])
-        return s3_client(f"http://{self.internal_address}", keys, REGION)
+        return s3_client(f"http://{self.internal_address}", keys, STORAGE_REGION)
 
     def published_storage(self) -> AbstractContextManager[None]:
         """Open the published port of storage."""
@@ -133,7 +131,7 @@ def _redis(compose: ComposeStack) -> Iterator[None]:
     host, _, port = compose.hosts["redis:6379"].partition(":")
     program, *words = compose.services["redis"]["command"]
     assert program == "redis-server"
-    command = (find_binary(), *words, "--bind", host, "--port", port)
+    command = (find_valkey(), *words, "--bind", host, "--port", port)
     folder, log = compose.data / "redis", compose.data / "logs" / "redis.log"
 
     def is_ready(_: ChildProcess) -> bool:
@@ -169,10 +167,20 @@ def _seaweedfs(compose: ComposeStack) -> Iterator[None]:
     service, folder = compose.services["seaweedfs"], compose.data / "seaweedfs"
     words = [word.replace("=/data", "=.") for word in service["command"]]
     # The last value of a flag counts.
-    ports = [option for option in storage._options(list(compose.ports)) if ".port" in option]
+    ports = [
+        option
+        for option in embedded_servers._seaweedfs_options(list(compose.ports))
+        if ".port" in option
+    ]
     program = Program(
         "seaweedfs",
-        (storage._find_binary(), *words, *ports, f"-ip.bind={HOST}", "-volume.preStopSeconds=0"),
+        (
+            embedded_servers._find_seaweedfs(),
+            *words,
+            *ports,
+            f"-ip.bind={HOST}",
+            "-volume.preStopSeconds=0",
+        ),
         folder,
         compose.data / "logs" / "seaweedfs.log",
         {**service["environment"], "HOME": str(folder)},
@@ -182,7 +190,7 @@ def _seaweedfs(compose: ComposeStack) -> Iterator[None]:
         with running(program, lambda _: accepts_credentials(probe)):
             yield
     finally:
-        storage._remove_sockets(list(compose.ports))
+        embedded_servers._remove_sockets(list(compose.ports))
 
 
 _SERVERS: Mapping[str, Callable[[ComposeStack], AbstractContextManager[None]]] = {

@@ -1,7 +1,7 @@
 """The service's view of a producer's private key."""
 
 from valetkey.crypto.keys import PrivateKey, PublicKey, build_public_key
-from worker.core.tenants.config import TenantKey
+from worker.core.tenant_config import TenantKey
 
 
 def tenant_key(key: PrivateKey) -> TenantKey:

@@ -3,7 +3,7 @@
 RFC 9162 keeps these hashes.
 """
 
-from worker.core.tree.merkle import hash_children
+from worker.ledger.merkle import hash_children
 
 LEAVES = [
     bytes.fromhex(text)

@@ -9,7 +9,7 @@ from typing import Any
 from tests.support.crypto.keys import tenant_key
 from valetkey.crypto.jose import sign, unseal
 from valetkey.crypto.keys import PrivateKey
-from worker.core.tenants.config import TenantKey
+from worker.core.tenant_config import TenantKey
 
 
 def sign_message(message: Mapping[str, Any], key: PrivateKey, now: datetime) -> str:

@@ -22,7 +22,7 @@ from valetkey.redis_urls import default_result_url
 from valetkey.wire.grant_ids import grant_id
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE, task_id
 from valetkey.wire.unavailable import Unavailable
-from worker.usecases.service_info import describe_service
+from worker.issue.dispatch import describe_service
 
 Action = Literal["answer", "twice", "unannounced", "lose", "fail", "garble", "wait", "give up"]
 Plan = Callable[[dict[str, Any], int], Action]

@@ -7,13 +7,13 @@ from unittest.mock import patch
 
 from sqlalchemy import Engine, event
 
-from worker.db.statements import driver
+from worker.base import database_engine
 
 
 @contextmanager
 def before_statements(engine: Engine, see: Callable[[str], None]) -> Iterator[None]:
     """Call a function with each statement before it is run, until the block ends."""
-    execute = driver.run_in_driver
+    execute = database_engine.run_in_driver
 
     def see_and_execute(connection: Any, statement: str, *values: Any) -> Any:
         see(statement)
@@ -24,7 +24,7 @@ def before_statements(engine: Engine, see: Callable[[str], None]) -> Iterator[No
 
     event.listen(engine, "before_cursor_execute", see_from_sqlalchemy)
     try:
-        with patch.object(driver, "run_in_driver", see_and_execute):
+        with patch.object(database_engine, "run_in_driver", see_and_execute):
             yield
     finally:
         event.remove(engine, "before_cursor_execute", see_from_sqlalchemy)

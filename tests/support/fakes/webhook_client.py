@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from threading import Lock
 
-from worker.net.webhook_client import WebhookFailure, WebhookResponse
+from worker.base.webhook_client import WebhookFailure, WebhookResponse
 
 NO_RESPONSE = 0
 

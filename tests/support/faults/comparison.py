@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, Integer, Select, case, cast, func, se
 from models import Batch, Grant, Reservation, Usage
 from tests.support.faults.record import ItemId, Record
 from tests.support.quota_model.model import METRICS, NO_COST, WINDOWS, ModelCost, window_start
-from worker.db.engine import read_transaction
+from worker.base.database_engine import read_transaction
 
 _REST = -1  # the chunk number of the reservation for chunks that have not arrived
 

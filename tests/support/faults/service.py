@@ -19,12 +19,12 @@ from tests.support.servers.external import PostgresServer
 from valetkey.crypto.keys import generate_key
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
 from worker import clock
-from worker.aws.clients import S3Clients
-from worker.core.tenants.config import Quota, Tenant, TenantConfig
-from worker.db.engine import create_database_engine
-from worker.devstack.broker import running_valkey
-from worker.devstack.ports import reserved_ports
-from worker.devstack.stack_info import service_environment
+from worker.aws.s3_clients import S3Clients
+from worker.base.database_engine import create_database_engine
+from worker.core.tenant_config import Quota, Tenant, TenantConfig
+from worker.dev.child_processes import reserved_ports
+from worker.dev.data_folder import service_environment
+from worker.dev.embedded_servers import running_valkey
 
 
 class Broker:

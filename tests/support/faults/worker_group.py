@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.support.servers.waiting import is_running, wait_until
-from worker.devstack.processes import ChildProcess, Program, running
+from worker.dev.child_processes import ChildProcess, Program, running
 
 _CHECKOUT = Path(__file__).parents[3]
 _POLL_SECONDS = 0.1

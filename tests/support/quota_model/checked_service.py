@@ -24,11 +24,11 @@ from tests.support.quota_model.model import (
     UsageKey,
     usage_of,
 )
-from worker.aws.clients import S3Clients
-from worker.core.tenants.config import Quota, QuotaOverride, TenantConfig
-from worker.db import tenants
-from worker.db.engine import write_transaction
-from worker.usecases.upkeep.cleanup import clean_up
+from worker.aws.s3_clients import S3Clients
+from worker.base.database_engine import write_transaction
+from worker.core.tenant_config import Quota, QuotaOverride, TenantConfig
+from worker.ledger import tenant_rows
+from worker.tasks import clean_up
 
 QuotaValues = set[tuple[str, str, int, int]]
 """The metric, window, limit and usage of each quota."""
@@ -71,7 +71,7 @@ class CheckedService:
             (override.metric, override.window, override.extra, override.expires_at)
         )
         with write_transaction(self._engine) as connection:
-            tenants.add_quota_override(connection, self.tenant_id, override, self.clock())
+            tenant_rows.add_quota_override(connection, self.tenant_id, override, self.clock())
 
     def run(self, step: Step) -> None:
         """Run one step, and compare its result and the returned quotas with the model."""

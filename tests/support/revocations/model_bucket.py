@@ -9,8 +9,8 @@ from urllib.parse import unquote, urlsplit
 
 from botocore.exceptions import ClientError
 
-from worker.aws.clients import S3Clients
-from worker.core.tenants.config import Bucket
+from worker.aws.s3_clients import S3Clients
+from worker.core.tenant_config import Bucket
 
 MAX_POLICY_BYTES = 20_480  # of S3
 _TOKENS = re.compile(r"\$\{([*?$])\}|([*?])|([^*?$]+|\$)", re.DOTALL)

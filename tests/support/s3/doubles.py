@@ -13,7 +13,7 @@ import boto3
 import httpx
 
 from tests.support.s3.stores import SERVERS
-from worker.devstack.storage import Storage
+from worker.dev.embedded_servers import Storage
 
 MOTO = "moto"
 DOUBLES = (*SERVERS, MOTO)

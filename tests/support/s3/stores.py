@@ -14,13 +14,11 @@ from valetkey.wire.messages import Item
 from valetkey.wire.replies import Grant
 from valetkey.wire.terms import AnyTerms
 from worker import clock
-from worker.core.kinds.registry import grant_kind
-from worker.core.signing.context import SigningContext
-from worker.core.signing.multipart_plan import NO_UPLOAD
-from worker.core.signing.sigv4 import Credentials, Target
-from worker.core.signing.validity import Validity
-from worker.core.tenants.config import Bucket, Policy, Tenant, TenantConfig
-from worker.devstack.storage import Storage
+from worker.core.grant_kinds import grant_kind
+from worker.core.signing_context import NO_UPLOAD, SigningContext, Validity
+from worker.core.sigv4 import Credentials, Target
+from worker.core.tenant_config import Bucket, Policy, Tenant, TenantConfig
+from worker.dev.embedded_servers import Storage
 
 SERVERS = ("seaweedfs", "ministack")
 OWNER = "000000000000"  # MiniStack's account

@@ -13,8 +13,8 @@ from pathlib import Path
 from sqlalchemy import URL, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
-from worker.commands.database import migrate_to_head
-from worker.private_files import create_private_file
+from worker.base.private_files import create_private_file
+from worker.cli.database import migrate_to_head
 
 NewDatabase = Callable[[], AbstractContextManager[str]]
 

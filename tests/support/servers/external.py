@@ -13,11 +13,9 @@ from typing import Any, Literal
 from sqlalchemy import make_url
 
 from tests.support.servers.databases import execute_statements, url_text
-from worker.devstack.folder import StorageKeys
-from worker.devstack.ports import HOST, reserved_ports
-from worker.devstack.processes import Program, running
-from worker.devstack.s3 import REGION, accepts_credentials, s3_client
-from worker.devstack.storage import Storage
+from worker.dev.child_processes import HOST, Program, reserved_ports, running
+from worker.dev.data_folder import StorageKeys
+from worker.dev.embedded_servers import STORAGE_REGION, Storage, accepts_credentials, s3_client
 
 KEYS = StorageKeys("TESTACCESSKEY", "a-secret-key-for-tests")
 
@@ -41,7 +39,7 @@ def running_ministack(data: Path) -> Iterator[Storage]:
             },
         )
         endpoint = f"http://{HOST}:{port}"
-        probe = s3_client(endpoint, KEYS, REGION)
+        probe = s3_client(endpoint, KEYS, STORAGE_REGION)
         with running(program, lambda _: accepts_credentials(probe)) as child:
             yield Storage(endpoint, KEYS.access_key, KEYS.secret_key, child)
 
@@ -60,7 +58,7 @@ def running_moto(data: Path) -> Iterator[Storage]:
             log=data / "logs" / "moto.log",
         )
         endpoint = f"http://{HOST}:{port}"
-        probe = s3_client(endpoint, KEYS, REGION)
+        probe = s3_client(endpoint, KEYS, STORAGE_REGION)
         with running(program, lambda _: accepts_credentials(probe)) as child:
             yield Storage(endpoint, KEYS.access_key, KEYS.secret_key, child)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from threading import Thread
 
-from worker.devstack.ports import HOST
+from worker.dev.child_processes import HOST
 
 
 class ForwardingServer(ThreadingTCPServer):

@@ -13,9 +13,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from worker.devstack.broker import find_binary
-from worker.devstack.ports import HOST, reserved_ports
-from worker.devstack.processes import ChildProcess, Program, running
+from worker.dev.child_processes import HOST, ChildProcess, Program, reserved_ports, running
+from worker.dev.embedded_servers import find_valkey
 
 _EXAMPLES = Path(__file__).parents[3] / "examples" / "production"
 _PLACEHOLDER = re.compile(r"(#SHA256_OF_THE_PASSWORD_OF_([\w-]+))")
@@ -56,7 +55,7 @@ def running_production_redis(data: Path, without_password: str = "") -> Iterator
         (folder / "redis.conf").write_text(_local_config(port))
         program = Program(
             name="Valkey",
-            command=(find_binary(), "redis.conf"),
+            command=(find_valkey(), "redis.conf"),
             folder=folder,
             log=data / "logs" / "redis.log",
         )

@@ -9,7 +9,7 @@ from socketserver import BaseRequestHandler
 from threading import Thread
 
 from tests.support.servers.forwarder import ForwardingServer, pump
-from worker.devstack.ports import HOST
+from worker.dev.child_processes import HOST
 
 
 @dataclass

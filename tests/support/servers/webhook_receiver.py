@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from worker.core.webhooks.addresses import Address
+from worker.base.webhook_client import Address
 
 Responder = Callable[[BaseHTTPRequestHandler], None]
 

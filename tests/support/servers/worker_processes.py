@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from tests.support.builders import services
 from tests.support.builders.messages import Clock
-from worker.aws.clients import S3Clients
-from worker.db.engine import create_database_engine
+from worker.aws.s3_clients import S3Clients
+from worker.base.database_engine import create_database_engine
 
 
 class ChunkResult(NamedTuple):

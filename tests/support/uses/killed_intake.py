@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from worker.aws import event_queues
-from worker.event_intake.__main__ import main
-from worker.usecases.uses import record
-from worker.usecases.uses.intake import message_group, queue_reader
+from worker.event_intake import main
+from worker.uses import event_messages, queue_readers, use_recorder
 
 
 def die(*_: Any, **__: Any) -> None:
@@ -31,16 +30,16 @@ def after(module: Any, name: str) -> None:
 
 
 STEPS: dict[str, Callable[[], None]] = {
-    "received": lambda: before(queue_reader, "handle_messages"),
-    "identified": lambda: before(message_group, "record_uses"),
-    "recording": lambda: before(record, "append_use_leaves"),
-    "recorded": lambda: before(queue_reader.QueueReader, "_delete"),
+    "received": lambda: before(queue_readers, "handle_messages"),
+    "identified": lambda: before(event_messages, "record_uses"),
+    "recording": lambda: before(use_recorder, "append_use_leaves"),
+    "recorded": lambda: before(queue_readers.QueueReader, "_delete"),
     "deleted": lambda: after(event_queues.EventQueue, "delete"),
     "never": lambda: None,
 }
 
 if __name__ == "__main__":
     event_queues.VISIBILITY_SECONDS = 2
-    queue_reader.WAIT_SECONDS = 1  # it ends only after a call of SQS
+    queue_readers.WAIT_SECONDS = 1  # it ends only after a call of SQS
     STEPS[sys.argv[1]]()
     main("INFO")

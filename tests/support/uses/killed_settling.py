@@ -17,10 +17,10 @@ from sqlalchemy import event
 
 from tests.support.builders.services import build_context
 from tests.support.fakes.statements import before_statements
-from worker.aws.clients import S3Clients
-from worker.db.engine import create_database_engine, read_transaction
-from worker.db.tenants import load_config
-from worker.usecases.uses.settle import settle_ended
+from worker.aws.s3_clients import S3Clients
+from worker.base.database_engine import create_database_engine, read_transaction
+from worker.ledger.tenant_rows import load_config
+from worker.uses.settlement import settle_ended_slots
 
 
 def settle(url: str, s3: S3Clients, now: datetime, killed_at: int) -> int:
@@ -38,7 +38,7 @@ def settle(url: str, s3: S3Clients, now: datetime, killed_at: int) -> int:
 
     event.listen(engine, "commit", kill)
     with before_statements(engine, kill):
-        settle_ended(build_context(engine, s3, lambda: now))
+        settle_ended_slots(build_context(engine, s3, lambda: now))
     return counts["statements"]
 
 

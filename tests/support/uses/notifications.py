@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote_plus
 
 from tests.support.servers.waiting import wait_until
-from worker.devstack.storage import Storage
+from worker.dev.embedded_servers import Storage
 
 POLICY = {
     "Effect": "Allow",

@@ -6,12 +6,12 @@ Usage: python -m tests.support.uses.sender DATABASE_URL. The environment has the
 import sys
 from dataclasses import replace
 
-from worker.aws.clients import S3Clients
+from worker.aws.s3_clients import S3Clients
+from worker.base.database_engine import create_database_engine
+from worker.base.webhook_client import WebhookClient
 from worker.context import Context
-from worker.db.config_store import ConfigStore
-from worker.db.engine import create_database_engine
-from worker.net.webhook_client import WebhookClient
-from worker.usecases.upkeep.deliver import deliver_due
+from worker.ledger.tenant_rows import ConfigStore
+from worker.webhooks.webhook_delivery import deliver_due
 
 if __name__ == "__main__":
     engine = create_database_engine(sys.argv[1])

@@ -5,9 +5,9 @@ from datetime import datetime
 from sqlalchemy import Engine, insert, select
 
 from models import Batch, Settlement
-from worker.core.tree.records import entry_hash, settlement_record
-from worker.db.engine import write_transaction
-from worker.db.tree.append import NewLeaf, append_leaf
+from worker.base.database_engine import write_transaction
+from worker.ledger.merkle import entry_hash, settlement_record
+from worker.ledger.tree_leaves import NewLeaf, append_leaf
 
 
 def settle(

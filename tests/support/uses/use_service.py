@@ -8,10 +8,10 @@ from models import ConfigChange
 from tests.support.builders.messages import Clock
 from tests.support.builders.services import InProcessService
 from tests.support.uses.uploading import Uploader
+from worker.base.database_engine import read_transaction, write_transaction
 from worker.context import Context
-from worker.core.uses.reports import UseReport
-from worker.db.engine import read_transaction, write_transaction
-from worker.usecases.uses.record import RecordedUses, record_uses
+from worker.core.issued_grants import UseReport
+from worker.uses.use_recorder import RecordedUses, record_uses
 
 
 class UseService(InProcessService):

@@ -9,7 +9,7 @@ from sqlalchemy import create_engine
 
 from bench.capacity import meters
 from bench.processes import CpuTime, Process, cpu_time, family, list_processes, pool_children
-from worker.devstack.stack import Stack
+from worker.dev.stack import Stack
 
 RUN, CELERY, FIRST, SECOND, OTHER = (
     Process(10, 1, 98.0),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from worker.db.engine import create_database_engine, write_transaction
+from worker.base.database_engine import create_database_engine, write_transaction
 
 
 @pytest.mark.parametrize(("writes", "share"), [(True, "1.0"), (False, "0.0")])

@@ -6,8 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.builders.frames import call_text
-from worker.broker.bodies import MAX_CONTAINERS, MAX_DEPTH, check_call, check_size
-from worker.broker.headers import InvalidMessage
+from worker.broker.message_guard import (
+    MAX_BODY_CONTAINERS,
+    MAX_BODY_DEPTH,
+    InvalidMessage,
+    check_body_size,
+    check_call,
+)
 
 
 def nested(depth: int) -> Any:
@@ -20,7 +25,7 @@ def nested(depth: int) -> Any:
 def check(text: str) -> str | None:
     """Return the part that is refused, if any."""
     try:
-        check_size(text.encode())
+        check_body_size(text.encode())
         check_call(json.loads(text))
     except InvalidMessage as error:
         return error.part
@@ -45,21 +50,21 @@ def test_a_follow_up_that_would_publish_the_answer_is_refused(name: str) -> None
 
 
 def test_nesting_is_limited() -> None:
-    assert check(call_text(nested(MAX_DEPTH - 3))) is None
-    assert check(call_text(nested(MAX_DEPTH))) == "body"
+    assert check(call_text(nested(MAX_BODY_DEPTH - 3))) is None
+    assert check(call_text(nested(MAX_BODY_DEPTH))) == "body"
 
 
 def test_nesting_is_limited_by_its_deepest_part() -> None:
-    assert check(call_text([1, {"a": [1, {"b": nested(MAX_DEPTH)}]}])) == "body"
+    assert check(call_text([1, {"a": [1, {"b": nested(MAX_BODY_DEPTH)}]}])) == "body"
 
 
 def test_the_number_of_lists_and_objects_is_limited() -> None:
-    assert check(call_text([[]] * (MAX_CONTAINERS - 10))) is None
-    assert check(call_text([[]] * MAX_CONTAINERS)) == "body"
+    assert check(call_text([[]] * (MAX_BODY_CONTAINERS - 10))) is None
+    assert check(call_text([[]] * MAX_BODY_CONTAINERS)) == "body"
 
 
 @given(st.lists(st.text(alphabet='[{"\\a', max_size=20), max_size=20))
 def test_no_text_hides_brackets_or_adds_some(texts: list[str]) -> None:
-    lists: list[Any] = [[]] * (MAX_CONTAINERS - 10)
+    lists: list[Any] = [[]] * (MAX_BODY_CONTAINERS - 10)
     assert check(call_text(texts, lists)) is None
     assert check(call_text(texts, lists, [[]] * 20)) == "body"

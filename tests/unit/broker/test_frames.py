@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.builders.frames import TASK_ID, build_frame, call_text, celery_headers
-from worker.broker.frames import MAX_FRAME_BYTES, read_frame
-from worker.broker.headers import InvalidMessage
+from worker.broker.message_guard import MAX_FRAME_BYTES, InvalidMessage, read_frame
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 HUGE = 10**400

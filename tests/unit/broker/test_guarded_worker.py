@@ -7,7 +7,7 @@ import pytest
 from celery.worker import WorkController, state
 
 from tests.support.builders.frames import TASK_ID, call_text, celery_headers
-from worker.broker.guarded_worker import (
+from worker.broker.celery_guard import (
     MAX_IDLE_BEATS,
     MAX_WAITING,
     GuardedConsumer,

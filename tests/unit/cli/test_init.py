@@ -6,8 +6,8 @@ from click.testing import CliRunner, Result
 
 from valetkey.cli.main import main
 from valetkey.crypto import keyfiles
-from worker.core.tenants.config import TenantConfig
-from worker.usecases.tenants_file import read_tenants_file
+from worker.core.tenant_config import TenantConfig
+from worker.tenants.tenants_file import read_tenants_file
 
 
 @pytest.fixture(autouse=True)

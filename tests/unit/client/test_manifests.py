@@ -12,9 +12,8 @@ from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Outcome
-from worker.core.policy.admission import Admission, admit
-from worker.core.policy.request_rules import may_overwrite_manifest
-from worker.core.tenants.config import Policy, Tenant, TenantConfig
+from worker.core.admission import Admission, admit, may_overwrite_manifest
+from worker.core.tenant_config import Policy, Tenant, TenantConfig
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 KEY = "acme/2026-11.jsonl.gz"

@@ -10,7 +10,7 @@ from valetkey.crypto.keys import generate_key
 from valetkey.errors import SealedForAnotherKey, UnreadableReply
 from valetkey.wire.refusals import UNAUTHENTICATED, Code, Refusal
 from valetkey.wire.replies import Cancelled, Explanation, Outcome, Usage
-from worker.core.auth.seal import seal
+from worker.issue.dispatch import seal
 
 KEY, OTHER_KEY = generate_key("acme/2026-11"), generate_key("acme/2026-10")
 KEYED, PLAIN = Codec(KEY), Codec(None)

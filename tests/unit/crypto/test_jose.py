@@ -23,7 +23,7 @@ from valetkey.crypto.jose import (
     unseal,
 )
 from valetkey.crypto.keys import PrivateKey, generate_key
-from worker.core.auth.seal import seal
+from worker.issue.dispatch import seal
 
 KEY, OTHER_KEY = generate_key("acme/2026-11"), generate_key("acme/2026-11")
 LONG_CONTENT = b'{"items": []}' * 1_000  # compressed before it is sealed

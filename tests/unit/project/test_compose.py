@@ -14,10 +14,10 @@ from tests.support.docs.command_lines import ROOT, parse_command
 from valetkey.cli.main import main as valetkey
 from worker.__main__ import main
 from worker.broker.queues import QUEUES_BY_ROLE
-from worker.commands.run import run
-from worker.core.tenants.config import TenantConfig
+from worker.core.tenant_config import TenantConfig
+from worker.run import run
 from worker.settings import Settings
-from worker.usecases.tenants_file import read_tenants_file
+from worker.tenants.tenants_file import read_tenants_file
 
 SCHEMA = json.loads((ROOT / "tests/support/compose/compose-spec.json").read_text(encoding="utf-8"))
 VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")

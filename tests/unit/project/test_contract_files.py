@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from worker.__main__ import main
-from worker.core.contract.files import FILES, contract_files
+from worker.contract.contract_files import FILES, contract_files
 
 FOLDER = Path(__file__).parents[3] / "docs" / "contract"
 

@@ -18,20 +18,18 @@ from valetkey.webhooks import parse_upload_event
 from valetkey.wire import messages, terms
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.unavailable import Part, read_unavailable
-from worker.broker import bodies, frames, headers
-from worker.broker.sharing import claimed_tenant
-from worker.core.auth import authenticate
-from worker.core.contract.celery_schemas import envelope_schema, result_schema
-from worker.core.contract.schemas import (
+from worker.base import webhook_client
+from worker.broker import lanes, message_guard
+from worker.contract.json_schemas import (
+    envelope_schema,
     reply_classes,
     reply_schema,
     request_classes,
+    result_schema,
     webhook_schema,
 )
-from worker.core.kinds import multipart
-from worker.core.signing import object_keys
-from worker.core.webhooks import retry
-from worker.net import webhook_client
+from worker.core import authentication, grant_kinds, object_keys
+from worker.webhooks import webhook_rules
 
 PAGE = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
 ENVELOPE, RESULT, HINT, REQUEST, REPLY, KEY_FILE, UPLOAD_EVENT = (
@@ -52,7 +50,7 @@ def test_the_webhook_about_uploads_is_valid_and_becomes_an_event() -> None:
 
 def test_the_envelope_is_valid_and_contains_a_request() -> None:
     assert is_valid(envelope_schema(), ENVELOPE)
-    frame = frames.read_frame(json.dumps(ENVELOPE).encode(), "valetkey", datetime.now(UTC))
+    frame = message_guard.read_frame(json.dumps(ENVELOPE).encode(), "valetkey", datetime.now(UTC))
     assert frame["headers"]["id"] == ENVELOPE["headers"]["id"]
     text = base64.b64decode(ENVELOPE["body"]).decode()
     assert f"`{text}`" in PAGE
@@ -106,7 +104,7 @@ def test_every_ask_is_mentioned(item: Any) -> None:
 
 LIMITS: dict[str, tuple[int | float | timedelta, int | float | timedelta]] = {
     "items in a batch | 1,000,000,": (messages.MAX_BATCH_ITEMS, 1_000_000),
-    "50 for `multipart`": (multipart.MAX_ITEMS, 50),
+    "50 for `multipart`": (grant_kinds.MAX_MULTIPART_ITEMS, 50),
     "items in a message | 1,000; 600 is": (messages.MAX_CHUNK_ITEMS, 1_000),
     "Without `chunk_size`, it is 600": (messages.DEFAULT_CHUNK_ITEMS, 600),
     "batches of up to 20 items": (messages.MAX_INTERACTIVE_ITEMS, 20),
@@ -114,25 +112,25 @@ LIMITS: dict[str, tuple[int | float | timedelta, int | float | timedelta]] = {
     "1,024 bytes of UTF-8": (object_keys.MAX_KEY_BYTES, 1_024),
     "5 GiB for `upload` and `put`": (terms.MAX_OBJECT_BYTES, 5 * 1024**3),
     "5 TiB for `multipart`, in up to 10,000 parts": (terms.MAX_MULTIPART_BYTES, 5 * 1024**4),
-    "envelope | 8 MiB": (frames.MAX_FRAME_BYTES, 8 * MIB),
+    "envelope | 8 MiB": (message_guard.MAX_FRAME_BYTES, 8 * MIB),
     "payload of a signed request | 4,194,304 bytes": (jose.MAX_MESSAGE_BYTES, 4 * MIB),
     "content of a sealed reply | 16,777,216 bytes": (jose.MAX_RESPONSE_BYTES, 16 * MIB),
-    "age of a signed request | 86,400 seconds": (authenticate.MAX_MESSAGE_AGE, 86_400),
-    "60 seconds ahead": (authenticate.MAX_CLOCK_SKEW, 60),
+    "age of a signed request | 86,400 seconds": (authentication.MAX_MESSAGE_AGE, 86_400),
+    "60 seconds ahead": (authentication.MAX_CLOCK_SKEW, 60),
     "stored result | 900 seconds": (celeryconfig.result_expires, 900),
-    "more than 20,000 JSON objects and arrays": (bodies.MAX_CONTAINERS, 20_000),
-    "more than 32 levels": (bodies.MAX_DEPTH, 32),
-    "more than 120 seconds ahead": (headers.MAX_ETA_DELAY, timedelta(seconds=120)),
-    "1 to 255 printable characters": (headers.MAX_ID_LENGTH, 255),
-    "more than 32 members": (frames._MAX_FRAME_MEMBERS, 32),
-    "or 64 headers": (headers._MAX_HEADERS, 64),
-    "first 2,048 bytes": (claimed_tenant.PREFIX_BYTES, 2_048),
+    "more than 20,000 JSON objects and arrays": (message_guard.MAX_BODY_CONTAINERS, 20_000),
+    "more than 32 levels": (message_guard.MAX_BODY_DEPTH, 32),
+    "more than 120 seconds ahead": (message_guard.MAX_ETA_DELAY, timedelta(seconds=120)),
+    "1 to 255 printable characters": (message_guard.MAX_ID_LENGTH, 255),
+    "more than 32 members": (message_guard._MAX_FRAME_MEMBERS, 32),
+    "or 64 headers": (message_guard._MAX_HEADERS, 64),
+    "first 2,048 bytes": (lanes.PREFIX_BYTES, 2_048),
     "after 3 seconds, and then": (retransmit.FIRST_INTERVAL, 3),
     "and every 60 seconds": (retransmit.MAX_INTERVAL, 60),
     "some 32 messages": (retransmit.DEFAULT_WINDOW, 32),
     "2xx within 15 seconds": (webhook_client.TIMEOUT, timedelta(seconds=15)),
-    "10 times over some 60 hours": (len(retry.SCHEDULE), 10),
-    "`Retry-After`, up to a day": (retry.MAX_DELAY, timedelta(days=1)),
+    "10 times over some 60 hours": (len(webhook_rules.RETRY_SCHEDULE), 10),
+    "`Retry-After`, up to a day": (webhook_rules.MAX_RETRY_DELAY, timedelta(days=1)),
 }
 
 

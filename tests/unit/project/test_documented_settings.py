@@ -6,8 +6,8 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from tests.support.docs.command_lines import ROOT
-from worker.core.kinds.role_session import session_policy
-from worker.core.signing.sigv4 import ALGORITHM
+from worker.core.role_session import session_policy
+from worker.core.sigv4 import ALGORITHM
 from worker.settings import Settings
 
 PAGE = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from tests.support.docs.command_lines import ROOT, parse_command
 from worker.__main__ import main
 
 # The modules of `python -m worker dev`, whose dependencies are not in the image.
-DEVELOPMENT = {ROOT / "worker" / "devstack", ROOT / "worker" / "commands" / "dev.py"}
+DEVELOPMENT = {ROOT / "worker" / "dev"}
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", "")
 STEPS = [line.split(maxsplit=1) for line in DOCKERFILE.splitlines() if re.match(r"[A-Z]", line)]

@@ -11,11 +11,10 @@ import redis
 
 from tests.support.builders.frames import message_frame
 from tests.support.builders.messages import grant_message
-from worker.broker.sharing.fair_queue import FairQueue
-from worker.broker.sharing.passes import QueueSharing
+from worker.broker.fair_queue import FairQueue, QueueSharing
 
 _RUN = (
-    "import sys, threading; from worker.broker.sharing.fair_queue import FairQueue; "
+    "import sys, threading; from worker.broker.fair_queue import FairQueue; "
     "FairQueue(sys.argv[1]).run(threading.Event())"
 )
 

@@ -20,8 +20,8 @@ from tests.integration.broker.sharing.conftest import (
     take,
 )
 from tests.support.servers.waiting import wait_until
-from worker.broker.sharing.queue_lengths import LEASE, queue_lengths
-from worker.devstack.broker import running_valkey
+from worker.broker.queues import SHARING_LEASE, queue_lengths
+from worker.dev.embedded_servers import running_valkey
 
 pytestmark = pytest.mark.slow
 
@@ -79,7 +79,7 @@ def test_nothing_is_lost_or_doubled_while_processes_are_killed(
             processes[victim].wait()
             processes[victim] = start_fair_queue(broker)
             kills += 1
-            wait_until(lambda: client.exists(LEASE), what="one of them works")
+            wait_until(lambda: client.exists(SHARING_LEASE), what="one of them works")
         wait_until(lambda: sum(queue_lengths(client).values()) == 0, 60, "everything is taken")
         wait_until(lambda: sum(len(worker.names) for worker in workers) >= MESSAGES)
         taken = list(itertools.chain(*(worker.names for worker in workers)))
@@ -95,14 +95,14 @@ def test_several_at_once_lose_and_double_nothing(
     broker: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Else they turn to the interactive queue if a busy machine delays who takes from that of bulk.
-    monkeypatch.setattr("worker.broker.sharing.lanes.STARVED_AFTER", 600.0)
+    monkeypatch.setattr("worker.broker.lanes.STARVED_AFTER", 600.0)
     names = numbered("flood", 2_000)
     put(client, names)
     taken: list[str] = []
     with running_fair_queue(broker), running_fair_queue(broker):
-        wait_until(lambda: client.exists(LEASE))
+        wait_until(lambda: client.exists(SHARING_LEASE))
         while len(taken) < len(names):
-            client.delete(LEASE)  # then both believe that they have it
+            client.delete(SHARING_LEASE)  # then both believe that they have it
             taken += take(client, "valetkey.bulk")
     assert Counter(taken) == Counter(names)
 
@@ -111,14 +111,14 @@ def test_after_an_orderly_stop_another_process_need_not_wait(
     broker: str, client: redis.Redis
 ) -> None:
     with running_fair_queue(broker):
-        wait_until(lambda: client.exists(LEASE))
-    assert not client.exists(LEASE)
+        wait_until(lambda: client.exists(SHARING_LEASE))
+    assert not client.exists(SHARING_LEASE)
 
 
 def test_it_goes_on_after_its_broker_was_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.broker.sharing.fair_queue._MIN_BACKOFF", 0.05)
+    monkeypatch.setattr("worker.broker.fair_queue._MIN_BACKOFF", 0.05)
     with running_valkey(tmp_path) as server:
         port, url = server.port, server.url()
     with capture_logs() as logs, running_fair_queue(url):

@@ -8,9 +8,8 @@ import pytest
 import redis
 
 from tests.integration.broker.sharing.conftest import frame_name, numbered, put, take
-from worker.broker.sharing.passes import BULK_LIMIT, INTERACTIVE_LIMIT, QueueSharing
-from worker.broker.sharing.queue_lengths import queue_lengths, waiting_lanes
-from worker.broker.sharing.scripts import MARK
+from worker.broker.fair_queue import BULK_LIMIT, INTERACTIVE_LIMIT, SERVED_MARK, QueueSharing
+from worker.broker.queues import queue_lengths, waiting_lanes
 
 
 def serve_all(
@@ -98,7 +97,7 @@ def test_a_served_message_is_the_same_json_and_is_not_moved_again(
         sharing.run_pass()
     served = client.lindex("valetkey.bulk", -1)
     assert isinstance(original, bytes)
-    assert served == original + MARK.encode()
+    assert served == original + SERVED_MARK.encode()
     assert json.loads(served) == json.loads(original)
 
 
@@ -170,7 +169,7 @@ def test_a_frame_that_is_no_message_waits_like_others(
     while len(served) < len(frames):
         sharing.run_pass()
         while isinstance(frame := client.rpop("valetkey.bulk"), bytes):
-            served.append(frame.decode().removesuffix(MARK))
+            served.append(frame.decode().removesuffix(SERVED_MARK))
     assert served == frames
 
 
@@ -193,7 +192,7 @@ def test_the_last_messages_leave_the_bulk_queue_too_if_nobody_takes_bulk(
 ) -> None:
     seconds = itertools.count(step=pause)
     clock = SimpleNamespace(monotonic=lambda: next(seconds))
-    monkeypatch.setattr("worker.broker.sharing.passes.time", clock)
+    monkeypatch.setattr("worker.broker.fair_queue.time", clock)
     put(client, numbered("flood", count))
     names: list[str] = []
     for _ in range(200):
@@ -208,7 +207,7 @@ def test_the_last_messages_leave_the_bulk_queue_if_another_process_served_them(
 ) -> None:
     seconds = itertools.count(step=0.5)
     clock = SimpleNamespace(monotonic=lambda: next(seconds))
-    monkeypatch.setattr("worker.broker.sharing.passes.time", clock)
+    monkeypatch.setattr("worker.broker.fair_queue.time", clock)
     put(client, numbered("flood", 20))
     QueueSharing(client).run_pass()
     lanes = QueueSharing(client)

@@ -15,7 +15,7 @@ from tests.support.fakes.fake_service import running_fake_service
 from tests.support.fakes.socket_server import Answer, answer_http, running_socket_server
 from tests.support.servers.event_loop import async_client, in_event_loop
 from valetkey import BrokerUnreachable, Client
-from worker.devstack.broker import running_valkey
+from worker.dev.embedded_servers import running_valkey
 
 CASES = {
     "wrong password": ("redis://bob:s3cret@HOST/0", "broker at redis://HOST/0", "wrong user name"),

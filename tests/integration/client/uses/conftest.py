@@ -14,12 +14,11 @@ from tests.support.servers.databases import migrated_file
 from valetkey import Client
 from valetkey.crypto.keys import dump_private_key
 from worker import clock
-from worker.aws.clients import S3Clients
-from worker.core.tenants.config import Bucket, Quota, TenantConfig
-from worker.db import tenants
-from worker.db.engine import create_database_engine, write_transaction
-from worker.devstack.s3 import create_buckets
-from worker.devstack.storage import Storage
+from worker.aws.s3_clients import S3Clients
+from worker.base.database_engine import create_database_engine, write_transaction
+from worker.core.tenant_config import Bucket, Quota, TenantConfig
+from worker.dev.embedded_servers import Storage, create_buckets
+from worker.ledger import tenant_rows
 
 BUCKET = "stored"
 
@@ -43,7 +42,9 @@ def real_service(
     url = migrated_file(tmp_path_factory.mktemp("stored") / "valetkey.db")
     engine = create_database_engine(url)
     with write_transaction(engine) as connection:
-        tenants.store_config(connection, tenants.load_config(connection), config(), clock.now())
+        tenant_rows.store_config(
+            connection, tenant_rows.load_config(connection), config(), clock.now()
+        )
     with pytest.MonkeyPatch.context() as environ:
         environ.setenv("AWS_ACCESS_KEY_ID", seaweed.access_key)
         environ.setenv("AWS_SECRET_ACCESS_KEY", seaweed.secret_key)

@@ -11,9 +11,9 @@ from models import StoredObject, Use
 from tests.integration.uses.events.conftest import BUCKET, KEY, Intake, config, in_bucket
 from tests.support.builders.messages import POLICY, tenant_config
 from tests.support.uses.notifications import aws_record, body, ceph_record, minio_record
-from worker.core.tenants.config import TenantConfig
-from worker.usecases.uses.intake import identify
-from worker.usecases.uses.intake.message_group import RETRY_FOR
+from worker.core.tenant_config import TenantConfig
+from worker.uses import event_messages
+from worker.uses.event_messages import RETRY_FOR
 
 QUEUE = "http://127.0.0.1:9/000000000000/events"
 TEN = b"0123456789"
@@ -172,7 +172,7 @@ def test_storage_that_answers_slowly_is_asked_for_the_other_objects_later(
 ) -> None:
     intake.store(intake.put("acme/put"), TEN)
     told = intake.unnamed("acme/put", eTag=None)
-    monkeypatch.setattr(identify, "ASK_SECONDS", 0.0)
+    monkeypatch.setattr(event_messages, "ASK_SECONDS", 0.0)
     late = intake.handle(told)
     assert (late.recorded, late.handled, late.waiting) == (0, [], {"postponed": 1})
     monkeypatch.undo()

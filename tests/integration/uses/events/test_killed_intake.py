@@ -15,7 +15,7 @@ from tests.integration.uses.events.conftest import BUCKET, Intake
 from tests.support.servers.waiting import wait_until
 from tests.support.uses import killed_intake
 from tests.support.uses.notifications import TestQueue
-from worker.devstack.storage import Storage
+from worker.dev.embedded_servers import Storage
 
 pytestmark = pytest.mark.slow
 

@@ -13,11 +13,10 @@ from tests.integration.uses.events.conftest import BUCKET, Intake
 from tests.support.builders.messages import put_message
 from tests.support.servers.waiting import wait_until
 from tests.support.uses.notifications import TestQueue, aws_record, body
-from worker.core.uses.notifications.bodies import ParsedBody, parse_body
-from worker.devstack.storage import Storage
+from worker.dev.embedded_servers import Storage
 from worker.errors import Transient
-from worker.usecases.uses import record
-from worker.usecases.uses.intake import message_group
+from worker.uses import event_messages, use_recorder
+from worker.uses.event_notifications import ParsedBody, parse_body
 
 Logs = list[Any]
 
@@ -26,7 +25,7 @@ Logs = list[Any]
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let messages come again, and the reader try again, after a second."""
     monkeypatch.setattr("worker.aws.event_queues.VISIBILITY_SECONDS", 1)
-    monkeypatch.setattr("worker.usecases.uses.intake.queue_reader.DELAYS", (0.2,))
+    monkeypatch.setattr("worker.uses.queue_readers.DELAYS", (0.2,))
 
 
 @pytest.fixture
@@ -101,7 +100,7 @@ def test_while_the_database_is_away_messages_wait_and_the_log_says_so_once(
     intake: Intake, queue: TestQueue, logs: Logs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away = Transient("the database is unreachable, locked or without its tables", "database")
-    fail_at_first(monkeypatch, message_group, "record_uses", away, times=3)
+    fail_at_first(monkeypatch, event_messages, "record_uses", away, times=3)
     queue.send(*stored_bodies(intake, 3))
     with intake.reading():
         wait_until(lambda: items(intake) == [0, 1, 2], what="the uses are recorded")
@@ -112,7 +111,7 @@ def test_while_the_database_is_away_messages_wait_and_the_log_says_so_once(
 def test_a_transaction_that_fails_before_its_end_is_repeated_whole(
     intake: Intake, queue: TestQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fail_at_first(monkeypatch, record, "append_use_leaves", Transient("away", "database"))
+    fail_at_first(monkeypatch, use_recorder, "append_use_leaves", Transient("away", "database"))
     queue.send(*stored_bodies(intake, 3))
     with intake.reading():
         wait_until(lambda: items(intake) == [0, 1, 2], what="the uses are recorded")
@@ -126,8 +125,8 @@ def test_a_message_that_raises_an_unexpected_error_holds_up_no_other_and_is_give
             raise ZeroDivisionError
         return parse_body(text)
 
-    monkeypatch.setattr(message_group, "parse_body", parse_or_fail)
-    monkeypatch.setattr("worker.usecases.uses.intake.queue_reader.MAX_FAULTS", 2)
+    monkeypatch.setattr(event_messages, "parse_body", parse_or_fail)
+    monkeypatch.setattr("worker.uses.queue_readers.MAX_FAULTS", 2)
     queue.send("poison", *stored_bodies(intake, 2))
     with intake.reading():
         wait_until(lambda: items(intake) == [0, 1], what="the others are recorded")

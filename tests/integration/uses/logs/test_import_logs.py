@@ -15,16 +15,15 @@ from tests.integration.uses.logs.conftest import KEY, AccessLog, Import, numbers
 from tests.support.builders.messages import grant_message, tenant_config
 from tests.support.builders.services import build_service
 from tests.support.uses.access_logs import GRANT_ID, aws_line, rgw_line
-from worker.aws.clients import S3Clients
+from worker.aws.s3_clients import S3Clients
 from worker.context import Context
-from worker.core.tenants.config import TenantConfig
-from worker.core.uses.access_log import MAX_LINE_BYTES
-from worker.core.uses.reports import UseReport
-from worker.db.uses.log_imports import write_imported
-from worker.devstack.s3 import create_buckets
-from worker.devstack.storage import Storage
-from worker.usecases.uses import import_logs
-from worker.usecases.uses.record import RecordedUses, record_uses
+from worker.core.issued_grants import UseReport
+from worker.core.tenant_config import TenantConfig
+from worker.dev.embedded_servers import Storage, create_buckets
+from worker.uses import log_imports
+from worker.uses.access_log import MAX_LINE_BYTES
+from worker.uses.log_imports import write_imported
+from worker.uses.use_recorder import RecordedUses, record_uses
 
 TEN = [f"R{number}" for number in range(10)]
 OTHER_SIGNER = {"other_signer": 1}
@@ -102,10 +101,10 @@ def test_an_import_that_was_killed_continues_and_doubles_nothing(
     log: AccessLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log.path.write_bytes(log.lines(*TEN))
-    monkeypatch.setattr(import_logs, "_REPORTS_PER_TRANSACTION", 4)
+    monkeypatch.setattr(log_imports, "_REPORTS_PER_TRANSACTION", 4)
     with monkeypatch.context() as patch:
         killed = Mock(wraps=write_imported, side_effect=[DEFAULT, KeyboardInterrupt])
-        patch.setattr("worker.usecases.uses.import_logs.write_imported", killed)
+        patch.setattr("worker.uses.log_imports.write_imported", killed)
         assert isinstance(log.run(log.path).exception, SystemExit)
     assert len(log.recorded()) == 8
     again = log.import_again()
@@ -143,7 +142,7 @@ def test_a_download_that_cannot_be_stored_stops_no_other(
             raise OverflowError
         return record_uses(reports, context)
 
-    monkeypatch.setattr(import_logs, "record_uses", record)
+    monkeypatch.setattr(log_imports, "record_uses", record)
     result = log.import_(*TEN)
     assert (result["downloads"], result["ignored"]) == (8, {"unstorable": 2})
     assert len(log.recorded()) == 8

@@ -12,8 +12,8 @@ from tests.support.builders.messages import tenant_config
 from tests.support.fakes.http_storage import StorageResponse, running_http_storage
 from tests.support.uses.access_logs import aws_line, rgw_line
 from tests.support.uses.use_service import UseService
-from worker.core.tenants.config import TenantConfig
-from worker.usecases.uses.log_sources import LogFile
+from worker.core.tenant_config import TenantConfig
+from worker.uses.log_imports import LogFile
 
 # What can be read depends on no database.
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

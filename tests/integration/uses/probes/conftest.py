@@ -12,14 +12,13 @@ from tests.support.s3.unreliable_storage import UnreliableStorage, unreliable_st
 from tests.support.uses.use_service import UploadService
 from valetkey.wire.replies import Grant
 from valetkey.wire.uses import UseStates
-from worker.aws.clients import S3Clients
-from worker.core.tenants.config import Bucket, TenantConfig
-from worker.core.uses.used_grant import GRACE
-from worker.devstack.s3 import create_buckets
-from worker.devstack.storage import Storage
-from worker.usecases.upkeep.abort_uploads import abort_expired
-from worker.usecases.upkeep.cleanup import clean_up
-from worker.usecases.uses.settle import settle_ended
+from worker.aws.s3_clients import S3Clients
+from worker.core.issued_grants import GRACE
+from worker.core.tenant_config import Bucket, TenantConfig
+from worker.dev.embedded_servers import Storage, create_buckets
+from worker.issue.multipart_aborts import abort_expired_uploads
+from worker.tasks import clean_up
+from worker.uses.settlement import settle_ended_slots
 
 BUCKET = "probes"
 TEN = b"1234567890"
@@ -44,15 +43,15 @@ class Slots(UploadService):
         self.clock.time += GRACE
 
     def settle(self) -> dict[str, int]:
-        return settle_ended(self.context)
+        return settle_ended_slots(self.context)
 
     def end_and_settle(self) -> dict[str, int]:
         """Let all grants end, abort their uploads, and settle their slots."""
         self.clock.forward(minutes=5)
         clean_up(self.context)
-        abort_expired(self.context)
+        abort_expired_uploads(self.context)
         self.clock.time += GRACE
-        abort_expired(self.context)  # the second look at aborted uploads
+        abort_expired_uploads(self.context)  # the second look at aborted uploads
         return self.settle()
 
     def asked_keys(self) -> list[str]:

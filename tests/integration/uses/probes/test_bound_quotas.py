@@ -13,12 +13,12 @@ from tests.support.builders.messages import grant_message
 from tests.support.uses.reports import stored
 from valetkey.wire.refusals import Metric, Window
 from valetkey.wire.replies import Grant
-from worker.core.tenants.config import Quota
-from worker.core.tenants.storage_names import storage_name
-from worker.core.uses.used_grant import GRACE, SECOND_LOOK
-from worker.db.engine import write_transaction
-from worker.db.uses import ended_slots, settlements, use_counts
-from worker.db.uses.ended_slots import claim_slots, take_slot
+from worker.base.database_engine import write_transaction
+from worker.core.issued_grants import GRACE, SECOND_LOOK, storage_name
+from worker.core.tenant_config import Quota
+from worker.ledger import reservations
+from worker.ledger.reservations import claim_slots, take_slot
+from worker.uses import settlement_rows, use_rows
 
 THOUSAND = 100 * TEN
 
@@ -146,7 +146,7 @@ def test_an_object_that_storage_dates_ahead_keeps_its_bytes(slots: Slots) -> Non
 def test_an_item_whose_uses_are_not_all_recorded_gets_nothing_back(
     slots: Slots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (use_counts, settlements):
+    for module in (use_rows, settlement_rows):
         monkeypatch.setattr(module, "MAX_USES", 2)
     form = slots.form("acme/a")
     bucket = storage_name(config().buckets["demo"])
@@ -161,7 +161,7 @@ def test_an_item_whose_uses_are_not_all_recorded_gets_nothing_back(
 def test_a_late_upload_beyond_the_uses_that_are_recorded_is_charged(
     slots: Slots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (use_counts, settlements):
+    for module in (use_rows, settlement_rows):
         monkeypatch.setattr(module, "MAX_USES", 2)
     form = slots.form("acme/a")
     slots.end_and_settle()
@@ -237,11 +237,11 @@ def test_a_process_that_was_frozen_does_not_bring_the_second_look_forward(slots:
     slots.end()
     now = slots.clock()
     with write_transaction(slots.engine) as connection:
-        [frozen] = ended_slots.claim_slots(connection, "demo", now, 1, lambda: 0.5)
+        [frozen] = reservations.claim_slots(connection, "demo", now, 1, lambda: 0.5)
     slots.clock.forward(hours=1)
     assert slots.settle() == {"settled": 1}
     with write_transaction(slots.engine) as connection:
-        ended_slots.postpone_slot(connection, frozen, slots.clock())
+        reservations.postpone_slot(connection, frozen, slots.clock())
     assert slots.settle() == {}
     assert slots.rows(EndedSlot.check_at) == [(frozen.ended_at + SECOND_LOOK,)]
 

@@ -14,7 +14,7 @@ from models import EndedSlot, Settlement, Use
 from tests.integration.uses.probes.conftest import Slots
 from tests.support.builders.services import build_context
 from tests.support.servers.databases import fresh_database
-from worker.db.engine import create_database_engine
+from worker.base.database_engine import create_database_engine
 
 # Dozens of processes, one after the other.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]

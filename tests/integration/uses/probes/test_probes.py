@@ -12,20 +12,19 @@ from tests.integration.uses.probes.conftest import BUCKET, TEN, Slots, config, d
 from tests.support.fakes.http_storage import StorageResponse
 from tests.support.s3.unreliable_storage import SLOW_DOWN
 from valetkey.wire.replies import Grant
-from worker.aws.boto_clients import QUICK, CallLimits
-from worker.aws.silent_buckets import SILENCE, SilentBuckets
-from worker.core.tenants.config import Tenant, TenantConfig
-from worker.db.engine import read_transaction
-from worker.db.uses.used_grants import find_used_grants
+from worker.aws.s3_clients import QUICK, SILENCE, CallLimits, SilentBuckets
+from worker.base.database_engine import read_transaction
+from worker.core.tenant_config import Tenant, TenantConfig
 from worker.errors import Transient
-from worker.usecases.uses import asked_probes, probe
-from worker.usecases.uses.probe import probe_grants
+from worker.uses import batch_uses, use_recorder
+from worker.uses.use_recorder import probe_grants
+from worker.uses.use_rows import find_used_grants
 
 
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for storage as long as a busy machine needs."""
-    monkeypatch.setattr(probe, "QUICK", CallLimits(30, 30, QUICK.attempts))
+    monkeypatch.setattr(use_recorder, "QUICK", CallLimits(30, 30, QUICK.attempts))
 
 
 def puts(slots: Slots, count: int) -> list[Grant]:
@@ -39,7 +38,7 @@ def head_takes(slots: Slots, monkeypatch: pytest.MonkeyPatch) -> Callable[[float
     seconds = 0.0
 
     time = SimpleNamespace(monotonic=lambda: seconds)
-    monkeypatch.setattr(asked_probes, "time", time)
+    monkeypatch.setattr(batch_uses, "time", time)
     monkeypatch.setattr(slots.context.s3, "silent_buckets", SilentBuckets())
 
     def take(duration: float) -> None:
@@ -151,7 +150,7 @@ def test_storage_that_takes_longer_for_one_object_is_left_alone_for_a_while(
 @pytest.fixture
 def frozen(slots: Slots, monkeypatch: pytest.MonkeyPatch) -> Iterator[Grant]:
     """A slot whose storage answers nothing until the test ends; calls soon give up."""
-    monkeypatch.setattr(probe, "QUICK", CallLimits(0.1, 0.1, QUICK.attempts))
+    monkeypatch.setattr(use_recorder, "QUICK", CallLimits(0.1, 0.1, QUICK.attempts))
     monkeypatch.setattr(slots.context.s3, "silent_buckets", SilentBuckets())
     grant, _ = puts(slots, 2)
     with slots.storage.frozen():

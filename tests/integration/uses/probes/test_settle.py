@@ -15,12 +15,12 @@ from tests.support.builders.messages import download_message, grant_message, upl
 from tests.support.servers.waiting import wait_until
 from tests.support.uses.reports import stored
 from valetkey.wire.replies import Grant
-from worker.core.tenants.config import TenantConfig, WebhookEndpoint
-from worker.db.engine import read_transaction, write_transaction
-from worker.db.uses import ended_slots
-from worker.db.uses.ended_slots import claim_slots
-from worker.db.uses.use_counts import leave_out_excess
-from worker.usecases.uses import settle as settle_module
+from worker.base.database_engine import read_transaction, write_transaction
+from worker.core.tenant_config import TenantConfig, WebhookEndpoint
+from worker.ledger import reservations
+from worker.ledger.reservations import claim_slots
+from worker.uses import settlement as settle_module
+from worker.uses.use_rows import leave_out_excess
 
 SETTLED = (Settlement.unused, Settlement.used_bytes, Settlement.returned_bytes)
 HOOK = WebhookEndpoint("hook", "https://hook.example.com/", "env:HOOK")
@@ -50,7 +50,7 @@ def test_a_chunk_of_downloads_is_not_settled_among_others(slots: Slots) -> None:
 def test_a_tenant_with_many_slots_delays_no_other_tenant(
     slots: Slots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ended_slots, "MAX_ITEMS", 2)
+    monkeypatch.setattr(reservations, "MAX_SLOT_ITEMS", 2)
     acme = config().tenants["acme"]
     globex = replace(acme, name="globex")
     slots.apply(TenantConfig(config().buckets, {"acme": acme, "globex": globex}))
@@ -167,7 +167,7 @@ def test_a_profile_with_many_chunks_gives_way_to_another_one(
 def test_a_chunk_whose_storage_takes_longer_than_its_claim_is_left_for_later(
     slots: Slots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settle_module, "lease", lambda *_: timedelta(0))
+    monkeypatch.setattr(settle_module, "lease_slot", lambda *_: timedelta(0))
     slots.request("upload", "acme/1", "acme/2")
     assert slots.end_and_settle() == {"postponed": 1}
     assert slots.asked_keys() == []
@@ -198,7 +198,7 @@ def test_uses_that_are_recorded_while_chunks_are_settled_end_in_no_deadlock(
         return leave_out_excess(*args)
 
     monkeypatch.setattr(settle_module, "_settle", settle_later)
-    monkeypatch.setattr("worker.usecases.uses.record.leave_out_excess", keep_later)
+    monkeypatch.setattr("worker.uses.use_recorder.leave_out_excess", keep_later)
     with ThreadPoolExecutor(2) as pool:
         settlement = pool.submit(slots.settle)
         claimed.wait(10)

@@ -13,11 +13,11 @@ from botocore.utils import parse_timestamp
 from tests.integration.uses.probes.conftest import BUCKET
 from tests.support.fakes.http_storage import HttpStorage, StorageResponse, running_http_storage
 from tests.support.fakes.socket_server import drip, running_socket_server, send_garbage
-from worker.aws import bounded_connections
-from worker.aws.clients import S3Clients
-from worker.aws.stored_files import FileReader, StorageRefuses, StoredFile
-from worker.core.tenants.config import Bucket
-from worker.devstack.storage import Storage
+from worker.aws import storage_calls
+from worker.aws.object_calls import FileReader, StorageRefuses, StoredFile
+from worker.aws.s3_clients import S3Clients
+from worker.core.tenant_config import Bucket
+from worker.dev.embedded_servers import Storage
 from worker.errors import StorageSilent, Transient
 
 pytestmark = pytest.mark.usefixtures("real_storage")  # its credentials sign the requests
@@ -164,7 +164,7 @@ def test_a_connection_that_was_closed_is_opened_again() -> None:
 def test_storage_that_does_not_answer_as_storage_is_silent(
     answer: Callable[[socket.socket, Event], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bounded_connections, "MAX_ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(storage_calls, "MAX_ANSWER_SECONDS", 0.1)
     with running_socket_server(answer) as url, pytest.raises(StorageSilent):
         reader(url).find("a")
 

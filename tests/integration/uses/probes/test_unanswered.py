@@ -18,16 +18,15 @@ from tests.support.fakes.http_storage import StorageResponse
 from tests.support.s3.unreliable_storage import SLOW_DOWN
 from tests.support.servers.waiting import wait_until
 from tests.support.uses.reports import stored
-from worker.aws.clients import S3Clients
-from worker.core.tenants.config import TenantConfig
-from worker.core.uses.used_grant import UsedGrant
-from worker.db.engine import write_transaction
-from worker.db.tree.append import NewLeaf
-from worker.db.uses import settlements
-from worker.devstack.s3 import create_buckets
-from worker.devstack.storage import Storage
-from worker.usecases.uses import settle as settle_module
-from worker.usecases.uses.settle import GIVE_UP_AFTER, MIN_EARLIER_ATTEMPTS
+from worker.aws.s3_clients import S3Clients
+from worker.base.database_engine import write_transaction
+from worker.core.issued_grants import UsedGrant
+from worker.core.tenant_config import TenantConfig
+from worker.dev.embedded_servers import Storage, create_buckets
+from worker.ledger.tree_leaves import NewLeaf
+from worker.uses import settlement as settle_module
+from worker.uses import settlement_rows
+from worker.uses.settlement import GIVE_UP_AFTER, MIN_EARLIER_ATTEMPTS
 
 KEY_ARN = "arn:aws:kms:us-east-1:111122223333:key/1234abcd"
 FORBIDDEN, REFUSED = StorageResponse(403), StorageResponse(400)
@@ -127,7 +126,7 @@ def test_a_chunk_that_the_database_does_not_take_delays_no_other_profile(
     def insert_settlement(connection: Any, grant: UsedGrant, *values: Any) -> NewLeaf:
         if grant.bucket == "demo":
             raise OverflowError
-        return settlements.insert_settlement(connection, grant, *values)
+        return settlement_rows.insert_settlement(connection, grant, *values)
 
     monkeypatch.setattr(settle_module, "insert_settlement", insert_settlement)
     assert slots.end_and_settle() == {"settled": 1}

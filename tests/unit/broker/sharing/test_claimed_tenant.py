@@ -13,7 +13,7 @@ from tests.support.crypto.tokens import sign_message
 from tests.support.fakes.pending_requests import small_request
 from valetkey.crypto.keys import generate_key
 from valetkey.wire.pending import build_bundle
-from worker.broker.sharing.claimed_tenant import PREFIX_BYTES, UNKNOWN, claimed_tenant
+from worker.broker.lanes import PREFIX_BYTES, UNKNOWN_TENANT, claimed_tenant
 
 KEY = generate_key("acme/billing")
 SIGNED = sign_message(grant_message(["acme/a"] * 20), KEY, datetime(2026, 11, 24, tzinfo=UTC))
@@ -65,7 +65,7 @@ def test_a_body_that_is_not_base64_is_read_as_json() -> None:
     ],
 )
 def test_a_message_without_a_readable_tenant_is_unknown(argument: Any) -> None:
-    assert claim(argument) == UNKNOWN
+    assert claim(argument) == UNKNOWN_TENANT
 
 
 @pytest.mark.parametrize(
@@ -80,15 +80,15 @@ def test_a_message_without_a_readable_tenant_is_unknown(argument: Any) -> None:
     ],
 )
 def test_a_hostile_body_is_unknown(body: str) -> None:
-    assert body_claim(body) in {UNKNOWN, "acme"}
-    assert claimed_tenant(body.encode()) == UNKNOWN
+    assert body_claim(body) in {UNKNOWN_TENANT, "acme"}
+    assert claimed_tenant(body.encode()) == UNKNOWN_TENANT
 
 
 @pytest.mark.parametrize("argument", [SIGNED, grant_message(tenant="acme")])
 def test_a_frame_that_is_cut_off_claims_its_tenant_or_none(argument: Any) -> None:
     frame = message_frame(argument, TASK_ID).encode()
     claims = {claimed_tenant(frame[:length]) for length in range(PREFIX_BYTES)}
-    assert claims == {UNKNOWN, "acme"}
+    assert claims == {UNKNOWN_TENANT, "acme"}
 
 
 @given(st.binary(max_size=PREFIX_BYTES))

@@ -3,7 +3,7 @@ from collections import Counter, defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.broker.sharing.lanes import (
+from worker.broker.lanes import (
     MAX_DEPTH,
     MAX_LANES,
     MIN_DEPTH,

@@ -21,7 +21,7 @@ from tests.support.crypto.authentication import (
 from tests.support.crypto.tenants import ACME_KEY, GLOBEX_KEY
 from tests.support.crypto.tokens import base64url, forge_token
 from valetkey.crypto.jose import MAX_MESSAGE_BYTES, sign
-from worker.core.auth.authenticate import (
+from worker.core.authentication import (
     MAX_CLOCK_SKEW,
     MAX_MESSAGE_AGE,
     AuthenticatedMessage,

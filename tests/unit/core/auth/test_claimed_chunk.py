@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from valetkey.wire.messages import MAX_BATCH_ITEMS
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import Outcome
-from worker.core.auth.claimed_chunk import ClaimedChunk, message_digest, parse_claimed_chunk
+from worker.core.authentication import ClaimedChunk, message_digest, parse_claimed_chunk
 
 BATCH = "019ab1f0-5c00-7000-8000-000000000001"
 JSON_VALUES = st.recursive(

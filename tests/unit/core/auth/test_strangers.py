@@ -23,8 +23,8 @@ from tests.support.crypto.tokens import base64url, forge_token
 from valetkey.crypto.jose import SignedToken
 from valetkey.crypto.keys import PrivateKey, PublicKey, build_public_key
 from valetkey.wire.terms import NAME_PATTERN
-from worker.core.auth import authenticate
-from worker.core.auth.authenticate import Rejection
+from worker.core import authentication
+from worker.core.authentication import Rejection
 
 KEYED_TENANTS = ("acme", "globex")
 CONFIGURED_KEYS = (ACME_KEY, ACME_SPARE_KEY, GLOBEX_KEY, EXPIRED_KEY, REVOKED_KEY)
@@ -97,7 +97,7 @@ def test_a_key_is_called_expired_or_revoked_only_to_those_who_hold_it(
 
 
 def test_a_signature_by_the_key_that_stands_in_for_unknown_ones_is_rejected() -> None:
-    sign, seal = authenticate._NOBODYS_KEY
+    sign, seal = authentication._NOBODYS_KEY
     head = base64url(json.dumps(HEADER | {"kid": "nobody/main"}).encode())
     signing_input = f"{head}.{base64url(payload())}".encode()
     # With the private scalar 1 and the nonce 0, R is the identity and S the challenge: RFC 8032.

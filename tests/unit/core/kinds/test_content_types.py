@@ -12,11 +12,8 @@ from tests.support.builders.messages import (
 )
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Refusal
-from worker.core.kinds.content_types import (
-    INERT_TYPES,
-)
-from worker.core.kinds.registry import grant_kind
-from worker.core.kinds.rules import PolicyContext, first_refusal
+from worker.core.grant_kinds import grant_kind
+from worker.core.policy_rules import INERT_TYPES, PolicyContext, first_refusal
 
 # What Chromium runs or loads as a script, or shows as a document with scripts: docs/files.md.
 ACTIVE = (

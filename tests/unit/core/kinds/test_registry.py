@@ -16,17 +16,17 @@ from tests.support.builders.messages import (
 from valetkey.wire.messages import ChunkMessage, Item
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.terms import AnyTerms, Encryption, Kind, PolicyKind, Put, Upload
-from worker.core.kinds.registry import (
+from worker.core.admission import manifest_refusal
+from worker.core.decisions import item_refusal
+from worker.core.grant_kinds import (
     ALL_S3_ACTIONS,
     KINDS,
     adapt_terms_to_provider,
     issued_cost,
     reserved_cost,
 )
-from worker.core.policy.items import item_refusal
-from worker.core.policy.request_rules import manifest_refusal
-from worker.core.quotas.cost import NO_COST, Cost
-from worker.core.tenants.config import Policy
+from worker.core.quota_rules import NO_COST, Cost
+from worker.core.tenant_config import Policy
 
 DEMO_WITHOUT_FORMS = replace(DEMO, provider="r2", post=False)
 MULTIPART = {"kind": "multipart", "bucket": "demo", "expires_in": 60, "max_size": 9}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from worker.core.kinds.role_session import (
+from worker.core.role_session import (
     SessionLimit,
     listing_session,
     policy_session,
@@ -15,7 +15,7 @@ from worker.core.kinds.role_session import (
     session_policy,
     versioning_session,
 )
-from worker.core.tenants.config import Bucket
+from worker.core.tenant_config import Bucket
 
 ROLE = "arn:aws:iam::111122223333:role/valetkey"
 BUCKET = Bucket("reports", "acme-reports", "eu-central-1", role_arn=ROLE)

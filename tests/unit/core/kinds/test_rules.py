@@ -7,9 +7,9 @@ from tests.support.builders.messages import DEMO, POLICY, grant_message, put_mes
 from tests.support.builders.messages import download_message as download
 from tests.support.builders.messages import upload_message as upload
 from valetkey.wire.messages import ChunkMessage
-from worker.core.kinds.registry import grant_kind
-from worker.core.kinds.rules import PolicyContext, first_refusal
-from worker.core.tenants.config import Policy
+from worker.core.grant_kinds import grant_kind
+from worker.core.policy_rules import PolicyContext, first_refusal
+from worker.core.tenant_config import Policy
 
 PAGE = "https://app.example.com"
 KMS_KEY = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd"

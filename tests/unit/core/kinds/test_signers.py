@@ -17,10 +17,14 @@ from valetkey.wire.terms import (
     Put,
     Upload,
 )
-from worker.core.kinds.registry import grant_kind
-from worker.core.signing.context import SigningContext
-from worker.core.signing.multipart_plan import NO_UPLOAD, MultipartPlan, StartedUpload
-from worker.core.signing.validity import Validity
+from worker.core.grant_kinds import grant_kind
+from worker.core.signing_context import (
+    NO_UPLOAD,
+    MultipartPlan,
+    SigningContext,
+    StartedUpload,
+    Validity,
+)
 
 GRANT_ID = "0199a000-0000-7000-8000-000000000000.7"
 CHECKSUM = Checksum(algorithm="sha256", value=base64.b64encode(bytes(32)).decode())

@@ -13,15 +13,15 @@ from tests.support.builders.messages import (
 )
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Refusal
-from worker.core.policy.admission import (
+from worker.core.admission import (
     LIMIT_RULES,
     Admission,
     admit,
+    allowed_callback_names,
     request_context,
     request_rules,
 )
-from worker.core.policy.request_rules import allowed_callback_names
-from worker.core.tenants.config import Bucket, TenantConfig, WebhookEndpoint
+from worker.core.tenant_config import Bucket, TenantConfig, WebhookEndpoint
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 DEADLINE = NOW.isoformat()

@@ -6,12 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.core.policy.error_responses import (
-    MAX_WORDS,
-    UNREADABLE,
-    ErrorResponse,
-    refuse_by_error,
-)
+from worker.core.storage_errors import MAX_WORDS, UNREADABLE, ErrorResponse, refuse_by_error
 
 FINAL = [
     (404, "NoSuchBucket", "bucket_unusable", "grant.bucket", False),

@@ -14,15 +14,19 @@ from tests.support.builders.messages import (
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import Explanation, RuleVerdict
-from worker.core.policy.admission import admit
-from worker.core.policy.decisions import GrantRow, RecordedChunk
-from worker.core.policy.explain import ExplainContext, explain
-from worker.core.policy.fingerprints import header_fingerprint, items_fingerprint
-from worker.core.policy.history import BatchHistory, DecidedChunk, RecordedBatch
-from worker.core.quotas.cost import Cost
-from worker.core.signing.multipart_plan import MultipartPlan, StartedUpload
-from worker.core.signing.validity import Validity
-from worker.core.tenants.config import Quota, Tenant, TenantConfig
+from worker.core.admission import admit
+from worker.core.decision_explanation import ExplainContext, explain
+from worker.core.decisions import GrantRow, RecordedChunk
+from worker.core.fingerprints import (
+    BatchHistory,
+    DecidedChunk,
+    RecordedBatch,
+    header_fingerprint,
+    items_fingerprint,
+)
+from worker.core.quota_rules import Cost
+from worker.core.signing_context import MultipartPlan, StartedUpload, Validity
+from worker.core.tenant_config import Quota, Tenant, TenantConfig
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 MORNING = NOW - timedelta(hours=3)

@@ -10,12 +10,8 @@ from pydantic import Field, TypeAdapter, create_model
 from tests.support.builders.messages import grant_message
 from valetkey.wire.messages import ChunkMessage, Item
 from valetkey.wire.terms import AnyTerms, Download, Encryption, Put, Terms, WireModel
-from worker.core.policy import fingerprints
-from worker.core.policy.fingerprints import (
-    header_fingerprint,
-    items_fingerprint,
-    recorded_terms,
-)
+from worker.core import fingerprints
+from worker.core.fingerprints import header_fingerprint, items_fingerprint, recorded_terms
 
 # Computed by release 0.1.0, and in the tables of its databases.
 FIRST_FINGERPRINTS = json.loads(

@@ -6,13 +6,14 @@ import pytest
 from tests.support.builders.messages import grant_message
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Code, Refusal
-from worker.core.policy.fingerprints import header_fingerprint, items_fingerprint
-from worker.core.policy.history import (
+from worker.core.fingerprints import (
     BATCH_CLOSED,
     BATCH_CONFLICT,
     BatchHistory,
     DecidedChunk,
     RecordedBatch,
+    header_fingerprint,
+    items_fingerprint,
 )
 
 STARTED_AT = datetime(2026, 11, 24, 9, tzinfo=UTC)

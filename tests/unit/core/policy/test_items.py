@@ -12,8 +12,8 @@ from tests.support.builders.messages import (
     upload_message,
 )
 from valetkey.wire.messages import ChunkMessage
-from worker.core.policy import items
-from worker.core.tenants.config import Policy
+from worker.core import decisions
+from worker.core.tenant_config import Policy
 
 SHA256 = base64.b64encode(bytes(32)).decode()
 CRC32 = base64.b64encode(bytes(4)).decode()
@@ -24,7 +24,7 @@ def refusal_code_and_field(
 ) -> tuple[str, str] | None:
     raw = raw | {"items": [{**raw["items"][0], **fields}]}
     message = ChunkMessage.model_validate(raw)
-    refusal = items.item_refusal(message.items[0], message.grant, policy, "items[0]")
+    refusal = decisions.item_refusal(message.items[0], message.grant, policy, "items[0]")
     return None if refusal is None else (str(refusal.code), refusal.field)
 
 

@@ -7,11 +7,16 @@ import pytest
 from tests.support.builders.messages import Clock, grant_message, tenant_config, upload_message
 from valetkey.cli.descriptions import describe_cause
 from valetkey.wire.messages import ChunkMessage
-from worker.core.policy.decisions import ChunkDecision, GrantRow, refuse_chunk
-from worker.core.policy.items import item_key_refusal
-from worker.core.policy.uncharged import ceiling_refusal, uncharged_bytes
-from worker.core.quotas.cost import Cost
-from worker.db.usage import MAX_UNCHARGED_BYTES
+from worker.core.decisions import (
+    ChunkDecision,
+    GrantRow,
+    ceiling_refusal,
+    item_key_refusal,
+    refuse_chunk,
+    uncharged_bytes,
+)
+from worker.core.quota_rules import Cost
+from worker.ledger.quota_usage import MAX_UNCHARGED_BYTES
 
 NOW = Clock()()
 KEYS = tuple(f"statements/2026/11/customer-{number:07}.pdf" for number in range(600))

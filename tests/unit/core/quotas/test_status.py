@@ -3,10 +3,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from valetkey.units import format_amount
-from worker.core.apply.quota_changes import with_quota
-from worker.core.quotas.cost import Cost, UsageByWindow
-from worker.core.quotas.status import quota_statuses, status_row
-from worker.core.tenants.config import Quota, QuotaOverride, Tenant, TenantConfig
+from worker.core.quota_rules import Cost, UsageByWindow, quota_statuses, status_row
+from worker.core.tenant_config import Quota, QuotaOverride, Tenant, TenantConfig
+from worker.tenants.config_conflicts import with_quota
 
 NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
 HOUR = Quota("grants", "hour", 100, 80)

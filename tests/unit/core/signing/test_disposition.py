@@ -6,8 +6,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from worker.core.signing.disposition import content_disposition
-from worker.core.signing.filenames import MAX_FILENAME_BYTES, find_filename_fault
+from worker.core.response_headers import (
+    MAX_FILENAME_BYTES,
+    content_disposition,
+    find_filename_fault,
+)
 
 # Look-alikes of what a file name must not contain, and what NFKD turns into ASCII.
 _TRICKY = (

@@ -11,7 +11,7 @@ from tests.support.builders.boto import (
     object_keys,
     texts,
 )
-from worker.core.signing.forms import Condition, FormSigner
+from worker.core.sigv4 import Condition, FormSigner
 
 FIELD_NAMES = (
     "acl",

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from valetkey.wire.options import http_date
-from worker.core.signing.response_headers import GRAMMARS
+from worker.core.response_headers import GRAMMARS
 
 VALID = [
     ("cache_control", "no-store"),

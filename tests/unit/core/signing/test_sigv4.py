@@ -20,9 +20,8 @@ from tests.support.builders.boto import (
     texts,
 )
 from valetkey.wire.terms import MAX_MULTIPART_BYTES, MAX_OBJECT_BYTES, MIN_PART_BYTES
-from worker.core.signing.multipart_plan import DEFAULT_PART_BYTES, plan_parts
-from worker.core.signing.sigv4 import Target
-from worker.core.signing.urls import UrlSigner
+from worker.core.signing_context import DEFAULT_PART_BYTES, plan_parts
+from worker.core.sigv4 import Target, UrlSigner
 
 QUERY_BY_PARAM = {
     "ResponseCacheControl": "response-cache-control",

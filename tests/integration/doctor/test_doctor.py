@@ -1,0 +1,245 @@
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import redis
+from click.testing import CliRunner, Result
+from sqlalchemy import Engine
+
+from tests.integration.conftest import ApplyConfig
+from tests.support.builders.audit_rows import AuditedBatch
+from tests.support.builders.delivery_service import lease_delivery
+from tests.support.builders.heartbeats import write_heartbeat
+from tests.support.builders.messages import DEMO, Clock, grant_message, tenant_config
+from tests.support.builders.services import InProcessService
+from tests.support.cli.live_doctor import run_doctor
+from tests.support.cli.operator import json_lines
+from worker.base.database_engine import write_transaction
+from worker.broker.queues import HEARTBEAT_PREFIX
+from worker.core.tenant_config import TenantConfig, WebhookEndpoint
+from worker.doctor.doctor_command import doctor
+from worker.doctor.queue_checks import broker_checks
+from worker.ledger.outbox import DeliveryResult, settle_delivery
+from worker.settings import Settings
+
+ENDPOINT = WebhookEndpoint("billing", "https://billing.example.com/hooks", "env:BILLING_SECRET")
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+PASSWORD = "hunter2"
+
+
+@pytest.fixture(autouse=True)
+def environment(broker: str, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty database, a broker without workers, and the clock of the in-process service."""
+    monkeypatch.setenv("VALETKEY_BROKER_URL", broker)
+    monkeypatch.setenv("VALETKEY_RESULT_URL", broker)
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", f"sqlite:///{tmp_path / 'empty.db'}")
+    monkeypatch.setattr("worker.clock.now", clock)
+
+
+def run() -> Result:
+    return run_doctor("--offline")
+
+
+def states(result: Result) -> dict[str, str]:
+    """The worst state of each check, without that of partitions, which SQLite does not have."""
+    worst: dict[str, str] = {}
+    for check in json_lines(result):
+        previous = worst.get(check["check"], "ok")
+        worst[check["check"]] = max(check["state"], previous, key=("ok", "warn", "fail").index)
+    assert worst.pop("partitions", "ok") == "ok"
+    return worst
+
+
+CHECKS = """settings database buckets endpoints webhooks upkeep manifests uploads settlements
+audit results broker queues workers messages"""
+HEALTHY = dict.fromkeys(CHECKS.split(), "ok") | {"tenants": "warn"}  # acme trusts the queue
+
+
+@pytest.fixture
+def healthy(
+    apply_config: ApplyConfig, database_url: str, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[TenantConfig]:
+    """The config of a tenant in the database, and workers that are alive.
+
+    The secret of its endpoint is in the environment.
+    """
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
+    config = tenant_config(endpoints={"billing": ENDPOINT})
+    apply_config(config)
+    monkeypatch.setenv("BILLING_SECRET", SECRET)
+    with redis.Redis.from_url(valkey_url) as client:
+        write_heartbeat(client, "issue", ["valetkey", "valetkey.bulk"])
+        write_heartbeat(client, "upkeep", ["valetkey.upkeep"])
+        yield config
+        client.flushall()
+
+
+@pytest.mark.usefixtures("healthy")
+def test_a_healthy_service_passes_and_warnings_alone_are_no_failure() -> None:
+    result = run()
+    assert (states(result), result.exit_code) == (HEALTHY, 0)
+    assert "acme trusts the queue" in result.stdout
+    assert SECRET not in result.output
+
+
+@pytest.mark.usefixtures("healthy")
+@pytest.mark.parametrize(
+    ("role", "queues", "state", "exit_code"),
+    [
+        ("issue", ("valetkey", "valetkey.bulk"), "fail", 1),
+        ("upkeep", ("valetkey.upkeep",), "warn", 0),
+    ],
+)
+def test_it_fails_without_a_worker_that_issues_and_only_warns_without_upkeep(
+    server: "redis.Redis", role: str, queues: tuple[str, ...], state: str, exit_code: int
+) -> None:
+    server.delete(f"{HEARTBEAT_PREFIX}{role}@host:1")
+    result = run()
+    assert (states(result), result.exit_code) == (HEALTHY | {"workers": state}, exit_code)
+    problems = {
+        check["message"].partition(": ")[0]: (check["state"], check["hint"])
+        for check in json_lines(result)
+        if check["check"] == "workers" and check["state"] != "ok"
+    }
+    words, hint = (
+        "no worker is alive that consumes the queue",
+        f"python -m worker run --only {role}",
+    )
+    assert problems == {f"{words} {queue}": (state, hint) for queue in queues}
+
+
+@pytest.mark.usefixtures("healthy")
+def test_work_that_is_overdue_for_five_minutes_is_reported(
+    engine: Engine, service: InProcessService, clock: Clock
+) -> None:
+    service.issue(grant_message(callback="billing"))  # for 300 seconds
+    assert states(run()) == HEALTHY
+    clock.forward(minutes=6)
+    result = run()
+    assert states(result) == HEALTHY | {"webhooks": "warn"}
+    assert result.exit_code == 0
+    clock.forward(minutes=5)
+    result = run()
+    assert states(result) == HEALTHY | {"webhooks": "warn", "upkeep": "fail"}
+    assert result.exit_code == 1
+    with write_transaction(engine) as connection:
+        lease = lease_delivery(connection, "lease", clock())
+        assert lease is not None
+        settle_delivery(connection, lease, DeliveryResult(204, None, None), clock())
+    assert states(run()) == HEALTHY | {"upkeep": "fail"}
+
+
+@pytest.mark.usefixtures("healthy")
+def test_messages_that_wait_and_are_not_served_are_reported(server: "redis.Redis") -> None:
+    server.lpush("valetkey.waiting:acme", "a", "b")
+    server.sadd("valetkey.waiting", "acme")
+    result = run()
+    server.set("valetkey.waiting.lease", "another process", ex=60)
+    served = run()
+    assert (states(result), result.exit_code) == (HEALTHY | {"queues": "fail"}, 1)
+    assert "2 messages wait for their turn, and no process serves them" in result.stdout
+    assert states(served) == HEALTHY
+    assert "2 messages in valetkey.waiting:acme" in served.stdout
+
+
+def test_missing_secrets_and_unusable_buckets_are_reported(
+    apply_config: ApplyConfig, healthy: TenantConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BILLING_SECRET")
+    assert states(run()) == HEALTHY | {"endpoints": "warn"}
+    elsewhere = replace(DEMO, profile="only-on-the-workers")
+    apply_config(replace(healthy, buckets={"demo": elsewhere}))
+    assert states(run())["buckets"] == "warn"
+    impossible = replace(DEMO, endpoint=None, region="cn-north-1", accelerate=True)
+    apply_config(replace(healthy, buckets={"demo": replace(impossible, addressing="virtual")}))
+    result = run()
+    assert (states(result)["buckets"], result.exit_code) == ("fail", 1)
+
+
+def test_servers_that_are_out_of_reach_are_reported_without_passwords(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VALETKEY_BROKER_URL", f"redis://:{PASSWORD}@127.0.0.1:1/0")
+    monkeypatch.setenv("VALETKEY_RESULT_URL", f"redis://:{PASSWORD}@127.0.0.1:1/1")
+    monkeypatch.setenv(
+        "VALETKEY_DATABASE_URL", f"postgresql+psycopg://valetkey:{PASSWORD}@127.0.0.1:1/valetkey"
+    )
+    result = run()
+    assert result.exit_code == 1
+    assert states(result) == {"settings": "ok"} | dict.fromkeys(
+        ("database", "results", "broker"), "fail"
+    )
+    assert PASSWORD not in result.output
+
+
+def test_invalid_settings_are_named_not_repeated_and_end_the_checks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VALETKEY_CONCURRENCY", PASSWORD)
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", PASSWORD)
+    result = CliRunner().invoke(doctor)
+    assert result.exit_code == 2
+    assert "VALETKEY_CONCURRENCY: expected a whole number of processes" in result.stdout
+    assert result.stdout.splitlines()[-1] == "2 checks: 2 failed, 0 warnings."
+    assert PASSWORD not in result.output
+
+
+def test_the_text_output_has_a_line_and_a_hint_for_each_check() -> None:
+    lines = CliRunner().invoke(doctor).stdout.splitlines()
+    assert lines[0] == "ok    settings  readable"
+    assert lines[1].startswith("fail  database  ")
+    assert lines[2].startswith("                → ")
+
+
+def test_a_misspelt_variable_is_a_warning_that_names_the_right_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VALETKEY_BROKER", "redis://queue.example.com")
+    result = run()
+    assert states(result)["settings"] == "warn"
+    assert "did you mean VALETKEY_BROKER_URL?" in result.stdout
+
+
+@pytest.mark.usefixtures("healthy")
+def test_uploads_that_storage_has_refused_are_reported(engine: Engine, clock: Clock) -> None:
+    with write_transaction(engine) as connection:
+        refused = {0: "storage_refused"}
+        AuditedBatch(1, ["acme/a"], refused, decided_at=clock(), kind="multipart").write(connection)
+    result = run()
+    assert states(result) == HEALTHY | {"uploads": "warn"}
+    assert "demo: refused 1 in the last day; newest: refused" in result.stdout
+
+
+SERVERS = {"broker", "results"}
+FULL = "its memory is full (maxmemory), so it takes no messages"
+
+
+@pytest.fixture
+def server(valkey_url: str) -> Iterator["redis.Redis"]:
+    """The server of the broker and the result store, without a limit afterwards."""
+    with redis.Redis.from_url(valkey_url) as server:
+        yield server
+        server.config_set("maxmemory", 0)
+        server.config_set("maxmemory-policy", "noeviction")
+
+
+@pytest.mark.parametrize(
+    ("policy", "limit", "failures"),
+    [
+        ("noeviction", 1, {"broker": FULL, "results": FULL}),
+        ("noeviction", 0, {}),
+        ("noeviction", 2**40, {}),
+        ("allkeys-lru", 1, {}),
+    ],
+)
+def test_only_a_server_that_takes_nothing_more_because_its_memory_is_full_is_a_failure(
+    server: "redis.Redis", policy: str, limit: int, failures: dict[str, str]
+) -> None:
+    server.config_set("maxmemory-policy", policy)
+    server.config_set("maxmemory", limit)
+    checks = list(broker_checks(Settings()))
+    failed = {each.check: each.message for each in checks if each.state == "fail"}
+    causes = {name: failed[name].rpartition(": ")[2] for name in SERVERS & failed.keys()}
+    assert causes == failures
+    assert {"queues", "workers", "messages"} <= {each.check for each in checks}

@@ -1,0 +1,381 @@
+"""The figures of metrics are those of the rows, whichever servers can be used, and documented."""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, NoReturn
+
+import pytest
+import redis
+import yaml
+from click.testing import CliRunner
+from sqlalchemy import Engine, insert
+
+from models import Checkpoint, Delivery, Denial, EndedSlot
+from tests.integration.conftest import ApplyConfig
+from tests.support.builders.heartbeats import write_heartbeat
+from tests.support.builders.messages import Clock, grant_message, tenant_config, upload_message
+from tests.support.builders.services import InProcessService
+from tests.support.cli.scraping import Scraped, parse_metrics
+from tests.support.docs.command_lines import ROOT
+from tests.support.uses import settlements
+from tests.support.uses.reports import downloaded, stored
+from worker.__main__ import main
+from worker.base.database_engine import read_transaction, write_transaction
+from worker.broker.dead_letters import KEY
+from worker.broker.queues import WAITING_LANES
+from worker.broker.result_store import DISCARD_COUNTER
+from worker.core.tenant_config import Quota
+from worker.doctor import service_metrics
+from worker.doctor.service_metrics import PARTS
+from worker.errors import Transient
+from worker.ledger.rejections import count_rejection
+from worker.uses.state_facts import read_state_facts
+from worker.uses.use_recorder import record_uses
+from worker.uses.use_rules import grant_state
+
+Scrape = Callable[..., Scraped]
+
+
+@pytest.fixture
+def scrape(at_clock: Clock, broker: str, monkeypatch: pytest.MonkeyPatch) -> Scrape:  # noqa: ARG001
+    """A function that prints the metrics of the service, with its clock, and parses them."""
+    monkeypatch.setenv("VALETKEY_BROKER_URL", broker)
+    monkeypatch.setenv("VALETKEY_RESULT_URL", broker)
+
+    def run(*words: str) -> Scraped:
+        result = CliRunner().invoke(main, ["metrics", *words])
+        assert result.exit_code == 0, result.output
+        return parse_metrics(result.stdout)
+
+    return run
+
+
+END = timedelta(seconds=300)
+KEYS = [f"acme/{number}.png" for number in range(6)]
+
+
+@pytest.fixture(autouse=True)
+def tenant(apply_config: ApplyConfig) -> None:
+    apply_config(tenant_config(Quota("grants", "day", 100), Quota("upload_bytes", "month", 10**9)))
+
+
+def insert_row(engine: Engine, table: type, **values: Any) -> None:
+    with write_transaction(engine) as connection:
+        connection.execute(insert(table), values)
+
+
+@pytest.fixture
+def used_grants(engine: Engine, service: InProcessService, clock: Clock) -> None:
+    """A batch of slots of which each has another state, and a download that was used."""
+    ids = [item["id"] for item in service.issue(upload_message(KEYS))["items"]]
+    (again,) = service.issue(upload_message(KEYS[4:5]))["items"]
+    link = service.issue(grant_message(["acme/a.pdf"]))["items"][0]["id"]
+    clock.forward(seconds=1)
+    reports = [
+        stored(ids[1], KEYS[1], clock()),
+        stored(ids[2], KEYS[2], clock() + 2 * END),
+        stored(ids[3], KEYS[3], clock(), size=500_001, source="event"),
+        stored(ids[4], KEYS[4], clock()),
+        stored(again["id"], KEYS[4], clock() + timedelta(seconds=1), etag="other"),
+        downloaded(link, "acme/a.pdf", clock()),
+    ]
+    record_uses(reports, service.context)
+    clock.time += END
+    settlements.settle(engine, 1, 0, clock(), "0")
+
+
+@pytest.mark.usefixtures("used_grants")
+def test_grants_are_counted_by_their_states(engine: Engine, scrape: Scrape, clock: Clock) -> None:
+    expected = dict.fromkeys(("unused", "used", "late", "mismatched", "overwritten", "unknown"), 1)
+    uploads = {("upload", state, "acme", "24h"): number for state, number in expected.items()}
+    uploads["upload", "used", "acme", "24h"] += 1  # of the other batch
+    assert scrape()["valetkey_grants"] == uploads | {("download", "used", "acme", "24h"): 1}
+    with read_transaction(engine) as connection:
+        facts = read_state_facts(connection, 1, range(6)).values()
+    states = Counter(grant_state(each, clock()) for each in facts)
+    assert states == expected
+
+
+def test_what_is_left_of_a_policy_and_what_is_not_in_it_are_counted(
+    engine: Engine, scrape: Scrape, clock: Clock
+) -> None:
+    common = {"revocation_id": "r", "storage": "valetkey-demo", "statement": "{}"}
+    live = common | {"bucket": "demo", "lapses_at": clock() + END}
+    insert_row(engine, Denial, sid="a", **live, policy_bytes=480)
+    insert_row(engine, Denial, sid="b", **live)
+    scraped = scrape()
+    assert scraped["valetkey_denials_missing"] == {("demo",): 1}
+    assert scraped["valetkey_bucket_policy_free_bytes"] == {("demo",): 20_000}
+
+
+@pytest.mark.usefixtures("used_grants")
+def test_uses_are_counted_by_event_source_and_verdict(scrape: Scrape) -> None:
+    assert scrape()["valetkey_uses"] == {
+        ("stored", "probe", "acme", "as_granted", "24h"): 3,
+        ("stored", "probe", "acme", "late", "24h"): 1,
+        ("stored", "event", "acme", "mismatched", "24h"): 1,
+        ("downloaded", "log", "acme", "as_granted", "24h"): 1,
+    }
+
+
+@pytest.mark.usefixtures("used_grants")
+def test_what_was_decided_before_the_window_is_not_counted(scrape: Scrape, clock: Clock) -> None:
+    clock.forward(hours=2)
+    longer, shorter = scrape("--window", "3h"), scrape("--window", "1h")
+    for name in ("valetkey_grants", "valetkey_uses"):
+        assert longer[name]
+        assert shorter[name] == {}
+
+
+@pytest.mark.usefixtures("used_grants")
+@pytest.mark.parametrize(("text", "label"), [("90m", "90m"), (" 2 h", "2h"), ("7200", "7200s")])
+def test_the_label_of_a_window_has_its_unit(scrape: Scrape, text: str, label: str) -> None:
+    grants = scrape("--window", text)["valetkey_grants"]
+    assert {window for *_, window in grants} == {label}
+
+
+def test_a_batch_of_today_is_counted_beside_one_of_last_week(
+    service: InProcessService, scrape: Scrape, clock: Clock
+) -> None:
+    for days in (0, 7):
+        clock.forward(days=days)
+        grant = service.issue(grant_message())["items"][0]
+        record_uses([downloaded(grant["id"], grant["key"], clock())], service.context)
+    assert scrape()["valetkey_grants"] == {("download", "used", "acme", "24h"): 1}
+    assert scrape("--window", "7d")["valetkey_grants"] == {("download", "used", "acme", "7d"): 2}
+
+
+def test_refusals_are_counted_by_their_codes(service: InProcessService, scrape: Scrape) -> None:
+    service.issue(grant_message(["acme/a.pdf", "other/b.pdf", "acme/../c.pdf"]))
+    assert scrape()["valetkey_refusals"] == {
+        ("key_outside_prefix", "acme", "24h"): 1,
+        ("key_traversal", "acme", "24h"): 1,
+    }
+
+
+def test_quotas_have_their_usage_and_their_limits(
+    service: InProcessService, scrape: Scrape
+) -> None:
+    service.issue(upload_message(KEYS[:2]))
+    scraped = scrape()
+    assert scraped["valetkey_quota_limit"] == {
+        ("grants", "acme", "day"): 100,
+        ("upload_bytes", "acme", "month"): 10**9,
+    }
+    used = scraped["valetkey_quota_used"]
+    assert used["grants", "acme", "day"] == used["grants", "acme", "live"] == 2
+    assert used["upload_bytes", "acme", "month"] == 1_000_000
+
+
+def test_rejections_are_counted_from_the_hour_in_which_the_window_begins(
+    engine: Engine, scrape: Scrape, clock: Clock
+) -> None:
+    now = clock()
+    with write_transaction(engine) as connection:
+        for hours in (26, 24, 1, 1):
+            at = now - timedelta(hours=hours)
+            count_rejection(connection, "key_unknown", "acme", b"1" * 32, at)
+        count_rejection(connection, "signature_invalid", None, b"2" * 32, now)
+    assert scrape()["valetkey_rejections"] == {
+        ("key_unknown", "acme", "24h"): 3,
+        ("signature_invalid", "", "24h"): 1,
+    }
+
+
+def test_webhooks_are_counted_until_they_are_sent(
+    engine: Engine, service: InProcessService, scrape: Scrape, clock: Clock
+) -> None:
+    assert scrape()["valetkey_webhook_oldest_due_age_seconds"] == {(): 0}
+    service.issue(grant_message())
+    row = {"batch_number": 1, "chunk_number": 0, "tenant": "acme", "attempts": 0}
+    row |= {"endpoint": "hook", "created_at": clock()}
+    for state, minutes in (("pending", 3), ("pending", -5), ("failed", 60), ("delivered", 90)):
+        due = clock() - timedelta(minutes=minutes)
+        insert_row(engine, Delivery, **row, state=state, next_attempt_at=due)
+    scraped = scrape()
+    assert scraped["valetkey_webhooks_pending"] == {("hook", "acme"): 2}
+    assert scraped["valetkey_webhook_oldest_due_age_seconds"] == {(): 180}
+
+
+@pytest.mark.parametrize(
+    ("minutes_of_second_look", "age"),
+    [(60, 1_800), (24 * 60 + 45, 2_700)],
+)
+def test_slots_that_wait_for_storage_have_an_age(
+    engine: Engine,
+    service: InProcessService,
+    scrape: Scrape,
+    clock: Clock,
+    minutes_of_second_look: int,
+    age: int,
+) -> None:
+    assert scrape()["valetkey_unsettled_oldest_age_seconds"] == {(): 0}
+    service.issue(upload_message())
+    now = clock()
+    values = {"batch_number": 1, "tenant": "acme", "bucket": "demo", "charged_at": now}
+    values |= {"check_at": now, "attempts": 0, "reserved_bytes": 0}
+    slots = (5, False), (30, False), (minutes_of_second_look, True)
+    for chunk, (minutes, is_settled) in enumerate(slots):
+        state = {"ended_at": now - timedelta(minutes=minutes), "is_settled": is_settled}
+        insert_row(engine, EndedSlot, **values, chunk_number=chunk, **state)
+    scraped = scrape()
+    assert scraped["valetkey_unsettled_chunks"] == {("demo",): 2}
+    assert scraped["valetkey_unsettled_oldest_age_seconds"] == {(): age}
+
+
+def test_grants_that_are_not_released_have_an_age(
+    service: InProcessService, scrape: Scrape, clock: Clock
+) -> None:
+    service.issue(grant_message())
+    assert scrape()["valetkey_release_overdue_seconds"] == {(): 0}
+    clock.time += END + timedelta(seconds=90)
+    assert scrape()["valetkey_release_overdue_seconds"] == {(): 90}
+
+
+def test_trees_have_the_size_and_age_of_their_newest_checkpoint(
+    engine: Engine, service: InProcessService, scrape: Scrape, clock: Clock
+) -> None:
+    service.issue(grant_message())
+    service.issue(grant_message())
+    for size, hours in ((1, 3), (2, 2)):
+        signed_at = clock() - timedelta(hours=hours)
+        values = {"tenant": "acme", "size": size, "root": b"1" * 32, "note": "", "edge": None}
+        insert_row(engine, Checkpoint, **values, signed_at=signed_at)
+    scraped = scrape()
+    leaves = scraped["valetkey_tree_leaves"]
+    assert leaves["acme",] == 2
+    assert scraped["valetkey_checkpoint_leaves"] == dict.fromkeys(leaves, 0) | {("acme",): 2}
+    assert scraped["valetkey_checkpoint_age_seconds"] == {("acme",): 7_200}
+
+
+def test_a_part_that_takes_too_long_is_missing_and_named(
+    service: InProcessService, scrape: Scrape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.issue(grant_message())
+    monkeypatch.setattr(service_metrics, "TIME_LIMIT", -1.0)
+    scraped = scrape()
+    assert scraped["valetkey_database_up"] == {(): 1}
+    assert "valetkey_grants" not in scraped
+    assert set(scraped["valetkey_scrape_complete"]) == {(part,) for part in PARTS}
+    assert scraped["valetkey_scrape_complete"]["grants",] == 0
+
+
+PASSWORD = "hunter2"
+
+
+def test_the_queues_the_workers_and_lost_messages_are_counted(scrape: Scrape, broker: str) -> None:
+    with redis.Redis.from_url(broker) as client:
+        client.rpush("valetkey", "a", "b")
+        client.rpush("valetkey.upkeep", "c")
+        for lane in ("acme", "made-up"):
+            client.sadd(WAITING_LANES, lane)
+            client.rpush(f"{WAITING_LANES}:{lane}", "d", "e")
+        client.lpush(KEY, "{}")
+        client.hincrby(DISCARD_COUNTER, "body", 3)
+        write_heartbeat(client, "issue", ["valetkey", "valetkey.bulk"])
+        write_heartbeat(client, "events", ["events:https://sqs.example/secret"])
+    scraped = scrape()
+    assert scraped["valetkey_queue_messages"] == {
+        ("valetkey",): 2,
+        ("valetkey.bulk",): 0,
+        ("valetkey.upkeep",): 1,
+        ("valetkey.waiting",): 4,
+    }
+    assert scraped["valetkey_workers"] == {
+        ("valetkey",): 1,
+        ("valetkey.bulk",): 1,
+        ("valetkey.upkeep",): 0,
+        ("events",): 1,
+    }
+    assert scraped["valetkey_dead_letters"] == {(): 1}
+    assert scraped["valetkey_messages_discarded"] == {("body",): 3}
+    assert scraped["valetkey_broker_up"] == scraped["valetkey_result_store_up"] == {(): 1}
+
+
+def test_what_others_write_into_the_servers_ends_no_scrape(scrape: Scrape, broker: str) -> None:
+    with redis.Redis.from_url(broker) as client:
+        strange = {b"\xff": 1, "body": "many", "size": "9" * 5_000, "type": "-1", "b d\n": 1}
+        client.hset(DISCARD_COUNTER, mapping=strange | {"json": 2})
+        client.sadd(WAITING_LANES, b"\xff")
+        client.set("valetkey.worker:issue:1", b"\xff")
+    scraped = scrape()
+    assert scraped["valetkey_messages_discarded"] == {("json",): 2}
+    assert scraped["valetkey_queue_messages"][("valetkey.waiting",)] == 0
+
+
+@pytest.mark.parametrize("service", ["broker", "result_store"])
+def test_a_server_that_is_down_is_named_and_the_rest_is_there(
+    scrape: Scrape, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable = {"broker": "VALETKEY_BROKER_URL", "result_store": "VALETKEY_RESULT_URL"}[service]
+    monkeypatch.setenv(variable, f"redis://operator:{PASSWORD}@127.0.0.1:1/0")
+    scraped = scrape()
+    names = ("database", "broker", "result_store")
+    up = {name: scraped[f"valetkey_{name}_up"][()] for name in names}
+    assert up == dict.fromkeys(names, 1) | {service: 0}
+    assert "valetkey_quota_used" in scraped
+    assert ("valetkey_queue_messages" in scraped) == (service != "broker")
+
+
+@pytest.mark.usefixtures("scrape")
+def test_the_reason_for_which_a_server_is_down_has_no_secret(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VALETKEY_BROKER_URL", f"redis://operator:{PASSWORD}@127.0.0.1:1/0")
+    result = CliRunner().invoke(main, ["metrics"])
+    assert "cannot use the broker at redis://127.0.0.1:1/0" in result.stderr
+    assert PASSWORD not in result.output
+
+
+@pytest.mark.usefixtures("scrape")
+def test_a_database_that_fails_before_the_time_is_over_cannot_be_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise Transient("the connection to the database was lost", "database")
+
+    monkeypatch.setattr(service_metrics, "PARTS", {"trees": fail})
+    result = CliRunner().invoke(main, ["metrics"])
+    assert result.exit_code == 1
+    assert "the connection to the database was lost" in result.stderr
+
+
+PAGE = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
+SECTION = PAGE.partition("\n## Metrics\n")[2].partition("\n## ")[0]
+SCRAPE_CONFIG, RULE_FILE = (
+    yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", SECTION, re.DOTALL)
+)
+RULES = [rule for group in RULE_FILE["groups"] for rule in group["rules"]]
+NAME = re.compile(r"valetkey_[a-z_]+")
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+
+
+def metric_names(text: str) -> set[str]:
+    return {name.removesuffix("_total") for name in NAME.findall(text)}
+
+
+def test_the_table_has_all_metrics_and_rules_use_no_others(scrape: Scrape) -> None:
+    rows = [line.split("|")[1] for line in SECTION.splitlines() if line.startswith("| `")]
+    metrics = set(scrape())
+    assert metric_names(" ".join(rows)) == metrics
+    assert [rule["alert"] for rule in RULES if metric_names(rule["expr"]) - metrics] == []
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_a_rule_has_the_fields_of_a_rule(rule: dict[str, str]) -> None:
+    assert set(rule) == {"alert", "expr", "for", "annotations"}
+
+
+def test_a_rule_fires_if_nothing_is_scraped() -> None:
+    (job,) = SCRAPE_CONFIG["scrape_configs"]
+    assert any(f'up{{job="{job["job_name"]}"}} == 0' in rule["expr"] for rule in RULES)
+
+
+def test_prometheus_scrapes_the_port_that_compose_publishes() -> None:
+    (job,) = SCRAPE_CONFIG["scrape_configs"]
+    (target,) = job["static_configs"][0]["targets"]
+    service = COMPOSE["services"]["metrics"]
+    assert service["ports"] == ["127.0.0.1:${VALETKEY_METRICS_PORT:-9109}:9109"]
+    assert service["command"][-1].rpartition(":")[2] == target.rpartition(":")[2] == "9109"

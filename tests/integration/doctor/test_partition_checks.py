@@ -1,0 +1,52 @@
+"""`doctor` warns before grants are issued in a month that has no partition."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Engine, text
+
+from tests.support.audit_log.pruned_log import NOW
+from worker.base.database_engine import read_transaction, write_transaction
+from worker.base.month_partitions import add_months, first_moment, format_month
+from worker.doctor.database_checks import check_partitions, read_partition_facts
+from worker.doctor.health_checks import Check
+
+ON_POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+
+
+def checks(engine: Engine, months_later: int) -> list[Check]:
+    now = first_moment(add_months(NOW, months_later)) + timedelta(days=1)
+    with read_transaction(engine) as connection:
+        return list(check_partitions(read_partition_facts(connection, now), now))
+
+
+@ON_POSTGRESQL
+def test_partitions_that_exist_ahead_are_ok(engine: Engine) -> None:
+    assert [check.state for check in checks(engine, 0)] == ["ok"]
+
+
+@ON_POSTGRESQL
+def test_a_coming_month_without_a_partition_is_named(engine: Engine) -> None:
+    (check,) = checks(engine, 1)
+    assert (check.state, check.check) == ("warn", "partitions")
+    assert check.message.startswith(format_month(add_months(NOW, 3)))
+
+
+@ON_POSTGRESQL
+def test_grants_in_the_default_partition_are_named(engine: Engine) -> None:
+    month = add_months(NOW, 7)
+    with write_transaction(engine) as connection:
+        connection.execute(
+            text(
+                "INSERT INTO grants (batch_number, item_number, object_key, month)"
+                " VALUES (1, 1, 'k', :month)"
+            ),
+            {"month": month},
+        )
+    (check,) = checks(engine, 0)
+    assert check.message == f"grants of {format_month(month)} are in the default partition"
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_sqlite_is_not_checked(engine: Engine) -> None:
+    assert checks(engine, 0) == []

@@ -1,0 +1,141 @@
+"""Quota that is reserved for chunks, until they arrive, their batch closes or their grants end."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import insert, select
+
+from models import Batch, Usage
+from tests.support.builders.messages import (
+    Clock,
+    download_chunks,
+    grant_message,
+    tenant_config,
+    upload_message,
+)
+from tests.support.builders.services import InProcessService, other_processes
+from tests.support.crypto.tenants import ACME_KEY, ACME_SPARE_KEY, config_with_keys
+from tests.support.crypto.tokens import sign_message
+from valetkey.wire.messages import ChunkMessage
+from valetkey.wire.refusals import Window
+from worker import tasks
+from worker.base.database_engine import read_transaction, write_transaction
+from worker.context import Context
+from worker.core import quota_rules
+from worker.core.decisions import ChunkRequest
+from worker.ledger import reservations
+from worker.tasks import clean_up
+
+ACME = tenant_config().tenants["acme"]
+WINDOWS: tuple[Window, ...] = ("minute", "hour", "day", "month", "live")
+
+
+@pytest.fixture
+def service(service: InProcessService) -> InProcessService:
+    service.apply(tenant_config())
+    return service
+
+
+@pytest.fixture
+def other_context(service: InProcessService) -> Iterator[Context]:
+    """The context of another process that cleans up, with its own connections."""
+    with other_processes(service) as (other,):
+        yield other.context
+
+
+def charged(service: InProcessService) -> list[int]:
+    return [service.charged(window) for window in WINDOWS]
+
+
+@pytest.mark.parametrize("window", ["month", "live"])
+def test_usage_reaches_the_ceiling_and_never_exceeds_it_without_a_quota(
+    service: InProcessService, clock: Clock, window: Window
+) -> None:
+    start, ceiling = quota_rules.window_start(window, clock()), 2**62
+    costs = {"grants": 0, "download_grants": 0, "upload_bytes": ceiling - 9}
+    with write_transaction(service.engine) as connection:
+        row = {"tenant": "acme", "window": window, "window_start": start, **costs}
+        connection.execute(insert(Usage), row)
+    explanation = service.issue(upload_message(max_size=10) | {"ask": "explain"})
+    assert explanation["decision"] == "refuse"
+    refusal = service.issue(upload_message(max_size=10))["refusal"]
+    assert (refusal["code"], refusal["limit"]) == ("quota_exceeded", ceiling)
+    assert service.issue(upload_message(max_size=9))["status"] == "issued"
+    assert service.charged(window, "upload_bytes") == ceiling
+
+
+def test_live_grants_are_counted_by_signing_key(service: InProcessService, clock: Clock) -> None:
+    service.apply(config_with_keys(ACME_KEY, ACME_SPARE_KEY))
+    for key in (ACME_KEY, ACME_KEY, ACME_SPARE_KEY):
+        message = grant_message(["acme/a", "acme/b"])  # for five minutes
+        service.issue(sign_message(message, key, clock()))
+    service.issue(grant_message(["queueing/a"], tenant="queueing"))
+    with read_transaction(service.engine) as connection:
+        assert reservations.count_live_grants(connection, clock()) == {
+            ("acme", "main"): 4,
+            ("acme", "spare"): 2,
+            ("queueing", None): 1,
+        }
+        # They are not live any more, although no cleanup ran.
+        assert reservations.count_live_grants(connection, clock() + timedelta(minutes=5)) == {}
+
+
+@pytest.mark.parametrize("max_rows", [7, 1_000])
+def test_two_concurrent_cleanups_release_each_row_once(
+    service: InProcessService,
+    clock: Clock,
+    other_context: Context,
+    monkeypatch: pytest.MonkeyPatch,
+    max_rows: int,
+) -> None:
+    monkeypatch.setattr(tasks, "MAX_CLEANUP_ROWS", max_rows)
+    for _ in range(10):
+        for chunk in download_chunks(4, 1)[:3]:  # the last chunk never arrives
+            service.issue(chunk)
+        clock.forward(minutes=1)
+    clock.forward(days=1)
+    with ThreadPoolExecutor(2) as pool:
+        counts = list(pool.map(clean_up, (service.context, other_context)))
+    counts.append(clean_up(service.context))
+    assert sum(count["released"] for count in counts) == 10 * 4
+    assert charged(service)[2:] == [30, 30, 0]
+    assert service.reserved() == []
+
+
+def test_chunks_that_arrive_while_their_batches_expire_are_either_granted_or_refused(
+    service: InProcessService, clock: Clock, other_context: Context
+) -> None:
+    batches = [download_chunks(4, 1) for _ in range(20)]
+    for batch in batches:
+        service.issue(batch[0])
+    clock.forward(hours=23, minutes=59)
+    ahead = clock() + timedelta(minutes=1)  # the clock of the process that cleans up
+    with ThreadPoolExecutor(2) as pool:
+        concurrent_cleanup = pool.submit(clean_up, replace(other_context, now=lambda: ahead))
+        codes = [service.refusal_code(chunk) for batch in batches for chunk in batch[1:3]]
+        concurrent_cleanup.result()
+    assert set(codes) <= {None, "batch_closed"}
+    clock.forward(minutes=1)
+    clean_up(service.context)
+    issued = codes.count(None)
+    assert [service.charged("month"), service.charged("live")] == [20 + issued, issued]
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_cleanup_does_not_wait_for_a_chunk_that_is_arriving(
+    service: InProcessService, clock: Clock, other_context: Context
+) -> None:
+    first, second = download_chunks(4, 2)[0], download_chunks(4, 2)[0]
+    service.issue(first)
+    service.issue(second)
+    clock.forward(days=1)
+    with write_transaction(service.engine) as connection:
+        query = select(Batch.batch_number).where(Batch.batch_id == first["batch"])
+        (batch_number,) = connection.scalars(query)
+        request = ChunkRequest(ChunkMessage.model_validate(first), ACME, None)
+        assert reservations.take_from_remaining(connection, batch_number, request)
+        # Both chunks' grants, and the remaining items of the other batch.
+        assert clean_up(other_context)["released"] == 3

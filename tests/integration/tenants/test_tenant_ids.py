@@ -1,0 +1,139 @@
+"""Commands tell apart the tenants that had the same name, one after the other."""
+
+import json
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import Engine, insert
+
+from models import Cancellation, Delivery, TenantIdentity
+from tests.support.builders.audit_rows import MORNING, AuditedBatch, batch_id
+from tests.support.cli.operator import Operator, audit_pages, json_rows
+from valetkey.wire.refusals import Code
+from worker.audit.audit_group import audit
+from worker.base.database_engine import write_transaction
+from worker.clock import now
+from worker.core.quota_rules import Cost
+from worker.ledger import quota_usage
+from worker.ledger.rejections import count_rejection
+from worker.tenants.quota_command import quota
+from worker.webhooks.deliveries_command import deliveries
+
+IDS = ("acme", "acme~2", "acmex", "globex")
+TEXT = """\
+[tenants.acme]
+trust = "queue"
+
+[tenants.acme.quotas]
+grants.day = 100
+"""
+NO_TENANTS = ""
+LISTS = (
+    (audit, "list"),
+    (audit, "summary"),
+    (audit, "rejections"),
+    (audit, "cancellations"),
+    (deliveries, "list"),
+)
+
+
+def rows(command: click.Command, *words: str) -> list[dict[str, Any]]:
+    return json_rows(CliRunner().invoke(command, [*words, "--json"]))
+
+
+@pytest.fixture
+def log(engine: Engine) -> None:
+    """Rows of each id in each list; acme and acme~2 have the same batch id."""
+    with write_transaction(engine) as connection:
+        identities = [{"id": id_, "name": id_.removesuffix("~2")} for id_ in IDS]
+        connection.execute(insert(TenantIdentity).values(created_at=MORNING), identities)
+        for number, id_ in enumerate(IDS, start=1):
+            at = MORNING + timedelta(minutes=number)
+            same_id = 1 if id_ == "acme~2" else None
+            AuditedBatch(number, ["acme/a"], tenant=id_, id_number=same_id).write(connection)
+            cancelled = {"batch_id": batch_id(1), "requested_by": "ann", "cancelled_at": at}
+            connection.execute(insert(Cancellation).values(tenant=id_, **cancelled))
+            count_rejection(connection, Code.KEY_UNKNOWN, id_, sha256(b"").digest(), at)
+            delivery = {"tenant": id_, "batch_number": number, "endpoint": "hook", "attempts": 0}
+            times = {"next_attempt_at": MORNING, "created_at": MORNING}
+            delivery |= times | {"chunk_number": 0, "state": "pending"}
+            connection.execute(insert(Delivery).values(delivery))
+
+
+@pytest.mark.usefixtures("log")
+@pytest.mark.parametrize(("command", "name"), LISTS)
+def test_a_name_selects_all_tenants_that_had_it_and_an_id_one_of_them(
+    command: click.Command, name: str
+) -> None:
+    expected = {
+        "acme": ["acme", "acme~2"],
+        "acme~1": ["acme"],
+        "acme~2": ["acme~2"],
+        "globex": ["globex"],
+        "globex~1": ["globex"],
+    }
+    listed = {tenant: rows(command, name, "--tenant", tenant) for tenant in expected}
+    selected = {tenant: sorted(row["tenant"] for row in listed[tenant]) for tenant in expected}
+    assert selected == expected
+
+
+@pytest.mark.usefixtures("log")
+@pytest.mark.parametrize(
+    ("tenant", "expected"),
+    [("acme", ["acme~2", "acme"]), ("acme~1", ["acme"]), ("acme~2", ["acme~2"])],
+)
+def test_a_grant_is_found_by_the_name_or_the_id_of_its_tenant(
+    tenant: str, expected: list[str]
+) -> None:
+    found = rows(audit, "list", "--grant", f"{tenant}/{batch_id(1)}.0")
+    assert [row["tenant"] for row in found] == expected
+
+
+@pytest.mark.usefixtures("log")
+def test_pages_continue_after_the_row_of_one_tenant_of_the_name() -> None:
+    pages = audit_pages("list", "--tenant", "acme", "--limit", "1", "--json")
+    assert [[row["tenant"] for row in page] for page in pages] == [["acme~2"], ["acme"]]
+
+
+def test_apply_warns_that_a_name_used_again_is_a_new_tenant(operator: Operator) -> None:
+    operator.apply(TEXT)
+    removal = operator.apply(NO_TENANTS, "--yes")
+    assert "A removed tenant cannot be restored" in removal.stderr
+    planned = operator.apply(TEXT, "--dry-run", "--json")
+    assert "WARNING: acme is a new tenant, acme~2: it inherits no batches" in planned.stderr
+    risks = json.loads(planned.stdout)["risks"]
+    assert [risk["code"] for risk in risks] == ["name_reused", "trusts_queue"]
+    assert operator.apply(TEXT).exit_code == 0
+    assert operator.stored_config()[1].tenants["acme"].id == "acme~2"
+    assert "new tenant" not in operator.apply(TEXT).stderr
+
+
+def test_quotas_show_the_usage_of_the_tenant_that_has_the_name_now(
+    engine: Engine, operator: Operator
+) -> None:
+    for text in (TEXT, NO_TENANTS, TEXT):
+        operator.apply(text, "--yes")
+    with write_transaction(engine) as connection:
+        quota_usage.charge(connection, "acme", Cost(7, 7), now())
+        quota_usage.charge(connection, "acme~2", Cost(1, 1), now())
+    for tenant in ("acme", "acme~2"):
+        (row,) = rows(quota, "show", "--tenant", tenant)
+        assert (row["tenant"], row["used"]) == ("acme~2", 1)
+    missing = CliRunner().invoke(quota, ["show", "--tenant", "acme~1"])
+    assert "No tenant 'acme~1' is configured" in missing.stderr
+
+
+def test_a_quota_is_raised_for_the_tenant_that_has_the_name_now(operator: Operator) -> None:
+    words = ("raise", "acme", "grants", "day", "--by", "5")
+    operator.apply(TEXT)
+    assert CliRunner().invoke(quota, words).exit_code == 0
+    for text in (NO_TENANTS, TEXT):
+        operator.apply(text, "--yes")
+    assert operator.stored_config()[1].tenants["acme"].quota_overrides == ()
+    assert CliRunner().invoke(quota, words).exit_code == 0
+    (override,) = operator.stored_config()[1].tenants["acme"].quota_overrides
+    assert override.extra == 5

@@ -1,0 +1,129 @@
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import Engine, insert
+
+from models import Delivery, EndpointCircuit, Manifest
+from tests.support.builders.audit_rows import MORNING, AuditedBatch, batch_id
+from tests.support.cli.operator import json_rows
+from worker.base.database_engine import write_transaction
+from worker.webhooks.deliveries_command import deliveries
+
+DELIVERED = {
+    "batch_number": 1,
+    "tenant": "acme",
+    "endpoint": "billing",
+    "state": "delivered",
+    "attempts": 1,
+    "next_attempt_at": MORNING,
+    "status": 204,
+    "problem": None,
+    "created_at": MORNING,
+}
+RETRIED = {"state": "pending", "attempts": 2, "status": 503, "problem": "answered 503"}
+ROWS: list[dict[str, Any]] = [
+    {},
+    {"state": "failed", "attempts": 12, "status": 410, "problem": "the endpoint is gone"},
+    RETRIED | {"next_attempt_at": MORNING + timedelta(minutes=5)},
+    {"tenant": "globex", "state": "pending", "attempts": 0, "status": None},
+]
+FILTERS: dict[str, list[int]] = {
+    "": [4, 3, 2, 1],
+    "--state pending": [4, 3],
+    "--state delivered": [1],
+    "--state failed": [2],
+    "--tenant acme": [3, 2, 1],
+    "--tenant acme --state pending": [3],
+    "--after 3": [2, 1],
+    "--tenant nobody": [],
+}
+
+
+def run(*words: str, command: str = "list") -> Result:
+    name = "python -m worker deliveries"
+    return CliRunner().invoke(deliveries, [command, *words], prog_name=name)
+
+
+@pytest.fixture(autouse=True)
+def log(engine: Engine) -> None:
+    with write_transaction(engine) as connection:
+        AuditedBatch(1, ["acme/1"]).write(connection)
+        for number, changes in enumerate(ROWS):
+            numbers = {"delivery_number": number + 1, "chunk_number": number}
+            connection.execute(insert(Delivery), DELIVERED | changes | numbers)
+
+
+def test_filters_select_deliveries_newest_first() -> None:
+    selected = {
+        words: [row["number"] for row in json_rows(run(*words.split(), "--json"))]
+        for words in FILTERS
+    }
+    assert selected == FILTERS
+
+
+def test_a_pending_delivery_has_its_last_problem_and_next_attempt() -> None:
+    assert json_rows(run("--tenant", "acme", "--state", "pending", "--json")) == [
+        {
+            "number": 3,
+            "tenant": "acme",
+            "endpoint": "billing",
+            "batch": batch_id(1),
+            "chunk": 2,
+            "state": "pending",
+            "attempts": 2,
+            "next_attempt_at": "2026-11-24T08:05:00Z",
+            "status": 503,
+            "problem": "answered 503",
+            "created_at": "2026-11-24T08:00:00Z",
+            "paused_until": None,
+            "event": None,
+        }
+    ]
+
+
+def test_a_pending_delivery_to_an_endpoint_that_is_paused_says_until_when(engine: Engine) -> None:
+    circuit = {"tenant": "acme", "endpoint": "billing", "failures": 5, "failed_at": MORNING}
+    circuit["open_until"] = MORNING + timedelta(minutes=1)
+    with write_transaction(engine) as connection:
+        connection.execute(insert(EndpointCircuit), circuit)
+    rows = json_rows(run("--json"))
+    assert [row["paused_until"] for row in rows] == [None, "2026-11-24T08:01:00Z", None, None]
+
+
+def test_a_finished_delivery_has_no_next_attempt() -> None:
+    rows = json_rows(run("--json"))
+    assert [row["next_attempt_at"] is None for row in rows] == [False, False, True, True]
+
+
+def test_a_table_ends_with_the_command_for_its_next_page() -> None:
+    *_, last = run("--limit", "2").stdout.splitlines()
+    assert last == "Next page: python -m worker deliveries list --limit 2 --after 3"
+    assert "Next page" not in run("--limit", "4").output
+
+
+MANIFEST = {
+    "batch_number": 1,
+    "object_key": "acme/links.jsonl.gz",
+    "state": "failed",
+    "attempts": 1,
+    "next_attempt_at": MORNING,
+    "problem": "storage refused it: NoSuchBucket",
+    "issued": 0,
+    "refused": 0,
+    "created_at": MORNING,
+    "tenant": "acme",
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "count"),
+    [("", 1), ("--state failed", 1), ("--state pending", 0), ("--tenant globex", 0)],
+)
+def test_manifests_are_listed_with_their_problem(engine: Engine, words: str, count: int) -> None:
+    with write_transaction(engine) as connection:
+        connection.execute(insert(Manifest), [MANIFEST])
+    rows = json_rows(run(*words.split(), "--json", command="manifests"))
+    listed = [(row["problem"], row["next_attempt_at"]) for row in rows]
+    assert listed == [(MANIFEST["problem"], None)] * count

@@ -1,0 +1,145 @@
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from threading import Event
+
+import pytest
+
+from tests.support.builders.messages import DEMO
+from worker.base.jobs import TurnKey, call_with_timeout
+from worker.core.tenant_config import Tenant, TenantConfig, TenantKey
+from worker.doctor import health_checks
+from worker.doctor.database_checks import DenialFacts, check_denials
+from worker.ledger.backlog import FailedManifests
+from worker.revoke.revocation_rows import DenialRow
+from worker.webhooks.webhook_rules import Circuit
+
+NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+# For how long what waits may do so, and what it is after that.
+AGES = {
+    health_checks.check_webhooks: (health_checks.OVERDUE_AFTER, "warn"),
+    health_checks.check_cleanup: (health_checks.OVERDUE_AFTER, "fail"),
+    health_checks.check_abandoned_uploads: (health_checks.ABANDONED_FOR, "warn"),
+    health_checks.check_settlements: (timedelta(days=1), "warn"),
+}
+
+
+def states(found: Iterable[health_checks.Check]) -> list[str]:
+    return [check.state for check in found]
+
+
+@pytest.mark.parametrize(
+    ("check", "oldest", "state"),
+    [
+        *((check, None, "ok") for check in AGES),
+        *((check, NOW - age, "ok") for check, (age, _) in AGES.items()),
+        *((check, NOW - age - MICROSECOND, state) for check, (age, state) in AGES.items()),
+        (health_checks.check_cleanup, NOW + timedelta(days=1), "ok"),
+    ],
+)
+def test_what_waits_for_too_long_is_a_problem(
+    check: Callable[[datetime | None, datetime], health_checks.Check],
+    oldest: datetime | None,
+    state: str,
+) -> None:
+    assert check(oldest, NOW).state == state
+
+
+def test_webhooks_that_are_pending_say_since_when() -> None:
+    late = health_checks.check_webhooks(NOW - health_checks.OVERDUE_AFTER - MICROSECOND, NOW)
+    assert late.message == "the oldest pending one was queued 5 minutes ago"
+
+
+@pytest.mark.parametrize(("policy", "found"), [("allkeys-lru", ["warn"]), (None, [])])
+def test_a_server_that_drops_keys_is_a_warning(policy: str | None, found: list[str]) -> None:
+    assert states(health_checks.check_eviction("broker", policy)) == found
+
+
+def test_an_endpoint_that_is_paused_is_a_warning() -> None:
+    open_circuit = Circuit(7, NOW + timedelta(minutes=2))
+    circuits = {TurnKey("acme", "hook"): open_circuit, TurnKey("acme", "probed"): Circuit(5, NOW)}
+    (check,) = health_checks.check_circuits(circuits, NOW)
+    assert (check.state, check.message) == (
+        "warn",
+        "acme/hook: paused for 2 minutes after 7 failures",
+    )
+
+
+def test_a_tenant_that_trusts_the_queue_is_a_warning() -> None:
+    key = TenantKey("billing", "S" * 43, "E" * 43)
+    signing, trusting = Tenant("acme", keys={"billing": key}), Tenant("globex", "queue")
+    assert states(health_checks.check_tenants(TenantConfig(tenants={"acme": signing}), NOW)) == [
+        "ok"
+    ]
+    config = TenantConfig(tenants={"acme": signing, "globex": trusting})
+    (check,) = health_checks.check_tenants(config, NOW)
+    assert (check.state, check.message.split()[0]) == ("warn", "globex")
+
+
+def test_a_service_without_tenants_is_a_warning() -> None:
+    assert states(health_checks.check_tenants(TenantConfig(), NOW)) == ["warn"]
+
+
+def test_a_call_that_takes_too_long_raises_a_timeout() -> None:
+    event = Event()
+    with pytest.raises(TimeoutError):
+        call_with_timeout(0.01, event.wait)
+    event.set()
+
+
+def test_discarded_messages_are_counted_and_no_fault_of_the_service() -> None:
+    check = health_checks.check_messages({"eta": 2, "json": 1_000}, 0)
+    assert (check.state, check.message) == ("ok", "discarded so far: 2 for eta, 1,000 for json")
+
+
+def test_dead_letters_are_a_warning() -> None:
+    check = health_checks.check_messages({}, 3)
+    assert check.state == "warn"
+    assert check.hint == "python -m worker deadletters list"
+
+
+def test_failed_manifests_are_a_warning_with_the_newest_problem() -> None:
+    assert health_checks.check_manifests(FailedManifests(0, None)).state == "ok"
+    check = health_checks.check_manifests(FailedManifests(3, "storage refused it: NoSuchBucket"))
+    text = "3 failed in the last day; the newest: storage refused it: NoSuchBucket"
+    assert (check.state, check.message) == ("warn", text)
+
+
+CONFIG = TenantConfig({"demo": replace(DEMO, endpoint=None)})
+HERE = DenialRow("sid", "demo", "valetkey-demo", "{}", datetime(2026, 11, 24, tzinfo=UTC), 480)
+ELSEWHERE = HERE._replace(storage="moved")
+
+
+def messages(facts: DenialFacts) -> list[str]:
+    return [check.message for check in check_denials(facts, CONFIG) if check.state == "warn"]
+
+
+def test_a_statement_that_denies_live_grants_is_no_warning() -> None:
+    [check] = check_denials(DenialFacts([HERE], []), CONFIG)
+    text = "20,000 of 20,480 bytes are left of the policy of valetkey-demo"
+    assert (check.state, check.message, check.hint) == ("ok", text, None)
+
+
+def test_a_policy_that_is_nearly_full_is_a_warning() -> None:
+    assert messages(DenialFacts([HERE._replace(policy_bytes=18_433)], [])) == [
+        "2,047 of 20,480 bytes are left of the policy of valetkey-demo"
+    ]
+
+
+def test_a_statement_that_is_not_in_its_policy_is_a_warning() -> None:
+    assert messages(DenialFacts([HERE._replace(policy_bytes=None)], [])) == [
+        "statements of revocations are not in the policy of valetkey-demo"
+    ]
+
+
+def test_a_statement_that_should_be_removed_is_a_warning() -> None:
+    assert messages(DenialFacts([], [HERE])) == [
+        "statements of revocations are not removed from valetkey-demo"
+    ]
+
+
+def test_a_bucket_without_a_profile_is_a_warning() -> None:
+    assert messages(DenialFacts([ELSEWHERE], [ELSEWHERE])) == [
+        "moved has statements of revocations, and no bucket profile leads to it"
+    ]

@@ -1,0 +1,110 @@
+import json
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.crypto.merkle_vectors import LEAVES, ROOTS, slow_root
+from worker.core.decisions import GrantRow
+from worker.ledger.merkle import (
+    RightEdge,
+    chunk_record,
+    encode_record,
+    entry_hash,
+    hash_leaf,
+    item_record,
+    items_edge,
+    merkle_root,
+)
+
+_HASHES = st.lists(st.binary(min_size=32, max_size=32), max_size=70)
+
+
+@pytest.mark.parametrize("size", range(9))
+def test_the_roots_are_those_of_the_published_vectors(size: int) -> None:
+    assert merkle_root([hash_leaf(leaf) for leaf in LEAVES[:size]]).hex() == ROOTS[size]
+
+
+@given(_HASHES.filter(bool))
+def test_the_root_is_the_one_that_the_definition_gives(hashes: list[bytes]) -> None:
+    assert merkle_root(hashes) == slow_root(hashes)
+
+
+@given(_HASHES, _HASHES)
+def test_appending_leaf_by_leaf_gives_the_tree_of_all_leaves(
+    first: list[bytes], later: list[bytes]
+) -> None:
+    edge = RightEdge.of(first)
+    for leaf in later:
+        edge = edge.append(leaf)
+    assert edge == RightEdge.of([*first, *later])
+
+
+@given(_HASHES)
+def test_a_stored_edge_is_read_back(hashes: list[bytes]) -> None:
+    edge = RightEdge.of(hashes)
+    assert RightEdge.from_bytes(edge.size, edge.to_bytes()) == edge
+
+
+@pytest.mark.parametrize(("size", "data"), [(1, b""), (0, bytes(32)), (3, bytes(32)), (-1, b"")])
+def test_an_edge_that_does_not_fit_its_size_is_refused(size: int, data: bytes) -> None:
+    with pytest.raises(ValueError, match="does not fit"):
+        RightEdge.from_bytes(size, data)
+
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+_ROWS = st.builds(
+    GrantRow,
+    st.integers(0, 10**6),
+    _TEXT,
+    st.none() | _TEXT,
+    st.none() | st.dictionaries(_TEXT, _TEXT | st.integers(-(2**53), 2**53)),
+    st.none() | st.binary(min_size=32, max_size=32),
+)
+
+
+def canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+@given(_ROWS)
+def test_the_record_of_an_item_is_canonical_json(row: GrantRow) -> None:
+    values = {
+        "code": row.code,
+        "detail": row.detail,
+        "digest": None if row.digest is None else row.digest.hex(),
+        "item": row.item_number,
+        "key": row.object_key,
+    }
+    present = {name: value for name, value in values.items() if value is not None}
+    assert item_record(row) == canonical(present)
+
+
+def test_a_column_that_is_null_changes_no_record() -> None:
+    assert encode_record("batch", {"a": 1, "added_later": None}) == encode_record("batch", {"a": 1})
+
+
+def test_a_time_in_any_zone_is_recorded_in_utc() -> None:
+    moment = datetime(2026, 11, 27, 1, 2, 3, tzinfo=timezone(timedelta(hours=1)))
+    record = encode_record("batch", {"decided_at": moment})
+    assert record == b'{"decided_at":"2026-11-27T00:02:03.000000Z","type":"batch"}'
+
+
+def test_the_record_of_a_chunk_names_its_batch_by_tenant_and_id() -> None:
+    values = {"batch_number": 7, "chunk_number": 1, "issued_at": datetime(2026, 1, 1, tzinfo=UTC)}
+    assert json.loads(chunk_record("acme", "id", values)) == {
+        "type": "chunk",
+        "tenant": "acme",
+        "batch_id": "id",
+        "chunk_number": 1,
+        "issued_at": "2026-01-01T00:00:00.000000Z",
+    }
+
+
+@given(st.lists(_ROWS, max_size=9), st.lists(st.binary(), min_size=1, max_size=2))
+def test_a_leaf_covers_the_items_first_and_then_the_other_records(
+    rows: list[GrantRow], records: list[bytes]
+) -> None:
+    hashes = [hash_leaf(record) for record in (*map(item_record, rows), *records)]
+    assert entry_hash(records, items_edge(rows)) == hash_leaf(merkle_root(hashes))

@@ -1,0 +1,138 @@
+"""The intake of events: what it gives up, when it waits, and that it ends if it hangs."""
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from worker import event_intake
+from worker.aws.event_queues import QueueMessage, QueueUnusable
+from worker.base.jobs import HANG_TIME
+from worker.supervisor import STOP_TIMEOUT
+from worker.uses import queue_readers
+from worker.uses.event_messages import HandledMessages
+from worker.uses.queue_readers import MAX_FAULTS, QueueReader, QueueReaders
+
+
+class FakeQueue(Event):
+    """Hands over the messages of each poll, and is the event that stops the reader after them."""
+
+    name = "fake"
+
+    def __init__(self, polls: Sequence[list[str]]) -> None:
+        super().__init__()
+        self.polls = list(polls)
+        self.deleted: list[str] = []
+        self.waits = 0
+
+    def receive(self, _seconds: int) -> list[QueueMessage]:
+        if not self.polls:
+            self.set()
+            return []
+        return [QueueMessage(body, "", body, MAX_FAULTS) for body in self.polls.pop(0)]
+
+    def delete(self, messages: list[QueueMessage]) -> int:
+        self.deleted += [message.body for message in messages]
+        return 0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits += timeout is not None and not self.is_set()
+        return False
+
+
+def read(monkeypatch: pytest.MonkeyPatch, *polls: list[str]) -> FakeQueue:
+    """Read a queue in which messages are poison, or tell of uses."""
+
+    def handle(messages: list[QueueMessage], *_: Any) -> HandledMessages:
+        if any(message.body == "poison" for message in messages):
+            raise ZeroDivisionError
+        return HandledMessages(messages, 0, Counter(), Counter())
+
+    monkeypatch.setattr(queue_readers, "handle_messages", handle)
+    queue: Any = FakeQueue(polls)
+    context: Any = SimpleNamespace(now=lambda: None)
+    targets: Any = SimpleNamespace
+    with ThreadPoolExecutor(1) as threads:
+        QueueReader(queue, targets, context, threads).run(queue)
+    assert isinstance(queue, FakeQueue)
+    return queue
+
+
+def test_if_every_message_fails_none_is_deleted_and_the_next_poll_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    queue = read(monkeypatch, ["poison"], ["poison", "poison"])
+    assert (queue.deleted, queue.waits) == ([], 2)
+
+
+def test_a_message_that_fails_alone_is_given_up_if_others_were_handled_just_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert read(monkeypatch, ["a"], ["poison"]).deleted == ["a", "poison"]
+
+
+def test_the_code_of_a_server_enters_the_log_clean_and_short() -> None:
+    text = str(QueueUnusable("AWS.NonExistent\nqueue_read url=http://x/" + "y" * 10_000))
+    assert text.startswith("SQS: AWS.NonExistentqueue_readurl")
+    assert len(text) < 120
+
+
+def test_the_next_poll_waits_after_one_that_found_nothing_and_did_not_wait_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert read(monkeypatch, [], [], ["a"]).waits == 2
+
+
+class Ended(Exception):
+    """The process would have ended."""
+
+
+@pytest.fixture(autouse=True)
+def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let nothing wait, and return the times for which it would have waited."""
+    sleeps: list[float] = []
+
+    def end(_code: int) -> None:
+        raise Ended
+
+    monkeypatch.setattr(event_intake, "_WATCH_INTERVAL", 0)
+    monkeypatch.setattr(event_intake, "time", SimpleNamespace(sleep=sleeps.append))
+    monkeypatch.setattr(event_intake, "os", SimpleNamespace(_exit=end))
+    return sleeps
+
+
+def test_a_process_without_progress_ends_after_a_while(sleeps: list[float]) -> None:
+    idle = iter([0.0, HANG_TIME - 1, HANG_TIME, HANG_TIME])
+    with pytest.raises(Ended):
+        event_intake.end_hung_process(lambda: next(idle), Event())
+    assert (list(idle), sleeps) == ([], [])
+
+
+def test_a_process_that_is_told_to_stop_and_hangs_ends_before_it_is_killed(
+    sleeps: list[float],
+) -> None:
+    stop = Event()
+    stop.set()
+    with pytest.raises(Ended):
+        event_intake.end_hung_process(lambda: 0.0, stop)
+    assert len(sleeps) == 1
+    assert 10 < sleeps[0] < STOP_TIMEOUT
+
+
+@pytest.mark.parametrize(
+    ("loop", "readers", "idle"), [(7, (), 3), (7, (9, 8), 3), (9, (10, 2), 8), (4, (9,), 6)]
+)
+def test_the_part_that_made_no_progress_for_the_longest_time_counts(
+    loop: float, readers: tuple[float, ...], idle: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter([loop, 10.0])
+    monkeypatch.setattr(queue_readers, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    context: Any = None
+    running: Any = SimpleNamespace(readers=[SimpleNamespace(progress_at=at) for at in readers])
+    queues: Any = QueueReaders(context)
+    queues._running = {"a queue": running}
+    assert queues.idle_seconds() == idle

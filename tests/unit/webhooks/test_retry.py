@@ -1,0 +1,127 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.webhooks.webhook_rules import (
+    CIRCUIT_THRESHOLD,
+    CLOSED_CIRCUIT,
+    FIRST_CIRCUIT_PAUSE,
+    MAX_CIRCUIT_PAUSE,
+    MAX_RETRY_DELAY,
+    RETRY_SCHEDULE,
+    Circuit,
+    circuit_pause,
+    next_retry_delay,
+    retry_delay,
+)
+
+MIDDLE = 0.5
+
+attempt_counts = st.integers(0, len(RETRY_SCHEDULE) - 1)
+jitters = st.floats(0, 1, exclude_max=True)
+retry_delays = st.timedeltas(timedelta(days=-10), timedelta(days=10))
+
+
+def test_the_middle_of_the_jitter_is_the_published_schedule() -> None:
+    delays = [retry_delay(attempt, MIDDLE) for attempt in range(11)]
+    assert delays == [
+        timedelta(0),
+        timedelta(seconds=5),
+        timedelta(seconds=30),
+        timedelta(minutes=5),
+        timedelta(minutes=30),
+        timedelta(hours=2),
+        timedelta(hours=5),
+        timedelta(hours=10),
+        timedelta(hours=20),
+        timedelta(hours=24),
+        None,
+    ]
+
+
+@given(attempt_counts, jitters)
+def test_jitter_moves_a_delay_by_a_fifth_at_most(attempt: int, jitter: float) -> None:
+    planned, actual = RETRY_SCHEDULE[attempt], retry_delay(attempt, jitter)
+    assert actual is not None
+    assert planned * 0.8 <= actual <= planned * 1.2
+
+
+def test_jitter_reaches_both_ends() -> None:
+    assert retry_delay(3, 0) == timedelta(minutes=4)
+    assert retry_delay(3, 0.999999) == pytest.approx(timedelta(minutes=6), abs=timedelta(seconds=1))
+
+
+@given(jitters)
+def test_delays_never_shrink_from_one_attempt_to_the_next(jitter: float) -> None:
+    delays = [
+        retry_delay(attempt, jitter) or timedelta(0) for attempt in range(len(RETRY_SCHEDULE))
+    ]
+    assert delays == sorted(delays)
+
+
+@given(attempt_counts, jitters, st.none() | retry_delays)
+def test_the_next_delay_is_never_sooner_than_planned_nor_later_than_a_day(
+    attempt: int, jitter: float, retry_after: timedelta | None
+) -> None:
+    planned, actual = retry_delay(attempt, jitter), next_retry_delay(attempt, jitter, retry_after)
+    assert planned is not None
+    assert actual is not None
+    assert min(planned, MAX_RETRY_DELAY) <= actual <= MAX_RETRY_DELAY
+
+
+@pytest.mark.parametrize(
+    ("attempts", "retry_after", "delay"),
+    [
+        pytest.param(1, timedelta(minutes=7), timedelta(minutes=7), id="longer"),
+        pytest.param(3, timedelta(seconds=1), timedelta(minutes=5), id="shorter"),
+        pytest.param(1, timedelta(days=30), timedelta(hours=24), id="longer than a day"),
+        pytest.param(len(RETRY_SCHEDULE), timedelta(seconds=1), None, id="no attempt is left"),
+    ],
+)
+def test_a_retry_after_delays_an_attempt_by_a_day_at_most_and_adds_none(
+    attempts: int, retry_after: timedelta, delay: timedelta | None
+) -> None:
+    assert next_retry_delay(attempts, MIDDLE, retry_after) == delay
+
+
+FAILED_AT = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
+
+
+def test_failures_below_the_threshold_do_not_open_a_circuit() -> None:
+    circuit = CLOSED_CIRCUIT.after_failures(CIRCUIT_THRESHOLD - 1, FAILED_AT, is_probe=False)
+    assert circuit == Circuit(CIRCUIT_THRESHOLD - 1, None)
+    assert not circuit.is_open(FAILED_AT)
+    assert not circuit.needs_probe(FAILED_AT)
+
+
+def test_the_fifth_failure_in_a_row_opens_it_for_five_seconds() -> None:
+    circuit = Circuit(CIRCUIT_THRESHOLD - 1, None).after_failures(1, FAILED_AT, is_probe=False)
+    assert circuit == Circuit(CIRCUIT_THRESHOLD, FAILED_AT + FIRST_CIRCUIT_PAUSE)
+    assert circuit.is_open(FAILED_AT + FIRST_CIRCUIT_PAUSE - timedelta(microseconds=1))
+    assert not circuit.is_open(FAILED_AT + FIRST_CIRCUIT_PAUSE)
+    assert circuit.needs_probe(FAILED_AT + FIRST_CIRCUIT_PAUSE)
+
+
+def test_attempts_that_fail_together_do_not_lengthen_the_pause() -> None:
+    together = CLOSED_CIRCUIT.after_failures(64, FAILED_AT, is_probe=False)
+    assert together == Circuit(CIRCUIT_THRESHOLD, FAILED_AT + FIRST_CIRCUIT_PAUSE)
+    later = FAILED_AT + timedelta(seconds=1)
+    assert together.after_failures(4, later, is_probe=False) == together
+
+
+def test_each_failed_probe_lengthens_the_pause_up_to_five_minutes() -> None:
+    pauses, circuit = [], Circuit(CIRCUIT_THRESHOLD - 1, None)
+    for _ in range(9):
+        circuit = circuit.after_failures(1, FAILED_AT, is_probe=True)
+        assert circuit.open_until is not None
+        pauses.append(int((circuit.open_until - FAILED_AT).total_seconds()))
+    assert pauses == [5, 10, 20, 40, 80, 160, 300, 300, 300]
+
+
+@given(st.integers(CIRCUIT_THRESHOLD, 10**9))
+def test_no_number_of_failures_makes_a_pause_longer_than_five_minutes(failures: int) -> None:
+    duration = circuit_pause(failures)
+    assert duration is not None
+    assert FIRST_CIRCUIT_PAUSE <= duration <= MAX_CIRCUIT_PAUSE

@@ -1,0 +1,1 @@
+"""Reads the audit log of grants: lists, counts, shows, exports and reports it."""

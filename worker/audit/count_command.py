@@ -1,0 +1,231 @@
+"""The commands that count: `audit count`, `audit summary` and `audit top`."""
+
+from collections.abc import Iterator
+from datetime import UTC
+from typing import Any, cast
+
+import click
+from sqlalchemy import Connection
+
+from valetkey.units import format_size
+from worker import clock
+from worker.audit import audit_rows
+from worker.audit.audit_rows import AuditCount
+from worker.audit.filter_options import filter_options, note_empty_result, note_pruned, read_filter
+from worker.audit.grant_filters import GrantFilter
+from worker.audit.item_counts import (
+    DIMENSIONS,
+    MAX_GROUPS,
+    CountOptions,
+    Dimension,
+    ItemCount,
+    TooManyGroups,
+    count_items,
+    top_items,
+)
+from worker.base.database_engine import read_transaction
+from worker.base.pages import did_you_mean
+from worker.cli.command_options import (
+    format_options,
+    limit_option,
+    refuse_empty_range,
+    since_option,
+    tenant_option,
+    until_option,
+)
+from worker.cli.database import check_tenant_option, open_database
+from worker.cli.output import print_rows
+
+NUMBERS = ("issued", "refused", "total", "bytes")
+"""The columns of numbers that follow those of a group."""
+
+
+def _parse_dimensions(
+    _context: click.Context, _option: click.Parameter, text: str
+) -> tuple[Dimension, ...]:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name in DIMENSIONS:
+            continue
+        hint = did_you_mean(name, DIMENSIONS, f"choose from {', '.join(DIMENSIONS)}")
+        raise click.BadParameter(f"there is no column {name!r}{hint}")
+    return cast("tuple[Dimension, ...]", tuple(dict.fromkeys(names)))
+
+
+@click.command("count")
+@click.option(
+    "--by",
+    metavar="COLUMNS",
+    default="tenant,kind",
+    show_default=True,
+    callback=_parse_dimensions,
+    help=f"Columns to group by, separated by commas: {', '.join(DIMENSIONS)}.",
+)
+@filter_options
+@click.option(
+    "--exact-bytes",
+    is_flag=True,
+    help="Count each put and multipart upload with its own size. Reads every one of them.",
+)
+@format_options
+def count(
+    *,
+    by: tuple[Dimension, ...],
+    exact_bytes: bool,
+    output_format: Any,
+    **filters: Any,
+) -> None:
+    """Count issued and refused items by tenant, day, reason or other columns.
+
+    `bytes` is the largest amount that the issued grants let their holders upload: for each issued
+    item of an upload, put or multipart, the max_size of its request. A form takes any size up to
+    that, and is charged for it. A put or multipart takes exactly its own size, and --exact-bytes
+    counts that. Downloads, parts and refusals count none.
+
+    A code is the reason of a refusal; issued items have none. A state is that of an issued item
+    now; refused ones have none. Hours, days and months without items are left out.
+
+    \b
+    Examples:
+      python -m worker audit count --by day,code --tenant acme --since 30d
+      python -m worker audit count --by requester --decision refused --csv
+      python -m worker audit count --by kind,state --since 2026-11
+      python -m worker audit count --by month,tenant --tz Europe/Berlin
+    """
+    options = CountOptions(by, filters["zone"] or UTC, exact_bytes, clock.now())
+    try:
+        with open_database(read_transaction) as connection:
+            grant_filter = read_filter(connection, filters)
+            counts = count_items(connection, grant_filter, options)
+            note_pruned_counts(connection, grant_filter, options)
+    except TooManyGroups:
+        raise click.UsageError(
+            f"There are more than {MAX_GROUPS:,} groups: select fewer items, for example with"
+            " --since, or use `audit top`."
+        ) from None
+    print_counts(by, counts, output_format, with_total=True)
+
+
+def note_pruned_counts(
+    connection: Connection, grant_filter: GrantFilter, options: CountOptions
+) -> None:
+    """Say on stderr that items are missing in counts, if `audit prune` has removed some.
+
+    Counts that are read from the counters of chunks have them all.
+    """
+    has_item_columns = options.exact_bytes or not {"key", "code", "state"}.isdisjoint(options.by)
+    if has_item_columns or grant_filter.selects_items:
+        note_pruned(connection, grant_filter.since)
+
+
+def print_counts(
+    by: tuple[str, ...], counts: list[ItemCount], output_format: Any, *, with_total: bool
+) -> None:
+    """Print counts. A table has sizes in units and, with_total, a last line with the sums."""
+    if not counts:
+        note_empty_result()
+    columns = (*by, *NUMBERS)
+    if output_format is not None:
+        print_rows(columns, map(_row, counts), output_format)
+        return
+    has_total = bool(with_total and by and counts)
+    print_rows(columns, _table_rows(counts, len(by), has_total=has_total), None)
+
+
+def _table_rows(
+    counts: list[ItemCount], width: int, *, has_total: bool
+) -> Iterator[tuple[Any, ...]]:
+    sums = [0] * len(NUMBERS)
+    for item_count in counts:
+        row = _row(item_count)
+        sums = [total + number for total, number in zip(sums, row[width:], strict=True)]
+        yield _format_numbers(row)
+    if has_total:
+        yield _format_numbers(("total", *[""] * (width - 1), *sums))
+
+
+def _row(item_count: ItemCount) -> tuple[Any, ...]:
+    numbers = item_count.issued, item_count.refused, item_count.total, item_count.bytes
+    return (*item_count.group, *numbers)
+
+
+def _format_numbers(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    *group, issued, refused, total, size = row
+    return (*group, f"{issued:,}", f"{refused:,}", f"{total:,}", format_size(size))
+
+
+@click.command("summary")
+@tenant_option
+@since_option
+@until_option
+@format_options
+def summary(*, output_format: Any, **filters: Any) -> None:
+    """Count issued and refused items by tenant and kind.
+
+    \b
+    Example:
+      python -m worker audit summary --since 1d
+    """
+    refuse_empty_range(filters["since"], filters["until"])
+    with open_database(read_transaction) as connection:
+        check_tenant_option(connection, filters["tenant"])
+        counts = audit_rows.count_items_by_kind(connection, GrantFilter(**filters))
+    if not counts:
+        note_empty_result()
+    print_rows(AuditCount._fields, counts, output_format)
+
+
+_DIMENSIONS: dict[str, Dimension] = {
+    "requesters": "requester",
+    "recipients": "recipient",
+    "keys": "key",
+    "tenants": "tenant",
+    "buckets": "bucket",
+    "kinds": "kind",
+    "codes": "code",
+}
+
+
+class _Ranking(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """A name in _DIMENSIONS, or its singular, which `audit count --by` takes."""
+
+    name = "ranking"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value in _DIMENSIONS:
+            return value
+        if f"{value}s" in _DIMENSIONS:
+            return f"{value}s"
+        hint = did_you_mean(value, _DIMENSIONS, f"choose from {', '.join(_DIMENSIONS)}")
+        return self.fail(f"there is no list of {value!r}{hint}", param, ctx)
+
+
+@click.command("top")
+@click.argument("what", metavar="COLUMN", type=_Ranking())
+@click.option(
+    "--sort",
+    type=click.Choice(["total", "issued", "refused", "bytes"]),
+    default="total",
+    show_default=True,
+    help="The number by which to sort, largest first.",
+)
+@filter_options
+@limit_option
+@format_options
+def top(*, what: str, sort: Any, limit: int, output_format: Any, **filters: Any) -> None:
+    """List the requesters, keys, tenants or others with the most items.
+
+    COLUMN is one of requesters, recipients, keys, tenants, buckets, kinds and codes. Codes are the
+    reasons of refusals. The numbers are those of `audit count`.
+
+    \b
+    Examples:
+      python -m worker audit top requesters --since 7d --limit 10
+      python -m worker audit top keys --tenant acme --sort refused
+    """
+    dimension = _DIMENSIONS[what]
+    with open_database(read_transaction) as connection:
+        grant_filter = read_filter(connection, filters)
+        counts = top_items(connection, grant_filter, dimension, limit, sort)
+        note_pruned_counts(connection, grant_filter, CountOptions((dimension,)))
+    print_counts((dimension,), counts, output_format, with_total=False)

@@ -1,0 +1,450 @@
+"""Counts issued and refused items by any combination of columns, states and periods.
+
+The counters of chunks answer what concerns whole chunks. Grants are read only where a column or a
+filter of single items requires it.
+"""
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, tzinfo
+from functools import cache
+from typing import Any, Literal, NamedTuple, get_args
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Integer,
+    Select,
+    Subquery,
+    and_,
+    case,
+    cast,
+    func,
+    literal_column,
+    null,
+    select,
+    union_all,
+)
+
+from models import Batch, Chunk, Grant, Settlement, Use
+from worker.audit.grant_filters import (
+    ISSUED,
+    REFUSED,
+    GrantFilter,
+    batch_conditions,
+    is_in_chunk,
+    item_conditions,
+    scan_conditions,
+)
+from worker.audit.state_conditions import (
+    USING_EVENTS,
+    GrantKey,
+    count_unused,
+    is_open,
+    state_column,
+    used_states,
+)
+from worker.base.pages import seconds_since_epoch
+from worker.core.issued_grants import SLOT_KINDS
+
+Period = Literal["hour", "day", "month"]
+
+_HOUR, _DAY = 3_600, 86_400
+_OFFSET_UNIT = 900  # every time zone in use differs from UTC by a multiple of 15 minutes
+_UTC_UNITS: dict[Period, int] = {"hour": _HOUR, "day": _DAY, "month": _DAY}
+
+
+def seconds_per_unit(period: Period, zone: tzinfo) -> int:
+    """Return the length in seconds of the units of which each period of a zone consists.
+
+    Units are counted from 1970-01-01 in UTC, so that a database without time zones can group by
+    them.
+    """
+    return _UTC_UNITS[period] if str(zone) == "UTC" else _OFFSET_UNIT
+
+
+def describe_unit(period: Period, zone: tzinfo, unit: int) -> str:
+    """Return the name of the period that contains a unit.
+
+    A day is like `2026-11-24`, a month like `2026-11`. An hour has its offset from UTC, like
+    `2026-11-24T08:00+01:00`: when summer time ends, two hours have the same time of day.
+    """
+    start = datetime.fromtimestamp(unit * seconds_per_unit(period, zone), zone)
+    return _FORMATS[period](start)
+
+
+def _format_hour(moment: datetime) -> str:
+    text = moment.replace(minute=0).isoformat(timespec="minutes")
+    return text.replace("+00:00", "Z")
+
+
+_FORMATS: dict[Period, Callable[[datetime], str]] = {
+    "hour": _format_hour,
+    "day": lambda moment: moment.date().isoformat(),
+    "month": lambda moment: moment.date().isoformat()[:7],
+}
+
+
+Dimension = Literal[
+    "tenant",
+    "bucket",
+    "kind",
+    "decision",
+    "code",
+    "state",
+    "requester",
+    "recipient",
+    "key",
+    "hour",
+    "day",
+    "month",
+]
+Query = Select[*tuple[Any, ...]]
+PERIODS: dict[str, Period] = {period: period for period in get_args(Period)}
+HALF = 2**32
+"""Bytes are summed in two halves: SQLite's sum() fails beyond 63 bits."""
+
+_COLUMNS: dict[str, Any] = {
+    "tenant": Batch.tenant,
+    "bucket": Batch.bucket,
+    "kind": Batch.kind,
+    "requester": Batch.requested_by,
+    "recipient": Batch.recipient,
+    "key": Grant.object_key,
+    "code": Grant.code,
+}
+KINDS_WITH_MAX_SIZE = ("upload", "put", "multipart")
+KINDS_WITH_EXACT_SIZE = ("put", "multipart")
+"""The kinds whose items have a size of their own."""
+
+_HALF = literal_column(str(HALF), BigInteger)
+
+
+class CountOptions(NamedTuple):
+    """The columns to group by, the time zone of periods, the meaning of bytes, the time of states.
+
+    With exact_bytes, a put or multipart counts with its own size instead of its batch's max_size.
+    now is needed to group by state. Refused items have none. Only batches with a greater number
+    than after_batch are read.
+    """
+
+    by: tuple[Dimension, ...] = ()
+    zone: tzinfo = UTC
+    exact_bytes: bool = False
+    now: datetime | None = None
+    after_batch: int | None = None
+
+
+def group_by_columns(query: Query, columns: list[Any]) -> Query:
+    """Group a SELECT by its first columns."""
+    # By number: PostgreSQL takes an expression with parameters for another one if it is repeated.
+    return query.group_by(*(literal_column(str(number + 1)) for number in range(len(columns))))
+
+
+def grouped_columns(options: CountOptions) -> list[str]:
+    """Return the columns that the statements have: all but the decision."""
+    return [name for name in options.by if name != "decision"]
+
+
+def item_column(name: str, options: CountOptions) -> Any:
+    """Return a column that needs no other rows than those of an item."""
+    if name not in PERIODS:
+        return _COLUMNS[name]
+    seconds = seconds_per_unit(PERIODS[name], options.zone)
+    return seconds_since_epoch(Chunk.issued_at) // literal_column(str(seconds), BigInteger)
+
+
+def max_size(*, exact: bool) -> Any:
+    """Return the number of bytes that each issued item of a batch lets its holder upload."""
+    kinds = [kind for kind in KINDS_WITH_MAX_SIZE if not exact or kind not in KINDS_WITH_EXACT_SIZE]
+    size = cast(Batch.terms["max_size"].as_string(), BigInteger)
+    return case(
+        (Batch.kind.in_(kinds), func.coalesce(size, 0)), else_=literal_column("0", BigInteger)
+    )
+
+
+def sum_halves(size: Any) -> tuple[Any, Any]:
+    """Return the sums of both halves of a number of bytes."""
+    return func.sum(size // _HALF), func.sum(size % _HALF)
+
+
+def chunk_columns(options: CountOptions, state: Any) -> list[Any]:
+    """Return the columns of a statement that reads no items, with the state that it counts."""
+    of_items = {"code": null(), "state": state}
+    return [
+        of_items[name] if name in of_items else item_column(name, options)
+        for name in grouped_columns(options)
+    ]
+
+
+def states_moment(options: CountOptions) -> datetime:
+    """Return the moment of the states, which a count by state must have."""
+    if options.now is None:
+        raise ValueError("a count by state needs the moment of the states")
+    return options.now
+
+
+def state_queries(
+    connection: Connection, options: CountOptions, batch_id: str | None
+) -> Iterator[Query]:
+    """Yield the statements that count issued items by state, of which few read single items.
+
+    The first one counts all as if nothing was told of them, and each further pair moves some.
+    """
+    now, one = states_moment(options), literal_column("1", Integer)
+    is_alive = is_open(connection, now)
+    yield _weighted_query(options, Chunk.issued, case((is_alive, "open"), else_="unknown"))
+    unused = count_unused(connection)
+    is_chunk = and_(
+        Settlement.batch_number == Chunk.batch_number,
+        Settlement.chunk_number == Chunk.chunk_number,
+    )
+    has_unused = [~is_alive, Batch.kind.in_(SLOT_KINDS), Settlement.unused != ""]
+    if options.after_batch is not None:
+        has_unused.append(Settlement.batch_number > options.after_batch)
+    for state, weight in (("unused", unused), ("unknown", -unused)):
+        query = _weighted_query(options, weight, literal_column(f"'{state}'"))
+        yield query.join(Settlement, is_chunk).where(*has_unused)
+    by_item, by_chunk = _used_items(options, batch_id)
+    key = GrantKey(by_item.c.batch_number, by_item.c.item_number)
+    before = case((is_alive, literal_column("'open'")), else_=literal_column("'unknown'"))
+    for part, state_, weight_ in (
+        (by_item, func.coalesce(*used_states(key)), one),
+        (by_chunk, before, -by_chunk.c.used_items),
+    ):
+        is_part = and_(
+            part.c.batch_number == Chunk.batch_number, part.c.chunk_number == Chunk.chunk_number
+        )
+        yield _weighted_query(options, weight_, state_).join(part, is_part)
+
+
+def _used_items(options: CountOptions, batch_id: str | None) -> tuple[Subquery, Subquery]:
+    """Return all used items with their chunks, and their number by chunk.
+
+    The number of the chunk is a column, so that chunks are searched by it.
+    """
+    chunk_number = (Use.item_number // Batch.chunk_size).label("chunk_number")
+    used = (
+        select(Use.batch_number, chunk_number, Use.item_number)
+        .join(Batch, Batch.batch_number == Use.batch_number)
+        .where(Use.event.in_(USING_EVENTS))
+        .distinct()
+    )
+    if batch_id is not None:
+        used = used.where(Batch.batch_id == batch_id)
+    if options.after_batch is not None:  # on both: PostgreSQL infers no range of the other
+        used = used.where(Use.batch_number > options.after_batch)
+        used = used.where(Batch.batch_number > options.after_batch)
+    item = used.subquery()
+    numbers = item.c.batch_number, item.c.chunk_number
+    by_chunk = select(*numbers, func.count().label("used_items")).group_by(*numbers)
+    return item, by_chunk.subquery()
+
+
+def _weighted_query(options: CountOptions, weight: Any, state: Any) -> Query:
+    """Return a SELECT that adds up weights as numbers of issued items of a state."""
+    columns = chunk_columns(options, state)
+    size = weight * max_size(exact=options.exact_bytes)
+    numbers = func.sum(weight), literal_column("0", Integer)
+    query = select(*columns, *numbers, *sum_halves(size))
+    query = query.select_from(Chunk).join(Batch, Batch.batch_number == Chunk.batch_number)
+    return group_by_columns(query, columns)
+
+
+# The equation lets PostgreSQL join whole tables by hashes, the range lets an index be searched.
+_IS_IN_CHUNK = and_(is_in_chunk(), Chunk.chunk_number == Grant.item_number // Batch.chunk_size)
+
+
+def refusals_of(grant_filter: GrantFilter) -> tuple[str, ...]:
+    """Return the decisions of a filter that are refusals; all of them, if it has no decisions."""
+    decisions = grant_filter.decisions or (REFUSED,)
+    return tuple(decision for decision in decisions if decision != ISSUED)
+
+
+def count_queries(
+    connection: Connection, grant_filter: GrantFilter, options: CountOptions
+) -> Iterator[Query]:
+    """Yield the statements whose rows, added up, are the count."""
+    decisions = grant_filter.decisions
+    conditions = [
+        *batch_conditions(connection, grant_filter),
+        *scan_conditions(connection, grant_filter),
+    ]
+    if options.after_batch is not None:
+        numbers = Batch.batch_number, Chunk.batch_number  # each has an index
+        conditions += [number > options.after_batch for number in numbers]
+    on_items = [*item_conditions(connection, grant_filter)]
+    if replace(grant_filter, decisions=()).selects_items or "key" in options.by:
+        yield _item_query(connection, options).where(*conditions, *on_items)
+        return
+    counts_issued = not decisions or ISSUED in decisions
+    refusals = refusals_of(grant_filter)
+    reads_codes = bool(refusals) and ("code" in options.by or REFUSED not in refusals)
+    counts_refused = bool(refusals) and not reads_codes
+    has_states = "state" in options.by
+    if counts_issued and has_states:
+        queries = state_queries(connection, options, grant_filter.batch_id)
+        yield from (query.where(*conditions) for query in queries)
+    issued = counts_issued and not has_states
+    if counts_refused or issued:
+        query = _chunk_query(options, issued=issued, refused=counts_refused)
+        yield query.where(*conditions)
+    if reads_codes:
+        is_refused = Chunk.refused > 0, Grant.code.is_not(None)
+        yield _item_query(connection, options).where(*conditions, *is_refused, *on_items)
+    if counts_issued and options.exact_bytes:
+        has_size = Batch.kind.in_(KINDS_WITH_EXACT_SIZE), Chunk.issued > 0, Grant.code.is_(None)
+        query = _item_query(connection, options, only_bytes=True)
+        yield query.where(*conditions, *has_size)
+
+
+def _chunk_query(options: CountOptions, *, issued: bool, refused: bool) -> Query:
+    zero = literal_column("0", Integer)
+    size = Chunk.issued * max_size(exact=options.exact_bytes) if issued else zero
+    columns = chunk_columns(options, null())
+    numbers = Chunk.issued if issued else zero, Chunk.refused if refused else zero
+    query = select(*columns, *map(func.sum, numbers), *sum_halves(size))
+    query = query.select_from(Chunk).join(Batch, Batch.batch_number == Chunk.batch_number)
+    return group_by_columns(query, columns)
+
+
+def _item_query(
+    connection: Connection, options: CountOptions, *, only_bytes: bool = False
+) -> Query:
+    zero, one = literal_column("0", Integer), literal_column("1", Integer)
+    is_issued = Grant.code.is_(None)
+    size = max_size(exact=options.exact_bytes)
+    if options.exact_bytes:
+        own_size = cast(Grant.detail["size"].as_string(), BigInteger)
+        size = case((Batch.kind.in_(KINDS_WITH_EXACT_SIZE), func.coalesce(own_size, 0)), else_=size)
+    columns = [
+        state_column(connection, states_moment(options))
+        if name == "state"
+        else item_column(name, options)
+        for name in grouped_columns(options)
+    ]
+    numbers = case((is_issued, one), else_=zero), case((is_issued, zero), else_=one)
+    sums = (zero, zero) if only_bytes else map(func.sum, numbers)
+    query = select(*columns, *sums, *sum_halves(case((is_issued, size), else_=zero)))
+    query = query.select_from(Chunk).join(Batch, Batch.batch_number == Chunk.batch_number)
+    return group_by_columns(query.join(Grant, _IS_IN_CHUNK), columns)
+
+
+SortOrder = Literal["total", "issued", "refused", "bytes"]
+Group = tuple[str | None, ...]
+
+DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
+MAX_GROUPS = 1_000_000
+_ROWS_PER_READ = 10_000
+
+
+class ItemCount(NamedTuple):
+    """The numbers of issued and refused items of one group, and the bytes of the issued ones.
+
+    group has a value for each column that was asked for, in the same order. bytes is the largest
+    amount that the issued grants let their holders upload.
+    """
+
+    group: Group
+    issued: int
+    refused: int
+    bytes: int
+
+    @property
+    def total(self) -> int:
+        """The number of all items."""
+        return self.issued + self.refused
+
+
+class TooManyGroups(ValueError):
+    """A count has more than MAX_GROUPS groups."""
+
+
+def count_items(
+    connection: Connection, grant_filter: GrantFilter, options: CountOptions
+) -> list[ItemCount]:
+    """Count the items that match a filter, in the order of their groups.
+
+    Raises TooManyGroups.
+    """
+    sums: dict[Group, list[int]] = {}
+    for query in count_queries(connection, grant_filter, options):
+        with closing(_read_groups(connection, query, options)) as groups:
+            for group, numbers in groups:
+                totals = sums.setdefault(group, [0, 0, 0])
+                for index, number in enumerate(numbers):
+                    totals[index] += number
+                if len(sums) > MAX_GROUPS:
+                    raise TooManyGroups
+    counts = list(_take_counts(sums))
+    counts.sort(key=lambda count: tuple([(value is not None, value) for value in count.group]))
+    return counts
+
+
+def _take_counts(sums: dict[Group, list[int]]) -> Iterator[ItemCount]:
+    """Yield the counts of the groups, and remove those: a million of both take 150 MB more."""
+    while sums:
+        group, numbers = sums.popitem()
+        if any(numbers[:2]):
+            yield ItemCount(group, *numbers)
+
+
+def top_items(
+    connection: Connection,
+    grant_filter: GrantFilter,
+    dimension: Dimension,
+    limit: int,
+    sort: SortOrder = "total",
+) -> list[ItemCount]:
+    """Count items by one column, and return the largest counts, largest first.
+
+    Codes are those of refused items: issued ones have none. The database sorts and limits, so the
+    number of groups has no bound. Not for the decision, and not for periods.
+    """
+    options = CountOptions((dimension,))
+    if dimension == "code":
+        grant_filter = replace(grant_filter, decisions=refusals_of(grant_filter))
+        if not grant_filter.decisions:
+            return []
+    parts = union_all(*count_queries(connection, grant_filter, options)).subquery()
+    group = parts.c[0]
+    issued, refused, high, low = (func.sum(column) for column in parts.c[1:])
+    half = literal_column(str(HALF), BigInteger)
+    orders: dict[SortOrder, tuple[ColumnElement[int], ...]] = {
+        "total": (issued + refused,),
+        "issued": (issued,),
+        "refused": (refused,),
+        "bytes": (high + low // half, low % half),
+    }
+    order = (*(column.desc() for column in orders[sort]), group)
+    sums = select(group, issued, refused, high, low).group_by(group).having(issued + refused > 0)
+    query = sums.order_by(*order).limit(limit)
+    return [ItemCount(key, *numbers) for key, numbers in _read_groups(connection, query, options)]
+
+
+def _read_groups(
+    connection: Connection, query: Query, options: CountOptions
+) -> Generator[tuple[Group, tuple[int, int, int]], None, None]:
+    labels = [_label(name, options.zone) for name in grouped_columns(options)]
+    split_at = options.by.index("decision") if "decision" in options.by else None
+    with connection.execute(query, execution_options={"yield_per": _ROWS_PER_READ}) as rows:
+        for row in rows:
+            issued, refused, high, low = (int(value or 0) for value in row[-4:])
+            group = tuple([label(value) for label, value in zip(labels, row[:-4], strict=True)])
+            size = high * HALF + low
+            if split_at is None:
+                yield group, (issued, refused, size)
+                continue
+            before, after = group[:split_at], group[split_at:]
+            yield (*before, "issued", *after), (issued, 0, size)
+            yield (*before, "refused", *after), (0, refused, 0)
+
+
+def _label(name: str, zone: tzinfo) -> Callable[[Any], str | None]:
+    """Return the function that turns a value of a column into that of a group."""
+    period = PERIODS.get(name)
+    if period is None:
+        return lambda value: value
+    return cache(lambda unit: describe_unit(period, zone, int(unit)))

@@ -1,0 +1,243 @@
+"""Finds the grants of a pasted link, form or id, and compares them with it."""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, and_, bindparam, func, select
+
+from models import Batch, Bucket, Cancellation, Chunk, ConfigChange, Grant, MultipartUpload, Reissue
+from valetkey.wire.grant_ids import grant_id
+from worker.audit.link_verdicts import AuditedGrant, PastedGrant, Signing, Verdict, judge
+from worker.core.issued_grants import GrantName
+from worker.core.revocation_targets import RecordedRevocation, RevokedItem
+from worker.ledger.tenant_history import is_of_tenant
+from worker.revoke.revocation_rows import read_item_revocations, read_storage
+
+
+def find_batches(connection: Connection, batch_id: str) -> list[tuple[str, int]]:
+    """Return the tenant id and the number of each batch with an id, by tenant."""
+    query = select(Batch.tenant, Batch.batch_number).where(Batch.batch_id == batch_id)
+    return [(row.tenant, row.batch_number) for row in connection.execute(query.order_by("tenant"))]
+
+
+_DIGEST_BYTES = 32
+# A batch is decided when its first chunk is issued, and is open for later chunks for a day or more.
+_WINDOWS = (timedelta(minutes=1), timedelta(days=1), timedelta(days=31))
+_COMMIT_TIME = timedelta(minutes=5)
+
+_FIRST_ITEM = Chunk.chunk_number * Batch.chunk_size
+_IN_CHUNK = and_(
+    Grant.batch_number == Chunk.batch_number,
+    Grant.item_number >= _FIRST_ITEM,
+    Grant.item_number < _FIRST_ITEM + Batch.chunk_size,
+)
+# Statements are built once: building one takes longer than running it.
+_GRANT = (
+    select(
+        *(Batch.batch_number, Batch.batch_id, Batch.tenant, Batch.bucket, Batch.kind, Batch.terms),
+        *(Batch.requested_by, Batch.recipient, Batch.reason),
+        *(Chunk.chunk_number, Chunk.issued_at, Chunk.expires_in, Chunk.limited_by),
+        *(Chunk.access_key, Chunk.signing_key, _FIRST_ITEM.label("first_item")),
+        *(Grant.item_number, Grant.object_key, Grant.code, Grant.digest),
+        *(Bucket.bucket.label("real_bucket"), Bucket.provider, Bucket.role_arn),
+        *(MultipartUpload.state, Cancellation.cancelled_at),
+    )
+    .select_from(Batch)
+    .join(Chunk, Chunk.batch_number == Batch.batch_number)
+    .join(Grant, _IN_CHUNK)
+    .outerjoin(Bucket, Bucket.name == Batch.bucket)
+    .outerjoin(
+        MultipartUpload,
+        and_(
+            MultipartUpload.batch_number == Grant.batch_number,
+            MultipartUpload.item_number == Grant.item_number,
+        ),
+    )
+    .outerjoin(
+        Cancellation,
+        and_(Cancellation.tenant == Batch.tenant, Cancellation.batch_id == Batch.batch_id),
+    )
+    .where(Batch.batch_id == bindparam("id"), Grant.item_number == bindparam("item"))
+    .order_by(Batch.batch_number)
+)
+_REISSUES = (
+    select(Reissue.access_key, Reissue.reissued_at, Reissue.digests)
+    .where(Reissue.batch_number == bindparam("batch"), Reissue.chunk_number == bindparam("chunk"))
+    .order_by(Reissue.reissued_at)
+)
+_POSITION = select(func.count()).where(
+    Grant.batch_number == bindparam("batch"),
+    Grant.item_number >= bindparam("first"),
+    Grant.item_number < bindparam("item"),
+    Grant.digest.is_not(None),
+)
+_ISSUED_THEN = and_(
+    Batch.decided_at >= bindparam("earliest"),
+    Batch.decided_at <= bindparam("latest"),
+    Chunk.issued_at == bindparam("issued_at"),
+)
+_BUCKET_CHANGES = select(ConfigChange.before, ConfigChange.after).where(
+    ConfigChange.path == bindparam("path")
+)
+_BY_DIGEST = (
+    select(Batch.tenant, Batch.batch_id, Grant.item_number)
+    .join(Chunk, Chunk.batch_number == Batch.batch_number)
+    .join(Grant, _IN_CHUNK)
+    .where(_ISSUED_THEN, Grant.digest == bindparam("digest"))
+)
+_REISSUED_THEN = (
+    select(Batch.tenant, Batch.batch_id, Chunk.batch_number, _FIRST_ITEM, Reissue.digests)
+    .join(Chunk, Chunk.batch_number == Batch.batch_number)
+    .join(
+        Reissue,
+        and_(
+            Reissue.batch_number == Chunk.batch_number, Reissue.chunk_number == Chunk.chunk_number
+        ),
+    )
+    .where(_ISSUED_THEN)
+)
+_ISSUED_ITEM = (
+    select(Grant.item_number)
+    .where(Grant.batch_number == bindparam("batch"), Grant.item_number >= bindparam("first"))
+    .where(Grant.digest.is_not(None))
+    .order_by(Grant.item_number)
+    .limit(1)
+    .offset(bindparam("position"))
+)
+
+
+def find_named(connection: Connection, name: GrantName) -> list[AuditedGrant]:
+    """Return the grants with an id: several if tenants chose the same id for a batch."""
+    query = _GRANT
+    if name.tenant is not None:
+        query = query.where(is_of_tenant(connection, Batch.tenant, name.tenant))
+    params = {"id": name.batch_id, "item": name.item_number}
+    return [_audited(connection, row) for row in connection.execute(query, params).all()]
+
+
+def find_signed(
+    connection: Connection, digests: Iterable[bytes], issued_at: datetime
+) -> AuditedGrant | None:
+    """Return the grant that has one of these digests and was issued at a time, or None.
+
+    The time is indexed and the digest is not. So this reads the grants of batches that were decided
+    then, and of earlier ones only if none of them has the digest.
+    """
+    for window in _WINDOWS:
+        times = {
+            "earliest": issued_at - window,
+            "latest": issued_at + _COMMIT_TIME,
+            "issued_at": issued_at,
+        }
+        for digest in digests:
+            name = _name_of(connection, digest, times)
+            if name is not None:
+                return next(iter(find_named(connection, name)), None)
+    return None
+
+
+def _name_of(connection: Connection, digest: bytes, times: dict[str, datetime]) -> GrantName | None:
+    row = connection.execute(_BY_DIGEST, {**times, "digest": digest}).first()
+    if row is not None:
+        return GrantName(row.batch_id, row.item_number, _only(row.tenant))
+    for tenant, batch_id, batch, first, digests in connection.execute(_REISSUED_THEN, times):
+        if digest in (pieces := _split(digests)):
+            params = {"batch": batch, "first": first, "position": pieces.index(digest)}
+            item = connection.scalar(_ISSUED_ITEM, params)
+            return None if item is None else GrantName(batch_id, item, _only(tenant))
+    return None
+
+
+def _only(tenant_id: str) -> str:
+    """Return how to name this tenant alone, and not those that had the same name later."""
+    return tenant_id if "~" in tenant_id else f"{tenant_id}~1"
+
+
+def _audited(connection: Connection, row: Any) -> AuditedGrant:
+    terms = row.terms if isinstance(row.terms, dict) else {}
+    return AuditedGrant(
+        tenant=row.tenant,
+        grant=grant_id(row.batch_id, row.item_number),
+        bucket=row.bucket,
+        key=row.object_key,
+        kind=row.kind,
+        requested_by=row.requested_by,
+        recipient=row.recipient,
+        reason=row.reason,
+        signed_by=row.signing_key,
+        issued_at=row.issued_at,
+        expires_in=row.expires_in,
+        limited_by=row.limited_by,
+        code=row.code,
+        signings=tuple(_signings(connection, row)),
+        is_plain=terms.get("plain") is True,
+        real_buckets=frozenset(_real_buckets(connection, row)),
+        provider=row.provider,
+        has_role=row.role_arn is not None,
+        upload=row.state,
+        cancelled_at=row.cancelled_at,
+        revocations=_revocations(connection, row),
+    )
+
+
+def _revocations(connection: Connection, row: Any) -> tuple[RecordedRevocation, ...]:
+    storage = read_storage(connection, row.bucket)
+    item = RevokedItem(row.batch_id, row.item_number, row.bucket, storage, row.object_key)
+    return read_item_revocations(connection, row.tenant, item, row.issued_at)
+
+
+def _real_buckets(connection: Connection, row: Any) -> Iterator[str]:
+    """Yield the real buckets that a profile has had, as far as its changes are recorded."""
+    if row.real_bucket is not None:
+        yield row.real_bucket
+    params = {"path": f"buckets.{row.bucket}.bucket"}
+    for before, after in connection.execute(_BUCKET_CHANGES, params):
+        yield from (name for name in (before, after) if isinstance(name, str))
+
+
+def _signings(connection: Connection, row: Any) -> Iterator[Signing]:
+    if row.digest is None:
+        return
+    yield Signing(row.digest, row.access_key)
+    batch = {"batch": row.batch_number}
+    again = connection.execute(_REISSUES, batch | {"chunk": row.chunk_number}).all()
+    if not again:
+        return
+    # A reissue has the digests of the issued items of its chunk, in their order.
+    items = batch | {"first": row.first_item, "item": row.item_number}
+    position = connection.execute(_POSITION, items).scalar_one()
+    for access_key, reissued_at, digests in again:
+        digest = digests[position * _DIGEST_BYTES : (position + 1) * _DIGEST_BYTES]
+        if digest != row.digest:
+            yield Signing(digest, access_key, reissued_at)
+
+
+def _split(digests: bytes) -> list[bytes]:
+    return [digests[i : i + _DIGEST_BYTES] for i in range(0, len(digests), _DIGEST_BYTES)]
+
+
+class JudgedGrant(NamedTuple):
+    """A grant that a text names, the verdict on the text, and the parts in which it differs."""
+
+    grant: AuditedGrant
+    verdict: Verdict
+    differences: list[str]
+
+
+def find_pasted(connection: Connection, pasted: PastedGrant) -> list[JudgedGrant]:
+    """Return the grants that a text names; several only if tenants chose the same batch id."""
+    judged = [
+        JudgedGrant(grant, *judge(pasted, grant)) for grant in _find_audited(connection, pasted)
+    ]
+    # Tenants choose the ids of their batches. If several chose the same, the signature decides.
+    return [each for each in judged if each.verdict in {"genuine", "altered"}] or judged
+
+
+def _find_audited(connection: Connection, pasted: PastedGrant) -> list[AuditedGrant]:
+    if pasted.name is not None:
+        return find_named(connection, pasted.name)
+    if not pasted.digests or pasted.issued_at is None:
+        return []
+    found = find_signed(connection, pasted.digests, pasted.issued_at)
+    return [] if found is None else [found]

@@ -1,0 +1,298 @@
+"""The commands `audit list`, which can follow the log, and `audit cancellations`."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, tzinfo
+from itertools import islice
+from typing import Any
+
+import click
+from click.core import ParameterSource
+from rich.cells import cell_len
+from sqlalchemy import Engine
+
+from valetkey.cli.printable import escape_unprintable
+from valetkey.cli.table_layout import terminal_columns
+from worker.audit import audit_rows
+from worker.audit.audit_rows import (
+    AmbiguousCursor,
+    AuditRecord,
+    UnknownCursor,
+    read_grants,
+    read_heads,
+    read_new_grants,
+)
+from worker.audit.filter_options import filter_options, note_empty_result, note_pruned, read_filter
+from worker.audit.grant_filters import GrantFilter
+from worker.base.database_engine import autocommit_read, read_transaction
+from worker.base.pages import did_you_mean
+from worker.cli.command_options import (
+    Command,
+    chosen_zone,
+    format_options,
+    limit_option,
+    parse_cursor,
+    refuse_empty_range,
+    since_option,
+    tenant_option,
+    zone_option,
+)
+from worker.cli.database import check_tenant_option, open_database
+from worker.cli.output import (
+    OutputFormat,
+    format_cell,
+    in_zone,
+    print_first_page,
+    print_next_page,
+    print_rows,
+)
+
+_NARROW = ("time", "tenant", "kind", "decision", "key")
+_WIDE = ("time", "tenant", "requested_by", "kind", "decision", "key", "grant")
+_WIDE_TERMINAL = 150
+_GAP = 2
+_MIN_KEY = 16
+
+
+def columns_option(command: Command) -> Command:
+    """Add --columns to a command: the names of the columns to print, or None."""
+    return click.option(
+        "--columns",
+        metavar="NAME,…",
+        callback=_parse_columns,
+        help=f"Only these columns, in this order: {', '.join(AuditRecord._fields)}. A terminal gets"
+        f" {', '.join(_NARROW)}, and more if it is wide; everything else gets all.",
+    )(command)
+
+
+def _parse_columns(
+    context: click.Context, _option: click.Parameter, text: str | None
+) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    if text.strip() == "help":
+        click.echo("\n".join(AuditRecord._fields))
+        context.exit()
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if name not in AuditRecord._fields:
+            hint = did_you_mean(name, AuditRecord._fields, "--columns help lists them")
+            raise click.BadParameter(f"there is no column {name!r}{hint}")
+    if len(set(names)) < len(names):
+        raise click.BadParameter("it names a column twice")
+    return names
+
+
+def default_columns(*, is_table: bool) -> tuple[str, ...]:
+    """Return the columns that fit into the terminal, or all columns if there is none."""
+    width = terminal_columns()
+    if not is_table or width is None:
+        return AuditRecord._fields
+    return _WIDE if width >= _WIDE_TERMINAL else _NARROW
+
+
+def select_cells(
+    records: Iterable[AuditRecord], columns: Sequence[str], zone: tzinfo
+) -> list[list[Any]]:
+    """Return the given columns of each record, with times in a zone."""
+    numbers = [AuditRecord._fields.index(column) for column in columns]
+    rows = (in_zone(record, zone) for record in records)
+    return [[row[number] for number in numbers] for row in rows]
+
+
+def shorten_keys(columns: Sequence[str], rows: list[list[Any]]) -> None:
+    """Shorten object keys in the middle, so that rows fit into the terminal."""
+    width = terminal_columns()
+    if width is None or "key" not in columns:
+        return
+    number = columns.index("key")
+    others = sum(
+        max([cell_len(heading), *(cell_len(format_cell(row[other])) for row in rows)]) + _GAP
+        for other, heading in enumerate(columns)
+        if other != number
+    )
+    for row in rows:
+        row[number] = shorten_middle(escape_unprintable(row[number]), max(width - others, _MIN_KEY))
+
+
+def shorten_middle(text: str, width: int) -> str:
+    """Return a text that is at most so wide, with an ellipsis for what it leaves out."""
+    if cell_len(text) <= width:
+        return text
+    head, tail = text[: width // 2], text[-(width - 1) // 2 :]
+    while cell_len(f"{head}…{tail}") > width:
+        head, tail = (head[:-1], tail) if len(head) >= len(tail) else (head, tail[1:])
+    return f"{head}…{tail}"
+
+
+POLL_SECONDS = 1.0
+_ROWS_PER_BLOCK = 500
+
+
+def follow_grants(
+    engine: Engine, grant_filter: GrantFilter, limit: int
+) -> Iterator[Sequence[AuditRecord]]:
+    """Yield the newest rows, oldest first, and then every row that is committed, without end."""
+    with read_transaction(engine) as connection:
+        # First: what is committed between the two reads is found again, and left out once.
+        heads = read_heads(connection)
+        page = read_grants(connection, grant_filter, limit).records[::-1]
+    yield page
+    printed = {(record.tenant, record.grant) for record in page}
+    while True:
+        block = []
+        with read_transaction(engine) as connection:
+            now = read_heads(connection)
+            for record in read_new_grants(connection, grant_filter, heads, now):
+                if (record.tenant, record.grant) not in printed:
+                    block.append(record)
+                if len(block) == _ROWS_PER_BLOCK:
+                    yield block
+                    block = []
+        if block:
+            yield block
+        heads = now
+        time.sleep(POLL_SECONDS)
+
+
+_ROWS_PER_PRINT = 500
+
+
+@click.command("list")
+@filter_options
+@columns_option
+@limit_option
+@click.option("--after", callback=parse_cursor, help="Start after the grant with this id.")
+@click.option("--all", "all_rows", is_flag=True, help="Print all rows, not a page of them.")
+@click.option(
+    "--follow",
+    is_flag=True,
+    help="Print a page, oldest first, and then every new row until Ctrl-C.",
+)
+@format_options
+@click.pass_context
+def list_grants(context: click.Context, /, **options: Any) -> None:
+    """List requested items, newest first: the decision is `issued` or the code of the refusal.
+
+    \b
+    Examples:
+      python -m worker audit list --tenant acme --decision refused --since yesterday
+      python -m worker audit list --key 's3://reports/acme/2026/*.pdf' --columns time,decision,grant
+      python -m worker audit list --since 2026-11 --tz Europe/Berlin --all --csv
+    """
+    _refuse_contradictions(context, options)
+    printer = _Printer(context, options["columns"], options["output_format"])
+    try:
+        if options["follow"]:
+            _follow(printer, options)
+        else:
+            _list(context, printer, options)
+    except UnknownCursor:
+        text = "the audit log has no batch with this id"
+        raise click.BadParameter(text, param_hint="--after") from None
+    except AmbiguousCursor:
+        text = "several tenants have a batch with this id: name one, as in TENANT/BATCH.NUMBER"
+        raise click.BadParameter(text, param_hint="--after") from None
+
+
+class _Printer:
+    """Prints blocks of rows as one table, as CSV, or as JSON lines."""
+
+    def __init__(
+        self,
+        context: click.Context,
+        columns: tuple[str, ...] | None,
+        output_format: OutputFormat | None,
+    ) -> None:
+        self._zone = chosen_zone(context)
+        self._columns = columns or default_columns(is_table=output_format is None)
+        self._format = output_format
+        self._has_headings = False
+
+    def print(self, records: Iterable[AuditRecord]) -> None:
+        rows = select_cells(records, self._columns, self._zone)
+        if self._format is None:
+            shorten_keys(self._columns, rows)
+        headings = not self._has_headings
+        print_rows(self._columns, rows, self._format, with_headings=headings)
+        self._has_headings = True
+        sys.stdout.flush()
+
+
+def _refuse_contradictions(context: click.Context, options: dict[str, Any]) -> None:
+    has_limit = context.get_parameter_source("limit") is ParameterSource.COMMANDLINE
+    given = {
+        "--all": options["all_rows"],
+        "--follow": options["follow"],
+        "--limit": has_limit,
+        "--after": options["after"] is not None,
+        "--until": options["until"] is not None,
+    }
+    excluded = {"--all": ("--limit",), "--follow": ("--all", "--after", "--until")}
+    for option, others in excluded.items():
+        for other in others:
+            if given[option] and given[other]:
+                raise click.UsageError(f"{option} and {other} exclude each other")
+
+
+def _list(context: click.Context, printer: _Printer, options: dict[str, Any]) -> None:
+    limit, after = options["limit"], options["after"]
+    with open_database(read_transaction) as connection:
+        grant_filter = read_filter(connection, options)
+        if options["all_rows"]:
+            stream = audit_rows.stream_grants(connection, grant_filter, after)
+            is_empty = _print_blocks(printer, stream)
+            has_more = False
+        else:
+            page = audit_rows.read_grants(connection, grant_filter, limit, after)
+            printer.print(page.records)
+            is_empty, has_more = not page.records, page.has_more
+        if not has_more:
+            note_pruned(connection, grant_filter.since)
+    if is_empty:
+        note_empty_result()
+    if has_more:
+        after = audit_rows.record_cursor(page.records[-1])
+        print_next_page(context, after, options["output_format"])
+
+
+def _print_blocks(printer: _Printer, records: Iterator[AuditRecord]) -> bool:
+    """Print all records; return true if there are none."""
+    block = list(islice(records, _ROWS_PER_PRINT))
+    is_empty = not block
+    printer.print(block)
+    while block := list(islice(records, _ROWS_PER_PRINT)):
+        printer.print(block)
+    return is_empty
+
+
+def _follow(printer: _Printer, options: dict[str, Any]) -> None:
+    # Each look has a transaction of its own: an open one would keep old versions of rows.
+    with open_database(autocommit_read) as connection:
+        grant_filter = read_filter(connection, options)
+        try:
+            for block in follow_grants(connection.engine, grant_filter, options["limit"]):
+                printer.print(block)
+        except KeyboardInterrupt:
+            click.get_current_context().exit(130)
+
+
+@click.command("cancellations")
+@tenant_option
+@since_option
+@zone_option
+@limit_option
+@format_options
+def list_cancellations(*, output_format: Any, limit: int, zone: Any, **filters: Any) -> None:
+    """List cancelled batches, newest first, with who cancelled them.
+
+    \b
+    Example:
+      python -m worker audit cancellations --tenant acme
+    """
+    refuse_empty_range(filters["since"], None)
+    with open_database(read_transaction) as connection:
+        check_tenant_option(connection, filters["tenant"])
+        page = audit_rows.read_cancellations(connection, limit, **filters)
+    print_first_page(audit_rows.CancellationRecord._fields, page, output_format, zone or UTC)

@@ -1,0 +1,294 @@
+"""Charts as SVG, drawn by Vega-Lite, and tables as HTML.
+
+Colors are CSS variables of the page, so that one picture serves light and dark screens and paper.
+All text from the database is escaped.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from markupsafe import Markup, escape
+
+from valetkey.cli.printable import escape_unprintable
+from worker.audit.report.report_figures import Period, PeriodUnit
+
+_SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+_INK, _MUTED, _RULE, _TRACK = "var(--ink)", "var(--muted)", "var(--rule)", "var(--track)"
+ISSUED_COLOR, REFUSED_COLOR = "var(--issued)", "var(--refused)"
+
+_CONFIG: dict[str, Any] = {
+    "aria": False,  # the page names the picture, and has a table of its figures
+    "background": None,
+    "padding": 0,
+    "view": {"stroke": None},
+    "font": "system-ui, sans-serif",
+    "axis": {
+        "labelColor": _MUTED,
+        "labelFontSize": 13,
+        "gridColor": _RULE,
+        "domainColor": _RULE,
+        "tickColor": _RULE,
+        "title": None,
+    },
+    "title": {"anchor": "start", "fontSize": 14, "fontWeight": 600, "offset": 8},
+}
+_TIME_FORMATS: dict[PeriodUnit, str] = {"hour": "%H:%M", "day": "%d %b", "month": "%b %Y"}
+_MIN_LABEL_DISTANCE = 66
+_BAR_WIDTH, _ROW_HEIGHT = 360, 44  # of the chart of a ranking
+_LABEL_SIZE = 14
+
+
+class Bar(NamedTuple):
+    """One row of a ranking: its name, its value as text, and the sizes of its segments.
+
+    mark is the position of a tick, in the unit of the sizes. issued and refused are colors.
+    """
+
+    name: str
+    value: str
+    issued: float = 0
+    refused: float = 0
+    mark: float | None = None
+
+
+def draw_periods(periods: Sequence[Period], unit: PeriodUnit, width: int) -> Markup:
+    """Draw issued and refused items by time, one above the other, each with its own scale."""
+    return _draw_chart(
+        {
+            "data": {"values": [period._asdict() for period in periods]},
+            "params": [
+                {"name": "labels", "value": {p.name: _time_label(p.name, unit) for p in periods}}
+            ],
+            "spacing": 14,
+            "vconcat": [
+                _period_panel("issued", ISSUED_COLOR, _labelled(periods, width), (width, 150)),
+                _period_panel("refused", REFUSED_COLOR, _labelled(periods, width), (width, 70)),
+            ],
+        }
+    )
+
+
+def _time_label(name: str, unit: PeriodUnit) -> str:
+    start = datetime.fromisoformat(f"{name}-01" if unit == "month" else name)
+    is_midnight = unit == "hour" and not start.hour
+    return f"{start:{_TIME_FORMATS['day' if is_midnight else unit]}}".lstrip("0")
+
+
+def _labelled(periods: Sequence[Period], width: int) -> list[str]:
+    """Return the names of the periods that have room for a label: the last one, and every nth."""
+    step = max(-(-len(periods) * _MIN_LABEL_DISTANCE // width), 1)
+    return [period.name for period in periods[::-1][::step]]
+
+
+def _period_panel(
+    field: str, color: str, labelled: list[str], size: tuple[int, int]
+) -> dict[str, Any]:
+    width, height = size
+    name_axis = {
+        "grid": False,
+        "values": labelled,
+        "labelExpr": "labels[datum.value]",
+        "labelAngle": 0,
+        "labelOverlap": False,
+        "ticks": False,
+        "labelPadding": 6,
+    }
+    count_axis = {"tickCount": 3, "domain": False, "ticks": False, "format": "~s", "minExtent": 36}
+    scale = {"paddingInner": 0.18, "paddingOuter": 0.1}
+    return {
+        "width": width,
+        "height": height,
+        "title": {"text": field.capitalize(), "color": color},
+        "mark": {"type": "bar", "color": color},
+        "encoding": {
+            # Names, not times: Vega knows no zone but that of the machine.
+            "x": {"field": "name", "type": "ordinal", "sort": None, "axis": name_axis}
+            | {"scale": scale},
+            "y": {"field": field, "type": "quantitative", "axis": count_axis}
+            | {"scale": {"domainMin": 0, "nice": True}},
+        },
+    }
+
+
+def draw_ranking(bars: Sequence[Bar], largest: float | None = None) -> Markup:
+    """Draw a bar for each row, below its name and value.
+
+    largest is the size that fills the whole width; by default, that of the largest bar.
+    """
+    full = largest or max((bar.issued + bar.refused for bar in bars), default=0) or 1
+    rows = [bar._asdict() | {"row": number, "full": full} for number, bar in enumerate(bars)]
+    y = {"field": "row", "type": "ordinal", "axis": None}
+    text = {"type": "text", "baseline": "bottom", "fontSize": _LABEL_SIZE, "dy": 1}
+    value_width = 8 * max((len(bar.value) for bar in bars), default=0) + 16
+    layers = [
+        _segment("full", None, _TRACK),
+        _segment("issued", None, ISSUED_COLOR),
+        _segment("issued", "refused", REFUSED_COLOR),
+        {
+            "transform": [{"filter": "isValid(datum.mark)"}],
+            "mark": {"type": "tick", "thickness": 2, "size": 14, "yOffset": 12, "color": _INK},
+            "encoding": {"x": {"field": "mark", "type": "quantitative"}, "y": y},
+        },
+        {
+            "mark": text
+            | {"align": "left", "x": 0, "color": _INK, "limit": _BAR_WIDTH - value_width},
+            "encoding": {"text": {"field": "name"}, "y": y},
+        },
+        {
+            "mark": text | {"align": "right", "x": "width", "color": _MUTED},
+            "encoding": {"text": {"field": "value"}, "y": y},
+        },
+    ]
+    return _draw_chart(
+        {
+            "data": {"values": rows},
+            "width": _BAR_WIDTH,
+            "height": {"step": _ROW_HEIGHT},
+            "layer": layers,
+            "resolve": {"scale": {"x": "shared"}},
+        }
+    )
+
+
+def _segment(start: str, length: str | None, color: str) -> dict[str, Any]:
+    """Draw from zero to start, or from start on for a length."""
+    begin, end = ("0", f"datum.{start}")
+    if length is not None:
+        begin, end = f"datum.{start}", f"datum.{start} + datum.{length}"
+    return {
+        "transform": [{"calculate": begin, "as": "begin"}, {"calculate": end, "as": "end"}],
+        "mark": {"type": "bar", "height": 10, "yOffset": 12, "color": color},
+        "encoding": {
+            "x": {
+                "field": "begin",
+                "type": "quantitative",
+                "axis": None,
+                "scale": {"nice": False},
+            },
+            "x2": {"field": "end"},
+            "y": {"field": "row", "type": "ordinal", "axis": None},
+        },
+    }
+
+
+def _draw_chart(spec: dict[str, Any]) -> Markup:
+    # Imported here because it loads 80 MB, which only this command needs.
+    import vl_convert  # noqa: PLC0415
+
+    svg = vl_convert.vegalite_to_svg(
+        {"$schema": _SCHEMA, "config": _CONFIG, **spec}, allowed_base_urls=[]
+    )
+    # The page describes the picture beside it: assistive technology skips it.
+    hidden = svg.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
+    return Markup(hidden)  # noqa: S704 - Vega escapes its texts
+
+
+_TABLE = Markup("""\
+<div class="rows" role="region" aria-label="Table: {caption}" tabindex="0">
+<table>
+<caption class="only-spoken">{caption}</caption>
+<thead><tr>{headings}</tr></thead>
+<tbody>
+{rows}
+</tbody>{foot}
+</table>
+</div>""")
+
+
+_SMALL_SHARE, _LARGE_SHARE = 0.1, 99.9  # percent
+
+
+class Column(NamedTuple):
+    """A column: its heading, and whether it has numbers."""
+
+    title: str
+    is_number: bool = False
+
+
+class Cell(NamedTuple):
+    """A cell: its content, and the value by which rows are sorted."""
+
+    content: str
+    value: str | int | float
+
+
+Row = Sequence[Cell]
+
+
+def name_cell(name: str, order: int | None = None) -> Cell:
+    """Return the cell of a name from the database, sorted by order if that is given."""
+    return Cell(isolate(name), escape_unprintable(name) if order is None else f"{order:03}")
+
+
+def text_cell(text: str) -> Cell:
+    """Return the cell of a text of our own."""
+    return Cell(text, text)
+
+
+def number_cell(number: int) -> Cell:
+    """Return the cell of a number."""
+    return Cell(f"{number:,}", number)
+
+
+def share_cell(number: int, total: int) -> Cell:
+    """Return the cell of a number's share of a total, in percent."""
+    return Cell(describe_share(number, total), number / total if total else 0)
+
+
+def isolate(text: str) -> Markup:
+    """Return text from the database for the page, so that its writing direction stays its own."""
+    return Markup("<bdi>{}</bdi>").format(escape_unprintable(text))
+
+
+def describe_share(number: int, total: int) -> str:
+    """Describe a share in percent; a small share is not 0%, and one of nearly all is not 100%."""
+    if not number or number == total:
+        return "100%" if number else "0%"
+    percent = number * 100 / total
+    if percent < _SMALL_SHARE:
+        return f"<{_SMALL_SHARE}%"
+    return f"{percent:.1f}%" if percent <= _LARGE_SHARE else f">{_LARGE_SHARE}%"
+
+
+def render_table(
+    caption: str, columns: Sequence[Column], rows: Iterable[Row], foot: Iterable[Row] = ()
+) -> Markup:
+    """Render a table in a region of its own, which scrolls if the page is too narrow.
+
+    The first cell of each row is the row's heading. Rows of the foot are not sorted.
+    """
+    headings = Markup("").join(map(_render_heading, columns))
+    foot_rows = _render_rows(columns, foot)
+    return _TABLE.format(
+        caption=caption,
+        headings=headings,
+        rows=_render_rows(columns, rows),
+        foot=Markup("\n<tfoot>\n{}\n</tfoot>").format(foot_rows) if foot_rows else "",
+    )
+
+
+def _render_heading(column: Column) -> Markup:
+    css = Markup(' class="number"') if column.is_number else ""
+    return Markup('<th scope="col"{}>{}</th>').format(css, column.title)
+
+
+def _render_rows(columns: Sequence[Column], rows: Iterable[Row]) -> Markup:
+    return Markup("\n").join(_render_row(columns, row) for row in rows)
+
+
+def _render_row(columns: Sequence[Column], row: Row) -> Markup:
+    first, *rest = zip(columns, row, strict=True)
+    cells = [
+        Markup('<td class="{css}"{number} data-value="{value}">{content}</td>').format(
+            css="number" if column.is_number else "text",
+            number=Markup(" data-number") if column.is_number else "",
+            value=cell.value,
+            content=cell.content,
+        )
+        for column, cell in rest
+    ]
+    head = Markup('<th scope="row" class="name" data-value="{value}">{content}</th>').format(
+        value=escape(first[1].value), content=first[1].content
+    )
+    return Markup("<tr>{}{}</tr>").format(head, Markup("").join(cells))

@@ -1,0 +1,165 @@
+"""The figures of a report on the audit log, and the commands that print the same."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from typing import Literal, NamedTuple
+
+from markupsafe import Markup
+
+from worker.core.quota_rules import QuotaStatus
+
+PeriodUnit = Literal["hour", "day", "month"]
+
+
+class Tally(NamedTuple):
+    """The numbers of issued and refused items that have something in common."""
+
+    name: str
+    issued: int
+    refused: int
+
+    @property
+    def total(self) -> int:
+        """The number of requested items."""
+        return self.issued + self.refused
+
+
+class Period(NamedTuple):
+    """The items decided in one hour, day or month of the report's zone.
+
+    name is that of `audit count`: 2026-11-24T08:00+01:00, 2026-11-24 or 2026-11.
+    """
+
+    name: str
+    issued: int
+    refused: int
+
+
+@dataclass(frozen=True, slots=True)
+class Breakdown:
+    """Tallies of the largest groups, and the sum of the other groups if there are any.
+
+    groups is the number of all groups, None if only the largest were counted.
+    """
+
+    rows: tuple[Tally, ...]
+    others: Tally | None = None
+    groups: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """The range, time zone and filters of a report. since is included, until is not."""
+
+    since: datetime
+    until: datetime
+    zone: tzinfo
+    unit: PeriodUnit
+    tenant: str | None = None
+    bucket: str | None = None
+
+    @property
+    def zone_name(self) -> str:
+        """The name of the time zone, as for --tz."""
+        return str(self.zone)
+
+
+class KindStates(NamedTuple):
+    """The numbers of issued grants of one kind, by state."""
+
+    kind: str
+    states: Mapping[str, int]
+
+
+class CheckpointState(NamedTuple):
+    """The newest signed checkpoint of a tenant's tree."""
+
+    tenant: str
+    size: int
+    signed_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogState:
+    """The size of the whole log, whatever the range of the report.
+
+    rows counts the audit rows, and leaves those of the Merkle trees. unsigned_leaves counts the
+    leaves that no checkpoint covers yet. pending_webhooks counts webhooks that are not sent yet.
+    """
+
+    rows: int
+    batches: int
+    trees: int
+    leaves: int
+    unsigned_leaves: int
+    pending_webhooks: int
+    checkpoints: tuple[CheckpointState, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportFigures:
+    """All figures of one report, read in one transaction.
+
+    Items for no recipient are among the others of recipients. pruned_month is the month before
+    which items were removed, None if none of the range were.
+    """
+
+    scope: Scope
+    generated_at: datetime
+    periods: tuple[Period, ...]
+    tenants: Breakdown
+    buckets: Breakdown
+    kinds: Breakdown
+    codes: Breakdown
+    lifetimes: Breakdown
+    limits: Breakdown
+    requesters: Breakdown
+    recipients: Breakdown
+    keys: Breakdown
+    states: tuple[KindStates, ...] = ()
+    quotas: tuple[QuotaStatus, ...]
+    log: LogState
+    pruned_month: str | None = None
+
+    @property
+    def issued(self) -> int:
+        """The number of issued items in the range."""
+        return sum(period.issued for period in self.periods)
+
+    @property
+    def refused(self) -> int:
+        """The number of refused items in the range."""
+        return sum(period.refused for period in self.periods)
+
+
+_PROGRAM = "python -m worker"
+
+
+def render_command(words: str, scope: Scope | None = None, *, has_zone: bool = False) -> Markup:
+    """Render a command, with the range and the filters of a report if they are given.
+
+    has_zone adds the time zone, for figures by hour, day or month.
+    """
+    options = _scope_options(scope, has_zone=has_zone) if scope else ""
+    return Markup('<p class="quiet command">The same figures: <code>{}</code></p>').format(
+        f"{_PROGRAM} {words}{options}"
+    )
+
+
+def tenant_option(scope: Scope) -> str:
+    """Return the option that selects the report's tenant, after a space, if it has one."""
+    return f" {shlex.join(['--tenant', scope.tenant])}" if scope.tenant else ""
+
+
+def _scope_options(scope: Scope, *, has_zone: bool) -> str:
+    options = {
+        "--since": scope.since.astimezone(scope.zone).isoformat(),
+        "--until": scope.until.astimezone(scope.zone).isoformat(),
+        "--tz": scope.zone_name if has_zone else None,
+        "--tenant": scope.tenant,
+        "--bucket": scope.bucket,
+    }
+    words = [word for name, value in options.items() if value for word in (name, value)]
+    return f" {shlex.join(words)}"

@@ -1,0 +1,538 @@
+"""The report as one HTML page that loads nothing from elsewhere, with its sections.
+
+page.html, page.css and page.js are its parts. Its Content-Security-Policy allows only these.
+"""
+
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from hashlib import sha256
+from importlib.resources import files
+from typing import NamedTuple, get_args
+
+from markupsafe import Markup
+
+from valetkey.cli.printable import escape_unprintable
+from valetkey.units import format_amount
+from worker.audit.report.report_charts import (
+    Bar,
+    Cell,
+    Column,
+    Row,
+    describe_share,
+    draw_periods,
+    draw_ranking,
+    isolate,
+    name_cell,
+    number_cell,
+    render_table,
+    share_cell,
+    text_cell,
+)
+from worker.audit.report.report_figures import (
+    Breakdown,
+    KindStates,
+    LogState,
+    ReportFigures,
+    Scope,
+    Tally,
+    render_command,
+    tenant_option,
+)
+from worker.contract.contract_files import read_codes
+from worker.core.quota_rules import QuotaStatus
+from worker.uses.use_rules import GrantState
+
+CHART_ROWS = 8
+_SHORT_ROWS = 15  # sections with so few rows are printed on one page
+_SHORT = Markup(' class="short"')
+_MAX_CHART_NAME = 80  # characters; the picture cuts what has no room
+_BREAKDOWN = Markup("""\
+<section id="{id}"{css} aria-labelledby="{id}-title">
+<h2 id="{id}-title">{title}</h2>
+<p class="summary">{summary}</p>
+<div class="pair">
+<figure>{key}{chart}</figure>
+{table}
+</div>
+{command}
+</section>""")
+_KEY = Markup(
+    '<p class="key" aria-hidden="true"><span class="issued">Issued</span>'
+    '<span class="refused">Refused</span></p>'
+)
+
+
+class Topic(NamedTuple):
+    """A breakdown: its texts, the decisions that it counts, and how `audit count` names it.
+
+    is_ordered keeps the given order of the groups, such as that of lifetimes. others names the
+    items that are in none of the rows, if their groups are not counted.
+    """
+
+    id: str
+    title: str
+    column: str
+    noun: str
+    issued: bool = True
+    refused: bool = True
+    is_ordered: bool = False
+    by: str = ""
+    others: str = "All others"
+
+
+TOPICS = (
+    Topic("tenants", "Tenants", "Tenant", "tenant", by="count --by tenant"),
+    Topic("buckets", "Buckets", "Bucket profile", "bucket profile", by="count --by bucket"),
+    Topic("kinds", "Kinds", "Kind", "kind", by="count --by kind"),
+    Topic("codes", "Reasons for refusals", "Code", "code", issued=False, by="top codes"),
+    Topic("lifetimes", "Lifetimes", "Lifetime", "range", refused=False, is_ordered=True),
+    Topic("limits", "What limited lifetimes", "Limit", "limit", refused=False),
+    Topic("requesters", "Requesters", "Requester", "requester", by="top requesters"),
+    Topic(
+        *("recipients", "Recipients", "Recipient", "recipient"),
+        by="top recipients",
+        others="All others, and items for no recipient",
+    ),
+    Topic("keys", "Object keys", "Object key", "key", by="top keys"),
+)
+
+
+def breakdown_sections(figures: ReportFigures) -> Iterator[tuple[Topic, Markup]]:
+    """Yield the sections that have any figures. A tenant's own report has no other tenants."""
+    for topic in TOPICS:
+        breakdown: Breakdown = getattr(figures, topic.id)
+        if breakdown.rows and not (topic.id == "tenants" and _is_of_one_tenant(figures)):
+            yield topic, _render_breakdown(figures, topic, breakdown)
+
+
+def _is_of_one_tenant(figures: ReportFigures) -> bool:
+    return figures.scope.tenant is not None and len(figures.tenants.rows) < 2  # noqa: PLR2004
+
+
+def _render_breakdown(figures: ReportFigures, topic: Topic, breakdown: Breakdown) -> Markup:
+    size = _sizer(topic)
+    total = sum(map(size, _all_tallies(breakdown)))
+    return _BREAKDOWN.format(
+        id=topic.id,
+        css=_SHORT if len(breakdown.rows) <= _SHORT_ROWS else "",
+        title=topic.title,
+        summary=_summarize_breakdown(topic, breakdown, size, total),
+        key=_KEY if topic.issued and topic.refused else "",
+        chart=_draw_breakdown(topic, breakdown, size),
+        table=_tabulate_breakdown(topic, breakdown, size, total),
+        command=render_command(f"audit {topic.by}", figures.scope) if topic.by else "",
+    )
+
+
+def _sizer(topic: Topic) -> Callable[[Tally], int]:
+    """Return the function that counts the items of a tally that a topic is about."""
+    return lambda tally: tally.issued * topic.issued + tally.refused * topic.refused
+
+
+def _all_tallies(breakdown: Breakdown) -> Sequence[Tally]:
+    return [*breakdown.rows, *([breakdown.others] if breakdown.others else [])]
+
+
+def _summarize_breakdown(
+    topic: Topic, breakdown: Breakdown, size: Callable[[Tally], int], total: int
+) -> Markup:
+    items = {(True, True): "items", (True, False): "grants", (False, True): "refusals"}
+    noun = items[topic.issued, topic.refused]
+    largest = max(breakdown.rows, key=size)
+    share = Markup("{}: {} of the {}.").format(
+        isolate(largest.name), describe_share(size(largest), total), noun
+    )
+    if breakdown.groups is None:
+        return Markup("The {} largest. First {}").format(len(breakdown.rows), share)
+    if breakdown.groups == 1:
+        return Markup("One {}, {}").format(topic.noun, share)
+    if topic.is_ordered:
+        return Markup("Most common is {}").format(share)
+    return Markup("{:,} {}s. Largest is {}").format(breakdown.groups, topic.noun, share)
+
+
+def _draw_breakdown(topic: Topic, breakdown: Breakdown, size: Callable[[Tally], int]) -> Markup:
+    # A bar of all others would be so long that it hid the differences between the shown ones.
+    shown = breakdown.rows if topic.is_ordered else breakdown.rows[:CHART_ROWS]
+    return draw_ranking([_bar(topic, tally, size) for tally in shown])
+
+
+def _bar(topic: Topic, tally: Tally, size: Callable[[Tally], int]) -> Bar:
+    return Bar(
+        _shorten(escape_unprintable(tally.name)),
+        f"{size(tally):,}",
+        tally.issued if topic.issued else 0,
+        tally.refused if topic.refused else 0,
+    )
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= _MAX_CHART_NAME else f"{name[: _MAX_CHART_NAME - 1]}…"
+
+
+def _tabulate_breakdown(
+    topic: Topic, breakdown: Breakdown, size: Callable[[Tally], int], total: int
+) -> Markup:
+    columns = [Column(topic.column)]
+    columns += [Column("Issued", is_number=True)] if topic.issued else []
+    columns += [Column("Refused", is_number=True)] if topic.refused else []
+    columns += [Column("Share", is_number=True)]
+    meanings = {code.code: code.meaning for code in read_codes()} if topic.id == "codes" else None
+    if meanings is not None:
+        columns.append(Column("Meaning"))
+
+    def row(name: Cell, tally: Tally) -> Row:
+        cells = [name]
+        cells += [number_cell(tally.issued)] if topic.issued else []
+        cells += [number_cell(tally.refused)] if topic.refused else []
+        cells += [share_cell(size(tally), total)]
+        cells += [text_cell(meanings.get(tally.name, ""))] if meanings is not None else []
+        return cells
+
+    rows = [
+        row(name_cell(tally.name, number if topic.is_ordered else None), tally)
+        for number, tally in enumerate(breakdown.rows)
+    ]
+    foot = []
+    if breakdown.others is not None:
+        text = topic.others
+        if breakdown.groups is not None:
+            text = f"{breakdown.groups - len(breakdown.rows):,} others"
+        foot.append(row(text_cell(text), breakdown.others))
+    return render_table(topic.title, columns, rows, foot)
+
+
+_STATES = Markup("""\
+<section id="states" class="short" aria-labelledby="states-title">
+<h2 id="states-title">What became of grants</h2>
+<p class="summary">{summary}</p>
+<div class="pair">
+<figure>{chart}</figure>
+{table}
+</div>
+{command}
+</section>""")
+
+
+def states_section(figures: ReportFigures) -> Markup:
+    """Render the issued grants by kind and by their state at the time of the report."""
+    totals: Counter[str] = Counter()
+    for kind in figures.states:
+        totals.update(kind.states)
+    shown = [state for state in get_args(GrantState) if totals[state]]
+    return _STATES.format(
+        summary=_summarize_states(totals),
+        chart=draw_ranking([Bar(state, f"{totals[state]:,}", totals[state]) for state in shown]),
+        table=_tabulate_states(figures.states, shown, totals),
+        command=render_command("audit count --by kind,state --decision issued", figures.scope),
+    )
+
+
+def _summarize_states(totals: Counter[str]) -> str:
+    known = totals.total() - totals["open"] - totals["unknown"]
+    share = describe_share(known, totals.total())
+    return (
+        f"At the time of this report, it is known what became of {share} of the grants. Unknown are"
+        " those that ended, and of which nothing tells a use."
+    )
+
+
+def _tabulate_states(
+    kinds: tuple[KindStates, ...], shown: list[str], totals: Counter[str]
+) -> Markup:
+    columns = [Column("Kind"), *(Column(state.capitalize(), is_number=True) for state in shown)]
+    rows = [
+        (name_cell(kind.kind), *(number_cell(kind.states.get(state, 0)) for state in shown))
+        for kind in kinds
+    ]
+    foot = [(text_cell("All kinds"), *(number_cell(totals[state]) for state in shown))]
+    return render_table("States of grants by kind", columns, rows, foot if len(kinds) > 1 else ())
+
+
+WIDE_CHART, NARROW_CHART = 960, 300
+_FULL = 100  # percent
+_CHART_QUOTAS = 8
+_TABLE_QUOTAS = 200
+_MAX_CHART_TENANT = 20  # characters, so that the quota has room beside it
+
+_TIME = Markup("""\
+<section id="time" aria-labelledby="time-title">
+<h2 id="time-title">By {unit}</h2>
+<p class="summary">{summary}</p>
+<figure class="wide">
+<div class="wide-only">{wide}</div>
+<div class="narrow-only">{narrow}</div>
+</figure>
+{table}
+{command}
+</section>""")
+_QUOTAS = Markup("""\
+<section id="quotas" aria-labelledby="quotas-title">
+<h2 id="quotas-title">Quota headroom</h2>
+<p class="summary">{summary}</p>
+{content}
+{command}
+</section>""")
+_LOG = Markup("""\
+<section id="log" aria-labelledby="log-title">
+<h2 id="log-title">State of the log</h2>
+<p class="summary">{summary}</p>
+<dl class="facts">
+{facts}
+</dl>
+{table}
+</section>""")
+_CHART_AND_TABLE = Markup('<div class="pair">\n<figure>{}</figure>\n{}\n</div>')
+
+
+def time_section(figures: ReportFigures) -> Markup:
+    """Render issued and refused items by hour, day or month."""
+    unit, periods = figures.scope.unit, figures.periods
+    columns = (
+        Column(unit.capitalize()),
+        Column("Issued", is_number=True),
+        Column("Refused", is_number=True),
+    )
+    rows = [
+        (name_cell(period.name), number_cell(period.issued), number_cell(period.refused))
+        for period in periods
+    ]
+    busiest = max(periods, key=lambda period: period.issued + period.refused)
+    summary = f"Busiest {unit}: {busiest.name}, {busiest.issued:,} issued"
+    return _TIME.format(
+        unit=unit,
+        summary=f"{summary} and {busiest.refused:,} refused. The first and last may be partial.",
+        wide=draw_periods(periods, unit, WIDE_CHART),
+        narrow=draw_periods(periods, unit, NARROW_CHART),
+        table=render_table(f"By {unit}", columns, rows),
+        command=render_command(f"audit count --by {unit}", figures.scope, has_zone=True),
+    )
+
+
+def quota_section(figures: ReportFigures) -> Markup:
+    """Render how much of each quota is used now, the fullest first."""
+    quotas = sorted(figures.quotas, key=lambda quota: (-_used(quota), quota.tenant))
+    if not quotas:
+        return _QUOTAS.format(summary="There are no quotas.", content="", command="")
+    full = sum(quota.left == 0 for quota in quotas)
+    warning = sum(quota.warns and quota.left != 0 for quota in quotas)
+    summary = (
+        f"At the time of this report: {_count(len(quotas), 'quota')}, "
+        f"{full:,} used up and {warning:,} more above their warning mark."
+    )
+    if len(quotas) > _TABLE_QUOTAS:
+        summary += f" Shown are the {_TABLE_QUOTAS} with the least left."
+    chart = draw_ranking([_quota_bar(quota) for quota in quotas[:_CHART_QUOTAS]], _FULL)
+    return _QUOTAS.format(
+        summary=summary,
+        content=_CHART_AND_TABLE.format(chart, _quota_table(quotas[:_TABLE_QUOTAS])),
+        command=render_command(f"quota show{tenant_option(figures.scope)}"),
+    )
+
+
+def _used(quota: QuotaStatus) -> float:
+    return quota.used / quota.limit if quota.limit else 0
+
+
+def _quota_bar(quota: QuotaStatus) -> Bar:
+    share = min(_used(quota) * _FULL, _FULL)
+    mark = None
+    if quota.warn_at is not None and quota.limit:
+        mark = min(quota.warn_at / quota.limit * _FULL, _FULL)
+    tenant = quota.tenant
+    if len(tenant) > _MAX_CHART_TENANT:
+        tenant = f"{tenant[: _MAX_CHART_TENANT - 1]}…"
+    name = f"{tenant}  {quota.metric}.{quota.window}"
+    is_full = quota.left == 0
+    return Bar(name, f"{quota.percent}%", 0 if is_full else share, share if is_full else 0, mark)
+
+
+def _quota_table(quotas: list[QuotaStatus]) -> Markup:
+    titles = ("Used", "Limit", "Left", "Share")
+    columns = [Column("Tenant"), Column("Quota"), *(Column(t, is_number=True) for t in titles)]
+    rows = [
+        (
+            name_cell(quota.tenant),
+            text_cell(f"{quota.metric}.{quota.window}"),
+            *(
+                Cell(format_amount(quota.metric, number or 0), number or 0)
+                for number in (quota.used, quota.limit, quota.left)
+            ),
+            Cell(f"{quota.percent}%", quota.percent or 0),
+        )
+        for quota in quotas
+    ]
+    return render_table("Quotas", columns, rows)
+
+
+def log_section(figures: ReportFigures) -> Markup:
+    """Render the size of the whole log, and what its signed checkpoints cover."""
+    log = figures.log
+    numbers = {
+        "Rows": ("rows", log.rows),
+        "Batches": ("batches", log.batches),
+        "Merkle trees": ("trees", log.trees),
+        "Leaves": ("leaves", log.leaves),
+        "Unsigned leaves": ("unsigned", log.unsigned_leaves),
+        "Pending webhooks": ("webhooks", log.pending_webhooks),
+    }
+    facts = Markup("\n").join(
+        Markup('<div><dt>{}</dt><dd data-figure="{}" data-value="{}">{:,}</dd></div>').format(
+            title, id_, number, number
+        )
+        for title, (id_, number) in numbers.items()
+    )
+    return _LOG.format(
+        summary=_describe_checkpoints(figures.scope, log),
+        facts=facts,
+        table=_checkpoint_table(figures.scope, log),
+    )
+
+
+def _describe_checkpoints(scope: Scope, log: LogState) -> str:
+    whose = "of this tenant" if scope.tenant else "of all tenants"
+    text = f"The whole log {whose}, not only the period of this report."
+    if not log.checkpoints:
+        return f"{text} There is no checkpoint yet, so nothing can prove that it is unchanged."
+    return f"{text} A checkpoint proves later changes to the leaves that it signed."
+
+
+def _checkpoint_table(scope: Scope, log: LogState) -> Markup:
+    if not log.checkpoints:
+        return Markup("")
+    columns = (Column("Tree"), Column("Signed leaves", is_number=True), Column("Signed at"))
+    rows = [
+        (
+            name_cell(checkpoint.tenant),
+            number_cell(checkpoint.size),
+            Cell(format_moment(checkpoint.signed_at, scope), checkpoint.signed_at.isoformat()),
+        )
+        for checkpoint in log.checkpoints
+    ]
+    return render_table("Newest checkpoint of each tree", columns, rows)
+
+
+def format_moment(moment: datetime, scope: Scope) -> str:
+    """Format a moment in the zone of a report, to the second if it has seconds."""
+    local = moment.astimezone(scope.zone)
+    return f"{local:%Y-%m-%d %H:%M:%S}" if local.second else f"{local:%Y-%m-%d %H:%M}"
+
+
+def headline_checkpoint(log: LogState, scope: Scope) -> Markup:
+    """Render the newest checkpoint of all trees for the head of the report."""
+    if not log.checkpoints:
+        return Markup('<dd class="words">No checkpoint yet</dd>')
+    newest = max(log.checkpoints, key=lambda checkpoint: checkpoint.signed_at)
+    when = format_moment(newest.signed_at, scope)
+    tree = "" if scope.tenant else Markup("tree {}").format(isolate(newest.tenant))
+    return Markup('<dd class="words">{}</dd><dd>{}</dd>').format(when, tree)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+_NOTHING = Markup(
+    '<p class="nothing" data-figure="nothing">Nothing was issued or refused in this period.</p>'
+)
+_PRUNED = Markup(
+    '<p class="nothing" data-figure="pruned" data-value="{0}">Single items of chunks that were'
+    " issued before {0} (UTC) were removed from the log. Object keys and reasons for refusals lack"
+    " them; all other figures are complete.</p>"
+)
+_FIGURE = Markup('<dd class="{css}" data-figure="{id}" data-value="{value}">{value:,}</dd>')
+_HEADLINE = Markup("""\
+<dl class="headline">
+<div><dt>Issued</dt>{issued}<dd>{issued_share}</dd></div>
+<div><dt>Refused</dt>{refused}<dd>{refused_share}</dd></div>
+<div><dt>{third}</dt>{third_figure}</div>
+<div><dt>Newest checkpoint</dt>{checkpoint}</div>
+</dl>""")
+
+
+def render_page(figures: ReportFigures, title: str) -> str:
+    """Return the report as HTML."""
+    style, script = _read_part("page.css"), _read_part("page.js")
+    sections = list(_sections(figures))
+    links = Markup("\n").join(
+        Markup('<li><a href="#{}">{}</a></li>').format(id_, name) for id_, name, _ in sections
+    )
+    return _read_part("page.html").format(
+        policy=_security_policy(style, script),
+        title=title,
+        style=style,
+        script=script,
+        period=_describe_period(figures),
+        about=_describe_scope(figures),
+        headline=_headline(figures),
+        nav=Markup('<nav aria-label="Sections"><ul>\n{}\n</ul></nav>').format(links),
+        sections=Markup("\n").join(section for *_, section in sections),
+        footer=(
+            "Made by valetkey from its audit log. The report has no links, signatures or keys "
+            "that could open anything. Times are in the time zone of its period."
+        ),
+    )
+
+
+def _read_part(name: str) -> Markup:
+    text = files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return Markup(text)  # noqa: S704 - a file of ours
+
+
+def _security_policy(style: str, script: str) -> str:
+    return (
+        f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+
+
+def _sections(figures: ReportFigures) -> Iterator[tuple[str, str, Markup]]:
+    """Yield the id, the name and the HTML of each section."""
+    if figures.issued or figures.refused:
+        yield "time", f"By {figures.scope.unit}", time_section(figures)
+        for topic, section in breakdown_sections(figures):
+            yield topic.id, topic.title, section
+    if figures.states:
+        yield "states", "What became of grants", states_section(figures)
+    yield "quotas", "Quota headroom", quota_section(figures)
+    yield "log", "State of the log", log_section(figures)
+
+
+def _describe_period(figures: ReportFigures) -> str:
+    scope = figures.scope
+    since, until = format_moment(scope.since, scope), format_moment(scope.until, scope)
+    return f"{since} to {until} ({scope.zone_name})"
+
+
+def _describe_scope(figures: ReportFigures) -> Markup:
+    scope = figures.scope
+    whose = Markup("Tenant {}").format(isolate(scope.tenant)) if scope.tenant else "All tenants"
+    bucket = Markup("bucket profile {}").format(isolate(scope.bucket)) if scope.bucket else ""
+    made = f"made {format_moment(figures.generated_at, scope)}"
+    return Markup(", ").join(part for part in (whose, bucket, made) if part) + "."
+
+
+def _headline(figures: ReportFigures) -> Markup:
+    total = figures.issued + figures.refused
+    of_items = f"of {total:,} requested"
+    is_own = figures.scope.tenant is not None
+    third, groups = ("Requesters", figures.requesters) if is_own else ("Tenants", figures.tenants)
+    content = _HEADLINE.format(
+        issued=_FIGURE.format(css="issued", id="issued", value=figures.issued),
+        issued_share=f"{describe_share(figures.issued, total)} {of_items}",
+        refused=_FIGURE.format(css="refused", id="refused", value=figures.refused),
+        refused_share=f"{describe_share(figures.refused, total)} {of_items}",
+        third=third,
+        third_figure=_FIGURE.format(
+            css="count", id=third.lower(), value=groups.groups or len(groups.rows)
+        ),
+        checkpoint=headline_checkpoint(figures.log, figures.scope),
+    )
+    notes = [_PRUNED.format(figures.pruned_month)] if figures.pruned_month else []
+    return Markup("\n").join([content, *notes, *([] if total else [_NOTHING])])

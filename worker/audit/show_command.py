@@ -1,0 +1,320 @@
+"""The command `audit show`, which tells the story of a batch or grant in words."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, tzinfo
+from typing import Any, NamedTuple
+
+import click
+from pydantic import ValidationError
+
+from valetkey.cli.descriptions import describe_cause
+from valetkey.cli.printable import escape_unprintable
+from valetkey.cli.table_layout import print_hanging
+from valetkey.units import describe_amount, describe_duration, format_duration, format_size
+from valetkey.wire.refusals import Refusal
+from worker import clock
+from worker.audit.filter_options import note_pruned
+from worker.audit.grant_story import UnknownGrant, find_story
+from worker.audit.story_values import story_values
+from worker.base.database_engine import read_transaction
+from worker.cli.command_options import TEXT, chosen_zone, zone_option
+from worker.cli.database import open_database
+from worker.cli.output import format_in_zone
+
+Values = Mapping[str, Any]
+_STATES = {
+    "open": "it can be used, and nothing tells of a use",
+    "used": "it was used as granted",
+    "unused": "an upload slot that ended, and for which storage has no object",
+    "late": "its object was stored after its end",
+    "mismatched": "its object is another one than granted",
+    "overwritten": "another grant stored an object under its key later",
+    "unknown": "it ended, and nothing tells of a use",
+}
+_VERDICTS = {"as_granted": "as granted"}
+_SOURCES = {"probe": "seen by a probe", "event": "told by an event", "log": "from an access log"}
+
+
+def use_topics(
+    values: Values, format_time: Callable[[datetime], str]
+) -> Iterator[tuple[str, str | None]]:
+    """Yield what became of a grant, in words."""
+    state = values["state"]
+    if state is not None:
+        yield "state", f"{state}: {_STATES[state]}"
+    number, shown = values["number_of_uses"], len(values["uses"])
+    if number > shown:
+        yield "uses", f"{number:,}: the newest {shown:,} follow, and {number - shown:,} are older"
+    for use in values["uses"]:
+        yield "use", _describe_use(use, format_time)
+    if values["settlement"]:
+        yield "settled", _describe_settlement(values["settlement"], format_time)
+
+
+def _describe_use(use: Values, format_time: Callable[[datetime], str]) -> str:
+    verdict = _VERDICTS.get(use["verdict"], use["verdict"])
+    problem = f" ({use['problem']})" if use["problem"] else ""
+    size = None if use["size"] is None else format_size(use["size"])
+    parts = [
+        f"{format_time(use['occurred_at'])} {use['event']}",
+        size,
+        None if use["event"] == "deleted" else f"{verdict}{problem}",
+        _SOURCES.get(use["source"], use["source"]),
+        *(f"{name} {use[name]}" for name in ("etag", "version", "checksum") if use[name]),
+        use["content_type"],
+        f"from {use['remote_address']}" if use["remote_address"] else None,
+        use["user_agent"],
+        f"{format_size(use['charged_bytes'])} charged again" if use["charged_bytes"] else None,
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _describe_settlement(settlement: Values, format_time: Callable[[datetime], str]) -> str:
+    used, returned = (format_size(settlement[name]) for name in ("used_bytes", "returned_bytes"))
+    unused = _describe_unused(settlement["unused"])
+    at = format_time(settlement["settled_at"])
+    return f"{at}, with its chunk: {used} used, {returned} given back, {unused}"
+
+
+def _describe_unused(ranges: str) -> str:
+    if not ranges:
+        return "no unused items"
+    return f"unused: item number{'' if ranges.isdecimal() else 's'} {ranges}"
+
+
+_WIDTH = 13  # of the labels
+_LIMITS = {
+    "request": "as the request asked",
+    "policy": "limited by the tenant's policy",
+    "provider": "limited by what the storage provider accepts",
+    "credentials": "limited by the credentials that signed it",
+}
+_METRICS = {"grants": "grant", "download_grants": "download grant", "upload_bytes": "of uploads"}
+
+
+class _Words(NamedTuple):
+    values: Mapping[str, Any]
+    now: datetime
+    zone: tzinfo
+
+    def time(self, moment: datetime) -> str:
+        text = moment.astimezone(self.zone).isoformat(sep=" ", timespec="seconds")
+        return text.replace("+00:00", "Z")
+
+
+def print_story(values: Mapping[str, Any], now: datetime, zone: tzinfo) -> None:
+    """Print a story, one line for each topic; a terminal gets long lines wrapped."""
+    words = _Words(values, now, zone)
+    topics = _grant_topics(words) if values["grant"] else _batch_topics(words)
+    for label, text in topics:
+        if text:
+            print_hanging(f"{label:<{_WIDTH}}", escape_unprintable(text))
+
+
+def _grant_topics(words: _Words) -> Iterator[tuple[str, str | None]]:
+    values = words.values
+    yield "grant", f"{values['grant']} of tenant {values['tenant']}"
+    yield "decision", _decision(words)
+    yield from _request_topics(words)
+    yield "object", values["key"]
+    yield "own terms", _pairs(values["detail"])
+    yield from _terms_topics(words)
+    yield "expires", _expiry(words)
+    yield "credentials", values["access_key"] and f"access key {values['access_key']}"
+    yield "signed again", _reissues(words)
+    yield "upload", _upload(words)
+    yield from use_topics(values, words.time)
+    yield "quota", _quota(words)
+    items = values["items"]
+    yield "batch", f"item of {items['total']:,}, in chunk {values['chunk']}: {_counts(items)}"
+    yield from _outcome_topics(words)
+    if values["leaf_number"] is not None:
+        yield "log", f"leaf {values['leaf_number']:,} of the tenant's tree"
+
+
+def _batch_topics(words: _Words) -> Iterator[tuple[str, str | None]]:
+    values, items = words.values, words.values["items"]
+    yield "batch", f"{values['batch']} of tenant {values['tenant']}"
+    yield "items", f"{items['total']:,}: {_counts(items)}"
+    if values["refusal"]:
+        yield "refusal", _refusal(values["refusal"])
+    yield from _request_topics(words)
+    yield from _terms_topics(words)
+    if items["chunks"] > 1:
+        first, last = words.time(items["first_at"]), words.time(items["last_at"])
+        yield "chunks", f"{items['chunks']:,}, decided from {first} to {last}"
+    states = (f"{number:,} {state}" for state, number in values["states"].items())
+    yield "states", ", ".join(states)
+    yield "quota", _quota(words)
+    yield from _outcome_topics(words)
+
+
+def _request_topics(words: _Words) -> Iterator[tuple[str, str | None]]:
+    values = words.values
+    signer = values.get("signed_by", ...)
+    signed = "" if signer is ... else f", signed with the key {signer}" if signer else ", unsigned"
+    yield "requested", f"{words.time(values['decided_at'])} by {values['requested_by']}{signed}"
+    yield "recipient", values["recipient"]
+    yield "reason", values["reason"]
+    yield "reissue of", values["reissue_of"]
+
+
+def _terms_topics(words: _Words) -> Iterator[tuple[str, str | None]]:
+    values = words.values
+    bucket = values["real_bucket"]
+    yield "bucket", f"{values['bucket']}, the bucket {bucket}" if bucket else values["bucket"]
+    yield "kind", values["kind"]
+    yield "terms", _pairs(values["terms"])
+
+
+def _outcome_topics(words: _Words) -> Iterator[tuple[str, str | None]]:
+    values = words.values
+    if values["callback"] and all(row["event"] for row in values["deliveries"]):
+        yield "delivery", f"none, though the request names the endpoint {values['callback']}"
+    for row in values["deliveries"]:
+        yield "delivery", _delivery(words, row)
+    if values["manifest"]:
+        yield "manifest", _manifest(words, values["manifest"])
+    cancelled = values["cancellation"]
+    if cancelled:
+        reason = f": {cancelled['reason']}" if cancelled["reason"] else ""
+        yield "cancelled", f"{words.time(cancelled['at'])} by {cancelled['requested_by']}{reason}"
+        if not values["revocations"]:
+            yield "", "Grants that were issued before stay valid until they expire."
+    for each in values["revocations"]:
+        reason = f": {each['reason']}" if each["reason"] else ""
+        what = f"{each['target']} {each['value']}"
+        yield "revoked", f"{words.time(each['at'])} by {each['revoked_by']}, with {what}{reason}"
+
+
+def _decision(words: _Words) -> str:
+    values = words.values
+    if values["decision"] == "issued":
+        return "issued"
+    return f"refused, {_refusal(values['refusal'] or {'code': values['decision']})}"
+
+
+def _refusal(refusal: Mapping[str, Any]) -> str:
+    try:
+        return describe_cause(Refusal.model_validate({"field": "", "message": "", **refusal}))
+    except ValidationError:
+        return str(refusal.get("code", "for an unknown reason"))
+
+
+def _expiry(words: _Words) -> str | None:
+    values = words.values
+    if values["expires_at"] is None:
+        return None
+    left = values["expires_at"] - words.now
+    state = f"in {format_duration(left)}" if values["is_alive"] else "no longer valid"
+    if values["is_alive"] and values["revocations"]:
+        state = f"{state}, but it was revoked"
+    limit = _LIMITS.get(values["limited_by"], f"limited by the {values['limited_by']}")
+    after = describe_duration(values["expires_in"])
+    return f"{words.time(values['expires_at'])} ({state}), {after} after issue, {limit}"
+
+
+def _reissues(words: _Words) -> str | None:
+    rows = words.values["reissues"]
+    texts = [f"{words.time(row['at'])} with access key {row['access_key']}" for row in rows]
+    return ", ".join(texts)
+
+
+def _upload(words: _Words) -> str | None:
+    row = words.values["upload"]
+    if row is None:
+        return None
+    size, part = format_size(row["size"]), format_size(row["part_size"])
+    return f"multipart, {size} in parts of {part}, {row['state']}"
+
+
+def _quota(words: _Words) -> str | None:
+    quota = words.values["quota"]
+    if quota is None:
+        is_refused = words.values.get("decision", "issued") != "issued"
+        return "nothing was charged" if is_refused or words.values["refusal"] else None
+    amounts = ", ".join(_amount(metric, number) for metric, number in quota["charged"].items())
+    windows = ", ".join(f"{name} from {words.time(at)}" for name, at in quota["windows"].items())
+    text = f"{amounts}, charged in the {windows}"
+    if "counts_as_live" in quota:
+        live = "still counts" if quota["counts_as_live"] else "no longer counts"
+        return f"{text}; {live} as live"
+    awaited = quota["awaited_items"]
+    return f"at most {text}{f'; {awaited:,} items are still reserved' if awaited else ''}"
+
+
+def _amount(metric: str, number: int) -> str:
+    noun = _METRICS.get(metric, metric)
+    plural = "s" if number != 1 and not metric.endswith("_bytes") else ""
+    return f"{describe_amount(metric, number)} {noun}{plural}"
+
+
+def _counts(items: Mapping[str, Any]) -> str:
+    awaited = f", {items['awaited']:,} awaited" if items["awaited"] else ""
+    return f"{items['issued']:,} issued, {items['refused']:,} refused{awaited}"
+
+
+def _delivery(words: _Words, row: Mapping[str, Any]) -> str:
+    at = f" at {words.time(row['finished_at'])}" if row["finished_at"] else ""
+    attempts = f"{row['attempts']} attempt{'s' * (row['attempts'] != 1)}"
+    status = f", HTTP {row['status']}" if row["status"] is not None else ""
+    problem = f": {row['problem']}" if row["problem"] else ""
+    event = f"{row['event']} of " if row["event"] else ""
+    chunk = f"{event}chunk {row['chunk_number']} to endpoint {row['endpoint']}"
+    return f"{chunk}, {row['state']}{at} after {attempts}{status}{problem}"
+
+
+def _manifest(words: _Words, row: Mapping[str, Any]) -> str:
+    at = f" at {words.time(row['finished_at'])}" if row["finished_at"] else ""
+    problem = f": {row['problem']}" if row["problem"] else ""
+    return f"{row['object_key']}, {row['state']}{at}{problem}"
+
+
+def _pairs(values: Mapping[str, Any] | None) -> str | None:
+    texts = (f"{name} {_value(value)}" for name, value in (values or {}).items())
+    return ", ".join(texts)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name}={item}" for name, item in value.items()) or "none"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "; ".join(map(str, value))
+    return (
+        {True: "yes", False: "no", None: "none"}.get(value, str(value))
+        if isinstance(value, bool | None)
+        else str(value)
+    )
+
+
+@click.command("show")
+@click.argument("grant", type=TEXT)
+@zone_option
+@click.option("--json", "as_json", is_flag=True, help="Print the story as one JSON object.")
+@click.pass_context
+def show(context: click.Context, /, *, grant: str, zone: object, as_json: bool) -> None:  # noqa: ARG001 - chosen_zone has the zone
+    """Show everything that is known about GRANT: [TENANT/]BATCH.NUMBER, or a batch's id.
+
+    Who requested it and for whom, what decided, until when it is valid and why, how often it was
+    signed and delivered, what it was charged, and what became of it. Never shows a link, a
+    signature or a token.
+
+    \b
+    Examples:
+      python -m worker audit show 0199a000-0000-7000-8000-000000000000.7
+      python -m worker audit show acme/0199a000-0000-7000-8000-000000000000 --json
+    """
+    now, zone_ = clock.now(), chosen_zone(context)
+    with open_database(read_transaction) as connection:
+        try:
+            story = find_story(connection, grant, now)
+        except UnknownGrant as error:
+            raise click.BadParameter(str(error), param_hint="GRANT") from None
+        if story.grant is None and story.counts.first is not None:
+            note_pruned(connection, story.counts.first)
+    values = story_values(story, now)
+    if as_json:
+        click.echo(json.dumps(values, default=lambda moment: format_in_zone(moment, zone_)))
+    else:
+        print_story(values, now, zone_)

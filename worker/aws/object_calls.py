@@ -1,0 +1,319 @@
+"""Calls about objects in storage: finds, stores and lists them, and ends multipart uploads."""
+
+import re
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import cached_property
+from http import HTTPStatus
+from typing import Any, BinaryIO, Literal, NamedTuple
+from urllib.parse import quote
+
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import ReadOnlyCredentials
+from botocore.utils import parse_timestamp
+
+from worker.aws.storage_calls import call_storage, send_request
+from worker.core.issued_grants import MAX_AHEAD, MAX_SIZE, is_storable
+from worker.core.sigv4 import PROBE_KEY, Credentials, Target, read_target
+from worker.core.storage_errors import UNREADABLE, ErrorResponse
+from worker.core.tenant_config import Bucket
+from worker.errors import Malformed, Transient
+
+MAX_LISTINGS = 10
+"""The largest number of pages, of 1,000 uploads each, that are read of one listing."""
+
+_is_upload_id = re.compile(r"[!-~]{1,1024}").fullmatch
+"""S3 promises no form of an id. It is in two URLs and two rows of its item, so it is bounded."""
+
+_EXISTS = "PreconditionFailed"
+_ENDED = frozenset({"NoSuchUpload", "NoSuchBucket"})  # without its bucket, no upload exists
+
+
+class ObjectFile(NamedTuple):
+    """A file to store: its stream, the SHA-256 of all its bytes, and its content type.
+
+    may_replace says whether it may replace another object.
+    """
+
+    stream: BinaryIO
+    sha256: bytes
+    content_type: str
+    may_replace: bool
+
+
+class CallbackStream:
+    """Wraps a stream for botocore, and calls on_read before each read."""
+
+    def __init__(self, stream: BinaryIO, on_read: Callable[[], None]) -> None:
+        self._stream = stream
+        self._on_read = on_read
+        self.seek = stream.seek
+        self.tell = stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes."""
+        self._on_read()
+        return self._stream.read(size)
+
+
+class CreatedUpload(NamedTuple):
+    """A multipart upload that storage has created.
+
+    is_only is false if the call was repeated: an earlier answer may have been lost, and with it the
+    id of another upload.
+    """
+
+    upload_id: str
+    is_only: bool
+
+
+class ListedUpload(NamedTuple):
+    """A multipart upload in a listing; created_at is None if storage does not tell."""
+
+    upload_id: str
+    created_at: datetime | None
+
+
+def put_object(
+    client: Any, bucket: Bucket, object_key: str, file: ObjectFile, on_read: Callable[[], None]
+) -> ErrorResponse | None:
+    """Store a file under a key in one PUT, which leaves nothing behind if it is interrupted.
+
+    on_read is called before each read of the file. Returns storage's answer if it refuses the file.
+    Raises Transient, and Malformed if another object has the key and may not be replaced.
+    """
+    response = call_storage(
+        client.put_object,
+        Bucket=bucket.bucket,
+        Key=object_key,
+        Body=CallbackStream(file.stream, on_read),
+        ContentType=file.content_type,
+        ChecksumSHA256=b64encode(file.sha256).decode(),
+        Metadata={"sha256": file.sha256.hex()},
+        **({} if file.may_replace else {"IfNoneMatch": "*"}),
+        **_owner_params(bucket),
+    )
+    if isinstance(response, ErrorResponse) and response.code == _EXISTS:
+        return _check_stored(client, bucket, object_key, file)
+    return response if isinstance(response, ErrorResponse) else None
+
+
+def _check_stored(
+    client: Any, bucket: Bucket, object_key: str, file: ObjectFile
+) -> ErrorResponse | None:
+    """Accept an object left by an earlier attempt whose response was lost."""
+    response = call_storage(client.head_object, Bucket=bucket.bucket, Key=object_key)
+    if isinstance(response, ErrorResponse):
+        return response
+    if response.get("Metadata", {}).get("sha256") != file.sha256.hex():
+        raise Malformed("another object has this key, and the policy does not allow overwriting it")
+    return None
+
+
+def start_upload(
+    client: Any, bucket: str, object_key: str, params: Mapping[str, Any]
+) -> CreatedUpload | ErrorResponse:
+    """Start a multipart upload; return storage's answer if it refuses. Raises Transient."""
+    response = call_storage(client.create_multipart_upload, Bucket=bucket, Key=object_key, **params)
+    if isinstance(response, ErrorResponse):
+        return response
+    upload_id = response.get("UploadId")
+    if not isinstance(upload_id, str) or not _is_upload_id(upload_id):
+        return UNREADABLE
+    return CreatedUpload(upload_id, response["ResponseMetadata"].get("RetryAttempts") == 0)
+
+
+def abort_upload(client: Any, bucket: str, object_key: str, upload_id: str) -> None:
+    """Abort a multipart upload; one that was completed or aborted before is not an error.
+
+    Raises Transient, also if storage refuses: the reason may be repaired before the next attempt.
+    """
+    response = call_storage(
+        client.abort_multipart_upload, Bucket=bucket, Key=object_key, UploadId=upload_id
+    )
+    if isinstance(response, ErrorResponse) and response.code not in _ENDED:
+        raise Transient(f"storage aborts no upload: {response.words}")
+
+
+def find_grant_id(client: Any, bucket: str, object_key: str) -> str | None:
+    """Return the id of the grant that stored an object; None if there is no such object.
+
+    Storage answers 403 for a missing object to credentials that may not list the bucket. Raises
+    Transient.
+    """
+    response = call_storage(client.head_object, Bucket=bucket, Key=object_key)
+    if not isinstance(response, ErrorResponse):
+        return str(response.get("Metadata", {}).get("grant-id", ""))
+    if response.status not in {HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN}:
+        raise Transient(f"storage does not tell of an object: {response.words}")
+    return None
+
+
+def list_uploads(client: Any, bucket: str, object_key: str) -> list[ListedUpload]:
+    """List the unfinished multipart uploads of one object key.
+
+    Reads at most MAX_LISTINGS pages: the keys that begin with this one are in the same listing.
+    Raises Transient, also if storage refuses, as abort_upload does.
+    """
+    uploads: dict[str, ListedUpload] = {}
+    markers: dict[str, str] = {}
+    for _ in range(MAX_LISTINGS):
+        page = call_storage(
+            client.list_multipart_uploads, Bucket=bucket, Prefix=object_key, **markers
+        )
+        if isinstance(page, ErrorResponse):
+            if page.code in _ENDED:
+                return []
+            raise Transient(f"storage lists no uploads: {page.words}")
+        for values in page.get("Uploads", []):
+            if values.get("Key") == object_key and _is_upload_id(values.get("UploadId") or ""):
+                upload = ListedUpload(values["UploadId"], _utc(values.get("Initiated")))
+                uploads[upload.upload_id] = upload
+        names = (("NextKeyMarker", "KeyMarker"), ("NextUploadIdMarker", "UploadIdMarker"))
+        markers = {name: page[source] for source, name in names if page.get(source)}
+        if not page.get("IsTruncated") or not markers:
+            break
+    return list(uploads.values())
+
+
+def _owner_params(bucket: Bucket) -> dict[str, str]:
+    return {"ExpectedBucketOwner": bucket.owner} if bucket.owner else {}
+
+
+def _utc(moment: object) -> datetime | None:
+    return moment.astimezone(UTC) if isinstance(moment, datetime) else None
+
+
+_ALGORITHMS = ("sha256", "crc32", "crc32c", "crc64nvme")
+_NO_VERSION = "null"  # of an object that was stored without versioning
+_MAX_TEXT = 1_024  # characters of a header
+
+Missing = Literal["absent", "hidden"]
+"""The reasons for which storage shows no object.
+
+absent: there is none. hidden: the credentials may not read it, or there is none and they may not
+list the bucket. AWS: API_HeadObject.html.
+"""
+
+
+class StorageRefuses(Transient):
+    """Storage does not tell of an object, and may not until something changes.
+
+    It answers with an error, as for an object that is encrypted with a key of its own (AWS:
+    API_HeadObject.html), or with what cannot be true.
+    """
+
+
+class StoredFile(NamedTuple):
+    """The newest object of a key, or one version of it.
+
+    grant_id is None if no grant stored it; size is in bytes. checksum is algorithm:value, and None
+    if storage has none over the whole object.
+    """
+
+    grant_id: str | None
+    size: int
+    etag: str
+    version: str | None
+    checksum: str | None
+    content_type: str | None
+    modified_at: datetime
+
+
+class FileReader:
+    """Looks for objects in one bucket, with the HTTP session and the credentials of a boto3 client.
+
+    The requests are those of boto3's `head_object`, signed by botocore. What boto3 does around
+    them takes three times as long as sending and signing. Threads may share it.
+    """
+
+    def __init__(self, client: Any, bucket: Bucket, credentials: Credentials) -> None:
+        self._client, self._bucket = client, bucket
+        self._keys = ReadOnlyCredentials(
+            credentials.access_key, credentials.secret_key, credentials.token
+        )
+        self._headers = {"x-amz-checksum-mode": "ENABLED"}
+        if bucket.owner:
+            self._headers["x-amz-expected-bucket-owner"] = bucket.owner
+
+    def find(self, object_key: str, version: str | None = None) -> StoredFile | Missing:
+        """Return the object of a key, or why there is none to see. Raises Transient."""
+        query = "" if version is None else f"?versionId={quote(version, safe='')}"
+        request = AWSRequest("HEAD", f"{self._address}{quote(object_key)}{query}", self._headers)
+        self._auth.add_auth(request)
+        response = send_request(self._client, request)
+        match response.status_code:
+            case HTTPStatus.OK:
+                return _stored_file(response.headers)
+            case HTTPStatus.NOT_FOUND:
+                return "absent"
+            case HTTPStatus.FORBIDDEN:
+                return "hidden"
+        answer = ErrorResponse(response.status_code)
+        if answer.is_transient:
+            raise Transient(f"storage cannot do it now: {answer.words}", "storage")
+        raise StorageRefuses(f"storage does not tell of an object: {answer.words}", "storage")
+
+    @cached_property
+    def _address(self) -> str:
+        """The URL of the object key "", which boto3 makes of endpoint and addressing."""
+        return f"{self._target.scheme}://{self._target.host}{self._target.prefix}"
+
+    @cached_property
+    def _auth(self) -> S3SigV4Auth:
+        return S3SigV4Auth(self._keys, self._target.service, self._target.region)
+
+    @cached_property
+    def _target(self) -> Target:
+        params = {"Bucket": self._bucket.bucket, "Key": PROBE_KEY}
+        return read_target(self._client.generate_presigned_url("head_object", Params=params))
+
+
+def _stored_file(headers: Mapping[str, str]) -> StoredFile:
+    version = headers.get("x-amz-version-id")
+    try:
+        file = StoredFile(
+            grant_id=headers.get("x-amz-meta-grant-id") or None,
+            size=int(headers["Content-Length"]),
+            etag=headers.get("ETag", "").strip('"'),
+            version=None if version == _NO_VERSION else version,
+            checksum=_checksum(headers),
+            content_type=headers.get("Content-Type"),
+            modified_at=_time(headers["Last-Modified"]),
+        )
+    except (KeyError, ValueError, ArithmeticError, RuntimeError):
+        file = None
+    if file is None or not _is_credible(file):
+        raise StorageRefuses("storage tells nonsense of an object", "storage")
+    return file
+
+
+def _time(text: str) -> datetime:
+    """Return the time of a header. boto3's parser understands more, and takes ten times as long."""
+    try:
+        return parsedate_to_datetime(text).astimezone(UTC)  # RFC 9110, section 5.6.7
+    except ValueError:
+        other: datetime = parse_timestamp(text)
+        return other.astimezone(UTC)
+
+
+def _is_credible(file: StoredFile) -> bool:
+    """Return true if what storage tells can be true, and the database can store it."""
+    texts = (value for value in file if isinstance(value, str))
+    return (
+        0 <= file.size <= MAX_SIZE
+        and file.modified_at <= datetime.now(UTC) + MAX_AHEAD
+        and all(len(text) <= _MAX_TEXT and is_storable(text) for text in texts)
+    )
+
+
+def _checksum(headers: Mapping[str, str]) -> str | None:
+    for algorithm in _ALGORITHMS:
+        value = headers.get(f"x-amz-checksum-{algorithm}")
+        # A composite one, VALUE-COUNT, is over the checksums of the parts.
+        if value is not None and "-" not in value:
+            return f"{algorithm}:{value}"
+    return None

@@ -1,0 +1,394 @@
+"""Clients of boto3 for bucket profiles, and the way to sign the same URLs without them.
+
+botocore's own signer takes about twenty times as long as `UrlSigner`. It signs for endpoints whose
+host botocore rewrites before signing, and would for any target that a new botocore signs
+differently. A call that waits for storage that does not answer holds the worker, and with it the
+messages of other tenants: such bucket profiles are remembered for a moment.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from threading import Lock
+from typing import Any, NamedTuple, Self
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from botocore.auth import SIGV4_TIMESTAMP, S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
+from botocore.credentials import ReadOnlyCredentials
+from botocore.exceptions import BotoCoreError
+from botocore.utils import percent_encode_sequence
+
+from worker.aws.credentials import CredentialCache, create_session, credential_errors
+from worker.aws.object_calls import FileReader
+from worker.aws.storage_calls import bound_responses
+from worker.core.issued_grants import storage_host
+from worker.core.role_session import RoleSession, SessionLimit, role_session
+from worker.core.signing_context import SigningContext, Validity
+from worker.core.sigv4 import (
+    EMPTY,
+    PROBE_KEY,
+    Credentials,
+    FormSigner,
+    SignedUrl,
+    SignItem,
+    SupportsUrlSigning,
+    Target,
+    UrlSigner,
+    read_target,
+)
+from worker.core.storage_errors import ErrorResponse
+from worker.core.tenant_config import Bucket, DefaultEndpoints
+from worker.errors import Malformed, StorageSilent, Transient
+from worker.settings import Settings
+
+SILENCE = timedelta(seconds=15)
+"""The time in which storage that did not answer is not called again by the same process."""
+
+
+class SilentBuckets:
+    """The bucket profiles of one process whose storage was silent or slow. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._until: dict[Bucket, datetime] = {}
+
+    def add(self, bucket: Bucket, now: datetime) -> None:
+        """Remember that the storage of a bucket profile did not answer in time."""
+        self._until[bucket] = now + SILENCE
+
+    def check(self, bucket: Bucket, now: datetime) -> None:
+        """Raise StorageSilent if the storage of a bucket profile was silent or slow just now."""
+        if now < self._until.get(bucket, now):
+            raise StorageSilent("storage did not answer a moment ago")
+
+
+class BotoUrlSigner:
+    """Signs the URLs of one batch, with the interface of `UrlSigner`."""
+
+    def __init__(  # noqa: PLR0913 - each is part of the signature, and named
+        self,
+        credentials: Credentials,
+        target: Target,
+        *,
+        method: str,
+        issued_at: datetime,
+        expires_in: int,
+        query: Mapping[str, str] = EMPTY,
+        headers: Mapping[str, str] = EMPTY,
+    ) -> None:
+        keys = ReadOnlyCredentials(
+            credentials.access_key, credentials.secret_key, credentials.token
+        )
+        self._auth: Any = S3SigV4QueryAuth(keys, target.service, target.region, expires_in)
+        self._timestamp = issued_at.astimezone(UTC).strftime(SIGV4_TIMESTAMP)
+        self._address = f"{target.scheme}://{target.host}{target.prefix}"
+        self._method = method
+        self._query = query
+        self._headers = headers
+
+    def sign(
+        self, key: str, query: Mapping[str, str] = EMPTY, headers: Mapping[str, str] = EMPTY
+    ) -> SignedUrl:
+        """Sign one item; its parameters and headers replace the batch's of the same name."""
+        params = sorted({**self._query, **query}.items())
+        request: Any = AWSRequest(
+            method=self._method,
+            url=f"{self._address}{quote(key)}?{percent_encode_sequence(params)}",
+            headers={**self._headers, **headers},
+        )
+        request.context["timestamp"] = self._timestamp
+        # The steps of add_auth, which would read the clock: a grant that is signed again keeps the
+        # time at which it was issued.
+        self._auth._modify_request_before_signing(request)  # noqa: SLF001 - see above
+        text = self._auth.string_to_sign(request, self._auth.canonical_request(request))
+        signature: str = self._auth.signature(text, request)
+        self._auth._inject_signature_to_request(request, signature)  # noqa: SLF001 - see above
+        return SignedUrl(request.url, signature)
+
+    def with_item_parameter(self, name: str) -> SignItem:
+        """Prepare to sign items that differ in the key and in one parameter only."""
+
+        def sign(key: str, value: str) -> tuple[str, str]:
+            signed = self.sign(key, {name: value})
+            return signed.url, signed.signature
+
+        return sign
+
+
+_PROBE = Credentials("probe", "probe")
+# The first signer that writes the same bytes as boto3 is used.
+_SIGNERS: tuple[Callable[..., SupportsUrlSigning], ...] = (UrlSigner, BotoUrlSigner)
+
+
+class CallLimits(NamedTuple):
+    """The seconds that a call waits to connect and for each read, and how often it is sent."""
+
+    connect: float
+    read: float
+    attempts: int
+
+
+PATIENT = CallLimits(connect=3, read=10, attempts=2)
+"""The limits of calls that a message or a job cannot do without."""
+
+QUICK = CallLimits(connect=1, read=2, attempts=1)
+"""The limits of calls that a message can do without, while its worker decides no others."""
+
+
+class SigningMethod(NamedTuple):
+    """The address of a bucket, and the signer that writes the same URLs as boto3."""
+
+    target: Target
+    signer: Callable[..., SupportsUrlSigning]
+
+
+def find_signing_method(bucket: Bucket, endpoint: str | None) -> SigningMethod:
+    """Find out how boto3 signs for a bucket, without credentials. endpoint None means AWS.
+
+    Raises Malformed if boto3 rejects the profile, or signs in a way that no signer here does.
+    """
+    url, form_url = _presign_probe(bucket, endpoint)
+    query = dict(parse_qsl(urlsplit(url).query))
+    target = read_target(url)
+    issued_at = datetime.strptime(query["X-Amz-Date"], "%Y%m%dT%H%M%S%z")
+    form = FormSigner(_PROBE, target, bucket=bucket.bucket, issued_at=issued_at, expires_in=60)
+    if form_url not in {None, form.sign(PROBE_KEY).url}:
+        raise Malformed(
+            f"boto3 makes no form for the bucket {bucket.bucket!r} itself: set post = false"
+        )
+    for signer in _SIGNERS:
+        urls = signer(_PROBE, target, method="GET", issued_at=issued_at, expires_in=60)
+        if urls.sign(PROBE_KEY).url == url:
+            return SigningMethod(target, signer)
+    raise Malformed(f"boto3 signs for the bucket {bucket.bucket!r} in an unknown way")
+
+
+def _presign_probe(bucket: Bucket, endpoint: str | None) -> tuple[str, str | None]:
+    """Return boto3's signed URL and form URL for PROBE_KEY."""
+    params = {"Bucket": bucket.bucket, "Key": PROBE_KEY}
+    try:
+        client = make_client(bucket, endpoint, _PROBE)
+        url = client.generate_presigned_url("get_object", Params=params, ExpiresIn=60)
+        form = client.generate_presigned_post(**params) if bucket.post else {}
+    except (BotoCoreError, ValueError) as error:
+        raise Malformed(f"boto3 cannot sign for bucket {bucket.bucket!r}: {error}") from error
+    return url, form.get("url")
+
+
+def make_client(
+    bucket: Bucket, endpoint: str | None, credentials: Credentials, limits: CallLimits = PATIENT
+) -> Any:
+    """Create a boto3 client for a bucket profile. endpoint None leaves it to the AWS profile."""
+    with credential_errors(bucket.profile):
+        session = create_session(bucket.profile)
+    return session.client(
+        "s3",
+        region_name=bucket.region,
+        endpoint_url=endpoint,
+        aws_access_key_id=credentials.access_key,
+        aws_secret_access_key=credentials.secret_key,
+        aws_session_token=credentials.token,
+        config=_client_config(bucket, limits, is_aws=endpoint is None),
+    )
+
+
+def _client_config(bucket: Bucket, limits: CallLimits, *, is_aws: bool) -> Config:
+    # Options that are not set here are left to the AWS profile.
+    accelerate = {"use_accelerate_endpoint": True} if is_aws and bucket.accelerate else {}
+    return Config(
+        signature_version="s3v4",
+        connect_timeout=limits.connect,
+        read_timeout=limits.read,
+        retries={"total_max_attempts": limits.attempts},
+        use_fips_endpoint=(is_aws and bucket.fips) or None,
+        use_dualstack_endpoint=(is_aws and bucket.dualstack) or None,
+        s3={
+            "addressing_style": bucket.addressing,
+            "disable_s3_express_session_auth": True,  # creating a session is a request
+            **accelerate,
+        },
+    )
+
+
+_MIN_CALL_VALIDITY = timedelta(minutes=5)  # of credentials for calls to storage, if possible
+
+
+class _Client(NamedTuple):
+    credentials: Credentials
+    boto: Any
+    files: FileReader
+
+
+class S3Clients:
+    """Credentials, signing targets and boto3 clients of all bucket profiles.
+
+    Create it after forking; threads may share it.
+
+    endpoint is used for bucket profiles without one; None leaves it to the AWS profile.
+    sts_endpoint is where roles are assumed; None means AWS in the bucket's region. Calls for such
+    bucket profiles go to internal_endpoint, if it is set; URLs never contain it.
+    """
+
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        sts_endpoint: str | None = None,
+        internal_endpoint: str | None = None,
+    ) -> None:
+        self._endpoints = DefaultEndpoints(endpoint, internal_endpoint)
+        self._credentials = CredentialCache(sts_endpoint)
+        self.silent_buckets = SilentBuckets()
+        self._lock = Lock()
+        self._signing_methods: dict[Bucket, SigningMethod] = {}
+        self._clients: dict[tuple[Bucket, RoleSession | None, CallLimits], _Client] = {}
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Create it with the endpoints of the settings."""
+        return cls(settings.s3_endpoint, settings.sts_endpoint, settings.s3_internal_endpoint)
+
+    def credentials(
+        self,
+        bucket: Bucket,
+        tenant: str,
+        prefixes: tuple[str, ...],
+        now: datetime,
+        min_validity: timedelta,
+    ) -> Credentials:
+        """Return the credentials that sign for a tenant in a bucket profile, with their expiry.
+
+        If the profile has a role, they are those of a session limited to the tenant's prefixes.
+        They are renewed if they expire within min_validity, and may still expire sooner. Raises
+        Transient if there are no credentials, and Malformed if the role cannot be assumed.
+        """
+        session = _role_session(bucket, tenant, prefixes)
+        return self._credentials.get(bucket.profile, session, now, min_validity)
+
+    def target(self, bucket: Bucket) -> Target:
+        """Return the address that boto3 uses for a bucket; determined once, without credentials.
+
+        Raises Malformed if boto3 rejects the profile, or does not sign with SigV4 for it.
+        """
+        return self._signing_method(bucket).target
+
+    def host(self, bucket: Bucket) -> str | None:
+        """Return the host in links to a bucket, or None if boto3 rejects the profile."""
+        address = self._address(bucket)
+        return address and address.partition("://")[2]
+
+    def is_aws(self, bucket: Bucket) -> bool:
+        """Return whether a bucket is on AWS. A profile without an endpoint need not be.
+
+        The default endpoint may be another server, and so may the one in boto3's configuration.
+        """
+        if bucket.endpoint is not None:
+            return bucket.provider == "aws"
+        return bucket.provider == "aws" and storage_host(self._address(bucket)) is None
+
+    def _address(self, bucket: Bucket) -> str | None:
+        try:
+            target = self.target(bucket)
+        except Malformed:
+            return self._endpoints.public_of(bucket)
+        return f"{target.scheme}://{target.host}"
+
+    def internal_endpoint(self, bucket: Bucket) -> str | None:
+        """Return the endpoint of calls to a bucket, or None if it is the one in URLs."""
+        endpoint = self._endpoints.internal_of(bucket)
+        return None if endpoint == self._endpoints.public_of(bucket) else endpoint
+
+    def signing_context(
+        self, bucket: Bucket, credentials: Credentials, validity: Validity
+    ) -> SigningContext:
+        """Return the context that signs a chunk. Raises Malformed as `target` does."""
+        target, signer = self._signing_method(bucket)
+        return SigningContext(bucket.bucket, bucket.owner, target, credentials, validity, signer)
+
+    def client(self, bucket: Bucket, tenant: str, prefixes: tuple[str, ...], now: datetime) -> Any:
+        """Return a boto3 client for calls to a bucket, with a tenant's credentials.
+
+        Raises as `credentials` does.
+        """
+        return self._client(bucket, _role_session(bucket, tenant, prefixes), now).boto
+
+    def file_reader(
+        self,
+        bucket: Bucket,
+        tenant: str,
+        prefixes: tuple[str, ...],
+        now: datetime,
+        limits: CallLimits = PATIENT,
+    ) -> FileReader:
+        """Return what looks for objects in a bucket, with a tenant's credentials.
+
+        Raises as `credentials` does.
+        """
+        return self._client(bucket, _role_session(bucket, tenant, prefixes), now, limits).files
+
+    def limited_client(
+        self,
+        bucket: Bucket,
+        name: str,
+        prefixes: tuple[str, ...],
+        now: datetime,
+        limit: SessionLimit,
+    ) -> Any:
+        """Return a boto3 client for calls that the sessions that sign grants may not make.
+
+        A role has a session of its own for them, whose policy limit writes. name is that of the
+        tenant or the service. Raises as `credentials` does.
+        """
+        session = _role_session(bucket, name, prefixes)
+        limited = session and limit(session, bucket.bucket, prefixes)
+        return self._client(bucket, limited, now).boto
+
+    def check_rejection(
+        self,
+        answer: ErrorResponse,
+        bucket: Bucket,
+        tenant: str,
+        prefixes: tuple[str, ...],
+        now: datetime,
+    ) -> None:
+        """Raise Transient if storage rejects the credentials, and others may be accepted.
+
+        Credentials that are rejected are loaded again, at most once in REFRESH_INTERVAL.
+        """
+        if not answer.rejects_credentials:
+            return
+        session = _role_session(bucket, tenant, prefixes)
+        if self._credentials.renew(bucket.profile, session, now) or answer.is_transient:
+            raise Transient(f"storage rejects the credentials: {answer.code}", "credentials")
+
+    def _client(
+        self,
+        bucket: Bucket,
+        session: RoleSession | None,
+        now: datetime,
+        limits: CallLimits = PATIENT,
+    ) -> _Client:
+        credentials = self._credentials.get(bucket.profile, session, now, _MIN_CALL_VALIDITY)
+        key = bucket, session, limits
+        with self._lock:
+            client = self._clients.get(key)
+            if client is None or client.credentials != credentials:
+                endpoint = self._endpoints.internal_of(bucket)
+                boto = make_client(bucket, endpoint, credentials, limits)
+                bound_responses(boto)
+                client = _Client(credentials, boto, FileReader(boto, bucket, credentials))
+                self._clients[key] = client
+            return client
+
+    def _signing_method(self, bucket: Bucket) -> SigningMethod:
+        with self._lock:
+            if bucket not in self._signing_methods:
+                self._signing_methods[bucket] = find_signing_method(
+                    bucket, self._endpoints.public_of(bucket)
+                )
+            return self._signing_methods[bucket]
+
+
+def _role_session(bucket: Bucket, tenant: str, prefixes: tuple[str, ...]) -> RoleSession | None:
+    if bucket.role_arn is None:
+        return None
+    return role_session(bucket.role_arn, bucket, tenant, prefixes)

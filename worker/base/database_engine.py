@@ -1,0 +1,387 @@
+"""SQLAlchemy engines for SQLite and PostgreSQL, with durable commits and bounded waits.
+
+Some statements go to the driver unchanged: for a statement of a few rows, SQLAlchemy's own work
+takes several times as long as the driver's.
+"""
+
+import select
+import sqlite3
+import time
+from collections import namedtuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from functools import partial
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from sqlalchemy import Connection, Dialect, Engine, Insert, Select, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import (
+    DBAPIError,
+    DisconnectionError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+)
+from sqlalchemy.sql.dml import UpdateBase
+
+from worker.base.private_files import create_private_file, create_private_folder
+from worker.errors import Transient
+
+if TYPE_CHECKING:  # SQLAlchemy imports the driver of a database, and no other
+    import psycopg
+
+
+_Convert = Callable[[Any], Any]
+_Parameters = Sequence[Any] | Mapping[str, Any]
+
+
+def execute_in_driver(connection: Connection, statement: str, values: _Parameters = ()) -> Any:
+    """Run a statement in the driver's language, in the connection's transaction.
+
+    Returns the driver's cursor. Raises SQLAlchemy's IntegrityError, and otherwise the driver's own
+    errors, which the functions of worker.base.database_engine translate.
+    """
+    try:
+        return run_in_driver(connection.connection.driver_connection, statement, values)
+    except connection.dialect.loaded_dbapi.IntegrityError as error:
+        raise IntegrityError(statement, None, error, hide_parameters=True) from error
+
+
+def run_in_driver(driver: Any, statement: str, values: _Parameters = ()) -> Any:
+    """Run a statement on a connection of the driver, and return the driver's cursor."""
+    return driver.execute(statement, values) if values else driver.execute(statement)
+
+
+class DriverStatement:
+    """A statement of SQLAlchemy that is compiled once for each dialect, and then run by the driver.
+
+    Parameters and results are converted as the types of their columns say.
+    """
+
+    def __init__(self, statement: Select[*tuple[Any, ...]] | UpdateBase) -> None:
+        self._statement = statement
+        self._compiled: dict[str, _Compiled] = {}
+
+    def run(self, connection: Connection, values: Mapping[str, Any]) -> list[Any]:
+        """Run the statement with these parameters, and return its rows as named tuples.
+
+        The names of the parameters are the same in every call.
+        """
+        compiled = self._compiled.get(connection.dialect.name)
+        if compiled is None:
+            compiled = _compile_statement(self._statement, connection.dialect, values)
+            self._compiled[connection.dialect.name] = compiled
+        cursor = execute_in_driver(connection, compiled.text, compiled.parameters(values))
+        return compiled.rows(cursor)
+
+
+class _Compiled(NamedTuple):
+    text: str
+    names: Sequence[str] | None
+    fixed: Mapping[str, Any]
+    bind: Mapping[str, _Convert]
+    row: Callable[[Any], Any] | None
+    read: Sequence[tuple[int, _Convert]]
+
+    def parameters(self, values: Mapping[str, Any]) -> _Parameters:
+        named = {**self.fixed, **values}
+        for name, convert in self.bind.items():
+            named[name] = convert(named[name])
+        return named if self.names is None else [named[name] for name in self.names]
+
+    def rows(self, cursor: Any) -> list[Any]:
+        return [] if self.row is None else [self.row(self._converted(row)) for row in cursor]
+
+    def _converted(self, row: Sequence[Any]) -> Sequence[Any]:
+        values = list(row)
+        for index, convert in self.read:
+            values[index] = convert(values[index])
+        return values
+
+
+def _compile_statement(
+    statement: Select[*tuple[Any, ...]] | UpdateBase, dialect: Dialect, values: Mapping[str, Any]
+) -> _Compiled:
+    # An INSERT names its columns by its parameters.
+    names = list(values) if isinstance(statement, Insert) and statement.select is None else None
+    compiled: Any = statement.compile(dialect=dialect, column_keys=names)
+    types = {name: bind.type for name, bind in compiled.binds.items()}
+    binds = {
+        name: type_.dialect_impl(dialect).bind_processor(dialect) for name, type_ in types.items()
+    }
+    columns = statement.exported_columns
+    row: Any = namedtuple("Row", [column.key for column in columns])  # type: ignore[misc]  # noqa: PYI024 - its fields vary
+    reads = [
+        column.type.dialect_impl(dialect).result_processor(dialect, None) for column in columns
+    ]
+    return _Compiled(
+        text=str(compiled),
+        names=compiled.positiontup if compiled.positional else None,
+        fixed={name: bind.value for name, bind in compiled.binds.items() if not bind.required},
+        bind={name: convert for name, convert in binds.items() if convert is not None},
+        row=row._make if len(columns) else None,
+        read=[(index, convert) for index, convert in enumerate(reads) if convert is not None],
+    )
+
+
+_SQLITE_STEPS = (
+    10_000  # of SQLite's virtual machine, between two looks at the clock: about a millisecond
+)
+
+
+@contextmanager
+def limit_time(connection: Connection, end: float) -> Iterator[None]:
+    """Cut off the statements of a block that still run at a moment of `time.monotonic`.
+
+    They fail as in a database that is out of reach. The connection must be in a transaction that
+    only reads.
+    """
+    driver: Any = connection.connection.driver_connection
+    if connection.dialect.name == "sqlite":
+        driver.set_progress_handler(lambda: time.monotonic() > end, _SQLITE_STEPS)
+        try:
+            yield
+        finally:
+            driver.set_progress_handler(None, 0)
+        return
+
+    # Each statement has a cursor of its own, whether SQLAlchemy runs it or DriverStatement.
+    factories = driver.cursor_factory, driver.server_cursor_factory
+
+    def limit(create_cursor: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        milliseconds = ceil((end - time.monotonic()) * 1_000)
+        if milliseconds <= 0:  # 0 would be no limit
+            raise connection.dialect.loaded_dbapi.OperationalError("the time is over")
+        factories[0](driver).execute(f"SET LOCAL statement_timeout = {milliseconds}")
+        return create_cursor(*args, **options)
+
+    driver.cursor_factory, driver.server_cursor_factory = (partial(limit, f) for f in factories)
+    try:
+        yield
+    finally:
+        driver.cursor_factory, driver.server_cursor_factory = factories
+
+
+LOCK_TIMEOUT = 10
+IDLE_TIMEOUT = 30
+"""The time in seconds after which PostgreSQL ends a writing transaction whose worker hangs.
+
+A worker that is frozen, or whose network is gone, would keep its locks for hours: the head of a
+tenant's tree, for which all other workers wait.
+"""
+CONNECT_TIMEOUT = 10
+"""The time in seconds that a PostgreSQL server has to accept a connection."""
+
+POSTGRES_OPTIONS = {
+    "connect_timeout": CONNECT_TIMEOUT,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,  # milliseconds
+}
+"""Options of libpq, unless the URL has others.
+
+By default it waits for minutes to connect, and for hours for a server whose network is gone. A slow
+query is not cut off: the kernel of the server acknowledges the packets meanwhile.
+"""
+
+_PRAGMAS: tuple[str, ...] = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "foreign_keys=ON",
+    "recursive_triggers=ON",  # else INSERT OR REPLACE deletes rows without firing DELETE triggers
+    f"busy_timeout={LOCK_TIMEOUT}000",
+)
+# A reader may be slow, as storage is that it writes to; it keeps no other transaction waiting. A
+# plan for any range of times or batches reads far too much for most of them.
+_FOR_READERS = (
+    "SET LOCAL idle_in_transaction_session_timeout = 0;"
+    " SET LOCAL plan_cache_mode = force_custom_plan"
+)
+_Purpose = Literal["write", "read", "snapshot", "autocommit"]
+# On SQLite a transaction that begins with a plain BEGIN, reads and then writes fails with
+# SQLITE_BUSY whatever the timeout. The cost of IMMEDIATE is that writers wait for each other from
+# the start. On PostgreSQL a statement after a lock has to see what was committed before the lock.
+_BEGIN: dict[tuple[str, _Purpose], str] = {
+    ("sqlite", "write"): "BEGIN IMMEDIATE",
+    ("sqlite", "read"): "BEGIN",
+    ("postgresql", "write"): "BEGIN ISOLATION LEVEL READ COMMITTED",
+    ("postgresql", "read"): f"BEGIN ISOLATION LEVEL READ COMMITTED; {_FOR_READERS}",
+    ("sqlite", "snapshot"): "BEGIN",
+    (
+        "postgresql",
+        "snapshot",
+    ): f"BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; {_FOR_READERS}",
+}
+
+
+def create_database_engine(url: str, *, idle_timeout: int = 0) -> Engine:
+    """Create an engine for a SQLAlchemy URL.
+
+    PostgreSQL ends a writing transaction that is idle for idle_timeout seconds; 0 is no limit.
+    Create it after forking, because processes cannot share connections. Its errors contain no
+    statement parameters, which include object keys and requesters.
+    """
+    if make_url(url).get_backend_name() == "sqlite":
+        return _sqlite_engine(url)
+    in_url = make_url(url).query
+    engine = create_engine(
+        url,
+        hide_parameters=True,
+        pool_size=2,
+        max_overflow=2,
+        use_native_hstore=False,  # no table has one, and looking for it takes three round trips
+        connect_args={name: v for name, v in POSTGRES_OPTIONS.items() if name not in in_url},
+    )
+    event.listen(engine, "connect", partial(_configure_postgres, idle_timeout))
+    event.listen(engine, "checkout", _check_connection)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def load_driver(url: str) -> None:
+    """Import the driver of a database, so that processes share it that are forked later."""
+    make_url(url).get_dialect().import_dbapi()
+
+
+def _configure_postgres(idle_timeout: int, connection: "psycopg.Connection", _record: Any) -> None:
+    connection.autocommit = True  # _begin starts each transaction in the mode that it needs
+    connection.execute(
+        f"SET lock_timeout = '{LOCK_TIMEOUT}s';"
+        f" SET idle_in_transaction_session_timeout = '{idle_timeout}s'"
+    )
+
+
+def _check_connection(connection: "psycopg.Connection", _record: Any, _proxy: Any) -> None:
+    # A server that shuts down sends a notice. An idle connection with input is therefore dead, and
+    # finding out costs no round trip. SQLAlchemy then connects again.
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if poll.poll(0):
+        raise DisconnectionError
+
+
+def limit_lock_waits(connection: Connection, seconds: int) -> None:
+    """Let a connection to PostgreSQL wait for locks for so long only, from now on.
+
+    All workers wait behind a migration that waits for a table.
+    """
+    if connection.dialect.name == "postgresql":
+        with connection.begin():
+            connection.exec_driver_sql(f"SET lock_timeout = '{seconds}s'")
+
+
+def sqlite_path(url: str) -> Path | None:
+    """Return the path of a SQLite database, or None if it is in memory or on a server."""
+    database = make_url(url).database
+    is_file = database and database != ":memory:" and not database.startswith("file:")
+    is_sqlite = make_url(url).get_backend_name() == "sqlite"
+    return Path(database) if is_sqlite and database and is_file else None
+
+
+def sqlite_files(url: str) -> list[Path]:
+    """Return the files of a SQLite database that may exist."""
+    path = sqlite_path(url)
+    suffixes = ("", "-wal", "-shm", "-journal")
+    return [path.with_name(path.name + suffix) for suffix in suffixes] if path else []
+
+
+def _sqlite_engine(url: str) -> Engine:
+    path = sqlite_path(url)
+    if path is not None:
+        create_private_folder(path.parent)
+        create_private_file(path)  # SQLite gives its -wal and -shm files the same mode
+    engine = create_engine(url, hide_parameters=True)
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.isolation_level = None
+    for pragma in _PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    purpose = connection.get_execution_options().get("purpose", "write")
+    begin = _BEGIN.get((connection.dialect.name, purpose))
+    if begin is not None:
+        execute_in_driver(connection, begin)
+
+
+def write_transaction(engine: Engine) -> AbstractContextManager[Connection]:
+    """Open a transaction that commits at the end of its block.
+
+    Raises Transient if the database is unreachable, locked for too long, has no tables, or aborted
+    the transaction to resolve a deadlock. Nothing was written, or that is unknown; repeating the
+    call is safe.
+    """
+    return _transaction(engine, "write")
+
+
+def read_transaction(engine: Engine) -> AbstractContextManager[Connection]:
+    """Open a transaction that only reads, and therefore waits for no writer."""
+    return _transaction(engine, "read")
+
+
+def snapshot_transaction(engine: Engine) -> AbstractContextManager[Connection]:
+    """Open a transaction that only reads, and in which all queries see the same rows."""
+    return _transaction(engine, "snapshot")
+
+
+def autocommit_read(engine: Engine) -> AbstractContextManager[Connection]:
+    """Open a connection in autocommit mode for one SELECT; a transaction would double its cost."""
+    return _transaction(engine, "autocommit")
+
+
+@contextmanager
+def _transaction(engine: Engine, purpose: _Purpose) -> Iterator[Connection]:
+    with (
+        _transient_errors(engine),
+        engine.connect().execution_options(purpose=purpose) as connection,
+        connection.begin(),
+    ):
+        yield connection
+
+
+def read_in_driver(engine: Engine, statement: str) -> Any:
+    """Return the first row of a SELECT in autocommit mode, at a fifth of autocommit_read's cost.
+
+    Raises Transient if the database is unreachable.
+    """
+    with _transient_errors(engine), closing(engine.raw_connection()) as connection:
+        try:
+            return run_in_driver(connection.driver_connection, statement).fetchone()
+        except Exception as error:
+            connection.invalidate(error)
+            raise
+
+
+@contextmanager
+def _transient_errors(engine: Engine) -> Iterator[None]:
+    dbapi = engine.dialect.loaded_dbapi
+    # What is not executed through SQLAlchemy, as COPY, raises the driver's own errors.
+    from_driver = dbapi.OperationalError, dbapi.InterfaceError
+    try:
+        yield
+    except (OperationalError, InterfaceError, *from_driver) as error:
+        raise Transient(
+            "the database is unreachable, locked or without its tables", "database"
+        ) from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise Transient("the connection to the database was lost", "database") from error
+        raise
+
+
+def acquire_advisory_lock(connection: Connection, name: str) -> None:
+    """Take a lock by name, held until the transaction ends.
+
+    Does nothing on SQLite, where write transactions exclude each other.
+    """
+    if connection.dialect.name != "sqlite":
+        statement = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
+        execute_in_driver(connection, statement, (name,))

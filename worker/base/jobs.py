@@ -1,0 +1,397 @@
+"""Jobs of one process: their turns, rates, threads and timeouts, and the problems that they log."""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Hashable, Mapping
+from concurrent.futures import Future
+from datetime import datetime
+from heapq import heapify, heappop, heappush
+from queue import Empty, Queue
+from threading import Event, Lock, Thread
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import structlog
+
+
+class TurnKey(NamedTuple):
+    """The subject of units of work: their owner, such as a tenant, and one of its names."""
+
+    owner: str
+    name: str
+
+
+class TurnLimits(NamedTuple):
+    """The most units in flight: in all, of one owner, of one key, and of suspect keys together."""
+
+    total: int
+    per_owner: int
+    per_key: int
+    suspects: int
+
+
+class Turns:
+    """Gives turns to owners and, among the keys of one owner, to its keys.
+
+    The owner with the fewest units in flight is next, then the one that was served longest ago.
+    A backlog, or many keys, therefore earns its owner no more turns than any other owner has.
+    """
+
+    def __init__(self, limits: TurnLimits) -> None:
+        self._limits = limits
+        self._by_key: Counter[TurnKey] = Counter()
+        self._by_owner: Counter[str] = Counter()
+        self._served: dict[TurnKey | str, int] = {}
+        self._turn = 0
+
+    def start(self, key: TurnKey) -> None:
+        """Count a unit as in flight; its owner and key were served last."""
+        self._by_key[key] += 1
+        self._by_owner[key.owner] += 1
+        self._turn += 1
+        self._served[key] = self._served[key.owner] = self._turn
+
+    def end(self, key: TurnKey) -> None:
+        """Count a unit as finished."""
+        self._by_key[key] -= 1
+        self._by_owner[key.owner] -= 1
+        self._by_key += Counter()  # removes what is zero
+        self._by_owner += Counter()
+
+    def allot(
+        self, waiting: Mapping[TurnKey, int], suspects: Collection[TurnKey] = ()
+    ) -> dict[TurnKey, int]:
+        """Return how many units of each waiting key may start now, in turns.
+
+        waiting maps each key to the most units that it may start. suspects are the keys that are
+        likely to be slow; together they may not use up the places of the others.
+        """
+        self._forget_absent(waiting)
+        shares: Counter[TurnKey] = Counter()
+        free = self._limits.total - self._by_key.total()
+        free_suspects = self._limits.suspects - sum(self._by_key[key] for key in suspects)
+        queues = self._queues(waiting)
+        owners = [(self._by_owner[owner], self._served.get(owner, 0), owner) for owner in queues]
+        heapify(owners)
+        while owners and free > 0:
+            count, served, owner = heappop(owners)
+            key = self._next_key(
+                queues[owner], waiting, shares, suspects if free_suspects < 1 else ()
+            )
+            if key is None or count >= self._limits.per_owner:
+                continue
+            shares[key] += 1
+            free -= 1
+            free_suspects -= key in suspects
+            heappush(owners, (count + 1, served, owner))
+        return dict(shares)
+
+    def _queues(self, waiting: Mapping[TurnKey, int]) -> dict[str, deque[TurnKey]]:
+        """Return the waiting keys of each owner, the one served longest ago first."""
+        queues: dict[str, deque[TurnKey]] = {}
+        for key in sorted(waiting, key=lambda key: self._served.get(key, 0)):
+            queues.setdefault(key.owner, deque()).append(key)
+        return queues
+
+    def _next_key(
+        self,
+        queue: deque[TurnKey],
+        waiting: Mapping[TurnKey, int],
+        shares: Counter[TurnKey],
+        excluded: Collection[TurnKey],
+    ) -> TurnKey | None:
+        while queue:
+            key = queue.popleft()
+            room = min(waiting[key], self._limits.per_key - self._by_key[key]) - shares[key]
+            if room > 0 and key not in excluded:
+                queue.append(key)
+                return key
+        return None
+
+    def _forget_absent(self, waiting: Mapping[TurnKey, int]) -> None:
+        present = {*waiting, *self._by_key, *self._by_owner, *(key.owner for key in waiting)}
+        self._served = {name: turn for name, turn in self._served.items() if name in present}
+
+
+class Pace:
+    """Gives turns at a rate. One thread uses it.
+
+    sleep waits for a number of seconds. A turn that comes late does not make the next ones denser.
+    """
+
+    def __init__(
+        self,
+        rate: float,
+        sleep: Callable[[float], None],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._interval = 1 / rate
+        self._sleep = sleep
+        self._monotonic = monotonic
+        self._next = 0.0
+
+    def wait(self) -> None:
+        """Wait for the next turn."""
+        now = self._monotonic()
+        if now < self._next:
+            self._sleep(self._next - now)
+        self._next = max(now, self._next) + self._interval
+
+
+_MAX_NAMES = 10_000  # that are remembered, unless more than these are in use
+
+
+class _Bucket(NamedTuple):
+    tokens: float
+    counted_at: datetime
+    rate: float
+
+    def at(self, now: datetime, capacity: float) -> float:
+        """Return the number of tokens at a time. A clock that went back adds none."""
+        seconds = max((now - self.counted_at).total_seconds(), 0.0)
+        return min(self.tokens + seconds * self.rate, capacity)
+
+
+class RateLimits:
+    """Token buckets by name. Each holds the tokens of one second, and at least one.
+
+    Threads may share it. Other processes have limits of their own.
+    """
+
+    def __init__(self) -> None:
+        self._buckets: dict[Hashable, _Bucket] = {}
+        self._lock = Lock()
+
+    def take(self, name: Hashable, rate: float, wanted: int, now: datetime) -> int:
+        """Take up to so many tokens, and return their number. rate is in tokens a second."""
+        if rate <= 0:
+            return 0
+        capacity = max(rate, 1.0)
+        with self._lock:
+            bucket = self._buckets.get(name)
+            tokens = capacity if bucket is None else bucket.at(now, capacity)
+            taken = min(wanted, int(tokens))
+            self._buckets[name] = _Bucket(tokens - taken, now, rate)
+            if len(self._buckets) > _MAX_NAMES:
+                self._forget_full(now)
+        return taken
+
+    def _forget_full(self, now: datetime) -> None:
+        """Forget the buckets that are full, as one that nobody took from is."""
+        for name, bucket in list(self._buckets.items()):
+            capacity = max(bucket.rate, 1.0)
+            if bucket.at(now, capacity) >= capacity:
+                del self._buckets[name]
+
+
+Result = TypeVar("Result")
+
+
+def call_with_timeout(seconds: float, call: Callable[[], Result]) -> Result:
+    """Call a function; raise TimeoutError if it takes longer than `seconds`.
+
+    After a timeout, the call continues in a background thread until the process ends: not every
+    driver has a timeout of its own.
+    """
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except Exception as error:  # noqa: BLE001 - raised in the caller's thread
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future.result(timeout=seconds)
+
+
+Unit = TypeVar("Unit")
+
+
+class ThreadGroup(Generic[Unit, Result]):
+    """Runs a function for many units at once. Its caller bounds how many, and is one thread.
+
+    Threads are daemons: one that hangs does not keep the process from ending.
+    """
+
+    def __init__(self, work: Callable[[Unit], Result], name: str) -> None:
+        self._work = work
+        self._name = name
+        self._finished: Queue[tuple[int, Result | BaseException]] = Queue()
+        self._running: dict[int, tuple[Unit, float]] = {}
+        self._started = 0
+
+    @property
+    def running(self) -> int:
+        """The number of units that are not finished."""
+        return len(self._running)
+
+    def start(self, unit: Unit) -> None:
+        """Start a unit."""
+        self._started += 1
+        self._running[self._started] = unit, time.monotonic()
+        Thread(target=self._run, args=(self._started, unit), name=self._name, daemon=True).start()
+
+    def wait(self, seconds: float) -> list[tuple[Unit, Result]]:
+        """Wait until a unit is finished, or the seconds have passed; return the finished ones.
+
+        Returns at once if no unit runs. Raises what a unit raised.
+        """
+        finished: list[tuple[Unit, Result]] = []
+        timeout = seconds if self._running else 0.0
+        while True:
+            try:
+                number, result = self._finished.get(timeout=timeout) if timeout else self._take()
+            except Empty:
+                return finished
+            timeout = 0.0
+            unit, _ = self._running.pop(number, (None, 0.0))
+            if isinstance(result, BaseException):
+                raise result
+            if unit is not None:  # else it was abandoned
+                finished.append((unit, result))
+
+    def abandon(self, seconds: float) -> list[Unit]:
+        """Stop waiting for the units that have run for longer than this, and return them."""
+        oldest = time.monotonic() - seconds
+        numbers = [number for number, (_, start) in self._running.items() if start < oldest]
+        return [self._running.pop(number)[0] for number in numbers]
+
+    def _take(self) -> tuple[int, Result | BaseException]:
+        return self._finished.get_nowait()
+
+    def _run(self, number: int, unit: Unit) -> None:
+        try:
+            result: Result | BaseException = self._work(unit)
+        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
+            result = error
+        self._finished.put((number, result))
+
+
+log = structlog.get_logger()
+
+
+class ProblemLog:
+    """The problems that this process has logged, and that have not ended. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def note(self, event: str, subject: str, problem: str | None, **fields: Any) -> None:
+        """Log a warning, unless the last one about this subject was the same. None ends it.
+
+        subject distinguishes the problems of an event; fields are logged as well.
+        """
+        if problem is None:
+            self._known.pop((event, subject), None)
+            return
+        logged = fields | {"problem": problem}
+        if self._known.get((event, subject)) != logged:
+            self._known[event, subject] = logged
+            log.warning(event, **logged)
+
+
+HANG_TIME = 600.0
+"""The time in seconds without progress after which a run no longer keeps the next from starting."""
+
+
+class JobRun:
+    """One run of a job. The job reports its progress here, and asks whether it has to stop."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._stopping = Event()
+        self._progress_at = monotonic()
+
+    def progress(self) -> None:
+        """Report that the run is alive."""
+        self._progress_at = self._monotonic()
+
+    @property
+    def is_stopping(self) -> bool:
+        """True once the run has to end: it starts nothing new, and finishes what it began."""
+        return self._stopping.is_set()
+
+    def stop(self) -> None:
+        """Ask the run to end."""
+        self._stopping.set()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, but no longer than until the run has to stop."""
+        self._stopping.wait(seconds)
+
+    @property
+    def idle_seconds(self) -> float:
+        """The time since the last progress."""
+        return self._monotonic() - self._progress_at
+
+
+class SingleFlight:
+    """Runs a job in a thread of its own, at most once at a time.
+
+    A trigger that arrives during a run makes the job run once more after it, and returns at once:
+    triggers never wait, and any number of them cost one run. An exception ends its run, is logged,
+    and does not keep the next run from starting. If a run makes no progress for HANG_TIME, the next
+    trigger logs an error and starts another run beside it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        job: Callable[[JobRun], object],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._name = name
+        self._job = job
+        self._monotonic = monotonic
+        self._lock = Lock()
+        self._run: JobRun | None = None
+        self._thread: Thread | None = None
+        self._is_requested = False
+        self._is_stopped = False
+
+    def trigger(self) -> None:
+        """Start a run, or let the current one be followed by another. Never waits."""
+        with self._lock:
+            if self._is_stopped:
+                return
+            self._is_requested = True
+            if self._run is not None and self._run.idle_seconds < HANG_TIME:
+                return
+            if self._run is not None:
+                log.error("job_hangs", job=self._name, seconds=int(self._run.idle_seconds))
+                self._run.stop()
+            run = self._run = JobRun(self._monotonic)
+            # A daemon: a run that hangs must not keep the process from ending.
+            self._thread = Thread(target=self._loop, args=(run,), name=self._name, daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Let the current run end soon, and start no other."""
+        self._is_stopped = True
+        if self._run is not None:
+            self._run.stop()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the current run to end, for at most this time."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def _loop(self, run: JobRun) -> None:
+        while self._is_due(run):
+            run.progress()
+            try:
+                self._job(run)
+            except Exception:
+                # Logging scrubs secrets. The next trigger starts the job again.
+                log.exception("job_failed", job=self._name)
+
+    def _is_due(self, run: JobRun) -> bool:
+        """Take the request for a run; end the loop if there is none, or another run took over."""
+        with self._lock:
+            if self._run is not run:
+                return False
+            if self._is_requested and not self._is_stopped:
+                self._is_requested = False
+                return True
+            self._run = None
+            return False

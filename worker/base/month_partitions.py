@@ -1,0 +1,178 @@
+"""The partitions of `grants` by month. Only PostgreSQL has them: elsewhere, nothing happens.
+
+Months are numbers like 202611, in UTC: they order like time.
+"""
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from models.partitions import DEFAULT_PARTITION, PARTITIONED
+from worker.base.database_engine import read_transaction, write_transaction
+from worker.errors import Transient
+
+if TYPE_CHECKING:  # commands that need the months only start without structlog
+    from worker.base.jobs import ProblemLog
+
+
+_MONTH = re.compile(r"([0-9]{4})-(0[1-9]|1[0-2])", re.ASCII).fullmatch
+_MONTHS_A_YEAR = 12
+
+
+def month_of(moment: datetime) -> int:
+    """Return the month of a moment."""
+    utc = moment.astimezone(UTC)
+    return utc.year * 100 + utc.month
+
+
+def add_months(month: int, number: int) -> int:
+    """Return the month that is a number of months after another one, or before it."""
+    months = month // 100 * _MONTHS_A_YEAR + month % 100 - 1 + number
+    years, index = divmod(months, _MONTHS_A_YEAR)
+    return years * 100 + index + 1
+
+
+def first_moment(month: int) -> datetime:
+    """Return the moment at which a month begins."""
+    return datetime(month // 100, month % 100, 1, tzinfo=UTC)
+
+
+def format_month(month: int) -> str:
+    """Return a month like 2026-11."""
+    return f"{month // 100:04}-{month % 100:02}"
+
+
+def parse_month(text: str) -> int:
+    """Parse a month like 2026-11. Raises ValueError."""
+    match = _MONTH(text)
+    if match is None or match[1] == "0000":
+        raise ValueError("expected a month such as 2026-01")
+    return int(match[1]) * 100 + int(match[2])
+
+
+MONTHS_AHEAD = 2
+"""The number of months after the current one for which partitions exist."""
+
+_BOUNDS = re.compile(r"FOR VALUES FROM \((MINVALUE|[0-9]+)\) TO \(([0-9]+)\)").fullmatch
+_READ_PARTITIONS = text(
+    "SELECT relname, pg_get_expr(relpartbound, oid) AS bounds, pg_total_relation_size(oid) AS bytes"
+    " FROM pg_class JOIN pg_inherits ON inhrelid = oid WHERE inhparent = to_regclass(:parent)"
+)
+_ADD_PARTITION = text("SELECT valetkey_add_partition(:month)")
+_DEFAULT_MONTHS = text(f"SELECT DISTINCT month FROM {DEFAULT_PARTITION} ORDER BY month")  # noqa: S608 - a constant
+
+
+class Partition(NamedTuple):
+    """A partition: its first month, None if it has all earlier ones, and the month after its last.
+
+    bytes is its size on disk, with its indexes.
+    """
+
+    name: str
+    first: int | None
+    end: int
+    bytes: int
+
+    def contains(self, month: int) -> bool:
+        """Return whether rows of a month are in this partition."""
+        return (self.first is None or self.first <= month) and month < self.end
+
+
+def has_partitions(connection: Connection) -> bool:
+    """Return whether the database keeps grants in partitions."""
+    return connection.dialect.name == "postgresql"
+
+
+def partition_key(connection: Connection, issued_at: datetime) -> tuple[int, ...]:
+    """Return the value of the column `month` for the grants of a chunk; () without that column."""
+    return (month_of(issued_at),) if has_partitions(connection) else ()
+
+
+def read_partitions(connection: Connection) -> list[Partition]:
+    """Return the partitions by month, the oldest first, without the default partition."""
+    if not has_partitions(connection):
+        return []
+    partitions = []
+    for row in connection.execute(_READ_PARTITIONS, {"parent": PARTITIONED}):
+        if bounds := _BOUNDS(row.bounds):
+            first = None if bounds[1] == "MINVALUE" else int(bounds[1])
+            partitions.append(Partition(row.relname, first, int(bounds[2]), row.bytes))
+    return sorted(partitions, key=lambda partition: partition.end)
+
+
+def missing_months(connection: Connection, now: datetime) -> list[int]:
+    """Return the months from the current one on that should have a partition and have none."""
+    current = month_of(now)
+    months = (add_months(current, number) for number in range(MONTHS_AHEAD + 1))
+    return _without_partition(months, connection)
+
+
+def default_months(connection: Connection) -> list[int]:
+    """Return the months of the rows that are in the default partition."""
+    if not has_partitions(connection):
+        return []
+    return list(connection.scalars(_DEFAULT_MONTHS))
+
+
+def months_to_add(connection: Connection, now: datetime) -> list[int]:
+    """Return the months whose partitions `add_partition` should create, the oldest first.
+
+    Those are the missing ones, and those of the rows in the default partition.
+    """
+    months = {*missing_months(connection, now), *default_months(connection)}
+    return sorted(months)
+
+
+def add_partition(connection: Connection, month: int) -> bool:
+    """Create the partition of a month, unless it exists; return whether it was created.
+
+    Moves the month's rows out of the default partition. Raises DBAPIError if a lock is not free
+    within two seconds, or if the role may not do it: nothing was changed.
+    """
+    return bool(connection.scalar(_ADD_PARTITION, {"month": month}))
+
+
+def _without_partition(months: Iterable[int], connection: Connection) -> list[int]:
+    if not has_partitions(connection):
+        return []
+    partitions = read_partitions(connection)
+    return [
+        month for month in months if not any(partition.contains(month) for partition in partitions)
+    ]
+
+
+def create_partitions(engine: Engine, now: datetime, problems: "ProblemLog") -> int:
+    """Create the missing partitions of this month and the next two; return their number.
+
+    Any number of processes may do this at once. A partition that cannot be created is logged, and
+    tried again at the next run: grants without one go to the default partition.
+    """
+    try:
+        with read_transaction(engine) as connection:
+            months = months_to_add(connection, now)
+    except (DBAPIError, Transient) as error:
+        problems.note("partitions_unknown", "", _describe_error(error))
+        return 0
+    problems.note("partitions_unknown", "", None)
+    return sum(_create_partition(engine, month, problems) for month in months)
+
+
+def _create_partition(engine: Engine, month: int, problems: "ProblemLog") -> bool:
+    try:
+        with write_transaction(engine) as connection:
+            is_new = add_partition(connection, month)
+    except (DBAPIError, Transient) as error:
+        problems.note("partition_postponed", str(month), _describe_error(error), month=month)
+        return False
+    problems.note("partition_postponed", str(month), None)
+    return is_new
+
+
+def _describe_error(error: DBAPIError | Transient) -> str:
+    """Return the server's words, which name the lock or the missing privilege, and no values."""
+    cause = error.__cause__ if isinstance(error, Transient) else error
+    return str(getattr(cause, "orig", cause)).partition("\n")[0]

@@ -1,0 +1,173 @@
+"""The commands about the broker: lists workers, and shows, requeues or deletes dead letters."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from valetkey.units import format_duration
+from worker import clock
+from worker.broker.dead_letters import (
+    DeadLetter,
+    purge_dead_letters,
+    read_dead_letters,
+    requeue_dead_letters,
+)
+from worker.broker.queues import HEARTBEAT_LIFETIME, Heartbeat, read_heartbeats
+from worker.cli.command_options import Command, format_options
+from worker.cli.output import print_rows
+from worker.cli.redis_servers import open_broker, open_results
+
+_WORKER_COLUMNS = ("worker", "queues", "pid", "started_at", "seen")
+
+
+@click.command()
+@click.argument("name", required=False)
+@format_options
+@click.pass_context
+def workers(context: click.Context, /, *, name: str | None, output_format: Any) -> None:
+    """List workers whose heartbeat is fresh, all or those with this NAME (as in issue@web1).
+
+    A worker writes its heartbeat every 5 seconds, from the loop that takes messages, and is listed
+    for 20 seconds after it. Exits with 1 if none is listed.
+
+    \b
+    Example:
+      python -m worker workers
+    """
+    with open_results() as client:
+        found = [each for each in read_heartbeats(client) if name in {None, each.worker}]
+    print_rows(_WORKER_COLUMNS, [_worker_row(each, output_format) for each in found], output_format)
+    if not found:
+        who = "no worker" if name is None else f"no worker {name}"
+        click.echo(
+            f"{who} has written a heartbeat in the last {HEARTBEAT_LIFETIME} seconds", err=True
+        )
+        context.exit(1)
+
+
+def _worker_row(heartbeat: Heartbeat, output_format: Any) -> tuple[Any, ...]:
+    age = format_duration(clock.now() - heartbeat.seen_at)
+    return (
+        heartbeat.worker,
+        list(heartbeat.queues) if output_format == "json" else " ".join(heartbeat.queues),
+        heartbeat.pid,
+        heartbeat.started_at,
+        heartbeat.seen_at if output_format else f"{age} ago",
+    )
+
+
+_DEAD_LETTER_COLUMNS = ("id", "set_aside_at", "queue", "task", "bytes", "problem")
+
+
+@click.group()
+def deadletters() -> None:
+    """Show and handle messages that were set aside because a worker failed on them.
+
+    The newest 100 are kept in the broker. A request that is put back and was answered before is
+    not charged again.
+    """
+
+
+def _selection(command: Command) -> Command:
+    """Add IDS and --all to a command."""
+    ids = click.argument("ids", nargs=-1)
+    every = click.option("--all", "all_of_them", is_flag=True, help="All dead letters.")
+    return ids(every(command))
+
+
+@deadletters.command("list")
+@format_options
+def list_dead_letters(output_format: Any) -> None:
+    """List dead letters, newest first.
+
+    \b
+    Example:
+      python -m worker deadletters list
+    """
+    with open_broker() as client:
+        found = read_dead_letters(client)
+    print_rows(
+        _DEAD_LETTER_COLUMNS,
+        [_dead_letter_row(dead_letter) for dead_letter in found],
+        output_format,
+    )
+
+
+@deadletters.command("show")
+@click.argument("dead_letter_id", metavar="ID")
+def show_dead_letter(dead_letter_id: str) -> None:
+    """Print one dead letter as JSON, with the whole message.
+
+    A message contains the request: its object keys and its sender. It contains no links.
+
+    \b
+    Example:
+      python -m worker deadletters show 2f7c1d9a04be
+    """
+    with open_broker() as client:
+        (dead_letter,) = _find(read_dead_letters(client), (dead_letter_id,))
+    values = dict(zip(_DEAD_LETTER_COLUMNS, _dead_letter_row(dead_letter), strict=True)) | {
+        "frame": dead_letter.frame
+    }
+    click.echo(json.dumps(values, indent=2, default=str))
+
+
+@deadletters.command("requeue")
+@_selection
+def requeue(ids: Sequence[str], *, all_of_them: bool) -> None:
+    """Put dead letters back into their queues, for example after an update of the service.
+
+    \b
+    Example:
+      python -m worker deadletters requeue --all
+    """
+    _handle(requeue_dead_letters, "put back", ids, all_of_them=all_of_them)
+
+
+@deadletters.command("purge")
+@_selection
+def purge(ids: Sequence[str], *, all_of_them: bool) -> None:
+    """Delete dead letters.
+
+    \b
+    Example:
+      python -m worker deadletters purge 2f7c1d9a04be
+    """
+    _handle(purge_dead_letters, "deleted", ids, all_of_them=all_of_them)
+
+
+def _handle(
+    action: Callable[[Any, set[str] | None], int],
+    verb: str,
+    ids: Sequence[str],
+    *,
+    all_of_them: bool,
+) -> None:
+    if all_of_them is bool(ids):
+        raise click.UsageError("name the ids of dead letters, or give --all")
+    with open_broker() as client:
+        if ids:
+            _find(read_dead_letters(client), ids)
+        count = action(client, None if all_of_them else set(ids))
+    click.echo(f"{count} {verb}.")
+
+
+def _find(found: Sequence[DeadLetter], ids: Sequence[str]) -> list[DeadLetter]:
+    by_id = {dead_letter.id: dead_letter for dead_letter in reversed(found)}
+    unknown = [each for each in ids if each not in by_id]
+    if unknown:
+        raise click.ClickException(f"no dead letter has the id {unknown[0]}: see deadletters list")
+    return [by_id[each] for each in ids]
+
+
+def _dead_letter_row(dead_letter: DeadLetter) -> tuple[Any, ...]:
+    return (
+        dead_letter.id,
+        dead_letter.set_aside_at,
+        dead_letter.queue,
+        dead_letter.task_id,
+        dead_letter.bytes,
+        dead_letter.problem,
+    )

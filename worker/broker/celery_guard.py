@@ -1,0 +1,303 @@
+"""Kombu's Redis transport and a Celery worker that no message ends.
+
+A frame is checked before kombu reads it. A frame that causes an error in the worker all the same is
+set aside: at once where the error shows which frame it was, otherwise after its second delivery.
+
+Celery handles messages in its main process, outside of any task. An unexpected error there ends the
+whole worker, and the broker then delivers the message to the next one.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from queue import Empty
+from typing import Any
+
+import structlog
+from celery import Celery, current_app
+from celery.apps.worker import Worker
+from celery.utils.log import get_logger
+from celery.worker import state
+from celery.worker.consumer import Consumer
+from kombu.exceptions import KombuError
+from kombu.transport import redis, virtual
+from kombu.utils.json import dumps
+from redis.exceptions import ResponseError
+
+from worker import clock
+from worker.broker.dead_letters import (
+    MAX_DELIVERIES,
+    add_dead_letter,
+    count_redelivery,
+    read_redeliveries,
+)
+from worker.broker.message_guard import InvalidMessage, check_body_size, check_call, read_frame
+from worker.broker.queues import HEARTBEAT_INTERVAL, QUEUES_BY_TASK, Heartbeat, write_heartbeat
+from worker.broker.result_store import report_discard, report_failure
+
+log = structlog.get_logger()
+
+
+class GuardedQoS(redis.QoS):
+    """The messages that a worker has not acknowledged yet."""
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Note that a message was delivered.
+
+        A broker without memory cannot note it, but the message is taken already. It is processed
+        all the same, which frees memory. Its sender sends it again if its result is lost.
+        """
+        try:
+            super().append(message, delivery_tag)
+        except ResponseError as error:
+            log.warning("message_not_noted", problem=type(error).__name__)
+            virtual.QoS.append(self, message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        """Acknowledge a message. If the broker is lost, forget it: it will be delivered again.
+
+        kombu would keep it. A worker that has as many messages as it may take reads from the broker
+        no more, and then would never notice that the connection is lost.
+        """
+        try:
+            super().ack(delivery_tag)
+        except self.channel.connection_errors:
+            virtual.QoS.ack(self, delivery_tag)
+            raise
+
+    def reject(self, delivery_tag: str, requeue: Any = False) -> None:  # noqa: FBT002 - kombu's
+        """Reject a message. If the broker is lost, forget it, as in `ack`."""
+        try:
+            super().reject(delivery_tag, requeue)
+        except self.channel.connection_errors:
+            virtual.QoS.ack(self, delivery_tag)
+            raise
+
+    def restore_unacked(self, client: Any = None) -> None:
+        """Return messages to their queues when the worker ends.
+
+        If an error ended it, the messages that no child process had accepted are set aside: one of
+        them may have caused it. After a lost connection, kombu calls this while it handles an error
+        of its own.
+        """
+        error = sys.exc_info()[1]
+        if isinstance(error, Exception) and not self._is_from_lost_connection(error):
+            accepted = {request.message.delivery_tag for request in state.active_requests}
+            for tag, message in list(self._delivered.items()):
+                if tag not in accepted and not message.headers.get("eta"):
+                    problem = f"ended a worker: {type(error).__name__}"
+                    self.channel.set_aside_message(message, problem)
+        super().restore_unacked(client)
+
+    def _is_from_lost_connection(self, error: BaseException | None) -> bool:
+        while error is not None and not isinstance(error, self.channel.connection_errors):
+            error = error.__context__
+        return error is not None
+
+
+class GuardedChannel(redis.Channel):
+    """A channel that delivers checked frames only."""
+
+    QoS = GuardedQoS
+
+    def _brpop_read(self, **options: Any) -> bool:
+        try:
+            reply = self._parse_brpop(**options)
+            if not reply:
+                raise Empty
+            queue = reply[0].decode().rsplit(self.sep, 1)[0]
+            self._queue_cycle.rotate(queue)
+            self._deliver_checked(reply[1], queue)
+        finally:
+            self._in_poll = False
+            self._flush_brpop_reauth()
+        return True
+
+    def _parse_brpop(self, **options: Any) -> Any:
+        connection = self.client.connection
+        try:
+            return self.client.parse_response(connection, "BRPOP", **options)
+        except self.connection_errors:
+            connection.disconnect()  # the next poll connects again
+            raise
+
+    def _deliver_checked(self, data: bytes, queue: str) -> None:
+        try:
+            frame = read_frame(data, queue, clock.now())
+        except InvalidMessage as error:
+            report_discard(error, queue, current_app)
+            return
+        if frame["properties"]["delivery_info"]["redelivered"] and self._is_last_delivery(frame):
+            return
+        try:
+            self.connection._deliver(frame, queue)
+        except self.connection_errors:
+            raise
+        except Exception as error:
+            log.exception("message_failed", queue=queue, task=frame["headers"]["id"])
+            self._set_aside(frame, f"caused an error in a worker: {type(error).__name__}")
+
+    def _is_last_delivery(self, frame: dict[str, Any]) -> bool:
+        with self.conn_or_acquire() as client:
+            is_last = read_redeliveries(client, frame) >= MAX_DELIVERIES
+        if is_last:
+            self._set_aside(frame, "two worker processes ended while they had it")
+        return is_last
+
+    def set_aside_message(self, message: Any, problem: str) -> None:
+        """Move a delivered message to the dead letters, and fail its sender's task."""
+        self._set_aside(message._raw, problem)
+
+    def _set_aside(self, frame: dict[str, Any], problem: str) -> None:
+        tag, task_id = frame["properties"]["delivery_tag"], frame["headers"]["id"]
+        dead_letter = None
+        try:
+            with self.conn_or_acquire() as client:
+                dead_letter = add_dead_letter(client, frame, problem)
+        except ResponseError as error:
+            log.warning("dead_letter_lost", task=task_id, problem=type(error).__name__)
+        if tag in self.qos._delivered:
+            self.qos.ack(tag)
+        log.error("message_set_aside", task=task_id, dead_letter=dead_letter, problem=problem)
+        report_failure(task_id, current_app)
+
+    def _do_restore_message(
+        self, payload: Any, exchange: str, routing_key: str, pipe: Any, *leftmost: bool
+    ) -> None:
+        if state.should_stop is None:
+            # Counted here and not by the mark in the frame, which a sender can set as well.
+            count_redelivery(pipe, payload)
+            super()._do_restore_message(payload, exchange, routing_key, pipe, *leftmost)
+            return
+        # The worker stops in order, which is not the message's fault: not marked as redelivered.
+        priority = self._get_message_priority(payload, reverse=False)
+        pipe.rpush(self._q_for_pri(routing_key, priority), dumps(payload))
+
+
+class GuardedTransport(redis.Transport):
+    """Kombu's transport of redis:// and rediss:// URLs, with the guarded channel."""
+
+    Channel = GuardedChannel
+
+
+# Celery keeps a message that it retries in memory until its eta, beyond its prefetch limit.
+MAX_WAITING = 50
+MAX_IDLE_BEATS = 6  # in a row, after which a worker that takes no messages is stuck
+_celery_log = get_logger(__name__)
+
+
+class GuardedConsumer(Consumer):  # type: ignore[misc] # Celery's Consumer has no types
+    """A consumer that discards messages that are no plain call of one of the service's tasks."""
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
+        """Return Celery's own handler, preceded by the check."""
+        handle: Callable[[Any], Any] = super().create_task_handler(*args, **kwargs)
+
+        def check_and_handle(message: Any) -> Any:
+            try:
+                self._check(message)
+            except InvalidMessage as error:
+                report_discard(error, message.delivery_info.get("routing_key"), self.app)
+                return message.reject_log_error(_celery_log, self.connection_errors)
+            return handle(message)
+
+        return check_and_handle
+
+    def _check(self, message: Any) -> None:
+        try:
+            self._check_task(message)
+            check_body_size(message.body)
+            check_call(_decode(message))
+        except InvalidMessage as error:
+            raise InvalidMessage(error.part, message.headers["id"]) from None
+        if len(state.scheduled_requests) >= MAX_WAITING:
+            message.headers["eta"] = None  # it is retried at once
+
+    def _check_task(self, message: Any) -> None:
+        """Refuse tasks that are not the service's, and those that belong into another queue."""
+        name, queue = message.headers["task"], message.delivery_info.get("routing_key")
+        if queue not in QUEUES_BY_TASK.get(name, ()):
+            raise InvalidMessage("task")
+
+
+def _decode(message: Any) -> Any:
+    try:
+        return message.payload
+    except (KombuError, ValueError, RecursionError):
+        raise InvalidMessage("body") from None
+
+
+class GuardedWorker(Worker):  # type: ignore[misc] # Celery's Worker has no types
+    """A worker that sets aside a message which cannot be passed to a child process."""
+
+    def _process_task(self, request: Any) -> None:
+        try:
+            super()._process_task(request)
+        except Exception as error:
+            if state.should_stop is not None:  # its children or threads have stopped already
+                request.message.reject_log_error(
+                    _celery_log, self.consumer.connection_errors, requeue=True
+                )
+                return
+            log.exception("message_failed", task=request.id)
+            if self.semaphore is not None:
+                self.semaphore.release()  # the place in the pool that Celery reserved for it
+            problem = f"caused an error: {type(error).__name__}"
+            request.message.channel.set_aside_message(request.message, problem)
+
+
+class Heart:
+    """Writes the heartbeats of this process, from the loop that consumes messages."""
+
+    def __init__(self, app: Celery, supervisor: int) -> None:
+        self._app = app
+        self._supervisor = supervisor
+        self._started_at = datetime.now(UTC)
+        self._timer: Any = None
+
+    def start(self, consumer: Any) -> None:
+        """Write a heartbeat now and every few seconds. Celery calls this at each connection."""
+        is_stuck = _StuckCheck(consumer)
+
+        def beat() -> None:
+            if is_stuck():
+                os.kill(os.getpid(), signal.SIGTERM)  # the supervisor starts it again
+            else:
+                write_heartbeat(self._app.backend.client, self._heartbeat(consumer))
+
+        if self._timer is not None:
+            self._timer.cancel()
+        beat()
+        self._timer = consumer.timer.call_repeatedly(HEARTBEAT_INTERVAL, beat)
+
+    def _heartbeat(self, consumer: Any) -> Heartbeat:
+        queues = sorted(queue.name for queue in consumer.task_consumer.queues)
+        return Heartbeat(
+            consumer.hostname,
+            queues,
+            self._supervisor,
+            os.getpid(),
+            self._started_at,
+            datetime.now(UTC),
+        )
+
+
+class _StuckCheck:
+    """Tells whether a worker takes no messages although it works on none, for half a minute.
+
+    Celery can lose count of its messages when a connection breaks. Its loop turns all the same.
+    """
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
+        self._beats = 0
+
+    def __call__(self) -> bool:
+        is_idle = not (state.active_requests or state.reserved_requests)
+        takes_none = not self._consumer.task_consumer.channel.qos.can_consume()
+        self._beats = self._beats + 1 if is_idle and takes_none else 0
+        if self._beats >= MAX_IDLE_BEATS:
+            log.error("worker_stuck", worker=self._consumer.hostname)
+        return self._beats >= MAX_IDLE_BEATS

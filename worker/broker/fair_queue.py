@@ -1,0 +1,406 @@
+"""Shares the issuing workers among tenants, so that no tenant's requests delay another's.
+
+Workers take messages from the queues in the order of their arrival, and know nothing of this. If a
+tenant has many messages in a queue, they are moved into a list of its own, and return to the bulk
+queue when it is the tenant's turn.
+
+Redis runs each Lua script atomically, so that no frame is lost or doubled. A list's oldest frame is
+the last one, at index -1. A frame that was served ends with SERVED_MARK, and is not moved again;
+JSON ignores the space. redis-py sends a script by its digest.
+"""
+
+import secrets
+import threading
+import time
+from typing import NamedTuple
+
+import redis
+import structlog
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
+from worker.broker.lanes import (
+    MAX_LANES,
+    MESSAGE_COST,
+    PREFIX_BYTES,
+    SHARED_LANES,
+    BulkWatch,
+    Depth,
+    VirtualTimes,
+    claimed_tenant,
+    lane_name,
+    lane_tenant,
+    plan_moves,
+)
+from worker.broker.queues import SHARING_LEASE, WAITING_LANES, lane_key, waiting_lanes
+
+SERVED_MARK = " "
+
+KEEP_LEASE_SCRIPT = """
+local holder = redis.call('GET', KEYS[1])
+if holder == ARGV[1] then
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+elseif holder and redis.call('PTTL', KEYS[1]) >= 0 then
+  return 0
+else
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+end
+return 1
+"""
+"""KEYS: the lease. ARGV: holder, milliseconds. Takes or renews the lease if nobody else has
+one that expires."""
+
+END_LEASE_SCRIPT = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+  redis.call('DEL', KEYS[1])
+end
+"""
+"""KEYS: the lease. ARGV: holder."""
+
+READ_OLDEST_SCRIPT = """
+local mark, ignored = ARGV[1], tonumber(ARGV[2])
+local max_frames, max_bytes, prefix = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local length = redis.call('LLEN', KEYS[1])
+if length <= ignored then
+  return {0, 0}
+end
+local found, bytes, offset = {0, 0}, 0, 0
+while offset < length do
+  if offset >= max_frames or bytes >= max_bytes then
+    found[1] = 1
+    break
+  end
+  local frame = redis.call('LINDEX', KEYS[1], -1 - offset)
+  bytes = bytes + #frame
+  if string.sub(frame, -#mark) == mark then
+    found[2] = found[2] + 1
+  else
+    found[#found + 1] = offset
+    found[#found + 1] = string.sub(frame, 1, prefix)
+  end
+  offset = offset + 1
+end
+return found
+"""
+"""KEYS: queue. ARGV: MARK, length that is ignored, most frames, most bytes, bytes of a prefix.
+
+Returns 1 if there is more to read, else 0; the number of frames with MARK; then, for each other
+frame, its offset from the oldest one, and its prefix.
+"""
+
+MOVE_SCRIPT = """
+local queue, index, tombstone, mark = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
+local max_shift = tonumber(ARGV[3])
+
+local function frame_at(offset, prefix)
+  local frame = offset >= 0 and redis.call('LINDEX', queue, -1 - offset)
+  if frame and string.sub(frame, 1, #prefix) == prefix and string.sub(frame, -#mark) ~= mark then
+    return frame
+  end
+end
+
+local function succeeds(...)
+  local result = redis.pcall(...)
+  return not (type(result) == 'table' and result.err)
+end
+
+local newest, shift = tonumber(ARGV[#ARGV - 2]), 0
+while not frame_at(newest - shift, ARGV[#ARGV]) do
+  shift = shift + 1
+  if shift > max_shift then
+    return 0
+  end
+end
+local moved = 0
+for i = 4, #ARGV, 3 do
+  local offset, lane = tonumber(ARGV[i]) - shift, KEYS[tonumber(ARGV[i + 1])]
+  local frame = frame_at(offset, ARGV[i + 2])
+  if frame and succeeds('SADD', index, string.sub(lane, #index + 2))
+      and succeeds('LPUSH', lane, frame) then
+    redis.call('LSET', queue, -1 - offset, tombstone)
+    moved = moved + 1
+  end
+end
+if moved > 0 then
+  redis.call('LREM', queue, -moved, tombstone)
+end
+return moved
+"""
+"""KEYS: queue, index of lanes, lanes. ARGV: a unique text, MARK, largest shift, moves.
+
+A move is the offset of a frame, the number of its lane's key, and its prefix. Workers may have
+taken older frames since these offsets were read: the position of the newest frame shows how many. A
+frame that is not where it is expected stays in the queue. Returns how many frames were moved.
+"""
+
+SERVE_SCRIPT = """
+local destination, index, mark = KEYS[1], KEYS[2], ARGV[1]
+local room, message_cost = tonumber(ARGV[2]), tonumber(ARGV[3])
+local times, served = {}, {}
+for i = 3, #KEYS do
+  times[i] = tonumber(ARGV[i + 1])
+end
+while room > 0 do
+  local lane
+  for i = 3, #KEYS do
+    if times[i] and (not lane or times[i] < times[lane]) then
+      lane = i
+    end
+  end
+  if not lane then
+    break
+  end
+  local frame = redis.pcall('RPOP', KEYS[lane])
+  if type(frame) == 'string' then
+    redis.call('LPUSH', destination, frame .. mark)
+    times[lane] = times[lane] + #frame + message_cost
+    served[#served + 1] = lane
+    served[#served + 1] = #frame
+    room = room - 1
+  else
+    times[lane] = nil
+    redis.pcall('SREM', index, string.sub(KEYS[lane], #index + 2))
+    served[#served + 1] = lane
+    served[#served + 1] = 0
+  end
+end
+return served
+"""
+"""KEYS: destination, index of lanes, lanes. ARGV: MARK, most frames, cost of one, times of lanes.
+
+Serves frames of the lane with the smallest time, which then grows by the frame's cost. Returns the
+number of the lane's key and the length of each served frame; a length of 0 is an empty lane.
+"""
+
+
+class Lease:
+    """A lease that expires unless its holder renews it.
+
+    A holder that was paused may believe for a moment that it still has the lease, so what it does
+    must be correct even if two processes do it.
+    """
+
+    def __init__(self, client: redis.Redis, name: str, seconds: float) -> None:
+        self._keep = client.register_script(KEEP_LEASE_SCRIPT)
+        self._end = client.register_script(END_LEASE_SCRIPT)
+        self._name, self._seconds = name, seconds
+        self._holder = secrets.token_hex(16)
+        self._renew_at = 0.0
+
+    def is_due(self) -> bool:
+        """Return whether it must be taken or renewed before the work goes on."""
+        return time.monotonic() >= self._renew_at
+
+    def keep(self) -> bool:
+        """Take or renew it; return False if another process has it."""
+        is_held = bool(self._keep([self._name], [self._holder, round(self._seconds * 1000)]))
+        self._renew_at = time.monotonic() + self._seconds / 4 if is_held else 0.0
+        return is_held
+
+    def end(self) -> None:
+        """Give it up, if it is held, so that another process need not wait for its expiry."""
+        self._renew_at = 0.0
+        self._end([self._name], [self._holder])
+
+
+INTERACTIVE_LIMIT = 16
+"""The number of small requests of a tenant in the queue from which they wait for their turn."""
+
+BULK_LIMIT = 32
+"""As INTERACTIVE_LIMIT, for bulk. A client has at most this number in the queue for one batch."""
+
+_MAX_FRAMES = 500  # read in one pass, which takes some 10 ms
+_MAX_BYTES = 4_000_000
+_MAX_SHIFT = 1_000  # frames that workers take while the frames of a pass are read
+
+
+class Pass(NamedTuple):
+    """The result of a pass.
+
+    Frames wait; tenants that wait are still sending; or there is more to sort at once.
+    """
+
+    is_waiting: bool
+    is_growing: bool
+    has_more: bool
+
+
+class _Queue(NamedTuple):
+    """The state of a queue: its served frames, if it has more than was read, if some were moved."""
+
+    served: int
+    has_more: bool
+    was_sorted: bool
+
+
+class QueueSharing:
+    """Shares the workers among tenants, by moving frames between Redis lists.
+
+    While no tenant has more than a few frames in a queue, it only reads the queues' lengths.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._read = client.register_script(READ_OLDEST_SCRIPT)
+        self._move = client.register_script(MOVE_SCRIPT)
+        self._serve = client.register_script(SERVE_SCRIPT)
+        self._times = VirtualTimes()
+        self._depth = Depth()
+        self._bulk_watch = BulkWatch()
+        self.waiting: set[str] = set()
+        """The lanes in which frames wait."""
+        self._has_served = True  # by an earlier process, until a pass finds nothing of it
+
+    def load_lanes(self) -> None:
+        """Read which lanes have frames: another process may have put them there."""
+        self.waiting = set(waiting_lanes(self._client)[: MAX_LANES + SHARED_LANES])
+
+    def run_pass(self) -> Pass:
+        """Sort the oldest frames of both queues, then serve what waits. Raises RedisError."""
+        interactive = self._sort(INTERACTIVE_QUEUE, INTERACTIVE_LIMIT)
+        # While anything waits, all bulk requests take their turns: they come last anyway.
+        bulk = self._sort(BULK_QUEUE, 0 if self.waiting else BULK_LIMIT)
+        # The last frames that were served may still be in a queue that nobody takes from.
+        if self.waiting or (self._has_served and bulk.served):
+            self._serve_from_lanes(interactive, bulk)
+            self._has_served = True
+        else:
+            self._bulk_watch.reset()
+            self._times = VirtualTimes()
+            self._has_served = False
+        queues = (interactive, bulk)
+        return Pass(
+            is_waiting=bool(self.waiting) or self._has_served,
+            is_growing=any(queue.was_sorted for queue in queues),
+            has_more=any(queue.has_more and queue.was_sorted for queue in queues),
+        )
+
+    def _sort(self, queue: str, limit: int) -> _Queue:
+        """Move frames of the tenants that must wait from a queue into their lanes."""
+        ignored = -1 if self.waiting or self._has_served else limit
+        has_more, served, *found = self._read(
+            [queue], [SERVED_MARK, ignored, _MAX_FRAMES, _MAX_BYTES, PREFIX_BYTES]
+        )
+        offsets, prefixes = found[::2], found[1::2]
+        is_bulk = queue == BULK_QUEUE
+        claims = [lane_name(claimed_tenant(prefix), is_bulk=is_bulk) for prefix in prefixes]
+        moves = plan_moves(claims, self.waiting, limit)
+        if moves:
+            self._move_frames(queue, [(offsets[n], lane, prefixes[n]) for n, lane in moves])
+        return _Queue(served, bool(has_more), bool(moves))
+
+    def _move_frames(self, queue: str, moves: list[tuple[int, str, bytes]]) -> None:
+        """Move frames, given by offset, lane and prefix."""
+        lanes = list(dict.fromkeys(lane for _, lane, _ in moves))
+        self.waiting.update(lanes)
+        numbers = {lane: number for number, lane in enumerate(lanes, start=3)}
+        arguments: list[str | int | bytes] = [secrets.token_hex(16), SERVED_MARK, _MAX_SHIFT]
+        for offset, lane, prefix in moves:
+            arguments += [offset, numbers[lane], prefix]
+        self._move([queue, WAITING_LANES, *map(lane_key, lanes)], arguments)
+
+    def _serve_from_lanes(self, interactive: _Queue, bulk: _Queue) -> None:
+        """Put frames into the bulk queue, or into the interactive one while bulk is starved."""
+        now = time.monotonic()
+        is_starved = self._bulk_watch.is_starved(now)
+        queue, found = (INTERACTIVE_QUEUE, interactive) if is_starved else (BULK_QUEUE, bulk)
+        if found.has_more:
+            return  # what is served now would come after all of that
+        self._depth.adapt(found.served)
+        served = self._serve_frames(queue, self._depth.frames - found.served)
+        if not is_starved and self._bulk_watch.observe(found.served, found.served + served, now):
+            for _ in range(found.served + served):
+                self._client.lmove(BULK_QUEUE, INTERACTIVE_QUEUE, "RIGHT", "LEFT")
+
+    def _serve_frames(self, queue: str, room: int) -> int:
+        """Serve up to `room` frames, and return how many."""
+        if room <= 0:
+            return 0
+        lanes = sorted(self.waiting)
+        times = [self._times.time(lane_tenant(lane)) for lane in lanes]
+        keys = [queue, WAITING_LANES, *map(lane_key, lanes)]
+        served = self._serve(keys, [SERVED_MARK, room, MESSAGE_COST, *times])
+        count = 0
+        for number, length in zip(served[::2], served[1::2], strict=True):
+            lane = lanes[number - 3]
+            if length:
+                self._times.charge(lane_tenant(lane), length)
+                count += 1
+            else:
+                self.waiting.discard(lane)
+        return count
+
+
+LEASE_SECONDS = 3.0
+"""The time after which another process takes over from one that was killed."""
+
+_GROWING_INTERVAL = 0.01  # seconds between two passes while more messages arrive that must wait
+_BUSY_INTERVAL = 0.025  # while messages wait
+_IDLE_INTERVAL = 0.25
+_MIN_BACKOFF, _MAX_BACKOFF = 0.5, 3.0
+_LOG_INTERVAL = 60.0
+_SOCKET_OPTIONS = {"socket_timeout": 5, "socket_connect_timeout": 3}
+
+log = structlog.get_logger()
+
+
+class FairQueue:
+    """Moves messages between lists of the broker, as long as it runs.
+
+    Any number of processes may run one: one of them works at a time. Whenever it is killed, all
+    messages are in a queue or in a list of waiting messages, from which another process serves
+    them.
+    """
+
+    def __init__(self, broker_url: str) -> None:
+        self._broker_url = broker_url
+        self._logged_at = float("-inf")
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set. If the broker is lost, log that and try again."""
+        backoff = _MIN_BACKOFF
+        while not stop.is_set():
+            started = time.monotonic()
+            try:
+                self._share(stop)
+            except (redis.RedisError, OSError, ValueError) as error:
+                # Only its type: the text may contain a part of the URL.
+                log.warning("fair_queue_postponed", problem=type(error).__name__)
+            except Exception:
+                log.exception("fair_queue_failed")
+            if time.monotonic() - started > _MAX_BACKOFF:
+                backoff = _MIN_BACKOFF
+            stop.wait(backoff)
+            backoff = min(backoff * 2, _MAX_BACKOFF)
+
+    def _share(self, stop: threading.Event) -> None:
+        no_retry = Retry(NoBackoff(), 0)
+        with redis.Redis.from_url(
+            self._broker_url, retry=no_retry, protocol=2, **_SOCKET_OPTIONS
+        ) as client:
+            lease, sharing = Lease(client, SHARING_LEASE, LEASE_SECONDS), QueueSharing(client)
+            while not stop.is_set():
+                if lease.is_due():
+                    if not lease.keep():
+                        stop.wait(LEASE_SECONDS / 4)
+                        continue
+                    sharing.load_lanes()
+                stop.wait(self._run_pass(sharing))
+            lease.end()
+
+    def _run_pass(self, sharing: QueueSharing) -> float:
+        """Run a pass, and return the time in seconds until the next one."""
+        started = time.monotonic()
+        result = sharing.run_pass()
+        if not result.is_waiting:
+            return _IDLE_INTERVAL
+        now = time.monotonic()
+        if sharing.waiting and now - self._logged_at > _LOG_INTERVAL:
+            self._logged_at = now
+            tenants = {lane_tenant(lane) for lane in sharing.waiting}
+            log.info("tenants_wait", tenants=sorted(tenants))
+        if result.has_more:
+            return 0.0
+        # If the broker is slow, leave it at least half of its time.
+        return max(_GROWING_INTERVAL if result.is_growing else _BUSY_INTERVAL, now - started)

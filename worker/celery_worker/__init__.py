@@ -1,1 +1,0 @@
-"""One Celery worker: `python -m worker.celery_worker`."""

@@ -1,0 +1,347 @@
+"""Opens and migrates the database for commands, and identifies the operator's account.
+
+Commands end with a message instead of a traceback if the database cannot be used. Its URL is read
+without pydantic, for commands that need no other setting.
+"""
+
+import logging
+import os
+import pwd
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+
+import models
+from models.migrations.pre_release import PRE_RELEASE_REVISIONS
+from valetkey.redis_urls import default_result_url
+from worker import clock, setting_checks
+from worker.base.database_engine import (
+    create_database_engine,
+    limit_lock_waits,
+    read_transaction,
+    sqlite_files,
+    sqlite_path,
+)
+from worker.base.private_files import make_private, mode_of_others
+from worker.ledger.tenant_history import UnknownName, check_tenant
+from worker.setting_names import PREFIX, SETTING_NAMES
+
+if TYPE_CHECKING:  # only migrations need Alembic: commands that read start without it
+    from alembic.config import Config
+
+
+_is_boolean = re.compile(r"true|false|0|1").fullmatch
+_is_sweep = re.compile(r"[1-9][0-9]{0,2}(\.[0-9])?").fullmatch
+_is_folder = re.compile(r"/[\w./-]*").fullmatch
+_is_concurrency = re.compile(r"[1-9][0-9]{0,2}").fullmatch
+
+
+def read_database_url(environ: Mapping[str, str]) -> str:
+    """Return VALETKEY_DATABASE_URL or its default.
+
+    All settings are checked together, as if they were read. Raises pydantic's ValidationError if
+    one is invalid.
+    """
+    variables = {name.upper(): value for name, value in environ.items()}
+    values = {
+        name: variables[PREFIX + name] for name in SETTING_NAMES if PREFIX + name in variables
+    }
+    try:
+        for name, value in values.items():
+            _CHECKS[name](value)
+    except (KeyError, ValueError):
+        return _read_with_all_settings()
+    url = values.get("DATABASE_URL", setting_checks.DEFAULT_DATABASE_URL)
+    return setting_checks.check_database_url(url)
+
+
+def _read_with_all_settings() -> str:
+    from worker.settings import Settings  # noqa: PLC0415 - takes longer to import than to query
+
+    return Settings().database_url.get_secret_value()
+
+
+def _check_broker(url: str) -> None:
+    default = default_result_url(setting_checks.check_redis_url(url))
+    setting_checks.check_redis_url(default or "")
+
+
+def _check_origin(name: str) -> None:
+    setting_checks.check_origin(name)
+    _check_text(str.strip)(name)
+
+
+def _check_text(is_valid: Callable[[str], object]) -> Callable[[str], object]:
+    def check(value: str) -> None:
+        if not is_valid(value):
+            raise ValueError
+
+    return check
+
+
+# Each accepts nothing that Settings refuses. What it does not accept, Settings decides.
+_CHECKS: Mapping[str, Callable[[str], object]] = {
+    "BROKER_URL": _check_broker,
+    "RESULT_URL": setting_checks.check_redis_url,
+    "DATABASE_URL": setting_checks.check_database_url,
+    "S3_ENDPOINT": setting_checks.check_endpoint,
+    "S3_INTERNAL_ENDPOINT": setting_checks.check_endpoint,
+    "STS_ENDPOINT": setting_checks.check_endpoint,
+    "IAM_ENDPOINT": setting_checks.check_endpoint,
+    "DEVELOPMENT": _check_text(_is_boolean),
+    "SWEEP_SECONDS": _check_text(_is_sweep),
+    "CONCURRENCY": _check_text(_is_concurrency),
+    "AUDIT_KEY_FILE": _check_text(str.strip),
+    "AUDIT_ORIGIN": _check_origin,
+    "AUDIT_CHECKPOINTS": _check_text(_is_folder),
+    "AUDIT_WEBHOOK_SECRET": setting_checks.check_secret_reference,
+    "AUDIT_CHECKPOINT_SECONDS": _check_text(_is_sweep),
+}
+
+
+# At INFO, Alembic logs two lines each time that the revision of the tables is read.
+logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
+
+_MIGRATIONS = Path(models.__file__).parent / "migrations"
+_MIGRATION_LOCK_SECONDS = 2
+_SQLITE_HEADER = b"SQLite format 3\0"
+_Transaction = Callable[[Engine], AbstractContextManager[Connection]]
+
+
+def operator_account() -> str:
+    """Return the name of the system account that runs this process.
+
+    Asks the operating system, and ignores the environment, which the operator can change. An
+    account without a name is `uid` and its number.
+    """
+    uid = os.getuid()
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # in a container, the user may be a number without an account
+        return f"uid {uid}"
+
+
+@click.command()
+@click.option("--grant-to", metavar="ROLE", help="Let this role of PostgreSQL run workers.")
+@click.option("--grant-read-to", metavar="ROLE", help="Let this role read all tables: auditors.")
+def migrate(*, grant_to: str | None, grant_read_to: str | None) -> None:
+    """Create or update the tables of the database at VALETKEY_DATABASE_URL.
+
+    Changes nothing if the tables are up to date, or those of a later release. Removes other
+    accounts' access to the files of a SQLite database. On PostgreSQL, creates the partitions of
+    this month and the next two. If it is interrupted, or a table is in use for more than two
+    seconds, run it again: it continues.
+
+    --grant-to gives a role that does not own the tables what workers and operators' commands need.
+    It can add to the audit log, but cannot change or remove what is there. Both options print what
+    they grant, and take away what the role was granted before. Repeat them after each update.
+
+    \b
+    Examples:
+      python -m worker migrate
+      python -m worker migrate --grant-to valetkey_worker --grant-read-to valetkey_auditor
+    """
+    from worker.cli.database_roles import refuse_roles  # noqa: PLC0415
+
+    database_url = read_database_url(os.environ)
+    options = {"--grant-to": grant_to, "--grant-read-to": grant_read_to}
+    roles = {option: role for option, role in options.items() if role is not None}
+    refuse_roles(roles, make_url(database_url).get_backend_name())
+    _make_files_private(database_url)
+    if migrate_to_head(database_url, roles):
+        click.echo("The database is up to date.")
+    else:
+        click.echo("The tables are those of a later release, which this one can use: unchanged.")
+
+
+def _is_sqlite(path: Path) -> bool:
+    """Return whether a file is a SQLite database (sqlite.org/fileformat.html, section 1.3)."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_SQLITE_HEADER)) in {_SQLITE_HEADER, b""}
+    except OSError:
+        return False
+
+
+def _make_files_private(database_url: str) -> None:
+    paths = sqlite_files(database_url)
+    if not paths or not _is_sqlite(paths[0]):
+        return  # a mistyped path must not change the mode of another file
+    for path in paths:
+        mode = mode_of_others(path)
+        if mode is None:
+            continue
+        try:
+            make_private(path)
+        except OSError as error:
+            raise click.ClickException(
+                f"Other accounts have access to {path} (mode {mode}), which cannot be changed: "
+                f"{error.strerror}. The file's owner must run `chmod 600 {path}`."
+            ) from None
+        click.echo(f"Other accounts had access to {path} (mode {mode}): only its owner has now.")
+
+
+def migrate_to_head(database_url: str, roles: dict[str, str] | None = None) -> bool:
+    """Migrate a database's tables to this release. Changes nothing if they are up to date.
+
+    Creates missing partitions, and grants privileges to roles, by option. Returns false, and
+    changes nothing, if they are those of a later release. Raises click.ClickException for a
+    database that cannot be used or migrated.
+    """
+    from worker.base.jobs import ProblemLog  # noqa: PLC0415
+    from worker.base.month_partitions import create_partitions  # noqa: PLC0415
+    from worker.cli.database_roles import grant_privileges  # noqa: PLC0415
+
+    with _connected(database_url) as engine:
+        with engine.connect() as connection:
+            state = tables_state(_current_revision(connection))
+        if state == "pre-release tables":
+            raise _unusable(state, database_url)
+        if state == "later tables":
+            return False
+        _upgrade(engine)
+        create_partitions(engine, clock.now(), ProblemLog())
+        grant_privileges(engine, roles or {})
+        return True
+
+
+def _upgrade(engine: Engine) -> None:
+    """Run the migrations that the tables lack; go on if another process runs them meanwhile."""
+    from alembic import command  # noqa: PLC0415
+
+    while True:
+        with engine.connect() as connection:
+            revision = _current_revision(connection)
+        try:
+            with engine.connect() as connection:  # Alembic begins and commits its own transactions
+                limit_lock_waits(connection, _MIGRATION_LOCK_SECONDS)
+                command.upgrade(alembic_config(connection), "head")
+        except DBAPIError:
+            with engine.connect() as connection:
+                if _current_revision(connection) == revision:
+                    raise
+        else:
+            return
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[Engine]:
+    """Yield an engine; name the cause of what goes wrong with the database in the block."""
+    try:
+        engine = create_database_engine(url)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+    except Exception as error:
+        from worker.cli.database_failures import describe_failure  # noqa: PLC0415
+
+        failure = describe_failure(error, url)
+        if failure is None:
+            raise
+        raise failure from None
+
+
+@contextmanager
+def open_database(
+    transaction: _Transaction, *, refuses_later: bool = False
+) -> Iterator[Connection]:
+    """Open VALETKEY_DATABASE_URL with `read_transaction` or `write_transaction`.
+
+    Raises click.ClickException if the database is out of reach, or if its tables are missing, of a
+    checkout before 0.1.0, older than this release, or with refuses_later of a later one. Creates no
+    file of a SQLite database.
+    """
+    url = _existing_database()
+    with _connected(url) as engine, transaction(engine) as connection:
+        _check_tables(connection, url, refuses_later=refuses_later)
+        yield connection
+
+
+@contextmanager
+def open_engine() -> Iterator[Engine]:
+    """Open VALETKEY_DATABASE_URL for several transactions. Raises as `open_database` does."""
+    url = _existing_database()
+    with _connected(url) as engine:
+        with read_transaction(engine) as connection:
+            _check_tables(connection, url, refuses_later=False)
+        yield engine
+
+
+def check_tenant_option(connection: Connection, tenant: str | None) -> None:
+    """Raise click.BadParameter if --tenant names a tenant that never was, with a similar name."""
+    if tenant is None:
+        return
+    try:
+        check_tenant(connection, tenant)
+    except UnknownName as error:
+        raise click.BadParameter(str(error), param_hint="--tenant") from None
+
+
+def _existing_database() -> str:
+    url = read_database_url(os.environ)
+    path = sqlite_path(url)
+    if path is not None and not path.exists():
+        raise _unusable("missing", url)
+    return url
+
+
+def _check_tables(connection: Connection, url: str, *, refuses_later: bool) -> None:
+    state = tables_state(_current_revision(connection))
+    if state is not None and (refuses_later or state != "later tables"):
+        raise _unusable(state, url)
+
+
+def _unusable(state: str, url: str) -> click.ClickException:
+    from worker.cli.database_failures import STATES, database_unusable  # noqa: PLC0415
+
+    return database_unusable(STATES[state], url)
+
+
+def _current_revision(connection: Connection) -> str | None:
+    """Return the revision of the tables, None if there are none."""
+    if not connection.dialect.has_table(connection, "alembic_version"):
+        return None
+    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return revision
+
+
+def known_revisions() -> list[str]:
+    """Return the revisions of this release, oldest first: those of its migrations' file names."""
+    return sorted(path.stem for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+def tables_state(revision: str | None) -> str | None:
+    """Return the key in `STATES` of tables with a revision; None for those of this release."""
+    known = known_revisions()
+    if revision is None:
+        return "no tables"
+    if revision in known:
+        return None if revision == known[-1] else "old tables"
+    is_other_first = revision.partition("_")[0] == known[0].partition("_")[0]
+    if is_other_first or revision in PRE_RELEASE_REVISIONS:
+        return "pre-release tables"
+    # An unknown revision belongs to a later release, whose migrations keep our tables usable.
+    return "later tables"
+
+
+def is_of_later_release(connection: Connection) -> bool:
+    """Return whether the tables are those of a later release, which this one can use."""
+    return tables_state(_current_revision(connection)) == "later tables"
+
+
+def alembic_config(connection: Connection) -> "Config":
+    """Return an Alembic configuration that runs our migrations on this connection."""
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.attributes["connection"] = connection
+    return config

@@ -1,0 +1,236 @@
+"""Why the database cannot be used."""
+
+import re
+import sqlite3
+from collections.abc import Sequence
+
+import click
+import psycopg
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from valetkey.delivery.causes import describe_cause, exception_chain
+from worker.cli.service_failures import (
+    Cause,
+    ServiceUnusable,
+    network_cause,
+    refused,
+    silent,
+    tls_cause,
+    unresolvable,
+)
+from worker.errors import Transient
+
+VARIABLE = "VALETKEY_DATABASE_URL"
+_DRIVER_ERRORS = (SQLAlchemyError, psycopg.Error, sqlite3.Error)
+MIGRATE = "python -m worker migrate"
+
+_NO_TABLES = Cause("it has no tables of valetkey yet", MIGRATE)
+STATES = {
+    "missing": Cause("there is no such file", f"{MIGRATE} creates it; or correct {VARIABLE}"),
+    "no tables": _NO_TABLES,
+    "old tables": Cause("its tables are those of an older release", MIGRATE),
+    "later tables": Cause(
+        "its tables are those of a later release, whose columns this command does not know",
+        "run the command of that release",
+    ),
+    "pre-release tables": Cause(
+        "a checkout older than 0.1.0 created its tables, which cannot be migrated",
+        f"create a new database, or stop all workers and delete this one, and run `{MIGRATE}`; for"
+        " `worker dev`, use another folder with --data",
+    ),
+}
+"""The causes that commands find out before they read or write."""
+FILE_LOCKED = Cause(
+    "another process has locked the file",
+    "stop what holds it; for several machines, use PostgreSQL",
+    is_away=True,
+)
+
+_TABLE_LOCKED = Cause(
+    "another transaction has locked what this one needs",
+    "wait for it or end it (pg_stat_activity lists long ones), then run the command again",
+    is_away=True,
+)
+
+_TABLE_EXISTS = Cause(
+    "it already has a table with a name that valetkey needs, and no record of who created it",
+    f"run the command again if another `{MIGRATE}` has run meanwhile; else create a database for"
+    f" valetkey alone, and correct {VARIABLE}",
+)
+
+_Words = tuple[str, str, str]
+# By the words of libpq and of the server, which are English unless lc_messages says otherwise.
+_SERVER_WORDS = (
+    (
+        r"database \"[^\"]*\" does not exist",
+        "the server has no such database",
+        f"create it with `createdb`, or correct the name in {VARIABLE}",
+    ),
+    (
+        r"(password|SCRAM|SASL|LDAP|PAM|peer|Ident)[\w\s-]*authentication failed|invalid password",
+        "the server refuses the user or the password",
+        f"correct the user and password in {VARIABLE}, or PGPASSWORD",
+    ),
+    (
+        r"no password supplied",
+        "the server asks for a password, and there is none",
+        f"write it into {VARIABLE}, or set PGPASSWORD or PGPASSFILE",
+    ),
+    (
+        r"role \"[^\"]*\" does not exist",
+        "the server has no such user",
+        f"create it with `createuser`, or correct the user in {VARIABLE}",
+    ),
+    (
+        r"no pg_hba\.conf entry",
+        "the server admits no such connection (pg_hba.conf)",
+        f"allow this user, database and host there, or add ?sslmode=require to {VARIABLE}",
+    ),
+    (
+        r"permission denied|not permitted to log in",
+        "its user lacks a permission",
+        f"grant the user in {VARIABLE} access to the database and its tables",
+    ),
+    (
+        r"does not support SSL",
+        "the server has no TLS, and sslmode asks for it",
+        f"enable TLS in the server, or remove sslmode from {VARIABLE}",
+    ),
+    (
+        r"invalid connection option|invalid URI query parameter|invalid \w+ value",
+        "its URL has a parameter, or a value of one, that PostgreSQL does not know",
+        f"correct what follows the ? in {VARIABLE}",
+    ),
+    (
+        r"invalid response to SSL negotiation|expected authentication request",
+        "what answers is not PostgreSQL",
+        f"correct host and port in {VARIABLE}",
+    ),
+)
+_AWAY_WORDS = (
+    (
+        r"too many clients|remaining connection slots|too many connections",
+        "the server has no free connection",
+        "raise max_connections of the server, or close connections",
+    ),
+    (
+        r"starting up|shutting down|in recovery mode",
+        "the server is starting or stopping",
+        "wait a moment, and try again",
+    ),
+)
+_TLS_WORDS = (
+    ("certificate verify failed", "certificate verify failed"),
+    ("root certificate file", "the file of the certificate authority does not exist"),
+    ("does not match host name", "the certificate is not valid for this host name"),
+    ("SSL error", "TLS failed"),
+)
+_FILE_WORDS: Sequence[_Words] = (
+    (r"locked|busy", FILE_LOCKED.text, FILE_LOCKED.hint),
+    (
+        r"readonly|read-only",
+        "this account may not write to the file or its folder",
+        "run the command as the account of the workers, or correct the permissions",
+    ),
+    (
+        r"not a database|malformed|corrupt",
+        "the file is not a SQLite database, or is damaged",
+        f"correct the path in {VARIABLE}, or restore a backup",
+    ),
+    (r"full", "the disk is full", "free some space"),
+    (r"table \S+ already exists", _TABLE_EXISTS.text, _TABLE_EXISTS.hint),
+    (
+        r"unable to open|disk I/O",
+        "the file cannot be opened",
+        f"correct the path in {VARIABLE}, and check the permissions of the file and its folder",
+    ),
+)
+
+
+def database_unusable(cause: Cause, url: str) -> ServiceUnusable:
+    """Return the exception that ends a command that cannot use the database."""
+    return ServiceUnusable(f"the database at {describe_url(url)} ({VARIABLE})", cause)
+
+
+def describe_url(url: str) -> str:
+    """Return a database's URL without user, password and parameters, safe to display."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return f"sqlite:///{parsed.database}"
+    socket = parsed.query.get("host")
+    host = parsed.host or (socket if isinstance(socket, str) else "") or "localhost"
+    port = f":{parsed.port}" if parsed.port else ""
+    return f"{parsed.drivername}://{host}{port}/{parsed.database or ''}"
+
+
+def describe_failure(error: BaseException, url: str) -> click.ClickException | None:
+    """Return the exception that ends a command after an error of the database, else None."""
+    cause = error.__cause__ or error if isinstance(error, Transient) else error
+    if isinstance(error, Transient) and not isinstance(cause, _DRIVER_ERRORS):
+        return click.ClickException(f"Nothing was done: {error}.")
+    is_file_error = isinstance(cause, OSError) and cause.filename is not None
+    if isinstance(cause, _DRIVER_ERRORS) or is_file_error:  # a SQLite database has a folder
+        return database_unusable(database_cause(cause), url)
+    return None
+
+
+def database_cause(error: BaseException) -> Cause:
+    """Return why a call of the database failed. Repeats nothing of the error's text."""
+    causes = list(exception_chain(error))
+    found = [cause for each in causes if (cause := _driver_cause(each)) is not None]
+    if found:
+        return found[0]
+    cause = network_cause(error, VARIABLE)
+    if cause is not None:
+        return cause
+    hint = "the log of the database may say more"
+    is_away = any(isinstance(each, psycopg.OperationalError) for each in causes)
+    return Cause(f"it fails with {describe_cause(causes[-1])}", hint, is_away)
+
+
+def _driver_cause(error: BaseException) -> Cause | None:
+    cause: Cause | None = None
+    match error:
+        case psycopg.errors.ConnectionTimeout():
+            cause = silent(VARIABLE)
+        case psycopg.errors.LockNotAvailable() | psycopg.errors.DeadlockDetected():
+            cause = _TABLE_LOCKED
+        case psycopg.errors.UndefinedTable():
+            cause = _NO_TABLES
+        case psycopg.errors.DuplicateTable():
+            cause = _TABLE_EXISTS
+        case psycopg.Error():
+            cause = _network_words(str(error)) or _match(_SERVER_WORDS, str(error))
+            cause = cause or _tls_words(str(error)) or _match(_AWAY_WORDS, str(error), is_away=True)
+        case sqlite3.Error():
+            cause = _NO_TABLES if "no such table" in str(error) else _match(_FILE_WORDS, str(error))
+        case OSError(filename=str(name), strerror=str(words)):
+            hint = f"correct the path in {VARIABLE}, or the permissions of the folder"
+            cause = Cause(f"{name}: {words}", hint)
+        case NoSuchModuleError() | ArgumentError():
+            cause = Cause("its URL is not valid", f"correct {VARIABLE}")
+    return cause
+
+
+def _network_words(text: str) -> Cause | None:
+    is_socket_missing = "on socket" in text and "No such file or directory" in text
+    if "Connection refused" in text or is_socket_missing:
+        return refused(VARIABLE)
+    if re.search(r"resolve host|translate host name|Name or service not known", text):
+        return unresolvable(VARIABLE)
+    return silent(VARIABLE) if re.search(r"timeout expired|timed out", text) else None
+
+
+def _tls_words(text: str) -> Cause | None:
+    for words, said in _TLS_WORDS:
+        if words in text:
+            return tls_cause(said, VARIABLE)
+    return None
+
+
+def _match(causes: Sequence[_Words], text: str, *, is_away: bool = False) -> Cause | None:
+    for pattern, words, hint in causes:
+        if re.search(pattern, text):
+            return Cause(words, hint, is_away)
+    return None

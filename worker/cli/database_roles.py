@@ -1,0 +1,172 @@
+"""The privileges of PostgreSQL roles: workers add to the audit log, auditors read it."""
+
+from collections.abc import Callable, Iterator
+
+import click
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import ProgrammingError
+
+from models import Base
+from models.partitions import DEFAULT_PARTITION
+from worker.base.database_engine import acquire_advisory_lock, write_transaction
+
+APPEND_ONLY = (
+    *("batches", "chunks", "grants", "reissues", "cancellations", "config_changes"),
+    *("tenant_identities", "leaves", "checkpoints", "prunes", "item_edges", "refused_chunks"),
+    *("uses", "settlements", "revocations"),
+)
+"""The tables of the audit log. Triggers refuse to change or remove their rows."""
+
+_GROWING = "tree_heads"
+_OWNERS = ("prunes", "item_edges")  # only the owner of the tables can remove grants
+_FUNCTION = "valetkey_add_partition(integer)"
+_TAMPERING = ("UPDATE", "DELETE", "TRUNCATE", "TRIGGER")
+
+
+class RoleUnusable(Exception):
+    """The role does not exist, or its privileges cannot be limited."""
+
+
+def check_role(connection: Connection, role: str) -> None:
+    """Raise RoleUnusable unless the role exists, owns no table, and is no superuser."""
+    query = text("SELECT rolsuper FROM pg_roles WHERE rolname = :role")
+    is_superuser = connection.scalar(query, {"role": role})
+    if is_superuser is None:
+        raise RoleUnusable(f"the server has no role {role!r}: create it with CREATE ROLE")
+    if is_superuser:
+        raise RoleUnusable(f"{role!r} is a superuser, who may change the audit log")
+    query = text(
+        "SELECT bool_or(pg_has_role(:role, relowner, 'MEMBER')) FROM pg_class"
+        " WHERE relnamespace = current_schema()::regnamespace AND relname = ANY(:tables)"
+    )
+    if connection.scalar(query, {"role": role, "tables": list(APPEND_ONLY)}):
+        raise RoleUnusable(
+            f"{role!r} owns the tables, or is a member of their owner, and may drop their triggers:"
+            " use a role of its own for the workers"
+        )
+
+
+def worker_privileges(connection: Connection, role: str) -> list[str]:
+    """Return the statements that let a role run workers and operators' commands, and no more."""
+    name = quoted(connection, role)
+    growing = [table for table in (*APPEND_ONLY, _GROWING) if table not in _OWNERS]
+    return [
+        *_revoked(connection, name),
+        *_readable(connection, name),
+        f"GRANT INSERT ON {', '.join(growing)} TO {name}",
+        f"GRANT UPDATE ON {_GROWING} TO {name}",
+        f"GRANT INSERT, UPDATE, DELETE ON {', '.join(_mutable())} TO {name}",
+        f"GRANT USAGE ON SEQUENCE {', '.join(_sequences(connection))} TO {name}",
+        f"GRANT EXECUTE ON FUNCTION {_FUNCTION} TO {name}",
+    ]
+
+
+def reader_privileges(connection: Connection, role: str) -> list[str]:
+    """Return the statements that let a role read all tables, and change nothing."""
+    name = quoted(connection, role)
+    return [*_revoked(connection, name), *_readable(connection, name)]
+
+
+def remaining_privileges(connection: Connection, role: str) -> list[str]:
+    """Return the privileges to change the audit log that a role has from elsewhere.
+
+    PUBLIC, another role of which it is a member, and direct grants on partitions can give them.
+    """
+    query = text(
+        "SELECT relname, privilege FROM pg_class, unnest(CAST(:privileges AS text[])) AS privilege"
+        " WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')"
+        " AND (relname = ANY(:tables) OR relname LIKE 'grants\\_%')"
+        " AND has_table_privilege(:role, oid, privilege) ORDER BY relname, privilege"
+    )
+    params = {"role": role, "tables": list(APPEND_ONLY), "privileges": list(_TAMPERING)}
+    rows = connection.execute(query, params)
+    return [f"{privilege} ON {table}" for table, privilege in rows]
+
+
+def quoted(connection: Connection, role: str) -> str:
+    """Return the name of a role as an identifier in SQL."""
+    return connection.dialect.identifier_preparer.quote_identifier(role)
+
+
+def _revoked(connection: Connection, name: str) -> Iterator[str]:
+    """Take away what the role was granted before, so that this is all that it may do."""
+    tables = (*Base.metadata.tables, *_partitions(connection), "alembic_version")
+    yield f"REVOKE ALL ON {', '.join(sorted(tables))} FROM {name}"
+    yield f"REVOKE ALL ON SEQUENCE {', '.join(_sequences(connection))} FROM {name}"
+    yield f"REVOKE ALL ON FUNCTION {_FUNCTION} FROM {name}"
+
+
+def _readable(connection: Connection, name: str) -> Iterator[str]:
+    schema = connection.scalar(text("SELECT quote_ident(current_schema())"))
+    yield f"GRANT USAGE ON SCHEMA {schema} TO {name}"
+    tables = sorted((*Base.metadata.tables, DEFAULT_PARTITION, "alembic_version"))
+    yield f"GRANT SELECT ON {', '.join(tables)} TO {name}"
+
+
+def _mutable() -> list[str]:
+    return sorted(set(Base.metadata.tables).difference(APPEND_ONLY, [_GROWING]))
+
+
+def _partitions(connection: Connection) -> list[str]:
+    query = text(
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = to_regclass('grants')"
+    )
+    return list(connection.scalars(query))
+
+
+def _sequences(connection: Connection) -> list[str]:
+    query = text(
+        "SELECT seq.oid::regclass::text FROM pg_class AS seq"
+        " JOIN pg_depend ON objid = seq.oid AND deptype IN ('a', 'i')"
+        " JOIN pg_class AS owner ON owner.oid = refobjid AND owner.relname = ANY(:tables)"
+        " WHERE seq.relkind = 'S' AND owner.relnamespace = current_schema()::regnamespace"
+        " ORDER BY 1"
+    )
+    tables = [table for table in Base.metadata.tables if table not in _OWNERS]
+    return list(connection.scalars(query, {"tables": tables}))
+
+
+_OPTIONS: dict[str, Callable[[Connection, str], list[str]]] = {
+    "--grant-to": worker_privileges,
+    "--grant-read-to": reader_privileges,
+}
+
+
+def refuse_roles(roles: dict[str, str], dialect: str) -> None:
+    """Raise click.UsageError if roles cannot be given privileges. roles are those by option."""
+    if roles and dialect != "postgresql":
+        options = " and ".join(roles)
+        raise click.UsageError(f"{options}: SQLite has no roles; the file's mode protects it")
+    if len(roles) > len(set(roles.values())):
+        raise click.UsageError("--grant-to and --grant-read-to name the same role: use two")
+
+
+def grant_privileges(engine: Engine, roles: dict[str, str]) -> None:
+    """Grant and print the privileges of roles, by option; all of them, or none.
+
+    Raises click.BadParameter for a role that does not exist or cannot be limited.
+    """
+    if not roles:
+        return
+    with write_transaction(engine) as connection:
+        # PostgreSQL fails if two transactions change the privileges of a table at once.
+        acquire_advisory_lock(connection, "privileges")
+        for option, role in roles.items():
+            _grant(connection, option, role)
+
+
+def _grant(connection: Connection, option: str, role: str) -> None:
+    try:
+        check_role(connection, role)
+    except RoleUnusable as error:
+        raise click.BadParameter(str(error), param_hint=option) from None
+    for statement in _OPTIONS[option](connection, role):
+        try:
+            connection.exec_driver_sql(statement)
+        except ProgrammingError:
+            text = "only the owner of the tables can do this: connect as the owner"
+            raise click.ClickException(f"{option}: {text}.") from None
+        click.echo(f"{statement};")
+    for privilege in remaining_privileges(connection, role):
+        text = f"{role} keeps {privilege}, from PUBLIC or from a role of which it is a member"
+        click.secho(f"WARNING: {text}.", fg="yellow", err=True)

@@ -1,0 +1,139 @@
+"""Prints rows as an aligned table, as JSON lines, or as CSV."""
+
+import csv
+import io
+import json
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, tzinfo
+from itertools import chain
+from typing import Any, Literal, TypeVar
+
+import click
+
+from valetkey.cli.printable import escape_unprintable
+from valetkey.cli.table_layout import format_table, print_table, terminal_columns
+from valetkey.units import format_utc
+from worker.base.pages import Page
+from worker.cli.command_options import chosen_zone
+
+OutputFormat = Literal["table", "json", "csv"]
+Record = TypeVar("Record", bound=Sequence[Any])
+
+_JSON_TYPES = {bool, list, tuple, dict}
+_FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")
+
+
+def print_rows(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    output_format: OutputFormat | None,
+    *,
+    with_headings: bool = True,
+) -> None:
+    """Print rows. Times are in UTC. None is an empty cell, and null in JSON.
+
+    In tables and CSV, lists, objects and booleans are printed as JSON, too. A terminal that is too
+    narrow for a table gets it folded by column. Without headings, the rows continue a table or CSV.
+    """
+    if output_format == "json":
+        for row in rows:
+            values = dict(zip(columns, row, strict=True))
+            click.echo(json.dumps(values, default=_format_value))
+    elif output_format == "csv":
+        click.echo(_format_csv(chain([columns], rows) if with_headings else rows), nl=False)
+    else:
+        cells = [list(map(format_cell, row)) for row in rows]
+        if with_headings:
+            print_table(columns, cells)
+        elif cells:
+            click.echo("\n".join(format_table(cells, terminal_columns())))
+
+
+def in_zone(row: Sequence[Any], zone: tzinfo) -> list[Any]:
+    """Return a row with its times as texts in a time zone, with its offset."""
+    return [format_in_zone(cell, zone) if isinstance(cell, datetime) else cell for cell in row]
+
+
+def format_in_zone(moment: datetime, zone: tzinfo) -> str:
+    """Format an aware datetime as ISO 8601 in a time zone, with a Z for UTC."""
+    return moment.astimezone(zone).isoformat().replace("+00:00", "Z")
+
+
+def print_page(
+    context: click.Context,
+    columns: Sequence[str],
+    page: Page[Record],
+    cursor: Callable[[Record], object],
+    output_format: OutputFormat | None,
+) -> None:
+    """Print a page and, if there are more records, the exact command for the next page.
+
+    cursor returns the value of --after that continues after a record. The command is printed to
+    stderr if the page is JSON or CSV.
+    """
+    print_rows(columns, _rows_in_zone(page, chosen_zone(context)), output_format)
+    if page.has_more:
+        print_next_page(context, cursor(page.records[-1]), output_format)
+
+
+def print_next_page(
+    context: click.Context, after: object, output_format: OutputFormat | None
+) -> None:
+    """Print the exact command for the page after a position, to stderr for JSON and CSV."""
+    params = context.params | {"after": after}
+    words = [word for option in context.command.params for word in _option_words(option, params)]
+    command = f"{context.command_path} {shlex.join(words)}"
+    click.echo(f"\nNext page: {command}", err=output_format is not None)
+
+
+def print_first_page(
+    columns: Sequence[str],
+    page: Page[Record],
+    output_format: OutputFormat | None,
+    zone: tzinfo = UTC,
+) -> None:
+    """Print the only page that a command can show, and a note if there are more records."""
+    print_rows(columns, _rows_in_zone(page, zone), output_format)
+    if page.has_more:
+        click.echo("\nThere are more rows: give a larger --limit, or a later --since.", err=True)
+
+
+def _rows_in_zone(page: Page[Record], zone: tzinfo) -> Iterable[Sequence[Any]]:
+    return page.records if zone is UTC else (in_zone(row, zone) for row in page.records)
+
+
+def _option_words(option: click.Parameter, params: dict[str, Any]) -> list[str]:
+    # All options of output formats have the same parameter; none has one of its own.
+    value = params.get(option.name or "" if option.expose_value else "output_format")
+    if value is None:
+        return []
+    if isinstance(option, click.Option) and option.is_flag:
+        return [option.opts[0]] if value == option.flag_value else []
+    values = value if option.multiple else (value,)
+    return [word for item in values for word in (option.opts[0], _format_value(item))]
+
+
+def _format_csv(rows: Iterable[Sequence[Any]]) -> str:
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, lineterminator="\n").writerows(
+        [_escape_formula(_format_value(value)) for value in row] for row in rows
+    )
+    return buffer.getvalue()
+
+
+def _escape_formula(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA_PREFIXES) else text
+
+
+def format_cell(value: Any) -> str:
+    """Format a value for a table."""
+    return escape_unprintable(_format_value(value))
+
+
+def _format_value(value: Any) -> str:
+    if isinstance(value, datetime):
+        return format_utc(value)
+    if type(value) in _JSON_TYPES:  # not subclasses such as named tuples, which have a __str__
+        return json.dumps(value, ensure_ascii=False)
+    return "" if value is None else str(value)

@@ -1,0 +1,1 @@
+"""The contract with producers, generated from the messages."""

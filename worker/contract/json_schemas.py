@@ -1,0 +1,382 @@
+"""JSON Schemas of the messages, replies and webhooks, and of what surrounds them in Redis.
+
+They are generated from the classes of the messages and their docstrings. Requests are closed: the
+service refuses fields that it does not know. Replies are open: a later service may send more
+fields, and more values where this one has a list.
+
+Sources: Celery, "Message Protocol", version 2; kombu's virtual transport.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from enum import Enum
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, NamedTuple, get_args
+
+from pydantic import TypeAdapter
+
+from valetkey import wire
+from valetkey.wire import messages, replies
+from valetkey.wire.messages import INTERACTIVE_QUEUE, ISSUE_TASK, VERSION
+from valetkey.wire.unavailable import Unavailable
+from valetkey.wire.upload_events import UploadEvent
+
+_FIELD_LINE = re.compile(r"(\w+(?:, \w+)*): (.+)")
+
+
+class Description(NamedTuple):
+    """The text of a docstring, and the texts of the fields that it describes."""
+
+    text: str
+    fields: dict[str, str]
+
+
+def read_description(docstring: str, field_names: Collection[str]) -> Description:
+    """Split a docstring into its text and the descriptions of fields.
+
+    A description begins on a line like `name: text` or `name, name: text`, and ends before the next
+    such line or an empty line. A line with a name that is no field belongs to the text.
+    """
+    text: list[str] = []
+    fields: dict[str, str] = {}
+    for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(docstring)):
+        plain, described = _read_paragraph(paragraph, field_names)
+        text += [plain] if plain else []
+        fields |= described
+    return Description("\n\n".join(text), fields)
+
+
+def describe_class(described_class: type, field_names: Collection[str]) -> Description:
+    """Return the description of a class; its fields can be described by its base classes."""
+    fields: dict[str, str] = {}
+    for base in reversed(described_class.__mro__):
+        fields |= read_description(base.__doc__ or "", field_names).fields
+    text = read_description(described_class.__doc__ or "", field_names).text
+    return Description(text, fields)
+
+
+def _read_paragraph(paragraph: str, field_names: Collection[str]) -> tuple[str, dict[str, str]]:
+    plain: list[str] = []
+    fields: dict[str, list[str]] = {}
+    names: list[str] = []
+    for line in paragraph.splitlines():
+        match = _FIELD_LINE.fullmatch(line)
+        if match is not None and set(match[1].split(", ")) <= set(field_names):
+            names = match[1].split(", ")
+            fields |= {name: [match[2]] for name in names}
+        elif names:
+            for name in names:
+                fields[name].append(line.strip())
+        else:
+            plain.append(line.strip())
+    return " ".join(plain), dict(_sentences(fields))
+
+
+def _sentences(fields: dict[str, list[str]]) -> Iterator[tuple[str, str]]:
+    for name, lines in fields.items():
+        text = " ".join(lines)
+        first_word = text.partition(" ")[0].rstrip(",;:")
+        yield name, text[0].upper() + text[1:] if first_word.isalpha() else text
+
+
+Schema = dict[str, Any]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_REQUESTS_TITLE = "valetkey requests"
+_REPLIES_TITLE = "valetkey replies"
+_WEBHOOKS_TITLE = "valetkey webhooks about uploads"
+# JSON Schema does not have to check `format`, and its names allow more than the service accepts.
+_DATE_TIME = r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$"
+_STATUS = "status"
+_MEMBER_ORDER = (
+    *("title", "description", "type", "required", "properties", "additionalProperties"),
+    "examples",
+)
+# Fields that mean the same in every message, where its docstring does not describe them.
+_COMMON_FIELDS = {
+    "v": "The version of the contract.",
+    "ask": "The kind of the request. Without it, the message requests grants.",
+    "kind": "The kind of the grant.",
+    "status": "The kind of the reply.",
+    "tenant": "The tenant that the producer acts for.",
+    "batch": "The batch id, a UUIDv7 in lower case.",
+    "quotas": "The tenant's quotas.",
+    "limits": "The limits of the service.",
+}
+_CLASSES = {
+    name: value
+    for module in iter_modules(wire.__path__, f"{wire.__name__}.")
+    for name, value in vars(import_module(module.name)).items()
+    if isinstance(value, type)
+}
+
+
+def request_classes() -> tuple[type, ...]:
+    """Return the classes of the messages that producers send."""
+    return get_args(messages.AnyMessage)
+
+
+def reply_classes() -> tuple[type, ...]:
+    """Return the classes of the replies."""
+    return get_args(replies.Reply)
+
+
+def request_schema() -> Schema:
+    """Return the schema of all requests."""
+    return _document("requests", _REQUESTS_TITLE, request_classes(), request_definitions())
+
+
+def reply_schema() -> Schema:
+    """Return the schema of all replies, which is also that of webhooks with outcomes."""
+    return _document("replies", _REPLIES_TITLE, reply_classes(), reply_definitions())
+
+
+def webhook_schema() -> Schema:
+    """Return the schema of webhooks about uploads."""
+    return _document("webhooks", _WEBHOOKS_TITLE, (UploadEvent,), upload_event_definitions())
+
+
+def request_definitions(prefix: str = "#/$defs/") -> dict[str, Schema]:
+    """Return a definition for each class in a request; references begin with the prefix."""
+    adapter: TypeAdapter[Any] = TypeAdapter(messages.AnyMessage)
+    schema = adapter.json_schema(ref_template=f"{prefix}{{model}}")
+    definitions: dict[str, Schema] = schema["$defs"]
+    for name in _tagged_definitions(definitions):
+        _require(definitions[name], "kind")
+    _for_each_schema(definitions, _close_schema)
+    return _described(definitions)
+
+
+def reply_definitions(prefix: str = "#/$defs/") -> dict[str, Schema]:
+    """Return a definition for each class in a reply; references begin with the prefix."""
+    adapter: TypeAdapter[Any] = TypeAdapter(replies.Reply)
+    schema = adapter.json_schema(mode="serialization", ref_template=f"{prefix}{{model}}")
+    definitions: dict[str, Schema] = schema["$defs"]
+    for definition in definitions.values():
+        _require(definition, _STATUS)
+    # Tells the replies apart, so it keeps its list of values.
+    status = {
+        name: item.get("properties", {}).pop(_STATUS, None) for name, item in definitions.items()
+    }
+    _for_each_schema(definitions, _open_schema)
+    for name, schema in status.items():
+        if schema is not None:
+            definitions[name]["properties"] = {_STATUS: schema, **definitions[name]["properties"]}
+    return _described(definitions)
+
+
+def upload_event_definitions(prefix: str = "#/$defs/") -> dict[str, Schema]:
+    """Return a definition for each class in a webhook about uploads."""
+    adapter = TypeAdapter(UploadEvent)
+    template = f"{prefix}{{model}}"
+    schema = adapter.json_schema(mode="validation", ref_template=template)
+    definitions: dict[str, Schema] = schema.pop("$defs")
+    definitions[UploadEvent.__name__] = schema
+    _for_each_schema(definitions, _open_schema)
+    return _described(definitions)
+
+
+def _document(
+    name: str, title: str, classes: tuple[type, ...], definitions: dict[str, Schema]
+) -> Schema:
+    return {
+        "$schema": DIALECT,
+        "$id": f"urn:valetkey:{messages.VERSION}:{name}",
+        "title": title,
+        "anyOf": [{"$ref": f"#/$defs/{item.__name__}"} for item in classes],
+        "$defs": definitions,
+    }
+
+
+def _tagged_definitions(definitions: Mapping[str, Schema]) -> set[str]:
+    """Return the names of the definitions that a union tells apart by a field."""
+    names: set[str] = set()
+
+    def collect(schema: Schema) -> None:
+        mapping = schema.get("discriminator", {}).get("mapping", {})
+        names.update(reference.rpartition("/")[2] for reference in mapping.values())
+
+    _for_each_schema(definitions, collect)
+    return names
+
+
+def _require(definition: Schema, name: str) -> None:
+    properties = definition.get("properties", {})
+    if name in properties:
+        properties[name].pop("default", None)
+        required = definition.setdefault("required", [])
+        definition["required"] = required if name in required else [*required, name]
+
+
+def _for_each_schema(schemas: Mapping[str, Any], change: Callable[[Schema], None]) -> None:
+    """Call a function with every schema in these definitions, the innermost first."""
+    for schema in schemas.values():
+        _walk_schema(schema, change)
+
+
+def _walk_schema(schema: Schema, change: Callable[[Schema], None]) -> None:
+    children = [schema.get("items"), schema.get("additionalProperties")]
+    children += schema.get("properties", {}).values()
+    children += [*schema.get("anyOf", ()), *schema.get("oneOf", ())]
+    for child in children:
+        if isinstance(child, dict):
+            _walk_schema(child, change)
+    change(schema)
+
+
+def _close_schema(schema: Schema) -> None:
+    """Allow nothing that the service refuses. The classes of requests forbid unknown fields."""
+    schema.pop("discriminator", None)  # no keyword of JSON Schema
+    if schema.get("format") == "date-time":
+        schema["pattern"] = _DATE_TIME
+
+
+def _open_schema(schema: Schema) -> None:
+    """Allow what a later service may send.
+
+    Known values become examples: a validator accepts others, and a generator makes a text of it.
+    An absent field is left out of a reply, so null is no value.
+    """
+    if isinstance(schema.get("additionalProperties"), bool):
+        del schema["additionalProperties"]
+    if "enum" in schema:
+        schema["examples"] = schema.pop("enum")
+    if "anyOf" in schema:
+        _merge_alternatives(schema)
+
+
+def _merge_alternatives(schema: Schema) -> None:
+    """Remove null, and merge known values with the text that stands for all others."""
+    alternatives = [item for item in schema.pop("anyOf") if item != {"type": "null"}]
+    if any(map(_has_known_values, alternatives)):
+        alternatives = [item for item in alternatives if item != {"type": "string"}]
+    if schema.get("default", ...) is None:
+        del schema["default"]
+    if len(alternatives) == 1:
+        schema |= alternatives[0] | schema
+    else:
+        schema["anyOf"] = alternatives
+
+
+def _has_known_values(schema: Schema) -> bool:
+    referenced = _CLASSES.get(schema.get("$ref", "").rpartition("/")[2], object)
+    return "examples" in schema or issubclass(referenced, Enum)
+
+
+def _described(definitions: dict[str, Schema]) -> dict[str, Schema]:
+    """Add the descriptions of fields, and remove pydantic's titles of fields."""
+    for name, definition in definitions.items():
+        properties = definition.get("properties", {})
+        description = describe_class(_CLASSES[name], properties)
+        members = definition | {"title": name, "description": description.text}
+        definitions[name] = {key: members[key] for key in _MEMBER_ORDER if key in members}
+        for field, schema in properties.items():
+            schema.pop("title", None)
+            text = description.fields.get(field, _COMMON_FIELDS.get(field))
+            if text is not None:
+                schema["description"] = text
+    return definitions
+
+
+MAX_ID_LENGTH = 255
+JWS_PATTERN = r"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$"
+JWE_PATTERN = r"^[A-Za-z0-9_-]+\.\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$"
+_TASK_ID: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_ID_LENGTH}
+
+
+def headers_schema() -> Schema:
+    """Return the schema of the headers of Celery that a producer writes."""
+    return {
+        "type": "object",
+        "description": "Celery's headers. The service ignores those that are not listed here.",
+        "required": ["task", "id"],
+        "properties": {
+            "task": {"const": ISSUE_TASK, "description": "The name of the task."},
+            "id": _TASK_ID
+            | {
+                "description": "The task id: printable text that the producer chooses. The result "
+                "is stored under it. For a chunk, BATCH.CHUNK; for a grant again, BATCH.DIGEST; "
+                "otherwise a new UUID."
+            },
+            "root_id": _TASK_ID | {"description": "The same as id. Celery logs it."},
+            "lang": {"type": "string", "description": "The language of the producer; ignored."},
+        },
+    }
+
+
+def envelope_schema() -> Schema:
+    """Return the schema of an element of the list in Redis that is a queue."""
+    properties: dict[str, Any] = {
+        "body": {
+            "type": "string",
+            "contentEncoding": "base64",
+            "contentMediaType": "application/json",
+            "description": "The base64 of a JSON array: [[ARGUMENT], {}, {}]. ARGUMENT is a "
+            "request as a JSON object, or as the text of a compact JWS.",
+        },
+        "content-type": {"const": "application/json"},
+        "content-encoding": {"const": "utf-8"},
+        "headers": headers_schema(),
+        "properties": _properties_schema(),
+    }
+    return {
+        "$schema": DIALECT,
+        "$id": f"urn:valetkey:{VERSION}:envelope",
+        "title": "Celery's envelope",
+        "description": "An element of the list in Redis. Write body as the first member.",
+        "type": "object",
+        "required": list(properties),
+        "properties": properties,
+    }
+
+
+def _properties_schema() -> Schema:
+    return {
+        "type": "object",
+        "description": "The properties of kombu. The service ignores those that are not listed.",
+        "required": ["body_encoding"],
+        "properties": {
+            "body_encoding": {"const": "base64"},
+            "correlation_id": {"type": "string", "description": "The same as the header id."},
+            "delivery_tag": {"type": "string", "description": "A new UUID for every message."},
+            "delivery_info": {
+                "type": "object",
+                "properties": {
+                    "exchange": {"type": "string"},
+                    "routing_key": {"type": "string", "examples": [INTERACTIVE_QUEUE]},
+                },
+            },
+            "priority": {"type": "integer", "minimum": 0, "maximum": 255},
+            "reply_to": {"type": "string", "description": "Ignored."},
+        },
+    }
+
+
+def result_schema() -> Schema:
+    """Return the schema of a result, as it is stored and announced."""
+    return {
+        "$schema": DIALECT,
+        "$id": f"urn:valetkey:{VERSION}:result",
+        "title": "Celery's result",
+        "description": "The value of the key celery-task-meta-TASK_ID, and of its announcement.",
+        "type": "object",
+        "required": ["status", "result"],
+        "properties": {
+            "status": {
+                "type": "string",
+                "examples": ["SUCCESS", "RETRY", "FAILURE"],
+                "description": "SUCCESS: result is a reply. RETRY: wait, the service tries again "
+                "by itself. FAILURE: there is no reply, send the message again.",
+            },
+            "result": {
+                "description": "SUCCESS: a reply as a JSON object, or sealed, as the text of a "
+                "compact JWE. RETRY and FAILURE: an exception in Celery's form; with the code "
+                "`unavailable`, it says which part of the service is unavailable. It is not "
+                "sealed, so it may be forged: only show it.",
+                "examples": [Unavailable("database", 4, 1_764_200_000).celery_error()],
+            },
+            "task_id": _TASK_ID,
+        },
+    }

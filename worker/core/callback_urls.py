@@ -1,0 +1,236 @@
+"""Checks the URLs that tenants choose: redirects of forms, and endpoints of webhooks.
+
+A redirect is read as browsers read it (WHATWG, URL Standard), but only in a spelling that browsers,
+proxies and servers cannot read in different ways. Others are refused, even if they are harmless.
+Of a webhook, only the URL's form is checked here. The client checks the addresses that its host
+resolves to, at every attempt.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import AddressValueError, IPv4Address, ip_address
+from typing import NamedTuple
+from urllib.parse import SplitResult, unquote, urlsplit
+
+import idna
+
+_DEFAULT_PORT = 443
+_MAX_PORT = 65_535
+# RFC 3986: unreserved characters, sub-delims, ":" and "@", and percent-encoded bytes. A form's
+# ${filename}, which storage would replace, has others.
+_PATH_CHARACTER = r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})"
+_match_redirect = re.compile(
+    r"https://(?P<host>[a-z0-9_-]+(?:\.[a-z0-9_-]+)*)(?::(?P<port>[1-9][0-9]{0,4}))?"
+    rf"(?P<path>(?:/{_PATH_CHARACTER}*)*)(?P<query>\?(?:{_PATH_CHARACTER}|[/?])*)?",
+    re.IGNORECASE | re.ASCII,
+).fullmatch
+_is_number = re.compile("[0-9]+|0x[0-9a-f]*").fullmatch
+_CONTROL_CATEGORIES = frozenset({"Cc", "Cf", "Zl", "Zp"})
+
+
+class Redirect(NamedTuple):
+    """The parts of a redirect that decide where a browser goes, normalized."""
+
+    host: str
+    port: int
+    path: str
+    query: str
+
+    def permits(self, redirect: "Redirect") -> bool:
+        """Return true if a redirect has this origin, and this path or one below it."""
+        if (redirect.host, redirect.port) != (self.host, self.port):
+            return False
+        folder = self.path if self.path.endswith("/") else f"{self.path}/"
+        return redirect.path == self.path or redirect.path.startswith(folder)
+
+
+def parse_redirect(url: str) -> Redirect | None:
+    """Return the parts of a redirect, or None if it is not an unambiguous https:// URL."""
+    match = _match_redirect(url)
+    if match is None:
+        return None
+    host, port, path = match["host"].lower(), int(match["port"] or _DEFAULT_PORT), match["path"]
+    if not _is_canonical(host) or port > _MAX_PORT or not _is_plain_path(path):
+        return None
+    return Redirect(host, port, path or "/", match["query"] or "")
+
+
+def parse_redirect_prefix(url: str) -> Redirect | None:
+    """Return the parts of a policy's redirect, or None if no redirect can match it.
+
+    Its path is the page or the folder that it allows, so it has no query.
+    """
+    prefix = parse_redirect(url)
+    return None if prefix is None or prefix.query else prefix
+
+
+def is_allowed_redirect(url: str, prefixes: Iterable[str]) -> bool:
+    """Return true if one of a policy's redirects permits this one."""
+    redirect = parse_redirect(url)
+    if redirect is None:
+        return False
+    parsed = (parse_redirect_prefix(prefix) for prefix in prefixes)
+    return any(prefix is not None and prefix.permits(redirect) for prefix in parsed)
+
+
+def _is_canonical(host: str) -> bool:
+    """Refuse the other spellings of an IPv4 address, as browsers read 0x7f.1 as 127.0.0.1."""
+    if not _is_number(host.rpartition(".")[2]):
+        return True
+    try:
+        return str(IPv4Address(host)) == host
+    except AddressValueError:
+        return False
+
+
+def _is_plain_path(path: str) -> bool:
+    """Refuse paths that a browser, or a server after any number of decodings, reads as another."""
+    decoded = _decode_percent(path)
+    if "\ufffd" in decoded or {unicodedata.category(c) for c in decoded} & _CONTROL_CATEGORIES:
+        return False
+    # Some servers take a backslash for a slash, fold wide dots, and ignore what follows a ";".
+    folded = unicodedata.normalize("NFKC", decoded).replace("\\", "/")
+    names = [segment.partition(";")[0] for segment in folded.split("/")]
+    return not {".", ".."}.intersection(names) and "" not in names[1:-1]
+
+
+def _decode_percent(text: str) -> str:
+    while (decoded := unquote(text)) != text:
+        text = decoded
+    return text
+
+
+MAX_URL_LENGTH = 2048
+ALLOWED_PORTS = (443, 8443)
+
+_LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
+_NAME = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)*(?=[a-z]){_LABEL}")
+
+
+class UrlViolation(StrEnum):
+    """A reason why a webhook URL is refused. The values are stable codes."""
+
+    LENGTH = "url_too_long"
+    CHARACTERS = "whitespace_control_or_backslash"
+    SCHEME = "scheme_not_https"
+    USERINFO = "userinfo_not_allowed"
+    FRAGMENT = "fragment_not_allowed"
+    HOST = "host_not_a_dns_name"
+    PORT = "port_not_allowed"
+
+
+VIOLATION_TEXTS = {
+    UrlViolation.LENGTH: f"write a URL of at most {MAX_URL_LENGTH:,} characters",
+    UrlViolation.CHARACTERS: (
+        "remove spaces, control characters and backslashes, or percent-encode them"
+    ),
+    UrlViolation.SCHEME: "write https://",
+    UrlViolation.USERINFO: "remove the user name and password before the @",
+    UrlViolation.FRAGMENT: "remove the # and the text after it",
+    UrlViolation.HOST: (
+        "write a full DNS name like hooks.example.com, not an IP address or a local name"
+    ),
+    UrlViolation.PORT: f"write port {' or '.join(map(str, ALLOWED_PORTS))}, or no port",
+}
+"""The correction of a URL that violates a rule, without any part of the URL."""
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookUrl:
+    """An accepted webhook URL, split into the parts of an HTTP request.
+
+    host is an ASCII DNS name or, in development, an IP address. target is the path and query.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    target: str = field(repr=False)  # it may carry the receiver's own token
+
+    @property
+    def authority(self) -> str:
+        """The value of the Host header, without the port if it is the scheme's default."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _default_port(self.scheme) else f"{host}:{self.port}"
+
+
+def find_url_violation(url: str, *, development: bool = False) -> UrlViolation | None:
+    """Return the rule that a webhook URL violates, or None if the URL is acceptable.
+
+    With development, http, IP addresses, names without a dot and any port are accepted, too.
+    """
+    parsed = parse_webhook_url(url, development=development)
+    return parsed if isinstance(parsed, UrlViolation) else None
+
+
+def parse_webhook_url(url: str, *, development: bool = False) -> WebhookUrl | UrlViolation:
+    """Parse a webhook URL, or return the rule that it violates.
+
+    Checking and sending share this parser, because two parsers could read a URL differently.
+    """
+    # urlsplit silently drops tabs and newlines, and other parsers read a backslash as a slash.
+    if len(url) > MAX_URL_LENGTH:
+        return UrlViolation.LENGTH
+    if not url.isprintable() or any(character in url for character in " \\"):
+        return UrlViolation.CHARACTERS
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return UrlViolation.HOST
+    violation = _find_violation(parts, url, development=development)
+    return violation or _parse_endpoint(parts, development=development)
+
+
+def _find_violation(parts: SplitResult, url: str, *, development: bool) -> UrlViolation | None:
+    if parts.scheme != "https" and not (development and parts.scheme == "http"):
+        return UrlViolation.SCHEME
+    if "@" in parts.netloc:
+        return UrlViolation.USERINFO
+    return UrlViolation.FRAGMENT if "#" in url else None
+
+
+def _parse_endpoint(parts: SplitResult, *, development: bool) -> WebhookUrl | UrlViolation:
+    host = _encode_host(parts.hostname or "", development=development)
+    # Only IPv6 addresses have brackets, but urlsplit accepts them around names, too.
+    if host is None or ("[" in parts.netloc) != (":" in host):
+        return UrlViolation.HOST
+    try:
+        port = _default_port(parts.scheme) if parts.port is None else parts.port
+    except ValueError:
+        return UrlViolation.PORT
+    if port not in ALLOWED_PORTS and not development:
+        return UrlViolation.PORT
+    query = f"?{parts.query}" if parts.query else ""
+    return WebhookUrl(parts.scheme, host, port, f"{parts.path or '/'}{query}")
+
+
+def _encode_host(host: str, *, development: bool) -> str | None:
+    """Encode a host for DNS, TLS and HTTP. Returns None if it is not an acceptable DNS name.
+
+    A last label that starts with a digit is refused, because resolvers read `127.1`, `0x7f.1` and
+    `2130706433` as addresses (WHATWG URL, "ends in a number"). A name without a dot is refused,
+    because it depends on the resolver's search list; and so is a trailing dot, because
+    certificates name hosts without it.
+    """
+    if development and _is_address(host):
+        return host
+    try:
+        name = host if host.isascii() else idna.encode(host).decode("ascii")
+    except idna.IDNAError:
+        return None
+    return name if _NAME.fullmatch(name) and (development or "." in name) else None
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _default_port(scheme: str) -> int:
+    return 443 if scheme == "https" else 80

@@ -1,0 +1,501 @@
+"""Decides on the items of a chunk: issues or refuses each one, also when it is signed again.
+
+A tenant may record only so much without a charge: refusals, and parts that are granted again.
+Everything else in the audit log is bounded by quotas: it belongs to a grant that was charged.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from valetkey.units import describe_duration
+from valetkey.wire.grant_ids import grant_id
+from valetkey.wire.messages import ChunkMessage, Item
+from valetkey.wire.refusals import Code, QuotaState, Refusal
+from valetkey.wire.replies import Outcome
+from valetkey.wire.terms import AnyTerms
+from worker.core.admission import BATCH_RULES, PROVIDER_RULE, Admission
+from worker.core.fingerprints import recorded_terms
+from worker.core.grant_kinds import (
+    ContinuedUpload,
+    adapt_terms_to_provider,
+    grant_kind,
+    issued_cost,
+    part_refusal,
+)
+from worker.core.issued_grants import storage_name
+from worker.core.object_keys import is_simple_key, key_refusal, printable_key
+from worker.core.policy_rules import BatchContext, Rule, first_refusal, refuse
+from worker.core.quota_rules import NO_COST, Cost, resets_at
+from worker.core.revocation_targets import RecordedRevocation, RevokedItem, covers
+from worker.core.signing_context import NO_UPLOAD, SigningContext, StartedUpload, Validity
+from worker.core.sigv4 import FILENAME_VARIABLE
+from worker.core.tenant_config import Policy, Tenant, TenantConfig
+
+
+class ChunkRequest(NamedTuple):
+    """An authenticated message, its tenant, and the name of the key that signed it, if any.
+
+    reissue_of is the id of the earlier grant whose object and terms the message has, if any.
+    """
+
+    message: ChunkMessage
+    tenant: Tenant
+    signing_key: str | None
+    reissue_of: str | None = None
+
+
+class GrantRow(NamedTuple):
+    """One audit row: issued, with the digest of a signature, or refused, with a code."""
+
+    item_number: int
+    object_key: str
+    code: str | None = None
+    detail: dict[str, Any] | None = None
+    digest: bytes | None = None
+
+
+class UploadAttempt(NamedTuple):
+    """One attempt to start the uploads of a chunk, recorded under its id before the first call.
+
+    uncertain are the items for which storage may have created another upload, whose id is unknown.
+    It is looked for from cleanup_at on.
+    """
+
+    id: str
+    uncertain: frozenset[int]
+    cleanup_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkDecision:
+    """The decision on a chunk: its audit rows, and the results of its items in the same order.
+
+    cost is the cost of its issued items, quotas are the tenant's quotas afterwards. uploads are
+    the multipart uploads that were started for it, by item number, and attempt the one that started
+    them. If refusal is set, the whole chunk is refused, and validity.issued_at is the time of the
+    refusal.
+    """
+
+    rows: Sequence[GrantRow]
+    results: Sequence[dict[str, Any]]
+    validity: Validity
+    access_key: str | None = None
+    refusal: Refusal | None = None
+    cost: Cost = NO_COST
+    quotas: Sequence[QuotaState] = ()
+    uploads: Mapping[int, StartedUpload] = field(default_factory=dict)
+    attempt: UploadAttempt | None = None
+
+    @property
+    def issued(self) -> int:
+        """The number of issued items."""
+        return sum(row.code is None for row in self.rows)
+
+    @property
+    def digests(self) -> bytes:
+        """The digests of the issued items' signatures, in order."""
+        return b"".join(row.digest for row in self.rows if row.digest is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedChunk:
+    """A chunk as it was committed: enough to sign its grants again byte for byte.
+
+    terms, total and callback are those of its batch.
+    """
+
+    batch_number: int
+    batch_id: str
+    chunk_number: int
+    tenant_id: str
+    terms: AnyTerms
+    total: int
+    callback: str | None
+    rows: Sequence[GrantRow]
+    validity: Validity
+    access_key: str | None
+    refusal: Refusal | None
+    uploads: Mapping[int, StartedUpload]
+
+
+def refuse_chunk(message: ChunkMessage, refusal: Refusal, now: datetime) -> ChunkDecision:
+    """Refuse every item of a chunk for the same reason."""
+    numbers = range(message.first_item, message.first_item + len(message.items))
+    rows = [
+        GrantRow(number, printable_key(item.key), str(refusal.code))
+        for number, item in zip(numbers, message.items, strict=True)
+    ]
+    validity = Validity(now.replace(microsecond=0), 0, "request")
+    return ChunkDecision(rows, [], validity, refusal=refusal)
+
+
+def recorded_item(row: GrantRow) -> Item:
+    """Return the item of an audit row that was issued."""
+    return Item.model_validate({"key": row.object_key, **(row.detail or {})})
+
+
+def refused_item_result(refusal: Refusal, object_key: str) -> dict[str, Any]:
+    """Return a refusal with an item's object key, as JSON values."""
+    return refusal.model_copy(update={"key": object_key}).model_dump(mode="json", exclude_none=True)
+
+
+def chunk_outcome(batch_id: str, chunk_number: int, decision: ChunkDecision) -> dict[str, Any]:
+    """Return the outcome of a chunk as JSON values."""
+    header = Outcome(
+        batch=batch_id,
+        chunk=chunk_number,
+        status="refused" if decision.refusal else "issued",
+        refusal=decision.refusal,
+        quotas=list(decision.quotas),
+    )
+    values = header.model_dump(mode="json", exclude_none=True)
+    return values | {"items": list(decision.results)}
+
+
+def outcome_without_items(
+    batch_id: str, chunk_number: int, decision: ChunkDecision
+) -> dict[str, Any]:
+    """Return the outcome of a chunk whose results go into a manifest: counts instead of items."""
+    issued = 0 if decision.refusal else decision.issued
+    counts = {"issued": issued, "refused": len(decision.rows) - issued}
+    return chunk_outcome(batch_id, chunk_number, replace(decision, results=())) | counts
+
+
+MESSAGE_BYTES = 1_500
+"""The bytes of a message in the database beside its terms and items, or of a cancellation."""
+
+_ITEM_BYTES = 150  # beside the key and the reason
+
+
+class NotRecorded(Exception):
+    """The tenant may record nothing more without a charge: roll the transaction back.
+
+    decisions are those that would do so, by batch id.
+    """
+
+    def __init__(self, decisions: Mapping[str, ChunkDecision]) -> None:
+        super().__init__(*decisions)
+        self.decisions = decisions
+
+
+def pays_for_records(paid: int, items: int) -> bool:
+    """Return true if charged items, each with another one, are all items that are recorded.
+
+    So a tenant whose requests are mostly granted is never limited.
+    """
+    return 2 * paid >= items
+
+
+def uncharged_bytes(message: ChunkMessage, decision: ChunkDecision, paid: int) -> int:
+    """Return the bytes that a decision records without a charge.
+
+    paid is the number of its items that are charged.
+    """
+    rows = decision.rows
+    if pays_for_records(paid, len(rows)):
+        return 0
+    terms = len(json.dumps(recorded_terms(message.grant, message.grant.kind)))
+    texts = sum(len(row.object_key.encode()) + len(json.dumps(row.detail)) for row in rows)
+    return MESSAGE_BYTES + terms + _ITEM_BYTES * len(rows) + texts
+
+
+def ceiling_refusal(limit: int, now: datetime) -> Refusal:
+    """Refuse what would be recorded without a charge, when the day has no bytes left for it."""
+    end = resets_at("day", now)
+    quota = QuotaState(
+        metric="uncharged_bytes", window="day", limit=limit, used=limit, resets_at=end
+    )
+    text = "refusals, repeated parts and unknown cancellations have filled what a day records"
+    return Refusal(code=Code.QUOTA_EXCEEDED, field="", message=text, limit=limit, quota=quota)
+
+
+_ITEM_FIELDS = tuple(Item.model_fields)
+
+
+def simple_item_check(terms: AnyTerms, policy: Policy) -> Callable[[Item], bool]:
+    """Return a predicate: true for items with a simple key and no other field, which need no check.
+
+    Nearly all items are like that, and the full checks would take as long as signing.
+    """
+    if grant_kind(terms).required_field is not None:
+        return lambda _item: False
+    prefixes = policy.prefixes
+
+    def is_simple(item: Item) -> bool:
+        has_more_fields = len(item.model_fields_set) > 1
+        return not has_more_fields and is_simple_key(item.key) and item.key.startswith(prefixes)
+
+    return is_simple
+
+
+def item_refusal(
+    item: Item,
+    terms: AnyTerms,
+    policy: Policy,
+    field: str,
+    continued_upload: ContinuedUpload | None = None,
+) -> Refusal | None:
+    """Refuse an item for the first check that it fails.
+
+    field is the item's path in the message, continued_upload the upload whose parts are requested.
+    """
+    refusal = reissue_item_refusal(item, terms, policy, field)
+    for name, check in grant_kind(terms).item_checks.items():
+        if refusal is None and getattr(item, name) is not None:
+            refusal = check(item, terms, f"{field}.{name}")
+    if refusal is None and continued_upload is not None:
+        refusal = part_refusal(item, continued_upload, field)
+    return refusal and refusal.model_copy(update={"key": printable_key(item.key)})
+
+
+def reissue_item_refusal(item: Item, terms: AnyTerms, policy: Policy, field: str) -> Refusal | None:
+    """Refuse an item that was issued before, if today's policy or terms do not allow it.
+
+    The checks of its other fields do not depend on the policy. terms may be of another kind now.
+    """
+    refusal = item_key_refusal(item, terms, policy, f"{field}.key")
+    return refusal or shape_refusal(item, terms, field)
+
+
+def item_key_refusal(item: Item, terms: AnyTerms, policy: Policy, field: str) -> Refusal | None:
+    """Refuse an object key that is unsafe, or outside every prefix of the policy."""
+    key = item.key
+    if terms.kind == "upload" and policy.free_names and key.endswith(f"/{FILENAME_VARIABLE}"):
+        # Storage replaces the variable by the client's own filename, and the policy allows that.
+        key = key.removesuffix(FILENAME_VARIABLE) + "name"
+    return key_refusal(key, policy.prefixes, field)
+
+
+def shape_refusal(item: Item, terms: AnyTerms, field: str) -> Refusal | None:
+    """Refuse fields that the kind's items do not have, and an item without its required field."""
+    kind = grant_kind(terms)
+    for name in _ITEM_FIELDS:  # in order, so that the same field is named every time
+        is_allowed = name == "key" or name in kind.item_checks
+        if not is_allowed and getattr(item, name) is not None:
+            text = f"an item of the kind {terms.kind} has no such field"
+            return Refusal(code=Code.UNKNOWN_FIELD, field=f"{field}.{name}", message=text)
+    required = kind.required_field
+    if required is not None and getattr(item, required.name) is None:
+        text = f"every item of the kind {terms.kind} needs its {required.name}"
+        return Refusal(code=required.code, field=f"{field}.{required.name}", message=text)
+    return None
+
+
+StartUpload = Callable[[str, Item], StartedUpload | Refusal]
+"""Returns the started multipart upload of an item, given its grant id, or storage's refusal."""
+
+
+def start_no_upload(_grant_id: str, _item: Item) -> StartedUpload:
+    """Return NO_UPLOAD: the StartUpload callback of every kind but multipart."""
+    return NO_UPLOAD
+
+
+_ItemDecision = tuple[GrantRow, dict[str, Any]]
+
+
+class ChunkDecider:
+    """Decides on the items of admitted chunks that have equal admissions and one context."""
+
+    def __init__(self, admission: Admission, context: SigningContext) -> None:
+        self.admission = admission
+        self._context = context
+        self._sign = grant_kind(admission.terms).make_signer(admission.terms, context)
+        self._is_simple = simple_item_check(admission.terms, admission.policy)
+
+    def decide(
+        self,
+        message: ChunkMessage,
+        start_upload: StartUpload,
+        continued_upload: ContinuedUpload | None = None,
+    ) -> ChunkDecision:
+        """Decide on each item of a chunk; continued_upload has the requested parts."""
+        terms, policy = self.admission.terms, self.admission.policy
+        sign, is_simple, first_item = self._sign, self._is_simple, message.first_item
+        uploads: dict[int, StartedUpload] = {}
+
+        def decide(number: int, item: Item) -> _ItemDecision:
+            id_ = grant_id(message.batch, number)
+            if is_simple(item):
+                grant, digest = sign(id_, item, NO_UPLOAD)
+                return GrantRow(number, item.key, None, None, digest), grant
+            field = f"items[{number - first_item}]"
+            refusal = item_refusal(item, terms, policy, field, continued_upload)
+            if refusal is not None:
+                return _refuse_item(number, item, refusal)
+            parts = continued_upload
+            upload = start_upload(id_, item) if parts is None else parts.upload
+            if isinstance(upload, Refusal):
+                return _refuse_item(number, item, upload)
+            if parts is None and upload is not NO_UPLOAD:
+                uploads[number] = upload
+            grant, digest = sign(id_, item, upload)
+            return _issued_row(number, item, digest), grant
+
+        decisions = [decide(number, item) for number, item in enumerate(message.items, first_item)]
+        rows, results = zip(*decisions, strict=True)
+        issued = [item for item, row in zip(message.items, rows, strict=True) if row.code is None]
+        validity, access_key = self._context.validity, self._context.credentials.access_key
+        cost = issued_cost(terms, issued)
+        return ChunkDecision(rows, results, validity, access_key, cost=cost, uploads=uploads)
+
+
+def decide_chunk(
+    message: ChunkMessage,
+    admission: Admission,
+    context: SigningContext,
+    start_upload: StartUpload,
+    continued_upload: ContinuedUpload | None,
+) -> ChunkDecision:
+    """Decide on each item of an admitted chunk; continued_upload has the requested parts."""
+    return ChunkDecider(admission, context).decide(message, start_upload, continued_upload)
+
+
+def _issued_row(number: int, item: Item, digest: bytes) -> GrantRow:
+    detail = item.model_dump(mode="json", exclude={"key"}, exclude_none=True)
+    return GrantRow(number, item.key, None, detail or None, digest)
+
+
+def _refuse_item(number: int, item: Item, refusal: Refusal) -> _ItemDecision:
+    detail = refusal.model_dump(mode="json", exclude_none=True)
+    row = GrantRow(number, printable_key(item.key), str(refusal.code), detail)
+    return row, detail
+
+
+def sign_again(
+    recorded: RecordedChunk,
+    terms: AnyTerms,
+    policy: Policy,
+    context: SigningContext,
+    continued_upload: StartedUpload | None,
+) -> ChunkDecision:
+    """Sign the issued items of a recorded chunk again; refused items keep their result.
+
+    An item whose key is outside the prefixes of today's policy is refused; its row keeps the digest
+    of the first signature. continued_upload is the multipart upload of the recorded parts, if any.
+    """
+    sign = grant_kind(terms).make_signer(terms, context)
+
+    def decide(index: int, row: GrantRow) -> _ItemDecision:
+        if row.code is not None:
+            return row, row.detail or {}
+        item = recorded_item(row)
+        refusal = reissue_item_refusal(item, terms, policy, f"items[{index}]")
+        if refusal is not None:
+            values = refused_item_result(refusal, row.object_key)
+            return row._replace(code=str(refusal.code)), values
+        upload = continued_upload or recorded.uploads.get(row.item_number, NO_UPLOAD)
+        grant, digest = sign(grant_id(recorded.batch_id, row.item_number), item, upload)
+        return row._replace(digest=digest), grant
+
+    decisions = [decide(index, row) for index, row in enumerate(recorded.rows)]
+    return ChunkDecision(
+        rows=[row for row, _ in decisions],
+        results=[result for _, result in decisions],
+        validity=context.validity,
+        access_key=context.credentials.access_key,
+    )
+
+
+_NO_LONGER_ALLOWED = Refusal(
+    code=Code.BUCKET_NOT_ALLOWED,
+    field="grant.bucket",
+    message="it was issued, but the tenant's policy no longer allows it",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ReissueContext(BatchContext):
+    """The batch of a committed chunk, and the time for which the chunk's grants are still valid."""
+
+    remaining: timedelta
+
+
+def admit_again(
+    recorded: RecordedChunk, config: TenantConfig, now: datetime
+) -> ReissueContext | Refusal:
+    """Return the tenant, terms and policy to sign a committed chunk with, or today's refusal."""
+    context = reissue_context(recorded, config, now)
+    if isinstance(context, Refusal):
+        return context
+    refusal = first_refusal(reissue_rules(context), context)
+    terms = refusal or adapt_terms_to_provider(context.terms, context.bucket, context.policy)
+    if isinstance(terms, Refusal):
+        return terms
+    return replace(context, terms=terms)
+
+
+def reissue_context(
+    recorded: RecordedChunk, config: TenantConfig, now: datetime
+) -> ReissueContext | Refusal:
+    """Find today's bucket profile and policy of a committed chunk, or refuse it without them."""
+    access = config.find_access(recorded.tenant_id, recorded.terms.bucket)
+    if access is None:
+        return _NO_LONGER_ALLOWED
+    return ReissueContext(
+        terms=recorded.terms,
+        bucket=access.bucket,
+        policy=access.policy,
+        tenant=access.tenant,
+        total=recorded.total,
+        callback=recorded.callback,
+        remaining=recorded.validity.remaining(now),
+    )
+
+
+def reissue_rules(context: ReissueContext) -> Iterator[Rule[ReissueContext]]:
+    """Yield the rules for signing a chunk again, in the order in which they apply.
+
+    These are the rules of its request that depend on the policy. The deadline belongs to the
+    request, which met it, so it does not apply again. The rule for a manifest applies when the
+    manifest is written.
+    """
+    yield from BATCH_RULES
+    yield from grant_kind(context.terms).rules
+    yield PROVIDER_RULE
+    yield _REMAINING_RULE
+
+
+def _check_remaining(context: ReissueContext) -> Refusal | None:
+    maximum = context.policy.max_expires_in
+    if context.remaining <= timedelta(seconds=maximum):
+        return None
+    text = (
+        "it is still valid for longer than the tenant's policy now allows: at most "
+        f"{describe_duration(maximum)}"
+    )
+    return refuse(Code.EXPIRY_TOO_LONG, "grant.expires_in", text, maximum)
+
+
+def _describe_remaining(context: ReissueContext) -> str:
+    remaining = describe_duration(int(context.remaining.total_seconds()))
+    return f"{remaining} left of at most {describe_duration(context.policy.max_expires_in)}"
+
+
+_REMAINING_RULE = Rule[ReissueContext]("grant.expires_in", _check_remaining, _describe_remaining)
+
+
+REVOKED = Refusal(
+    code=Code.REVOKED, field="batch", message="the grant was revoked: request another one"
+)
+
+
+def refuse_revoked(
+    recorded: RecordedChunk, revocations: Sequence[RecordedRevocation], config: TenantConfig
+) -> RecordedChunk:
+    """Return a committed chunk whose revoked items are refused; their rows keep their digests."""
+    profile = config.buckets.get(recorded.terms.bucket)
+    storage = None if profile is None else storage_name(profile)
+
+    def refuse(row: GrantRow) -> GrantRow:
+        item = RevokedItem(
+            recorded.batch_id, row.item_number, recorded.terms.bucket, storage, row.object_key
+        )
+        if row.code is not None or not any(covers(each, item) for each in revocations):
+            return row
+        detail = refused_item_result(REVOKED, row.object_key)
+        return row._replace(code=str(REVOKED.code), detail=detail)
+
+    return replace(recorded, rows=[refuse(row) for row in recorded.rows])

@@ -1,0 +1,243 @@
+"""Fingerprints of requests, and the history of a batch with which they are compared.
+
+A batch stays open while workers are updated, so workers of two releases compare fingerprints of the
+same batch. A fingerprint covers what the producer said: a field that a later release adds changes
+none of them until a producer uses it.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from hashlib import sha256
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, TypeAdapter
+
+from valetkey.wire.messages import ChunkMessage, Item
+from valetkey.wire.refusals import Code, Refusal
+from valetkey.wire.terms import Terms
+
+_Values = Mapping[str, Any]
+
+# The defaults that release 0.1.0 puts into fingerprints. They are data and not read from the
+# models: a default that changes later must not change these fingerprints. Never change an entry and
+# never add one: each entry is part of fingerprints in databases. Fields without an entry are left
+# out unless they were said, as all fields of later releases are.
+_HEADER: _Values = MappingProxyType(
+    {
+        "v": 1,
+        "reason": None,
+        "chunk_size": 600,
+        "callback": None,
+        "deadline": None,
+        "manifest": None,
+    }
+)
+_STORAGE: _Values = MappingProxyType(
+    {
+        "min_expires_in": None,
+        "content_type": "application/octet-stream",
+        "acl": None,
+        "metadata": {},
+        "tags": {},
+        "storage_class": None,
+        "encryption": None,
+    }
+)
+_DOWNLOAD: _Values = MappingProxyType(
+    {
+        "min_expires_in": None,
+        "method": "GET",
+        "filename": None,
+        "content_type": None,
+        "inline": False,
+        "cache_control": None,
+        "content_language": None,
+        "content_encoding": None,
+        "expires": None,
+        "check_owner": False,
+    }
+)
+_FIRST_TERMS: Mapping[str, _Values] = {
+    "download": _DOWNLOAD,
+    "upload": {**_STORAGE, "min_size": 0, "success_status": None, "success_redirect": None},
+    "put": {**_STORAGE, "overwrite": False, "check_owner": False},
+    "multipart": {**_STORAGE, "part_size": None},
+    "parts": {"min_expires_in": None},
+}
+_FIRST_PARTS: Mapping[str, _Values] = {"encryption": {"key": None}}
+_NOT_IN_HEADER = frozenset({"ask", "chunk", "items", "grant"})
+_ITEMS = TypeAdapter(list[Item])
+
+_CHANGED_DEFAULTS: _Values = {}
+"""The first default of each later field whose default has changed since, by the field's name."""
+
+
+def fingerprint(text: str) -> bytes:
+    """Return the SHA-256 of a text."""
+    return sha256(text.encode()).digest()
+
+
+def header_fingerprint(message: ChunkMessage) -> bytes:
+    """Return the SHA-256 of the header that all chunks of a batch share."""
+    header = _said_values(message, _HEADER, _NOT_IN_HEADER)
+    header["grant"] = _said_terms(message.grant, message.grant.kind)
+    return fingerprint(json.dumps(header, sort_keys=True))
+
+
+def items_fingerprint(message: ChunkMessage) -> bytes:
+    """Return the SHA-256 of the items of one chunk.
+
+    A field is left out unless it was said with another value than its default, which is None for
+    all fields of release 0.1.0.
+    """
+    try:
+        text = _ITEMS.dump_json(message.items, exclude_none=True, exclude_defaults=True)
+    except ValueError:  # a key with a lone surrogate, which Python's JSON accepts
+        items = [
+            item.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+            for item in message.items
+        ]
+        text = json.dumps(items, sort_keys=True).encode()
+    return sha256(text).digest()
+
+
+def recorded_terms(terms: Terms, kind: str) -> dict[str, Any]:
+    """Return the terms as JSON values for the batch's row.
+
+    The terms with an entry above are complete. Others are left out unless they were said: a worker
+    of the release before a new term cannot read it, and must be able to sign the batch again.
+    """
+    return _without_none(_said_terms(terms, kind))
+
+
+def _said_terms(terms: Terms, kind: str) -> dict[str, Any]:
+    return {"kind": kind, **_said_values(terms, _FIRST_TERMS.get(kind, {}))}
+
+
+def _said_values(
+    model: BaseModel, first_defaults: _Values, left_out: frozenset[str] = frozenset()
+) -> dict[str, Any]:
+    """Return the fields with an entry, and the fields that were said, as JSON values.
+
+    Fields with an entry are always included, so only what was said replaces their default.
+    Another field is included if it was said, and with another value than its first default: then a
+    client that begins to say the default sends the same request as before.
+    """
+    said = {
+        name
+        for name in model.model_fields_set - left_out
+        if name in first_defaults or not _has_first_default(model, name)
+    }
+    values = model.model_dump(mode="json", include=said)
+    for name in said:
+        values[name] = _said_parts(getattr(model, name), values[name], _FIRST_PARTS.get(name, {}))
+    return {**first_defaults, **values}
+
+
+def _said_parts(part: object, value: Any, first_defaults: _Values) -> Any:
+    """Return the JSON value of a field, in which the objects contain only what was said."""
+    if isinstance(part, BaseModel):
+        return _said_values(part, first_defaults)
+    if isinstance(part, list):
+        pairs = zip(part, value, strict=True)
+        return [_said_parts(item, dumped, first_defaults) for item, dumped in pairs]
+    return value
+
+
+def _has_first_default(model: BaseModel, name: str) -> bool:
+    field = type(model).model_fields[name]
+    if field.is_required():
+        return False
+    default = _CHANGED_DEFAULTS.get(name, field.get_default(call_default_factory=True))
+    return bool(getattr(model, name) == default)
+
+
+def _without_none(values: _Values) -> dict[str, Any]:
+    return {
+        name: _without_none(value) if isinstance(value, Mapping) else value
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+BATCH_CONFLICT = Refusal(
+    code=Code.BATCH_CONFLICT,
+    field="batch",
+    message="this batch id, or this chunk of it, was used with other content: choose a new id",
+)
+BATCH_CLOSED = Refusal(
+    code=Code.BATCH_CLOSED,
+    field="batch",
+    message=(
+        "the batch was cancelled, or began longer ago than the shortest window of the tenant's"
+        " quotas (or than a day): nothing more of it is issued"
+    ),
+)
+BATCH_UNKNOWN = Refusal(
+    code=Code.BATCH_UNKNOWN,
+    field="batch",
+    message="no message of such a batch of the tenant has reached the service",
+)
+
+
+class RecordedBatch(NamedTuple):
+    """A committed batch: its header, its refusal if any, and the number of items not decided yet.
+
+    remaining is the number of items without a decision, None once the batch is closed.
+    """
+
+    batch_number: int
+    kind: str
+    bucket: str
+    total: int
+    chunk_size: int
+    fingerprint: bytes
+    refusal: Refusal | None
+    decided_at: datetime
+    remaining: int | None
+
+    @property
+    def chunk_count(self) -> int:
+        """The number of chunks of the whole batch."""
+        return -(-self.total // self.chunk_size)
+
+    @property
+    def later_refusal(self) -> Refusal | None:
+        """The refusal of chunks that are not decided yet, or None if they can be issued."""
+        return self.refusal or (BATCH_CLOSED if self.remaining is None else None)
+
+
+class DecidedChunk(NamedTuple):
+    """The decision on one chunk of the batch."""
+
+    fingerprint: bytes
+    decided_at: datetime
+    refusal: Refusal | None
+
+
+class BatchHistory(NamedTuple):
+    """The committed batch of an id, and one committed chunk of it; None if there is none."""
+
+    batch: RecordedBatch | None = None
+    chunk: DecidedChunk | None = None
+    is_cancelled: bool = False
+
+    def conflicts_with(self, header: bytes, items: bytes) -> bool:
+        """Tell whether the batch id was used with another header, or the chunk with other items."""
+        if self.batch is not None and self.batch.fingerprint != header:
+            return True
+        return self.chunk is not None and self.chunk.fingerprint != items
+
+    def refusal_of(self, message: ChunkMessage) -> Refusal | None:
+        """Return the refusal that follows from the history alone, or None if there is none."""
+        if self.batch is None:
+            return BATCH_CLOSED if self.is_cancelled else None
+        if self.conflicts_with(header_fingerprint(message), items_fingerprint(message)):
+            return BATCH_CONFLICT
+        return self.batch.later_refusal if self.chunk is None else self.chunk.refusal
+
+    def is_final_for(self, message: ChunkMessage) -> bool:
+        """Tell whether the history alone decides the message: no item of it is decided anew."""
+        return self.refusal_of(message) is not None or self.chunk is not None

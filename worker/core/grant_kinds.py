@@ -1,0 +1,520 @@
+"""The kinds of grants: everything that the service knows of each, in one value."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+from valetkey.wire.messages import Item
+from valetkey.wire.refusals import Code, Refusal
+from valetkey.wire.terms import (
+    MAX_PARTS,
+    AnyTerms,
+    Download,
+    Multipart,
+    ObjectSize,
+    Parts,
+    Put,
+    Terms,
+    Upload,
+)
+from worker.core.callback_urls import is_allowed_redirect
+from worker.core.policy_rules import (
+    OWNER_RULE,
+    STORAGE_RULES,
+    STORE_ACTIONS,
+    ItemCheck,
+    PolicyContext,
+    Rule,
+    accept_any,
+    check_checksum_format,
+    check_content_type,
+    check_filename,
+    check_form_content_type,
+    check_size,
+    check_version_id,
+    exact_cost,
+    largest_cost,
+    make_field_rule,
+    make_kind_rule,
+    refuse,
+    refuse_filename,
+)
+from worker.core.quota_rules import NO_COST, Cost
+from worker.core.response_headers import GRAMMARS, content_disposition
+from worker.core.signing_context import (
+    GRANT_ID_HEADER,
+    ItemSigner,
+    SignedGrant,
+    SigningContext,
+    StartedUpload,
+    checksum_form_fields,
+    checksum_header,
+    common_form_fields,
+    common_put_headers,
+    file_conditions,
+    plan_parts,
+)
+from worker.core.sigv4 import FormSigner, SupportsUrlSigning, signature_digest
+from worker.core.tenant_config import Bucket, Policy
+
+T = TypeVar("T", bound=Terms)
+
+
+class RequiredField(NamedTuple):
+    """A field that every item must have, and the code that refuses an item without it."""
+
+    name: str
+    code: Code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantKind(Generic[T]):
+    """One kind of grant.
+
+    terms_class: the wire class of its terms, whose `kind` names it.
+    rules: the policy rules of its terms, in the order in which they apply.
+    item_checks: the fields that its items may have beside `key`, each with its check, in order.
+    required_field: the field that its items must have.
+    reserved_cost: the cost of a number of items before they are known.
+    issued_cost: the cost of the issued items.
+    make_signer: prepares to sign the items of a chunk.
+    s3_actions: the S3 actions that using its grants requires.
+    adapt_to_provider: replaces terms that the bucket's provider does not support, or refuses them.
+    max_items: the largest batch; None leaves that to the policy.
+    has_manifest: whether the service can write its results to a manifest.
+    allows_manifest_upload: whether a policy that permits this kind permits a manifest as well.
+    """
+
+    terms_class: type[T]
+    rules: tuple[Rule[PolicyContext], ...]
+    reserved_cost: Callable[[T, int], Cost]
+    issued_cost: Callable[[T, Collection[Item]], Cost]
+    make_signer: Callable[[T, SigningContext], ItemSigner]
+    s3_actions: frozenset[str]
+    item_checks: Mapping[str, ItemCheck]
+    required_field: RequiredField | None = None
+    adapt_to_provider: Callable[[T, Bucket, Policy], AnyTerms | Refusal] | None = None
+    max_items: int | None = None
+    has_manifest: bool = False
+    allows_manifest_upload: bool = False
+
+
+DEFAULT_CONTENT_TYPE = "application/octet-stream"
+_PLAIN_SETS_NO_HEADER = "a plain link sets no response header: remove this or plain"
+
+
+def _check_filename(terms: Download, _: Policy) -> Refusal | None:
+    return None if terms.filename is None else refuse_filename(terms.filename, "grant.filename")
+
+
+def _check_inline(terms: Download, policy: Policy) -> Refusal | None:
+    if not terms.inline or terms.content_type in policy.inline:
+        return None
+    text = "the policy allows only these content types to be shown instead of saved"
+    return refuse(Code.INLINE_NOT_ALLOWED, "grant.inline", text, list(policy.inline))
+
+
+def _check_plain(terms: Download, policy: Policy) -> Refusal | None:
+    if not terms.plain:
+        return None
+    if not policy.plain:
+        text = "the tenant's policy does not allow links without response headers and grant id"
+        return refuse(Code.PLAIN_NOT_ALLOWED, "grant.plain", text)
+    for name in ("filename", "content_type", "inline", *GRAMMARS):
+        if getattr(terms, name) not in {None, False}:
+            return refuse(Code.OVERRIDE_NOT_ALLOWED, f"grant.{name}", _PLAIN_SETS_NO_HEADER)
+    return None
+
+
+def _check_item_filename(item: Item, terms: Download, field: str) -> Refusal | None:
+    if terms.plain:
+        text = _PLAIN_SETS_NO_HEADER
+        return Refusal(code=Code.OVERRIDE_NOT_ALLOWED, field=field, message=text)
+    return check_filename(item, terms, field)
+
+
+def _override_rule(name: str) -> Rule[PolicyContext]:
+    grammar = GRAMMARS[name]
+
+    def check(terms: Download, policy: Policy) -> Refusal | None:
+        value = getattr(terms, name)
+        if value is None:
+            return None
+        if name not in policy.overrides:
+            text = "the tenant's policy does not allow this response header to be set"
+            return refuse(Code.OVERRIDE_NOT_ALLOWED, f"grant.{name}", text, list(policy.overrides))
+        if not grammar.is_valid(value):
+            text = f"the value of this response header is {grammar.description}"
+            limit = list(grammar.values) or None
+            return refuse(Code.OVERRIDE_NOT_ALLOWED, f"grant.{name}", text, limit)
+        return None
+
+    return make_field_rule(name, check)
+
+
+def _make_download_signer(terms: Download, context: SigningContext) -> ItemSigner:
+    headers = context.owner_headers if terms.check_owner else {}
+    common = context.common_fields(terms.method, headers)
+    if terms.plain:
+        return _plain_signer(context.signer_for(terms.method, headers=headers), common)
+    overrides = {
+        "response-content-disposition": content_disposition(terms.filename, inline=terms.inline),
+        "response-content-type": terms.content_type or DEFAULT_CONTENT_TYPE,
+        "response-cache-control": terms.cache_control,
+        "response-content-language": terms.content_language,
+        "response-content-encoding": terms.content_encoding,
+        "response-expires": terms.expires,
+    }
+    query = {name: value for name, value in overrides.items() if value is not None}
+    urls = context.signer_for(terms.method, query=query, headers=headers)
+    sign_url = urls.with_item_parameter("x-grant-id")
+
+    def sign(grant_id: str, item: Item, _: StartedUpload) -> SignedGrant:
+        if item.version_id is None and item.filename is None:
+            url, signature = sign_url(item.key, grant_id)
+        else:
+            signed = urls.sign(item.key, _item_query(grant_id, item, terms))
+            url, signature = signed.url, signed.signature
+        grant = {"id": grant_id, "key": item.key, "url": url, **common}
+        return grant, signature_digest(signature)
+
+    return sign
+
+
+def _plain_signer(urls: SupportsUrlSigning, common: Mapping[str, Any]) -> ItemSigner:
+    def sign(grant_id: str, item: Item, _: StartedUpload) -> SignedGrant:
+        query = {} if item.version_id is None else {"versionId": item.version_id}
+        signed = urls.sign(item.key, query)
+        grant = {"id": grant_id, "key": item.key, "url": signed.url, **common}
+        return grant, signature_digest(signed.signature)
+
+    return sign
+
+
+def _item_query(grant_id: str, item: Item, terms: Download) -> dict[str, str]:
+    query = {"x-grant-id": grant_id}
+    if item.version_id is not None:
+        query = {"versionId": item.version_id, **query}
+    if item.filename is not None:
+        disposition = content_disposition(item.filename, inline=terms.inline)
+        query = {"response-content-disposition": disposition, **query}
+    return query
+
+
+def _download_cost(_: Download, items: Collection[Item]) -> Cost:
+    return Cost(grants=len(items), download_grants=len(items))
+
+
+DOWNLOAD = GrantKind(
+    terms_class=Download,
+    rules=(
+        make_kind_rule("download"),
+        OWNER_RULE,
+        make_field_rule("plain", _check_plain),
+        make_field_rule("filename", _check_filename),
+        make_field_rule("content_type", check_content_type),
+        make_field_rule("inline", _check_inline),
+        *map(_override_rule, GRAMMARS),
+    ),
+    reserved_cost=lambda _, count: Cost(grants=count, download_grants=count),
+    issued_cost=_download_cost,
+    make_signer=_make_download_signer,
+    s3_actions=frozenset({"s3:GetObject", "s3:GetObjectVersion"}),
+    item_checks={"filename": _check_item_filename, "version_id": check_version_id},
+    has_manifest=True,
+)
+
+
+class PutForForm(Put):
+    """The put that replaces a form: it keeps the form's min_size, which a requested put has not."""
+
+    min_size: ObjectSize = 0
+
+
+def _adapt_form_to_provider(
+    terms: Upload, bucket: Bucket, policy: Policy
+) -> Upload | Put | Refusal:
+    """Turn a form into a PUT of each item's exact size if the provider takes no forms.
+
+    The form is refused if the policy does not allow put, or if it asks for what only a form can do
+    (Cloudflare: R2 S3 API compatibility, PostObject).
+    """
+    if bucket.post:
+        return terms
+    if "put" not in policy.kinds:
+        text = "this storage takes no forms, and the policy does not allow put instead"
+        return refuse(Code.KIND_NOT_SUPPORTED, "grant.kind", text)
+    if terms.success_status or terms.success_redirect or terms.content_type.endswith("/*"):
+        text = (
+            "this storage takes no forms, and a put has no success_status, success_redirect"
+            " or content type family"
+        )
+        return refuse(Code.KIND_NOT_SUPPORTED, "grant.kind", text, "put")
+    form_only = {"kind", "success_status", "success_redirect"}
+    return PutForForm(**terms.model_dump(exclude=form_only), overwrite=True)
+
+
+def _check_redirect(terms: Upload, policy: Policy) -> Refusal | None:
+    redirect = terms.success_redirect
+    if redirect is None or is_allowed_redirect(redirect, policy.redirects):
+        return None
+    text = (
+        "a redirect is an https:// URL of ASCII characters with the host and port, and the path or"
+        " a path below it, of one of the policy's redirects; it has no user, fragment, empty or dot"
+        " segment, or ${filename}"
+    )
+    allowed = list(policy.redirects)
+    return refuse(Code.REDIRECT_NOT_ALLOWED, "grant.success_redirect", text, allowed)
+
+
+def _make_form_signer(terms: Upload, context: SigningContext) -> ItemSigner:
+    forms = FormSigner(
+        context.credentials,
+        context.target,
+        bucket=context.bucket,
+        issued_at=context.validity.issued_at,
+        expires_in=context.validity.expires_in,
+        fields=common_form_fields(terms),
+        conditions=file_conditions(terms),
+    )
+    common = context.common_fields("POST")
+
+    def sign(grant_id: str, item: Item, _: StartedUpload) -> SignedGrant:
+        item_fields = {**checksum_form_fields(item.checksum), GRANT_ID_HEADER: grant_id}
+        form = forms.sign(item.key, item_fields)
+        grant = {"id": grant_id, "key": item.key, "url": form.url, "fields": form.fields, **common}
+        return grant, signature_digest(form.signature)
+
+    return sign
+
+
+def _form_cost(terms: Upload, items: Collection[Item]) -> Cost:
+    # A form takes any size up to max_size, whatever size the item names.
+    return largest_cost(terms, len(items))
+
+
+UPLOAD = GrantKind(
+    terms_class=Upload,
+    rules=(
+        make_kind_rule("upload"),
+        make_field_rule("content_type", check_form_content_type),
+        *STORAGE_RULES,
+        make_field_rule("success_redirect", _check_redirect),
+    ),
+    reserved_cost=largest_cost,
+    issued_cost=_form_cost,
+    make_signer=_make_form_signer,
+    s3_actions=STORE_ACTIONS,
+    adapt_to_provider=_adapt_form_to_provider,
+    item_checks={"size": check_size, "checksum": check_checksum_format},
+    has_manifest=True,
+    allows_manifest_upload=True,
+)
+
+
+def _check_overwrite(terms: Put, policy: Policy) -> Refusal | None:
+    if not terms.overwrite or policy.overwrite:
+        return None
+    text = "the tenant's policy does not allow a put to replace an object"
+    return refuse(Code.OVERWRITE_NOT_ALLOWED, "grant.overwrite", text)
+
+
+def _adapt_put_to_provider(terms: Put, bucket: Bucket, _: Policy) -> Put | Refusal:
+    if terms.overwrite or bucket.conditional_writes:
+        return terms
+    text = "this storage replaces existing objects: only a put that may overwrite is possible"
+    return refuse(Code.KIND_NOT_SUPPORTED, "grant.overwrite", text, "true")
+
+
+def _make_put_signer(terms: Put, context: SigningContext) -> ItemSigner:
+    headers = common_put_headers(terms)
+    if not terms.overwrite:
+        headers["if-none-match"] = "*"
+    if terms.check_owner:
+        headers |= context.owner_headers
+    urls = context.signer_for("PUT", headers=headers)
+    common = context.common_fields("PUT")
+
+    def sign(grant_id: str, item: Item, _: StartedUpload) -> SignedGrant:
+        item_headers = {
+            "content-length": str(item.size),
+            **checksum_header(item.checksum),
+            GRANT_ID_HEADER: grant_id,
+        }
+        signed = urls.sign(item.key, {"x-grant-id": grant_id}, item_headers)
+        grant = {
+            "id": grant_id,
+            "key": item.key,
+            "url": signed.url,
+            "headers": headers | item_headers,
+            **common,
+        }
+        return grant, signature_digest(signed.signature)
+
+    return sign
+
+
+PUT = GrantKind(
+    terms_class=Put,
+    rules=(
+        make_kind_rule("put"),
+        OWNER_RULE,
+        make_field_rule("content_type", check_content_type),
+        *STORAGE_RULES,
+        make_field_rule("overwrite", _check_overwrite),
+    ),
+    reserved_cost=largest_cost,
+    issued_cost=exact_cost,
+    make_signer=_make_put_signer,
+    s3_actions=STORE_ACTIONS,
+    adapt_to_provider=_adapt_put_to_provider,
+    item_checks={"size": check_size, "checksum": check_checksum_format},
+    required_field=RequiredField("size", Code.SIZE_REQUIRED),
+    has_manifest=True,
+    allows_manifest_upload=True,
+)
+
+
+MAX_MULTIPART_ITEMS = 50  # each item is a call to storage before anything is committed
+_TOO_MANY_PARTS = "a file of this size has more than 10,000 parts of this part_size"
+
+
+def _check_part_size(terms: Multipart, _: Policy) -> Refusal | None:
+    if plan_parts(terms.max_size, terms.part_size) is not None:
+        return None
+    return refuse(Code.PART_INVALID, "grant.part_size", _TOO_MANY_PARTS, MAX_PARTS)
+
+
+def _check_part_count(item: Item, terms: Multipart, field: str) -> Refusal | None:
+    refusal = check_size(item, terms, field)
+    if refusal is not None or plan_parts(item.size or 0, terms.part_size) is not None:
+        return refusal
+    text = _TOO_MANY_PARTS
+    return Refusal(code=Code.PART_INVALID, field=field, message=text, limit=MAX_PARTS)
+
+
+def _make_multipart_signer(_: Multipart, context: SigningContext) -> ItemSigner:
+    complete_urls, abort_urls = context.signer_for("POST"), context.signer_for("DELETE")
+    common = context.common_fields("POST")
+
+    def sign(grant_id: str, item: Item, upload: StartedUpload) -> SignedGrant:
+        query = {"uploadId": upload.upload_id, "x-grant-id": grant_id}
+        complete = complete_urls.sign(item.key, query)
+        multipart = {
+            "upload_id": upload.upload_id,
+            "part_size": upload.plan.part_size,
+            "part_count": upload.plan.part_count,
+            "abort_url": abort_urls.sign(item.key, query).url,
+        }
+        grant = {"id": grant_id, "key": item.key, "url": complete.url, "multipart": multipart}
+        return grant | common, signature_digest(complete.signature)
+
+    return sign
+
+
+MULTIPART = GrantKind(
+    terms_class=Multipart,
+    rules=(
+        make_kind_rule("multipart"),
+        make_field_rule("content_type", check_content_type),
+        *STORAGE_RULES,
+        make_field_rule("part_size", _check_part_size),
+    ),
+    reserved_cost=largest_cost,
+    issued_cost=exact_cost,
+    make_signer=_make_multipart_signer,
+    s3_actions=STORE_ACTIONS | {"s3:AbortMultipartUpload"},
+    item_checks={"size": _check_part_count},
+    required_field=RequiredField("size", Code.SIZE_REQUIRED),
+    max_items=MAX_MULTIPART_ITEMS,
+)
+
+
+class ContinuedUpload(Protocol):
+    """The multipart upload whose parts a request asks for."""
+
+    @property
+    def object_key(self) -> str:
+        """The key of the object that the upload creates."""
+
+    @property
+    def upload(self) -> StartedUpload:
+        """The upload itself."""
+
+
+def part_refusal(item: Item, continued_upload: ContinuedUpload, field: str) -> Refusal | None:
+    """Refuse an item that names another object, or a part that the upload does not have."""
+    if item.key != continued_upload.object_key:
+        text = "the upload is of another object key"
+        return Refusal(code=Code.PART_INVALID, field=f"{field}.key", message=text)
+    count = continued_upload.upload.plan.part_count
+    if item.part is not None and item.part > count:
+        text = "the upload does not have that many parts"
+        field = f"{field}.part"
+        return Refusal(code=Code.PART_INVALID, field=field, message=text, limit=count)
+    return None
+
+
+def _make_parts_signer(_: Parts, context: SigningContext) -> ItemSigner:
+    urls = context.signer_for("PUT")
+    common = context.common_fields("PUT")
+
+    def sign(grant_id: str, item: Item, upload: StartedUpload) -> SignedGrant:
+        part = item.part or 1
+        query = {"partNumber": str(part), "uploadId": upload.upload_id, "x-grant-id": grant_id}
+        headers = {"content-length": str(upload.plan.part_length(part))}
+        signed = urls.sign(item.key, query, headers)
+        grant = {"id": grant_id, "key": item.key, "part": part, "url": signed.url}
+        return grant | {"headers": headers} | common, signature_digest(signed.signature)
+
+    return sign
+
+
+def _parts_cost(_: Parts, _items: Collection[Item]) -> Cost:
+    # The multipart grant charged for the whole object when it was issued.
+    return NO_COST
+
+
+PARTS = GrantKind(
+    terms_class=Parts,
+    # A tenant that may no longer start multipart uploads may not continue one either.
+    rules=(make_kind_rule("multipart"),),
+    reserved_cost=lambda _terms, _count: NO_COST,
+    issued_cost=_parts_cost,
+    make_signer=_make_parts_signer,
+    s3_actions=frozenset({"s3:PutObject"}),
+    item_checks={"part": accept_any},
+    required_field=RequiredField("part", Code.PART_INVALID),
+)
+
+
+_ALL_KINDS: tuple[GrantKind[Any], ...] = (DOWNLOAD, UPLOAD, PUT, MULTIPART, PARTS)
+
+KINDS: Mapping[str, GrantKind[Any]] = {
+    kind.terms_class.model_fields["kind"].default: kind for kind in _ALL_KINDS
+}
+"""The kinds by name, in the order in which messages list them."""
+
+ALL_S3_ACTIONS = tuple(sorted(frozenset().union(*(kind.s3_actions for kind in _ALL_KINDS))))
+"""Every S3 action that using a grant may require."""
+
+
+def grant_kind(terms: AnyTerms) -> GrantKind[Any]:
+    """Return the specification of the kind of these terms."""
+    return KINDS[terms.kind]
+
+
+def adapt_terms_to_provider(terms: AnyTerms, bucket: Bucket, policy: Policy) -> AnyTerms | Refusal:
+    """Return the terms adapted to the bucket's provider, or refuse those it does not support."""
+    adapt = grant_kind(terms).adapt_to_provider
+    return terms if adapt is None else adapt(terms, bucket, policy)
+
+
+def reserved_cost(terms: AnyTerms, count: int) -> Cost:
+    """Return the largest possible cost of a number of items, to be reserved before they arrive."""
+    return grant_kind(terms).reserved_cost(terms, count)
+
+
+def issued_cost(terms: AnyTerms, items: Collection[Item]) -> Cost:
+    """Return the cost of issued items: of forms at the largest size, of others at their own."""
+    return grant_kind(terms).issued_cost(terms, items)

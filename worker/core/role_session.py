@@ -1,0 +1,158 @@
+"""A session of an IAM role for one tenant: its name, and the policy that limits it to the tenant.
+
+A session may do only what both its role and its session policy allow. If a bug signed a key of
+another tenant, storage would refuse the URL.
+
+Source: AWS, "AssumeRole" (API_AssumeRole.html) and "Policy variables" (reference_policies_
+variables.html).
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from worker.core.grant_kinds import ALL_S3_ACTIONS
+from worker.core.tenant_config import Bucket
+
+MAX_POLICY_LENGTH = 2_048  # characters; AWS: API_AssumeRole.html
+_MAX_NAME_LENGTH = 64  # characters; AWS: API_AssumeRole.html
+
+# Objects encrypted with a KMS key require that key as well. Only S3 may use it for the session.
+_KMS_STATEMENT = {
+    "Effect": "Allow",
+    "Action": ["kms:Decrypt", "kms:GenerateDataKey"],
+    "Resource": "*",
+    "Condition": {"StringLike": {"kms:ViaService": "s3.*"}},
+}
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+_SPECIAL = re.compile(r"[*?$]")
+
+
+@dataclass(frozen=True, slots=True)
+class RoleSession:
+    """The AssumeRole parameters of a session: role, name, policy, region, duration and external id.
+
+    name is the only part that storage's access logs show. A session from before sessions_from was
+    ended: it has to be renewed.
+    """
+
+    role_arn: str
+    name: str
+    policy: str = field(repr=False)
+    region: str
+    seconds: int = 3_600
+    external_id: str | None = field(default=None, repr=False)
+    sessions_from: datetime | None = field(default=None, compare=False)
+
+    @property
+    def earliest_end(self) -> datetime:
+        """The end of the oldest session that may still sign.
+
+        It tells the time of issue by the clock of STS, as AWS compares it, whatever the clock of
+        this machine. AWS grants the duration that was requested, or refuses (API_AssumeRole.html).
+        """
+        if self.sessions_from is None:
+            return _LONG_AGO
+        return self.sessions_from + timedelta(seconds=self.seconds)
+
+
+SessionLimit = Callable[[RoleSession, str, tuple[str, ...]], RoleSession]
+"""Gives a session another policy: for a real bucket, and prefixes in it."""
+
+
+def role_session(
+    role_arn: str, bucket: Bucket, tenant: str, prefixes: tuple[str, ...]
+) -> RoleSession:
+    """Return the session of a role that signs for a tenant in a bucket profile."""
+    return RoleSession(
+        role_arn=role_arn,
+        name=f"valetkey-{tenant}"[:_MAX_NAME_LENGTH],
+        policy=session_policy(role_arn, bucket.bucket, prefixes),
+        region=bucket.region,
+        seconds=bucket.role_seconds,
+        external_id=bucket.external_id,
+        sessions_from=bucket.sessions_from,
+    )
+
+
+def cleanup_session(session: RoleSession, bucket: str, prefixes: tuple[str, ...]) -> RoleSession:
+    """Return a session of the same role that may only list and abort multipart uploads.
+
+    Listing has no condition on the prefix: the session may see the keys of other tenants' uploads.
+    """
+    partition = session.role_arn.split(":")[1]
+    listing = {
+        "Effect": "Allow",
+        "Action": "s3:ListBucketMultipartUploads",
+        "Resource": f"arn:{partition}:s3:::{bucket}",
+    }
+    aborting = {
+        "Effect": "Allow",
+        "Action": "s3:AbortMultipartUpload",
+        "Resource": _object_arns(partition, bucket, prefixes),
+    }
+    return replace(session, policy=_policy_document(listing, aborting))
+
+
+def policy_session(session: RoleSession, bucket: str, _prefixes: tuple[str, ...]) -> RoleSession:
+    """Return a session of the same role that may only read and change the bucket's policy."""
+    actions = ["s3:DeleteBucketPolicy", "s3:GetBucketPolicy", "s3:PutBucketPolicy"]
+    return _bucket_session(session, bucket, actions)
+
+
+def versioning_session(
+    session: RoleSession, bucket: str, _prefixes: tuple[str, ...]
+) -> RoleSession:
+    """Return a session of the same role that may only read whether the bucket is versioned."""
+    return _bucket_session(session, bucket, ["s3:GetBucketVersioning"])
+
+
+def _bucket_session(session: RoleSession, bucket: str, actions: list[str]) -> RoleSession:
+    resource = f"arn:{session.role_arn.split(':')[1]}:s3:::{bucket}"
+    statement = {"Effect": "Allow", "Action": actions, "Resource": resource}
+    return replace(session, policy=_policy_document(statement))
+
+
+def listing_session(session: RoleSession, bucket: str, prefixes: tuple[str, ...]) -> RoleSession:
+    """Return a session of the same role that may only list and read objects under prefixes."""
+    partition = session.role_arn.split(":")[1]
+    listing = {
+        "Effect": "Allow",
+        "Action": "s3:ListBucket",
+        "Resource": f"arn:{partition}:s3:::{bucket}",
+        "Condition": {"StringLike": {"s3:prefix": [f"{_escape(each)}*" for each in prefixes]}},
+    }
+    reading = {
+        "Effect": "Allow",
+        "Action": "s3:GetObject",
+        "Resource": _object_arns(partition, bucket, prefixes),
+    }
+    return replace(session, policy=_policy_document(listing, reading, _KMS_STATEMENT))
+
+
+def session_policy(role_arn: str, bucket: str, prefixes: tuple[str, ...]) -> str:
+    """Return the policy that allows the objects under these prefixes of a real bucket."""
+    partition = role_arn.split(":")[1]
+    objects: dict[str, Any] = {
+        "Effect": "Allow",
+        "Action": ALL_S3_ACTIONS,
+        "Resource": _object_arns(partition, bucket, prefixes),
+    }
+    return _policy_document(objects, _KMS_STATEMENT)
+
+
+def _object_arns(partition: str, bucket: str, prefixes: tuple[str, ...]) -> list[str]:
+    return [f"arn:{partition}:s3:::{bucket}/{_escape(prefix)}*" for prefix in prefixes]
+
+
+def _policy_document(*statements: dict[str, Any]) -> str:
+    policy = {"Version": "2012-10-17", "Statement": statements}
+    return json.dumps(policy, separators=(",", ":"))
+
+
+def _escape(prefix: str) -> str:
+    # In a resource these characters are wildcards, or begin a variable.
+    return _SPECIAL.sub(lambda match: f"${{{match[0]}}}", prefix)

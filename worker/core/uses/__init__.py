@@ -1,1 +1,0 @@
-"""The uses of grants: reports, their comparison with grants, and the states of grants."""

@@ -1,1 +1,0 @@
-"""Rows of revocations, and the live grants that they end."""

@@ -1,1 +1,0 @@
-"""The uses of grants: finds grants by id, inserts uses, and keeps the newest object of each key."""

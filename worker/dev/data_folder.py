@@ -1,0 +1,297 @@
+"""The data folder of `dev`: its lock, owner-only secrets and state, and the `dev` that runs in it.
+
+The lock admits one stack at a time. Commands of other processes are configured for a running one.
+"""
+
+import fcntl
+import json
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from valetkey.dev_files import find_dev_file
+from worker.base.private_files import create_private_folder, make_private, mode_of_others
+from worker.errors import WorkerError
+from worker.setting_names import names_service
+
+_POLL_INTERVAL = 0.1  # seconds
+_PROBE_WAIT = 0.5  # seconds for which `has_running_stack` may hold the lock, with margin
+_ORPHAN_WAIT = (
+    30  # seconds until the servers of a killed stack are stopped, at most 20, with margin
+)
+
+
+class FolderUnusable(WorkerError):
+    """The data folder cannot be used."""
+
+
+class FolderInUse(FolderUnusable):
+    """Another stack uses this data folder."""
+
+
+class FolderNotPrivate(FolderUnusable):
+    """Other accounts have access to this data folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class StorageKeys:
+    """The access key and secret key that the embedded storage accepts."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+
+
+@contextmanager
+def locked_folder(data: Path) -> Iterator[int]:
+    """Create the folder if it does not exist, and lock it. Raises FolderUnusable.
+
+    Removes other accounts' access to an existing folder.
+
+    Yields the lock's file descriptor. Servers inherit it, so that the folder stays locked while one
+    of them still writes to it, even if this process was killed. After a kill, the next stack waits
+    until they are stopped.
+    """
+    create_private_folder(data)
+    _make_folder_private(data)
+    lock_fd = os.open(data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _lock(lock_fd, data)
+        yield lock_fd
+    finally:
+        os.close(lock_fd)
+
+
+def _make_folder_private(data: Path) -> None:
+    if data.stat().st_uid != os.geteuid():
+        raise FolderNotPrivate(
+            f"{data} belongs to another account: choose a folder of your own with --data."
+        )
+    mode = mode_of_others(data)
+    if mode is None:
+        return
+    contents = list(data.iterdir())
+    # A folder with other contents may be shared on purpose. In a folder that others can write to,
+    # they may have left files for us to trust.
+    if contents and not (data / "lock").exists():
+        raise FolderNotPrivate(
+            f"Other accounts have access to {data} (mode {mode}), and it holds other files: choose "
+            f"an empty folder with --data, or run `chmod 700 {data}`."
+        )
+    if any(path.lstat().st_uid != os.geteuid() for path in contents):
+        raise FolderNotPrivate(
+            f"Other accounts have access to {data} (mode {mode}), and have files in it: choose "
+            "another folder with --data."
+        )
+    make_private(data)
+
+
+def _lock(lock_fd: int, data: Path) -> None:
+    start = time.monotonic()
+    while not _try_lock(lock_fd):
+        wait = _PROBE_WAIT if _is_alive(_holder(lock_fd)) else _ORPHAN_WAIT
+        if time.monotonic() > start + wait:
+            raise FolderInUse(
+                f"{data} is in use by another `python -m worker dev`, or by servers that kept "
+                "running after such a command was killed. Stop those processes, or choose another "
+                "folder with --data. `python -m worker dev status` shows what runs there."
+            )
+        time.sleep(_POLL_INTERVAL)
+    os.ftruncate(lock_fd, 0)
+    os.pwrite(lock_fd, str(os.getpid()).encode(), 0)
+
+
+def _try_lock(lock_fd: int) -> bool:
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(lock_fd: int) -> int | None:
+    """Return the id of the process that locked the folder last, None if it wrote none."""
+    text = os.pread(lock_fd, 32, 0)
+    return int(text) if text.isdigit() else None
+
+
+def _is_alive(pid: int | None) -> bool:
+    if pid is None:  # a stack that is about to write it
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def has_running_stack(data: Path) -> bool:
+    """Return whether a stack runs in the data folder, not only servers of one that was killed."""
+    try:
+        lock_fd = os.open(data / "lock", os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not _try_lock(lock_fd) and _is_alive(_holder(lock_fd))
+    finally:
+        os.close(lock_fd)
+
+
+def storage_keys(data: Path) -> StorageKeys:
+    """Return the keys of the folder's storage; generate them at the first start."""
+    path = data / "credentials.json"
+    if not path.exists():
+        keys = StorageKeys(f"DEV{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30))
+        write_private(path, json.dumps(asdict(keys)))
+    return StorageKeys(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, atomically."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, encoding="utf-8", delete=False) as file:
+        file.write(text)
+    Path(file.name).replace(path)
+
+
+@dataclass(frozen=True, slots=True)
+class StackState:
+    """The ports of the last start, and the tenants file that was applied last, if known."""
+
+    broker_port: int | None = None
+    s3_port: int | None = None
+    tenants_file: str | None = None
+
+
+def load_state(data: Path) -> StackState:
+    """Return the state of a data folder, an empty one before the first start.
+
+    Raises FolderUnusable if the file was damaged.
+    """
+    path = data / "state.json"
+    if not path.exists():
+        return StackState()
+    try:
+        state = StackState(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise FolderUnusable(
+            f"{path} is damaged: delete it. Only the ports of the last start are lost."
+        ) from None
+    return state
+
+
+def save_state(data: Path, state: StackState) -> None:
+    """Replace the state of a data folder."""
+    write_private(data / "state.json", json.dumps(asdict(state), indent=2) + "\n")
+
+
+def remember_tenants_file(data: Path, tenants: Path) -> None:
+    """Record which tenants file was applied last."""
+    save_state(data, replace(load_state(data), tenants_file=str(tenants.resolve())))
+
+
+# A developer's AWS credentials must never sign for the embedded storage, and Celery prefers its
+# CELERY_ variables to explicit settings.
+_EXCLUDED_PREFIXES = ("AWS_", "CELERY_")
+
+
+@dataclass(frozen=True, slots=True)
+class StackInfo:
+    """The addresses, credentials and process ids of a stack: the content of dev.json.
+
+    tenant is the one for which producers make requests if they name none. public_keys are the
+    signing keys that the service accepts, by key id.
+    """
+
+    broker_url: str
+    result_url: str
+    database_url: str = field(repr=False)
+    s3_endpoint: str
+    s3_region: str
+    s3_access_key: str
+    s3_secret_key: str = field(repr=False)
+    tenant: str
+    public_keys: Mapping[str, str]
+    pids: Mapping[str, int]
+
+
+def service_environment(environ: Mapping[str, str], **settings: str) -> dict[str, str]:
+    """Return the service's environment.
+
+    It contains the settings, and the variables of `environ` except those of AWS and Celery, which
+    could misconfigure the service.
+    """
+    inherited = {
+        name: value for name, value in environ.items() if not name.startswith(_EXCLUDED_PREFIXES)
+    }
+    no_aws_config = {
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    return inherited | no_aws_config | settings
+
+
+@dataclass(frozen=True, slots=True)
+class RunningDev:
+    """A `dev` that runs now, by its data folder and the content of its dev.json."""
+
+    data: Path
+    info: StackInfo = field(repr=False)
+
+    @contextmanager
+    def configuring(self, environ: MutableMapping[str, str]) -> Iterator[None]:
+        """Let commands find this service in the environment while the block runs."""
+        before = dict(environ)
+        environ.clear()
+        environ.update(
+            service_environment(
+                before,
+                VALETKEY_BROKER_URL=self.info.broker_url,
+                VALETKEY_RESULT_URL=self.info.result_url,
+                VALETKEY_DATABASE_URL=self.info.database_url,
+                VALETKEY_S3_ENDPOINT=self.info.s3_endpoint,
+                VALETKEY_DEVELOPMENT="1",
+                AWS_ACCESS_KEY_ID=self.info.s3_access_key,
+                AWS_SECRET_ACCESS_KEY=self.info.s3_secret_key,
+                AWS_DEFAULT_REGION=self.info.s3_region,
+            )
+        )
+        try:
+            yield
+        finally:
+            environ.clear()
+            environ.update(before)
+
+
+def find_running_dev(environ: Mapping[str, str], folder: Path) -> RunningDev | None:
+    """Return the `dev` that runs in VALETKEY_DATA_DIR, or at or above a folder.
+
+    Returns None if there is none, or if a setting names a service: production is never shadowed.
+    Raises FolderUnusable if VALETKEY_DATA_DIR names a folder in which none runs.
+    """
+    if names_service(environ):
+        return None
+    path = find_dev_file(environ, folder)
+    running = read_running_dev(path.parent) if path else None
+    if running is None and environ.get("VALETKEY_DATA_DIR"):
+        raise FolderUnusable(
+            f"No `python -m worker dev` runs in {environ['VALETKEY_DATA_DIR']}, the "
+            "VALETKEY_DATA_DIR: start it, or unset the variable."
+        )
+    return running
+
+
+def read_running_dev(data: Path) -> RunningDev | None:
+    """Return the `dev` that runs in a data folder, None if none is ready there."""
+    try:
+        content = json.loads((data / "dev.json").read_text(encoding="utf-8"))
+        info = StackInfo(**content)
+    except (OSError, ValueError, TypeError):  # also that of a release with other fields
+        return None
+    return RunningDev(data.resolve(), info) if has_running_stack(data) else None

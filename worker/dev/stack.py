@@ -1,0 +1,328 @@
+"""The whole stack in one data folder: broker, storage, database, tenants and workers."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import redis
+
+import worker
+from worker import clock
+from worker.base.database_engine import create_database_engine, read_transaction, sqlite_path
+from worker.broker.queues import read_heartbeats
+from worker.core.tenant_config import TenantConfig, is_usable_key
+from worker.dev.child_processes import (
+    PRIVATE_UMASK,
+    ChildProcess,
+    Program,
+    StartFailed,
+    is_free_port,
+    running,
+)
+from worker.dev.data_folder import (
+    RunningDev,
+    StackInfo,
+    StackState,
+    StorageKeys,
+    load_state,
+    locked_folder,
+    remember_tenants_file,
+    save_state,
+    service_environment,
+    storage_keys,
+    write_private,
+)
+from worker.dev.embedded_servers import (
+    Storage,
+    Valkey,
+    create_buckets,
+    running_seaweedfs,
+    running_valkey,
+    s3_client,
+)
+from worker.ledger.tenant_rows import load_config
+
+CHECKOUT = Path(worker.__file__).parents[1]
+_PYTHON = (sys.executable, "-m")
+
+
+def workers_are_alive(result_url: str, supervisors: Collection[int]) -> bool:
+    """Return whether each of these `worker run` processes has a worker with a fresh heartbeat."""
+    with redis.Redis.from_url(result_url) as client:
+        alive = {heartbeat.supervisor for heartbeat in read_heartbeats(client)}
+    return alive.issuperset(supervisors)
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """The service's commands that a stack runs, and the check that its workers are ready."""
+
+    migrate: tuple[str, ...] = (*_PYTHON, "worker", "migrate")
+    apply: tuple[str, ...] = (*_PYTHON, "worker", "apply", "--yes")
+    worker: tuple[str, ...] = (*_PYTHON, "worker", "run", "--only", "issue")
+    beat: tuple[str, ...] = (*_PYTHON, "worker", "run", "--only", "upkeep")
+    are_workers_ready: Callable[[str, Collection[int]], bool] = workers_are_alive
+
+
+def run_command(command: tuple[str, ...], environ: Mapping[str, str]) -> str:
+    """Run one of the service's commands until it exits, and return what it printed.
+
+    Raises StartFailed with its output.
+    """
+    completed = subprocess.run(
+        command,
+        cwd=CHECKOUT,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        umask=PRIVATE_UMASK,
+    )
+    if completed.returncode:
+        raise StartFailed(f"`{' '.join(command)}` failed:\n{completed.stdout.strip()}")
+    return completed.stdout.strip()
+
+
+@contextmanager
+def run_workers(
+    commands: Commands, data: Path, environ: Mapping[str, str], inherited_fds: tuple[int, ...]
+) -> Iterator[dict[str, ChildProcess]]:
+    """Run one worker that responds to requests, and one with beat that sends webhooks.
+
+    At the end of the block, running tasks may finish within Celery's soft shutdown timeout.
+    """
+
+    def program(name: str, command: tuple[str, ...]) -> Program:
+        return Program(
+            name,
+            command,
+            folder=CHECKOUT,
+            log=data / "logs" / f"{name}.log",
+            environ=environ,
+            inherited_fds=inherited_fds,
+        )
+
+    def is_ready(worker: ChildProcess) -> bool:
+        beat.check_running()
+        return commands.are_workers_ready(environ["VALETKEY_RESULT_URL"], {worker.pid, beat.pid})
+
+    with (
+        running(program("beat", commands.beat), lambda _: True, stop_timeout=20) as beat,
+        running(program("worker", commands.worker), is_ready, stop_timeout=20) as worker,
+    ):
+        yield {"worker": worker, "beat": beat}
+
+
+EXAMPLE_TENANTS_FILE = CHECKOUT / "examples" / "tenants.toml"
+
+
+def prepare_tenants(
+    commands: Commands, tenants: Path | None, environ: Mapping[str, str]
+) -> tuple[TenantConfig, str | None, list[str]]:
+    """Migrate the database and apply a tenants file, or without one the example if it is empty.
+
+    A config that is already stored stays: whoever applied it last decided so. Returns the config,
+    the file that was applied (None if none was), and lines about what it changed. Raises
+    StartFailed.
+    """
+    run_command(commands.migrate, environ)
+    before = read_config(environ["VALETKEY_DATABASE_URL"])
+    if tenants is None and before.tenants:
+        return before, None, []
+    path = tenants or EXAMPLE_TENANTS_FILE
+    output = run_command((*commands.apply, str(path)), environ)
+    config = read_config(environ["VALETKEY_DATABASE_URL"])
+    if not config.tenants:
+        raise StartFailed(f"{path} configures no tenant: add at least one [tenants.NAME] table.")
+    # At the first start everything is new, and the file says it better than the difference.
+    lines = [f"  {line}" for line in output.splitlines() if before.tenants or "WARNING" in line]
+    return config, str(path), [f"Applied {path}:", *lines]
+
+
+def read_config(database_url: str) -> TenantConfig:
+    """Read the config that is in force from the database."""
+    engine = create_database_engine(database_url)
+    try:
+        with read_transaction(engine) as connection:
+            return load_config(connection)
+    finally:
+        engine.dispose()
+
+
+def local_buckets(config: TenantConfig) -> set[str]:
+    """Return the buckets that the stack's own storage must have."""
+    return {bucket.bucket for bucket in config.buckets.values() if bucket.endpoint is None}
+
+
+def accepted_keys(config: TenantConfig) -> dict[str, str]:
+    """Return the public signing keys that the service accepts, by key id."""
+    now = clock.now()
+    return {
+        f"{tenant.name}/{key.name}": key.sign
+        for tenant in config.tenants.values()
+        for key in tenant.keys.values()
+        if is_usable_key(key, now)
+    }
+
+
+def adopt_config(running: RunningDev, config: TenantConfig, file: Path) -> None:
+    """Create the buckets of a config that was applied, and tell producers its keys.
+
+    Raises StartFailed.
+    """
+    info = running.info
+    keys = StorageKeys(info.s3_access_key, info.s3_secret_key)
+    create_buckets(s3_client(info.s3_endpoint, keys, info.s3_region), local_buckets(config))
+    tenant = info.tenant if info.tenant in config.tenants else next(iter(config.tenants), "")
+    info = replace(info, tenant=tenant, public_keys=accepted_keys(config))
+    write_private(running.data / "dev.json", json.dumps(asdict(info), indent=2) + "\n")
+    remember_tenants_file(running.data, file)
+
+
+_POLL_INTERVAL = 0.2  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A running stack. `environ` is the service's environment, for running more of its commands.
+
+    `notes` has lines for the operator: ports that changed, and what applying a file changed.
+    """
+
+    info: StackInfo
+    config: TenantConfig
+    state: StackState
+    notes: Sequence[str]
+    children: tuple[ChildProcess, ...]
+    environ: Mapping[str, str] = field(repr=False)
+
+    def watch(self) -> None:
+        """Block until a process ends unexpectedly, then raise ProcessEnded."""
+        while True:
+            for child in self.children:
+                child.check_running()
+            time.sleep(_POLL_INTERVAL)
+
+
+@contextmanager
+def running_stack(  # noqa: PLR0913 - each has its own default
+    data: Path,
+    tenants: Path | None,
+    environ: Mapping[str, str],
+    *,
+    ports: tuple[int | None, int | None] = (None, None),
+    commands: Commands = Commands(),
+    on_step: Callable[[str], None] = lambda _: None,
+) -> Iterator[Stack]:
+    """Run the stack in the data folder, with the tenants of a TOML file, until the block ends.
+
+    Without a file the stored config stays, or is the example at the first start. `ports` are those
+    of the broker and of S3; None selects that of the last start, or a free one. `on_step` is called
+    with each step before it starts. While the block runs, producers find the stack's addresses in
+    data/dev.json. Raises FolderUnusable or StartFailed.
+    """
+    data, tenants = data.resolve(), tenants.resolve() if tenants else None
+    with ExitStack() as stack:
+        lock_fds = (stack.enter_context(locked_folder(data)),)
+        (info_path := data / "dev.json").unlink(missing_ok=True)  # left by a stack that was killed
+        last = load_state(data)
+        on_step("Starting Valkey")
+        broker_port, s3_port = _usable_ports(ports, last)
+        broker = stack.enter_context(running_valkey(data, broker_port, lock_fds))
+        on_step("Starting SeaweedFS")
+        keys = storage_keys(data)
+        storage = stack.enter_context(running_seaweedfs(data, keys, s3_port, lock_fds))
+        service_environ = _service_environ(environ, data, broker, storage)
+        on_step("Preparing the database, the tenants and their buckets")
+        config, applied, notes = prepare_tenants(commands, tenants, service_environ)
+        create_buckets(storage.client(), local_buckets(config))
+        state = StackState(broker.port, storage.port, applied or last.tenants_file)
+        save_state(data, state)
+        on_step("Starting the workers")
+        workers = stack.enter_context(run_workers(commands, data, service_environ, lock_fds))
+        children = {"valkey": broker.child, "seaweedfs": storage.child} | workers
+        info = _stack_info(service_environ, storage, config, children)
+        stack.enter_context(_info_file(info_path, info))
+        notes = [*_port_notes(last, state, ports), *notes]
+        yield Stack(info, config, state, notes, tuple(children.values()), service_environ)
+
+
+def _usable_ports(
+    requested: tuple[int | None, int | None], last: StackState
+) -> Iterator[int | None]:
+    """Yield the requested ports, or those of the last start; None if they are taken or unknown."""
+    for port, before in zip(requested, (last.broker_port, last.s3_port), strict=True):
+        is_usable = port is None and before is not None and is_free_port(before)
+        yield before if is_usable else port
+
+
+def _port_notes(
+    last: StackState, state: StackState, requested: tuple[int | None, int | None]
+) -> Iterator[str]:
+    ports = (
+        ("broker", last.broker_port, state.broker_port),
+        ("storage", last.s3_port, state.s3_port),
+    )
+    for (name, before, after), port in zip(ports, requested, strict=True):
+        if port is None and before not in {None, after}:
+            yield (
+                f"Another process has taken port {before}: the {name} now has port {after}. "
+                "Producers with a URL of the old port, and links that were issued, do not reach it."
+            )
+
+
+def _service_environ(
+    environ: Mapping[str, str], data: Path, broker: Valkey, storage: Storage
+) -> dict[str, str]:
+    return service_environment(
+        environ,
+        VALETKEY_BROKER_URL=broker.url(0),
+        VALETKEY_RESULT_URL=broker.url(1),
+        VALETKEY_DATABASE_URL=_database_url(environ, data),
+        VALETKEY_S3_ENDPOINT=storage.endpoint,
+        VALETKEY_DEVELOPMENT="1",
+        AWS_ACCESS_KEY_ID=storage.access_key,
+        AWS_SECRET_ACCESS_KEY=storage.secret_key,
+        AWS_DEFAULT_REGION=storage.region,
+    )
+
+
+def _database_url(environ: Mapping[str, str], data: Path) -> str:
+    url = environ.get("VALETKEY_DATABASE_URL") or f"sqlite:///{data / 'valetkey.db'}"
+    path = sqlite_path(url)  # absolute, because commands run in different folders
+    return url if path is None or path.is_absolute() else f"sqlite:///{path.resolve()}"
+
+
+def _stack_info(
+    environ: Mapping[str, str],
+    storage: Storage,
+    config: TenantConfig,
+    children: Mapping[str, ChildProcess],
+) -> StackInfo:
+    return StackInfo(
+        broker_url=environ["VALETKEY_BROKER_URL"],
+        result_url=environ["VALETKEY_RESULT_URL"],
+        database_url=environ["VALETKEY_DATABASE_URL"],
+        s3_endpoint=storage.endpoint,
+        s3_region=storage.region,
+        s3_access_key=storage.access_key,
+        s3_secret_key=storage.secret_key,
+        tenant=next(iter(config.tenants)),
+        public_keys=accepted_keys(config),
+        pids={name: child.pid for name, child in children.items()},
+    )
+
+
+@contextmanager
+def _info_file(path: Path, info: StackInfo) -> Iterator[None]:
+    write_private(path, json.dumps(asdict(info), indent=2) + "\n")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)

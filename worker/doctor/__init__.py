@@ -1,0 +1,1 @@
+"""Checks the service and all that it depends on, and measures it for Prometheus."""

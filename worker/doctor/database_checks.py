@@ -1,0 +1,305 @@
+"""The checks of `doctor` that read the database: tenants, endpoints, and work that is overdue."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import Connection
+from sqlalchemy.engine import make_url
+
+from valetkey.units import format_utc
+from worker import clock
+from worker.base.database_engine import read_transaction, sqlite_files
+from worker.base.jobs import TurnKey
+from worker.base.month_partitions import (
+    default_months,
+    format_month,
+    has_partitions,
+    missing_months,
+    month_of,
+)
+from worker.base.private_files import mode_of_others
+from worker.cli.database import is_of_later_release, open_database
+from worker.cli.database_failures import (
+    FILE_LOCKED,
+    database_cause,
+    database_unusable,
+    describe_url,
+)
+from worker.cli.service_failures import ServiceUnusable
+from worker.core.issued_grants import storage_name
+from worker.core.tenant_config import TenantConfig
+from worker.doctor.health_checks import (
+    FAILED_SINCE,
+    OVERDUE_AFTER,
+    Check,
+    State,
+    attempt,
+    check_abandoned_uploads,
+    check_circuits,
+    check_cleanup,
+    check_manifests,
+    check_refused_uploads,
+    check_settlements,
+    check_tenants,
+    check_webhooks,
+)
+from worker.doctor.queue_checks import event_checks
+from worker.doctor.storage_checks import bucket_checks
+from worker.errors import Transient
+from worker.ledger import backlog
+from worker.ledger.tenant_rows import load_config
+from worker.proof.checkpoint_key import KeyUnusable, NoKey, configured_keys
+from worker.proof.checkpoint_rows import SIGNING, Publication, read_publications
+from worker.proof.checkpoints import configured_destinations
+from worker.revoke.bucket_policy import MAX_POLICY_BYTES
+from worker.revoke.revocation_rows import DenialRow, read_denials
+from worker.settings import BucketDestination, Destination, Settings, WebhookDestination
+from worker.webhooks import webhook_rules
+from worker.webhooks.webhook_delivery import read_circuits
+from worker.webhooks.webhook_rules import Circuit, resolve_secrets
+
+_PARTITION_HINT = (
+    "python -m worker migrate; the log of the upkeep worker says why: partition_postponed"
+)
+
+
+class PartitionFacts(NamedTuple):
+    """The months from this one on that have no partition, and those of rows that lack one."""
+
+    missing: Sequence[int]
+    default: Sequence[int]
+
+
+def read_partition_facts(connection: Connection, now: datetime) -> PartitionFacts | None:
+    """Read the state of the partitions; None if the database has none."""
+    if not has_partitions(connection):
+        return None
+    return PartitionFacts(missing_months(connection, now), default_months(connection))
+
+
+def check_partitions(facts: PartitionFacts | None, now: datetime) -> Iterator[Check]:
+    """Warn of months without a partition, and of grants in the default partition.
+
+    Grants are issued all the same. They cannot be pruned by dropping a partition until they are
+    moved, and moving many of them takes long.
+    """
+    if facts is None:
+        return
+    if facts.default:
+        text = f"grants of {_list_months(facts.default)} are in the default partition"
+        yield Check("partitions", "warn", text, _PARTITION_HINT)
+    if facts.missing:
+        is_late = month_of(now) in facts.missing
+        when = "grants go to the default partition" if is_late else "they are created ahead"
+        text = f"{_list_months(facts.missing)} have no partition: {when}"
+        yield Check("partitions", "warn", text, _PARTITION_HINT)
+    if not facts.default and not facts.missing:
+        yield Check("partitions", "ok", "this month and the next two have partitions")
+
+
+def _list_months(months: Sequence[int]) -> str:
+    return ", ".join(format_month(month) for month in months)
+
+
+_LITTLE_LEFT = 2_048  # bytes: the next revocation of a few keys may not fit
+
+
+class DenialFacts(NamedTuple):
+    """Statements of our own: those to keep, and those that should be removed by now."""
+
+    kept: Sequence[DenialRow]
+    overdue: Sequence[DenialRow]
+
+
+def read_denial_facts(connection: Connection, now: datetime) -> DenialFacts:
+    """Read the statements that revocations added."""
+    return DenialFacts(*read_denials(connection, now - OVERDUE_AFTER))
+
+
+def check_denials(facts: DenialFacts, config: TenantConfig) -> Iterator[Check]:
+    """Say what is left of the policies with statements of revocations, and warn if it is little.
+
+    Warns of statements that are not in their policy, of those that should be removed by now, and of
+    buckets to which no profile leads any more.
+    """
+    known = {storage_name(bucket) for bucket in config.buckets.values()}
+    storages = {denial.storage for denial in [*facts.kept, *facts.overdue]}
+    missing = sorted({denial.storage for denial in facts.kept if denial.policy_bytes is None})
+    if missing:
+        text = f"statements of revocations are not in the policy of {', '.join(missing)}"
+        hint = "storage may accept revoked links; the upkeep worker's log has denials_left"
+        yield Check("denials", "warn", text, hint)
+    sizes = {each.storage: each.policy_bytes for each in facts.kept if each.policy_bytes}
+    for storage, size in sorted(sizes.items()):
+        left = MAX_POLICY_BYTES - size
+        text = f"{left:,} of {MAX_POLICY_BYTES:,} bytes are left of the policy of {storage}"
+        state: State = "warn" if left < _LITTLE_LEFT else "ok"
+        hint = "revoke prefixes instead of single keys: docs/usage.md, Taking back"
+        yield Check("denials", state, text, hint if state == "warn" else None)
+    for storage in sorted(storages - known):
+        text = f"{storage} has statements of revocations, and no bucket profile leads to it"
+        hint = "add a bucket profile again until they are removed: docs/usage.md, Taking back"
+        yield Check("denials", "warn", text, hint)
+    overdue = sorted({denial.storage for denial in facts.overdue} & known)
+    if overdue:
+        text = f"statements of revocations are not removed from {', '.join(overdue)}"
+        hint = "the log of the upkeep worker has the reason, as denials_left"
+        yield Check("denials", "warn", text, hint)
+
+
+_CHANGED_HINT = "the audit log was changed: python -m worker audit verify"
+_UNTRUSTED_HINT = (
+    "restore the key, or create one with python -m worker audit key --new FILE --replaces OLD; if"
+    " the key was not replaced: python -m worker audit verify"
+)
+_SETTINGS_HINT = "docs/operating.md, Settings; run doctor where the upkeep worker runs"
+
+
+def checkpoint_checks(
+    settings: Settings,
+    config: TenantConfig,
+    publications: Sequence[Publication],
+    environ: Mapping[str, str] = os.environ,
+) -> Iterator[Check]:
+    """Check that checkpoints are signed and published, if a key is configured."""
+    destinations = configured_destinations(settings)
+    try:
+        keys = configured_keys(settings)
+    except NoKey as error:
+        # Without a key nothing is signed, which is a choice unless there are destinations.
+        yield Check("audit", "warn" if destinations else "ok", str(error), error.hint)
+    except KeyUnusable as error:
+        yield Check("audit", "fail", str(error), error.hint)
+    else:
+        places = ", ".join(each.label for each in destinations) or "the database alone"
+        yield Check("audit", "ok", f"{keys.signer.name} signs checkpoints; published to: {places}")
+    for destination in destinations:
+        yield from _check_destination(destination, settings, config, environ)
+    yield from _publication_failures(publications)
+
+
+def _check_destination(
+    destination: Destination, settings: Settings, config: TenantConfig, environ: Mapping[str, str]
+) -> Iterator[Check]:
+    problem = None
+    if isinstance(destination, BucketDestination) and destination.profile not in config.buckets:
+        problem = f"there is no bucket profile {destination.profile}"
+    if isinstance(destination, WebhookDestination):
+        problem = _secret_problem(settings.audit_webhook_secret, environ)
+    if problem is not None:
+        yield Check("audit", "fail", f"{destination.label}: {problem}", _SETTINGS_HINT)
+
+
+def _secret_problem(reference: str | None, environ: Mapping[str, str]) -> str | None:
+    if reference is None:
+        return "VALETKEY_AUDIT_WEBHOOK_SECRET is not set"
+    try:
+        resolve_secrets(reference, environ)
+    except Transient as error:
+        return str(error)
+    return None
+
+
+def _publication_failures(publications: Sequence[Publication]) -> Iterator[Check]:
+    """Report the last attempts that failed."""
+    for row in publications:
+        if row.problem is None:
+            continue
+        at = format_utc(row.attempted_at)
+        if row.destination == SIGNING:
+            text = f"the log of {row.tenant_id} is not signed: {row.problem} ({at})"
+            hint = _UNTRUSTED_HINT if "is not trusted" in row.problem else _CHANGED_HINT
+            yield Check("audit", "fail", text, hint)
+        else:
+            text = f"checkpoints of {row.tenant_id} do not reach {row.label}: {row.problem} ({at})"
+            yield Check("audit", "warn", text, "python -m worker audit checkpoint tries again")
+
+
+class _DatabaseFacts(NamedTuple):
+    """The state of the database that the checks examine."""
+
+    is_of_later_release: bool
+    config: TenantConfig
+    oldest_webhook: datetime | None
+    next_expiry: datetime | None
+    circuits: dict[TurnKey, Circuit]
+    failed_manifests: backlog.FailedManifests
+    oldest_abandoned_upload: datetime | None
+    refused_uploads: list[backlog.RefusedUploads]
+    oldest_ended_slot: datetime | None
+    denials: DenialFacts
+    partitions: PartitionFacts | None
+    publications: list[Publication]
+
+
+def database_checks(settings: Settings, *, offline: bool) -> Iterator[Check]:
+    """Check the database, and what it says of tenants, buckets, endpoints and unfinished work."""
+    url = settings.database_url.get_secret_value()
+
+    def unusable(error: BaseException) -> ServiceUnusable:
+        is_lock = isinstance(error, TimeoutError) and make_url(url).get_backend_name() == "sqlite"
+        return database_unusable(FILE_LOCKED if is_lock else database_cause(error), url)
+
+    facts = attempt("database", unusable, _read_facts)
+    if isinstance(facts, Check):
+        yield facts
+        return
+    is_later = facts.is_of_later_release
+    release = "a later release, which this one can use" if is_later else "this release"
+    yield Check("database", "ok", f"reachable at {describe_url(url)}, with the tables of {release}")
+    yield from _file_checks(url)
+    now = clock.now()
+    yield from check_tenants(facts.config, now)
+    yield from bucket_checks(facts.config, settings, offline=offline)
+    yield from event_checks(facts.config, offline=offline)
+    yield from _endpoint_checks(facts.config)
+    yield from check_circuits(facts.circuits, now)
+    yield check_webhooks(facts.oldest_webhook, now)
+    yield check_cleanup(facts.next_expiry, now)
+    yield check_manifests(facts.failed_manifests)
+    yield check_abandoned_uploads(facts.oldest_abandoned_upload, now)
+    yield from check_refused_uploads(facts.refused_uploads)
+    yield check_settlements(facts.oldest_ended_slot, now)
+    yield from check_denials(facts.denials, facts.config)
+    yield from check_partitions(facts.partitions, now)
+    yield from checkpoint_checks(settings, facts.config, facts.publications)
+
+
+def _read_facts() -> _DatabaseFacts:
+    with open_database(read_transaction) as connection:
+        return _DatabaseFacts(
+            is_of_later_release(connection),
+            load_config(connection),
+            backlog.oldest_webhook_time(connection),
+            backlog.earliest_reservation_expiry(connection),
+            read_circuits(connection),
+            backlog.failed_manifests(connection, clock.now() - FAILED_SINCE),
+            backlog.oldest_abandoned_upload(connection),
+            backlog.refused_uploads(connection, clock.now() - FAILED_SINCE),
+            backlog.oldest_ended_slot(connection),
+            read_denial_facts(connection, clock.now()),
+            read_partition_facts(connection, clock.now()),
+            read_publications(connection),
+        )
+
+
+def _file_checks(database_url: str) -> Iterator[Check]:
+    for path in sqlite_files(database_url):
+        if mode := mode_of_others(path):
+            text = f"other accounts have access to {path} (mode {mode})"
+            yield Check("database", "warn", text, "python -m worker migrate")
+
+
+def _endpoint_checks(config: TenantConfig) -> Iterator[Check]:
+    for tenant in config.tenants.values():
+        for endpoint in tenant.endpoints.values():
+            name = f"{tenant.name}/{endpoint.name}"
+            try:
+                webhook_rules.resolve_secrets(endpoint.secret, os.environ)
+            except Transient as error:
+                hint = "set the secret where the upkeep worker runs, and run doctor there"
+                yield Check("endpoints", "warn", f"{name}: {error}", hint)
+            else:
+                yield Check("endpoints", "ok", f"{name}: its webhook secret is available")

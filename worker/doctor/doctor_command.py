@@ -1,0 +1,339 @@
+"""The command `doctor`, which checks all that the service depends on; `--live` tries grants too."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import click
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from valetkey.cli.printable import escape_unprintable
+from valetkey.cli.table_layout import print_hanging
+from worker import clock
+from worker.aws.credentials import CredentialCache
+from worker.aws.s3_clients import S3Clients
+from worker.aws.storage_requests import StorageConnection
+from worker.base.database_engine import read_transaction
+from worker.cli.command_options import signals_as_interrupt
+from worker.cli.database import open_database
+from worker.cli.output import print_rows
+from worker.core.object_keys import is_simple_key
+from worker.core.tenant_config import Bucket
+from worker.doctor.database_checks import database_checks
+from worker.doctor.health_checks import Check, check_variables
+from worker.doctor.live_probe import FIRST_FAILED, GOOD_VERDICTS, Finding
+from worker.doctor.live_run import (
+    LiveRun,
+    LiveServices,
+    deletion_finding,
+    findings_of_unusable_profile,
+    prepare_run,
+)
+from worker.doctor.queue_checks import broker_checks
+from worker.errors import Malformed, Transient
+from worker.ledger.tenant_rows import load_config
+from worker.setting_names import unknown_variables
+from worker.settings import Settings, setting_errors
+
+DEFAULT_LIVE_PREFIX = "valetkey-doctor/"
+_MAX_PREFIX = 900  # leaves room for the run's own prefix and names in a key of 1,024 bytes
+_VERDICT_COLOURS = {"ok": "green", "not tried": "dim", "not supported": "yellow"}
+_FINDING_COLUMNS = Finding._fields
+_INTERNAL_HINT = (
+    "If only the users of links reach this address, and not this machine, add --internal: requests"
+    " then go to the endpoint that the service calls."
+)
+_VERDICT = _FINDING_COLUMNS.index("verdict")
+_ANSWER = _FINDING_COLUMNS.index("answer")  # followed by the note
+
+
+class _LiveOptions(NamedTuple):
+    prefix: str
+    yes: bool
+    internal: bool
+    as_json: bool
+
+
+def parse_prefix(_context: click.Context, _option: click.Parameter, text: str) -> str:
+    """Return a prefix of object keys. Callback of a Click option."""
+    if not text.endswith("/") or not is_simple_key(text[:-1]) or len(text) > _MAX_PREFIX:
+        raise click.BadParameter(
+            "expected a prefix of plain characters that ends with a slash, like acme/doctor/, with"
+            f" at most {_MAX_PREFIX} characters"
+        )
+    return text
+
+
+def check_live(
+    names: Sequence[str], *, prefix: str, yes: bool, internal: bool, as_json: bool
+) -> bool:
+    """Try the grants of bucket profiles in storage, and print a table of each.
+
+    Returns true if all that was tried is as it should be, and nothing is left. Raises
+    click.ClickException for an unknown profile, or if nobody can be asked. With internal, connects
+    to the endpoints that the service calls, with the host of links.
+    """
+    buckets = _load_buckets(names)
+    options = _LiveOptions(prefix, yes, internal, as_json)
+    settings = Settings()
+    s3 = S3Clients.from_settings(settings)
+    if internal:
+        _check_internal_endpoints(s3, buckets)
+    _confirm_live([(bucket, _address(s3, bucket, options)) for bucket in buckets], options)
+    with closing(StorageConnection()) as connection:
+        credentials = CredentialCache(settings.sts_endpoint)
+        services = LiveServices(s3, credentials, connection.send, clock.now)
+        results = [
+            _check_bucket(_connected(services, connection, bucket, options), bucket, options)
+            for bucket in buckets
+        ]
+        return all(results)
+
+
+def _check_internal_endpoints(s3: S3Clients, buckets: Sequence[Bucket]) -> None:
+    for bucket in buckets:
+        if s3.internal_endpoint(bucket) is None:
+            raise click.ClickException(
+                f"the profile {bucket.name} has no internal endpoint: omit --internal"
+            )
+
+
+def _connected(
+    services: LiveServices, connection: StorageConnection, bucket: Bucket, options: _LiveOptions
+) -> LiveServices:
+    endpoint = services.s3.internal_endpoint(bucket) if options.internal else None
+    return replace(services, send=partial(connection.send, endpoint=endpoint))
+
+
+def _load_buckets(names: Sequence[str]) -> list[Bucket]:
+    with open_database(read_transaction) as connection:
+        buckets = load_config(connection).buckets
+    for name in names:
+        if name not in buckets:
+            known = ", ".join(sorted(buckets)) or "none"
+            raise click.ClickException(
+                f"there is no bucket profile {escape_unprintable(name)!r}; applied are: {known}"
+            )
+    return [buckets[name] for name in dict.fromkeys(names)]
+
+
+def _address(s3: S3Clients, bucket: Bucket, options: _LiveOptions) -> str:
+    """Return the address to be named in the question: a profile without endpoint may mean AWS."""
+    try:
+        target = s3.target(bucket)
+    except (Malformed, Transient):
+        return "an unknown address"  # the table has the reason
+    address = f"{target.scheme}://{target.host}"
+    return f"{address}, through {s3.internal_endpoint(bucket)}" if options.internal else address
+
+
+def _confirm_live(buckets: Sequence[tuple[Bucket, str]], options: _LiveOptions) -> None:
+    if options.yes:
+        return
+    for bucket, address in buckets:
+        click.echo(
+            f"This stores about 60 small objects and one of 5 MiB under {options.prefix} in the "
+            f"bucket {bucket.bucket} of the profile {bucket.name} at {address}, uses and misuses "
+            "grants for them, and deletes them. It takes less than a minute.",
+            err=True,
+        )
+    click.echo("Nothing is charged to a tenant or recorded in the audit log.", err=True)
+    if not sys.stdin.isatty():
+        raise click.ClickException("there is no terminal to confirm this on: give --yes")
+    click.confirm("Go on?", abort=True, err=True)
+
+
+def _check_bucket(services: LiveServices, bucket: Bucket, options: _LiveOptions) -> bool:
+    findings: list[Finding] = []
+    with signals_as_interrupt(), Console(stderr=True).status(f"Trying {bucket.name} …"):
+        try:
+            run = prepare_run(services, bucket, options.prefix)
+        except (Malformed, Transient) as error:
+            findings, was_interrupted = findings_of_unusable_profile(str(error)), False
+        else:
+            was_interrupted = _run_live(run, findings)
+    _print_findings(bucket, findings, options)
+    is_silent = findings[0].verdict == "error" and not findings[0].answer if findings else False
+    if is_silent and not options.internal and services.s3.internal_endpoint(bucket) is not None:
+        click.echo(_INTERNAL_HINT, err=True)
+    if was_interrupted:
+        raise click.Abort
+    return all(finding.verdict in GOOD_VERDICTS for finding in findings)
+
+
+def _run_live(run: LiveRun, findings: list[Finding]) -> bool:
+    """Add the findings of a run, and delete what it wrote. Return true if it was interrupted."""
+    was_interrupted = False
+    try:
+        for finding in run.findings():
+            findings.append(finding)  # noqa: PERF402 - those before an interruption are kept
+    except KeyboardInterrupt:
+        was_interrupted = True
+    finally:
+        left = _delete_leftovers(run)
+        for line in left:
+            click.echo(f"Not deleted: {escape_unprintable(line)}", err=True)
+    findings.append(deletion_finding(left))
+    return was_interrupted
+
+
+def _delete_leftovers(run: LiveRun) -> list[str]:
+    try:
+        return run.delete()
+    except KeyboardInterrupt:  # the first one; later ones are ignored
+        return run.delete()
+
+
+def _print_findings(bucket: Bucket, findings: Sequence[Finding], options: _LiveOptions) -> None:
+    rows = [tuple(map(escape_unprintable, finding)) for finding in findings]
+    if options.as_json:
+        print_rows(("profile", *_FINDING_COLUMNS), [(bucket.name, *row) for row in rows], "json")
+        return
+    shown, folded = _fold(rows)
+    counts = Counter(finding.verdict for finding in findings)
+    summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+    click.echo(f"Profile {bucket.name}, bucket {bucket.bucket}")
+    click.echo()
+    if sys.stdout.isatty():
+        _print_rich_table(shown)
+    else:
+        print_rows(_FINDING_COLUMNS, shown, None)
+    if folded:
+        click.echo(f"{folded} more checks were not tried, because the first one failed.")
+    click.echo(f"\n{len(findings)} checks: {summary}.")
+
+
+def _fold(rows: list[tuple[str, ...]]) -> tuple[list[tuple[str, ...]], int]:
+    """Return the rows of a table, and the number of those that have nothing to say."""
+    shown = [row for row in rows if row[-1] != FIRST_FAILED]
+    return shown, len(rows) - len(shown)
+
+
+def _print_rich_table(rows: Sequence[tuple[str, ...]]) -> None:
+    """Print a table that 80 columns hold: whole words of storage, and notes in the same column."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in _FINDING_COLUMNS[:_ANSWER]:
+        table.add_column(name, no_wrap=name != "check")
+    table.add_column("answer", overflow="fold")
+    for *cells, answer, note in rows:
+        texts = [Text(cell) for cell in (*cells, " ".join(filter(None, (answer, note))))]
+        texts[_VERDICT].stylize(_VERDICT_COLOURS.get(cells[_VERDICT], "bold red"))
+        table.add_row(*texts)
+    Console().print(table)
+
+
+_STATE_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+_LIVE_DEFAULTS = {"yes": False, "prefix": DEFAULT_LIVE_PREFIX, "internal": False}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per check.")
+@click.option(
+    "--live",
+    "profiles",
+    metavar="PROFILE",
+    multiple=True,
+    help="Try grants of this bucket profile in storage, instead of all other checks. Repeatable.",
+)
+@click.option("--offline", is_flag=True, help="Send no request to storage.")
+@click.option("--yes", is_flag=True, help="With --live: do not ask for confirmation.")
+@click.option(
+    "--prefix",
+    default=DEFAULT_LIVE_PREFIX,
+    show_default=True,
+    callback=parse_prefix,
+    help="With --live: store the objects below this prefix.",
+)
+@click.option(
+    "--internal",
+    is_flag=True,
+    help="With --live: connect to the internal endpoints, with the host of links.",
+)
+@click.pass_context
+def doctor(
+    context: click.Context,
+    /,
+    *,
+    as_json: bool,
+    profiles: tuple[str, ...],
+    offline: bool,
+    **live_options: Any,
+) -> None:
+    """Check everything that the service needs, and say how to repair what is wrong.
+
+    Run it where the workers run, with their environment: it uses their settings, credentials and
+    secrets. Exits with 1 if a check failed, and with 2 if settings are wrong. Warnings alone exit
+    with 0. Without a worker that issues grants, it fails: start one first.
+
+    One signed GET request is sent to the storage of each bucket profile, which shows whether it
+    accepts the credentials. Amazon charges some $0.0004 for 1,000 of them. --offline sends none.
+
+    With --live, grants are used and misused in the bucket of a profile, and a table shows what
+    storage accepts, refuses and does not enforce. The command asks first, deletes what it wrote,
+    and exits with 1 unless every verdict is ok or not tried. docs/storage.md explains the checks.
+
+    \b
+    Examples:
+      python -m worker doctor
+      python -m worker doctor --live demo
+    """
+    if profiles and offline:
+        raise click.UsageError("--live tries storage, which --offline excludes")
+    if profiles:
+        is_ok = check_live(profiles, as_json=as_json, **live_options)
+        context.exit(0 if is_ok else 1)
+    if live_options != _LIVE_DEFAULTS:
+        raise click.UsageError("--yes, --prefix and --internal need --live PROFILE")
+    context.exit(_check_service(offline=offline, as_json=as_json))
+
+
+def _check_service(*, offline: bool, as_json: bool) -> int:
+    """Run the checks and print each at once; return the exit code."""
+    checks = []
+    for check in _run_checks(offline=offline):
+        checks.append(check)
+        if as_json:
+            print_rows(Check._fields, [check], "json")
+        else:
+            _print_check(check)
+    failed, warned = (sum(check.state == state for check in checks) for state in ("fail", "warn"))
+    if not as_json:
+        click.echo(f"\n{len(checks)} checks: {failed} failed, {warned} warnings.")
+    return _exit_code(checks)
+
+
+def _print_check(check: Check) -> None:
+    state = click.style(
+        f"{check.state:5}", fg=_STATE_COLOURS[check.state], bold=check.state != "ok"
+    )
+    print_hanging(f"{state} {check.check:9} ", escape_unprintable(check.message))
+    if check.hint:
+        print_hanging(f"{'':15} → ", check.hint)
+
+
+def _exit_code(checks: list[Check]) -> int:
+    failed = {check.check for check in checks if check.state == "fail"}
+    return 2 if "settings" in failed else 1 if failed else 0
+
+
+def _run_checks(*, offline: bool) -> Iterator[Check]:
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for text in setting_errors(error):
+            yield Check("settings", "fail", text, "docs/operating.md, Settings, describes them all")
+        yield from check_variables(unknown_variables())
+        return
+    yield Check("settings", "ok", "readable")
+    yield from check_variables(unknown_variables())
+    yield from database_checks(settings, offline=offline)
+    yield from broker_checks(settings)

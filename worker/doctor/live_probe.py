@@ -1,0 +1,465 @@
+"""The means of one run of live checks: grants, requests, verdicts, and deletion of what is left.
+
+The grants are issued by the code that issues those of tenants. Their tenant exists only here:
+nothing is read from or written to the database.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from http import HTTPStatus
+from threading import Event
+from typing import Any, Literal, NamedTuple, TypeVar
+from urllib.parse import unquote
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from valetkey.wire.chunking import uuid7
+from valetkey.wire.grant_ids import grant_id
+from valetkey.wire.messages import ChunkMessage, Item
+from valetkey.wire.refusals import Refusal
+from valetkey.wire.replies import Grant
+from valetkey.wire.terms import (
+    MAX_EXPIRES_IN,
+    AnyTerms,
+    Checksum,
+    Download,
+    Multipart,
+    Parts,
+    Put,
+    Upload,
+)
+from worker.aws.s3_clients import S3Clients
+from worker.aws.storage_requests import StorageRequest, StorageResponse
+from worker.base.jobs import call_with_timeout
+from worker.core.admission import admit
+from worker.core.decisions import ChunkRequest, StartUpload, decide_chunk, start_no_upload
+from worker.core.grant_kinds import grant_kind
+from worker.core.signing_context import (
+    NO_UPLOAD,
+    SigningContext,
+    StartedUpload,
+    create_multipart_params,
+    plan_parts,
+)
+from worker.core.sigv4 import Target
+from worker.core.tenant_config import Bucket, Policy, Tenant, TenantConfig
+from worker.errors import Malformed, Transient
+from worker.issue.chunk_signing import first_signing_context
+
+Verdict = Literal["ok", "not enforced", "not supported", "not tried", "error"]
+
+GOOD_VERDICTS: frozenset[Verdict] = frozenset({"ok", "not tried"})
+
+FIRST_FAILED = "the first check failed"
+"""The note of checks that were not tried, as no object can be stored."""
+
+_UNSUPPORTED_CODES = frozenset({"MethodNotAllowed", "NotImplemented", "UnsupportedOperation"})
+_UNSUPPORTED_STATUSES = frozenset({HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
+
+
+class Finding(NamedTuple):
+    """The result of one check.
+
+    grant: the kind of grant that was used.
+    expected: the answer of a storage that supports and enforces everything.
+    answer: storage's status and error code.
+    note: storage's words, or the reason of a verdict that the answer does not explain.
+    """
+
+    grant: str
+    check: str
+    expected: Literal["accepted", "refused"]
+    verdict: Verdict
+    answer: str = ""
+    note: str = ""
+
+
+class Outcome(NamedTuple):
+    """The last response of a check, and what is wrong with it although it is a success."""
+
+    response: StorageResponse
+    problem: str = ""
+
+
+def describe_answer(response: StorageResponse) -> str:
+    """Return the status and the error code of a response."""
+    return f"{response.status} {response.code}".strip()
+
+
+def judge_use(outcome: Outcome) -> tuple[Verdict, str]:
+    """Return the verdict on a rightful use, and a note."""
+    response = outcome.response
+    if response.is_success:
+        return ("error", outcome.problem) if outcome.problem else ("ok", "")
+    if response.status in _UNSUPPORTED_STATUSES or response.code in _UNSUPPORTED_CODES:
+        return "not supported", response.message
+    return "error", response.message or "storage refused a rightful use"
+
+
+def judge_misuse(response: StorageResponse) -> tuple[Verdict, str]:
+    """Return the verdict on a misuse, and a note. Only a status from 400 to 499 is a refusal."""
+    if response.is_success:
+        return "not enforced", ""
+    if response.status == HTTPStatus.NOT_IMPLEMENTED:
+        return "not supported", response.message
+    if HTTPStatus.BAD_REQUEST <= response.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return "ok", ""
+    return "error", response.message or "neither a success nor a refusal"
+
+
+VERSION_HEADER = "x-amz-version-id"
+"""The header in which storage names the version that a request has written."""
+
+
+@dataclass
+class Leftovers:
+    """Object keys with the versions that storage named, and ids of uploads with their keys.
+
+    Keys are recorded before the request that may write them: the response may never come.
+    unknown_uploads are the keys of uploads whose id is not known yet.
+    """
+
+    versions: dict[str, set[str]] = field(default_factory=dict)
+    uploads: dict[str, str] = field(default_factory=dict)
+    unknown_uploads: set[str] = field(default_factory=set)
+
+    def add_request(self, request: StorageRequest, target: Target) -> "PendingWrite | None":
+        """Record the key that a request may write; None if it writes nothing."""
+        if request.method in {"GET", "HEAD"}:
+            return None
+        fields = {name: value for name, value in request.form if isinstance(value, str)}
+        path = request.url.partition(target.host)[2].partition("?")[0]
+        key = fields.get("key") or unquote(path.removeprefix(target.prefix))
+        is_new = key not in self.versions
+        self.versions.setdefault(key, set())
+        return PendingWrite(key, is_new)
+
+    def add_response(self, write: "PendingWrite | None", response: StorageResponse) -> None:
+        """Record the version that a request has written, or forget a key that it did not write."""
+        if write is None:
+            return
+        version = response.headers.get(VERSION_HEADER)
+        if response.is_success and version:
+            self.versions[write.key].add(version)
+        is_refusal = HTTPStatus.BAD_REQUEST <= response.status < HTTPStatus.INTERNAL_SERVER_ERROR
+        if is_refusal and write.is_new:
+            self.versions.pop(write.key, None)
+
+
+class PendingWrite(NamedTuple):
+    """A request under way, and whether it is the first that may write its key."""
+
+    key: str
+    is_new: bool
+
+
+LIVE_TENANT = "doctor"
+CONTENT_TYPE = "text/plain"
+CONTENT_TYPE_FAMILY = "video/*"
+"""A family within which forms may leave the type to clients."""
+
+MAX_SIZE = 6 * 1024**2
+
+
+class ContinuedLiveUpload(NamedTuple):
+    """The multipart upload that parts are requested for."""
+
+    object_key: str
+    upload: StartedUpload
+
+
+class LiveGrants:
+    """Issues grants in one bucket profile for a tenant that may use one prefix."""
+
+    def __init__(
+        self, s3: S3Clients, bucket: Bucket, prefix: str, now: Callable[[], datetime]
+    ) -> None:
+        self._s3 = s3
+        self._now = now
+        self.bucket = bucket
+        self.prefixes = (prefix,)
+        policy = Policy(
+            bucket=bucket.name,
+            prefixes=self.prefixes,
+            kinds=("download", "upload", "put", "multipart"),
+            max_expires_in=MAX_EXPIRES_IN,
+            max_size=MAX_SIZE,
+            content_types=(CONTENT_TYPE, CONTENT_TYPE_FAMILY),
+            overwrite=True,
+        )
+        self._tenant = Tenant(LIVE_TENANT, "queue", policies={bucket.name: policy})
+
+    def issue(
+        self,
+        terms: AnyTerms,
+        item: Item,
+        start_upload: StartUpload = start_no_upload,
+        continued_upload: ContinuedLiveUpload | None = None,
+    ) -> Grant:
+        """Issue a grant. Raises Malformed if the service refuses it, and Transient as it does."""
+        message, context, admission = self._context(terms, item, self.bucket)
+        decision = decide_chunk(message, admission, context, start_upload, continued_upload)
+        (result,) = decision.results
+        if "code" in result:
+            raise Malformed(f"valetkey refused the grant: {result['code']}")
+        return Grant(**result)
+
+    def issue_for_owner(self, terms: AnyTerms, item: Item, owner: str) -> Grant:
+        """Issue a grant as if the bucket profile named another owner."""
+        bucket = replace(self.bucket, owner=owner)
+        message, context, admission = self._context(terms, item, bucket)
+        decision = decide_chunk(message, admission, context, start_no_upload, None)
+        return Grant(**decision.results[0])
+
+    def sign_unchecked(self, allowed: AnyTerms, terms: AnyTerms, item: Item) -> Grant:
+        """Sign what the service refuses, with the credentials that sign the allowed terms."""
+        message, context, _ = self._context(allowed, item, self.bucket)
+        sign = grant_kind(terms).make_signer(terms, context)
+        result, _ = sign(grant_id(message.batch, 0), item, NO_UPLOAD)
+        return Grant(**result)
+
+    def client(self) -> Any:
+        """Return the boto3 client that starts multipart uploads."""
+        return self._s3.client(self.bucket, LIVE_TENANT, self.prefixes, self._now())
+
+    def _context(
+        self, terms: AnyTerms, item: Item, bucket: Bucket
+    ) -> tuple[ChunkMessage, SigningContext, Any]:
+        now = self._now()
+        batch = uuid7(int(now.timestamp() * 1000), secrets.token_bytes(10))
+        message = ChunkMessage(
+            tenant=LIVE_TENANT,
+            batch=batch,
+            requested_by="doctor --live",
+            grant=terms,
+            total=1,
+            items=[item],
+        )
+        config = TenantConfig({bucket.name: bucket}, {LIVE_TENANT: self._tenant})
+        admission = admit(message, self._tenant, config, now)
+        if isinstance(admission, Refusal):
+            raise Malformed(f"valetkey refused the grant: {admission.code}")
+        request = ChunkRequest(message, self._tenant, None)
+        context = first_signing_context(request, admission, None, self._s3, now)
+        if isinstance(context, Refusal):
+            raise Malformed(f"valetkey cannot sign: {context.code}: {context.message}")
+        return message, context, admission
+
+
+Result = TypeVar("Result")
+
+REQUEST_SECONDS = 10.0
+RUN_SECONDS = 45.0
+"""The time in seconds after which no further request is sent, except for the deletion."""
+
+VALID_SECONDS = 300
+BODY = b"written by python -m worker doctor --live\n"
+
+
+class StepFailed(Exception):
+    """A rightful step before the one that a check examines was refused."""
+
+    def __init__(self, step: str, response: StorageResponse) -> None:
+        super().__init__(step)
+        self.step = step
+        self.response = response
+
+
+@dataclass
+class Probe:
+    """The context that the checks of one run share: grants, requests, the record of writes.
+
+    Grants are issued by `grants`; `send_request` sends a request within a number of seconds.
+    """
+
+    grants: LiveGrants
+    target: Target
+    send_request: Callable[[StorageRequest, float], StorageResponse]
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    leftovers: Leftovers = field(default_factory=Leftovers)
+    started_at: float = field(init=False)
+    _names: int = 0
+    _calls: list[Event] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.started_at = self.clock()
+
+    def new_key(self) -> str:
+        """Return an object key of the run that no other check uses."""
+        self._names += 1
+        return f"{self.grants.prefixes[0]}{self._names:02}.txt"
+
+    def seconds_left(self) -> float:
+        """Return the time for one request. Raises Transient if the run has taken too long."""
+        left = self.started_at + RUN_SECONDS - self.clock()
+        if left <= 0:
+            raise Transient(f"not tried: the run has taken {RUN_SECONDS:.0f} s")
+        return min(REQUEST_SECONDS, left)
+
+    def send(self, request: StorageRequest) -> StorageResponse:
+        """Send a request, and record what it may write. Raises Transient without a response."""
+        seconds = self.seconds_left()
+        write = self.leftovers.add_request(request, self.target)
+
+        def call() -> StorageResponse:
+            response = self.send_request(request, seconds)
+            self.leftovers.add_response(write, response)
+            return response
+
+        try:
+            return self.call(call, seconds)
+        except Transient as error:
+            raise Transient(f"{request.method}: {error}") from None
+
+    def send_delete(self, request: StorageRequest) -> StorageResponse:
+        """Send a request of the deletion, which is not limited by the time of the run."""
+        seconds = REQUEST_SECONDS
+        return self.call(lambda: self.send_request(request, seconds), seconds)
+
+    def call(self, function: Callable[[], Result], seconds: float) -> Result:
+        """Call a function in a thread. Raises Transient if it takes too long."""
+        ended = Event()
+        self._calls.append(ended)
+
+        def run() -> Result:
+            try:
+                return function()
+            finally:
+                ended.set()
+
+        try:
+            return call_with_timeout(seconds, run)
+        except TimeoutError:
+            raise Transient(f"no response within {seconds:.0f} s") from None
+
+    def wait_for_calls(self, seconds: float) -> None:
+        """Wait for calls that were abandoned: what they write can be deleted only afterwards."""
+        deadline = self.clock() + seconds
+        for ended in self._calls:
+            ended.wait(max(0.0, deadline - self.clock()))
+
+    def download(self, key: str, **terms: Any) -> Grant:
+        """Issue a link."""
+        values = {"bucket": self.grants.bucket.name, "expires_in": VALID_SECONDS, **terms}
+        return self.grants.issue(Download(**values), Item(key=key))
+
+    def put_terms(self, **terms: Any) -> Put:
+        """Return the terms of a PUT that may replace an object."""
+        common = {"max_size": MAX_SIZE, "content_type": CONTENT_TYPE, "overwrite": True}
+        bucket = self.grants.bucket.name
+        return Put(**{"bucket": bucket, "expires_in": VALID_SECONDS, **common, **terms})
+
+    def put(self, key: str, checksum: Checksum | None = None, **terms: Any) -> Grant:
+        """Issue a PUT of BODY."""
+        item = Item(key=key, size=len(BODY), checksum=checksum)
+        return self.grants.issue(self.put_terms(**terms), item)
+
+    def upload(self, key: str, checksum: Checksum | None = None, **terms: Any) -> Grant:
+        """Issue a form for 10 to 100 bytes."""
+        common = {"min_size": 10, "max_size": 100, "content_type": CONTENT_TYPE}
+        bucket = self.grants.bucket.name
+        values = {"bucket": bucket, "expires_in": VALID_SECONDS, **common, **terms}
+        return self.grants.issue(Upload(**values), Item(key=key, checksum=checksum))
+
+    def store(self) -> str:
+        """Store BODY with a grant, and return its key. Raises StepFailed."""
+        key = self.new_key()
+        self.require("storing an object", self.send(put_request(self.put(key))))
+        return key
+
+    def require(self, step: str, response: StorageResponse) -> StorageResponse:
+        """Return a successful response. Raises StepFailed for another one."""
+        if not response.is_success:
+            raise StepFailed(step, response)
+        return response
+
+    def read_back(self, written: StorageResponse, key: str, body: bytes) -> Outcome:
+        """Compare the object under a key with the bytes that were written."""
+        if not written.is_success:
+            return Outcome(written)
+        stored = self.send(get_request(self.download(key)))
+        same = stored.is_success and stored.body == body
+        return Outcome(written, "" if same else "the stored object has other bytes")
+
+    def start_multipart(self, key: str, size: int) -> tuple[Grant, ContinuedLiveUpload]:
+        """Issue a multipart upload, which starts it. Raises StepFailed."""
+        started: list[StartedUpload] = []
+        terms = Multipart(
+            bucket=self.grants.bucket.name,
+            expires_in=VALID_SECONDS,
+            max_size=MAX_SIZE,
+            content_type=CONTENT_TYPE,
+            part_size=5 * 1024**2,
+        )
+
+        def start(grant_id: str, item: Item) -> StartedUpload:
+            plan = plan_parts(size, terms.part_size)
+            if plan is None:
+                raise Malformed("S3 allows no upload of this size")
+            params = create_multipart_params(terms, grant_id)
+            started.append(StartedUpload(self._create_upload(item.key, params), plan))
+            return started[0]
+
+        grant = self.grants.issue(terms, Item(key=key, size=size), start)
+        return grant, ContinuedLiveUpload(key, started[0])
+
+    def part(self, grant: Grant, upload: ContinuedLiveUpload, number: int) -> Grant:
+        """Issue the PUT of one part."""
+        bucket = self.grants.bucket.name
+        terms = Parts(bucket=bucket, expires_in=VALID_SECONDS, of=grant.id)
+        item = Item(key=grant.key, part=number)
+        return self.grants.issue(terms, item, continued_upload=upload)
+
+    def _create_upload(self, key: str, params: dict[str, Any]) -> str:
+        client, bucket, leftovers = self.grants.client(), self.grants.bucket.bucket, self.leftovers
+        seconds = self.seconds_left()
+        leftovers.versions.setdefault(key, set())  # completing the upload will write it
+        leftovers.unknown_uploads.add(key)
+
+        def call() -> str:
+            try:
+                response = client.create_multipart_upload(Bucket=bucket, Key=key, **params)
+            except ClientError:
+                leftovers.unknown_uploads.discard(key)
+                raise
+            upload_id: str = response["UploadId"]
+            leftovers.uploads[upload_id] = key
+            leftovers.unknown_uploads.discard(key)
+            return upload_id
+
+        try:
+            return self.call(call, seconds)
+        except ClientError as error:
+            raise StepFailed("starting the upload", _error_response(error)) from None
+        except (BotoCoreError, KeyError) as error:
+            raise Transient(f"starting the upload: {type(error).__name__}") from None
+
+
+def _error_response(error: ClientError) -> StorageResponse:
+    details = error.response
+    status = details.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    code, message = (str(details.get("Error", {}).get(name, "")) for name in ("Code", "Message"))
+    body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+    return StorageResponse(status, {}, body.encode())
+
+
+def get_request(grant: Grant) -> StorageRequest:
+    """Return the request that uses a link."""
+    return StorageRequest(grant.method, grant.url, grant.headers)
+
+
+def put_request(
+    grant: Grant, body: bytes = BODY, headers: Mapping[str, str] = {}
+) -> StorageRequest:
+    """Return the request that uses a PUT, with further headers."""
+    sent = {**grant.headers, "content-length": str(len(body)), **headers}
+    return StorageRequest("PUT", grant.url, sent, body)
+
+
+def form_request(grant: Grant, body: bytes = BODY) -> StorageRequest:
+    """Return the request that posts a form with a file."""
+    return StorageRequest("POST", grant.url, form=[*grant.fields.items(), ("file", body)])

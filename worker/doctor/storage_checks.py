@@ -1,0 +1,310 @@
+"""The checks of `doctor` that contact storage: a signed request to each bucket profile."""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import NamedTuple
+
+from valetkey.units import format_duration
+from worker import clock
+from worker.aws.s3_clients import S3Clients
+from worker.aws.storage_calls import call_storage
+from worker.aws.storage_requests import StorageConnection, StorageRequest
+from worker.base.jobs import call_with_timeout
+from worker.cli.service_failures import Cause, network_cause, silent
+from worker.core.issued_grants import is_ordinary_bucket
+from worker.core.role_session import versioning_session
+from worker.core.signing_context import Validity
+from worker.core.storage_errors import ErrorResponse
+from worker.core.tenant_config import Bucket, TenantConfig
+from worker.doctor.health_checks import Check, State
+from worker.errors import Malformed, Transient
+from worker.settings import Settings
+from worker.tenants.config_conflicts import may_store
+
+PROBE_PREFIX = "valetkey-doctor/"
+REGION_HEADER = "x-amz-bucket-region"
+PROBE_TENANT = "doctor"
+"""The name of the session if the profile has a role."""
+_VALID_SECONDS = 60
+_FIRST_ERROR = 300
+
+
+class ProbeResult(NamedTuple):
+    """Storage's answer to a signed GET of an object that does not exist.
+
+    error is None if it is the expected one. skew is how far this machine's clock is ahead of
+    storage's; region is that of the bucket, if storage names it.
+    """
+
+    error: ErrorResponse | None
+    skew: timedelta | None = None
+    region: str | None = None
+
+
+def sign_probe(s3: S3Clients, bucket: Bucket, now: datetime) -> StorageRequest:
+    """Sign a GET as a grant is signed. It needs no permission in the bucket.
+
+    A HEAD would get 403 without a code for wrong credentials and for missing permissions alike. A
+    profile with an internal endpoint is tried there. Raises Malformed if boto3 cannot sign for the
+    profile or its role cannot be assumed, and Transient if there are no credentials.
+    """
+    endpoint = s3.internal_endpoint(bucket)
+    if endpoint:
+        bucket = replace(bucket, endpoint=endpoint)
+    now = now.replace(microsecond=0)
+    credentials = s3.credentials(bucket, PROBE_TENANT, (PROBE_PREFIX,), now, timedelta(0))
+    validity = Validity(now, _VALID_SECONDS, "request")
+    signer = s3.signing_context(bucket, credentials, validity).signer_for("GET")
+    return StorageRequest("GET", signer.sign(f"{PROBE_PREFIX}{secrets.token_hex(16)}").url)
+
+
+def send_probe(
+    request: StorageRequest,
+    connection: StorageConnection,
+    now: Callable[[], datetime],
+    seconds: float,
+) -> ProbeResult:
+    """Send the request once. Raises Transient if there is no response."""
+    response = connection.send(request, seconds)
+    error = ErrorResponse(response.status, response.code, response.message)
+    is_expected = response.status < _FIRST_ERROR or error.code == "NoSuchKey"
+    return ProbeResult(
+        None if is_expected else error,
+        _skew(response.headers.get("date"), now()),
+        response.headers.get(REGION_HEADER),
+    )
+
+
+def _skew(date: str | None, now: datetime) -> timedelta | None:
+    try:
+        moment = parsedate_to_datetime(date or "")
+    except ValueError:
+        return None
+    return now - (moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+MAX_SKEW = timedelta(minutes=1)
+"""The difference of clocks from which it is a failure: short grants are then void or too long."""
+
+_REGION_CODES = frozenset(
+    {
+        "AuthorizationHeaderMalformed",
+        "AuthorizationQueryParametersError",
+        "IllegalLocationConstraintException",
+        "PermanentRedirect",
+        "TemporaryRedirect",
+    }
+)
+_REDIRECTS = frozenset(
+    {
+        HTTPStatus.MOVED_PERMANENTLY,
+        HTTPStatus.TEMPORARY_REDIRECT,
+        HTTPStatus.PERMANENT_REDIRECT,
+    }
+)
+_EXPIRED_CODES = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
+_RESTART = "where the workers run, and restart them"
+
+
+def storage_cause(bucket: Bucket, result: ProbeResult) -> Cause | None:
+    """Return what is wrong according to storage's answer; None if it accepts the credentials.
+
+    Storage that answers AccessDenied knows the credentials and the signature.
+    """
+    if result.skew is not None and abs(result.skew) >= MAX_SKEW:
+        side = "ahead of" if result.skew > timedelta(0) else "behind"
+        text = f"this machine's clock is {format_duration(abs(result.skew))} {side} storage's"
+        return Cause(text, "synchronize the clock with NTP")
+    if result.error is None or result.error.code == "AccessDenied":
+        return None
+    return _credentials_cause(bucket, result.error.code) or _bucket_cause(bucket, result)
+
+
+def _credentials_cause(bucket: Bucket, code: str) -> Cause | None:
+    owner = f"AWS profile {bucket.profile or 'default'!r}"
+    match code:
+        case "InvalidAccessKeyId" | "InvalidClientTokenId":
+            text = f"storage does not know the access key of {owner} (InvalidAccessKeyId)"
+            return Cause(text, f"replace the keys {_RESTART}")
+        case "SignatureDoesNotMatch":
+            text = f"the secret key of {owner} is wrong (SignatureDoesNotMatch)"
+            hint = f"correct AWS_SECRET_ACCESS_KEY or the AWS profile {_RESTART}; a proxy that "
+            return Cause(text, f"{hint}changes the Host header has the same effect")
+        case "InvalidToken":
+            text = f"the session token of {owner} is wrong (InvalidToken)"
+            return Cause(text, f"replace access key, secret key and token together {_RESTART}")
+        case "RequestTimeTooSkewed":
+            text = "this machine's clock differs from storage's (RequestTimeTooSkewed)"
+            return Cause(text, "synchronize the clock with NTP")
+    if code in _EXPIRED_CODES:
+        return Cause(f"the session token of {owner} has expired", f"get new credentials {_RESTART}")
+    return None
+
+
+def _bucket_cause(bucket: Bucket, result: ProbeResult) -> Cause:
+    error = result.error
+    table = f"[buckets.{bucket.name}]"
+    if error is None:
+        raise ValueError("there is no error")
+    if error.code == "NoSuchBucket":
+        text = f"storage has no bucket {bucket.bucket}"
+        return Cause(text, f"create it, or correct `bucket` in {table}, and apply the file")
+    if error.code in _REGION_CODES or error.status in _REDIRECTS:
+        text = f"the bucket {bucket.bucket} is not in the region {bucket.region} ({error.words})"
+        region = f'"{result.region}"' if result.region else "the bucket's region"
+        return Cause(text, f"write region = {region} in {table}, and apply the file")
+    hint = f"check the endpoint and the bucket in {table}"
+    if error.is_transient:
+        return Cause(f"storage cannot answer now: {error.words}", hint, is_away=True)
+    return Cause(f"storage refuses the request: {error.words}", hint)
+
+
+def unreachable_cause(error: BaseException, bucket: Bucket, settings: Settings) -> Cause:
+    """Return why storage did not answer."""
+    setting = f"the endpoint of [buckets.{bucket.name}]"
+    if bucket.endpoint is None and bucket.internal_endpoint is None:
+        if settings.s3_internal_endpoint:
+            setting = "VALETKEY_S3_INTERNAL_ENDPOINT"
+        else:
+            has_endpoint = settings.s3_endpoint is not None
+            setting = "VALETKEY_S3_ENDPOINT" if has_endpoint else "the region of the bucket profile"
+    return (network_cause(error, setting) or silent(setting))._replace(is_away=True)
+
+
+_SIGN_SECONDS = 8.0  # with the request that assumes a role
+_SEND_SECONDS, _IDLE_SECONDS = 5.0, 3.0
+_TOTAL_SECONDS = 30.0
+_PARALLEL = 8
+_PROFILE_HINT = "correct the bucket profile in the tenants file, and apply the file"
+_CREDENTIALS_HINT = "run doctor with the AWS configuration of the workers, or give them credentials"
+
+
+class _Probe(NamedTuple):
+    settings: Settings
+    s3: S3Clients
+    connection: StorageConnection
+    end: float  # of all probes, by time.monotonic
+    counted: frozenset[str]  # profiles of ordinary buckets whose stored bytes a quota counts
+
+
+def bucket_checks(config: TenantConfig, settings: Settings, *, offline: bool) -> Iterator[Check]:
+    """Check that boto3 signs for each profile and, unless offline, that storage accepts it.
+
+    The requests are sent in parallel, in bounded time.
+    """
+    s3 = S3Clients.from_settings(settings)
+    if offline:
+        for bucket in config.buckets.values():
+            yield _check_target(s3, bucket) or _signs(bucket)
+        return
+    with closing(StorageConnection()) as connection, ThreadPoolExecutor(_PARALLEL) as threads:
+        probe = _Probe(
+            settings, s3, connection, time.monotonic() + _TOTAL_SECONDS, _counted_profiles(config)
+        )
+        yield from threads.map(lambda bucket: _check(probe, bucket), config.buckets.values())
+
+
+def _counted_profiles(config: TenantConfig) -> frozenset[str]:
+    return frozenset(
+        policy.bucket
+        for tenant in config.tenants.values()
+        if any(quota.metric == "stored_bytes" for quota in tenant.quotas)
+        for policy in tenant.policies.values()
+        if may_store(policy) and is_ordinary_bucket(config.buckets[policy.bucket].bucket)
+    )
+
+
+def _check_target(s3: S3Clients, bucket: Bucket) -> Check | None:
+    try:
+        s3.target(bucket)
+    except Malformed as error:
+        return Check("buckets", "fail", f"{bucket.name}: {error}", _PROFILE_HINT)
+    except Transient as error:
+        return Check("buckets", "warn", f"{bucket.name}: {error}", _CREDENTIALS_HINT)
+    return None
+
+
+def _check(probe: _Probe, bucket: Bucket) -> Check:
+    problem = _check_target(probe.s3, bucket)
+    if problem is not None:
+        return problem
+    if time.monotonic() >= probe.end:
+        text = f"{bucket.name}: not tried, as other profiles took {_TOTAL_SECONDS:g} s"
+        return Check("buckets", "warn", text, f"python -m worker doctor --live {bucket.name}")
+    try:
+        request = call_with_timeout(
+            _SIGN_SECONDS, lambda: sign_probe(probe.s3, bucket, clock.now())
+        )
+    except Malformed as error:
+        hint = "correct the role, its trust policy, or the credentials that assume it"
+        return Check("buckets", "fail", f"{bucket.name}: {error}", hint)
+    except (Transient, TimeoutError) as error:
+        text = str(error) or "no credentials in time"
+        return Check("buckets", "fail", f"{bucket.name}: {text}", _CREDENTIALS_HINT)
+    return _send(probe, bucket, request)
+
+
+def _send(probe: _Probe, bucket: Bucket, request: StorageRequest) -> Check:
+    try:
+        result = call_with_timeout(
+            _SEND_SECONDS, lambda: send_probe(request, probe.connection, clock.now, _IDLE_SECONDS)
+        )
+    except (Transient, TimeoutError) as error:
+        cause = unreachable_cause(error, bucket, probe.settings)
+        text = f"{bucket.name}: storage does not answer, though grants are signed: {cause.text}"
+        return Check("buckets", "warn", text, cause.hint)
+    wrong = storage_cause(bucket, result)
+    if wrong is None:
+        return _accepted(probe, bucket, result)
+    state: State = "warn" if wrong.is_away else "fail"
+    return Check("buckets", state, f"{bucket.name}: {wrong.text}", wrong.hint)
+
+
+def _accepted(probe: _Probe, bucket: Bucket, result: ProbeResult) -> Check:
+    if bucket.name in probe.counted:
+        try:
+            problem = call_with_timeout(_SIGN_SECONDS, lambda: _versioning_problem(probe, bucket))
+        except TimeoutError:
+            problem = _unknown_versioning(bucket, "it does not answer in time")
+        if problem is not None:
+            return problem
+    text = f"{bucket.name}: storage accepts the credentials for {bucket.bucket} "
+    if result.error is not None:
+        text += "; it denies a read, which is right if no tenant may download"
+    return Check("buckets", "ok", f"{text}; `doctor --live {bucket.name}` tries its grants")
+
+
+def _signs(bucket: Bucket) -> Check:
+    text = f"{bucket.name}: boto3 signs for {bucket.bucket} (storage was not asked: --offline)"
+    return Check("buckets", "ok", text)
+
+
+def _versioning_problem(probe: _Probe, bucket: Bucket) -> Check | None:
+    """Fail for a versioned bucket in which tenants with a quota of stored_bytes store objects."""
+    try:
+        client = probe.s3.limited_client(bucket, PROBE_TENANT, (), clock.now(), versioning_session)
+        response = call_storage(client.get_bucket_versioning, Bucket=bucket.bucket)
+    except (Malformed, Transient) as error:
+        return _unknown_versioning(bucket, str(error))
+    if isinstance(response, ErrorResponse):
+        return _unknown_versioning(bucket, response.words)
+    if response.get("Status") != "Enabled":  # suspended: a new object replaces the last one
+        return None
+    text = (
+        f"{bucket.name}: the bucket is versioned, and stored_bytes counts the newest objects only"
+    )
+    hint = f"write versioned = true in [buckets.{bucket.name}]: apply names the quotas to remove"
+    return Check("buckets", "fail", text, hint)
+
+
+def _unknown_versioning(bucket: Bucket, problem: str) -> Check:
+    text = f"{bucket.name}: storage does not show whether the bucket is versioned: {problem}"
+    hint = "allow s3:GetBucketVersioning: stored_bytes counts no earlier versions (docs/usage.md)"
+    return Check("buckets", "warn", text, hint)

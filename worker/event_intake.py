@@ -1,0 +1,83 @@
+"""The process that reads event notifications, which `worker run` starts and supervises."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from threading import Event, Thread
+from typing import Any, NoReturn
+
+import redis
+import structlog
+
+from worker.app import job_context
+from worker.base.jobs import HANG_TIME
+from worker.broker.queues import EVENTS_PREFIX, EVENTS_ROLE, Heartbeat, write_heartbeat
+from worker.context import settings
+from worker.logs import configure_logging
+from worker.supervisor import STOP_TIMEOUT, SUPERVISOR_VARIABLE, say_ready, stop_with_supervisor
+from worker.uses.queue_readers import QueueReaders
+
+_WATCH_INTERVAL = 5.0  # seconds
+_STOP_SECONDS = STOP_TIMEOUT - 1  # before the supervisor kills the process
+
+log = structlog.get_logger()
+
+
+def end_hung_process(idle_seconds: Callable[[], float], stop: Event) -> NoReturn:
+    """End this process after HANG_TIME without progress, or if it does not stop when told to.
+
+    Run it in a daemon thread. A database that is frozen, or behind a network that is gone, may
+    hold the other threads for ever. Nothing is lost: messages that were not deleted come again.
+    """
+    while not stop.wait(_WATCH_INTERVAL):
+        if idle_seconds() >= HANG_TIME:
+            break
+    else:
+        time.sleep(_STOP_SECONDS)
+    log.error("intake_hangs", seconds=int(idle_seconds()))
+    os._exit(1)  # the threads that hang would keep it from ending in any other way
+
+
+_REDIS_TIMEOUT = 3.0  # seconds
+
+
+def main(level: str) -> None:
+    """Read the queues until SIGTERM or SIGINT."""
+    configure_logging(logging.getLevelNamesMapping()[level])
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, lambda *_: stop.set())
+    stop_with_supervisor()
+    url = settings().result_url.get_secret_value()
+    client = redis.Redis.from_url(
+        url, socket_timeout=_REDIS_TIMEOUT, socket_connect_timeout=_REDIS_TIMEOUT
+    )
+    readers = QueueReaders(job_context())
+    watch = (readers.idle_seconds, stop)
+    Thread(target=end_hung_process, args=watch, name="watchdog", daemon=True).start()
+    say_ready()
+    readers.run(stop, _heart(client))
+    client.close()
+
+
+def _heart(client: Any) -> Callable[[Sequence[str]], None]:
+    """Return a function that writes a heartbeat, as Celery's workers do."""
+    started_at = datetime.now(UTC)
+    supervisor = int(os.environ.get(SUPERVISOR_VARIABLE, os.getppid()))
+    name = f"{EVENTS_ROLE}@{socket.gethostname()}"
+
+    def beat(queues: Sequence[str]) -> None:
+        names = [f"{EVENTS_PREFIX}{queue}" for queue in queues]
+        now = datetime.now(UTC)
+        write_heartbeat(client, Heartbeat(name, names, supervisor, os.getpid(), started_at, now))
+
+    return beat
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

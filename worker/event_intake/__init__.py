@@ -1,1 +1,0 @@
-"""The process of `worker run --only events`: `python -m worker.event_intake`."""

@@ -1,0 +1,1 @@
+"""Decides requests: issues grants, signs them again, cancels, and explains."""

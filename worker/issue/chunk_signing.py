@@ -1,0 +1,164 @@
+"""Finds the context in which a chunk is signed, and signs committed chunks again."""
+
+from datetime import datetime, timedelta
+
+import structlog
+
+from valetkey.wire.refusals import Code, Refusal
+from valetkey.wire.terms import Parts
+from worker.aws.s3_clients import S3Clients
+from worker.base.database_engine import read_transaction, write_transaction
+from worker.context import Context
+from worker.core.admission import Admission
+from worker.core.decisions import (
+    ChunkDecision,
+    ChunkRequest,
+    RecordedChunk,
+    ReissueContext,
+    admit_again,
+    refuse_revoked,
+    sign_again,
+)
+from worker.core.signing_context import SigningContext, Validity, apply_signing_limits
+from worker.core.sigv4 import Credentials
+from worker.core.tenant_config import Bucket
+from worker.errors import Malformed, Transient
+from worker.issue.multipart_uploads import find_parts_upload
+from worker.ledger.batches import insert_reissued_digests, read_recorded_chunk
+from worker.ledger.multipart_rows import UploadRecord
+from worker.ledger.tenant_history import revocations_since
+
+_BUCKET_UNUSABLE = Refusal(
+    code=Code.BUCKET_UNUSABLE,
+    field="grant.bucket",
+    message="boto3 cannot sign for this bucket profile: its operator has to correct it",
+)
+
+_ROLE_DENIED = _BUCKET_UNUSABLE.model_copy(
+    update={"message": "the role of this bucket profile denies the service: see its log"}
+)
+
+log = structlog.get_logger()
+
+
+def first_signing_context(
+    request: ChunkRequest,
+    admission: Admission,
+    upload: UploadRecord | None,
+    s3: S3Clients,
+    now: datetime,
+) -> SigningContext | Refusal:
+    """Return the credentials, target and validity for signing an admitted chunk, or a refusal.
+
+    upload is the multipart upload that requested parts belong to. Raises Transient if there are no
+    credentials.
+    """
+    bucket, maximum = admission.bucket, admission.bucket.max_expires_in
+    issued_at = now.replace(microsecond=0)
+    validity = Validity(issued_at, admission.expires_in, admission.limited_by)
+    if upload is not None:
+        # The URL of a part does not outlive its upload. Earlier clients request parts for as long
+        # as the upload, later, and without min_expires_in: they must not be refused.
+        validity = validity.limit_to(
+            int((upload.expires_at - issued_at).total_seconds()), "provider"
+        )
+    min_validity = timedelta(seconds=min(validity.expires_in, maximum))
+    prefixes = admission.policy.prefixes
+    try:
+        credentials = s3.credentials(bucket, request.tenant.name, prefixes, now, min_validity)
+    except Malformed as error:
+        log.warning("bucket_unusable", bucket=bucket.name, problem=str(error))
+        return _ROLE_DENIED
+    limited = apply_signing_limits(validity, admission.terms.min_expires_in, maximum, credentials)
+    return (
+        limited
+        if isinstance(limited, Refusal)
+        else _signing_context(bucket, credentials, limited, s3)
+    )
+
+
+def repeated_signing_context(
+    recorded: RecordedChunk, admitted: ReissueContext, s3: S3Clients, now: datetime
+) -> SigningContext | Refusal:
+    """Find the context that signs a recorded chunk again, after today's policy admitted it.
+
+    Raises Transient if there are no credentials.
+    """
+    validity, bucket, prefixes = recorded.validity, admitted.bucket, admitted.policy.prefixes
+    min_validity = validity.expires_at - now
+    try:
+        credentials = s3.credentials(bucket, admitted.tenant.name, prefixes, now, min_validity)
+    except Malformed as error:
+        # The grants were issued: a webhook or a manifest with a refusal of them would be final.
+        raise Transient(str(error), "credentials") from None
+    return _signing_context(bucket, credentials, validity.limit_to_credentials(credentials), s3)
+
+
+def _signing_context(
+    bucket: Bucket, credentials: Credentials, validity: Validity, s3: S3Clients
+) -> SigningContext | Refusal:
+    try:
+        return s3.signing_context(bucket, credentials, validity)
+    except Malformed:
+        return _BUCKET_UNUSABLE
+
+
+_PRUNED = Refusal(
+    code=Code.BATCH_CLOSED,
+    field="batch",
+    message="its rows were removed after the time for which they are kept: it is not signed again",
+)
+
+
+def reissue_chunk_by_number(
+    batch_number: int, chunk_number: int, context: Context
+) -> ChunkDecision:
+    """Read a committed chunk and sign it again, as `reissue_chunk` does."""
+    return reissue_chunk(read_recorded(batch_number, chunk_number, context), context)
+
+
+def read_recorded(batch_number: int, chunk_number: int, context: Context) -> RecordedChunk:
+    """Read a committed chunk."""
+    with read_transaction(context.engine) as connection:
+        return read_recorded_chunk(connection, batch_number, chunk_number)
+
+
+def reissue_chunk(recorded: RecordedChunk, context: Context) -> ChunkDecision:
+    """Sign a committed chunk again.
+
+    The bytes are the same unless the credentials or the bucket profile changed. A chunk whose rows
+    were removed by `audit prune` is refused, and so are items that were revoked. What today's
+    policy refuses is refused: the whole chunk, or some of its items. If the signatures differ,
+    their digests are committed before the grants are returned. Raises Transient.
+    """
+    now = context.now()
+    recorded = _refuse_revoked(recorded, context)
+    if not recorded.rows:  # every chunk has items
+        return _refuse_chunk(recorded, recorded.refusal or _PRUNED)
+    admitted = recorded.refusal or admit_again(recorded, context.config.current(), now)
+    if isinstance(admitted, Refusal):
+        return _refuse_chunk(recorded, admitted)
+    terms, policy = admitted.terms, admitted.policy
+    signing = repeated_signing_context(recorded, admitted, context.s3, now)
+    if isinstance(signing, Refusal):
+        return _refuse_chunk(recorded, signing)
+    upload = None
+    if isinstance(terms, Parts):
+        upload = find_parts_upload(recorded.tenant_id, terms, context)
+    if isinstance(upload, Refusal):
+        return _refuse_chunk(recorded, upload)
+    decision = sign_again(recorded, terms, policy, signing, upload)
+    if [row.digest for row in decision.rows] != [row.digest for row in recorded.rows]:
+        with write_transaction(context.engine) as connection:
+            insert_reissued_digests(connection, recorded, decision, context.now())
+    return decision
+
+
+def _refuse_revoked(recorded: RecordedChunk, context: Context) -> RecordedChunk:
+    with read_transaction(context.engine) as connection:
+        targets = revocations_since(connection, recorded.tenant_id, recorded.validity.issued_at)
+    return refuse_revoked(recorded, targets, context.config.current()) if targets else recorded
+
+
+def _refuse_chunk(recorded: RecordedChunk, refusal: Refusal) -> ChunkDecision:
+    return ChunkDecision(recorded.rows, [], recorded.validity, refusal=refusal)

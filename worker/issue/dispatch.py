@@ -1,0 +1,225 @@
+"""Responds to one message: authenticates it, runs its use case, and seals the response."""
+
+from typing import Any, NamedTuple, get_args
+
+from isal import igzip
+from joserfc import jwe
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from valetkey.crypto.jose import GZIP, JWE_REGISTRY, MAX_MESSAGE_BYTES, SEALING_ALGORITHMS
+from valetkey.crypto.keys import PublicKey, build_public_key
+from valetkey.wire import messages, terms
+from valetkey.wire.bundles import BundleMessage
+from valetkey.wire.messages import (
+    AnyMessage,
+    BatchMessage,
+    CancelMessage,
+    ChunkMessage,
+    ReissueMessage,
+    ServiceMessage,
+    StatusMessage,
+    UsageMessage,
+)
+from valetkey.wire.parsing import parse_message
+from valetkey.wire.refusals import QuotaState, Refusal
+from valetkey.wire.replies import Outcome, Usage
+from valetkey.wire.service import ServiceInfo, ServiceLimits
+from worker.base.database_engine import autocommit_read, write_transaction
+from worker.broker.message_guard import MAX_FRAME_BYTES
+from worker.context import Context
+from worker.core.admission import calls_back
+from worker.core.authentication import (
+    MAX_CLOCK_SKEW,
+    MAX_MESSAGE_AGE,
+    AuthenticatedMessage,
+    Rejection,
+    authenticate,
+    message_digest,
+    parse_claimed_chunk,
+)
+from worker.core.decisions import ChunkRequest
+from worker.core.grant_kinds import KINDS
+from worker.core.tenant_config import Tenant, TenantConfig
+from worker.issue.earlier_batches import cancel_batch, reissue_grant, reopen_batch
+from worker.issue.issuer import issue_bundle, issue_chunk
+from worker.issue.request_explanation import explain_request
+from worker.ledger.quota_usage import read_quota_states
+from worker.ledger.rejections import count_rejection
+from worker.uses.batch_uses import describe_uses
+
+_LIMITS = ServiceLimits(
+    max_batch_items=messages.MAX_BATCH_ITEMS,
+    max_chunk_items=messages.MAX_CHUNK_ITEMS,
+    default_chunk_items=messages.DEFAULT_CHUNK_ITEMS,
+    max_interactive_items=messages.MAX_INTERACTIVE_ITEMS,
+    max_frame_bytes=MAX_FRAME_BYTES,
+    max_message_bytes=MAX_MESSAGE_BYTES,
+    max_message_age=MAX_MESSAGE_AGE,
+    max_clock_skew=MAX_CLOCK_SKEW,
+    max_expires_in=terms.MAX_EXPIRES_IN,
+    max_object_bytes=terms.MAX_OBJECT_BYTES,
+    max_multipart_bytes=terms.MAX_MULTIPART_BYTES,
+    min_part_bytes=terms.MIN_PART_BYTES,
+    max_parts=terms.MAX_PARTS,
+)
+
+
+def describe_service(tenant_name: str) -> ServiceInfo:
+    """Return the description of this release. It charges nothing and reads no table."""
+    return ServiceInfo(
+        tenant=tenant_name,
+        release=messages.RELEASE,
+        versions=[messages.VERSION],
+        asks=list(get_args(messages.Ask)),
+        kinds=list(KINDS),
+        limits=_LIMITS,
+    )
+
+
+_MIN_COMPRESSED_BYTES = 4_096  # below this size, compression costs more time than it saves
+
+
+def seal(content: bytes, key_id: str, key: PublicKey) -> str:
+    """Encrypt content as a compact JWE (RFC 7516) that only the owner of the private key can read.
+
+    Content above 4,096 bytes is compressed to about a tenth, because URLs are similar; cty is then
+    gzip. The token's length reveals no more than the number of granted items.
+    """
+    header = {"alg": SEALING_ALGORITHMS[0], "enc": SEALING_ALGORITHMS[1], "kid": key_id}
+    if len(content) > _MIN_COMPRESSED_BYTES:
+        header["cty"] = GZIP
+        # Takes a sixth of the time of the standard library's gzip.
+        content = igzip.compress(content, compresslevel=1, mtime=0)
+    return jwe.encrypt_compact(header, content, key.encryption_key, registry=JWE_REGISTRY)
+
+
+class Response(NamedTuple):
+    """The response to a message, as JSON values and as it is sent.
+
+    tenant is set once the sender is authenticated. is_decision says that items were decided,
+    has_webhook that an endpoint will be called back, may_complete_manifest that the manifest of the
+    batch may be due.
+    """
+
+    values: dict[str, Any]
+    sent: dict[str, Any] | str
+    tenant: str | None = None
+    is_decision: bool = False
+    has_webhook: bool = False
+    may_complete_manifest: bool = False
+
+    @property
+    def outcomes(self) -> list[dict[str, Any]]:
+        """The replies in the response to a bundle, or else the only one."""
+        replies: list[dict[str, Any]] = self.values.get("replies", [self.values])
+        return replies
+
+
+def respond(raw: Any, context: Context) -> Response:
+    """Respond to one message, sealed to the key that signed it.
+
+    raw is a compact JWS, or JSON values. Raises Transient if the database, credentials or storage
+    are unreachable.
+    """
+    config = context.config.current()
+    sender = authenticate(raw, config, context.now())
+    if isinstance(sender, Rejection):
+        values = _reject(raw, raw, sender, context)
+        return Response(values, values)
+    message, tenant = parse_message(sender.content), sender.tenant
+    if isinstance(message, Refusal):
+        rejection = Rejection(message, message.code, tenant.id)
+        values = _reject(raw, sender.content, rejection, context)
+        return _seal(_with_quotas(values, tenant, context), sender)
+    signing_key = None if sender.key is None else sender.key.name
+    response = _seal(_run(message, tenant, signing_key, config, context), sender)
+    if isinstance(message, ReissueMessage):
+        return response._replace(is_decision=True)
+    if isinstance(message, BundleMessage):
+        return response._replace(is_decision=True, has_webhook=_has_callback(message))
+    if not isinstance(message, ChunkMessage) or message.ask != "grants":
+        return response
+    return response._replace(
+        is_decision=True,
+        has_webhook=calls_back(tenant, message),
+        may_complete_manifest=_may_complete_manifest(message),
+    )
+
+
+def _run(
+    message: AnyMessage,
+    tenant: Tenant,
+    signing_key: str | None,
+    config: TenantConfig,
+    context: Context,
+) -> dict[str, Any]:
+    match message:
+        case UsageMessage():
+            values = _values(Usage(tenant=tenant.name, quotas=_quotas(tenant, context)))
+        case ServiceMessage():
+            values = _values(describe_service(tenant.name))
+        case CancelMessage():
+            values = _values(cancel_batch(message, tenant.id, signing_key, context))
+        case BatchMessage():
+            values = _with_quotas(reopen_batch(message, tenant.id, context), tenant, context)
+        case StatusMessage():
+            values = _values(describe_uses(message, tenant.id, context))
+        case ReissueMessage():
+            values = reissue_grant(message, tenant, signing_key, config, context)
+        case BundleMessage():
+            replies = issue_bundle(message, tenant, signing_key, config, context)
+            values = {"status": "bundled", "replies": replies}
+        case ChunkMessage(ask="explain"):
+            request = ChunkRequest(message, tenant, signing_key)
+            values = _values(explain_request(request, config, context))
+        case ChunkMessage():
+            values = issue_chunk(ChunkRequest(message, tenant, signing_key), config, context)
+    return values
+
+
+def _quotas(tenant: Tenant, context: Context) -> list[QuotaState]:
+    with autocommit_read(context.engine) as connection:
+        return read_quota_states(connection, tenant, context.now())
+
+
+def _with_quotas(values: dict[str, Any], tenant: Tenant, context: Context) -> dict[str, Any]:
+    """Add the tenant's quotas to an outcome that charged nothing."""
+    if values["status"] not in {"issued", "refused"}:
+        return values
+    return values | {"quotas": [_values(quota) for quota in _quotas(tenant, context)]}
+
+
+def _reject(raw: Any, content: Any, rejection: Rejection, context: Context) -> dict[str, Any]:
+    # Hashed before the transaction: a large message must not lock the tables for so long.
+    digest, now = message_digest(raw), context.now()
+    with write_transaction(context.engine) as connection:
+        count_rejection(connection, rejection.cause, rejection.tenant_id, digest, now)
+    claimed = parse_claimed_chunk(content)
+    return _values(Outcome(**claimed._asdict(), status="refused", refusal=rejection.refusal))
+
+
+def _seal(values: dict[str, Any], sender: AuthenticatedMessage) -> Response:
+    if sender.key is None:
+        return Response(values, values, sender.tenant.name)
+    public_key = build_public_key(sender.key.sign, sender.key.seal)
+    token = seal(to_json(values), f"{sender.tenant.name}/{sender.key.name}", public_key)
+    return Response(values, token, sender.tenant.name)
+
+
+def _has_callback(bundle: BundleMessage) -> bool:
+    """Tell whether a message of a bundle has a callback. To trigger deliveries in vain is cheap."""
+    return any(isinstance(raw, dict) and raw.get("callback") for raw in bundle.messages)
+
+
+def _may_complete_manifest(message: ChunkMessage) -> bool:
+    """Tell whether a chunk is the last of a batch with a manifest.
+
+    If other chunks are decided after it, the next scheduled run finds the manifest.
+    """
+    is_last = message.first_item + len(message.items) == message.total
+    return message.manifest is not None and is_last
+
+
+def _values(model: BaseModel) -> dict[str, Any]:
+    return model.model_dump(mode="json", exclude_none=True)

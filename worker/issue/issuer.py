@@ -1,0 +1,482 @@
+"""Issues the grants of a chunk, or of a bundle of small requests, in one transaction if possible.
+
+Everything is admitted, signed and committed before anything signed is returned.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from functools import reduce
+from typing import Any, NamedTuple, TypeVar
+
+import structlog
+from celery.exceptions import SoftTimeLimitExceeded
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from valetkey.wire.bundles import BundleMessage
+from valetkey.wire.parsing import parse_bundled
+from valetkey.wire.refusals import QuotaState, Refusal
+from valetkey.wire.replies import Outcome
+from valetkey.wire.terms import Multipart, Parts
+from worker.base.database_engine import autocommit_read, write_transaction
+from worker.context import Context
+from worker.core.admission import Admission, admit, calls_back
+from worker.core.authentication import message_digest, parse_claimed_chunk
+from worker.core.decisions import (
+    ChunkDecider,
+    ChunkDecision,
+    ChunkRequest,
+    NotRecorded,
+    ceiling_refusal,
+    chunk_outcome,
+    decide_chunk,
+    outcome_without_items,
+    refuse_chunk,
+    start_no_upload,
+)
+from worker.core.fingerprints import BATCH_CLOSED, BATCH_CONFLICT, BatchHistory, RecordedBatch
+from worker.core.grant_kinds import reserved_cost
+from worker.core.quota_rules import NO_COST, Cost, add_to_usage, admit_cost
+from worker.core.tenant_config import Tenant, TenantConfig
+from worker.errors import Transient
+from worker.issue.chunk_signing import first_signing_context, reissue_chunk_by_number
+from worker.issue.multipart_uploads import UploadStarter, find_continued_upload, has_final_result
+from worker.ledger import quota_usage
+from worker.ledger.batches import (
+    InsertedBatch,
+    NewChunk,
+    admit_uncharged,
+    append_chunk_leaf,
+    insert_batch,
+    insert_chunk,
+    insert_new_batches,
+    known_batches,
+    lock_batch,
+    lock_batches,
+    read_history,
+)
+from worker.ledger.multipart_rows import UploadRecord, insert_uploads, take_starts
+from worker.ledger.outbox import insert_delivery, insert_manifest
+from worker.ledger.rejections import NOT_RECORDED, count_rejection, count_rejections
+from worker.ledger.reservations import (
+    insert_chunk_reservation,
+    insert_remaining_reservation,
+    take_from_remaining,
+)
+
+# While a decision is written, the batch can be closed, and then this very chunk be committed.
+_MAX_CONCURRENT_CHANGES = 2
+
+
+class DuplicateChunk(NamedTuple):
+    """The chunk was committed by an earlier message; batch_number identifies its batch."""
+
+    batch_number: int
+
+
+_Written = ChunkDecision | DuplicateChunk | Refusal
+
+
+class ConcurrentChange(Exception):
+    """Another process committed a change that affects the decision. Try again."""
+
+
+def issue_chunk(request: ChunkRequest, config: TenantConfig, context: Context) -> dict[str, Any]:
+    """Decide on a chunk and return its outcome: grants, or a refusal.
+
+    config is the one that authenticated the message. Raises Transient if the database, credentials
+    or storage are unreachable; the same message, sent again, then gets what was committed, if any.
+    """
+    message, now = request.message, context.now()
+    admission = admit(message, request.tenant, config, now)
+    if isinstance(admission, Refusal):
+        committed = _commit_or_reissue(request, refuse_chunk(message, admission, now), context)
+    else:
+        committed = _issue_admitted(request, admission, context, now)
+    outcome = chunk_outcome if message.manifest is None else outcome_without_items
+    return outcome(message.batch, message.chunk, committed)
+
+
+def _issue_admitted(
+    request: ChunkRequest, admission: Admission, context: Context, now: datetime
+) -> ChunkDecision:
+    if not isinstance(admission.terms, Multipart):
+        return _commit_or_reissue(request, _decide(request, admission, None, context, now), context)
+    if has_final_result(request, context):
+        decision = refuse_chunk(request.message, BATCH_CLOSED, now)
+        return _commit_or_reissue(request, decision, context)  # the committed result replaces it
+    starter = UploadStarter(request, admission, admission.terms, context, now)
+    is_used = False
+    try:
+        decision = _decide(request, admission, starter, context, now)
+        committed = _commit_or_reissue(request, decision, context)
+        is_used = committed.attempt == starter.attempt
+    finally:
+        if not is_used:
+            starter.abort()
+    return committed
+
+
+def _decide(
+    request: ChunkRequest,
+    admission: Admission,
+    starter: UploadStarter | None,
+    context: Context,
+    now: datetime,
+) -> ChunkDecision:
+    message = request.message
+    upload: UploadRecord | Refusal | None = None
+    if isinstance(message.grant, Parts):
+        upload = find_continued_upload(request.tenant.id, message.grant, context, now)
+    if isinstance(upload, Refusal):
+        return refuse_chunk(message, upload, now)
+    signing = first_signing_context(request, admission, upload, context.s3, now)
+    if isinstance(signing, Refusal):
+        return refuse_chunk(message, signing, now)
+    if starter is None:
+        return decide_chunk(message, admission, signing, start_no_upload, upload)
+    refusal = starter.start_all()
+    if refusal is not None:
+        return refuse_chunk(message, refusal, now)
+    decision = decide_chunk(message, admission, signing, starter.find, upload)
+    return replace(decision, attempt=starter.attempt)
+
+
+def _commit_or_reissue(
+    request: ChunkRequest, decision: ChunkDecision, context: Context
+) -> ChunkDecision:
+    """Commit a decision, or return the decision that was committed before it."""
+    now = context.now()
+    chunk = NewChunk.prepare(request, decision, now)
+    try:
+        committed = _write_with_retries(chunk, context)
+    except NotRecorded as error:
+        return _answer_unrecorded(chunk, error.decisions[request.message.batch], context)
+    if isinstance(committed, ChunkDecision):
+        return committed
+    with autocommit_read(context.engine) as connection:
+        quotas = quota_usage.read_quota_states(connection, request.tenant, now)
+    if isinstance(committed, Refusal):
+        return replace(refuse_chunk(request.message, committed, now), quotas=quotas)
+    reissued = reissue_chunk_by_number(committed.batch_number, request.message.chunk, context)
+    return replace(reissued, quotas=quotas)
+
+
+def _answer_unrecorded(chunk: NewChunk, decision: ChunkDecision, context: Context) -> ChunkDecision:
+    """Count a message of which nothing is recorded. Its refusals stay, and nothing is granted."""
+    (message, tenant, *_), now = chunk.request, chunk.now
+    with write_transaction(context.engine) as connection:
+        count_rejection(connection, NOT_RECORDED, tenant.id, chunk.header_fingerprint, now)
+        quotas = quota_usage.read_quota_states(connection, tenant, now)
+    if decision.issued:
+        decision = refuse_chunk(message, ceiling_refusal(quota_usage.MAX_UNCHARGED_BYTES, now), now)
+    return replace(decision, quotas=quotas, attempt=None)
+
+
+def _write_with_retries(chunk: NewChunk, context: Context) -> _Written:
+    """Write a decision in one transaction: its rows, its cost, and what has to follow from it.
+
+    The first chunk to arrive opens the batch: it charges for the whole batch, or the whole batch is
+    refused. Returns the decision as committed, DuplicateChunk, or the refusal of a message that
+    contradicts what was committed under its batch id. Raises NotRecorded.
+    """
+    for _ in range(_MAX_CONCURRENT_CHANGES):
+        with suppress(ConcurrentChange, IntegrityError), write_transaction(context.engine) as conn:
+            return _write_decision(conn, chunk)
+    with write_transaction(context.engine) as conn:
+        return _write_decision(conn, chunk)
+
+
+def _write_decision(connection: Connection, chunk: NewChunk) -> _Written:
+    history = _locked_history(connection, chunk.request, chunk.now)
+    if history.batch is None:
+        return _open_batch(connection, chunk, is_cancelled=history.is_cancelled)
+    if history.conflicts_with(chunk.header_fingerprint, chunk.items_fingerprint):
+        return BATCH_CONFLICT
+    if history.chunk is not None:
+        return DuplicateChunk(history.batch.batch_number)
+    return _continue_batch(connection, chunk, history.batch)
+
+
+def _locked_history(connection: Connection, request: ChunkRequest, now: datetime) -> BatchHistory:
+    message, tenant_id = request.message, request.tenant.id
+    # Usually chunk 0 opens its batch, and every other chunk finds it open.
+    if message.chunk == 0:
+        lock_batch(connection, tenant_id, message.batch)
+    history = read_history(connection, tenant_id, message.batch, message.chunk, now)
+    if history.batch is None and message.chunk != 0:
+        lock_batch(connection, tenant_id, message.batch)
+        history = read_history(connection, tenant_id, message.batch, message.chunk, now)
+    return history
+
+
+def _open_batch(connection: Connection, chunk: NewChunk, *, is_cancelled: bool) -> ChunkDecision:
+    """Open a batch with its first chunk: charge for all of it, or refuse all of it."""
+    (message, tenant, *_), decision, now = chunk.request, chunk.decision, chunk.now
+    refusal = BATCH_CLOSED if is_cancelled else decision.refusal
+    cost = NO_COST
+    if refusal is None:
+        cost = reserved_cost(message.grant, message.total).minus(chunk.unused_cost)
+    # Charged before it is admitted, because the charge locks the usage rows.
+    charged = quota_usage.charge(connection, tenant.id, cost, now)
+    quota_admission = admit_cost(tenant, charged, cost, now)
+    refusal = refusal or quota_admission.refusal
+    if refusal is not None:
+        quota_usage.release(connection, tenant.id, cost, now)
+        decision = refuse_chunk(message, refusal, now)
+    uncharged = admit_uncharged(connection, [chunk], [decision])
+    batch = insert_batch(connection, chunk, refusal)
+    if refusal is None:
+        insert_remaining_reservation(connection, batch.batch_number, chunk.request, now)
+        if message.manifest is not None:
+            insert_manifest(connection, batch.batch_number, chunk.request, now)
+    record = _insert_chunk_rows(connection, batch.batch_number, chunk, decision, now)
+    quota_usage.charge_uncharged(connection, tenant.id, uncharged, now)
+    append_chunk_leaf(connection, batch, chunk, decision, record)
+    return replace(decision, quotas=quota_admission.quotas)
+
+
+def _continue_batch(connection: Connection, chunk: NewChunk, batch: RecordedBatch) -> ChunkDecision:
+    """Add a later chunk, which uses what the first chunk reserved for it."""
+    request, decision, now = chunk.request, chunk.decision, chunk.now
+    refusal = batch.later_refusal
+    if refusal is not None:
+        decision = refuse_chunk(request.message, refusal, now)
+    number = batch.batch_number
+    uncharged = admit_uncharged(connection, [chunk], [decision])
+    record = _insert_chunk_rows(connection, number, chunk, decision, batch.decided_at)
+    if refusal is None:
+        # Last, because other chunks of the batch wait for this row from then on.
+        if not take_from_remaining(connection, number, request):
+            raise ConcurrentChange
+        quota_usage.release(connection, request.tenant.id, chunk.unused_cost, batch.decided_at)
+    quota_usage.charge_uncharged(connection, request.tenant.id, uncharged, now)
+    append_chunk_leaf(connection, InsertedBatch(number), chunk, decision, record)
+    return replace(decision, quotas=quota_usage.read_quota_states(connection, request.tenant, now))
+
+
+def _insert_chunk_rows(
+    connection: Connection,
+    batch_number: int,
+    chunk: NewChunk,
+    decision: ChunkDecision,
+    charged_at: datetime,
+) -> bytes:
+    """Write the chunk, its audit rows, and what follows from them. Returns the chunk's record."""
+    request = chunk.request
+    record = insert_chunk(connection, batch_number, chunk, decision)
+    if decision.attempt is not None:
+        if not take_starts(connection, decision.attempt, decision.uploads.keys()):
+            raise Transient("the uploads of this message took too long to start", "storage")
+        insert_uploads(connection, batch_number, request, decision)
+    insert_chunk_reservation(connection, batch_number, request, decision, charged_at)
+    if calls_back(request.tenant, request.message):
+        insert_delivery(connection, batch_number, request, decision, chunk.now)
+    return record
+
+
+_Numbered = dict[int, dict[str, Any]]
+"""Outcomes by the number of their message in the bundle."""
+
+_Decided = TypeVar("_Decided")
+_MIN_TOGETHER = 2  # batches for which a common transaction is of use
+_MAX_ALONE = 8  # they take as long as a chunk: a bundle has the turn of one message
+_MAX_UNUSABLE_BUCKETS = 2  # each try may take ten seconds, and a task less than a minute
+log = structlog.get_logger()
+
+
+def issue_bundle(
+    bundle: BundleMessage,
+    tenant: Tenant,
+    signing_key: str | None,
+    config: TenantConfig,
+    context: Context,
+) -> list[dict[str, Any]]:
+    """Decide on each message of a bundle, and return their outcomes in order.
+
+    Each outcome is that of the message alone. A message has none if it cannot be decided at the
+    moment, or would take too long: its sender sends it alone. Raises Transient if none can be
+    decided, or if the database is unreachable.
+    """
+    parsed = dict(enumerate(parse_bundled(raw, tenant.name) for raw in bundle.messages))
+    refusals = {n: message for n, message in parsed.items() if isinstance(message, Refusal)}
+    requests = {
+        n: ChunkRequest(message, tenant, signing_key)
+        for n, message in parsed.items()
+        if not isinstance(message, Refusal)
+    }
+    outcomes = _issue_together(requests, config, context)
+    if refusals:
+        outcomes |= _refuse_malformed(bundle, refusals, tenant, context)
+    return [outcomes[n] for n in sorted(outcomes)]
+
+
+def _refuse_malformed(
+    bundle: BundleMessage, refusals: Mapping[int, Refusal], tenant: Tenant, context: Context
+) -> _Numbered:
+    """Refuse and count the malformed messages, as they would be alone."""
+    contents, now = bundle.messages, context.now()
+    digests: defaultdict[str, list[bytes]] = defaultdict(list)
+    for n, refusal in refusals.items():
+        digests[refusal.code].append(message_digest(contents[n]))
+    with write_transaction(context.engine) as connection:
+        count_rejections(connection, tenant.id, digests, now)
+    with autocommit_read(context.engine) as connection:
+        quotas = quota_usage.read_quota_states(connection, tenant, now)
+    return {n: _refused_outcome(contents[n], refusal, quotas) for n, refusal in refusals.items()}
+
+
+def _refused_outcome(content: Any, refusal: Refusal, quotas: list[QuotaState]) -> dict[str, Any]:
+    claimed = parse_claimed_chunk(content)._asdict()
+    outcome = Outcome(**claimed, status="refused", refusal=refusal, quotas=quotas)
+    return outcome.model_dump(mode="json", exclude_none=True)
+
+
+def _issue_together(
+    requests: Mapping[int, ChunkRequest], config: TenantConfig, context: Context
+) -> _Numbered:
+    attempt = _BundleAttempt(config, context)
+    chunks = {n: attempt.prepare(request) for n, request in requests.items()}
+    committed = _commit_together([chunk for chunk in chunks.values() if chunk], context)
+    outcomes: _Numbered = {}
+    for n, request in requests.items():
+        # Taken out, because another message with the same batch id is decided alone.
+        decision = committed.pop(request.message.batch, None)
+        if decision is None:
+            outcome = attempt.issue_alone(request)
+        else:
+            outcome = chunk_outcome(request.message.batch, request.message.chunk, decision)
+        if outcome is not None:
+            outcomes[n] = outcome
+    if attempt.problem is not None and not outcomes:
+        raise attempt.problem
+    return outcomes
+
+
+class _BundleAttempt:
+    """One attempt to decide on the messages of a bundle: no failure of one affects the others.
+
+    problem is the last failure that may pass by itself.
+    """
+
+    def __init__(self, config: TenantConfig, context: Context) -> None:
+        self._config = config
+        self._context = context
+        self._now = context.now()
+        self._unusable_buckets: set[str] = set()  # not tried again
+        self._decided_alone = 0
+        self._decider: ChunkDecider | None = None
+        self.problem: Transient | None = None
+
+    def prepare(self, request: ChunkRequest) -> NewChunk | None:
+        """Return the decision on a request, signed and ready to commit; None if there is none."""
+        return self._try(request, self._prepare)
+
+    def issue_alone(self, request: ChunkRequest) -> dict[str, Any] | None:
+        """Return the outcome of a request that cannot be committed with others, if there is one."""
+        if self._decided_alone == _MAX_ALONE:
+            return None
+        self._decided_alone += 1
+        return self._try(request, lambda each: issue_chunk(each, self._config, self._context))
+
+    def _prepare(self, request: ChunkRequest) -> NewChunk:
+        message, now = request.message, self._now
+        admission = admit(message, request.tenant, self._config, now)
+        decider = admission if isinstance(admission, Refusal) else self._find(request, admission)
+        if isinstance(decider, Refusal):
+            return NewChunk.prepare(request, refuse_chunk(message, decider, now), now)
+        return NewChunk.prepare(request, decider.decide(message, start_no_upload), now)
+
+    def _find(self, request: ChunkRequest, admission: Admission) -> ChunkDecider | Refusal:
+        """Return what signs an admitted request: most messages of a bundle have the same terms."""
+        if self._decider is None or self._decider.admission != admission:
+            signing = first_signing_context(request, admission, None, self._context.s3, self._now)
+            if isinstance(signing, Refusal):
+                return signing
+            self._decider = ChunkDecider(admission, signing)
+        return self._decider
+
+    def _try(
+        self, request: ChunkRequest, decide_on: Callable[[ChunkRequest], _Decided]
+    ) -> _Decided | None:
+        message, unusable = request.message, self._unusable_buckets
+        if message.grant.bucket in unusable or len(unusable) == _MAX_UNUSABLE_BUCKETS:
+            return None
+        try:
+            return decide_on(request)
+        except Transient as error:
+            if error.part == "database":
+                raise
+            log.warning("bundled_message_left", batch=message.batch, problem=str(error))
+            unusable.add(message.grant.bucket)
+            self.problem = error
+        except SoftTimeLimitExceeded:  # the time of the whole bundle
+            raise
+        except Exception:
+            log.exception("issue_failed", batch=message.batch)
+        return None
+
+
+def _commit_together(chunks: Sequence[NewChunk], context: Context) -> dict[str, ChunkDecision]:
+    """Commit new batches in one transaction; return the decisions as committed, by batch id.
+
+    Batches that exist are left out, and all if the transaction fails because of one of them.
+    """
+    by_id: dict[str, NewChunk] = {}
+    for chunk in chunks:
+        by_id.setdefault(chunk.request.message.batch, chunk)
+    if len(by_id) < _MIN_TOGETHER:
+        return {}
+    try:
+        with write_transaction(context.engine) as connection:
+            return _write_new(connection, by_id)
+    except NotRecorded as error:
+        # They are refused alone, so that those that are charged stay together.
+        charged = [chunk for id_, chunk in by_id.items() if id_ not in error.decisions]
+        return _commit_together(charged, context)
+    except DBAPIError:
+        return {}
+
+
+def _write_new(connection: Connection, chunks: Mapping[str, NewChunk]) -> dict[str, ChunkDecision]:
+    tenant = next(iter(chunks.values())).request.tenant
+    lock_batches(connection, tenant.id, chunks)
+    known = known_batches(connection, tenant.id, list(chunks))
+    new = [chunk for batch_id, chunk in chunks.items() if batch_id not in known]
+    if not new:
+        return {}
+    decisions = _charge_together(connection, tenant, new)
+    insert_new_batches(connection, new, decisions, new[0].now)
+    ids = (chunk.request.message.batch for chunk in new)
+    return dict(zip(ids, decisions, strict=True))
+
+
+def _charge_together(
+    connection: Connection, tenant: Tenant, chunks: Sequence[NewChunk]
+) -> list[ChunkDecision]:
+    """Charge for all chunks at once; return the decisions, each with the quotas after it.
+
+    Each one is admitted by what those before it left, as if it had a transaction of its own.
+    """
+    now = chunks[0].now
+    charged = reduce(Cost.plus, (chunk.decision.cost for chunk in chunks))
+    # Charged before they are admitted, because the charge locks the usage rows.
+    running, unused, decisions = (
+        quota_usage.charge(connection, tenant.id, charged, now),
+        NO_COST,
+        [],
+    )
+    for chunk in chunks:
+        decision, cost = chunk.decision, chunk.decision.cost
+        admission = admit_cost(tenant, running, cost, now)
+        if admission.refusal is None:
+            running = add_to_usage(running, cost)
+        else:
+            unused = unused.plus(cost)
+            decision = refuse_chunk(chunk.request.message, admission.refusal, now)
+        decisions.append(replace(decision, quotas=admission.quotas))
+    quota_usage.release(connection, tenant.id, unused, now)
+    return decisions

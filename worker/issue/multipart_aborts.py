@@ -1,0 +1,308 @@
+"""Aborts the multipart uploads of expired grants and of chunks that were not committed.
+
+The bytes of an upload are given back only if storage had it as unfinished before the abort, has it
+no more, and some minutes later has no object that its grant stored: the completion is a presigned
+request, which can still be under way. An upload that its client completed or aborted is unknown to
+storage in the same way: its bytes stay charged.
+
+An upload whose id is unknown is looked for among the unfinished uploads of its key. Those that a
+grant uses are left alone, and so are those that were created at another time than the attempt.
+Each bucket profile has a thread of its own.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import groupby
+from typing import Any, Literal
+
+import structlog
+
+from valetkey.wire.grant_ids import grant_id
+from worker.aws import object_calls
+from worker.base.database_engine import read_transaction, write_transaction
+from worker.base.jobs import JobRun, ThreadGroup
+from worker.context import Context
+from worker.core.role_session import cleanup_session
+from worker.core.tenant_config import TenantAccess
+from worker.errors import Malformed, Transient
+from worker.issue.multipart_uploads import ABANDONED_AFTER
+from worker.ledger.multipart_rows import (
+    AbandonedStart,
+    UploadRecord,
+    abandon_due_starts,
+    batch_id_of,
+    buckets_with_due_starts,
+    buckets_with_expired_uploads,
+    close_upload,
+    delete_starts,
+    expired_uploads,
+    find_upload_by_grant,
+    mark_aborted,
+    postpone_starts,
+    recorded_upload_ids,
+)
+from worker.ledger.reservations import give_back_upload
+
+CHECK_DELAY = timedelta(minutes=5)
+"""The time between an abort and the check. Storage may take minutes to complete an upload."""
+
+log = structlog.get_logger()
+
+
+def is_unfinished(
+    record: UploadRecord, access: TenantAccess, context: Context, now: datetime
+) -> bool:
+    """Return true if storage has an upload that is neither completed nor aborted.
+
+    Returns false if storage does not list uploads: the abort does not depend on it.
+    """
+    try:
+        return _is_listed(record, access, context, now)
+    except (Malformed, Transient) as error:
+        log.warning("upload_not_listed", bucket=record.bucket, problem=str(error))
+        return False
+
+
+def is_nothing_stored(record: UploadRecord, context: Context, now: datetime) -> bool:
+    """Return true if storage has neither an aborted upload nor an object that its grant stored.
+
+    An upload that is there again is aborted again: parts that were under way during the abort can
+    bring it back (AWS: API_AbortMultipartUpload.html). Raises Transient and Malformed.
+    """
+    access = context.config.current().find_access(record.tenant_id, record.bucket)
+    if access is None:
+        return False
+    bucket, tenant, policy = access
+    client: Any = context.s3.client(bucket, tenant.name, policy.prefixes, now)
+    if _is_listed(record, access, context, now):
+        object_calls.abort_upload(client, bucket.bucket, record.object_key, record.upload.upload_id)
+        raise Transient("storage still has an upload that was aborted")
+    with read_transaction(context.engine) as connection:
+        batch_id = batch_id_of(connection, record.batch_number)
+    stored_by = object_calls.find_grant_id(client, bucket.bucket, record.object_key)
+    return stored_by != grant_id(batch_id, record.item_number)
+
+
+def _is_listed(record: UploadRecord, access: TenantAccess, context: Context, now: datetime) -> bool:
+    bucket, tenant, policy = access
+    client: Any = context.s3.limited_client(
+        bucket, tenant.name, policy.prefixes, now, cleanup_session
+    )
+    listed = object_calls.list_uploads(client, bucket.bucket, record.object_key)
+    return any(upload.upload_id == record.upload.upload_id for upload in listed)
+
+
+GIVE_UP_AFTER = timedelta(days=7)
+"""The time after which an upload is left to the bucket's lifecycle rule."""
+
+CLOCK_SKEW = timedelta(minutes=1)
+"""The largest difference between the clocks of storage and of a worker."""
+
+MAX_FAILURES = 3
+"""The failures in a row after which storage is left alone until the next run."""
+
+_MAX_STARTS = 100  # of one bucket profile in one run
+_FIRST_DELAY, _MAX_DELAY = timedelta(minutes=1), timedelta(hours=1)
+
+
+def abort_abandoned(bucket: str, context: Context, run: JobRun, now: datetime) -> tuple[int, int]:
+    """Abort the abandoned uploads of a bucket profile that are due.
+
+    Returns the numbers of records that are ended and postponed. Raises Transient if the database is
+    out of reach.
+    """
+    with write_transaction(context.engine) as connection:
+        starts = abandon_due_starts(connection, bucket, now, _MAX_STARTS)
+    ended = postponed = failures = 0
+    for _, group in groupby(starts, key=lambda start: (start.tenant_id, start.object_key)):
+        if failures == MAX_FAILURES or run.is_stopping:
+            break
+        of_key = list(group)
+        try:
+            is_ended, failures = _end_starts(of_key, context, now), 0
+        except (Malformed, Transient) as error:
+            log.warning("aborts_postponed", bucket=bucket, problem=str(error))
+            is_ended, failures = False, failures + 1
+        given_up = [] if is_ended else [s for s in of_key if s.started_at <= now - GIVE_UP_AFTER]
+        done = of_key if is_ended else given_up
+        later = [start for start in of_key if start not in done]
+        with write_transaction(context.engine) as connection:
+            if done:
+                delete_starts(connection, done)
+            if later:
+                postpone_starts(connection, later, now + _next_delay(later, now))
+        for start in given_up:
+            log.warning("upload_left", bucket=bucket, batch=start.batch_id, item=start.item_number)
+        ended, postponed = ended + len(done), postponed + len(later)
+    return ended, postponed
+
+
+def _next_delay(starts: Sequence[AbandonedStart], now: datetime) -> timedelta:
+    """Wait as long again as since the start, within limits."""
+    age = now - max(start.started_at for start in starts)
+    return min(max(age, _FIRST_DELAY), _MAX_DELAY)
+
+
+def _end_starts(starts: Sequence[AbandonedStart], context: Context, now: datetime) -> bool:
+    """Abort the uploads of one key; return false if an attempt may still record one of them.
+
+    Raises Transient and Malformed.
+    """
+    access = context.config.current().find_access(starts[0].tenant_id, starts[0].bucket)
+    if access is None:
+        return True  # no credentials are configured any more: the bucket's lifecycle rule ends it
+    bucket, tenant, policy = access
+    client = context.s3.limited_client(bucket, tenant.name, policy.prefixes, now, cleanup_session)
+    upload_ids = {start.upload_id for start in starts if start.upload_id is not None}
+    unknown = [start for start in starts if start.upload_id is None]
+    if unknown:
+        found = _find_unknown(unknown, client, bucket.bucket, context)
+        if found is None:
+            return False
+        upload_ids |= found
+    for upload_id in upload_ids:
+        object_calls.abort_upload(client, bucket.bucket, starts[0].object_key, upload_id)
+    return True
+
+
+def _find_unknown(
+    starts: Sequence[AbandonedStart], client: Any, bucket: str, context: Context
+) -> set[str] | None:
+    """Return the ids of uploads that these attempts may have created, and that no grant uses.
+
+    Returns None while another attempt is starting an upload of the same key.
+    """
+    object_key = starts[0].object_key
+    listed = object_calls.list_uploads(client, bucket, object_key)
+    # Other profiles may lead to the same bucket, also by another endpoint.
+    buckets = context.config.current().buckets.values()
+    profiles = {starts[0].bucket, *(b.name for b in buckets if b.bucket == bucket)}
+    # After the listing: what was listed was recorded before, as an attempt or with its grant.
+    with read_transaction(context.engine) as connection:
+        recorded = recorded_upload_ids(connection, profiles, object_key)
+    if recorded is None:
+        return None
+    return {
+        upload.upload_id
+        for upload in listed
+        if upload.upload_id not in recorded and _is_from_attempt(upload, starts)
+    }
+
+
+def _is_from_attempt(upload: object_calls.ListedUpload, starts: Sequence[AbandonedStart]) -> bool:
+    created_at = upload.created_at
+    return created_at is not None and any(
+        start.started_at - CLOCK_SKEW <= created_at <= start.started_at + ABANDONED_AFTER
+        for start in starts
+    )
+
+
+MAX_BUCKETS = 8
+"""The bucket profiles whose uploads are aborted at the same time."""
+
+_MAX_ABORTS = 100  # uploads of one bucket profile in one run
+_WAIT = 1.0  # seconds between two reports of progress
+
+_Counts = tuple[int, int]  # ended and postponed uploads
+_Outcome = Literal["ended", "left", "postponed"]
+
+
+def abort_expired_uploads(context: Context, run: JobRun | None = None) -> dict[str, int]:
+    """Abort uploads whose grants have expired, and those that no grant uses.
+
+    Returns the numbers of ended and postponed ones. Storage that does not respond delays only the
+    uploads of its own bucket profiles. Raises Transient.
+    """
+    run, now = run or JobRun(), context.now()
+    ended = postponed = 0
+    with read_transaction(context.engine) as connection:
+        expired = buckets_with_expired_uploads(connection, now)
+        buckets = sorted({*expired, *buckets_with_due_starts(connection, now)})
+    # In another order each time, so that no bucket profile always waits for the same slow ones.
+    buckets.sort(key=lambda _: context.random())
+    threads: ThreadGroup[str, _Counts] = ThreadGroup(
+        partial(_abort_in_bucket, context=context, run=run, now=now), "abort"
+    )
+    while buckets or threads.running:
+        while buckets and threads.running < MAX_BUCKETS and not run.is_stopping:
+            threads.start(buckets.pop())
+        for _, counts in threads.wait(_WAIT):
+            ended, postponed = ended + counts[0], postponed + counts[1]
+            run.progress()
+        if run.is_stopping:
+            break
+    return {"ended": ended, "postponed": postponed}
+
+
+def abort_upload(tenant_id: str, grant_id: str, context: Context) -> None:
+    """Abort the upload of a grant before the grant ends, if that can be done now.
+
+    Otherwise it is aborted when the grant has ended. Raises Transient if the database is out of
+    reach.
+    """
+    with read_transaction(context.engine) as connection:
+        record = find_upload_by_grant(connection, tenant_id, grant_id)
+    if record is not None and record.is_open:
+        _end_upload(record, context, context.now())
+
+
+def _abort_in_bucket(bucket: str, context: Context, run: JobRun, now: datetime) -> _Counts:
+    ended = postponed = failures = 0
+    try:
+        with read_transaction(context.engine) as connection:
+            records = expired_uploads(connection, bucket, now, _MAX_ABORTS)
+        for record in records:
+            if failures == MAX_FAILURES or run.is_stopping:
+                break
+            outcome = _end_upload(record, context, now)
+            is_postponed = outcome == "postponed"
+            ended, postponed = ended + (not is_postponed), postponed + is_postponed
+            failures = 0 if outcome == "ended" else failures + 1
+        abandoned = abort_abandoned(bucket, context, run, now)
+        ended, postponed = ended + abandoned[0], postponed + abandoned[1]
+    except Transient as error:
+        log.warning("aborts_postponed", bucket=bucket, problem=str(error))
+    return ended, postponed
+
+
+def _end_upload(record: UploadRecord, context: Context, now: datetime) -> _Outcome:
+    """Abort an upload or check its abort. One that fails after a week is left to the bucket.
+
+    That counts as a failure: storage that fails three times in a row may be away, and the uploads
+    that follow must not be left as well.
+    """
+    is_stored_nowhere = False
+    outcome: _Outcome = "ended"
+    try:
+        if record.is_aborted:
+            is_stored_nowhere = is_nothing_stored(record, context, now)
+        elif _abort(record, context, now):
+            with write_transaction(context.engine) as connection:
+                mark_aborted(connection, record, now + CHECK_DELAY)
+            return "ended"
+    except Exception as error:
+        item = {"batch_number": record.batch_number, "item": record.item_number}
+        if not isinstance(error, Malformed | Transient):
+            log.exception("abort_failed", **item)
+        if record.expires_at > now - GIVE_UP_AFTER:
+            return "postponed"
+        outcome = "left"
+        log.warning("upload_left", bucket=record.bucket, **item)
+    with write_transaction(context.engine) as connection:
+        if close_upload(connection, record) and is_stored_nowhere:
+            size = record.upload.plan.size
+            give_back_upload(connection, record.batch_number, record.item_number, size)
+    return outcome
+
+
+def _abort(record: UploadRecord, context: Context, now: datetime) -> bool:
+    """Abort an upload; return true if storage had it before. Raises Transient and Malformed."""
+    access = context.config.current().find_access(record.tenant_id, record.bucket)
+    if access is None:
+        return False  # no credentials are configured any more: the bucket's lifecycle rule ends it
+    bucket, tenant, policy = access
+    had_upload = is_unfinished(record, access, context, now)
+    client: Any = context.s3.client(bucket, tenant.name, policy.prefixes, now)
+    object_calls.abort_upload(client, bucket.bucket, record.object_key, record.upload.upload_id)
+    return had_upload

@@ -1,0 +1,136 @@
+"""Explains what would be decided on a message. Nothing is charged, signed or written."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from valetkey.wire.messages import ChunkMessage
+from valetkey.wire.parsing import parse_message
+from valetkey.wire.refusals import Refusal
+from valetkey.wire.replies import Explanation, RuleVerdict
+from valetkey.wire.terms import Parts
+from worker.base.database_engine import read_transaction
+from worker.context import Context
+from worker.core.admission import Admission, admit
+from worker.core.authentication import Rejection, authenticate
+from worker.core.decision_explanation import ExplainContext, build_explanation, explain
+from worker.core.decisions import ChunkRequest, RecordedChunk
+from worker.core.fingerprints import BatchHistory
+from worker.core.quota_rules import UsageByWindow
+from worker.core.signing_context import Validity
+from worker.core.tenant_config import Tenant, TenantConfig
+from worker.errors import Malformed, Transient
+from worker.issue.chunk_signing import first_signing_context
+from worker.issue.multipart_uploads import find_continued_upload
+from worker.ledger.batches import read_history, read_recorded_chunk
+from worker.ledger.multipart_rows import UploadRecord
+from worker.ledger.quota_usage import read_usage
+
+
+def explain_request(request: ChunkRequest, config: TenantConfig, context: Context) -> Explanation:
+    """Check an authenticated message against every rule.
+
+    Raises Transient if the database is unreachable.
+    """
+    identity = "not signed: the tenant trusts the queue"
+    if request.signing_key is not None:
+        identity = f"signed by {request.tenant.name}/{request.signing_key}"
+    return explain(_explain_context(request.message, request.tenant, identity, config, context))
+
+
+def explain_raw(raw: Any, context: Context) -> Explanation:
+    """Explain a message as it comes off the queue: a compact JWS, or JSON values.
+
+    An unsigned message is explained as if it were signed. Raises Malformed for a message that asks
+    for no grants, and Transient if the database is unreachable.
+    """
+    config = context.config.current()
+    sender = authenticate(raw, config, context.now()) if isinstance(raw, str) else None
+    if isinstance(sender, Rejection):
+        # The sender of such a message is not told the precise cause, but an operator is.
+        found = "" if sender.cause == sender.refusal.code else f"counted as {sender.cause}"
+        return _refusing_explanation("identity", sender.refusal, found)
+    message = parse_message(raw if sender is None else sender.content)
+    if isinstance(message, Refusal):
+        return _refusing_explanation("message", message, "")
+    if not isinstance(message, ChunkMessage):
+        raise Malformed("the message asks for no grants, so there is nothing to explain")
+    signing_key = None if sender is None or sender.key is None else sender.key.name
+    tenant = config.tenants.get(message.tenant)
+    if tenant is not None and (signing_key is not None or tenant.trust == "queue"):
+        return explain_request(ChunkRequest(message, tenant, signing_key), config, context)
+    identity = "not signed: explained as if it were"
+    return explain(_explain_context(message, tenant, identity, config, context))
+
+
+def _explain_context(
+    message: ChunkMessage,
+    tenant: Tenant | None,
+    identity: str,
+    config: TenantConfig,
+    context: Context,
+) -> ExplainContext:
+    now = context.now()
+    history, recorded, usage = _read_state(message, tenant, context, now)
+    admission = admit(message, tenant, config, now)
+    continued_upload = None
+    if isinstance(message.grant, Parts) and tenant is not None:
+        continued_upload = find_continued_upload(tenant.id, message.grant, context, now)
+    validity = None
+    if isinstance(admission, Admission) and tenant is not None:
+        request = ChunkRequest(message, tenant, None)
+        validity = _validity(request, admission, continued_upload, context, now)
+    return ExplainContext(
+        message=message,
+        identity=identity,
+        tenant=tenant,
+        config=config,
+        history=history,
+        recorded=recorded,
+        usage=usage,
+        admission=admission,
+        validity=validity,
+        continued_upload=continued_upload,
+        now=now,
+    )
+
+
+def _read_state(
+    message: ChunkMessage, tenant: Tenant | None, context: Context, now: datetime
+) -> tuple[BatchHistory, RecordedChunk | None, UsageByWindow]:
+    if tenant is None:  # a removed tenant of this name is another one than the next
+        return BatchHistory(), None, {}
+    with read_transaction(context.engine) as connection:
+        history = read_history(connection, tenant.id, message.batch, message.chunk, now)
+        recorded = _issued_chunk(connection, message, history)
+        return history, recorded, read_usage(connection, tenant.id, now)
+
+
+def _issued_chunk(
+    connection: Connection, message: ChunkMessage, history: BatchHistory
+) -> RecordedChunk | None:
+    """Return the chunk of a message if it was issued before: it would be signed again."""
+    if history.batch is None or history.chunk is None or history.refusal_of(message) is not None:
+        return None
+    return read_recorded_chunk(connection, history.batch.batch_number, message.chunk)
+
+
+def _validity(
+    request: ChunkRequest,
+    admission: Admission,
+    continued_upload: UploadRecord | Refusal | None,
+    context: Context,
+    now: datetime,
+) -> Validity | Refusal | None:
+    if isinstance(continued_upload, Refusal):
+        return None
+    try:
+        signing = first_signing_context(request, admission, continued_upload, context.s3, now)
+    except Transient:
+        return None  # an operator's own machine may have no credentials
+    return signing if isinstance(signing, Refusal) else signing.validity
+
+
+def _refusing_explanation(rule: str, refusal: Refusal, found: str) -> Explanation:
+    return build_explanation([RuleVerdict(rule=rule, found=found, refusal=refusal)])

@@ -1,0 +1,1 @@
+"""The rows of batches, chunks and grants, of quotas and tenants, and their leaves."""

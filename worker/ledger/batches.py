@@ -1,0 +1,517 @@
+"""Writes the rows of batches, chunks and grants, and reads what was committed under a batch id."""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple, Self
+
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import Connection, and_, bindparam, func, insert, literal, select, union_all
+
+from models import Batch, Cancellation, Chunk, Grant, Reissue, Reservation
+from valetkey.wire.messages import CancelMessage
+from valetkey.wire.refusals import Refusal
+from valetkey.wire.terms import AnyTerms, Parts
+from worker.base.database_engine import DriverStatement, acquire_advisory_lock
+from worker.base.inserts import insert_once, insert_rows
+from worker.base.month_partitions import partition_key
+from worker.core.admission import calls_back
+from worker.core.decisions import (
+    ChunkDecision,
+    ChunkRequest,
+    GrantRow,
+    NotRecorded,
+    RecordedChunk,
+    uncharged_bytes,
+)
+from worker.core.fingerprints import (
+    BatchHistory,
+    DecidedChunk,
+    RecordedBatch,
+    fingerprint,
+    header_fingerprint,
+    items_fingerprint,
+    recorded_terms,
+)
+from worker.core.grant_kinds import reserved_cost
+from worker.core.quota_rules import Cost
+from worker.core.signing_context import Validity
+from worker.errors import Transient
+from worker.ledger.merkle import (
+    RightEdge,
+    chunk_record,
+    encode_record,
+    entry_hash,
+    items_edge,
+    reissue_record,
+)
+from worker.ledger.multipart_rows import take_paid_parts, uploads_of_chunk
+from worker.ledger.outbox import delivery_values, insert_deliveries
+from worker.ledger.quota_usage import charge_uncharged, is_beyond_ceiling
+from worker.ledger.reservations import REMAINING, insert_chunk_reservations
+from worker.ledger.tree_leaves import NewLeaf, append_leaf, append_leaves
+
+# Statements are built once: building one takes longer than running it.
+_INSERT_BATCH = DriverStatement(insert(Batch).returning(Batch.batch_number))
+_INSERT_CHUNK = DriverStatement(insert(Chunk))
+_INSERT_CHUNKS = insert(Chunk)
+_GRANT_COLUMNS = ("batch_number", "item_number", "object_key", "code", "detail", "digest")
+
+
+class NewChunk(NamedTuple):
+    """A decision to write, with its fingerprints and the tree of its items' records.
+
+    They are computed before the transaction starts, because other transactions wait for it.
+    """
+
+    request: ChunkRequest
+    decision: ChunkDecision
+    now: datetime
+    header_fingerprint: bytes
+    items_fingerprint: bytes
+    items_edge: RightEdge
+
+    @classmethod
+    def prepare(cls, request: ChunkRequest, decision: ChunkDecision, now: datetime) -> Self:
+        """Compute what depends only on the decision."""
+        message = request.message
+        fingerprints = header_fingerprint(message), items_fingerprint(message)
+        return cls(request, decision, now, *fingerprints, items_edge(decision.rows))
+
+    @property
+    def unused_cost(self) -> Cost:
+        """The part of the chunk's reserved cost that it does not need: refusals, exact sizes."""
+        message = self.request.message
+        return reserved_cost(message.grant, len(message.items)).minus(self.decision.cost)
+
+
+def lock_batch(connection: Connection, tenant_id: str, batch_id: str) -> None:
+    """Lock a batch id until the transaction ends: no other one opens or cancels the batch."""
+    acquire_advisory_lock(connection, f"{tenant_id}/{batch_id}")
+
+
+class InsertedBatch(NamedTuple):
+    """The number of a batch, and its record if this transaction inserted it."""
+
+    batch_number: int
+    record: bytes | None = None
+
+
+def insert_batch(connection: Connection, chunk: NewChunk, refusal: Refusal | None) -> InsertedBatch:
+    """Insert the batch that a chunk opens."""
+    values = batch_values(chunk, refusal)
+    ((batch_number,),) = _INSERT_BATCH.run(connection, values)
+    return InsertedBatch(batch_number, encode_record("batch", values))
+
+
+def batch_values(chunk: NewChunk, refusal: Refusal | None) -> dict[str, Any]:
+    """Return the row of the batch that a chunk opens."""
+    message = chunk.request.message
+    return {
+        "batch_id": message.batch,
+        "tenant": chunk.request.tenant.id,
+        "bucket": message.grant.bucket,
+        "kind": message.grant.kind,
+        "requested_by": message.requested_by,
+        "reason": message.reason,
+        "recipient": message.recipient,
+        "terms": recorded_terms(message.grant, message.grant.kind),
+        "total": message.total,
+        "chunk_size": message.chunk_size,
+        "callback": message.callback,
+        "notify": message.notify,
+        "reissue_of": chunk.request.reissue_of,
+        "fingerprint": chunk.header_fingerprint,
+        "refusal": _json(refusal),
+        "decided_at": chunk.now,
+    }
+
+
+def insert_chunk(
+    connection: Connection, batch_number: int, chunk: NewChunk, decision: ChunkDecision
+) -> bytes:
+    """Insert a chunk and the audit rows of its items. Returns the chunk's record."""
+    return insert_chunks(connection, [batch_number], [chunk], [decision])[0]
+
+
+def insert_chunks(
+    connection: Connection,
+    batch_numbers: Sequence[int],
+    chunks: Sequence[NewChunk],
+    decisions: Sequence[ChunkDecision],
+) -> list[bytes]:
+    """Insert chunks of one month and the audit rows of their items. Returns their records."""
+    written = list(zip(batch_numbers, chunks, decisions, strict=True))
+    values = [_chunk_values(*each) for each in written]
+    if len(values) > 1:
+        connection.execute(_INSERT_CHUNKS, values)
+    else:
+        _INSERT_CHUNK.run(connection, values[0])
+    month = partition_key(connection, decisions[0].validity.issued_at)
+    columns = (*_GRANT_COLUMNS, "month") if month else _GRANT_COLUMNS
+    rows = [
+        (
+            batch_number,
+            row.item_number,
+            row.object_key,
+            row.code,
+            row.detail and json.dumps(row.detail),
+            row.digest,
+            *month,
+        )
+        for batch_number, _, decision in written
+        for row in decision.rows
+    ]
+    insert_rows(connection, Grant.__tablename__, columns, rows)
+    return [
+        chunk_record(chunk.request.tenant.id, chunk.request.message.batch, each)
+        for chunk, each in zip(chunks, values, strict=True)
+    ]
+
+
+def _chunk_values(batch_number: int, chunk: NewChunk, decision: ChunkDecision) -> dict[str, Any]:
+    issued = decision.issued
+    return {
+        "batch_number": batch_number,
+        "chunk_number": chunk.request.message.chunk,
+        "fingerprint": chunk.items_fingerprint,
+        "issued": issued,
+        "refused": len(decision.rows) - issued,
+        **decision.validity._asdict(),
+        "access_key": decision.access_key,
+        "refusal": _json(decision.refusal),
+        "signing_key": chunk.request.signing_key,
+    }
+
+
+def append_chunk_leaf(
+    connection: Connection,
+    batch: InsertedBatch,
+    chunk: NewChunk,
+    decision: ChunkDecision,
+    record: bytes,
+) -> None:
+    """Append the leaf of a chunk, which also covers its batch if the chunk opened it.
+
+    Call it last in the transaction, as `append_leaf` says. record is that of the chunk.
+    """
+    leaf = chunk_leaf(batch, chunk, decision, record)
+    append_leaf(connection, chunk.request.tenant.id, leaf)
+
+
+def admit_uncharged(
+    connection: Connection, chunks: Sequence[NewChunk], decisions: Sequence[ChunkDecision]
+) -> int:
+    """Return the bytes that chunks of one tenant record without a charge.
+
+    Raises NotRecorded if the tenant may record nothing more in that way.
+    """
+    total, uncharged = 0, {}
+    for (request, *_), decision in zip(chunks, decisions, strict=True):
+        terms, paid = request.message.grant, decision.cost.grants
+        if isinstance(terms, Parts):
+            paid = take_paid_parts(connection, request.tenant.id, terms.of, decision.issued)
+        size = uncharged_bytes(request.message, decision, paid)
+        if size:
+            total += size
+            uncharged[request.message.batch] = decision
+    tenant_id, now = chunks[0].request.tenant.id, chunks[0].now
+    if uncharged and is_beyond_ceiling(connection, tenant_id, now):
+        raise NotRecorded(uncharged)
+    return total
+
+
+def chunk_leaf(
+    batch: InsertedBatch, chunk: NewChunk, decision: ChunkDecision, record: bytes
+) -> NewLeaf:
+    """Return the leaf that append_chunk_leaf appends."""
+    is_unchanged = decision.rows is chunk.decision.rows
+    edge = chunk.items_edge if is_unchanged else items_edge(decision.rows)
+    records = [record] if batch.record is None else [record, batch.record]
+    return NewLeaf(
+        "chunk" if batch.record is None else "batch",
+        entry_hash(records, edge),
+        batch.batch_number,
+        chunk.request.message.chunk,
+    )
+
+
+def insert_reissued_digests(
+    connection: Connection, recorded: RecordedChunk, decision: ChunkDecision, now: datetime
+) -> None:
+    """Insert the new digests of a chunk that was signed again with a different result."""
+    reissue_fingerprint = fingerprint(decision.digests.hex())
+    values = {
+        "batch_number": recorded.batch_number,
+        "chunk_number": recorded.chunk_number,
+        "fingerprint": reissue_fingerprint,
+        "access_key": decision.access_key,
+        "reissued_at": now,
+        "digests": decision.digests,
+    }
+    if not insert_once(connection, Reissue, values):
+        return
+    leaf = NewLeaf(
+        "reissue",
+        entry_hash([reissue_record(recorded.tenant_id, recorded.batch_id, values)]),
+        recorded.batch_number,
+        recorded.chunk_number,
+        reissue_fingerprint.hex(),
+    )
+    append_leaf(connection, recorded.tenant_id, leaf)
+
+
+def insert_cancellation(
+    connection: Connection,
+    message: CancelMessage,
+    tenant_id: str,
+    signing_key: str | None,
+    now: datetime,
+) -> NewLeaf | None:
+    """Insert the cancellation of a batch, unless it is cancelled already.
+
+    Returns the leaf to append at the end of the transaction, if it was inserted.
+    """
+    values = {
+        "tenant": tenant_id,
+        "batch_id": message.batch,
+        "signing_key": signing_key,
+        "requested_by": message.requested_by,
+        "reason": message.reason,
+        "cancelled_at": now,
+    }
+    if not insert_once(connection, Cancellation, values):
+        return None
+    record = encode_record("cancellation", values)
+    return NewLeaf("cancellation", entry_hash([record]), reference=message.batch)
+
+
+def _json(refusal: Refusal | None) -> dict[str, Any] | None:
+    return None if refusal is None else refusal.model_dump(mode="json", exclude_none=True)
+
+
+# Statements are built once: building one takes longer than running it.
+_LOCK_BATCHES = (
+    "SELECT pg_advisory_xact_lock(hashtextextended(name, 0)) FROM unnest(%s::text[]) AS name"
+)
+_FIND_KNOWN = union_all(
+    *(
+        select(table.batch_id).where(
+            table.tenant == bindparam("of_tenant"),
+            table.batch_id.in_(bindparam("ids", expanding=True)),
+        )
+        for table in (Batch, Cancellation)
+    )
+)
+_INSERT_NEW_BATCHES = insert(Batch).returning(Batch.batch_number, sort_by_parameter_order=True)
+
+
+def lock_batches(connection: Connection, tenant_id: str, batch_ids: Iterable[str]) -> None:
+    """Lock several batch ids as `lock_batch` does, always in the same order."""
+    if connection.dialect.name != "sqlite":
+        names = sorted(f"{tenant_id}/{batch_id}" for batch_id in batch_ids)
+        connection.exec_driver_sql(_LOCK_BATCHES, (names,))
+
+
+def known_batches(connection: Connection, tenant_id: str, batch_ids: Sequence[str]) -> set[str]:
+    """Return those of these batch ids that were requested or cancelled before."""
+    return set(connection.scalars(_FIND_KNOWN, {"of_tenant": tenant_id, "ids": batch_ids}))
+
+
+def insert_new_batches(
+    connection: Connection,
+    chunks: Sequence[NewChunk],
+    decisions: Sequence[ChunkDecision],
+    now: datetime,
+) -> None:
+    """Insert batches that are decided now, with all that follows from their decisions.
+
+    Call it last in the transaction, as `append_leaf` says. Raises NotRecorded as `admit_uncharged`
+    does.
+    """
+    uncharged = admit_uncharged(connection, chunks, decisions)
+    requests = [chunk.request for chunk in chunks]
+    batches = _insert_batches(connection, chunks, decisions)
+    numbers = [batch.batch_number for batch in batches]
+    records = insert_chunks(connection, numbers, chunks, decisions)
+    insert_chunk_reservations(connection, numbers, requests, decisions, now)
+    deliveries = [
+        delivery_values(number, request, decision, now)
+        for number, request, decision in zip(numbers, requests, decisions, strict=True)
+        if calls_back(request.tenant, request.message)
+    ]
+    insert_deliveries(connection, deliveries)
+    charge_uncharged(connection, requests[0].tenant.id, uncharged, now)
+    leaves = map(chunk_leaf, batches, chunks, decisions, records)
+    append_leaves(connection, requests[0].tenant.id, leaves)
+
+
+def _insert_batches(
+    connection: Connection, chunks: Sequence[NewChunk], decisions: Sequence[ChunkDecision]
+) -> list[InsertedBatch]:
+    rows = [
+        batch_values(chunk, decision.refusal)
+        for chunk, decision in zip(chunks, decisions, strict=True)
+    ]
+    numbers = connection.scalars(_INSERT_NEW_BATCHES, rows)
+    return [
+        InsertedBatch(number, encode_record("batch", values))
+        for number, values in zip(numbers, rows, strict=True)
+    ]
+
+
+# Statements are built once: building one takes longer than running it. This one always returns
+# exactly one row, whatever exists.
+_ONE_ROW = select(literal(1).label("one")).subquery()
+_IS_BATCH = and_(Batch.tenant == bindparam("of_tenant"), Batch.batch_id == bindparam("id"))
+_IS_CHUNK = and_(Chunk.batch_number == Batch.batch_number, Chunk.chunk_number == bindparam("chunk"))
+_IS_REMAINING = and_(
+    Reservation.batch_number == Batch.batch_number,
+    Reservation.chunk_number == REMAINING,
+    Reservation.expires_at > bindparam("now"),
+)
+_IS_CANCELLATION = and_(
+    Cancellation.tenant == bindparam("of_tenant"), Cancellation.batch_id == bindparam("id")
+)
+_FIND_HISTORY = DriverStatement(
+    select(
+        Batch.batch_number,
+        Batch.kind,
+        Batch.bucket,
+        Batch.total,
+        Batch.chunk_size,
+        Batch.fingerprint,
+        Batch.refusal,
+        Batch.decided_at,
+        Reservation.items.label("remaining"),
+        Chunk.fingerprint.label("chunk_fingerprint"),
+        Chunk.issued_at.label("chunk_issued_at"),
+        Chunk.refusal.label("chunk_refusal"),
+        Cancellation.cancelled_at,
+    ).select_from(
+        _ONE_ROW.outerjoin(Batch, _IS_BATCH)
+        .outerjoin(Chunk, _IS_CHUNK)
+        .outerjoin(Reservation, _IS_REMAINING)
+        .outerjoin(Cancellation, _IS_CANCELLATION)
+    )
+)
+_COUNT_DECIDED = select(
+    func.count(),
+    func.coalesce(func.sum(Chunk.issued), 0),
+    func.coalesce(func.sum(Chunk.refused), 0),
+).where(Chunk.batch_number == bindparam("batch"))
+_TERMS: TypeAdapter[AnyTerms] = TypeAdapter(AnyTerms)
+
+
+class DecidedCounts(NamedTuple):
+    """The number of a batch's decided chunks, and the numbers of their issued and refused items."""
+
+    chunks: int
+    issued: int
+    refused: int
+
+
+def read_history(
+    connection: Connection, tenant_id: str, batch_id: str, chunk_number: int, now: datetime
+) -> BatchHistory:
+    """Read the committed state of a tenant's batch id and of one of its chunks.
+
+    A batch is closed from the moment at which its reservation expires, even if no cleanup has
+    released it yet.
+    """
+    params = {"of_tenant": tenant_id, "id": batch_id, "chunk": chunk_number, "now": now}
+    (row,) = _FIND_HISTORY.run(connection, params)
+    return BatchHistory(
+        batch=None if row.batch_number is None else _batch(row),
+        chunk=None if row.chunk_fingerprint is None else _chunk(row),
+        is_cancelled=row.cancelled_at is not None,
+    )
+
+
+def _batch(row: Any) -> RecordedBatch:
+    return RecordedBatch(
+        batch_number=row.batch_number,
+        kind=row.kind,
+        bucket=row.bucket,
+        total=row.total,
+        chunk_size=row.chunk_size,
+        fingerprint=row.fingerprint,
+        refusal=_refusal(row.refusal),
+        decided_at=row.decided_at,
+        remaining=row.remaining,
+    )
+
+
+def _chunk(row: Any) -> DecidedChunk:
+    return DecidedChunk(row.chunk_fingerprint, row.chunk_issued_at, _refusal(row.chunk_refusal))
+
+
+def _refusal(value: object) -> Refusal | None:
+    return None if value is None else Refusal.model_validate(value)
+
+
+def count_decided(connection: Connection, batch_number: int) -> DecidedCounts:
+    """Count the decided chunks of a batch and their items."""
+    row = connection.execute(_COUNT_DECIDED, {"batch": batch_number}).one()
+    return DecidedCounts(*(int(number) for number in row))
+
+
+def next_decided_chunk(connection: Connection, batch_number: int, after: int) -> int | None:
+    """Return the number of the next decided chunk after the given one, or None if there is none."""
+    query = select(func.min(Chunk.chunk_number)).where(
+        Chunk.batch_number == batch_number, Chunk.chunk_number > after
+    )
+    return connection.scalar(query)
+
+
+def read_recorded_chunk(
+    connection: Connection, batch_number: int, chunk_number: int
+) -> RecordedChunk:
+    """Read a committed chunk with its audit rows. Raises Transient as _read_terms does."""
+    header = connection.execute(
+        select(
+            Batch.batch_id,
+            Batch.tenant,
+            Batch.terms,
+            Batch.total,
+            Batch.chunk_size,
+            Batch.callback,
+            Chunk,
+        )
+        .join(Chunk, Chunk.batch_number == Batch.batch_number)
+        .where(Batch.batch_number == batch_number, Chunk.chunk_number == chunk_number)
+    ).one()
+    first_item = chunk_number * header.chunk_size
+    items = range(first_item, first_item + header.chunk_size)
+    rows = connection.execute(
+        select(Grant.item_number, Grant.object_key, Grant.code, Grant.detail, Grant.digest)
+        .where(Grant.batch_number == batch_number, Grant.item_number >= items.start)
+        .where(Grant.item_number < items.stop)
+        .order_by(Grant.item_number)
+    )
+    return RecordedChunk(
+        batch_number=batch_number,
+        batch_id=header.batch_id,
+        chunk_number=chunk_number,
+        tenant_id=header.tenant,
+        terms=_read_terms(header.terms),
+        total=header.total,
+        callback=header.callback,
+        rows=[GrantRow(*row) for row in rows],
+        validity=Validity(header.issued_at, header.expires_in, header.limited_by),
+        access_key=header.access_key,
+        refusal=_refusal(header.refusal),
+        uploads=uploads_of_chunk(connection, batch_number, items),
+    )
+
+
+def _read_terms(values: Any) -> AnyTerms:
+    """Read the terms of a batch. Raises Transient for terms that only a later release has.
+
+    While the service is updated, another worker can sign them again.
+    """
+    try:
+        return _TERMS.validate_python(values)
+    except ValidationError:
+        pass
+    raise Transient("the batch has terms of a later release of the service: update all workers")

@@ -1,0 +1,179 @@
+"""Merkle trees with the hashes of RFC 9162, section 2.1.1, and the records in their leaves.
+
+A leaf covers all audit rows that one transaction adds: it is the root of a Merkle tree over their
+records. The records of a chunk are those of its items, in order, then that of the chunk itself, and
+last that of its batch if the chunk opened it. So the record of an item has the position of the item
+in its chunk.
+
+A record is a JSON object with the values of a row, as RFC 8785 writes it: sorted names, no spaces,
+UTF-8. Bytes are in hexadecimal, times in UTC with six digits of a second. A value that is NULL is
+left out, so that a column that a later release adds changes no record of an earlier one. A record
+contains no number that this database chose, except those of changes of the config.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from hashlib import sha256
+from json.encoder import encode_basestring
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+if TYPE_CHECKING:  # audit commands read records without pydantic, which this module imports
+    from worker.core.decisions import GrantRow
+
+
+HASH_BYTES = 32
+_LEAF, _NODE = b"\x00", b"\x01"
+
+
+def hash_leaf(data: bytes) -> bytes:
+    """Return the hash of a leaf with these bytes."""
+    return sha256(_LEAF + data).digest()
+
+
+def hash_children(left: bytes, right: bytes) -> bytes:
+    """Return the hash of a node with these children."""
+    return sha256(_NODE + left + right).digest()
+
+
+class RightEdge(NamedTuple):
+    """A tree of some size, as the hashes of its complete subtrees, the largest first.
+
+    This is all that appending needs: a leaf costs one hash, and one more for each subtree that it
+    completes.
+    """
+
+    size: int
+    hashes: tuple[bytes, ...]
+
+    @classmethod
+    def of(cls, leaf_hashes: Sequence[bytes]) -> Self:
+        """Build the tree of these leaves, at one hash for each."""
+        level = list(leaf_hashes)
+        edge: list[bytes] = []
+        while level:
+            if len(level) % 2:
+                edge.append(level.pop())
+            pairs = iter(level)
+            level = [
+                sha256(_NODE + left + right).digest()
+                for left, right in zip(pairs, pairs, strict=True)
+            ]
+        return cls(len(leaf_hashes), tuple(reversed(edge)))
+
+    @classmethod
+    def from_bytes(cls, size: int, data: bytes) -> Self:
+        """Parse stored hashes. Raises ValueError if a tree of this size has other ones."""
+        if size < 0 or len(data) != size.bit_count() * HASH_BYTES:
+            raise ValueError("the right edge does not fit the size of the tree")
+        return cls(size, tuple(data[i : i + HASH_BYTES] for i in range(0, len(data), HASH_BYTES)))
+
+    def to_bytes(self) -> bytes:
+        """Return the hashes to store."""
+        return b"".join(self.hashes)
+
+    def append(self, leaf_hash: bytes) -> Self:
+        """Return the tree with one more leaf."""
+        hashes, size = [*self.hashes, leaf_hash], self.size
+        while size % 2:
+            right, left = hashes.pop(), hashes.pop()
+            hashes.append(hash_children(left, right))
+            size //= 2
+        return type(self)(self.size + 1, tuple(hashes))
+
+    def root(self) -> bytes:
+        """Return the hash of the whole tree."""
+        if not self.hashes:
+            return sha256().digest()
+        root = self.hashes[-1]
+        for left in reversed(self.hashes[:-1]):
+            root = hash_children(left, root)
+        return root
+
+
+def merkle_root(leaf_hashes: Sequence[bytes]) -> bytes:
+    """Return the hash of the tree of these leaves."""
+    return RightEdge.of(leaf_hashes).root()
+
+
+CONFIG_LOG = "~config"
+"""The name of the tree of changes of the config. No tenant has this id."""
+
+CHUNK_KINDS = ("batch", "chunk")
+"""The kinds of the leaves that cover a chunk: batch if its batch as well."""
+
+_NOT_IN_USES = frozenset({"batch_number", "group_id"})
+
+NO_LEAVES = RightEdge(0, ())
+dump_canonical = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+).encode
+"""Return JSON values as their text in a record."""
+
+
+def encode_record(kind: str, values: Mapping[str, Any]) -> bytes:
+    """Return the record of a row: its values by column, and the kind of record as `type`."""
+    present = {name: _plain(value) for name, value in values.items() if value is not None}
+    present.setdefault("type", kind)
+    return dump_canonical(present).encode()
+
+
+def chunk_record(tenant_id: str, batch_id: str, values: Mapping[str, Any]) -> bytes:
+    """Return the record of a chunk: its values, with the id of its batch instead of the number."""
+    return encode_record("chunk", _with_batch_id(tenant_id, batch_id, values))
+
+
+def reissue_record(tenant_id: str, batch_id: str, values: Mapping[str, Any]) -> bytes:
+    """Return the record of a reissue, with the id of its batch instead of the number."""
+    return encode_record("reissue", _with_batch_id(tenant_id, batch_id, values))
+
+
+def use_record(batch_id: str, values: Mapping[str, Any]) -> bytes:
+    """Return the record of a use, with the id of its batch instead of the number.
+
+    The group is left out, because the leaf names it.
+    """
+    named = {name: value for name, value in values.items() if name not in _NOT_IN_USES}
+    named["batch_id"] = batch_id
+    return encode_record("use", named)
+
+
+def settlement_record(batch_id: str, values: Mapping[str, Any]) -> bytes:
+    """Return the record of a settlement, with the id of its batch instead of the number."""
+    return encode_record("settlement", _with_batch_id(values["tenant"], batch_id, values))
+
+
+def item_record(row: "GrantRow") -> bytes:
+    """Return the record of an item: its values without those that are None."""
+    number, key, code, detail, digest = row
+    # Six hundred of these are made for each chunk: much faster than encode_record.
+    if code is None and detail is None and digest is not None:
+        text = f'{{"digest":"{digest.hex()}","item":{number},"key":{encode_basestring(key)}}}'
+        return text.encode()
+    values = {"code": code, "detail": detail, "digest": digest and digest.hex()}
+    present = {name: value for name, value in values.items() if value is not None}
+    return dump_canonical({"item": number, "key": key} | present).encode()
+
+
+def items_edge(rows: "Iterable[GrantRow]") -> RightEdge:
+    """Return the tree of the items' records, to which the records of their chunk are appended."""
+    return RightEdge.of([sha256(b"\x00" + item_record(row)).digest() for row in rows])
+
+
+def entry_hash(records: Iterable[bytes], items: RightEdge = NO_LEAVES) -> bytes:
+    """Return the hash of the leaf that covers these records, after those of the items."""
+    edge = items
+    for record in records:
+        edge = edge.append(hash_leaf(record))
+    return hash_leaf(edge.root())
+
+
+def _with_batch_id(tenant_id: str, batch_id: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    named = {name: value for name, value in values.items() if name != "batch_number"}
+    return named | {"tenant": tenant_id, "batch_id": batch_id}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return value.hex() if isinstance(value, bytes) else value

@@ -1,0 +1,344 @@
+"""Rows of multipart uploads that the service starts, within the caller's transaction."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
+
+from models import Batch, MultipartUpload, UploadStart
+from worker.core.decisions import ChunkDecision, ChunkRequest, UploadAttempt
+from worker.core.signing_context import MultipartPlan, StartedUpload
+
+_ITEM_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII).fullmatch  # as grant ids write it
+
+
+class UploadRecord(NamedTuple):
+    """A multipart upload that was started for a grant, and is aborted when the grant expires."""
+
+    batch_number: int
+    item_number: int
+    tenant_id: str
+    bucket: str
+    object_key: str
+    upload: StartedUpload
+    expires_at: datetime
+    is_open: bool
+    is_aborted: bool = False
+
+
+def insert_uploads(
+    connection: Connection, batch_number: int, request: ChunkRequest, decision: ChunkDecision
+) -> None:
+    """Insert the uploads that were started for a chunk, together with its grants."""
+    common = {
+        "batch_number": batch_number,
+        "tenant": request.tenant.id,
+        "bucket": request.message.grant.bucket,
+        "expires_at": decision.validity.expires_at,
+        "state": "open",
+    }
+    rows = [
+        common
+        | {"item_number": row.item_number, "object_key": row.object_key}
+        | {"upload_id": upload.upload_id, **upload.plan._asdict()}
+        for row in decision.rows
+        if (upload := decision.uploads.get(row.item_number)) is not None
+    ]
+    if rows:
+        connection.execute(insert(MultipartUpload), rows)
+
+
+def find_upload_by_grant(
+    connection: Connection, tenant_id: str, grant_id: str
+) -> UploadRecord | None:
+    """Find the upload of one of a tenant's grants by the grant's id."""
+    batch_id, _, item_number = grant_id.rpartition(".")
+    if not _ITEM_NUMBER(item_number):
+        return None
+    query = (
+        select(MultipartUpload)
+        .join(Batch, Batch.batch_number == MultipartUpload.batch_number)
+        .where(Batch.tenant == tenant_id, Batch.batch_id == batch_id)
+        .where(MultipartUpload.item_number == int(item_number))
+    )
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _upload_record(row)
+
+
+def take_paid_parts(connection: Connection, tenant_id: str, grant_id: str, number: int) -> int:
+    """Return number if the charge of an upload paid for that many more grants of parts, else 0.
+
+    It paid for as many as the upload has parts.
+    """
+    record = find_upload_by_grant(connection, tenant_id, grant_id)
+    if record is None:
+        return 0
+    granted = MultipartUpload.granted_parts + number
+    is_paid = granted <= record.upload.plan.part_count
+    taken = update(MultipartUpload).where(*_is_upload(record), is_paid)
+    return number * connection.execute(taken.values(granted_parts=granted)).rowcount
+
+
+def buckets_with_expired_uploads(connection: Connection, now: datetime) -> list[str]:
+    """Return the bucket profiles that have uploads to abort or to check after their abort."""
+    query = select(MultipartUpload.bucket).distinct().where(*_is_expired(now))
+    return list(connection.scalars(query))
+
+
+def expired_uploads(
+    connection: Connection, bucket: str, now: datetime, limit: int
+) -> list[UploadRecord]:
+    """Return uploads of a bucket profile to abort or to check, in a random order.
+
+    Some cannot be aborted for days: the others must not wait for these.
+    """
+    query = (
+        select(MultipartUpload)
+        .where(*_is_expired(now), MultipartUpload.bucket == bucket)
+        .order_by(func.random())
+        .limit(limit)
+    )
+    return [_upload_record(row) for row in connection.execute(query)]
+
+
+def _is_expired(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    return MultipartUpload.state.in_(("open", "aborted")), MultipartUpload.expires_at <= now
+
+
+def end_open_uploads(connection: Connection, batch_number: int, now: datetime) -> int:
+    """Let the open uploads of a batch end now, and return their number.
+
+    No further part is granted, and the cleanup aborts them.
+    """
+    is_open = MultipartUpload.batch_number == batch_number, MultipartUpload.state == "open"
+    query = select(func.count()).select_from(MultipartUpload).where(*is_open)
+    connection.execute(
+        update(MultipartUpload)
+        .where(*is_open, MultipartUpload.expires_at > now)
+        .values(expires_at=now)
+    )
+    return connection.execute(query).scalar_one()
+
+
+def close_upload(connection: Connection, record: UploadRecord) -> bool:
+    """Mark an upload as ended; return false if it was before."""
+    statement = update(MultipartUpload).where(*_is_upload(record)).values(state="closed")
+    was_closed = connection.execute(statement.where(MultipartUpload.state != "closed"))
+    return was_closed.rowcount == 1
+
+
+def mark_aborted(connection: Connection, record: UploadRecord, check_at: datetime) -> None:
+    """Mark an upload as aborted; whether storage has nothing of it is checked later."""
+    is_open = *_is_upload(record), MultipartUpload.state == "open"
+    values = {"state": "aborted", "expires_at": check_at}
+    connection.execute(update(MultipartUpload).where(*is_open).values(values))
+
+
+def _is_upload(record: UploadRecord) -> tuple[ColumnElement[bool], ...]:
+    return (
+        MultipartUpload.batch_number == record.batch_number,
+        MultipartUpload.item_number == record.item_number,
+    )
+
+
+def batch_id_of(connection: Connection, batch_number: int) -> str:
+    """Return the id that the tenant chose for a batch."""
+    query = select(Batch.batch_id).where(Batch.batch_number == batch_number)
+    return connection.execute(query).scalar_one()
+
+
+def uploads_of_chunk(
+    connection: Connection, batch_number: int, items: range
+) -> dict[int, StartedUpload]:
+    """Return the uploads that were started for a chunk's items, open or not, by item number."""
+    query = select(MultipartUpload).where(
+        MultipartUpload.batch_number == batch_number,
+        MultipartUpload.item_number >= items.start,
+        MultipartUpload.item_number < items.stop,
+    )
+    return {row.item_number: _upload_record(row).upload for row in connection.execute(query)}
+
+
+def _upload_record(row: Any) -> UploadRecord:
+    return UploadRecord(
+        batch_number=row.batch_number,
+        item_number=row.item_number,
+        tenant_id=row.tenant,
+        bucket=row.bucket,
+        object_key=row.object_key,
+        upload=StartedUpload(row.upload_id, MultipartPlan(row.size, row.part_size)),
+        expires_at=row.expires_at,
+        is_open=row.state == "open",
+        is_aborted=row.state == "aborted",
+    )
+
+
+_STARTING, _ABANDONED = "starting", "abandoned"
+_INSERT_START = insert(UploadStart)
+
+
+class AbandonedStart(NamedTuple):
+    """An upload that no grant uses; upload_id is None if it is not known whether there is one."""
+
+    attempt: str
+    item_number: int
+    tenant_id: str
+    batch_id: str
+    bucket: str
+    object_key: str
+    upload_id: str | None
+    started_at: datetime
+
+
+def insert_starts(
+    connection: Connection,
+    attempt: UploadAttempt,
+    request: ChunkRequest,
+    object_keys: Mapping[int, str],
+    now: datetime,
+) -> None:
+    """Insert the uploads that an attempt will start; object_keys are by item number."""
+    common = {
+        "attempt": attempt.id,
+        "tenant": request.tenant.id,
+        "batch_id": request.message.batch,
+        "bucket": request.message.grant.bucket,
+        "state": _STARTING,
+        "started_at": now,
+        "cleanup_at": attempt.cleanup_at,
+    }
+    rows = [
+        common | {"item_number": number, "object_key": object_key}
+        for number, object_key in object_keys.items()
+    ]
+    connection.execute(_INSERT_START, rows)
+
+
+def take_starts(
+    connection: Connection, attempt: UploadAttempt, item_numbers: Collection[int]
+) -> bool:
+    """Remove an attempt's rows in the transaction that records the uploads of these items.
+
+    Rows of uncertain items stay for the cleanup. Returns false if the uploads were abandoned
+    meanwhile: then they must not be recorded.
+    """
+    starting = abandon_attempt(
+        connection, attempt.id, dict.fromkeys(attempt.uncertain), attempt.cleanup_at
+    )
+    return starting.issuperset(item_numbers)
+
+
+def abandon_attempt(
+    connection: Connection,
+    attempt: str,
+    upload_ids: Mapping[int, str | None],
+    cleanup_at: datetime,
+) -> set[int]:
+    """Leave the uploads with these ids, by item number, to the cleanup; remove the other rows.
+
+    An id is None if storage may have created an upload whose id is unknown. Returns the items of
+    the attempt that were neither recorded nor abandoned before.
+    """
+    is_starting = UploadStart.attempt == attempt, UploadStart.state == _STARTING
+    removed = delete(UploadStart).where(*is_starting)
+    if upload_ids:
+        removed = removed.where(UploadStart.item_number.not_in(upload_ids))
+    items = set(connection.scalars(removed.returning(UploadStart.item_number)))
+    for item_number, upload_id in upload_ids.items():
+        values = {"upload_id": upload_id, "state": _ABANDONED, "cleanup_at": cleanup_at}
+        left = update(UploadStart).where(*is_starting, UploadStart.item_number == item_number)
+        items |= set(connection.scalars(left.values(values).returning(UploadStart.item_number)))
+    return items
+
+
+def delete_aborted(connection: Connection, attempt: str, item_numbers: Collection[int]) -> None:
+    """Delete the rows of an attempt's uploads that were aborted."""
+    is_aborted = UploadStart.item_number.in_(item_numbers)
+    connection.execute(delete(UploadStart).where(UploadStart.attempt == attempt, is_aborted))
+
+
+def buckets_with_due_starts(connection: Connection, now: datetime) -> list[str]:
+    """Return the bucket profiles with uploads to clean up."""
+    query = select(UploadStart.bucket).distinct().where(UploadStart.cleanup_at <= now)
+    return list(connection.scalars(query))
+
+
+def abandon_due_starts(
+    connection: Connection, bucket: str, now: datetime, limit: int
+) -> list[AbandonedStart]:
+    """Abandon and return uploads of a bucket profile that are due, those of a key together."""
+    due = (
+        select(UploadStart.attempt, UploadStart.item_number)
+        .where(UploadStart.bucket == bucket, UploadStart.cleanup_at <= now)
+        .order_by(UploadStart.cleanup_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    keys = [tuple(row) for row in connection.execute(due)]
+    if not keys:
+        return []
+    key = tuple_(UploadStart.attempt, UploadStart.item_number)
+    statement = update(UploadStart).where(key.in_(keys)).values(state=_ABANDONED)
+    columns = (
+        getattr(UploadStart, _START_COLUMNS.get(name, name)) for name in AbandonedStart._fields
+    )
+    rows = connection.execute(statement.returning(*columns))
+    return sorted(
+        (AbandonedStart(*row) for row in rows),
+        key=lambda start: (start.tenant_id, start.object_key, start.started_at),
+    )
+
+
+_START_COLUMNS = {"tenant_id": "tenant"}
+
+
+def delete_starts(connection: Connection, starts: Sequence[AbandonedStart]) -> None:
+    """Delete uploads that are cleaned up, or given up."""
+    connection.execute(delete(UploadStart).where(_is_any_of(starts)))
+
+
+def postpone_starts(
+    connection: Connection, starts: Sequence[AbandonedStart], cleanup_at: datetime
+) -> None:
+    """Let the cleanup try again later."""
+    connection.execute(update(UploadStart).where(_is_any_of(starts)).values(cleanup_at=cleanup_at))
+
+
+def _is_any_of(starts: Sequence[AbandonedStart]) -> ColumnElement[bool]:
+    keys = [(start.attempt, start.item_number) for start in starts]
+    return tuple_(UploadStart.attempt, UploadStart.item_number).in_(keys)
+
+
+def recorded_upload_ids(
+    connection: Connection, buckets: Collection[str], object_key: str
+) -> set[str] | None:
+    """Return the ids of the open uploads of an object key in bucket profiles, which grants use.
+
+    Returns None while an attempt is starting an upload of the key: it may record one.
+    """
+    is_starting = exists().where(
+        UploadStart.bucket.in_(buckets),
+        UploadStart.object_key == object_key,
+        UploadStart.state == _STARTING,
+    )
+    # The attempts first: one that ends between the two statements has recorded its upload by then.
+    if connection.scalar(select(is_starting)):
+        return None
+    query = select(MultipartUpload.upload_id).where(
+        MultipartUpload.state == "open",
+        MultipartUpload.bucket.in_(buckets),
+        MultipartUpload.object_key == object_key,
+    )
+    return set(connection.scalars(query))

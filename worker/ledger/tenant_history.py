@@ -1,0 +1,122 @@
+"""Selects the rows of a tenant's ids, its revocations, and the months that prunes removed."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Literal, cast
+
+from sqlalchemy import ColumnElement, Connection, func, select
+
+from models import Batch, Cancellation, Chunk, Prune, Revocation, TenantIdentity
+from worker.base.month_partitions import first_moment, parse_month
+from worker.base.pages import did_you_mean, similar_name
+from worker.core.issued_grants import CLOCK_SKEW
+from worker.core.revocation_targets import RecordedRevocation, Target, TargetKind
+
+_FIRST_ID = "~1"
+
+FilterField = Literal["tenant", "bucket", "kind", "decision", "state", "signed_by"]
+
+_NOUNS: dict[FilterField, str] = {
+    "tenant": "tenant",
+    "bucket": "bucket profile or bucket",
+    "kind": "kind",
+    "decision": "decision or refusal code",
+    "state": "state",
+    "signed_by": "signing key",
+}
+_LISTED = frozenset({"kind", "state"})  # fields with so few names that an error lists them
+
+
+class UnknownName(LookupError):
+    """Nothing has this name. suggestion is the most similar known name, or None."""
+
+    def __init__(self, field: FilterField, name: str, known_names: Iterable[str]) -> None:
+        self.field = field
+        self.name = name
+        known_names = tuple(known_names)
+        self.suggestion = similar_name(name, known_names)
+        listed = f"choose {', '.join(known_names)}" if field in _LISTED else ""
+        hint = did_you_mean(name, known_names, listed)
+        super().__init__(f"there is no {_NOUNS[field]} {name!r}{hint}")
+
+
+def first_id(tenant: str) -> str:
+    """Return the id that NAME~1 stands for, which is the name; any other text stays."""
+    return tenant.removesuffix(_FIRST_ID)
+
+
+def is_of_tenant(connection: Connection, column: Any, tenant: str) -> ColumnElement[bool]:
+    """Return the condition that a column of tenant ids has one of a tenant's.
+
+    A name selects all tenants that had it, one after the other. An id like NAME~2 selects one of
+    them, and NAME~1 the first one, whose id is the name.
+    """
+    ids = find_tenant_ids(connection, tenant)
+    # An equation lets the database read an index in order.
+    is_in: ColumnElement[bool] = column == ids[0] if len(ids) == 1 else column.in_(ids)
+    return is_in
+
+
+def find_tenant_ids(connection: Connection, tenant: str) -> list[str]:
+    """Return the ids that a tenant's name or id selects, as in is_of_tenant."""
+    if tenant.endswith(_FIRST_ID):
+        return [first_id(tenant)]
+    query = select(TenantIdentity.id).where(TenantIdentity.name == tenant)
+    return sorted({tenant, *connection.scalars(query)})
+
+
+def check_tenant(connection: Connection, tenant: str) -> None:
+    """Raise UnknownName unless there is or was a tenant of this name or id."""
+    rows = connection.execute(select(TenantIdentity.id, TenantIdentity.name)).all()
+    known_names = {name for row in rows for name in row}
+    if first_id(tenant) in known_names:
+        return
+    for column in (Batch.tenant, Cancellation.tenant):
+        query = select(1).where(is_of_tenant(connection, column, tenant))
+        if connection.execute(query.limit(1)).first() is not None:
+            return
+    raise UnknownName("tenant", tenant, known_names)
+
+
+_REVOCATIONS = select(
+    *(Revocation.target_kind, Revocation.target, Revocation.bucket, Revocation.storage),
+    *(Revocation.revoked_by, Revocation.reason, Revocation.revoked_at),
+).order_by(Revocation.revoked_at, Revocation.revocation_id)
+
+
+def revocations_since(
+    connection: Connection, tenant_id: str, issued_at: datetime
+) -> list[RecordedRevocation]:
+    """Return a tenant's revocations that are not older than a chunk, the oldest first.
+
+    The clock of the worker that issued it may be ahead of the one of the operator.
+    """
+    since = Revocation.tenant == tenant_id, Revocation.revoked_at >= issued_at - CLOCK_SKEW
+    return [
+        RecordedRevocation(Target(cast("TargetKind", kind), target, bucket), storage, by, why, at)
+        for kind, target, bucket, storage, by, why, at in connection.execute(
+            _REVOCATIONS.where(*since)
+        )
+    ]
+
+
+def pruned_month(connection: Connection, since: datetime | None = None) -> str | None:
+    """Return the month before which grants were removed; None if none were, or none after since."""
+    before = connection.scalar(select(func.max(Prune.before)))
+    if before is None or (since is not None and since >= first_moment(parse_month(before))):
+        return None
+    return str(before)
+
+
+def pruned_item_month(connection: Connection, batch_number: int, item_number: int) -> str | None:
+    """Return the month of the prune that removed a decided item; None if none did."""
+    query = (
+        select(Chunk.issued_at)
+        .join(Batch, Batch.batch_number == Chunk.batch_number)
+        .where(Chunk.batch_number == batch_number)
+        .where(Chunk.chunk_number * Batch.chunk_size <= item_number)
+        .where((Chunk.chunk_number + 1) * Batch.chunk_size > item_number)
+        .where(Batch.total > item_number)
+    )
+    issued_at = connection.scalar(query)
+    return None if issued_at is None else pruned_month(connection, issued_at)

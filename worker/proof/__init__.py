@@ -1,0 +1,1 @@
+"""Proves the audit log: signs and publishes checkpoints, proves grants, verifies, prunes."""

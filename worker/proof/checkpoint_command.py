@@ -1,0 +1,132 @@
+"""Signs the heads of the audit log's trees, and publishes them."""
+
+import os
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import click
+from sqlalchemy import Connection
+
+from worker.base.database_engine import autocommit_read
+from worker.cli.command_options import format_options
+from worker.cli.database import open_database
+from worker.cli.output import print_rows
+from worker.context import create_context
+from worker.ledger.merkle import CONFIG_LOG
+from worker.proof.checkpoint_rows import StoredCheckpoint
+from worker.proof.checkpoints import SigningResult, publish_checkpoints, sign_checkpoints
+from worker.proof.key_command import checkpoint_keys
+from worker.proof.prove_command import find_trees
+from worker.settings import Settings
+
+_MODE = 0o644
+State = Literal["signed", "unchanged", "refused"]
+
+
+class CheckpointRow(NamedTuple):
+    """A row of the command's output; the table has no column for the note."""
+
+    tenant: str
+    state: State
+    size: int | None
+    signed_at: datetime | None
+    root: str | None
+    note: str | None
+
+
+@click.command("checkpoint")
+@click.option(
+    "--tenant", help=f"Only the tree of this tenant, by name or id; {CONFIG_LOG} is the config's."
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    help="Write the newest checkpoint of --tenant to FILE, or to stdout if it is -.",
+)
+@format_options
+@click.pass_context
+def checkpoint(
+    context: click.Context, /, *, tenant: str | None, out: str | None, output_format: Any
+) -> None:
+    """Sign the head of each tenant's tree that has grown, and publish what is new.
+
+    A checkpoint says how many leaves a tenant's log has, and their hash. Who keeps one sees later
+    whether the log was rewritten or shortened since. It is stored in the database, and sent to the
+    destinations in VALETKEY_AUDIT_CHECKPOINTS; the upkeep worker does the same every hour.
+
+    A head that does not continue the last checkpoint is not signed. The command then exits with 1,
+    as it does if a destination could not be reached.
+
+    \b
+    Examples:
+      python -m worker audit checkpoint
+      python -m worker audit checkpoint --tenant acme --out acme.checkpoint
+    """
+    if out is not None and (tenant is None or output_format is not None):
+        raise click.UsageError("--out writes one checkpoint: it needs --tenant, and no format")
+    keys, settings = checkpoint_keys(), Settings()
+    with open_database(autocommit_read) as connection:  # no transaction while others are waited for
+        tenant_ids = None if tenant is None else _select(connection, tenant, out)
+        service = create_context(connection.engine, settings)
+        results = list(sign_checkpoints(service, keys, tenant_ids))
+        publications = list(publish_checkpoints(service, settings, tenant_ids))
+    if out is None:
+        _print_results(results, output_format)
+    else:
+        _write_note(out, results[0].checkpoint)
+    problems = [f"not signed: {row.tenant_id}: {row.problem}" for row in results if row.problem]
+    problems += [
+        f"not published: {row.tenant_id} to {row.label}: {row.problem}"
+        for row in publications
+        if row.problem
+    ]
+    for problem in problems:
+        click.echo(f"Error: {problem}", err=True)
+    context.exit(1 if problems else 0)
+
+
+def _select(connection: Connection, tenant: str, out: str | None) -> list[str]:
+    tenant_ids = find_trees(connection, tenant)
+    if out is not None and len(tenant_ids) > 1:
+        text = f"several tenants had this name: name one of {', '.join(tenant_ids)}"
+        raise click.BadParameter(text, param_hint="--tenant")
+    return tenant_ids
+
+
+def _print_results(results: list[SigningResult], output_format: Any) -> None:
+    rows = [_to_row(result) for result in results]
+    if output_format is None:
+        columns = CheckpointRow._fields[:-1]
+        print_rows(columns, [row[:-1] for row in rows], output_format)
+    else:
+        print_rows(CheckpointRow._fields, rows, output_format)
+
+
+def _to_row(result: SigningResult) -> CheckpointRow:
+    checkpoint = result.checkpoint
+    if checkpoint is None:
+        return CheckpointRow(result.tenant_id, "refused", None, None, None, None)
+    state: State = "signed" if result.is_new else "unchanged"
+    root = checkpoint.root.hex()
+    return CheckpointRow(
+        result.tenant_id, state, checkpoint.size, checkpoint.signed_at, root, checkpoint.note
+    )
+
+
+def _write_note(out: str, checkpoint: StoredCheckpoint | None) -> None:
+    """Write a note under its name when it is complete."""
+    if checkpoint is None:
+        return
+    if out == "-":
+        click.echo(checkpoint.note, nl=False)
+        return
+    path = Path(out)
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
+            file.write(checkpoint.note.encode())
+            os.fchmod(file.fileno(), _MODE)
+        Path(file.name).replace(path)
+    except OSError as error:
+        raise click.BadParameter(f"{out}: {error.strerror}", param_hint="--out") from None

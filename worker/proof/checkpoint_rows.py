@@ -1,0 +1,198 @@
+"""Heads of trees, their signed checkpoints, and where those were published."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import Connection, and_, func, select
+
+from models import Checkpoint, CheckpointPublication, Leaf, TenantIdentity, TreeHead
+from worker.base.inserts import insert_once, insert_statement
+from worker.ledger.merkle import CONFIG_LOG, RightEdge
+from worker.ledger.tenant_history import find_tenant_ids, is_of_tenant
+
+_PAGE_LEAVES = 10_000
+SIGNING = ""
+"""The destination of rows about the signing of checkpoints."""
+
+
+class Head(NamedTuple):
+    """The current size of a tenant's tree, and its right edge as stored."""
+
+    tenant_id: str
+    size: int
+    edge: bytes
+
+
+class StoredCheckpoint(NamedTuple):
+    """A signed checkpoint of a tenant's tree, and the right edge at its size as stored."""
+
+    tenant_id: str
+    size: int
+    root: bytes
+    signed_at: datetime
+    note: str
+    edge: bytes | None
+
+
+class Publication(NamedTuple):
+    """The last attempt to publish a tenant's checkpoints to a destination, as the table says."""
+
+    destination: str
+    tenant_id: str
+    label: str
+    size: int
+    problem: str | None
+    attempted_at: datetime
+
+
+class TreeSize(NamedTuple):
+    """The size of a tenant's tree, and its newest checkpoint; None if it has no checkpoint."""
+
+    tenant: str
+    size: int
+    signed_size: int | None
+    signed_at: datetime | None
+
+
+def read_heads(connection: Connection) -> list[Head]:
+    """Return the heads of all trees that have leaves, by tenant id."""
+    query = select(TreeHead.tenant, TreeHead.size, TreeHead.edge).where(TreeHead.size > 0)
+    return [Head(*row) for row in connection.execute(query.order_by(TreeHead.tenant))]
+
+
+def read_head(connection: Connection, tenant_id: str) -> Head | None:
+    """Return the head of a tenant's tree, or None if it has no leaves."""
+    query = select(TreeHead.tenant, TreeHead.size, TreeHead.edge)
+    row = connection.execute(query.where(TreeHead.tenant == tenant_id, TreeHead.size > 0)).first()
+    return None if row is None else Head(*row)
+
+
+def tenant_ids_of(connection: Connection, tenant: str) -> list[str]:
+    """Return the ids with a tree among those of a name or id, in order."""
+    ids = find_tenant_ids(connection, tenant)
+    query = select(TreeHead.tenant).where(TreeHead.tenant.in_(ids), TreeHead.size > 0)
+    return list(connection.scalars(query.order_by(TreeHead.tenant)))
+
+
+def known_names(connection: Connection) -> list[str]:
+    """Return the names of all tenants, and that of the tree of changes of the config."""
+    return [CONFIG_LOG, *connection.scalars(select(TenantIdentity.name).distinct())]
+
+
+def read_last_checkpoint(connection: Connection, tenant_id: str) -> StoredCheckpoint | None:
+    """Return the newest checkpoint of a tenant, or None if there is none."""
+    return next(_read(connection, tenant_id, 0, newest_first=True, limit=1), None)
+
+
+def read_checkpoints_after(
+    connection: Connection, tenant_id: str, size: int, limit: int
+) -> list[StoredCheckpoint]:
+    """Return at most limit checkpoints of a tenant that are larger than size, smallest first."""
+    return list(_read(connection, tenant_id, size, newest_first=False, limit=limit))
+
+
+def _read(
+    connection: Connection, tenant_id: str, after: int, *, newest_first: bool, limit: int
+) -> Iterator[StoredCheckpoint]:
+    query = (
+        select(
+            Checkpoint.tenant,
+            Checkpoint.size,
+            Checkpoint.root,
+            Checkpoint.signed_at,
+            Checkpoint.note,
+            Checkpoint.edge,
+        )
+        .where(Checkpoint.tenant == tenant_id, Checkpoint.size > after)
+        .order_by(Checkpoint.size.desc() if newest_first else Checkpoint.size)
+        .limit(limit)
+    )
+    yield from (StoredCheckpoint(*row) for row in connection.execute(query))
+
+
+def newest_checkpoint_sizes(connection: Connection) -> dict[str, int]:
+    """Return the size of the newest checkpoint of each tenant that has one."""
+    query = select(Checkpoint.tenant, func.max(Checkpoint.size)).group_by(Checkpoint.tenant)
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def read_tree_sizes(connection: Connection, tenant: str | None) -> list[TreeSize]:
+    """Read the sizes of all trees, or of those of a tenant, with their newest checkpoints."""
+    # Each is one search of an index. Grouping would read all checkpoints, one of each hour.
+    newest = select(func.max(Checkpoint.size)).where(Checkpoint.tenant == TreeHead.tenant)
+    is_newest = and_(
+        Checkpoint.tenant == TreeHead.tenant,
+        Checkpoint.size == newest.correlate(TreeHead).scalar_subquery(),
+    )
+    query = (
+        select(TreeHead.tenant, TreeHead.size, Checkpoint.size, Checkpoint.signed_at)
+        .outerjoin(Checkpoint, is_newest)
+        .order_by(TreeHead.tenant)
+    )
+    if tenant is not None:
+        query = query.where(is_of_tenant(connection, TreeHead.tenant, tenant))
+    return [TreeSize(*row) for row in connection.execute(query)]
+
+
+def insert_checkpoint(connection: Connection, checkpoint: StoredCheckpoint) -> bool:
+    """Insert a checkpoint, unless the tenant has one of this size; return whether it was new."""
+    values = checkpoint._asdict()
+    values["tenant"] = values.pop("tenant_id")
+    return insert_once(connection, Checkpoint, values)
+
+
+def leaf_hashes(connection: Connection, tenant_id: str, start: int, end: int) -> Iterator[bytes]:
+    """Yield the hashes of a tenant's leaves from start to end, and stop where one is missing."""
+    position = start
+    while position < end:
+        query = (
+            select(Leaf.leaf_number, Leaf.hash)
+            .where(Leaf.tenant == tenant_id, Leaf.leaf_number >= position, Leaf.leaf_number < end)
+            .order_by(Leaf.leaf_number)
+            .limit(_PAGE_LEAVES)
+        )
+        page = connection.execute(query).all()
+        for number, leaf_hash in page:
+            if number != position:
+                return
+            yield leaf_hash
+            position += 1
+        if not page:
+            return
+
+
+def read_publications(connection: Connection) -> list[Publication]:
+    """Return the last attempts to publish, by tenant and destination."""
+    query = select(
+        CheckpointPublication.destination,
+        CheckpointPublication.tenant,
+        CheckpointPublication.label,
+        CheckpointPublication.size,
+        CheckpointPublication.problem,
+        CheckpointPublication.attempted_at,
+    ).order_by(CheckpointPublication.tenant, CheckpointPublication.label)
+    return [Publication(*row) for row in connection.execute(query)]
+
+
+def store_publication(connection: Connection, publication: Publication) -> None:
+    """Store the last attempt to publish a tenant's checkpoints to a destination."""
+    values = publication._asdict()
+    values["tenant"] = values.pop("tenant_id")
+    statement = insert_statement(CheckpointPublication, connection.dialect.name).values(values)
+    changes = {name: value for name, value in values.items() if name not in _PUBLICATION_KEY}
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=_PUBLICATION_KEY, set_=changes)
+    )
+
+
+_PUBLICATION_KEY = ["destination", "tenant"]
+
+
+def edge_of_checkpoint(checkpoint: StoredCheckpoint) -> RightEdge | None:
+    """Return the right edge at a checkpoint, or None unless its root follows from it."""
+    try:
+        edge = RightEdge.from_bytes(checkpoint.size, checkpoint.edge or b"")
+    except ValueError:
+        return None
+    return edge if edge.root() == checkpoint.root else None

@@ -1,0 +1,373 @@
+"""Verifies the tree of one tenant: its leaves give its head, and the roots of its checkpoints."""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from heapq import merge
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from worker.ledger.merkle import HASH_BYTES, RightEdge
+from worker.proof.checkpoint_format import (
+    CheckpointText,
+    InvalidNote,
+    Note,
+    VerifierKey,
+    tenant_of,
+    verify_note,
+)
+from worker.proof.verify.log_reader import (
+    Found,
+    LogReader,
+    Problem,
+    WrongValue,
+    binary,
+    digest,
+    instant,
+    number,
+    read_row,
+    text,
+)
+from worker.proof.verify.log_rows import LEAF, select_columns
+
+_CHECKPOINT_COLUMNS = ("tenant", "size", "root", "signed_at", "note", "edge")
+_MAX_FILE_BYTES = 64 * 1024
+
+
+class KnownCheckpoint(NamedTuple):
+    """The root that a tree must have at a size; file is None for one in the database."""
+
+    size: int
+    root: bytes
+    tenant: str
+    file: str | None = None
+    signer: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Its description in a problem."""
+        source = "" if self.file is None else f" in {self.file}"
+        signer = "" if self.signer is None else f", signed by {self.signer},"
+        return f"the checkpoint of size {self.size}{source}{signer}"
+
+
+class UnusableFile(Exception):
+    """A file is no checkpoint, or none of a trusted key."""
+
+
+def read_checkpoint_files(
+    paths: Iterable[Path], keys: Sequence[VerifierKey]
+) -> list[KnownCheckpoint]:
+    """Read checkpoints from files, and from all files in folders, in order of their sizes.
+
+    Raises UnusableFile.
+    """
+    return sorted(
+        (_read_file(file, keys) for path in paths for file in _files(path)), key=attrgetter("size")
+    )
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        if not files:
+            raise UnusableFile(f"{path} contains no files")
+        yield from files
+    else:
+        yield path
+
+
+def _read_file(path: Path, keys: Sequence[VerifierKey]) -> KnownCheckpoint:
+    try:
+        with path.open("rb") as file:
+            note = file.read(_MAX_FILE_BYTES + 1).decode()
+        content, signer = _open_note(note, keys)
+    except OSError as error:
+        raise UnusableFile(f"{path}: {error.strerror}") from None
+    except (InvalidNote, UnicodeDecodeError) as error:
+        reason = error if isinstance(error, InvalidNote) else "it is not UTF-8"
+        raise UnusableFile(f"{path} is no checkpoint that can be trusted: {reason}") from None
+    tenant = _tenant_of_note(content, keys)
+    if tenant is None:
+        raise UnusableFile(f"{path} is the checkpoint of another log: {content.origin}")
+    return KnownCheckpoint(content.size, content.root, tenant, str(path), signer)
+
+
+def _open_note(note: str, keys: Sequence[VerifierKey]) -> tuple[CheckpointText, str | None]:
+    """Return what a note says, and the name of the key whose signature was verified."""
+    if not keys:
+        return CheckpointText.parse(Note.parse(note).text), None
+    return CheckpointText.parse(verify_note(note, keys)), keys[0].name
+
+
+def _tenant_of_note(content: CheckpointText, keys: Sequence[VerifierKey]) -> str | None:
+    if not keys:
+        return content.origin.rpartition("/")[2]
+    found = (tenant_of(content.origin, key.name) for key in keys)
+    return next((tenant for tenant in found if tenant is not None), None)
+
+
+def stored_checkpoints(
+    reader: LogReader, tenant: str, keys: Sequence[VerifierKey], problems: list[Problem]
+) -> Iterator[KnownCheckpoint]:
+    """Yield the checkpoints of a tenant that are sound, in order; add the problems of others."""
+    names = select_columns(reader.dialect, _CHECKPOINT_COLUMNS)
+    statement = f"SELECT {names} FROM checkpoints WHERE tenant = ? ORDER BY size"  # noqa: S608 - no value
+    signed_at = ""
+    for block in reader.stream(statement, tenant):
+        for row in block:
+            try:
+                checkpoint = _check_row(row, keys)
+                if row[3] < signed_at:
+                    raise _wrong_checkpoint(
+                        row, "signed_at", "is before that of a smaller checkpoint"
+                    )
+            except Found as found:
+                problems.append(found.problem)
+            else:
+                signed_at = row[3]
+                yield checkpoint
+
+
+def _check_row(row: tuple[Any, ...], keys: Sequence[VerifierKey]) -> KnownCheckpoint:
+    tenant, size, root, signed_at, note, edge = row
+    try:
+        number("size", size)
+        digest("root", root)
+        instant("signed_at", signed_at)
+        content, signer = _open_note(text("note", note), keys)
+    except WrongValue as error:
+        raise _wrong_checkpoint(row, error.column, error.problem) from None
+    except InvalidNote as error:
+        raise _wrong_checkpoint(row, "note", f"cannot be trusted: {error}") from None
+    if _tenant_of_note(content, keys) != tenant:
+        raise _wrong_checkpoint(row, "tenant", f"is not that of its note, {content.origin}")
+    if content.size != size:
+        raise _wrong_checkpoint(row, "size", f"is not that of its note, {content.size}")
+    if content.root != root:
+        raise _wrong_checkpoint(row, "root", "is not that of its note")
+    if edge is not None and not _has_root(size, edge, root):
+        raise _wrong_checkpoint(row, "edge", "is not that of a tree with this root")
+    return KnownCheckpoint(size, root, tenant, None, signer)
+
+
+def _has_root(size: int, edge: Any, root: bytes) -> bool:
+    try:
+        return RightEdge.from_bytes(size, binary("edge", edge)).root() == root
+    except ValueError:
+        return False
+
+
+def _wrong_checkpoint(row: tuple[Any, ...], column: str, problem: str) -> Found:
+    size = row[1] if isinstance(row[1], int) else None
+    return Found(Problem("checkpoints", problem, tenant=row[0], number=size, column=column))
+
+
+# The columns that identify the rows of each kind of leaf: batch and chunk number, reference.
+_SHAPES = {
+    "batch": (True, True, False),
+    "chunk": (True, True, False),
+    "reissue": (True, True, True),
+    "cancellation": (False, False, True),
+    "config": (False, False, True),
+    "prune": (False, False, True),
+    "use": (False, False, True),
+    "settlement": (True, True, False),
+    "revocation": (False, False, True),
+}
+
+
+class StoredHead(NamedTuple):
+    """The head of a tenant's tree as it is stored, unchecked."""
+
+    tenant: str
+    size: Any
+    edge: Any
+
+
+class TreeResult(NamedTuple):
+    """The numbers of leaves and checkpoints that were verified, and the problems.
+
+    problem is one of a single row. broken are ranges of leaves that differ from the head, or from a
+    checkpoint: which leaf of them it is, or whether it is the head, is unknown.
+    """
+
+    tenant: str
+    leaves: int
+    checkpoints: int
+    problems: list[Problem]
+    broken: list[Problem]
+
+
+def check_tree(
+    reader: LogReader,
+    head: StoredHead,
+    keys: Sequence[VerifierKey],
+    files: Sequence[KnownCheckpoint],
+) -> TreeResult:
+    """Verify the leaves of a tree, its head and its checkpoints; files are in order of size."""
+    check = _TreeCheck(reader, head.tenant)
+    stored = stored_checkpoints(reader, head.tenant, keys, check.problems)
+    checkpoints = merge(stored, files, key=attrgetter("size"))
+    try:
+        expected = _read_head(head)
+        check.run(expected, checkpoints)
+    except Found as found:
+        check.problems.append(found.problem)
+    return TreeResult(head.tenant, check.edge.size, check.checkpoints, check.problems, check.broken)
+
+
+class _TreeCheck:
+    def __init__(self, reader: LogReader, tenant: str) -> None:
+        self._reader = reader
+        self._tenant = tenant
+        self._sound = 0  # the size of the last checkpoint that agrees
+        self.edge = RightEdge(0, ())
+        self.checkpoints = 0
+        self.problems: list[Problem] = []
+        self.broken: list[Problem] = []
+
+    def run(self, expected: RightEdge, checkpoints: Iterator[KnownCheckpoint]) -> None:
+        """Append all leaves, and compare. Raises Found."""
+        checkpoint = next(checkpoints, None)
+        while checkpoint is not None and checkpoint.size <= 0:
+            self._compare(checkpoint)
+            checkpoint = next(checkpoints, None)
+        for leaf_hash in _leaf_hashes(self._reader, self._tenant, expected.size):
+            self.edge = self.edge.append(leaf_hash)
+            while checkpoint is not None and checkpoint.size == self.edge.size:
+                self._compare(checkpoint)
+                checkpoint = next(checkpoints, None)
+        current = self._current_size(expected.size)
+        _check_end(self._reader, self.edge, expected, self._tenant, current)
+        different = _compare_edges(self.edge, expected, self._tenant)
+        if different is not None:
+            self.broken.append(different)
+        while checkpoint is not None and checkpoint.file is None and checkpoint.size <= current:
+            checkpoint = next(checkpoints, None)
+        if checkpoint is not None:
+            size = self.edge.size
+            text = f"the tree has {size} leaves, and {checkpoint.name} covers {checkpoint.size}"
+            place: dict[str, Any] = {"number": size, "last_number": checkpoint.size - 1}
+            raise Found(Problem("leaves", text, tenant=self._tenant)._replace(**place))
+
+    def _current_size(self, size: int) -> int:
+        """Return the size of the tree now: leaves were appended since the heads were read."""
+        statement = "SELECT size FROM tree_heads WHERE tenant = ?"
+        rows = self._reader.fetch(statement, self._tenant)
+        return int(max([size, *(row[0] for row in rows)]))
+
+    def _compare(self, checkpoint: KnownCheckpoint) -> None:
+        if self.edge.root() == checkpoint.root:
+            self._sound = checkpoint.size
+            self.checkpoints += 1
+            return
+        if self.broken:
+            return
+        text = f"differ from {checkpoint.name}"
+        place: dict[str, Any] = {"number": self._sound, "last_number": checkpoint.size - 1}
+        self.broken.append(Problem("leaves", text, tenant=self._tenant)._replace(**place))
+
+
+def _read_head(head: StoredHead) -> RightEdge:
+    try:
+        number("size", head.size)
+        binary("edge", head.edge)
+        return RightEdge.from_bytes(head.size, head.edge)
+    except ValueError:
+        text = "the edge is not that of a tree of this size"
+        raise Found(Problem("tree_heads", text, tenant=head.tenant)) from None
+
+
+def _leaf_hashes(reader: LogReader, tenant: str, size: int) -> Iterator[bytes]:
+    names = ", ".join(LEAF)
+    statement = (
+        f"SELECT {names} FROM leaves WHERE tenant = ? AND leaf_number < ? ORDER BY leaf_number"  # noqa: S608 - no value
+    )
+    expected = 0
+    for block in reader.stream(statement, tenant, size):
+        for row in block:
+            batch_number, chunk_number, _, position, kind, reference, leaf_hash = row
+            if position != expected:
+                place: dict[str, Any] = {"tenant": tenant, "number": expected}
+                raise Found(Problem("leaves", "is missing")._replace(**place))
+            shape = (batch_number is not None, chunk_number is not None, reference is not None)
+            if _SHAPES.get(kind) != shape or not _is_hash(leaf_hash):
+                raise Found(_wrong_leaf(row))
+            expected += 1
+            yield leaf_hash
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, bytes) and len(value) == HASH_BYTES
+
+
+def _wrong_leaf(row: tuple[Any, ...]) -> Problem:
+    place: dict[str, Any] = {"tenant": row[2], "number": row[3]}
+    try:
+        values = read_row(LEAF, row)
+    except WrongValue as error:
+        return Problem.of_value("leaves", error, **place)
+    if values["kind"] not in _SHAPES:
+        return Problem("leaves", "is unknown", column="kind")._replace(**place)
+    return Problem("leaves", "names its rows as no leaf of its kind does")._replace(**place)
+
+
+def _check_end(
+    reader: LogReader, edge: RightEdge, stored: RightEdge, tenant: str, current: int
+) -> None:
+    if edge.size < stored.size:
+        place: dict[str, Any] = {
+            "number": edge.size,
+            "last_number": stored.size - 1,
+            "tenant": tenant,
+        }
+        raise Found(Problem("leaves", "is missing")._replace(**place))
+    later = reader.fetch(
+        "SELECT min(leaf_number), max(leaf_number) FROM leaves "
+        "WHERE tenant = ? AND (leaf_number >= ? OR leaf_number < 0)",
+        *(tenant, current),
+    )
+    if later[0][0] is not None:
+        first, last = later[0]
+        text = f"is not in the tree, which has {current} leaves"
+        raise Found(Problem("leaves", text, tenant=tenant, number=first, last_number=last))
+
+
+def _compare_edges(edge: RightEdge, stored: RightEdge, tenant: str) -> Problem | None:
+    """Return the first complete subtree whose leaves differ from the head, as a problem."""
+    first = 0
+    exponents = [n for n in reversed(range(edge.size.bit_length())) if edge.size >> n & 1]
+    for exponent, found, expected in zip(exponents, edge.hashes, stored.hashes, strict=True):
+        if found != expected:
+            text = "differ from the head of the tree"
+            last = first + 2**exponent - 1
+            return Problem("leaves", text, tenant=tenant, number=first, last_number=last)
+        first += 2**exponent
+    return None
+
+
+def read_heads(
+    reader: LogReader, tenants: Collection[str], files: Sequence[KnownCheckpoint] = ()
+) -> list[StoredHead]:
+    """Read the heads of trees, of all tenants or of those with the given ids.
+
+    A tenant that has leaves or checkpoints, and no head, is listed with an empty tree. So is one of
+    which only files have checkpoints: everything else may have been removed. Raises Found.
+    """
+    heads = [StoredHead(*row) for row in reader.fetch("SELECT tenant, size, edge FROM tree_heads")]
+    known = {head.tenant for head in heads}
+    named = {*_tenants_of(reader, "leaves"), *_tenants_of(reader, "checkpoints")}
+    named.update(file.tenant for file in files)
+    if not all(isinstance(tenant, str) for tenant in known | named):
+        raise Found(Problem("tree_heads", "is no text, here or in another table", column="tenant"))
+    heads += [StoredHead(tenant, 0, b"") for tenant in named - known]
+    return sorted(head for head in heads if not tenants or head.tenant in tenants)
+
+
+def _tenants_of(reader: LogReader, table: str) -> Iterator[str]:
+    # One search of the primary key a tenant, and not a scan of all rows.
+    first = f"SELECT min(tenant) FROM {table}"  # noqa: S608 - no value
+    found = reader.fetch(first)[0][0]
+    while found is not None:
+        yield found
+        found = reader.fetch(f"{first} WHERE tenant > ?", found)[0][0]

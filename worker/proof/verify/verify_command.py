@@ -1,0 +1,230 @@
+"""The command `audit verify`, which reads the database without heavy imports."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from valetkey.cli.printable import escape_unprintable
+from valetkey.cli.results.consoles import stderr_console
+from worker.base.database_engine import sqlite_path
+from worker.cli.database import read_database_url, tables_state
+from worker.proof.checkpoint_format import InvalidKey, VerifierKey
+from worker.proof.verify.log_reader import UnknownTenant, open_reader, tenant_ids
+from worker.proof.verify.tree_check import UnusableFile, read_checkpoint_files
+from worker.proof.verify.verification import OnProgress, Verification, VerifyOptions, verify_log
+
+
+@contextmanager
+def database_errors(url: str) -> Iterator[None]:
+    """Name the cause of what goes wrong with the database in the block."""
+    path = sqlite_path(url)
+    if path is not None and not path.exists():
+        raise _unusable("missing", url)
+    try:
+        yield
+    except click.ClickException:
+        raise
+    except Exception as error:
+        from worker.cli.database_failures import describe_failure  # noqa: PLC0415
+
+        failure = describe_failure(error, url)
+        if failure is None:
+            raise
+        raise failure from None
+
+
+def _unusable(state: str, url: str) -> click.ClickException:
+    # Imported if it is needed: it imports all drivers.
+    from worker.cli.database_failures import STATES, database_unusable  # noqa: PLC0415
+
+    return database_unusable(STATES[state], url)
+
+
+def refuse_other_tables(url: str) -> None:
+    """Raise click.ClickException for the tables of another release: their rows would differ."""
+    reader = open_reader(url)
+    try:
+        rows = list(reader.fetch("SELECT version_num FROM alembic_version"))
+    finally:
+        reader.close()
+    state = tables_state(rows[0][0] if rows else None)
+    if state is not None:
+        raise _unusable(state, url)
+
+
+_MAX_PROBLEMS = 100
+_KEY_FILE = "VALETKEY_AUDIT_KEY_FILE"
+_COUNTS = (
+    *("items", "chunks", "pruned", "reissues", "cancellations", "revocations", "uses"),
+    *("settlements", "changes"),
+    *("leaves", "trees", "checkpoints", "charges"),
+)
+
+
+def _parse_key(
+    _context: click.Context, _option: click.Parameter, texts: tuple[str, ...]
+) -> tuple[VerifierKey, ...]:
+    try:
+        return tuple(map(VerifierKey.parse, texts))
+    except InvalidKey as error:
+        raise click.BadParameter(f"{error}; `audit key` prints it") from None
+
+
+@click.command("verify")
+@click.option("--tenant", help="Only this tenant; NAME~2 is the second one that had the name.")
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    metavar="VKEY",
+    callback=_parse_key,
+    help="Trust checkpoints of this public key. Default: the keys in VALETKEY_AUDIT_KEY_FILE.",
+)
+@click.option(
+    "--checkpoint",
+    "files",
+    multiple=True,
+    metavar="PATH",
+    type=click.Path(exists=True, path_type=Path),
+    help="Also compare with this checkpoint, or with all in this folder.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 64),
+    default=os.cpu_count() or 1,
+    show_default="the number of CPUs",
+    help="Number of processes.",
+)
+@click.option(
+    "--keep-going", is_flag=True, help=f"List up to {_MAX_PROBLEMS} problems, not only the first."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+@click.pass_context
+def verify(  # noqa: PLR0913 - one for each option
+    context: click.Context,
+    /,
+    *,
+    tenant: str | None,
+    keys: tuple[VerifierKey, ...],
+    files: tuple[Path, ...],
+    processes: int,
+    keep_going: bool,
+    as_json: bool,
+) -> None:
+    """Verify that no row of the audit log was changed, removed, added or moved.
+
+    Hashes all rows again, and compares them with the leaves of the tenants' Merkle trees, the trees
+    with their heads and checkpoints, and the usage of tenants with the cost of their grants. Only
+    checkpoints that are kept outside of the database show that the whole log was written anew, or
+    that its end was cut off: give them with --checkpoint.
+
+    Ends with 0 if nothing differs, and with 1 and the first row that does. Only reads, so that a
+    copy of the database, or a user who may only SELECT, is enough.
+
+    \b
+    Examples:
+      python -m worker audit verify
+      python -m worker audit verify --key "$(cat auditor.vkey)" --checkpoint checkpoints/
+    """
+    result, seconds = _verify(tenant, keys or _configured_keys(), files, processes, keep_going)
+    print_lines = _print_json if as_json else _print_text
+    print_lines(result, seconds)
+    if result.leaves and not result.checkpoints:
+        text = "No checkpoint was compared, so nothing shows that the log was not written anew."
+        click.echo(text, err=True)
+    if result.checkpoints and not (keys or _configured_keys()):
+        click.echo("No signature was verified: give the public key with --key.", err=True)
+    context.exit(not result.is_sound)
+
+
+def _verify(
+    tenant: str | None,
+    keys: tuple[VerifierKey, ...],
+    files: tuple[Path, ...],
+    processes: int,
+    keep_going: bool,  # noqa: FBT001 - the command's option
+) -> tuple[Verification, float]:
+    """Verify the log; return what was found, and the seconds that it took."""
+    url = read_database_url(os.environ)
+    try:
+        checkpoints = tuple(read_checkpoint_files(files, keys))
+    except UnusableFile as error:
+        text = escape_unprintable(str(error))
+        raise click.BadParameter(text, param_hint="--checkpoint") from None
+    with database_errors(url), _progress() as on_progress:
+        refuse_other_tables(url)
+        tenants = () if tenant is None else _tenants(url, tenant)
+        limit = _MAX_PROBLEMS if keep_going else 1
+        options = VerifyOptions(tenants, keys, checkpoints, processes, limit)
+        started = monotonic()
+        return verify_log(url, options, on_progress), monotonic() - started
+
+
+def _configured_keys() -> tuple[VerifierKey, ...]:
+    if not any(name.upper() == _KEY_FILE for name in os.environ):
+        return ()
+    # Imported if they are needed: the settings take longer to import than 100,000 rows to verify.
+    from worker.proof.checkpoint_key import KeyUnusable, NoKey, configured_keys  # noqa: PLC0415
+    from worker.proof.key_command import KeyRefused  # noqa: PLC0415
+    from worker.settings import Settings  # noqa: PLC0415
+
+    try:
+        return tuple(configured_keys(Settings()).trusted)
+    except NoKey:
+        return ()
+    except KeyUnusable as error:
+        raise KeyRefused(error) from None
+
+
+def _tenants(url: str, tenant: str) -> tuple[str, ...]:
+    reader = open_reader(url)
+    try:
+        return tenant_ids(reader, tenant)
+    except UnknownTenant as error:
+        raise click.BadParameter(str(error), param_hint="--tenant") from None
+    finally:
+        reader.close()
+
+
+@contextmanager
+def _progress() -> Iterator[OnProgress]:
+    """Show a progress bar on stderr if that is a terminal."""
+    console = stderr_console()
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("rows"),
+        TimeRemainingColumn(),
+    )
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, disable=hidden, redirect_stdout=False) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _print_json(result: Verification, seconds: float) -> None:
+    for problem in result.problems:
+        click.echo(json.dumps({"type": "problem", **problem._asdict()}, default=str))
+    counts: dict[str, Any] = {name: getattr(result, name) for name in _COUNTS}
+    rate = round(result.items / seconds) if seconds else None
+    summary = {"type": "summary", "sound": result.is_sound, **counts}
+    click.echo(json.dumps({**summary, "seconds": round(seconds, 3), "rows_per_second": rate}))
+
+
+def _print_text(result: Verification, seconds: float) -> None:
+    for problem in result.problems:
+        click.echo(escape_unprintable(str(problem)))
+    if result.problems:
+        click.echo("Next: docs/operating.md, The audit log does not verify.")
+    counts = {name: getattr(result, name) for name in _COUNTS}
+    rate = f"{result.items / seconds:,.0f} rows/s" if seconds else ""
+    found = "Nothing differs" if result.is_sound else "It does NOT verify"
+    numbers = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    click.echo(f"{found}. Verified: {numbers or 'an empty log'}; {seconds:.1f} s, {rate}")

@@ -1,0 +1,339 @@
+"""Revokes grants: records it, denies the links, cancels what was not sent, and proves it."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import uuid4
+
+from valetkey.wire.messages import CancelMessage
+from worker.base.database_engine import write_transaction
+from worker.context import Context
+from worker.core.issued_grants import storage_name
+from worker.errors import Malformed, Transient
+from worker.issue.earlier_batches import cancel_batch
+from worker.issue.multipart_aborts import abort_upload
+from worker.revoke.deny_statements import (
+    NewStatement,
+    Proof,
+    ProofLink,
+    find_proof_link,
+    is_denied,
+    keep_statements,
+    new_statements,
+    prove_denial,
+)
+from worker.revoke.levers import Lever
+from worker.revoke.revocation_plan import RevocationPlan, plan_revocation
+from worker.revoke.revocation_rows import NewRevocation, delete_denials, insert_revocation
+from worker.revoke.session_revocation import (
+    SessionRequest,
+    end_sessions,
+    find_session_request,
+    provable_grants,
+    prove_sessions_end,
+)
+
+
+@dataclass(slots=True)
+class RevocationResult:
+    """The outcome of a revocation: its id, and a problem for each step that failed.
+
+    ended are the tenant ids and ids of grants that a lever ended, and ended_roles the moment of
+    each role whose sessions were ended. cancelled counts batches, and unread results that were
+    deleted from the broker. proofs has the result of each denied bucket in which a download can be
+    tried, and session_proofs that of each role. unproven counts the ended grants of kinds that
+    cannot be tried, by kind.
+    """
+
+    revocation_id: str
+    grants: int = 0
+    ended: set[tuple[str, str]] = field(default_factory=set)
+    denied: list[Lever] = field(default_factory=list)
+    ended_roles: dict[str, datetime] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    cancelled: int = 0
+    unread: int = 0
+    proofs: dict[str, Proof] = field(default_factory=dict)
+    session_proofs: dict[str, Proof] = field(default_factory=dict)
+    unproven: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def left(self) -> int:
+        """The number of grants that no lever ended."""
+        return self.grants - len(self.ended)
+
+    @property
+    def is_proven(self) -> bool | None:
+        """True if all is proven, False if storage still accepts a link, and None otherwise."""
+        if "accepted" in self._proofs:
+            return False
+        return True if self._proofs == {"proven"} and not self.unproven else None
+
+    @property
+    def is_complete(self) -> bool:
+        """True if nothing failed, and all is proven or was done by an earlier revocation."""
+        is_proven = self._proofs <= {"proven", "repeated"} and not self.unproven
+        return not self.problems and not self.left and is_proven
+
+    @property
+    def _proofs(self) -> set[Proof]:
+        return {*self.proofs.values(), *self.session_proofs.values()}
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """The author of a revocation, and the reason."""
+
+    name: str
+    reason: str | None
+
+
+def count_unproven(plans: Iterable[RevocationPlan], result: RevocationResult) -> Counter[str]:
+    """Count the ended grants that nothing proves to be ended, by kind.
+
+    A link to an upload cannot be tried without storing an object, and storage may deny downloads
+    alone. The proven end of a role's sessions is that of all links that they signed.
+    """
+    unproven: Counter[str] = Counter()
+    for plan in plans:
+        proven: set[tuple[str, str]] = set()
+        for lever in plan.session_ends:
+            if result.session_proofs.get(lever.where) == "proven":
+                proven |= lever.targets
+        ended = result.ended - proven
+        unproven.update(
+            grant.kind
+            for grant in plan.targeted
+            if grant.kind != "download" and grant.full_id in ended
+        )
+    return unproven
+
+
+ForgetResults = Callable[[Iterable[tuple[str, int]]], int]
+
+# Before the denial, which must not wait: the upkeep aborts the others later.
+_MAX_ABORTS = 100
+_MAX_ABORT_SECONDS = 20.0  # after which no further abort begins; storage may be silent
+
+
+def revoke(
+    plan: RevocationPlan,
+    author: Author,
+    context: Context,
+    forget_results: ForgetResults,
+    on_recorded: Callable[[str], None] = lambda _: None,
+) -> RevocationResult:
+    """Do a plan. forget_results deletes the results of chunks that no producer has read yet.
+
+    on_recorded is called with the id of the revocation as soon as it is recorded.
+    It is recorded first: from then on the grants are not signed again, whatever happens next. What
+    fails afterwards is a problem in the result, and is repeated by revoking once more. Raises
+    Transient if nothing was done.
+    """
+    result = RevocationResult(str(uuid4()))
+    statements = _record(plan, result.revocation_id, author, context)
+    on_recorded(result.revocation_id)
+    links = _find_proof_links(plan, result, context)
+    requests = _find_session_requests(plan, result, context)
+    _abort_uploads(plan, result, context)
+    _deny(plan, statements, result, context)
+    plans = [plan, *_cancel(plan, author, result, context)]
+    _end_sessions(plans, author, result, context)
+    chunks = {(grant.batch_id, grant.chunk_number) for each in plans for grant in each.targeted}
+    try:
+        result.unread = forget_results(sorted(chunks))
+    except Transient as error:
+        result.problems.append(f"unread results are not deleted: {error}")
+    _prove(plan, links, requests, result)
+    result.unproven = count_unproven(plans, result)
+    return result
+
+
+def _record(
+    plan: RevocationPlan, revocation_id: str, author: Author, context: Context
+) -> Sequence[NewStatement]:
+    now = context.now()
+    grants = dict.fromkeys(plan.tenants, 0)
+    for grant in plan.targeted:
+        grants[grant.tenant] += 1
+    ends = [now, *(grant.expires_at for grant in plan.targeted)]
+    lapses_at = max([*ends, *(lever.lapses_at for lever in plan.denials)])
+    bucket = plan.config.buckets.get(plan.target.bucket or "")
+    storage = None if bucket is None else storage_name(bucket)
+    row = NewRevocation(
+        *(revocation_id, plan.target, grants, author.name, author.reason, lapses_at, storage)
+    )
+    statements = new_statements(plan.denials, revocation_id, plan.on_aws, plan.earlier)
+    with write_transaction(context.engine) as connection:
+        denials = [each.to_row() for each in statements if each.lever.where not in plan.earlier]
+        insert_revocation(connection, row, denials, now)
+    return statements
+
+
+def _find_proof_links(
+    plan: RevocationPlan, result: RevocationResult, context: Context
+) -> Mapping[str, ProofLink | None]:
+    links: dict[str, ProofLink | None] = {}
+    for lever in plan.denials:
+        denial = lever.denial
+        downloads = [
+            grant
+            for grant in plan.targeted
+            if grant.kind == "download" and grant.full_id in lever.targets
+        ]
+        if denial is None or not downloads:
+            continue
+        try:
+            links[lever.where] = find_proof_link(denial.profile, downloads, context)
+        except (Malformed, Transient) as error:
+            result.problems.append(f"{lever.where}: {error}")
+    return links
+
+
+def _abort_uploads(plan: RevocationPlan, result: RevocationResult, context: Context) -> None:
+    """Abort unfinished uploads before they are denied: SeaweedFS then refuses aborts as well.
+
+    Those of credentials go on: others may sign for them.
+    """
+    if plan.target.kind == "credentials":
+        return
+    multiparts = [grant for grant in plan.targeted if grant.kind == "multipart"]
+    end = time.monotonic() + _MAX_ABORT_SECONDS
+    try:
+        for grant in multiparts[:_MAX_ABORTS]:
+            if time.monotonic() > end:
+                break
+            abort_upload(grant.tenant, grant.id, context)
+    except Transient as error:
+        result.problems.append(f"not all uploads are aborted: {error}")
+
+
+def _deny(
+    plan: RevocationPlan,
+    statements: Iterable[NewStatement],
+    result: RevocationResult,
+    context: Context,
+) -> None:
+    """Add the statements to the policies. Forget one that storage refuses: upkeep cannot add it.
+
+    One that storage is too busy for stays recorded, and the upkeep worker adds it.
+    """
+    for lever, denial, statement in statements:
+        sid = statement["Sid"]
+        try:
+            problem = keep_statements(denial.profile, denial.storage, context).get(sid)
+        except Transient as error:
+            result.problems.append(f"{lever.where}: {error}")
+            continue
+        except Malformed as error:
+            problem = str(error)
+        if problem is None:
+            result.denied.append(lever)
+            result.ended |= lever.targets
+            continue
+        result.problems.append(f"{lever.where}: {problem}")
+        try:
+            if lever.where not in plan.earlier:
+                with write_transaction(context.engine) as connection:
+                    delete_denials(connection, [sid])
+        except Transient as error:
+            result.problems.append(f"{lever.where}: the upkeep worker tries again: {error}")
+    result.grants += len(plan.targeted)
+
+
+def _cancel(
+    plan: RevocationPlan, author: Author, result: RevocationResult, context: Context
+) -> Sequence[RevocationPlan]:
+    """Cancel the open batches, and revoke what was issued of them meanwhile.
+
+    Returns the plan for the grants that were issued between the plan and the cancellation, if any.
+    """
+    try:
+        for tenant, batch_id in plan.unsent:
+            cancel_batch(_cancellation(tenant, batch_id, author), tenant, None, context)
+            result.cancelled += 1
+        if not plan.unsent:
+            return ()
+        late = plan_revocation(
+            plan.target, context, plan.targeted, ends_sessions=plan.ends_sessions
+        )
+        if not late.targeted:
+            return ()
+        _abort_uploads(late, result, context)
+        _deny(late, _record(late, str(uuid4()), author, context), result, context)
+    except Transient as error:
+        result.problems.append(f"not all open batches are cancelled: {error}")
+        return ()
+    return (late,)
+
+
+def _find_session_requests(
+    plan: RevocationPlan, result: RevocationResult, context: Context
+) -> Mapping[str, SessionRequest | None]:
+    requests: dict[str, SessionRequest | None] = {}
+    for lever in plan.session_ends:
+        try:
+            if grants := provable_grants(lever, plan):
+                requests[lever.where] = find_session_request(grants, plan, context)
+        except (Malformed, Transient) as error:
+            result.problems.append(f"{lever.where}: {error}")
+    return requests
+
+
+def _end_sessions(
+    plans: Iterable[RevocationPlan], author: Author, result: RevocationResult, context: Context
+) -> None:
+    """End the sessions of each role once. Those that signed the late grants are not newer."""
+    levers = [lever for plan in plans for lever in plan.session_ends]
+    profiles = {lever.where: lever.profile for lever in levers if lever.profile}
+    for role_arn, profile in profiles.items():
+        try:
+            row = end_sessions(profile, role_arn, author.name, context)
+        except (Malformed, Transient) as error:
+            result.problems.append(f"{role_arn}: {error}")
+        else:
+            result.ended_roles[role_arn] = row.sessions_from
+    for lever in levers:
+        if lever.where in result.ended_roles:
+            result.ended |= lever.targets
+
+
+def _cancellation(tenant: str, batch_id: str, author: Author) -> CancelMessage:
+    return CancelMessage(
+        ask="cancel",
+        tenant=tenant.partition("~")[0],
+        batch=batch_id,
+        requested_by=author.name,
+        reason=author.reason or "revoked",
+        abort_uploads=True,
+    )
+
+
+def _prove(
+    plan: RevocationPlan,
+    links: Mapping[str, ProofLink | None],
+    requests: Mapping[str, SessionRequest | None],
+    result: RevocationResult,
+) -> None:
+    denied = {lever.where for lever in result.denied}
+    for lever in plan.denials:
+        if lever.denial is None or lever.where not in denied.intersection(links):
+            continue
+        link = links[lever.where]
+        is_repeated = link is not None and is_denied(
+            link.object_key, lever.denial, plan.live_denials, plan.on_aws
+        )
+        try:
+            result.proofs[lever.where] = prove_denial(link, is_repeated=is_repeated)
+        except Transient as error:
+            result.problems.append(f"{lever.where}: {error}")
+    for where, request in requests.items():
+        try:
+            if where in result.ended_roles:
+                result.session_proofs[where] = (
+                    "untried" if request is None else prove_sessions_end(request)
+                )
+        except Transient as error:
+            result.problems.append(f"{where}: {error}")

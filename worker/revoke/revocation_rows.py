@@ -1,0 +1,224 @@
+"""Inserts revocations and the rows of their statements, and lists revocations."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
+
+from models import Bucket, Denial, Grant, Revocation
+from valetkey.wire.grant_ids import split_grant_id
+from worker.base.pages import Page, fetch_page
+from worker.core.issued_grants import qualified_name
+from worker.core.revocation_targets import RecordedRevocation, RevokedItem, Target, covers
+from worker.ledger.merkle import encode_record, entry_hash
+from worker.ledger.tenant_history import is_of_tenant, revocations_since
+from worker.ledger.tree_leaves import NewLeaf, append_leaf
+
+
+class NewRevocation(NamedTuple):
+    """A revocation to record: its grants by tenant id, who revoked them, and why.
+
+    storage is the name of the real bucket of a key or prefix.
+    """
+
+    revocation_id: str
+    target: Target
+    grants: Mapping[str, int]
+    revoked_by: str
+    reason: str | None
+    lapses_at: datetime
+    storage: str | None = None
+
+
+class DenialRow(NamedTuple):
+    """A statement of our own: its Sid, the bucket profile whose bucket has it, and its JSON.
+
+    storage is the name of that bucket. policy_bytes is the size of its policy when the statement
+    was last seen in it, and None if it is not. It denies until lapses_at.
+    """
+
+    sid: str
+    bucket: str
+    storage: str
+    statement: str
+    lapses_at: datetime
+    policy_bytes: int | None = None
+
+
+def insert_revocation(
+    connection: Connection, revocation: NewRevocation, denials: Iterable[DenialRow], now: datetime
+) -> None:
+    """Insert a revocation for each tenant, and the statements that will be added to policies.
+
+    Call it last in the transaction, as `append_leaf` says.
+    """
+    common = {
+        "revocation_id": revocation.revocation_id,
+        "target_kind": revocation.target.kind,
+        "target": revocation.target.value,
+        "bucket": revocation.target.bucket,
+        "storage": revocation.storage,
+        "revoked_by": revocation.revoked_by,
+        "reason": revocation.reason,
+        "revoked_at": now,
+        "lapses_at": revocation.lapses_at,
+    }
+    rows = {
+        tenant: common | {"tenant": tenant, "grants": grants}
+        for tenant, grants in sorted(revocation.grants.items())
+    }
+    connection.execute(insert(Revocation), list(rows.values()))
+    revoked = {"revocation_id": revocation.revocation_id}
+    statements = [denial._asdict() | revoked for denial in denials]
+    if statements:
+        connection.execute(insert(Denial), statements)
+    for tenant, row in rows.items():
+        record = encode_record("revocation", row)
+        leaf = NewLeaf("revocation", entry_hash([record]), reference=revocation.revocation_id)
+        append_leaf(connection, tenant, leaf)
+
+
+_DENIAL_COLUMNS = tuple(getattr(Denial, name) for name in DenialRow._fields)
+
+
+def read_denials(
+    connection: Connection, now: datetime, storage: str | None = None
+) -> tuple[list[DenialRow], list[DenialRow]]:
+    """Return the statements that still deny a grant, and those whose last grant has expired.
+
+    Those that are in a policy come first. storage is a bucket's name; None means all.
+    """
+    query = select(*_DENIAL_COLUMNS).order_by(Denial.policy_bytes.is_(None), Denial.sid)
+    if storage is not None:
+        query = query.where(Denial.storage == storage)
+    live: list[DenialRow] = []
+    lapsed: list[DenialRow] = []
+    for row in map(DenialRow._make, connection.execute(query)):
+        (lapsed if row.lapses_at <= now else live).append(row)
+    return live, lapsed
+
+
+class LiveDenial(NamedTuple):
+    """A statement that still denies a grant, and the first one who revoked with it."""
+
+    row: DenialRow
+    revoked_by: str
+    revoked_at: datetime
+
+
+def read_live_denials(connection: Connection, now: datetime) -> list[LiveDenial]:
+    """Return the statements that still deny a grant, the oldest first."""
+    query = (
+        select(*_DENIAL_COLUMNS, Revocation.revoked_by, Revocation.revoked_at)
+        .join(Revocation, Revocation.revocation_id == Denial.revocation_id)
+        .where(Denial.lapses_at > now)
+        .order_by(Revocation.revoked_at, Denial.sid)
+    )
+    return [
+        LiveDenial(DenialRow._make(values), by, at) for *values, by, at in connection.execute(query)
+    ]
+
+
+def store_policy_bytes(connection: Connection, sids: Iterable[str], size: int | None) -> None:
+    """Store the size of the policy that has statements, or None if they are not in it."""
+    denials = update(Denial).where(Denial.sid.in_(list(sids)))
+    connection.execute(denials.values(policy_bytes=size))
+
+
+def delete_denials(connection: Connection, sids: Iterable[str]) -> None:
+    """Delete the rows of statements that are not in their policies, or were never added."""
+    connection.execute(delete(Denial).where(Denial.sid.in_(list(sids))))
+
+
+class RevocationRecord(NamedTuple):
+    """A revocation of one tenant: when, by whom and why, and what it ended.
+
+    bucket is the bucket profile of a key or prefix. grants counts live grants, the last of which
+    ends at until. statements are the names of the buckets whose policies have a statement of this
+    revocation; it is removed after until.
+    """
+
+    at: datetime
+    tenant: str
+    revoked_by: str
+    reason: str | None
+    kind: str
+    target: str
+    bucket: str | None
+    grants: int
+    until: datetime
+    statements: tuple[str, ...]
+
+
+def read_revocations(
+    connection: Connection, limit: int, *, tenant: str | None, since: datetime | None
+) -> Page[RevocationRecord]:
+    """Read at most limit revocations, newest first. A filter that is None matches everything."""
+    statements: dict[str, tuple[str, ...]] = {}
+    denials = select(Denial.revocation_id, Denial.storage).order_by(Denial.storage)
+    for revocation_id, storage in connection.execute(denials):
+        statements[revocation_id] = (*statements.get(revocation_id, ()), storage)
+    query = select(
+        *(Revocation.revoked_at, Revocation.tenant, Revocation.revoked_by, Revocation.reason),
+        *(Revocation.target_kind, Revocation.target, Revocation.bucket, Revocation.grants),
+        *(Revocation.lapses_at, Revocation.revocation_id),
+    )
+    if tenant is not None:
+        query = query.where(is_of_tenant(connection, Revocation.tenant, tenant))
+    if since is not None:
+        query = query.where(Revocation.revoked_at >= since)
+    query = query.order_by(Revocation.revoked_at.desc(), Revocation.tenant)
+
+    def read(row: Any) -> RevocationRecord:
+        *values, revocation_id = row
+        return RevocationRecord._make((*values, statements.get(revocation_id, ())))
+
+    return fetch_page(connection, query, limit, read)
+
+
+def read_item_revocations(
+    connection: Connection, tenant_id: str, item: RevokedItem, issued_at: datetime
+) -> tuple[RecordedRevocation, ...]:
+    """Return the revocations that cover an item of a tenant, the oldest first."""
+    found = revocations_since(connection, tenant_id, issued_at)
+    return tuple(each for each in found if covers(each, item))
+
+
+def read_batch_revocations(
+    connection: Connection, tenant_id: str, batch_number: int, item: RevokedItem, since: datetime
+) -> tuple[RecordedRevocation, ...]:
+    """Return the revocations that cover a batch, or some of its items.
+
+    item is any item of the batch.
+    """
+    found = revocations_since(connection, tenant_id, since)
+    return tuple(each for each in found if _covers_some(connection, batch_number, item, each))
+
+
+def read_storage(connection: Connection, profile: str) -> str | None:
+    """Return the name of the real bucket to which a profile leads today, or None if it was removed.
+
+    It is the one that `storage_name` returns.
+    """
+    query = select(Bucket.bucket, Bucket.endpoint).where(Bucket.name == profile)
+    row = connection.execute(query).first()
+    return None if row is None else qualified_name(row.bucket, row.endpoint)
+
+
+def _covers_some(
+    connection: Connection, batch_number: int, item: RevokedItem, revocation: RecordedRevocation
+) -> bool:
+    target = revocation.target
+    match target.kind:
+        case "grant":
+            return split_grant_id(target.value)[0] == item.batch_id
+        case "key":
+            condition: ColumnElement[bool] = Grant.object_key == target.value
+        case "prefix":
+            condition = Grant.object_key.startswith(target.value, autoescape=True)
+        case _:
+            return covers(revocation, item)
+    query = select(Grant.object_key).where(Grant.batch_number == batch_number, condition).limit(1)
+    object_key = connection.scalar(query)
+    return object_key is not None and covers(revocation, item._replace(object_key=object_key))

@@ -1,0 +1,151 @@
+"""Starts workers, if the services that the settings name can be used."""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from threading import Event, Thread
+
+import click
+import structlog
+
+from worker.base.database_engine import create_database_engine, read_transaction
+from worker.broker.fair_queue import FairQueue
+from worker.broker.queues import EVENTS_ROLE, QUEUES_BY_ROLE
+from worker.cli.database import open_database
+from worker.cli.redis_servers import open_broker, open_results, read_server_facts
+from worker.cli.service_failures import ServiceUnusable
+from worker.errors import Transient
+from worker.ledger.tenant_rows import ConfigStore
+from worker.logs import configure_logging
+from worker.settings import Settings
+from worker.supervisor import Supervisor, WorkerProcess
+
+log = structlog.get_logger()
+
+
+class ServicesUnusable(click.ClickException):
+    """Services that cannot be used, and that time alone does not mend."""
+
+
+def check_services() -> None:
+    """Connect to the database, the broker and the result store.
+
+    Raises ServicesUnusable with the causes that an operator has to mend, such as a wrong password
+    or missing tables. Of a service that is away, only a warning is logged: workers wait for it.
+    """
+    wrong = []
+    for check in (_check_database, _check_broker, _check_results):
+        try:
+            check()
+        except ServiceUnusable as error:
+            if error.cause.is_away:
+                log.warning("service_away", problem=error.message, hint=error.cause.hint)
+            else:
+                wrong.append(error.format_message())
+    if wrong:
+        raise ServicesUnusable("no worker was started.\n" + "\n".join(wrong))
+
+
+def _check_database() -> None:
+    with open_database(read_transaction):
+        pass
+
+
+def _check_broker() -> None:
+    with open_broker() as client:
+        read_server_facts(client)
+
+
+def _check_results() -> None:
+    with open_results() as client:
+        read_server_facts(client)
+
+
+_FAIR_QUEUE_STOP_TIMEOUT = 1.0  # seconds; what it has not moved stays where it is
+_CONFIG_INTERVAL = 5.0  # seconds after which a changed tenant config is noticed
+_LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
+
+@click.command()
+@click.option(
+    "--only",
+    type=click.Choice([*QUEUES_BY_ROLE, EVENTS_ROLE]),
+    help="Only process requests (issue: all, interactive: small batches, bulk: large batches), "
+    "only send webhooks, write manifests and release expired grants (upkeep), or only read event "
+    "notifications of storage (events). Without it, run one worker for requests, one for webhooks "
+    "and the like, and one for events once a bucket profile names a queue.",
+)
+@click.option(
+    "--loglevel",
+    type=click.Choice(_LEVELS, case_sensitive=False),
+    default="INFO",
+    show_default=True,
+    help="Minimum level of messages to log on stderr.",
+)
+def run(only: str | None, loglevel: str) -> None:
+    """Run workers until SIGTERM or Ctrl-C, and restart one that ends by itself.
+
+    \b
+    Example:
+      python -m worker run
+    """
+    settings = Settings()  # invalid ones end this process before it starts any other
+    configure_logging(logging.getLevelNamesMapping()[loglevel])
+    check_services()
+    roles = [only] if only else ["issue", "upkeep"]
+    supervisor = Supervisor(list(_workers(roles, loglevel)))
+    if only is None:
+        arguments = settings, supervisor, _worker(EVENTS_ROLE, loglevel)
+        Thread(target=_add_events_worker, args=arguments, name="event-queues", daemon=True).start()
+    with nullcontext() if only in {"upkeep", EVENTS_ROLE} else _fair_queue(settings):
+        exit_code = supervisor.run()
+    sys.exit(exit_code)
+
+
+@contextmanager
+def _fair_queue(settings: Settings) -> Iterator[None]:
+    """Share the issuing workers among tenants while the block runs."""
+    stop = Event()
+    fair_queue = FairQueue(settings.broker_url.get_secret_value())
+    thread = Thread(target=fair_queue.run, args=(stop,), name="fair-queue", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(_FAIR_QUEUE_STOP_TIMEOUT)
+
+
+def _add_events_worker(settings: Settings, supervisor: Supervisor, worker: WorkerProcess) -> None:
+    """Start the worker that reads event notifications, once a bucket profile names a queue."""
+    engine = create_database_engine(settings.database_url.get_secret_value())
+    config = ConfigStore(engine)
+    while not _names_queue(config):
+        time.sleep(_CONFIG_INTERVAL)
+    supervisor.add(worker)
+    engine.dispose()
+
+
+def _names_queue(config: ConfigStore) -> bool:
+    try:
+        return any(bucket.events_queue for bucket in config.current().buckets.values())
+    except Transient:  # the other workers log that the database is away
+        return False
+
+
+def _workers(roles: list[str], loglevel: str) -> Iterator[WorkerProcess]:
+    for role in roles:
+        yield _worker(role, loglevel)
+
+
+def _worker(role: str, loglevel: str) -> WorkerProcess:
+    if role == EVENTS_ROLE:
+        command = [sys.executable, "-m", "worker.event_intake", loglevel]
+        return WorkerProcess(role, command, os.environ)
+    # SIGTERM then stops softly: running tasks may end, and prefetched messages return to the queue.
+    environ = dict(os.environ) | {"REMAP_SIGTERM": "SIGQUIT"}
+    command = [sys.executable, "-m", "worker.celery_worker", role, loglevel]
+    return WorkerProcess(role, command, environ)

@@ -1,1 +1,0 @@
-"""Records what storage tells about grants, and settles upload slots."""

@@ -1,1 +1,0 @@
-"""Reads event notifications from SQS queues, and records the uses in them."""

@@ -1,0 +1,371 @@
+"""Handles the messages of an event queue: finds the grants of their objects, and records the uses.
+
+Events of AWS do not name the grant, so storage is asked: one HEAD an object, several at once, and
+only for keys under a tenant's prefixes.
+"""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
+from typing import Literal, NamedTuple
+
+from worker.aws.event_queues import VISIBILITY_SECONDS, QueueMessage
+from worker.aws.object_calls import StorageRefuses, StoredFile
+from worker.base.database_engine import read_transaction
+from worker.context import Context
+from worker.core.issued_grants import SLOT_KINDS, UseReport, storage_name
+from worker.core.tenant_config import Bucket, TenantAccess, TenantConfig
+from worker.errors import Malformed, StorageSilent, Transient
+from worker.uses.event_notifications import parse_body
+from worker.uses.stored_objects import ObjectName, grants_of_objects
+from worker.uses.use_recorder import record_uses
+from worker.uses.use_rows import bucket_history
+
+_Names = Mapping[str, frozenset[str]]  # storage names by the name that notifications have
+
+
+class QueueTargets(NamedTuple):
+    """The objects and tenants about which one queue is believed.
+
+    accesses are those of tenants that store objects, by storage name and prefix. today are the
+    storage names of the buckets to which the profiles that name the queue lead, and former those to
+    which they have led, both by the name of the bucket. Events of others are not believed, because
+    whoever writes to the queue may be someone else.
+    """
+
+    accesses: Mapping[tuple[str, str], TenantAccess]
+    today: _Names
+    former: _Names
+
+    def storing_buckets(self, name: str) -> frozenset[str]:
+        """Return the storage names of the buckets that a new object may be in.
+
+        Usually one: more if the profiles lead to buckets of one name on several servers.
+        """
+        return self.today.get(name) or frozenset(sorted(self.former.get(name, ()))[:1])
+
+    def known_buckets(self, name: str) -> frozenset[str]:
+        """Return the storage names under which an object may be known that is deleted now."""
+        return self.today.get(name, frozenset()) | self.former.get(name, frozenset())
+
+    def find_access(self, bucket: str, object_key: str) -> TenantAccess | None:
+        """Return the access under whose longest prefix a key is, or None.
+
+        A prefix ends with a slash, or is that of the whole bucket.
+        """
+        ends = [end for end, character in enumerate(object_key, 1) if character == "/"]
+        for end in (*reversed(ends), 0):
+            access = self.accesses.get((bucket, object_key[:end]))
+            if access is not None:
+                return access
+        return None
+
+
+def queue_targets(queue_url: str, config: TenantConfig, context: Context) -> QueueTargets:
+    """Return what a queue may tell of. Raises Transient."""
+    profiles = [b for b in config.buckets.values() if b.events_queue == queue_url]
+    with read_transaction(context.engine) as connection:
+        former = [
+            replace(profile, bucket=place.bucket, endpoint=place.endpoint)
+            for profile in profiles
+            for place in bucket_history(connection, profile.name, config)
+        ]
+    # Storage of a former bucket is asked only where the credentials are known to belong.
+    endpoints = {(profile.name, profile.endpoint) for profile in profiles}
+    asked = [bucket for bucket in former if (bucket.name, bucket.endpoint) in endpoints]
+    return QueueTargets(_accesses([*profiles, *asked], config), _names(profiles), _names(former))
+
+
+def _names(buckets: Iterable[Bucket]) -> _Names:
+    found: defaultdict[str, frozenset[str]] = defaultdict(frozenset)
+    for bucket in buckets:
+        found[bucket.bucket] |= {storage_name(bucket)}
+    return dict(found)
+
+
+def _accesses(
+    profiles: Iterable[Bucket], config: TenantConfig
+) -> Mapping[tuple[str, str], TenantAccess]:
+    found: dict[tuple[str, str], TenantAccess] = {}
+    for profile in profiles:
+        for tenant in config.tenants.values():
+            policy = tenant.policies.get(profile.name)
+            if policy is None or not set(policy.kinds) & set(SLOT_KINDS):
+                continue
+            for prefix in policy.prefixes:
+                name = storage_name(profile), prefix
+                found.setdefault(name, TenantAccess(profile, tenant, policy))
+    return found
+
+
+Unidentified = Literal["gone", "hidden", "refused", "replaced", "no_grant_id", "postponed"]
+"""The reasons for which storage tells of no grant.
+
+gone: the object was deleted meanwhile. hidden: the credentials may not read it, or it was deleted
+and they may not list the bucket. refused: storage answers with another error. replaced: another
+object has the key, of which another event tells. no_grant_id: no grant stored it. postponed:
+storage answers too slowly to be asked for all objects now.
+"""
+
+ASK_SECONDS = 30.0
+"""The time in seconds in which storage is asked. Then messages would soon come again anyway."""
+
+
+class UnknownObject(NamedTuple):
+    """A report of an object that no grant is named for, and who may ask for the object."""
+
+    report: UseReport
+    access: TenantAccess
+
+
+Identity = UseReport | Unidentified | Transient
+"""The report with its grant, why there is none, or why storage could not be asked now."""
+
+
+def identify_objects(
+    objects: Sequence[UnknownObject], context: Context, threads: Executor
+) -> Iterable[Identity]:
+    """Ask storage for the grants that stored these objects, and yield the answers in order."""
+    end = time.monotonic() + ASK_SECONDS
+
+    def ask(unknown: UnknownObject) -> Identity:
+        return _identify_object(unknown, context) if time.monotonic() < end else "postponed"
+
+    return threads.map(ask, objects)
+
+
+def _identify_object(unknown: UnknownObject, context: Context) -> Identity:
+    report, (bucket, tenant, policy) = unknown
+    now = context.now()
+    try:
+        context.s3.silent_buckets.check(bucket, now)
+        files = context.s3.file_reader(bucket, tenant.name, policy.prefixes, now)
+        file = files.find(report.object_key, report.version)
+    except StorageSilent as error:
+        context.s3.silent_buckets.add(bucket, now)
+        return error
+    except StorageRefuses:
+        return "refused"
+    except Transient as error:
+        return error
+    except Malformed as error:  # of the configuration, which an operator can repair
+        return Transient(str(error), "credentials")
+    if not isinstance(file, StoredFile):
+        return "gone" if file == "absent" else "hidden"
+    return _with_grant(report, file)
+
+
+def _with_grant(report: UseReport, file: StoredFile) -> Identity:
+    if report.etag is not None and report.etag != file.etag:
+        return "replaced"
+    if file.grant_id is None:
+        return "no_grant_id"
+    return report._replace(
+        grant_id=file.grant_id,
+        size=file.size,
+        etag=file.etag,
+        version=report.version or file.version,
+        checksum=file.checksum,
+        content_type=file.content_type,
+    )
+
+
+RETRY_FOR = timedelta(minutes=5)
+"""The time in which a message comes again whose event may make sense later.
+
+A deletion may arrive before the event of the object that it deletes, and storage answers 403 both
+for a missing object and while credentials are replaced. The time in which the database or storage
+was away does not count, up to _RETRY_FOR_LONG.
+"""
+
+_RETRY_FOR_LONG = timedelta(days=1)
+
+REPORTS_PER_TRANSACTION = 1_000
+"""The reports that are recorded at once. Others wait for a transaction, and issuing may."""
+
+
+class HandledMessages(NamedTuple):
+    """The result of a group.
+
+    handled are the messages to delete. waiting counts events by reason whose messages come again,
+    ignored counts those that tell of no use, and recorded those that do.
+    """
+
+    handled: Sequence[QueueMessage]
+    recorded: int
+    ignored: Counter[str]
+    waiting: Counter[str]
+    problem: Transient | None = None
+
+
+class _Event(NamedTuple):
+    """A report, and the number of its message in the group."""
+
+    message: int
+    report: UseReport
+
+
+class _MessageGroup:
+    """The messages of a group, and what became of their events so far."""
+
+    def __init__(
+        self, messages: Sequence[QueueMessage], now: datetime, reachable_since: datetime
+    ) -> None:
+        self.messages = messages
+        self._now, self._reachable_since = now, reachable_since
+        self.ignored: Counter[str] = Counter()
+        self.waiting: Counter[str] = Counter()
+        self.problem: Transient | None = None
+        self._kept: set[int] = set()
+
+    def ignore(self, reason: str) -> None:
+        self.ignored[reason] += 1
+
+    def keep(self, event: _Event, reason: str) -> None:
+        """Let the message of an event come again."""
+        self._kept.add(event.message)
+        self.waiting[reason] += 1
+
+    def keep_for_some_time(self, event: _Event, reason: str) -> None:
+        """Let the message of an event come again until RETRY_FOR is over."""
+        sent_at = self._sent_at(self.messages[event.message])
+        is_new = sent_at > self._now - _RETRY_FOR_LONG
+        if is_new and max(sent_at, self._reachable_since) > self._now - RETRY_FOR:
+            self.keep(event, reason)
+        else:
+            self.ignore(reason)
+
+    def _sent_at(self, message: QueueMessage) -> datetime:
+        repetitions = message.receive_count - 1
+        return message.sent_at or self._now - repetitions * timedelta(seconds=VISIBILITY_SECONDS)
+
+    def result(self, recorded: int) -> HandledMessages:
+        handled = [m for number, m in enumerate(self.messages) if number not in self._kept]
+        return HandledMessages(handled, recorded, self.ignored, self.waiting, self.problem)
+
+
+def handle_messages(
+    messages: Sequence[QueueMessage],
+    targets: QueueTargets,
+    context: Context,
+    threads: Executor,
+    reachable_since: datetime,
+) -> HandledMessages:
+    """Record the uses in these messages.
+
+    reachable_since is the time since which the database and storage answer.
+
+    Objects are recorded before deletions, which name no grant. Messages that are not handled, and
+    those that an interrupted call committed, come again: recording is idempotent. Raises Transient
+    if nothing could be recorded.
+    """
+    group = _MessageGroup(messages, context.now(), reachable_since)
+    events = list(_parse(group, targets))
+    stored = list(_identified(group, events, targets, context, threads))
+    recorded = _record(group, stored, context)
+    recorded += _record(group, list(_deletions(group, events, targets, context)), context)
+    return group.result(recorded)
+
+
+def _parse(group: _MessageGroup, targets: QueueTargets) -> Iterator[_Event]:
+    for number, message in enumerate(group.messages):
+        parsed = parse_body(message.body)
+        group.ignored.update(parsed.ignored)
+        for report in parsed.reports:
+            if not targets.known_buckets(report.bucket):
+                group.ignore("other_bucket")
+            elif report.grant_id == "":
+                group.ignore("no_grant_id")
+            else:
+                yield _Event(number, report)
+
+
+def _identified(
+    group: _MessageGroup,
+    events: Sequence[_Event],
+    targets: QueueTargets,
+    context: Context,
+    threads: Executor,
+) -> Iterator[UseReport]:
+    """Yield the reports of objects that name their grant, or whose grant storage names."""
+    unknown: list[_Event] = []
+    objects: list[UnknownObject] = []
+    for event, report in _stored(events, targets):
+        if report.grant_id is not None:
+            yield report
+            continue
+        access = targets.find_access(report.bucket, report.object_key)
+        if access is None:
+            group.ignore("other_prefix")
+        else:
+            unknown.append(event)
+            objects.append(UnknownObject(report, access))
+    for event, identity in zip(unknown, identify_objects(objects, context, threads), strict=True):
+        match identity:
+            case UseReport():
+                yield identity
+            case Transient():
+                group.problem = identity
+                group.keep(event, "storage_away")
+            case "postponed":
+                group.keep(event, identity)
+            case "hidden" | "refused":
+                group.keep_for_some_time(event, identity)
+            case _:
+                group.ignore(identity)
+
+
+def _stored(events: Iterable[_Event], targets: QueueTargets) -> Iterator[tuple[_Event, UseReport]]:
+    for event in events:
+        if event.report.event != "deleted":
+            for name in sorted(targets.storing_buckets(event.report.bucket)):
+                yield event, event.report._replace(bucket=name)
+
+
+def _deletions(
+    group: _MessageGroup, events: Iterable[_Event], targets: QueueTargets, context: Context
+) -> Iterator[UseReport]:
+    """Yield the deletions of objects that a grant is known to have stored.
+
+    The others wait if a tenant stores objects under such a key.
+    """
+    named = [
+        (event, event.report._replace(bucket=name))
+        for event in events
+        if event.report.event == "deleted"
+        for name in sorted(targets.known_buckets(event.report.bucket))
+    ]
+    known = _known_objects([report for _, report in named], context)
+    for event, pairs in groupby(named, key=itemgetter(0)):
+        reports = [report for _, report in pairs]
+        found = [each for each in reports if (each.bucket, each.object_key) in known]
+        if len(found) > 1 and len(targets.today.get(event.report.bucket, ())) > 1:
+            group.ignore("ambiguous_bucket")
+        elif found:
+            yield from found
+        elif any(targets.find_access(each.bucket, each.object_key) for each in reports):
+            group.keep_for_some_time(event, "unknown_object")
+        else:
+            group.ignore("other_prefix")
+
+
+def _known_objects(reports: Sequence[UseReport], context: Context) -> Container[ObjectName]:
+    if not reports:
+        return ()
+    with read_transaction(context.engine) as connection:
+        return grants_of_objects(connection, [(r.bucket, r.object_key) for r in reports])
+
+
+def _record(group: _MessageGroup, reports: Sequence[UseReport], context: Context) -> int:
+    total = 0
+    for start in range(0, len(reports), REPORTS_PER_TRANSACTION):
+        part = reports[start : start + REPORTS_PER_TRANSACTION]
+        recorded = record_uses(part, context)
+        group.ignored.update(recorded.ignored)
+        total += recorded.total
+    return total

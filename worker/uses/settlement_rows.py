@@ -1,0 +1,184 @@
+"""Reads what ended upload slots stored, inserts settlements, and charges uses learned of later."""
+
+from collections import defaultdict
+from collections.abc import Collection, Container, Mapping, Sequence
+from datetime import datetime
+from itertools import chain
+
+from sqlalchemy import Connection, and_, case, func, insert, select, tuple_
+
+from models import ConfigChange, Denial, MultipartUpload, Settlement, StoredObject, Use
+from worker.base.pages import format_items, parse_items
+from worker.core.issued_grants import UsedGrant
+from worker.ledger.merkle import entry_hash, settlement_record
+from worker.ledger.tree_leaves import NewLeaf
+from worker.uses.stored_objects import ChunkKey
+from worker.uses.use_rows import MAX_USES, JudgedUse
+from worker.uses.use_rules import STORING, SettledChunk, kept_bytes, use_fingerprint
+
+_PER_QUERY = 500
+_CHUNK = tuple_(Settlement.batch_number, Settlement.chunk_number)
+
+
+def read_stored_sizes(
+    connection: Connection, batch_number: int, items: Collection[int]
+) -> Mapping[int, int | None]:
+    """Return the largest size that each item stored, by item number; None if it is not known.
+
+    It is not if a source told none, or if there were more uses than are recorded.
+    """
+    if not items:
+        return {}
+    is_storing = Use.event.in_(STORING)
+    stored = func.sum(case((is_storing, 1), else_=0))
+    known = func.sum(case((and_(is_storing, Use.size.is_not(None)), 1), else_=0))
+    query = (
+        select(
+            *(Use.item_number, func.max(case((is_storing, Use.size))).label("size")),
+            and_(known == stored, func.count() < MAX_USES).label("is_known"),
+        )
+        .where(Use.batch_number == batch_number, Use.event != "downloaded")
+        .where(Use.item_number >= min(items), Use.item_number <= max(items))
+        .group_by(Use.item_number)
+        .having(stored > 0)
+    )
+    return {
+        row.item_number: int(row.size) if row.is_known else None
+        for row in connection.execute(query)
+    }
+
+
+def has_unfinished_uploads(
+    connection: Connection, batch_number: int, items: Collection[int]
+) -> bool:
+    """Return true if the abort of a multipart upload of these items is still to come."""
+    query = select(MultipartUpload.item_number).where(
+        MultipartUpload.batch_number == batch_number,
+        MultipartUpload.item_number >= min(items),
+        MultipartUpload.item_number <= max(items),
+        MultipartUpload.state != "closed",
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def find_stored_key(connection: Connection, tenant: str, bucket: str) -> str | None:
+    """Return the key of an object that one of a tenant's grants stored in a real bucket."""
+    query = select(StoredObject.object_key).where(
+        StoredObject.bucket == bucket,
+        StoredObject.tenant == tenant,
+        StoredObject.is_deleted.is_(False),
+    )
+    return connection.scalar(query.limit(1))
+
+
+def has_denials(connection: Connection, storage: str) -> bool:
+    """Return true if a revocation denies objects in the policy of the bucket of this name."""
+    query = select(Denial.sid).where(Denial.storage == storage)
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def has_moved(connection: Connection, profile: str, since: datetime) -> bool:
+    """Return true if a bucket profile has led to other storage at some moment since a time."""
+    paths = [f"buckets.{profile}.{name}" for name in ("bucket", "endpoint")]
+    query = select(ConfigChange.change_number).where(
+        ConfigChange.changed_at >= since, ConfigChange.path.in_(paths)
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def insert_settlement(
+    connection: Connection, grant: UsedGrant, settled: SettledChunk, returned: int, now: datetime
+) -> NewLeaf:
+    """Insert the settlement of the chunk of a grant; return its leaf, to be appended last."""
+    values = {
+        "batch_number": grant.batch_number,
+        "chunk_number": grant.chunk_number,
+        "tenant": grant.tenant,
+        "unused": format_items(settled.unused),
+        "used_bytes": settled.used_bytes,
+        "returned_bytes": returned,
+        "settled_at": now,
+    }
+    connection.execute(insert(Settlement), values)
+    record = settlement_record(grant.batch_id, values)
+    return NewLeaf("settlement", entry_hash([record]), grant.batch_number, grant.chunk_number)
+
+
+def read_unused(
+    connection: Connection, chunks: Collection[tuple[int, int]]
+) -> Mapping[tuple[int, int], Collection[int]]:
+    """Return the numbers of the unused items of chunks of which a settlement gave bytes back."""
+    query = select(Settlement.batch_number, Settlement.chunk_number, Settlement.unused)
+    query = query.where(Settlement.returned_bytes > 0)
+    found: dict[tuple[int, int], Collection[int]] = {}
+    ordered = sorted(chunks)
+    for start in range(0, len(ordered), _PER_QUERY):
+        part = query.where(_CHUNK.in_(ordered[start : start + _PER_QUERY]))
+        found |= {
+            (row[0], row[1]): frozenset(chain.from_iterable(parse_items(row[2])))
+            for row in connection.execute(part)
+        }
+    return found
+
+
+_LateItem = tuple[int, int]  # a batch number and an item number
+
+
+def charge_late_uses(
+    connection: Connection,
+    uses: Sequence[JudgedUse],
+    unsettled: Container[ChunkKey],
+    last: Collection[bytes],
+) -> list[JudgedUse]:
+    """Return the uses with the bytes that each costs, None for one that costs nothing.
+
+    A use costs what its object has more than what the settlement and earlier uses left charged. The
+    last one that is recorded of a grant, by its fingerprint, costs all that the grant may still
+    store: of those after it nothing is known.
+    """
+    suspects = [use for use in uses if _may_cost(use, last) and use.grant.chunk not in unsettled]
+    kept = _read_kept(connection, suspects) if suspects else {}
+    charged: list[JudgedUse] = []
+    for use in uses:
+        size = kept_bytes(
+            None if _is_last(use, last) else use.report.size, use.grant.reserved_bytes
+        )
+        known = kept.get(_late_item(use), size)
+        if _may_cost(use, last) and size > known:
+            kept[_late_item(use)] = size
+            charged.append(use._replace(charged_bytes=size - known))
+        else:
+            charged.append(use)
+    return charged
+
+
+def _read_kept(connection: Connection, uses: Collection[JudgedUse]) -> dict[_LateItem, int]:
+    """Return the bytes that are still charged for the items of chunks that got some back."""
+    unused = read_unused(connection, {use.grant.chunk for use in uses})
+    grants = {_late_item(use): use.grant for use in uses if use.grant.chunk in unused}
+    by_batch: defaultdict[int, set[int]] = defaultdict(set)
+    for batch_number, item_number in grants:
+        by_batch[batch_number].add(item_number)
+    stored = {
+        (batch_number, item_number): size
+        for batch_number, items in by_batch.items()
+        for item_number, size in read_stored_sizes(connection, batch_number, items).items()
+    }
+    kept: dict[_LateItem, int] = {}
+    for item, grant in grants.items():
+        is_unused = item[1] in unused[grant.chunk]
+        kept[item] = kept_bytes(stored.get(item, 0 if is_unused else None), grant.reserved_bytes)
+    return kept
+
+
+def _may_cost(use: JudgedUse, last: Collection[bytes]) -> bool:
+    return use.grant.has_known_key and (use.report.event in STORING or _is_last(use, last))
+
+
+def _is_last(use: JudgedUse, last: Collection[bytes]) -> bool:
+    # Hardly any grant has as many uses: hash only then.
+    return bool(last) and use_fingerprint(use.report, use.grant) in last
+
+
+def _late_item(use: JudgedUse) -> _LateItem:
+    return use.grant.batch_number, use.grant.item_number

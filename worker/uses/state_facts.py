@@ -1,0 +1,377 @@
+"""Reads the facts behind the states of grants: of single grants, items of a batch, or counts."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    Row,
+    Select,
+    and_,
+    cast,
+    func,
+    literal_column,
+    select,
+)
+
+from models import Batch, Chunk, Grant, Settlement, StoredObject, Use
+from worker.base.pages import parse_items
+from worker.core.sigv4 import FILENAME_VARIABLE
+from worker.uses.use_rules import STORING, StateFacts, Verdict
+
+
+class RangeBounds(NamedTuple):
+    """One range of a text: the table that has a row for each, its first and its last number."""
+
+    table: Any
+    first: ColumnElement[int]
+    last: ColumnElement[int]
+
+
+def contains_item(connection: Connection, ranges: Any, item: Any) -> ColumnElement[bool]:
+    """Return the condition that a column of ranges contains the item number of another one."""
+    bounds = split_ranges(connection, ranges)
+    is_within = (bounds.first <= item, bounds.last >= item)
+    query: Select[Any] = select(literal_column("1")).select_from(bounds.table).where(*is_within)
+    return query.correlate_except(bounds.table).exists()
+
+
+def split_ranges(connection: Connection, ranges: Any) -> RangeBounds:
+    """Return the ranges of a column."""
+    if connection.dialect.name == "sqlite":
+        some = func.nullif(ranges, literal_column("''"))  # json_each(NULL) has no rows
+        texts = '["' + func.replace(some, ",", '","') + '"]'
+        table = func.json_each(texts).table_valued("value", name="item_ranges")
+        value = table.c.value
+        # SQLite casts the digits at the beginning of a text, and an empty one to 0.
+        last = func.substr(value, func.instr(value, "-") + literal_column("1"))
+        return RangeBounds(table, cast(value, Integer), cast(last, Integer))
+    texts = func.string_to_array(ranges, ",")
+    table = func.unnest(texts).table_valued("value").render_derived(name="item_ranges")
+    value = table.c.value
+    last = func.split_part(value + "-" + value, "-", literal_column("2"))
+    first = func.split_part(value, "-", literal_column("1"))
+    return RangeBounds(table, cast(first, Integer), cast(last, Integer))
+
+
+DOWNLOADED = "downloaded"
+
+
+_PER_QUERY = 500
+
+
+def read_state_facts(
+    connection: Connection, batch_number: int, items: Collection[int]
+) -> Mapping[int, StateFacts]:
+    """Return the facts of the issued grants of a batch with these item numbers.
+
+    Items that are refused, not decided yet or pruned are missing from the result.
+    """
+    numbers = sorted(set(items))
+    facts: dict[int, StateFacts] = {}
+    for start in range(0, len(numbers), _PER_QUERY):
+        facts |= _read_part(connection, batch_number, numbers[start : start + _PER_QUERY])
+    return facts
+
+
+def _read_part(
+    connection: Connection, batch_number: int, items: Sequence[int]
+) -> Mapping[int, StateFacts]:
+    verdicts = _stored_verdicts(connection, batch_number, items)
+    downloads = _count_downloads(connection, batch_number, items)
+    own = select(StoredObject.item_number).where(*_is_item(StoredObject, batch_number, items))
+    current = set(connection.scalars(own))
+    rows = _issued_grants(connection, batch_number, items)
+    unused = _unused_items(connection, batch_number, {row.chunk_number for row in rows})
+    return {
+        row.item_number: StateFacts(
+            kind=row.kind,
+            expires_at=row.issued_at + timedelta(seconds=row.expires_in),
+            stored_verdict=verdicts.get(row.item_number),
+            downloads=downloads[row.item_number],
+            # Each stored object gets the row of its key, which only a newer object takes over.
+            is_replaced=row.item_number in verdicts and row.item_number not in current,
+            is_settled=row.item_number in unused[row.chunk_number],
+        )
+        for row in rows
+    }
+
+
+def _issued_grants(
+    connection: Connection, batch_number: int, items: Sequence[int]
+) -> Sequence[Row[*tuple[Any, ...]]]:
+    first = Chunk.chunk_number * Batch.chunk_size
+    is_in_chunk = and_(
+        Chunk.batch_number == Grant.batch_number,
+        Grant.item_number >= first,
+        Grant.item_number < first + Batch.chunk_size,
+    )
+    query = (
+        select(Grant.item_number, Batch.kind, Chunk.chunk_number)
+        .add_columns(Chunk.issued_at, Chunk.expires_in)
+        .select_from(Grant)
+        .join(Batch, Batch.batch_number == Grant.batch_number)
+        .join(Chunk, is_in_chunk)
+        .where(*_is_item(Grant, batch_number, items), Grant.code.is_(None))
+    )
+    return connection.execute(query).all()
+
+
+def _unused_items(
+    connection: Connection, batch_number: int, chunks: Collection[int]
+) -> Mapping[int, Collection[int]]:
+    """Return the items for which the settlements of these chunks found no object, by chunk."""
+    query = select(Settlement.chunk_number, Settlement.unused).where(
+        Settlement.batch_number == batch_number, Settlement.chunk_number.in_(chunks)
+    )
+    unused: defaultdict[int, set[int]] = defaultdict(set)
+    for chunk, text in connection.execute(query):
+        unused[chunk].update(*parse_items(text))
+    return unused
+
+
+def newest_stored(columns: Iterable[Any], *conditions: ColumnElement[bool]) -> Select[Any]:
+    """Select the newest object that each grant of a batch stored: its item number and columns."""
+    newest_first = (Use.occurred_at.desc(), Use.fingerprint.desc())
+    rank = func.row_number().over(partition_by=Use.item_number, order_by=newest_first)
+    ranked = select(Use.item_number, *columns, rank.label("rank"))
+    uses = ranked.where(Use.event.in_(STORING), *conditions).subquery()
+    return select(*(column for column in uses.c if column.name != "rank")).where(uses.c.rank == 1)
+
+
+def _stored_verdicts(
+    connection: Connection, batch_number: int, items: Sequence[int]
+) -> Mapping[int, Verdict]:
+    """Return the verdicts on the newest objects that grants stored."""
+    query = newest_stored([Use.verdict], *_is_item(Use, batch_number, items))
+    return {row.item_number: row.verdict for row in connection.execute(query)}
+
+
+def _count_downloads(
+    connection: Connection, batch_number: int, items: Sequence[int]
+) -> Counter[int]:
+    query = (
+        select(Use.item_number, func.count().label("downloads"))
+        .where(*_is_item(Use, batch_number, items), Use.event == DOWNLOADED)
+        .group_by(Use.item_number)
+    )
+    return Counter({row.item_number: row.downloads for row in connection.execute(query)})
+
+
+def _is_item(
+    table: Any, batch_number: int, items: Sequence[int]
+) -> tuple[ColumnElement[bool], ...]:
+    return (
+        table.batch_number == batch_number,
+        table.item_number.in_(items),
+    )
+
+
+_COMMIT_TIME = timedelta(minutes=5)
+"""The longest time from the time of a row until its transaction ends, and others see it."""
+
+
+class BatchFacts(NamedTuple):
+    """The facts of a batch's issued grants, counted, and the number of its refused items."""
+
+    issued: Counter[StateFacts]
+    refused: int
+
+
+def count_state_facts(connection: Connection, batch_number: int, chunk_size: int) -> BatchFacts:
+    """Count the facts of the issued grants of a batch, in its decided chunks.
+
+    The facts are those that `read_state_facts` returns, except that downloads is at most 1, and
+    is_settled false for grants with uses: neither changes a state.
+    """
+    chunks = connection.execute(_issued_chunks(batch_number)).all()
+    used: defaultdict[int, Counter[StateFacts]] = defaultdict(Counter)
+    facts_of = {row.chunk_number: _row_facts(row) for row in chunks}
+    for chunk, verdict, is_replaced, count in connection.execute(
+        _stored_items(batch_number, chunk_size)
+    ):
+        facts = facts_of[chunk]._replace(stored_verdict=verdict, is_replaced=is_replaced)
+        used[chunk][facts] += count
+    for chunk, count in connection.execute(_downloaded_items(batch_number, chunk_size)):
+        used[chunk][facts_of[chunk]._replace(downloads=1)] += count
+    issued: Counter[StateFacts] = Counter()
+    settled = [row.settled_at for row in chunks if row.settled_at is not None]
+    late = _late_items(connection, batch_number, chunk_size, settled)
+    for row in chunks:
+        chunk_counts, facts = used[row.chunk_number], facts_of[row.chunk_number]
+        issued += chunk_counts
+        parts = list(parse_items(row.unused or ""))
+        used_late = late.get(row.chunk_number, ())
+        unused = sum(map(len, parts)) - sum(item in part for part in parts for item in used_late)
+        issued[facts._replace(is_settled=True)] += unused
+        issued[facts] += row.issued - chunk_counts.total() - unused
+    return BatchFacts(+issued, sum(row.refused for row in chunks))
+
+
+def _row_facts(row: Any) -> StateFacts:
+    expires_at = row.issued_at + timedelta(seconds=row.expires_in)
+    return StateFacts(row.kind, expires_at)
+
+
+def _late_items(
+    connection: Connection, batch_number: int, chunk_size: int, settled: Collection[datetime]
+) -> Mapping[int, list[int]]:
+    """Return the items whose uses their settlement may not have seen, by chunk, as few are."""
+    late: defaultdict[int, list[int]] = defaultdict(list)
+    if settled:
+        query = (
+            select(Use.item_number)
+            .where(Use.batch_number == batch_number, Use.event.in_(STORING))
+            .where(Use.recorded_at >= min(settled) - _COMMIT_TIME)
+            .distinct()
+        )
+        for item in connection.scalars(query):
+            late[item // chunk_size].append(item)
+    return late
+
+
+def _issued_chunks(batch_number: int) -> Any:
+    is_settlement = and_(
+        Settlement.batch_number == Chunk.batch_number,
+        Settlement.chunk_number == Chunk.chunk_number,
+    )
+    return (
+        select(Chunk.chunk_number, Chunk.issued, Chunk.refused, Chunk.issued_at, Chunk.expires_in)
+        .add_columns(Batch.kind, Settlement.unused, Settlement.settled_at)
+        .join(Batch, Batch.batch_number == Chunk.batch_number)
+        .outerjoin(Settlement, is_settlement)
+        .where(Chunk.batch_number == batch_number)
+    )
+
+
+def _stored_items(batch_number: int, chunk_size: int) -> Any:
+    """Count the grants that stored an object by chunk, newest verdict, and replacement."""
+    newest = newest_stored([Use.verdict], Use.batch_number == batch_number).subquery()
+    own = (
+        select(StoredObject.item_number)
+        .where(StoredObject.batch_number == batch_number)
+        .distinct()
+        .subquery()
+    )
+    chunk = _chunk_of(newest.c.item_number, chunk_size)
+    is_replaced = own.c.item_number.is_(None)
+    return (
+        select(chunk, newest.c.verdict, is_replaced, func.count())
+        .select_from(newest.outerjoin(own, own.c.item_number == newest.c.item_number))
+        .group_by(chunk, newest.c.verdict, is_replaced)
+    )
+
+
+def _downloaded_items(batch_number: int, chunk_size: int) -> Any:
+    chunk = _chunk_of(Use.item_number, chunk_size)
+    return (
+        select(chunk, func.count(Use.item_number.distinct()))
+        .where(Use.batch_number == batch_number, Use.event == DOWNLOADED)
+        .group_by(chunk)
+    )
+
+
+def _chunk_of(item_number: Any, chunk_size: int) -> Any:
+    # A literal: PostgreSQL groups by no expression that has a parameter.
+    return item_number // literal_column(str(chunk_size), Integer)
+
+
+_NO_USES = ("aborted", "deleted")  # the ends of an upload and of an object
+
+
+class AuditItem(NamedTuple):
+    """The audit row of an item: its object key, and its code if it was refused."""
+
+    object_key: str
+    code: str | None
+
+
+class NewestObject(NamedTuple):
+    """The newest object that a grant stored, and what it exceeds if it is mismatched."""
+
+    size: int | None
+    etag: str | None
+    version: str | None
+    checksum: str | None
+    content_type: str | None
+    occurred_at: datetime
+    problem: str | None
+
+
+class ItemUses(NamedTuple):
+    """The audit rows, numbers of uses and newest stored objects of some items, by item number.
+
+    keys has the object keys of forms that leave the name to the client, once they are known.
+    """
+
+    rows: Mapping[int, AuditItem]
+    counts: Mapping[int, int]
+    objects: Mapping[int, NewestObject]
+    keys: Mapping[int, str]
+
+
+def read_item_uses(connection: Connection, batch_number: int, items: Sequence[int]) -> ItemUses:
+    """Read the rows of some items of a batch. What is not decided yet or pruned is missing."""
+    rows: dict[int, AuditItem] = {}
+    counts: Counter[int] = Counter()
+    objects: dict[int, NewestObject] = {}
+    for start in range(0, len(items), _PER_QUERY):
+        part = items[start : start + _PER_QUERY]
+        audit = select(Grant.item_number, Grant.object_key, Grant.code).where(
+            Grant.batch_number == batch_number, Grant.item_number.in_(part)
+        )
+        rows |= {item: AuditItem(key, code) for item, key, code in connection.execute(audit)}
+        is_item = (Use.batch_number == batch_number, Use.item_number.in_(part))
+        uses = select(Use.item_number, func.count()).where(*is_item, Use.event.not_in(_NO_USES))
+        for item, count in connection.execute(uses.group_by(Use.item_number)):
+            counts[item] = count
+        newest = newest_stored((getattr(Use, name) for name in NewestObject._fields), *is_item)
+        for item, *values in connection.execute(newest):
+            objects[item] = NewestObject(*values)
+    free = [item for item, row in rows.items() if row.object_key.endswith(FILENAME_VARIABLE)]
+    return ItemUses(rows, counts, objects, _stored_keys(connection, batch_number, free))
+
+
+def _stored_keys(
+    connection: Connection, batch_number: int, items: Sequence[int]
+) -> Mapping[int, str]:
+    """Return the object key of the newest object of each item, if it is its key's newest one."""
+    keys: dict[int, str] = {}
+    for start in range(0, len(items), _PER_QUERY):
+        query = (
+            select(StoredObject.item_number, StoredObject.object_key)
+            .where(StoredObject.batch_number == batch_number)
+            .where(StoredObject.item_number.in_(items[start : start + _PER_QUERY]))
+            .order_by(StoredObject.changed_at)
+        )
+        keys |= {row.item_number: row.object_key for row in connection.execute(query)}
+    return keys
+
+
+def read_decided_chunks(connection: Connection, batch_number: int) -> set[int]:
+    """Return the numbers of the decided chunks of a batch."""
+    query = select(Chunk.chunk_number).where(Chunk.batch_number == batch_number)
+    return set(connection.scalars(query))
+
+
+UseGroup = tuple[str, str, str, str]
+"""The id of a tenant, the event, the source and the verdict of uses."""
+
+
+def count_recent_uses(connection: Connection, since: datetime) -> dict[UseGroup, int]:
+    """Count the uses of grants whose batch was decided since a moment.
+
+    No index has the times of uses. That of batches leads to them.
+    """
+    columns = Use.tenant, Use.event, Use.source, Use.verdict
+    query = (
+        select(*columns, func.count())
+        .join(Batch, Batch.batch_number == Use.batch_number)
+        .where(Batch.decided_at >= since)
+        .group_by(*columns)
+    )
+    return {(row[0], row[1], row[2], row[3]): row[4] for row in connection.execute(query)}

@@ -1,0 +1,198 @@
+"""The configuration with which storage tells of uses: event notifications and access logs.
+
+Sources: AWS's S3 user guide (NotificationHowTo, grant-destinations-permissions-to-s3,
+enable-server-access-logging), MinIO's `mc event`, Ceph's radosgw/notifications and
+radosgw/bucket_logging.
+"""
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+from worker.core.issued_grants import aws_partition
+from worker.core.tenant_config import Bucket
+
+Storage = Literal["aws", "minio", "rgw", "seaweedfs"]
+
+EVENTS = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*")
+AWS_EVENTS = (*EVENTS, "s3:LifecycleExpiration:*")
+_VERSION = "2012-10-17"  # of IAM's policy language
+_RETENTION = timedelta(days=14)  # the longest (AWS: SQS quotas): the time to repair the intake
+
+
+@dataclass(frozen=True, slots=True)
+class SetupNames:
+    """The names in a configuration. account is the AWS account that owns bucket and queue."""
+
+    bucket: Bucket
+    account: str
+    queue: str
+    log_bucket: str
+
+    @property
+    def partition(self) -> str:
+        """The partition of AWS that has the bucket's region."""
+        return aws_partition(self.bucket.region)
+
+    @property
+    def queue_arn(self) -> str:
+        """The ARN of the queue."""
+        return f"arn:{self.partition}:sqs:{self.bucket.region}:{self.account}:{self.queue}"
+
+    @property
+    def queue_url(self) -> str:
+        """The URL of the queue."""
+        domain = "amazonaws.com.cn" if self.partition == "aws-cn" else "amazonaws.com"
+        return f"https://sqs.{self.bucket.region}.{domain}/{self.account}/{self.queue}"
+
+    @property
+    def log_prefix(self) -> str:
+        """The prefix of the keys of access logs."""
+        return f"{self.bucket.bucket}/"
+
+
+def setup_documents(storage: Storage, names: SetupNames) -> Mapping[str, dict[str, Any]]:
+    """Return the JSON documents of a setup by file name."""
+    match storage:
+        case "aws":
+            return _aws_documents(names)
+        case "rgw":
+            topic = {"Id": "valetkey", "TopicArn": f"arn:aws:sns:default::{names.queue}"}
+            topics = {"TopicConfigurations": [topic | {"Events": list(EVENTS)}]}
+            return {"topic.json": topics, "logging.json": _logging(names)}
+        case _:
+            return {}
+
+
+def _logging(names: SetupNames) -> dict[str, Any]:
+    target = {"TargetBucket": names.log_bucket, "TargetPrefix": names.log_prefix}
+    return {"LoggingEnabled": target}
+
+
+def _aws_documents(names: SetupNames) -> dict[str, dict[str, Any]]:
+    source = {
+        "ArnLike": {"aws:SourceArn": f"arn:{names.partition}:s3:::{names.bucket.bucket}"},
+        "StringEquals": {"aws:SourceAccount": names.account},
+    }
+    logs = f"arn:{names.partition}:s3:::{names.log_bucket}"
+    return {
+        "queue.json": {
+            "Policy": json.dumps(
+                _policy(_statement("s3.amazonaws.com", "sqs:SendMessage", names.queue_arn, source))
+            ),
+            "MessageRetentionPeriod": str(_RETENTION.days * 86_400),
+        },
+        "notification.json": {
+            "QueueConfigurations": [
+                {"Id": "valetkey", "QueueArn": names.queue_arn, "Events": list(AWS_EVENTS)}
+            ]
+        },
+        "log-policy.json": _policy(
+            _statement("logging.s3.amazonaws.com", "s3:PutObject", f"{logs}/*", source)
+        ),
+        "logging.json": _logging(names),
+        "worker-policy.json": _policy(
+            {
+                "Effect": "Allow",
+                "Action": ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"],
+                "Resource": names.queue_arn,
+            },
+            {"Effect": "Allow", "Action": "s3:ListBucket", "Resource": logs},
+            {"Effect": "Allow", "Action": "s3:GetObject", "Resource": f"{logs}/*"},
+        ),
+    }
+
+
+def _policy(*statements: dict[str, Any]) -> dict[str, Any]:
+    return {"Version": _VERSION, "Statement": list(statements)}
+
+
+def _statement(
+    service: str, action: str, resource: str, condition: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "Effect": "Allow",
+        "Principal": {"Service": service},
+        "Action": action,
+        "Resource": resource,
+        "Condition": condition,
+    }
+
+
+def setup_steps(storage: Storage, names: SetupNames) -> str:
+    """Return the commands of a setup for a shell, with a comment for each step."""
+    values = {
+        "bucket": names.bucket.bucket,
+        "profile": names.bucket.name,
+        "region": names.bucket.region,
+        "queue": names.queue,
+        "queue_url": names.queue_url,
+        "log_bucket": names.log_bucket,
+        "log_prefix": names.log_prefix,
+    }
+    return _STEPS[storage].format_map({name: shlex.quote(text) for name, text in values.items()})
+
+
+_STEPS: Mapping[Storage, str] = {
+    "aws": """\
+# Create a queue that takes messages from the bucket, and keeps them for 14 days.
+aws sqs create-queue --region {region} --queue-name {queue} \\
+  --attributes file://queue.json
+
+# Send the bucket's events to it. This replaces all other notifications of the bucket.
+aws s3api put-bucket-notification-configuration --region {region} --bucket {bucket} \\
+  --notification-configuration file://notification.json
+
+# Write access logs into another bucket. This replaces the policy of that bucket.
+aws s3api put-bucket-policy --region {region} --bucket {log_bucket} \\
+  --policy file://log-policy.json
+aws s3api put-bucket-logging --region {region} --bucket {bucket} \\
+  --bucket-logging-status file://logging.json
+
+# Allow the workers to read both: this is for a user named valetkey.
+aws iam put-user-policy --user-name valetkey --policy-name valetkey-usage \\
+  --policy-document file://worker-policy.json
+
+# Add this line to [buckets.{profile}] in tenants.toml, and apply the file.
+# events_queue = "{queue_url}"
+
+# Import the logs once a day. Here, logs is the bucket profile of {log_bucket}.
+python -m worker usage import s3://logs/{log_prefix}
+""",
+    "minio": """\
+# MinIO sends events to webhooks, Kafka, AMQP and others, but not to SQS. Let one of them put each
+# record, unchanged, into a queue with SQS's protocol. ALIAS is MinIO's in mc.
+mc event add ALIAS/{bucket} arn:minio:sqs::valetkey:webhook --event put,delete
+
+# Add the URL of that queue to [buckets.{profile}] in tenants.toml, and apply the file.
+# events_queue = "http://sqs.internal:9324/000000000000/{queue}"
+
+# Without events, the service looks for the objects of upload slots when they end.
+""",
+    "rgw": """\
+# RGW sends events to AMQP, Kafka and HTTP endpoints, but not to SQS. Let one of them put each
+# record, unchanged, into a queue with SQS's protocol. ENDPOINT is RGW's.
+aws sns create-topic --endpoint-url ENDPOINT --name {queue} \\
+  --attributes push-endpoint=http://relay.internal:8080,persistent=true
+aws s3api put-bucket-notification-configuration --endpoint-url ENDPOINT --bucket {bucket} \\
+  --notification-configuration file://topic.json
+
+# Add the URL of that queue to [buckets.{profile}] in tenants.toml, and apply the file.
+# events_queue = "http://sqs.internal:9324/000000000000/{queue}"
+
+# From Ceph Tentacle on, write access logs in AWS's format into another bucket, and import them.
+aws s3api put-bucket-logging --endpoint-url ENDPOINT --bucket {bucket} \\
+  --bucket-logging-status file://logging.json
+python -m worker usage import s3://logs/{log_prefix}
+
+# In older releases, import the operations log (rgw_enable_ops_log) instead.
+python -m worker usage import /var/log/ceph/ops-log.log
+""",
+    "seaweedfs": """\
+# SeaweedFS needs no set-up: the service looks for the objects of upload slots when they end. Its
+# audit log has no queries, and so cannot tell of downloads.
+""",
+}

@@ -1,0 +1,186 @@
+"""Deliveries about uploads: inserted with the uses behind them, and read when they are sent."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, and_, insert, select
+
+from models import Batch, Chunk, Delivery, Grant, Settlement, Use
+from valetkey.wire.grant_ids import grant_id
+from valetkey.wire.upload_events import ReportedUpload, UploadEventType
+from worker.base.pages import parse_items
+from worker.core.issued_grants import UsedGrant
+from worker.ledger.outbox import EVENT_LIFETIME, DeliveryLease
+from worker.uses.use_rows import InsertedUses, JudgedUse
+from worker.uses.use_rules import STORING, is_late
+
+_INSERT = insert(Delivery)
+_PER_QUERY = 500
+
+
+class _Subject(NamedTuple):
+    """The topics of a delivery."""
+
+    batch_number: int
+    chunk_number: int
+    event: UploadEventType
+    group_id: str | None
+
+
+class UploadNews(NamedTuple):
+    """The content of a delivery about uploads. bucket is the bucket profile."""
+
+    batch_id: str
+    bucket: str
+    recorded_at: datetime
+    uploads: Sequence[ReportedUpload]
+
+
+def insert_use_deliveries(
+    connection: Connection, inserted: Iterable[InsertedUses], now: datetime
+) -> int:
+    """Insert the deliveries for which the requests of these uses asked; return how many.
+
+    There is one for each chunk, type and group: a retry of the transaction inserts no use again,
+    and therefore no delivery.
+    """
+    subjects = {
+        _Subject(use.grant.batch_number, use.grant.chunk_number, event, group.group_id)
+        for group in inserted
+        for use in group.uses
+        if (event := _event_type(use)) in use.grant.notify
+    }
+    return _insert(connection, subjects, now)
+
+
+def insert_unused_delivery(connection: Connection, grant: UsedGrant, now: datetime) -> bool:
+    """Insert the delivery about unused items of the chunk of a grant, if its request asked for it.
+
+    Call it in the transaction that inserts the settlement, if `Settlement.unused` is not empty.
+    """
+    event: UploadEventType = "upload.unused"
+    subject = _Subject(grant.batch_number, grant.chunk_number, event, None)
+    return event in grant.notify and _insert(connection, {subject}, now) > 0
+
+
+def _event_type(use: JudgedUse) -> UploadEventType | None:
+    if use.report.event not in STORING:
+        return None
+    return "upload.mismatched" if use.judgement.verdict == "mismatched" else "upload.stored"
+
+
+def _insert(connection: Connection, subjects: set[_Subject], now: datetime) -> int:
+    numbers = sorted({subject.batch_number for subject in subjects})
+    batches: dict[int, tuple[str, str | None]] = {}
+    for start in range(0, len(numbers), _PER_QUERY):
+        query = select(Batch.batch_number, Batch.tenant, Batch.callback).where(
+            Batch.batch_number.in_(numbers[start : start + _PER_QUERY])
+        )
+        batches |= {row[0]: (row[1], row[2]) for row in connection.execute(query)}
+    rows = []
+    for subject in sorted(subjects, key=_order):
+        tenant, endpoint = batches[subject.batch_number]
+        if endpoint is not None:
+            rows.append(_values(subject, tenant, endpoint, now))
+    if rows:
+        connection.execute(_INSERT, rows)
+    return len(rows)
+
+
+def _order(subject: _Subject) -> tuple[int, int, str]:
+    return subject.batch_number, subject.chunk_number, subject.event
+
+
+def _values(subject: _Subject, tenant: str, endpoint: str, now: datetime) -> dict[str, Any]:
+    return subject._asdict() | {
+        "tenant": tenant,
+        "endpoint": endpoint,
+        "state": "pending",
+        "attempts": 0,
+        "next_attempt_at": now,
+        "created_at": now,
+        "expires_at": now + EVENT_LIFETIME,
+    }
+
+
+def read_upload_news(connection: Connection, delivery: DeliveryLease) -> UploadNews | None:
+    """Read what a delivery about uploads tells, or None if its rows are not there."""
+    if delivery.event == "upload.unused":
+        return _read_unused(connection, delivery)
+    return _read_stored(connection, delivery)
+
+
+_STORED = (
+    select(
+        *(Batch.batch_id, Batch.bucket, Grant.object_key, Chunk.issued_at, Chunk.expires_in),
+        *(Use.item_number, Use.size, Use.etag, Use.version, Use.occurred_at, Use.problem),
+        Use.recorded_at,
+    )
+    .join(Batch, Batch.batch_number == Use.batch_number)
+    .join(
+        Grant,
+        and_(Grant.batch_number == Use.batch_number, Grant.item_number == Use.item_number),
+    )
+    .join(Chunk, Chunk.batch_number == Use.batch_number)
+    .where(Use.event.in_(STORING))
+    .order_by(Use.item_number, Use.occurred_at, Use.fingerprint)
+)
+
+
+def _read_stored(connection: Connection, delivery: DeliveryLease) -> UploadNews | None:
+    first = delivery.chunk_number * Batch.chunk_size
+    is_mismatched = Use.verdict == "mismatched"
+    query = _STORED.where(
+        Use.group_id == delivery.group_id,
+        Use.batch_number == delivery.batch_number,
+        Use.item_number >= first,
+        Use.item_number < first + Batch.chunk_size,
+        Chunk.chunk_number == delivery.chunk_number,
+        is_mismatched if delivery.event == "upload.mismatched" else ~is_mismatched,
+    )
+    rows = connection.execute(query).all()
+    if not rows:
+        return None
+    uploads = [_stored_upload(row) for row in rows]
+    return UploadNews(rows[0].batch_id, rows[0].bucket, rows[0].recorded_at, uploads)
+
+
+def _stored_upload(row: Any) -> ReportedUpload:
+    expires_at = row.issued_at + timedelta(seconds=row.expires_in)
+    return ReportedUpload(
+        id=grant_id(row.batch_id, row.item_number),
+        item=row.item_number,
+        key=row.object_key,
+        size=row.size,
+        etag=row.etag,
+        version=row.version,
+        stored_at=row.occurred_at,
+        late=is_late(row.occurred_at, expires_at),
+        problem=row.problem,
+    )
+
+
+def _read_unused(connection: Connection, delivery: DeliveryLease) -> UploadNews | None:
+    number = delivery.batch_number
+    settled = connection.execute(
+        select(Batch.batch_id, Batch.bucket, Settlement.settled_at, Settlement.unused)
+        .join(Batch, Batch.batch_number == Settlement.batch_number)
+        .where(Settlement.batch_number == number)
+        .where(Settlement.chunk_number == delivery.chunk_number)
+    ).first()
+    if settled is None or not settled.unused:
+        return None
+    ranges = list(parse_items(settled.unused))
+    keys = (
+        select(Grant.item_number, Grant.object_key)
+        .where(Grant.batch_number == number)
+        .where(Grant.item_number >= ranges[0].start, Grant.item_number < ranges[-1].stop)
+        .order_by(Grant.item_number)
+    )
+    uploads = [
+        ReportedUpload(id=grant_id(settled.batch_id, item), item=item, key=key)
+        for item, key in connection.execute(keys)
+        if any(item in numbers for numbers in ranges)
+    ]
+    return UploadNews(settled.batch_id, settled.bucket, settled.settled_at, uploads)

@@ -1,0 +1,1 @@
+"""Delivers webhooks and manifests from the outbox."""

@@ -1,0 +1,394 @@
+"""Sends the webhooks that are due: many at once, in fair turns of tenants and endpoints.
+
+Each attempt is made under today's policy: grants in a webhook are signed again. The circuits of
+endpoints are rows that all processes share.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import NamedTuple
+
+import structlog
+from sqlalchemy import ColumnElement, Connection, delete, select, update
+
+from models import EndpointCircuit
+from valetkey.wire.upload_events import UploadEvent, UploadEventData
+from worker.base.database_engine import autocommit_read, read_transaction, write_transaction
+from worker.base.inserts import insert_once
+from worker.base.jobs import JobRun, ThreadGroup, TurnKey, TurnLimits, Turns
+from worker.base.webhook_client import WebhookFailure, WebhookResponse
+from worker.context import Context
+from worker.core.admission import allowed_callback_names
+from worker.core.decisions import chunk_outcome
+from worker.core.tenant_config import WebhookEndpoint
+from worker.errors import Malformed, Transient
+from worker.issue.chunk_signing import read_recorded, reissue_chunk
+from worker.ledger.outbox import (
+    DELIVERY_LEASE_TIME,
+    Claim,
+    DeliveryLease,
+    DeliveryResult,
+    due_endpoints,
+    lease_deliveries,
+    settle_delivery,
+)
+from worker.uses.upload_deliveries import read_upload_news
+from worker.webhooks.webhook_rules import (
+    CLOSED_CIRCUIT,
+    RETRY_SCHEDULE,
+    Circuit,
+    next_retry_delay,
+    resolve_secrets,
+    signature_headers,
+)
+
+_MAX_AGE = timedelta(days=7)
+
+
+def read_circuits(connection: Connection) -> dict[TurnKey, Circuit]:
+    """Return the circuits of all endpoints that failed and have not responded since."""
+    row = EndpointCircuit
+    query = select(row.tenant, row.endpoint, row.failures, row.open_until)
+    return {
+        TurnKey(tenant, endpoint): Circuit(failures, open_until)
+        for tenant, endpoint, failures, open_until in connection.execute(query)
+    }
+
+
+def begin_probe(connection: Connection, endpoint: TurnKey, now: datetime) -> bool:
+    """Take the right to probe an endpoint; return false if another process has it."""
+    statement = update(EndpointCircuit).where(
+        *_is_endpoint(endpoint), EndpointCircuit.open_until <= now
+    )
+    return connection.execute(statement.values(open_until=now + DELIVERY_LEASE_TIME)).rowcount == 1
+
+
+def record_responses(
+    connection: Connection, results: Iterable[tuple[DeliveryLease, DeliveryResult]], now: datetime
+) -> list[TurnKey]:
+    """Close the circuits of endpoints that responded, and count the failures of the others.
+
+    Returns the endpoints whose circuits were opened. Rows are locked in one order.
+    """
+    responses: dict[TurnKey, list[tuple[bool, bool]]] = {}
+    for delivery, result in results:
+        if result.is_endpoint_up is not None:
+            response = (result.is_endpoint_up, delivery.is_probe)
+            responses.setdefault(delivery.endpoint, []).append(response)
+    opened = []
+    for endpoint in sorted(responses):
+        if any(is_up for is_up, _ in responses[endpoint]):
+            connection.execute(delete(EndpointCircuit).where(*_is_endpoint(endpoint)))
+        else:
+            is_probe = any(is_probe for _, is_probe in responses[endpoint])
+            if _count_failures(
+                connection, endpoint, len(responses[endpoint]), now, is_probe=is_probe
+            ):
+                opened.append(endpoint)
+    return opened
+
+
+def _count_failures(
+    connection: Connection, endpoint: TurnKey, count: int, now: datetime, *, is_probe: bool
+) -> bool:
+    """Count failures; return true if they opened a circuit that was closed."""
+    key = {"tenant": endpoint.owner, "endpoint": endpoint.name}
+    insert_once(connection, EndpointCircuit, key | {"failures": 0, "failed_at": now})
+    row = EndpointCircuit
+    query = select(row.failures, row.open_until).where(*_is_endpoint(endpoint)).with_for_update()
+    before = Circuit(*connection.execute(query).one_or_none() or CLOSED_CIRCUIT)
+    after = before.after_failures(count, now, is_probe=is_probe)
+    connection.execute(
+        update(row).where(*_is_endpoint(endpoint)).values(failed_at=now, **after._asdict())
+    )
+    return before.open_until is None and after.open_until is not None
+
+
+def delete_old_circuits(connection: Connection, now: datetime) -> None:
+    """Delete the circuits of endpoints that have not been called for a week."""
+    connection.execute(delete(EndpointCircuit).where(EndpointCircuit.failed_at <= now - _MAX_AGE))
+
+
+def _is_endpoint(endpoint: TurnKey) -> tuple[ColumnElement[bool], ...]:
+    row = EndpointCircuit
+    return row.tenant == endpoint.owner, row.endpoint == endpoint.name
+
+
+class UploadMessage(NamedTuple):
+    """A webhook about uploads. bucket is the bucket profile; message_id is the same each time."""
+
+    message_id: str
+    bucket: str
+    body: bytes
+
+
+def upload_message(delivery: DeliveryLease, context: Context) -> UploadMessage:
+    """Build the message of a delivery that has an event: the same for each attempt.
+
+    Raises Malformed if the rows or the tenant are not there.
+    """
+    with autocommit_read(context.engine) as connection:
+        news = read_upload_news(connection, delivery)
+    if news is None or delivery.event is None:
+        raise Malformed("there is nothing to tell of")
+    tenant = context.config.current().tenant_by_id(delivery.endpoint.owner)
+    if tenant is None:
+        raise Malformed("the tenant was removed")
+    data = UploadEventData(
+        tenant=tenant.name,
+        batch=news.batch_id,
+        chunk=delivery.chunk_number,
+        uploads=list(news.uploads),
+    )
+    event = UploadEvent(type=delivery.event, timestamp=news.recorded_at, data=data)
+    body = event.model_dump_json(exclude_defaults=True).encode()
+    # Standard Webhooks allows no dot in an id. The group tells webhooks of one chunk apart.
+    suffix = "-".join(filter(None, (delivery.event.rpartition(".")[2], delivery.group_id)))
+    return UploadMessage(f"{news.batch_id}-{delivery.chunk_number}-{suffix}", news.bucket, body)
+
+
+log = structlog.get_logger()
+
+EXPIRED = "its grants had expired"
+MAX_ATTEMPTS = len(RETRY_SCHEDULE)
+_MAX_PROBLEM_LENGTH = 200
+_SUCCESS = 2  # the first digit of a successful status; redirects are failures too
+_SERVER_ERROR = 5
+_GONE = 410  # the endpoint wants no more webhooks: Standard Webhooks 1.0.0
+
+
+def attempt_delivery(delivery: DeliveryLease, context: Context) -> DeliveryResult:
+    """Attempt a delivery once, and return its result. Raises nothing.
+
+    Any number of threads may do this at once, for different deliveries.
+    """
+    if delivery.attempts > MAX_ATTEMPTS:
+        return DeliveryResult(None, "every process that sent it was stopped", None)
+    try:
+        return _attempt(delivery, context)
+    except Malformed as error:
+        return DeliveryResult(None, str(error)[:_MAX_PROBLEM_LENGTH], None)
+    except WebhookFailure as error:
+        failed = _retry(delivery, None, str(error), None, context)
+        return failed._replace(is_endpoint_up=False)
+    except Transient as error:
+        return _retry(delivery, None, str(error), None, context)
+    except Exception as error:
+        # The log is scrubbed. The problem is shown to operators, and names only the type.
+        log.exception("delivery_failed", delivery=delivery.delivery_number)
+        problem = f"an unexpected error: {type(error).__name__}"
+        return _retry(delivery, None, problem, None, context)
+
+
+def _attempt(delivery: DeliveryLease, context: Context) -> DeliveryResult:
+    if delivery.event is None:
+        return _attempt_outcome(delivery, context)
+    message = upload_message(delivery, context)
+    endpoint = _allowed_endpoint(delivery, message.bucket, context)
+    response = _send(endpoint, message.message_id, message.body, context)
+    return _response_result(delivery, response, context)
+
+
+def _attempt_outcome(delivery: DeliveryLease, context: Context) -> DeliveryResult:
+    recorded = read_recorded(delivery.batch_number, delivery.chunk_number, context)
+    if recorded.refusal is None and recorded.validity.expires_at <= context.now():
+        return DeliveryResult(None, EXPIRED, None)
+    endpoint = _allowed_endpoint(delivery, recorded.terms.bucket, context)
+    decision = reissue_chunk(recorded, context)
+    outcome = chunk_outcome(recorded.batch_id, recorded.chunk_number, decision)
+    message_id = f"{recorded.batch_id}-{recorded.chunk_number}"
+    response = _send(endpoint, message_id, json.dumps(outcome).encode(), context)
+    return _response_result(delivery, response, context)
+
+
+def _allowed_endpoint(delivery: DeliveryLease, bucket: str, context: Context) -> WebhookEndpoint:
+    """Return the endpoint by today's config. Raises Malformed if it may no longer be called.
+
+    bucket is the bucket profile that the request names.
+    """
+    name = delivery.endpoint.name
+    tenant = context.config.current().tenant_by_id(delivery.endpoint.owner)
+    if tenant is None or name not in tenant.endpoints:
+        raise Malformed("the endpoint is no longer configured")
+    if name not in allowed_callback_names(tenant, bucket):
+        raise Malformed("the tenant's policy no longer allows this endpoint")
+    return tenant.endpoints[name]
+
+
+def _send(
+    endpoint: WebhookEndpoint, message_id: str, body: bytes, context: Context
+) -> WebhookResponse:
+    secrets = resolve_secrets(endpoint.secret, context.environ)
+    headers = signature_headers(secrets, message_id, context.now(), body)
+    headers |= {"content-type": "application/json"}
+    return context.webhook_client().post(endpoint.url, body, headers)
+
+
+def _response_result(
+    delivery: DeliveryLease, response: WebhookResponse, context: Context
+) -> DeliveryResult:
+    status, is_up = response.status, response.status // 100 != _SERVER_ERROR
+    if status // 100 == _SUCCESS:
+        return DeliveryResult(status, None, None, is_up)
+    if status == _GONE:
+        return DeliveryResult(status, "the endpoint is gone", None, is_up)
+    problem = f"the endpoint responded with {status}"
+    failed = _retry(delivery, status, problem, response.retry_after, context)
+    return failed._replace(is_endpoint_up=is_up)
+
+
+def _retry(
+    delivery: DeliveryLease,
+    status: int | None,
+    problem: str,
+    retry_after: timedelta | None,
+    context: Context,
+) -> DeliveryResult:
+    delay = next_retry_delay(delivery.attempts, context.random(), retry_after)
+    retry_at = None if delay is None else context.now() + delay
+    return DeliveryResult(status, problem[:_MAX_PROBLEM_LENGTH], retry_at)
+
+
+LIMITS = TurnLimits(total=64, per_owner=32, per_key=4, suspects=32)
+"""The attempts of one process at the same time: in all, of a tenant, of an endpoint, and of all
+endpoints that failed last."""
+
+_SCAN_INTERVAL = 0.2  # seconds after which new deliveries are found, while others are being sent
+_REPORT_INTERVAL = timedelta(minutes=1)  # between two log lines of a long run
+_STUCK_AFTER = 180.0  # seconds: every step of an attempt has a shorter timeout of its own
+_MAX_DATABASE_FAILURES = 60  # in a row, a second apart: by then the leases have expired
+
+_Finished = tuple[DeliveryLease, DeliveryResult]
+
+
+def deliver_due(context: Context, run: JobRun | None = None) -> dict[str, int]:
+    """Send due webhooks until none is left, or the run has to stop; return counts.
+
+    Any number of processes may do this at once. Raises Transient.
+    """
+    deliveries = _Deliveries(context, run or JobRun())
+    deliveries.send_all()
+    return deliveries.counts
+
+
+class _Deliveries:
+    """The deliveries of one run. This thread reads and writes the outbox; others send."""
+
+    def __init__(self, context: Context, run: JobRun) -> None:
+        self.counts = {"delivered": 0, "undelivered": 0}
+        self._context = context
+        self._run = run
+        self._turns = Turns(LIMITS)
+        self._threads: ThreadGroup[DeliveryLease, DeliveryResult] = ThreadGroup(
+            partial(attempt_delivery, context=context), "delivery"
+        )
+        self._unsettled: list[_Finished] = []
+        self._failures = 0
+        self._reported_at = context.now()
+
+    def send_all(self) -> None:
+        while True:
+            self._collect()
+            try:
+                self._settle()
+                claimed = 0 if self._run.is_stopping else self._claim()
+            except Transient as error:
+                self._wait_for_database(error)
+                continue
+            self._failures = 0
+            self._run.progress()
+            self._report()
+            if not claimed and not self._threads.running:
+                return
+
+    def _collect(self) -> None:
+        """Wait until an attempt is finished, but no longer than until the next search."""
+        for delivery, result in self._threads.wait(_SCAN_INTERVAL):
+            self._turns.end(delivery.endpoint)
+            self._unsettled.append((delivery, result))
+        for delivery in self._threads.abandon(_STUCK_AFTER):
+            # Its lease has expired: it is attempted again, or has failed after its last attempt.
+            self._turns.end(delivery.endpoint)
+            log.error("delivery_hangs", delivery=delivery.delivery_number)
+
+    def _report(self) -> None:
+        now = self._context.now()
+        if now - self._reported_at >= _REPORT_INTERVAL:
+            self._reported_at = now
+            log.info("webhooks_sending", running=self._threads.running, **self.counts)
+
+    def _wait_for_database(self, error: Transient) -> None:
+        """Wait a moment, while attempts are running or unsettled; otherwise end the run."""
+        self._failures += 1
+        is_idle = not self._unsettled and not self._threads.running
+        if is_idle or self._run.is_stopping or self._failures > _MAX_DATABASE_FAILURES:
+            raise error
+        self._run.sleep(1)
+
+    def _settle(self) -> None:
+        if not self._unsettled:
+            return
+        try:
+            self._write(self._unsettled)
+        except Transient:
+            raise
+        except Exception:  # noqa: BLE001 - one delivery must not stop the others
+            for finished in self._unsettled:
+                self._write_alone(finished)
+        for _, result in self._unsettled:
+            self.counts["delivered" if result.problem is None else "undelivered"] += 1
+        self._unsettled = []
+
+    def _write(self, finished: Sequence[_Finished]) -> None:
+        now = self._context.now()
+        with write_transaction(self._context.engine) as connection:
+            settled = [
+                (delivery, result)
+                for delivery, result in finished
+                if settle_delivery(connection, delivery, result, now)
+            ]
+            opened = record_responses(connection, settled, now)
+        for endpoint in opened:
+            log.warning("endpoint_paused", tenant=endpoint.owner, endpoint=endpoint.name)
+
+    def _write_alone(self, finished: _Finished) -> None:
+        try:
+            self._write([finished])
+        except Transient:
+            raise
+        except Exception:
+            # Its lease expires, and it is attempted again, up to the number of attempts.
+            log.exception("delivery_failed", delivery=finished[0].delivery_number)
+
+    def _claim(self) -> int:
+        """Lease what may be sent now, and start to send it; return how many deliveries."""
+        claims = self._find_claims()
+        if not claims:
+            return 0
+        now, lease = self._context.now(), self._context.new_lease()
+        leased: list[DeliveryLease] = []
+        with write_transaction(self._context.engine) as connection:
+            for claim in claims:
+                if not claim.is_probe or begin_probe(connection, claim.endpoint, now):
+                    leased += lease_deliveries(connection, claim, lease, now)
+        for delivery in leased:
+            self._turns.start(delivery.endpoint)
+            self._threads.start(delivery)
+        return len(leased)
+
+    def _find_claims(self) -> list[Claim]:
+        """Return the endpoints whose turn it is, in the order in which to lock their rows."""
+        now = self._context.now()
+        with read_transaction(self._context.engine) as connection:
+            due = due_endpoints(connection, now)
+            circuits = read_circuits(connection) if due else {}
+        probes = {endpoint for endpoint, circuit in circuits.items() if circuit.needs_probe(now)}
+        waiting = {
+            endpoint: 1 if endpoint in probes else LIMITS.per_key
+            for endpoint in due
+            if not circuits.get(endpoint, CLOSED_CIRCUIT).is_open(now)
+        }
+        shares = self._turns.allot(waiting, circuits.keys())
+        return [Claim(key, count, key in probes) for key, count in sorted(shares.items())]
