@@ -4,18 +4,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from models.base import Base
-    from models.changes import ConfigChange, RejectionCount
-    from models.deliveries import Delivery, EndpointCircuit
-    from models.grants import Batch, Cancellation, Chunk, Grant, RefusedChunk, Reissue
-    from models.key_lookup import KeyPage, KeySegment, UnindexedChunk
-    from models.manifests import Manifest
-    from models.multiparts import MultipartUpload, UploadStart
-    from models.prunes import ItemEdge, Prune
+    from models.deliveries import Delivery, EndpointCircuit, Manifest
+    from models.grants import (
+        Batch,
+        Cancellation,
+        Chunk,
+        Grant,
+        KeyPage,
+        KeySegment,
+        MultipartUpload,
+        RefusedChunk,
+        Reissue,
+        RejectionCount,
+        UnindexedChunk,
+        UploadStart,
+    )
+    from models.proofs import Checkpoint, CheckpointPublication, ItemEdge, Leaf, Prune, TreeHead
     from models.quotas import Quota, QuotaOverride, Reservation, Usage
     from models.revocations import Denial, EndedSessions, Revocation
+    from models.schema import Base
     from models.tenants import (
         Bucket,
+        ConfigChange,
         ConfigRevisionCounter,
         Policy,
         Tenant,
@@ -23,7 +33,6 @@ if TYPE_CHECKING:
         TenantKey,
         WebhookEndpoint,
     )
-    from models.trees import Checkpoint, CheckpointPublication, Leaf, TreeHead
     from models.uses import EndedSlot, LogImport, Settlement, StoredObject, Use
 
 __all__ = [
@@ -71,58 +80,44 @@ __all__ = [
     "WebhookEndpoint",
 ]
 
-_MODULES = {
-    "Base": "base",
-    "Batch": "grants",
-    "Bucket": "tenants",
-    "Cancellation": "grants",
-    "Checkpoint": "trees",
-    "CheckpointPublication": "trees",
-    "Chunk": "grants",
-    "ConfigChange": "changes",
-    "ConfigRevisionCounter": "tenants",
-    "Delivery": "deliveries",
-    "Denial": "revocations",
-    "EndedSessions": "revocations",
-    "EndedSlot": "uses",
-    "EndpointCircuit": "deliveries",
-    "Grant": "grants",
-    "ItemEdge": "prunes",
-    "KeyPage": "key_lookup",
-    "KeySegment": "key_lookup",
-    "Leaf": "trees",
-    "LogImport": "uses",
-    "Manifest": "manifests",
-    "MultipartUpload": "multiparts",
-    "Policy": "tenants",
-    "Prune": "prunes",
-    "Quota": "quotas",
-    "QuotaOverride": "quotas",
-    "RefusedChunk": "grants",
-    "Reissue": "grants",
-    "RejectionCount": "changes",
-    "Reservation": "quotas",
-    "Revocation": "revocations",
-    "Settlement": "uses",
-    "StoredObject": "uses",
-    "Tenant": "tenants",
-    "TenantIdentity": "tenants",
-    "TenantKey": "tenants",
-    "TreeHead": "trees",
-    "UnindexedChunk": "key_lookup",
-    "UploadStart": "multiparts",
-    "Usage": "quotas",
-    "Use": "uses",
-    "WebhookEndpoint": "tenants",
+_NAMES = {
+    "deliveries": ("Delivery", "EndpointCircuit", "Manifest"),
+    "grants": (
+        "Batch",
+        "Cancellation",
+        "Chunk",
+        "Grant",
+        "KeyPage",
+        "KeySegment",
+        "MultipartUpload",
+        "RefusedChunk",
+        "Reissue",
+        "RejectionCount",
+        "UnindexedChunk",
+        "UploadStart",
+    ),
+    "proofs": ("Checkpoint", "CheckpointPublication", "ItemEdge", "Leaf", "Prune", "TreeHead"),
+    "quotas": ("Quota", "QuotaOverride", "Reservation", "Usage"),
+    "revocations": ("Denial", "EndedSessions", "Revocation"),
+    "schema": ("Base",),
+    "tenants": (
+        "Bucket",
+        "ConfigChange",
+        "ConfigRevisionCounter",
+        "Policy",
+        "Tenant",
+        "TenantIdentity",
+        "TenantKey",
+        "WebhookEndpoint",
+    ),
+    "uses": ("EndedSlot", "LogImport", "Settlement", "StoredObject", "Use"),
 }
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    # Import tables on first use: a command that reads one does not wait for the others. Base has
-    # all of them in its metadata.
+    # Import tables on first use: a command that reads one does not wait for the others. Base comes
+    # from the module that imports them all.
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "Base":
-        for module in {*_MODULES.values(), "partial_indexes"}:
-            import_module(f"{__name__}.{module}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,12 +1,22 @@
-"""The audit log: requests and decisions. Rows are added and never changed.
+"""The audit log of grants: requests, decisions, uploads in parts, and where object keys are.
 
-Values common to a batch are stored once, in `batches`; values common to a chunk, in `chunks`.
+Rows of requests and decisions are added and never changed. Values common to a batch are stored
+once, in `batches`; values common to a chunk, in `chunks`. The key lookup can be built again.
 """
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    String,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import NUMBER, Base
@@ -14,6 +24,9 @@ from models.tenants import NAME, TENANT_ID
 
 BATCH_ID = String(36)
 REASON = String(200)
+PARTITIONED = "grants"
+DEFAULT_PARTITION = f"{PARTITIONED}_default"
+"""The table that has partitions on PostgreSQL, and the partition of months without their own."""
 
 
 class Batch(Base):
@@ -134,3 +147,116 @@ class Cancellation(Base):
     requested_by: Mapped[str] = mapped_column(String(200))
     reason: Mapped[str | None] = mapped_column(REASON)
     cancelled_at: Mapped[datetime]
+
+
+class RejectionCount(Base):
+    """The messages of one hour that could not be authenticated or parsed, counted by code.
+
+    The code not_recorded counts those that were refused, and are recorded nowhere else.
+    tenant is the id of the existing tenant that the message named, which does not prove that the
+    tenant sent it; else it is empty. Of everything else only the SHA-256 of the last message is
+    kept, so that a flood of them costs few rows.
+    """
+
+    __tablename__ = "rejections"
+
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    tenant: Mapped[str] = mapped_column(TENANT_ID, primary_key=True)
+    code: Mapped[str] = mapped_column(String(32), primary_key=True)
+    count: Mapped[int] = mapped_column(BigInteger)
+    last_at: Mapped[datetime]
+    last_digest: Mapped[bytes] = mapped_column(LargeBinary(32))
+
+
+class MultipartUpload(Base):
+    """A multipart upload started for one grant, until it is known to have ended.
+
+    size and part_size are in bytes. state is open, aborted or closed; an upload that is still open
+    at expires_at is aborted. If storage had it until then, state becomes aborted, and expires_at is
+    the time at which the service checks that nothing is stored, and gives the bytes back.
+    granted_parts is the number of grants of parts that its charge paid for.
+    """
+
+    __tablename__ = "multipart_uploads"
+    __table_args__ = (Index(None, "state", "expires_at"),)
+
+    batch_number: Mapped[int] = mapped_column(ForeignKey("batches.batch_number"), primary_key=True)
+    item_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    tenant: Mapped[str] = mapped_column(TENANT_ID)
+    bucket: Mapped[str] = mapped_column(NAME)
+    object_key: Mapped[str] = mapped_column(Text)
+    upload_id: Mapped[str] = mapped_column(Text)
+    size: Mapped[int] = mapped_column(BigInteger)
+    part_size: Mapped[int] = mapped_column(BigInteger)
+    expires_at: Mapped[datetime]
+    state: Mapped[str] = mapped_column(String(16))
+    granted_parts: Mapped[int] = mapped_column(server_default="0")
+
+
+class UploadStart(Base):
+    """A multipart upload that an attempt to decide a chunk starts, from before the call to storage.
+
+    The transaction that records the upload with its grant deletes the row. If there is none, the
+    upload is aborted from cleanup_at on: state is then abandoned, and no grant can use it any more.
+    upload_id is None as long as it is unknown, as after a crash or a lost answer.
+    """
+
+    __tablename__ = "upload_starts"
+    __table_args__ = (Index(None, "cleanup_at"),)
+
+    attempt: Mapped[str] = mapped_column(String(36), primary_key=True)
+    item_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    tenant: Mapped[str] = mapped_column(TENANT_ID)
+    batch_id: Mapped[str] = mapped_column(BATCH_ID)
+    bucket: Mapped[str] = mapped_column(NAME)
+    object_key: Mapped[str] = mapped_column(Text)
+    upload_id: Mapped[str | None] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16))
+    started_at: Mapped[datetime]
+    cleanup_at: Mapped[datetime]
+
+
+class UnindexedChunk(Base):
+    """A chunk whose object keys are in no segment yet.
+
+    A trigger on `chunks` inserts the row, which saves the issuing transaction a statement.
+    """
+
+    __tablename__ = "unindexed_chunks"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    batch_number: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=False)
+    chunk_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+
+
+class KeySegment(Base):
+    """A sorted list of the object keys of some chunks, divided into pages by their hash.
+
+    The number of pages is 2 to the power of page_bits. oldest_batch and newest_batch are the
+    numbers of the first and of the last batch in it. state is building, complete or obsolete.
+    """
+
+    __tablename__ = "key_segments"
+
+    segment_number: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=True)
+    state: Mapped[str] = mapped_column(String(16))
+    entries: Mapped[int]
+    page_bits: Mapped[int]
+    oldest_batch: Mapped[int] = mapped_column(NUMBER)
+    newest_batch: Mapped[int] = mapped_column(NUMBER)
+    changed_at: Mapped[datetime]
+
+
+class KeyPage(Base):
+    """The entries of a segment whose hashes begin with the bits of page_number.
+
+    A page without entries has no row.
+    """
+
+    __tablename__ = "key_pages"
+
+    segment_number: Mapped[int] = mapped_column(
+        ForeignKey("key_segments.segment_number"), primary_key=True
+    )
+    page_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    entries: Mapped[bytes] = mapped_column(LargeBinary)

@@ -1,6 +1,6 @@
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import NUMBER, Base
@@ -60,8 +60,8 @@ class Usage(Base):
     grants: Mapped[int] = mapped_column(BigInteger)
     download_grants: Mapped[int] = mapped_column(BigInteger)
     upload_bytes: Mapped[int] = mapped_column(BigInteger)
-    stored_bytes: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
-    uncharged_bytes: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    stored_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    uncharged_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
 class Reservation(Base):

@@ -1,15 +1,16 @@
-"""The tenant config: written by `apply`, read by the worker.
+"""The tenant config, written by `apply` and read by the worker, and the log of its changes.
 
-In these tables `tenant` is the tenant's name. In all others it is the tenant's id, which no other
-tenant ever had: a name can be removed and used again.
+In the tables of the config, `tenant` is the tenant's name. In all others it is the tenant's id,
+which no other tenant ever had: a name can be removed and used again.
 """
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, String
+from sqlalchemy import JSON, BigInteger, ForeignKey, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base
+from models.base import NUMBER, Base
 
 NAME = String(63)
 TENANT_ID = String(63)
@@ -137,3 +138,21 @@ class WebhookEndpoint(Base):
     name: Mapped[str] = mapped_column(NAME, primary_key=True)
     url: Mapped[str] = mapped_column(String(2048))
     secret: Mapped[str] = mapped_column(String(2048))
+
+
+class ConfigChange(Base):
+    """One field of the tenant config before and after a change: the audit log of administration.
+
+    Rows are added and never changed. changed_by is the operator's account, command the command
+    that made the change.
+    """
+
+    __tablename__ = "config_changes"
+
+    change_number: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=True)
+    changed_at: Mapped[datetime] = mapped_column(index=True)
+    changed_by: Mapped[str] = mapped_column(String(200))
+    command: Mapped[str] = mapped_column(String(32))
+    path: Mapped[str] = mapped_column(Text)
+    before: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
+    after: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))

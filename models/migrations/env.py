@@ -1,7 +1,7 @@
 from alembic import context
 
 from models import Base
-from models.partitions import is_in_models
+from models.schema import is_in_models
 
 # The caller brings the connection: how an engine is set up stands in one place.
 context.configure(

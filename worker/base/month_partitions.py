@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from models.partitions import DEFAULT_PARTITION, PARTITIONED
+from models.grants import DEFAULT_PARTITION, PARTITIONED
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.errors import Transient
 

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import ProgrammingError
 
 from models import Base
-from models.partitions import DEFAULT_PARTITION
+from models.grants import DEFAULT_PARTITION
 from worker.base.database_engine import acquire_advisory_lock, write_transaction
 
 APPEND_ONLY = (

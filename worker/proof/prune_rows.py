@@ -36,7 +36,7 @@ from models import (
     StoredObject,
     Use,
 )
-from models.partitions import PARTITIONED
+from models.grants import PARTITIONED
 from worker.base.inserts import insert_rows
 from worker.base.month_partitions import Partition, first_moment, format_month, parse_month
 from worker.core.decisions import GrantRow

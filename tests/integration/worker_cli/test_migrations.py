@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 
 import models
 from models import Base
-from models.partitions import is_in_models
+from models.schema import is_in_models
 from tests.support.servers.databases import url_text
 from worker.base.database_engine import create_database_engine, read_transaction
 from worker.cli import database
