@@ -1,4 +1,4 @@
-"""Create the partitions of `grants` on PostgreSQL, and the function that adds one for a month."""
+"""Divide `grants` by month on PostgreSQL, and create the function that adds a month's partition."""
 
 from datetime import UTC, datetime
 
@@ -47,6 +47,16 @@ ADD_PARTITION = """
         RETURN true;
     END $$
 """
+
+
+def divided(table: sa.Table) -> sa.Table:
+    """Return a table with a column of the month, and partitions by it."""
+    copy = table.to_metadata(sa.MetaData(naming_convention=table.metadata.naming_convention))
+    # For rows that are inserted through the model, which has no such column.
+    default = sa.text("CAST(to_char(now() AT TIME ZONE 'UTC', 'YYYYMM') AS integer)")
+    copy.append_column(sa.Column("month", sa.Integer(), server_default=default, primary_key=True))
+    copy.dialect_options["postgresql"]["partition_by"] = "RANGE (month)"
+    return copy
 
 
 def create_partitions() -> None:

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 
 from alembic import op
 
-from models.migrations.initial.columns import is_postgres
-
 APPEND_ONLY = (
     *("batches", "chunks", "grants", "reissues", "cancellations", "config_changes"),
     *("tenant_identities", "leaves", "checkpoints", "prunes", "item_edges", "refused_chunks"),
@@ -46,6 +44,10 @@ _INSERT_REFUSED = (
     "INSERT INTO refused_chunks SELECT tenant, NEW.batch_number, NEW.chunk_number"
     " FROM batches WHERE batch_number = NEW.batch_number;"
 )
+
+
+def is_postgres() -> bool:
+    return op.get_bind().dialect.name == "postgresql"
 
 
 def create_triggers() -> None:
