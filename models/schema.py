@@ -1,4 +1,4 @@
-"""All tables together, with what only their migrations and the privileges of roles need.
+"""All tables together, with the indexes and the filter that only migrations need.
 
 SQLAlchemy loads the dialect of each database that an index names, which takes a command that lists
 the audit log a tenth of its time: so the indexes of some rows of the log are here.

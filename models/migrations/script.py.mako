@@ -1,6 +1,6 @@
 """${message}
 
-Until 0.1.0 is released, change the first migration instead (docs/architecture.md, Recipes).
+Until 0.1.0 is released, change only the models (docs/architecture.md, Recipes).
 
 A migration runs while the previous release still serves. Add columns first, remove them one
 release later, and hold no lock for longer than a moment.

@@ -26,6 +26,12 @@ def test_the_migrations_create_the_tables_of_the_models(engine: Engine) -> None:
         assert compare_metadata(context, Base.metadata) == []
 
 
+def test_the_first_migration_no_longer_follows_the_models_once_there_is_a_second_one() -> None:
+    folder = Path(models.__file__).parent / "migrations"
+    follows = "models import Base" in (folder / f"versions/{known_revisions()[0]}.py").read_text()
+    assert follows == (len(known_revisions()) == 1)  # CONTRIBUTING.md, Releases
+
+
 def test_tables_of_a_later_release_are_left_as_they_are(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999_later'"))
