@@ -22,13 +22,20 @@ if TYPE_CHECKING:
     )
     from valetkey.handles import BatchHandle, GrantHandle, MultipartHandle
     from valetkey.manifests import Manifest
-    from valetkey.uses.stored import StoredObject
+    from valetkey.uses import StoredObject
     from valetkey.wire.messages import Item
     from valetkey.wire.refusals import Code, QuotaState, Refusal
-    from valetkey.wire.replies import Cancelled, Explanation, Grant, RuleVerdict
-    from valetkey.wire.service import ServiceInfo, ServiceLimits
+    from valetkey.wire.replies import (
+        Cancelled,
+        Explanation,
+        Grant,
+        RuleVerdict,
+        ServiceInfo,
+        ServiceLimits,
+        UseState,
+        UseStates,
+    )
     from valetkey.wire.terms import Checksum, Encryption
-    from valetkey.wire.uses import UseState, UseStates
 
 __all__ = [
     "AsyncBatchHandle",
@@ -94,15 +101,15 @@ _MODULES = {
     "Refused": "errors",
     "RuleVerdict": "wire.replies",
     "SealedForAnotherKey": "errors",
-    "ServiceInfo": "wire.service",
-    "ServiceLimits": "wire.service",
+    "ServiceInfo": "wire.replies",
+    "ServiceLimits": "wire.replies",
     "ServiceUnavailable": "errors",
     "StorageError": "errors",
-    "StoredObject": "uses.stored",
+    "StoredObject": "uses",
     "UnreadableReply": "errors",
     "UnusableGrant": "errors",
-    "UseState": "wire.uses",
-    "UseStates": "wire.uses",
+    "UseState": "wire.replies",
+    "UseStates": "wire.replies",
     "ValetkeyError": "errors",
 }
 

@@ -3,11 +3,21 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Any, Self, cast
 from weakref import WeakSet
 
 from valetkey import config
@@ -18,26 +28,191 @@ from valetkey.async_handles import (
     AsyncWaiters,
     request_reply,
 )
-from valetkey.base_handles import DEFAULT_TIMEOUT
+from valetkey.config import Config
 from valetkey.crypto.codec import Codec
-from valetkey.delivery import async_feed
 from valetkey.delivery.async_dispatcher import AsyncDispatcher
-from valetkey.delivery.async_feed import MessageFeed
 from valetkey.delivery.async_transport import AsyncTransport
 from valetkey.delivery.progress import BatchProgress, ReopenedBatchProgress
 from valetkey.delivery.retransmit import RetransmitTimer
-from valetkey.delivery.servers import client_servers
+from valetkey.delivery.transport import client_servers
+from valetkey.handles import DEFAULT_TIMEOUT
 from valetkey.manifests import Manifest, build_manifest, poll_intervals, written_state
 from valetkey.request_methods import BaseRequestMethods
-from valetkey.uses.async_methods import AsyncUseMethods
-from valetkey.uses.ids import new_id
+from valetkey.uses import StoredObject, StoredWait, new_id, read_grant_id, read_subject
 from valetkey.wire import requests
+from valetkey.wire.chunking import ChunkMessageBuilder, ItemInput, chunk_slices
+from valetkey.wire.grant_ids import grant_id
 from valetkey.wire.messages import Item
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import QuotaState
-from valetkey.wire.replies import BatchState, Explanation, Usage
-from valetkey.wire.requests import GrantRequest
-from valetkey.wire.service import ServiceInfo
+from valetkey.wire.replies import (
+    BatchState,
+    Cancelled,
+    Explanation,
+    Grant,
+    ServiceInfo,
+    Usage,
+    UseStates,
+)
+from valetkey.wire.requests import GrantRequest, Requester
+
+
+class MessageFeed(Iterator[PendingMessage | None]):
+    """Iterates over an async generator without waiting: None if the next message is not ready.
+
+    on_ready is called when a message is ready. Reading continues after the batch is given up,
+    because it may be resumed. Only close() stops it, which ends the caller's iterable.
+    """
+
+    def __init__(
+        self, messages: AsyncGenerator[PendingMessage, None], on_ready: Callable[[], None]
+    ) -> None:
+        self._messages = messages
+        self._on_ready = on_ready
+        self._read_task: asyncio.Task[PendingMessage] | None = None
+        self._is_closed = False
+
+    def __next__(self) -> PendingMessage | None:
+        if self._is_closed:  # the client that closes the feed fails its request as well
+            return None
+        if self._read_task is None:
+            self._read_task = asyncio.get_running_loop().create_task(self._read())
+            self._read_task.add_done_callback(self._finish_read)
+        if not self._read_task.done():
+            return None
+        task, self._read_task = self._read_task, None
+        if task.cancelled():  # an error of the items: the reader itself is not cancelled
+            raise RuntimeError("the task that the items wait for was cancelled")
+        return task.result()
+
+    async def close(self) -> None:
+        """Stop reading, and close the generator."""
+        self._is_closed = True
+        if self._read_task is not None:
+            self._read_task.cancel()
+            await asyncio.wait([self._read_task])
+        await self._messages.aclose()
+
+    async def _read(self) -> PendingMessage:
+        return await anext(self._messages)
+
+    def _finish_read(self, task: asyncio.Task[PendingMessage]) -> None:
+        if not task.cancelled():
+            task.exception()  # marks it as retrieved; __next__ raises it if it is called again
+        self._on_ready()
+
+
+async def async_chunk_messages(
+    header: Mapping[str, Any], items: AsyncIterable[ItemInput], first_chunk: int = 0
+) -> AsyncGenerator[PendingMessage, None]:
+    """Yield the messages of a batch; the async form of chunking.chunk_messages."""
+    iterator, chunker = aiter(items), ChunkMessageBuilder(header)
+    for chunk in chunk_slices(header, first_chunk):
+        chunk_items = await _take(iterator, chunk.item_count)
+        has_more = chunk.is_last and bool(await _take(iterator, 1))
+        yield chunker.build_message(chunk, chunk_items, has_more=has_more)
+
+
+async def build_explain_message(
+    request: GrantRequest, requester: Requester, new_batch_id: str
+) -> PendingMessage:
+    """Return the message that explains a request; the async form of requests.explain_message."""
+    header, items = request.header(requester, new_batch_id)
+    if not isinstance(items, AsyncIterable):
+        return requests.explain_message(request, requester, new_batch_id)
+    async with aclosing(async_chunk_messages({**header, "ask": "explain"}, items)) as messages:
+        async for message in messages:
+            return message
+    raise ValueError("there are no items to explain: pass at least one")
+
+
+async def _take(items: AsyncIterator[ItemInput], count: int) -> list[ItemInput]:
+    taken: list[ItemInput] = []
+    while len(taken) < count:
+        try:
+            taken.append(await anext(items))
+        except StopAsyncIteration:
+            break
+    return taken
+
+
+class AsyncUseMethods:
+    """The methods of AsyncClient about requested grants: states, cancelling, issuing again."""
+
+    _config: Config
+    _dispatcher: AsyncDispatcher
+
+    async def status(
+        self,
+        subject: str | Grant | AsyncGrantHandle | AsyncBatchHandle,
+        *,
+        probe: bool = True,
+        timeout: float | None = DEFAULT_TIMEOUT,
+    ) -> UseStates:
+        """Return what became of a grant, or the numbers of a batch's items by state.
+
+        The arguments and errors are those of Client.status.
+        """
+        batch_id, item = read_subject(subject)
+        items = None if item is None else [item]
+        message = requests.status_message(self._config, new_id(), batch_id, items, probe=probe)
+        return cast("UseStates", await request_reply(self._dispatcher, message, timeout))
+
+    def reissue(
+        self,
+        grant: str | Grant | AsyncGrantHandle,
+        *,
+        expires_in: int | None = None,
+        reason: str | None = None,
+        recipient: str | None = None,
+        batch_id: str | None = None,
+    ) -> AsyncGrantHandle:
+        """Request a fresh grant of the same object, under the terms of an earlier one.
+
+        The arguments and errors are those of Client.reissue.
+        """
+        name = new_id() if batch_id is None else batch_id
+        options = {"reason": reason, "recipient": recipient, "expires_in": expires_in}
+        message = requests.reissue_message(self._config, name, read_grant_id(grant), options)
+        progress = BatchProgress(requests.single_header(name), iter([message]))
+        self._dispatcher.add(progress)
+        return AsyncGrantHandle(self._dispatcher, progress, self._waiters)
+
+    async def cancel(
+        self,
+        batch: str | AsyncBatchHandle | AsyncGrantHandle,
+        reason: str | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        *,
+        abort_uploads: bool = False,
+    ) -> Cancelled:
+        """Cancel a batch: grant no further items, and release what is reserved for them.
+
+        The arguments and errors are those of Client.cancel.
+        """
+        batch = batch.batch if isinstance(batch, AsyncGrantHandle) else batch
+        if isinstance(batch, AsyncBatchHandle):
+            batch.stop()
+            batch = batch.id
+        message = requests.cancel_message(
+            self._config, new_id(), batch, reason, abort_uploads=abort_uploads
+        )
+        return cast("Cancelled", await request_reply(self._dispatcher, message, timeout))
+
+    @property
+    def _waiters(self) -> AsyncWaiters:
+        raise NotImplementedError
+
+    async def _wait_until_stored(self, batch_id: str, item: int, timeout: float) -> StoredObject:
+        waiting = StoredWait(grant_id(batch_id, item), timeout, time.monotonic)
+        while True:
+            message = requests.status_message(self._config, new_id(), batch_id, [item], probe=True)
+            reply = await request_reply(self._dispatcher, message, waiting.limit)
+            result = waiting.receive(cast("UseStates", reply))
+            if isinstance(result, StoredObject):
+                return result
+            await asyncio.sleep(result)
+
 
 Keys = Iterable[str | Item] | AsyncIterable[str | Item]
 Items = Iterable[Item] | AsyncIterable[Item]
@@ -178,7 +353,7 @@ class AsyncClient(
         messages: Iterator[PendingMessage | None]
         if isinstance(request.items, AsyncIterable):
             header, _ = request.header(self._config, new_id())
-            chunks = async_feed.async_chunk_messages(header, request.items, request.first_chunk)
+            chunks = async_chunk_messages(header, request.items, request.first_chunk)
             messages = feed = MessageFeed(chunks, self._dispatcher.wake)
             self._feeds.add(feed)
         else:
@@ -204,7 +379,7 @@ class AsyncClient(
         raise AssertionError  # unreachable: poll_intervals raises NoAnswer
 
     async def _explain_request(self, request: GrantRequest, timeout: float | None) -> Explanation:
-        message = await async_feed.build_explain_message(request, self._config, new_id())
+        message = await build_explain_message(request, self._config, new_id())
         return cast("Explanation", await request_reply(self._dispatcher, message, timeout))
 
 

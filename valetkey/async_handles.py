@@ -5,14 +5,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from typing import Any, NamedTuple, Protocol, Unpack, cast
 
-from valetkey.base_handles import ALREADY_READ, DEFAULT_TIMEOUT, BaseBatchHandle, wait_limit
 from valetkey.delivery.async_dispatcher import AsyncDispatcher
 from valetkey.delivery.progress import BatchProgress, ReopenedBatchProgress, SingleRequest
 from valetkey.errors import Refused
+from valetkey.handles import ALREADY_READ, DEFAULT_TIMEOUT, BaseBatchHandle, wait_limit
 from valetkey.manifests import DEFAULT_TIMEOUT as MANIFEST_TIMEOUT
 from valetkey.manifests import Manifest
-from valetkey.uses.stored import DEFAULT_TIMEOUT as STORED_TIMEOUT
-from valetkey.uses.stored import StoredObject, require_seconds
+from valetkey.uses import STORED_TIMEOUT, StoredObject, require_seconds
 from valetkey.wire.options import RequestOptions
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import Refusal

@@ -4,7 +4,7 @@ from typing import Any
 
 from valetkey.wire.messages import RELEASE
 from valetkey.wire.refusals import Refusal
-from valetkey.wire.uses import UseState
+from valetkey.wire.replies import UseState
 
 _MAX_KEY_ID_LENGTH = 127  # characters: two names of 63 and a slash
 _MAX_NAME_LENGTH = 64  # characters of a name that only a later service has

@@ -21,8 +21,7 @@ from pathlib import Path
 
 import click
 
-from valetkey.cli.command_group import CommandGroup
-from valetkey.cli.lazy_group import LazyCommands, LazyGroup
+from valetkey.cli.command_groups import CommandGroup, LazyCommands, LazyGroup
 from worker.setting_names import names_service, unknown_variables
 
 _WITHOUT_SETTINGS = ("contract", "dev")

@@ -17,7 +17,7 @@ from tests.acceptance.conftest import ROOT, SECRET, Service, running_service
 from tests.support.s3.http_requests import get, post, send
 from tests.support.servers.databases import fresh_database
 from tests.support.servers.waiting import wait_until
-from valetkey.cli.bulk.journal import journal_path
+from valetkey.cli.journal import journal_path
 from valetkey.webhooks import verify
 from worker.dev.stack import Commands, run_workers
 

@@ -17,7 +17,7 @@ from tests.support.builders.frames import message_frame
 from tests.support.builders.messages import grant_message
 from tests.support.servers.waiting import wait_until
 from valetkey import Client, Grant
-from valetkey.wire.bundles import MAX_BUNDLE_MESSAGES
+from valetkey.wire.messages import MAX_BUNDLE_MESSAGES
 from worker.broker.fair_queue import FairQueue
 from worker.broker.queues import SHARING_LEASE, queue_lengths, read_heartbeats
 from worker.dev.stack import Commands, Stack, running_stack

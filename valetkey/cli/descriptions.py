@@ -1,13 +1,9 @@
-"""Sentences of the command line about refusals and quotas, with all foreign text made printable."""
+"""Sentences of the command line about refusals, quotas and results, with foreign text escaped."""
 
-from valetkey.cli.bulk.row_errors import RowRefusal, find_row
-from valetkey.cli.printable import escape_unprintable
-from valetkey.units import (
-    describe_amount,
-    describe_duration,
-    describe_live_reset,
-    describe_size,
-)
+from valetkey.cli.journal import Checkpoint
+from valetkey.cli.row_errors import RowRefusal, find_row
+from valetkey.cli.terminal_text import escape_unprintable
+from valetkey.units import describe_amount, describe_duration, describe_live_reset, describe_size
 from valetkey.wire.refusals import Code, QuotaState, Refusal
 from valetkey.wire.terms import MIN_PART_BYTES
 
@@ -117,3 +113,42 @@ def _describe_number(refusal: Refusal, limit: int) -> str:
     is_part_size = refusal.code == Code.PART_INVALID and limit >= MIN_PART_BYTES
     is_size = is_part_size or refusal.code in _SIZE_CODES
     return describe_size(limit) if is_size else f"{limit:,}"
+
+
+_SECONDS_PER_MINUTE = 60
+
+
+def describe_run(checkpoint: Checkpoint, granted_before: int, out: str, seconds: float) -> str:
+    """Describe the results of a run that wrote the file `out`.
+
+    granted_before is the number of grants that the file has from an earlier run.
+    """
+    charged = "charged"
+    if granted_before:
+        charged = f"charged, {checkpoint.granted - granted_before:,} of them now"
+    counts = describe_counts(
+        checkpoint.granted, checkpoint.refused, charged, _describe_codes(checkpoint)
+    )
+    return f"{out}: {counts}, in {describe_seconds(seconds)}"
+
+
+def describe_counts(granted: int, refused: int, charged: str = "charged", codes: str = "") -> str:
+    """Describe what was granted and charged, and what was refused and was not."""
+    grants = f"{granted:,} granted ({charged})" if granted else "none granted"
+    refusals = f"{refused:,} refused (not charged{codes})" if refused else "none refused"
+    return f"{grants}, {refusals}"
+
+
+def describe_seconds(seconds: float) -> str:
+    """Describe the time that a command took."""
+    if seconds < _SECONDS_PER_MINUTE:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), _SECONDS_PER_MINUTE)
+    return f"{minutes} min {rest} s"
+
+
+def _describe_codes(checkpoint: Checkpoint) -> str:
+    if not checkpoint.codes:
+        return ""
+    counts = sorted(checkpoint.codes.items(), key=lambda item: (-item[1], item[0]))
+    return ": " + ", ".join(f"{count:,} {escape_unprintable(code)}" for code, count in counts)

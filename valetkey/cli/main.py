@@ -2,45 +2,44 @@
 
 import click
 
-from valetkey.cli.command_group import CommandGroup
-from valetkey.cli.lazy_group import LazyCommands, LazyGroup
+from valetkey.cli.command_groups import CommandGroup, LazyCommands, LazyGroup
 from valetkey.wire import RELEASE
 
 # Each text is the first sentence of the command's own help, as a test checks.
 _COMMANDS: LazyCommands = {
     "cancel": (
-        "cancel:cancel",
+        "issued_commands:cancel",
         "Cancel a batch: grant no further items, and release its reserved quota.",
     ),
     "download": (
-        "download:download",
+        "grant_commands:download",
         "Print a link to one object, or to each of several objects.",
     ),
     "init": (
-        "init:init",
+        "setup_commands:init",
         "Write a first tenants file, and a private key that this account's clients use.",
     ),
-    "keygen": ("keygen:keygen", "Create a key pair that authenticates a tenant."),
+    "keygen": ("setup_commands:keygen", "Create a key pair that authenticates a tenant."),
     "multipart": (
-        "multipart:multipart",
+        "multipart_command:multipart",
         "Upload one large file in parts, and print the id of its grant.",
     ),
-    "presign": ("presign:presign", "Print a link to one object, and nothing else."),
-    "put": ("put:put", "Print a PUT request that stores one object of an exact size."),
+    "presign": ("grant_commands:presign", "Print a link to one object, and nothing else."),
+    "put": ("grant_commands:put", "Print a PUT request that stores one object of an exact size."),
     "reissue": (
-        "issued.reissue:reissue",
+        "issued_commands:reissue",
         "Print a fresh link or form for the object of an earlier grant.",
     ),
     "service": (
-        "service:service",
+        "query_commands:service",
         "Show the release of the service, and the versions, kinds and limits that it has.",
     ),
     "status": (
-        "issued.status:status",
+        "query_commands:status",
         "Show what became of a grant, or how many grants of a batch are in each state.",
     ),
-    "upload": ("upload:upload", "Print a form that stores one object of limited size."),
-    "usage": ("usage:usage", "Show the tenant's quotas and how much of each is used."),
+    "upload": ("grant_commands:upload", "Print a form that stores one object of limited size."),
+    "usage": ("query_commands:usage", "Show the tenant's quotas and how much of each is used."),
 }
 
 

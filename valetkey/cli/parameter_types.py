@@ -1,4 +1,4 @@
-"""Parameter types of the command line: sizes, durations, names and short texts."""
+"""Parameter types of the command line: sizes, durations, checksums, names and short texts."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,10 +7,21 @@ from typing import Any
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from valetkey.cli.checksums import parse_checksum
 from valetkey.units import describe_duration, describe_size, parse_duration, parse_size
 from valetkey.wire.messages import BatchId, GrantId
-from valetkey.wire.terms import MAX_EXPIRES_IN, MAX_OBJECT_BYTES, Encryption, Name
+from valetkey.wire.terms import MAX_EXPIRES_IN, MAX_OBJECT_BYTES, Checksum, Encryption, Name
+
+
+def parse_checksum(text: str) -> Checksum:
+    """Parse a checksum: its algorithm, a colon and its value in base64. Raises ValueError."""
+    algorithm, _, value = text.partition(":")
+    try:
+        return Checksum.model_validate({"algorithm": algorithm, "value": value})
+    except ValidationError:
+        raise ValueError(
+            "a checksum is sha256, crc32, crc32c or crc64nvme, then a colon and the value in base64"
+        ) from None
+
 
 _BATCH_ID_ADAPTER: TypeAdapter[str] = TypeAdapter(BatchId)
 _GRANT_ID_ADAPTER: TypeAdapter[str] = TypeAdapter(GrantId)

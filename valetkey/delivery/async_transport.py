@@ -13,9 +13,14 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from valetkey.delivery.publisher import SOCKET_TIMEOUT, Publisher
-from valetkey.delivery.servers import Servers
-from valetkey.delivery.transport import RESULT_PREFIX, UNSUBSCRIBE_BATCH, Results
+from valetkey.delivery.transport import (
+    RESULT_PREFIX,
+    SOCKET_TIMEOUT,
+    UNSUBSCRIBE_BATCH,
+    Publisher,
+    Results,
+    Servers,
+)
 from valetkey.errors import BrokerUnreachable
 
 _QUEUE_LENGTH_TIMEOUT = 1.0  # seconds: it only makes an error more precise

@@ -7,18 +7,19 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from valetkey.units import describe_duration, describe_size
-from valetkey.wire.bundles import BundleMessage, unbundled_field
 from valetkey.wire.messages import (
     VERSION,
     AnyMessage,
     Ask,
     BatchMessage,
+    BundleMessage,
     CancelMessage,
     ChunkMessage,
     ReissueMessage,
     ServiceMessage,
     StatusMessage,
     UsageMessage,
+    unbundled_field,
 )
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import MAX_EXPIRES_IN, MAX_OBJECT_BYTES, MAX_PARTS, NO_CONTROL_CHARACTERS

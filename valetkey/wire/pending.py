@@ -7,13 +7,14 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from valetkey.wire.bundles import BUNDLE_TASK_PREFIX, unbundled_field
 from valetkey.wire.messages import (
     BULK_QUEUE,
+    BUNDLE_TASK_PREFIX,
     INTERACTIVE_QUEUE,
     MAX_INTERACTIVE_ITEMS,
     RELEASE,
     VERSION,
+    unbundled_field,
 )
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import Code, Refusal
@@ -25,10 +26,10 @@ from valetkey.wire.replies import (
     Grant,
     Outcome,
     Reply,
+    ServiceInfo,
     Usage,
+    UseStates,
 )
-from valetkey.wire.service import ServiceInfo
-from valetkey.wire.uses import UseStates
 
 _FORM_CODES = frozenset({Code.MALFORMED, Code.UNKNOWN_FIELD, Code.VERSION_UNKNOWN})
 _KIND_UNKNOWN = (Code.KIND_NOT_ALLOWED, "grant")  # a policy's refusal has the field grant.kind

@@ -6,23 +6,164 @@ Replies only grow. They are read tolerantly: unknown fields are ignored, and unk
 lists are kept as text. Only `status`, which tells which reply it is, has to be known.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from valetkey.wire.refusals import QuotaState, Refusal
-from valetkey.wire.service import ServiceInfo
+from valetkey.wire.refusals import Code, QuotaState, Refusal
 from valetkey.wire.terms import Kind, ReplyModel
-from valetkey.wire.uses import UseStates
+
+
+class ServiceLimits(ReplyModel):
+    """The limits of the service; a tenant's policy and the provider may set lower ones.
+
+    max_batch_items, max_chunk_items: items in a batch, and in one message of it.
+    default_chunk_items: chunk_size of a message that has none.
+    max_interactive_items: items of a batch that is sent to the queue `valetkey`.
+    max_frame_bytes: bytes of a Celery message with its envelope.
+    max_message_bytes: bytes of a signed message before base64.
+    max_message_age, max_clock_skew: seconds between a message's `iat` and the service's clock.
+    max_expires_in: seconds of a grant's lifetime.
+    max_object_bytes, max_multipart_bytes: bytes of an object in one request, and in parts.
+    min_part_bytes, max_parts: bytes of each part except the last, and parts of an upload.
+    """
+
+    max_batch_items: int
+    max_chunk_items: int
+    default_chunk_items: int
+    max_interactive_items: int
+    max_frame_bytes: int
+    max_message_bytes: int
+    max_message_age: int
+    max_clock_skew: int
+    max_expires_in: int
+    max_object_bytes: int
+    max_multipart_bytes: int
+    min_part_bytes: int
+    max_parts: int
+
+
+class ServiceInfo(ReplyModel):
+    """The reply to a ServiceMessage: what the service reads and supports.
+
+    tenant: the tenant that asked.
+    release: the service's release.
+    versions: the wire versions that it reads, as in the field `v` of a message.
+    asks: the values of the field `ask`; a message without it has `grants`.
+    kinds: the kinds of grant. The tenant's policy may allow fewer.
+    """
+
+    status: Literal["described"] = "described"
+    tenant: str
+    release: str
+    versions: list[int]
+    asks: list[str]
+    kinds: list[str]
+    limits: ServiceLimits
+
+    def batch_refusal(
+        self, version: int, kind: str, chunk_items: int, batch_items: int
+    ) -> Refusal | None:
+        """Return the refusal of a batch that this service cannot read, or None if it can."""
+        limits = self.limits
+        if version not in self.versions:
+            text = f"the service does not read version {version} of the messages"
+            versions = [str(number) for number in self.versions]
+            return self._refuse(Code.VERSION_UNKNOWN, "v", text, versions)
+        if kind not in self.kinds:
+            text = f"the service has no grants of the kind {kind}"
+            return self._refuse(Code.KIND_NOT_ALLOWED, "grant.kind", text, self.kinds)
+        if chunk_items > limits.max_chunk_items:
+            text = f"the service does not read messages of {chunk_items:,} items"
+            return self._refuse(Code.CHUNK_INVALID, "chunk_size", text, limits.max_chunk_items)
+        if batch_items > limits.max_batch_items:
+            text = f"the service does not read batches of {batch_items:,} items"
+            return self._refuse(Code.BATCH_TOO_LARGE, "total", text, limits.max_batch_items)
+        return None
+
+    def _refuse(self, code: Code, field: str, message: str, limit: int | Sequence[str]) -> Refusal:
+        limit = limit if isinstance(limit, int) else list(limit)
+        text = f"{message}: it is release {self.release}"
+        return Refusal(code=code, field=field, message=text, limit=limit)
+
+
+State = Literal[
+    "open",
+    "used",
+    "unused",
+    "late",
+    "mismatched",
+    "overwritten",
+    "unknown",
+    "refused",
+    "undecided",
+]
+
+_IN_ORDER = Field(union_mode="left_to_right")  # text only if it is none of the known values
+
+
+class UseState(ReplyModel):
+    """The state of one item, and its newest use.
+
+    item: the number of the item in its batch.
+    state: `open` while the grant can be used and no use of it is known; `used` as granted, once or
+    more; `unused` if an upload slot ended and storage has no object of it; `late` if the object was
+    stored after the end of the grant; `mismatched` if the object has another size, type or checksum
+    than granted; `overwritten` if another grant stored an object under the key later; `unknown` if
+    the grant has ended and no use of it is known. `refused` for an item that was not granted, and
+    `undecided` for one that is not decided yet.
+    key: the object key; absent if the item is undecided.
+    expires_at: the end of the grant.
+    uses: the number of known uses.
+    size, etag, version, checksum, content_type: those of the newest object that the grant stored,
+    as far as they are known.
+    stored_at: the time at which that object was stored, as storage tells it.
+    problem: for `mismatched`, the limits of the grant that the object exceeds.
+    """
+
+    item: int
+    state: Annotated[State | str, _IN_ORDER]
+    key: str | None = None
+    expires_at: Annotated[datetime, Field(strict=False)] | None = None
+    uses: int = 0
+    size: int | None = None
+    etag: str | None = None
+    version: str | None = None
+    checksum: str | None = None
+    content_type: str | None = None
+    stored_at: Annotated[datetime, Field(strict=False)] | None = None
+    problem: str | None = None
+
+
+class UseStates(ReplyModel):
+    """The reply to a StatusMessage: what became of the grants of a batch, as far as it is known.
+
+    batch, kind, bucket, total: as in the batch's own messages.
+    items: the states of the items of the message, in its order.
+    counts: for a message without items; the number of items by state, of those that there are.
+    """
+
+    status: Literal["states"] = "states"
+    batch: str
+    kind: Annotated[Kind | str, _IN_ORDER]
+    bucket: str
+    total: int = Field(ge=1)
+    items: list[UseState] = Field(default_factory=list)
+    counts: dict[str, int] = Field(default_factory=dict)
+
+    @property
+    def state(self) -> str | None:
+        """The state of the grant, if the message was about a single one."""
+        return self.items[0].state if len(self.items) == 1 else None
+
 
 Method = Literal["GET", "HEAD", "POST", "PUT"]
 LimitedBy = Literal["request", "policy", "provider", "credentials"]
 Decision = Literal["issue", "refuse"]
 ManifestProgress = Literal["pending", "written", "failed"]
-
-_IN_ORDER = Field(union_mode="left_to_right")  # text only if it is none of the known values
 
 
 class MultipartInfo(ReplyModel):

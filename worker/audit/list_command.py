@@ -12,8 +12,7 @@ from click.core import ParameterSource
 from rich.cells import cell_len
 from sqlalchemy import Engine
 
-from valetkey.cli.printable import escape_unprintable
-from valetkey.cli.table_layout import terminal_columns
+from valetkey.cli.terminal_text import escape_unprintable, terminal_columns
 from worker.audit import audit_rows
 from worker.audit.audit_rows import (
     AmbiguousCursor,

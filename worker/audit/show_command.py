@@ -9,8 +9,7 @@ import click
 from pydantic import ValidationError
 
 from valetkey.cli.descriptions import describe_cause
-from valetkey.cli.printable import escape_unprintable
-from valetkey.cli.table_layout import print_hanging
+from valetkey.cli.terminal_text import escape_unprintable, print_hanging
 from valetkey.units import describe_amount, describe_duration, format_duration, format_size
 from valetkey.wire.refusals import Refusal
 from worker import clock

@@ -8,8 +8,7 @@ from typing import Any
 import click
 from sqlalchemy import Connection
 
-from valetkey.cli.printable import escape_unprintable
-from valetkey.cli.table_layout import print_table
+from valetkey.cli.terminal_text import escape_unprintable, print_table
 from valetkey.units import format_utc
 from worker import clock
 from worker.audit.link_lookup import find_batches, find_pasted

@@ -16,7 +16,7 @@ from celery.exceptions import BackendError, BackendStoreError
 from kombu.exceptions import KombuError
 
 from valetkey.delivery.causes import describe_cause
-from valetkey.wire.bundles import BUNDLE_TASK_PREFIX
+from valetkey.wire.messages import BUNDLE_TASK_PREFIX
 from valetkey.wire.messages import task_id as chunk_task_id
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import Outcome

@@ -11,8 +11,12 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-from valetkey.cli.printable import escape_unprintable
-from valetkey.cli.table_layout import format_table, print_table, terminal_columns
+from valetkey.cli.terminal_text import (
+    escape_unprintable,
+    format_table,
+    print_table,
+    terminal_columns,
+)
 from valetkey.units import format_utc
 from worker.base.pages import Page
 from worker.cli.command_options import chosen_zone

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import make_url
 
-from valetkey.cli.programs import program_command
+from valetkey.cli.terminal_text import program_command
 from worker.broker.queues import queue_lengths, read_heartbeats
 from worker.cli.command_options import signals_as_interrupt
 from worker.cli.redis_servers import open_redis

@@ -14,8 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from valetkey.cli.printable import escape_unprintable
-from valetkey.cli.table_layout import print_hanging
+from valetkey.cli.terminal_text import escape_unprintable, print_hanging
 from worker import clock
 from worker.aws.credentials import CredentialCache
 from worker.aws.s3_clients import S3Clients

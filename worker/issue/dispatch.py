@@ -10,10 +10,10 @@ from pydantic_core import to_json
 from valetkey.crypto.jose import GZIP, JWE_REGISTRY, MAX_MESSAGE_BYTES, SEALING_ALGORITHMS
 from valetkey.crypto.keys import PublicKey, build_public_key
 from valetkey.wire import messages, terms
-from valetkey.wire.bundles import BundleMessage
 from valetkey.wire.messages import (
     AnyMessage,
     BatchMessage,
+    BundleMessage,
     CancelMessage,
     ChunkMessage,
     ReissueMessage,
@@ -23,8 +23,7 @@ from valetkey.wire.messages import (
 )
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import QuotaState, Refusal
-from valetkey.wire.replies import Outcome, Usage
-from valetkey.wire.service import ServiceInfo, ServiceLimits
+from valetkey.wire.replies import Outcome, ServiceInfo, ServiceLimits, Usage
 from worker.base.database_engine import autocommit_read, write_transaction
 from worker.broker.message_guard import MAX_FRAME_BYTES
 from worker.context import Context

@@ -6,8 +6,7 @@ from typing import Any
 import click
 
 from valetkey.cli.descriptions import describe_limit
-from valetkey.cli.printable import escape_unprintable
-from valetkey.cli.table_layout import print_table
+from valetkey.cli.terminal_text import escape_unprintable, print_table
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Explanation, RuleVerdict
 from worker.base.database_engine import read_transaction

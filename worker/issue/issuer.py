@@ -16,7 +16,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from valetkey.wire.bundles import BundleMessage
+from valetkey.wire.messages import BundleMessage
 from valetkey.wire.parsing import parse_bundled
 from valetkey.wire.refusals import QuotaState, Refusal
 from valetkey.wire.replies import Outcome

@@ -13,8 +13,7 @@ from sqlalchemy import Connection
 from valetkey.cli.format_options import format_option
 from valetkey.delivery.transport import RESULT_PREFIX
 from valetkey.units import format_utc
-from valetkey.wire.bundles import BUNDLE_TASK_PREFIX
-from valetkey.wire.messages import BatchId, GrantId
+from valetkey.wire.messages import BUNDLE_TASK_PREFIX, BatchId, GrantId
 from valetkey.wire.terms import Text
 from worker.base.database_engine import read_transaction
 from worker.broker.queues import RESULT_INDEX

@@ -14,8 +14,7 @@ from sqlalchemy import Connection
 from valetkey.wire.grant_ids import grant_id
 from valetkey.wire.messages import MAX_PROBED_ITEMS, StatusMessage
 from valetkey.wire.refusals import Code, Refusal
-from valetkey.wire.replies import Outcome
-from valetkey.wire.uses import UseState, UseStates
+from valetkey.wire.replies import Outcome, UseState, UseStates
 from worker.base.database_engine import read_transaction
 from worker.context import Context
 from worker.core.fingerprints import BATCH_UNKNOWN, RecordedBatch

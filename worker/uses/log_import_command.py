@@ -10,7 +10,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from sqlalchemy import Engine
 
 from valetkey.cli.format_options import format_option
-from valetkey.cli.results.consoles import stderr_console
+from valetkey.cli.terminal_text import stderr_console
 from worker.cli.database import open_engine
 from worker.context import Context, create_context
 from worker.errors import Malformed, Transient

@@ -2,7 +2,7 @@
 
 import click
 
-from valetkey.cli.lazy_group import LazyCommands, LazyGroup
+from valetkey.cli.command_groups import LazyCommands, LazyGroup
 
 # Each text is the first sentence of the command's own help, as a test checks.
 _COMMANDS: LazyCommands = {

@@ -20,7 +20,7 @@ from tests.support.servers.event_loop import (
 )
 from tests.support.servers.tls_proxy import running_tls_proxy
 from valetkey import NoAnswer
-from valetkey.delivery.async_feed import MessageFeed
+from valetkey.aio import MessageFeed
 from valetkey.wire.pending import PendingMessage
 
 KEYS = [f"k/{number}" for number in range(50)]

@@ -189,7 +189,7 @@ def test_the_status_of_a_batch_counts_states(cli: Cli) -> None:
 def test_watching_shows_each_change_until_nothing_is_open(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("valetkey.cli.commands.issued.status._WATCH_SECONDS", 0.01)
+    monkeypatch.setattr("valetkey.cli.commands.query_commands._WATCH_SECONDS", 0.01)
     replies = [{"counts": counts} for counts in ({"open": 5}, {"open": 5}, {"used": 5})]
     result = cli("status", BATCH, "--watch", "--json", decide=reply_states(*replies))
     shown = [json.loads(line)["counts"] for line in result.stdout.splitlines()]

@@ -29,7 +29,7 @@ from tests.support.cli.interrupted_download import (
 from tests.support.cli.producer_commands import Cli, read_csv
 from tests.support.fakes.fake_service import Action, running_fake_service
 from tests.support.servers.waiting import wait_until
-from valetkey.cli.bulk import journal
+from valetkey.cli import journal
 from valetkey.crypto.keys import dump_private_key
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 from worker.dev.embedded_servers import running_valkey

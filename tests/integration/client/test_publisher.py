@@ -8,8 +8,7 @@ from celery.signals import before_task_publish
 
 from tests.support.builders.messages import grant_message
 from valetkey.config import load_config
-from valetkey.delivery.publisher import Publisher
-from valetkey.delivery.servers import client_servers
+from valetkey.delivery.transport import Publisher, client_servers
 
 # The first one is new for every message. The service ignores the others.
 _NOT_COMPARED = ("delivery_tag", "reply_to", "argsrepr", "kwargsrepr")

@@ -22,8 +22,7 @@ from tests.support.builders.messages import (
 from tests.support.uses.reports import downloaded, stored
 from tests.support.uses.settlements import settle
 from tests.support.uses.use_service import UseService
-from valetkey.wire.replies import Outcome
-from valetkey.wire.uses import UseStates
+from valetkey.wire.replies import Outcome, UseStates
 from worker.audit.state_conditions import state_column
 from worker.base.database_engine import read_transaction
 from worker.base.pages import format_items

@@ -13,7 +13,7 @@ from warnings import catch_warnings, simplefilter
 from click.testing import CliRunner, Result
 
 from tests.support.fakes.fake_service import Action
-from valetkey.cli.bulk import journal
+from valetkey.cli import journal
 from valetkey.cli.main import main
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from valetkey.cli.bulk import journal
-from valetkey.cli.bulk.journal import BulkPlan, Checkpoint, Journal
-from valetkey.cli.bulk.row_errors import InputError
-from valetkey.cli.results.atomic_output import RowWriter, atomic_output, partial_path
+from valetkey.cli import journal
+from valetkey.cli.atomic_output import RowWriter, atomic_output, partial_path
+from valetkey.cli.journal import BulkPlan, Checkpoint, Journal
+from valetkey.cli.row_errors import InputError
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import Grant

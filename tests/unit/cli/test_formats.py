@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 from pydantic_core import to_jsonable_python
 
-from valetkey.cli.results.formats import CSV, JSON
+from valetkey.cli.formats import CSV, JSON
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import Grant
 

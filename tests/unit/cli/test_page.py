@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.support.builders import grants
 from tests.support.builders.grants import BREAKING_OUT, URL
-from valetkey.cli.printable import escape_unprintable
 from valetkey.cli.snippets import render_page, render_text
+from valetkey.cli.terminal_text import escape_unprintable
 from valetkey.wire.replies import Grant
 
 printable = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import pytest
 from rich.console import Console
 
-from valetkey.cli.results.progress_bar import with_progress_bar
+from valetkey.cli.progress_bar import with_progress_bar
 from valetkey.delivery.pending_request import ServiceOutage
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 from valetkey.wire.refusals import Code, Refusal

@@ -5,7 +5,7 @@ import sys
 import click
 
 from tools.terminal import run_in_terminal
-from valetkey.cli.table_layout import format_table
+from valetkey.cli.terminal_text import format_table
 
 UUID = "0199a000-0000-7000-8000-000000000000"
 NAME = "n" * 63

@@ -8,8 +8,7 @@ from tests.support.builders.replies import service_description
 from valetkey.cli.descriptions import describe_cause, describe_refusal
 from valetkey.cli.tables import show_explanation, show_quotas, show_service
 from valetkey.wire.refusals import Code, QuotaState, Refusal
-from valetkey.wire.replies import Explanation, RuleVerdict
-from valetkey.wire.service import ServiceInfo
+from valetkey.wire.replies import Explanation, RuleVerdict, ServiceInfo
 
 MIDNIGHT = datetime(2026, 11, 25, tzinfo=UTC)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from valetkey.cli.bulk.row_errors import InputError
-from valetkey.cli.upload_state import StateFile
+from valetkey.cli.commands.multipart_command import StateFile
+from valetkey.cli.row_errors import InputError
 
 _STATE = {
     "request": {},

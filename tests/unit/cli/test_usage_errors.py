@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from valetkey.cli.commands.base import extract_grant_options
+from valetkey.cli.commands.command_base import extract_grant_options
 from valetkey.cli.main import main
 
 ROOT = Path(__file__).parents[3]

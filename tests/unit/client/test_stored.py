@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from valetkey import Grant, NotStored, UseState, UseStates
 from valetkey.handles import GrantHandle
-from valetkey.uses.stored import StoredWait
-from valetkey.uses.subjects import Subject, read_grant_id, read_subject
+from valetkey.uses import StoredWait, Subject, read_grant_id, read_subject
 
 BATCH = "0199a000-0000-7000-8000-000000000000"
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -10,9 +10,17 @@ from tests.support.builders.replies import service_description
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
 from valetkey.wire.pending import PendingMessage, build_pending_message
 from valetkey.wire.refusals import Code, Refusal
-from valetkey.wire.replies import BatchState, Cancelled, Explanation, Outcome, Reply, Usage
-from valetkey.wire.service import ServiceInfo
-from valetkey.wire.uses import UseState, UseStates
+from valetkey.wire.replies import (
+    BatchState,
+    Cancelled,
+    Explanation,
+    Outcome,
+    Reply,
+    ServiceInfo,
+    Usage,
+    UseState,
+    UseStates,
+)
 
 BATCH, OTHER = batch_id(), batch_id()
 REFUSAL = Refusal(code=Code.KEY_UNKNOWN, field="kid", message="no")

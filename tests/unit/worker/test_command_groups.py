@@ -7,7 +7,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from valetkey.cli.lazy_group import LazyGroup
+from valetkey.cli.command_groups import LazyGroup
 from valetkey.cli.main import main as valetkey
 from worker.__main__ import main as worker
 

@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
-from valetkey.cli.bulk.finished_output import FinishedRow
 from valetkey.cli.bulk.input_scan import INVALID_ROW, KEPT_ROW, InputScan
-from valetkey.cli.bulk.journal import BulkPlan, Checkpoint
-from valetkey.cli.bulk.row_errors import RowRefusal, renumber_refusal
 from valetkey.cli.descriptions import deduplication_key
+from valetkey.cli.journal import BulkPlan, Checkpoint, FinishedRow
+from valetkey.cli.row_errors import RowRefusal, renumber_refusal
 from valetkey.delivery.pending_request import ServiceOutage
 from valetkey.handles import BatchHandle
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS, Item

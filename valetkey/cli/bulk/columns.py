@@ -3,10 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from valetkey.cli.bulk.copied_columns import Columns, is_encodable
-from valetkey.cli.bulk.row_errors import RowRefusal
-from valetkey.cli.bulk.rows import Row
-from valetkey.cli.checksums import parse_checksum
+from valetkey.cli.bulk.input_rows import Columns, Row, is_encodable
+from valetkey.cli.parameter_types import parse_checksum
+from valetkey.cli.row_errors import RowRefusal
 from valetkey.units import describe_duration, describe_size, parse_duration, parse_size
 from valetkey.wire.chunking import option_names
 from valetkey.wire.refusals import Code

@@ -7,14 +7,20 @@ from typing import Any
 
 import click
 
+from valetkey.cli.atomic_output import reject_existing_output, settle_output
 from valetkey.cli.bulk.bulk_job import plan_batches
-from valetkey.cli.bulk.finished_output import FinishedRow, count_grants, read_finished_rows
 from valetkey.cli.bulk.input_scan import InputScan
-from valetkey.cli.bulk.journal import BulkPlan, Journal, journal_path, load_journal
-from valetkey.cli.bulk.row_errors import InputError
-from valetkey.cli.printable import escape_unprintable
-from valetkey.cli.results.atomic_output import settle_output
-from valetkey.cli.results.existing_output import reject_existing_output
+from valetkey.cli.journal import (
+    BulkPlan,
+    FinishedRow,
+    Journal,
+    count_grants,
+    journal_path,
+    load_journal,
+    read_finished_rows,
+)
+from valetkey.cli.row_errors import InputError
+from valetkey.cli.terminal_text import escape_unprintable
 
 
 def load_run(out: Path | None, options: Mapping[str, Any]) -> Journal | None:

@@ -1,5 +1,7 @@
-"""Requests a grant for each row of a file, and resumes an interrupted run."""
+"""Requests a grant for each row of a file, resumes an interrupted run, waits for a manifest."""
 
+import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -7,24 +9,236 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from pydantic_core import to_jsonable_python
 
+from valetkey.cli import result_output
+from valetkey.cli.atomic_output import partial_path
 from valetkey.cli.bulk import resume
 from valetkey.cli.bulk.bulk_job import BatchRequest, BulkJob, remaining_batches
 from valetkey.cli.bulk.columns import columns_for
+from valetkey.cli.bulk.input_rows import detect_format
 from valetkey.cli.bulk.input_scan import InputScan, scan_input
-from valetkey.cli.bulk.journal import BulkPlan, Journal, journal_path
-from valetkey.cli.bulk.row_errors import InputError
-from valetkey.cli.bulk.rows import detect_format
-from valetkey.cli.commands import base, manifest_output
-from valetkey.cli.descriptions import describe_row_refusal, name_source
-from valetkey.cli.results import output
-from valetkey.cli.results.consoles import stderr_console
+from valetkey.cli.commands import command_base
+from valetkey.cli.descriptions import (
+    describe_counts,
+    describe_row_refusal,
+    describe_seconds,
+    name_source,
+)
+from valetkey.cli.journal import BulkPlan, Journal, journal_path
+from valetkey.cli.locations import resolve_key_option
+from valetkey.cli.row_errors import InputError
+from valetkey.cli.terminal_text import stderr_console
 from valetkey.client import Client, ExplainMethods, new_id
 from valetkey.config import load_config
-from valetkey.errors import NoAnswer, Refused
-from valetkey.wire.messages import VERSION
+from valetkey.errors import BrokerUnreachable, NoAnswer, Refused
+from valetkey.handles import BatchHandle
+from valetkey.manifests import DEFAULT_TIMEOUT, Manifest
+from valetkey.multipart_upload import object_exists
+from valetkey.wire.messages import MAX_BATCH_ITEMS, VERSION
 from valetkey.wire.terms import Kind
+
+_DEFAULT_BATCH_SIZE = 100_000  # rows: the service's limit unless the tenant config sets another
+_FILE_ONLY_OPTIONS = {
+    "--format": "row_format",
+    "--ignore-columns": "ignore_columns",
+    "--copy-columns": "copy_columns",
+    "--strict": "strict",
+    "--manifest": "manifest",
+}
+
+Command = Callable[..., None]
+
+
+def _parse_names(_context: click.Context, _param: click.Parameter, text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+_OPTIONS = (
+    click.option(
+        "--from",
+        "source",
+        type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+        help="Request a grant for each row of this file; - is stdin.",
+    ),
+    click.option(
+        "--format",
+        "row_format",
+        type=click.Choice(["lines", "csv", "jsonl"]),
+        help="The format of the file; by default its ending decides (.csv, .jsonl or .ndjson, "
+        "otherwise lines).",
+    ),
+    click.option(
+        "--ignore-columns",
+        metavar="NAME,...",
+        default="",
+        callback=_parse_names,
+        help="Columns of the file to leave out of the output; * leaves out all unknown ones.",
+    ),
+    click.option(
+        "--copy-columns",
+        metavar="NAME,...",
+        default="",
+        callback=_parse_names,
+        help="Columns of the file to copy to the output although their name resembles an option; "
+        "* copies all unknown ones. Other unknown columns are copied without this.",
+    ),
+    click.option("--strict", is_flag=True, help="Request nothing if any row is invalid."),
+    click.option(
+        "--batch-size",
+        type=click.IntRange(1, MAX_BATCH_ITEMS),
+        default=_DEFAULT_BATCH_SIZE,
+        show_default=True,
+        help="The largest number of rows in a batch, which a quota admits or refuses as a whole.",
+    ),
+    click.option(
+        "--manifest",
+        metavar="KEY",
+        callback=resolve_key_option,
+        help="Let the service write all results to this object, as gzipped JSON lines, and print "
+        "a link to it.",
+    ),
+    click.option(
+        "--resume",
+        is_flag=True,
+        help="Continue the interrupted run that writes to --out, or request only the rows again "
+        "that a finished one has refused.",
+    ),
+)
+
+
+def bulk_options(command: Command) -> Command:
+    """Add the options of a command that requests a grant for each row of a file."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def is_bulk(keys: object, options: Mapping[str, Any]) -> bool:
+    """Return True if the rows of a file are requested.
+
+    Raises click.UsageError for options that exclude each other.
+    """
+    source = options["source"]
+    if (keys not in {None, ()}) == (source is not None):
+        raise click.UsageError("name the objects: give KEY or --from FILE, and not both")
+    if options["resume"] and not (source and options["out"]):
+        raise click.UsageError("--resume needs the --from and the --out of the interrupted run")
+    if options["resume"] and options["force"]:
+        raise click.UsageError("--resume keeps what --out has, --force replaces it: choose one")
+    if source is not None and options["out"] and _is_same_file(source, options["out"]):
+        raise click.UsageError("--out is the file of --from: choose another file name")
+    if options["manifest"] is not None and (
+        options["out"] or options["output_format"] not in {None, "json"}
+    ):
+        raise click.UsageError(
+            "--manifest prints only a link: use it without --out, and with no format but --json"
+        )
+    if source is not None and options["output_format"] in {"html", "js"}:
+        option = f"--{options['output_format']}"
+        raise click.UsageError(f"{option} is for a single KEY: with --from, use --json or --csv")
+    for option, name in _FILE_ONLY_OPTIONS.items():
+        if _is_set(options[name]) and source is None:
+            raise click.UsageError(f"{option} needs --from")
+    return source is not None
+
+
+def _is_same_file(source: str, out: Path) -> bool:
+    paths = (out, partial_path(out), journal_path(out))
+    return source != "-" and any(path.exists() and path.samefile(source) for path in paths)
+
+
+def _is_set(value: object) -> bool:
+    return value is not None and value is not False and value != []
+
+
+def reject_single_options(options: Mapping[str, Any], *names: str) -> None:
+    """Raise click.UsageError if one of these options is used with --from."""
+    for name in names:
+        if _is_set(options[name]):
+            option = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{option} applies to a single KEY: leave it out with --from")
+
+
+def print_manifest_link(batch: BatchHandle, options: Mapping[str, Any]) -> int:
+    """Wait for the manifest, print a link to it, and return the exit code.
+
+    Without --timeout, the service has DEFAULT_TIMEOUT to write it.
+
+    A summary with its counts, size and digest goes to stderr; with --json, everything is also one
+    object on stdout.
+    Raises as BatchHandle.manifest does.
+    """
+    errors, start = stderr_console(), time.monotonic()
+    status = f"waiting for {batch.total:,} rows to be written to {options['manifest']}"
+    with _continue_hint(batch), errors.status(status) if errors.is_terminal else nullcontext():
+        for _ in batch.results(options["timeout"]):
+            pass
+        manifest = batch.manifest(_manifest_timeout(options))
+    if options["output_format"] == "json":
+        click.echo(json.dumps(_manifest_values(batch.id, manifest)))
+    else:
+        click.echo(manifest.grant.url)
+    click.echo(_describe_manifest(manifest, time.monotonic() - start), err=True)
+    result_output.print_quota_warnings(batch.quotas)
+    return 1 if manifest.refused else 0
+
+
+def reject_existing_manifest(client: Client, bucket: str, options: Mapping[str, Any]) -> None:
+    """Raise click.UsageError if the manifest would replace an object, unless --force is set.
+
+    The check needs one grant, to send a HEAD, which is charged. Without an answer of storage, the
+    manifest is requested all the same. Raises NoAnswer and BrokerUnreachable.
+    """
+    key = options["manifest"]
+    if options["force"]:
+        return
+    try:
+        grant = client.download(bucket, key, method="HEAD", expires_in=60).result(
+            options["timeout"]
+        )
+    except Refused:  # what the policy refuses here, it may also refuse for the manifest
+        return
+    if object_exists(grant.url):
+        raise click.UsageError(
+            f"the object {key!r} exists, and may be a manifest with grants that are charged; no "
+            "row was requested: choose another key, or add --force to replace it"
+        )
+
+
+def _manifest_timeout(options: Mapping[str, Any]) -> float:
+    source = click.get_current_context().get_parameter_source("timeout")
+    is_default = source in {ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP}
+    timeout: float = options["timeout"]
+    return DEFAULT_TIMEOUT if is_default else timeout
+
+
+@contextmanager
+def _continue_hint(batch: BatchHandle) -> Iterator[None]:
+    """Print how to continue with a batch, charged already, if the wait for it ends early."""
+    try:
+        yield
+    except (KeyboardInterrupt, NoAnswer, BrokerUnreachable):
+        if batch.remaining:  # chunks that were not sent never arrive: waiting would not help
+            text = f"to have only the results so far written: valetkey cancel {batch.id}"
+        else:
+            text = f"to keep waiting: Client().batch({batch.id!r}).manifest()"
+        click.echo(text, err=True)
+        raise
+
+
+def _describe_manifest(manifest: Manifest, seconds: float) -> str:
+    content = f"{manifest.bytes:,} bytes, sha256 {manifest.sha256}"
+    counts = describe_counts(manifest.issued, manifest.refused)
+    return f"{manifest.key!r}: {counts}, in {describe_seconds(seconds)}; {content}"
+
+
+def _manifest_values(batch_id: str, manifest: Manifest) -> dict[str, Any]:
+    values = {name: value for name, value in manifest._asdict().items() if name != "grant"}
+    grant = to_jsonable_python(manifest.grant)
+    return {"batch": batch_id, **values, "url": grant["url"], "expires_at": grant["expires_at"]}
+
 
 SERVICE_TIMEOUT = 5.0
 """The time in seconds to wait for the description of the service, which only saves a refusal."""
@@ -38,26 +252,26 @@ def request_rows(kind: Kind, bucket: str, default_format: str, options: Mapping[
     Invalid rows are reported first. Rows with the same expires_in are requested together, at most
     batch_size of them in one batch. Returns the exit code.
     """
-    with base.report_errors(options):
+    with command_base.report_errors(options):
         request = _request_identity(kind, bucket, default_format, options)
         journal = resume.load_run(options["out"], options)
-        with _scan_source(kind, options) as scan, base.open_client(options) as client:
+        with _scan_source(kind, options) as scan, command_base.open_client(options) as client:
             _report_invalid_rows(scan, options)
             run = _plan_run(scan, journal, request, options)
             if run is None or run.is_complete:
                 return 0 if run is None else 1
             plan = run.journal.batch_plan
-            requester = base.select_request_methods(client, options)
+            requester = command_base.select_request_methods(client, options)
             request_batch = _batch_requester(requester, kind, bucket, options)
             if isinstance(requester, ExplainMethods):
                 response = request_batch(_first_slice(scan, plan))
-                return output.write_response(response, default_format, options)
+                return result_output.write_response(response, default_format, options)
             only_slice = _only_slice(scan, plan) if options["manifest"] is not None else None
             _check_service(client, kind, scan, plan, options["timeout"])
             if only_slice is not None:
-                manifest_output.reject_existing_manifest(client, bucket, options)
+                reject_existing_manifest(client, bucket, options)
                 batch = request_batch(only_slice)
-                return manifest_output.print_manifest_link(batch, options)
+                return print_manifest_link(batch, options)
             job = BulkJob(scan, plan, request_batch, run.finished_rows)
             return _write_results(job, run, default_format, options)
 
@@ -66,7 +280,7 @@ def _request_identity(
     kind: Kind, bucket: str, default_format: str, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the values, as JSON, that must be the same when the run is resumed."""
-    grant_options = base.extract_grant_options(options, kind)
+    grant_options = command_base.extract_grant_options(options, kind)
     client_config = load_config(
         {"tenant": options["tenant"], "requested_by": options["requested_by"]}
     )
@@ -74,7 +288,7 @@ def _request_identity(
     identity |= {"tenant": client_config.tenant, "requested_by": client_config.requested_by}
     identity |= {name: options[name] for name in _INPUT_OPTIONS}
     identity = to_jsonable_python(identity)
-    return identity | {"output_format": output.resolve_format(default_format, options)}
+    return identity | {"output_format": result_output.resolve_format(default_format, options)}
 
 
 @contextmanager
@@ -136,7 +350,7 @@ def _write_results(
     """Write all results, and explain how to request refused rows again. Returns the exit code."""
     out: Path | None = options["out"]
     try:
-        exit_code = output.write_results(job, default_format, options, run.journal)
+        exit_code = result_output.write_results(job, default_format, options, run.journal)
     except BrokenPipeError:
         text = "the reader of stdout closed it: the rows requested so far are charged; with --out, "
         click.echo(text + "no result is lost", err=True)
@@ -168,7 +382,7 @@ def _check_service(
 def _batch_requester(
     requester: Any, kind: Kind, bucket: str, options: Mapping[str, Any]
 ) -> Callable[[BatchRequest], Any]:
-    grant_options = base.extract_grant_options(options, kind)
+    grant_options = command_base.extract_grant_options(options, kind)
     if options["manifest"] is not None:
         grant_options["manifest"] = options["manifest"]
     return partial(_request_batch, getattr(requester, f"{kind}_many"), kind, bucket, grant_options)

@@ -3,9 +3,7 @@
 Each contains the grant itself, so it is as secret as the grant.
 """
 
-from valetkey.cli.snippets.curl import render_curl
-from valetkey.cli.snippets.javascript import render_javascript
-from valetkey.cli.snippets.page import render_page
-from valetkey.cli.snippets.text import render_text
+from valetkey.cli.snippets.code_snippets import render_curl, render_javascript, render_text
+from valetkey.cli.snippets.upload_page import render_page
 
 __all__ = ["render_curl", "render_javascript", "render_page", "render_text"]

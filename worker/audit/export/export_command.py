@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sqlalchemy import Connection
 
-from valetkey.cli.bulk.journal import journal_path
-from valetkey.cli.results.atomic_output import check_file_type
-from valetkey.cli.results.consoles import stderr_console
-from valetkey.cli.results.summary import describe_seconds
+from valetkey.cli.atomic_output import check_file_type
+from valetkey.cli.descriptions import describe_seconds
+from valetkey.cli.journal import journal_path
+from valetkey.cli.terminal_text import stderr_console
 from valetkey.units import format_size, format_utc
 from worker import clock
 from worker.audit.audit_rows import count_streamed, read_bound

@@ -17,8 +17,8 @@ from typing import IO, Any, NamedTuple, Protocol
 
 from sqlalchemy import Connection
 
-from valetkey.cli.bulk.journal import journal_path, write_private
-from valetkey.cli.results.atomic_output import partial_path
+from valetkey.cli.atomic_output import partial_path
+from valetkey.cli.journal import journal_path, write_private
 from worker.audit.audit_rows import Bound, ChunkItems, StreamPosition, stream_blocks
 from worker.audit.grant_filters import GrantFilter
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup, escape
 
-from valetkey.cli.printable import escape_unprintable
+from valetkey.cli.terminal_text import escape_unprintable
 from worker.audit.report.report_figures import Period, PeriodUnit
 
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"

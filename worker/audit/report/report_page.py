@@ -13,7 +13,7 @@ from typing import NamedTuple, get_args
 
 from markupsafe import Markup
 
-from valetkey.cli.printable import escape_unprintable
+from valetkey.cli.terminal_text import escape_unprintable
 from valetkey.units import format_amount
 from worker.audit.report.report_charts import (
     Bar,

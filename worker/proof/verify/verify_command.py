@@ -11,8 +11,7 @@ from typing import Any
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from valetkey.cli.printable import escape_unprintable
-from valetkey.cli.results.consoles import stderr_console
+from valetkey.cli.terminal_text import escape_unprintable, stderr_console
 from worker.base.database_engine import sqlite_path
 from worker.cli.database import read_database_url, tables_state
 from worker.proof.checkpoint_format import InvalidKey, VerifierKey

@@ -151,7 +151,7 @@ def test_an_upload_whose_state_cannot_be_saved_is_aborted(
     def fail(*_: object) -> None:
         raise OSError(ENOSPC, "No space left on device", str(STATE))
 
-    monkeypatch.setattr("valetkey.cli.upload_state.write_private", fail)
+    monkeypatch.setattr("valetkey.cli.commands.multipart_command.write_private", fail)
     with service(broker) as (_, storage):
         result = run_upload("--keep")
         assert len(storage.requests("DELETE")) == 1

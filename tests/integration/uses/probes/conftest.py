@@ -10,8 +10,7 @@ from tests.support.builders import services
 from tests.support.builders.messages import POLICY, Clock, tenant_config
 from tests.support.s3.unreliable_storage import UnreliableStorage, unreliable_storage
 from tests.support.uses.use_service import UploadService
-from valetkey.wire.replies import Grant
-from valetkey.wire.uses import UseStates
+from valetkey.wire.replies import Grant, UseStates
 from worker.aws.s3_clients import S3Clients
 from worker.core.issued_grants import GRACE
 from worker.core.tenant_config import Bucket, TenantConfig

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from valetkey.cli.bulk.bulk_job import BatchRequest, BulkJob, plan_batches
 from valetkey.cli.bulk.columns import columns_for
-from valetkey.cli.bulk.finished_output import FinishedRow
 from valetkey.cli.bulk.input_scan import INVALID_ROW, MAX_EXPIRY_GROUPS, InputScan, scan_input
-from valetkey.cli.bulk.journal import BulkPlan, Checkpoint
+from valetkey.cli.journal import BulkPlan, Checkpoint, FinishedRow
 from valetkey.handles import BatchHandle
 from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, QuotaState, Refusal

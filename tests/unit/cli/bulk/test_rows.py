@@ -2,11 +2,10 @@ import io
 
 import pytest
 
-from valetkey.cli.bulk import rows
+from valetkey.cli.bulk import input_rows
 from valetkey.cli.bulk.columns import RowRequest, columns_for, parse_row
-from valetkey.cli.bulk.lines import MAX_LINE_BYTES, LineReader
-from valetkey.cli.bulk.row_errors import InputError, RowRefusal
-from valetkey.cli.bulk.rows import InputFormat
+from valetkey.cli.bulk.input_rows import MAX_LINE_BYTES, InputFormat, LineReader
+from valetkey.cli.row_errors import InputError, RowRefusal
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import Kind
 
@@ -20,7 +19,7 @@ def parse_content(
     columns = columns_for(kind, ignored)
     return [
         row if isinstance(row, RowRefusal) else parse_row(row, columns.required)
-        for row in rows.read_rows(LineReader(io.BytesIO(content)), input_format, columns)
+        for row in input_rows.read_rows(LineReader(io.BytesIO(content)), input_format, columns)
     ]
 
 
@@ -48,7 +47,7 @@ def assert_refused(parsed: list[RowRequest | RowRefusal], row: int, code: str, c
     ],
 )
 def test_the_ending_of_a_file_determines_its_format(name: str, input_format: str) -> None:
-    assert rows.detect_format(name) == input_format
+    assert input_rows.detect_format(name) == input_format
 
 
 def test_a_text_file_has_one_key_a_line() -> None:
@@ -253,6 +252,6 @@ def test_zero_and_false_count_as_given_and_null_as_absent(
 
 def test_values_that_are_copied_keep_zero_false_and_null_apart() -> None:
     content = b'{"key": "a", "count": 0, "paid": false, "note": "", "account": null}'
-    (row,) = rows.read_rows(LineReader(io.BytesIO(content)), "jsonl", columns_for("download"))
-    assert isinstance(row, rows.Row)
+    (row,) = input_rows.read_rows(LineReader(io.BytesIO(content)), "jsonl", columns_for("download"))
+    assert isinstance(row, input_rows.Row)
     assert repr(row.copied) == "{'count': 0, 'paid': False, 'note': '', 'account': None}"

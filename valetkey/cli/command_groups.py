@@ -1,0 +1,134 @@
+"""The groups of both command lines: commands load when they run, failed output is reported."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+
+class OutputFailure(click.ClickException):
+    """The output cannot be written: a full disk, for example."""
+
+    exit_code = 5
+
+
+class CommandGroup(click.Group):
+    """Commands that end with a message if stdout cannot be written."""
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """Parse the command line, which prints help and the release."""
+        with _reported_failures():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _reported_failures():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _reported_failures() -> Iterator[None]:
+    """Flush stdout after the block, as long as an error can still be reported, and report it."""
+    if sys.stdout is None:
+        sys.stdout = _unwritable_stdout()
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise  # the reader of stdout closed it; Click handles that
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        _discard_stdout()
+        raise OutputFailure(describe_os_error(error)) from None
+    except OutputFailure:
+        _discard_stdout()
+        raise
+
+
+def describe_os_error(error: OSError, out: Path | None = None) -> str:
+    """Describe an error of a file, which is `out` or stdout if the error names none."""
+    cause = error.strerror or str(error)
+    return f"{error.filename or out or 'stdout'}: {cause}"
+
+
+def _unwritable_stdout() -> TextIO:
+    """Return a file whose writes fail: Python has no stdout if the caller closed it (`>&-`)."""
+    return open(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")  # noqa: PTH123 - a descriptor, until exit
+
+
+def _discard_stdout() -> None:
+    """Discard what is not written yet: Python would try again at exit, and print a traceback."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with open(os.devnull, "w") as devnull:  # noqa: PTH123 - only its descriptor
+            os.dup2(devnull.fileno(), sys.stdout.fileno())
+
+
+_INTERRUPTED = 130  # 128 plus SIGINT, as shells report it
+
+LazyCommands = Mapping[str, tuple[str, str]]
+"""By name: "module:attribute", relative to the group's package, and the one-line help."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are modules of a package, or of its subpackages."""
+
+    def __init__(self, *, package: str, lazy_commands: LazyCommands, **options: Any) -> None:
+        super().__init__(**options)
+        self._one_line_helps = {name: text for name, (_, text) in lazy_commands.items()}
+        locations = {name: f"{package}.{path}" for name, (path, _) in lazy_commands.items()}
+        self.commands = _ImportedCommands(locations)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands with their one-line helps."""
+        listed = click.Group()
+        for name in self.commands:
+            text = self._one_line_helps.get(name)
+            is_lazy = text is not None
+            listed.add_command(click.Command(name, help=text) if is_lazy else self.commands[name])
+        listed.format_commands(ctx, formatter)
+
+
+class _ImportedCommands(MutableMapping[str, click.Command]):
+    """Commands by name, imported on first access. Knows all names from the start."""
+
+    def __init__(self, locations: Mapping[str, str]) -> None:
+        self._commands: dict[str, click.Command | str] = dict(locations)
+
+    def __getitem__(self, name: str) -> click.Command:
+        command = self._commands[name]
+        if isinstance(command, str):
+            module, _, attribute = command.partition(":")
+            try:
+                command = getattr(import_module(module), attribute)
+            except KeyboardInterrupt:
+                raise SystemExit(_INTERRUPTED) from None
+            self._commands[name] = command
+        return command
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self._commands[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._commands[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._commands)
+
+    def __len__(self) -> int:
+        return len(self._commands)

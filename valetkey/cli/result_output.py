@@ -1,0 +1,209 @@
+"""Writes results to stdout or a file; progress, refusals and quota warnings to stderr."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import repeat
+from pathlib import Path
+from typing import Any, Protocol
+
+import click
+
+from valetkey.cli import formats
+from valetkey.cli.atomic_output import RowWriter, atomic_output, discard_run
+from valetkey.cli.descriptions import (
+    deduplication_key,
+    describe_quota_warning,
+    describe_refusal,
+    describe_row_refusal,
+    describe_run,
+)
+from valetkey.cli.formats import RowResult, get_layout
+from valetkey.cli.journal import Checkpoint, Journal
+from valetkey.cli.row_errors import RowRefusal
+from valetkey.cli.tables import show_explanation
+from valetkey.cli.terminal_text import stderr_console
+from valetkey.delivery.pending_request import ServiceOutage
+from valetkey.handles import BatchHandle, GrantHandle
+from valetkey.wire.refusals import QuotaState, Refusal
+from valetkey.wire.replies import Explanation
+
+MAX_EXPLAINED_REFUSALS = 10
+
+_FORMAT_BY_SUFFIX = {".csv": "csv", ".jsonl": "json"}
+
+
+class ResultSource(Protocol):
+    """The results of one or more batches.
+
+    refused counts the refusals among the results so far; refusals are those of whole batches, each
+    listed once. results() yields the results after a checkpoint; `timeout` is the longest wait for
+    the next ones, in seconds. copied_values() yields the values of each of these rows that are
+    copied from the input.
+    """
+
+    @property
+    def total(self) -> int: ...  # noqa: D102 - described by the class, here and below
+    @property
+    def refused(self) -> int: ...  # noqa: D102
+    @property
+    def refusals(self) -> Sequence[Refusal]: ...  # noqa: D102
+    @property
+    def quotas(self) -> Sequence[QuotaState]: ...  # noqa: D102
+    @property
+    def service_outage(self) -> ServiceOutage | None: ...  # noqa: D102
+    def results(self, timeout: float, checkpoint: Checkpoint) -> Iterator[RowResult]: ...  # noqa: D102
+    def copied_values(self, checkpoint: Checkpoint) -> Iterator[Mapping[str, Any]]: ...  # noqa: D102
+
+
+def write_response(
+    response: BatchHandle | GrantHandle | Explanation,
+    default_format: str,
+    options: Mapping[str, Any],
+) -> int:
+    """Write all results of a request, explain its refusals, and return the exit code.
+
+    default_format applies if neither an option nor the ending of --out's file names a format. For
+    an Explanation, write its rules. Raises NoAnswer or BrokerUnreachable, and OSError if the file
+    cannot be written.
+    """
+    if isinstance(response, Explanation):
+        show_explanation(response, options["output_format"])
+        return 0 if response.decision == "issue" else 1
+    batch = response.batch if isinstance(response, GrantHandle) else response
+    return write_results(_SingleBatch(batch), default_format, options)
+
+
+def write_results(
+    source: ResultSource,
+    default_format: str,
+    options: Mapping[str, Any],
+    journal: Journal | None = None,
+) -> int:
+    """Write all results of a source as write_response does; with a journal, a run is resumable.
+
+    A summary of a run with a journal is printed on stderr.
+    """
+    start = time.monotonic()
+    out: Path | None = options["out"]
+    file = str(options["file"]) if options.get("file") else None
+    name = resolve_format(default_format, options)
+    columns = [] if journal is None else journal.copied_columns
+    heading, render = get_layout(name, formats.get_format(name, file), columns)
+    if out is not None and options["force"]:
+        discard_run(out)
+    with atomic_output(out, journal) if out else _open_stdout() as writer:
+        writer.write_heading(heading)
+        first = writer.checkpoint
+        results = source.results(options["timeout"], first)
+        reports = _with_reports(results, source, first.rows, options)
+        for result, values in zip(reports, source.copied_values(first), strict=False):
+            writer.write_row(render(result, values), result)
+    print_quota_warnings(source.quotas)
+    if journal is not None:
+        seconds = time.monotonic() - start
+        shown_out = str(out or "stdout")
+        text = describe_run(writer.checkpoint, first.granted + writer.kept, shown_out, seconds)
+        click.echo(text, err=True)
+    return 1 if source.refused else 0
+
+
+def resolve_format(default_format: str, options: Mapping[str, Any]) -> str:
+    """Return the name of the format: from an option, the suffix of --out, or the default."""
+    out: Path | None = options["out"]
+    suffix_format = _FORMAT_BY_SUFFIX.get(out.suffix) if out else None
+    return options["output_format"] or suffix_format or default_format
+
+
+def print_quota_warnings(quotas: Iterable[QuotaState]) -> None:
+    """Print a warning on stderr for each quota whose soft limit is reached."""
+    for quota in quotas:
+        if quota.warns:
+            click.echo(describe_quota_warning(quota), err=True)
+
+
+class _SingleBatch:
+    """A ResultSource of one batch; its results always begin with the first item."""
+
+    def __init__(self, batch: BatchHandle) -> None:
+        self._batch = batch
+        self.total = batch.total
+
+    @property
+    def refused(self) -> int:
+        return self._batch.refused
+
+    @property
+    def refusals(self) -> Sequence[Refusal]:
+        return [self._batch.refusal] if self._batch.refusal else []
+
+    @property
+    def quotas(self) -> Sequence[QuotaState]:
+        return self._batch.quotas
+
+    @property
+    def service_outage(self) -> ServiceOutage | None:
+        return self._batch.service_outage
+
+    def results(self, timeout: float, _checkpoint: Checkpoint) -> Iterator[RowResult]:
+        return self._batch.results(timeout)
+
+    def copied_values(self, _checkpoint: Checkpoint) -> Iterator[Mapping[str, Any]]:
+        return repeat({})
+
+
+class _StdoutWriter:
+    """A writer to stdout with the methods of RowWriter; its output cannot be resumed."""
+
+    def __init__(self) -> None:
+        self.checkpoint = Checkpoint()
+        self.kept = 0
+
+    def write_heading(self, text: str) -> None:
+        sys.stdout.write(text)
+
+    def write_row(self, text: str, result: RowResult) -> None:
+        sys.stdout.write(text)
+        self.checkpoint = self.checkpoint.advance(result, 0)
+
+
+def _open_stdout() -> AbstractContextManager["RowWriter | _StdoutWriter"]:
+    return nullcontext(_StdoutWriter())
+
+
+def _with_reports(
+    results: Iterator[RowResult],
+    source: ResultSource,
+    results_done: int,
+    options: Mapping[str, Any],
+) -> Iterator[RowResult]:
+    """Yield the results while showing progress and explaining refusals on stderr.
+
+    Refusals of invalid rows are not explained here: they were reported when the input was scanned.
+    """
+    # Rich loads in 70 ms, which commands without results do not need.
+    from valetkey.cli.progress_bar import with_progress_bar  # noqa: PLC0415
+
+    errors, refused = stderr_console(), 0
+    visible = options["out"] is not None or not sys.stdout.isatty()
+    for result in with_progress_bar(results, source, errors, results_done, visible=visible):
+        yield result
+        if isinstance(result, Refusal) and not isinstance(result, RowRefusal):
+            identity = deduplication_key(result)
+            if any(identity == deduplication_key(refusal) for refusal in source.refusals):
+                continue
+            refused += 1
+            if refused <= MAX_EXPLAINED_REFUSALS:
+                errors.print(_describe_item(result, options), soft_wrap=True)
+    if refused > MAX_EXPLAINED_REFUSALS:
+        unexplained = refused - MAX_EXPLAINED_REFUSALS
+        text = f"and {unexplained:,} more were refused: --json and --csv list them all"
+        errors.print(text, soft_wrap=True)
+    for refusal in source.refusals:
+        errors.print(describe_refusal(refusal), soft_wrap=True)
+
+
+def _describe_item(refusal: Refusal, options: Mapping[str, Any]) -> str:
+    source = options.get("source")
+    return describe_refusal(refusal) if source is None else describe_row_refusal(refusal, source)
