@@ -75,43 +75,27 @@ __all__ = [
     "ValetkeyError",
 ]
 
-_MODULES = {
-    "AsyncBatchHandle": "async_handles",
-    "AsyncClient": "aio",
-    "AsyncGrantHandle": "async_handles",
-    "AsyncMultipartHandle": "async_handles",
-    "BatchHandle": "handles",
-    "BrokerUnreachable": "errors",
-    "Cancelled": "wire.replies",
-    "Checksum": "wire.terms",
-    "Client": "client",
-    "Code": "wire.refusals",
-    "Encryption": "wire.terms",
-    "Explanation": "wire.replies",
-    "Grant": "wire.replies",
-    "GrantHandle": "handles",
-    "Item": "wire.messages",
-    "Manifest": "manifests",
-    "MultipartHandle": "handles",
-    "NoAnswer": "errors",
-    "NotConfigured": "errors",
-    "NotStored": "errors",
-    "QuotaState": "wire.refusals",
-    "Refusal": "wire.refusals",
-    "Refused": "errors",
-    "RuleVerdict": "wire.replies",
-    "SealedForAnotherKey": "errors",
-    "ServiceInfo": "wire.replies",
-    "ServiceLimits": "wire.replies",
-    "ServiceUnavailable": "errors",
-    "StorageError": "errors",
-    "StoredObject": "uses",
-    "UnreadableReply": "errors",
-    "UnusableGrant": "errors",
-    "UseState": "wire.replies",
-    "UseStates": "wire.replies",
-    "ValetkeyError": "errors",
+_NAMES_BY_MODULE = {
+    "aio": ("AsyncClient",),
+    "async_handles": ("AsyncBatchHandle", "AsyncGrantHandle", "AsyncMultipartHandle"),
+    "client": ("Client",),
+    "errors": (
+        *("BrokerUnreachable", "NoAnswer", "NotConfigured", "NotStored", "Refused"),
+        *("SealedForAnotherKey", "ServiceUnavailable", "StorageError", "UnreadableReply"),
+        *("UnusableGrant", "ValetkeyError"),
+    ),
+    "handles": ("BatchHandle", "GrantHandle", "MultipartHandle"),
+    "manifests": ("Manifest",),
+    "uses": ("StoredObject",),
+    "wire.messages": ("Item",),
+    "wire.refusals": ("Code", "QuotaState", "Refusal"),
+    "wire.replies": (
+        *("Cancelled", "Explanation", "Grant", "RuleVerdict", "ServiceInfo", "ServiceLimits"),
+        *("UseState", "UseStates"),
+    ),
+    "wire.terms": ("Checksum", "Encryption"),
 }
+_MODULES = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

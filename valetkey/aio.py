@@ -20,7 +20,6 @@ from types import TracebackType
 from typing import Any, Self, cast
 from weakref import WeakSet
 
-from valetkey import config
 from valetkey.async_handles import (
     AsyncBatchHandle,
     AsyncGrantHandle,
@@ -28,7 +27,7 @@ from valetkey.async_handles import (
     AsyncWaiters,
     request_reply,
 )
-from valetkey.config import Config
+from valetkey.config import load_config
 from valetkey.crypto.codec import Codec
 from valetkey.delivery.async_dispatcher import AsyncDispatcher
 from valetkey.delivery.async_transport import AsyncTransport
@@ -55,6 +54,10 @@ from valetkey.wire.replies import (
     UseStates,
 )
 from valetkey.wire.requests import GrantRequest, Requester
+
+Keys = Iterable[str | Item] | AsyncIterable[str | Item]
+Items = Iterable[Item] | AsyncIterable[Item]
+AwaitableExplanation = Awaitable[Explanation]
 
 
 class MessageFeed(Iterator[PendingMessage | None]):
@@ -136,11 +139,81 @@ async def _take(items: AsyncIterator[ItemInput], count: int) -> list[ItemInput]:
     return taken
 
 
-class AsyncUseMethods:
-    """The methods of AsyncClient about requested grants: states, cancelling, issuing again."""
+class AsyncClient(
+    BaseRequestMethods[AsyncGrantHandle, AsyncMultipartHandle, AsyncBatchHandle, Keys, Items]
+):
+    """The client for asyncio: one for a whole application, shared by all its coroutines.
 
-    _config: Config
-    _dispatcher: AsyncDispatcher
+    Its arguments, configuration and results are those of Client. Its request methods return a
+    handle at once, to await or to iterate. One task receives the results, however many coroutines
+    wait, and sends messages again even if none waits. Cancelling a wait does not withdraw the
+    request. The keys of a batch may come from an async iterable if total is their number. Other
+    iterables are read in the event loop, so they must not block.
+
+    A client belongs to the event loop that it is first used in. Leaving an `async with` block waits
+    until every request is answered, or raises NoAnswer after exit_timeout seconds; None has no
+    limit. Raises NotConfigured.
+    """
+
+    def __init__(  # noqa: PLR0913 - each has its own default
+        self,
+        broker_url: str | None = None,
+        result_url: str | None = None,
+        tenant: str | None = None,
+        requested_by: str | None = None,
+        *,
+        key: str | Path | None = None,
+        exit_timeout: float | None = 60.0,
+    ) -> None:
+        self._config = load_config(
+            {
+                "broker_url": broker_url,
+                "result_url": result_url,
+                "tenant": tenant,
+                "requested_by": requested_by,
+                "key": key,
+            }
+        )
+        transport = AsyncTransport(client_servers(self._config))
+        self._dispatcher = AsyncDispatcher(
+            transport, Codec(self._config.key), RetransmitTimer(random.random)
+        )
+        self._exit_timeout = exit_timeout
+        self._feeds: WeakSet[MessageFeed] = WeakSet()
+
+    def explain(self, timeout: float | None = DEFAULT_TIMEOUT) -> "AsyncExplainMethods":
+        """Ask how a request would be decided, rule by rule. Nothing is charged or signed.
+
+        The returned object has this client's request methods, but each returns an Explanation to
+        await, for at most `timeout` seconds: `await client.explain().download("reports", "a.pdf")`.
+        Only the first chunk of a batch is explained.
+        """
+        return AsyncExplainMethods(partial(self._explain_request, timeout=timeout))
+
+    async def usage(self, timeout: float | None = DEFAULT_TIMEOUT) -> list[QuotaState]:
+        """Return the state of the tenant's quotas.
+
+        Raises Refused, and after `timeout` seconds NoAnswer, or BrokerUnreachable if that is the
+        cause.
+        """
+        message = requests.usage_message(self._config, new_id())
+        return cast("Usage", await request_reply(self._dispatcher, message, timeout)).quotas
+
+    async def service(self, timeout: float | None = DEFAULT_TIMEOUT) -> ServiceInfo:
+        """Return the release, versions, kinds and limits of the service, as Client.service does."""
+        message = requests.service_message(self._config, new_id())
+        return cast("ServiceInfo", await request_reply(self._dispatcher, message, timeout))
+
+    async def batch(self, batch: str, timeout: float | None = DEFAULT_TIMEOUT) -> AsyncBatchHandle:
+        """Reopen a batch by its id. Any process of the tenant can do this.
+
+        The result and errors are those of Client.batch.
+        """
+        message = requests.batch_state_message(self._config, new_id(), batch)
+        state = cast("BatchState", await request_reply(self._dispatcher, message, timeout))
+        messages = requests.reopen_messages(self._config, new_id(), state)
+        progress = ReopenedBatchProgress(state, messages)
+        return AsyncBatchHandle(self._dispatcher, progress, self._waiters)
 
     async def status(
         self,
@@ -198,103 +271,6 @@ class AsyncUseMethods:
             self._config, new_id(), batch, reason, abort_uploads=abort_uploads
         )
         return cast("Cancelled", await request_reply(self._dispatcher, message, timeout))
-
-    @property
-    def _waiters(self) -> AsyncWaiters:
-        raise NotImplementedError
-
-    async def _wait_until_stored(self, batch_id: str, item: int, timeout: float) -> StoredObject:
-        waiting = StoredWait(grant_id(batch_id, item), timeout, time.monotonic)
-        while True:
-            message = requests.status_message(self._config, new_id(), batch_id, [item], probe=True)
-            reply = await request_reply(self._dispatcher, message, waiting.limit)
-            result = waiting.receive(cast("UseStates", reply))
-            if isinstance(result, StoredObject):
-                return result
-            await asyncio.sleep(result)
-
-
-Keys = Iterable[str | Item] | AsyncIterable[str | Item]
-Items = Iterable[Item] | AsyncIterable[Item]
-AwaitableExplanation = Awaitable[Explanation]
-
-
-class AsyncClient(
-    BaseRequestMethods[AsyncGrantHandle, AsyncMultipartHandle, AsyncBatchHandle, Keys, Items],
-    AsyncUseMethods,
-):
-    """The client for asyncio: one for a whole application, shared by all its coroutines.
-
-    Its arguments, configuration and results are those of Client. Its request methods return a
-    handle at once, to await or to iterate. One task receives the results, however many coroutines
-    wait, and sends messages again even if none waits. Cancelling a wait does not withdraw the
-    request. The keys of a batch may come from an async iterable if total is their number. Other
-    iterables are read in the event loop, so they must not block.
-
-    A client belongs to the event loop that it is first used in. Leaving an `async with` block waits
-    until every request is answered, or raises NoAnswer after exit_timeout seconds; None has no
-    limit. Raises NotConfigured.
-    """
-
-    def __init__(  # noqa: PLR0913 - each has its own default
-        self,
-        broker_url: str | None = None,
-        result_url: str | None = None,
-        tenant: str | None = None,
-        requested_by: str | None = None,
-        *,
-        key: str | Path | None = None,
-        exit_timeout: float | None = 60.0,
-    ) -> None:
-        self._config = config.load_config(
-            {
-                "broker_url": broker_url,
-                "result_url": result_url,
-                "tenant": tenant,
-                "requested_by": requested_by,
-                "key": key,
-            }
-        )
-        transport = AsyncTransport(client_servers(self._config))
-        self._dispatcher = AsyncDispatcher(
-            transport, Codec(self._config.key), RetransmitTimer(random.random)
-        )
-        self._exit_timeout = exit_timeout
-        self._feeds: WeakSet[MessageFeed] = WeakSet()
-
-    def explain(self, timeout: float | None = DEFAULT_TIMEOUT) -> "AsyncExplainMethods":
-        """Ask how a request would be decided, rule by rule. Nothing is charged or signed.
-
-        The returned object has this client's request methods, but each returns an Explanation to
-        await, for at most `timeout` seconds: `await client.explain().download("reports", "a.pdf")`.
-        Only the first chunk of a batch is explained.
-        """
-        return AsyncExplainMethods(partial(self._explain_request, timeout=timeout))
-
-    async def usage(self, timeout: float | None = DEFAULT_TIMEOUT) -> list[QuotaState]:
-        """Return the state of the tenant's quotas.
-
-        Raises Refused, and after `timeout` seconds NoAnswer, or BrokerUnreachable if that is the
-        cause.
-        """
-        message = requests.usage_message(self._config, new_id())
-        return cast("Usage", await request_reply(self._dispatcher, message, timeout)).quotas
-
-    async def service(self, timeout: float | None = DEFAULT_TIMEOUT) -> ServiceInfo:
-        """Return the release, versions, kinds and limits of the service, as Client.service does."""
-        message = requests.service_message(self._config, new_id())
-        return cast("ServiceInfo", await request_reply(self._dispatcher, message, timeout))
-
-    async def batch(self, batch: str, timeout: float | None = DEFAULT_TIMEOUT) -> AsyncBatchHandle:
-        """Reopen a batch by its id. Any process of the tenant can do this.
-
-        The result and errors are those of Client.batch.
-        """
-        message = requests.batch_state_message(self._config, new_id(), batch)
-        state = cast("BatchState", await request_reply(self._dispatcher, message, timeout))
-        messages = requests.reopen_messages(self._config, new_id(), state)
-        progress = ReopenedBatchProgress(state, messages)
-        return AsyncBatchHandle(self._dispatcher, progress, self._waiters)
 
     async def flush(self, timeout: float | None = None) -> None:
         """Wait until every request is answered; None has no time limit.
@@ -378,6 +354,16 @@ class AsyncClient(
             await asyncio.sleep(seconds)
         raise AssertionError  # unreachable: poll_intervals raises NoAnswer
 
+    async def _wait_until_stored(self, batch_id: str, item: int, timeout: float) -> StoredObject:
+        waiting = StoredWait(grant_id(batch_id, item), timeout, time.monotonic)
+        while True:
+            message = requests.status_message(self._config, new_id(), batch_id, [item], probe=True)
+            reply = await request_reply(self._dispatcher, message, waiting.limit)
+            result = waiting.receive(cast("UseStates", reply))
+            if isinstance(result, StoredObject):
+                return result
+            await asyncio.sleep(result)
+
     async def _explain_request(self, request: GrantRequest, timeout: float | None) -> Explanation:
         message = await build_explain_message(request, self._config, new_id())
         return cast("Explanation", await request_reply(self._dispatcher, message, timeout))
@@ -399,8 +385,4 @@ class AsyncExplainMethods(
     def _request_grant(self, request: GrantRequest) -> AwaitableExplanation:
         return self._explain(request)
 
-    def _request_multipart(self, request: GrantRequest) -> AwaitableExplanation:
-        return self._explain(request)
-
-    def _request_batch(self, request: GrantRequest) -> AwaitableExplanation:
-        return self._explain(request)
+    _request_multipart = _request_batch = _request_grant

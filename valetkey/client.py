@@ -8,8 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
 
-from valetkey import config
-from valetkey.config import Config
+from valetkey.config import load_config
 from valetkey.crypto.codec import Codec
 from valetkey.delivery.dispatcher import Dispatcher, request_reply
 from valetkey.delivery.progress import BatchProgress, ReopenedBatchProgress
@@ -48,11 +47,79 @@ from valetkey.wire.replies import (
 from valetkey.wire.requests import GrantRequest
 
 
-class UseMethods:
-    """The methods of Client about requested grants: states, cancelling, issuing again."""
+class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
+    """Requests grants from the service, and sends each request again until it is answered.
 
-    _config: Config
-    _dispatcher: Dispatcher
+    Arguments that are None come from VALETKEY_BROKER_URL, VALETKEY_RESULT_URL, VALETKEY_TENANT,
+    VALETKEY_REQUESTED_BY and VALETKEY_KEY or VALETKEY_KEY_FILE, or else from a running `python -m
+    worker dev`. key is a private key from `valetkey keygen`, as text or as the pathlib.Path of its
+    file. With a key, messages are signed, results are encrypted, and the key names the tenant.
+
+    Leaving a `with` block waits until every request is answered, or raises NoAnswer after
+    exit_timeout seconds; None has no limit. Messages are sent again only while one of the methods
+    waits. One thread at a time can use a client. Raises NotConfigured.
+    """
+
+    def __init__(  # noqa: PLR0913 - each has its own default
+        self,
+        broker_url: str | None = None,
+        result_url: str | None = None,
+        tenant: str | None = None,
+        requested_by: str | None = None,
+        *,
+        key: str | Path | None = None,
+        exit_timeout: float | None = 60.0,
+    ) -> None:
+        self._config = load_config(
+            {
+                "broker_url": broker_url,
+                "result_url": result_url,
+                "tenant": tenant,
+                "requested_by": requested_by,
+                "key": key,
+            }
+        )
+        transport = Transport(client_servers(self._config))
+        self._dispatcher = Dispatcher(
+            transport, Codec(self._config.key), RetransmitTimer(random.random)
+        )
+        self._exit_timeout = exit_timeout
+
+    def explain(self, timeout: float = DEFAULT_TIMEOUT) -> "ExplainMethods":
+        """Ask how a request would be decided, rule by rule. Nothing is charged or signed.
+
+        The returned object has this client's request methods, but each returns an Explanation and
+        waits for it, at most `timeout` seconds: `client.explain().download("reports", "a.pdf")`.
+        Only the first chunk of a batch is explained.
+        """
+        return ExplainMethods(partial(self._explain_request, timeout=timeout))
+
+    def usage(self, timeout: float = DEFAULT_TIMEOUT) -> list[QuotaState]:
+        """Return the state of the tenant's quotas.
+
+        Raises Refused, and after `timeout` seconds NoAnswer, or BrokerUnreachable if that is the
+        cause.
+        """
+        message = requests.usage_message(self._config, new_id())
+        return cast("Usage", request_reply(self._dispatcher, message, timeout)).quotas
+
+    def service(self, timeout: float = DEFAULT_TIMEOUT) -> ServiceInfo:
+        """Return the release, versions, kinds and limits of the service. Raises as usage() does."""
+        message = requests.service_message(self._config, new_id())
+        return cast("ServiceInfo", request_reply(self._dispatcher, message, timeout))
+
+    def batch(self, batch: str, timeout: float = DEFAULT_TIMEOUT) -> BatchHandle:
+        """Reopen a batch by its id. Any process of the tenant can do this.
+
+        Decided items are signed again, and charged once; the handle waits for undecided ones.
+        Expired grants are returned as expired. Raises Refused with batch_unknown if no chunk of the
+        batch has reached the service yet, and otherwise as usage() does.
+        """
+        message = requests.batch_state_message(self._config, new_id(), batch)
+        state = cast("BatchState", request_reply(self._dispatcher, message, timeout))
+        messages = requests.reopen_messages(self._config, new_id(), state)
+        progress = ReopenedBatchProgress(state, messages)
+        return BatchHandle(self._dispatcher, progress, self._waiters)
 
     def status(
         self,
@@ -127,95 +194,6 @@ class UseMethods:
         )
         return cast("Cancelled", request_reply(self._dispatcher, message, timeout))
 
-    @property
-    def _waiters(self) -> Waiters:
-        raise NotImplementedError
-
-    def _wait_until_stored(self, batch_id: str, item: int, timeout: float) -> StoredObject:
-        waiting = StoredWait(grant_id(batch_id, item), timeout, time.monotonic)
-        while True:
-            message = requests.status_message(self._config, new_id(), batch_id, [item], probe=True)
-            reply = request_reply(self._dispatcher, message, waiting.limit)
-            result = waiting.receive(cast("UseStates", reply))
-            if isinstance(result, StoredObject):
-                return result
-            self._dispatcher.wait(lambda: False, result)
-
-
-class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle], UseMethods):
-    """Requests grants from the service, and sends each request again until it is answered.
-
-    Arguments that are None come from VALETKEY_BROKER_URL, VALETKEY_RESULT_URL, VALETKEY_TENANT,
-    VALETKEY_REQUESTED_BY and VALETKEY_KEY or VALETKEY_KEY_FILE, or else from a running `python -m
-    worker dev`. key is a private key from `valetkey keygen`, as text or as the pathlib.Path of its
-    file. With a key, messages are signed, results are encrypted, and the key names the tenant.
-
-    Leaving a `with` block waits until every request is answered, or raises NoAnswer after
-    exit_timeout seconds; None has no limit. Messages are sent again only while one of the methods
-    waits. One thread at a time can use a client. Raises NotConfigured.
-    """
-
-    def __init__(  # noqa: PLR0913 - each has its own default
-        self,
-        broker_url: str | None = None,
-        result_url: str | None = None,
-        tenant: str | None = None,
-        requested_by: str | None = None,
-        *,
-        key: str | Path | None = None,
-        exit_timeout: float | None = 60.0,
-    ) -> None:
-        self._config = config.load_config(
-            {
-                "broker_url": broker_url,
-                "result_url": result_url,
-                "tenant": tenant,
-                "requested_by": requested_by,
-                "key": key,
-            }
-        )
-        transport = Transport(client_servers(self._config))
-        self._dispatcher = Dispatcher(
-            transport, Codec(self._config.key), RetransmitTimer(random.random)
-        )
-        self._exit_timeout = exit_timeout
-
-    def explain(self, timeout: float = DEFAULT_TIMEOUT) -> "ExplainMethods":
-        """Ask how a request would be decided, rule by rule. Nothing is charged or signed.
-
-        The returned object has this client's request methods, but each returns an Explanation and
-        waits for it, at most `timeout` seconds: `client.explain().download("reports", "a.pdf")`.
-        Only the first chunk of a batch is explained.
-        """
-        return ExplainMethods(partial(self._explain_request, timeout=timeout))
-
-    def usage(self, timeout: float = DEFAULT_TIMEOUT) -> list[QuotaState]:
-        """Return the state of the tenant's quotas.
-
-        Raises Refused, and after `timeout` seconds NoAnswer, or BrokerUnreachable if that is the
-        cause.
-        """
-        message = requests.usage_message(self._config, new_id())
-        return cast("Usage", request_reply(self._dispatcher, message, timeout)).quotas
-
-    def service(self, timeout: float = DEFAULT_TIMEOUT) -> ServiceInfo:
-        """Return the release, versions, kinds and limits of the service. Raises as usage() does."""
-        message = requests.service_message(self._config, new_id())
-        return cast("ServiceInfo", request_reply(self._dispatcher, message, timeout))
-
-    def batch(self, batch: str, timeout: float = DEFAULT_TIMEOUT) -> BatchHandle:
-        """Reopen a batch by its id. Any process of the tenant can do this.
-
-        Decided items are signed again, and charged once; the handle waits for undecided ones.
-        Expired grants are returned as expired. Raises Refused with batch_unknown if no chunk of the
-        batch has reached the service yet, and otherwise as usage() does.
-        """
-        message = requests.batch_state_message(self._config, new_id(), batch)
-        state = cast("BatchState", request_reply(self._dispatcher, message, timeout))
-        messages = requests.reopen_messages(self._config, new_id(), state)
-        progress = ReopenedBatchProgress(state, messages)
-        return BatchHandle(self._dispatcher, progress, self._waiters)
-
     def flush(self, timeout: float | None = None) -> None:
         """Wait until every request is answered; None has no time limit.
 
@@ -280,6 +258,16 @@ class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle], UseMetho
             self._dispatcher.wait(lambda: False, seconds)
         raise AssertionError  # unreachable: poll_intervals raises NoAnswer
 
+    def _wait_until_stored(self, batch_id: str, item: int, timeout: float) -> StoredObject:
+        waiting = StoredWait(grant_id(batch_id, item), timeout, time.monotonic)
+        while True:
+            message = requests.status_message(self._config, new_id(), batch_id, [item], probe=True)
+            reply = request_reply(self._dispatcher, message, waiting.limit)
+            result = waiting.receive(cast("UseStates", reply))
+            if isinstance(result, StoredObject):
+                return result
+            self._dispatcher.wait(lambda: False, result)
+
     def _explain_request(self, request: GrantRequest, timeout: float) -> Explanation:
         message = requests.explain_message(request, self._config, new_id())
         return cast("Explanation", request_reply(self._dispatcher, message, timeout))
@@ -294,8 +282,4 @@ class ExplainMethods(RequestMethods[Explanation, Explanation, Explanation]):
     def _request_grant(self, request: GrantRequest) -> Explanation:
         return self._explain(request)
 
-    def _request_multipart(self, request: GrantRequest) -> Explanation:
-        return self._explain(request)
-
-    def _request_batch(self, request: GrantRequest) -> Explanation:
-        return self._explain(request)
+    _request_multipart = _request_batch = _request_grant

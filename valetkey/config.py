@@ -26,9 +26,8 @@ from valetkey.crypto import keyfiles
 from valetkey.crypto.keys import PrivateKey, signing_public_key
 from valetkey.dev_files import find_dev_file
 from valetkey.errors import NotConfigured
-from valetkey.redis_urls import default_result_url, verify_by_default
+from valetkey.redis_urls import REDIS_SCHEMES, default_result_url, verify_by_default
 
-_REDIS_SCHEMES = ("redis", "rediss")
 _MAX_REQUESTER_LENGTH = 200  # characters: the limit of terms.Text
 _SETTINGS = ("broker_url", "result_url", "tenant", "requested_by")
 
@@ -173,7 +172,7 @@ def _required_url(settings: Mapping[str, Any], name: str) -> str:
 
 def _redis_result_url(settings: Mapping[str, Any]) -> str:
     url = _required_url(settings, "result_url")
-    if urlsplit(url).scheme not in _REDIS_SCHEMES:
+    if urlsplit(url).scheme not in REDIS_SCHEMES:
         raise NotConfigured(
             f"results can only be read from redis:// or rediss://, not {urlsplit(url).scheme}://: "
             f"set {_variable('result_url')}"

@@ -24,6 +24,12 @@ _MIN_WAIT = 1.0  # seconds in which the service can still reply that the deadlin
 
 Seconds = TypeVar("Seconds", float, float | None)
 
+ManifestWaiter = Callable[[str, float], Manifest]
+"""Waits for the manifest of the batch with this id, at most this many seconds."""
+
+StoredWaiter = Callable[[str, int, float], StoredObject]
+"""Waits for the object of an item of the batch with this id, at most this many seconds."""
+
 
 def wait_limit(progress: BatchProgress, timeout: Seconds) -> Seconds:
     """Return how many seconds to wait for a batch: `timeout`, but not beyond its deadline."""
@@ -90,13 +96,6 @@ class BaseBatchHandle:
         """Raise ValueError if the batch has no item of this number."""
         if not 0 <= item < self.total:
             raise ValueError(f"the batch has {self.total} items: item must be one of them, from 0")
-
-
-ManifestWaiter = Callable[[str, float], Manifest]
-"""Waits for the manifest of the batch with this id, at most this many seconds."""
-
-StoredWaiter = Callable[[str, int, float], StoredObject]
-"""Waits for the object of an item of the batch with this id, at most this many seconds."""
 
 
 class Waiters(NamedTuple):

@@ -26,6 +26,10 @@ _ERROR_CODE = re.compile(rb"<Code>([A-Za-z0-9]{1,64})</Code>")
 _MAX_ERROR_BYTES = 10_000
 _COMPLETE_ELEMENT = b"CompleteMultipartUploadResult"
 
+_PARTS_PER_THREAD = 4  # in one request for URLs: few, so that no URL expires unused
+_RETRY_DELAYS = (1, 4, 16)  # seconds before a part that storage did not store is tried again
+_EXPIRES_IN = 3_600  # seconds; the service limits it to the policy and the upload's own expiry
+
 
 class FileSlice:
     """A range of a file, as a stream from which urllib reads a request's body.
@@ -128,11 +132,6 @@ def _error_code(body: bytes) -> str:
     # Only the code: the rest of the body may quote the request and its signature.
     match = _ERROR_CODE.search(body)
     return match[1].decode() if match else "no reason given"
-
-
-_PARTS_PER_THREAD = 4  # in one request for URLs: few, so that no URL expires unused
-_RETRY_DELAYS = (1, 4, 16)  # seconds before a part that storage did not store is tried again
-_EXPIRES_IN = 3_600  # seconds; the service limits it to the policy and the upload's own expiry
 
 
 class StoredPart(NamedTuple):

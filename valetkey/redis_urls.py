@@ -7,7 +7,7 @@ backend refuses the URL, and kombu does not verify. They also spell the paramete
 from collections import Counter
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
-_REDIS_SCHEMES = ("redis", "rediss")
+REDIS_SCHEMES = ("redis", "rediss")
 TLS_PARAMETERS = (
     *("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"),
 )
@@ -26,7 +26,7 @@ def default_result_url(broker_url: str) -> str | None:
     Returns None if the broker is not Redis.
     """
     parts = urlsplit(broker_url)
-    return parts._replace(path="/1").geturl() if parts.scheme in _REDIS_SCHEMES else None
+    return parts._replace(path="/1").geturl() if parts.scheme in REDIS_SCHEMES else None
 
 
 def verify_by_default(url: str) -> str:

@@ -11,6 +11,22 @@ from valetkey.wire.chunking import uuid7
 from valetkey.wire.grant_ids import grant_id, split_grant_id
 from valetkey.wire.replies import Grant, UseState, UseStates
 
+STORED_TIMEOUT = 600.0  # seconds: a person looks for a file, and a large one is sent
+_FIRST_INTERVAL = 0.25  # seconds until the second query
+_MAX_INTERVAL = 5.0  # seconds
+_MIN_LIMIT = 1.0  # seconds in which a query is answered
+_FINAL = frozenset({"unused", "late", "mismatched", "overwritten", "refused"})
+_OTHER_KINDS = ("download", "parts")  # which store no object of their own
+_REASONS = {
+    "open": "is not known to be stored yet: call again to go on waiting",
+    "unused": "was never stored: the grant has ended",
+    "late": "was stored after the end of the grant",
+    "mismatched": "is not the one that was granted",
+    "overwritten": "was replaced by that of another grant",
+    "unknown": "is not known to be stored, and the grant has ended",
+    "refused": "cannot be stored: the grant was refused",
+}
+
 
 def new_id() -> str:
     """Return a new UUIDv7: a batch id, or the task id of a request that is not a batch."""
@@ -86,23 +102,6 @@ def read_id(text: str) -> Subject:
         return Subject(*split_grant_id(text))
     except ValueError:
         raise ValueError(f"{text!r} is neither a grant id nor a batch id") from None
-
-
-STORED_TIMEOUT = 600.0  # seconds: a person looks for a file, and a large one is sent
-_FIRST_INTERVAL = 0.25  # seconds until the second query
-_MAX_INTERVAL = 5.0  # seconds
-_MIN_LIMIT = 1.0  # seconds in which a query is answered
-_FINAL = frozenset({"unused", "late", "mismatched", "overwritten", "refused"})
-_OTHER_KINDS = ("download", "parts")  # which store no object of their own
-_REASONS = {
-    "open": "is not known to be stored yet: call again to go on waiting",
-    "unused": "was never stored: the grant has ended",
-    "late": "was stored after the end of the grant",
-    "mismatched": "is not the one that was granted",
-    "overwritten": "was replaced by that of another grant",
-    "unknown": "is not known to be stored, and the grant has ended",
-    "refused": "cannot be stored: the grant was refused",
-}
 
 
 class StoredObject(NamedTuple):

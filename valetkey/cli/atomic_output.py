@@ -35,6 +35,8 @@ except ImportError:  # Windows has neither this module nor os.O_NOFOLLOW and os.
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
+_FORCE = "--force to replace it, which requests and charges everything again"
+
 
 class RowWriter:
     """Writes rows to a partial file, and saves a checkpoint after every chunk of rows.
@@ -205,9 +207,6 @@ def _checkpoint_saver(path: Path, journal: Journal | None) -> Callable[[Checkpoi
     if journal is None:
         return lambda _: None
     return lambda checkpoint: save_journal(path, journal.with_checkpoint(checkpoint))
-
-
-_FORCE = "--force to replace it, which requests and charges everything again"
 
 
 def reject_existing_output(out: Path, journal: Journal | None = None, *, is_bulk: bool) -> None:

@@ -7,11 +7,9 @@ from typing import get_args
 
 import click
 
-from valetkey.cli.format_options import format_option
+from valetkey.cli.format_options import Command, format_option
 from valetkey.cli.parameter_types import ENCRYPTION, EXPIRY, NAME, TEXT, TIMEOUT
 from valetkey.wire.upload_events import UploadEventType
-
-Command = Callable[..., None]
 
 
 def _parse_pairs(

@@ -10,6 +10,11 @@ from typing import Any, TextIO
 
 import click
 
+INTERRUPTED = 130  # 128 plus SIGINT, as shells report it
+
+LazyCommands = Mapping[str, tuple[str, str]]
+"""By name: "module:attribute", relative to the group's package, and the one-line help."""
+
 
 class OutputFailure(click.ClickException):
     """The output cannot be written: a full disk, for example."""
@@ -79,12 +84,6 @@ def _discard_stdout() -> None:
             os.dup2(devnull.fileno(), sys.stdout.fileno())
 
 
-_INTERRUPTED = 130  # 128 plus SIGINT, as shells report it
-
-LazyCommands = Mapping[str, tuple[str, str]]
-"""By name: "module:attribute", relative to the group's package, and the one-line help."""
-
-
 class LazyGroup(click.Group):
     """A group whose commands are modules of a package, or of its subpackages."""
 
@@ -117,7 +116,7 @@ class _ImportedCommands(MutableMapping[str, click.Command]):
             try:
                 command = getattr(import_module(module), attribute)
             except KeyboardInterrupt:
-                raise SystemExit(_INTERRUPTED) from None
+                raise SystemExit(INTERRUPTED) from None
             self._commands[name] = command
         return command
 

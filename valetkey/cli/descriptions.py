@@ -19,6 +19,8 @@ _UNITS = {
     "uncharged_bytes": "records without a charge",
 }
 
+_SECONDS_PER_MINUTE = 60
+
 
 def describe_refusal(refusal: Refusal) -> str:
     """Describe what was refused, the cause, and the limit that would have been accepted."""
@@ -113,9 +115,6 @@ def _describe_number(refusal: Refusal, limit: int) -> str:
     is_part_size = refusal.code == Code.PART_INVALID and limit >= MIN_PART_BYTES
     is_size = is_part_size or refusal.code in _SIZE_CODES
     return describe_size(limit) if is_size else f"{limit:,}"
-
-
-_SECONDS_PER_MINUTE = 60
 
 
 def describe_run(checkpoint: Checkpoint, granted_before: int, out: str, seconds: float) -> str:

@@ -18,6 +18,8 @@ ItemResult = Grant | Refusal
 _GRANT_COLUMNS = ("key", "id", "method", "url", "fields", "headers", "expires_at", "limited_by")
 _REFUSAL_COLUMNS = ("refused", "field", "message")
 
+RowResult = Grant | Refusal | FinishedRow
+
 
 class OutputFormat(NamedTuple):
     """A heading above all results, and a function that renders one result with its line ending."""
@@ -95,9 +97,6 @@ def _refusal_cells(refusal: Refusal) -> tuple[str, ...]:
 
 def _json_object(values: dict[str, str]) -> str:
     return json.dumps(values) if values else "{}"
-
-
-RowResult = Grant | Refusal | FinishedRow
 
 
 class RowLayout(NamedTuple):

@@ -20,6 +20,10 @@ from valetkey.wire.replies import Grant
 
 _CSV_START = "key,id,method,url,"
 
+# Another program may have written the file: no number is one that divides, seeks or counts wrongly.
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
+_Size = Annotated[int, Field(ge=1, lt=2**63)]
+
 
 class FinishedRow(NamedTuple):
     """The text of an output row with its line ending, its key, and its expiry if it was granted."""
@@ -101,11 +105,6 @@ def _row_from_json(line: str) -> FinishedRow:
     row: dict[str, Any] = json.loads(line)
     expiry = None if "code" in row else datetime.fromisoformat(row["expires_at"])
     return FinishedRow(line, row["key"], expiry)
-
-
-# Another program may have written the file: no number is one that divides, seeks or counts wrongly.
-_Count = Annotated[int, Field(ge=0, lt=2**63)]
-_Size = Annotated[int, Field(ge=1, lt=2**63)]
 
 
 class BulkPlan(NamedTuple):

@@ -4,14 +4,12 @@ BUCKET is the name of a bucket profile. Everything after its slash is the key, t
 `#`, `%` and spaces have no special meaning.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import click
 
+from valetkey.cli.format_options import Command
 from valetkey.cli.parameter_types import parse_name
-
-Command = Callable[..., None]
 
 _SCHEME = "s3://"
 _META_KEY = f"{__name__}.location"

@@ -22,6 +22,9 @@ from valetkey.wire.replies import Explanation, RuleVerdict, ServiceInfo, UseStat
 
 _PENDING = frozenset({"open", "undecided"})
 _STYLES = {"used": "green", "mismatched": "red", "late": "yellow", "overwritten": "yellow"}
+_BAR_COLUMNS = 10
+_SECONDS = frozenset({"max_message_age", "max_clock_skew", "max_expires_in"})
+_DECISIONS = {"issue": "issued", "refuse": "refused"}
 
 
 def show_states(states: UseStates, output_format: str | None) -> None:
@@ -73,12 +76,6 @@ def _fields(states: UseStates, state: UseState) -> Iterator[tuple[str, str]]:
         text = getattr(state, name)
         if text is not None:
             yield name.replace("_", " "), text
-
-
-_BAR_COLUMNS = 10
-_SECONDS = frozenset({"max_message_age", "max_clock_skew", "max_expires_in"})
-
-_DECISIONS = {"issue": "issued", "refuse": "refused"}
 
 
 def show_quotas(quotas: Iterable[QuotaState], output_format: str | None) -> None:

@@ -19,6 +19,12 @@ from rich.cells import cell_len
 if TYPE_CHECKING:
     from rich.console import Console
 
+_GAP = "  "
+_INDENT = "  "  # of a row's second line and the following ones, if its columns are folded
+_MIN_WRAPPED = 30  # columns: in less, wrapped text is harder to read than on lines of its own
+
+Rows = Sequence[Sequence[str]]
+
 
 def escape_unprintable(text: str) -> str:
     """Escape every non-printable character, so that foreign text cannot control the terminal."""
@@ -45,13 +51,6 @@ def stderr_console() -> "Console":
     from rich.console import Console  # noqa: PLC0415
 
     return Console(stderr=True, markup=False, emoji=False, highlight=False)
-
-
-_GAP = "  "
-_INDENT = "  "  # of a row's second line and the following ones, if its columns are folded
-_MIN_WRAPPED = 30  # columns: in less, wrapped text is harder to read than on lines of its own
-
-Rows = Sequence[Sequence[str]]
 
 
 def print_table(headings: Sequence[str], rows: Rows, *, wrap_last: bool = False) -> None:

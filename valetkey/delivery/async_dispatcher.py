@@ -24,6 +24,8 @@ from valetkey.wire.pending import PendingMessage
 
 Condition = Callable[[], bool]
 
+log = logging.getLogger("valetkey")
+
 
 class Waiters:
     """The coroutines that wait for one request, or for all requests (key None)."""
@@ -91,9 +93,6 @@ class Waiters:
             errors = list(self._pending_errors.values())
             self._pending_errors.clear()
             raise errors[0]
-
-
-log = logging.getLogger("valetkey")
 
 
 class AsyncDispatcher:

@@ -19,6 +19,12 @@ from valetkey.wire.unavailable import Unavailable
 
 _MIN_LIMIT = 32  # messages; halves of so few cost more than several workers gain
 
+ReadMessage = Callable[[PendingRequest], PendingMessage | None]
+"""Returns the next message of a request, or None if there is none yet."""
+
+_Result = Reply | Literal["failed"]
+ResultKind = Literal["ignored", "unavailable", "unusable", "accepted"]
+
 
 class Outbox:
     """The new messages that are read and not sent yet: small ones, and at most one other."""
@@ -102,13 +108,6 @@ class Bundles:
         del self._members[bundle_id]
         self._separated.discard(bundle_id)
         return bundle_id
-
-
-ReadMessage = Callable[[PendingRequest], PendingMessage | None]
-"""Returns the next message of a request, or None if there is none yet."""
-
-_Result = Reply | Literal["failed"]
-ResultKind = Literal["ignored", "unavailable", "unusable", "accepted"]
 
 
 class Send(NamedTuple):

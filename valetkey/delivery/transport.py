@@ -27,6 +27,19 @@ from valetkey.wire.messages import ISSUE_TASK
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
+SOCKET_TIMEOUT = 5  # seconds to connect a socket, and to read from it
+SOCKET_OPTIONS = {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": SOCKET_TIMEOUT}
+_RETRY_ONCE = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
+
+# Workers log headers, which must not contain object keys.
+_REPRS = {"argsrepr": "(message)", "kwargsrepr": "{}"}
+
+RESULT_PREFIX = "celery-task-meta-"  # Celery's prefix of a result's key, and of its channel
+UNSUBSCRIBE_BATCH = 32  # channels: to unsubscribe from many takes as long as from one
+
+Results = list[tuple[str, bytes | str]]
+"""Results as Celery stores them, each with its task id."""
+
 
 class Server(NamedTuple):
     """A server, its URL, and where the URL comes from, like `from VALETKEY_BROKER_URL`."""
@@ -81,14 +94,6 @@ def client_servers(config: Config) -> Servers:
         Server("result store", config.result_url, store_source),
         is_same_server=broker[:2] == store[:2],  # scheme; user, password, host and port
     )
-
-
-SOCKET_TIMEOUT = 5  # seconds to connect a socket, and to read from it
-SOCKET_OPTIONS = {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": SOCKET_TIMEOUT}
-_RETRY_ONCE = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
-
-# Workers log headers, which must not contain object keys.
-_REPRS = {"argsrepr": "(message)", "kwargsrepr": "{}"}
 
 
 class Publisher:
@@ -187,13 +192,6 @@ def _create_app() -> Celery:
     app.backend_cls = "disabled"
     app.conf.update(task_serializer="json", result_serializer="json", accept_content=["json"])
     return app
-
-
-RESULT_PREFIX = "celery-task-meta-"  # Celery's prefix of a result's key, and of its channel
-UNSUBSCRIBE_BATCH = 32  # channels: to unsubscribe from many takes as long as from one
-
-Results = list[tuple[str, bytes | str]]
-"""Results as Celery stores them, each with its task id."""
 
 
 class Transport:

@@ -16,6 +16,28 @@ from pydantic.dataclasses import dataclass
 from valetkey.wire.refusals import Code, QuotaState, Refusal
 from valetkey.wire.terms import Kind, ReplyModel
 
+State = Literal[
+    "open",
+    "used",
+    "unused",
+    "late",
+    "mismatched",
+    "overwritten",
+    "unknown",
+    "refused",
+    "undecided",
+]
+
+_IN_ORDER = Field(union_mode="left_to_right")  # text only if it is none of the known values
+
+Method = Literal["GET", "HEAD", "POST", "PUT"]
+LimitedBy = Literal["request", "policy", "provider", "credentials"]
+Decision = Literal["issue", "refuse"]
+ManifestProgress = Literal["pending", "written", "failed"]
+
+# Not strict as a whole: pydantic validates a strict dataclass from JSON text only.
+_GRANT_CONFIG = ConfigDict(extra="ignore", hide_input_in_errors=True)
+
 
 class ServiceLimits(ReplyModel):
     """The limits of the service; a tenant's policy and the provider may set lower ones.
@@ -90,21 +112,6 @@ class ServiceInfo(ReplyModel):
         return Refusal(code=code, field=field, message=text, limit=limit)
 
 
-State = Literal[
-    "open",
-    "used",
-    "unused",
-    "late",
-    "mismatched",
-    "overwritten",
-    "unknown",
-    "refused",
-    "undecided",
-]
-
-_IN_ORDER = Field(union_mode="left_to_right")  # text only if it is none of the known values
-
-
 class UseState(ReplyModel):
     """The state of one item, and its newest use.
 
@@ -160,12 +167,6 @@ class UseStates(ReplyModel):
         return self.items[0].state if len(self.items) == 1 else None
 
 
-Method = Literal["GET", "HEAD", "POST", "PUT"]
-LimitedBy = Literal["request", "policy", "provider", "credentials"]
-Decision = Literal["issue", "refuse"]
-ManifestProgress = Literal["pending", "written", "failed"]
-
-
 class MultipartInfo(ReplyModel):
     """A multipart upload that the service has created in storage.
 
@@ -181,10 +182,6 @@ class MultipartInfo(ReplyModel):
     part_size: int
     part_count: int
     abort_url: str = Field(repr=False)
-
-
-# Not strict as a whole: pydantic validates a strict dataclass from JSON text only.
-_GRANT_CONFIG = ConfigDict(extra="ignore", hide_input_in_errors=True)
 
 
 # A dataclass, not a model: Python's garbage collector then tracks one object per grant instead of

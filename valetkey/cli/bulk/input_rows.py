@@ -17,6 +17,26 @@ from valetkey.wire.replies import Grant
 
 MAX_LINE_BYTES = 1024**2
 
+MAX_COPIED_COLUMNS = 256
+"""The maximum number of copied columns, each of which JSON Lines may name in a later row."""
+
+# `charged` and `refused` exist only in the output; the other names are those of the results.
+OUTPUT_NAMES = frozenset({"charged", "refused", *Grant.__dataclass_fields__, *Refusal.model_fields})
+# A column `URL` beside `url` would lead readers that ignore case to another address.
+_LINK_NAMES = ("method", "url", "fields", "headers")
+_SIMILARITY = 0.8  # of `expires` and `expires_in`; `name` and `filename` have 0.67
+
+InputFormat = Literal["lines", "csv", "jsonl"]
+
+FIRST_ROW: dict[InputFormat, int] = {"lines": 1, "csv": 2, "jsonl": 1}
+"""The line of the first row with data: a header is in line 1."""
+
+_FORMAT_BY_SUFFIX: dict[str, InputFormat] = {
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+}
+
 
 class LineReader:
     """The lines of a stream as text, each with its line ending, and a digest of all bytes read.
@@ -105,16 +125,6 @@ class _RewindableLines:
         self._rewound_lines.extendleft(reversed(self._record_lines[1:]))
 
 
-MAX_COPIED_COLUMNS = 256
-"""The maximum number of copied columns, each of which JSON Lines may name in a later row."""
-
-# `charged` and `refused` exist only in the output; the other names are those of the results.
-OUTPUT_NAMES = frozenset({"charged", "refused", *Grant.__dataclass_fields__, *Refusal.model_fields})
-# A column `URL` beside `url` would lead readers that ignore case to another address.
-_LINK_NAMES = ("method", "url", "fields", "headers")
-_SIMILARITY = 0.8  # of `expires` and `expires_in`; `name` and `filename` have 0.67
-
-
 class Columns(NamedTuple):
     """The columns that rows may have.
 
@@ -190,18 +200,6 @@ def _find_similar(plain: str, names: Iterable[str]) -> str | None:
 
 def _simplify(name: str) -> str:
     return "".join(character for character in name.casefold() if character.isalnum())
-
-
-InputFormat = Literal["lines", "csv", "jsonl"]
-
-FIRST_ROW: dict[InputFormat, int] = {"lines": 1, "csv": 2, "jsonl": 1}
-"""The line of the first row with data: a header is in line 1."""
-
-_FORMAT_BY_SUFFIX: dict[str, InputFormat] = {
-    ".csv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-}
 
 
 class Row(NamedTuple):

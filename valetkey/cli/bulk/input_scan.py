@@ -27,6 +27,11 @@ from valetkey.wire.refusals import Code
 
 _CACHE_KIB = 16_000  # beyond this, SQLite writes to a temporary file of its own
 _DIGEST_BYTES = 16
+MAX_EXPIRY_GROUPS = 16
+"""The maximum number of different `expires_in` values: each has a batch in flight of its own."""
+MAX_SHOWN_ERRORS = 10
+INVALID_ROW = 255
+KEPT_ROW = 254
 
 
 class DiskList:
@@ -79,13 +84,6 @@ class SeenIndex:
     def close(self) -> None:
         """Close and remove the temporary database."""
         self._database.close()
-
-
-MAX_EXPIRY_GROUPS = 16
-"""The maximum number of different `expires_in` values: each has a batch in flight of its own."""
-MAX_SHOWN_ERRORS = 10
-INVALID_ROW = 255
-KEPT_ROW = 254
 
 
 class ExpiryGroup:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 from pydantic_core import to_jsonable_python
 
 from valetkey.cli import result_output
@@ -26,6 +25,7 @@ from valetkey.cli.descriptions import (
     describe_seconds,
     name_source,
 )
+from valetkey.cli.format_options import Command
 from valetkey.cli.journal import BulkPlan, Journal, journal_path
 from valetkey.cli.locations import resolve_key_option
 from valetkey.cli.row_errors import InputError
@@ -48,7 +48,11 @@ _FILE_ONLY_OPTIONS = {
     "--manifest": "manifest",
 }
 
-Command = Callable[..., None]
+
+SERVICE_TIMEOUT = 5.0
+"""The time in seconds to wait for the description of the service, which only saves a refusal."""
+
+_INPUT_OPTIONS = ("row_format", "ignore_columns", "copy_columns", "batch_size")
 
 
 def _parse_names(_context: click.Context, _param: click.Parameter, text: str) -> list[str]:
@@ -175,7 +179,7 @@ def print_manifest_link(batch: BatchHandle, options: Mapping[str, Any]) -> int:
     with _continue_hint(batch), errors.status(status) if errors.is_terminal else nullcontext():
         for _ in batch.results(options["timeout"]):
             pass
-        manifest = batch.manifest(_manifest_timeout(options))
+        manifest = batch.manifest(command_base.select_timeout(options, DEFAULT_TIMEOUT))
     if options["output_format"] == "json":
         click.echo(json.dumps(_manifest_values(batch.id, manifest)))
     else:
@@ -207,13 +211,6 @@ def reject_existing_manifest(client: Client, bucket: str, options: Mapping[str, 
         )
 
 
-def _manifest_timeout(options: Mapping[str, Any]) -> float:
-    source = click.get_current_context().get_parameter_source("timeout")
-    is_default = source in {ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP}
-    timeout: float = options["timeout"]
-    return DEFAULT_TIMEOUT if is_default else timeout
-
-
 @contextmanager
 def _continue_hint(batch: BatchHandle) -> Iterator[None]:
     """Print how to continue with a batch, charged already, if the wait for it ends early."""
@@ -238,12 +235,6 @@ def _manifest_values(batch_id: str, manifest: Manifest) -> dict[str, Any]:
     values = {name: value for name, value in manifest._asdict().items() if name != "grant"}
     grant = to_jsonable_python(manifest.grant)
     return {"batch": batch_id, **values, "url": grant["url"], "expires_at": grant["expires_at"]}
-
-
-SERVICE_TIMEOUT = 5.0
-"""The time in seconds to wait for the description of the service, which only saves a refusal."""
-
-_INPUT_OPTIONS = ("row_format", "ignore_columns", "copy_columns", "batch_size")
 
 
 def request_rows(kind: Kind, bucket: str, default_format: str, options: Mapping[str, Any]) -> int:

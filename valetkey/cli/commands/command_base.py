@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from valetkey.cli import journal
 from valetkey.cli.atomic_output import partial_path, reject_existing_output
-from valetkey.cli.command_groups import OutputFailure, describe_os_error
+from valetkey.cli.command_groups import INTERRUPTED, OutputFailure, describe_os_error
 from valetkey.cli.descriptions import describe_refusal
 from valetkey.cli.row_errors import InputError
 from valetkey.client import Client, ExplainMethods
@@ -34,7 +35,6 @@ _NEXT_FOR_UNKNOWN_ID = (
     "finds them with `python -m worker audit list`."
 )
 _NEWER_SERVICE = (UnreadableReply, UnusableGrant)
-INTERRUPTED = 130  # 128 plus SIGINT, as shells report it
 
 
 class NoResponseError(click.ClickException):
@@ -59,6 +59,14 @@ def extract_grant_options(options: Mapping[str, Any], kind: Kind) -> dict[str, A
 def open_client(options: Mapping[str, Any]) -> Client:
     """Create a client for the tenant and requester that the options name."""
     return Client(tenant=options["tenant"], requested_by=options.get("requested_by"))
+
+
+def select_timeout(options: Mapping[str, Any], default: float) -> float:
+    """Return the timeout that was given, or else the default of a wait for more than a response."""
+    source = click.get_current_context().get_parameter_source("timeout")
+    is_default = source in {ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP}
+    timeout: float = options["timeout"]
+    return default if is_default else timeout
 
 
 def select_request_methods(client: Client, options: Mapping[str, Any]) -> Client | ExplainMethods:

@@ -6,12 +6,11 @@ from contextlib import nullcontext
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from valetkey.cli import result_output
 from valetkey.cli.client_options import cancel_options, reissue_options, snippet_options
+from valetkey.cli.command_groups import INTERRUPTED
 from valetkey.cli.commands import command_base
-from valetkey.cli.commands.command_base import INTERRUPTED, NoResponseError, StorageFailure
 from valetkey.cli.formats import get_format
 from valetkey.cli.parameter_types import BATCH_ID, EXPIRY, GRANT_ID
 from valetkey.cli.snippets.upload_page import PAGE_KINDS
@@ -122,7 +121,7 @@ def _default_format(grant: Grant) -> str:
 def wait_until_stored(handle: GrantHandle, options: Mapping[str, Any]) -> None:
     """Wait until storage has the object, and describe it on stderr; with --json also on stdout.
 
-    Without --timeout, the wait takes at most DEFAULT_TIMEOUT. Raises as BatchHandle.stored does. If
+    Without --timeout, the wait takes at most STORED_TIMEOUT. Raises as BatchHandle.stored does. If
     the wait can go on, the error names the command for that: repeating this one is charged again.
     """
     sys.stdout.flush()  # a shell behind a pipe runs the printed command meanwhile
@@ -130,14 +129,14 @@ def wait_until_stored(handle: GrantHandle, options: Mapping[str, Any]) -> None:
     status = "waiting until storage has the object"
     try:
         with errors.status(status) if errors.is_terminal else nullcontext():
-            stored = handle.batch.stored(0, _timeout(options))
+            stored = handle.batch.stored(0, command_base.select_timeout(options, STORED_TIMEOUT))
     except NotStored as error:
         if error.use.state != "open":
             raise
         text = f"{error.use.key!r} is not known to be stored yet\n{_next_step(handle)}"
-        raise StorageFailure(text) from None
+        raise command_base.StorageFailure(text) from None
     except (NoAnswer, BrokerUnreachable) as error:
-        raise NoResponseError(f"{error}\n{_next_step(handle)}") from None
+        raise command_base.NoResponseError(f"{error}\n{_next_step(handle)}") from None
     except KeyboardInterrupt:
         click.echo(f"interrupted\n{_next_step(handle)}", err=True)
         sys.exit(INTERRUPTED)
@@ -149,10 +148,3 @@ def wait_until_stored(handle: GrantHandle, options: Mapping[str, Any]) -> None:
 def _next_step(handle: GrantHandle) -> str:
     command = f"{program_command('valetkey')} status {grant_id(handle.id, 0)} --watch"
     return f"Next: {command}"
-
-
-def _timeout(options: Mapping[str, Any]) -> float:
-    source = click.get_current_context().get_parameter_source("timeout")
-    is_default = source in {ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP}
-    timeout: float = options["timeout"]
-    return STORED_TIMEOUT if is_default else timeout

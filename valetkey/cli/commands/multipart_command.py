@@ -45,6 +45,9 @@ _SAVE_INTERVAL = 1.0  # seconds: the file of an upload of 10,000 parts has a meg
 _BLOCK = 1024**2  # bytes read at once
 _MAX_BYTES = 2**48  # more than storage takes; a file position that every part has fits into 63 bits
 
+_MAX_CANCEL_WAIT = 10.0  # seconds: somebody who pressed Ctrl-C waits for it
+_FREE_TO_DIFFER = {"expires_in", "min_expires_in", "reason", "recipient"}
+
 
 class UploadState(BaseModel):
     """An unfinished upload: its grant's id, the file's state at its start, and the stored parts.
@@ -152,9 +155,6 @@ class StateFile:
     def remove(self) -> None:
         """Remove the file."""
         self.path.unlink(missing_ok=True)
-
-
-_MAX_CANCEL_WAIT = 10.0  # seconds: somebody who pressed Ctrl-C waits for it
 
 
 def check_resumable(
@@ -298,9 +298,6 @@ def _progress_bar(size: int, stored_before: int) -> Iterator[Callable[[int], Non
     ) as bar:
         task = bar.add_task("", total=size, completed=stored_before)
         yield lambda count: bar.advance(task, count)
-
-
-_FREE_TO_DIFFER = {"expires_in", "min_expires_in", "reason", "recipient"}
 
 
 @click.command()

@@ -11,6 +11,8 @@ from valetkey.cli.parameter_types import GRANT_OR_BATCH_ID
 from valetkey.cli.tables import is_settled, show_quotas, show_service, show_states
 from valetkey.wire.replies import UseStates
 
+_WATCH_SECONDS = 2.0  # between two queries of --watch
+
 
 @click.command()
 @read_only_options
@@ -26,9 +28,6 @@ def service(**options: Any) -> None:
     with command_base.report_errors(options), command_base.open_client(options) as client:
         info = client.service(options["timeout"])
     show_service(info, options["output_format"])
-
-
-_WATCH_SECONDS = 2.0  # between two queries of --watch
 
 
 @click.command()
