@@ -36,9 +36,8 @@ from worker.uses.settlement import settle_ended_slots
 from worker.webhooks.manifest_writer import write_due_manifests
 from worker.webhooks.webhook_delivery import EXPIRED, delete_old_circuits, deliver_due
 
-MAX_CLEANUP_ROWS = (
-    1_000  # in one transaction, which makes other writers wait for as long as it takes
-)
+# In one transaction, which makes other writers wait for as long as it takes.
+MAX_CLEANUP_ROWS = 1_000
 
 
 def clean_up(context: Context, run: JobRun | None = None) -> dict[str, int]:
@@ -48,35 +47,25 @@ def clean_up(context: Context, run: JobRun | None = None) -> dict[str, int]:
     processes may do this at once. Returns counts. Raises Transient.
     """
     run = run or JobRun()
-    released = _release_expired(context, run)
-    undelivered = _fail_deliveries(context, run)
+    released = _in_turns(context, run, release_expired)
+    with write_transaction(context.engine) as connection:
+        quota_usage.delete_short_windows(connection, context.now())
+    undelivered = _in_turns(context, run, partial(fail_expired_deliveries, problem=EXPIRED))
+    with write_transaction(context.engine) as connection:
+        delete_old_circuits(connection, context.now())
     partitions = create_partitions(context.engine, context.now(), context.problems)
     return {"released": released, "undelivered": undelivered, "partitions": partitions}
 
 
-def _release_expired(context: Context, run: JobRun) -> int:
+def _in_turns(context: Context, run: JobRun, clean: Callable[..., int]) -> int:
+    """Call a function in transactions of its own until it finds fewer rows than it may change."""
     now = context.now()
-    total, released = 0, MAX_CLEANUP_ROWS
-    while released == MAX_CLEANUP_ROWS and not run.is_stopping:
+    total, count = 0, MAX_CLEANUP_ROWS
+    while count == MAX_CLEANUP_ROWS and not run.is_stopping:
         with write_transaction(context.engine) as connection:
-            released = release_expired(connection, now, MAX_CLEANUP_ROWS)
-        total += released
+            count = clean(connection, now=now, max_rows=MAX_CLEANUP_ROWS)
+        total += count
         run.progress()
-    with write_transaction(context.engine) as connection:
-        quota_usage.delete_short_windows(connection, now)
-    return total
-
-
-def _fail_deliveries(context: Context, run: JobRun) -> int:
-    now = context.now()
-    total, failed = 0, MAX_CLEANUP_ROWS
-    while failed == MAX_CLEANUP_ROWS and not run.is_stopping:
-        with write_transaction(context.engine) as connection:
-            failed = fail_expired_deliveries(connection, EXPIRED, now, MAX_CLEANUP_ROWS)
-        total += failed
-        run.progress()
-    with write_transaction(context.engine) as connection:
-        delete_old_circuits(connection, now)
     return total
 
 
@@ -196,42 +185,35 @@ def _log_quota_warnings(tenant: str | None, values: dict[str, Any]) -> None:
             log.warning("quota_warning", tenant=tenant, batch=values["batch"], **quota)
 
 
-def _run_job(
-    event: str, use_case: Callable[[Context, JobRun], dict[str, int]], run: JobRun
-) -> None:
-    try:
-        counts = use_case(job_context(), run)
-    except Transient as error:
-        log.warning("sweep_postponed", of=event, problem=str(error))
-        return
-    if any(counts.values()):
-        log.info(event, **counts)
+def _job(
+    name: str, event: str, use_case: Callable[[Context, JobRun], dict[str, int]]
+) -> SingleFlight:
+    """Return a job with a thread of its own, so that none waits for another."""
+
+    def run_job(run: JobRun) -> None:
+        try:
+            counts = use_case(job_context(), run)
+        except Transient as error:
+            log.warning("sweep_postponed", of=event, problem=str(error))
+            return
+        if any(counts.values()):
+            log.info(event, **counts)
+
+    return SingleFlight(name, run_job)
 
 
-# Each job has a thread of its own, so that none waits for another. The tasks only trigger them.
-_DELIVER = SingleFlight("deliver", partial(_run_job, "webhooks_sent", deliver_due))
-_WRITE_MANIFESTS = SingleFlight(
-    "manifests", partial(_run_job, "manifests_written", write_due_manifests)
-)
-_CLEAN_UP = SingleFlight("cleanup", partial(_run_job, "cleaned_up", clean_up))
-_ABORT_UPLOADS = SingleFlight("aborts", partial(_run_job, "uploads_aborted", abort_expired_uploads))
-_CHECKPOINTS = SingleFlight(
-    "checkpoints", partial(_run_job, "checkpoints_signed", CheckpointJob(settings))
-)
-_INDEX_KEYS = SingleFlight("key_index", partial(_run_job, "keys_indexed", index_keys))
-_SETTLE = SingleFlight("settling", partial(_run_job, "slots_settled", settle_ended_slots))
-_KEEP_DENIALS = SingleFlight("denials", partial(_run_job, "denials_removed", keep_denials))
-_KEEP_SESSIONS_ENDED = SingleFlight(
-    "ended_sessions", partial(_run_job, "role_policies_removed", keep_sessions_ended)
-)
+# The tasks only trigger these.
+_DELIVER = _job("deliver", "webhooks_sent", deliver_due)
+_WRITE_MANIFESTS = _job("manifests", "manifests_written", write_due_manifests)
 _UPKEEP_JOBS = (
-    _CLEAN_UP,
-    _ABORT_UPLOADS,
-    _SETTLE,
-    _INDEX_KEYS,
-    _KEEP_DENIALS,
-    _KEEP_SESSIONS_ENDED,
+    _job("cleanup", "cleaned_up", clean_up),
+    _job("aborts", "uploads_aborted", abort_expired_uploads),
+    _job("settling", "slots_settled", settle_ended_slots),
+    _job("key_index", "keys_indexed", index_keys),
+    _job("denials", "denials_removed", keep_denials),
+    _job("ended_sessions", "role_policies_removed", keep_sessions_ended),
 )
+_CHECKPOINTS = _job("checkpoints", "checkpoints_signed", CheckpointJob(settings))
 _JOBS = (_DELIVER, _WRITE_MANIFESTS, _CHECKPOINTS, *_UPKEEP_JOBS)
 
 
