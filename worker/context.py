@@ -25,14 +25,6 @@ from worker.ledger.tenant_rows import ConfigStore
 from worker.settings import Settings
 
 
-def _new_lease() -> str:
-    return str(uuid.uuid4())
-
-
-def _trigger_nothing() -> None:
-    pass
-
-
 @dataclass(frozen=True, slots=True)
 class Context:
     """The dependencies of a use case. Threads may share it.
@@ -50,10 +42,10 @@ class Context:
     s3: S3Clients
     now: Callable[[], datetime] = clock.now
     random: Callable[[], float] = random.random
-    new_lease: Callable[[], str] = _new_lease
+    new_lease: Callable[[], str] = lambda: str(uuid.uuid4())
     webhook_client: Callable[[], WebhookClient] = WebhookClient
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
-    trigger_deliveries: Callable[[], None] = _trigger_nothing
+    trigger_deliveries: Callable[[], None] = lambda: None
     probe_limits: RateLimits = field(default_factory=RateLimits, repr=False)
     roles: RolePolicies = field(default_factory=RolePolicies, repr=False)
     problems: ProblemLog = field(default_factory=ProblemLog, repr=False)

@@ -96,7 +96,7 @@ def run(only: str | None, loglevel: str) -> None:
     configure_logging(logging.getLevelNamesMapping()[loglevel])
     check_services()
     roles = [only] if only else ["issue", "upkeep"]
-    supervisor = Supervisor(list(_workers(roles, loglevel)))
+    supervisor = Supervisor([_worker(role, loglevel) for role in roles])
     if only is None:
         arguments = settings, supervisor, _worker(EVENTS_ROLE, loglevel)
         Thread(target=_add_events_worker, args=arguments, name="event-queues", daemon=True).start()
@@ -134,11 +134,6 @@ def _names_queue(config: ConfigStore) -> bool:
         return any(bucket.events_queue for bucket in config.current().buckets.values())
     except Transient:  # the other workers log that the database is away
         return False
-
-
-def _workers(roles: list[str], loglevel: str) -> Iterator[WorkerProcess]:
-    for role in roles:
-        yield _worker(role, loglevel)
 
 
 def _worker(role: str, loglevel: str) -> WorkerProcess:

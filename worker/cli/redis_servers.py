@@ -1,7 +1,7 @@
 """Opens the broker and the result store for commands, and tells why they cannot be used."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 import redis
@@ -111,18 +111,14 @@ def read_server_facts(client: Any) -> ServerFacts:
     return ServerFacts(policy, is_full=policy == "noeviction" and 0 < limit <= used)
 
 
-@contextmanager
-def open_broker() -> Iterator[Any]:
-    """Yield a client of the broker at VALETKEY_BROKER_URL, which must be Redis."""
-    with open_redis("VALETKEY_BROKER_URL", Settings().broker_url.get_secret_value()) as client:
-        yield client
+def open_broker() -> AbstractContextManager[Any]:
+    """Open the broker at VALETKEY_BROKER_URL, which must be Redis; the block has its client."""
+    return open_redis("VALETKEY_BROKER_URL", Settings().broker_url.get_secret_value())
 
 
-@contextmanager
-def open_results() -> Iterator[Any]:
-    """Yield a client of the result store at VALETKEY_RESULT_URL."""
-    with open_redis("VALETKEY_RESULT_URL", Settings().result_url.get_secret_value()) as client:
-        yield client
+def open_results() -> AbstractContextManager[Any]:
+    """Open the result store at VALETKEY_RESULT_URL; the block has its client."""
+    return open_redis("VALETKEY_RESULT_URL", Settings().result_url.get_secret_value())
 
 
 @contextmanager

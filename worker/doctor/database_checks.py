@@ -11,7 +11,6 @@ from sqlalchemy.engine import make_url
 from valetkey.units import format_utc
 from worker import clock
 from worker.base.database_engine import read_transaction, sqlite_files
-from worker.base.jobs import TurnKey
 from worker.base.month_partitions import (
     default_months,
     format_month,
@@ -56,46 +55,32 @@ from worker.proof.checkpoints import configured_destinations
 from worker.revoke.bucket_policy import MAX_POLICY_BYTES
 from worker.revoke.revocation_rows import DenialRow, read_denials
 from worker.settings import BucketDestination, Destination, Settings, WebhookDestination
-from worker.webhooks import webhook_rules
 from worker.webhooks.webhook_delivery import read_circuits
-from worker.webhooks.webhook_rules import Circuit, resolve_secrets
+from worker.webhooks.webhook_rules import resolve_secrets
 
 _PARTITION_HINT = (
     "python -m worker migrate; the log of the upkeep worker says why: partition_postponed"
 )
 
 
-class PartitionFacts(NamedTuple):
-    """The months from this one on that have no partition, and those of rows that lack one."""
-
-    missing: Sequence[int]
-    default: Sequence[int]
-
-
-def read_partition_facts(connection: Connection, now: datetime) -> PartitionFacts | None:
-    """Read the state of the partitions; None if the database has none."""
-    if not has_partitions(connection):
-        return None
-    return PartitionFacts(missing_months(connection, now), default_months(connection))
-
-
-def check_partitions(facts: PartitionFacts | None, now: datetime) -> Iterator[Check]:
+def check_partitions(connection: Connection, now: datetime) -> Iterator[Check]:
     """Warn of months without a partition, and of grants in the default partition.
 
     Grants are issued all the same. They cannot be pruned by dropping a partition until they are
     moved, and moving many of them takes long.
     """
-    if facts is None:
+    if not has_partitions(connection):
         return
-    if facts.default:
-        text = f"grants of {_list_months(facts.default)} are in the default partition"
+    missing, in_default = missing_months(connection, now), default_months(connection)
+    if in_default:
+        text = f"grants of {_list_months(in_default)} are in the default partition"
         yield Check("partitions", "warn", text, _PARTITION_HINT)
-    if facts.missing:
-        is_late = month_of(now) in facts.missing
+    if missing:
+        is_late = month_of(now) in missing
         when = "grants go to the default partition" if is_late else "they are created ahead"
-        text = f"{_list_months(facts.missing)} have no partition: {when}"
+        text = f"{_list_months(missing)} have no partition: {when}"
         yield Check("partitions", "warn", text, _PARTITION_HINT)
-    if not facts.default and not facts.missing:
+    if not in_default and not missing:
         yield Check("partitions", "ok", "this month and the next two have partitions")
 
 
@@ -106,32 +91,23 @@ def _list_months(months: Sequence[int]) -> str:
 _LITTLE_LEFT = 2_048  # bytes: the next revocation of a few keys may not fit
 
 
-class DenialFacts(NamedTuple):
-    """Statements of our own: those to keep, and those that should be removed by now."""
-
-    kept: Sequence[DenialRow]
-    overdue: Sequence[DenialRow]
-
-
-def read_denial_facts(connection: Connection, now: datetime) -> DenialFacts:
-    """Read the statements that revocations added."""
-    return DenialFacts(*read_denials(connection, now - OVERDUE_AFTER))
-
-
-def check_denials(facts: DenialFacts, config: TenantConfig) -> Iterator[Check]:
+def check_denials(
+    kept: Sequence[DenialRow], overdue: Sequence[DenialRow], config: TenantConfig
+) -> Iterator[Check]:
     """Say what is left of the policies with statements of revocations, and warn if it is little.
 
+    kept are the statements of our own to keep, overdue those that should be removed by now.
     Warns of statements that are not in their policy, of those that should be removed by now, and of
     buckets to which no profile leads any more.
     """
     known = {storage_name(bucket) for bucket in config.buckets.values()}
-    storages = {denial.storage for denial in [*facts.kept, *facts.overdue]}
-    missing = sorted({denial.storage for denial in facts.kept if denial.policy_bytes is None})
+    storages = {denial.storage for denial in [*kept, *overdue]}
+    missing = sorted({denial.storage for denial in kept if denial.policy_bytes is None})
     if missing:
         text = f"statements of revocations are not in the policy of {', '.join(missing)}"
         hint = "storage may accept revoked links; the upkeep worker's log has denials_left"
         yield Check("denials", "warn", text, hint)
-    sizes = {each.storage: each.policy_bytes for each in facts.kept if each.policy_bytes}
+    sizes = {each.storage: each.policy_bytes for each in kept if each.policy_bytes}
     for storage, size in sorted(sizes.items()):
         left = MAX_POLICY_BYTES - size
         text = f"{left:,} of {MAX_POLICY_BYTES:,} bytes are left of the policy of {storage}"
@@ -142,9 +118,9 @@ def check_denials(facts: DenialFacts, config: TenantConfig) -> Iterator[Check]:
         text = f"{storage} has statements of revocations, and no bucket profile leads to it"
         hint = "add a bucket profile again until they are removed: docs/usage.md, Taking back"
         yield Check("denials", "warn", text, hint)
-    overdue = sorted({denial.storage for denial in facts.overdue} & known)
-    if overdue:
-        text = f"statements of revocations are not removed from {', '.join(overdue)}"
+    late = sorted({denial.storage for denial in overdue} & known)
+    if late:
+        text = f"statements of revocations are not removed from {', '.join(late)}"
         hint = "the log of the upkeep worker has the reason, as denials_left"
         yield Check("denials", "warn", text, hint)
 
@@ -218,19 +194,11 @@ def _publication_failures(publications: Sequence[Publication]) -> Iterator[Check
 
 
 class _DatabaseFacts(NamedTuple):
-    """The state of the database that the checks examine."""
+    """The state of the database that other checks examine, and the checks of unfinished work."""
 
     is_of_later_release: bool
     config: TenantConfig
-    oldest_webhook: datetime | None
-    next_expiry: datetime | None
-    circuits: dict[TurnKey, Circuit]
-    failed_manifests: backlog.FailedManifests
-    oldest_abandoned_upload: datetime | None
-    refused_uploads: list[backlog.RefusedUploads]
-    oldest_ended_slot: datetime | None
-    denials: DenialFacts
-    partitions: PartitionFacts | None
+    work: list[Check]
     publications: list[Publication]
 
 
@@ -250,39 +218,35 @@ def database_checks(settings: Settings, *, offline: bool) -> Iterator[Check]:
     release = "a later release, which this one can use" if is_later else "this release"
     yield Check("database", "ok", f"reachable at {describe_url(url)}, with the tables of {release}")
     yield from _file_checks(url)
-    now = clock.now()
-    yield from check_tenants(facts.config, now)
+    yield from check_tenants(facts.config, clock.now())
     yield from bucket_checks(facts.config, settings, offline=offline)
     yield from event_checks(facts.config, offline=offline)
     yield from _endpoint_checks(facts.config)
-    yield from check_circuits(facts.circuits, now)
-    yield check_webhooks(facts.oldest_webhook, now)
-    yield check_cleanup(facts.next_expiry, now)
-    yield check_manifests(facts.failed_manifests)
-    yield check_abandoned_uploads(facts.oldest_abandoned_upload, now)
-    yield from check_refused_uploads(facts.refused_uploads)
-    yield check_settlements(facts.oldest_ended_slot, now)
-    yield from check_denials(facts.denials, facts.config)
-    yield from check_partitions(facts.partitions, now)
+    yield from facts.work
     yield from checkpoint_checks(settings, facts.config, facts.publications)
 
 
 def _read_facts() -> _DatabaseFacts:
     with open_database(read_transaction) as connection:
+        config = load_config(connection)
         return _DatabaseFacts(
             is_of_later_release(connection),
-            load_config(connection),
-            backlog.oldest_webhook_time(connection),
-            backlog.earliest_reservation_expiry(connection),
-            read_circuits(connection),
-            backlog.failed_manifests(connection, clock.now() - FAILED_SINCE),
-            backlog.oldest_abandoned_upload(connection),
-            backlog.refused_uploads(connection, clock.now() - FAILED_SINCE),
-            backlog.oldest_ended_slot(connection),
-            read_denial_facts(connection, clock.now()),
-            read_partition_facts(connection, clock.now()),
+            config,
+            list(_work_checks(connection, config, clock.now())),
             read_publications(connection),
         )
+
+
+def _work_checks(connection: Connection, config: TenantConfig, now: datetime) -> Iterator[Check]:
+    yield from check_circuits(read_circuits(connection), now)
+    yield check_webhooks(backlog.oldest_webhook_time(connection), now)
+    yield check_cleanup(backlog.earliest_reservation_expiry(connection), now)
+    yield check_manifests(backlog.failed_manifests(connection, now - FAILED_SINCE))
+    yield check_abandoned_uploads(backlog.oldest_abandoned_upload(connection), now)
+    yield from check_refused_uploads(backlog.refused_uploads(connection, now - FAILED_SINCE))
+    yield check_settlements(backlog.oldest_ended_slot(connection), now)
+    yield from check_denials(*read_denials(connection, now - OVERDUE_AFTER), config)
+    yield from check_partitions(connection, now)
 
 
 def _file_checks(database_url: str) -> Iterator[Check]:
@@ -297,7 +261,7 @@ def _endpoint_checks(config: TenantConfig) -> Iterator[Check]:
         for endpoint in tenant.endpoints.values():
             name = f"{tenant.name}/{endpoint.name}"
             try:
-                webhook_rules.resolve_secrets(endpoint.secret, os.environ)
+                resolve_secrets(endpoint.secret, os.environ)
             except Transient as error:
                 hint = "set the secret where the upkeep worker runs, and run doctor there"
                 yield Check("endpoints", "warn", f"{name}: {error}", hint)

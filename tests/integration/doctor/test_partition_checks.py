@@ -8,7 +8,7 @@ from sqlalchemy import Engine, text
 from tests.support.audit_log.pruned_log import NOW
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.month_partitions import add_months, first_moment, format_month
-from worker.doctor.database_checks import check_partitions, read_partition_facts
+from worker.doctor.database_checks import check_partitions
 from worker.doctor.health_checks import Check
 
 ON_POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -17,7 +17,7 @@ ON_POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect
 def checks(engine: Engine, months_later: int) -> list[Check]:
     now = first_moment(add_months(NOW, months_later)) + timedelta(days=1)
     with read_transaction(engine) as connection:
-        return list(check_partitions(read_partition_facts(connection, now), now))
+        return list(check_partitions(connection, now))
 
 
 @ON_POSTGRESQL

@@ -9,7 +9,7 @@ from tests.support.builders.messages import DEMO
 from worker.base.jobs import TurnKey, call_with_timeout
 from worker.core.tenant_config import Tenant, TenantConfig, TenantKey
 from worker.doctor import health_checks
-from worker.doctor.database_checks import DenialFacts, check_denials
+from worker.doctor.database_checks import check_denials
 from worker.ledger.backlog import FailedManifests
 from worker.revoke.revocation_rows import DenialRow
 from worker.webhooks.webhook_rules import Circuit
@@ -111,35 +111,36 @@ HERE = DenialRow("sid", "demo", "valetkey-demo", "{}", datetime(2026, 11, 24, tz
 ELSEWHERE = HERE._replace(storage="moved")
 
 
-def messages(facts: DenialFacts) -> list[str]:
-    return [check.message for check in check_denials(facts, CONFIG) if check.state == "warn"]
+def messages(kept: list[DenialRow], overdue: list[DenialRow]) -> list[str]:
+    checks = check_denials(kept, overdue, CONFIG)
+    return [check.message for check in checks if check.state == "warn"]
 
 
 def test_a_statement_that_denies_live_grants_is_no_warning() -> None:
-    [check] = check_denials(DenialFacts([HERE], []), CONFIG)
+    [check] = check_denials([HERE], [], CONFIG)
     text = "20,000 of 20,480 bytes are left of the policy of valetkey-demo"
     assert (check.state, check.message, check.hint) == ("ok", text, None)
 
 
 def test_a_policy_that_is_nearly_full_is_a_warning() -> None:
-    assert messages(DenialFacts([HERE._replace(policy_bytes=18_433)], [])) == [
+    assert messages([HERE._replace(policy_bytes=18_433)], []) == [
         "2,047 of 20,480 bytes are left of the policy of valetkey-demo"
     ]
 
 
 def test_a_statement_that_is_not_in_its_policy_is_a_warning() -> None:
-    assert messages(DenialFacts([HERE._replace(policy_bytes=None)], [])) == [
+    assert messages([HERE._replace(policy_bytes=None)], []) == [
         "statements of revocations are not in the policy of valetkey-demo"
     ]
 
 
 def test_a_statement_that_should_be_removed_is_a_warning() -> None:
-    assert messages(DenialFacts([], [HERE])) == [
+    assert messages([], [HERE]) == [
         "statements of revocations are not removed from valetkey-demo"
     ]
 
 
 def test_a_bucket_without_a_profile_is_a_warning() -> None:
-    assert messages(DenialFacts([ELSEWHERE], [ELSEWHERE])) == [
+    assert messages([ELSEWHERE], [ELSEWHERE]) == [
         "moved has statements of revocations, and no bucket profile leads to it"
     ]
