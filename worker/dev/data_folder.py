@@ -21,9 +21,7 @@ from worker.setting_names import names_service
 
 _POLL_INTERVAL = 0.1  # seconds
 _PROBE_WAIT = 0.5  # seconds for which `has_running_stack` may hold the lock, with margin
-_ORPHAN_WAIT = (
-    30  # seconds until the servers of a killed stack are stopped, at most 20, with margin
-)
+_ORPHAN_WAIT = 30  # seconds until the servers of a killed stack are stopped, with margin
 
 
 class FolderUnusable(WorkerError):
@@ -200,26 +198,6 @@ def remember_tenants_file(data: Path, tenants: Path) -> None:
 _EXCLUDED_PREFIXES = ("AWS_", "CELERY_")
 
 
-@dataclass(frozen=True, slots=True)
-class StackInfo:
-    """The addresses, credentials and process ids of a stack: the content of dev.json.
-
-    tenant is the one for which producers make requests if they name none. public_keys are the
-    signing keys that the service accepts, by key id.
-    """
-
-    broker_url: str
-    result_url: str
-    database_url: str = field(repr=False)
-    s3_endpoint: str
-    s3_region: str
-    s3_access_key: str
-    s3_secret_key: str = field(repr=False)
-    tenant: str
-    public_keys: Mapping[str, str]
-    pids: Mapping[str, int]
-
-
 def service_environment(environ: Mapping[str, str], **settings: str) -> dict[str, str]:
     """Return the service's environment.
 
@@ -238,6 +216,46 @@ def service_environment(environ: Mapping[str, str], **settings: str) -> dict[str
 
 
 @dataclass(frozen=True, slots=True)
+class StackAddresses:
+    """The addresses of a stack's servers, and the credentials of its storage."""
+
+    broker_url: str
+    result_url: str
+    database_url: str = field(repr=False)
+    s3_endpoint: str
+    s3_region: str
+    s3_access_key: str
+    s3_secret_key: str = field(repr=False)
+
+    def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """Return the environment of a service that uses these servers."""
+        return service_environment(
+            environ,
+            VALETKEY_BROKER_URL=self.broker_url,
+            VALETKEY_RESULT_URL=self.result_url,
+            VALETKEY_DATABASE_URL=self.database_url,
+            VALETKEY_S3_ENDPOINT=self.s3_endpoint,
+            VALETKEY_DEVELOPMENT="1",
+            AWS_ACCESS_KEY_ID=self.s3_access_key,
+            AWS_SECRET_ACCESS_KEY=self.s3_secret_key,
+            AWS_DEFAULT_REGION=self.s3_region,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StackInfo(StackAddresses):
+    """The addresses, credentials and process ids of a stack: the content of dev.json.
+
+    tenant is the one for which producers make requests if they name none. public_keys are the
+    signing keys that the service accepts, by key id.
+    """
+
+    tenant: str
+    public_keys: Mapping[str, str]
+    pids: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class RunningDev:
     """A `dev` that runs now, by its data folder and the content of its dev.json."""
 
@@ -249,19 +267,7 @@ class RunningDev:
         """Let commands find this service in the environment while the block runs."""
         before = dict(environ)
         environ.clear()
-        environ.update(
-            service_environment(
-                before,
-                VALETKEY_BROKER_URL=self.info.broker_url,
-                VALETKEY_RESULT_URL=self.info.result_url,
-                VALETKEY_DATABASE_URL=self.info.database_url,
-                VALETKEY_S3_ENDPOINT=self.info.s3_endpoint,
-                VALETKEY_DEVELOPMENT="1",
-                AWS_ACCESS_KEY_ID=self.info.s3_access_key,
-                AWS_SECRET_ACCESS_KEY=self.info.s3_secret_key,
-                AWS_DEFAULT_REGION=self.info.s3_region,
-            )
-        )
+        environ.update(self.info.environment(before))
         try:
             yield
         finally:

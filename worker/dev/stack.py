@@ -26,6 +26,7 @@ from worker.dev.child_processes import (
 )
 from worker.dev.data_folder import (
     RunningDev,
+    StackAddresses,
     StackInfo,
     StackState,
     StorageKeys,
@@ -33,7 +34,6 @@ from worker.dev.data_folder import (
     locked_folder,
     remember_tenants_file,
     save_state,
-    service_environment,
     storage_keys,
     write_private,
 )
@@ -238,7 +238,8 @@ def running_stack(  # noqa: PLR0913 - each has its own default
         on_step("Starting SeaweedFS")
         keys = storage_keys(data)
         storage = stack.enter_context(running_seaweedfs(data, keys, s3_port, lock_fds))
-        service_environ = _service_environ(environ, data, broker, storage)
+        addresses = _addresses(environ, data, broker, storage)
+        service_environ = addresses.environment(environ)
         on_step("Preparing the database, the tenants and their buckets")
         config, applied, notes = prepare_tenants(commands, tenants, service_environ)
         create_buckets(storage.client(), local_buckets(config))
@@ -247,7 +248,12 @@ def running_stack(  # noqa: PLR0913 - each has its own default
         on_step("Starting the workers")
         workers = stack.enter_context(run_workers(commands, data, service_environ, lock_fds))
         children = {"valkey": broker.child, "seaweedfs": storage.child} | workers
-        info = _stack_info(service_environ, storage, config, children)
+        info = StackInfo(
+            **asdict(addresses),
+            tenant=next(iter(config.tenants)),
+            public_keys=accepted_keys(config),
+            pids={name: child.pid for name, child in children.items()},
+        )
         stack.enter_context(_info_file(info_path, info))
         notes = [*_port_notes(last, state, ports), *notes]
         yield Stack(info, config, state, notes, tuple(children.values()), service_environ)
@@ -277,45 +283,21 @@ def _port_notes(
             )
 
 
-def _service_environ(
+def _addresses(
     environ: Mapping[str, str], data: Path, broker: Valkey, storage: Storage
-) -> dict[str, str]:
-    return service_environment(
-        environ,
-        VALETKEY_BROKER_URL=broker.url(0),
-        VALETKEY_RESULT_URL=broker.url(1),
-        VALETKEY_DATABASE_URL=_database_url(environ, data),
-        VALETKEY_S3_ENDPOINT=storage.endpoint,
-        VALETKEY_DEVELOPMENT="1",
-        AWS_ACCESS_KEY_ID=storage.access_key,
-        AWS_SECRET_ACCESS_KEY=storage.secret_key,
-        AWS_DEFAULT_REGION=storage.region,
-    )
-
-
-def _database_url(environ: Mapping[str, str], data: Path) -> str:
-    url = environ.get("VALETKEY_DATABASE_URL") or f"sqlite:///{data / 'valetkey.db'}"
-    path = sqlite_path(url)  # absolute, because commands run in different folders
-    return url if path is None or path.is_absolute() else f"sqlite:///{path.resolve()}"
-
-
-def _stack_info(
-    environ: Mapping[str, str],
-    storage: Storage,
-    config: TenantConfig,
-    children: Mapping[str, ChildProcess],
-) -> StackInfo:
-    return StackInfo(
-        broker_url=environ["VALETKEY_BROKER_URL"],
-        result_url=environ["VALETKEY_RESULT_URL"],
-        database_url=environ["VALETKEY_DATABASE_URL"],
+) -> StackAddresses:
+    database_url = environ.get("VALETKEY_DATABASE_URL") or f"sqlite:///{data / 'valetkey.db'}"
+    path = sqlite_path(database_url)
+    if path is not None and not path.is_absolute():  # commands run in different folders
+        database_url = f"sqlite:///{path.resolve()}"
+    return StackAddresses(
+        broker_url=broker.url(0),
+        result_url=broker.url(1),
+        database_url=database_url,
         s3_endpoint=storage.endpoint,
         s3_region=storage.region,
         s3_access_key=storage.access_key,
         s3_secret_key=storage.secret_key,
-        tenant=next(iter(config.tenants)),
-        public_keys=accepted_keys(config),
-        pids={name: child.pid for name, child in children.items()},
     )
 
 
