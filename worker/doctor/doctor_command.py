@@ -2,9 +2,8 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from valetkey.cli.terminal_text import escape_unprintable, print_hanging
-from worker import clock
 from worker.aws.credentials import CredentialCache
 from worker.aws.s3_clients import S3Clients
 from worker.aws.storage_requests import StorageConnection
@@ -30,7 +28,6 @@ from worker.doctor.health_checks import Check, check_variables
 from worker.doctor.live_probe import FIRST_FAILED, GOOD_VERDICTS, Finding
 from worker.doctor.live_run import (
     LiveRun,
-    LiveServices,
     deletion_finding,
     findings_of_unusable_profile,
     prepare_run,
@@ -70,9 +67,7 @@ def parse_prefix(_context: click.Context, _option: click.Parameter, text: str) -
     return text
 
 
-def check_live(
-    names: Sequence[str], *, prefix: str, yes: bool, internal: bool, as_json: bool
-) -> bool:
+def _check_live(names: Sequence[str], options: _LiveOptions) -> bool:
     """Try the grants of bucket profiles in storage, and print a table of each.
 
     Returns true if all that was tried is as it should be, and nothing is left. Raises
@@ -80,35 +75,23 @@ def check_live(
     to the endpoints that the service calls, with the host of links.
     """
     buckets = _load_buckets(names)
-    options = _LiveOptions(prefix, yes, internal, as_json)
     settings = Settings()
     s3 = S3Clients.from_settings(settings)
-    if internal:
-        _check_internal_endpoints(s3, buckets)
-    _confirm_live([(bucket, _address(s3, bucket, options)) for bucket in buckets], options)
-    with closing(StorageConnection()) as connection:
-        credentials = CredentialCache(settings.sts_endpoint)
-        services = LiveServices(s3, credentials, connection.send, clock.now)
-        results = [
-            _check_bucket(_connected(services, connection, bucket, options), bucket, options)
-            for bucket in buckets
-        ]
-        return all(results)
-
-
-def _check_internal_endpoints(s3: S3Clients, buckets: Sequence[Bucket]) -> None:
-    for bucket in buckets:
+    for bucket in buckets if options.internal else ():
         if s3.internal_endpoint(bucket) is None:
             raise click.ClickException(
                 f"the profile {bucket.name} has no internal endpoint: omit --internal"
             )
-
-
-def _connected(
-    services: LiveServices, connection: StorageConnection, bucket: Bucket, options: _LiveOptions
-) -> LiveServices:
-    endpoint = services.s3.internal_endpoint(bucket) if options.internal else None
-    return replace(services, send=partial(connection.send, endpoint=endpoint))
+    _confirm_live([(bucket, _address(s3, bucket, options)) for bucket in buckets], options)
+    with closing(StorageConnection()) as connection:
+        credentials = CredentialCache(settings.sts_endpoint)
+        results = []
+        for bucket in buckets:
+            endpoint = s3.internal_endpoint(bucket) if options.internal else None
+            send = partial(connection.send, endpoint=endpoint)
+            prepare = partial(prepare_run, s3, credentials, send, bucket, options.prefix)
+            results.append(_check_bucket(prepare, s3, bucket, options))
+        return all(results)
 
 
 def _load_buckets(names: Sequence[str]) -> list[Bucket]:
@@ -149,18 +132,20 @@ def _confirm_live(buckets: Sequence[tuple[Bucket, str]], options: _LiveOptions) 
     click.confirm("Go on?", abort=True, err=True)
 
 
-def _check_bucket(services: LiveServices, bucket: Bucket, options: _LiveOptions) -> bool:
+def _check_bucket(
+    prepare: Callable[[], LiveRun], s3: S3Clients, bucket: Bucket, options: _LiveOptions
+) -> bool:
     findings: list[Finding] = []
     with signals_as_interrupt(), Console(stderr=True).status(f"Trying {bucket.name} …"):
         try:
-            run = prepare_run(services, bucket, options.prefix)
+            run = prepare()
         except (Malformed, Transient) as error:
             findings, was_interrupted = findings_of_unusable_profile(str(error)), False
         else:
             was_interrupted = _run_live(run, findings)
     _print_findings(bucket, findings, options)
     is_silent = findings[0].verdict == "error" and not findings[0].answer if findings else False
-    if is_silent and not options.internal and services.s3.internal_endpoint(bucket) is not None:
+    if is_silent and not options.internal and s3.internal_endpoint(bucket) is not None:
         click.echo(_INTERNAL_HINT, err=True)
     if was_interrupted:
         raise click.Abort
@@ -195,7 +180,7 @@ def _print_findings(bucket: Bucket, findings: Sequence[Finding], options: _LiveO
     if options.as_json:
         print_rows(("profile", *_FINDING_COLUMNS), [(bucket.name, *row) for row in rows], "json")
         return
-    shown, folded = _fold(rows)
+    shown = [row for row in rows if row[-1] != FIRST_FAILED]
     counts = Counter(finding.verdict for finding in findings)
     summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
     click.echo(f"Profile {bucket.name}, bucket {bucket.bucket}")
@@ -204,15 +189,11 @@ def _print_findings(bucket: Bucket, findings: Sequence[Finding], options: _LiveO
         _print_rich_table(shown)
     else:
         print_rows(_FINDING_COLUMNS, shown, None)
-    if folded:
-        click.echo(f"{folded} more checks were not tried, because the first one failed.")
+    if len(shown) < len(rows):
+        click.echo(
+            f"{len(rows) - len(shown)} more checks were not tried, because the first one failed."
+        )
     click.echo(f"\n{len(findings)} checks: {summary}.")
-
-
-def _fold(rows: list[tuple[str, ...]]) -> tuple[list[tuple[str, ...]], int]:
-    """Return the rows of a table, and the number of those that have nothing to say."""
-    shown = [row for row in rows if row[-1] != FIRST_FAILED]
-    return shown, len(rows) - len(shown)
 
 
 def _print_rich_table(rows: Sequence[tuple[str, ...]]) -> None:
@@ -229,8 +210,6 @@ def _print_rich_table(rows: Sequence[tuple[str, ...]]) -> None:
 
 
 _STATE_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
-
-
 _LIVE_DEFAULTS = {"yes": False, "prefix": DEFAULT_LIVE_PREFIX, "internal": False}
 
 
@@ -288,7 +267,7 @@ def doctor(
     if profiles and offline:
         raise click.UsageError("--live tries storage, which --offline excludes")
     if profiles:
-        is_ok = check_live(profiles, as_json=as_json, **live_options)
+        is_ok = _check_live(profiles, _LiveOptions(as_json=as_json, **live_options))
         context.exit(0 if is_ok else 1)
     if live_options != _LIVE_DEFAULTS:
         raise click.UsageError("--yes, --prefix and --internal need --live PROFILE")

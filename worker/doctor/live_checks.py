@@ -1,21 +1,20 @@
 """The live checks: uses and misuses of links, PUTs, forms and multipart uploads."""
 
+import time
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from valetkey.wire.messages import Item
 from valetkey.wire.replies import Grant
 from valetkey.wire.terms import Checksum, Download
 from worker.aws.storage_requests import StorageRequest, StorageResponse
 from worker.core.policy_rules import STORED_METADATA_BYTES
-from worker.core.tenant_config import Bucket
 from worker.doctor.live_probe import (
     BODY,
     CONTENT_TYPE_FAMILY,
-    VALID_SECONDS,
     Outcome,
     Probe,
     form_request,
@@ -65,28 +64,13 @@ def _is_named(pair: str, names: Iterable[str]) -> bool:
 
 
 GrantName = Literal["link", "put", "form", "multipart", "session"]
-Condition = Callable[[Bucket], str]
-"""Returns why a check does not apply to a bucket profile, or an empty text."""
-
-
-def applies_always(_bucket: Bucket) -> str:
-    """Return an empty text."""
-    return ""
-
-
-def needs_forms(bucket: Bucket) -> str:
-    """Skip a check of forms if the profile says that storage takes none."""
-    return "" if bucket.post else "the profile has post = false"
-
-
-def needs_owner(bucket: Bucket) -> str:
-    """Skip a check that needs the id of the account that owns the bucket."""
-    return "" if bucket.owner else "the profile has no owner"
-
-
-def needs_role(bucket: Bucket) -> str:
-    """Skip a check of role sessions."""
-    return "" if bucket.role_arn else "the profile has no role_arn"
+ProfileField = Literal["post", "owner", "role_arn"]
+WITHOUT_FIELD: dict[ProfileField, str] = {
+    "post": "the profile has post = false",
+    "owner": "the profile has no owner",
+    "role_arn": "the profile has no role_arn",
+}
+"""Why checks are not tried that need a field of the bucket profile."""
 
 
 class LiveCheck(NamedTuple):
@@ -95,7 +79,7 @@ class LiveCheck(NamedTuple):
     name: unique among the checks of the same grant.
     act: sends it, after what it requires, and returns storage's response.
     needs: the use without which a refusal of this misuse proves nothing, as grant and name.
-    condition: says for which bucket profiles it is not tried.
+    profile_field: a field of the bucket profile without which it is not tried.
     """
 
     grant: GrantName
@@ -103,7 +87,7 @@ class LiveCheck(NamedTuple):
     is_misuse: bool
     act: Callable[[Probe], Outcome]
     needs: tuple[GrantName, str] | None = None
-    condition: Condition = applies_always
+    profile_field: ProfileField | None = None
 
 
 _STRANGERS = ("111111111111", "222222222222")  # accounts of which one does not own the bucket
@@ -134,8 +118,8 @@ def _get_with_owner(probe: Probe) -> Outcome:
 
 def _get_from_stranger(probe: Probe) -> Outcome:
     owner = next(account for account in _STRANGERS if account != probe.grants.bucket.owner)
-    terms = Download(bucket=probe.grants.bucket.name, expires_in=VALID_SECONDS, check_owner=True)
-    grant = probe.grants.issue_for_owner(terms, Item(key=probe.store()), owner)
+    terms = Download(**probe.grants.common_terms, check_owner=True)
+    grant = probe.grants.issue(terms, Item(key=probe.store()), owner=owner)
     return Outcome(probe.send(get_request(grant)))
 
 
@@ -169,15 +153,15 @@ def _with_method(method: str) -> Callable[[Probe], Outcome]:
     return act
 
 
-def wait_for_end(probe: Probe, grant: Grant) -> None:
+def _wait_for_end(grant: Grant) -> None:
     """Wait until a grant has expired, by the clock of this machine."""
     left = (grant.expires_at - datetime.now(UTC)).total_seconds() + EXPIRED_SECONDS
-    probe.sleep(max(0.0, left))
+    time.sleep(max(0.0, left))
 
 
 def _get_after_end(probe: Probe) -> Outcome:
     grant = probe.download(probe.store(), expires_in=1)
-    wait_for_end(probe, grant)
+    _wait_for_end(grant)
     return Outcome(probe.send(get_request(grant)))
 
 
@@ -193,7 +177,7 @@ LINK_CHECKS = (
         "GET that names the bucket's owner",
         is_misuse=False,
         act=_get_with_owner,
-        condition=needs_owner,
+        profile_field="owner",
     ),
     _link_misuse("of another object", _get_another_key),
     _link_misuse(
@@ -218,16 +202,12 @@ LINK_CHECKS = (
     _link_misuse("after its end", _get_after_end),
     _link_misuse("that names another owner", _get_from_stranger),
     _link_misuse("without its owner header", _get_without_owner_header)._replace(
-        condition=needs_owner
+        profile_field="owner"
     ),
-    LiveCheck(
-        "session",
+    _link_misuse(
         "link without its session token",
-        is_misuse=True,
-        act=_with_url(lambda url: without_parameters(url, "X-Amz-Security-Token")),
-        needs=("link", "GET"),
-        condition=needs_role,
-    ),
+        _with_url(lambda url: without_parameters(url, "X-Amz-Security-Token")),
+    )._replace(grant="session", profile_field="role_arn"),
 )
 
 
@@ -241,19 +221,16 @@ _METADATA = {"padding": "x" * (STORED_METADATA_BYTES - _GRANT_ID_BYTES - len("pa
 _TOO_MUCH_METADATA = _METADATA | {"more": "x" * STORED_METADATA_BYTES}
 
 
-def body_checksum() -> Checksum:
-    """Return the SHA-256 of BODY."""
-    return Checksum(algorithm="sha256", value=b64encode(sha256(BODY).digest()).decode())
+_CHECKSUM = Checksum(algorithm="sha256", value=b64encode(sha256(BODY).digest()).decode())
 
 
-def _put(probe: Probe) -> Outcome:
-    key = probe.new_key()
-    return probe.read_back(probe.send(put_request(probe.put(key))), key, BODY)
+def _put(checksum: Checksum | None = None, **terms: Any) -> Callable[[Probe], Outcome]:
+    def act(probe: Probe) -> Outcome:
+        key = probe.new_key()
+        response = probe.send(put_request(probe.put(key, checksum, **terms)))
+        return probe.read_back(response, key, BODY)
 
-
-def _put_new(probe: Probe) -> Outcome:
-    key = probe.new_key()
-    return probe.read_back(probe.send(put_request(probe.put(key, overwrite=False))), key, BODY)
+    return act
 
 
 def _put_again(probe: Probe) -> Outcome:
@@ -268,13 +245,8 @@ def _put_over_object(probe: Probe) -> Outcome:
     return Outcome(probe.send(StorageRequest("PUT", grant.url, headers, OTHER_BODY)))
 
 
-def _put_with_checksum(probe: Probe) -> Outcome:
-    key = probe.new_key()
-    return probe.read_back(probe.send(put_request(probe.put(key, body_checksum()))), key, BODY)
-
-
 def _put_other_bytes(probe: Probe) -> Outcome:
-    grant = probe.put(probe.new_key(), body_checksum())
+    grant = probe.put(probe.new_key(), _CHECKSUM)
     return Outcome(probe.send(put_request(grant, OTHER_BODY)))
 
 
@@ -321,9 +293,9 @@ def _put_misuse(name: str, act: Callable[[Probe], Outcome], needs: str = "PUT") 
 
 
 PUT_CHECKS = (
-    LiveCheck("put", "PUT", is_misuse=False, act=_put),
-    LiveCheck("put", "PUT of a new object", is_misuse=False, act=_put_new),
-    LiveCheck("put", "PUT with a SHA-256", is_misuse=False, act=_put_with_checksum),
+    LiveCheck("put", "PUT", is_misuse=False, act=_put()),
+    LiveCheck("put", "PUT of a new object", is_misuse=False, act=_put(overwrite=False)),
+    LiveCheck("put", "PUT with a SHA-256", is_misuse=False, act=_put(_CHECKSUM)),
     LiveCheck("put", "PUT with 2,048 bytes of metadata", False, _with_metadata(_METADATA)),
     _put_misuse("of a larger file", _with_body(BODY * 2)),
     _put_misuse("of a smaller file", _with_body(BODY[:-1])),
@@ -335,36 +307,29 @@ PUT_CHECKS = (
     _put_misuse("with an ACL added", _with_header("x-amz-acl", "public-read")),
     _put_misuse("as a copy of another object", _put_copy),
     _put_misuse("with over 2,048 bytes of metadata", _with_metadata(_TOO_MUCH_METADATA)),
-    LiveCheck(
-        "session",
-        "PUT outside of its prefix",
-        is_misuse=True,
-        act=_put_outside_prefix,
-        needs=("put", "PUT"),
-        condition=needs_role,
+    _put_misuse("PUT outside of its prefix", _put_outside_prefix)._replace(
+        grant="session", profile_field="role_arn"
     ),
 )
 
 
-def _post(probe: Probe) -> Outcome:
-    key = probe.new_key()
-    return probe.read_back(probe.send(form_request(probe.upload(key))), key, BODY)
+def _post(checksum: Checksum | None = None) -> Callable[[Probe], Outcome]:
+    def act(probe: Probe) -> Outcome:
+        key = probe.new_key()
+        response = probe.send(form_request(probe.upload(key, checksum)))
+        return probe.read_back(response, key, BODY)
 
-
-def _post_with_checksum(probe: Probe) -> Outcome:
-    key = probe.new_key()
-    response = probe.send(form_request(probe.upload(key, body_checksum())))
-    return probe.read_back(response, key, BODY)
+    return act
 
 
 def _post_other_bytes(probe: Probe) -> Outcome:
-    grant = probe.upload(probe.new_key(), body_checksum())
+    grant = probe.upload(probe.new_key(), _CHECKSUM)
     return Outcome(probe.send(form_request(grant, OTHER_BODY)))
 
 
 def _post_after_end(probe: Probe) -> Outcome:
     grant = probe.upload(probe.new_key(), expires_in=1)
-    wait_for_end(probe, grant)
+    _wait_for_end(grant)
     return Outcome(probe.send(form_request(grant)))
 
 
@@ -411,16 +376,16 @@ def _post_another_key(probe: Probe) -> Outcome:
 
 
 def _form_use(name: str, act: Callable[[Probe], Outcome]) -> LiveCheck:
-    return LiveCheck("form", name, is_misuse=False, act=act, condition=needs_forms)
+    return LiveCheck("form", name, is_misuse=False, act=act, profile_field="post")
 
 
 def _form_misuse(name: str, act: Callable[[Probe], Outcome], needs: str = "POST") -> LiveCheck:
-    return LiveCheck("form", name, True, act, ("form", needs), needs_forms)
+    return LiveCheck("form", name, True, act, ("form", needs), "post")
 
 
 FORM_CHECKS = (
-    _form_use("POST", _post),
-    _form_use("POST with a SHA-256", _post_with_checksum),
+    _form_use("POST", _post()),
+    _form_use("POST with a SHA-256", _post(_CHECKSUM)),
     _form_use("POST with a chosen content type", _post_chosen_type),
     _form_misuse("of a larger file", _with_file(BODY * 3)),
     _form_misuse("of a smaller file", _with_file(BODY[:9])),
@@ -468,16 +433,14 @@ def _abort_request(grant: Grant) -> StorageRequest:
 
 def _abort_upload(probe: Probe) -> Outcome:
     grant, upload = probe.start_multipart(probe.new_key(), len(BODY))
-    response = probe.send(put_request(probe.part(grant, upload, 1)))
-    probe.require("part 1", response)
+    probe.require("part 1", probe.send(put_request(probe.part(grant, upload, 1))))
     return Outcome(probe.send(_abort_request(grant)))
 
 
 def _part_after_abort(probe: Probe) -> Outcome:
     grant, upload = probe.start_multipart(probe.new_key(), len(BODY))
     part = probe.part(grant, upload, 1)
-    aborted = probe.send(_abort_request(grant))
-    probe.require("the abort", aborted)
+    probe.require("the abort", probe.send(_abort_request(grant)))
     return Outcome(probe.send(put_request(part)))
 
 

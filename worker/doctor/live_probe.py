@@ -8,7 +8,6 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from http import HTTPStatus
 from threading import Event
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -31,6 +30,7 @@ from valetkey.wire.terms import (
     Put,
     Upload,
 )
+from worker import clock
 from worker.aws.s3_clients import S3Clients
 from worker.aws.storage_requests import StorageRequest, StorageResponse
 from worker.base.jobs import call_with_timeout
@@ -157,6 +157,7 @@ class PendingWrite(NamedTuple):
 
 
 LIVE_TENANT = "doctor"
+VALID_SECONDS = 300
 CONTENT_TYPE = "text/plain"
 CONTENT_TYPE_FAMILY = "video/*"
 """A family within which forms may leave the type to clients."""
@@ -174,13 +175,11 @@ class ContinuedLiveUpload(NamedTuple):
 class LiveGrants:
     """Issues grants in one bucket profile for a tenant that may use one prefix."""
 
-    def __init__(
-        self, s3: S3Clients, bucket: Bucket, prefix: str, now: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, s3: S3Clients, bucket: Bucket, prefix: str) -> None:
         self._s3 = s3
-        self._now = now
         self.bucket = bucket
         self.prefixes = (prefix,)
+        self.common_terms: dict[str, Any] = {"bucket": bucket.name, "expires_in": VALID_SECONDS}
         policy = Policy(
             bucket=bucket.name,
             prefixes=self.prefixes,
@@ -198,21 +197,19 @@ class LiveGrants:
         item: Item,
         start_upload: StartUpload = start_no_upload,
         continued_upload: ContinuedLiveUpload | None = None,
+        owner: str | None = None,
     ) -> Grant:
-        """Issue a grant. Raises Malformed if the service refuses it, and Transient as it does."""
-        message, context, admission = self._context(terms, item, self.bucket)
+        """Issue a grant. Raises Malformed if the service refuses it, and Transient as it does.
+
+        With an owner, issues it as if the bucket profile named that one.
+        """
+        bucket = replace(self.bucket, owner=owner) if owner else self.bucket
+        message, context, admission = self._context(terms, item, bucket)
         decision = decide_chunk(message, admission, context, start_upload, continued_upload)
         (result,) = decision.results
         if "code" in result:
             raise Malformed(f"valetkey refused the grant: {result['code']}")
         return Grant(**result)
-
-    def issue_for_owner(self, terms: AnyTerms, item: Item, owner: str) -> Grant:
-        """Issue a grant as if the bucket profile named another owner."""
-        bucket = replace(self.bucket, owner=owner)
-        message, context, admission = self._context(terms, item, bucket)
-        decision = decide_chunk(message, admission, context, start_no_upload, None)
-        return Grant(**decision.results[0])
 
     def sign_unchecked(self, allowed: AnyTerms, terms: AnyTerms, item: Item) -> Grant:
         """Sign what the service refuses, with the credentials that sign the allowed terms."""
@@ -223,12 +220,12 @@ class LiveGrants:
 
     def client(self) -> Any:
         """Return the boto3 client that starts multipart uploads."""
-        return self._s3.client(self.bucket, LIVE_TENANT, self.prefixes, self._now())
+        return self._s3.client(self.bucket, LIVE_TENANT, self.prefixes, clock.now())
 
     def _context(
         self, terms: AnyTerms, item: Item, bucket: Bucket
     ) -> tuple[ChunkMessage, SigningContext, Any]:
-        now = self._now()
+        now = clock.now()
         batch = uuid7(int(now.timestamp() * 1000), secrets.token_bytes(10))
         message = ChunkMessage(
             tenant=LIVE_TENANT,
@@ -255,7 +252,6 @@ REQUEST_SECONDS = 10.0
 RUN_SECONDS = 45.0
 """The time in seconds after which no further request is sent, except for the deletion."""
 
-VALID_SECONDS = 300
 BODY = b"written by python -m worker doctor --live\n"
 
 
@@ -278,15 +274,10 @@ class Probe:
     grants: LiveGrants
     target: Target
     send_request: Callable[[StorageRequest, float], StorageResponse]
-    clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
     leftovers: Leftovers = field(default_factory=Leftovers)
-    started_at: float = field(init=False)
+    started_at: float = field(default_factory=time.monotonic)
     _names: int = 0
     _calls: list[Event] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.started_at = self.clock()
 
     def new_key(self) -> str:
         """Return an object key of the run that no other check uses."""
@@ -295,7 +286,7 @@ class Probe:
 
     def seconds_left(self) -> float:
         """Return the time for one request. Raises Transient if the run has taken too long."""
-        left = self.started_at + RUN_SECONDS - self.clock()
+        left = self.started_at + RUN_SECONDS - time.monotonic()
         if left <= 0:
             raise Transient(f"not tried: the run has taken {RUN_SECONDS:.0f} s")
         return min(REQUEST_SECONDS, left)
@@ -317,8 +308,7 @@ class Probe:
 
     def send_delete(self, request: StorageRequest) -> StorageResponse:
         """Send a request of the deletion, which is not limited by the time of the run."""
-        seconds = REQUEST_SECONDS
-        return self.call(lambda: self.send_request(request, seconds), seconds)
+        return self.call(lambda: self.send_request(request, REQUEST_SECONDS), REQUEST_SECONDS)
 
     def call(self, function: Callable[[], Result], seconds: float) -> Result:
         """Call a function in a thread. Raises Transient if it takes too long."""
@@ -338,20 +328,18 @@ class Probe:
 
     def wait_for_calls(self, seconds: float) -> None:
         """Wait for calls that were abandoned: what they write can be deleted only afterwards."""
-        deadline = self.clock() + seconds
+        deadline = time.monotonic() + seconds
         for ended in self._calls:
-            ended.wait(max(0.0, deadline - self.clock()))
+            ended.wait(max(0.0, deadline - time.monotonic()))
 
     def download(self, key: str, **terms: Any) -> Grant:
         """Issue a link."""
-        values = {"bucket": self.grants.bucket.name, "expires_in": VALID_SECONDS, **terms}
-        return self.grants.issue(Download(**values), Item(key=key))
+        return self.grants.issue(Download(**self.grants.common_terms | terms), Item(key=key))
 
     def put_terms(self, **terms: Any) -> Put:
         """Return the terms of a PUT that may replace an object."""
         common = {"max_size": MAX_SIZE, "content_type": CONTENT_TYPE, "overwrite": True}
-        bucket = self.grants.bucket.name
-        return Put(**{"bucket": bucket, "expires_in": VALID_SECONDS, **common, **terms})
+        return Put(**self.grants.common_terms | common | terms)
 
     def put(self, key: str, checksum: Checksum | None = None, **terms: Any) -> Grant:
         """Issue a PUT of BODY."""
@@ -361,8 +349,7 @@ class Probe:
     def upload(self, key: str, checksum: Checksum | None = None, **terms: Any) -> Grant:
         """Issue a form for 10 to 100 bytes."""
         common = {"min_size": 10, "max_size": 100, "content_type": CONTENT_TYPE}
-        bucket = self.grants.bucket.name
-        values = {"bucket": bucket, "expires_in": VALID_SECONDS, **common, **terms}
+        values = self.grants.common_terms | common | terms
         return self.grants.issue(Upload(**values), Item(key=key, checksum=checksum))
 
     def store(self) -> str:
@@ -389,8 +376,7 @@ class Probe:
         """Issue a multipart upload, which starts it. Raises StepFailed."""
         started: list[StartedUpload] = []
         terms = Multipart(
-            bucket=self.grants.bucket.name,
-            expires_in=VALID_SECONDS,
+            **self.grants.common_terms,
             max_size=MAX_SIZE,
             content_type=CONTENT_TYPE,
             part_size=5 * 1024**2,
@@ -409,8 +395,7 @@ class Probe:
 
     def part(self, grant: Grant, upload: ContinuedLiveUpload, number: int) -> Grant:
         """Issue the PUT of one part."""
-        bucket = self.grants.bucket.name
-        terms = Parts(bucket=bucket, expires_in=VALID_SECONDS, of=grant.id)
+        terms = Parts(**self.grants.common_terms, of=grant.id)
         item = Item(key=grant.key, part=number)
         return self.grants.issue(terms, item, continued_upload=upload)
 

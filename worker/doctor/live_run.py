@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Literal
 
+from worker import clock
 from worker.aws.credentials import CredentialCache
 from worker.aws.s3_clients import S3Clients
 from worker.aws.storage_requests import StorageRequest, StorageResponse
@@ -21,6 +22,7 @@ from worker.doctor.live_checks import (
     LINK_CHECKS,
     MULTIPART_CHECKS,
     PUT_CHECKS,
+    WITHOUT_FIELD,
     LiveCheck,
 )
 from worker.doctor.live_probe import (
@@ -49,82 +51,66 @@ DELETE_ACTIONS = ("s3:AbortMultipartUpload", "s3:DeleteObject", "s3:DeleteObject
 _SETTLE_SECONDS = 3.0  # for requests that were under way when the run was interrupted
 
 
+@dataclass(frozen=True)
 class Deleter:
     """Deletes leftovers with the credentials of a bucket profile, or a session of its role.
 
     The session is another one than that which signs: that one may delete nothing.
     """
 
-    def __init__(
-        self,
-        s3: S3Clients,
-        credentials: CredentialCache,
-        bucket: Bucket,
-        prefix: str,
-        now: Callable[[], datetime],
-    ) -> None:
-        self._s3 = s3
-        self._credentials = credentials
-        self._bucket = bucket
-        self._prefix = prefix
-        self._now = now
+    s3: S3Clients
+    credentials: CredentialCache
+    bucket: Bucket
+    prefix: str
+    send: Callable[[StorageRequest], StorageResponse]
 
-    def delete(
-        self,
-        leftovers: Leftovers,
-        send: Callable[[StorageRequest], StorageResponse],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> Iterator[str]:
+    def delete(self, leftovers: Leftovers) -> Iterator[str]:
         """Delete everything. Yield a line for each object or upload that could not be deleted."""
-        deadline = clock() + MAX_DELETE_SECONDS
-        for key, versions in tuple(leftovers.versions.items()):
-            for query in [{"versionId": version} for version in versions] or [{}]:
-                problem = self._attempt(send, key, query, deadline, clock)
-                if problem:
-                    yield f"{key}: {problem}"
-        for upload_id, key in tuple(leftovers.uploads.items()):
-            problem = self._attempt(send, key, {"uploadId": upload_id}, deadline, clock)
+        deadline = time.monotonic() + MAX_DELETE_SECONDS
+        for name, key, query in _deletions(leftovers):
+            problem: str | None = "not tried, because storage took too long"
+            if time.monotonic() <= deadline:
+                problem = self._attempt(key, query)
             if problem:
-                yield f"an upload of {key}: {problem}"
+                yield f"{name}: {problem}"
         for key in leftovers.unknown_uploads:
             yield f"an upload of {key}: storage never said whether it started one"
 
-    def _attempt(
-        self,
-        send: Callable[[StorageRequest], StorageResponse],
-        key: str,
-        query: Mapping[str, str],
-        deadline: float,
-        clock: Callable[[], float],
-    ) -> str | None:
-        if clock() > deadline:
-            return "not tried, because storage took too long"
+    def _attempt(self, key: str, query: Mapping[str, str]) -> str | None:
         try:
-            response = send(self._request(key, query))
+            response = self.send(self._request(key, query))
             version = response.headers.get(VERSION_HEADER)
-            if version and "versionId" not in query and "uploadId" not in query:
+            if version and not query:
                 # In a versioned bucket, this has only added a delete marker.
-                response = send(self._request(key, {"versionId": version}))
+                response = self.send(self._request(key, {"versionId": version}))
         except (Malformed, Transient) as error:
             return str(error)
         is_gone = response.is_success or response.status == HTTPStatus.NOT_FOUND
         return None if is_gone else describe_answer(response)
 
     def _request(self, key: str, query: Mapping[str, str]) -> StorageRequest:
-        now = self._now()
+        now = clock.now()
         validity = Validity(now.replace(microsecond=0), 300, "request")
-        context = self._s3.signing_context(self._bucket, self._load_credentials(now), validity)
+        context = self.s3.signing_context(self.bucket, self._load_credentials(now), validity)
         return StorageRequest("DELETE", context.signer_for("DELETE").sign(key, query).url)
 
     def _load_credentials(self, now: datetime) -> Credentials:
-        session, role = None, self._bucket.role_arn
+        session, role = None, self.bucket.role_arn
         if role is not None:
-            session = role_session(role, self._bucket, "doctor-delete", (self._prefix,))
+            session = role_session(role, self.bucket, "doctor-delete", (self.prefix,))
             policy = json.loads(session.policy)
             policy["Statement"][0]["Action"] = DELETE_ACTIONS
             session = replace(session, policy=json.dumps(policy, separators=(",", ":")))
-        profile = self._bucket.profile
-        return self._credentials.get(profile, session, now, timedelta(minutes=5))
+        return self.credentials.get(self.bucket.profile, session, now, timedelta(minutes=5))
+
+
+def _deletions(leftovers: Leftovers) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """Yield a name for people, the object key and the query of each request."""
+    for key, versions in tuple(leftovers.versions.items()):
+        for query in [{"versionId": version} for version in versions] or [{}]:
+            yield key, key, query
+    for upload_id, key in tuple(leftovers.uploads.items()):
+        yield f"an upload of {key}", key, {"uploadId": upload_id}
 
 
 @dataclass
@@ -133,12 +119,11 @@ class LiveRun:
 
     probe: Probe
     deleter: Deleter
-    checks: tuple[LiveCheck, ...] = LIVE_CHECKS
     verdicts: dict[tuple[str, str], Verdict] = field(default_factory=dict)
 
     def findings(self) -> Iterator[Finding]:
         """Run each check in turn."""
-        for check in self.checks:
+        for check in LIVE_CHECKS:
             finding = self._examine(check)
             self.verdicts[check.grant, check.name] = finding.verdict
             yield finding
@@ -146,7 +131,7 @@ class LiveRun:
     def delete(self) -> list[str]:
         """Delete what was written. Return a line for each thing that is left."""
         self.probe.wait_for_calls(_SETTLE_SECONDS)
-        return list(self.deleter.delete(self.probe.leftovers, self.probe.send_delete))
+        return list(self.deleter.delete(self.probe.leftovers))
 
     def _examine(self, check: LiveCheck) -> Finding:
         reason, finding = self._skip_reason(check), _untried(check)
@@ -154,48 +139,42 @@ class LiveRun:
             return finding._replace(note=reason)
         try:
             outcome = check.act(self.probe)
+            response = outcome.response
+            verdict, note = judge_misuse(response) if check.is_misuse else judge_use(outcome)
         except StepFailed as failure:
-            verdict, words = judge_use(Outcome(failure.response))
+            response = failure.response
+            verdict, words = judge_use(Outcome(response))
             note = f"{failure.step}: {words}"
-            return finding._replace(
-                verdict=verdict, answer=describe_answer(failure.response), note=note
-            )
         except (Malformed, Transient) as error:
             return finding._replace(verdict="error", note=str(error))
-        verdict, note = judge_misuse(outcome.response) if check.is_misuse else judge_use(outcome)
-        answer = describe_answer(outcome.response)
-        return finding._replace(verdict=verdict, answer=answer, note=note)
+        return finding._replace(verdict=verdict, answer=describe_answer(response), note=note)
 
     def _skip_reason(self, check: LiveCheck) -> str:
-        first = self.checks[0]
+        first = LIVE_CHECKS[0]
         if self.verdicts.get((first.grant, first.name), "ok") != "ok":
             return FIRST_FAILED
         if check.needs is not None and self.verdicts.get(check.needs) != "ok":
             return f"proves nothing, because {check.needs[1]!r} failed"
-        return check.condition(self.probe.grants.bucket)
+        name = check.profile_field
+        has_field = name is None or getattr(self.probe.grants.bucket, name)
+        return "" if has_field else WITHOUT_FIELD[name]
 
 
-@dataclass(frozen=True)
-class LiveServices:
-    """The dependencies of runs: credentials and targets, those for the deletion, HTTP and time."""
-
-    s3: S3Clients
-    deletion_credentials: CredentialCache
-    send: Callable[[StorageRequest, float], StorageResponse]
-    now: Callable[[], datetime]
-
-
-def prepare_run(services: LiveServices, bucket: Bucket, prefix: str) -> LiveRun:
+def prepare_run(
+    s3: S3Clients,
+    deletion_credentials: CredentialCache,
+    send: Callable[[StorageRequest, float], StorageResponse],
+    bucket: Bucket,
+    prefix: str,
+) -> LiveRun:
     """Prepare a run whose objects are under a new prefix below `prefix`.
 
     Raises Malformed or Transient if boto3 cannot sign for the bucket profile.
     """
-    s3, now = services.s3, services.now
-    own_prefix = f"{prefix}{secrets.token_hex(8)}/"
-    grants = LiveGrants(s3, bucket, own_prefix, now)
-    probe = Probe(grants, s3.target(bucket), services.send)
+    grants = LiveGrants(s3, bucket, f"{prefix}{secrets.token_hex(8)}/")
+    probe = Probe(grants, s3.target(bucket), send)
     # The whole prefix: one check tries to write beside its own one.
-    deleter = Deleter(s3, services.deletion_credentials, bucket, prefix, now)
+    deleter = Deleter(s3, deletion_credentials, bucket, prefix, probe.send_delete)
     return LiveRun(probe, deleter)
 
 
