@@ -4,7 +4,6 @@ import re
 from contextlib import suppress
 from datetime import timedelta
 from ipaddress import IPv6Address
-from typing import NamedTuple
 from wsgiref.simple_server import WSGIRequestHandler
 
 import click
@@ -22,14 +21,9 @@ _SOCKET_TIMEOUT = 5.0
 """The time in seconds that a client may send or take nothing."""
 
 
-class _Address(NamedTuple):
-    host: str
-    port: int
-
-
 def _parse_address(
     _context: click.Context, _option: click.Parameter, text: str | None
-) -> _Address | None:
+) -> tuple[str, int] | None:
     if text is None:
         return None
     match = _ADDRESS.fullmatch(text)
@@ -37,7 +31,7 @@ def _parse_address(
         raise click.BadParameter(
             f"write HOST:PORT, like 127.0.0.1:9109 or [::1]:9109, not {text!r}"
         )
-    return _Address(match["host"].strip("[]"), int(match["port"]))
+    return match["host"].strip("[]"), int(match["port"])
 
 
 def _is_host(text: str) -> bool:
@@ -79,7 +73,7 @@ def _parse_window(_context: click.Context, _option: click.Parameter, text: str) 
     callback=_parse_window,
     help="Count recent grants, refusals, uses and rejections in this time before now.",
 )
-def metrics(*, address: _Address | None, window: Window) -> None:
+def metrics(*, address: tuple[str, int] | None, window: Window) -> None:
     """Print metrics of the service for Prometheus, or serve them.
 
     They are read from the database, the broker and the result store at each scrape: states and uses
@@ -99,7 +93,7 @@ def metrics(*, address: _Address | None, window: Window) -> None:
     if address is None:
         click.echo(generate_latest(_registry(window, _Problems(ends=True))), nl=False)
     else:
-        _serve(address, _registry(window, _Problems(ends=False)))
+        _serve(*address, _registry(window, _Problems(ends=False)))
 
 
 class _Problems:
@@ -138,19 +132,19 @@ def _registry(window: Window, problems: _Problems) -> CollectorRegistry:
     return registry
 
 
-def _serve(address: _Address, registry: CollectorRegistry) -> None:
-    host = f"[{address.host}]" if ":" in address.host else address.host
+def _serve(host: str, port: int, registry: CollectorRegistry) -> None:
+    shown_host = f"[{host}]" if ":" in host else host
     try:
         with signals_as_interrupt():
             try:
-                server, thread = start_http_server(address.port, address.host, registry)
+                server, thread = start_http_server(port, host, registry)
             except OSError as error:
-                text = f"cannot listen on {host}:{address.port}: {error.strerror}"
+                text = f"cannot listen on {shown_host}:{port}: {error.strerror}"
                 hint = "Next: give --listen another host or port"
                 raise click.ClickException(f"{text}\n{hint}") from None
             with server:
                 server.RequestHandlerClass = _Handler  # the library's waits without end
-                url = f"http://{host}:{server.server_port}/metrics"
+                url = f"http://{shown_host}:{server.server_port}/metrics"
                 click.echo(f"Serving {url} until Ctrl-C.", err=True)
                 try:
                     thread.join()

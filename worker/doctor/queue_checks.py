@@ -1,7 +1,7 @@
 """The checks of `doctor` that contact the broker, the result store and queues of events."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from functools import partial
 from typing import Any
 
@@ -56,25 +56,19 @@ def broker_checks(settings: Settings) -> Iterator[Check]:
     """Check the servers of queues and results, the queues, the workers and what they discarded."""
     result_url = settings.result_url.get_secret_value()
     broker_url = settings.broker_url.get_secret_value()
-    results_unusable = _unusable("VALETKEY_RESULT_URL", result_url)
-    broker_unusable = _unusable("VALETKEY_BROKER_URL", broker_url)
-    has_results = has_broker = False
-    for check in _server_checks("results", open_results, result_url, results_unusable):
-        has_results |= check.state == "ok"
-        yield check
-    for check in _server_checks("broker", open_broker, broker_url, broker_unusable):
-        has_broker |= check.state == "ok"
-        yield check
+    results_unusable = partial(redis_unusable, variable="VALETKEY_RESULT_URL", url=result_url)
+    broker_unusable = partial(redis_unusable, variable="VALETKEY_BROKER_URL", url=broker_url)
+    results = list(_server_checks("results", open_results, result_url, results_unusable))
+    yield from results
+    broker = list(_server_checks("broker", open_broker, broker_url, broker_unusable))
+    yield from broker
+    has_results, has_broker = (checks[0].state == "ok" for checks in (results, broker))
     if has_broker:
         yield attempt("queues", broker_unusable, _read_queue_check)
     if has_results:
         yield from _worker_checks(results_unusable)
     if has_results and has_broker:
         yield attempt("messages", broker_unusable, _read_message_check)
-
-
-def _unusable(variable: str, url: str) -> Callable[[BaseException], ServiceUnusable]:
-    return partial(redis_unusable, variable=variable, url=url)
 
 
 def _server_checks(
@@ -115,12 +109,13 @@ def _read_message_check() -> Check:
         return check_messages(discarded, count_dead_letters(client))
 
 
+_MAY_NOT_READ = "allow the credentials to receive and delete messages: docs/usage.md, Events"
+_NO_QUEUE = "create the queue, or correct events_queue"
 _EVENTS_HINTS = {
-    "AccessDenied": "allow the credentials to receive and delete messages: docs/usage.md, Events",
-    "AccessDeniedException": "allow the credentials to receive and delete messages:"
-    " docs/usage.md, Events",
-    "AWS.SimpleQueueService.NonExistentQueue": "create the queue, or correct events_queue",
-    "QueueDoesNotExist": "create the queue, or correct events_queue",
+    "AccessDenied": _MAY_NOT_READ,
+    "AccessDeniedException": _MAY_NOT_READ,
+    "AWS.SimpleQueueService.NonExistentQueue": _NO_QUEUE,
+    "QueueDoesNotExist": _NO_QUEUE,
     NOT_SQS: "another server answers there: correct events_queue, or the proxy of the workers",
 }
 _EVENTS_HINT = (
@@ -154,11 +149,8 @@ def _check_events_queue(url: str, bucket: Bucket) -> Check:
 
 
 def _count_events(url: str, bucket: Bucket) -> int:
-    queue = EventQueue(url, bucket)
-    try:
+    with closing(EventQueue(url, bucket)) as queue:
         return queue.count_messages()
-    finally:
-        queue.close()
 
 
 def _read_names() -> Collection[str] | None:

@@ -86,7 +86,7 @@ _WORKERS = Family(
 )
 
 
-def read_broker(client: Any) -> Iterator[Metric]:
+def _read_broker(client: Any) -> Iterator[Metric]:
     """Yield the lengths of queues. Those of the lanes are added up: anyone can name a lane."""
     lengths = Counter({WAITING_LANES: 0, UPKEEP_QUEUE: int(client.llen(UPKEEP_QUEUE))})
     for key, length in queue_lengths(client).items():
@@ -95,7 +95,7 @@ def read_broker(client: Any) -> Iterator[Metric]:
     yield _DEAD_LETTERS.single(count_dead_letters(client))
 
 
-def read_results(client: Any) -> Iterator[Metric]:
+def _read_results(client: Any) -> Iterator[Metric]:
     """Yield the numbers of live workers and of discarded messages."""
     workers = Counter(dict.fromkeys((*_QUEUES, EVENTS_ROLE), 0))
     for queue, names in workers_by_queue(client).items():
@@ -282,12 +282,6 @@ DATABASE = "database"
 OnProblem = Callable[[str, click.ClickException | None], None]
 
 
-class _Service(NamedTuple):
-    name: str
-    open: Callable[[], AbstractContextManager[Any]]
-    read: Callable[[Any], Iterator[Metric]]
-
-
 class ServiceCollector(Collector):
     """Reads the metrics once at a time. Scrapes that wait meanwhile share the next reading.
 
@@ -313,27 +307,28 @@ class ServiceCollector(Collector):
         yield from metrics
 
     def _read_all(self) -> list[Metric]:
-        services = (
-            _Service(DATABASE, open_engine, self._read_database),
-            _Service("broker", open_broker, read_broker),
-            _Service("result_store", open_results, read_results),
-        )
-        return [metric for service in services for metric in self._read(service)]
+        return [
+            *self._read(DATABASE, open_engine, self._read_database),
+            *self._read("broker", open_broker, _read_broker),
+            *self._read("result_store", open_results, _read_results),
+        ]
 
-    def _read(self, service: _Service) -> Iterator[Metric]:
+    def _read(
+        self,
+        service: str,
+        open_service: Callable[[], AbstractContextManager[Any]],
+        read: Callable[[Any], Iterator[Metric]],
+    ) -> list[Metric]:
         metrics: list[Metric] = []
         problem = None
         try:
-            with service.open() as opened:
-                metrics += service.read(opened)
+            with open_service() as opened:
+                metrics = list(read(opened))
         except click.ClickException as error:
             problem = error
-        self._on_problem(service.name, problem)
-        words = service.name.replace("_", " ")
-        up = Family(f"{service.name}_up", f"1 if the {words} can be used, else 0.")
-        yield up.single(problem is None)
-        if problem is None:
-            yield from metrics
+        self._on_problem(service, problem)
+        text = f"1 if the {service.replace('_', ' ')} can be used, else 0."
+        return [Family(f"{service}_up", text).single(problem is None), *metrics]
 
     def _read_database(self, engine: Engine) -> Iterator[Metric]:
         now, end = clock.now(), time.monotonic() + TIME_LIMIT

@@ -122,9 +122,10 @@ def storage_cause(bucket: Bucket, result: ProbeResult) -> Cause | None:
         side = "ahead of" if result.skew > timedelta(0) else "behind"
         text = f"this machine's clock is {format_duration(abs(result.skew))} {side} storage's"
         return Cause(text, "synchronize the clock with NTP")
-    if result.error is None or result.error.code == "AccessDenied":
+    error = result.error
+    if error is None or error.code == "AccessDenied":
         return None
-    return _credentials_cause(bucket, result.error.code) or _bucket_cause(bucket, result)
+    return _credentials_cause(bucket, error.code) or _bucket_cause(bucket, error, result.region)
 
 
 def _credentials_cause(bucket: Bucket, code: str) -> Cause | None:
@@ -148,18 +149,15 @@ def _credentials_cause(bucket: Bucket, code: str) -> Cause | None:
     return None
 
 
-def _bucket_cause(bucket: Bucket, result: ProbeResult) -> Cause:
-    error = result.error
+def _bucket_cause(bucket: Bucket, error: ErrorResponse, region: str | None) -> Cause:
     table = f"[buckets.{bucket.name}]"
-    if error is None:
-        raise ValueError("there is no error")
     if error.code == "NoSuchBucket":
         text = f"storage has no bucket {bucket.bucket}"
         return Cause(text, f"create it, or correct `bucket` in {table}, and apply the file")
     if error.code in _REGION_CODES or error.status in _REDIRECTS:
         text = f"the bucket {bucket.bucket} is not in the region {bucket.region} ({error.words})"
-        region = f'"{result.region}"' if result.region else "the bucket's region"
-        return Cause(text, f"write region = {region} in {table}, and apply the file")
+        value = f'"{region}"' if region else "the bucket's region"
+        return Cause(text, f"write region = {value} in {table}, and apply the file")
     hint = f"check the endpoint and the bucket in {table}"
     if error.is_transient:
         return Cause(f"storage cannot answer now: {error.words}", hint, is_away=True)
@@ -202,7 +200,8 @@ def bucket_checks(config: TenantConfig, settings: Settings, *, offline: bool) ->
     s3 = S3Clients.from_settings(settings)
     if offline:
         for bucket in config.buckets.values():
-            yield _check_target(s3, bucket) or _signs(bucket)
+            text = f"boto3 signs for {bucket.bucket} (storage was not asked: --offline)"
+            yield _check_target(s3, bucket) or _bucket_check(bucket, "ok", text)
         return
     with closing(StorageConnection()) as connection, ThreadPoolExecutor(_PARALLEL) as threads:
         probe = _Probe(
@@ -221,13 +220,17 @@ def _counted_profiles(config: TenantConfig) -> frozenset[str]:
     )
 
 
+def _bucket_check(bucket: Bucket, state: State, text: str, hint: str | None = None) -> Check:
+    return Check("buckets", state, f"{bucket.name}: {text}", hint)
+
+
 def _check_target(s3: S3Clients, bucket: Bucket) -> Check | None:
     try:
         s3.target(bucket)
     except Malformed as error:
-        return Check("buckets", "fail", f"{bucket.name}: {error}", _PROFILE_HINT)
+        return _bucket_check(bucket, "fail", str(error), _PROFILE_HINT)
     except Transient as error:
-        return Check("buckets", "warn", f"{bucket.name}: {error}", _CREDENTIALS_HINT)
+        return _bucket_check(bucket, "warn", str(error), _CREDENTIALS_HINT)
     return None
 
 
@@ -236,18 +239,18 @@ def _check(probe: _Probe, bucket: Bucket) -> Check:
     if problem is not None:
         return problem
     if time.monotonic() >= probe.end:
-        text = f"{bucket.name}: not tried, as other profiles took {_TOTAL_SECONDS:g} s"
-        return Check("buckets", "warn", text, f"python -m worker doctor --live {bucket.name}")
+        text = f"not tried, as other profiles took {_TOTAL_SECONDS:g} s"
+        return _bucket_check(bucket, "warn", text, f"python -m worker doctor --live {bucket.name}")
     try:
         request = call_with_timeout(
             _SIGN_SECONDS, lambda: sign_probe(probe.s3, bucket, clock.now())
         )
     except Malformed as error:
         hint = "correct the role, its trust policy, or the credentials that assume it"
-        return Check("buckets", "fail", f"{bucket.name}: {error}", hint)
+        return _bucket_check(bucket, "fail", str(error), hint)
     except (Transient, TimeoutError) as error:
         text = str(error) or "no credentials in time"
-        return Check("buckets", "fail", f"{bucket.name}: {text}", _CREDENTIALS_HINT)
+        return _bucket_check(bucket, "fail", text, _CREDENTIALS_HINT)
     return _send(probe, bucket, request)
 
 
@@ -258,13 +261,13 @@ def _send(probe: _Probe, bucket: Bucket, request: StorageRequest) -> Check:
         )
     except (Transient, TimeoutError) as error:
         cause = unreachable_cause(error, bucket, probe.settings)
-        text = f"{bucket.name}: storage does not answer, though grants are signed: {cause.text}"
-        return Check("buckets", "warn", text, cause.hint)
+        text = f"storage does not answer, though grants are signed: {cause.text}"
+        return _bucket_check(bucket, "warn", text, cause.hint)
     wrong = storage_cause(bucket, result)
     if wrong is None:
         return _accepted(probe, bucket, result)
     state: State = "warn" if wrong.is_away else "fail"
-    return Check("buckets", state, f"{bucket.name}: {wrong.text}", wrong.hint)
+    return _bucket_check(bucket, state, wrong.text, wrong.hint)
 
 
 def _accepted(probe: _Probe, bucket: Bucket, result: ProbeResult) -> Check:
@@ -275,15 +278,10 @@ def _accepted(probe: _Probe, bucket: Bucket, result: ProbeResult) -> Check:
             problem = _unknown_versioning(bucket, "it does not answer in time")
         if problem is not None:
             return problem
-    text = f"{bucket.name}: storage accepts the credentials for {bucket.bucket} "
+    text = f"storage accepts the credentials for {bucket.bucket} "
     if result.error is not None:
         text += "; it denies a read, which is right if no tenant may download"
-    return Check("buckets", "ok", f"{text}; `doctor --live {bucket.name}` tries its grants")
-
-
-def _signs(bucket: Bucket) -> Check:
-    text = f"{bucket.name}: boto3 signs for {bucket.bucket} (storage was not asked: --offline)"
-    return Check("buckets", "ok", text)
+    return _bucket_check(bucket, "ok", f"{text}; `doctor --live {bucket.name}` tries its grants")
 
 
 def _versioning_problem(probe: _Probe, bucket: Bucket) -> Check | None:
@@ -297,14 +295,12 @@ def _versioning_problem(probe: _Probe, bucket: Bucket) -> Check | None:
         return _unknown_versioning(bucket, response.words)
     if response.get("Status") != "Enabled":  # suspended: a new object replaces the last one
         return None
-    text = (
-        f"{bucket.name}: the bucket is versioned, and stored_bytes counts the newest objects only"
-    )
+    text = "the bucket is versioned, and stored_bytes counts the newest objects only"
     hint = f"write versioned = true in [buckets.{bucket.name}]: apply names the quotas to remove"
-    return Check("buckets", "fail", text, hint)
+    return _bucket_check(bucket, "fail", text, hint)
 
 
 def _unknown_versioning(bucket: Bucket, problem: str) -> Check:
-    text = f"{bucket.name}: storage does not show whether the bucket is versioned: {problem}"
+    text = f"storage does not show whether the bucket is versioned: {problem}"
     hint = "allow s3:GetBucketVersioning: stored_bytes counts no earlier versions (docs/usage.md)"
-    return Check("buckets", "warn", text, hint)
+    return _bucket_check(bucket, "warn", text, hint)
