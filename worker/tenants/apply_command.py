@@ -24,8 +24,6 @@ from worker.settings import Settings
 from worker.tenants import config_changes
 from worker.tenants.apply_plan import (
     ApplyPlan,
-    ConfigWarning,
-    FieldChange,
     InUseCounts,
     Removal,
     diff_config,
@@ -73,9 +71,10 @@ def apply(file: Path, *, dry_run: bool, yes: bool, as_json: bool) -> None:
         live_grants = reservations.count_live_grants(connection, now)
         in_use = InUseCounts(live_grants, count_pending_webhooks(connection))
     plan = plan_apply(before, after, in_use, now)
-    if not as_json:
-        _print_changes(plan.changes)
-    _print_warnings(plan.warnings)
+    for line in () if as_json else map(str, plan.changes):
+        click.secho(line, fg=_COLOURS[line[0]])
+    for warning in plan.warnings:
+        _warn(f"{warning.message} ({warning.hint})")
     _print_removals(plan.removals)
     if plan.changes and not dry_run:
         _confirm(plan.removals, yes=yes)
@@ -115,15 +114,8 @@ def _format_problem(file: Path, problem: FileProblem) -> str:
     return f"{location}: {path}{problem.message}{hint}"
 
 
-def _print_changes(field_changes: list[FieldChange]) -> None:
-    for line in map(str, field_changes):
-        click.secho(line, fg=_COLOURS[line[0]])
-
-
-def _print_warnings(warnings: list[ConfigWarning]) -> None:
-    for warning in warnings:
-        text = f"WARNING: {warning.message} ({warning.hint})"
-        click.secho(text, fg="yellow", bold=True, err=True)
+def _warn(text: str) -> None:
+    click.secho(f"WARNING: {text}", fg="yellow", bold=True, err=True)
 
 
 def _print_removals(removals: list[Removal]) -> None:
@@ -166,7 +158,7 @@ def _tell_running_dev(config: TenantConfig, file: Path) -> None:
     try:
         adopt_config(running, config, file)
     except StartFailed as error:
-        click.secho(f"WARNING: {error}", fg="yellow", bold=True, err=True)
+        _warn(str(error))
 
 
 def _print_result(plan: ApplyPlan, *, applied: bool, as_json: bool) -> None:

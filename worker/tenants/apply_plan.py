@@ -15,7 +15,6 @@ from worker.core.policy_rules import client_chosen_families, unusable_content_ty
 from worker.core.tenant_config import (
     Bucket,
     Policy,
-    Quota,
     Tenant,
     TenantConfig,
     TenantKey,
@@ -65,41 +64,38 @@ def diff_config(before: TenantConfig, after: TenantConfig) -> list[FieldChange]:
 def _config_values(config: TenantConfig) -> FieldValues:
     values: FieldValues = {}
     for bucket in config.buckets.values():
-        values |= _table_values(f"buckets.{bucket.name}", bucket, _field_names(bucket))
+        values |= _table_values(f"buckets.{bucket.name}", bucket)
     for tenant in config.tenants.values():
         values |= _tenant_values(f"tenants.{tenant.name}", tenant)
     return values
 
 
 def _tenant_values(path: str, tenant: Tenant) -> FieldValues:
-    values = _table_values(path, tenant, _TENANT_FIELDS)
+    values = _field_values(path, tenant, _TENANT_FIELDS)
     if tenant.replaces_another:
         values[f"{path}.id"] = tenant.id
     for bucket, policy in tenant.policies.items():
-        values |= _table_values(f"{path}.allow.{bucket}", policy, _field_names(policy))
+        values |= _table_values(f"{path}.allow.{bucket}", policy)
     for quota in tenant.quotas:
-        values |= _quota_values(f"{path}.quotas.{quota.metric}.{quota.window}", quota)
+        quota_path = f"{path}.quotas.{quota.metric}.{quota.window}"
+        values[quota_path] = quota.limit
+        if quota.warn_at is not None:
+            values[f"{quota_path}.warn"] = quota.warn_at
     for name, endpoint in tenant.endpoints.items():
-        values |= _table_values(f"{path}.endpoints.{name}", endpoint, _field_names(endpoint))
+        values |= _table_values(f"{path}.endpoints.{name}", endpoint)
     for name, key in tenant.keys.items():
-        values |= _table_values(f"{path}.keys.{name}", key, _field_names(key))
+        values |= _table_values(f"{path}.keys.{name}", key)
     return values
 
 
-def _quota_values(path: str, quota: Quota) -> FieldValues:
-    values: FieldValues = {path: quota.limit}
-    if quota.warn_at is not None:
-        values[f"{path}.warn"] = quota.warn_at
-    return values
-
-
-def _field_names(table: _Table) -> list[str]:
-    """Return the names of all fields that the file has, but for the one in the table's path."""
+def _table_values(path: str, table: _Table) -> FieldValues:
+    """Return the values of all fields that the file has, but for the one in the table's path."""
     left_out = {"bucket"} if isinstance(table, Policy) else {"name", "sessions_from"}
-    return [field.name for field in fields(table) if field.name not in left_out]
+    names = [field.name for field in fields(table) if field.name not in left_out]
+    return _field_values(path, table, names)
 
 
-def _table_values(path: str, table: _Table | Tenant, names: Iterable[str]) -> FieldValues:
+def _field_values(path: str, table: _Table | Tenant, names: Iterable[str]) -> FieldValues:
     values = {name: getattr(table, name) for name in names}
     return {
         f"{path}.{name}": _to_toml_value(value)

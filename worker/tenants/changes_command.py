@@ -1,7 +1,6 @@
 """Lists the audit log of administration, without changes that are only defaults of a table."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from operator import attrgetter
 from typing import Any
@@ -31,28 +30,16 @@ _TABLES: tuple[tuple[str, type], ...] = (
 _ALWAYS_SHOWN = frozenset({"trust"})  # the only field that every tenant has, and who may act for it
 
 
-def is_default(path: str, before: Any, after: Any) -> bool:
-    """Return true if the field was added or removed together with its table, at its default.
-
-    The values are as in a FieldChange, or as JSON has them.
-    """
-    table, _, name = path.rpartition(".")
-    if (before is None) is (after is None) or name in _ALWAYS_SHOWN:
+def is_default(change: config_changes.ChangeRecord) -> bool:
+    """Return true if the field was added or removed together with its table, at its default."""
+    table, _, name = change.path.rpartition(".")
+    if (change.before is None) is (change.after is None) or name in _ALWAYS_SHOWN:
         return False
-    value = after if before is None else before
-    for pattern, class_ in _TABLES:
-        if re.fullmatch(pattern, table):
-            defaults = _defaults(class_)
-            return name in defaults and _is_equal(defaults[name], value)
-    return False
-
-
-def _defaults(class_: type) -> Mapping[str, Any]:
-    return {field.name: field.default for field in fields(class_) if field.default is not MISSING}
-
-
-def _is_equal(default: Any, value: Any) -> bool:
-    value = tuple(value) if isinstance(value, list) else value
+    value = change.after if change.before is None else change.before
+    value = tuple(value) if isinstance(value, list) else value  # as JSON has it
+    classes = (class_ for pattern, class_ in _TABLES if re.fullmatch(pattern, table))
+    defaults = {field.name: field.default for class_ in classes for field in fields(class_)}
+    default = defaults.get(name, MISSING)
     return type(default) is type(value) and bool(default == value)
 
 
@@ -85,14 +72,10 @@ def list_changes(
       python -m worker audit changes --since 7d
     """
     refuse_empty_range(filters["since"], None)
-    is_unwanted = None if with_defaults or output_format is not None else _is_default
+    is_unwanted = None if with_defaults or output_format is not None else is_default
     with open_database(read_transaction) as connection:
         page = config_changes.read_changes(connection, limit, is_unwanted=is_unwanted, **filters)
     columns = config_changes.ChangeRecord._fields
     print_page(context, columns, page, attrgetter("number"), output_format)
     if page.skipped:
         click.echo(f"Default values left out: {page.skipped:,}; --all shows them.")
-
-
-def _is_default(change: config_changes.ChangeRecord) -> bool:
-    return is_default(change.path, change.before, change.after)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, insert, select
 
 from models import ConfigChange
 from worker.base.pages import Page, fetch_page, fetch_page_without
@@ -17,7 +17,7 @@ _INSERT_CHANGES = insert(ConfigChange).returning(
 
 
 class ChangeRecord(NamedTuple):
-    """A change of one field. before is None if it was added, after is None if it was removed.
+    """A change of one field: the row's columns. before is None if it was added, after if removed.
 
     by is the operator's account, through the command that made the change.
     """
@@ -77,24 +77,12 @@ def read_changes(
     after is the number of the last change of the previous page. Changes that are unwanted are left
     out, and counted.
     """
-    query = select(
-        ConfigChange.change_number,
-        ConfigChange.changed_at,
-        ConfigChange.changed_by,
-        ConfigChange.command,
-        ConfigChange.path,
-        ConfigChange.before,
-        ConfigChange.after,
-    )
+    query = select(*ConfigChange.__table__.columns)
     if since is not None:
         query = query.where(ConfigChange.changed_at >= since)
     if after is not None:
         query = query.where(ConfigChange.change_number < after)
     query = query.order_by(ConfigChange.change_number.desc())
     if is_unwanted is None:
-        return fetch_page(connection, query, limit, _to_record)
-    return fetch_page_without(is_unwanted, connection, query, limit, _to_record)
-
-
-def _to_record(row: Row[*tuple[Any, ...]]) -> ChangeRecord:
-    return ChangeRecord(*row)
+        return fetch_page(connection, query, limit, ChangeRecord._make)
+    return fetch_page_without(is_unwanted, connection, query, limit, ChangeRecord._make)

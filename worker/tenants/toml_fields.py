@@ -34,6 +34,7 @@ from valetkey.wire.refusals import Metric, Window
 from valetkey.wire.terms import MAX_EXPIRES_IN, MAX_MULTIPART_BYTES, PolicyKind, StorageClass
 from worker.core import callback_urls, object_keys
 from worker.core.callback_urls import parse_redirect_prefix
+from worker.core.quota_rules import METRICS
 from worker.core.tenant_config import Quota
 
 Location = tuple[str | int, ...]
@@ -450,21 +451,13 @@ class QuotaTable(Table):
 
     def to_config(self) -> tuple[Quota, ...]:
         """Convert to the worker's form, in the order of the database's primary key."""
-        return (
-            *_to_quotas("download_grants", self.download_grants),
-            *_to_quotas("grants", self.grants),
-            *_to_quotas("stored_bytes", self.stored_bytes),
-            *_to_quotas("upload_bytes", self.upload_bytes),
+        return tuple(
+            limit.to_config(metric, window)
+            if isinstance(limit, QuotaLimitTable)
+            else Quota(metric, window, limit)
+            for metric in sorted(METRICS)
+            for window, limit in sorted(getattr(self, metric).items())
         )
-
-
-def _to_quotas(metric: Metric, limits: dict[Window, Any]) -> list[Quota]:
-    return [
-        limit.to_config(metric, window)
-        if isinstance(limit, QuotaLimitTable)
-        else Quota(metric, window, limit)
-        for window, limit in sorted(limits.items())
-    ]
 
 
 def parse_quota(metric: Metric, window: Window, limit: str, warn: str | int | None) -> Quota:

@@ -17,6 +17,7 @@ from worker.core.tenant_config import (
 )
 from worker.tenants.apply_plan import diff_config
 from worker.tenants.changes_command import is_default
+from worker.tenants.config_changes import ChangeRecord
 
 DEMO = Bucket("demo", "valetkey-demo", "us-east-1")
 DEMO_POLICY = Policy("demo", ("acme/",), ("download",))
@@ -142,12 +143,18 @@ EDITS: list[tuple[str, Any, Any]] = [
 ]
 
 
+def change(path: str, before: Any, after: Any) -> ChangeRecord:
+    return ChangeRecord(
+        1, datetime(2026, 11, 29, tzinfo=UTC), "alice", "apply", path, before, after
+    )
+
+
 @pytest.mark.parametrize(("path", "value"), DEFAULT_VALUES)
 def test_a_default_of_a_new_or_removed_table_is_no_edit(path: str, value: Any) -> None:
-    assert is_default(path, None, value)
-    assert is_default(path, value, None)
+    assert is_default(change(path, None, value))
+    assert is_default(change(path, value, None))
 
 
 @pytest.mark.parametrize(("path", "before", "after"), EDITS)
 def test_every_other_change_is_an_edit(path: str, before: Any, after: Any) -> None:
-    assert not is_default(path, before, after)
+    assert not is_default(change(path, before, after))
