@@ -120,11 +120,9 @@ class CredentialCache:
         with self._lock:
             entry = self._entries.get((profile, session))
             if entry is None:
-                load = (
-                    partial(self._assume, profile, session)
-                    if session
-                    else partial(_load_credentials, profile)
-                )
+                load = partial(_load_credentials, profile)
+                if session:
+                    load = partial(self._assume, profile, session)
                 entry = self._entries[profile, session] = _CachedCredentials(load)
             return entry
 
@@ -180,14 +178,10 @@ class _CachedCredentials:
         self._loaded_at = _LONG_AGO
         self._credentials = Credentials("", "", expires_at=_LONG_AGO)
 
-    def get(
-        self, now: datetime, min_validity: timedelta, earliest_end: datetime = _LONG_AGO
-    ) -> Credentials:
+    def get(self, now: datetime, min_validity: timedelta, earliest_end: datetime) -> Credentials:
         with self._lock:
-            usable_until, wanted_until = (
-                max(now, earliest_end),
-                max(now + min_validity, earliest_end),
-            )
+            usable_until = max(now, earliest_end)
+            wanted_until = max(now + min_validity, earliest_end)
             is_recent = now - self._loaded_at < REFRESH_INTERVAL
             is_usable = is_recent and _is_valid_until(self._credentials, usable_until)
             if not is_usable and not _is_valid_until(self._credentials, wanted_until):

@@ -32,8 +32,6 @@ _CONFIG = Config(
 # sqs.REGION.…, sqs-fips.REGION.…, ….sqs.REGION.vpce.…, and REGION.queue.… of older URLs.
 _is_number = re.compile("[0-9]{1,14}").fullmatch
 _REGION = re.compile(r"(?:^|\.)sqs(?:-fips)?\.([a-z0-9-]+)\.|^([a-z0-9-]+)\.queue\.")
-
-
 _NO_CODE = re.compile(r"[^A-Za-z0-9._:-]")  # the server writes it, and the log has it
 _MAX_CODE = 100
 

@@ -53,8 +53,6 @@ def read_sessions_from(policy: Any) -> datetime:
 
 
 _CONFIG = Config(connect_timeout=3, read_timeout=10, retries={"total_max_attempts": 2})
-_MISSING = "NoSuchEntity"
-_CONCURRENT = "ConcurrentModification"
 
 
 class RoleState(NamedTuple):
@@ -126,9 +124,9 @@ def _call(method: Callable[..., Any], **params: str) -> dict[str, Any] | None:
         response: dict[str, Any] = method(**params)
     except ClientError as error:
         answer = read_error_response(error)
-        if answer.code == _MISSING:
+        if answer.code == "NoSuchEntity":
             return None
-        if answer.is_transient or answer.code == _CONCURRENT:
+        if answer.is_transient or answer.code == "ConcurrentModification":
             raise Transient(f"IAM cannot do it now: {answer.words}") from None
         raise Malformed(f"IAM refuses the change of the role's policy: {answer.words}") from None
     except (BotoCoreError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,19 +1,15 @@
 """The commands about the broker: lists workers, and shows, requeues or deletes dead letters."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import click
 
 from valetkey.units import format_duration
 from worker import clock
-from worker.broker.dead_letters import (
-    DeadLetter,
-    purge_dead_letters,
-    read_dead_letters,
-    requeue_dead_letters,
-)
+from worker.broker.dead_letters import DeadLetter, read_dead_letters, remove_dead_letters
 from worker.broker.queues import HEARTBEAT_LIFETIME, Heartbeat, read_heartbeats
 from worker.cli.command_options import Command, format_options
 from worker.cli.output import print_rows
@@ -59,6 +55,7 @@ def _worker_row(heartbeat: Heartbeat, output_format: Any) -> tuple[Any, ...]:
 
 
 _DEAD_LETTER_COLUMNS = ("id", "set_aside_at", "queue", "task", "bytes", "problem")
+_dead_letter_row = attrgetter("id", "set_aside_at", "queue", "task_id", "bytes", "problem")
 
 
 @click.group()
@@ -88,11 +85,7 @@ def list_dead_letters(output_format: Any) -> None:
     """
     with open_broker() as client:
         found = read_dead_letters(client)
-    print_rows(
-        _DEAD_LETTER_COLUMNS,
-        [_dead_letter_row(dead_letter) for dead_letter in found],
-        output_format,
-    )
+    print_rows(_DEAD_LETTER_COLUMNS, map(_dead_letter_row, found), output_format)
 
 
 @deadletters.command("show")
@@ -108,10 +101,8 @@ def show_dead_letter(dead_letter_id: str) -> None:
     """
     with open_broker() as client:
         (dead_letter,) = _find(read_dead_letters(client), (dead_letter_id,))
-    values = dict(zip(_DEAD_LETTER_COLUMNS, _dead_letter_row(dead_letter), strict=True)) | {
-        "frame": dead_letter.frame
-    }
-    click.echo(json.dumps(values, indent=2, default=str))
+    values = dict(zip(_DEAD_LETTER_COLUMNS, _dead_letter_row(dead_letter), strict=True))
+    click.echo(json.dumps(values | {"frame": dead_letter.frame}, indent=2, default=str))
 
 
 @deadletters.command("requeue")
@@ -123,7 +114,7 @@ def requeue(ids: Sequence[str], *, all_of_them: bool) -> None:
     Example:
       python -m worker deadletters requeue --all
     """
-    _handle(requeue_dead_letters, "put back", ids, all_of_them=all_of_them)
+    _remove("put back", ids, all_of_them=all_of_them, to_queue=True)
 
 
 @deadletters.command("purge")
@@ -135,22 +126,16 @@ def purge(ids: Sequence[str], *, all_of_them: bool) -> None:
     Example:
       python -m worker deadletters purge 2f7c1d9a04be
     """
-    _handle(purge_dead_letters, "deleted", ids, all_of_them=all_of_them)
+    _remove("deleted", ids, all_of_them=all_of_them, to_queue=False)
 
 
-def _handle(
-    action: Callable[[Any, set[str] | None], int],
-    verb: str,
-    ids: Sequence[str],
-    *,
-    all_of_them: bool,
-) -> None:
+def _remove(verb: str, ids: Sequence[str], *, all_of_them: bool, to_queue: bool) -> None:
     if all_of_them is bool(ids):
         raise click.UsageError("name the ids of dead letters, or give --all")
     with open_broker() as client:
         if ids:
             _find(read_dead_letters(client), ids)
-        count = action(client, None if all_of_them else set(ids))
+        count = remove_dead_letters(client, set(ids) or None, to_queue=to_queue)
     click.echo(f"{count} {verb}.")
 
 
@@ -160,14 +145,3 @@ def _find(found: Sequence[DeadLetter], ids: Sequence[str]) -> list[DeadLetter]:
     if unknown:
         raise click.ClickException(f"no dead letter has the id {unknown[0]}: see deadletters list")
     return [by_id[each] for each in ids]
-
-
-def _dead_letter_row(dead_letter: DeadLetter) -> tuple[Any, ...]:
-    return (
-        dead_letter.id,
-        dead_letter.set_aside_at,
-        dead_letter.queue,
-        dead_letter.task_id,
-        dead_letter.bytes,
-        dead_letter.problem,
-    )

@@ -265,23 +265,14 @@ class Heart:
             if is_stuck():
                 os.kill(os.getpid(), signal.SIGTERM)  # the supervisor starts it again
             else:
-                write_heartbeat(self._app.backend.client, self._heartbeat(consumer))
+                queues = sorted(queue.name for queue in consumer.task_consumer.queues)
+                own = consumer.hostname, queues, self._supervisor, os.getpid(), self._started_at
+                write_heartbeat(self._app.backend.client, Heartbeat(*own, datetime.now(UTC)))
 
         if self._timer is not None:
             self._timer.cancel()
         beat()
         self._timer = consumer.timer.call_repeatedly(HEARTBEAT_INTERVAL, beat)
-
-    def _heartbeat(self, consumer: Any) -> Heartbeat:
-        queues = sorted(queue.name for queue in consumer.task_consumer.queues)
-        return Heartbeat(
-            consumer.hostname,
-            queues,
-            self._supervisor,
-            os.getpid(),
-            self._started_at,
-            datetime.now(UTC),
-        )
 
 
 class _StuckCheck:

@@ -6,7 +6,6 @@ only a defect of the service, or of a library, fills it.
 
 import json
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, NamedTuple, cast
@@ -83,27 +82,22 @@ def read_dead_letters(client: Any) -> list[DeadLetter]:
     return [dead_letter for dead_letter in found if dead_letter is not None]
 
 
-def requeue_dead_letters(client: Any, ids: set[str] | None) -> int:
-    """Put dead letters back into their queues, all if ids is None; return their number."""
-    return sum(_move(client, text, to_queue=True) for text in _texts(client, ids))
+def remove_dead_letters(client: Any, ids: set[str] | None, *, to_queue: bool) -> int:
+    """Delete dead letters or put them back into their queues, all if ids is None; return how many.
 
-
-def purge_dead_letters(client: Any, ids: set[str] | None) -> int:
-    """Delete dead letters, all if ids is None; return their number."""
-    return sum(_move(client, text, to_queue=False) for text in _texts(client, ids))
-
-
-def _texts(client: Any, ids: set[str] | None) -> Iterator[bytes]:
+    A dead letter that is not whole cannot be put back.
+    """
+    count = 0
     for text in reversed(client.lrange(KEY, 0, -1)):
         dead_letter = _parse(text)
         if ids is None or (dead_letter is not None and dead_letter.id in ids):
-            yield text
+            count += _remove(client, text, dead_letter, to_queue=to_queue)
+    return count
 
 
-def _move(client: Any, text: bytes, *, to_queue: bool) -> int:
-    dead_letter = _parse(text)
+def _remove(client: Any, text: bytes, dead_letter: DeadLetter | None, *, to_queue: bool) -> int:
     if to_queue and (dead_letter is None or dead_letter.frame["body"] is None):
-        return 0  # not whole
+        return 0
     with client.pipeline() as pipe:
         pipe.lrem(KEY, 1, cast("str", text))
         if to_queue and dead_letter is not None:

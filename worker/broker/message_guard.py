@@ -134,17 +134,8 @@ def _is_count(maximum: int) -> Callable[[Any], bool]:
 
 def _is_time_limits(value: Any) -> bool:
     match value:
-        case [soft, hard]:
-            return _is_time_limit(soft) and _is_time_limit(hard)
-    return False
-
-
-def _is_time_limit(value: Any) -> bool:
-    match value:
-        case None:
-            return True
-        case int() | float():
-            return 0 < value <= _MAX_TIME_LIMIT
+        case [None | int() | float(), None | int() | float()]:
+            return all(limit is None or 0 < limit <= _MAX_TIME_LIMIT for limit in value)
     return False
 
 

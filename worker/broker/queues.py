@@ -38,10 +38,8 @@ EVENTS_PREFIX = "events:"
 RESULT_INDEX = "valetkey.results."
 """Begins the key of a batch's set of task ids: those of results that are not named after it."""
 
-
 WAITING_LANES = "valetkey.waiting"
 """The set of the lanes in which messages wait. Each lane is a list; see lane_key."""
-
 
 SHARING_LEASE = "valetkey.waiting.lease"
 """The lease of the process that moves messages. It expires if no process does."""
@@ -70,9 +68,7 @@ def queue_lengths(client: redis.Redis) -> dict[str, int]:
 
 HEARTBEAT_PREFIX = "valetkey.worker:"
 HEARTBEAT_INTERVAL = 5  # seconds
-HEARTBEAT_LIFETIME = (
-    4 * HEARTBEAT_INTERVAL
-)  # seconds after which a silent worker is no longer listed
+HEARTBEAT_LIFETIME = 4 * HEARTBEAT_INTERVAL  # after it, a silent worker is no longer listed
 
 
 class Heartbeat(NamedTuple):

@@ -23,51 +23,49 @@ _FUNCTION = "valetkey_add_partition(integer)"
 _TAMPERING = ("UPDATE", "DELETE", "TRUNCATE", "TRIGGER")
 
 
-class RoleUnusable(Exception):
-    """The role does not exist, or its privileges cannot be limited."""
-
-
-def check_role(connection: Connection, role: str) -> None:
-    """Raise RoleUnusable unless the role exists, owns no table, and is no superuser."""
+def _role_problem(connection: Connection, role: str) -> str | None:
+    """Return why a role cannot be limited: it is missing, owns tables, or is a superuser."""
     query = text("SELECT rolsuper FROM pg_roles WHERE rolname = :role")
     is_superuser = connection.scalar(query, {"role": role})
     if is_superuser is None:
-        raise RoleUnusable(f"the server has no role {role!r}: create it with CREATE ROLE")
+        return f"the server has no role {role!r}: create it with CREATE ROLE"
     if is_superuser:
-        raise RoleUnusable(f"{role!r} is a superuser, who may change the audit log")
+        return f"{role!r} is a superuser, who may change the audit log"
     query = text(
         "SELECT bool_or(pg_has_role(:role, relowner, 'MEMBER')) FROM pg_class"
         " WHERE relnamespace = current_schema()::regnamespace AND relname = ANY(:tables)"
     )
     if connection.scalar(query, {"role": role, "tables": list(APPEND_ONLY)}):
-        raise RoleUnusable(
+        return (
             f"{role!r} owns the tables, or is a member of their owner, and may drop their triggers:"
             " use a role of its own for the workers"
         )
+    return None
 
 
-def worker_privileges(connection: Connection, role: str) -> list[str]:
+def _worker_privileges(connection: Connection, role: str) -> list[str]:
     """Return the statements that let a role run workers and operators' commands, and no more."""
     name = quoted(connection, role)
     growing = [table for table in (*APPEND_ONLY, _GROWING) if table not in _OWNERS]
+    mutable = sorted(set(Base.metadata.tables).difference(APPEND_ONLY, [_GROWING]))
     return [
         *_revoked(connection, name),
         *_readable(connection, name),
         f"GRANT INSERT ON {', '.join(growing)} TO {name}",
         f"GRANT UPDATE ON {_GROWING} TO {name}",
-        f"GRANT INSERT, UPDATE, DELETE ON {', '.join(_mutable())} TO {name}",
+        f"GRANT INSERT, UPDATE, DELETE ON {', '.join(mutable)} TO {name}",
         f"GRANT USAGE ON SEQUENCE {', '.join(_sequences(connection))} TO {name}",
         f"GRANT EXECUTE ON FUNCTION {_FUNCTION} TO {name}",
     ]
 
 
-def reader_privileges(connection: Connection, role: str) -> list[str]:
+def _reader_privileges(connection: Connection, role: str) -> list[str]:
     """Return the statements that let a role read all tables, and change nothing."""
     name = quoted(connection, role)
     return [*_revoked(connection, name), *_readable(connection, name)]
 
 
-def remaining_privileges(connection: Connection, role: str) -> list[str]:
+def _remaining_privileges(connection: Connection, role: str) -> list[str]:
     """Return the privileges to change the audit log that a role has from elsewhere.
 
     PUBLIC, another role of which it is a member, and direct grants on partitions can give them.
@@ -103,10 +101,6 @@ def _readable(connection: Connection, name: str) -> Iterator[str]:
     yield f"GRANT SELECT ON {', '.join(tables)} TO {name}"
 
 
-def _mutable() -> list[str]:
-    return sorted(set(Base.metadata.tables).difference(APPEND_ONLY, [_GROWING]))
-
-
 def _partitions(connection: Connection) -> list[str]:
     query = text(
         "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = to_regclass('grants')"
@@ -127,8 +121,8 @@ def _sequences(connection: Connection) -> list[str]:
 
 
 _OPTIONS: dict[str, Callable[[Connection, str], list[str]]] = {
-    "--grant-to": worker_privileges,
-    "--grant-read-to": reader_privileges,
+    "--grant-to": _worker_privileges,
+    "--grant-read-to": _reader_privileges,
 }
 
 
@@ -156,10 +150,9 @@ def grant_privileges(engine: Engine, roles: dict[str, str]) -> None:
 
 
 def _grant(connection: Connection, option: str, role: str) -> None:
-    try:
-        check_role(connection, role)
-    except RoleUnusable as error:
-        raise click.BadParameter(str(error), param_hint=option) from None
+    problem = _role_problem(connection, role)
+    if problem is not None:
+        raise click.BadParameter(problem, param_hint=option)
     for statement in _OPTIONS[option](connection, role):
         try:
             connection.exec_driver_sql(statement)
@@ -167,6 +160,6 @@ def _grant(connection: Connection, option: str, role: str) -> None:
             text = "only the owner of the tables can do this: connect as the owner"
             raise click.ClickException(f"{option}: {text}.") from None
         click.echo(f"{statement};")
-    for privilege in remaining_privileges(connection, role):
+    for privilege in _remaining_privileges(connection, role):
         text = f"{role} keeps {privilege}, from PUBLIC or from a role of which it is a member"
         click.secho(f"WARNING: {text}.", fg="yellow", err=True)

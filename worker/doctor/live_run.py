@@ -156,8 +156,9 @@ class LiveRun:
         if check.needs is not None and self.verdicts.get(check.needs) != "ok":
             return f"proves nothing, because {check.needs[1]!r} failed"
         name = check.profile_field
-        has_field = name is None or getattr(self.probe.grants.bucket, name)
-        return "" if has_field else WITHOUT_FIELD[name]
+        if name is None or getattr(self.probe.grants.bucket, name):
+            return ""
+        return WITHOUT_FIELD[name]
 
 
 def prepare_run(
