@@ -57,15 +57,11 @@ def read_database_url(environ: Mapping[str, str]) -> str:
         for name, value in values.items():
             _CHECKS[name](value)
     except (KeyError, ValueError):
-        return _read_with_all_settings()
+        from worker.settings import Settings  # noqa: PLC0415 - takes longer to import than to query
+
+        return Settings().database_url.get_secret_value()
     url = values.get("DATABASE_URL", setting_checks.DEFAULT_DATABASE_URL)
     return setting_checks.check_database_url(url)
-
-
-def _read_with_all_settings() -> str:
-    from worker.settings import Settings  # noqa: PLC0415 - takes longer to import than to query
-
-    return Settings().database_url.get_secret_value()
 
 
 def _check_broker(url: str) -> None:

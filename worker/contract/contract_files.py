@@ -44,8 +44,7 @@ in this table: treat an unknown code as a refusal whose reason you cannot handle
 Replies with a code marked *plain* are not sealed, because the service has not authenticated the
 sender.
 
-This page is generated from the messages: `make contract` writes it.
-"""
+This page is generated from the messages: `make contract` writes it."""
 
 
 class CodeMeaning(NamedTuple):
@@ -80,18 +79,13 @@ def codes_page() -> str:
     for code in read_codes():
         if code.topic != topic:
             topic = code.topic
-            lines += [f"## {topic}", "", "| code | meaning |", "| --- | --- |"]
+            lines += ["", f"## {topic}", "", "| code | meaning |", "| --- | --- |"]
         plain = " *(plain)*" if code.code in UNAUTHENTICATED else ""
         lines.append(f"| `{code.code}`{plain} | {code.meaning} |")
-    return _with_blank_lines("\n".join(lines))
-
-
-def _with_blank_lines(text: str) -> str:
-    return re.sub(r"\n## ", "\n\n## ", text).replace("\n\n\n", "\n\n") + "\n"
+    return "\n".join(lines) + "\n"
 
 
 _SCHEMAS = "#/components/schemas/"
-_JOSE = "application/jose"
 _QUEUES = {
     INTERACTIVE_QUEUE: f"Batches of up to {MAX_INTERACTIVE_ITEMS} items, and all other requests.",
     BULK_QUEUE: f"Chunks of batches of more than {MAX_INTERACTIVE_ITEMS} items.",
@@ -121,10 +115,7 @@ def asyncapi_document() -> dict[str, Any]:
             "version": str(VERSION),
             "description": "Issues temporary S3 permissions from a queue. docs/contract.md has "
             "what this document cannot express.",
-            "license": {
-                "name": "Apache-2.0",
-                "url": "https://www.apache.org/licenses/LICENSE-2.0",
-            },
+            "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
         },
         "defaultContentType": "application/json",
         "servers": _servers(),
@@ -247,23 +238,22 @@ def _reply_names(request: type) -> list[str]:
 def _messages() -> dict[str, Any]:
     headers = headers_schema()
     messages: dict[str, Any] = {
-        item.__name__: _message(item.__name__, {"$ref": f"{_SCHEMAS}{item.__name__}"})
-        | {"headers": headers}
+        item.__name__: _message(item.__name__, item) | {"headers": headers}
         for item in request_classes()
     }
     messages["SignedRequest"] = _token("SignedRequest", _SIGNED_TEXT, JWS_PATTERN) | {
         "headers": headers
     }
     for item in reply_classes():
-        messages[item.__name__] = _message(item.__name__, {"$ref": f"{_SCHEMAS}{item.__name__}"})
+        messages[item.__name__] = _message(item.__name__, item)
     messages["SealedReply"] = _token("SealedReply", _SEALED_TEXT, JWE_PATTERN)
     for name, item in {"Webhook": Outcome, UploadEvent.__name__: UploadEvent}.items():
-        message = _message(name, {"$ref": f"{_SCHEMAS}{item.__name__}"})
-        messages[name] = message | {"headers": _webhook_headers()}
+        messages[name] = _message(name, item) | {"headers": _webhook_headers()}
     return messages
 
 
-def _message(name: str, payload: Schema) -> dict[str, Any]:
+def _message(name: str, item: type) -> dict[str, Any]:
+    payload = {"$ref": f"{_SCHEMAS}{item.__name__}"}
     return {"name": name, "title": name, "contentType": "application/json", "payload": payload}
 
 
@@ -272,7 +262,7 @@ def _token(name: str, text: str, pattern: str) -> dict[str, Any]:
         "name": name,
         "title": name,
         "summary": text,
-        "contentType": _JOSE,
+        "contentType": "application/jose",
         "payload": {"type": "string", "pattern": pattern},
     }
 

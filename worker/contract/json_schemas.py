@@ -84,9 +84,6 @@ def _sentences(fields: dict[str, list[str]]) -> Iterator[tuple[str, str]]:
 Schema = dict[str, Any]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_REQUESTS_TITLE = "valetkey requests"
-_REPLIES_TITLE = "valetkey replies"
-_WEBHOOKS_TITLE = "valetkey webhooks about uploads"
 # JSON Schema does not have to check `format`, and its names allow more than the service accepts.
 _DATE_TIME = r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$"
 _STATUS = "status"
@@ -125,17 +122,18 @@ def reply_classes() -> tuple[type, ...]:
 
 def request_schema() -> Schema:
     """Return the schema of all requests."""
-    return _document("requests", _REQUESTS_TITLE, request_classes(), request_definitions())
+    return _document("requests", "valetkey requests", request_classes(), request_definitions())
 
 
 def reply_schema() -> Schema:
     """Return the schema of all replies, which is also that of webhooks with outcomes."""
-    return _document("replies", _REPLIES_TITLE, reply_classes(), reply_definitions())
+    return _document("replies", "valetkey replies", reply_classes(), reply_definitions())
 
 
 def webhook_schema() -> Schema:
     """Return the schema of webhooks about uploads."""
-    return _document("webhooks", _WEBHOOKS_TITLE, (UploadEvent,), upload_event_definitions())
+    title = "valetkey webhooks about uploads"
+    return _document("webhooks", title, (UploadEvent,), upload_event_definitions())
 
 
 def request_definitions(prefix: str = "#/$defs/") -> dict[str, Schema]:
@@ -169,9 +167,7 @@ def reply_definitions(prefix: str = "#/$defs/") -> dict[str, Schema]:
 
 def upload_event_definitions(prefix: str = "#/$defs/") -> dict[str, Schema]:
     """Return a definition for each class in a webhook about uploads."""
-    adapter = TypeAdapter(UploadEvent)
-    template = f"{prefix}{{model}}"
-    schema = adapter.json_schema(mode="validation", ref_template=template)
+    schema = TypeAdapter(UploadEvent).json_schema(ref_template=f"{prefix}{{model}}")
     definitions: dict[str, Schema] = schema.pop("$defs")
     definitions[UploadEvent.__name__] = schema
     _for_each_schema(definitions, _open_schema)

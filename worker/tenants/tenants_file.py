@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     ValidationError,
@@ -55,7 +56,7 @@ from worker.tenants.toml_fields import (
 from worker.webhooks.webhook_rules import secret_reference_error
 
 
-class BucketTable(toml_fields.Table):
+class BucketTable(Table):
     """[buckets.NAME]: a bucket profile."""
 
     bucket: toml_fields.BucketName = Field(
@@ -224,7 +225,7 @@ def _parse_time(value: Any) -> Any:
 _Time = Annotated[datetime, BeforeValidator(_parse_time)]
 
 
-class KeyTable(toml_fields.Table):
+class KeyTable(Table):
     """NAME = { sign = …, seal = … }: two public keys, as `valetkey keygen` prints them."""
 
     sign: toml_fields.EncodedPublicKey = Field(
@@ -322,14 +323,21 @@ class PolicyTable(Table):
         return Policy(bucket=bucket, **self.model_dump() | {"max_size": self.max_size or 0})
 
 
+def _check_secret_reference(reference: str) -> str:
+    if error := secret_reference_error(reference):
+        raise field_error(error)
+    return reference
+
+
 class WebhookEndpointTable(Table):
     """[tenants.NAME.endpoints.NAME]: an endpoint that a request's callback can name."""
 
     url: toml_fields.EndpointUrl = Field(
         description="an https:// URL with a public host name and port 443 or 8443"
     )
-    secret: toml_fields.SecretReference = Field(
-        description='a reference like "env:NAME" or "file:PATH", 2,048 characters at most'
+    secret: Annotated[str, AfterValidator(_check_secret_reference)] = Field(
+        max_length=2_048,
+        description='a reference like "env:NAME" or "file:PATH", 2,048 characters at most',
     )
 
 
@@ -422,9 +430,7 @@ def read_tenants_file(
         tables = tomllib.loads(text)
     except ValueError as error:
         return [_toml_problem(str(error))]
-    context = ValidationContext(
-        _table_names(tables.get("buckets")), development, secret_reference_error
-    )
+    context = ValidationContext(_table_names(tables.get("buckets")), development)
     lines = LineIndex(text)
     problems: list[FileProblem] = []
     try:

@@ -143,13 +143,11 @@ class Table(BaseModel):
 class ValidationContext(NamedTuple):
     """The input that validators need beside the value's own table.
 
-    bucket_names are the names of the file's bucket profiles. secret_error returns the error of a
-    secret reference, or None if it is valid.
+    bucket_names are the names of the file's bucket profiles.
     """
 
     bucket_names: Collection[str]
     development: bool
-    secret_error: Callable[[str], str | None]
 
 
 def closest_name(name: str, known_names: Collection[str]) -> str | None:
@@ -233,12 +231,6 @@ def _check_webhook_url(url: str, info: ValidationInfo) -> str:
             f"webhooks cannot be sent to this URL ({rule}): {callback_urls.VIOLATION_TEXTS[rule]}"
         )
     return url
-
-
-def _check_secret_reference(reference: str, info: ValidationInfo) -> str:
-    if error := _get_context(info).secret_error(reference):
-        raise field_error(error)
-    return reference
 
 
 def _check_not_empty(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -355,7 +347,6 @@ BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH_ITEMS)]
 CountLimit = Annotated[int, Field(ge=1, le=_MAX_INTEGER)]
 ByteLimit = Annotated[int, _parsed_by(parse_size), Field(ge=1, le=_MAX_INTEGER)]
 EndpointUrl = Annotated[str, AfterValidator(_check_webhook_url)]
-SecretReference = Annotated[str, AfterValidator(_check_secret_reference), Field(max_length=2_048)]
 
 
 class QuotaLimitTable(Table):
