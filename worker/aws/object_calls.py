@@ -94,7 +94,7 @@ def put_object(
         ChecksumSHA256=b64encode(file.sha256).decode(),
         Metadata={"sha256": file.sha256.hex()},
         **({} if file.may_replace else {"IfNoneMatch": "*"}),
-        **_owner_params(bucket),
+        **({"ExpectedBucketOwner": bucket.owner} if bucket.owner else {}),
     )
     if isinstance(response, ErrorResponse) and response.code == _EXISTS:
         return _check_stored(client, bucket, object_key, file)
@@ -177,10 +177,6 @@ def list_uploads(client: Any, bucket: str, object_key: str) -> list[ListedUpload
         if not page.get("IsTruncated") or not markers:
             break
     return list(uploads.values())
-
-
-def _owner_params(bucket: Bucket) -> dict[str, str]:
-    return {"ExpectedBucketOwner": bucket.owner} if bucket.owner else {}
 
 
 def _utc(moment: object) -> datetime | None:

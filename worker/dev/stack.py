@@ -248,13 +248,7 @@ def running_stack(  # noqa: PLR0913 - each has its own default
         on_step("Starting the workers")
         workers = stack.enter_context(run_workers(commands, data, service_environ, lock_fds))
         children = {"valkey": broker.child, "seaweedfs": storage.child} | workers
-        info = StackInfo(
-            **asdict(addresses),
-            tenant=next(iter(config.tenants)),
-            public_keys=accepted_keys(config),
-            pids={name: child.pid for name, child in children.items()},
-        )
-        stack.enter_context(_info_file(info_path, info))
+        info = stack.enter_context(_info_file(info_path, addresses, config, children))
         notes = [*_port_notes(last, state, ports), *notes]
         yield Stack(info, config, state, notes, tuple(children.values()), service_environ)
 
@@ -302,9 +296,21 @@ def _addresses(
 
 
 @contextmanager
-def _info_file(path: Path, info: StackInfo) -> Iterator[None]:
+def _info_file(
+    path: Path,
+    addresses: StackAddresses,
+    config: TenantConfig,
+    children: Mapping[str, ChildProcess],
+) -> Iterator[StackInfo]:
+    """Write the file by which producers find the stack, and remove it after the block."""
+    info = StackInfo(
+        **asdict(addresses),
+        tenant=next(iter(config.tenants)),
+        public_keys=accepted_keys(config),
+        pids={name: child.pid for name, child in children.items()},
+    )
     write_private(path, json.dumps(asdict(info), indent=2) + "\n")
     try:
-        yield
+        yield info
     finally:
         path.unlink(missing_ok=True)

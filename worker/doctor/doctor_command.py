@@ -57,8 +57,7 @@ class _LiveOptions(NamedTuple):
     as_json: bool
 
 
-def parse_prefix(_context: click.Context, _option: click.Parameter, text: str) -> str:
-    """Return a prefix of object keys. Callback of a Click option."""
+def _parse_prefix(_context: click.Context, _option: click.Parameter, text: str) -> str:
     if not text.endswith("/") or not is_simple_key(text[:-1]) or len(text) > _MAX_PREFIX:
         raise click.BadParameter(
             "expected a prefix of plain characters that ends with a slash, like acme/doctor/, with"
@@ -228,7 +227,7 @@ _LIVE_DEFAULTS = {"yes": False, "prefix": DEFAULT_LIVE_PREFIX, "internal": False
     "--prefix",
     default=DEFAULT_LIVE_PREFIX,
     show_default=True,
-    callback=parse_prefix,
+    callback=_parse_prefix,
     help="With --live: store the objects below this prefix.",
 )
 @click.option(

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -48,7 +48,7 @@ class ProbeResult(NamedTuple):
     region: str | None = None
 
 
-def sign_probe(s3: S3Clients, bucket: Bucket, now: datetime) -> StorageRequest:
+def _sign_probe(s3: S3Clients, bucket: Bucket) -> StorageRequest:
     """Sign a GET as a grant is signed. It needs no permission in the bucket.
 
     A HEAD would get 403 without a code for wrong credentials and for missing permissions alike. A
@@ -58,26 +58,21 @@ def sign_probe(s3: S3Clients, bucket: Bucket, now: datetime) -> StorageRequest:
     endpoint = s3.internal_endpoint(bucket)
     if endpoint:
         bucket = replace(bucket, endpoint=endpoint)
-    now = now.replace(microsecond=0)
+    now = clock.now().replace(microsecond=0)
     credentials = s3.credentials(bucket, PROBE_TENANT, (PROBE_PREFIX,), now, timedelta(0))
     validity = Validity(now, _VALID_SECONDS, "request")
     signer = s3.signing_context(bucket, credentials, validity).signer_for("GET")
     return StorageRequest("GET", signer.sign(f"{PROBE_PREFIX}{secrets.token_hex(16)}").url)
 
 
-def send_probe(
-    request: StorageRequest,
-    connection: StorageConnection,
-    now: Callable[[], datetime],
-    seconds: float,
-) -> ProbeResult:
+def _send_probe(request: StorageRequest, connection: StorageConnection) -> ProbeResult:
     """Send the request once. Raises Transient if there is no response."""
-    response = connection.send(request, seconds)
+    response = connection.send(request, _IDLE_SECONDS)
     error = ErrorResponse(response.status, response.code, response.message)
     is_expected = response.status < _FIRST_ERROR or error.code == "NoSuchKey"
     return ProbeResult(
         None if is_expected else error,
-        _skew(response.headers.get("date"), now()),
+        _skew(response.headers.get("date"), clock.now()),
         response.headers.get(REGION_HEADER),
     )
 
@@ -164,15 +159,16 @@ def _bucket_cause(bucket: Bucket, error: ErrorResponse, region: str | None) -> C
     return Cause(f"storage refuses the request: {error.words}", hint)
 
 
-def unreachable_cause(error: BaseException, bucket: Bucket, settings: Settings) -> Cause:
+def _unreachable_cause(error: BaseException, bucket: Bucket, settings: Settings) -> Cause:
     """Return why storage did not answer."""
-    setting = f"the endpoint of [buckets.{bucket.name}]"
-    if bucket.endpoint is None and bucket.internal_endpoint is None:
-        if settings.s3_internal_endpoint:
-            setting = "VALETKEY_S3_INTERNAL_ENDPOINT"
-        else:
-            has_endpoint = settings.s3_endpoint is not None
-            setting = "VALETKEY_S3_ENDPOINT" if has_endpoint else "the region of the bucket profile"
+    if bucket.endpoint or bucket.internal_endpoint:
+        setting = f"the endpoint of [buckets.{bucket.name}]"
+    elif settings.s3_internal_endpoint:
+        setting = "VALETKEY_S3_INTERNAL_ENDPOINT"
+    elif settings.s3_endpoint:
+        setting = "VALETKEY_S3_ENDPOINT"
+    else:
+        setting = "the region of the bucket profile"
     return (network_cause(error, setting) or silent(setting))._replace(is_away=True)
 
 
@@ -242,9 +238,7 @@ def _check(probe: _Probe, bucket: Bucket) -> Check:
         text = f"not tried, as other profiles took {_TOTAL_SECONDS:g} s"
         return _bucket_check(bucket, "warn", text, f"python -m worker doctor --live {bucket.name}")
     try:
-        request = call_with_timeout(
-            _SIGN_SECONDS, lambda: sign_probe(probe.s3, bucket, clock.now())
-        )
+        request = call_with_timeout(_SIGN_SECONDS, lambda: _sign_probe(probe.s3, bucket))
     except Malformed as error:
         hint = "correct the role, its trust policy, or the credentials that assume it"
         return _bucket_check(bucket, "fail", str(error), hint)
@@ -256,11 +250,9 @@ def _check(probe: _Probe, bucket: Bucket) -> Check:
 
 def _send(probe: _Probe, bucket: Bucket, request: StorageRequest) -> Check:
     try:
-        result = call_with_timeout(
-            _SEND_SECONDS, lambda: send_probe(request, probe.connection, clock.now, _IDLE_SECONDS)
-        )
+        result = call_with_timeout(_SEND_SECONDS, lambda: _send_probe(request, probe.connection))
     except (Transient, TimeoutError) as error:
-        cause = unreachable_cause(error, bucket, probe.settings)
+        cause = _unreachable_cause(error, bucket, probe.settings)
         text = f"storage does not answer, though grants are signed: {cause.text}"
         return _bucket_check(bucket, "warn", text, cause.hint)
     wrong = storage_cause(bucket, result)
