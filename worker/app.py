@@ -9,12 +9,7 @@ from typing import Any
 
 import structlog
 from celery import Celery
-from celery.signals import (
-    setup_logging,
-    worker_before_create_process,
-    worker_init,
-    worker_ready,
-)
+from celery.signals import setup_logging, worker_before_create_process, worker_init, worker_ready
 from pydantic import ValidationError
 
 from valetkey.delivery.causes import describe_cause

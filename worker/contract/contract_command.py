@@ -11,10 +11,7 @@ _FILE_BY_FORMAT = {name.partition(".")[0]: name for name in FILES}
 
 @click.command()
 @click.argument(
-    "document",
-    type=click.Choice(sorted(_FILE_BY_FORMAT)),
-    required=False,
-    metavar="[DOCUMENT]",
+    "document", type=click.Choice(sorted(_FILE_BY_FORMAT)), required=False, metavar="[DOCUMENT]"
 )
 @click.option(
     "--out",

@@ -173,10 +173,7 @@ class Storage:
 
 @contextmanager
 def running_seaweedfs(
-    data: Path,
-    keys: StorageKeys,
-    port: int | None = None,
-    inherited_fds: tuple[int, ...] = (),
+    data: Path, keys: StorageKeys, port: int | None = None, inherited_fds: tuple[int, ...] = ()
 ) -> Iterator[Storage]:
     """Run SeaweedFS with its data in data/seaweedfs, S3 on a free port if none is given.
 

@@ -242,11 +242,7 @@ def _read_refusals(connection: Connection, now: datetime, window: Window) -> Ite
 
 
 def _count_recent(
-    connection: Connection,
-    now: datetime,
-    window: Window,
-    decision: str,
-    by: tuple[Dimension, ...],
+    connection: Connection, now: datetime, window: Window, decision: str, by: tuple[Dimension, ...]
 ) -> dict[tuple[str, ...], ItemCount]:
     """Count the items of a window, of which the label is added to each group."""
     recent = GrantFilter(since=now - window.length, decisions=(decision,))

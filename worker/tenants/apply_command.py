@@ -22,13 +22,7 @@ from worker.ledger.backlog import count_pending_webhooks
 from worker.ledger.tenant_rows import load_config, read_used_ids, store_config
 from worker.settings import Settings
 from worker.tenants import config_changes
-from worker.tenants.apply_plan import (
-    ApplyPlan,
-    InUseCounts,
-    Removal,
-    diff_config,
-    plan_apply,
-)
+from worker.tenants.apply_plan import ApplyPlan, InUseCounts, Removal, diff_config, plan_apply
 from worker.tenants.tenants_file import FileProblem, read_tenants_file
 
 _COLOURS = {"+": "green", "-": "red", "~": "yellow"}
@@ -36,9 +30,7 @@ _COLOURS = {"+": "green", "-": "red", "~": "yellow"}
 
 @click.command()
 @click.argument(
-    "file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    default="tenants.toml",
+    "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), default="tenants.toml"
 )
 @click.option("--dry-run", is_flag=True, help="Show the difference and change nothing.")
 @click.option("--yes", is_flag=True, help="Apply without asking for confirmation.")

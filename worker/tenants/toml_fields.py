@@ -259,8 +259,7 @@ _s3_endpoint = _matches(
     " slash",
 )
 _role_arn = _matches(
-    r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[!-~]+",
-    "a role is given by its full ARN",
+    r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[!-~]+", "a role is given by its full ARN"
 )
 # AWS: API_AssumeRole.html.
 _external_id = _matches(
@@ -280,8 +279,7 @@ _kms_key_arn = _matches(
     "a KMS key or its alias is given by the full ARN",
 )
 _public_key = _matches(
-    r"[A-Za-z0-9_-]{43}",
-    "a public key is 43 characters of base64url, without padding",
+    r"[A-Za-z0-9_-]{43}", "a public key is 43 characters of base64url, without padding"
 )
 # AWS: acl-overview.html, "Canned ACL", those of objects.
 _CANNED_ACLS = (
@@ -333,8 +331,7 @@ ContentTypes = Annotated[
 ExactContentTypes = Annotated[tuple[Annotated[str, _exact_content_type], ...], _array]
 Acls = Annotated[tuple[Annotated[str, _acl], ...], _array]
 ResponseOverrides = Annotated[
-    tuple[Literal["cache_control", "content_language", "content_encoding", "expires"], ...],
-    _array,
+    tuple[Literal["cache_control", "content_language", "content_encoding", "expires"], ...], _array
 ]
 StorageClasses = Annotated[tuple[StorageClass, ...], _array]
 KmsKeys = Annotated[tuple[Annotated[str, _kms_key_arn], ...], _array]
