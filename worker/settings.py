@@ -1,6 +1,7 @@
 """The service's settings, and the destinations of checkpoints that one of them names."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -116,12 +117,8 @@ def _default_result_url(settings: dict[str, Any]) -> SecretStr:
     return SecretStr(default_result_url(broker_url) or "redis://127.0.0.1:6379/1")
 
 
-def _check_redis_url(url: SecretStr) -> SecretStr:
-    return SecretStr(setting_checks.check_redis_url(url.get_secret_value()))
-
-
-def _check_database_url(url: SecretStr) -> SecretStr:
-    return SecretStr(setting_checks.check_database_url(url.get_secret_value()))
+def _check_secret(check: Callable[[str], str]) -> AfterValidator:
+    return AfterValidator(lambda secret: SecretStr(check(secret.get_secret_value())))
 
 
 def _check_destinations(text: SecretStr) -> SecretStr:
@@ -129,9 +126,9 @@ def _check_destinations(text: SecretStr) -> SecretStr:
     return text
 
 
-RedisUrl = Annotated[SecretStr, AfterValidator(_check_redis_url)]
+RedisUrl = Annotated[SecretStr, _check_secret(setting_checks.check_redis_url)]
 """The URL of a broker or result store; of a rediss:// URL, the server is verified."""
-DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
+DatabaseUrl = Annotated[SecretStr, _check_secret(setting_checks.check_database_url)]
 Endpoint = Annotated[str, AfterValidator(setting_checks.check_endpoint)]
 Destinations = Annotated[SecretStr, AfterValidator(_check_destinations)]
 """Where checkpoints are published; the URL of a webhook may contain a secret."""

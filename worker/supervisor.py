@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Thread
-from types import FrameType
 
 import structlog
 
@@ -104,7 +103,7 @@ class Supervisor:
         its settings are wrong, and the process manager should see that.
         """
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            signal.signal(number, self._forward)
+            signal.signal(number, lambda number, _frame: self._stop(number))
         for worker in self._workers:
             worker.start()
         while any(worker.process or worker.restart_at for worker in self._workers):
@@ -143,9 +142,6 @@ class Supervisor:
         while any(worker.exit_code() is None for worker in self._workers if worker.process):
             self._kill_late()
             time.sleep(_POLL_INTERVAL)
-
-    def _forward(self, number: int, _frame: FrameType | None) -> None:
-        self._stop(number)
 
     def _stop(self, number: int) -> None:
         if self._kill_at is None:

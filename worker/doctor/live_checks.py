@@ -268,16 +268,11 @@ def _put_outside_prefix(probe: Probe) -> Outcome:
     return Outcome(probe.send(put_request(grant)))
 
 
-def _with_body(body: bytes) -> Callable[[Probe], Outcome]:
+def _with_change(body: bytes = BODY, headers: Mapping[str, str] = {}) -> Callable[[Probe], Outcome]:
+    """Send a body or headers that the grant does not allow."""
+
     def act(probe: Probe) -> Outcome:
-        return Outcome(probe.send(put_request(probe.put(probe.new_key()), body)))
-
-    return act
-
-
-def _with_header(name: str, value: str) -> Callable[[Probe], Outcome]:
-    def act(probe: Probe) -> Outcome:
-        return Outcome(probe.send(put_request(probe.put(probe.new_key()), headers={name: value})))
+        return Outcome(probe.send(put_request(probe.put(probe.new_key()), body, headers)))
 
     return act
 
@@ -297,14 +292,14 @@ PUT_CHECKS = (
     LiveCheck("put", "PUT of a new object", is_misuse=False, act=_put(overwrite=False)),
     LiveCheck("put", "PUT with a SHA-256", is_misuse=False, act=_put(_CHECKSUM)),
     LiveCheck("put", "PUT with 2,048 bytes of metadata", False, _with_metadata(_METADATA)),
-    _put_misuse("of a larger file", _with_body(BODY * 2)),
-    _put_misuse("of a smaller file", _with_body(BODY[:-1])),
-    _put_misuse("of another content type", _with_header("content-type", "text/html")),
+    _put_misuse("of a larger file", _with_change(BODY * 2)),
+    _put_misuse("of a smaller file", _with_change(BODY[:-1])),
+    _put_misuse("of another content type", _with_change(headers={"content-type": "text/html"})),
     _put_misuse("of other bytes than its SHA-256", _put_other_bytes, "PUT with a SHA-256"),
     _put_misuse("over an object that exists", _put_again, "PUT of a new object"),
     _put_misuse("without If-None-Match", _put_over_object, "PUT of a new object"),
-    _put_misuse("with metadata added", _with_header("x-amz-meta-added", "yes")),
-    _put_misuse("with an ACL added", _with_header("x-amz-acl", "public-read")),
+    _put_misuse("with metadata added", _with_change(headers={"x-amz-meta-added": "yes"})),
+    _put_misuse("with an ACL added", _with_change(headers={"x-amz-acl": "public-read"})),
     _put_misuse("as a copy of another object", _put_copy),
     _put_misuse("with over 2,048 bytes of metadata", _with_metadata(_TOO_MUCH_METADATA)),
     _put_misuse("PUT outside of its prefix", _put_outside_prefix)._replace(
