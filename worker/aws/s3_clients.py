@@ -304,12 +304,23 @@ class S3Clients:
         target, signer = self._signing_method(bucket)
         return SigningContext(bucket.bucket, bucket.owner, target, credentials, validity, signer)
 
-    def client(self, bucket: Bucket, tenant: str, prefixes: tuple[str, ...], now: datetime) -> Any:
-        """Return a boto3 client for calls to a bucket, with a tenant's credentials.
+    def client(
+        self,
+        bucket: Bucket,
+        tenant: str,
+        prefixes: tuple[str, ...],
+        now: datetime,
+        limit: SessionLimit | None = None,
+    ) -> Any:
+        """Return a boto3 client for calls to a bucket; tenant may also name the service.
 
-        Raises as `credentials` does.
+        With a limit, it is for calls that the sessions that sign grants may not make: a role has a
+        session of its own for them, whose policy limit writes. Raises as `credentials` does.
         """
-        return self._client(bucket, _role_session(bucket, tenant, prefixes), now).boto
+        session = _role_session(bucket, tenant, prefixes)
+        if session and limit:
+            session = limit(session, bucket.bucket, prefixes)
+        return self._client(bucket, session, now).boto
 
     def file_reader(
         self,
@@ -324,23 +335,6 @@ class S3Clients:
         Raises as `credentials` does.
         """
         return self._client(bucket, _role_session(bucket, tenant, prefixes), now, limits).files
-
-    def limited_client(
-        self,
-        bucket: Bucket,
-        name: str,
-        prefixes: tuple[str, ...],
-        now: datetime,
-        limit: SessionLimit,
-    ) -> Any:
-        """Return a boto3 client for calls that the sessions that sign grants may not make.
-
-        A role has a session of its own for them, whose policy limit writes. name is that of the
-        tenant or the service. Raises as `credentials` does.
-        """
-        session = _role_session(bucket, name, prefixes)
-        limited = session and limit(session, bucket.bucket, prefixes)
-        return self._client(bucket, limited, now).boto
 
     def check_rejection(
         self,

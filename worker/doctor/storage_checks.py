@@ -275,7 +275,7 @@ def _accepted(probe: _Probe, bucket: Bucket, result: ProbeResult) -> Check:
 def _versioning_problem(probe: _Probe, bucket: Bucket) -> Check | None:
     """Fail for a versioned bucket in which tenants with a quota of stored_bytes store objects."""
     try:
-        client = probe.s3.limited_client(bucket, PROBE_TENANT, (), clock.now(), versioning_session)
+        client = probe.s3.client(bucket, PROBE_TENANT, (), clock.now(), versioning_session)
         response = call_storage(client.get_bucket_versioning, Bucket=bucket.bucket)
     except (Malformed, Transient) as error:
         return _unknown_versioning(bucket, str(error))

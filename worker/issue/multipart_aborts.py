@@ -86,9 +86,7 @@ def is_nothing_stored(record: UploadRecord, context: Context, now: datetime) -> 
 
 def _is_listed(record: UploadRecord, access: TenantAccess, context: Context, now: datetime) -> bool:
     bucket, tenant, policy = access
-    client: Any = context.s3.limited_client(
-        bucket, tenant.name, policy.prefixes, now, cleanup_session
-    )
+    client: Any = context.s3.client(bucket, tenant.name, policy.prefixes, now, cleanup_session)
     listed = object_calls.list_uploads(client, bucket.bucket, record.object_key)
     return any(upload.upload_id == record.upload.upload_id for upload in listed)
 
@@ -153,7 +151,7 @@ def _end_starts(starts: Sequence[AbandonedStart], context: Context, now: datetim
     if access is None:
         return True  # no credentials are configured any more: the bucket's lifecycle rule ends it
     bucket, tenant, policy = access
-    client = context.s3.limited_client(bucket, tenant.name, policy.prefixes, now, cleanup_session)
+    client = context.s3.client(bucket, tenant.name, policy.prefixes, now, cleanup_session)
     upload_ids = {start.upload_id for start in starts if start.upload_id is not None}
     unknown = [start for start in starts if start.upload_id is None]
     if unknown:

@@ -206,7 +206,7 @@ def keep_statements(bucket: Bucket, storage: str, context: Context) -> Mapping[s
     statement by this change of the policy. Raises Transient, and Malformed if the policy cannot be
     changed at all.
     """
-    client = context.s3.limited_client(bucket, SESSION_NAME, (), context.now(), policy_session)
+    client = context.s3.client(bucket, SESSION_NAME, (), context.now(), policy_session)
     before, known, size = None, set[str](), None
     while (rows := _read_rows(storage, context)) != before:
         live, lapsed = before = rows

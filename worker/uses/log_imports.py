@@ -225,9 +225,7 @@ def find_log_objects(profile: str, prefix: str, context: Context) -> Iterator[Lo
     if bucket is None:
         hint = did_you_mean(profile, context.config.current().buckets)
         raise Malformed(f"there is no bucket profile {profile!r}{hint}")
-    client: Any = context.s3.limited_client(
-        bucket, _SESSION, (prefix,), context.now(), listing_session
-    )
+    client: Any = context.s3.client(bucket, _SESSION, (prefix,), context.now(), listing_session)
     params: dict[str, str] = {}
     tokens = {""}
     while True:

@@ -71,7 +71,7 @@ def test_a_listing_that_repeats_itself_ends(token: dict[str, str]) -> None:
 
 def context_of(storage: Storage) -> Context:
     class Clients:
-        def limited_client(self, *_: object) -> Storage:
+        def client(self, *_: object) -> Storage:
             return storage
 
     class Config:

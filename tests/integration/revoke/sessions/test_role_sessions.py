@@ -84,7 +84,7 @@ def test_only_the_session_for_cleanup_may_list_uploads(sessions: RoleSessions) -
     with pytest.raises(ClientError, match="AccessDenied"):
         client.list_multipart_uploads(**bucket)
     access = (sessions.profile, "acme", PREFIXES, sessions.clock(), cleanup_session)
-    cleanup = sessions.context.s3.limited_client(*access)
+    cleanup = sessions.context.s3.client(*access)
     (listed,) = cleanup.list_multipart_uploads(**bucket)["Uploads"]
     assert listed["UploadId"] == upload_id
     with pytest.raises(ClientError, match="AccessDenied"):
