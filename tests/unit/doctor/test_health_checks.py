@@ -135,9 +135,7 @@ def test_a_statement_that_is_not_in_its_policy_is_a_warning() -> None:
 
 
 def test_a_statement_that_should_be_removed_is_a_warning() -> None:
-    assert messages([], [HERE]) == [
-        "statements of revocations are not removed from valetkey-demo"
-    ]
+    assert messages([], [HERE]) == ["statements of revocations are not removed from valetkey-demo"]
 
 
 def test_a_bucket_without_a_profile_is_a_warning() -> None:
