@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from threading import Lock
+from typing import TypeVar
 
 from sqlalchemy import Engine
 
@@ -23,6 +24,8 @@ from worker.base.jobs import ProblemLog, RateLimits
 from worker.base.webhook_client import WebhookClient
 from worker.ledger.tenant_rows import ConfigStore
 from worker.settings import Settings
+
+Created = TypeVar("Created")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +54,11 @@ class Context:
     problems: ProblemLog = field(default_factory=ProblemLog, repr=False)
 
 
-def _once(create: Callable[[], WebhookClient]) -> Callable[[], WebhookClient]:
-    """Return a function that creates a client on first use, once for all threads."""
+def _once(create: Callable[[], Created]) -> Callable[[], Created]:
+    """Return a function that creates something on first use, once for all threads."""
     lock, cached = Lock(), cache(create)
 
-    def get() -> WebhookClient:
+    def get() -> Created:
         with lock:
             return cached()
 
@@ -79,17 +82,9 @@ def settings() -> Settings:
     return Settings()
 
 
-_CONTEXT_LOCK = Lock()
-
-
+@_once
 def process_context() -> Context:
     """Return this process's context, created on first use; threads share it."""
-    with _CONTEXT_LOCK:
-        return _create_process_context()
-
-
-@cache
-def _create_process_context() -> Context:
     url = settings().database_url.get_secret_value()
     engine = create_database_engine(url, idle_timeout=IDLE_TIMEOUT)
     return create_context(engine, settings())

@@ -205,19 +205,6 @@ def chosen_zone(context: click.Context) -> tzinfo:
     return zone
 
 
-def zone_option(command: Command) -> Command:
-    """Add --tz to a command: the time zone in which it reads and prints times."""
-    # Eager: the callbacks of options with times need the zone, also those before it.
-    return click.option(
-        "--tz",
-        "zone",
-        metavar="ZONE",
-        is_eager=True,
-        callback=_parse_zone_option,
-        help="Read and print times in this zone, such as Europe/Berlin, instead of UTC.",
-    )(command)
-
-
 def _parse_zone_option(
     context: click.Context, _option: click.Parameter, name: str | None
 ) -> tzinfo | None:
@@ -230,6 +217,17 @@ def _parse_zone_option(
     return zone
 
 
+# Eager: the callbacks of options with times need the zone, also those before it.
+zone_option = click.option(
+    "--tz",
+    "zone",
+    metavar="ZONE",
+    is_eager=True,
+    callback=_parse_zone_option,
+    help="Read and print times in this zone, such as Europe/Berlin, instead of UTC.",
+)
+
+
 def format_options(command: Command) -> Command:
     """Add --json and --csv to a command. Its parameter output_format is "json", "csv" or None."""
     as_json = format_option("--json", "Print one JSON object per line, with values as stored.")
@@ -240,48 +238,30 @@ def format_options(command: Command) -> Command:
     return cast("Command", as_json(as_csv(command)))
 
 
-def limit_option(command: Command) -> Command:
-    """Add --limit to a command: the number of rows to read at most."""
-    return click.option(
-        "--limit",
-        type=click.IntRange(1, MAX_PAGE_ROWS),
-        default=50,
-        show_default=True,
-        help="Maximum number of rows.",
-    )(command)
-
-
-def after_number_option(command: Command) -> Command:
-    """Add --after, the number of the last row of the previous page, to a command."""
-    return click.option(
-        "--after", type=click.IntRange(min=1), help="Start after the row with this number."
-    )(command)
-
-
-def tenant_option(command: Command) -> Command:
-    """Add --tenant, the name or id of a tenant to select, to a command."""
-    return click.option(
-        "--tenant",
-        type=TEXT,
-        help="Only this tenant. A name selects all tenants that had it; NAME~1 only the first of"
-        " them, NAME~2 the second.",
-    )(command)
-
-
-def since_option(command: Command) -> Command:
-    """Add --since, the earliest moment to select, to a command."""
-    return click.option(
-        "--since",
-        callback=parse_moment_option,
-        help="Only at or after this moment: 2h, 2 days ago, yesterday, monday, last month, 2026-11,"
-        " 2026-11-24, or 2026-11-24T08:30. Times without a zone are UTC.",
-    )(command)
-
-
-def until_option(command: Command) -> Command:
-    """Add --until, the moment before which to select, to a command."""
-    return click.option(
-        "--until",
-        callback=parse_moment_option,
-        help="Only before this moment, in the same formats.",
-    )(command)
+limit_option = click.option(
+    "--limit",
+    type=click.IntRange(1, MAX_PAGE_ROWS),
+    default=50,
+    show_default=True,
+    help="Maximum number of rows.",
+)
+after_number_option = click.option(
+    "--after", type=click.IntRange(min=1), help="Start after the row with this number."
+)
+tenant_option = click.option(
+    "--tenant",
+    type=TEXT,
+    help="Only this tenant. A name selects all tenants that had it; NAME~1 only the first of"
+    " them, NAME~2 the second.",
+)
+since_option = click.option(
+    "--since",
+    callback=parse_moment_option,
+    help="Only at or after this moment: 2h, 2 days ago, yesterday, monday, last month, 2026-11,"
+    " 2026-11-24, or 2026-11-24T08:30. Times without a zone are UTC.",
+)
+until_option = click.option(
+    "--until",
+    callback=parse_moment_option,
+    help="Only before this moment, in the same formats.",
+)
