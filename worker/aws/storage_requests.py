@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from valetkey.delivery.causes import exception_chain
 from worker.errors import Transient
 from worker.logs import scrub
 
@@ -132,11 +133,9 @@ def _form_part(value: str | bytes) -> tuple[str | None, str | bytes]:
 
 def _describe(error: BaseException) -> str:
     """Return the operating system's words for an error, or the name of its class."""
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in exception_chain(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"certificate verify failed: {cause.verify_message}"
         if isinstance(cause, OSError) and isinstance(cause.errno, int) and cause.errno > 0:
             return os.strerror(cause.errno)
-        cause = cause.__cause__ or cause.__context__
     return type(error).__name__

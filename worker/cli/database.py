@@ -37,12 +37,6 @@ if TYPE_CHECKING:  # only migrations need Alembic: commands that read start with
     from alembic.config import Config
 
 
-_is_boolean = re.compile(r"true|false|0|1").fullmatch
-_is_sweep = re.compile(r"[1-9][0-9]{0,2}(\.[0-9])?").fullmatch
-_is_folder = re.compile(r"/[\w./-]*").fullmatch
-_is_concurrency = re.compile(r"[1-9][0-9]{0,2}").fullmatch
-
-
 def read_database_url(environ: Mapping[str, str]) -> str:
     """Return VALETKEY_DATABASE_URL or its default.
 
@@ -82,6 +76,7 @@ def _check_text(is_valid: Callable[[str], object]) -> Callable[[str], object]:
     return check
 
 
+_check_seconds = _check_text(re.compile(r"[1-9][0-9]{0,2}(\.[0-9])?").fullmatch)
 # Each accepts nothing that Settings refuses. What it does not accept, Settings decides.
 _CHECKS: Mapping[str, Callable[[str], object]] = {
     "BROKER_URL": _check_broker,
@@ -91,14 +86,14 @@ _CHECKS: Mapping[str, Callable[[str], object]] = {
     "S3_INTERNAL_ENDPOINT": setting_checks.check_endpoint,
     "STS_ENDPOINT": setting_checks.check_endpoint,
     "IAM_ENDPOINT": setting_checks.check_endpoint,
-    "DEVELOPMENT": _check_text(_is_boolean),
-    "SWEEP_SECONDS": _check_text(_is_sweep),
-    "CONCURRENCY": _check_text(_is_concurrency),
+    "DEVELOPMENT": _check_text(re.compile(r"true|false|0|1").fullmatch),
+    "SWEEP_SECONDS": _check_seconds,
+    "CONCURRENCY": _check_text(re.compile(r"[1-9][0-9]{0,2}").fullmatch),
     "AUDIT_KEY_FILE": _check_text(str.strip),
     "AUDIT_ORIGIN": _check_origin,
-    "AUDIT_CHECKPOINTS": _check_text(_is_folder),
+    "AUDIT_CHECKPOINTS": _check_text(re.compile(r"/[\w./-]*").fullmatch),
     "AUDIT_WEBHOOK_SECRET": setting_checks.check_secret_reference,
-    "AUDIT_CHECKPOINT_SECONDS": _check_text(_is_sweep),
+    "AUDIT_CHECKPOINT_SECONDS": _check_seconds,
 }
 
 

@@ -178,10 +178,7 @@ def describe_failure(error: BaseException, url: str) -> click.ClickException | N
 def database_cause(error: BaseException) -> Cause:
     """Return why a call of the database failed. Repeats nothing of the error's text."""
     causes = list(exception_chain(error))
-    found = [cause for each in causes if (cause := _driver_cause(each)) is not None]
-    if found:
-        return found[0]
-    cause = network_cause(error, VARIABLE)
+    cause = next(filter(None, map(_driver_cause, causes)), None) or network_cause(error, VARIABLE)
     if cause is not None:
         return cause
     hint = "the log of the database may say more"

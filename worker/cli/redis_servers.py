@@ -25,12 +25,9 @@ def redis_unusable(error: BaseException, variable: str, url: str) -> ServiceUnus
 
 def redis_cause(error: BaseException, variable: str) -> Cause:
     """Return why a call of Redis failed. Repeats nothing of the error's text."""
-    for each in exception_chain(error):
-        if isinstance(each, redis.RedisError):
-            cause = _server_cause(each, variable)
-            if cause is not None:
-                return cause
-    cause = network_cause(error, variable)
+    errors = (each for each in exception_chain(error) if isinstance(each, redis.RedisError))
+    found = (_server_cause(each, variable) for each in errors)
+    cause = next(filter(None, found), None) or network_cause(error, variable)
     if cause is not None:
         return cause
     if isinstance(error, exceptions.TimeoutError):

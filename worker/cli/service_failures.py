@@ -35,7 +35,7 @@ def network_cause(error: BaseException, setting: str) -> Cause | None:
     setting names where the address comes from.
     """
     found = (_system_cause(each, setting) for each in exception_chain(error))
-    return next((cause for cause in found if cause is not None), None)
+    return next(filter(None, found), None)
 
 
 def _system_cause(error: BaseException, setting: str) -> Cause | None:

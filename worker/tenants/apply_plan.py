@@ -235,11 +235,11 @@ def find_removals(
 
 
 def _tenant_removal(tenant: Tenant, in_use: InUseCounts) -> Removal:
-    live_grants = sum(count for (id_, _), count in in_use.live_grants.items() if id_ == tenant.id)
-    pending_webhooks = sum(
-        count for (id_, _), count in in_use.pending_webhooks.items() if id_ == tenant.id
-    )
-    return Removal(f"tenants.{tenant.name}", live_grants, pending_webhooks)
+    def total(counts: Mapping[tuple[str, Any], int]) -> int:
+        return sum(count for (tenant_id, _), count in counts.items() if tenant_id == tenant.id)
+
+    path = f"tenants.{tenant.name}"
+    return Removal(path, total(in_use.live_grants), total(in_use.pending_webhooks))
 
 
 def _key_removals(
