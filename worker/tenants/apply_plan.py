@@ -266,15 +266,12 @@ def config_warnings(config: TenantConfig, now: datetime) -> list[ConfigWarning]:
 
     A key that expires within 30 days, or has expired, has a warning.
     """
-    return [
-        warning
-        for tenant in config.tenants.values()
-        for warning in (
-            *_tenant_warnings(tenant, now),
-            *_type_warnings(tenant, config.buckets),
-            *_upload_warnings(tenant, config.buckets),
-        )
-    ]
+    warnings: list[ConfigWarning] = []
+    for tenant in config.tenants.values():
+        warnings += _tenant_warnings(tenant, now)
+        warnings += _type_warnings(tenant, config.buckets)
+        warnings += _upload_warnings(tenant, config.buckets)
+    return warnings
 
 
 def _tenant_warnings(tenant: Tenant, now: datetime) -> Iterator[ConfigWarning]:

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
+from itertools import chain
 from typing import NamedTuple
 
 from valetkey.units import describe_amount, describe_size
@@ -49,11 +50,11 @@ def find_prefix_overlaps(
     whose policies are both shared are left out. endpoints are those of bucket profiles that name
     none.
     """
+    pairs = chain.from_iterable(
+        _overlapping_pairs(claims) for claims in _claims_by_bucket(config, endpoints).values()
+    )
     # A dict keeps the order, and a pair that shares several hosts once.
-    overlaps: dict[tuple[PrefixClaim, PrefixClaim], None] = {}
-    for claims in _claims_by_bucket(config, endpoints).values():
-        overlaps.update(dict.fromkeys(_overlapping_pairs(claims)))
-    return list(overlaps)
+    return list(dict.fromkeys(pairs))
 
 
 def _claims_by_bucket(
@@ -116,15 +117,9 @@ def find_conflicts(
 
     endpoints are those of bucket profiles that name none.
     """
-    return [
-        *(
-            conflict
-            for tenant in config.tenants.values()
-            for conflict in _tenant_conflicts(tenant, config)
-        ),
-        *_key_conflicts(config),
-        *_prefix_conflicts(config, endpoints),
-    ]
+    tenants = config.tenants.values()
+    within = chain.from_iterable(_tenant_conflicts(tenant, config) for tenant in tenants)
+    return [*within, *_key_conflicts(config), *_prefix_conflicts(config, endpoints)]
 
 
 def _tenant_conflicts(tenant: Tenant, config: TenantConfig) -> Iterator[Conflict]:
