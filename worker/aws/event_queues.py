@@ -85,7 +85,14 @@ class EventQueue:
     def __init__(self, url: str, profile: Bucket) -> None:
         self.name = queue_name(url)
         self._url = url
-        self._client = _client(url, profile)
+        parts = urlsplit(url)
+        with credential_errors(profile.profile):
+            self._client: Any = create_session(profile.profile).client(
+                "sqs",
+                region_name=queue_region(url) or profile.region,
+                endpoint_url=f"{parts.scheme}://{parts.netloc}",
+                config=_CONFIG,
+            )
 
     def receive(self, wait_seconds: int) -> list[QueueMessage]:
         """Return up to ten messages; wait for the first. Raises QueueUnusable."""
@@ -126,17 +133,6 @@ class EventQueue:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
-
-
-def _client(url: str, profile: Bucket) -> Any:
-    parts = urlsplit(url)
-    with credential_errors(profile.profile):
-        return create_session(profile.profile).client(
-            "sqs",
-            region_name=queue_region(url) or profile.region,
-            endpoint_url=f"{parts.scheme}://{parts.netloc}",
-            config=_CONFIG,
-        )
 
 
 def _call(method: Any, **params: Any) -> dict[str, Any]:

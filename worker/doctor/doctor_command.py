@@ -285,7 +285,8 @@ def _check_service(*, offline: bool, as_json: bool) -> int:
     failed, warned = (sum(check.state == state for check in checks) for state in ("fail", "warn"))
     if not as_json:
         click.echo(f"\n{len(checks)} checks: {failed} failed, {warned} warnings.")
-    return _exit_code(checks)
+    wrong = {check.check for check in checks if check.state == "fail"}
+    return 2 if "settings" in wrong else 1 if wrong else 0
 
 
 def _print_check(check: Check) -> None:
@@ -295,11 +296,6 @@ def _print_check(check: Check) -> None:
     print_hanging(f"{state} {check.check:9} ", escape_unprintable(check.message))
     if check.hint:
         print_hanging(f"{'':15} → ", check.hint)
-
-
-def _exit_code(checks: list[Check]) -> int:
-    failed = {check.check for check in checks if check.state == "fail"}
-    return 2 if "settings" in failed else 1 if failed else 0
 
 
 def _run_checks(*, offline: bool) -> Iterator[Check]:

@@ -90,10 +90,12 @@ def metrics(*, address: tuple[str, int] | None, window: Window) -> None:
       python -m worker metrics --listen 127.0.0.1:9109
     """
     Settings()  # invalid ones end the command here, and no scrape
+    registry = CollectorRegistry()
+    registry.register(ServiceCollector(window, _Problems(ends=address is None)))
     if address is None:
-        click.echo(generate_latest(_registry(window, _Problems(ends=True))), nl=False)
+        click.echo(generate_latest(registry), nl=False)
     else:
-        _serve(*address, _registry(window, _Problems(ends=False)))
+        _serve(*address, registry)
 
 
 class _Problems:
@@ -124,12 +126,6 @@ class _Handler(WSGIRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
-
-
-def _registry(window: Window, problems: _Problems) -> CollectorRegistry:
-    registry = CollectorRegistry()
-    registry.register(ServiceCollector(window, problems))
-    return registry
 
 
 def _serve(host: str, port: int, registry: CollectorRegistry) -> None:
