@@ -102,7 +102,7 @@ def lane_tenant(lane: str) -> str:
 
 
 def plan_moves(lanes: Sequence[str], waiting: Collection[str], limit: int) -> list[tuple[int, str]]:
-    """Return the numbers and lanes of the frames that are to wait, given all lanes, oldest first.
+    """Decide which frames wait, given their lanes from the oldest on; return each number and lane.
 
     All frames of a lane that is in `waiting` do, and all frames of one with more than `limit`. So
     the frames of a lane stay in their order, unless more than MAX_LANES lanes wait.
