@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import datetime
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import click
 from sqlalchemy import Connection
@@ -96,7 +96,7 @@ def filter_options(command: Command) -> Command:
     The command passes their values to read_filter.
     """
     for option in reversed(_OPTIONS):
-        command = cast("Command", option(command))
+        command = option(command)
     return command
 
 

@@ -8,7 +8,7 @@ import base64
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from zlib import crc32
 
 from pydantic_core import from_json
@@ -91,6 +91,13 @@ MIN_STARVED_FOR, MAX_STARVED_FOR = 0.5, 8.0
 """The time in seconds after which a starved queue is tried again; it doubles if that fails."""
 
 
+class Move(NamedTuple):
+    """A frame that is to wait: its number in the part of the queue that was read, and its lane."""
+
+    number: int
+    lane: str
+
+
 def lane_name(tenant: str, *, is_bulk: bool) -> str:
     """Return the lane of a claimed tenant. Small requests do not wait behind its own bulk."""
     return f"{tenant}.bulk" if is_bulk else tenant
@@ -101,8 +108,8 @@ def lane_tenant(lane: str) -> str:
     return lane.partition(".")[0]
 
 
-def plan_moves(lanes: Sequence[str], waiting: Collection[str], limit: int) -> list[tuple[int, str]]:
-    """Decide which frames wait, given their lanes from the oldest on; return each number and lane.
+def plan_moves(lanes: Sequence[str], waiting: Collection[str], limit: int) -> list[Move]:
+    """Decide which frames wait, given their lanes, from the oldest on.
 
     All frames of a lane that is in `waiting` do, and all frames of one with more than `limit`. So
     the frames of a lane stay in their order, unless more than MAX_LANES lanes wait.
@@ -113,7 +120,7 @@ def plan_moves(lanes: Sequence[str], waiting: Collection[str], limit: int) -> li
         if target in known or count > limit:
             known.add(target)
             targets[lane] = target
-    return [(number, targets[lane]) for number, lane in enumerate(lanes) if lane in targets]
+    return [Move(number, targets[lane]) for number, lane in enumerate(lanes) if lane in targets]
 
 
 def _choose_lane(lane: str, waiting: Collection[str]) -> str:
