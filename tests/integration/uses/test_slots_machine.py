@@ -139,13 +139,24 @@ class SlotsModel:
 
     grants: dict[str, ModelGrant] = field(default_factory=dict)
     told: dict[tuple[str, str], UseReport] = field(default_factory=dict)
+    newest: dict[str, UseReport] = field(default_factory=dict)
+    changed_at: dict[str, datetime] = field(default_factory=dict)
     settled: dict[ChunkKey, ModelSettlement] = field(default_factory=dict)
     refund_unused: bool = True
 
     def tell(self, reports: Iterable[UseReport]) -> None:
         """Count reports as known, each once."""
-        for report in reports:
-            self.told.setdefault((report.object_key, report.etag or ""), report)
+        for report in sorted(reports, key=lambda report: report.occurred_at):
+            key = report.object_key
+            self.told.setdefault((key, report.etag or ""), report)
+            if key not in self.changed_at or report.occurred_at > self.changed_at[key]:
+                self.newest[key], self.changed_at[key] = report, report.occurred_at
+
+    def tell_deletion(self, report: UseReport) -> None:
+        """An object that was stored before, and is told of later, is no newest one any more."""
+        before = self.changed_at.get(report.object_key)
+        if before is not None and report.occurred_at > before:
+            self.changed_at[report.object_key] = report.occurred_at
 
     def stored_by(self, grant: ModelGrant) -> list[UseReport]:
         """Return what is known to be stored by a grant, oldest first."""
@@ -153,10 +164,6 @@ class SlotsModel:
         return sorted(
             (r for r in reports if r.event == "stored"), key=lambda report: report.occurred_at
         )
-
-    def newest_of(self, key: str) -> UseReport:
-        stored = [r for r in self.told.values() if r.object_key == key and r.event == "stored"]
-        return max(stored, key=lambda report: report.occurred_at)
 
     def state(self, grant: ModelGrant, now: datetime) -> str:
         stored = self.stored_by(grant)
@@ -169,7 +176,7 @@ class SlotsModel:
         return "unused" if is_unused else "unknown"
 
     def _used_state(self, grant: ModelGrant, report: UseReport) -> str:
-        if self.newest_of(grant.key).grant_id != grant.id:
+        if self.newest[grant.key].grant_id != grant.id:
             return "overwritten"
         if not grant.allows(report.size or 0):
             return "mismatched"
@@ -299,8 +306,10 @@ class SlotsMachine(RuleBasedStateMachine):
         """Let storage send an event of something that happened, maybe again."""
         report = self.history[number % len(self.history)]
         self.service.record(report)
-        if report.event == "stored":  # a deletion names no grant: only a known object tells which
+        if report.event == "stored":
             self.model.tell([report])
+        else:
+            self.model.tell_deletion(report)
 
     @rule(grant=grants)
     def probe(self, grant: str) -> None:
