@@ -25,7 +25,7 @@ from worker.audit.item_counts import (
 )
 from worker.audit.link_lookup import JudgedGrant, find_pasted
 from worker.audit.link_verdicts import read_pasted_grant
-from worker.audit.story_values import BatchStory, GrantStory, story_values
+from worker.audit.story_values import BatchStory, GrantStory
 from worker.base.database_engine import (
     autocommit_read,
     create_database_engine,
@@ -135,9 +135,8 @@ class AuditLog:
         tenants that used the same id. The story of a batch has None as its grant. Raises
         UnknownGrant.
         """
-        now = clock.now()
         with read_transaction(self._engine) as connection:
-            return story_values(find_story(connection, grant, now), now)
+            return find_story(connection, grant, clock.now())
 
     def count(
         self,

@@ -1,11 +1,12 @@
 """Finds the grant or batch that an id names, and reads all that the database has about it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, NamedTuple
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
 
-from sqlalchemy import Connection, Row, func, select
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
 
 from models import (
     Batch,
@@ -23,10 +24,28 @@ from models import (
     Settlement,
     Use,
 )
+from valetkey.wire.grant_ids import grant_id
+from valetkey.wire.messages import Item
+from valetkey.wire.terms import AnyTerms
 from worker.audit.grant_filters import ISSUED, GrantFilter
 from worker.audit.item_counts import CountOptions, count_items
 from worker.audit.link_lookup import find_batches
+from worker.audit.story_values import (
+    BatchStory,
+    DeliveryStory,
+    GrantStory,
+    ItemCounts,
+    ManifestStory,
+    QuotaStory,
+    ReissueStory,
+    RequestStory,
+    RevocationStory,
+    UploadStory,
+    UseValues,
+)
+from worker.core.grant_kinds import issued_cost, reserved_cost
 from worker.core.issued_grants import GrantName
+from worker.core.quota_rules import NO_COST, WINDOWS, Cost, window_start
 from worker.core.revocation_targets import RecordedRevocation, RevokedItem
 from worker.ledger.merkle import CHUNK_KINDS
 from worker.ledger.reservations import REMAINING
@@ -37,187 +56,156 @@ from worker.revoke.revocation_rows import (
     read_storage,
 )
 from worker.uses.state_facts import read_state_facts
-from worker.uses.use_rules import StateFacts
+from worker.uses.use_rules import grant_state
 
-StoryRow = Row[*tuple[Any, ...]]
-"""A row of a table, or some of its columns."""
 MAX_USES = 100
 """A link may be opened a million times: only so many uses are read, the newest ones."""
 
-
-class UseStory(NamedTuple):
-    """The uses of a grant, oldest first, and the settlement of its chunk; None if there is none.
-
-    facts are None for a refused item. number is that of all uses.
-    """
-
-    facts: StateFacts | None
-    uses: Sequence[StoryRow]
-    number: int
-    settlement: StoryRow | None
+_Row = Row[*tuple[Any, ...]]
+_Conditions = tuple[ColumnElement[bool], ...]
+_LEFT_OUT = {"tenant", "batch_number", "item_number", "fingerprint", "group_id"}  # of uses
+_SHOWN = 4  # characters at each end of an access key id
+_TERMS: TypeAdapter[AnyTerms] = TypeAdapter(AnyTerms)
 
 
-def read_uses(
-    connection: Connection, batch_number: int, item_number: int, chunk_number: int
-) -> UseStory:
-    """Read the uses of a grant."""
-    facts = read_state_facts(connection, batch_number, [item_number])
-    is_of_grant = Use.batch_number == batch_number, Use.item_number == item_number
-    columns = [column for column in Use.__table__.columns if column.name not in _LEFT_OUT]
-    newest = select(*columns).where(*is_of_grant)
-    newest = newest.order_by(Use.occurred_at.desc(), Use.fingerprint.desc()).limit(MAX_USES)
-    settlement = select(
-        *(Settlement.unused, Settlement.used_bytes, Settlement.returned_bytes),
-        Settlement.settled_at,
-    ).where(Settlement.batch_number == batch_number, Settlement.chunk_number == chunk_number)
-    return UseStory(
-        facts.get(item_number),
-        connection.execute(newest).all()[::-1],
-        connection.scalar(select(func.count()).where(*is_of_grant)) or 0,
-        connection.execute(settlement).first(),
-    )
-
-
-_LEFT_OUT = {"tenant", "batch_number", "item_number", "fingerprint", "group_id"}
-
-
-class ChunkStory(NamedTuple):
-    """A grant's chunk, and what happened to it: rows of the tables, None or empty without one.
-
-    item is the row of `grants`, and uses what became of it. reissues are the times at which it was
-    signed again, and leaf_number is the position of the chunk in the tenant's tree. is_reserved
-    says that the grant still counts in the window live.
-    """
-
-    chunk: StoryRow
-    item: StoryRow
-    reissues: list[StoryRow]
-    upload: StoryRow | None
-    is_reserved: bool
-    leaf_number: int | None
-    uses: UseStory
-
-
-@dataclass(frozen=True, slots=True)
-class Story:
-    """A batch: rows of the tables, None or empty where there is none. grant is one item of it.
-
-    bucket_then is the real bucket behind the profile when the batch was decided, if it is known.
-    remaining is the number of items that the batch still waits for. states counts its issued grants
-    by state, of a batch without a grant. revocations cover the grant, or something of the batch.
-    """
-
-    batch: StoryRow
-    counts: StoryRow
-    remaining: int
-    bucket_then: str | None
-    cancellation: StoryRow | None
-    manifest: StoryRow | None
-    deliveries: list[StoryRow]
-    grant: ChunkStory | None
-    states: Mapping[str, int]
-    revocations: Sequence[RecordedRevocation]
-
-
-def read_story(
-    connection: Connection, batch_number: int, item_number: int | None, now: datetime
-) -> Story | None:
-    """Read the story of a batch, and of one item; None if the item was not decided."""
-    batch = connection.execute(select(Batch).where(Batch.batch_number == batch_number)).one()
-    grant = None
-    if item_number is not None:
-        grant = _read_grant(connection, batch, item_number)
-        if grant is None:
-            return None
-    return Story(
-        batch=batch,
-        counts=connection.execute(
-            select(
-                func.count().label("chunks"),
-                func.coalesce(func.sum(Chunk.issued), 0).label("issued"),
-                func.coalesce(func.sum(Chunk.refused), 0).label("refused"),
-                func.min(Chunk.issued_at).label("first"),
-                func.max(Chunk.issued_at).label("last"),
-            ).where(Chunk.batch_number == batch_number)
-        ).one(),
-        remaining=_remaining(connection, batch_number),
-        bucket_then=_bucket_then(connection, batch.bucket, batch.decided_at),
-        cancellation=connection.execute(
-            select(Cancellation).where(
-                Cancellation.tenant == batch.tenant, Cancellation.batch_id == batch.batch_id
-            )
-        ).first(),
-        manifest=connection.execute(
-            select(Manifest).where(Manifest.batch_number == batch_number)
-        ).first(),
-        deliveries=_read_deliveries(connection, batch, grant),
-        grant=grant,
-        states={} if grant is not None else _count_states(connection, batch, now),
-        revocations=_read_revocations(connection, batch, grant),
-    )
-
-
-def _read_revocations(
-    connection: Connection, batch: StoryRow, grant: ChunkStory | None
-) -> Sequence[RecordedRevocation]:
+def _read_batch_story(connection: Connection, batch: _Row, now: datetime) -> BatchStory:
     storage = read_storage(connection, batch.bucket)
-    number, key = (0, "") if grant is None else (grant.item.item_number, grant.item.object_key)
-    item = RevokedItem(batch.batch_id, number, batch.bucket, storage, key)
-    if grant is not None:
-        return read_item_revocations(connection, batch.tenant, item, grant.chunk.issued_at)
-    return read_batch_revocations(
+    item = RevokedItem(batch.batch_id, 0, batch.bucket, storage, "")
+    revocations = read_batch_revocations(
         connection, batch.tenant, batch.batch_number, item, batch.decided_at
     )
-
-
-def _count_states(connection: Connection, batch: StoryRow, now: datetime) -> Mapping[str, int]:
+    request = _read_request(connection, batch, revocations)
     of_batch = GrantFilter(tenant=batch.tenant, batch_id=batch.batch_id, decisions=(ISSUED,))
     counts = count_items(connection, of_batch, CountOptions(("state",), now=now))
-    return {str(count.group[0]): count.issued for count in counts}
+    return {
+        "grant": None,
+        **request,
+        "quota": _batch_quota(batch, request["items"]["awaited"]),
+        "states": {str(count.group[0]): count.issued for count in counts},
+    }
 
 
-def _read_grant(connection: Connection, batch: StoryRow, item_number: int) -> ChunkStory | None:
-    item = connection.execute(
-        select(Grant).where(
-            Grant.batch_number == batch.batch_number, Grant.item_number == item_number
-        )
-    ).first()
-    if item is None:
-        return None
-    number, chunk_number = batch.batch_number, item_number // batch.chunk_size
-    chunk = connection.execute(
-        select(Chunk).where(Chunk.batch_number == number, Chunk.chunk_number == chunk_number)
-    ).one()
-    reissues = connection.execute(
-        select(Reissue.access_key, Reissue.reissued_at)
-        .where(Reissue.batch_number == number, Reissue.chunk_number == chunk_number)
-        .order_by(Reissue.reissued_at)
-    ).all()
-    upload = connection.execute(
+def _read_grant_story(connection: Connection, batch: _Row, item: _Row, now: datetime) -> GrantStory:
+    number = item.item_number // batch.chunk_size
+    chunk = connection.execute(select(Chunk).where(*_is_chunk(Chunk, batch, number))).one()
+    storage = read_storage(connection, batch.bucket)
+    revoked = RevokedItem(batch.batch_id, item.item_number, batch.bucket, storage, item.object_key)
+    revocations = read_item_revocations(connection, batch.tenant, revoked, chunk.issued_at)
+    is_issued = item.code is None
+    expires_at = chunk.issued_at + timedelta(seconds=chunk.expires_in) if is_issued else None
+    refusal = None if is_issued else batch.refusal or chunk.refusal or item.detail
+    return {
+        **_read_request(connection, batch, revocations, number),
+        "grant": grant_id(batch.batch_id, item.item_number),
+        "key": item.object_key,
+        "detail": item.detail if is_issued else None,
+        "decision": item.code or ISSUED,
+        "refusal": refusal,
+        "decided_at": chunk.issued_at,
+        "signed_by": chunk.signing_key,
+        "chunk": number,
+        "expires_at": expires_at,
+        "expires_in": chunk.expires_in if is_issued else None,
+        "limited_by": chunk.limited_by if is_issued else None,
+        "is_alive": expires_at is not None and now < expires_at,
+        "access_key": _shorten_access_key(chunk.access_key) if is_issued else None,
+        "reissues": _read_reissues(connection, batch, number),
+        "upload": _read_upload(connection, batch, item.item_number),
+        "quota": _read_grant_quota(connection, batch, item, number),
+        "leaf_number": connection.scalar(
+            select(Leaf.leaf_number).where(
+                *_is_chunk(Leaf, batch, number), Leaf.kind.in_(CHUNK_KINDS)
+            )
+        ),
+        **_read_uses(connection, batch, item.item_number, number, now),
+    }
+
+
+def _read_request(
+    connection: Connection,
+    batch: _Row,
+    revocations: Sequence[RecordedRevocation],
+    chunk_number: int | None = None,
+) -> RequestStory:
+    """Read the common part of a story. With chunk_number, deliveries are those of the chunk."""
+    return {
+        "tenant": batch.tenant,
+        "batch": batch.batch_id,
+        "requested_by": batch.requested_by,
+        "reason": batch.reason,
+        "recipient": batch.recipient,
+        "reissue_of": batch.reissue_of,
+        "kind": batch.kind,
+        "bucket": batch.bucket,
+        "real_bucket": _bucket_then(connection, batch.bucket, batch.decided_at),
+        "terms": _terms(batch.terms),
+        "callback": batch.callback,
+        "notify": batch.notify,
+        "decided_at": batch.decided_at,
+        "refusal": batch.refusal,
+        "items": _count_items(connection, batch),
+        "cancellation": _read_values(
+            connection,
+            select(
+                *(Cancellation.cancelled_at.label("at"), Cancellation.requested_by),
+                *(Cancellation.signing_key.label("signed_by"), Cancellation.reason),
+            ).where(Cancellation.tenant == batch.tenant, Cancellation.batch_id == batch.batch_id),
+        ),
+        "revocations": [_revocation(each) for each in revocations],
+        "manifest": _read_values(
+            connection,
+            select(*_columns(Manifest, ManifestStory)).where(
+                Manifest.batch_number == batch.batch_number
+            ),
+        ),
+        "deliveries": _read_deliveries(connection, batch, chunk_number),
+        "quota": None,
+    }
+
+
+def _read_rows(connection: Connection, query: Select[*tuple[Any, ...]]) -> list[Any]:
+    """Read rows as dicts."""
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def _read_values(connection: Connection, query: Select[*tuple[Any, ...]]) -> Any:
+    """Read one row as a dict, None if there is none."""
+    return next(iter(_read_rows(connection, query)), None)
+
+
+def _columns(table: Any, story: type) -> list[Any]:
+    """Return the columns of a table that a story has."""
+    return [getattr(table, name) for name in story.__annotations__]
+
+
+def _is_chunk(table: Any, batch: _Row, chunk_number: int) -> _Conditions:
+    return table.batch_number == batch.batch_number, table.chunk_number == chunk_number
+
+
+def _is_item(table: Any, batch: _Row, item_number: int) -> _Conditions:
+    return table.batch_number == batch.batch_number, table.item_number == item_number
+
+
+def _count_items(connection: Connection, batch: _Row) -> ItemCounts:
+    counts = connection.execute(
         select(
-            *(MultipartUpload.size, MultipartUpload.part_size, MultipartUpload.state),
-            MultipartUpload.expires_at,
-        ).where(MultipartUpload.batch_number == number, MultipartUpload.item_number == item_number)
-    ).first()
-    is_chunk = (Reservation.batch_number == number, Reservation.chunk_number == chunk_number)
-    reserved = connection.scalar(select(func.count()).where(*is_chunk))
-    leaf_number = connection.scalar(
-        select(Leaf.leaf_number).where(
-            Leaf.batch_number == number,
-            Leaf.chunk_number == chunk_number,
-            Leaf.kind.in_(CHUNK_KINDS),
-        )
-    )
-    uses = read_uses(connection, number, item_number, chunk_number)
-    return ChunkStory(chunk, item, list(reissues), upload, bool(reserved), leaf_number, uses)
-
-
-def _remaining(connection: Connection, batch_number: int) -> int:
-    is_remaining = (
-        Reservation.batch_number == batch_number,
-        Reservation.chunk_number == REMAINING,
-    )
-    return connection.scalar(select(Reservation.items).where(*is_remaining)) or 0
+            func.count().label("chunks"),
+            func.coalesce(func.sum(Chunk.issued), 0).label("issued"),
+            func.coalesce(func.sum(Chunk.refused), 0).label("refused"),
+            func.min(Chunk.issued_at).label("first"),
+            func.max(Chunk.issued_at).label("last"),
+        ).where(Chunk.batch_number == batch.batch_number)
+    ).one()
+    awaited = select(Reservation.items).where(*_is_chunk(Reservation, batch, REMAINING))
+    return {
+        "total": batch.total,
+        "issued": int(counts.issued),
+        "refused": int(counts.refused),
+        "awaited": connection.scalar(awaited) or 0,
+        "chunks": counts.chunks,
+        "first_at": counts.first,
+        "last_at": counts.last,
+    }
 
 
 def _bucket_then(connection: Connection, profile: str, moment: datetime) -> str | None:
@@ -234,24 +222,134 @@ def _bucket_then(connection: Connection, profile: str, moment: datetime) -> str 
     return connection.scalar(select(Bucket.bucket).where(Bucket.name == profile))
 
 
+def _terms(terms: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the terms; of URLs only the page, because a query may contain a secret."""
+    left_out = {"kind", "bucket"}
+    return {name: _without_query(value) for name, value in terms.items() if name not in left_out}
+
+
+def _without_query(value: Any) -> Any:
+    if isinstance(value, str) and "://" in value:
+        url = urlsplit(value)
+        return f"{url.scheme}://{url.hostname or ''}{url.path}"
+    return value
+
+
+def _revocation(revocation: RecordedRevocation) -> RevocationStory:
+    return {
+        "at": revocation.revoked_at,
+        "revoked_by": revocation.revoked_by,
+        "reason": revocation.reason,
+        "target": revocation.target.kind,
+        "value": revocation.target.value,
+    }
+
+
 def _read_deliveries(
-    connection: Connection, batch: StoryRow, grant: ChunkStory | None
-) -> list[StoryRow]:
-    query = select(
-        *(Delivery.chunk_number, Delivery.endpoint, Delivery.state, Delivery.attempts),
-        *(Delivery.status, Delivery.problem, Delivery.created_at, Delivery.finished_at),
-        *(Delivery.next_attempt_at, Delivery.event),
-    ).where(Delivery.batch_number == batch.batch_number)
-    if grant is not None:
-        query = query.where(Delivery.chunk_number == grant.chunk.chunk_number)
-    return list(connection.execute(query.order_by(Delivery.delivery_number)))
+    connection: Connection, batch: _Row, chunk_number: int | None
+) -> list[DeliveryStory]:
+    query = select(*_columns(Delivery, DeliveryStory))
+    query = query.where(Delivery.batch_number == batch.batch_number)
+    if chunk_number is not None:
+        query = query.where(Delivery.chunk_number == chunk_number)
+    return _read_rows(connection, query.order_by(Delivery.delivery_number))
+
+
+def _shorten_access_key(access_key: str | None) -> str | None:
+    """Return enough of an access key's id to tell keys apart."""
+    if access_key is None or len(access_key) <= 2 * _SHOWN:
+        return access_key
+    return f"{access_key[:_SHOWN]}…{access_key[-_SHOWN:]}"
+
+
+def _read_reissues(connection: Connection, batch: _Row, chunk_number: int) -> list[ReissueStory]:
+    query = select(Reissue.reissued_at, Reissue.access_key).order_by(Reissue.reissued_at)
+    rows = connection.execute(query.where(*_is_chunk(Reissue, batch, chunk_number)))
+    return [{"at": at, "access_key": _shorten_access_key(key)} for at, key in rows]
+
+
+def _read_upload(connection: Connection, batch: _Row, item_number: int) -> UploadStory | None:
+    query = select(*_columns(MultipartUpload, UploadStory))
+    query = query.where(*_is_item(MultipartUpload, batch, item_number))
+    upload: UploadStory | None = _read_values(connection, query)
+    return upload
+
+
+def _read_uses(
+    connection: Connection, batch: _Row, item_number: int, chunk_number: int, now: datetime
+) -> UseValues:
+    """Read the state, the newest uses and the settlement of a grant."""
+    facts = read_state_facts(connection, batch.batch_number, [item_number]).get(item_number)
+    is_of_grant = _is_item(Use, batch, item_number)
+    columns = [column for column in Use.__table__.columns if column.name not in _LEFT_OUT]
+    newest = select(*columns).where(*is_of_grant)
+    newest = newest.order_by(Use.occurred_at.desc(), Use.fingerprint.desc()).limit(MAX_USES)
+    settlement = select(
+        *(Settlement.unused, Settlement.used_bytes, Settlement.returned_bytes),
+        Settlement.settled_at,
+    ).where(*_is_chunk(Settlement, batch, chunk_number))
+    return {
+        "state": None if facts is None else grant_state(facts, now),
+        "uses": _read_rows(connection, newest)[::-1],
+        "number_of_uses": connection.scalar(select(func.count()).where(*is_of_grant)) or 0,
+        "settlement": _read_values(connection, settlement),
+    }
+
+
+def _read_grant_quota(
+    connection: Connection, batch: _Row, grant: _Row, chunk_number: int
+) -> QuotaStory | None:
+    """Return what an issued grant was charged, and in which windows; None if nothing was."""
+    terms = _parse_terms(batch)
+    if grant.code is not None or terms is None:
+        return None
+    # A later release may have written fields that this one does not know.
+    known = {k: value for k, value in (grant.detail or {}).items() if k in Item.model_fields}
+    try:
+        item = Item.model_validate({"key": grant.object_key, **known})
+    except ValidationError:
+        return None
+    charge = _charge(batch, issued_cost(terms, [item]))
+    if charge is not None:
+        is_reserved = _is_chunk(Reservation, batch, chunk_number)
+        number = connection.scalar(select(func.count()).where(*is_reserved))
+        charge["counts_as_live"] = bool(number)
+    return charge
+
+
+def _batch_quota(batch: _Row, awaited: int) -> QuotaStory | None:
+    """Return what was reserved for all items of a batch when it began; None if it was refused."""
+    terms = _parse_terms(batch)
+    if batch.refusal is not None or terms is None:
+        return None
+    charge = _charge(batch, reserved_cost(terms, batch.total))
+    if charge is not None:
+        charge["awaited_items"] = awaited
+    return charge
+
+
+def _parse_terms(batch: _Row) -> AnyTerms | None:
+    try:
+        return _TERMS.validate_python(batch.terms)
+    except ValidationError:  # those of a later release, or of a test
+        return None
+
+
+def _charge(batch: _Row, cost: Cost) -> QuotaStory | None:
+    if cost == NO_COST:
+        return None
+    starts: dict[str, datetime] = {
+        window: window_start(window, batch.decided_at) for window in WINDOWS if window != "live"
+    }
+    amounts = {metric: amount for metric, amount in cost._asdict().items() if amount}
+    return {"charged": amounts, "windows": starts}
 
 
 class UnknownGrant(LookupError):
     """The audit log has no such grant or batch, or several tenants have a batch with this id."""
 
 
-def find_story(connection: Connection, grant: str, now: datetime) -> Story:
+def find_story(connection: Connection, grant: str, now: datetime) -> GrantStory | BatchStory:
     """Read the story of a grant, [TENANT/]BATCH.NUMBER, or a batch. Raises UnknownGrant.
 
     now decides which grants are open.
@@ -265,18 +363,22 @@ def find_story(connection: Connection, grant: str, now: datetime) -> Story:
         )
     ids = None if tenant is None else find_tenant_ids(connection, tenant)
     selected = [(id_, number) for id_, number in batches if ids is None or id_ in ids]
-    item = "" if item_number is None else f".{item_number}"
-    names = [f"{id_}/{batch_id}{item}" for id_, _ in selected or batches]
+    suffix = "" if item_number is None else f".{item_number}"
+    names = [f"{id_}/{batch_id}{suffix}" for id_, _ in selected or batches]
     if not selected:
         raise UnknownGrant(
             f"{tenant} has no batch with this id: did you mean {' or '.join(names)}?"
         )
     if len(selected) > 1:
         raise UnknownGrant(f"several tenants have a batch with this id: {' or '.join(names)}?")
-    story = read_story(connection, selected[0][1], item_number, now)
-    if story is None:
-        raise _undecided(connection, names[0], selected[0][1], item_number or 0)
-    return story
+    batch_number = selected[0][1]
+    batch = connection.execute(select(Batch).where(Batch.batch_number == batch_number)).one()
+    if item_number is None:
+        return _read_batch_story(connection, batch, now)
+    item = connection.execute(select(Grant).where(*_is_item(Grant, batch, item_number))).first()
+    if item is None:
+        raise _undecided(connection, names[0], batch_number, item_number)
+    return _read_grant_story(connection, batch, item, now)
 
 
 def _parse_id(text: str) -> tuple[str | None, str, int | None]:

@@ -15,7 +15,6 @@ from valetkey.wire.refusals import Refusal
 from worker import clock
 from worker.audit.filter_options import note_pruned
 from worker.audit.grant_story import UnknownGrant, find_story
-from worker.audit.story_values import story_values
 from worker.base.database_engine import read_transaction
 from worker.cli.command_options import TEXT, chosen_zone, zone_option
 from worker.cli.database import open_database
@@ -307,12 +306,12 @@ def show(context: click.Context, /, *, grant: str, zone: object, as_json: bool) 
     now, zone_ = clock.now(), chosen_zone(context)
     with open_database(read_transaction) as connection:
         try:
-            story = find_story(connection, grant, now)
+            values = find_story(connection, grant, now)
         except UnknownGrant as error:
             raise click.BadParameter(str(error), param_hint="GRANT") from None
-        if story.grant is None and story.counts.first is not None:
-            note_pruned(connection, story.counts.first)
-    values = story_values(story, now)
+        first = values["items"]["first_at"]
+        if values["grant"] is None and first is not None:
+            note_pruned(connection, first)
     if as_json:
         click.echo(json.dumps(values, default=lambda moment: format_in_zone(moment, zone_)))
     else:
