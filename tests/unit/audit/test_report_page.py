@@ -15,7 +15,6 @@ from worker.audit.report.report_figures import (
     Breakdown,
     CheckpointState,
     LogState,
-    Period,
     PeriodUnit,
     ReportFigures,
     Scope,
@@ -41,7 +40,7 @@ def figures(names: Breakdown, log: LogState = NO_LOG, tenant: str | None = None)
     scope = Scope(since=END - timedelta(days=1), until=END, zone=UTC, unit="day", tenant=tenant)
     issued = sum(row.issued for row in names.rows)
     refused = sum(row.refused for row in names.rows)
-    periods = (Period("2026-11-23", issued, refused), Period("2026-11-24", 0, 0))
+    periods = (Tally("2026-11-23", issued, refused), Tally("2026-11-24", 0, 0))
     breakdowns: dict[str, Any] = dict.fromkeys(BREAKDOWNS, names)
     return ReportFigures(
         scope=scope, generated_at=END, periods=periods, quotas=(), log=log, **breakdowns

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup, escape
 
 from valetkey.cli.terminal_text import escape_unprintable
-from worker.audit.report.report_figures import Period, PeriodUnit
+from worker.audit.report.report_figures import PeriodUnit, Tally
 
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 _INK, _MUTED, _RULE, _TRACK = "var(--ink)", "var(--muted)", "var(--rule)", "var(--track)"
@@ -52,7 +52,7 @@ class Bar(NamedTuple):
     mark: float | None = None
 
 
-def draw_periods(periods: Sequence[Period], unit: PeriodUnit, width: int) -> Markup:
+def draw_periods(periods: Sequence[Tally], unit: PeriodUnit, width: int) -> Markup:
     """Draw issued and refused items by time, one above the other, each with its own scale."""
     return _draw_chart(
         {
@@ -75,7 +75,7 @@ def _time_label(name: str, unit: PeriodUnit) -> str:
     return f"{start:{_TIME_FORMATS['day' if is_midnight else unit]}}".lstrip("0")
 
 
-def _labelled(periods: Sequence[Period], width: int) -> list[str]:
+def _labelled(periods: Sequence[Tally], width: int) -> list[str]:
     """Return the names of the periods that have room for a label: the last one, and every nth."""
     step = max(-(-len(periods) * _MIN_LABEL_DISTANCE // width), 1)
     return [period.name for period in periods[::-1][::step]]
@@ -204,6 +204,11 @@ class Column(NamedTuple):
 
     title: str
     is_number: bool = False
+
+
+def number_columns(*titles: str) -> list[Column]:
+    """Return columns of numbers."""
+    return [Column(title, is_number=True) for title in titles]
 
 
 class Cell(NamedTuple):

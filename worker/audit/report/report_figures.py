@@ -26,17 +26,6 @@ class Tally(NamedTuple):
         return self.issued + self.refused
 
 
-class Period(NamedTuple):
-    """The items decided in one hour, day or month of the report's zone.
-
-    name is that of `audit count`: 2026-11-24T08:00+01:00, 2026-11-24 or 2026-11.
-    """
-
-    name: str
-    issued: int
-    refused: int
-
-
 @dataclass(frozen=True, slots=True)
 class Breakdown:
     """Tallies of the largest groups, and the sum of the other groups if there are any.
@@ -102,13 +91,14 @@ class LogState:
 class ReportFigures:
     """All figures of one report, read in one transaction.
 
-    Items for no recipient are among the others of recipients. pruned_month is the month before
+    periods are the hours, days or months of the range, named as `audit count` names them. Items for
+    no recipient are among the others of recipients. pruned_month is the month before
     which items were removed, None if none of the range were.
     """
 
     scope: Scope
     generated_at: datetime
-    periods: tuple[Period, ...]
+    periods: tuple[Tally, ...]
     tenants: Breakdown
     buckets: Breakdown
     kinds: Breakdown

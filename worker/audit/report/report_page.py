@@ -5,7 +5,7 @@ page.html, page.css and page.js are its parts. Its Content-Security-Policy allow
 
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from hashlib import sha256
 from importlib.resources import files
@@ -26,6 +26,7 @@ from worker.audit.report.report_charts import (
     isolate,
     name_cell,
     number_cell,
+    number_columns,
     render_table,
     share_cell,
     text_cell,
@@ -46,22 +47,35 @@ from worker.uses.use_rules import GrantState
 
 CHART_ROWS = 8
 _SHORT_ROWS = 15  # sections with so few rows are printed on one page
-_SHORT = Markup(' class="short"')
 _MAX_CHART_NAME = 80  # characters; the picture cuts what has no room
-_BREAKDOWN = Markup("""\
+_SECTION = Markup("""\
 <section id="{id}"{css} aria-labelledby="{id}-title">
 <h2 id="{id}-title">{title}</h2>
 <p class="summary">{summary}</p>
-<div class="pair">
-<figure>{key}{chart}</figure>
-{table}
-</div>
-{command}
+{content}
+{end}
 </section>""")
+_CHART_AND_TABLE = Markup('<div class="pair">\n<figure>{}</figure>\n{}\n</div>')
 _KEY = Markup(
     '<p class="key" aria-hidden="true"><span class="issued">Issued</span>'
     '<span class="refused">Refused</span></p>'
 )
+
+
+class Section(NamedTuple):
+    """A section of the page. end follows its content; a short one is printed on one page."""
+
+    id: str
+    title: str
+    summary: str
+    content: Markup
+    end: Markup = Markup("")
+    is_short: bool = False
+
+    def render(self) -> Markup:
+        """Return the section as HTML."""
+        css = Markup(' class="short"') if self.is_short else ""
+        return _SECTION.format(css=css, **self._asdict())
 
 
 class Topic(NamedTuple):
@@ -81,6 +95,10 @@ class Topic(NamedTuple):
     by: str = ""
     others: str = "All others"
 
+    def size(self, tally: Tally) -> int:
+        """Count the items of a tally that the topic is about."""
+        return tally.issued * self.issued + tally.refused * self.refused
+
 
 TOPICS = (
     Topic("tenants", "Tenants", "Tenant", "tenant", by="count --by tenant"),
@@ -99,50 +117,41 @@ TOPICS = (
 )
 
 
-def breakdown_sections(figures: ReportFigures) -> Iterator[tuple[Topic, Markup]]:
+def _breakdown_sections(figures: ReportFigures) -> Iterator[Section]:
     """Yield the sections that have any figures. A tenant's own report has no other tenants."""
     for topic in TOPICS:
         breakdown: Breakdown = getattr(figures, topic.id)
         if breakdown.rows and not (topic.id == "tenants" and _is_of_one_tenant(figures)):
-            yield topic, _render_breakdown(figures, topic, breakdown)
+            yield _breakdown_section(figures.scope, topic, breakdown)
 
 
 def _is_of_one_tenant(figures: ReportFigures) -> bool:
     return figures.scope.tenant is not None and len(figures.tenants.rows) < 2  # noqa: PLR2004
 
 
-def _render_breakdown(figures: ReportFigures, topic: Topic, breakdown: Breakdown) -> Markup:
-    size = _sizer(topic)
-    total = sum(map(size, _all_tallies(breakdown)))
-    return _BREAKDOWN.format(
-        id=topic.id,
-        css=_SHORT if len(breakdown.rows) <= _SHORT_ROWS else "",
-        title=topic.title,
-        summary=_summarize_breakdown(topic, breakdown, size, total),
-        key=_KEY if topic.issued and topic.refused else "",
-        chart=_draw_breakdown(topic, breakdown, size),
-        table=_tabulate_breakdown(topic, breakdown, size, total),
-        command=render_command(f"audit {topic.by}", figures.scope) if topic.by else "",
+def _breakdown_section(scope: Scope, topic: Topic, breakdown: Breakdown) -> Section:
+    total = sum(map(topic.size, filter(None, (*breakdown.rows, breakdown.others))))
+    # A bar of all others would be so long that it hid the differences between the shown ones.
+    shown = breakdown.rows if topic.is_ordered else breakdown.rows[:CHART_ROWS]
+    chart = draw_ranking([_bar(topic, tally) for tally in shown])
+    if topic.issued and topic.refused:
+        chart = _KEY + chart
+    return Section(
+        topic.id,
+        topic.title,
+        _summarize_breakdown(topic, breakdown, total),
+        _CHART_AND_TABLE.format(chart, _tabulate_breakdown(topic, breakdown, total)),
+        render_command(f"audit {topic.by}", scope) if topic.by else Markup(""),
+        is_short=len(breakdown.rows) <= _SHORT_ROWS,
     )
 
 
-def _sizer(topic: Topic) -> Callable[[Tally], int]:
-    """Return the function that counts the items of a tally that a topic is about."""
-    return lambda tally: tally.issued * topic.issued + tally.refused * topic.refused
-
-
-def _all_tallies(breakdown: Breakdown) -> Sequence[Tally]:
-    return [*breakdown.rows, *([breakdown.others] if breakdown.others else [])]
-
-
-def _summarize_breakdown(
-    topic: Topic, breakdown: Breakdown, size: Callable[[Tally], int], total: int
-) -> Markup:
+def _summarize_breakdown(topic: Topic, breakdown: Breakdown, total: int) -> Markup:
     items = {(True, True): "items", (True, False): "grants", (False, True): "refusals"}
     noun = items[topic.issued, topic.refused]
-    largest = max(breakdown.rows, key=size)
+    largest = max(breakdown.rows, key=topic.size)
     share = Markup("{}: {} of the {}.").format(
-        isolate(largest.name), describe_share(size(largest), total), noun
+        isolate(largest.name), describe_share(topic.size(largest), total), noun
     )
     if breakdown.groups is None:
         return Markup("The {} largest. First {}").format(len(breakdown.rows), share)
@@ -153,32 +162,23 @@ def _summarize_breakdown(
     return Markup("{:,} {}s. Largest is {}").format(breakdown.groups, topic.noun, share)
 
 
-def _draw_breakdown(topic: Topic, breakdown: Breakdown, size: Callable[[Tally], int]) -> Markup:
-    # A bar of all others would be so long that it hid the differences between the shown ones.
-    shown = breakdown.rows if topic.is_ordered else breakdown.rows[:CHART_ROWS]
-    return draw_ranking([_bar(topic, tally, size) for tally in shown])
-
-
-def _bar(topic: Topic, tally: Tally, size: Callable[[Tally], int]) -> Bar:
+def _bar(topic: Topic, tally: Tally) -> Bar:
     return Bar(
-        _shorten(escape_unprintable(tally.name)),
-        f"{size(tally):,}",
+        _shorten(escape_unprintable(tally.name), _MAX_CHART_NAME),
+        f"{topic.size(tally):,}",
         tally.issued if topic.issued else 0,
         tally.refused if topic.refused else 0,
     )
 
 
-def _shorten(name: str) -> str:
-    return name if len(name) <= _MAX_CHART_NAME else f"{name[: _MAX_CHART_NAME - 1]}…"
+def _shorten(name: str, size: int) -> str:
+    return name if len(name) <= size else f"{name[: size - 1]}…"
 
 
-def _tabulate_breakdown(
-    topic: Topic, breakdown: Breakdown, size: Callable[[Tally], int], total: int
-) -> Markup:
-    columns = [Column(topic.column)]
-    columns += [Column("Issued", is_number=True)] if topic.issued else []
-    columns += [Column("Refused", is_number=True)] if topic.refused else []
-    columns += [Column("Share", is_number=True)]
+def _tabulate_breakdown(topic: Topic, breakdown: Breakdown, total: int) -> Markup:
+    decisions = {"Issued": topic.issued, "Refused": topic.refused, "Share": True}
+    numbers = [title for title, is_shown in decisions.items() if is_shown]
+    columns = [Column(topic.column), *number_columns(*numbers)]
     meanings = {code.code: code.meaning for code in read_codes()} if topic.id == "codes" else None
     if meanings is not None:
         columns.append(Column("Meaning"))
@@ -187,7 +187,7 @@ def _tabulate_breakdown(
         cells = [name]
         cells += [number_cell(tally.issued)] if topic.issued else []
         cells += [number_cell(tally.refused)] if topic.refused else []
-        cells += [share_cell(size(tally), total)]
+        cells += [share_cell(topic.size(tally), total)]
         cells += [text_cell(meanings.get(tally.name, ""))] if meanings is not None else []
         return cells
 
@@ -204,29 +204,20 @@ def _tabulate_breakdown(
     return render_table(topic.title, columns, rows, foot)
 
 
-_STATES = Markup("""\
-<section id="states" class="short" aria-labelledby="states-title">
-<h2 id="states-title">What became of grants</h2>
-<p class="summary">{summary}</p>
-<div class="pair">
-<figure>{chart}</figure>
-{table}
-</div>
-{command}
-</section>""")
-
-
-def states_section(figures: ReportFigures) -> Markup:
+def _states_section(figures: ReportFigures) -> Section:
     """Render the issued grants by kind and by their state at the time of the report."""
     totals: Counter[str] = Counter()
     for kind in figures.states:
         totals.update(kind.states)
     shown = [state for state in get_args(GrantState) if totals[state]]
-    return _STATES.format(
-        summary=_summarize_states(totals),
-        chart=draw_ranking([Bar(state, f"{totals[state]:,}", totals[state]) for state in shown]),
-        table=_tabulate_states(figures.states, shown, totals),
-        command=render_command("audit count --by kind,state --decision issued", figures.scope),
+    chart = draw_ranking([Bar(state, f"{totals[state]:,}", totals[state]) for state in shown])
+    return Section(
+        "states",
+        "What became of grants",
+        _summarize_states(totals),
+        _CHART_AND_TABLE.format(chart, _tabulate_states(figures.states, shown, totals)),
+        render_command("audit count --by kind,state --decision issued", figures.scope),
+        is_short=True,
     )
 
 
@@ -242,7 +233,7 @@ def _summarize_states(totals: Counter[str]) -> str:
 def _tabulate_states(
     kinds: tuple[KindStates, ...], shown: list[str], totals: Counter[str]
 ) -> Markup:
-    columns = [Column("Kind"), *(Column(state.capitalize(), is_number=True) for state in shown)]
+    columns = [Column("Kind"), *number_columns(*(state.capitalize() for state in shown))]
     rows = [
         (name_cell(kind.kind), *(number_cell(kind.states.get(state, 0)) for state in shown))
         for kind in kinds
@@ -255,67 +246,42 @@ WIDE_CHART, NARROW_CHART = 960, 300
 _FULL = 100  # percent
 _CHART_QUOTAS = 8
 _TABLE_QUOTAS = 200
+_QUOTAS_TITLE = "Quota headroom"
 _MAX_CHART_TENANT = 20  # characters, so that the quota has room beside it
 
-_TIME = Markup("""\
-<section id="time" aria-labelledby="time-title">
-<h2 id="time-title">By {unit}</h2>
-<p class="summary">{summary}</p>
+_PERIODS = Markup("""\
 <figure class="wide">
-<div class="wide-only">{wide}</div>
-<div class="narrow-only">{narrow}</div>
+<div class="wide-only">{}</div>
+<div class="narrow-only">{}</div>
 </figure>
-{table}
-{command}
-</section>""")
-_QUOTAS = Markup("""\
-<section id="quotas" aria-labelledby="quotas-title">
-<h2 id="quotas-title">Quota headroom</h2>
-<p class="summary">{summary}</p>
-{content}
-{command}
-</section>""")
-_LOG = Markup("""\
-<section id="log" aria-labelledby="log-title">
-<h2 id="log-title">State of the log</h2>
-<p class="summary">{summary}</p>
-<dl class="facts">
-{facts}
-</dl>
-{table}
-</section>""")
-_CHART_AND_TABLE = Markup('<div class="pair">\n<figure>{}</figure>\n{}\n</div>')
+{}""")
 
 
-def time_section(figures: ReportFigures) -> Markup:
+def _time_section(figures: ReportFigures) -> Section:
     """Render issued and refused items by hour, day or month."""
     unit, periods = figures.scope.unit, figures.periods
-    columns = (
-        Column(unit.capitalize()),
-        Column("Issued", is_number=True),
-        Column("Refused", is_number=True),
-    )
+    columns = [Column(unit.capitalize()), *number_columns("Issued", "Refused")]
     rows = [
         (name_cell(period.name), number_cell(period.issued), number_cell(period.refused))
         for period in periods
     ]
-    busiest = max(periods, key=lambda period: period.issued + period.refused)
+    busiest = max(periods, key=lambda period: period.total)
     summary = f"Busiest {unit}: {busiest.name}, {busiest.issued:,} issued"
-    return _TIME.format(
-        unit=unit,
-        summary=f"{summary} and {busiest.refused:,} refused. The first and last may be partial.",
-        wide=draw_periods(periods, unit, WIDE_CHART),
-        narrow=draw_periods(periods, unit, NARROW_CHART),
-        table=render_table(f"By {unit}", columns, rows),
-        command=render_command(f"audit count --by {unit}", figures.scope, has_zone=True),
+    charts = (draw_periods(periods, unit, width) for width in (WIDE_CHART, NARROW_CHART))
+    return Section(
+        "time",
+        f"By {unit}",
+        f"{summary} and {busiest.refused:,} refused. The first and last may be partial.",
+        _PERIODS.format(*charts, render_table(f"By {unit}", columns, rows)),
+        render_command(f"audit count --by {unit}", figures.scope, has_zone=True),
     )
 
 
-def quota_section(figures: ReportFigures) -> Markup:
+def _quota_section(figures: ReportFigures) -> Section:
     """Render how much of each quota is used now, the fullest first."""
     quotas = sorted(figures.quotas, key=lambda quota: (-_used(quota), quota.tenant))
     if not quotas:
-        return _QUOTAS.format(summary="There are no quotas.", content="", command="")
+        return Section("quotas", _QUOTAS_TITLE, "There are no quotas.", Markup(""))
     full = sum(quota.left == 0 for quota in quotas)
     warning = sum(quota.warns and quota.left != 0 for quota in quotas)
     summary = (
@@ -325,10 +291,12 @@ def quota_section(figures: ReportFigures) -> Markup:
     if len(quotas) > _TABLE_QUOTAS:
         summary += f" Shown are the {_TABLE_QUOTAS} with the least left."
     chart = draw_ranking([_quota_bar(quota) for quota in quotas[:_CHART_QUOTAS]], _FULL)
-    return _QUOTAS.format(
-        summary=summary,
-        content=_CHART_AND_TABLE.format(chart, _quota_table(quotas[:_TABLE_QUOTAS])),
-        command=render_command(f"quota show{tenant_option(figures.scope)}"),
+    return Section(
+        "quotas",
+        _QUOTAS_TITLE,
+        summary,
+        _CHART_AND_TABLE.format(chart, _quota_table(quotas[:_TABLE_QUOTAS])),
+        render_command(f"quota show{tenant_option(figures.scope)}"),
     )
 
 
@@ -341,17 +309,15 @@ def _quota_bar(quota: QuotaStatus) -> Bar:
     mark = None
     if quota.warn_at is not None and quota.limit:
         mark = min(quota.warn_at / quota.limit * _FULL, _FULL)
-    tenant = quota.tenant
-    if len(tenant) > _MAX_CHART_TENANT:
-        tenant = f"{tenant[: _MAX_CHART_TENANT - 1]}…"
+    tenant = _shorten(quota.tenant, _MAX_CHART_TENANT)
     name = f"{tenant}  {quota.metric}.{quota.window}"
     is_full = quota.left == 0
     return Bar(name, f"{quota.percent}%", 0 if is_full else share, share if is_full else 0, mark)
 
 
 def _quota_table(quotas: list[QuotaStatus]) -> Markup:
-    titles = ("Used", "Limit", "Left", "Share")
-    columns = [Column("Tenant"), Column("Quota"), *(Column(t, is_number=True) for t in titles)]
+    numbers = number_columns("Used", "Limit", "Left", "Share")
+    columns = [Column("Tenant"), Column("Quota"), *numbers]
     rows = [
         (
             name_cell(quota.tenant),
@@ -367,7 +333,7 @@ def _quota_table(quotas: list[QuotaStatus]) -> Markup:
     return render_table("Quotas", columns, rows)
 
 
-def log_section(figures: ReportFigures) -> Markup:
+def _log_section(figures: ReportFigures) -> Section:
     """Render the size of the whole log, and what its signed checkpoints cover."""
     log = figures.log
     numbers = {
@@ -384,10 +350,12 @@ def log_section(figures: ReportFigures) -> Markup:
         )
         for title, (id_, number) in numbers.items()
     )
-    return _LOG.format(
-        summary=_describe_checkpoints(figures.scope, log),
-        facts=facts,
-        table=_checkpoint_table(figures.scope, log),
+    return Section(
+        "log",
+        "State of the log",
+        _describe_checkpoints(figures.scope, log),
+        Markup('<dl class="facts">\n{}\n</dl>').format(facts),
+        _checkpoint_table(figures.scope, log),
     )
 
 
@@ -402,7 +370,7 @@ def _describe_checkpoints(scope: Scope, log: LogState) -> str:
 def _checkpoint_table(scope: Scope, log: LogState) -> Markup:
     if not log.checkpoints:
         return Markup("")
-    columns = (Column("Tree"), Column("Signed leaves", is_number=True), Column("Signed at"))
+    columns = [Column("Tree"), *number_columns("Signed leaves"), Column("Signed at")]
     rows = [
         (
             name_cell(checkpoint.tenant),
@@ -457,7 +425,8 @@ def render_page(figures: ReportFigures, title: str) -> str:
     style, script = _read_part("page.css"), _read_part("page.js")
     sections = list(_sections(figures))
     links = Markup("\n").join(
-        Markup('<li><a href="#{}">{}</a></li>').format(id_, name) for id_, name, _ in sections
+        Markup('<li><a href="#{}">{}</a></li>').format(section.id, section.title)
+        for section in sections
     )
     return _read_part("page.html").format(
         policy=_security_policy(style, script),
@@ -468,7 +437,7 @@ def render_page(figures: ReportFigures, title: str) -> str:
         about=_describe_scope(figures),
         headline=_headline(figures),
         nav=Markup('<nav aria-label="Sections"><ul>\n{}\n</ul></nav>').format(links),
-        sections=Markup("\n").join(section for *_, section in sections),
+        sections=Markup("\n").join(section.render() for section in sections),
         footer=(
             "Made by valetkey from its audit log. The report has no links, signatures or keys "
             "that could open anything. Times are in the time zone of its period."
@@ -492,16 +461,14 @@ def _digest(text: str) -> str:
     return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
 
 
-def _sections(figures: ReportFigures) -> Iterator[tuple[str, str, Markup]]:
-    """Yield the id, the name and the HTML of each section."""
+def _sections(figures: ReportFigures) -> Iterator[Section]:
     if figures.issued or figures.refused:
-        yield "time", f"By {figures.scope.unit}", time_section(figures)
-        for topic, section in breakdown_sections(figures):
-            yield topic.id, topic.title, section
+        yield _time_section(figures)
+        yield from _breakdown_sections(figures)
     if figures.states:
-        yield "states", "What became of grants", states_section(figures)
-    yield "quotas", "Quota headroom", quota_section(figures)
-    yield "log", "State of the log", log_section(figures)
+        yield _states_section(figures)
+    yield _quota_section(figures)
+    yield _log_section(figures)
 
 
 def _describe_period(figures: ReportFigures) -> str:

@@ -24,7 +24,6 @@ from worker.audit.report.report_figures import (
     CheckpointState,
     KindStates,
     LogState,
-    Period,
     PeriodUnit,
     ReportFigures,
     Scope,
@@ -151,9 +150,12 @@ def read_report(
         codes=_read_codes(connection, grant_filter),
         lifetimes=_group_lifetimes(lifetimes),
         limits=_break_down(_sum_limits(lifetimes)),
-        requesters=_read_requesters(connection, grant_filter, groups),
-        recipients=_read_recipients(connection, grant_filter, groups),
-        keys=_read_keys(connection, grant_filter, groups),
+        requesters=replace(
+            _read_largest(connection, grant_filter, "requester", groups),
+            groups=count_requesters(connection, grant_filter),
+        ),
+        recipients=_read_largest(connection, grant_filter, "recipient", groups),
+        keys=_read_largest(connection, grant_filter, "key", groups),
         states=_read_states(connection, grant_filter, now),
         quotas=tuple(_read_quotas(connection, scope.tenant, now)),
         log=_read_log_state(connection, scope.tenant),
@@ -163,11 +165,11 @@ def read_report(
 
 def _read_periods(
     connection: Connection, scope: Scope, grant_filter: GrantFilter
-) -> tuple[Period, ...]:
+) -> tuple[Tally, ...]:
     options = CountOptions((scope.unit,), scope.zone)
     counts = count_items(connection, grant_filter, options)
     numbers = {count.group[0]: (count.issued, count.refused) for count in counts}
-    return tuple(Period(name, *numbers.get(name, (0, 0))) for name in period_names(scope))
+    return tuple(Tally(name, *numbers.get(name, (0, 0))) for name in period_names(scope))
 
 
 def _sum_by(groups: Iterable[ItemCount], dimension: Dimension) -> Breakdown:
@@ -193,37 +195,18 @@ def _read_codes(connection: Connection, grant_filter: GrantFilter) -> Breakdown:
     return _break_down(_to_tally(count) for count in counts)
 
 
-def _read_requesters(
-    connection: Connection, grant_filter: GrantFilter, groups: Iterable[ItemCount]
+def _read_largest(
+    connection: Connection,
+    grant_filter: GrantFilter,
+    dimension: Dimension,
+    groups: Iterable[ItemCount],
 ) -> Breakdown:
-    rows = _read_largest(connection, grant_filter, "requester")
-    number = count_requesters(connection, grant_filter)
-    return Breakdown(rows, _rest(groups, rows), number)
-
-
-def _read_recipients(
-    connection: Connection, grant_filter: GrantFilter, groups: Iterable[ItemCount]
-) -> Breakdown:
+    """Return the largest groups. Counting all different keys would read them once more."""
     # One more than there are rows, because items for no recipient are a group as well.
-    counts = top_items(connection, grant_filter, "recipient", TABLE_ROWS + 1)
+    counts = top_items(connection, grant_filter, dimension, TABLE_ROWS + 1)
     rows = tuple(_to_tally(count) for count in counts if count.group[0] is not None)[:TABLE_ROWS]
     others = _rest(groups, rows)
     return Breakdown(rows, others, None if others else len(rows))
-
-
-def _read_keys(
-    connection: Connection, grant_filter: GrantFilter, groups: Iterable[ItemCount]
-) -> Breakdown:
-    rows = _read_largest(connection, grant_filter, "key")
-    # Counting the different keys would read all of them once more.
-    others = _rest(groups, rows)
-    return Breakdown(rows, others, None if others else len(rows))
-
-
-def _read_largest(
-    connection: Connection, grant_filter: GrantFilter, dimension: Dimension
-) -> tuple[Tally, ...]:
-    return tuple(map(_to_tally, top_items(connection, grant_filter, dimension, TABLE_ROWS)))
 
 
 def _rest(groups: Iterable[ItemCount], rows: Iterable[Tally]) -> Tally | None:
