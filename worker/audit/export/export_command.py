@@ -4,8 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -25,14 +24,14 @@ from worker.audit.export.export_formats import FormatName, is_text, make_writer
 from worker.audit.export.export_run import (
     ExportJournal,
     ExportResult,
-    ExportRun,
     HashedStream,
     JournalUnreadable,
-    RowWriter,
+    Output,
     discard,
     load_journal,
     open_partial,
     save_journal,
+    write_rows,
 )
 from worker.audit.filter_options import filter_options, note_pruned, read_filter
 from worker.audit.grant_filters import GrantFilter
@@ -64,17 +63,6 @@ class ExportRequest(NamedTuple):
     options: Mapping[str, Any]
     filters: Mapping[str, Any]
     is_forced: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """An open output: where to write, from which journal on, and with which filter."""
-
-    stream: HashedStream
-    writer: RowWriter
-    journal: ExportJournal
-    grant_filter: GrantFilter
-    save_journal: Callable[[ExportJournal], None]
 
 
 class Target(Protocol):
@@ -199,8 +187,8 @@ class BucketTarget:
         # Imported for this target alone: boto3 takes long to import.
         from worker.audit.export.bucket_object import open_object  # noqa: PLC0415
 
-        replaces = request.is_forced
-        with open_object(connection, self._profile, self._key, may_replace=replaces) as file:
+        forced = request.is_forced
+        with open_object(connection, self._profile, self._key, may_replace=forced) as file:
             yield _new_output(connection, request, grant_filter, HashedStream(file))
 
     def describe_rest(self, _request: ExportRequest) -> str:
@@ -222,17 +210,15 @@ def _new_output(
 def _new_journal(
     connection: Connection, request: ExportRequest, grant_filter: GrantFilter
 ) -> ExportJournal:
-    now: datetime = clock.now()
     return ExportJournal(
         options=request.options,
         since=grant_filter.since,
         until=grant_filter.until,
-        bound=read_bound(connection, now),
+        bound=read_bound(connection, clock.now()),
     )
 
 
 _S3 = "s3://"
-_BINARY_FORMATS = ("parquet",)
 
 
 class _ExportCommand(click.Command):
@@ -304,7 +290,7 @@ def export(
       python -m worker audit export --tenant acme --format jsonl > acme.jsonl
       python -m worker audit export --format parquet --out s3://archive/audit/2026.parquet
     """
-    if out is None and format_name in _BINARY_FORMATS:
+    if out is None and not is_text(format_name):
         raise click.UsageError(f"{format_name} is no text: name a file with --out")
     target = out or StdoutTarget()
     request = ExportRequest(format_name, context.meta[__name__], filters, is_forced=force)
@@ -328,17 +314,12 @@ def _run(target: Target, request: ExportRequest) -> ExportResult:
         grant_filter = read_filter(connection, request.filters)
         note_pruned(connection, grant_filter.since)
         with target.open(connection, request, grant_filter) as output:
-            console, journal = stderr_console(), output.journal
-            total = 0
+            console, journal, total = stderr_console(), output.journal, 0
             if console.is_terminal:
-                position = journal.position
                 selected = output.grant_filter
-                total = count_streamed(connection, selected, journal.bound, position)
+                total = count_streamed(connection, selected, journal.bound, journal.position)
             with row_progress(console, total, journal.rows) as on_rows:
-                run = ExportRun(
-                    connection, output.grant_filter, journal, on_rows, output.save_journal
-                )
-                return run.write(output.stream, output.writer)
+                return write_rows(connection, output, on_rows)
 
 
 def _describe(target: Target, result: ExportResult) -> str:

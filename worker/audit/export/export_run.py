@@ -237,64 +237,56 @@ class ExportResult(NamedTuple):
     bound: Bound
 
 
-class ExportRun:
-    """One run of an export: reads blocks, writes them, and saves the journal now and then.
+@dataclass(frozen=True, slots=True)
+class Output:
+    """An open output: where to write, from which journal on, and with which filter."""
+
+    stream: HashedStream
+    writer: RowWriter
+    journal: ExportJournal
+    grant_filter: GrantFilter
+    save_journal: Callable[[ExportJournal], None]
+
+
+def write_rows(
+    connection: Connection, output: Output, on_rows: Callable[[int], None]
+) -> ExportResult:
+    """Write all rows after the journal's position, and save the journal now and then.
 
     on_rows is called with the number of rows, matching or not, that each block has gone through.
     """
+    start = saved_at = monotonic()
+    stream, journal = output.stream, output.journal
+    with closing(_read_blocks(connection, output.grant_filter, journal)) as blocks:
+        for block in blocks:
+            output.writer.write(block)
+            journal = replace(
+                journal,
+                position=block[-1].head.position,
+                rows=journal.rows + sum(len(items) for _, items in block),
+                bytes=stream.size,
+            )
+            on_rows(sum(head.issued + head.refused for head, _ in block))
+            if monotonic() - saved_at > _SECONDS_PER_CHECKPOINT:
+                stream.flush()
+                output.save_journal(journal)
+                saved_at = monotonic()
+    output.writer.finish()
+    rows_now = journal.rows - output.journal.rows
+    seconds = monotonic() - start
+    return ExportResult(journal.rows, rows_now, stream.size, seconds, stream.digest, journal.bound)
 
-    def __init__(
-        self,
-        connection: Connection,
-        grant_filter: GrantFilter,
-        journal: ExportJournal,
-        on_rows: Callable[[int], None],
-        save: Callable[[ExportJournal], None],
-    ) -> None:
-        self._connection = connection
-        self._filter = grant_filter
-        self.journal = journal
-        self._on_rows = on_rows
-        self._save = save
 
-    def write(self, stream: HashedStream, writer: RowWriter) -> ExportResult:
-        """Write all rows after the journal's position."""
-        start = saved_at = monotonic()
-        rows_before = self.journal.rows
-        with closing(self._read_blocks()) as blocks:
-            for block in blocks:
-                writer.write(block)
-                self._advance(block[-1].head.position, block, stream.size)
-                if monotonic() - saved_at > _SECONDS_PER_CHECKPOINT:
-                    stream.flush()
-                    self._save(self.journal)
-                    saved_at = monotonic()
-        writer.finish()
-        return ExportResult(
-            self.journal.rows,
-            self.journal.rows - rows_before,
-            stream.size,
-            monotonic() - start,
-            stream.digest,
-            self.journal.bound,
-        )
-
-    def _read_blocks(self) -> Generator[list[ChunkItems], None, None]:
-        """Yield blocks. A server reads the next one while the last one is written."""
-        journal = self.journal
-        blocks = stream_blocks(self._connection, self._filter, journal.bound, journal.position)
-        if self._connection.dialect.name == "sqlite":  # a thread would only wait for this one
-            yield from blocks
-            return
-        with ThreadPoolExecutor(1) as thread:  # its end waits for the server
+def _read_blocks(
+    connection: Connection, grant_filter: GrantFilter, journal: ExportJournal
+) -> Generator[list[ChunkItems], None, None]:
+    """Yield blocks. A server reads the next one while the last one is written."""
+    blocks = stream_blocks(connection, grant_filter, journal.bound, journal.position)
+    if connection.dialect.name == "sqlite":  # a thread would only wait for this one
+        yield from blocks
+        return
+    with ThreadPoolExecutor(1) as thread:  # its end waits for the server
+        following = thread.submit(next, blocks, None)
+        while (block := following.result()) is not None:
             following = thread.submit(next, blocks, None)
-            while (block := following.result()) is not None:
-                following = thread.submit(next, blocks, None)
-                yield block
-
-    def _advance(self, position: StreamPosition, block: list[ChunkItems], size: int) -> None:
-        rows = sum(len(items) for _, items in block)
-        self.journal = replace(
-            self.journal, position=position, rows=self.journal.rows + rows, bytes=size
-        )
-        self._on_rows(sum(head.issued + head.refused for head, _ in block))
+            yield block
