@@ -120,6 +120,7 @@ KINDS_WITH_EXACT_SIZE = ("put", "multipart")
 """The kinds whose items have a size of their own."""
 
 _HALF = literal_column(str(HALF), BigInteger)
+_ZERO, _ONE, _NULL = literal_column("0", Integer), literal_column("1", Integer), null()
 
 
 class CountOptions(NamedTuple):
@@ -135,12 +136,6 @@ class CountOptions(NamedTuple):
     exact_bytes: bool = False
     now: datetime | None = None
     after_batch: int | None = None
-
-
-def group_by_columns(query: Query, columns: list[Any]) -> Query:
-    """Group a SELECT by its first columns."""
-    # By number: PostgreSQL takes an expression with parameters for another one if it is repeated.
-    return query.group_by(*(literal_column(str(number + 1)) for number in range(len(columns))))
 
 
 def grouped_columns(options: CountOptions) -> list[str]:
@@ -165,20 +160,6 @@ def max_size(*, exact: bool) -> Any:
     )
 
 
-def sum_halves(size: Any) -> tuple[Any, Any]:
-    """Return the sums of both halves of a number of bytes."""
-    return func.sum(size // _HALF), func.sum(size % _HALF)
-
-
-def chunk_columns(options: CountOptions, state: Any) -> list[Any]:
-    """Return the columns of a statement that reads no items, with the state that it counts."""
-    of_items = {"code": null(), "state": state}
-    return [
-        of_items[name] if name in of_items else item_column(name, options)
-        for name in grouped_columns(options)
-    ]
-
-
 def states_moment(options: CountOptions) -> datetime:
     """Return the moment of the states, which a count by state must have."""
     if options.now is None:
@@ -193,9 +174,9 @@ def state_queries(
 
     The first one counts all as if nothing was told of them, and each further pair moves some.
     """
-    now, one = states_moment(options), literal_column("1", Integer)
-    is_alive = is_open(connection, now)
-    yield _weighted_query(options, Chunk.issued, case((is_alive, "open"), else_="unknown"))
+    is_alive = is_open(connection, states_moment(options))
+    state: Any = case((is_alive, "open"), else_="unknown")
+    yield _chunk_query(options, Chunk.issued, state=state)
     unused = count_unused(connection)
     is_chunk = and_(
         Settlement.batch_number == Chunk.batch_number,
@@ -204,20 +185,20 @@ def state_queries(
     has_unused = [~is_alive, Batch.kind.in_(SLOT_KINDS), Settlement.unused != ""]
     if options.after_batch is not None:
         has_unused.append(Settlement.batch_number > options.after_batch)
-    for state, weight in (("unused", unused), ("unknown", -unused)):
-        query = _weighted_query(options, weight, literal_column(f"'{state}'"))
+    for name, weight in (("unused", unused), ("unknown", -unused)):
+        query = _chunk_query(options, weight, state=literal_column(f"'{name}'"))
         yield query.join(Settlement, is_chunk).where(*has_unused)
     by_item, by_chunk = _used_items(options, batch_id)
     key = GrantKey(by_item.c.batch_number, by_item.c.item_number)
     before = case((is_alive, literal_column("'open'")), else_=literal_column("'unknown'"))
-    for part, state_, weight_ in (
-        (by_item, func.coalesce(*used_states(key)), one),
+    for part, state, weight in (
+        (by_item, func.coalesce(*used_states(key)), _ONE),
         (by_chunk, before, -by_chunk.c.used_items),
     ):
         is_part = and_(
             part.c.batch_number == Chunk.batch_number, part.c.chunk_number == Chunk.chunk_number
         )
-        yield _weighted_query(options, weight_, state_).join(part, is_part)
+        yield _chunk_query(options, weight, state=state).join(part, is_part)
 
 
 def _used_items(options: CountOptions, batch_id: str | None) -> tuple[Subquery, Subquery]:
@@ -241,16 +222,6 @@ def _used_items(options: CountOptions, batch_id: str | None) -> tuple[Subquery, 
     numbers = item.c.batch_number, item.c.chunk_number
     by_chunk = select(*numbers, func.count().label("used_items")).group_by(*numbers)
     return item, by_chunk.subquery()
-
-
-def _weighted_query(options: CountOptions, weight: Any, state: Any) -> Query:
-    """Return a SELECT that adds up weights as numbers of issued items of a state."""
-    columns = chunk_columns(options, state)
-    size = weight * max_size(exact=options.exact_bytes)
-    numbers = func.sum(weight), literal_column("0", Integer)
-    query = select(*columns, *numbers, *sum_halves(size))
-    query = query.select_from(Chunk).join(Batch, Batch.batch_number == Chunk.batch_number)
-    return group_by_columns(query, columns)
 
 
 # The equation lets PostgreSQL join whole tables by hashes, the range lets an index be searched.
@@ -283,14 +254,14 @@ def count_queries(
     refusals = refusals_of(grant_filter)
     reads_codes = bool(refusals) and ("code" in options.by or REFUSED not in refusals)
     counts_refused = bool(refusals) and not reads_codes
-    has_states = "state" in options.by
-    if counts_issued and has_states:
+    has_states = counts_issued and "state" in options.by
+    if has_states:
         queries = state_queries(connection, options, grant_filter.batch_id)
         yield from (query.where(*conditions) for query in queries)
-    issued = counts_issued and not has_states
-    if counts_refused or issued:
-        query = _chunk_query(options, issued=issued, refused=counts_refused)
-        yield query.where(*conditions)
+    issued = Chunk.issued if counts_issued and not has_states else _ZERO
+    refused = Chunk.refused if counts_refused else _ZERO
+    if issued is not _ZERO or refused is not _ZERO:
+        yield _chunk_query(options, issued, refused).where(*conditions)
     if reads_codes:
         is_refused = Chunk.refused > 0, Grant.code.is_not(None)
         yield _item_query(connection, options).where(*conditions, *is_refused, *on_items)
@@ -300,20 +271,22 @@ def count_queries(
         yield query.where(*conditions, *has_size)
 
 
-def _chunk_query(options: CountOptions, *, issued: bool, refused: bool) -> Query:
-    zero = literal_column("0", Integer)
-    size = Chunk.issued * max_size(exact=options.exact_bytes) if issued else zero
-    columns = chunk_columns(options, null())
-    numbers = Chunk.issued if issued else zero, Chunk.refused if refused else zero
-    query = select(*columns, *map(func.sum, numbers), *sum_halves(size))
-    query = query.select_from(Chunk).join(Batch, Batch.batch_number == Chunk.batch_number)
-    return group_by_columns(query, columns)
+def _chunk_query(
+    options: CountOptions, issued: Any, refused: Any = _ZERO, state: Any = _NULL
+) -> Query:
+    """Return a SELECT that reads no items, with the numbers of a chunk and the state of them."""
+    of_items = {"code": _NULL, "state": state}
+    columns = [
+        of_items[name] if name in of_items else item_column(name, options)
+        for name in grouped_columns(options)
+    ]
+    size = _ZERO if issued is _ZERO else issued * max_size(exact=options.exact_bytes)
+    return _sum_query(columns, issued, refused, size)
 
 
 def _item_query(
     connection: Connection, options: CountOptions, *, only_bytes: bool = False
 ) -> Query:
-    zero, one = literal_column("0", Integer), literal_column("1", Integer)
     is_issued = Grant.code.is_(None)
     size = max_size(exact=options.exact_bytes)
     if options.exact_bytes:
@@ -325,11 +298,20 @@ def _item_query(
         else item_column(name, options)
         for name in grouped_columns(options)
     ]
-    numbers = case((is_issued, one), else_=zero), case((is_issued, zero), else_=one)
-    sums = (zero, zero) if only_bytes else map(func.sum, numbers)
-    query = select(*columns, *sums, *sum_halves(case((is_issued, size), else_=zero)))
-    query = query.select_from(Chunk).join(Batch, Batch.batch_number == Chunk.batch_number)
-    return group_by_columns(query.join(Grant, _IS_IN_CHUNK), columns)
+    issued, refused = case((is_issued, _ONE), else_=_ZERO), case((is_issued, _ZERO), else_=_ONE)
+    numbers = (_ZERO, _ZERO) if only_bytes else (issued, refused)
+    query = _sum_query(columns, *numbers, case((is_issued, size), else_=_ZERO))
+    return query.join(Grant, _IS_IN_CHUNK)
+
+
+def _sum_query(columns: list[Any], issued: Any, refused: Any, size: Any) -> Query:
+    """Return a SELECT of sums by columns, from chunks and their batches."""
+    # In two halves: see HALF.
+    sums = map(func.sum, (issued, refused, size // _HALF, size % _HALF))
+    query = select(*columns, *sums).select_from(Chunk)
+    query = query.join(Batch, Batch.batch_number == Chunk.batch_number)
+    # By number: PostgreSQL takes an expression with parameters for another one if it is repeated.
+    return query.group_by(*(literal_column(str(number + 1)) for number in range(len(columns))))
 
 
 SortOrder = Literal["total", "issued", "refused", "bytes"]
@@ -411,12 +393,11 @@ def top_items(
     parts = union_all(*count_queries(connection, grant_filter, options)).subquery()
     group = parts.c[0]
     issued, refused, high, low = (func.sum(column) for column in parts.c[1:])
-    half = literal_column(str(HALF), BigInteger)
     orders: dict[SortOrder, tuple[ColumnElement[int], ...]] = {
         "total": (issued + refused,),
         "issued": (issued,),
         "refused": (refused,),
-        "bytes": (high + low // half, low % half),
+        "bytes": (high + low // _HALF, low % _HALF),
     }
     order = (*(column.desc() for column in orders[sort]), group)
     sums = select(group, issued, refused, high, low).group_by(group).having(issued + refused > 0)
