@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Self, TypedDict, Unpack
 
 from worker import clock
-from worker.audit.audit_rows import read_bound, stream_blocks
-from worker.audit.export.export_formats import GrantRecord, to_records
+from worker.audit.audit_rows import GrantRecord, read_bound, stream_blocks
+from worker.audit.export.export_formats import to_records
 from worker.audit.grant_filters import GrantFilter, resolve_names
 from worker.audit.grant_story import UnknownGrant, find_story
 from worker.audit.item_counts import (

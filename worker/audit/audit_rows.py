@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, tup
 from models import Batch, Cancellation, Chunk, Grant, Leaf, TreeHead
 from valetkey.wire.grant_ids import grant_id
 from worker.audit.grant_filters import (
+    ISSUED,
     GrantFilter,
     batch_conditions,
     item_conditions,
@@ -39,19 +40,20 @@ _Rows = Generator[Row[*tuple[Any, ...]], None, Position | None]
 _RowReader = Callable[[Connection, GrantFilter, Sequence[Any], Position | None], _Rows]
 
 
-class AuditRecord(NamedTuple):
-    """One requested item. decision is "issued" or the code of the refusal. tenant is an id.
+class GrantRecord(NamedTuple):
+    """One requested item. decision is `issued` or the code of the refusal. tenant is an id.
 
     signed_by is the name of the tenant's key that signed the request; None if the tenant trusts
-    the queue and the request was not signed. expires_at is None for a refused item.
+    the queue and the request was not signed. recipient is for whom the grant was requested.
+    expires_at is None for a refused item.
     """
 
     time: datetime
     tenant: str
     requested_by: str
     signed_by: str | None
-    reason: str | None
     recipient: str | None
+    reason: str | None
     bucket: str
     kind: str
     key: str
@@ -67,13 +69,6 @@ class AuditCount(NamedTuple):
     kind: str
     issued: int
     refused: int
-
-
-class _Start(NamedTuple):
-    """The position of a cursor, and its chunk."""
-
-    position: Position
-    chunk_number: int
 
 
 class UnknownCursor(LookupError):
@@ -98,7 +93,7 @@ def read_grants(
     grant_filter: GrantFilter,
     limit: int,
     after: GrantName | None = None,
-) -> Page[AuditRecord]:
+) -> Page[GrantRecord]:
     """Read at most limit grants, newest first, starting after the given position.
 
     Rows neither change nor move. Paging through them returns each row that existed at the start
@@ -114,7 +109,7 @@ def read_grants(
 
 def stream_grants(
     connection: Connection, grant_filter: GrantFilter, after: GrantName | None = None
-) -> Iterator[AuditRecord]:
+) -> Iterator[GrantRecord]:
     """Yield all grants of a filter, newest first, in constant memory. Raises as read_grants does.
 
     Needs a transaction, which has to stay open while the caller iterates.
@@ -126,27 +121,24 @@ def stream_grants(
 def _read_rows(
     connection: Connection,
     grant_filter: GrantFilter,
-    start: _Start | None,
+    start: Position | None,
     limit: int | None = None,
 ) -> Generator[Row[*tuple[Any, ...]]]:
     """Read at most limit rows, newest first, without holding all of them if there is no limit."""
     if grant_filter.object_key is not None:
-        position = None if start is None else start.position
         conditions = list(_conditions(connection, grant_filter))
         yield from read_rows_of_key(
-            connection, LIST_COLUMNS, conditions, grant_filter.object_key, position
+            connection, LIST_COLUMNS, conditions, grant_filter.object_key, start
         )
         return
     read_rows = _reader_by_position(grant_filter)
     if read_rows is not None:
-        before = None if start is None else start.position
-        last = yield from read_rows(connection, grant_filter, LIST_COLUMNS, before)
-        if last is None:
+        start = yield from read_rows(connection, grant_filter, LIST_COLUMNS, start)
+        if start is None:
             return
-        start = _start_after(connection, last)
     query = grants_query(connection, grant_filter)
     if start is not None:
-        query = query.where(*_start_conditions(start))
+        query = query.where(*_start_conditions(connection, start))
     # On PostgreSQL, this makes a cursor on the server.
     options = {} if limit is not None else {"yield_per": _ROWS_PER_READ}
     yield from connection.execute(query.limit(limit), execution_options=options)
@@ -191,54 +183,49 @@ def count_items_by_kind(connection: Connection, grant_filter: GrantFilter) -> li
     return [AuditCount(*row) for row in connection.execute(query)]
 
 
-def record_cursor(record: AuditRecord) -> GrantName:
+def record_cursor(record: GrantRecord) -> GrantName:
     """Return the position of a record, to read the page after it."""
     batch_id, _, item_number = record.grant.rpartition(".")
     return GrantName(batch_id, int(item_number), record.tenant)
 
 
-def _find_start(connection: Connection, cursor: GrantName) -> _Start:
-    query = select(Batch.batch_number, Batch.chunk_size).where(Batch.batch_id == cursor.batch_id)
+def _find_start(connection: Connection, cursor: GrantName) -> Position:
+    query = select(Batch.batch_number).where(Batch.batch_id == cursor.batch_id)
     if cursor.tenant is not None:
         query = query.where(Batch.tenant == cursor.tenant)
-    batches = connection.execute(query.limit(2)).all()
-    if not batches:
+    numbers = connection.scalars(query.limit(2)).all()
+    if not numbers:
         raise UnknownCursor(cursor)
-    if len(batches) > 1:
+    if len(numbers) > 1:
         raise AmbiguousCursor(cursor)
-    batch_number, chunk_size = batches[0]
-    return _Start(Position(batch_number, cursor.item_number), cursor.item_number // chunk_size)
+    return Position(numbers[0], cursor.item_number)
 
 
-def _start_after(connection: Connection, position: Position) -> _Start:
-    is_batch = Batch.batch_number == position.batch_number
-    chunk_size = connection.execute(select(Batch.chunk_size).where(is_batch)).scalar_one()
-    return _Start(position, position.item_number // chunk_size)
-
-
-def _start_conditions(start: _Start) -> Iterator[ColumnElement[bool]]:
+def _start_conditions(connection: Connection, start: Position) -> Iterator[ColumnElement[bool]]:
+    batch_number, item_number = start
+    is_batch = Batch.batch_number == batch_number
+    chunk_number = item_number // connection.scalars(select(Batch.chunk_size).where(is_batch)).one()
     # The first conditions alone let the scans of indexes start at the chunk. The last one finds the
     # item in the chunk.
-    batch_number = start.position.batch_number
     yield Batch.batch_number <= batch_number
-    yield tuple_(Chunk.batch_number, Chunk.chunk_number) <= (batch_number, start.chunk_number)
-    yield tuple_(Grant.batch_number, Grant.item_number) < start.position
+    yield tuple_(Chunk.batch_number, Chunk.chunk_number) <= (batch_number, chunk_number)
+    yield tuple_(Grant.batch_number, Grant.item_number) < start
 
 
-def to_record(row: Row[*tuple[Any, ...]]) -> AuditRecord:
-    """Make a record of a row with COLUMNS."""
+def to_record(row: Row[*tuple[Any, ...]]) -> GrantRecord:
+    """Make a record of a row with LIST_COLUMNS."""
     expires_at = row.issued_at + timedelta(seconds=row.expires_in)
-    return AuditRecord(
+    return GrantRecord(
         time=row.issued_at,
         tenant=row.tenant,
         requested_by=row.requested_by,
         signed_by=row.signing_key,
-        reason=row.reason,
         recipient=row.recipient,
+        reason=row.reason,
         bucket=row.bucket,
         kind=row.kind,
         key=row.object_key,
-        decision=row.code or "issued",
+        decision=row.code or ISSUED,
         expires_at=None if row.code else expires_at,
         grant=grant_id(row.batch_id, row.item_number),
     )
@@ -257,7 +244,7 @@ def read_heads(connection: Connection) -> Heads:
 
 def read_new_grants(
     connection: Connection, grant_filter: GrantFilter, before: Heads, now: Heads
-) -> Iterator[AuditRecord]:
+) -> Iterator[GrantRecord]:
     """Yield the rows of a filter that were committed between two states, oldest first.
 
     Leaves are numbered in the order of the commits, without gaps. So no row is missed, even if a

@@ -16,7 +16,7 @@ from valetkey.cli.terminal_text import escape_unprintable, terminal_columns
 from worker.audit import audit_rows
 from worker.audit.audit_rows import (
     AmbiguousCursor,
-    AuditRecord,
+    GrantRecord,
     UnknownCursor,
     read_grants,
     read_heads,
@@ -47,6 +47,10 @@ from worker.cli.output import (
     print_rows,
 )
 
+COLUMNS = (
+    *("time", "tenant", "requested_by", "signed_by", "reason", "recipient", "bucket", "kind"),
+    *("key", "decision", "expires_at", "grant"),
+)
 _NARROW = ("time", "tenant", "kind", "decision", "key")
 _WIDE = ("time", "tenant", "requested_by", "kind", "decision", "key", "grant")
 _WIDE_TERMINAL = 150
@@ -60,7 +64,7 @@ def columns_option(command: Command) -> Command:
         "--columns",
         metavar="NAME,…",
         callback=_parse_columns,
-        help=f"Only these columns, in this order: {', '.join(AuditRecord._fields)}. A terminal gets"
+        help=f"Only these columns, in this order: {', '.join(COLUMNS)}. A terminal gets"
         f" {', '.join(_NARROW)}, and more if it is wide; everything else gets all.",
     )(command)
 
@@ -71,12 +75,12 @@ def _parse_columns(
     if text is None:
         return None
     if text.strip() == "help":
-        click.echo("\n".join(AuditRecord._fields))
+        click.echo("\n".join(COLUMNS))
         context.exit()
     names = tuple(name.strip() for name in text.split(","))
     for name in names:
-        if name not in AuditRecord._fields:
-            hint = did_you_mean(name, AuditRecord._fields, "--columns help lists them")
+        if name not in COLUMNS:
+            hint = did_you_mean(name, COLUMNS, "--columns help lists them")
             raise click.BadParameter(f"there is no column {name!r}{hint}")
     if len(set(names)) < len(names):
         raise click.BadParameter("it names a column twice")
@@ -87,15 +91,15 @@ def default_columns(*, is_table: bool) -> tuple[str, ...]:
     """Return the columns that fit into the terminal, or all columns if there is none."""
     width = terminal_columns()
     if not is_table or width is None:
-        return AuditRecord._fields
+        return COLUMNS
     return _WIDE if width >= _WIDE_TERMINAL else _NARROW
 
 
 def select_cells(
-    records: Iterable[AuditRecord], columns: Sequence[str], zone: tzinfo
+    records: Iterable[GrantRecord], columns: Sequence[str], zone: tzinfo
 ) -> list[list[Any]]:
     """Return the given columns of each record, with times in a zone."""
-    numbers = [AuditRecord._fields.index(column) for column in columns]
+    numbers = [GrantRecord._fields.index(column) for column in columns]
     rows = (in_zone(record, zone) for record in records)
     return [[row[number] for number in numbers] for row in rows]
 
@@ -131,7 +135,7 @@ _ROWS_PER_BLOCK = 500
 
 def follow_grants(
     engine: Engine, grant_filter: GrantFilter, limit: int
-) -> Iterator[Sequence[AuditRecord]]:
+) -> Iterator[Sequence[GrantRecord]]:
     """Yield the newest rows, oldest first, and then every row that is committed, without end."""
     with read_transaction(engine) as connection:
         # First: what is committed between the two reads is found again, and left out once.
@@ -209,7 +213,7 @@ class _Printer:
         self._format = output_format
         self._has_headings = False
 
-    def print(self, records: Iterable[AuditRecord]) -> None:
+    def print(self, records: Iterable[GrantRecord]) -> None:
         rows = select_cells(records, self._columns, self._zone)
         if self._format is None:
             shorten_keys(self._columns, rows)
@@ -256,7 +260,7 @@ def _list(context: click.Context, printer: _Printer, options: dict[str, Any]) ->
         print_next_page(context, after, options["output_format"])
 
 
-def _print_blocks(printer: _Printer, records: Iterator[AuditRecord]) -> bool:
+def _print_blocks(printer: _Printer, records: Iterator[GrantRecord]) -> bool:
     """Print all records; return true if there are none."""
     block = list(islice(records, _ROWS_PER_PRINT))
     is_empty = not block

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Engine
 
 from tests.support.audit_model.filters import matches
 from tests.support.audit_model.logs import GeneratedLog
-from worker.audit.audit_rows import AuditRecord, read_grants, record_cursor
+from worker.audit.audit_rows import GrantRecord, read_grants, record_cursor
 from worker.audit.grant_filters import GrantFilter
 
 Item = tuple[str, str, str]
@@ -37,7 +37,7 @@ def examples(engine: Engine) -> int:
     return 120 if engine.dialect.name == "sqlite" else 25
 
 
-def identify(records: Iterable[AuditRecord]) -> list[Item]:
+def identify(records: Iterable[GrantRecord]) -> list[Item]:
     """Return the tenant, the grant and the decision of records."""
     return [(record.tenant, record.grant, record.decision) for record in records]
 

@@ -186,9 +186,7 @@ def test_a_failed_export_leaves_no_file_under_its_name(
     def fail(_: list[ChunkItems]) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setitem(
-        export_formats._TEXT_FORMATS, "csv", export_formats._TextFormat(fail, "h\n")
-    )
+    monkeypatch.setitem(export_formats._TEXT_FORMATS, "csv", fail)
     result = export("--out", "out.csv")
     assert (result.exit_code, "No space left" in result.stderr) == (1, True)
     assert "out.csv" not in names(tmp_path)

@@ -7,39 +7,15 @@ and this class has an actor, a call and its resources.
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
 from functools import lru_cache
-from json.encoder import encode_basestring_ascii
-from json.encoder import encode_basestring_ascii as quote_json
-from typing import Any, Literal, NamedTuple
+from json.encoder import encode_basestring_ascii as quote
+from typing import Any, Literal
 
 from valetkey.units import format_utc
 from valetkey.wire.grant_ids import grant_id
-from worker.audit.audit_rows import ChunkHead, ChunkItems, ItemRow
+from worker.audit.audit_rows import ChunkHead, ChunkItems, GrantRecord, ItemRow
 from worker.audit.export.export_run import HashedStream, RowWriter, TextWriter
 from worker.audit.grant_filters import ISSUED
-
-
-class GrantRecord(NamedTuple):
-    """One requested item. decision is `issued` or the code of the refusal. tenant is an id.
-
-    signed_by is the name of the tenant's key that signed the request; None if it was not signed.
-    recipient is for whom the grant was requested. expires_at is None for a refused item.
-    """
-
-    time: datetime
-    tenant: str
-    requested_by: str
-    signed_by: str | None
-    recipient: str | None
-    reason: str | None
-    bucket: str
-    kind: str
-    key: str
-    decision: str
-    expires_at: datetime | None
-    grant: str
-
 
 EXPORT_COLUMNS = GrantRecord._fields
 
@@ -108,10 +84,9 @@ def format_json_lines(block: list[ChunkItems]) -> str:
     for head, items in block:
         values = zip(_SHARED_COLUMNS, map(_quote, _shared_texts(head)), strict=True)
         shared = "".join([f'"{name}": {value}, ' for name, value in values])
-        grant = encode_basestring_ascii(f"{head.batch_id}.")[:-1]
+        grant = quote(f"{head.batch_id}.")[:-1]
         expires_at = format_utc(head.expires_at)
         issued = f', "decision": "{ISSUED}", "expires_at": "{expires_at}", "grant": {grant}'
-        quote = encode_basestring_ascii
         lines += [
             f'{{{shared}"key": {quote(key)}{issued}{number}"}}\n'
             if code is None
@@ -131,7 +106,7 @@ def _shared_texts(head: ChunkHead) -> tuple[str | None, ...]:
 
 @lru_cache(_CACHED_TEXTS)
 def _quote(text: str | None) -> str:
-    return "null" if text is None else encode_basestring_ascii(text)
+    return "null" if text is None else quote(text)
 
 
 def _format_cell(text: str | None) -> str:
@@ -162,8 +137,8 @@ def format_ocsf(block: list[ChunkItems]) -> str:
     for head, items in block:
         shared = json.dumps(_shared_fields(head))[:-1]
         metadata = json.dumps(_metadata(head))[:-1]
-        grant = quote_json(f"{head.batch_id}.")[:-1]
-        bucket = quote_json(head.bucket)
+        grant = quote(f"{head.batch_id}.")[:-1]
+        bucket = quote(head.bucket)
         allowed = _outcome(_SUCCESS, "Success", ISSUED)
         unmapped = json.dumps(_unmapped(head, is_issued=True))
         refused_unmapped = json.dumps(_unmapped(head, is_issued=False))
@@ -171,7 +146,7 @@ def format_ocsf(block: list[ChunkItems]) -> str:
             outcome = allowed if code is None else _outcome(_FAILURE, "Failure", code)
             lines.append(
                 f'{shared}, "metadata": {metadata}, "uid": {grant}{number}"}}, "resources": '
-                f'[{{"type": "object", "name": {quote_json(key)}, "namespace": {bucket}}}], '
+                f'[{{"type": "object", "name": {quote(key)}, "namespace": {bucket}}}], '
                 f'{outcome}, "unmapped": {unmapped if code is None else refused_unmapped}}}\n'
             )
     return "".join(lines)
@@ -210,7 +185,7 @@ def _metadata(head: ChunkHead) -> dict[str, Any]:
 
 
 def _outcome(status_id: int, status: str, code: str) -> str:
-    return f'"status_id": {status_id}, "status": "{status}", "status_code": {quote_json(code)}'
+    return f'"status_id": {status_id}, "status": "{status}", "status_code": {quote(code)}'
 
 
 def _unmapped(head: ChunkHead, *, is_issued: bool) -> dict[str, Any]:
@@ -224,15 +199,10 @@ def _unmapped(head: ChunkHead, *, is_issued: bool) -> dict[str, Any]:
 FormatName = Literal["csv", "jsonl", "parquet", "ocsf"]
 
 
-class _TextFormat(NamedTuple):
-    format_block: Callable[[list[ChunkItems]], str]
-    heading: str = ""
-
-
-_TEXT_FORMATS: dict[str, _TextFormat] = {
-    "csv": _TextFormat(format_csv, CSV_HEADING),
-    "jsonl": _TextFormat(format_json_lines),
-    "ocsf": _TextFormat(format_ocsf),
+_TEXT_FORMATS: dict[str, Callable[[list[ChunkItems]], str]] = {
+    "csv": format_csv,
+    "jsonl": format_json_lines,
+    "ocsf": format_ocsf,
 }
 
 
@@ -248,4 +218,4 @@ def make_writer(name: FormatName, stream: HashedStream) -> RowWriter:
         from worker.audit.export.parquet_format import ParquetRowWriter  # noqa: PLC0415
 
         return ParquetRowWriter(stream)
-    return TextWriter(stream, *_TEXT_FORMATS[name])
+    return TextWriter(stream, _TEXT_FORMATS[name], CSV_HEADING if name == "csv" else "")
