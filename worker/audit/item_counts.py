@@ -281,7 +281,7 @@ def _chunk_query(
         for name in grouped_columns(options)
     ]
     size = _ZERO if issued is _ZERO else issued * max_size(exact=options.exact_bytes)
-    return _sum_query(columns, issued, refused, size)
+    return _sum_query(columns, (issued, refused), size)
 
 
 def _item_query(
@@ -300,14 +300,14 @@ def _item_query(
     ]
     issued, refused = case((is_issued, _ONE), else_=_ZERO), case((is_issued, _ZERO), else_=_ONE)
     numbers = (_ZERO, _ZERO) if only_bytes else (issued, refused)
-    query = _sum_query(columns, *numbers, case((is_issued, size), else_=_ZERO))
+    query = _sum_query(columns, numbers, case((is_issued, size), else_=_ZERO))
     return query.join(Grant, _IS_IN_CHUNK)
 
 
-def _sum_query(columns: list[Any], issued: Any, refused: Any, size: Any) -> Query:
+def _sum_query(columns: list[Any], numbers: tuple[Any, Any], size: Any) -> Query:
     """Return a SELECT of sums by columns, from chunks and their batches."""
-    # In two halves: see HALF.
-    sums = map(func.sum, (issued, refused, size // _HALF, size % _HALF))
+    # The size in two halves: see HALF.
+    sums = map(func.sum, (*numbers, size // _HALF, size % _HALF))
     query = select(*columns, *sums).select_from(Chunk)
     query = query.join(Batch, Batch.batch_number == Chunk.batch_number)
     # By number: PostgreSQL takes an expression with parameters for another one if it is repeated.
