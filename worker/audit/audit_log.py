@@ -6,9 +6,9 @@ print(grant.time, grant.key, grant.decision)
 """
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, tzinfo
-from types import TracebackType
-from typing import Self, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 from worker import clock
 from worker.audit.audit_rows import GrantRecord, read_bound, stream_blocks
@@ -78,7 +78,7 @@ class Filters(TypedDict, total=False):
     until: datetime
 
 
-class AuditLog:
+class AuditLog(AbstractContextManager["AuditLog"]):
     """The audit log of grants in a database, opened for reading.
 
     database_url is a SQLAlchemy URL, as in VALETKEY_DATABASE_URL. Raises FileNotFoundError if it is
@@ -93,15 +93,7 @@ class AuditLog:
             raise FileNotFoundError(f"there is no database at {path}")
         self._engine = create_database_engine(database_url)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def close(self) -> None:

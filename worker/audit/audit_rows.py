@@ -131,7 +131,11 @@ def _read_rows(
             connection, LIST_COLUMNS, conditions, grant_filter.object_key, start
         )
         return
-    read_rows = _reader_by_position(grant_filter)
+    read_rows: _RowReader | None = None
+    if selects_refusals(grant_filter):
+        read_rows = read_refused_rows
+    elif has_positions(grant_filter):
+        read_rows = read_rows_of_states
     if read_rows is not None:
         start = yield from read_rows(connection, grant_filter, LIST_COLUMNS, start)
         if start is None:
@@ -142,13 +146,6 @@ def _read_rows(
     # On PostgreSQL, this makes a cursor on the server.
     options = {} if limit is not None else {"yield_per": _ROWS_PER_READ}
     yield from connection.execute(query.limit(limit), execution_options=options)
-
-
-def _reader_by_position(grant_filter: GrantFilter) -> _RowReader | None:
-    """Return the function that reads the rows of a filter by their positions, if there is one."""
-    if selects_refusals(grant_filter):
-        return read_refused_rows
-    return read_rows_of_states if has_positions(grant_filter) else None
 
 
 def grants_query(connection: Connection, grant_filter: GrantFilter) -> Select[Any]:
@@ -479,12 +476,8 @@ def read_cancellations(
 ) -> Page[CancellationRecord]:
     """Read at most limit cancellations, newest first. A filter that is None matches everything."""
     query = select(
-        Cancellation.cancelled_at,
-        Cancellation.tenant,
-        Cancellation.requested_by,
-        Cancellation.signing_key,
-        Cancellation.reason,
-        Cancellation.batch_id,
+        *(Cancellation.cancelled_at, Cancellation.tenant, Cancellation.requested_by),
+        *(Cancellation.signing_key, Cancellation.reason, Cancellation.batch_id),
     )
     if tenant is not None:
         query = query.where(is_of_tenant(connection, Cancellation.tenant, tenant))

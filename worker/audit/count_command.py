@@ -175,33 +175,25 @@ def summary(*, output_format: Any, **filters: Any) -> None:
     print_rows(AuditCount._fields, counts, output_format)
 
 
-_DIMENSIONS: dict[str, Dimension] = {
-    "requesters": "requester",
-    "recipients": "recipient",
-    "keys": "key",
-    "tenants": "tenant",
-    "buckets": "bucket",
-    "kinds": "kind",
-    "codes": "code",
-}
+_RANKED = ("requester", "recipient", "key", "tenant", "bucket", "kind", "code")
+_RANKINGS = [f"{dimension}s" for dimension in _RANKED]
 
 
 class _Ranking(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """A name in _DIMENSIONS, or its singular, which `audit count --by` takes."""
+    """The plural of a dimension, or the dimension itself, which `audit count --by` takes."""
 
     name = "ranking"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value in _DIMENSIONS:
-            return value
-        if f"{value}s" in _DIMENSIONS:
-            return f"{value}s"
-        hint = did_you_mean(value, _DIMENSIONS, f"choose from {', '.join(_DIMENSIONS)}")
+        dimension = value.removesuffix("s")
+        if dimension in _RANKED:
+            return dimension
+        hint = did_you_mean(value, _RANKINGS, f"choose from {', '.join(_RANKINGS)}")
         return self.fail(f"there is no list of {value!r}{hint}", param, ctx)
 
 
 @click.command("top")
-@click.argument("what", metavar="COLUMN", type=_Ranking())
+@click.argument("dimension", metavar="COLUMN", type=_Ranking())
 @click.option(
     "--sort",
     type=click.Choice(["total", "issued", "refused", "bytes"]),
@@ -212,7 +204,7 @@ class _Ranking(click.ParamType):  # type: ignore[type-arg]  # generic from click
 @filter_options
 @limit_option
 @format_options
-def top(*, what: str, sort: Any, limit: int, output_format: Any, **filters: Any) -> None:
+def top(*, dimension: Dimension, sort: Any, limit: int, output_format: Any, **filters: Any) -> None:
     """List the requesters, keys, tenants or others with the most items.
 
     COLUMN is one of requesters, recipients, keys, tenants, buckets, kinds and codes. Codes are the
@@ -223,7 +215,6 @@ def top(*, what: str, sort: Any, limit: int, output_format: Any, **filters: Any)
       python -m worker audit top requesters --since 7d --limit 10
       python -m worker audit top keys --tenant acme --sort refused
     """
-    dimension = _DIMENSIONS[what]
     with open_database(read_transaction) as connection:
         grant_filter = read_filter(connection, filters)
         counts = top_items(connection, grant_filter, dimension, limit, sort)

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator, Sequence
 from datetime import datetime, timedelta
 from heapq import merge
 from itertools import groupby, islice
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
@@ -150,10 +150,7 @@ def read_rows_at(
     other conditions leave few of the rows at the positions, a scan by them is faster.
     """
     size, count = _FIRST_POSITION_READ, 0
-    while True:
-        block = list(islice(positions, size))
-        if not block:
-            return None
+    while block := list(islice(positions, size)):
         query = _select_positions(block, columns)
         query = query.where(*batch_conditions(connection, grant_filter))
         query = query.where(*item_conditions(connection, grant_filter))
@@ -163,6 +160,7 @@ def read_rows_at(
         if count >= _MAX_POSITION_READ:
             return block[-1]
         size = min(2 * size, _LARGEST_POSITION_READ)
+    return None
 
 
 def _select_positions(positions: Sequence[Position], columns: Sequence[Any]) -> Select[Any]:
@@ -316,11 +314,6 @@ class _Block(NamedTuple):
     before: Position | None
 
 
-class _RefusalIndex(Protocol):
-    def read(self, before: Position | None, size: int) -> _Block:
-        """Read the rows of the next entries of the index, from a position on."""
-
-
 def selects_refusals(grant_filter: GrantFilter) -> bool:
     """Return whether a filter selects nothing but refused items, and not those of one batch."""
     of_batch = grant_filter.batch_id is not None or grant_filter.grant is not None
@@ -344,7 +337,7 @@ def read_refused_rows(
     search = _RefusalSearch(connection, grant_filter, columns)
     if search.end is not None:
         before = search.end if before is None else min(before, search.end)
-    indexes: list[_RefusalIndex] = []
+    indexes = list[_ItemsOfCodes | _ChunksOfTenant]()
     if grant_filter.tenant is not None:
         indexes.append(_ChunksOfTenant(search, grant_filter.tenant))
     if grant_filter.tenant is None or REFUSED not in grant_filter.decisions:
@@ -431,6 +424,7 @@ class _ItemsOfCodes:
         self._reached: Position | None = _NEVER
 
     def read(self, before: Position | None, size: int) -> _Block:
+        """Read the rows of the next entries of the index, from a position on."""
         if before != self._reached:
             streams = (self._keys_of_code(code, before, size) for code in self._search.codes)
             self._keys = merge(*streams, reverse=True)
@@ -462,6 +456,7 @@ class _ChunksOfTenant:
         self._tenants = find_tenant_ids(search.connection, tenant)
 
     def read(self, before: Position | None, size: int) -> _Block:
+        """Read the rows of the next entries of the index, from a position on."""
         last = None if before is None else self._chunk_before(before)
         streams = [self._chunks(tenant, last, size) for tenant in self._tenants]
         chunks = list(islice(merge(*streams, reverse=True), size))

@@ -1,4 +1,4 @@
-"""The commands `audit list`, which can follow the log, and `audit cancellations`."""
+"""The commands `audit list`, which can follow the log, `audit cancellations` and `rejections`."""
 
 import sys
 import time
@@ -46,6 +46,7 @@ from worker.cli.output import (
     print_next_page,
     print_rows,
 )
+from worker.ledger import rejections
 
 COLUMNS = (
     *("time", "tenant", "requested_by", "signed_by", "reason", "recipient", "bucket", "kind"),
@@ -232,11 +233,13 @@ def _refuse_contradictions(context: click.Context, options: dict[str, Any]) -> N
         "--after": options["after"] is not None,
         "--until": options["until"] is not None,
     }
-    excluded = {"--all": ("--limit",), "--follow": ("--all", "--after", "--until")}
-    for option, others in excluded.items():
-        for other in others:
-            if given[option] and given[other]:
-                raise click.UsageError(f"{option} and {other} exclude each other")
+    pairs = (
+        *(("--all", "--limit"), ("--follow", "--all"), ("--follow", "--after")),
+        ("--follow", "--until"),
+    )
+    for option, other in pairs:
+        if given[option] and given[other]:
+            raise click.UsageError(f"{option} and {other} exclude each other")
 
 
 def _list(context: click.Context, printer: _Printer, options: dict[str, Any]) -> None:
@@ -299,3 +302,27 @@ def list_cancellations(*, output_format: Any, limit: int, zone: Any, **filters: 
         check_tenant_option(connection, filters["tenant"])
         page = audit_rows.read_cancellations(connection, limit, **filters)
     print_first_page(audit_rows.CancellationRecord._fields, page, output_format, zone or UTC)
+
+
+@click.command("rejections")
+@tenant_option
+@since_option
+@zone_option
+@limit_option
+@format_options
+def list_rejections(*, output_format: Any, limit: int, zone: Any, **filters: Any) -> None:
+    """Count, by hour, the messages that could not be read or authenticated.
+
+    The code not_recorded counts refused messages beyond what a day records without a charge.
+    The tenant is the one that a message named, which does not prove that it sent the message.
+    last_digest is the SHA-256 of the last message, to find that message by. --since includes the
+    whole hour that contains the moment.
+
+    \b
+    Example:
+      python -m worker audit rejections --tenant acme --since 1d
+    """
+    refuse_empty_range(filters["since"], None)
+    with open_database(read_transaction) as connection:
+        page = rejections.read_rejection_counts(connection, limit, **filters)
+    print_first_page(rejections.RejectionRecord._fields, page, output_format, zone or UTC)

@@ -279,11 +279,8 @@ def _value(value: Any) -> str:
         return "; ".join(f"{name}={item}" for name, item in value.items()) or "none"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "; ".join(map(str, value))
-    return (
-        {True: "yes", False: "no", None: "none"}.get(value, str(value))
-        if isinstance(value, bool | None)
-        else str(value)
-    )
+    words = {True: "yes", False: "no", None: "none"}
+    return words[value] if isinstance(value, bool | None) else str(value)
 
 
 @click.command("show")

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from typing import Literal, NamedTuple
 
@@ -55,13 +55,6 @@ class Scope:
         return str(self.zone)
 
 
-class KindStates(NamedTuple):
-    """The numbers of issued grants of one kind, by state."""
-
-    kind: str
-    states: Mapping[str, int]
-
-
 class CheckpointState(NamedTuple):
     """The newest signed checkpoint of a tenant's tree."""
 
@@ -92,7 +85,8 @@ class ReportFigures:
     """All figures of one report, read in one transaction.
 
     periods are the hours, days or months of the range, named as `audit count` names them. Items for
-    no recipient are among the others of recipients. pruned_month is the month before
+    no recipient are among the others of recipients. states counts issued grants by kind and state.
+    pruned_month is the month before
     which items were removed, None if none of the range were.
     """
 
@@ -108,7 +102,7 @@ class ReportFigures:
     requesters: Breakdown
     recipients: Breakdown
     keys: Breakdown
-    states: tuple[KindStates, ...] = ()
+    states: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     quotas: tuple[QuotaStatus, ...]
     log: LogState
     pruned_month: str | None = None

@@ -5,7 +5,7 @@ page.html, page.css and page.js are its parts. Its Content-Security-Policy allow
 
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from hashlib import sha256
 from importlib.resources import files
@@ -33,7 +33,6 @@ from worker.audit.report.report_charts import (
 )
 from worker.audit.report.report_figures import (
     Breakdown,
-    KindStates,
     LogState,
     ReportFigures,
     Scope,
@@ -207,8 +206,8 @@ def _tabulate_breakdown(topic: Topic, breakdown: Breakdown, total: int) -> Marku
 def _states_section(figures: ReportFigures) -> Section:
     """Render the issued grants by kind and by their state at the time of the report."""
     totals: Counter[str] = Counter()
-    for kind in figures.states:
-        totals.update(kind.states)
+    for numbers in figures.states.values():
+        totals.update(numbers)
     shown = [state for state in get_args(GrantState) if totals[state]]
     chart = draw_ranking([Bar(state, f"{totals[state]:,}", totals[state]) for state in shown])
     return Section(
@@ -231,12 +230,12 @@ def _summarize_states(totals: Counter[str]) -> str:
 
 
 def _tabulate_states(
-    kinds: tuple[KindStates, ...], shown: list[str], totals: Counter[str]
+    kinds: Mapping[str, Mapping[str, int]], shown: list[str], totals: Counter[str]
 ) -> Markup:
     columns = [Column("Kind"), *number_columns(*(state.capitalize() for state in shown))]
     rows = [
-        (name_cell(kind.kind), *(number_cell(kind.states.get(state, 0)) for state in shown))
-        for kind in kinds
+        (name_cell(kind), *(number_cell(numbers.get(state, 0)) for state in shown))
+        for kind, numbers in kinds.items()
     ]
     foot = [(text_cell("All kinds"), *(number_cell(totals[state]) for state in shown))]
     return render_table("States of grants by kind", columns, rows, foot if len(kinds) > 1 else ())

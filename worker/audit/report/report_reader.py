@@ -1,12 +1,12 @@
 """Reads all figures of an audit report."""
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, Row, Select, func, select
 
 from models import Batch, Chunk, Delivery
 from worker.audit.grant_filters import ISSUED, GrantFilter, batch_conditions
@@ -22,7 +22,6 @@ from worker.audit.item_counts import (
 from worker.audit.report.report_figures import (
     Breakdown,
     CheckpointState,
-    KindStates,
     LogState,
     PeriodUnit,
     ReportFigures,
@@ -37,23 +36,17 @@ from worker.ledger.tenant_rows import load_config
 from worker.proof.checkpoint_rows import read_tree_sizes
 
 
-class LifetimeCount(NamedTuple):
-    """The number of grants that were issued for so many seconds, limited by the same rule."""
-
-    seconds: int
-    limited_by: str
-    issued: int
-
-
-def count_lifetimes(connection: Connection, grant_filter: GrantFilter) -> list[LifetimeCount]:
-    """Count issued grants by their lifetime and by the rule that limited it, shortest first."""
+def count_lifetimes(
+    connection: Connection, grant_filter: GrantFilter
+) -> Sequence[Row[int, str, int]]:
+    """Count issued grants by their lifetime in seconds and by the rule that limited it."""
     query = (
-        _select_chunks(Chunk.expires_in, Chunk.limited_by, func.sum(Chunk.issued))
+        _select_chunks(Chunk.expires_in, Chunk.limited_by, func.sum(Chunk.issued).label("issued"))
         .where(*batch_conditions(connection, grant_filter), Chunk.issued > 0)
         .group_by(Chunk.expires_in, Chunk.limited_by)
         .order_by(Chunk.expires_in, Chunk.limited_by)
     )
-    return [LifetimeCount(row[0], row[1], int(row[2])) for row in connection.execute(query)]
+    return connection.execute(query).all()
 
 
 def count_requesters(connection: Connection, grant_filter: GrantFilter) -> int:
@@ -220,11 +213,11 @@ def _to_tally(count: ItemCount) -> Tally:
     return Tally(str(count.group[0]), count.issued, count.refused)
 
 
-def _group_lifetimes(counts: Iterable[LifetimeCount]) -> Breakdown:
+def _group_lifetimes(counts: Iterable[Row[int, str, int]]) -> Breakdown:
     """Return the lifetimes by range, shortest first, without empty ranges at both ends."""
     sums = dict.fromkeys((*_LIFETIMES, _LONGEST_LIFETIME), 0)
     for count in counts:
-        ranges = (name for name, longest in _LIFETIMES.items() if count.seconds <= longest)
+        ranges = (name for name, longest in _LIFETIMES.items() if count.expires_in <= longest)
         sums[next(ranges, _LONGEST_LIFETIME)] += count.issued
     names = list(sums)
     used = [number for number, name in enumerate(names) if sums[name]]
@@ -232,8 +225,8 @@ def _group_lifetimes(counts: Iterable[LifetimeCount]) -> Breakdown:
     return Breakdown(tuple(Tally(name, sums[name], 0) for name in shown), None, len(shown))
 
 
-def _sum_limits(counts: Iterable[LifetimeCount]) -> Iterable[Tally]:
-    sums: dict[str, int] = defaultdict(int)
+def _sum_limits(counts: Iterable[Row[int, str, int]]) -> Iterable[Tally]:
+    sums: Counter[str] = Counter()
     for count in counts:
         sums[count.limited_by] += count.issued
     return [Tally(name, number, 0) for name, number in sums.items()]
@@ -241,13 +234,13 @@ def _sum_limits(counts: Iterable[LifetimeCount]) -> Iterable[Tally]:
 
 def _read_states(
     connection: Connection, grant_filter: GrantFilter, now: datetime
-) -> tuple[KindStates, ...]:
+) -> Mapping[str, Mapping[str, int]]:
     of_grants = replace(grant_filter, decisions=(ISSUED,))
     counts = count_items(connection, of_grants, CountOptions(("kind", "state"), now=now))
     kinds: defaultdict[str, dict[str, int]] = defaultdict(dict)
     for count in counts:
         kinds[str(count.group[0])][str(count.group[1])] = count.issued
-    return tuple(KindStates(kind, states) for kind, states in kinds.items())
+    return kinds
 
 
 def _read_quotas(
