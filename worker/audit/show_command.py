@@ -92,7 +92,6 @@ _METRICS = {"grants": "grant", "download_grants": "download grant", "upload_byte
 
 
 class _Words(NamedTuple):
-    values: Mapping[str, Any]
     now: datetime
     zone: tzinfo
 
@@ -101,55 +100,53 @@ class _Words(NamedTuple):
         return text.replace("+00:00", "Z")
 
 
-def print_story(values: Mapping[str, Any], now: datetime, zone: tzinfo) -> None:
+def print_story(values: Values, now: datetime, zone: tzinfo) -> None:
     """Print a story, one line for each topic; a terminal gets long lines wrapped."""
-    words = _Words(values, now, zone)
-    topics = _grant_topics(words) if values["grant"] else _batch_topics(words)
+    words = _Words(now, zone)
+    topics = _grant_topics(values, words) if values["grant"] else _batch_topics(values, words)
     for label, text in topics:
         if text:
             print_hanging(f"{label:<{_WIDTH}}", escape_unprintable(text))
 
 
-def _grant_topics(words: _Words) -> Iterator[tuple[str, str | None]]:
-    values = words.values
+def _grant_topics(values: Values, words: _Words) -> Iterator[tuple[str, str | None]]:
     yield "grant", f"{values['grant']} of tenant {values['tenant']}"
-    yield "decision", _decision(words)
-    yield from _request_topics(words)
+    yield "decision", _decision(values)
+    yield from _request_topics(values, words)
     yield "object", values["key"]
     yield "own terms", _pairs(values["detail"])
-    yield from _terms_topics(words)
-    yield "expires", _expiry(words)
+    yield from _terms_topics(values)
+    yield "expires", _expiry(values, words)
     yield "credentials", values["access_key"] and f"access key {values['access_key']}"
-    yield "signed again", _reissues(words)
-    yield "upload", _upload(words)
+    yield "signed again", _reissues(values, words)
+    yield "upload", _upload(values)
     yield from use_topics(values, words.time)
-    yield "quota", _quota(words)
+    yield "quota", _quota(values, words)
     items = values["items"]
     yield "batch", f"item of {items['total']:,}, in chunk {values['chunk']}: {_counts(items)}"
-    yield from _outcome_topics(words)
+    yield from _outcome_topics(values, words)
     if values["leaf_number"] is not None:
         yield "log", f"leaf {values['leaf_number']:,} of the tenant's tree"
 
 
-def _batch_topics(words: _Words) -> Iterator[tuple[str, str | None]]:
-    values, items = words.values, words.values["items"]
+def _batch_topics(values: Values, words: _Words) -> Iterator[tuple[str, str | None]]:
+    items = values["items"]
     yield "batch", f"{values['batch']} of tenant {values['tenant']}"
     yield "items", f"{items['total']:,}: {_counts(items)}"
     if values["refusal"]:
         yield "refusal", _refusal(values["refusal"])
-    yield from _request_topics(words)
-    yield from _terms_topics(words)
+    yield from _request_topics(values, words)
+    yield from _terms_topics(values)
     if items["chunks"] > 1:
         first, last = words.time(items["first_at"]), words.time(items["last_at"])
         yield "chunks", f"{items['chunks']:,}, decided from {first} to {last}"
     states = (f"{number:,} {state}" for state, number in values["states"].items())
     yield "states", ", ".join(states)
-    yield "quota", _quota(words)
-    yield from _outcome_topics(words)
+    yield "quota", _quota(values, words)
+    yield from _outcome_topics(values, words)
 
 
-def _request_topics(words: _Words) -> Iterator[tuple[str, str | None]]:
-    values = words.values
+def _request_topics(values: Values, words: _Words) -> Iterator[tuple[str, str | None]]:
     signer = values.get("signed_by", ...)
     signed = "" if signer is ... else f", signed with the key {signer}" if signer else ", unsigned"
     yield "requested", f"{words.time(values['decided_at'])} by {values['requested_by']}{signed}"
@@ -158,16 +155,14 @@ def _request_topics(words: _Words) -> Iterator[tuple[str, str | None]]:
     yield "reissue of", values["reissue_of"]
 
 
-def _terms_topics(words: _Words) -> Iterator[tuple[str, str | None]]:
-    values = words.values
+def _terms_topics(values: Values) -> Iterator[tuple[str, str | None]]:
     bucket = values["real_bucket"]
     yield "bucket", f"{values['bucket']}, the bucket {bucket}" if bucket else values["bucket"]
     yield "kind", values["kind"]
     yield "terms", _pairs(values["terms"])
 
 
-def _outcome_topics(words: _Words) -> Iterator[tuple[str, str | None]]:
-    values = words.values
+def _outcome_topics(values: Values, words: _Words) -> Iterator[tuple[str, str | None]]:
     if values["callback"] and all(row["event"] for row in values["deliveries"]):
         yield "delivery", f"none, though the request names the endpoint {values['callback']}"
     for row in values["deliveries"]:
@@ -186,22 +181,20 @@ def _outcome_topics(words: _Words) -> Iterator[tuple[str, str | None]]:
         yield "revoked", f"{words.time(each['at'])} by {each['revoked_by']}, with {what}{reason}"
 
 
-def _decision(words: _Words) -> str:
-    values = words.values
+def _decision(values: Values) -> str:
     if values["decision"] == "issued":
         return "issued"
     return f"refused, {_refusal(values['refusal'] or {'code': values['decision']})}"
 
 
-def _refusal(refusal: Mapping[str, Any]) -> str:
+def _refusal(refusal: Values) -> str:
     try:
         return describe_cause(Refusal.model_validate({"field": "", "message": "", **refusal}))
     except ValidationError:
         return str(refusal.get("code", "for an unknown reason"))
 
 
-def _expiry(words: _Words) -> str | None:
-    values = words.values
+def _expiry(values: Values, words: _Words) -> str | None:
     if values["expires_at"] is None:
         return None
     left = values["expires_at"] - words.now
@@ -213,25 +206,25 @@ def _expiry(words: _Words) -> str | None:
     return f"{words.time(values['expires_at'])} ({state}), {after} after issue, {limit}"
 
 
-def _reissues(words: _Words) -> str | None:
-    rows = words.values["reissues"]
+def _reissues(values: Values, words: _Words) -> str | None:
+    rows = values["reissues"]
     texts = [f"{words.time(row['at'])} with access key {row['access_key']}" for row in rows]
     return ", ".join(texts)
 
 
-def _upload(words: _Words) -> str | None:
-    row = words.values["upload"]
+def _upload(values: Values) -> str | None:
+    row = values["upload"]
     if row is None:
         return None
     size, part = format_size(row["size"]), format_size(row["part_size"])
     return f"multipart, {size} in parts of {part}, {row['state']}"
 
 
-def _quota(words: _Words) -> str | None:
-    quota = words.values["quota"]
+def _quota(values: Values, words: _Words) -> str | None:
+    quota = values["quota"]
     if quota is None:
-        is_refused = words.values.get("decision", "issued") != "issued"
-        return "nothing was charged" if is_refused or words.values["refusal"] else None
+        is_refused = values.get("decision", "issued") != "issued"
+        return "nothing was charged" if is_refused or values["refusal"] else None
     amounts = ", ".join(_amount(metric, number) for metric, number in quota["charged"].items())
     windows = ", ".join(f"{name} from {words.time(at)}" for name, at in quota["windows"].items())
     text = f"{amounts}, charged in the {windows}"
@@ -248,12 +241,12 @@ def _amount(metric: str, number: int) -> str:
     return f"{describe_amount(metric, number)} {noun}{plural}"
 
 
-def _counts(items: Mapping[str, Any]) -> str:
+def _counts(items: Values) -> str:
     awaited = f", {items['awaited']:,} awaited" if items["awaited"] else ""
     return f"{items['issued']:,} issued, {items['refused']:,} refused{awaited}"
 
 
-def _delivery(words: _Words, row: Mapping[str, Any]) -> str:
+def _delivery(words: _Words, row: Values) -> str:
     at = f" at {words.time(row['finished_at'])}" if row["finished_at"] else ""
     attempts = f"{row['attempts']} attempt{'s' * (row['attempts'] != 1)}"
     status = f", HTTP {row['status']}" if row["status"] is not None else ""
@@ -263,13 +256,13 @@ def _delivery(words: _Words, row: Mapping[str, Any]) -> str:
     return f"{chunk}, {row['state']}{at} after {attempts}{status}{problem}"
 
 
-def _manifest(words: _Words, row: Mapping[str, Any]) -> str:
+def _manifest(words: _Words, row: Values) -> str:
     at = f" at {words.time(row['finished_at'])}" if row["finished_at"] else ""
     problem = f": {row['problem']}" if row["problem"] else ""
     return f"{row['object_key']}, {row['state']}{at}{problem}"
 
 
-def _pairs(values: Mapping[str, Any] | None) -> str | None:
+def _pairs(values: Values | None) -> str | None:
     texts = (f"{name} {_value(value)}" for name, value in (values or {}).items())
     return ", ".join(texts)
 
