@@ -126,15 +126,15 @@ def _unpack(position: bytes) -> Position:
 
 _Head = tuple[int, int, int, Iterator[Position]]
 _ROWS_PER_READ = 50  # a frequent key is in all segments, and most searches need the newest ones
+_IS_IN_CHUNK = and_(
+    Grant.batch_number == UnindexedChunk.batch_number,
+    Grant.item_number >= UnindexedChunk.chunk_number * Batch.chunk_size,
+    Grant.item_number < (UnindexedChunk.chunk_number + 1) * Batch.chunk_size,
+)
 _IN_CHUNK = (
     select(Grant.batch_number, Grant.item_number)
     .join(Batch, Batch.batch_number == Grant.batch_number)
-    .where(
-        Grant.object_key == bindparam("key"),
-        Grant.batch_number == UnindexedChunk.batch_number,
-        Grant.item_number >= UnindexedChunk.chunk_number * Batch.chunk_size,
-        Grant.item_number < (UnindexedChunk.chunk_number + 1) * Batch.chunk_size,
-    )
+    .where(Grant.object_key == bindparam("key"), _IS_IN_CHUNK)
 )
 _PAGE_NUMBER = cast(bindparam("hash"), BigInteger).bitwise_rshift(HASH_BITS - KeySegment.page_bits)
 _PAGES = (
@@ -260,36 +260,15 @@ def read_rows_of_key(
 
 
 _PAGE_COLUMNS = ("segment_number", "page_number", "entries")
-_INSERT_SEGMENT = insert(KeySegment).returning(KeySegment.segment_number)
-_CHUNK_KEY = tuple_(UnindexedChunk.batch_number, UnindexedChunk.chunk_number)
-_OLDEST_CHUNKS = (
-    select(UnindexedChunk.batch_number, UnindexedChunk.chunk_number)
-    .order_by(UnindexedChunk.batch_number, UnindexedChunk.chunk_number)
-    .limit(bindparam("limit"))
+_chunk_key = tuple_(UnindexedChunk.batch_number, UnindexedChunk.chunk_number)
+_KEYS = (
+    select(UnindexedChunk.chunk_number, Grant.batch_number, Grant.item_number, Grant.object_key)
+    .select_from(UnindexedChunk)
+    .join(Batch, Batch.batch_number == UnindexedChunk.batch_number)
+    .join(Grant, _IS_IN_CHUNK)
+    .where(_chunk_key >= tuple_(bindparam("first_batch"), bindparam("first_chunk")))
+    .where(_chunk_key <= tuple_(bindparam("last_batch"), bindparam("last_chunk")))
 )
-
-
-def _keys_query() -> Select[int, int, int, str]:
-    first_item = UnindexedChunk.chunk_number * Batch.chunk_size
-    chunk_key = tuple_(UnindexedChunk.batch_number, UnindexedChunk.chunk_number)
-    return (
-        select(
-            *(UnindexedChunk.chunk_number, Grant.batch_number, Grant.item_number, Grant.object_key)
-        )
-        .select_from(UnindexedChunk)
-        .join(Batch, Batch.batch_number == UnindexedChunk.batch_number)
-        .join(
-            Grant,
-            (Grant.batch_number == UnindexedChunk.batch_number)
-            & (Grant.item_number >= first_item)
-            & (Grant.item_number < first_item + Batch.chunk_size),
-        )
-        .where(chunk_key >= tuple_(bindparam("first_batch"), bindparam("first_chunk")))
-        .where(chunk_key <= tuple_(bindparam("last_batch"), bindparam("last_chunk")))
-    )
-
-
-_KEYS = _keys_query()
 
 
 class Segment(NamedTuple):
@@ -311,7 +290,9 @@ class SegmentLost(Exception):
 
 def read_unindexed_chunks(connection: Connection, limit: int) -> list[ChunkKey]:
     """Read the primary keys of the oldest chunks that are in no segment."""
-    return [(row[0], row[1]) for row in connection.execute(_OLDEST_CHUNKS, {"limit": limit})]
+    key = UnindexedChunk.batch_number, UnindexedChunk.chunk_number
+    query = select(*key).order_by(*key).limit(limit)
+    return [(batch, chunk) for batch, chunk in connection.execute(query)]
 
 
 def read_keys(
@@ -322,19 +303,13 @@ def read_keys(
     chunks are sorted. Rows of other chunks that lie between the first and the last are read as
     well.
     """
-    (first_batch, first_chunk), (last_batch, last_chunk) = chunks[0], chunks[-1]
-    parameters = {
-        "first_batch": first_batch,
-        "first_chunk": first_chunk,
-        "last_batch": last_batch,
-        "last_chunk": last_chunk,
-    }
-    return connection.execute(_KEYS, parameters)
+    names = "first_batch", "first_chunk", "last_batch", "last_chunk"
+    return connection.execute(_KEYS, dict(zip(names, (*chunks[0], *chunks[-1]), strict=True)))
 
 
 def delete_unindexed_chunks(connection: Connection, chunks: Sequence[ChunkKey]) -> None:
     """Delete the rows of chunks that are indexed now. Raises SegmentLost if one is missing."""
-    result = connection.execute(delete(UnindexedChunk).where(_CHUNK_KEY.in_(chunks)))
+    result = connection.execute(delete(UnindexedChunk).where(_chunk_key.in_(chunks)))
     if result.rowcount != len(chunks):
         raise SegmentLost
 
@@ -343,7 +318,8 @@ def insert_segment(connection: Connection, state: str, values: Segment, now: dat
     """Insert a segment without its pages, and return its number; that in values is ignored."""
     columns = values._asdict() | {"state": state, "changed_at": now}
     del columns["segment_number"]
-    return connection.execute(_INSERT_SEGMENT, columns).scalar_one()
+    statement = insert(KeySegment).returning(KeySegment.segment_number)
+    return connection.execute(statement, columns).scalar_one()
 
 
 def insert_pages(
@@ -511,18 +487,14 @@ def _merge(context: "Context", run: "JobRun", sources: Sequence[Segment]) -> boo
             insert_pages(connection, number, pages)
         run.progress()
         if run.is_stopping:
-            return _give_up(context, number)
+            with write_transaction(context.engine) as connection:
+                change_segment_state(connection, [number], "building", "obsolete", context.now())
+            return False
     source_numbers = [source.segment_number for source in sources]
     with write_transaction(context.engine) as connection:
         change_segment_state(connection, [number], "building", "complete", context.now())
         change_segment_state(connection, source_numbers, "complete", "obsolete", context.now())
     return True
-
-
-def _give_up(context: "Context", number: int) -> bool:
-    with write_transaction(context.engine) as connection:
-        change_segment_state(connection, [number], "building", "obsolete", context.now())
-    return False
 
 
 def _sorted_steps(

@@ -338,7 +338,7 @@ def _is_path(path: str, grant: AuditedGrant) -> bool:
 
 def _is_host(host: str, grant: AuditedGrant, paths: Collection[str]) -> bool:
     buckets = grant.real_buckets
-    if not buckets or any(name.startswith(_ARN) for name in buckets) or grant.key not in paths:
+    if not buckets or _is_access_point(grant) or grant.key not in paths:
         return True
     return host.startswith(tuple(f"{name}." for name in buckets))
 
@@ -389,7 +389,7 @@ def _ways(grant: AuditedGrant, signing: Signing) -> Iterator[str]:
 
 
 def _is_access_point(grant: AuditedGrant) -> bool:
-    return any(name.startswith("arn:") for name in grant.real_buckets)
+    return any(name.startswith(_ARN) for name in grant.real_buckets)
 
 
 def _ways_of_credentials(grant: AuditedGrant, signing: Signing) -> Iterator[str]:

@@ -73,17 +73,10 @@ def state_column(connection: Connection, now: datetime) -> ColumnElement[str | N
 def used_states(key: GrantKey) -> tuple[ColumnElement[str | None], ...]:
     """Return the states that uses cause: the first one that is not NULL is the grant's."""
     table = key.batch_number.table
-    is_current = (
-        select(_ONE)
-        .where(StoredObject.batch_number == key.batch_number)
-        .where(StoredObject.item_number == key.item_number)
-        .correlate_except(StoredObject)
-        .exists()
-    )
     is_of_grant = and_(Use.batch_number == key.batch_number, Use.item_number == key.item_number)
     is_as_granted = Use.verdict == literal_column("'as_granted'")
     state = case(
-        (~is_current, literal_column("'overwritten'")),
+        (~_is_current(key), literal_column("'overwritten'")),
         (is_as_granted, literal_column("'used'")),
         else_=Use.verdict,
     )
@@ -98,6 +91,17 @@ def used_states(key: GrantKey) -> tuple[ColumnElement[str | None], ...]:
     return (
         stored.correlate(table).scalar_subquery(),
         downloaded.limit(1).correlate(table).scalar_subquery(),
+    )
+
+
+def _is_current(key: GrantKey) -> ColumnElement[bool]:
+    """Return the condition that the object that a grant stored is the newest under its key."""
+    return (
+        select(_ONE)
+        .where(StoredObject.batch_number == key.batch_number)
+        .where(StoredObject.item_number == key.item_number)
+        .correlate_except(StoredObject)
+        .exists()
     )
 
 
@@ -193,12 +197,8 @@ def may_cause_state(states: tuple[str, ...]) -> Iterator[ColumnElement[bool]]:
     if "used" in states:
         conditions.append(or_(Use.event == DOWNLOADED, and_(is_stored, ~is_exception)))
     if "overwritten" in states:
-        is_item = (
-            StoredObject.batch_number == Use.batch_number,
-            StoredObject.item_number == Use.item_number,
-        )
-        current: Select[Any] = select(_ONE).where(*is_item)
-        conditions.append(and_(is_stored, ~current.correlate_except(StoredObject).exists()))
+        is_current = _is_current(GrantKey(Use.batch_number, Use.item_number))
+        conditions.append(and_(is_stored, ~is_current))
     verdicts = [state for state in ("late", "mismatched") if state in states]
     if verdicts:
         conditions.append(and_(is_stored, Use.verdict.in_(verdicts)))
