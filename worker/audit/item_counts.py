@@ -51,9 +51,8 @@ from worker.core.issued_grants import SLOT_KINDS
 
 Period = Literal["hour", "day", "month"]
 
-_HOUR, _DAY = 3_600, 86_400
 _OFFSET_UNIT = 900  # every time zone in use differs from UTC by a multiple of 15 minutes
-_UTC_UNITS: dict[Period, int] = {"hour": _HOUR, "day": _DAY, "month": _DAY}
+_UTC_UNITS: dict[Period, int] = {"hour": 3_600, "day": 86_400, "month": 86_400}
 
 
 def seconds_per_unit(period: Period, zone: tzinfo) -> int:
@@ -72,19 +71,10 @@ def describe_unit(period: Period, zone: tzinfo, unit: int) -> str:
     `2026-11-24T08:00+01:00`: when summer time ends, two hours have the same time of day.
     """
     start = datetime.fromtimestamp(unit * seconds_per_unit(period, zone), zone)
-    return _FORMATS[period](start)
-
-
-def _format_hour(moment: datetime) -> str:
-    text = moment.replace(minute=0).isoformat(timespec="minutes")
-    return text.replace("+00:00", "Z")
-
-
-_FORMATS: dict[Period, Callable[[datetime], str]] = {
-    "hour": _format_hour,
-    "day": lambda moment: moment.date().isoformat(),
-    "month": lambda moment: moment.date().isoformat()[:7],
-}
+    if period == "hour":
+        return start.replace(minute=0).isoformat(timespec="minutes").replace("+00:00", "Z")
+    day = start.date().isoformat()
+    return day if period == "day" else day[:7]
 
 
 Dimension = Literal[

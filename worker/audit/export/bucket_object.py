@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 from sqlalchemy import Connection
 
@@ -21,6 +21,7 @@ _MAX_PARTS = 10_000  # AWS: qfacts.html; parts grow, so that their number suffic
 _PARTS_PER_SIZE = 500
 _EXISTS = "PreconditionFailed"
 _SESSION = "audit-export"  # the name of a role's session in storage's logs
+_Response = TypeVar("_Response")
 
 
 class _PartStream:
@@ -84,9 +85,7 @@ def open_object(
 
     if not may_replace and find_grant_id(client(), bucket.bucket, key) is not None:
         raise Malformed("another object has this key: name another one, or add --force")
-    started = start_upload(client(), bucket.bucket, key, {})
-    if isinstance(started, ErrorResponse):
-        raise Malformed(f"storage refuses it: {started.words}")
+    started = _require(start_upload(client(), bucket.bucket, key, {}))
     stream = _PartStream(client(), bucket, key, started.upload_id)
     try:
         yield cast("IO[bytes]", stream)
@@ -106,7 +105,7 @@ def open_object(
         raise
 
 
-def _require(response: dict[str, Any] | ErrorResponse) -> dict[str, Any]:
+def _require(response: _Response | ErrorResponse) -> _Response:
     if not isinstance(response, ErrorResponse):
         return response
     if response.code == _EXISTS:

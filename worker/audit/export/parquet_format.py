@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from worker.audit.audit_rows import ChunkHead, ChunkItems, ItemRow
+from worker.audit.audit_rows import ChunkHead, ChunkItems, GrantRecord, ItemRow
 from worker.audit.export.export_run import HashedStream
 from worker.audit.grant_filters import ISSUED
 
@@ -17,23 +17,16 @@ ROWS_PER_GROUP = 100_000
 
 _MOMENT = pa.timestamp("us", tz="UTC")
 _NAME = pa.dictionary(pa.int32(), pa.string())
+_TYPES = {"time": _MOMENT, "expires_at": _MOMENT} | dict.fromkeys(
+    ("recipient", "key", "grant"), pa.string()
+)
+_OPTIONAL = {"signed_by", "recipient", "reason", "expires_at"}
 SCHEMA = pa.schema(
     [
-        pa.field("time", _MOMENT, nullable=False),
-        pa.field("tenant", _NAME, nullable=False),
-        pa.field("requested_by", _NAME, nullable=False),
-        pa.field("signed_by", _NAME),
-        pa.field("recipient", pa.string()),
-        pa.field("reason", _NAME),
-        pa.field("bucket", _NAME, nullable=False),
-        pa.field("kind", _NAME, nullable=False),
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("decision", _NAME, nullable=False),
-        pa.field("expires_at", _MOMENT),
-        pa.field("grant", pa.string(), nullable=False),
+        pa.field(name, _TYPES.get(name, _NAME), nullable=name in _OPTIONAL)
+        for name in GrantRecord._fields
     ]
 )
-
 
 _INDEX = pa.int32()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
