@@ -143,7 +143,7 @@ class AuditLog(AbstractContextManager["AuditLog"]):
         The column `state` is that of an issued grant now, and None for a refused item.
         Raises TooManyGroups beyond a million groups.
         """
-        options = CountOptions(by, zone, exact_bytes, clock.now())
+        options = CountOptions(by, zone, exact_bytes)
         with read_transaction(self._engine) as connection:
             grant_filter = resolve_names(connection, _make_filter(filters))
             return count_items(connection, grant_filter, options)

@@ -1,6 +1,6 @@
 """The commands that count: `audit count`, `audit summary` and `audit top`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from datetime import UTC
 from typing import Any, cast
 
@@ -8,7 +8,6 @@ import click
 from sqlalchemy import Connection
 
 from valetkey.units import format_size
-from worker import clock
 from worker.audit import audit_rows
 from worker.audit.audit_rows import AuditCount
 from worker.audit.filter_options import filter_options, note_empty_result, note_pruned, read_filter
@@ -92,7 +91,7 @@ def count(
       python -m worker audit count --by kind,state --since 2026-11
       python -m worker audit count --by month,tenant --tz Europe/Berlin
     """
-    options = CountOptions(by, filters["zone"] or UTC, exact_bytes, clock.now())
+    options = CountOptions(by, filters["zone"] or UTC, exact_bytes)
     try:
         with open_database(read_transaction) as connection:
             grant_filter = read_filter(connection, filters)
@@ -125,23 +124,14 @@ def print_counts(
     if not counts:
         note_empty_result()
     columns = (*by, *NUMBERS)
-    if output_format is not None:
-        print_rows(columns, map(_row, counts), output_format)
-        return
-    has_total = bool(with_total and by and counts)
-    print_rows(columns, _table_rows(counts, len(by), has_total=has_total), None)
-
-
-def _table_rows(
-    counts: list[ItemCount], width: int, *, has_total: bool
-) -> Iterator[tuple[Any, ...]]:
-    sums = [0] * len(NUMBERS)
-    for item_count in counts:
-        row = _row(item_count)
-        sums = [total + number for total, number in zip(sums, row[width:], strict=True)]
-        yield _format_numbers(row)
-    if has_total:
-        yield _format_numbers(("total", *[""] * (width - 1), *sums))
+    rows: Iterable[tuple[Any, ...]] = map(_row, counts)
+    if output_format is None:
+        rows = list(rows)
+        if with_total and by and rows:
+            sums = map(sum, zip(*(row[len(by) :] for row in rows), strict=True))
+            rows.append(("total", *[""] * (len(by) - 1), *sums))
+        rows = map(_format_numbers, rows)
+    print_rows(columns, rows, output_format)
 
 
 def _row(item_count: ItemCount) -> tuple[Any, ...]:

@@ -75,8 +75,10 @@ def _read_batch_story(connection: Connection, batch: _Row, now: datetime) -> Bat
         connection, batch.tenant, batch.batch_number, item, batch.decided_at
     )
     request = _read_request(connection, batch, revocations)
-    of_batch = GrantFilter(tenant=batch.tenant, batch_id=batch.batch_id, decisions=(ISSUED,))
-    counts = count_items(connection, of_batch, CountOptions(("state",), now=now))
+    of_batch = GrantFilter(
+        tenant=batch.tenant, batch_id=batch.batch_id, decisions=(ISSUED,), states_at=now
+    )
+    counts = count_items(connection, of_batch, CountOptions(("state",)))
     return {
         "grant": None,
         **request,
@@ -110,7 +112,12 @@ def _read_grant_story(connection: Connection, batch: _Row, item: _Row, now: date
         "is_alive": expires_at is not None and now < expires_at,
         "access_key": _shorten_access_key(chunk.access_key) if is_issued else None,
         "reissues": _read_reissues(connection, batch, number),
-        "upload": _read_upload(connection, batch, item.item_number),
+        "upload": _read_values(
+            connection,
+            _select(MultipartUpload, UploadStory).where(
+                *_is_item(MultipartUpload, batch, item.item_number)
+            ),
+        ),
         "quota": _read_grant_quota(connection, batch, item, number),
         "leaf_number": connection.scalar(
             select(Leaf.leaf_number).where(
@@ -154,9 +161,7 @@ def _read_request(
         "revocations": [_revocation(each) for each in revocations],
         "manifest": _read_values(
             connection,
-            select(*_columns(Manifest, ManifestStory)).where(
-                Manifest.batch_number == batch.batch_number
-            ),
+            _select(Manifest, ManifestStory).where(Manifest.batch_number == batch.batch_number),
         ),
         "deliveries": _read_deliveries(connection, batch, chunk_number),
         "quota": None,
@@ -173,9 +178,9 @@ def _read_values(connection: Connection, query: Select[*tuple[Any, ...]]) -> Any
     return next(iter(_read_rows(connection, query)), None)
 
 
-def _columns(table: Any, story: type) -> list[Any]:
-    """Return the columns of a table that a story has."""
-    return [getattr(table, name) for name in story.__annotations__]
+def _select(table: Any, story: type) -> Select[*tuple[Any, ...]]:
+    """Return a SELECT of those columns of a table that a story has."""
+    return select(*(getattr(table, name) for name in story.__annotations__))
 
 
 def _is_chunk(table: Any, batch: _Row, chunk_number: int) -> _Conditions:
@@ -248,8 +253,7 @@ def _revocation(revocation: RecordedRevocation) -> RevocationStory:
 def _read_deliveries(
     connection: Connection, batch: _Row, chunk_number: int | None
 ) -> list[DeliveryStory]:
-    query = select(*_columns(Delivery, DeliveryStory))
-    query = query.where(Delivery.batch_number == batch.batch_number)
+    query = _select(Delivery, DeliveryStory).where(Delivery.batch_number == batch.batch_number)
     if chunk_number is not None:
         query = query.where(Delivery.chunk_number == chunk_number)
     return _read_rows(connection, query.order_by(Delivery.delivery_number))
@@ -266,13 +270,6 @@ def _read_reissues(connection: Connection, batch: _Row, chunk_number: int) -> li
     query = select(Reissue.reissued_at, Reissue.access_key).order_by(Reissue.reissued_at)
     rows = connection.execute(query.where(*_is_chunk(Reissue, batch, chunk_number)))
     return [{"at": at, "access_key": _shorten_access_key(key)} for at, key in rows]
-
-
-def _read_upload(connection: Connection, batch: _Row, item_number: int) -> UploadStory | None:
-    query = select(*_columns(MultipartUpload, UploadStory))
-    query = query.where(*_is_item(MultipartUpload, batch, item_number))
-    upload: UploadStory | None = _read_values(connection, query)
-    return upload
 
 
 def _read_uses(

@@ -36,6 +36,7 @@ from worker.audit.grant_filters import (
     batch_conditions,
     is_in_chunk,
     item_conditions,
+    moment_of_states,
     scan_conditions,
 )
 from worker.audit.state_conditions import (
@@ -114,17 +115,15 @@ _ZERO, _ONE, _NULL = literal_column("0", Integer), literal_column("1", Integer),
 
 
 class CountOptions(NamedTuple):
-    """The columns to group by, the time zone of periods, the meaning of bytes, the time of states.
+    """The columns to group by, the time zone of periods, and the meaning of bytes.
 
     With exact_bytes, a put or multipart counts with its own size instead of its batch's max_size.
-    now is needed to group by state. Refused items have none. Only batches with a greater number
-    than after_batch are read.
+    Only batches with a greater number than after_batch are read.
     """
 
     by: tuple[Dimension, ...] = ()
     zone: tzinfo = UTC
     exact_bytes: bool = False
-    now: datetime | None = None
     after_batch: int | None = None
 
 
@@ -150,21 +149,14 @@ def max_size(*, exact: bool) -> Any:
     )
 
 
-def states_moment(options: CountOptions) -> datetime:
-    """Return the moment of the states, which a count by state must have."""
-    if options.now is None:
-        raise ValueError("a count by state needs the moment of the states")
-    return options.now
-
-
 def state_queries(
-    connection: Connection, options: CountOptions, batch_id: str | None
+    connection: Connection, grant_filter: GrantFilter, options: CountOptions
 ) -> Iterator[Query]:
     """Yield the statements that count issued items by state, of which few read single items.
 
     The first one counts all as if nothing was told of them, and each further pair moves some.
     """
-    is_alive = is_open(connection, states_moment(options))
+    is_alive = is_open(connection, moment_of_states(grant_filter))
     state: Any = case((is_alive, "open"), else_="unknown")
     yield _chunk_query(options, Chunk.issued, state=state)
     unused = count_unused(connection)
@@ -178,7 +170,7 @@ def state_queries(
     for name, weight in (("unused", unused), ("unknown", -unused)):
         query = _chunk_query(options, weight, state=literal_column(f"'{name}'"))
         yield query.join(Settlement, is_chunk).where(*has_unused)
-    by_item, by_chunk = _used_items(options, batch_id)
+    by_item, by_chunk = _used_items(options, grant_filter.batch_id)
     key = GrantKey(by_item.c.batch_number, by_item.c.item_number)
     before = case((is_alive, literal_column("'open'")), else_=literal_column("'unknown'"))
     for part, state, weight in (
@@ -238,7 +230,7 @@ def count_queries(
         conditions += [number > options.after_batch for number in numbers]
     on_items = [*item_conditions(connection, grant_filter)]
     if replace(grant_filter, decisions=()).selects_items or "key" in options.by:
-        yield _item_query(connection, options).where(*conditions, *on_items)
+        yield _item_query(connection, grant_filter, options).where(*conditions, *on_items)
         return
     counts_issued = not decisions or ISSUED in decisions
     refusals = refusals_of(grant_filter)
@@ -246,7 +238,7 @@ def count_queries(
     counts_refused = bool(refusals) and not reads_codes
     has_states = counts_issued and "state" in options.by
     if has_states:
-        queries = state_queries(connection, options, grant_filter.batch_id)
+        queries = state_queries(connection, grant_filter, options)
         yield from (query.where(*conditions) for query in queries)
     issued = Chunk.issued if counts_issued and not has_states else _ZERO
     refused = Chunk.refused if counts_refused else _ZERO
@@ -254,10 +246,12 @@ def count_queries(
         yield _chunk_query(options, issued, refused).where(*conditions)
     if reads_codes:
         is_refused = Chunk.refused > 0, Grant.code.is_not(None)
-        yield _item_query(connection, options).where(*conditions, *is_refused, *on_items)
+        yield _item_query(connection, grant_filter, options).where(
+            *conditions, *is_refused, *on_items
+        )
     if counts_issued and options.exact_bytes:
         has_size = Batch.kind.in_(KINDS_WITH_EXACT_SIZE), Chunk.issued > 0, Grant.code.is_(None)
-        query = _item_query(connection, options, only_bytes=True)
+        query = _item_query(connection, grant_filter, options, only_bytes=True)
         yield query.where(*conditions, *has_size)
 
 
@@ -275,7 +269,11 @@ def _chunk_query(
 
 
 def _item_query(
-    connection: Connection, options: CountOptions, *, only_bytes: bool = False
+    connection: Connection,
+    grant_filter: GrantFilter,
+    options: CountOptions,
+    *,
+    only_bytes: bool = False,
 ) -> Query:
     is_issued = Grant.code.is_(None)
     size = max_size(exact=options.exact_bytes)
@@ -283,7 +281,7 @@ def _item_query(
         own_size = cast(Grant.detail["size"].as_string(), BigInteger)
         size = case((Batch.kind.in_(KINDS_WITH_EXACT_SIZE), func.coalesce(own_size, 0)), else_=size)
     columns = [
-        state_column(connection, states_moment(options))
+        state_column(connection, moment_of_states(grant_filter))
         if name == "state"
         else item_column(name, options)
         for name in grouped_columns(options)
@@ -339,6 +337,7 @@ def count_items(
 ) -> list[ItemCount]:
     """Count the items that match a filter, in the order of their groups.
 
+    To group by state, the filter needs the moment of the states. Refused items have no state.
     Raises TooManyGroups.
     """
     sums: dict[Group, list[int]] = {}

@@ -245,9 +245,9 @@ def _count_recent(
     connection: Connection, now: datetime, window: Window, decision: str, by: tuple[Dimension, ...]
 ) -> dict[tuple[str, ...], ItemCount]:
     """Count the items of a window, of which the label is added to each group."""
-    recent = GrantFilter(since=now - window.length, decisions=(decision,))
+    recent = GrantFilter(since=now - window.length, decisions=(decision,), states_at=now)
     before, _ = batch_bounds(connection, recent)
-    options = CountOptions(by, now=now, after_batch=before)
+    options = CountOptions(by, after_batch=before)
     counts = count_items(connection, recent, options)
     return {(*map(str, count.group), window.label): count for count in counts}
 

@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from tests.integration.audit.conftest import WithLog
-from tests.support.audit_model.filters import filters, matches
+from tests.support.audit_model.filters import filters, matches, state_of
 from tests.support.audit_model.logs import (
     GeneratedLog,
     LogRow,
     generated_logs,
     no_shrinking,
 )
-from tests.support.audit_model.uses import NOW, NOWS
 from tests.support.builders.audit_rows import AuditedBatch
 from worker.audit import item_counts
 from worker.audit.grant_filters import GrantFilter
@@ -39,7 +38,6 @@ OPTIONS = st.builds(
     st.lists(st.sampled_from(DIMENSIONS), unique=True, max_size=3).map(tuple),
     st.sampled_from(ZONES),
     st.booleans(),
-    NOWS,
     st.none() | st.integers(0, 7),
 )
 
@@ -53,11 +51,13 @@ def period(row: LogRow, name: str, zone: tzinfo) -> str:
     return f"{local:%Y-%m-%d}" if name == "day" else f"{local:%Y-%m}"
 
 
-def group_value(row: LogRow, name: str, options: CountOptions) -> str | None:
+def group_value(
+    row: LogRow, name: str, grant_filter: GrantFilter, options: CountOptions
+) -> str | None:
     if name in {"hour", "day", "month"}:
         return period(row, name, options.zone)
     if name == "state":
-        return row.state(options.now or NOW)
+        return state_of(row, grant_filter)
     value: str | None = row.value(name)
     return value
 
@@ -68,7 +68,7 @@ def slow_counts(
     groups: dict[tuple[str | None, ...], list[LogRow]] = defaultdict(list)
     for row in log.rows():
         if row.batch_number > (options.after_batch or 0) and matches(row, grant_filter):
-            group = [group_value(row, name, options) for name in options.by]
+            group = [group_value(row, name, grant_filter, options) for name in options.by]
             groups[tuple(group)].append(row)
     return {
         group: (

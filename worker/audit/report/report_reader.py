@@ -235,8 +235,8 @@ def _sum_limits(counts: Iterable[Row[int, str, int]]) -> Iterable[Tally]:
 def _read_states(
     connection: Connection, grant_filter: GrantFilter, now: datetime
 ) -> Mapping[str, Mapping[str, int]]:
-    of_grants = replace(grant_filter, decisions=(ISSUED,))
-    counts = count_items(connection, of_grants, CountOptions(("kind", "state"), now=now))
+    of_grants = replace(grant_filter, decisions=(ISSUED,), states_at=now)
+    counts = count_items(connection, of_grants, CountOptions(("kind", "state")))
     kinds: defaultdict[str, dict[str, int]] = defaultdict(dict)
     for count in counts:
         kinds[str(count.group[0])][str(count.group[1])] = count.issued
