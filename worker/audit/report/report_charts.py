@@ -199,23 +199,16 @@ _TABLE = Markup("""\
 _SMALL_SHARE, _LARGE_SHARE = 0.1, 99.9  # percent
 
 
-class Column(NamedTuple):
-    """A column: its heading, and whether it has numbers."""
-
-    title: str
-    is_number: bool = False
-
-
-def number_columns(*titles: str) -> list[Column]:
-    """Return columns of numbers."""
-    return [Column(title, is_number=True) for title in titles]
-
-
 class Cell(NamedTuple):
     """A cell: its content, and the value by which rows are sorted."""
 
     content: str
     value: str | int | float
+
+    @property
+    def is_number(self) -> bool:
+        """True for a number, which is aligned to the right."""
+        return not isinstance(self.value, str)
 
 
 Row = Sequence[Cell]
@@ -257,43 +250,44 @@ def describe_share(number: int, total: int) -> str:
 
 
 def render_table(
-    caption: str, columns: Sequence[Column], rows: Iterable[Row], foot: Iterable[Row] = ()
+    caption: str, columns: Sequence[str], rows: Sequence[Row], foot: Iterable[Row] = ()
 ) -> Markup:
     """Render a table in a region of its own, which scrolls if the page is too narrow.
 
-    The first cell of each row is the row's heading. Rows of the foot are not sorted.
+    There is at least one row. The first cell of each row is the row's heading. Rows of the foot are
+    not sorted.
     """
-    headings = Markup("").join(map(_render_heading, columns))
-    foot_rows = _render_rows(columns, foot)
+    headings = Markup("").join(map(_render_heading, columns, rows[0]))
+    foot_rows = _render_rows(foot)
     return _TABLE.format(
         caption=caption,
         headings=headings,
-        rows=_render_rows(columns, rows),
+        rows=_render_rows(rows),
         foot=Markup("\n<tfoot>\n{}\n</tfoot>").format(foot_rows) if foot_rows else "",
     )
 
 
-def _render_heading(column: Column) -> Markup:
-    css = Markup(' class="number"') if column.is_number else ""
-    return Markup('<th scope="col"{}>{}</th>').format(css, column.title)
+def _render_heading(title: str, cell: Cell) -> Markup:
+    css = Markup(' class="number"') if cell.is_number else ""
+    return Markup('<th scope="col"{}>{}</th>').format(css, title)
 
 
-def _render_rows(columns: Sequence[Column], rows: Iterable[Row]) -> Markup:
-    return Markup("\n").join(_render_row(columns, row) for row in rows)
+def _render_rows(rows: Iterable[Row]) -> Markup:
+    return Markup("\n").join(map(_render_row, rows))
 
 
-def _render_row(columns: Sequence[Column], row: Row) -> Markup:
-    first, *rest = zip(columns, row, strict=True)
+def _render_row(row: Row) -> Markup:
+    first, *rest = row
     cells = [
         Markup('<td class="{css}"{number} data-value="{value}">{content}</td>').format(
-            css="number" if column.is_number else "text",
-            number=Markup(" data-number") if column.is_number else "",
+            css="number" if cell.is_number else "text",
+            number=Markup(" data-number") if cell.is_number else "",
             value=cell.value,
             content=cell.content,
         )
-        for column, cell in rest
+        for cell in rest
     ]
     head = Markup('<th scope="row" class="name" data-value="{value}">{content}</th>').format(
-        value=escape(first[1].value), content=first[1].content
+        value=escape(first.value), content=first.content
     )
     return Markup("<tr>{}{}</tr>").format(head, Markup("").join(cells))

@@ -18,7 +18,6 @@ from valetkey.units import format_amount
 from worker.audit.report.report_charts import (
     Bar,
     Cell,
-    Column,
     Row,
     describe_share,
     draw_periods,
@@ -26,7 +25,6 @@ from worker.audit.report.report_charts import (
     isolate,
     name_cell,
     number_cell,
-    number_columns,
     render_table,
     share_cell,
     text_cell,
@@ -176,11 +174,10 @@ def _shorten(name: str, size: int) -> str:
 
 def _tabulate_breakdown(topic: Topic, breakdown: Breakdown, total: int) -> Markup:
     decisions = {"Issued": topic.issued, "Refused": topic.refused, "Share": True}
-    numbers = [title for title, is_shown in decisions.items() if is_shown]
-    columns = [Column(topic.column), *number_columns(*numbers)]
+    columns = [topic.column, *(title for title, is_shown in decisions.items() if is_shown)]
     meanings = {code.code: code.meaning for code in read_codes()} if topic.id == "codes" else None
     if meanings is not None:
-        columns.append(Column("Meaning"))
+        columns.append("Meaning")
 
     def row(name: Cell, tally: Tally) -> Row:
         cells = [name]
@@ -232,7 +229,7 @@ def _summarize_states(totals: Counter[str]) -> str:
 def _tabulate_states(
     kinds: Mapping[str, Mapping[str, int]], shown: list[str], totals: Counter[str]
 ) -> Markup:
-    columns = [Column("Kind"), *number_columns(*(state.capitalize() for state in shown))]
+    columns = ["Kind", *map(str.capitalize, shown)]
     rows = [
         (name_cell(kind), *(number_cell(numbers.get(state, 0)) for state in shown))
         for kind, numbers in kinds.items()
@@ -259,7 +256,7 @@ _PERIODS = Markup("""\
 def _time_section(figures: ReportFigures) -> Section:
     """Render issued and refused items by hour, day or month."""
     unit, periods = figures.scope.unit, figures.periods
-    columns = [Column(unit.capitalize()), *number_columns("Issued", "Refused")]
+    columns = (unit.capitalize(), "Issued", "Refused")
     rows = [
         (name_cell(period.name), number_cell(period.issued), number_cell(period.refused))
         for period in periods
@@ -315,8 +312,7 @@ def _quota_bar(quota: QuotaStatus) -> Bar:
 
 
 def _quota_table(quotas: list[QuotaStatus]) -> Markup:
-    numbers = number_columns("Used", "Limit", "Left", "Share")
-    columns = [Column("Tenant"), Column("Quota"), *numbers]
+    columns = ("Tenant", "Quota", "Used", "Limit", "Left", "Share")
     rows = [
         (
             name_cell(quota.tenant),
@@ -369,7 +365,7 @@ def _describe_checkpoints(scope: Scope, log: LogState) -> str:
 def _checkpoint_table(scope: Scope, log: LogState) -> Markup:
     if not log.checkpoints:
         return Markup("")
-    columns = [Column("Tree"), *number_columns("Signed leaves"), Column("Signed at")]
+    columns = ("Tree", "Signed leaves", "Signed at")
     rows = [
         (
             name_cell(checkpoint.tenant),
