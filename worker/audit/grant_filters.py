@@ -41,13 +41,9 @@ class _Set(NamedTuple):
     is_negated: bool
 
 
-class _Wildcard(NamedTuple):
-    """`*` or `?`."""
-
-    character: str
-
-
-_Token = str | _Set | _Wildcard
+_Token = str | _Set | None
+"""A character, one of a set, or for `*` None."""
+_ANY_CHARACTER = _Set((), is_negated=True)
 
 
 def is_glob(text: str) -> bool:
@@ -115,9 +111,11 @@ def _parse(pattern: str) -> list[_Token]:
         if end is not None:
             tokens.append(_parse_set(pattern[position + 1 : end]))
             position = end
-        elif character in "*?":
-            if character == "?" or tokens[-1:] != [_Wildcard("*")]:  # `**` takes long to compare
-                tokens.append(_Wildcard(character))
+        elif character == "?":
+            tokens.append(_ANY_CHARACTER)
+        elif character == "*":
+            if tokens[-1:] != [None]:  # `**` takes long to compare
+                tokens.append(None)
         else:
             tokens.append(character)
         position += 1
@@ -149,8 +147,8 @@ def _parse_set(content: str) -> _Set:
 
 def _to_glob(token: _Token) -> str:
     """Write a token as SQLite's GLOB reads it, which negates with `^`, and escapes nothing."""
-    if isinstance(token, _Wildcard):
-        return token.character
+    if token is None:
+        return "*"
     if isinstance(token, str):
         return f"[{token}]" if token in _WILDCARDS else token
     if not token.ranges:
@@ -186,8 +184,8 @@ def _split_special(ranges: tuple[tuple[str, str], ...]) -> tuple[set[str], str]:
 
 def _to_regex(token: _Token) -> str:
     """Write a token as PostgreSQL's regular expressions read it."""
-    if isinstance(token, _Wildcard):
-        return ".*" if token.character == "*" else "."
+    if token is None:
+        return ".*"
     if isinstance(token, str):
         return f"\\{token}" if token in string.punctuation else token
     if not token.ranges:
