@@ -79,18 +79,7 @@ def describe_unit(period: Period, zone: tzinfo, unit: int) -> str:
 
 
 Dimension = Literal[
-    "tenant",
-    "bucket",
-    "kind",
-    "decision",
-    "code",
-    "state",
-    "requester",
-    "recipient",
-    "key",
-    "hour",
-    "day",
-    "month",
+    "tenant", "bucket", "kind", "decision", "code", "state", "requester", "recipient", "key", Period
 ]
 Query = Select[*tuple[Any, ...]]
 PERIODS: dict[str, Period] = {period: period for period in get_args(Period)}

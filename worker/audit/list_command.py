@@ -27,7 +27,6 @@ from worker.audit.grant_filters import GrantFilter
 from worker.base.database_engine import autocommit_read, read_transaction
 from worker.base.pages import did_you_mean
 from worker.cli.command_options import (
-    Command,
     chosen_zone,
     format_options,
     limit_option,
@@ -59,17 +58,6 @@ _GAP = 2
 _MIN_KEY = 16
 
 
-def columns_option(command: Command) -> Command:
-    """Add --columns to a command: the names of the columns to print, or None."""
-    return click.option(
-        "--columns",
-        metavar="NAME,…",
-        callback=_parse_columns,
-        help=f"Only these columns, in this order: {', '.join(COLUMNS)}. A terminal gets"
-        f" {', '.join(_NARROW)}, and more if it is wide; everything else gets all.",
-    )(command)
-
-
 def _parse_columns(
     context: click.Context, _option: click.Parameter, text: str | None
 ) -> tuple[str, ...] | None:
@@ -86,6 +74,15 @@ def _parse_columns(
     if len(set(names)) < len(names):
         raise click.BadParameter("it names a column twice")
     return names
+
+
+_columns_option = click.option(
+    "--columns",
+    metavar="NAME,…",
+    callback=_parse_columns,
+    help=f"Only these columns, in this order: {', '.join(COLUMNS)}. A terminal gets"
+    f" {', '.join(_NARROW)}, and more if it is wide; everything else gets all.",
+)
 
 
 def default_columns(*, is_table: bool) -> tuple[str, ...]:
@@ -165,7 +162,7 @@ _ROWS_PER_PRINT = 500
 
 @click.command("list")
 @filter_options
-@columns_option
+@_columns_option
 @limit_option
 @click.option("--after", callback=parse_cursor, help="Start after the grant with this id.")
 @click.option("--all", "all_rows", is_flag=True, help="Print all rows, not a page of them.")

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from errno import EEXIST
 from hashlib import sha256
@@ -45,18 +45,7 @@ class ExportJournal:
 
     def to_json(self) -> str:
         """Return the text of the journal's file."""
-        moments = self.since, self.until, self.bound.decided_before
-        since, until, decided_before = (moment and moment.isoformat() for moment in moments)
-        values = {
-            "options": dict(self.options),
-            "since": since,
-            "until": until,
-            "bound": [self.bound.batch_number, decided_before],
-            "position": self.position,
-            "rows": self.rows,
-            "bytes": self.bytes,
-        }
-        return json.dumps(values) + "\n"
+        return json.dumps(asdict(self), default=datetime.isoformat) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "ExportJournal":
