@@ -301,21 +301,21 @@ class Bound(NamedTuple):
 
 
 class ChunkHead(NamedTuple):
-    """The values that the items of a chunk share."""
+    """The values that the items of a chunk share. The first eight are columns of GrantRecord."""
 
-    batch_number: int
-    chunk_number: int
-    issued: int
-    refused: int
     time: datetime
-    expires_in: int
-    signed_by: str | None
     tenant: str
     requested_by: str
+    signed_by: str | None
     recipient: str | None
     reason: str | None
     bucket: str
     kind: str
+    batch_number: int
+    chunk_number: int
+    issued: int
+    refused: int
+    expires_in: int
     batch_id: str
     chunk_size: int
 
@@ -342,9 +342,9 @@ class ChunkItems(NamedTuple):
 
 
 _STREAM_COLUMNS = (
-    *(Chunk.batch_number, Chunk.chunk_number, Chunk.issued, Chunk.refused, Chunk.issued_at),
-    *(Chunk.expires_in, Chunk.signing_key, Batch.tenant, Batch.requested_by, Batch.recipient),
-    *(Batch.reason, Batch.bucket, Batch.kind, Batch.batch_id, Batch.chunk_size),
+    *(Chunk.issued_at, Batch.tenant, Batch.requested_by, Chunk.signing_key, Batch.recipient),
+    *(Batch.reason, Batch.bucket, Batch.kind, Chunk.batch_number, Chunk.chunk_number),
+    *(Chunk.issued, Chunk.refused, Chunk.expires_in, Batch.batch_id, Batch.chunk_size),
 )
 
 

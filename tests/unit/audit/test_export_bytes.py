@@ -28,8 +28,8 @@ DIGESTS = {
 
 def chunk(number: int, keys: tuple[str, ...], *, is_plain: bool) -> ChunkItems:
     key, requester, recipient, reason = PLAIN if is_plain else HOSTILE
-    fields: list[Any] = [number, 0, len(keys), 0, MORNING + timedelta(seconds=number), 3_600]
-    fields += [key, "acme", requester, recipient, reason, "demo", "download"]
+    fields: list[Any] = [MORNING + timedelta(seconds=number), "acme", requester, key, recipient]
+    fields += [reason, "demo", "download", number, 0, len(keys), 0, 3_600]
     fields += [f"0199a000-0000-7000-8000-{number:012d}", 600]
     head = ChunkHead(*fields)
     items = [(number, n, key, CODES[n % len(CODES)]) for n, key in enumerate(keys)]

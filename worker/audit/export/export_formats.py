@@ -25,20 +25,9 @@ def to_records(block: list[ChunkItems]) -> Iterator[GrantRecord]:
     for head, items in block:
         expires_at = head.expires_at
         for _, item_number, key, code in items:
-            yield GrantRecord(
-                head.time,
-                head.tenant,
-                head.requested_by,
-                head.signed_by,
-                head.recipient,
-                head.reason,
-                head.bucket,
-                head.kind,
-                key,
-                code or ISSUED,
-                None if code else expires_at,
-                grant_id(head.batch_id, item_number),
-            )
+            grant = grant_id(head.batch_id, item_number)
+            end = None if code else expires_at
+            yield GrantRecord(*head[:8], key, code or ISSUED, end, grant)
 
 
 CSV_HEADING = ",".join(EXPORT_COLUMNS) + "\n"
@@ -98,10 +87,7 @@ def format_json_lines(block: list[ChunkItems]) -> str:
 
 
 def _shared_texts(head: ChunkHead) -> tuple[str | None, ...]:
-    return (
-        *(format_utc(head.time), head.tenant, head.requested_by, head.signed_by, head.recipient),
-        *(head.reason, head.bucket, head.kind),
-    )
+    return (format_utc(head.time), *head[1:8])
 
 
 @lru_cache(_CACHED_TEXTS)

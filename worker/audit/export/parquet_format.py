@@ -74,8 +74,7 @@ class _RowGroup:
     def add(self, head: ChunkHead, items: Sequence[ItemRow]) -> None:
         """Add a chunk with some of its items."""
         self.chunks.extend(repeat(len(self.heads), len(items)))
-        shared = head.tenant, head.requested_by, head.signed_by, head.recipient
-        self.heads.append((_microseconds(head.time), *shared, head.reason, head.bucket, head.kind))
+        self.heads.append((_microseconds(head.time), *head[1:8]))
         expires_at = _microseconds(head.expires_at)
         batch_id = head.batch_id
         self.keys += [key for _, _, key, _ in items]
