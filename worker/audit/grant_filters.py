@@ -263,7 +263,12 @@ def batch_conditions(
         yield Chunk.issued_at < grant_filter.until
     if grant_filter.decisions:
         # Skips whole chunks, without reading their items.
-        yield or_(*(_may_have(decision) for decision in grant_filter.decisions))
+        yield or_(
+            *(
+                (Chunk.issued if name == ISSUED else Chunk.refused) > 0
+                for name in grant_filter.decisions
+            )
+        )
 
 
 def scan_conditions(
@@ -331,10 +336,6 @@ def is_in_chunk(chunk_batch: Any = Chunk.batch_number) -> ColumnElement[bool]:
 def _unindexed(column: Any) -> ColumnElement[int]:
     """Return a column as an expression that SQLite does not search by."""
     return UnaryExpression(column, operator=_PLUS)
-
-
-def _may_have(decision: str) -> ColumnElement[bool]:
-    return Chunk.issued > 0 if decision == ISSUED else Chunk.refused > 0
 
 
 def _decision_conditions(decisions: tuple[str, ...]) -> Iterator[ColumnElement[bool]]:

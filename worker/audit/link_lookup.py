@@ -38,10 +38,10 @@ _GRANT = (
         *(Batch.batch_number, Batch.batch_id, Batch.tenant, Batch.bucket, Batch.kind, Batch.terms),
         *(Batch.requested_by, Batch.recipient, Batch.reason),
         *(Chunk.chunk_number, Chunk.issued_at, Chunk.expires_in, Chunk.limited_by),
-        *(Chunk.access_key, Chunk.signing_key, _FIRST_ITEM.label("first_item")),
-        *(Grant.item_number, Grant.object_key, Grant.code, Grant.digest),
+        *(Chunk.access_key, Chunk.signing_key.label("signed_by"), _FIRST_ITEM.label("first_item")),
+        *(Grant.item_number, Grant.object_key.label("key"), Grant.code, Grant.digest),
         *(Bucket.bucket.label("real_bucket"), Bucket.provider, Bucket.role_arn),
-        *(MultipartUpload.state, Cancellation.cancelled_at),
+        *(MultipartUpload.state.label("upload"), Cancellation.cancelled_at),
     )
     .select_from(Batch)
     .join(Chunk, Chunk.batch_number == Batch.batch_number)
@@ -154,36 +154,28 @@ def _only(tenant_id: str) -> str:
     return tenant_id if "~" in tenant_id else f"{tenant_id}~1"
 
 
+_AS_READ = (
+    *("tenant", "bucket", "key", "kind", "requested_by", "recipient", "reason", "signed_by"),
+    *("issued_at", "expires_in", "limited_by", "code", "provider", "upload", "cancelled_at"),
+)
+
+
 def _audited(connection: Connection, row: Any) -> AuditedGrant:
     terms = row.terms if isinstance(row.terms, dict) else {}
     return AuditedGrant(
-        tenant=row.tenant,
+        **{name: getattr(row, name) for name in _AS_READ},
         grant=grant_id(row.batch_id, row.item_number),
-        bucket=row.bucket,
-        key=row.object_key,
-        kind=row.kind,
-        requested_by=row.requested_by,
-        recipient=row.recipient,
-        reason=row.reason,
-        signed_by=row.signing_key,
-        issued_at=row.issued_at,
-        expires_in=row.expires_in,
-        limited_by=row.limited_by,
-        code=row.code,
         signings=tuple(_signings(connection, row)),
         is_plain=terms.get("plain") is True,
         real_buckets=frozenset(_real_buckets(connection, row)),
-        provider=row.provider,
         has_role=row.role_arn is not None,
-        upload=row.state,
-        cancelled_at=row.cancelled_at,
         revocations=_revocations(connection, row),
     )
 
 
 def _revocations(connection: Connection, row: Any) -> tuple[RecordedRevocation, ...]:
     storage = read_storage(connection, row.bucket)
-    item = RevokedItem(row.batch_id, row.item_number, row.bucket, storage, row.object_key)
+    item = RevokedItem(row.batch_id, row.item_number, row.bucket, storage, row.key)
     return read_item_revocations(connection, row.tenant, item, row.issued_at)
 
 

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
@@ -187,9 +187,7 @@ def read_pasted_grant(text: str) -> PastedGrant:
     except ValueError:  # do not chain it: its text may contain a part of the link
         raise Unreadable("this cannot be read") from None
     values = pairs.get("x-grant-id", set()) | pairs.get("x-amz-meta-grant-id", set())
-    ids = {match for value in values if (match := _GRANT_ID.fullmatch(value.strip()))}
-    names = {GrantName(match[1].lower(), int(match[2])) for match in ids}
-    names |= _json_ids(pairs)
+    names = _full_ids(map(str.strip, values)) | _full_ids(pairs.get("json-id", ()))
     signatures = {value.lower() for value in pairs.get("x-amz-signature", ())}
     is_url = bool(pairs.get("url"))
     if not names and not values and not signatures and not is_url:
@@ -216,8 +214,8 @@ def read_pasted_grant(text: str) -> PastedGrant:
     )
 
 
-def _json_ids(pairs: Pairs) -> set[GrantName]:
-    matches = map(_GRANT_ID.fullmatch, pairs.get("json-id", ()))
+def _full_ids(texts: Iterable[str]) -> set[GrantName]:
+    matches = map(_GRANT_ID.fullmatch, texts)
     return {GrantName(match[1].lower(), int(match[2])) for match in matches if match}
 
 

@@ -281,7 +281,7 @@ def _quota_section(figures: ReportFigures) -> Section:
     full = sum(quota.left == 0 for quota in quotas)
     warning = sum(quota.warns and quota.left != 0 for quota in quotas)
     summary = (
-        f"At the time of this report: {_count(len(quotas), 'quota')}, "
+        f"At the time of this report: {len(quotas):,} quota{'s' * (len(quotas) != 1)}, "
         f"{full:,} used up and {warning:,} more above their warning mark."
     )
     if len(quotas) > _TABLE_QUOTAS:
@@ -391,10 +391,6 @@ def headline_checkpoint(log: LogState, scope: Scope) -> Markup:
     when = format_moment(newest.signed_at, scope)
     tree = "" if scope.tenant else Markup("tree {}").format(isolate(newest.tenant))
     return Markup('<dd class="words">{}</dd><dd>{}</dd>').format(when, tree)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 _NOTHING = Markup(
