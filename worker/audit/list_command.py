@@ -142,17 +142,12 @@ def follow_grants(
     yield page
     printed = {(record.tenant, record.grant) for record in page}
     while True:
-        block = []
         with read_transaction(engine) as connection:
             now = read_heads(connection)
-            for record in read_new_grants(connection, grant_filter, heads, now):
-                if (record.tenant, record.grant) not in printed:
-                    block.append(record)
-                if len(block) == _ROWS_PER_BLOCK:
-                    yield block
-                    block = []
-        if block:
-            yield block
+            records = read_new_grants(connection, grant_filter, heads, now)
+            new = (each for each in records if (each.tenant, each.grant) not in printed)
+            while block := list(islice(new, _ROWS_PER_BLOCK)):
+                yield block
         heads = now
         time.sleep(POLL_SECONDS)
 

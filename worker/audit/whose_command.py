@@ -136,8 +136,7 @@ def _describe_unknown_id(connection: Connection, name: GrantName) -> str:
 
 
 def _describe(pasted: PastedGrant, grant: AuditedGrant, now: Any) -> dict[str, Any]:
-    first = grant.signings[0] if grant.signings else None
-    signing = matching_signing(pasted, grant) or first
+    signing = matching_signing(pasted, grant) or next(iter(grant.signings), None)
     return {
         "grant": grant.grant,
         "tenant": grant.tenant,
@@ -209,7 +208,7 @@ def _ways(ways: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _describe_life(values: dict[str, Any]) -> str:
-    if _has_ended(values):
+    if not values["alive"] and values["expires_at"] > clock.now():
         return "no: the upload has ended"
     state = "yes, until" if values["alive"] else "no, not since"
     if values["alive"] and values["revocations"]:
@@ -221,7 +220,3 @@ def _describe_revocation(values: dict[str, Any]) -> str:
     reason = f": {values['reason']}" if values["reason"] else ""
     text = f"{format_utc(values['revoked_at'])} by {values['revoked_by']}{reason}"
     return escape_unprintable(text)
-
-
-def _has_ended(values: dict[str, Any]) -> bool:
-    return not values["alive"] and values["expires_at"] > clock.now()

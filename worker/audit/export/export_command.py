@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -97,14 +97,14 @@ class StdoutTarget:
         return "what was printed is not complete."
 
 
+@dataclass(frozen=True)
 class FileTarget:
     """A file with a private mode. A text in it can be continued."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    path: Path
 
     def __str__(self) -> str:
-        return str(self._path)
+        return str(self.path)
 
     @contextmanager
     def open(
@@ -116,7 +116,7 @@ class FileTarget:
             journal = _new_journal(connection, request, grant_filter)
         else:
             grant_filter = replace(grant_filter, since=journal.since, until=journal.until)
-        with open_partial(self._path, journal) as (file, started):
+        with open_partial(self.path, journal) as (file, started):
             stream = HashedStream(file)
             stream.read_existing(started.bytes)
             writer = make_writer(request.format_name, stream)
@@ -125,7 +125,7 @@ class FileTarget:
             def save(progress: ExportJournal) -> None:
                 if can_continue:
                     os.fsync(file.fileno())
-                    save_journal(self._path, progress)
+                    save_journal(self.path, progress)
 
             yield Output(stream, writer, started, grant_filter, save)
 
@@ -136,22 +136,22 @@ class FileTarget:
         return "the same command begins the export anew."
 
     def _load_journal(self, request: ExportRequest) -> ExportJournal | None:
-        folder = self._path.parent
+        folder = self.path.parent
         if not os.access(folder, os.W_OK | os.X_OK):
             raise click.UsageError(f"the folder {folder} does not exist or is not writable")
         try:
-            check_file_type(self._path)
+            check_file_type(self.path)
         except FileExistsError as error:
-            text = f"{self._path} is {error.strerror}: name a file, or - for stdout"
+            text = f"{self.path} is {error.strerror}: name a file, or - for stdout"
             raise click.BadParameter(text, param_hint="--out") from None
         if request.is_forced:
-            discard(self._path)
+            discard(self.path)
             return None
-        if self._path.exists():
-            raise click.UsageError(f"{self._path} exists: name another file, or add --force")
-        path = journal_path(self._path)
+        if self.path.exists():
+            raise click.UsageError(f"{self.path} exists: name another file, or add --force")
+        path = journal_path(self.path)
         try:
-            journal = load_journal(self._path)
+            journal = load_journal(self.path)
         except JournalUnreadable:
             raise click.UsageError(
                 f"{path} is damaged: add --force to begin the export anew"
@@ -169,15 +169,15 @@ class FileTarget:
         return journal
 
 
+@dataclass(frozen=True)
 class BucketTarget:
     """An object in the bucket of a profile, stored by a multipart upload."""
 
-    def __init__(self, profile: str, key: str) -> None:
-        self._profile = profile
-        self._key = key
+    profile: str
+    key: str
 
     def __str__(self) -> str:
-        return f"s3://{self._profile}/{self._key}"
+        return f"s3://{self.profile}/{self.key}"
 
     @contextmanager
     def open(
@@ -188,7 +188,7 @@ class BucketTarget:
         from worker.audit.export.bucket_object import open_object  # noqa: PLC0415
 
         forced = request.is_forced
-        with open_object(connection, self._profile, self._key, may_replace=forced) as file:
+        with open_object(connection, self.profile, self.key, may_replace=forced) as file:
             yield _new_output(connection, request, grant_filter, HashedStream(file))
 
     def describe_rest(self, _request: ExportRequest) -> str:

@@ -66,7 +66,8 @@ def report(
     with open_database(snapshot_transaction) as connection:
         note_pruned(connection, scope.since)
         figures = read_report(connection, scope, _find_filter(connection, scope), now)
-    page = render_page(figures, title or _default_title(scope.tenant))
+    title = title or (f"Audit report: {scope.tenant}" if scope.tenant else "Audit report")
+    page = render_page(figures, title)
     if out == _STDOUT:
         click.echo(page, nl=False)
     else:
@@ -110,10 +111,6 @@ def _check_texts(options: dict[str, Any]) -> None:
     if len(options["title"] or "") > _MAX_TITLE:
         text = f"a title has at most {_MAX_TITLE} characters"
         raise click.BadParameter(text, param_hint="--title")
-
-
-def _default_title(tenant: str | None) -> str:
-    return f"Audit report: {tenant}" if tenant else "Audit report"
 
 
 def _find_filter(connection: Connection, scope: Scope) -> GrantFilter:

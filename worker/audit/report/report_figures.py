@@ -49,11 +49,6 @@ class Scope:
     tenant: str | None = None
     bucket: str | None = None
 
-    @property
-    def zone_name(self) -> str:
-        """The name of the time zone, as for --tz."""
-        return str(self.zone)
-
 
 class CheckpointState(NamedTuple):
     """The newest signed checkpoint of a tenant's tree."""
@@ -141,7 +136,7 @@ def _scope_options(scope: Scope, *, has_zone: bool) -> str:
     options = {
         "--since": scope.since.astimezone(scope.zone).isoformat(),
         "--until": scope.until.astimezone(scope.zone).isoformat(),
-        "--tz": scope.zone_name if has_zone else None,
+        "--tz": str(scope.zone) if has_zone else None,
         "--tenant": scope.tenant,
         "--bucket": scope.bucket,
     }

@@ -465,7 +465,7 @@ def _sections(figures: ReportFigures) -> Iterator[Section]:
 def _describe_period(figures: ReportFigures) -> str:
     scope = figures.scope
     since, until = format_moment(scope.since, scope), format_moment(scope.until, scope)
-    return f"{since} to {until} ({scope.zone_name})"
+    return f"{since} to {until} ({scope.zone})"
 
 
 def _describe_scope(figures: ReportFigures) -> Markup:
