@@ -108,7 +108,7 @@ def read_usage(reader: LogReader, tenants: tuple[str, ...]) -> StoredUsage:
     """Read the usage of tenants, or of all. Raises Found for values that cannot be read."""
     where, params = where_tenant("tenant", tenants)
     metrics = ", ".join(CHARGED_METRICS)
-    start = select_columns(reader.dialect, ["window_start"])
+    start = select_columns(reader.dialect, {"window_start": instant})
     rows = reader.fetch(
         f'SELECT tenant, "window", {start}, {metrics} FROM usage WHERE {where}',  # noqa: S608 - no value
         *params,
@@ -178,7 +178,7 @@ def _cost(amounts: Any) -> Cost:
 
 def _read_remaining(reader: LogReader, windows: Windows, tenants: tuple[str, ...]) -> Charges:
     where, params = where_tenant("tenant", tenants)
-    charged_at = select_columns(reader.dialect, ["charged_at"])
+    charged_at = select_columns(reader.dialect, {"charged_at": instant})
     metrics = ", ".join(CHARGED_METRICS)
     charges = Charges(windows)
     for block in reader.stream(
@@ -197,7 +197,7 @@ def _read_bytes(
     """Sum the bytes of a table of _CHANGES."""
     charged_at, column, condition = _CHANGES[table]
     where, params = where_tenant("batches.tenant", tenants)
-    charged_at = select_columns(reader.dialect, [charged_at])
+    charged_at = select_columns(reader.dialect, {charged_at: instant})
     charges = Charges(windows)
     for block in reader.stream(
         f"SELECT batches.tenant, {charged_at}, coalesce({column}, 0) FROM {table} "  # noqa: S608 - no value

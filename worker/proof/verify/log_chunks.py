@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
 from json.encoder import encode_basestring
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from worker.ledger.merkle import (
@@ -136,15 +137,9 @@ _ENCODERS = _REQUIRED | {optional(reader): _optional(make) for reader, make in _
 
 _BATCH_RECORD = RecordEncoder("batch", BATCH)
 _CHUNK_RECORD = RecordEncoder("chunk", CHUNK, shared=("tenant", "batch_id"))
-_BATCH_COLUMNS, _CHUNK_COLUMNS = (
-    {name: position for position, name in enumerate(columns)} for columns in (BATCH, CHUNK)
-)
-_BATCH_ID, _TENANT, _KIND = (_BATCH_COLUMNS[name] for name in ("batch_id", "tenant", "kind"))
-_TERMS, _TOTAL, _CHUNK_SIZE = (_BATCH_COLUMNS[name] for name in ("terms", "total", "chunk_size"))
-_DECIDED_AT = _BATCH_COLUMNS["decided_at"]
-_ISSUED, _REFUSED, _ISSUED_AT = (
-    _CHUNK_COLUMNS[name] for name in ("issued", "refused", "issued_at")
-)
+_BATCH_VALUES = ("batch_id", "tenant", "kind", "terms", "total", "chunk_size", "decided_at")
+_batch_values = itemgetter(*map(list(BATCH).index, _BATCH_VALUES))
+_chunk_values = itemgetter(*map(list(CHUNK).index, ("issued", "refused", "issued_at")))
 
 
 class Leaf(NamedTuple):
@@ -186,13 +181,14 @@ class StoredBatch:
             values = read_row(BATCH, row)  # names the column
             del values["batch_number"]
             self.record = encode_record("batch", values)
-        self.id: str = row[_BATCH_ID]
-        self.tenant: str = row[_TENANT]
-        self.kind: str = row[_KIND]
-        self.total: int = row[_TOTAL]
-        self.chunk_size: int = row[_CHUNK_SIZE]
-        self.charged_at: str = row[_DECIDED_AT]
-        self.terms = read_json(row[_TERMS])[0]
+        self.id: str
+        self.tenant: str
+        self.total: int
+        self.chunk_size: int
+        self.id, self.tenant, self.kind, terms, self.total, self.chunk_size, self.charged_at = (
+            _batch_values(row)
+        )
+        self.terms = read_json(terms)[0]
 
     def items_of(self, chunk: int) -> range:
         """Return the numbers of a chunk's items."""
@@ -215,9 +211,7 @@ class StoredChunk:
             self.record = _CHUNK_RECORD.encode((*row, batch.tenant, batch.id))
         except UNUSUAL:
             self.record = chunk_record(batch.tenant, batch.id, read_row(CHUNK, row))
-        self.issued: int = row[_ISSUED]
-        self.refused: int = row[_REFUSED]
-        self.issued_at: str = row[_ISSUED_AT]
+        self.issued, self.refused, self.issued_at = _chunk_values(row)
 
 
 @dataclass(slots=True)

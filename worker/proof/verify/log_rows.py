@@ -1,9 +1,14 @@
 """Reads the rows of the audit log by ranges of batches, in the order in which they are merged."""
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from sqlalchemy import JSON, Column, Integer, LargeBinary
+
+import models
+from models.base import Base, Instant
+from worker.ledger.merkle import HASH_BYTES
 from worker.proof.verify.log_reader import (
     LogReader,
     Reader,
@@ -16,7 +21,10 @@ from worker.proof.verify.log_reader import (
     number,
     optional,
     text,
+    where_tenant,
 )
+
+_Condition = tuple[str, tuple[Any, ...]]  # with the values of its parameters
 
 
 class WrongKey(ValueError):
@@ -117,145 +125,42 @@ class GrantQueue:
         return taken
 
 
-BATCH: dict[str, Reader] = {
-    "batch_number": number,
-    "batch_id": text,
-    "tenant": text,
-    "bucket": text,
-    "kind": text,
-    "requested_by": text,
-    "reason": optional(text),
-    "terms": json_value,
-    "total": number,
-    "chunk_size": number,
-    "callback": optional(text),
-    "fingerprint": digest,
-    "refusal": optional(json_value),
-    "decided_at": instant,
-    "recipient": optional(text),
-    "notify": optional(json_value),
-    "reissue_of": optional(text),
-}
-CHUNK: dict[str, Reader] = {
-    "batch_number": number,
-    "chunk_number": number,
-    "fingerprint": digest,
-    "issued": number,
-    "refused": number,
-    "issued_at": instant,
-    "expires_in": number,
-    "limited_by": text,
-    "access_key": optional(text),
-    "refusal": optional(json_value),
-    "signing_key": optional(text),
-}
-REISSUE: dict[str, Reader] = {
-    "batch_number": number,
-    "chunk_number": number,
-    "fingerprint": digest,
-    "access_key": text,
-    "reissued_at": instant,
-    "digests": binary,
-}
-CANCELLATION: dict[str, Reader] = {
-    "tenant": text,
-    "batch_id": text,
-    "signing_key": optional(text),
-    "requested_by": text,
-    "reason": optional(text),
-    "cancelled_at": instant,
-}
-REVOCATION: dict[str, Reader] = {
-    "tenant": text,
-    "revocation_id": text,
-    "target_kind": text,
-    "target": text,
-    "bucket": optional(text),
-    "storage": optional(text),
-    "grants": number,
-    "revoked_by": text,
-    "reason": optional(text),
-    "revoked_at": instant,
-    "lapses_at": instant,
-}
-CONFIG_CHANGE: dict[str, Reader] = {
-    "change_number": number,
-    "changed_at": instant,
-    "changed_by": text,
-    "command": text,
-    "path": text,
-    "before": optional(json_value),
-    "after": optional(json_value),
-}
-PRUNE: dict[str, Reader] = {
-    "prune_number": number,
-    "tenant": text,
-    "before": text,
-    "pruned_by": text,
-    "pruned_at": instant,
-    "chunks": number,
-    "items": number,
-    "edges": number,
-    "use_groups": number,
-}
-USE: dict[str, Reader] = {
-    "tenant": text,
-    "group_id": text,
-    "fingerprint": digest,
-    "batch_number": number,
-    "item_number": number,
-    "event": text,
-    "source": text,
-    "verdict": text,
-    "problem": optional(text),
-    "occurred_at": instant,
-    "recorded_at": instant,
-    "size": optional(number),
-    "etag": optional(text),
-    "version": optional(text),
-    "checksum": optional(text),
-    "content_type": optional(text),
-    "remote_address": optional(text),
-    "user_agent": optional(text),
-    "charged_bytes": optional(number),
-}
-SETTLEMENT: dict[str, Reader] = {
-    "batch_number": number,
-    "chunk_number": number,
-    "tenant": text,
-    "unused": text,
-    "used_bytes": number,
-    "returned_bytes": number,
-    "settled_at": instant,
-}
-ITEM_EDGE: dict[str, Reader] = {"batch_number": number, "chunk_number": number, "edge": binary}
-LEAF: dict[str, Reader] = {
-    "batch_number": optional(number),
-    "chunk_number": optional(number),
-    "tenant": text,
-    "leaf_number": number,
-    "kind": text,
-    "reference": optional(text),
-    "hash": digest,
-}
-GRANT = ("batch_number", "item_number", "object_key", "code", "detail", "digest")
-_JSON = {"terms", "refusal", "detail", "before", "after", "notify"}
-_INSTANTS = {
-    "decided_at",
-    "issued_at",
-    "reissued_at",
-    "cancelled_at",
-    "changed_at",
-    "pruned_at",
-    "signed_at",
-    "window_start",
-    "charged_at",
-    "occurred_at",
-    "recorded_at",
-    "settled_at",
-    "revoked_at",
-    "lapses_at",
-}
+def _read_table(table: type[Base], *first: str) -> dict[str, Reader]:
+    """Return the readers of a table's columns: first those that are named, then the others."""
+    columns = table.metadata.tables[table.__tablename__].columns
+    return {name: _reader_of(columns[name]) for name in dict.fromkeys((*first, *columns.keys()))}
+
+
+def _reader_of(column: Column[Any]) -> Reader:
+    match column.type:
+        case Instant():
+            reader: Reader = instant
+        case JSON():
+            reader = json_value
+        case LargeBinary(length=length):
+            reader = digest if length == HASH_BYTES else binary
+        case Integer():
+            reader = number
+        case _:
+            reader = text
+    return optional(reader) if column.nullable else reader
+
+
+BATCH = _read_table(models.Batch, "batch_number", "batch_id", "tenant")
+CHUNK = _read_table(models.Chunk, "batch_number", "chunk_number")
+REISSUE = _read_table(models.Reissue)
+CANCELLATION = _read_table(models.Cancellation)
+REVOCATION = _read_table(models.Revocation)
+CONFIG_CHANGE = _read_table(models.ConfigChange)
+PRUNE = _read_table(models.Prune, "prune_number", "tenant")
+USE = _read_table(models.Use, "tenant", "group_id")
+SETTLEMENT = _read_table(models.Settlement)
+ITEM_EDGE = _read_table(models.ItemEdge)
+LEAF = _read_table(models.Leaf, "batch_number", "chunk_number")
+GRANT = _read_table(
+    models.Grant, *("batch_number", "item_number", "object_key", "code", "detail", "digest")
+)
+CHECKPOINT = _read_table(models.Checkpoint, "tenant", "size", "root", "signed_at", "note", "edge")
 
 
 class BatchRange(NamedTuple):
@@ -265,17 +170,17 @@ class BatchRange(NamedTuple):
     end: int | None
 
 
-def select_columns(dialect: str, columns: Any) -> str:
+def select_columns(dialect: str, columns: Mapping[str, Reader]) -> str:
     """Return a list of columns: times as SQLite stores them, JSON as its text."""
-    return ", ".join(_column(dialect, column) for column in columns)
+    return ", ".join(_column(dialect, name, reader) for name, reader in columns.items())
 
 
-def _column(dialect: str, column: str) -> str:
+def _column(dialect: str, name: str, reader: Reader) -> str:
     if dialect == "sqlite":
-        return f'"{column}"'
-    if column in _INSTANTS:
-        return f"to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')"
-    return f'"{column}"::text' if column in _JSON else f'"{column}"'
+        return f'"{name}"'
+    if reader in {instant, optional(instant)}:
+        return f"to_char({name} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')"
+    return f'"{name}"::text' if reader in {json_value, optional(json_value)} else f'"{name}"'
 
 
 class RangeRows(NamedTuple):
@@ -301,39 +206,33 @@ def read_range(reader: LogReader, batches: BatchRange, tenants: tuple[str, ...])
     Leaves are in the order of batch, chunk, and leaf number.
     """
     bounds, params = _bounds(batches)
-    of_batches = of_leaves = bounds
-    batch_params = leaf_params = params
+    of_batches = of_leaves = bounds, params
     if tenants:
-        marks = ", ".join("?" * len(tenants))
-        of_leaves = f"{bounds} AND tenant IN ({marks})"
-        leaf_params = (*params, *tenants)
-        of_batches = (
-            f"{bounds} AND batch_number IN (SELECT batch_number FROM batches WHERE {of_leaves})"  # noqa: S608 - no value
-        )
-        batch_params = (*params, *leaf_params)
+        is_own, ids = where_tenant("tenant", tenants)
+        of_leaves = f"{bounds} AND {is_own}", (*params, *ids)
+        own = f"SELECT batch_number FROM batches WHERE {of_leaves[0]}"  # noqa: S608 - no value
+        of_batches = f"{bounds} AND batch_number IN ({own})", (*params, *of_leaves[1])
 
     def rows(
-        table: str, columns: Any, order: str, where: str, values: tuple[Any, ...]
+        table: str, columns: Mapping[str, Reader], order: str, where: _Condition = of_batches
     ) -> Iterator[list[Row]]:
         names = select_columns(reader.dialect, columns)
-        statement = f"SELECT {names} FROM {table} WHERE {where} ORDER BY {order}"  # noqa: S608 - no value
-        return reader.stream(statement, *values)
+        statement = f"SELECT {names} FROM {table} WHERE {where[0]} ORDER BY {order}"  # noqa: S608 - no value
+        return reader.stream(statement, *where[1])
 
-    number_, chunk = "batch_number", "batch_number, chunk_number"
+    chunk = "batch_number, chunk_number"
     return RangeRows(
-        RowQueue("batches", rows("batches", BATCH, number_, of_leaves, leaf_params), keys=1),
-        RowQueue("chunks", rows("chunks", CHUNK, chunk, of_batches, batch_params)),
-        GrantQueue(rows("grants", GRANT, "batch_number, item_number", of_batches, batch_params)),
-        RowQueue(
-            "reissues", rows("reissues", REISSUE, f"{chunk}, fingerprint", of_batches, batch_params)
-        ),
-        RowQueue("settlements", rows("settlements", SETTLEMENT, chunk, of_batches, batch_params)),
-        RowQueue("leaves", rows("leaves", LEAF, f"{chunk}, leaf_number", of_leaves, leaf_params)),
-        RowQueue("item_edges", rows("item_edges", ITEM_EDGE, chunk, of_batches, batch_params)),
+        RowQueue("batches", rows("batches", BATCH, "batch_number", of_leaves), keys=1),
+        RowQueue("chunks", rows("chunks", CHUNK, chunk)),
+        GrantQueue(rows("grants", GRANT, "batch_number, item_number")),
+        RowQueue("reissues", rows("reissues", REISSUE, f"{chunk}, fingerprint")),
+        RowQueue("settlements", rows("settlements", SETTLEMENT, chunk)),
+        RowQueue("leaves", rows("leaves", LEAF, f"{chunk}, leaf_number", of_leaves)),
+        RowQueue("item_edges", rows("item_edges", ITEM_EDGE, chunk)),
     )
 
 
-def _bounds(batches: BatchRange) -> tuple[str, tuple[Any, ...]]:
+def _bounds(batches: BatchRange) -> _Condition:
     conditions, params = ["batch_number IS NOT NULL"], []
     if batches.first is not None:
         conditions.append("batch_number >= ?")

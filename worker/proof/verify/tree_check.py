@@ -27,9 +27,8 @@ from worker.proof.verify.log_reader import (
     read_row,
     text,
 )
-from worker.proof.verify.log_rows import LEAF, select_columns
+from worker.proof.verify.log_rows import CHECKPOINT, LEAF, select_columns
 
-_CHECKPOINT_COLUMNS = ("tenant", "size", "root", "signed_at", "note", "edge")
 _MAX_FILE_BYTES = 64 * 1024
 
 
@@ -110,7 +109,7 @@ def stored_checkpoints(
     reader: LogReader, tenant: str, keys: Sequence[VerifierKey], problems: list[Problem]
 ) -> Iterator[KnownCheckpoint]:
     """Yield the checkpoints of a tenant that are sound, in order; add the problems of others."""
-    names = select_columns(reader.dialect, _CHECKPOINT_COLUMNS)
+    names = select_columns(reader.dialect, CHECKPOINT)
     statement = f"SELECT {names} FROM checkpoints WHERE tenant = ? ORDER BY size"  # noqa: S608 - no value
     signed_at = ""
     for block in reader.stream(statement, tenant):
