@@ -50,11 +50,13 @@ def check_reissues(batch: StoredBatch, rows: ChunkRows) -> int:
         values = _read_reissue(batch, rows.number, row)
         covering = leaves.pop(values["fingerprint"].hex(), None)
         if covering is None:
-            raise Found(batch.problem("reissues", "no leaf covers it", chunk=rows.number))
-        _compare_reissue(batch, values, covering)
+            raise batch.found("reissues", "no leaf covers it", chunk=rows.number)
+        if entry_hash([reissue_record(batch.tenant, batch.id, values)]) != covering.hash:
+            text = f"differs from what leaf {covering.leaf_number} covers"
+            raise batch.found("reissues", text, covering, chunk=rows.number)
     for leaf in leaves.values():
         text = f"has no row for leaf {leaf.leaf_number}"
-        raise Found(batch.problem("reissues", text, chunk=leaf.chunk_number), leaf.place)
+        raise batch.found("reissues", text, leaf, chunk=rows.number)
     return len(rows.reissues)
 
 
@@ -62,9 +64,9 @@ def _add_reissue_leaf(batch: StoredBatch, leaves: dict[str | None, Leaf], leaf: 
     place: dict[str, Any] = {"chunk": leaf.chunk_number, "number": leaf.leaf_number}
     if leaf.tenant != batch.tenant:
         text = f"covers a reissue of tenant {batch.tenant}"
-        raise Found(batch.problem("leaves", text, **place | {"tenant": leaf.tenant}))
+        raise batch.found("leaves", text, tenant=leaf.tenant, **place)
     if leaf.reference in leaves:
-        raise Found(batch.problem("leaves", "covers a reissue that another leaf covers", **place))
+        raise batch.found("leaves", "covers a reissue that another leaf covers", **place)
     leaves[leaf.reference] = leaf
 
 
@@ -72,24 +74,14 @@ def _read_reissue(batch: StoredBatch, chunk: int, row: Any) -> dict[str, Any]:
     # Few logs have reissues, and it imports all messages.
     from worker.core.fingerprints import fingerprint  # noqa: PLC0415
 
-    wrong: WrongValue | None = None
     try:
         values = read_row(REISSUE, row)
     except WrongValue as error:
-        wrong = error
-    else:
-        if fingerprint(values["digests"].hex()) == values["fingerprint"]:
-            return values
-        wrong = WrongValue("fingerprint", "does not identify the digests")
-    problem = Problem.of_value("reissues", wrong, tenant=batch.tenant, batch=batch.id)
-    raise Found(problem._replace(chunk=chunk))
-
-
-def _compare_reissue(batch: StoredBatch, values: dict[str, Any], leaf: Leaf) -> None:
-    if entry_hash([reissue_record(batch.tenant, batch.id, values)]) != leaf.hash:
-        text = f"differs from what leaf {leaf.leaf_number} covers"
-        problem = batch.problem("reissues", text, chunk=leaf.chunk_number)
-        raise Found(problem, leaf.place)
+        raise batch.wrong_value("reissues", error, chunk=chunk) from None
+    if fingerprint(values["digests"].hex()) != values["fingerprint"]:
+        text = "does not identify the digests"
+        raise batch.found("reissues", text, chunk=chunk, column="fingerprint")
+    return values
 
 
 def check_settlement(batch: StoredBatch, rows: ChunkRows, *, is_pruned: bool) -> bool:
@@ -98,31 +90,31 @@ def check_settlement(batch: StoredBatch, rows: ChunkRows, *, is_pruned: bool) ->
     That of a pruned chunk may have been removed.
     """
     leaves = [leaf for leaf in rows.leaves if leaf.kind == "settlement"]
-    place: dict[str, Any] = {"tenant": batch.tenant, "batch": batch.id, "chunk": rows.number}
+    chunk = rows.number
     if len(leaves) > 1:
         text = f"covers a settlement that leaf {leaves[0].leaf_number} covers as well"
-        raise Found(Problem("leaves", text, number=leaves[1].leaf_number)._replace(**place))
+        raise batch.found("leaves", text, chunk=chunk, number=leaves[1].leaf_number)
     if not leaves:
         if rows.settlement is None:
             return False
-        raise Found(Problem("settlements", "no leaf covers it")._replace(**place))
+        raise batch.found("settlements", "no leaf covers it", chunk=chunk)
     leaf = leaves[0]
     if leaf.tenant != batch.tenant:
         text = f"covers a settlement of tenant {batch.tenant}"
-        changed = place | {"tenant": leaf.tenant, "number": leaf.leaf_number}
-        raise Found(Problem("leaves", text)._replace(**changed))
+        place: dict[str, Any] = {"tenant": leaf.tenant, "number": leaf.leaf_number}
+        raise batch.found("leaves", text, chunk=chunk, **place)
     if rows.settlement is None:
         if is_pruned:
             return False
         text = f"has no row, but leaf {leaf.leaf_number} covers it"
-        raise Found(Problem("settlements", text)._replace(**place), leaf.place)
+        raise batch.found("settlements", text, leaf, chunk=chunk)
     try:
         values = read_row(SETTLEMENT, rows.settlement)
     except WrongValue as error:
-        raise Found(Problem.of_value("settlements", error, **place)) from None
+        raise batch.wrong_value("settlements", error, chunk=chunk) from None
     if entry_hash([settlement_record(batch.id, values)]) != leaf.hash:
         text = f"differs from what leaf {leaf.leaf_number} covers"
-        raise Found(Problem("settlements", text)._replace(**place), leaf.place)
+        raise batch.found("settlements", text, leaf, chunk=chunk)
     return True
 
 
@@ -146,15 +138,16 @@ def check_chunk(
     leaf = _leaf_of(batch, rows)
     if rows.row is None:
         text = f"has no row, but leaf {leaf.leaf_number} covers it"
-        raise Found(batch.problem("chunks", text, chunk=rows.number), leaf.place)
+        raise batch.found("chunks", text, leaf, chunk=rows.number)
     chunk = read_chunk(batch, rows.number, rows.row)
     if not rows.items and _is_removed(batch, rows, chunk, leaf, removed):
         return CheckedChunk(leaf, chunk.issued + chunk.refused, None, is_pruned=True)
     items = _read_items(batch, rows, chunk)
     if rows.item_edge is not None and rows.item_edge[-1] != RightEdge.of(items.hashes).to_bytes():
-        raise Found(batch.problem("item_edges", "is not that of its items", chunk=rows.number))
-    is_covered = leaf.reference is None and _covers(leaf, batch, chunk, items.hashes)
-    _require_covered(batch, rows, leaf, is_covered=is_covered)
+        raise batch.found("item_edges", "is not that of its items", chunk=rows.number)
+    # Equal to merkle.entry_hash, which takes longer for a chunk of a few items.
+    hashes = [*items.hashes, *map(hash_leaf, _own_records(leaf, batch, chunk))]
+    _require_hash(batch, rows, leaf, hash_leaf(merkle_root(hashes)))
     cost = batch_cost(batch.kind, batch.terms, items.issued, items.sizes)
     return CheckedChunk(leaf, len(rows.items), cost)
 
@@ -170,55 +163,39 @@ def _is_removed(
 
     Compares what was kept with the leaf.
     """
-    if not removed:
-        return False
     issued_at = instant("issued_at", chunk.issued_at)
     if not any(each.explains(issued_at, leaf.leaf_number) for each in removed):
         return False
-    edge = _read_item_edge(batch, rows, chunk)
-    if edge is None:
-        problem = batch.problem("item_edges", "is missing", chunk=rows.number)
-        raise Found(problem, leaf.place)
-    is_covered = leaf.reference is None and _covers_edge(leaf, batch, chunk, edge)
-    _require_covered(batch, rows, leaf, is_covered=is_covered)
-    return True
-
-
-def _read_item_edge(batch: StoredBatch, rows: ChunkRows, chunk: StoredChunk) -> RightEdge | None:
     if rows.item_edge is None:
-        return None
+        raise batch.found("item_edges", "is missing", leaf, chunk=rows.number)
     try:
-        edge = read_row(ITEM_EDGE, rows.item_edge)["edge"]
-        return RightEdge.from_bytes(chunk.issued + chunk.refused, edge)
+        data = read_row(ITEM_EDGE, rows.item_edge)["edge"]
+        edge = RightEdge.from_bytes(chunk.issued + chunk.refused, data)
     except ValueError:
         text = "is not that of as many items as the chunk counts"
-        raise Found(batch.problem("item_edges", text, chunk=rows.number)) from None
+        raise batch.found("item_edges", text, chunk=rows.number) from None
+    _require_hash(batch, rows, leaf, entry_hash(_own_records(leaf, batch, chunk), edge))
+    return True
 
 
 def _leaf_of(batch: StoredBatch, rows: ChunkRows) -> Leaf:
     leaves = rows.chunk_leaves
     if not leaves:
         text = "has no row" if rows.row is None else "no leaf covers it"
-        raise Found(batch.problem("chunks", text, chunk=rows.number))
+        raise batch.found("chunks", text, chunk=rows.number)
     leaf = leaves[-1]
-    if len(leaves) == 1 and leaf.tenant == batch.tenant and leaf.is_typed:
-        return leaf
-    place: dict[str, Any] = {
-        "tenant": leaf.tenant,
-        "chunk": rows.number,
-        "number": leaf.leaf_number,
-    }
+    place: dict[str, Any] = {"tenant": leaf.tenant, "number": leaf.leaf_number}
     if len(leaves) > 1:
         text = f"covers a chunk that leaf {leaves[0].leaf_number} covers as well"
-        raise Found(batch.problem("leaves", text, **place))
+        raise batch.found("leaves", text, chunk=rows.number, **place)
     if leaf.tenant != batch.tenant:
         text = f"is of this tenant, but leaf {leaf.leaf_number} of tenant {leaf.tenant} covers it"
-        problem = batch.problem("batches", text, chunk=rows.number, column="tenant")
-        raise Found(problem, leaf.place)
+        raise batch.found("batches", text, leaf, chunk=rows.number, column="tenant")
     try:
-        read_row(LEAF, leaf)
+        if not leaf.is_typed:
+            read_row(LEAF, leaf)
     except WrongValue as error:
-        raise Found(Problem.of_value("leaves", error, batch=batch.id, **place)) from None
+        raise batch.wrong_value("leaves", error, chunk=rows.number, **place) from None
     return leaf
 
 
@@ -227,53 +204,34 @@ def _read_items(batch: StoredBatch, rows: ChunkRows, chunk: StoredChunk) -> Item
     try:
         items = Items(rows.items, expected.start)
     except WrongItem as wrong:
-        problem = Problem.of_value("grants", wrong.error, tenant=batch.tenant, batch=batch.id)
-        raise Found(problem._replace(chunk=rows.number, item=wrong.item)) from None
+        place: dict[str, Any] = {"chunk": rows.number, "item": wrong.item}
+        raise batch.wrong_value("grants", wrong.error, **place) from None
     if len(rows.items) < len(expected) and counted == len(expected):
-        first = expected.start + len(rows.items)
-        place: dict[str, Any] = {
-            "chunk": rows.number,
-            "item": first,
-            "last_item": expected.stop - 1,
-        }
-        raise Found(batch.problem("grants", "is missing", **place))
+        place = {"item": expected.start + len(rows.items), "last_item": expected.stop - 1}
+        raise batch.found("grants", "is missing", chunk=rows.number, **place)
     if len(rows.items) != counted:
         text = f"counts {counted} items, and has {len(rows.items)}"
-        raise Found(batch.problem("chunks", text, chunk=rows.number, column="issued"))
+        raise batch.found("chunks", text, chunk=rows.number, column="issued")
     if items.issued != chunk.issued:
         text = f"counts {chunk.issued} issued items, and has {items.issued}"
-        raise Found(batch.problem("chunks", text, chunk=rows.number, column="issued"))
+        raise batch.found("chunks", text, chunk=rows.number, column="issued")
     return items
 
 
-def _require_covered(batch: StoredBatch, rows: ChunkRows, leaf: Leaf, *, is_covered: bool) -> None:
-    if is_covered:
+def _own_records(leaf: Leaf, batch: StoredBatch, chunk: StoredChunk) -> list[bytes]:
+    """Return the records that a leaf covers after those of the items."""
+    return [chunk.record, batch.record] if leaf.kind == "batch" else [chunk.record]
+
+
+def _require_hash(batch: StoredBatch, rows: ChunkRows, leaf: Leaf, expected: bytes) -> None:
+    """Raise Found unless the leaf of a chunk has the hash of the rows that it covers."""
+    if leaf.reference is None and leaf.hash == expected:
         return
     numbers = batch.items_of(rows.number)
     what = "batch, chunk or items" if leaf.kind == "batch" else "chunk or items"
     text = f"its {what} differ from what leaf {leaf.leaf_number} covers"
-    place: dict[str, Any] = {
-        "chunk": rows.number,
-        "item": numbers.start,
-        "last_item": numbers.stop - 1,
-    }
-    problem = batch.problem("chunks", text, **place)
-    raise Found(problem, leaf.place)
-
-
-def _covers(leaf: Leaf, batch: StoredBatch, chunk: StoredChunk, items: list[bytes]) -> bool:
-    """Return whether a leaf has the hash of the rows that it is about."""
-    hashes = [*items, hash_leaf(chunk.record)]
-    if leaf.kind == "batch":
-        hashes.append(hash_leaf(batch.record))
-    # Equal to records.entry_hash, which takes longer for a chunk of a few items.
-    return hash_leaf(merkle_root(hashes)) == leaf.hash
-
-
-def _covers_edge(leaf: Leaf, batch: StoredBatch, chunk: StoredChunk, items: RightEdge) -> bool:
-    """Return whether a leaf has the hash of these rows and of a tree of items."""
-    records = [chunk.record, batch.record] if leaf.kind == "batch" else [chunk.record]
-    return entry_hash(records, items) == leaf.hash
+    place: dict[str, Any] = {"item": numbers.start, "last_item": numbers.stop - 1}
+    raise batch.found("chunks", text, leaf, chunk=rows.number, **place)
 
 
 _LOWEST = -(2**63)
@@ -363,13 +321,13 @@ class _RangeCheck:
                 self._report(found)
                 batch_leaves += any(leaf.kind == "batch" for leaf in rows.leaves)
         if self._rows.grants.take_before(number + 1, _LOWEST):
-            raise Found(batch.problem("grants", "has rows that belong to none of its chunks"))
+            raise batch.found("grants", "has rows that belong to none of its chunks")
         if not chunks:
-            raise Found(batch.problem("batches", "has no chunk, and no leaf covers it"))
+            raise batch.found("batches", "has no chunk, and no leaf covers it")
         if batch_leaves > 1:
-            raise Found(batch.problem("leaves", "two leaves cover the batch as its first one"))
+            raise batch.found("leaves", "two leaves cover the batch as its first one")
         if covered and not batch_leaves:
-            raise Found(batch.problem("batches", "no leaf covers it"))
+            raise batch.found("batches", "no leaf covers it")
 
     def _read_batch(self, number: int) -> StoredBatch:
         rows = self._rows
@@ -380,9 +338,8 @@ class _RangeCheck:
             return StoredBatch(row)
         except WrongValue as error:
             names = [value if isinstance(value, str) else None for value in row[1:3]]
-            raise Found(
-                Problem.of_value("batches", error, tenant=names[1], batch=names[0], number=number)
-            ) from None
+            place: dict[str, Any] = {"batch": names[0], "tenant": names[1], "number": number}
+            raise Found(Problem.of_value("batches", error, **place)) from None
 
     def _without_batch(self, number: int) -> Found:
         rows = self._rows
@@ -417,9 +374,8 @@ class _RangeCheck:
         rows, key, items = self._rows, (number, chunk), batch.items_of(chunk)
         stray = rows.grants.take_before(number, items.start)
         if stray:
-            raise Found(
-                batch.problem("grants", "belongs to none of the batch's chunks", item=stray[0][1])
-            )
+            text = "belongs to none of the batch's chunks"
+            raise batch.found("grants", text, item=stray[0][1])
         is_stored = rows.chunks.next is not None and rows.chunks.next[:2] == key
         return ChunkRows(
             chunk,

@@ -32,6 +32,7 @@ from worker.proof.verify.log_reader import (
     WrongValue,
     digest,
     instant,
+    is_digest,
     json_value,
     number,
     optional,
@@ -161,8 +162,8 @@ class Leaf(NamedTuple):
     @property
     def is_typed(self) -> bool:
         """True if a leaf of a chunk has the types of such a leaf; its tenant and kind are known."""
-        is_hash = isinstance(self.hash, bytes) and len(self.hash) == HASH_BYTES
-        return is_hash and isinstance(self.leaf_number, int) and self.reference is None
+        is_number = isinstance(self.leaf_number, int)
+        return is_number and self.reference is None and is_digest(self.hash)
 
 
 class StoredBatch:
@@ -195,9 +196,14 @@ class StoredBatch:
         size = self.chunk_size
         return range(chunk * size, min((chunk + 1) * size, self.total))
 
-    def problem(self, table: str, text: str, **place: Any) -> Problem:
-        """Return a problem of the batch, or of a part of it."""
-        return Problem(table, text, tenant=self.tenant, batch=self.id)._replace(**place)
+    def found(self, table: str, text: str, leaf: Leaf | None = None, **place: Any) -> Found:
+        """Return a problem of the batch, or of a part of it; leaf is the one it differs from."""
+        problem = Problem(table, text, tenant=self.tenant, batch=self.id)._replace(**place)
+        return Found(problem, None if leaf is None else leaf.place)
+
+    def wrong_value(self, table: str, error: WrongValue, **place: Any) -> Found:
+        """Return the problem of a value that cannot be read."""
+        return self.found(table, error.problem, column=error.column, **place)
 
 
 class StoredChunk:
@@ -241,8 +247,7 @@ def read_chunk(batch: StoredBatch, number: int, row: Row) -> StoredChunk:
     try:
         return StoredChunk(batch, row)
     except WrongValue as error:
-        problem = Problem.of_value("chunks", error, tenant=batch.tenant, batch=batch.id)
-        raise Found(problem._replace(chunk=number)) from None
+        raise batch.wrong_value("chunks", error, chunk=number) from None
 
 
 _is_escaped = re.compile(r'[\x00-\x1f"\\]').search
@@ -430,24 +435,23 @@ def read_prunes(reader: LogReader, tenants: tuple[str, ...]) -> Prunes:
 
 def _check_prune(row: Row, leaves: dict[tuple[str, str | None], Row]) -> RemovedMonths:
     prune_number, tenant = row[0], row[1]
-    place: dict[str, Any] = {"tenant": tenant, "number": prune_number}
     leaf = leaves.pop((tenant, str(prune_number)), None)
+    place: dict[str, Any] = {"tenant": tenant, "number": prune_number}
     if leaf is None:
-        raise Found(Problem("prunes", "no leaf covers it")._replace(**place))
+        raise Found(Problem("prunes", "no leaf covers it", **place))
     try:
         values = read_row(PRUNE, row)
     except WrongValue as error:
         raise Found(Problem.of_value("prunes", error, **place)) from None
     del values["prune_number"]
     if entry_hash([encode_record("prune", values)]) != leaf[1]:
-        problem = Problem("prunes", f"differs from what leaf {leaf[0]} covers")
-        raise Found(problem._replace(**place), (tenant, leaf[0]))
+        text = f"differs from what leaf {leaf[0]} covers"
+        raise Found(Problem("prunes", text, **place), (tenant, leaf[0]))
     before = values["before"]
     if not _is_month(before) or before > values["pruned_at"].strftime("%Y-%m"):
         text = "is no month that had begun at the time of the removal"
-        raise Found(Problem("prunes", text, column="before")._replace(**place), (tenant, leaf[0]))
-    counts = values["chunks"], values["items"], values["use_groups"]
-    return RemovedMonths(before, leaf[0], *counts)
+        raise Found(Problem("prunes", text, column="before", **place), (tenant, leaf[0]))
+    return RemovedMonths(before, leaf[0], *(values[name] for name in RemovedMonths._fields[2:]))
 
 
 def compare_removed(prunes: Prunes, found: dict[str, tuple[int, int]]) -> list[Problem]:

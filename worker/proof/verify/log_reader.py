@@ -60,6 +60,11 @@ def binary(column: str, value: Any) -> bytes:
     return value
 
 
+def is_digest(value: Any) -> bool:
+    """Return whether a value is a SHA-256."""
+    return isinstance(value, bytes) and len(value) == HASH_BYTES
+
+
 def digest(column: str, value: Any) -> bytes:
     """Return a SHA-256. Raises WrongValue."""
     if len(binary(column, value)) != HASH_BYTES:
@@ -135,10 +140,9 @@ class Problem(NamedTuple):
     leaf: int | None = None
 
     @classmethod
-    def of_value(cls, table: str, error: WrongValue, **place: str | int | None) -> Self:
+    def of_value(cls, table: str, error: WrongValue, **place: Any) -> Self:
         """Return the problem of a value that cannot be read."""
-        found = cls(table, error.problem, column=error.column)
-        return found._replace(**place)  # type: ignore[arg-type]
+        return cls(table, error.problem, column=error.column, **place)
 
     def __str__(self) -> str:
         parts = (

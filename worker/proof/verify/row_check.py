@@ -56,34 +56,33 @@ def read_use_groups(reader: LogReader, tenants: tuple[str, ...]) -> Iterator[Nam
 
 def check_use_group(group: NamedRows, removed: Sequence[RemovedMonths]) -> bool:
     """Verify a group of uses; return true if it was removed because of its age. Raises Found."""
-    place: dict[str, Any] = {"tenant": group.tenant}
+    tenant = group.tenant
     if not group.leaves:
-        text = f"no leaf covers the group {group.reference}"
-        raise Found(Problem("uses", text)._replace(**place))
+        raise Found(Problem("uses", f"no leaf covers the group {group.reference}", tenant=tenant))
     number, leaf_hash = group.leaves[0][2:]
     if len(group.leaves) > 1:
         text = f"covers uses that leaf {number} covers as well"
-        raise Found(Problem("leaves", text, number=group.leaves[1][2])._replace(**place))
-    leaf = group.tenant, number
+        raise Found(Problem("leaves", text, tenant=tenant, number=group.leaves[1][2]))
     if not group.rows:
         if any(each.use_groups and number < each.leaf_number for each in removed):
             return True
-        raise Found(Problem("uses", f"have no rows, but leaf {number} covers them", **place), leaf)
-    if entry_hash([_use_record(row, place) for row in group.rows]) != leaf_hash:
+        text = f"have no rows, but leaf {number} covers them"
+        raise Found(Problem("uses", text, tenant=tenant), (tenant, number))
+    if entry_hash([_use_record(row, tenant) for row in group.rows]) != leaf_hash:
         text = f"{len(group.rows):,} of one group differ from what leaf {number} covers"
-        raise Found(Problem("uses", text)._replace(**place), leaf)
+        raise Found(Problem("uses", text, tenant=tenant), (tenant, number))
     return False
 
 
-def _use_record(row: Row, place: dict[str, Any]) -> bytes:
+def _use_record(row: Row, tenant: Any) -> bytes:
     *columns, batch_id = row
     try:
         values = read_row(USE, tuple(columns))
     except WrongValue as error:
-        raise Found(Problem.of_value("uses", error, **place)) from None
+        raise Found(Problem.of_value("uses", error, tenant=tenant)) from None
     if not isinstance(batch_id, str):
         text = f"belongs to batch number {values['batch_number']}, which its tenant does not have"
-        raise Found(Problem("uses", text, item=values["item_number"])._replace(**place))
+        raise Found(Problem("uses", text, tenant=tenant, item=values["item_number"]))
     return use_record(batch_id, values)
 
 
@@ -211,12 +210,12 @@ def _check_single(single: _SingleRows, own: NamedRows, result: OthersResult) -> 
         place["batch"] = own.reference
     if len(leaves) > 1:
         text = f"covers a {single.kind} that another leaf covers"
-        yield Found(Problem("leaves", text, number=leaves[1][2])._replace(**place))
+        yield Found(Problem("leaves", text, number=leaves[1][2], **place))
     elif not own.rows:
         text = f"has no row, but leaf {leaves[0][2]} covers it"
-        yield Found(Problem(table, text)._replace(**place), (tenant, leaves[0][2]))
+        yield Found(Problem(table, text, **place), (tenant, leaves[0][2]))
     elif not leaves:
-        yield Found(Problem(table, "no leaf covers it")._replace(**place))
+        yield Found(Problem(table, "no leaf covers it", **place))
     else:
         try:
             record = encode_record(single.kind, read_row(single.columns, own.rows[0]))
@@ -227,7 +226,7 @@ def _check_single(single: _SingleRows, own: NamedRows, result: OthersResult) -> 
             result.count(table)
             return
         text = f"differs from what leaf {leaves[0][2]} covers"
-        yield Found(Problem(table, text)._replace(**place), (tenant, leaves[0][2]))
+        yield Found(Problem(table, text, **place), (tenant, leaves[0][2]))
 
 
 def _changes(reader: LogReader, result: OthersResult) -> Iterator[Found]:

@@ -6,7 +6,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from worker.ledger.merkle import HASH_BYTES, RightEdge
+from worker.ledger.merkle import RightEdge
 from worker.proof.checkpoint_format import (
     CheckpointText,
     InvalidNote,
@@ -23,6 +23,7 @@ from worker.proof.verify.log_reader import (
     binary,
     digest,
     instant,
+    is_digest,
     number,
     read_row,
     text,
@@ -163,15 +164,9 @@ def _wrong_checkpoint(row: tuple[Any, ...], column: str, problem: str) -> Found:
 
 # The columns that identify the rows of each kind of leaf: batch and chunk number, reference.
 _SHAPES = {
-    "batch": (True, True, False),
-    "chunk": (True, True, False),
+    **dict.fromkeys(("batch", "chunk", "settlement"), (True, True, False)),
     "reissue": (True, True, True),
-    "cancellation": (False, False, True),
-    "config": (False, False, True),
-    "prune": (False, False, True),
-    "use": (False, False, True),
-    "settlement": (True, True, False),
-    "revocation": (False, False, True),
+    **dict.fromkeys(("cancellation", "config", "prune", "revocation", "use"), (False, False, True)),
 }
 
 
@@ -246,8 +241,7 @@ class _TreeCheck:
         if checkpoint is not None:
             size = self.edge.size
             text = f"the tree has {size} leaves, and {checkpoint.name} covers {checkpoint.size}"
-            place: dict[str, Any] = {"number": size, "last_number": checkpoint.size - 1}
-            raise Found(Problem("leaves", text, tenant=self._tenant)._replace(**place))
+            raise Found(self._wrong_range(text, size, checkpoint))
 
     def _current_size(self, size: int) -> int:
         """Return the size of the tree now: leaves were appended since the heads were read."""
@@ -263,8 +257,11 @@ class _TreeCheck:
         if self.broken:
             return
         text = f"differ from {checkpoint.name}"
-        place: dict[str, Any] = {"number": self._sound, "last_number": checkpoint.size - 1}
-        self.broken.append(Problem("leaves", text, tenant=self._tenant)._replace(**place))
+        self.broken.append(self._wrong_range(text, self._sound, checkpoint))
+
+    def _wrong_range(self, text: str, first: int, checkpoint: KnownCheckpoint) -> Problem:
+        last = checkpoint.size - 1
+        return Problem("leaves", text, tenant=self._tenant, number=first, last_number=last)
 
 
 def _read_head(head: StoredHead) -> RightEdge:
@@ -287,17 +284,12 @@ def _leaf_hashes(reader: LogReader, tenant: str, size: int) -> Iterator[bytes]:
         for row in block:
             batch_number, chunk_number, _, position, kind, reference, leaf_hash = row
             if position != expected:
-                place: dict[str, Any] = {"tenant": tenant, "number": expected}
-                raise Found(Problem("leaves", "is missing")._replace(**place))
+                raise Found(Problem("leaves", "is missing", tenant=tenant, number=expected))
             shape = (batch_number is not None, chunk_number is not None, reference is not None)
-            if _SHAPES.get(kind) != shape or not _is_hash(leaf_hash):
+            if _SHAPES.get(kind) != shape or not is_digest(leaf_hash):
                 raise Found(_wrong_leaf(row))
             expected += 1
             yield leaf_hash
-
-
-def _is_hash(value: Any) -> bool:
-    return isinstance(value, bytes) and len(value) == HASH_BYTES
 
 
 def _wrong_leaf(row: tuple[Any, ...]) -> Problem:
@@ -307,20 +299,16 @@ def _wrong_leaf(row: tuple[Any, ...]) -> Problem:
     except WrongValue as error:
         return Problem.of_value("leaves", error, **place)
     if values["kind"] not in _SHAPES:
-        return Problem("leaves", "is unknown", column="kind")._replace(**place)
-    return Problem("leaves", "names its rows as no leaf of its kind does")._replace(**place)
+        return Problem("leaves", "is unknown", column="kind", **place)
+    return Problem("leaves", "names its rows as no leaf of its kind does", **place)
 
 
 def _check_end(
     reader: LogReader, edge: RightEdge, stored: RightEdge, tenant: str, current: int
 ) -> None:
     if edge.size < stored.size:
-        place: dict[str, Any] = {
-            "number": edge.size,
-            "last_number": stored.size - 1,
-            "tenant": tenant,
-        }
-        raise Found(Problem("leaves", "is missing")._replace(**place))
+        place: dict[str, Any] = {"number": edge.size, "last_number": stored.size - 1}
+        raise Found(Problem("leaves", "is missing", tenant=tenant, **place))
     later = reader.fetch(
         "SELECT min(leaf_number), max(leaf_number) FROM leaves "
         "WHERE tenant = ? AND (leaf_number >= ? OR leaf_number < 0)",
