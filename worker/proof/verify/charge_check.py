@@ -12,6 +12,8 @@ from worker.proof.verify.log_reader import (
     WrongValue,
     instant,
     number,
+    problems_of,
+    stream_rows,
     text,
     where_tenant,
 )
@@ -134,7 +136,8 @@ def _read_reserved(reader: LogReader, tenants: tuple[str, ...]) -> Mapping[str, 
         f"SELECT tenant, {sums} FROM reservations WHERE {where} GROUP BY tenant",  # noqa: S608
         *params,
     )
-    reserved = {_tenant("reservations", tenant): _cost(amounts) for tenant, *amounts in rows}
+    with problems_of("reservations"):
+        reserved = {text("tenant", tenant): _cost(amounts) for tenant, *amounts in rows}
     for tenant, size in _sum_by_tenant(reader, "ended_slots", "reserved_bytes", tenants).items():
         reserved[tenant] = reserved.get(tenant, NO_COST).plus(Cost(upload_bytes=size))
     return reserved
@@ -149,27 +152,19 @@ def _sum_by_tenant(
         f"WHERE {condition} AND {where} GROUP BY tenant",
         *params,
     )
-    return {_tenant(table, tenant): int(total or 0) for tenant, total in rows}
+    with problems_of(table):
+        return {text("tenant", tenant): int(total or 0) for tenant, total in rows}
 
 
 def _usage_row(row: Any) -> tuple[WindowKey, Cost]:
     tenant, window, start, *amounts = row
-    try:
+    with problems_of("usage", tenant=tenant):
         text("tenant", tenant)
         text("window", window)
         instant("window_start", start)
         for metric, amount in zip(CHARGED_METRICS, amounts, strict=True):
             number(metric, amount)
-    except WrongValue as error:
-        raise Found(Problem.of_value("usage", error, tenant=tenant)) from None
     return (tenant, window, start[: _LENGTHS.get(window)]), _cost(amounts)
-
-
-def _tenant(table: str, tenant: Any) -> str:
-    try:
-        return text("tenant", tenant)
-    except WrongValue as error:
-        raise Found(Problem.of_value(table, error)) from None
 
 
 def _cost(amounts: Any) -> Cost:
@@ -181,13 +176,16 @@ def _read_remaining(reader: LogReader, windows: Windows, tenants: tuple[str, ...
     charged_at = select_columns(reader.dialect, {"charged_at": instant})
     metrics = ", ".join(CHARGED_METRICS)
     charges = Charges(windows)
-    for block in reader.stream(
+    rows = stream_rows(
+        reader,
         f"SELECT tenant, {charged_at}, {metrics} FROM reservations "  # noqa: S608 - no value
         f"WHERE chunk_number = -1 AND {where}",
         *params,
-    ):
-        for tenant, moment, *amounts in block:
-            charges.add(tenant, _moment("reservations", moment), _cost(amounts))
+    )
+    with problems_of("reservations"):
+        for tenant, moment, *amounts in rows:
+            instant("charged_at", moment)
+            charges.add(tenant, moment, _cost(amounts))
     return charges
 
 
@@ -199,27 +197,22 @@ def _read_bytes(
     where, params = where_tenant("batches.tenant", tenants)
     charged_at = select_columns(reader.dialect, {charged_at: instant})
     charges = Charges(windows)
-    for block in reader.stream(
+    rows = stream_rows(
+        reader,
         f"SELECT batches.tenant, {charged_at}, coalesce({column}, 0) FROM {table} "  # noqa: S608 - no value
         f"JOIN batches ON batches.batch_number = {table}.batch_number "
         f"WHERE {condition} AND {where}",
         *params,
-    ):
-        for tenant, moment, size in block:
+    )
+    with problems_of(table):
+        for tenant, moment, size in rows:
             try:
                 cost = Cost(upload_bytes=number(column, size))
             except WrongValue as error:
                 raise Found(Problem.of_value(table, error, tenant=tenant)) from None
-            charges.add(tenant, _moment(table, moment), cost)
+            instant("charged_at", moment)
+            charges.add(tenant, moment, cost)
     return charges
-
-
-def _moment(table: str, moment: Any) -> str:
-    try:
-        instant("charged_at", moment)
-    except WrongValue as error:
-        raise Found(Problem.of_value(table, error)) from None
-    return str(moment)
 
 
 def compare_usage(stored: StoredUsage, charges: Charges) -> Iterator[Problem]:

@@ -36,6 +36,7 @@ from worker.proof.verify.log_reader import (
     json_value,
     number,
     optional,
+    problems_of,
     read_row,
     text,
     where_tenant,
@@ -439,10 +440,8 @@ def _check_prune(row: Row, leaves: dict[tuple[str, str | None], Row]) -> Removed
     place: dict[str, Any] = {"tenant": tenant, "number": prune_number}
     if leaf is None:
         raise Found(Problem("prunes", "no leaf covers it", **place))
-    try:
+    with problems_of("prunes", **place):
         values = read_row(PRUNE, row)
-    except WrongValue as error:
-        raise Found(Problem.of_value("prunes", error, **place)) from None
     del values["prune_number"]
     if entry_hash([encode_record("prune", values)]) != leaf[1]:
         text = f"differs from what leaf {leaf[0]} covers"

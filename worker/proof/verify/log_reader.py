@@ -4,7 +4,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from itertools import chain
@@ -176,6 +176,15 @@ class Found(Exception):
         super().__init__(str(problem))
         self.problem = problem if leaf is None else problem._replace(leaf=leaf[1])
         self.leaf = leaf
+
+
+@contextmanager
+def problems_of(table: str, **place: Any) -> Iterator[None]:
+    """Raise Found for a value of a table that cannot be read in the block."""
+    try:
+        yield
+    except WrongValue as error:
+        raise Found(Problem.of_value(table, error, **place)) from None
 
 
 Row = tuple[Any, ...]

@@ -23,6 +23,7 @@ from worker.proof.verify.log_reader import (
     WrongValue,
     merge_by_key,
     ordered,
+    problems_of,
     read_row,
     stream_leaves,
     stream_rows,
@@ -68,7 +69,9 @@ def check_use_group(group: NamedRows, removed: Sequence[RemovedMonths]) -> bool:
             return True
         text = f"have no rows, but leaf {number} covers them"
         raise Found(Problem("uses", text, tenant=tenant), (tenant, number))
-    if entry_hash([_use_record(row, tenant) for row in group.rows]) != leaf_hash:
+    with problems_of("uses", tenant=tenant):
+        records = [_use_record(row, tenant) for row in group.rows]
+    if entry_hash(records) != leaf_hash:
         text = f"{len(group.rows):,} of one group differ from what leaf {number} covers"
         raise Found(Problem("uses", text, tenant=tenant), (tenant, number))
     return False
@@ -76,10 +79,7 @@ def check_use_group(group: NamedRows, removed: Sequence[RemovedMonths]) -> bool:
 
 def _use_record(row: Row, tenant: Any) -> bytes:
     *columns, batch_id = row
-    try:
-        values = read_row(USE, tuple(columns))
-    except WrongValue as error:
-        raise Found(Problem.of_value("uses", error, tenant=tenant)) from None
+    values = read_row(USE, tuple(columns))
     if not isinstance(batch_id, str):
         text = f"belongs to batch number {values['batch_number']}, which its tenant does not have"
         raise Found(Problem("uses", text, tenant=tenant, item=values["item_number"]))
@@ -199,34 +199,33 @@ def _single_rows(
         f"SELECT {names} FROM {single.table} WHERE {where} ORDER BY {first}, {second}",  # noqa: S608
         *params,
     )
-    for found in merge_by_key(rows, stream_leaves(reader, single.kind, tenants)):
-        yield from _check_single(single, found, result)
+    for own in merge_by_key(rows, stream_leaves(reader, single.kind, tenants)):
+        try:
+            _check_single(single, own)
+        except Found as found:
+            yield found
+        else:
+            result.count(single.table)
 
 
-def _check_single(single: _SingleRows, own: NamedRows, result: OthersResult) -> Iterator[Found]:
-    table, tenant, leaves = single.table, own.tenant, own.leaves
-    place: dict[str, Any] = {"tenant": tenant}
+def _check_single(single: _SingleRows, own: NamedRows) -> None:
+    place: dict[str, Any] = {"tenant": own.tenant}
     if single.key == "batch_id":
         place["batch"] = own.reference
-    if len(leaves) > 1:
+    if len(own.leaves) > 1:
         text = f"covers a {single.kind} that another leaf covers"
-        yield Found(Problem("leaves", text, number=leaves[1][2], **place))
-    elif not own.rows:
-        text = f"has no row, but leaf {leaves[0][2]} covers it"
-        yield Found(Problem(table, text, **place), (tenant, leaves[0][2]))
-    elif not leaves:
-        yield Found(Problem(table, "no leaf covers it", **place))
-    else:
-        try:
-            record = encode_record(single.kind, read_row(single.columns, own.rows[0]))
-        except WrongValue as error:
-            yield Found(Problem.of_value(table, error, **place))
-            return
-        if entry_hash([record]) == leaves[0][3]:
-            result.count(table)
-            return
-        text = f"differs from what leaf {leaves[0][2]} covers"
-        yield Found(Problem(table, text, **place), (tenant, leaves[0][2]))
+        raise Found(Problem("leaves", text, number=own.leaves[1][2], **place))
+    if not own.leaves:
+        raise Found(Problem(single.table, "no leaf covers it", **place))
+    _, _, leaf_number, leaf_hash = own.leaves[0]
+    if not own.rows:
+        text = f"has no row, but leaf {leaf_number} covers it"
+        raise Found(Problem(single.table, text, **place), (own.tenant, leaf_number))
+    with problems_of(single.table, **place):
+        record = encode_record(single.kind, read_row(single.columns, own.rows[0]))
+    if entry_hash([record]) != leaf_hash:
+        text = f"differs from what leaf {leaf_number} covers"
+        raise Found(Problem(single.table, text, **place), (own.tenant, leaf_number))
 
 
 def _changes(reader: LogReader, result: OthersResult) -> Iterator[Found]:

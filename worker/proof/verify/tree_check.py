@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from worker.ledger.merkle import RightEdge
 from worker.proof.checkpoint_format import (
+    MAX_NOTE_BYTES,
     CheckpointText,
     InvalidNote,
     Note,
@@ -29,8 +30,6 @@ from worker.proof.verify.log_reader import (
     text,
 )
 from worker.proof.verify.log_rows import CHECKPOINT, LEAF, select_columns
-
-_MAX_FILE_BYTES = 64 * 1024
 
 
 class KnownCheckpoint(NamedTuple):
@@ -79,7 +78,7 @@ def _files(path: Path) -> Iterator[Path]:
 def _read_file(path: Path, keys: Sequence[VerifierKey]) -> KnownCheckpoint:
     try:
         with path.open("rb") as file:
-            note = file.read(_MAX_FILE_BYTES + 1).decode()
+            note = file.read(MAX_NOTE_BYTES + 1).decode()
         content, signer = _open_note(note, keys)
     except OSError as error:
         raise UnusableFile(f"{path}: {error.strerror}") from None

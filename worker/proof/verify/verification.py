@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from contextlib import closing
+from dataclasses import dataclass, field, fields, replace
 from multiprocessing import get_context
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from worker.proof.checkpoint_format import VerifierKey
 from worker.proof.verify.charge_check import Charges, compare_usage, read_usage
@@ -35,23 +36,6 @@ class Part(NamedTuple):
     files: Sequence[KnownCheckpoint] = ()
     batches: BatchRange | None = None
     is_large: bool = False
-
-    @classmethod
-    def of_tree(
-        cls, head: StoredHead, keys: Sequence[VerifierKey], files: Sequence[KnownCheckpoint]
-    ) -> Self:
-        """Return the part that verifies a tree."""
-        return cls(head, keys, files)
-
-    @classmethod
-    def of_range(cls, batches: BatchRange, *, is_large: bool) -> Self:
-        """Return the part that verifies the rows of a range of batches."""
-        return cls(batches=batches, is_large=is_large)
-
-    @classmethod
-    def of_others(cls) -> Self:
-        """Return the part that verifies cancellations, uses, and changes of the config."""
-        return cls()
 
     def run(self, reader: LogReader, scope: Scope) -> PartResult:
         """Verify this part."""
@@ -155,10 +139,10 @@ class Verification:
     chunks: int = 0
     pruned: int = 0
     reissues: int = 0
-    settlements: int = 0
     cancellations: int = 0
     revocations: int = 0
     uses: int = 0
+    settlements: int = 0
     changes: int = 0
     leaves: int = 0
     trees: int = 0
@@ -171,6 +155,11 @@ class Verification:
         """True if nothing is wrong."""
         return not self.problems
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """The numbers by name."""
+        return {each.name: getattr(self, each.name) for each in fields(self)[:-1]}
+
 
 def verify_log(
     url: str, options: VerifyOptions, on_progress: OnProgress = lambda _done, _total: None
@@ -179,13 +168,11 @@ def verify_log(
 
     Raises the driver's errors.
     """
-    reader = open_reader(url, is_shared=options.processes > 1)
-    try:
-        return _Run(url, reader, options).run(on_progress)
-    except Found as found:
-        return Verification(problems=[found.problem])
-    finally:
-        reader.close()
+    with closing(open_reader(url, is_shared=options.processes > 1)) as reader:
+        try:
+            return _Run(url, reader, options).run(on_progress)
+        except Found as found:
+            return Verification(problems=[found.problem])
 
 
 class _Run:
@@ -218,9 +205,9 @@ class _Run:
             max_problems=options.max_problems,
         )
         parts = [
-            *(Part.of_tree(head, options.keys, self._files(head.tenant)) for head in heads),
-            Part.of_others(),
-            *(Part.of_range(each.batches, is_large=each.is_large) for each in ranges),
+            *(Part(head, options.keys, self._files(head.tenant)) for head in heads),
+            Part(),
+            *(Part(batches=each.batches, is_large=each.is_large) for each in ranges),
         ]
         charges = Charges(scope.windows)
         items = sum(each.items for each in ranges)
@@ -243,15 +230,12 @@ class _Run:
 
     def _compare_removed(self) -> list[Problem]:
         # On SQLite, items may have been removed since the first reader began.
-        reader = open_reader(self._url)
-        try:
+        with closing(open_reader(self._url)) as reader:
             prunes = read_prunes(reader, self._options.tenants)
-            return [
-                *compare_removed(prunes, self._removed),
-                *compare_removed_uses(prunes, self._removed_uses),
-            ]
-        finally:
-            reader.close()
+        return [
+            *compare_removed(prunes, self._removed),
+            *compare_removed_uses(prunes, self._removed_uses),
+        ]
 
     def _files(self, tenant: str) -> Sequence[KnownCheckpoint]:
         return [file for file in self._options.files if file.tenant == tenant]

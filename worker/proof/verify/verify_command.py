@@ -3,10 +3,9 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -48,11 +47,8 @@ def _unusable(state: str, url: str) -> click.ClickException:
 
 def refuse_other_tables(url: str) -> None:
     """Raise click.ClickException for the tables of another release: their rows would differ."""
-    reader = open_reader(url)
-    try:
-        rows = list(reader.fetch("SELECT version_num FROM alembic_version"))
-    finally:
-        reader.close()
+    with closing(open_reader(url)) as reader:
+        rows = reader.fetch("SELECT version_num FROM alembic_version")
     state = tables_state(rows[0][0] if rows else None)
     if state is not None:
         raise _unusable(state, url)
@@ -60,11 +56,6 @@ def refuse_other_tables(url: str) -> None:
 
 _MAX_PROBLEMS = 100
 _KEY_FILE = "VALETKEY_AUDIT_KEY_FILE"
-_COUNTS = (
-    *("items", "chunks", "pruned", "reissues", "cancellations", "revocations", "uses"),
-    *("settlements", "changes"),
-    *("leaves", "trees", "checkpoints", "charges"),
-)
 
 
 def _parse_key(
@@ -183,25 +174,18 @@ def _configured_keys() -> tuple[VerifierKey, ...]:
 
 
 def _tenants(url: str, tenant: str) -> tuple[str, ...]:
-    reader = open_reader(url)
     try:
-        return tenant_ids(reader, tenant)
+        with closing(open_reader(url)) as reader:
+            return tenant_ids(reader, tenant)
     except UnknownTenant as error:
         raise click.BadParameter(str(error), param_hint="--tenant") from None
-    finally:
-        reader.close()
 
 
 @contextmanager
 def _progress() -> Iterator[OnProgress]:
     """Show a progress bar on stderr if that is a terminal."""
     console = stderr_console()
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("rows"),
-        TimeRemainingColumn(),
-    )
+    columns = BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn()
     hidden = not console.is_terminal
     with Progress(*columns, console=console, disable=hidden, redirect_stdout=False) as bar:
         task = bar.add_task("", total=None)
@@ -211,9 +195,8 @@ def _progress() -> Iterator[OnProgress]:
 def _print_json(result: Verification, seconds: float) -> None:
     for problem in result.problems:
         click.echo(json.dumps({"type": "problem", **problem._asdict()}, default=str))
-    counts: dict[str, Any] = {name: getattr(result, name) for name in _COUNTS}
     rate = round(result.items / seconds) if seconds else None
-    summary = {"type": "summary", "sound": result.is_sound, **counts}
+    summary = {"type": "summary", "sound": result.is_sound, **result.counts}
     click.echo(json.dumps({**summary, "seconds": round(seconds, 3), "rows_per_second": rate}))
 
 
@@ -222,8 +205,7 @@ def _print_text(result: Verification, seconds: float) -> None:
         click.echo(escape_unprintable(str(problem)))
     if result.problems:
         click.echo("Next: docs/operating.md, The audit log does not verify.")
-    counts = {name: getattr(result, name) for name in _COUNTS}
     rate = f"{result.items / seconds:,.0f} rows/s" if seconds else ""
     found = "Nothing differs" if result.is_sound else "It does NOT verify"
-    numbers = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    numbers = ", ".join(f"{count:,} {name}" for name, count in result.counts.items() if count)
     click.echo(f"{found}. Verified: {numbers or 'an empty log'}; {seconds:.1f} s, {rate}")
