@@ -247,12 +247,11 @@ class Machine:
 
 
 def _named(plan: RevocationPlan) -> Iterator[Named]:
-    for lever in plan.denials:
-        assert lever.denial is not None
-        for key in lever.denial.objects.keys:
-            yield Named(key, is_prefix=False, until=lever.lapses_at)
-        for prefix in lever.denial.objects.prefixes:
-            yield Named(prefix, is_prefix=True, until=lever.lapses_at)
+    for denial in plan.denials:
+        for key in denial.objects.keys:
+            yield Named(key, is_prefix=False, until=denial.lapses_at)
+        for prefix in denial.objects.prefixes:
+            yield Named(prefix, is_prefix=True, until=denial.lapses_at)
 
 
 def _is_ours(statement: dict[str, Any]) -> bool:

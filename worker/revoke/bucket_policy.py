@@ -184,24 +184,22 @@ def denied_objects(
     """
     if target.kind == "prefix":
         return DeniedObjects(prefixes=(target.value,))
-    prefixes = {_free_prefix(grant) for grant in targeted if _has_free_name(grant)}
+    prefixes = {
+        grant.object_key.removesuffix(FILENAME_VARIABLE)  # its client chooses the rest of the key
+        for grant in targeted
+        if grant.kind == "upload" and grant.object_key.endswith(FILENAME_VARIABLE)
+    }
     if target.kind == "tenant":
         prefixes.update(_policy_prefixes(targeted, config))
-    rest = _not_below(prefixes, (grant.object_key for grant in targeted))
+    below = tuple(prefixes)
+    rest = frozenset(
+        grant.object_key for grant in targeted if not grant.object_key.startswith(below)
+    )
     if target.kind == "tenant" and len(rest) > MAX_KEYS:
         folders = _common_folders(rest)
         if "" not in folders:  # it would be the whole bucket
             prefixes, rest = prefixes | folders, frozenset()
     return DeniedObjects(rest, tuple(sorted(prefixes)))
-
-
-def _has_free_name(grant: LiveGrant) -> bool:
-    return grant.kind == "upload" and grant.object_key.endswith(FILENAME_VARIABLE)
-
-
-def _free_prefix(grant: LiveGrant) -> str:
-    # Its client chooses the rest of the key.
-    return grant.object_key.removesuffix(FILENAME_VARIABLE)
 
 
 def _policy_prefixes(targeted: Iterable[LiveGrant], config: TenantConfig) -> Iterable[str]:
@@ -210,11 +208,6 @@ def _policy_prefixes(targeted: Iterable[LiveGrant], config: TenantConfig) -> Ite
         for prefix in access.policy.prefixes if access else ():
             if grant.object_key.startswith(prefix):
                 yield prefix
-
-
-def _not_below(prefixes: Collection[str], keys: Iterable[str]) -> frozenset[str]:
-    below = tuple(prefixes)
-    return frozenset(key for key in keys if not key.startswith(below))
 
 
 def _common_folders(keys: Iterable[str]) -> set[str]:

@@ -3,10 +3,10 @@
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import structlog
 
@@ -120,65 +120,54 @@ SESSION_NAME = "revocation"
 """The name of a role's session in storage's logs."""
 
 
-class NewStatement(NamedTuple):
-    """A statement that does a lever."""
-
-    lever: Lever
-    denial: Denial
-    statement: dict[str, Any]
-
-    def to_row(self) -> DenialRow:
-        """Return its row, by which the upkeep keeps and removes it."""
-        profile, storage = self.denial.profile.name, self.denial.storage
-        sid, lapses_at = self.statement["Sid"], self.lever.lapses_at
-        return DenialRow(sid, profile, storage, json.dumps(self.statement), lapses_at)
-
-
 def new_statements(
-    levers: Iterable[Lever],
+    denials: Iterable[Denial],
     revocation_id: str,
     on_aws: Collection[str],
     earlier: Mapping[str, LiveDenial],
-) -> list[NewStatement]:
-    """Return the statements of the levers that deny. on_aws are the bucket profiles on AWS.
+) -> list[tuple[Denial, dict[str, Any]]]:
+    """Return the statement of each denial. on_aws are the bucket profiles on AWS.
 
-    earlier are the statements that are used again, by the place of the lever.
+    earlier are the statements that are used again, by the place of the denial.
     """
-    statements: list[NewStatement] = []
-    for lever in levers:
-        if lever.denial is None:
-            continue
-        if lever.where in earlier:
-            statement = json.loads(earlier[lever.where].row.statement)
-        else:
-            statement = _statement(lever, lever.denial, revocation_id, on_aws)
-        statements.append(NewStatement(lever, lever.denial, statement))
-    return statements
+    return [
+        (
+            denial,
+            json.loads(earlier[denial.where].row.statement)
+            if denial.where in earlier
+            else _statement(denial, revocation_id, on_aws),
+        )
+        for denial in denials
+    ]
+
+
+def to_row(denial: Denial, statement: dict[str, Any]) -> DenialRow:
+    """Return the row of a statement, by which the upkeep keeps and removes it."""
+    text = json.dumps(statement)
+    return DenialRow(statement["Sid"], denial.profile.name, denial.where, text, denial.lapses_at)
 
 
 def find_earlier(
-    levers: Iterable[Lever], denials: Iterable[LiveDenial], on_aws: Collection[str]
+    levers: Iterable[Lever], live: Iterable[LiveDenial], on_aws: Collection[str]
 ) -> dict[str, LiveDenial]:
-    """Return a statement that already denies all that a lever would, by the lever's place.
+    """Return the oldest statement that already denies all that a lever would, by its place.
 
-    It denies at least as long.
+    It denies at least as long. The live statements are in the order of their age.
     """
     earlier: dict[str, LiveDenial] = {}
-    by_age = list(denials)
-    for lever in levers:
-        if lever.denial is None:
+    for denial in levers:
+        if not isinstance(denial, Denial):
             continue
-        wanted = _statement(lever, lever.denial, "", on_aws)
-        for denial in by_age:
-            lasts = denial.row.lapses_at >= lever.lapses_at
-            is_here = denial.row.storage == lever.denial.storage
-            if is_here and lasts and _includes(json.loads(denial.row.statement), wanted):
-                earlier.setdefault(lever.where, denial)
+        wanted = _statement(denial, "", on_aws)
+        for each in live:
+            is_here = each.row.storage == denial.where and each.row.lapses_at >= denial.lapses_at
+            if is_here and _includes(json.loads(each.row.statement), wanted):
+                earlier.setdefault(denial.where, each)
     return earlier
 
 
 def is_denied(
-    object_key: str, denial: Denial, denials: Iterable[LiveDenial], on_aws: Collection[str]
+    object_key: str, denial: Denial, live: Iterable[LiveDenial], on_aws: Collection[str]
 ) -> bool:
     """Return whether one of these statements denies an object in the bucket of a denial.
 
@@ -187,7 +176,7 @@ def is_denied(
     bucket = denial.profile
     place = aws_partition(bucket.region), bucket.bucket
     arn = key_arn(*place, object_key, has_variables=bucket.name in on_aws)
-    here = [each.row.statement for each in denials if each.row.storage == denial.storage]
+    here = [each.row.statement for each in live if each.row.storage == denial.where]
     return any(includes(json.loads(statement)["Resource"], arn) for statement in here)
 
 
@@ -234,9 +223,7 @@ def _read_rows(storage: str, context: Context) -> tuple[list[DenialRow], list[De
         return read_denials(connection, context.now(), storage)
 
 
-def _statement(
-    lever: Lever, denial: Denial, revocation_id: str, on_aws: Collection[str]
-) -> dict[str, Any]:
+def _statement(denial: Denial, revocation_id: str, on_aws: Collection[str]) -> dict[str, Any]:
     bucket, objects = denial.profile, denial.objects
     # Others ignore a statement with a condition, and take variables literally.
     is_aws = bucket.name in on_aws
@@ -245,8 +232,8 @@ def _statement(
         *(key_arn(*place, key, has_variables=is_aws) for key in objects.keys),
         *(prefix_arn(*place, prefix, has_variables=is_aws) for prefix in objects.prefixes),
     ]
-    sid = denial_sid(revocation_id, denial.storage)
-    return denial_statement(sid, arns, denial.actions, lever.lapses_at, has_conditions=is_aws)
+    sid = denial_sid(revocation_id, denial.where)
+    return denial_statement(sid, arns, denial.actions, denial.lapses_at, has_conditions=is_aws)
 
 
 Proof = Literal["proven", "repeated", "accepted", "untried"]
@@ -310,16 +297,8 @@ def prove_denial(link: ProofLink | None, *, is_repeated: bool) -> Proof:
     """
     if link is None or (link.is_refused and not is_repeated):
         return "untried"
-    proof = prove_link_denied(link)
+    proof = await_refusal(lambda: _use_link(link) == _FORBIDDEN, _PROOF_SECONDS)
     return "repeated" if link.is_refused and proof == "proven" else proof
-
-
-def prove_link_denied(link: ProofLink) -> Proof:
-    """Use a link until storage refuses it, or the time that policies take is over.
-
-    Raises Transient.
-    """
-    return await_refusal(lambda: _use_link(link) == _FORBIDDEN, _PROOF_SECONDS)
 
 
 def await_refusal(is_refused: Callable[[], bool], seconds: float) -> Proof:
@@ -342,13 +321,11 @@ def _sign_link(bucket: Bucket, object_key: str, context: Context) -> StorageRequ
 
 
 def _use_link(link: ProofLink) -> int:
-    connection = StorageConnection()
-    try:
-        return connection.send(link.request, _REQUEST_SECONDS, link.endpoint).status
-    except Transient as error:
-        raise Transient(f"a link could not be tried: {error}") from None
-    finally:
-        connection.close()
+    with closing(StorageConnection()) as connection:
+        try:
+            return connection.send(link.request, _REQUEST_SECONDS, link.endpoint).status
+        except Transient as error:
+            raise Transient(f"a link could not be tried: {error}") from None
 
 
 log = structlog.get_logger()

@@ -18,27 +18,14 @@ _HARMLESS = {"s3:AbortMultipartUpload"}
 LeverName = Literal["deny", "end_sessions", "disable_access_key"]
 
 
-@dataclass(frozen=True, slots=True)
-class Denial:
-    """The objects and actions that a statement denies in the bucket of a profile.
-
-    storage is the unique name of the real bucket.
-    """
-
-    profile: Bucket
-    storage: str
-    objects: DeniedObjects
-    actions: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lever:
     """One way to end grants, in one place: a real bucket, a role or an access key.
 
     ends are the targeted grants that it would end, by tenant id, and others those that it would end
     as well, although nobody asked for that. problem says why this command cannot do it, and manual
     what an operator does instead. targets are the tenant ids and grant ids of the targeted ones,
-    and profile is a bucket profile with the role.
+    and profile is a bucket profile with the bucket or role.
     """
 
     name: LeverName
@@ -48,9 +35,17 @@ class Lever:
     lapses_at: datetime
     problem: str | None = None
     manual: str | None = None
-    denial: Denial | None = None
     profile: Bucket | None = None
     targets: frozenset[tuple[str, str]] = field(default=frozenset(), repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denial(Lever):
+    """The objects and actions that a statement denies in the bucket of a profile."""
+
+    profile: Bucket
+    objects: DeniedObjects
+    actions: frozenset[str]
 
 
 def plan_levers(
@@ -70,38 +65,36 @@ def plan_levers(
 
 def _denials(
     target: Target, targeted: Sequence[LiveGrant], live: Sequence[LiveGrant], config: TenantConfig
-) -> Iterable[Lever]:
+) -> Iterable[Denial]:
     names = {profile: storage_name(bucket) for profile, bucket in config.buckets.items()}
     by_storage: dict[str, list[LiveGrant]] = {}
     for grant in targeted:
         if grant.bucket in names:
             by_storage.setdefault(names[grant.bucket], []).append(grant)
     for storage, grants in sorted(by_storage.items()):
-        beside = [grant for grant in live if names.get(grant.bucket) == storage]
         objects = denied_objects(target, grants, config)
         actions = frozenset().union(*(KINDS[grant.kind].s3_actions for grant in grants)) - _HARMLESS
+        ended = [
+            grant
+            for grant in live
+            if names.get(grant.bucket) == storage
+            and objects.include(grant.object_key)
+            and KINDS[grant.kind].s3_actions & actions
+        ]
+        denied = [grant for grant in grants if objects.include(grant.object_key)]
         profile = config.buckets[grants[0].bucket]
-        yield _denial(Denial(profile, storage, objects, actions), grants, beside)
-
-
-def _denial(denial: Denial, targeted: Sequence[LiveGrant], live: Sequence[LiveGrant]) -> Lever:
-    ended = [
-        grant
-        for grant in live
-        if denial.objects.include(grant.object_key)
-        and KINDS[grant.kind].s3_actions & denial.actions
-    ]
-    denied = [grant for grant in targeted if denial.objects.include(grant.object_key)]
-    return Lever(
-        name="deny",
-        where=denial.storage,
-        ends=_count(denied),
-        others=_count(_without(ended, targeted)),
-        lapses_at=max(grant.expires_at for grant in [*ended, *targeted]),
-        problem=_denial_problem(denial.profile, denial.objects.keys),
-        denial=denial,
-        targets=_ids(denied),
-    )
+        yield Denial(
+            name="deny",
+            where=storage,
+            ends=_count(denied),
+            others=_count(_without(ended, grants)),
+            lapses_at=max(grant.expires_at for grant in [*ended, *grants]),
+            problem=_denial_problem(profile, objects.keys),
+            targets=_ids(denied),
+            profile=profile,
+            objects=objects,
+            actions=actions,
+        )
 
 
 def _denial_problem(bucket: Bucket, keys: Collection[str]) -> str | None:

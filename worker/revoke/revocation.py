@@ -2,9 +2,11 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import uuid4
 
 from valetkey.wire.messages import CancelMessage
@@ -15,7 +17,6 @@ from worker.errors import Malformed, Transient
 from worker.issue.earlier_batches import cancel_batch
 from worker.issue.multipart_aborts import abort_upload
 from worker.revoke.deny_statements import (
-    NewStatement,
     Proof,
     ProofLink,
     find_proof_link,
@@ -23,10 +24,11 @@ from worker.revoke.deny_statements import (
     keep_statements,
     new_statements,
     prove_denial,
+    to_row,
 )
-from worker.revoke.levers import Lever
+from worker.revoke.levers import Denial
 from worker.revoke.revocation_plan import RevocationPlan, plan_revocation
-from worker.revoke.revocation_rows import NewRevocation, delete_denials, insert_revocation
+from worker.revoke.revocation_rows import delete_denials, insert_revocation
 from worker.revoke.session_revocation import (
     SessionRequest,
     end_sessions,
@@ -50,7 +52,7 @@ class RevocationResult:
     revocation_id: str
     grants: int = 0
     ended: set[tuple[str, str]] = field(default_factory=set)
-    denied: list[Lever] = field(default_factory=list)
+    denied: list[Denial] = field(default_factory=list)
     ended_roles: dict[str, datetime] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     cancelled: int = 0
@@ -58,6 +60,14 @@ class RevocationResult:
     proofs: dict[str, Proof] = field(default_factory=dict)
     session_proofs: dict[str, Proof] = field(default_factory=dict)
     unproven: Counter[str] = field(default_factory=Counter)
+
+    @contextmanager
+    def noting(self, what: str, *errors: type[Exception]) -> Iterator[None]:
+        """Make these errors in the block a problem, which begins with what failed."""
+        try:
+            yield
+        except errors as error:
+            self.problems.append(f"{what}: {error}")
 
     @property
     def left(self) -> int:
@@ -142,10 +152,8 @@ def revoke(
     plans = [plan, *_cancel(plan, author, result, context)]
     _end_sessions(plans, author, result, context)
     chunks = {(grant.batch_id, grant.chunk_number) for each in plans for grant in each.targeted}
-    try:
+    with result.noting("unread results are not deleted", Transient):
         result.unread = forget_results(sorted(chunks))
-    except Transient as error:
-        result.problems.append(f"unread results are not deleted: {error}")
     _prove(plan, links, requests, result)
     result.unproven = count_unproven(plans, result)
     return result
@@ -153,22 +161,31 @@ def revoke(
 
 def _record(
     plan: RevocationPlan, revocation_id: str, author: Author, context: Context
-) -> Sequence[NewStatement]:
+) -> Sequence[tuple[Denial, dict[str, Any]]]:
     now = context.now()
-    grants = dict.fromkeys(plan.tenants, 0)
-    for grant in plan.targeted:
-        grants[grant.tenant] += 1
-    ends = [now, *(grant.expires_at for grant in plan.targeted)]
-    lapses_at = max([*ends, *(lever.lapses_at for lever in plan.denials)])
+    grants = dict.fromkeys(plan.tenants, 0) | Counter(grant.tenant for grant in plan.targeted)
     bucket = plan.config.buckets.get(plan.target.bucket or "")
-    storage = None if bucket is None else storage_name(bucket)
-    row = NewRevocation(
-        *(revocation_id, plan.target, grants, author.name, author.reason, lapses_at, storage)
-    )
+    ends = [grant.expires_at for grant in plan.targeted]
+    ends += [denial.lapses_at for denial in plan.denials]
+    revocation = {
+        "revocation_id": revocation_id,
+        "target_kind": plan.target.kind,
+        "target": plan.target.value,
+        "bucket": plan.target.bucket,
+        "storage": None if bucket is None else storage_name(bucket),
+        "revoked_by": author.name,
+        "reason": author.reason,
+        "revoked_at": now,
+        "lapses_at": max([now, *ends]),
+    }
     statements = new_statements(plan.denials, revocation_id, plan.on_aws, plan.earlier)
+    rows = [
+        to_row(denial, statement)
+        for denial, statement in statements
+        if denial.where not in plan.earlier
+    ]
     with write_transaction(context.engine) as connection:
-        denials = [each.to_row() for each in statements if each.lever.where not in plan.earlier]
-        insert_revocation(connection, row, denials, now)
+        insert_revocation(connection, revocation, grants, rows)
     return statements
 
 
@@ -176,19 +193,15 @@ def _find_proof_links(
     plan: RevocationPlan, result: RevocationResult, context: Context
 ) -> Mapping[str, ProofLink | None]:
     links: dict[str, ProofLink | None] = {}
-    for lever in plan.denials:
-        denial = lever.denial
+    for denial in plan.denials:
         downloads = [
             grant
             for grant in plan.targeted
-            if grant.kind == "download" and grant.full_id in lever.targets
+            if grant.kind == "download" and grant.full_id in denial.targets
         ]
-        if denial is None or not downloads:
-            continue
-        try:
-            links[lever.where] = find_proof_link(denial.profile, downloads, context)
-        except (Malformed, Transient) as error:
-            result.problems.append(f"{lever.where}: {error}")
+        with result.noting(denial.where, Malformed, Transient):
+            if downloads:
+                links[denial.where] = find_proof_link(denial.profile, downloads, context)
     return links
 
 
@@ -201,18 +214,16 @@ def _abort_uploads(plan: RevocationPlan, result: RevocationResult, context: Cont
         return
     multiparts = [grant for grant in plan.targeted if grant.kind == "multipart"]
     end = time.monotonic() + _MAX_ABORT_SECONDS
-    try:
+    with result.noting("not all uploads are aborted", Transient):
         for grant in multiparts[:_MAX_ABORTS]:
             if time.monotonic() > end:
                 break
             abort_upload(grant.tenant, grant.id, context)
-    except Transient as error:
-        result.problems.append(f"not all uploads are aborted: {error}")
 
 
 def _deny(
     plan: RevocationPlan,
-    statements: Iterable[NewStatement],
+    statements: Iterable[tuple[Denial, dict[str, Any]]],
     result: RevocationResult,
     context: Context,
 ) -> None:
@@ -220,26 +231,26 @@ def _deny(
 
     One that storage is too busy for stays recorded, and the upkeep worker adds it.
     """
-    for lever, denial, statement in statements:
+    for denial, statement in statements:
         sid = statement["Sid"]
         try:
-            problem = keep_statements(denial.profile, denial.storage, context).get(sid)
+            problem = keep_statements(denial.profile, denial.where, context).get(sid)
         except Transient as error:
-            result.problems.append(f"{lever.where}: {error}")
+            result.problems.append(f"{denial.where}: {error}")
             continue
         except Malformed as error:
             problem = str(error)
         if problem is None:
-            result.denied.append(lever)
-            result.ended |= lever.targets
+            result.denied.append(denial)
+            result.ended |= denial.targets
             continue
-        result.problems.append(f"{lever.where}: {problem}")
-        try:
-            if lever.where not in plan.earlier:
-                with write_transaction(context.engine) as connection:
-                    delete_denials(connection, [sid])
-        except Transient as error:
-            result.problems.append(f"{lever.where}: the upkeep worker tries again: {error}")
+        result.problems.append(f"{denial.where}: {problem}")
+        if denial.where not in plan.earlier:
+            with (
+                result.noting(f"{denial.where}: the upkeep worker tries again", Transient),
+                write_transaction(context.engine) as connection,
+            ):
+                delete_denials(connection, [sid])
     result.grants += len(plan.targeted)
 
 
@@ -250,23 +261,28 @@ def _cancel(
 
     Returns the plan for the grants that were issued between the plan and the cancellation, if any.
     """
-    try:
+    if not plan.unsent:
+        return ()
+    with result.noting("not all open batches are cancelled", Transient):
         for tenant, batch_id in plan.unsent:
-            cancel_batch(_cancellation(tenant, batch_id, author), tenant, None, context)
+            message = CancelMessage(
+                ask="cancel",
+                tenant=tenant.partition("~")[0],
+                batch=batch_id,
+                requested_by=author.name,
+                reason=author.reason or "revoked",
+                abort_uploads=True,
+            )
+            cancel_batch(message, tenant, None, context)
             result.cancelled += 1
-        if not plan.unsent:
-            return ()
         late = plan_revocation(
             plan.target, context, plan.targeted, ends_sessions=plan.ends_sessions
         )
-        if not late.targeted:
-            return ()
-        _abort_uploads(late, result, context)
-        _deny(late, _record(late, str(uuid4()), author, context), result, context)
-    except Transient as error:
-        result.problems.append(f"not all open batches are cancelled: {error}")
-        return ()
-    return (late,)
+        if late.targeted:
+            _abort_uploads(late, result, context)
+            _deny(late, _record(late, str(uuid4()), author, context), result, context)
+            return (late,)
+    return ()
 
 
 def _find_session_requests(
@@ -274,11 +290,9 @@ def _find_session_requests(
 ) -> Mapping[str, SessionRequest | None]:
     requests: dict[str, SessionRequest | None] = {}
     for lever in plan.session_ends:
-        try:
+        with result.noting(lever.where, Malformed, Transient):
             if grants := provable_grants(lever, plan):
                 requests[lever.where] = find_session_request(grants, plan, context)
-        except (Malformed, Transient) as error:
-            result.problems.append(f"{lever.where}: {error}")
     return requests
 
 
@@ -289,26 +303,12 @@ def _end_sessions(
     levers = [lever for plan in plans for lever in plan.session_ends]
     profiles = {lever.where: lever.profile for lever in levers if lever.profile}
     for role_arn, profile in profiles.items():
-        try:
+        with result.noting(role_arn, Malformed, Transient):
             row = end_sessions(profile, role_arn, author.name, context)
-        except (Malformed, Transient) as error:
-            result.problems.append(f"{role_arn}: {error}")
-        else:
             result.ended_roles[role_arn] = row.sessions_from
     for lever in levers:
         if lever.where in result.ended_roles:
             result.ended |= lever.targets
-
-
-def _cancellation(tenant: str, batch_id: str, author: Author) -> CancelMessage:
-    return CancelMessage(
-        ask="cancel",
-        tenant=tenant.partition("~")[0],
-        batch=batch_id,
-        requested_by=author.name,
-        reason=author.reason or "revoked",
-        abort_uploads=True,
-    )
 
 
 def _prove(
@@ -317,23 +317,19 @@ def _prove(
     requests: Mapping[str, SessionRequest | None],
     result: RevocationResult,
 ) -> None:
-    denied = {lever.where for lever in result.denied}
-    for lever in plan.denials:
-        if lever.denial is None or lever.where not in denied.intersection(links):
+    denied = {denial.where for denial in result.denied}
+    for denial in plan.denials:
+        if denial.where not in denied.intersection(links):
             continue
-        link = links[lever.where]
+        link = links[denial.where]
         is_repeated = link is not None and is_denied(
-            link.object_key, lever.denial, plan.live_denials, plan.on_aws
+            link.object_key, denial, plan.live_denials, plan.on_aws
         )
-        try:
-            result.proofs[lever.where] = prove_denial(link, is_repeated=is_repeated)
-        except Transient as error:
-            result.problems.append(f"{lever.where}: {error}")
+        with result.noting(denial.where, Transient):
+            result.proofs[denial.where] = prove_denial(link, is_repeated=is_repeated)
     for where, request in requests.items():
-        try:
-            if where in result.ended_roles:
+        if where in result.ended_roles:
+            with result.noting(where, Transient):
                 result.session_proofs[where] = (
                     "untried" if request is None else prove_sessions_end(request)
                 )
-        except Transient as error:
-            result.problems.append(f"{where}: {error}")

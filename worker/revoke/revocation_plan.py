@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, or_, select
 
@@ -17,17 +16,10 @@ from worker.core.tenant_config import TenantConfig
 from worker.ledger.reservations import REMAINING
 from worker.ledger.tenant_history import is_of_tenant
 from worker.revoke.deny_statements import find_earlier
-from worker.revoke.levers import Lever, plan_levers
+from worker.revoke.levers import Denial, Lever, plan_levers
 from worker.revoke.revocation_rows import LiveDenial, read_live_denials
 
 _FIRST_ITEM = Chunk.chunk_number * Batch.chunk_size
-
-
-def read_targeted(
-    connection: Connection, target: Target, config: TenantConfig, now: datetime
-) -> list[LiveGrant]:
-    """Return the live grants that a target names."""
-    return _read_live_grants(connection, _is_targeted(connection, target, config), now)
 
 
 def read_beside(
@@ -97,11 +89,7 @@ def _profiles_of(storages: Collection[str], config: TenantConfig) -> list[str]:
 def _read_live_grants(
     connection: Connection, condition: ColumnElement[bool], now: datetime
 ) -> list[LiveGrant]:
-    return [LiveGrant(*row) for row in connection.execute(_query_live_grants(now).where(condition))]
-
-
-def _query_live_grants(now: datetime) -> Any:
-    return (
+    query = (
         select(
             *(Batch.tenant, Batch.batch_id, Batch.batch_number, Chunk.chunk_number),
             *(Grant.item_number, Batch.kind, Batch.bucket, Grant.object_key),
@@ -111,22 +99,19 @@ def _query_live_grants(now: datetime) -> Any:
         .join(Batch, Batch.batch_number == Reservation.batch_number)
         .join(
             Chunk,
-            and_(
-                Chunk.batch_number == Reservation.batch_number,
-                Chunk.chunk_number == Reservation.chunk_number,
-            ),
+            (Chunk.batch_number == Reservation.batch_number)
+            & (Chunk.chunk_number == Reservation.chunk_number),
         )
         .join(
             Grant,
-            and_(
-                Grant.batch_number == Chunk.batch_number,
-                Grant.item_number >= _FIRST_ITEM,
-                Grant.item_number < _FIRST_ITEM + Batch.chunk_size,
-            ),
+            (Grant.batch_number == Chunk.batch_number)
+            & (Grant.item_number >= _FIRST_ITEM)
+            & (Grant.item_number < _FIRST_ITEM + Batch.chunk_size),
         )
-        .where(Reservation.expires_at > now, Grant.digest.is_not(None))
+        .where(Reservation.expires_at > now, Grant.digest.is_not(None), condition)
         .order_by(Batch.batch_number, Grant.item_number)
     )
+    return list(map(LiveGrant._make, connection.execute(query)))
 
 
 def open_batches(
@@ -174,14 +159,15 @@ class RevocationPlan:
         return not self.targeted and not self.unsent
 
     @property
-    def denials(self) -> list[Lever]:
+    def denials(self) -> list[Denial]:
         """The levers that deny objects in the policy of a bucket."""
-        return [lever for lever in self.levers if lever.denial and lever.problem is None]
+        denials = [lever for lever in self.levers if isinstance(lever, Denial)]
+        return [denial for denial in denials if denial.problem is None]
 
     @property
     def session_ends(self) -> list[Lever]:
         """The levers that end the sessions of a role, if that was asked for."""
-        return [lever for lever in self.levers if lever.profile and self.ends_sessions]
+        return [each for each in self.levers if each.name == "end_sessions" and self.ends_sessions]
 
     @property
     def tenants(self) -> list[str]:
@@ -203,9 +189,10 @@ def plan_revocation(
     config, now = context.config.current(), context.now()
     is_done = {grant.full_id for grant in done}
     with snapshot_transaction(context.engine) as connection:
+        is_targeted = _is_targeted(connection, target, config)
         targeted = [
             grant
-            for grant in read_targeted(connection, target, config, now)
+            for grant in _read_live_grants(connection, is_targeted, now)
             if grant.full_id not in is_done
         ]
         beside = read_beside(connection, targeted, config, now) if targeted else []

@@ -1,5 +1,6 @@
 """Inserts revocations and the rows of their statements, and lists revocations."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -10,25 +11,10 @@ from models import Bucket, Denial, Grant, Revocation
 from valetkey.wire.grant_ids import split_grant_id
 from worker.base.pages import Page, fetch_page
 from worker.core.issued_grants import qualified_name
-from worker.core.revocation_targets import RecordedRevocation, RevokedItem, Target, covers
+from worker.core.revocation_targets import RecordedRevocation, RevokedItem, covers
 from worker.ledger.merkle import encode_record, entry_hash
 from worker.ledger.tenant_history import is_of_tenant, revocations_since
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
-
-
-class NewRevocation(NamedTuple):
-    """A revocation to record: its grants by tenant id, who revoked them, and why.
-
-    storage is the name of the real bucket of a key or prefix.
-    """
-
-    revocation_id: str
-    target: Target
-    grants: Mapping[str, int]
-    revoked_by: str
-    reason: str | None
-    lapses_at: datetime
-    storage: str | None = None
 
 
 class DenialRow(NamedTuple):
@@ -47,36 +33,28 @@ class DenialRow(NamedTuple):
 
 
 def insert_revocation(
-    connection: Connection, revocation: NewRevocation, denials: Iterable[DenialRow], now: datetime
+    connection: Connection,
+    revocation: Mapping[str, Any],
+    grants: Mapping[str, int],
+    denials: Iterable[DenialRow],
 ) -> None:
     """Insert a revocation for each tenant, and the statements that will be added to policies.
 
-    Call it last in the transaction, as `append_leaf` says.
+    It has all columns but the tenant and the number of its grants, which are in grants. Call it
+    last in the transaction, as `append_leaf` says.
     """
-    common = {
-        "revocation_id": revocation.revocation_id,
-        "target_kind": revocation.target.kind,
-        "target": revocation.target.value,
-        "bucket": revocation.target.bucket,
-        "storage": revocation.storage,
-        "revoked_by": revocation.revoked_by,
-        "reason": revocation.reason,
-        "revoked_at": now,
-        "lapses_at": revocation.lapses_at,
-    }
-    rows = {
-        tenant: common | {"tenant": tenant, "grants": grants}
-        for tenant, grants in sorted(revocation.grants.items())
-    }
-    connection.execute(insert(Revocation), list(rows.values()))
-    revoked = {"revocation_id": revocation.revocation_id}
-    statements = [denial._asdict() | revoked for denial in denials]
+    rows = [
+        {**revocation, "tenant": tenant, "grants": number}
+        for tenant, number in sorted(grants.items())
+    ]
+    connection.execute(insert(Revocation), rows)
+    id_ = revocation["revocation_id"]
+    statements = [{**denial._asdict(), "revocation_id": id_} for denial in denials]
     if statements:
         connection.execute(insert(Denial), statements)
-    for tenant, row in rows.items():
-        record = encode_record("revocation", row)
-        leaf = NewLeaf("revocation", entry_hash([record]), reference=revocation.revocation_id)
-        append_leaf(connection, tenant, leaf)
+    for row in rows:
+        leaf = NewLeaf("revocation", entry_hash([encode_record("revocation", row)]), reference=id_)
+        append_leaf(connection, row["tenant"], leaf)
 
 
 _DENIAL_COLUMNS = tuple(getattr(Denial, name) for name in DenialRow._fields)
@@ -155,10 +133,10 @@ def read_revocations(
     connection: Connection, limit: int, *, tenant: str | None, since: datetime | None
 ) -> Page[RevocationRecord]:
     """Read at most limit revocations, newest first. A filter that is None matches everything."""
-    statements: dict[str, tuple[str, ...]] = {}
+    statements: defaultdict[str, tuple[str, ...]] = defaultdict(tuple)
     denials = select(Denial.revocation_id, Denial.storage).order_by(Denial.storage)
     for revocation_id, storage in connection.execute(denials):
-        statements[revocation_id] = (*statements.get(revocation_id, ()), storage)
+        statements[revocation_id] += (storage,)
     query = select(
         *(Revocation.revoked_at, Revocation.tenant, Revocation.revoked_by, Revocation.reason),
         *(Revocation.target_kind, Revocation.target, Revocation.bucket, Revocation.grants),
@@ -171,8 +149,7 @@ def read_revocations(
     query = query.order_by(Revocation.revoked_at.desc(), Revocation.tenant)
 
     def read(row: Any) -> RevocationRecord:
-        *values, revocation_id = row
-        return RevocationRecord._make((*values, statements.get(revocation_id, ())))
+        return RevocationRecord._make((*row[:-1], statements[row[-1]]))
 
     return fetch_page(connection, query, limit, read)
 

@@ -73,16 +73,11 @@ def read_target(targets: Mapping[str, Sequence[str]], config: TenantConfig) -> T
     if kind in {"key", "prefix"}:
         return _read_location(kind, text, config)
     if kind in _IDS:
-        return _read_id(kind, text)
+        tenant, _, id_ = text.rpartition("/")  # tenants choose the ids of their batches
+        return Target(kind, parse_option(f"--{kind}", *_IDS[kind], id_), tenant=tenant or None)
     if not text:
         raise click.BadParameter("it is empty", param_hint=f"--{kind}")
     return Target(kind, text)
-
-
-def _read_id(kind: TargetKind, text: str) -> Target:
-    tenant, _, id_ = text.rpartition("/")  # tenants choose the ids of their batches
-    adapter, problem = _IDS[kind]
-    return Target(kind, parse_option(f"--{kind}", adapter, id_, problem), tenant=tenant or None)
 
 
 def refuse_unknown(connection: Connection, target: Target, config: TenantConfig) -> None:
@@ -99,7 +94,7 @@ def refuse_unknown(connection: Connection, target: Target, config: TenantConfig)
         raise click.BadParameter(problem, param_hint=option)
 
 
-def parse_option(option: str, adapter: TypeAdapter[str], value: str, problem: str) -> str:
+def parse_option(option: str, adapter: TypeAdapter[str], problem: str, value: str) -> str:
     """Return the value of an option as the wire has it. Raises click.BadParameter."""
     try:
         return adapter.validate_python(value)
@@ -170,15 +165,14 @@ def describe_plan(plan: RevocationPlan, *, is_done: bool) -> Iterator[str]:
 
 def _describe_lever(lever: Lever, plan: RevocationPlan) -> Iterator[str]:
     yield f"  - {_LEVERS[lever.name]} {lever.where}"
-    if lever.denial:
-        yield f"      at {plan.hosts.get(lever.denial.profile.name) or 'an unknown host'}"
+    if isinstance(lever, Denial):
+        yield f"      at {plan.hosts.get(lever.profile.name) or 'an unknown host'}"
     yield f"      ends {_format_counts(lever.ends, 'grant')}"
     others = _format_counts(lever.others, "other grant") if lever.others else "no other grants"
     yield f"      and {others}"
-    if lever.denial and not lever.problem:
-        yield f"      until {format_utc(lever.lapses_at)}, new grants of these objects fail as well"
-        yield from _describe_denial(lever, lever.denial, plan)
-    if lever.profile and not plan.ends_sessions:
+    if isinstance(lever, Denial) and not lever.problem:
+        yield from _describe_denial(lever, plan)
+    if lever.name == "end_sessions" and not plan.ends_sessions:
         yield "      only with --end-sessions"
     if lever.problem:
         yield f"      not done by this command: {lever.problem}"
@@ -187,13 +181,14 @@ def _describe_lever(lever: Lever, plan: RevocationPlan) -> Iterator[str]:
         yield f"{_VERBATIM}{lever.manual}"
 
 
-def _describe_denial(lever: Lever, denial: Denial, plan: RevocationPlan) -> Iterator[str]:
+def _describe_denial(denial: Denial, plan: RevocationPlan) -> Iterator[str]:
+    yield f"      until {format_utc(denial.lapses_at)}, new grants of these objects fail as well"
     has_forms = any(
-        grant.kind == "upload" and grant.full_id in lever.targets for grant in plan.targeted
+        grant.kind == "upload" and grant.full_id in denial.targets for grant in plan.targeted
     )
     if has_forms and denial.profile.name not in plan.on_aws:
         yield "      storage other than AWS may still accept forms: SeaweedFS does"
-    if earlier := plan.earlier.get(lever.where):
+    if earlier := plan.earlier.get(denial.where):
         yield (
             f"      denied already by {earlier.revoked_by} at {format_utc(earlier.revoked_at)}:"
             " no statement is added"
@@ -221,14 +216,6 @@ def _format_counts(counts: Mapping[str, int], noun: str) -> str:
     texts = [f"{_count(number, noun)} of {first}", *(f"{n:,} of {name}" for name, n in rest)]
     more = len(ordered) - _SHOWN_TENANTS
     return ", ".join(texts) + (f" and of {more:,} other tenants" if more > 0 else "")
-
-
-def describe_record(plan: RevocationPlan, revocation_id: str) -> str:
-    """Return the line that a revocation is recorded."""
-    again = "the grants are neither signed nor reissued again."
-    if plan.target.kind == "credentials":
-        again = "other credentials may sign the grants again."
-    return f"Revocation {revocation_id} is recorded: {again}"
 
 
 def describe_result(result: RevocationResult) -> Iterator[str]:
@@ -286,7 +273,7 @@ def _lever_as_json(lever: Lever, plan: RevocationPlan) -> dict[str, Any]:
     return {
         "lever": lever.name,
         "where": lever.where,
-        "host": plan.hosts.get(lever.denial.profile.name) if lever.denial else None,
+        "host": plan.hosts.get(lever.profile.name) if isinstance(lever, Denial) else None,
         "ends": dict(lever.ends),
         "others": dict(lever.others),
         "problem": lever.problem,
@@ -341,17 +328,12 @@ def revoke(
         service = create_context(engine, Settings())
         try:
             plan = _plan(targets, service, ends_sessions=end_sessions)
-            _print_plan(plan, output_format, is_done=yes)
+            _print([] if output_format == "json" else describe_plan(plan, is_done=yes))
             result = None if plan.is_empty or not yes else _revoke(plan, author, service, context)
         except (Malformed, Transient) as error:
             raise click.ClickException(f"{error}.") from None
     _print_result(plan, result, output_format)
-    context.exit(_exit_code(plan, result))
-
-
-def _print_plan(plan: RevocationPlan, output_format: str | None, *, is_done: bool) -> None:
-    if output_format != "json":
-        _print(describe_plan(plan, is_done=is_done))
+    context.exit(plan.is_empty or (result is not None and not result.is_complete))
 
 
 def _print_result(
@@ -363,9 +345,9 @@ def _print_result(
         _print(describe_result(result))
 
 
-def _print(lines: Iterable[str]) -> None:
+def _print(lines: Iterable[str], *, err: bool = False) -> None:
     for line in wrap_lines(lines):
-        click.echo(line)
+        click.echo(line, err=err)
 
 
 def _refuse_defaults() -> None:
@@ -385,8 +367,10 @@ def _revoke(
 
     def tell(revocation_id: str) -> None:
         recorded.append(revocation_id)
-        for line in wrap_lines([describe_record(plan, revocation_id)]):
-            click.echo(line, err=True)
+        again = "the grants are neither signed nor reissued again."
+        if plan.target.kind == "credentials":
+            again = "other credentials may sign the grants again."
+        _print([f"Revocation {revocation_id} is recorded: {again}"], err=True)
 
     try:
         return revoke_grants(plan, author, service, _forget, tell)
@@ -419,7 +403,7 @@ def _plan(
 
 def _parse_reason(text: str | None) -> str | None:
     problem = "write 1 to 200 characters on one line"
-    return None if not text else parse_option("--reason", _TEXT, text, problem)
+    return parse_option("--reason", _TEXT, problem, text) if text else None
 
 
 def _forget(chunks: Iterable[tuple[str, int]]) -> int:
@@ -441,9 +425,3 @@ def _forget(chunks: Iterable[tuple[str, int]]) -> int:
             return sum(int(results.delete(*keys[i : i + _RESULTS_PER_CALL])) for i in parts)
     except ServiceUnusable as error:
         raise Transient(str(error)) from None
-
-
-def _exit_code(plan: RevocationPlan, result: RevocationResult | None) -> int:
-    if plan.is_empty:
-        return 1
-    return 0 if result is None or result.is_complete else 1

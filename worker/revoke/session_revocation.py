@@ -78,21 +78,18 @@ def _store(row: EndedSessionsRow, author: str, context: Context) -> EndedSession
         increment_revision(connection)
         config = load_config(connection)
         stored = store_ended_sessions(connection, row)
+        moment = format_utc(stored.sessions_from)
         changes = [
-            (f"buckets.{name}.sessions_from", before, format_utc(stored.sessions_from))
-            for name, before in _moments(config, row.role_arn).items()
+            (
+                f"buckets.{name}.sessions_from",
+                None if bucket.sessions_from is None else format_utc(bucket.sessions_from),
+                moment,
+            )
+            for name, bucket in config.buckets.items()
+            if bucket.role_arn == row.role_arn
         ]
         record_changes(connection, changes, ChangeAuthor(now, author, "revoke"))
     return stored
-
-
-def _moments(config: TenantConfig, role_arn: str) -> dict[str, str | None]:
-    """Return the moments of the bucket profiles of a role, as they are in the log."""
-    return {
-        name: None if bucket.sessions_from is None else format_utc(bucket.sessions_from)
-        for name, bucket in config.buckets.items()
-        if bucket.role_arn == role_arn
-    }
 
 
 _SESSION_PROOF_SECONDS = 60.0  # IAM applies a policy within seconds, and sometimes in a few minutes

@@ -29,7 +29,7 @@ from worker.ledger import tenant_rows
 from worker.ledger.merkle import RightEdge
 from worker.proof.checkpoint_format import CheckpointText, SignerKey, tree_origin
 from worker.proof.prune import plan_prune, prune
-from worker.revoke.revocation_rows import NewRevocation, insert_revocation
+from worker.revoke.revocation_rows import insert_revocation
 from worker.tenants.config_changes import ChangeAuthor, record_changes
 from worker.uses.use_recorder import record_uses
 
@@ -167,10 +167,19 @@ class _Generator:
             target = Target("key", f"{TENANTS[number % 3]}/{number}.png", "demo")
             id_ = f"01932000-0000-4000-8000-{self._rng.randrange(10**12):012}"
             reason = self._rng.choice([None, "case 4711"])
-            owner = owners, "alice", reason
-            revocation = NewRevocation(id_, target, *owner, now, storage="valetkey-demo")
+            revocation = {
+                "revocation_id": id_,
+                "target_kind": target.kind,
+                "target": target.value,
+                "bucket": target.bucket,
+                "storage": "valetkey-demo",
+                "revoked_by": "alice",
+                "reason": reason,
+                "revoked_at": now,
+                "lapses_at": now,
+            }
             with write_transaction(self._engine) as connection:
-                insert_revocation(connection, revocation, [], now)
+                insert_revocation(connection, revocation, owners, [])
 
     def _prune(self) -> None:
         now = first_moment(add_months(KEPT, 2))

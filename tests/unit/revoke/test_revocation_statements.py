@@ -11,7 +11,7 @@ from tests.support.builders.messages import DEMO
 from worker.core.revocation_targets import LiveGrant, Target
 from worker.core.tenant_config import TenantConfig
 from worker.revoke.deny_statements import new_statements
-from worker.revoke.levers import plan_levers
+from worker.revoke.levers import Denial, plan_levers
 
 FIRST = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
 LAST = FIRST + timedelta(hours=1)
@@ -26,8 +26,9 @@ def grant(number: int, expires_at: datetime, bucket: str = "demo") -> LiveGrant:
 def denied(targeted: Sequence[LiveGrant], *others: LiveGrant) -> list[tuple[Any, Any]]:
     """Return the end of each statement and the objects that it denies."""
     levers = plan_levers(Target("batch", "b"), targeted, [*targeted, *others], CONFIG)
-    statements = [new.statement for new in new_statements(levers, "r", set(CONFIG.buckets), {})]
-    return [(each["Condition"]["DateLessThan"], each["Resource"]) for each in statements]
+    denials = [lever for lever in levers if isinstance(lever, Denial)]
+    statements = new_statements(denials, "r", set(CONFIG.buckets), {})
+    return [(each["Condition"]["DateLessThan"], each["Resource"]) for _, each in statements]
 
 
 def until(hour: int) -> dict[str, str]:
