@@ -17,8 +17,8 @@ from worker.base.month_partitions import (
 )
 from worker.proof.prune_rows import (
     Blocker,
+    PruneRefused,
     TenantPart,
-    UnreadableChunk,
     chunks_before,
     chunks_without_edge,
     delete_chunks,
@@ -43,10 +43,6 @@ MAX_ITEMS = 5_000
 """The number of rows that one transaction reads or deletes. On SQLite, other writers wait."""
 
 _FIRST_CHUNK = (-1, -1)
-
-
-class PruneRefused(Exception):
-    """The grants cannot be removed yet. Nothing was changed."""
 
 
 class PrunePlan(NamedTuple):
@@ -188,10 +184,7 @@ def _store_item_edges(engine: Engine, plan: PrunePlan, progress: Callable[[int],
             chunks = chunks_without_edge(connection, plan.pruned_before, before, last, MAX_ITEMS)
             if not chunks:
                 return total
-            try:
-                insert_item_edges(connection, chunks)
-            except UnreadableChunk as error:
-                raise PruneRefused(f"{error}: `python -m worker audit verify` says more") from None
+            insert_item_edges(connection, chunks)
         total += sum(chunk.items for chunk in chunks)
         last = chunks[-1].batch_number, chunks[-1].chunk_number
         progress(total)

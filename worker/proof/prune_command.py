@@ -16,8 +16,8 @@ from worker.cli import database
 from worker.cli.database import open_database
 from worker.cli.output import print_rows
 from worker.errors import Transient
-from worker.proof.prune import PrunePlan, PruneRefused, plan_prune, prune
-from worker.proof.prune_rows import TenantPart
+from worker.proof.prune import PrunePlan, plan_prune, prune
+from worker.proof.prune_rows import PruneRefused, TenantPart
 
 _COLUMNS = ("tenant", "chunks", "items", "uses", "checkpoint")
 

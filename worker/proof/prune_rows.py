@@ -40,7 +40,7 @@ from models.grants import PARTITIONED
 from worker.base.inserts import insert_rows
 from worker.base.month_partitions import Partition, first_moment, format_month, parse_month
 from worker.core.decisions import GrantRow
-from worker.ledger.merkle import CHUNK_KINDS, NO_LEAVES, encode_record, entry_hash, items_edge
+from worker.ledger.merkle import CHUNK_KINDS, encode_record, entry_hash, items_edge
 from worker.ledger.reservations import REMAINING
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
 from worker.proof.checkpoint_rows import newest_checkpoint_sizes
@@ -83,13 +83,34 @@ def drop_partition(connection: Connection, partition: Partition) -> None:
 
 
 def chunks_before(
-    connection: Connection, before: datetime, after: tuple[int, int], max_items: int
+    connection: Connection,
+    before: datetime,
+    after: tuple[int, int],
+    max_items: int,
+    *conditions: ColumnElement[bool],
 ) -> list[ChunkItems]:
     """Return the next chunks issued before a moment, with at most max_items items, or one chunk.
 
     after is the batch and the number of the last chunk of the previous call.
     """
-    return list(_limited(connection, _chunks(before, after, max_items), max_items))
+    items = Chunk.issued + Chunk.refused
+    query = (
+        select(Batch.batch_id, Chunk.batch_number, Chunk.chunk_number, Batch.chunk_size, items)
+        .join(Batch, Batch.batch_number == Chunk.batch_number)
+        .where(Chunk.issued_at < before, *conditions)
+        .where(tuple_(Chunk.batch_number, Chunk.chunk_number) > after)
+        .order_by(Chunk.batch_number, Chunk.chunk_number)
+        .limit(max_items)
+    )
+    chunks: list[ChunkItems] = []
+    total = 0
+    for batch_id, batch_number, chunk_number, size, number in connection.execute(query):
+        total += number
+        if total > max_items and chunks:
+            break
+        first = chunk_number * size
+        chunks.append(ChunkItems(batch_id, batch_number, chunk_number, first, first + size, number))
+    return chunks
 
 
 def chunks_without_edge(
@@ -103,39 +124,15 @@ def chunks_without_edge(
 
     since excludes older chunks, whose items were removed before.
     """
-    is_edge = (ItemEdge.batch_number == Chunk.batch_number) & (
-        ItemEdge.chunk_number == Chunk.chunk_number
-    )
-    query = _chunks(before, after, max_items).where(~select(ItemEdge).where(is_edge).exists())
+    conditions = [~select(ItemEdge).where(_is_of_chunk(ItemEdge)).exists()]
     if since is not None:
-        query = query.where(Chunk.issued_at >= since)
-    return list(_limited(connection, query, max_items))
+        conditions.append(Chunk.issued_at >= since)
+    return chunks_before(connection, before, after, max_items, *conditions)
 
 
-def _chunks(
-    before: datetime, after: tuple[int, int], limit: int
-) -> Select[str, int, int, int, int]:
-    items = Chunk.issued + Chunk.refused
-    return (
-        select(Batch.batch_id, Chunk.batch_number, Chunk.chunk_number, Batch.chunk_size, items)
-        .join(Batch, Batch.batch_number == Chunk.batch_number)
-        .where(Chunk.issued_at < before)
-        .where(tuple_(Chunk.batch_number, Chunk.chunk_number) > after)
-        .order_by(Chunk.batch_number, Chunk.chunk_number)
-        .limit(limit)
-    )
-
-
-def _limited(
-    connection: Connection, query: Select[str, int, int, int, int], max_items: int
-) -> Iterator[ChunkItems]:
-    total = 0
-    for batch_id, batch_number, chunk_number, size, items in connection.execute(query):
-        total += items
-        if total > max_items and total > items:
-            return
-        first = chunk_number * size
-        yield ChunkItems(batch_id, batch_number, chunk_number, first, first + size, items)
+def _is_of_chunk(table: Any) -> ColumnElement[bool]:
+    """Return the condition that joins the rows of a table to their chunks."""
+    return and_(Chunk.batch_number == table.batch_number, Chunk.chunk_number == table.chunk_number)
 
 
 def delete_chunks(connection: Connection, chunks: list[ChunkItems]) -> int:
@@ -239,27 +236,18 @@ def _count_old(table: Any, is_old: ColumnElement[bool]) -> Any:
 
 
 def _is_old_chunk(table: Any, before: datetime) -> ColumnElement[bool]:
-    is_chunk = and_(
-        Chunk.batch_number == table.batch_number, Chunk.chunk_number == table.chunk_number
-    )
-    return select(Chunk.batch_number).where(is_chunk, Chunk.issued_at < before).exists()
+    return select(Chunk.batch_number).where(_is_of_chunk(table), Chunk.issued_at < before).exists()
 
 
 _EDGE_COLUMNS = ("batch_number", "chunk_number", "edge")
 
 
-class UnreadableChunk(ValueError):
-    """A chunk whose items are not those that it counts, or cannot be read."""
-
-    def __init__(self, chunk: ChunkItems) -> None:
-        super().__init__(
-            f"the items of chunk {chunk.chunk_number} of batch {chunk.batch_id} cannot be read, or"
-            f" are not {chunk.items:,}, as it counts"
-        )
+class PruneRefused(Exception):
+    """The grants cannot be removed yet. Nothing was changed."""
 
 
 def insert_item_edges(connection: Connection, chunks: list[ChunkItems]) -> None:
-    """Store the right edge of the tree of each chunk's items. Raises UnreadableChunk.
+    """Store the right edge of the tree of each chunk's items. Raises PruneRefused.
 
     The chunks are in the order of their batch and number, and there is at least one.
     """
@@ -267,12 +255,16 @@ def insert_item_edges(connection: Connection, chunks: list[ChunkItems]) -> None:
     rows = []
     for chunk in chunks:
         found = items.get((chunk.batch_number, chunk.chunk_number), [])
-        if len(found) != chunk.items:
-            raise UnreadableChunk(chunk)
         try:
-            edge = items_edge(found) if found else NO_LEAVES
+            edge = items_edge(found) if len(found) == chunk.items else None
         except (TypeError, AttributeError, ValueError):
-            raise UnreadableChunk(chunk) from None
+            edge = None
+        if edge is None:
+            raise PruneRefused(
+                f"the items of chunk {chunk.chunk_number} of batch {chunk.batch_id} cannot be read,"
+                f" or are not {chunk.items:,}, as it counts: `python -m worker audit verify` says"
+                " more"
+            )
         rows.append((chunk.batch_number, chunk.chunk_number, edge.to_bytes()))
     insert_rows(connection, ItemEdge.__tablename__, _EDGE_COLUMNS, rows)
 
@@ -400,11 +392,7 @@ def delete_old_objects(connection: Connection, before: datetime) -> None:
 def _old_settlements(before: datetime) -> Select[*tuple[Any, ...]]:
     return (
         select(Settlement.batch_number, Settlement.chunk_number)
-        .join(
-            Chunk,
-            (Chunk.batch_number == Settlement.batch_number)
-            & (Chunk.chunk_number == Settlement.chunk_number),
-        )
+        .join(Chunk, _is_of_chunk(Settlement))
         .where(Chunk.issued_at < before)
     )
 
@@ -449,11 +437,7 @@ def tenant_parts(connection: Connection, before: datetime) -> list[TenantPart]:
 def _chunk_parts(
     connection: Connection, pruned: datetime | None, before: datetime
 ) -> list[TenantPart]:
-    is_leaf = and_(
-        Leaf.batch_number == Chunk.batch_number,
-        Leaf.chunk_number == Chunk.chunk_number,
-        Leaf.kind.in_(CHUNK_KINDS),
-    )
+    is_leaf = _is_of_chunk(Leaf) & Leaf.kind.in_(CHUNK_KINDS)
     query = (
         select(
             Batch.tenant,
