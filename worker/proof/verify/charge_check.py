@@ -137,7 +137,7 @@ def _read_reserved(reader: LogReader, tenants: tuple[str, ...]) -> Mapping[str, 
         *params,
     )
     with problems_of("reservations"):
-        reserved = {text("tenant", tenant): _cost(amounts) for tenant, *amounts in rows}
+        reserved = {text("tenant", tenant): Cost(*map(int, amounts)) for tenant, *amounts in rows}
     for tenant, size in _sum_by_tenant(reader, "ended_slots", "reserved_bytes", tenants).items():
         reserved[tenant] = reserved.get(tenant, NO_COST).plus(Cost(upload_bytes=size))
     return reserved
@@ -164,11 +164,7 @@ def _usage_row(row: Any) -> tuple[WindowKey, Cost]:
         instant("window_start", start)
         for metric, amount in zip(CHARGED_METRICS, amounts, strict=True):
             number(metric, amount)
-    return (tenant, window, start[: _LENGTHS.get(window)]), _cost(amounts)
-
-
-def _cost(amounts: Any) -> Cost:
-    return Cost(*(int(amount) for amount in amounts))
+    return (tenant, window, start[: _LENGTHS.get(window)]), Cost(*map(int, amounts))
 
 
 def _read_remaining(reader: LogReader, windows: Windows, tenants: tuple[str, ...]) -> Charges:
@@ -185,7 +181,7 @@ def _read_remaining(reader: LogReader, windows: Windows, tenants: tuple[str, ...
     with problems_of("reservations"):
         for tenant, moment, *amounts in rows:
             instant("charged_at", moment)
-            charges.add(tenant, moment, _cost(amounts))
+            charges.add(tenant, moment, Cost(*map(int, amounts)))
     return charges
 
 

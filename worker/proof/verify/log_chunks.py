@@ -48,7 +48,7 @@ _CACHED_TEXTS = 1_000  # of terms and refusals, few are distinct
 UNUSUAL = (TypeError, AttributeError, ValueError)
 """The errors of a row that the service would not write."""
 
-_Encode = Callable[[Any], str]
+_Encode = Callable[[Any], str | None]  # None is left out of the record
 
 
 class RecordEncoder:
@@ -64,55 +64,40 @@ class RecordEncoder:
         readers = {**columns, **dict.fromkeys(shared, text)}
         positions = {name: position for position, name in enumerate(readers)}
         names = sorted(readers.keys() - {"batch_number"})
-        self._encoders = [(positions[name], _ENCODERS[readers[name]](name)) for name in names]
+        self._encoders = [(name, positions[name], _ENCODERS[readers[name]]) for name in names]
         self._end = f'"type":"{kind}"}}'
         if names[-1] > "type":
             raise ValueError("a column follows the type")
 
     def encode(self, row: Row) -> bytes:
         """Return the record of a row. Raises UNUSUAL."""
-        parts = [encode(row[position]) for position, encode in self._encoders]
-        return f"{{{''.join(parts)}{self._end}".encode()
+        values = ((name, encode(row[position])) for name, position, encode in self._encoders)
+        members = [f'"{name}":{value},' for name, value in values if value is not None]
+        return f"{{{''.join(members)}{self._end}".encode()
 
 
-def _text(name: str) -> _Encode:
-    return lambda value: f'"{name}":{encode_basestring(value)},'
+def _encode_number(value: Any) -> str:
+    if not isinstance(value, int):
+        raise TypeError
+    return str(value)
 
 
-def _number(name: str) -> _Encode:
-    def encode(value: Any) -> str:
-        if not isinstance(value, int):
-            raise TypeError
-        return f'"{name}":{value},'
-
-    return encode
+def _encode_digest(value: Any) -> str:
+    if len(value) != HASH_BYTES:
+        raise ValueError
+    return f'"{value.hex()}"'
 
 
-def _digest(name: str) -> _Encode:
-    def encode(value: Any) -> str:
-        if len(value) != HASH_BYTES:
-            raise ValueError
-        return f'"{name}":"{value.hex()}",'
-
-    return encode
+def _encode_instant(value: Any) -> str:
+    moment = datetime.fromisoformat(value)
+    if moment.tzinfo is not None or moment.isoformat(" ", "microseconds") != value:
+        raise ValueError
+    return f'"{value[:10]}T{value[11:]}Z"'
 
 
-def _instant(name: str) -> _Encode:
-    def encode(value: Any) -> str:
-        moment = datetime.fromisoformat(value)
-        if moment.tzinfo is not None or moment.isoformat(" ", "microseconds") != value:
-            raise ValueError
-        return f'"{name}":"{value[:10]}T{value[11:]}Z",'
-
-    return encode
-
-
-def _json(name: str) -> _Encode:
-    def encode(value: Any) -> str:
-        content, encoded = read_json(value)
-        return "" if content is None else f'"{name}":{encoded},'
-
-    return encode
+def _encode_json(value: Any) -> str | None:
+    content, encoded = read_json(value)
+    return None if content is None else encoded
 
 
 @lru_cache(_CACHED_TEXTS, typed=True)
@@ -125,16 +110,18 @@ def read_json(value: Any) -> tuple[Any, str]:
     return content, dump_canonical(content)
 
 
-def _optional(make: Callable[[str], _Encode]) -> Callable[[str], _Encode]:
-    def make_optional(name: str) -> _Encode:
-        encode = make(name)
-        return lambda value: "" if value is None else encode(value)
-
-    return make_optional
+def _optional(encode: _Encode) -> _Encode:
+    return lambda value: None if value is None else encode(value)
 
 
-_REQUIRED = {text: _text, number: _number, digest: _digest, instant: _instant, json_value: _json}
-_ENCODERS = _REQUIRED | {optional(reader): _optional(make) for reader, make in _REQUIRED.items()}
+_REQUIRED: dict[Reader, _Encode] = {
+    text: encode_basestring,
+    number: _encode_number,
+    digest: _encode_digest,
+    instant: _encode_instant,
+    json_value: _encode_json,
+}
+_ENCODERS = _REQUIRED | {optional(read): _optional(encode) for read, encode in _REQUIRED.items()}
 
 
 _BATCH_RECORD = RecordEncoder("batch", BATCH)
