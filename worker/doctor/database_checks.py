@@ -185,11 +185,11 @@ def _publication_failures(publications: Sequence[Publication]) -> Iterator[Check
             continue
         at = format_utc(row.attempted_at)
         if row.destination == SIGNING:
-            text = f"the log of {row.tenant_id} is not signed: {row.problem} ({at})"
+            text = f"the log of {row.tenant} is not signed: {row.problem} ({at})"
             hint = _UNTRUSTED_HINT if "is not trusted" in row.problem else _CHANGED_HINT
             yield Check("audit", "fail", text, hint)
         else:
-            text = f"checkpoints of {row.tenant_id} do not reach {row.label}: {row.problem} ({at})"
+            text = f"checkpoints of {row.tenant} do not reach {row.label}: {row.problem} ({at})"
             yield Check("audit", "warn", text, "python -m worker audit checkpoint tries again")
 
 

@@ -2,9 +2,8 @@
 
 import os
 import tempfile
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import click
 from sqlalchemy import Connection
@@ -22,18 +21,7 @@ from worker.proof.prove_command import find_trees
 from worker.settings import Settings
 
 _MODE = 0o644
-State = Literal["signed", "unchanged", "refused"]
-
-
-class CheckpointRow(NamedTuple):
-    """A row of the command's output; the table has no column for the note."""
-
-    tenant: str
-    state: State
-    size: int | None
-    signed_at: datetime | None
-    root: str | None
-    note: str | None
+_COLUMNS = ("tenant", "state", "size", "signed_at", "root", "note")
 
 
 @click.command("checkpoint")
@@ -78,7 +66,7 @@ def checkpoint(
         _write_note(out, results[0].checkpoint)
     problems = [f"not signed: {row.tenant_id}: {row.problem}" for row in results if row.problem]
     problems += [
-        f"not published: {row.tenant_id} to {row.label}: {row.problem}"
+        f"not published: {row.tenant} to {row.label}: {row.problem}"
         for row in publications
         if row.problem
     ]
@@ -96,23 +84,18 @@ def _select(connection: Connection, tenant: str, out: str | None) -> list[str]:
 
 
 def _print_results(results: list[SigningResult], output_format: Any) -> None:
-    rows = [_to_row(result) for result in results]
-    if output_format is None:
-        columns = CheckpointRow._fields[:-1]
-        print_rows(columns, [row[:-1] for row in rows], output_format)
-    else:
-        print_rows(CheckpointRow._fields, rows, output_format)
+    shown = len(_COLUMNS) - (output_format is None)  # the table has no column for the note
+    rows = [_to_row(result)[:shown] for result in results]
+    print_rows(_COLUMNS[:shown], rows, output_format)
 
 
-def _to_row(result: SigningResult) -> CheckpointRow:
+def _to_row(result: SigningResult) -> tuple[Any, ...]:
     checkpoint = result.checkpoint
     if checkpoint is None:
-        return CheckpointRow(result.tenant_id, "refused", None, None, None, None)
-    state: State = "signed" if result.is_new else "unchanged"
-    root = checkpoint.root.hex()
-    return CheckpointRow(
-        result.tenant_id, state, checkpoint.size, checkpoint.signed_at, root, checkpoint.note
-    )
+        return result.tenant_id, "refused", None, None, None, None
+    state = "signed" if result.is_new else "unchanged"
+    head = checkpoint.size, checkpoint.signed_at, checkpoint.root.hex()
+    return result.tenant_id, state, *head, checkpoint.note
 
 
 def _write_note(out: str, checkpoint: StoredCheckpoint | None) -> None:

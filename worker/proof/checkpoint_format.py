@@ -23,8 +23,9 @@ MAX_SIGNATURES = 100
 _ED25519 = b"\x01"
 _KEY_ID_BYTES, _PUBLIC_BYTES, _SIGNATURE_BYTES = 4, 32, 64
 _PRIVATE_PREFIX = "PRIVATE+KEY+"
+_OTHER_ID = "its id does not belong to its name and key"
 _is_key_id = re.compile(r"[0-9a-f]{8}").fullmatch
-_has_control_character = re.compile(r"[\x00-\x09\x0b-\x1f]").search
+_has_wrong_character = re.compile(r"[\x00-\x09\x0b-\x1f\ud800-\udfff]").search
 _match_signature = re.compile("\u2014 ([^ ]+) ([^ ]+)").fullmatch
 
 
@@ -55,7 +56,7 @@ class Note(NamedTuple):
         """Parse a signed note. Raises InvalidNote."""
         if len(note.encode(errors="replace")) > MAX_NOTE_BYTES:
             raise InvalidNote("it is too long for a signed note")
-        if _has_control_character(note) or not _is_unicode(note):
+        if _has_wrong_character(note):  # a control character, or one that UTF-8 cannot encode
             raise InvalidNote("it contains characters that no signed note contains")
         text, separator, lines = note.rpartition("\n\n")
         if not separator or not text or not lines.endswith("\n"):
@@ -79,8 +80,11 @@ class VerifierKey:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Parse NAME+ID+KEY. Raises InvalidKey."""
-        name, key = _parse_key(text)
-        return cls(name, key)
+        name, key_id, public = _parse_key(text)
+        key = cls(name, public)
+        if key_id != key.id.hex():
+            raise InvalidKey(_OTHER_ID)
+        return key
 
     @property
     def id(self) -> bytes:
@@ -109,11 +113,10 @@ class SignerKey:
         """Parse PRIVATE+KEY+NAME+ID+KEY. Raises InvalidKey, which contains nothing of the text."""
         if not text.startswith(_PRIVATE_PREFIX):
             raise InvalidKey(f"it does not begin with {_PRIVATE_PREFIX}")
-        key_id = text.removeprefix(_PRIVATE_PREFIX).split("+", 2)[1:2]
-        name, seed = _parse_key(text.removeprefix(_PRIVATE_PREFIX), is_public=False)
+        name, key_id, seed = _parse_key(text.removeprefix(_PRIVATE_PREFIX))
         key = cls(name, seed)
-        if key_id != [key.verifier.id.hex()]:
-            raise InvalidKey("its id does not belong to its name and key")
+        if key_id != key.verifier.id.hex():
+            raise InvalidKey(_OTHER_ID)
         return key
 
     @property
@@ -178,8 +181,8 @@ def _parse_signature(line: str) -> Signature:
     return Signature(match[1], decoded[:_KEY_ID_BYTES], decoded[_KEY_ID_BYTES:])
 
 
-def _parse_key(text: str, *, is_public: bool = True) -> tuple[str, bytes]:
-    """Return the name and the bytes of a key. The id of a public key must belong to them."""
+def _parse_key(text: str) -> tuple[str, str, bytes]:
+    """Return the name, the id in hexadecimal and the bytes of a key."""
     name, key_id, encoded = (*text.split("+", 2), "", "")[:3]
     decoded = _decode(encoded)
     if decoded is None or not _is_key_id(key_id):
@@ -187,9 +190,7 @@ def _parse_key(text: str, *, is_public: bool = True) -> tuple[str, bytes]:
     check_key_name(name)
     if decoded[:1] != _ED25519 or len(decoded) != 1 + _PUBLIC_BYTES:
         raise InvalidKey("it is not an Ed25519 key")
-    if is_public and key_id != VerifierKey(name, decoded[1:]).id.hex():
-        raise InvalidKey("its id does not belong to its name and key")
-    return name, decoded[1:]
+    return name, key_id, decoded[1:]
 
 
 def _encode(data: bytes) -> str:
@@ -203,15 +204,6 @@ def _decode(text: str) -> bytes | None:
     except (binascii.Error, ValueError):  # ValueError: not ASCII
         return None
     return data if _encode(data) == text else None
-
-
-def _is_unicode(text: str) -> bool:
-    """Return False for surrogates, which UTF-8 cannot encode."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 _LINES = 3
@@ -239,16 +231,13 @@ class CheckpointText(NamedTuple):
         origin, size, encoded = lines[:_LINES]
         if not _is_size(size) or int(size) >= _MAX_SIZE:
             raise InvalidNote("its second line is not the size of a tree")
-        try:
-            root = base64.b64decode(encoded, validate=True)
-        except (binascii.Error, ValueError):  # ValueError: not ASCII
-            root = b""
-        if len(root) != HASH_BYTES or base64.b64encode(root).decode() != encoded:
+        root = _decode(encoded)
+        if root is None or len(root) != HASH_BYTES:
             raise InvalidNote("its third line is not the root of a tree")
         return cls(origin, int(size), root)
 
     def __str__(self) -> str:
-        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
+        return f"{self.origin}\n{self.size}\n{_encode(self.root)}\n"
 
 
 def names_a_tree(tenant_id: str) -> bool:

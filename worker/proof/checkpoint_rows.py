@@ -19,7 +19,7 @@ SIGNING = ""
 class Head(NamedTuple):
     """The current size of a tenant's tree, and its right edge as stored."""
 
-    tenant_id: str
+    tenant: str
     size: int
     edge: bytes
 
@@ -27,7 +27,7 @@ class Head(NamedTuple):
 class StoredCheckpoint(NamedTuple):
     """A signed checkpoint of a tenant's tree, and the right edge at its size as stored."""
 
-    tenant_id: str
+    tenant: str
     size: int
     root: bytes
     signed_at: datetime
@@ -39,7 +39,7 @@ class Publication(NamedTuple):
     """The last attempt to publish a tenant's checkpoints to a destination, as the table says."""
 
     destination: str
-    tenant_id: str
+    tenant: str
     label: str
     size: int
     problem: str | None
@@ -55,24 +55,24 @@ class TreeSize(NamedTuple):
     signed_at: datetime | None
 
 
-def read_heads(connection: Connection) -> list[Head]:
-    """Return the heads of all trees that have leaves, by tenant id."""
-    query = select(TreeHead.tenant, TreeHead.size, TreeHead.edge).where(TreeHead.size > 0)
-    return [Head(*row) for row in connection.execute(query.order_by(TreeHead.tenant))]
+_CHECKPOINT_COLUMNS = [getattr(Checkpoint, name) for name in StoredCheckpoint._fields]
+_PUBLICATION_COLUMNS = [getattr(CheckpointPublication, name) for name in Publication._fields]
+_PUBLICATION_KEY = ["destination", "tenant"]
 
 
 def read_head(connection: Connection, tenant_id: str) -> Head | None:
     """Return the head of a tenant's tree, or None if it has no leaves."""
     query = select(TreeHead.tenant, TreeHead.size, TreeHead.edge)
     row = connection.execute(query.where(TreeHead.tenant == tenant_id, TreeHead.size > 0)).first()
-    return None if row is None else Head(*row)
+    return None if row is None else Head._make(row)
 
 
-def tenant_ids_of(connection: Connection, tenant: str) -> list[str]:
-    """Return the ids with a tree among those of a name or id, in order."""
-    ids = find_tenant_ids(connection, tenant)
-    query = select(TreeHead.tenant).where(TreeHead.tenant.in_(ids), TreeHead.size > 0)
-    return list(connection.scalars(query.order_by(TreeHead.tenant)))
+def read_trees(connection: Connection, tenant: str | None = None) -> list[str]:
+    """Return the ids of the tenants with leaves, in order: of all, or of those of a name or id."""
+    query = select(TreeHead.tenant).where(TreeHead.size > 0).order_by(TreeHead.tenant)
+    if tenant is not None:
+        query = query.where(TreeHead.tenant.in_(find_tenant_ids(connection, tenant)))
+    return list(connection.scalars(query))
 
 
 def known_names(connection: Connection) -> list[str]:
@@ -82,33 +82,22 @@ def known_names(connection: Connection) -> list[str]:
 
 def read_last_checkpoint(connection: Connection, tenant_id: str) -> StoredCheckpoint | None:
     """Return the newest checkpoint of a tenant, or None if there is none."""
-    return next(_read(connection, tenant_id, 0, newest_first=True, limit=1), None)
+    query = select(*_CHECKPOINT_COLUMNS).where(Checkpoint.tenant == tenant_id)
+    row = connection.execute(query.order_by(Checkpoint.size.desc()).limit(1)).first()
+    return None if row is None else StoredCheckpoint._make(row)
 
 
 def read_checkpoints_after(
     connection: Connection, tenant_id: str, size: int, limit: int
 ) -> list[StoredCheckpoint]:
     """Return at most limit checkpoints of a tenant that are larger than size, smallest first."""
-    return list(_read(connection, tenant_id, size, newest_first=False, limit=limit))
-
-
-def _read(
-    connection: Connection, tenant_id: str, after: int, *, newest_first: bool, limit: int
-) -> Iterator[StoredCheckpoint]:
     query = (
-        select(
-            Checkpoint.tenant,
-            Checkpoint.size,
-            Checkpoint.root,
-            Checkpoint.signed_at,
-            Checkpoint.note,
-            Checkpoint.edge,
-        )
-        .where(Checkpoint.tenant == tenant_id, Checkpoint.size > after)
-        .order_by(Checkpoint.size.desc() if newest_first else Checkpoint.size)
+        select(*_CHECKPOINT_COLUMNS)
+        .where(Checkpoint.tenant == tenant_id, Checkpoint.size > size)
+        .order_by(Checkpoint.size)
         .limit(limit)
     )
-    yield from (StoredCheckpoint(*row) for row in connection.execute(query))
+    return list(map(StoredCheckpoint._make, connection.execute(query)))
 
 
 def newest_checkpoint_sizes(connection: Connection) -> dict[str, int]:
@@ -137,9 +126,7 @@ def read_tree_sizes(connection: Connection, tenant: str | None) -> list[TreeSize
 
 def insert_checkpoint(connection: Connection, checkpoint: StoredCheckpoint) -> bool:
     """Insert a checkpoint, unless the tenant has one of this size; return whether it was new."""
-    values = checkpoint._asdict()
-    values["tenant"] = values.pop("tenant_id")
-    return insert_once(connection, Checkpoint, values)
+    return insert_once(connection, Checkpoint, checkpoint._asdict())
 
 
 def leaf_hashes(connection: Connection, tenant_id: str, start: int, end: int) -> Iterator[bytes]:
@@ -164,29 +151,20 @@ def leaf_hashes(connection: Connection, tenant_id: str, start: int, end: int) ->
 
 def read_publications(connection: Connection) -> list[Publication]:
     """Return the last attempts to publish, by tenant and destination."""
-    query = select(
-        CheckpointPublication.destination,
-        CheckpointPublication.tenant,
-        CheckpointPublication.label,
-        CheckpointPublication.size,
-        CheckpointPublication.problem,
-        CheckpointPublication.attempted_at,
-    ).order_by(CheckpointPublication.tenant, CheckpointPublication.label)
-    return [Publication(*row) for row in connection.execute(query)]
+    query = select(*_PUBLICATION_COLUMNS).order_by(
+        CheckpointPublication.tenant, CheckpointPublication.label
+    )
+    return list(map(Publication._make, connection.execute(query)))
 
 
 def store_publication(connection: Connection, publication: Publication) -> None:
     """Store the last attempt to publish a tenant's checkpoints to a destination."""
     values = publication._asdict()
-    values["tenant"] = values.pop("tenant_id")
     statement = insert_statement(CheckpointPublication, connection.dialect.name).values(values)
     changes = {name: value for name, value in values.items() if name not in _PUBLICATION_KEY}
     connection.execute(
         statement.on_conflict_do_update(index_elements=_PUBLICATION_KEY, set_=changes)
     )
-
-
-_PUBLICATION_KEY = ["destination", "tenant"]
 
 
 def edge_of_checkpoint(checkpoint: StoredCheckpoint) -> RightEdge | None:

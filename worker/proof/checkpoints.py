@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import reduce
@@ -39,7 +39,6 @@ from worker.proof.checkpoint_format import (
 from worker.proof.checkpoint_key import CheckpointKeys, KeyUnusable, NoKey, configured_keys
 from worker.proof.checkpoint_rows import (
     SIGNING,
-    Head,
     Publication,
     StoredCheckpoint,
     edge_of_checkpoint,
@@ -48,9 +47,9 @@ from worker.proof.checkpoint_rows import (
     newest_checkpoint_sizes,
     read_checkpoints_after,
     read_head,
-    read_heads,
     read_last_checkpoint,
     read_publications,
+    read_trees,
     store_publication,
 )
 from worker.proof.merkle_proofs import edge_of
@@ -94,9 +93,8 @@ def sign_checkpoints(
         signings = [row for row in read_publications(connection) if row.destination == SIGNING]
         if tenant_ids is None:
             # Those with a checkpoint as well: their tree may have been removed.
-            heads = {head.tenant_id for head in read_heads(connection)}
-            tenant_ids = sorted(heads | set(newest_checkpoint_sizes(connection)))
-    failed = {row.tenant_id for row in signings if row.problem is not None}
+            tenant_ids = sorted({*read_trees(connection), *newest_checkpoint_sizes(connection)})
+    failed = {row.tenant for row in signings if row.problem is not None}
     for tenant_id in tenant_ids:
         result = _sign(context, keys, tenant_id)
         if result.problem is not None or tenant_id in failed:
@@ -138,8 +136,8 @@ def _continue_log(
     Raises InconsistentLog.
     """
     head = read_head(connection, tenant_id)
-    if last is not None:
-        _check_stored(keys, last)
+    if last is not None and (problem := _wrong_note(last, keys.trusted)):
+        raise InconsistentLog(f"the last checkpoint, of {last.size:,} leaves, {problem}")
     if head is None or (last is not None and head.size < last.size):
         signed, size = last.size if last else 0, head.size if head else 0
         raise InconsistentLog(
@@ -152,35 +150,36 @@ def _continue_log(
         edge = edge_of(hashes)
     else:
         edge = reduce(RightEdge.append, hashes, _edge_at(connection, last))
-    _check_head(head, edge, start)
-    return edge
-
-
-def _check_head(head: Head, edge: RightEdge, start: int) -> None:
     if edge.size != head.size:
         raise InconsistentLog(f"leaf {edge.size} is missing, of a tree with {head.size:,} leaves")
     if edge.to_bytes() != head.edge:
         text = f"the head of the tree does not follow from its leaves from {start:,} on"
         raise InconsistentLog(text)
+    return edge
 
 
-def _check_stored(keys: CheckpointKeys, last: StoredCheckpoint) -> None:
-    """Raise InconsistentLog unless this service has signed the last checkpoint as it is stored."""
-    stored = f"the last checkpoint, of {last.size:,} leaves,"
+def _wrong_note(checkpoint: StoredCheckpoint, keys: Sequence[VerifierKey]) -> str | None:
+    """Return why this service did not sign a checkpoint as it is stored, or None if it did.
+
+    Without keys, no signature is verified.
+    """
     try:
-        text = CheckpointText.parse(verify_note(last.note, keys.trusted))
+        note = verify_note(checkpoint.note, keys) if keys else Note.parse(checkpoint.note).text
+        text = CheckpointText.parse(note)
     except InvalidNote as error:
-        raise InconsistentLog(f"{stored} is not trusted: {error}") from None
-    signers = {tree_origin(key.name, last.tenant_id) for key in keys.trusted}
-    if text.origin not in signers or (text.size, text.root) != (last.size, last.root):
-        raise InconsistentLog(f"{stored} was changed: its note says something else")
+        return f"is not trusted: {error}"
+    names = [key.name for key in keys] or [text.origin.rpartition("/")[0]]
+    origins = {tree_origin(name, checkpoint.tenant) for name in names}
+    if text.origin not in origins or (text.size, text.root) != (checkpoint.size, checkpoint.root):
+        return "was changed: its note says something else"
+    return None
 
 
 def _edge_at(connection: Connection, last: StoredCheckpoint) -> RightEdge:
     """Return the right edge at the last checkpoint, from its row or else from all its leaves."""
     edge = edge_of_checkpoint(last)
     if edge is None:
-        edge = edge_of(leaf_hashes(connection, last.tenant_id, 0, last.size))
+        edge = edge_of(leaf_hashes(connection, last.tenant, 0, last.size))
     if (edge.size, edge.root()) != (last.size, last.root):
         raise InconsistentLog(
             f"the first {last.size:,} leaves are not those of the last checkpoint: they were"
@@ -218,7 +217,7 @@ class _Publisher(NamedTuple):
         _check_signed(checkpoint, self.keys)
         match destination:
             case FolderDestination(path):
-                _write_file(Path(path) / checkpoint.tenant_id, checkpoint)
+                _write_file(Path(path) / checkpoint.tenant, checkpoint)
             case BucketDestination():
                 self._put(destination, checkpoint)
             case WebhookDestination(url):
@@ -230,7 +229,7 @@ class _Publisher(NamedTuple):
         if bucket is None:
             raise Malformed(f"there is no bucket profile {destination.profile}")
         data = checkpoint.note.encode()
-        key = f"{destination.prefix}{checkpoint.tenant_id}/{checkpoint_file_name(checkpoint)}"
+        key = f"{destination.prefix}{checkpoint.tenant}/{checkpoint_file_name(checkpoint)}"
         prefixes = (destination.prefix,)
         client = context.s3.client(bucket, _SERVICE, prefixes, now)
         file = ObjectFile(
@@ -245,7 +244,16 @@ class _Publisher(NamedTuple):
         reference = self.settings.audit_webhook_secret
         if reference is None:
             raise Malformed("VALETKEY_AUDIT_WEBHOOK_SECRET is not set")
-        body = json.dumps(webhook_values(checkpoint)).encode()
+        text = CheckpointText.parse(Note.parse(checkpoint.note).text)
+        values = {
+            "type": EVENT,
+            "tenant": checkpoint.tenant,
+            "origin": text.origin,
+            "size": text.size,
+            "root": text.root.hex(),
+            "note": checkpoint.note,
+        }
+        body = json.dumps(values).encode()
         secrets = resolve_secrets(reference, self.context.environ)
         message_id = f"checkpoint-{sha256(checkpoint.note.encode()).hexdigest()[:32]}"
         headers = signature_headers(secrets, message_id, self.context.now(), body)
@@ -278,7 +286,7 @@ def publish_checkpoints(
     with read_transaction(context.engine) as connection:
         newest = newest_checkpoint_sizes(connection)
         rows = read_publications(connection)
-    published = {(row.destination, row.tenant_id): row for row in rows}
+    published = {(row.destination, row.tenant): row for row in rows}
     publisher = _Publisher(context, settings, _trusted_keys(settings))
     lost_seconds: defaultdict[Destination, float] = defaultdict(float)
     for tenant_id, size in sorted(newest.items()):
@@ -325,35 +333,10 @@ def _trusted_keys(settings: Settings) -> list[VerifierKey]:
 
 def _check_signed(checkpoint: StoredCheckpoint, keys: list[VerifierKey]) -> None:
     """Raise Malformed unless this service signed it: whoever writes to the table may not."""
-    stored = f"the stored checkpoint of size {checkpoint.size}"
-    if not names_a_tree(checkpoint.tenant_id):
-        raise Malformed(f"{stored} is of no possible tenant")
-    try:
-        note = verify_note(checkpoint.note, keys) if keys else Note.parse(checkpoint.note).text
-        text = CheckpointText.parse(note)
-    except InvalidNote as error:
-        raise Malformed(f"{stored} is not trusted: {error}") from None
-    names = [key.name for key in keys] or [text.origin.rpartition("/")[0]]
-    origins = {tree_origin(name, checkpoint.tenant_id) for name in names}
-    if text.origin not in origins or (text.size, text.root) != (checkpoint.size, checkpoint.root):
-        raise Malformed(f"{stored} was changed: its note says something else")
-
-
-def webhook_values(checkpoint: StoredCheckpoint) -> Mapping[str, object]:
-    """Return the values of the webhook of a checkpoint."""
-    return {"type": EVENT} | checkpoint_values(checkpoint)
-
-
-def checkpoint_values(checkpoint: StoredCheckpoint) -> dict[str, object]:
-    """Return what a checkpoint says, and its note."""
-    text = CheckpointText.parse(Note.parse(checkpoint.note).text)
-    return {
-        "tenant": checkpoint.tenant_id,
-        "origin": text.origin,
-        "size": text.size,
-        "root": text.root.hex(),
-        "note": checkpoint.note,
-    }
+    is_named = names_a_tree(checkpoint.tenant)
+    problem = _wrong_note(checkpoint, keys) if is_named else "is of no possible tenant"
+    if problem is not None:
+        raise Malformed(f"the stored checkpoint of size {checkpoint.size} {problem}")
 
 
 def checkpoint_file_name(checkpoint: StoredCheckpoint) -> str:
@@ -451,7 +434,7 @@ def _publish_and_count(context: Context, settings: Settings, run: JobRun) -> dic
         published += row.problem is None
         if row.problem is not None:
             failed += 1
-            fields = {"tenant": row.tenant_id, "destination": row.label}
+            fields = {"tenant": row.tenant, "destination": row.label}
             log.warning("checkpoint_not_published", problem=row.problem, **fields)
         if run.is_stopping:
             break

@@ -21,8 +21,6 @@ from worker.proof.merkle_proofs import (
     subtree_roots,
 )
 
-_BATCH_COLUMNS = [column for column in Batch.__table__.columns if column.name != "batch_number"]
-
 
 class ChunkLeaf(NamedTuple):
     """The leaf of a chunk; its kind is batch if it also covers the batch."""
@@ -81,35 +79,8 @@ def read_chunk_leaves(connection: Connection, batch_number: int) -> list[ChunkLe
     return [ChunkLeaf(*row) for row in connection.execute(query)]
 
 
-def read_chunk_records(
-    connection: Connection, batch_number: int, chunk_number: int | None
-) -> ChunkRecords | None:
-    """Encode the records of a chunk from its rows. Returns None if it has none any more."""
-    batch = _read_values(connection, _BATCH_COLUMNS, Batch.batch_number == batch_number)
-    is_chunk = Chunk.batch_number == batch_number, Chunk.chunk_number == chunk_number
-    chunk = _read_values(connection, list(Chunk.__table__.columns), *is_chunk)
-    if batch is None or chunk is None:
-        return None
-    first = chunk["chunk_number"] * batch["chunk_size"]
-    rows = connection.execute(
-        select(Grant.item_number, Grant.object_key, Grant.code, Grant.detail, Grant.digest)
-        .where(Grant.batch_number == batch_number, Grant.item_number >= first)
-        .where(Grant.item_number < first + batch["chunk_size"])
-        .order_by(Grant.item_number)
-    )
-    items = {row.item_number: item_record(GrantRow(*row)) for row in rows}
-    record = chunk_record(batch["tenant"], batch["batch_id"], chunk)
-    return ChunkRecords(items, record, encode_record("batch", batch))
-
-
-def _read_values(
-    connection: Connection, columns: list[Any], *conditions: Any
-) -> dict[str, Any] | None:
-    row = connection.execute(select(*columns).where(*conditions)).mappings().first()
-    return None if row is None else dict(row)
-
-
 VERSION = 1
+_PRUNED = "the rows of the grant were pruned"
 _MAKE_CHECKPOINT = "run `python -m worker audit checkpoint` first"
 
 
@@ -221,7 +192,7 @@ def _leaf_proofs(
     rows = _read_records(connection, batch_number, leaf)
     items = list(rows.items)
     if item_number not in rows.items:
-        raise NothingToProve("the rows of the grant were pruned")
+        raise NothingToProve(_PRUNED)
     records = rows.of_leaf(leaf.kind)
     positions = [items.index(item_number), *range(len(items), len(records))]
     proofs = [_LeafProof(leaf, records, positions)]
@@ -232,10 +203,24 @@ def _leaf_proofs(
 
 
 def _read_records(connection: Connection, batch_number: int, leaf: ChunkLeaf) -> ChunkRecords:
-    rows = read_chunk_records(connection, batch_number, leaf.chunk_number)
-    if rows is None:
-        raise NothingToProve("the rows of the grant were pruned")
-    return rows
+    """Encode the records of a chunk from its rows. Raises NothingToProve if they were pruned."""
+    columns = [column for column in Batch.__table__.columns if column.name != "batch_number"]
+    is_batch = Batch.batch_number == batch_number
+    batch = connection.execute(select(*columns).where(is_batch)).mappings().first()
+    is_chunk = Chunk.batch_number == batch_number, Chunk.chunk_number == leaf.chunk_number
+    chunk = connection.execute(select(Chunk.__table__).where(*is_chunk)).mappings().first()
+    if batch is None or chunk is None:
+        raise NothingToProve(_PRUNED)
+    first = chunk["chunk_number"] * batch["chunk_size"]
+    rows = connection.execute(
+        select(Grant.item_number, Grant.object_key, Grant.code, Grant.detail, Grant.digest)
+        .where(Grant.batch_number == batch_number, Grant.item_number >= first)
+        .where(Grant.item_number < first + batch["chunk_size"])
+        .order_by(Grant.item_number)
+    )
+    items = {row.item_number: item_record(GrantRow(*row)) for row in rows}
+    record = chunk_record(batch["tenant"], batch["batch_id"], dict(chunk))
+    return ChunkRecords(items, record, encode_record("batch", dict(batch)))
 
 
 def _prove_leaf(
@@ -247,7 +232,7 @@ def _prove_leaf(
     (root,) = subtree_roots([range(len(hashes))], hashes)
     if root_of_inclusion(hash_leaf(root), number, checkpoint.size, path) != checkpoint.root:
         raise LogDiffers(
-            f"leaf {number} of {checkpoint.tenant_id} is not the one that the checkpoint signs:"
+            f"leaf {number} of {checkpoint.tenant} is not the one that the checkpoint signs:"
             " rows or leaves were changed (`python -m worker audit verify` says which)"
         )
     return {
@@ -268,12 +253,12 @@ def _prove_leaf(
 def _subtree_roots(
     connection: Connection, checkpoint: StoredCheckpoint, ranges: list[range]
 ) -> list[bytes]:
-    hashes = leaf_hashes(connection, checkpoint.tenant_id, 0, checkpoint.size)
+    hashes = leaf_hashes(connection, checkpoint.tenant, 0, checkpoint.size)
     try:
         return subtree_roots(ranges, hashes)
     except ValueError:
         raise LogDiffers(
-            f"leaves of {checkpoint.tenant_id} are missing that its checkpoint signs"
+            f"leaves of {checkpoint.tenant} are missing that its checkpoint signs"
         ) from None
 
 

@@ -14,7 +14,7 @@ from worker.cli.command_options import parse_cursor
 from worker.cli.database import open_database
 from worker.core.issued_grants import GrantName
 from worker.proof.checkpoint_format import MAX_NOTE_BYTES, InvalidNote
-from worker.proof.checkpoint_rows import known_names, tenant_ids_of
+from worker.proof.checkpoint_rows import known_names, read_trees
 from worker.proof.log_proofs import LogDiffers, NothingToProve, prove_consistency, prove_grant
 
 
@@ -23,7 +23,7 @@ def find_trees(connection: Connection, tenant: str, option: str = "--tenant") ->
 
     Raises click.BadParameter, which names the option, if there is none.
     """
-    tenant_ids = tenant_ids_of(connection, tenant)
+    tenant_ids = read_trees(connection, tenant)
     if not tenant_ids:
         names = known_names(connection)
         if tenant in names:

@@ -190,7 +190,7 @@ def test_a_checkpoint_that_this_service_did_not_sign_is_not_published(
         connection.execute(insert(Checkpoint).values(signed_at=moment, **values))
     folder = tmp_path / "a" / "checkpoints"
     options = settings(folder, audit_key_file=key_file, audit_origin=KEYS.signer.name)
-    rows = {row.tenant_id: row for row in publish_checkpoints(service.context, options)}
+    rows = {row.tenant: row for row in publish_checkpoints(service.context, options)}
     assert rows["acme"].problem is None
     assert (rows[tenant].size, rows[tenant].problem is None) == (0, False)
     assert [path.parent.name for path in tmp_path.rglob("*.checkpoint")] == ["acme"]
