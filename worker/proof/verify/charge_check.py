@@ -90,18 +90,15 @@ class StoredUsage:
     """The usage of windows, what is reserved, and the uploads that have ended, at one moment.
 
     reserved are all reservations of a tenant, with the bytes of slots that are not settled;
-    remaining are those for chunks that have not arrived. returned are the bytes of ended uploads,
-    each of which may have been given back. settled are those that settlements gave back, and late
-    those of uses that were charged after them. stored are the bytes that each tenant is counted to
-    have stored, objects those of its newest known objects of settled slots.
+    remaining are those for chunks that have not arrived. changes has the bytes of _CHANGES, by
+    table. stored are the bytes that each tenant is counted to have stored, objects those of its
+    newest known objects of settled slots.
     """
 
     usage: Mapping[WindowKey, Cost]
     reserved: Mapping[str, Cost]
     remaining: Charges
-    returned: Charges
-    settled: Charges
-    late: Charges
+    changes: Mapping[str, Charges]
     stored: Mapping[str, int]
     objects: Mapping[str, int]
 
@@ -121,9 +118,7 @@ def read_usage(reader: LogReader, tenants: tuple[str, ...]) -> StoredUsage:
         usage,
         _read_reserved(reader, tenants),
         _read_remaining(reader, windows, tenants),
-        _read_bytes(reader, windows, tenants, "multipart_uploads"),
-        _read_bytes(reader, windows, tenants, "settlements"),
-        _read_bytes(reader, windows, tenants, "uses"),
+        {table: _read_bytes(reader, windows, tenants, table) for table in _CHANGES},
         _sum_by_tenant(reader, "usage", "stored_bytes", tenants),
         _sum_by_tenant(reader, "stored_objects", "size", tenants, "is_counted"),
     )
@@ -224,9 +219,9 @@ def compare_usage(stored: StoredUsage, charges: Charges) -> Iterator[Problem]:
             continue
         else:
             due = charges.costs.get(key, NO_COST).plus(stored.remaining.costs.get(key, NO_COST))
-            due = due.plus(stored.late.costs.get(key, NO_COST))
-            due = due.minus(stored.settled.costs.get(key, NO_COST))
-            returned = stored.returned.costs.get(key, NO_COST).upload_bytes
+            due = due.plus(stored.changes["uses"].costs.get(key, NO_COST))
+            due = due.minus(stored.changes["settlements"].costs.get(key, NO_COST))
+            returned = stored.changes["multipart_uploads"].costs.get(key, NO_COST).upload_bytes
         lowest = due.minus(Cost(upload_bytes=returned))
         for metric, low, amount, high in zip(CHARGED_METRICS, lowest, charged, due, strict=False):
             if not low <= amount <= high:

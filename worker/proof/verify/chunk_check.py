@@ -23,7 +23,6 @@ from worker.proof.verify.log_chunks import (
     StoredBatch,
     StoredChunk,
     WrongItem,
-    read_chunk,
 )
 from worker.proof.verify.log_reader import Found, LogReader, Problem, WrongValue, instant, read_row
 from worker.proof.verify.log_rows import (
@@ -32,89 +31,81 @@ from worker.proof.verify.log_rows import (
     REISSUE,
     SETTLEMENT,
     BatchRange,
-    GrantQueue,
     RangeRows,
-    RowQueue,
     WrongKey,
     read_range,
 )
 
 
-def check_reissues(batch: StoredBatch, rows: ChunkRows) -> int:
+def check_reissues(rows: ChunkRows) -> int:
     """Verify the reissues of a chunk; return their number. Raises Found."""
     leaves: dict[str | None, Leaf] = {}
     for leaf in rows.leaves:
         if leaf.kind == "reissue":
-            _add_reissue_leaf(batch, leaves, leaf)
+            _add_reissue_leaf(rows, leaves, leaf)
     for row in rows.reissues:
-        values = _read_reissue(batch, rows.number, row)
+        values = _read_reissue(rows, row)
         covering = leaves.pop(values["fingerprint"].hex(), None)
         if covering is None:
-            raise batch.found("reissues", "no leaf covers it", chunk=rows.number)
-        if entry_hash([reissue_record(batch.tenant, batch.id, values)]) != covering.hash:
+            raise rows.found("reissues", "no leaf covers it")
+        if entry_hash([reissue_record(rows.batch.tenant, rows.batch.id, values)]) != covering.hash:
             text = f"differs from what leaf {covering.leaf_number} covers"
-            raise batch.found("reissues", text, covering, chunk=rows.number)
+            raise rows.found("reissues", text, covering)
     for leaf in leaves.values():
-        text = f"has no row for leaf {leaf.leaf_number}"
-        raise batch.found("reissues", text, leaf, chunk=rows.number)
+        raise rows.found("reissues", f"has no row for leaf {leaf.leaf_number}", leaf)
     return len(rows.reissues)
 
 
-def _add_reissue_leaf(batch: StoredBatch, leaves: dict[str | None, Leaf], leaf: Leaf) -> None:
-    place: dict[str, Any] = {"chunk": leaf.chunk_number, "number": leaf.leaf_number}
-    if leaf.tenant != batch.tenant:
-        text = f"covers a reissue of tenant {batch.tenant}"
-        raise batch.found("leaves", text, tenant=leaf.tenant, **place)
+def _add_reissue_leaf(rows: ChunkRows, leaves: dict[str | None, Leaf], leaf: Leaf) -> None:
+    number = leaf.leaf_number
+    if leaf.tenant != rows.batch.tenant:
+        text = f"covers a reissue of tenant {rows.batch.tenant}"
+        raise rows.found("leaves", text, tenant=leaf.tenant, number=number)
     if leaf.reference in leaves:
-        raise batch.found("leaves", "covers a reissue that another leaf covers", **place)
+        raise rows.found("leaves", "covers a reissue that another leaf covers", number=number)
     leaves[leaf.reference] = leaf
 
 
-def _read_reissue(batch: StoredBatch, chunk: int, row: Any) -> dict[str, Any]:
+def _read_reissue(rows: ChunkRows, row: Any) -> dict[str, Any]:
     # Few logs have reissues, and it imports all messages.
     from worker.core.fingerprints import fingerprint  # noqa: PLC0415
 
     try:
         values = read_row(REISSUE, row)
     except WrongValue as error:
-        raise batch.wrong_value("reissues", error, chunk=chunk) from None
+        raise rows.wrong_value("reissues", error) from None
     if fingerprint(values["digests"].hex()) != values["fingerprint"]:
-        text = "does not identify the digests"
-        raise batch.found("reissues", text, chunk=chunk, column="fingerprint")
+        raise rows.found("reissues", "does not identify the digests", column="fingerprint")
     return values
 
 
-def check_settlement(batch: StoredBatch, rows: ChunkRows, *, is_pruned: bool) -> bool:
+def check_settlement(rows: ChunkRows, *, is_pruned: bool) -> bool:
     """Verify a chunk's settlement; return true if there is one. Raises Found.
 
     That of a pruned chunk may have been removed.
     """
     leaves = [leaf for leaf in rows.leaves if leaf.kind == "settlement"]
-    chunk = rows.number
     if len(leaves) > 1:
         text = f"covers a settlement that leaf {leaves[0].leaf_number} covers as well"
-        raise batch.found("leaves", text, chunk=chunk, number=leaves[1].leaf_number)
+        raise rows.found("leaves", text, number=leaves[1].leaf_number)
     if not leaves:
         if rows.settlement is None:
             return False
-        raise batch.found("settlements", "no leaf covers it", chunk=chunk)
+        raise rows.found("settlements", "no leaf covers it")
     leaf = leaves[0]
-    if leaf.tenant != batch.tenant:
-        text = f"covers a settlement of tenant {batch.tenant}"
-        place: dict[str, Any] = {"tenant": leaf.tenant, "number": leaf.leaf_number}
-        raise batch.found("leaves", text, chunk=chunk, **place)
+    if leaf.tenant != rows.batch.tenant:
+        text = f"covers a settlement of tenant {rows.batch.tenant}"
+        raise rows.found("leaves", text, tenant=leaf.tenant, number=leaf.leaf_number)
     if rows.settlement is None:
         if is_pruned:
             return False
-        text = f"has no row, but leaf {leaf.leaf_number} covers it"
-        raise batch.found("settlements", text, leaf, chunk=chunk)
+        raise rows.found("settlements", f"has no row, but leaf {leaf.leaf_number} covers it", leaf)
     try:
         values = read_row(SETTLEMENT, rows.settlement)
     except WrongValue as error:
-        raise batch.wrong_value("settlements", error, chunk=chunk) from None
-    if entry_hash([settlement_record(batch.id, values)]) != leaf.hash:
-        text = f"differs from what leaf {leaf.leaf_number} covers"
-        raise batch.found("settlements", text, leaf, chunk=chunk)
+        raise rows.wrong_value("settlements", error) from None
+    if entry_hash([settlement_record(rows.batch.id, values)]) != leaf.hash:
+        raise rows.found("settlements", f"differs from what leaf {leaf.leaf_number} covers", leaf)
     return True
 
 
@@ -127,37 +118,33 @@ class CheckedChunk(NamedTuple):
     is_pruned: bool = False
 
 
-def check_chunk(
-    batch: StoredBatch, rows: ChunkRows, removed: Sequence[RemovedMonths]
-) -> CheckedChunk:
+def check_chunk(rows: ChunkRows, removed: Sequence[RemovedMonths]) -> CheckedChunk:
     """Verify a chunk. Raises Found.
 
     The items of older chunks may have been removed. Then it is verified with the stored edge of
     their tree.
     """
-    leaf = _leaf_of(batch, rows)
+    leaf = _leaf_of(rows)
     if rows.row is None:
-        text = f"has no row, but leaf {leaf.leaf_number} covers it"
-        raise batch.found("chunks", text, leaf, chunk=rows.number)
-    chunk = read_chunk(batch, rows.number, rows.row)
-    if not rows.items and _is_removed(batch, rows, chunk, leaf, removed):
+        raise rows.found("chunks", f"has no row, but leaf {leaf.leaf_number} covers it", leaf)
+    try:
+        chunk = StoredChunk(rows.batch, rows.row)
+    except WrongValue as error:
+        raise rows.wrong_value("chunks", error) from None
+    if not rows.items and _is_removed(rows, chunk, leaf, removed):
         return CheckedChunk(leaf, chunk.issued + chunk.refused, None, is_pruned=True)
-    items = _read_items(batch, rows, chunk)
+    items = _read_items(rows, chunk)
     if rows.item_edge is not None and rows.item_edge[-1] != RightEdge.of(items.hashes).to_bytes():
-        raise batch.found("item_edges", "is not that of its items", chunk=rows.number)
+        raise rows.found("item_edges", "is not that of its items")
     # Equal to merkle.entry_hash, which takes longer for a chunk of a few items.
-    hashes = [*items.hashes, *map(hash_leaf, _own_records(leaf, batch, chunk))]
-    _require_hash(batch, rows, leaf, hash_leaf(merkle_root(hashes)))
-    cost = batch_cost(batch.kind, batch.terms, items.issued, items.sizes)
+    hashes = [*items.hashes, *map(hash_leaf, _own_records(rows.batch, chunk, leaf))]
+    _require_hash(rows, leaf, hash_leaf(merkle_root(hashes)))
+    cost = batch_cost(rows.batch.kind, rows.batch.terms, items.issued, items.sizes)
     return CheckedChunk(leaf, len(rows.items), cost)
 
 
 def _is_removed(
-    batch: StoredBatch,
-    rows: ChunkRows,
-    chunk: StoredChunk,
-    leaf: Leaf,
-    removed: Sequence[RemovedMonths],
+    rows: ChunkRows, chunk: StoredChunk, leaf: Leaf, removed: Sequence[RemovedMonths]
 ) -> bool:
     """Return whether the items were removed because of their age. Raises Found.
 
@@ -167,71 +154,67 @@ def _is_removed(
     if not any(each.explains(issued_at, leaf.leaf_number) for each in removed):
         return False
     if rows.item_edge is None:
-        raise batch.found("item_edges", "is missing", leaf, chunk=rows.number)
+        raise rows.found("item_edges", "is missing", leaf)
     try:
         data = read_row(ITEM_EDGE, rows.item_edge)["edge"]
         edge = RightEdge.from_bytes(chunk.issued + chunk.refused, data)
     except ValueError:
-        text = "is not that of as many items as the chunk counts"
-        raise batch.found("item_edges", text, chunk=rows.number) from None
-    _require_hash(batch, rows, leaf, entry_hash(_own_records(leaf, batch, chunk), edge))
+        raise rows.found("item_edges", "is not that of as many items as the chunk counts") from None
+    _require_hash(rows, leaf, entry_hash(_own_records(rows.batch, chunk, leaf), edge))
     return True
 
 
-def _leaf_of(batch: StoredBatch, rows: ChunkRows) -> Leaf:
+def _leaf_of(rows: ChunkRows) -> Leaf:
     leaves = rows.chunk_leaves
     if not leaves:
-        text = "has no row" if rows.row is None else "no leaf covers it"
-        raise batch.found("chunks", text, chunk=rows.number)
+        raise rows.found("chunks", "has no row" if rows.row is None else "no leaf covers it")
     leaf = leaves[-1]
     place: dict[str, Any] = {"tenant": leaf.tenant, "number": leaf.leaf_number}
     if len(leaves) > 1:
         text = f"covers a chunk that leaf {leaves[0].leaf_number} covers as well"
-        raise batch.found("leaves", text, chunk=rows.number, **place)
-    if leaf.tenant != batch.tenant:
+        raise rows.found("leaves", text, **place)
+    if leaf.tenant != rows.batch.tenant:
         text = f"is of this tenant, but leaf {leaf.leaf_number} of tenant {leaf.tenant} covers it"
-        raise batch.found("batches", text, leaf, chunk=rows.number, column="tenant")
+        raise rows.found("batches", text, leaf, column="tenant")
     try:
         if not leaf.is_typed:
             read_row(LEAF, leaf)
     except WrongValue as error:
-        raise batch.wrong_value("leaves", error, chunk=rows.number, **place) from None
+        raise rows.wrong_value("leaves", error, **place) from None
     return leaf
 
 
-def _read_items(batch: StoredBatch, rows: ChunkRows, chunk: StoredChunk) -> Items:
-    expected, counted = batch.items_of(rows.number), chunk.issued + chunk.refused
+def _read_items(rows: ChunkRows, chunk: StoredChunk) -> Items:
+    expected, counted = rows.batch.items_of(rows.number), chunk.issued + chunk.refused
     try:
         items = Items(rows.items, expected.start)
     except WrongItem as wrong:
-        place: dict[str, Any] = {"chunk": rows.number, "item": wrong.item}
-        raise batch.wrong_value("grants", wrong.error, **place) from None
+        raise rows.wrong_value("grants", wrong.error, item=wrong.item) from None
     if len(rows.items) < len(expected) and counted == len(expected):
-        place = {"item": expected.start + len(rows.items), "last_item": expected.stop - 1}
-        raise batch.found("grants", "is missing", chunk=rows.number, **place)
+        first, last = expected.start + len(rows.items), expected.stop - 1
+        raise rows.found("grants", "is missing", item=first, last_item=last)
     if len(rows.items) != counted:
         text = f"counts {counted} items, and has {len(rows.items)}"
-        raise batch.found("chunks", text, chunk=rows.number, column="issued")
+        raise rows.found("chunks", text, column="issued")
     if items.issued != chunk.issued:
         text = f"counts {chunk.issued} issued items, and has {items.issued}"
-        raise batch.found("chunks", text, chunk=rows.number, column="issued")
+        raise rows.found("chunks", text, column="issued")
     return items
 
 
-def _own_records(leaf: Leaf, batch: StoredBatch, chunk: StoredChunk) -> list[bytes]:
+def _own_records(batch: StoredBatch, chunk: StoredChunk, leaf: Leaf) -> list[bytes]:
     """Return the records that a leaf covers after those of the items."""
     return [chunk.record, batch.record] if leaf.kind == "batch" else [chunk.record]
 
 
-def _require_hash(batch: StoredBatch, rows: ChunkRows, leaf: Leaf, expected: bytes) -> None:
+def _require_hash(rows: ChunkRows, leaf: Leaf, expected: bytes) -> None:
     """Raise Found unless the leaf of a chunk has the hash of the rows that it covers."""
     if leaf.reference is None and leaf.hash == expected:
         return
-    numbers = batch.items_of(rows.number)
+    numbers = rows.batch.items_of(rows.number)
     what = "batch, chunk or items" if leaf.kind == "batch" else "chunk or items"
     text = f"its {what} differ from what leaf {leaf.leaf_number} covers"
-    place: dict[str, Any] = {"item": numbers.start, "last_item": numbers.stop - 1}
-    raise batch.found("chunks", text, leaf, chunk=rows.number, **place)
+    raise rows.found("chunks", text, leaf, item=numbers.start, last_item=numbers.stop - 1)
 
 
 _LOWEST = -(2**63)
@@ -256,7 +239,6 @@ class Scope:
 class RangeResult:
     """The numbers of rows that were verified in a range, and the problems in it.
 
-    wrong_leaves has the problems of rows that differ from their leaf, by tenant and leaf number.
     removed counts, by tenant, the chunks without their items, and these items.
     """
 
@@ -266,8 +248,7 @@ class RangeResult:
     removed: dict[str, tuple[int, int]] = field(default_factory=dict)
     reissues: int = 0
     settlements: int = 0
-    problems: list[Problem] = field(default_factory=list)
-    wrong_leaves: dict[Problem, tuple[str, int]] = field(default_factory=dict)
+    found: list[Found] = field(default_factory=list)
 
 
 class _TooMany(Exception):
@@ -282,7 +263,7 @@ def check_range(reader: LogReader, batches: BatchRange, scope: Scope) -> RangeRe
         with suppress(_TooMany):
             check.run()
     except WrongKey as error:
-        result.problems.append(Problem.of_value(error.table, error.error))
+        result.found.append(Found(error.problem))
     return result
 
 
@@ -315,7 +296,7 @@ class _RangeCheck:
             rows = self._chunk_rows(batch, number, chunk)
             chunks += 1
             try:
-                batch_leaves += self._check_chunk(batch, rows) == "batch"
+                batch_leaves += self._check_chunk(rows) == "batch"
                 covered += 1
             except Found as found:
                 self._report(found)
@@ -350,12 +331,8 @@ class _RangeCheck:
         if rows.chunks.next is not None and rows.chunks.next[0] == number:
             text = f"belongs to batch number {number}, which has no row"
             return Found(Problem("chunks", text, chunk=rows.chunks.next[1]))
-        named: tuple[tuple[str, GrantQueue | RowQueue], ...] = (
-            *(("grants", rows.grants), ("reissues", rows.reissues)),
-            ("settlements", rows.settlements),
-        )
-        is_first = (name for name, queue in named if queue.next and queue.next[0] == number)
-        table = next(is_first, "item_edges")
+        queues = rows._asdict().items()
+        table = next(name for name, queue in queues if queue.next and queue.next[0] == number)
         return Found(Problem(table, f"has rows of batch number {number}, which has no row"))
 
     def _skip(self, number: int) -> None:
@@ -378,6 +355,7 @@ class _RangeCheck:
             raise batch.found("grants", text, item=stray[0][1])
         is_stored = rows.chunks.next is not None and rows.chunks.next[:2] == key
         return ChunkRows(
+            batch,
             chunk,
             rows.chunks.pop() if is_stored else None,
             rows.grants.take_before(number, items.stop),
@@ -387,14 +365,14 @@ class _RangeCheck:
             next(iter(rows.settlements.take(key)), None),
         )
 
-    def _check_chunk(self, batch: StoredBatch, rows: ChunkRows) -> str:
+    def _check_chunk(self, rows: ChunkRows) -> str:
         """Verify all of a chunk; return the kind of the leaf that covers it. Raises Found."""
-        checked = check_chunk(batch, rows, self._scope.removed.get(batch.tenant, ()))
+        checked = check_chunk(rows, self._scope.removed.get(rows.batch.tenant, ()))
         if rows.reissues or len(rows.leaves) != len(rows.chunk_leaves):
-            self._result.reissues += check_reissues(batch, rows)
-        self._result.settlements += check_settlement(batch, rows, is_pruned=checked.is_pruned)
+            self._result.reissues += check_reissues(rows)
+        self._result.settlements += check_settlement(rows, is_pruned=checked.is_pruned)
         if self._is_within(checked.leaf):
-            self._count(batch, checked)
+            self._count(rows.batch, checked)
         return checked.leaf.kind
 
     def _count(self, batch: StoredBatch, checked: CheckedChunk) -> None:
@@ -412,8 +390,6 @@ class _RangeCheck:
         return leaf.leaf_number < self._scope.sizes.get(leaf.tenant, 0)
 
     def _report(self, found: Found) -> None:
-        self._result.problems.append(found.problem)
-        if found.leaf is not None:
-            self._result.wrong_leaves[found.problem] = found.leaf
-        if len(self._result.problems) >= self._scope.max_problems:
+        self._result.found.append(found)
+        if len(self._result.found) >= self._scope.max_problems:
             raise _TooMany

@@ -189,10 +189,6 @@ class StoredBatch:
         problem = Problem(table, text, tenant=self.tenant, batch=self.id)._replace(**place)
         return Found(problem, None if leaf is None else leaf.place)
 
-    def wrong_value(self, table: str, error: WrongValue, **place: Any) -> Found:
-        """Return the problem of a value that cannot be read."""
-        return self.found(table, error.problem, column=error.column, **place)
-
 
 class StoredChunk:
     """A chunk whose row can be read, with its record. issued_at is as it is stored."""
@@ -210,13 +206,14 @@ class StoredChunk:
 
 @dataclass(slots=True)
 class ChunkRows:
-    """Everything that is stored of one chunk; row is None if there is no such chunk.
+    """Everything that is stored of one chunk of a batch; row is None if there is no such chunk.
 
     item_edge is the row with the tree of its items, which `audit prune` stores. settlement is None
     if its upload slots are not settled. chunk_leaves are those of the leaves that cover the chunk
     itself.
     """
 
+    batch: StoredBatch
     number: int
     row: Row | None
     items: Sequence[Row]
@@ -229,13 +226,13 @@ class ChunkRows:
     def __post_init__(self) -> None:
         self.chunk_leaves = [leaf for leaf in self.leaves if leaf.kind in CHUNK_KINDS]
 
+    def found(self, table: str, text: str, leaf: Leaf | None = None, **place: Any) -> Found:
+        """Return a problem of the chunk, or of a part of it; leaf is the one it differs from."""
+        return self.batch.found(table, text, leaf, chunk=self.number, **place)
 
-def read_chunk(batch: StoredBatch, number: int, row: Row) -> StoredChunk:
-    """Read the row of a chunk. Raises Found."""
-    try:
-        return StoredChunk(batch, row)
-    except WrongValue as error:
-        raise batch.wrong_value("chunks", error, chunk=number) from None
+    def wrong_value(self, table: str, error: WrongValue, **place: Any) -> Found:
+        """Return the problem of a value that cannot be read."""
+        return self.found(table, error.problem, column=error.column, **place)
 
 
 _is_escaped = re.compile(r'[\x00-\x1f"\\]').search
@@ -245,7 +242,7 @@ _match_size = re.compile(r'\{"size": (0|[1-9][0-9]{0,17})\}').fullmatch
 class WrongItem(ValueError):
     """An item that is not as it was written: its number, and what is wrong with it."""
 
-    def __init__(self, item: int | None, error: WrongValue) -> None:
+    def __init__(self, item: int, error: WrongValue) -> None:
         super().__init__(f"item {item}: {error}")
         self.item = item
         self.error = error
@@ -267,7 +264,7 @@ class Items:
             return
         try:
             is_usual = self._hash(rows, first)
-        except (TypeError, AttributeError, ValueError):  # WrongValue, and text that is not Unicode
+        except UNUSUAL:  # WrongValue, and text that is not Unicode
             is_usual = False
         if not is_usual:
             raise _find_wrong_item(rows, first)
@@ -327,20 +324,18 @@ class Items:
 def _find_wrong_item(rows: Sequence[Row], first: int) -> WrongItem:
     """Find the first item that is not as the service writes it."""
     for expected, row in enumerate(rows, first):
-        if row[1] != expected:
-            return WrongItem(expected, WrongValue("item_number", "is missing"))
         try:
-            wrong = _wrong_value(row)
+            _check_item(row, expected)
         except WrongValue as error:
-            wrong = error
-        if wrong is not None:
-            return WrongItem(expected, wrong)
+            return WrongItem(expected, error)
     raise RuntimeError("the items cannot be hashed, and none of them is wrong")
 
 
-def _wrong_value(row: Row) -> WrongValue | None:
-    """Return which value contradicts another. Raises WrongValue for one that cannot be read."""
+def _check_item(row: Row, expected: int) -> None:
+    """Raise WrongValue for a value that cannot be read, or that contradicts another."""
     _, item, key, code, detail, signature = row
+    if item != expected:
+        raise WrongValue("item_number", "is missing")
     number("item_number", item)
     _unicode("object_key", key)
     if detail is not None:
@@ -348,12 +343,11 @@ def _wrong_value(row: Row) -> WrongValue | None:
     if code is not None:
         _unicode("code", code)
         if signature is not None:
-            return WrongValue("digest", "is set, though the item was refused")
+            raise WrongValue("digest", "is set, though the item was refused")
     elif signature is None:
-        return WrongValue("digest", "is missing, though the item was issued")
+        raise WrongValue("digest", "is missing, though the item was issued")
     else:
         digest("digest", signature)
-    return None
 
 
 def _unicode(column: str, value: Any) -> None:

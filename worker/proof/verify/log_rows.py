@@ -11,9 +11,9 @@ from models.base import Base, Instant
 from worker.ledger.merkle import HASH_BYTES
 from worker.proof.verify.log_reader import (
     LogReader,
+    Problem,
     Reader,
     Row,
-    WrongValue,
     binary,
     digest,
     instant,
@@ -31,9 +31,8 @@ class WrongKey(ValueError):
     """A row of a table whose key is no number, so that it has no place in the order of rows."""
 
     def __init__(self, table: str, column: str) -> None:
-        super().__init__(f"{table}: {column} is no whole number")
-        self.table = table
-        self.error = WrongValue(column, "is no whole number")
+        self.problem = Problem(table, "is no whole number", column=column)
+        super().__init__(str(self.problem))
 
 
 class RowQueue:

@@ -40,21 +40,6 @@ from worker.proof.verify.log_rows import (
 _BATCHES = "SELECT batch_number AS own_number, tenant AS own_tenant, batch_id FROM batches"
 
 
-def read_use_groups(reader: LogReader, tenants: tuple[str, ...]) -> Iterator[NamedRows]:
-    """Yield the groups of uses with their leaves. The last value of a row is its batch's id."""
-    where, params = where_tenant("tenant", tenants)
-    names = select_columns(reader.dialect, USE)
-    order = f"{ordered(reader, 'tenant')}, {ordered(reader, 'group_id')}, fingerprint"
-    rows = stream_rows(
-        reader,
-        f"SELECT {names}, batch_id FROM uses "  # noqa: S608 - no value
-        f"LEFT JOIN ({_BATCHES}) AS own ON own_number = batch_number AND own_tenant = tenant "
-        f"WHERE {where} ORDER BY {order}",
-        *params,
-    )
-    return merge_by_key(rows, stream_leaves(reader, "use", tenants))
-
-
 def check_use_group(group: NamedRows, removed: Sequence[RemovedMonths]) -> bool:
     """Verify a group of uses; return true if it was removed because of its age. Raises Found."""
     tenant = group.tenant
@@ -177,7 +162,17 @@ def _identities(reader: LogReader) -> Iterator[Found]:
 
 
 def _uses(reader: LogReader, scope: Scope, result: OthersResult) -> Iterator[Found]:
-    for group in read_use_groups(reader, scope.tenants):
+    where, params = where_tenant("tenant", scope.tenants)
+    names = select_columns(reader.dialect, USE)
+    order = f"{ordered(reader, 'tenant')}, {ordered(reader, 'group_id')}, fingerprint"
+    rows = stream_rows(
+        reader,
+        f"SELECT {names}, batch_id FROM uses "  # noqa: S608 - no value
+        f"LEFT JOIN ({_BATCHES}) AS own ON own_number = batch_number AND own_tenant = tenant "
+        f"WHERE {where} ORDER BY {order}",
+        *params,
+    )
+    for group in merge_by_key(rows, stream_leaves(reader, "use", scope.tenants)):
         try:
             is_removed = check_use_group(group, scope.removed.get(group.tenant, ()))
         except Found as found:

@@ -202,8 +202,7 @@ def check_tree(
     stored = stored_checkpoints(reader, head.tenant, keys, check.problems)
     checkpoints = merge(stored, files, key=attrgetter("size"))
     try:
-        expected = _read_head(head)
-        check.run(expected, checkpoints)
+        check.run(_read_head(head), checkpoints)
     except Found as found:
         check.problems.append(found.problem)
     return TreeResult(head.tenant, check.edge.size, check.checkpoints, check.problems, check.broken)

@@ -183,8 +183,7 @@ class _Run:
         self._reader = reader
         self._options = options
         self._total = Verification()
-        self._wrong_leaves: dict[Problem, tuple[str, int]] = {}
-        self._row_problems: list[Problem] = []
+        self._found: list[Found] = []
         self._trees: dict[str, TreeResult] = {}
         self._removed: dict[str, tuple[int, int]] = {}
         self._removed_uses: dict[str, int] = {}
@@ -195,7 +194,7 @@ class _Run:
         heads = read_heads(reader, options.tenants, options.files)
         usage = read_usage(reader, options.tenants)
         prunes = read_prunes(reader, options.tenants)
-        self._add_found(prunes.found)
+        self._found += prunes.found
         ranges = read_ranges(reader)
         scope = Scope(
             {head.tenant: head.size for head in heads if isinstance(head.size, int)},
@@ -219,9 +218,9 @@ class _Run:
                 results.close()
                 break
         if not self._is_enough():
-            self._row_problems += self._compare_removed()
+            self._found += map(Found, self._compare_removed())
         self._put_together()
-        if not self._row_problems and not self._is_enough():
+        if not self._found and not self._is_enough():
             self._total.problems += compare_usage(usage, charges)
             self._total.problems += check_refused_chunks(reader, options.tenants)
             self._total.charges = len(usage.usage)
@@ -241,7 +240,7 @@ class _Run:
         return [file for file in self._options.files if file.tenant == tenant]
 
     def _is_enough(self) -> bool:
-        found = len(self._row_problems) + sum(len(tree.problems) for tree in self._trees.values())
+        found = len(self._found) + sum(len(tree.problems) for tree in self._trees.values())
         return found >= self._options.max_problems
 
     def _add(self, result: PartResult, charges: Charges) -> None:
@@ -258,7 +257,7 @@ class _Run:
                 total.uses += result.uses
                 self._removed_uses = result.removed
                 total.changes += result.changes
-                self._add_found(result.found)
+                self._found += result.found
             case RangeResult():
                 charges.merge(result.charges)
                 total.items += result.items
@@ -269,14 +268,7 @@ class _Run:
                     total.pruned += numbers[1]
                 total.reissues += result.reissues
                 total.settlements += result.settlements
-                self._row_problems += result.problems
-                self._wrong_leaves |= result.wrong_leaves
-
-    def _add_found(self, problems: Sequence[Found]) -> None:
-        for found in problems:
-            self._row_problems.append(found.problem)
-            if found.leaf is not None:
-                self._wrong_leaves[found.problem] = found.leaf
+                self._found += result.found
 
     def _put_together(self) -> None:
         """Order the problems: single rows first, then what only a range of leaves is known of."""
@@ -284,8 +276,8 @@ class _Run:
         for tree in self._trees.values():
             problems += tree.problems
         explained = set()
-        for problem in self._row_problems:
-            leaf = self._wrong_leaves.get(problem)
+        for found in self._found:
+            problem, leaf = found.problem, found.leaf
             broken = None if leaf is None else self._broken_range(leaf)
             if leaf is None or broken is None:
                 problems.append(problem)
