@@ -1,5 +1,6 @@
 """Verifies ranges of batches: chunks, reissues and settlements against their leaves."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -239,15 +240,13 @@ class Scope:
 class RangeResult:
     """The numbers of rows that were verified in a range, and the problems in it.
 
-    removed counts, by tenant, the chunks without their items, and these items.
+    removed_chunks counts, by tenant, the chunks without their items, and removed_items these items.
     """
 
     charges: Charges
-    items: int = 0
-    chunks: int = 0
-    removed: dict[str, tuple[int, int]] = field(default_factory=dict)
-    reissues: int = 0
-    settlements: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    removed_chunks: Counter[str] = field(default_factory=Counter)
+    removed_items: Counter[str] = field(default_factory=Counter)
     found: list[Found] = field(default_factory=list)
 
 
@@ -369,8 +368,9 @@ class _RangeCheck:
         """Verify all of a chunk; return the kind of the leaf that covers it. Raises Found."""
         checked = check_chunk(rows, self._scope.removed.get(rows.batch.tenant, ()))
         if rows.reissues or len(rows.leaves) != len(rows.chunk_leaves):
-            self._result.reissues += check_reissues(rows)
-        self._result.settlements += check_settlement(rows, is_pruned=checked.is_pruned)
+            self._result.counts["reissues"] += check_reissues(rows)
+        is_settled = check_settlement(rows, is_pruned=checked.is_pruned)
+        self._result.counts["settlements"] += is_settled
         if self._is_within(checked.leaf):
             self._count(rows.batch, checked)
         return checked.leaf.kind
@@ -378,12 +378,11 @@ class _RangeCheck:
     def _count(self, batch: StoredBatch, checked: CheckedChunk) -> None:
         result = self._result
         result.charges.add(batch.tenant, batch.charged_at, checked.cost)
-        result.chunks += 1
+        result.counts["chunks"] += 1
+        result.counts["pruned" if checked.is_pruned else "items"] += checked.items
         if checked.is_pruned:
-            chunks, items = result.removed.get(batch.tenant, (0, 0))
-            result.removed[batch.tenant] = (chunks + 1, items + checked.items)
-        else:
-            result.items += checked.items
+            result.removed_chunks[batch.tenant] += 1
+            result.removed_items[batch.tenant] += checked.items
 
     def _is_within(self, leaf: Leaf) -> bool:
         """Return false for what was committed after the sizes of the trees were read."""

@@ -434,14 +434,16 @@ def _check_prune(row: Row, leaves: dict[tuple[str, str | None], Row]) -> Removed
     return RemovedMonths(before, leaf[0], *(values[name] for name in RemovedMonths._fields[2:]))
 
 
-def compare_removed(prunes: Prunes, found: dict[str, tuple[int, int]]) -> list[Problem]:
+def compare_removed(
+    prunes: Prunes, removed_chunks: Mapping[str, int], removed_items: Mapping[str, int]
+) -> list[Problem]:
     """Return a problem for each tenant that lacks more than its removals have recorded.
 
-    found has the numbers of chunks and items. A removal that is going on has removed less.
+    A removal that is going on has removed less.
     """
     problems = []
-    for tenant, (chunks, items) in sorted(found.items()):
-        removed = prunes.removed.get(tenant, [])
+    for tenant, chunks in sorted(removed_chunks.items()):
+        items, removed = removed_items[tenant], prunes.removed.get(tenant, [])
         recorded = (sum(each.chunks for each in removed), sum(each.items for each in removed))
         if chunks < recorded[0] or (chunks, items) == recorded:
             continue
@@ -453,7 +455,7 @@ def compare_removed(prunes: Prunes, found: dict[str, tuple[int, int]]) -> list[P
     return problems
 
 
-def compare_removed_uses(prunes: Prunes, found: dict[str, int]) -> list[Problem]:
+def compare_removed_uses(prunes: Prunes, found: Mapping[str, int]) -> list[Problem]:
     """Return a problem for each tenant that lacks more groups of uses than are recorded."""
     problems = []
     for tenant, groups in sorted(found.items()):

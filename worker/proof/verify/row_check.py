@@ -5,6 +5,7 @@ tenants follow from their ids, which the leaves cover.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -96,16 +97,9 @@ class OthersResult:
     removed counts, by tenant, the groups of uses that were removed because of their age.
     """
 
-    cancellations: int = 0
-    revocations: int = 0
-    uses: int = 0
-    changes: int = 0
-    removed: dict[str, int] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    removed: Counter[str] = field(default_factory=Counter)
     found: list[Found] = field(default_factory=list)
-
-    def count(self, table: str) -> None:
-        """Count a row that its leaf covers."""
-        setattr(self, table, getattr(self, table) + 1)
 
 
 def check_others(reader: LogReader, scope: Scope) -> OthersResult:
@@ -178,9 +172,9 @@ def _uses(reader: LogReader, scope: Scope, result: OthersResult) -> Iterator[Fou
         except Found as found:
             yield found
         else:
-            result.uses += len(group.rows)
+            result.counts["uses"] += len(group.rows)
             if is_removed:
-                result.removed[group.tenant] = result.removed.get(group.tenant, 0) + 1
+                result.removed[group.tenant] += 1
 
 
 def _single_rows(
@@ -200,7 +194,7 @@ def _single_rows(
         except Found as found:
             yield found
         else:
-            result.count(single.table)
+            result.counts[single.table] += 1
 
 
 def _check_single(single: _SingleRows, own: NamedRows) -> None:
@@ -245,7 +239,7 @@ def _changes(reader: LogReader, result: OthersResult) -> Iterator[Found]:
         if len(records) != last - first + 1 or entry_hash(records) != leaf_hash:
             yield _wrong_changes(first, last, number, len(records))
         else:
-            result.changes += len(records)
+            result.counts["changes"] += len(records)
     while row is not None:
         yield _uncovered_change(row)
         row = next(rows, None)

@@ -1,5 +1,6 @@
 """Verifies the tree of one tenant: its leaves give its head, and the roots of its checkpoints."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from heapq import merge
 from operator import attrgetter
@@ -185,8 +186,7 @@ class TreeResult(NamedTuple):
     """
 
     tenant: str
-    leaves: int
-    checkpoints: int
+    counts: Counter[str]
     problems: list[Problem]
     broken: list[Problem]
 
@@ -205,7 +205,8 @@ def check_tree(
         check.run(_read_head(head), checkpoints)
     except Found as found:
         check.problems.append(found.problem)
-    return TreeResult(head.tenant, check.edge.size, check.checkpoints, check.problems, check.broken)
+    counts = Counter(trees=1, leaves=check.edge.size, checkpoints=check.checkpoints)
+    return TreeResult(head.tenant, counts, check.problems, check.broken)
 
 
 class _TreeCheck:

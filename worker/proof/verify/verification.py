@@ -1,9 +1,10 @@
 """Verifies the whole audit log, in parts that run one after the other or in several processes."""
 
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from typing import NamedTuple
 
@@ -131,34 +132,24 @@ class VerifyOptions:
     max_problems: int = 1
 
 
+COUNTS = (
+    *("items", "chunks", "pruned", "reissues", "cancellations", "revocations", "uses"),
+    *("settlements", "changes", "leaves", "trees", "checkpoints", "charges"),
+)
+"""The names of what is verified, in the order of the output."""
+
+
 @dataclass(slots=True)
 class Verification:
-    """Numbers of verified rows, and the problems."""
+    """The numbers of rows that were verified, by their name, and the problems."""
 
-    items: int = 0
-    chunks: int = 0
-    pruned: int = 0
-    reissues: int = 0
-    cancellations: int = 0
-    revocations: int = 0
-    uses: int = 0
-    settlements: int = 0
-    changes: int = 0
-    leaves: int = 0
-    trees: int = 0
-    checkpoints: int = 0
-    charges: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
     problems: list[Problem] = field(default_factory=list)
 
     @property
     def is_sound(self) -> bool:
         """True if nothing is wrong."""
         return not self.problems
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """The numbers by name."""
-        return {each.name: getattr(self, each.name) for each in fields(self)[:-1]}
 
 
 def verify_log(
@@ -185,8 +176,9 @@ class _Run:
         self._total = Verification()
         self._found: list[Found] = []
         self._trees: dict[str, TreeResult] = {}
-        self._removed: dict[str, tuple[int, int]] = {}
-        self._removed_uses: dict[str, int] = {}
+        self._removed_chunks = Counter[str]()
+        self._removed_items = Counter[str]()
+        self._removed_uses = Counter[str]()
 
     def run(self, on_progress: OnProgress) -> Verification:
         """Verify. Raises Found."""
@@ -213,7 +205,7 @@ class _Run:
         results = run_parts(self._url, reader, parts, scope, options.processes)
         for result in results:
             self._add(result, charges)
-            on_progress(self._total.items, items)
+            on_progress(self._total.counts["items"], items)
             if self._is_enough():
                 results.close()
                 break
@@ -223,7 +215,7 @@ class _Run:
         if not self._found and not self._is_enough():
             self._total.problems += compare_usage(usage, charges)
             self._total.problems += check_refused_chunks(reader, options.tenants)
-            self._total.charges = len(usage.usage)
+            self._total.counts["charges"] = len(usage.usage)
         del self._total.problems[options.max_problems :]
         return self._total
 
@@ -232,7 +224,7 @@ class _Run:
         with closing(open_reader(self._url)) as reader:
             prunes = read_prunes(reader, self._options.tenants)
         return [
-            *compare_removed(prunes, self._removed),
+            *compare_removed(prunes, self._removed_chunks, self._removed_items),
             *compare_removed_uses(prunes, self._removed_uses),
         ]
 
@@ -244,30 +236,17 @@ class _Run:
         return found >= self._options.max_problems
 
     def _add(self, result: PartResult, charges: Charges) -> None:
-        total = self._total
+        self._total.counts.update(result.counts)
         match result:
             case TreeResult():
                 self._trees[result.tenant] = result
-                total.trees += 1
-                total.leaves += result.leaves
-                total.checkpoints += result.checkpoints
             case OthersResult():
-                total.cancellations += result.cancellations
-                total.revocations += result.revocations
-                total.uses += result.uses
-                self._removed_uses = result.removed
-                total.changes += result.changes
+                self._removed_uses.update(result.removed)
                 self._found += result.found
             case RangeResult():
                 charges.merge(result.charges)
-                total.items += result.items
-                total.chunks += result.chunks
-                for tenant, numbers in result.removed.items():
-                    chunks, items = self._removed.get(tenant, (0, 0))
-                    self._removed[tenant] = (chunks + numbers[0], items + numbers[1])
-                    total.pruned += numbers[1]
-                total.reissues += result.reissues
-                total.settlements += result.settlements
+                self._removed_chunks.update(result.removed_chunks)
+                self._removed_items.update(result.removed_items)
                 self._found += result.found
 
     def _put_together(self) -> None:

@@ -16,7 +16,13 @@ from worker.cli.database import read_database_url, tables_state
 from worker.proof.checkpoint_format import InvalidKey, VerifierKey
 from worker.proof.verify.log_reader import UnknownTenant, open_reader, tenant_ids
 from worker.proof.verify.tree_check import UnusableFile, read_checkpoint_files
-from worker.proof.verify.verification import OnProgress, Verification, VerifyOptions, verify_log
+from worker.proof.verify.verification import (
+    COUNTS,
+    OnProgress,
+    Verification,
+    VerifyOptions,
+    verify_log,
+)
 
 
 @contextmanager
@@ -126,10 +132,10 @@ def verify(  # noqa: PLR0913 - one for each option
     result, seconds = _verify(tenant, keys or _configured_keys(), files, processes, keep_going)
     print_lines = _print_json if as_json else _print_text
     print_lines(result, seconds)
-    if result.leaves and not result.checkpoints:
+    if result.counts["leaves"] and not result.counts["checkpoints"]:
         text = "No checkpoint was compared, so nothing shows that the log was not written anew."
         click.echo(text, err=True)
-    if result.checkpoints and not (keys or _configured_keys()):
+    if result.counts["checkpoints"] and not (keys or _configured_keys()):
         click.echo("No signature was verified: give the public key with --key.", err=True)
     context.exit(not result.is_sound)
 
@@ -195,8 +201,9 @@ def _progress() -> Iterator[OnProgress]:
 def _print_json(result: Verification, seconds: float) -> None:
     for problem in result.problems:
         click.echo(json.dumps({"type": "problem", **problem._asdict()}, default=str))
-    rate = round(result.items / seconds) if seconds else None
-    summary = {"type": "summary", "sound": result.is_sound, **result.counts}
+    rate = round(result.counts["items"] / seconds) if seconds else None
+    counts = {name: result.counts[name] for name in COUNTS}
+    summary = {"type": "summary", "sound": result.is_sound, **counts}
     click.echo(json.dumps({**summary, "seconds": round(seconds, 3), "rows_per_second": rate}))
 
 
@@ -205,7 +212,7 @@ def _print_text(result: Verification, seconds: float) -> None:
         click.echo(escape_unprintable(str(problem)))
     if result.problems:
         click.echo("Next: docs/operating.md, The audit log does not verify.")
-    rate = f"{result.items / seconds:,.0f} rows/s" if seconds else ""
+    rate = f"{result.counts['items'] / seconds:,.0f} rows/s" if seconds else ""
     found = "Nothing differs" if result.is_sound else "It does NOT verify"
-    numbers = ", ".join(f"{count:,} {name}" for name, count in result.counts.items() if count)
+    numbers = ", ".join(f"{result.counts[name]:,} {name}" for name in COUNTS if result.counts[name])
     click.echo(f"{found}. Verified: {numbers or 'an empty log'}; {seconds:.1f} s, {rate}")

@@ -33,7 +33,7 @@ def hide(tables: StoredTables, chunk: Row) -> None:
 def test_removed_chunks_are_counted_as_pruned(engine: Engine, pruned: StoredTables) -> None:
     assert pruned.rows("grants") != []
     result = verified(engine)
-    assert (result.problems, result.pruned, result.items) == ([], 3, 1)
+    assert (result.problems, result.counts["pruned"], result.counts["items"]) == ([], 3, 1)
 
 
 def test_a_chunk_that_is_older_than_the_prune_cannot_be_hidden_as_pruned(
@@ -64,7 +64,7 @@ def test_a_prune_that_was_interrupted_before_it_removed_anything_verifies(
         patch.setattr(prune_module, "insert_prune", mock.Mock(side_effect=KeyboardInterrupt))
         assert run("--yes", "--without-checkpoint").exit_code != 0
     result = verified(engine)
-    assert (result.problems, result.pruned, result.items) == ([], 0, 4)
+    assert (result.problems, result.counts["pruned"], result.counts["items"]) == ([], 0, 4)
     with stored_tables(engine) as tables:
         assert len(tables.rows("item_edges")) == 1
         tables.execute("UPDATE item_edges SET edge = ?", bytes(64))

@@ -73,7 +73,7 @@ def test_uses_and_settlements_are_removed_and_the_log_verifies(
     with read_transaction(engine) as connection:
         assert connection.scalar(select(Prune.use_groups)) == 2
     found = verified(engine)
-    assert (found.problems, found.uses, found.settlements) == ([], 3, 1)
+    assert (found.problems, found.counts["uses"], found.counts["settlements"]) == ([], 3, 1)
     assert "nothing to remove" in prune().output
 
 
@@ -82,7 +82,7 @@ def test_a_later_prune_removes_the_rest(engine: Engine, prune: RunPrune) -> None
     assert prune(before=add_months(KEPT, 1)).exit_code == 0
     assert counts(engine) == [0, 0, 1]  # the object that the late use stored is still there
     found = verified(engine)
-    assert (found.problems, found.uses, found.settlements) == ([], 0, 0)
+    assert (found.problems, found.counts["uses"], found.counts["settlements"]) == ([], 0, 0)
 
 
 def test_a_kept_use_cannot_be_hidden_as_pruned(
