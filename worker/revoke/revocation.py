@@ -34,7 +34,6 @@ from worker.revoke.session_revocation import (
     end_sessions,
     find_session_request,
     provable_grants,
-    prove_sessions_end,
 )
 
 
@@ -330,6 +329,4 @@ def _prove(
     for where, request in requests.items():
         if where in result.ended_roles:
             with result.noting(where, Transient):
-                result.session_proofs[where] = (
-                    "untried" if request is None else prove_sessions_end(request)
-                )
+                result.session_proofs[where] = request.prove_end() if request else "untried"

@@ -102,9 +102,10 @@ class SessionRequest(NamedTuple):
     reader: FileReader
     object_key: str
 
-    def is_refused(self) -> bool:
-        """Send it, and return true if the session may no longer do it. Raises Transient."""
-        return self.reader.find(self.object_key) == "hidden"
+    def prove_end(self) -> Proof:
+        """Send it until storage refuses it, or IAM's time is over. Raises Transient."""
+        reader, key = self.reader, self.object_key
+        return await_refusal(lambda: reader.find(key) == "hidden", _SESSION_PROOF_SECONDS)
 
 
 def provable_grants(lever: Lever, plan: RevocationPlan) -> list[LiveGrant]:
@@ -137,11 +138,6 @@ def find_session_request(
         if isinstance(reader.find(object_key), StoredFile):
             return SessionRequest(reader, object_key)
     return None
-
-
-def prove_sessions_end(request: SessionRequest) -> Proof:
-    """Repeat a request until storage refuses it, or IAM's time is over. Raises Transient."""
-    return await_refusal(request.is_refused, _SESSION_PROOF_SECONDS)
 
 
 _GRACE = timedelta(minutes=1)  # in which the command puts the policy, once it has waited
