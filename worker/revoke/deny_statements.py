@@ -130,25 +130,24 @@ def new_statements(
 
     earlier are the statements that are used again, by the place of the denial.
     """
-    return [
-        (
-            denial,
-            json.loads(earlier[denial.where].row.statement)
-            if denial.where in earlier
-            else _statement(denial, revocation_id, on_aws),
-        )
-        for denial in denials
-    ]
+    statements = []
+    for denial in denials:
+        if denial.where in earlier:
+            statement = json.loads(earlier[denial.where].row.statement)
+        else:
+            statement = _statement(denial, revocation_id, on_aws)
+        statements.append((denial, statement))
+    return statements
 
 
-def to_row(denial: Denial, statement: dict[str, Any]) -> DenialRow:
+def denial_row(denial: Denial, statement: dict[str, Any]) -> DenialRow:
     """Return the row of a statement, by which the upkeep keeps and removes it."""
     text = json.dumps(statement)
     return DenialRow(statement["Sid"], denial.profile.name, denial.where, text, denial.lapses_at)
 
 
 def find_earlier(
-    levers: Iterable[Lever], live: Iterable[LiveDenial], on_aws: Collection[str]
+    levers: Iterable[Lever], live: Sequence[LiveDenial], on_aws: Collection[str]
 ) -> dict[str, LiveDenial]:
     """Return the oldest statement that already denies all that a lever would, by its place.
 

@@ -19,12 +19,12 @@ from worker.issue.multipart_aborts import abort_upload
 from worker.revoke.deny_statements import (
     Proof,
     ProofLink,
+    denial_row,
     find_proof_link,
     is_denied,
     keep_statements,
     new_statements,
     prove_denial,
-    to_row,
 )
 from worker.revoke.levers import Denial
 from worker.revoke.revocation_plan import RevocationPlan, plan_revocation
@@ -179,7 +179,7 @@ def _record(
     }
     statements = new_statements(plan.denials, revocation_id, plan.on_aws, plan.earlier)
     rows = [
-        to_row(denial, statement)
+        denial_row(denial, statement)
         for denial, statement in statements
         if denial.where not in plan.earlier
     ]
