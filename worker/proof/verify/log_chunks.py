@@ -71,8 +71,11 @@ class RecordEncoder:
 
     def encode(self, row: Row) -> bytes:
         """Return the record of a row. Raises UNUSUAL."""
-        values = ((name, encode(row[position])) for name, position, encode in self._encoders)
-        members = [f'"{name}":{value},' for name, value in values if value is not None]
+        members = [
+            f'"{name}":{value},'
+            for name, position, encode in self._encoders
+            if (value := encode(row[position])) is not None
+        ]
         return f"{{{''.join(members)}{self._end}".encode()
 
 

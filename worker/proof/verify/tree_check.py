@@ -80,30 +80,30 @@ def _read_file(path: Path, keys: Sequence[VerifierKey]) -> KnownCheckpoint:
     try:
         with path.open("rb") as file:
             note = file.read(MAX_NOTE_BYTES + 1).decode()
-        content, signer = _open_note(note, keys)
+        content, tenant, signer = _open_note(note, keys)
     except OSError as error:
         raise UnusableFile(f"{path}: {error.strerror}") from None
     except (InvalidNote, UnicodeDecodeError) as error:
         reason = error if isinstance(error, InvalidNote) else "it is not UTF-8"
         raise UnusableFile(f"{path} is no checkpoint that can be trusted: {reason}") from None
-    tenant = _tenant_of_note(content, keys)
     if tenant is None:
         raise UnusableFile(f"{path} is the checkpoint of another log: {content.origin}")
     return KnownCheckpoint(content.size, content.root, tenant, str(path), signer)
 
 
-def _open_note(note: str, keys: Sequence[VerifierKey]) -> tuple[CheckpointText, str | None]:
-    """Return what a note says, and the name of the key whose signature was verified."""
-    if not keys:
-        return CheckpointText.parse(Note.parse(note).text), None
-    return CheckpointText.parse(verify_note(note, keys)), keys[0].name
+def _open_note(
+    note: str, keys: Sequence[VerifierKey]
+) -> tuple[CheckpointText, str | None, str | None]:
+    """Return what a note says, its tenant, and the name of the key whose signature was verified.
 
-
-def _tenant_of_note(content: CheckpointText, keys: Sequence[VerifierKey]) -> str | None:
+    The tenant is None if the note is of another log.
+    """
     if not keys:
-        return content.origin.rpartition("/")[2]
-    found = (tenant_of(content.origin, key.name) for key in keys)
-    return next((tenant for tenant in found if tenant is not None), None)
+        content = CheckpointText.parse(Note.parse(note).text)
+        return content, content.origin.rpartition("/")[2], None
+    content = CheckpointText.parse(verify_note(note, keys))
+    found = filter(None, (tenant_of(content.origin, key.name) for key in keys))
+    return content, next(found, None), keys[0].name
 
 
 def stored_checkpoints(
@@ -134,12 +134,12 @@ def _check_row(row: tuple[Any, ...], keys: Sequence[VerifierKey]) -> KnownCheckp
         number("size", size)
         digest("root", root)
         instant("signed_at", signed_at)
-        content, signer = _open_note(text("note", note), keys)
+        content, named, signer = _open_note(text("note", note), keys)
     except WrongValue as error:
         raise _wrong_checkpoint(row, error.column, error.problem) from None
     except InvalidNote as error:
         raise _wrong_checkpoint(row, "note", f"cannot be trusted: {error}") from None
-    if _tenant_of_note(content, keys) != tenant:
+    if named != tenant:
         raise _wrong_checkpoint(row, "tenant", f"is not that of its note, {content.origin}")
     if content.size != size:
         raise _wrong_checkpoint(row, "size", f"is not that of its note, {content.size}")
