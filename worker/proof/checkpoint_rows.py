@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import Connection, Row, and_, func, select
 
 from models import Checkpoint, CheckpointPublication, Leaf, TenantIdentity, TreeHead
 from worker.base.inserts import insert_once, insert_statement
@@ -14,14 +14,6 @@ from worker.ledger.tenant_history import find_tenant_ids, is_of_tenant
 _PAGE_LEAVES = 10_000
 SIGNING = ""
 """The destination of rows about the signing of checkpoints."""
-
-
-class Head(NamedTuple):
-    """The current size of a tenant's tree, and its right edge as stored."""
-
-    tenant: str
-    size: int
-    edge: bytes
 
 
 class StoredCheckpoint(NamedTuple):
@@ -60,11 +52,10 @@ _PUBLICATION_COLUMNS = [getattr(CheckpointPublication, name) for name in Publica
 _PUBLICATION_KEY = ["destination", "tenant"]
 
 
-def read_head(connection: Connection, tenant_id: str) -> Head | None:
-    """Return the head of a tenant's tree, or None if it has no leaves."""
-    query = select(TreeHead.tenant, TreeHead.size, TreeHead.edge)
-    row = connection.execute(query.where(TreeHead.tenant == tenant_id, TreeHead.size > 0)).first()
-    return None if row is None else Head._make(row)
+def read_head(connection: Connection, tenant_id: str) -> Row[int, bytes] | None:
+    """Return size and edge of a tenant's tree as stored, or None if it has no leaves."""
+    query = select(TreeHead.size, TreeHead.edge)
+    return connection.execute(query.where(TreeHead.tenant == tenant_id, TreeHead.size > 0)).first()
 
 
 def read_trees(connection: Connection, tenant: str | None = None) -> list[str]:

@@ -40,18 +40,6 @@ class FoundBatch(NamedTuple):
     is_ambiguous: bool
 
 
-class ChunkRecords(NamedTuple):
-    """The records of a chunk's items, by item number, of the chunk, and of its batch."""
-
-    items: dict[int, bytes]
-    chunk: bytes
-    batch: bytes
-
-    def of_leaf(self, kind: str) -> list[bytes]:
-        """Return the records that the leaf of the chunk covers, in order."""
-        return [*self.items.values(), self.chunk, *([self.batch] if kind == "batch" else [])]
-
-
 def find_batch(
     connection: Connection, batch_id: str, tenant_ids: Sequence[str] | None
 ) -> FoundBatch | None:
@@ -189,21 +177,24 @@ def _leaf_proofs(
     connection: Connection, batch_number: int, item_number: int, leaf: ChunkLeaf, opener: ChunkLeaf
 ) -> list[_LeafProof]:
     """Return the leaf of the item's chunk, and that of the batch if it is another one."""
-    rows = _read_records(connection, batch_number, leaf)
-    items = list(rows.items)
-    if item_number not in rows.items:
+    items, records = _read_records(connection, batch_number, leaf)
+    if item_number not in items:
         raise NothingToProve(_PRUNED)
-    records = rows.of_leaf(leaf.kind)
     positions = [items.index(item_number), *range(len(items), len(records))]
     proofs = [_LeafProof(leaf, records, positions)]
     if opener != leaf:
-        records = _read_records(connection, batch_number, opener).of_leaf(opener.kind)
+        _, records = _read_records(connection, batch_number, opener)
         proofs.append(_LeafProof(opener, records, [len(records) - 2, len(records) - 1]))
     return proofs
 
 
-def _read_records(connection: Connection, batch_number: int, leaf: ChunkLeaf) -> ChunkRecords:
-    """Encode the records of a chunk from its rows. Raises NothingToProve if they were pruned."""
+def _read_records(
+    connection: Connection, batch_number: int, leaf: ChunkLeaf
+) -> tuple[list[int], list[bytes]]:
+    """Return the numbers of a chunk's items, and the records that its leaf covers, in order.
+
+    Raises NothingToProve if its rows were pruned.
+    """
     columns = [column for column in Batch.__table__.columns if column.name != "batch_number"]
     is_batch = Batch.batch_number == batch_number
     batch = connection.execute(select(*columns).where(is_batch)).mappings().first()
@@ -218,9 +209,12 @@ def _read_records(connection: Connection, batch_number: int, leaf: ChunkLeaf) ->
         .where(Grant.item_number < first + batch["chunk_size"])
         .order_by(Grant.item_number)
     )
-    items = {row.item_number: item_record(GrantRow(*row)) for row in rows}
-    record = chunk_record(batch["tenant"], batch["batch_id"], dict(chunk))
-    return ChunkRecords(items, record, encode_record("batch", dict(batch)))
+    items = [GrantRow(*row) for row in rows]
+    records = [item_record(item) for item in items]
+    records.append(chunk_record(batch["tenant"], batch["batch_id"], dict(chunk)))
+    if leaf.kind == "batch":
+        records.append(encode_record("batch", dict(batch)))
+    return [item.item_number for item in items], records
 
 
 def _prove_leaf(

@@ -2,7 +2,6 @@
 
 import sys
 from datetime import datetime
-from typing import Any
 
 import click
 from sqlalchemy import Engine
@@ -17,7 +16,7 @@ from worker.cli.database import open_database
 from worker.cli.output import print_rows
 from worker.errors import Transient
 from worker.proof.prune import PrunePlan, plan_prune, prune
-from worker.proof.prune_rows import PruneRefused, TenantPart
+from worker.proof.prune_rows import PruneRefused
 
 _COLUMNS = ("tenant", "chunks", "items", "uses", "checkpoint")
 
@@ -88,33 +87,29 @@ def prune_log(*, before: int, dry_run: bool, yes: bool, without_checkpoint: bool
 
 
 def _print_plan(plan: PrunePlan) -> None:
-    rows = [_to_row(part, plan.uncovered) for part in plan.parts]
+    rows = []
+    for part in plan.parts:
+        covered = "missing" if part.tenant in plan.uncovered else "signed"
+        rows.append((part.tenant, f"{part.chunks:,}", f"{part.items:,}", f"{part.uses:,}", covered))
     if rows:
         print_rows(_COLUMNS, rows, None)
     if plan.is_begun:
         click.echo("An earlier prune was interrupted: its remaining rows are removed as well.")
     names = ", ".join(partition.name for partition in plan.partitions)
     if names:
-        size = format_size(plan.bytes)
-        click.echo(f"Partitions to drop: {names} ({size})")
+        click.echo(f"Partitions to drop: {names} ({format_size(plan.bytes)})")
     click.echo(f"Grants to remove, before {format_month(plan.before)}: {plan.items:,}")
     if plan.uses:
         click.echo(f"Uses to remove, before {format_month(plan.before)}: {plan.uses:,}")
 
 
-def _to_row(part: TenantPart, uncovered: list[str]) -> tuple[Any, ...]:
-    covered = "missing" if part.tenant in uncovered else "signed"
-    return part.tenant, f"{part.chunks:,}", f"{part.items:,}", f"{part.uses:,}", covered
-
-
 def _refuse(plan: PrunePlan, *, without_checkpoint: bool) -> None:
     """Raise click.ClickException if the grants are needed, or not covered by a checkpoint."""
     if plan.blockers:
-        lines = [
+        text = "\n".join(
             f"  {blocker.number:,} {blocker.what}, such as batch {blocker.batch_id}: {blocker.hint}"
             for blocker in plan.blockers
-        ]
-        text = "\n".join(lines)
+        )
         raise click.ClickException(f"Unfinished work needs these grants:\n{text}")
     if plan.uncovered and not without_checkpoint:
         raise click.ClickException(
