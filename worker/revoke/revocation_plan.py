@@ -17,7 +17,7 @@ from worker.ledger.reservations import REMAINING
 from worker.ledger.tenant_history import is_of_tenant
 from worker.revoke.deny_statements import find_earlier
 from worker.revoke.levers import Denial, Lever, plan_levers
-from worker.revoke.revocation_rows import LiveDenial, read_live_denials
+from worker.revoke.revocation_rows import LiveDenial, has_prefix, read_live_denials
 
 _FIRST_ITEM = Chunk.chunk_number * Batch.chunk_size
 
@@ -62,8 +62,7 @@ def _is_targeted(
         case "key":
             return and_(_in_bucket(target, config), Grant.object_key == target.value)
         case "prefix":
-            begins = Grant.object_key.startswith(target.value, autoescape=True)
-            return and_(_in_bucket(target, config), begins)
+            return and_(_in_bucket(target, config), has_prefix(target.value))
         case "tenant":
             return is_of_tenant(connection, Batch.tenant, target.value)
         case "credentials":

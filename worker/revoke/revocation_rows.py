@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
 from models import Bucket, Denial, Grant, Revocation
 from valetkey.wire.grant_ids import split_grant_id
@@ -183,6 +183,11 @@ def read_storage(connection: Connection, profile: str) -> str | None:
     return None if row is None else qualified_name(row.bucket, row.endpoint)
 
 
+def has_prefix(prefix: str) -> ColumnElement[bool]:
+    """Return the condition that a grant's object key begins so. LIKE of SQLite ignores the case."""
+    return func.substr(Grant.object_key, 1, len(prefix)) == prefix
+
+
 def _covers_some(
     connection: Connection, batch_number: int, item: RevokedItem, revocation: RecordedRevocation
 ) -> bool:
@@ -193,7 +198,7 @@ def _covers_some(
         case "key":
             condition: ColumnElement[bool] = Grant.object_key == target.value
         case "prefix":
-            condition = Grant.object_key.startswith(target.value, autoescape=True)
+            condition = has_prefix(target.value)
         case _:
             return covers(revocation, item)
     query = select(Grant.object_key).where(Grant.batch_number == batch_number, condition).limit(1)
