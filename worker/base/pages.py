@@ -1,7 +1,8 @@
 """Pages of rows, and values in them: ranges of items, seconds of moments, and similar names."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from difflib import get_close_matches
+from itertools import islice
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from sqlalchemy import BigInteger, Connection, Row, Select
@@ -65,6 +66,19 @@ def _compile_seconds_postgresql(
 ) -> str:
     moment = compiler.process(function.clauses, **options)
     return f"CAST(floor(extract(epoch FROM {moment})) AS BIGINT)"
+
+
+Value = TypeVar("Value")
+
+
+def in_parts(values: Collection[Value], size: int = 500) -> Iterator[list[Value]]:
+    """Yield values in parts, such as keys for one query each.
+
+    SQLite builds a tree of a query's tuples, which may be at most 1,000 deep.
+    """
+    rest = iter(values)
+    while part := list(islice(rest, size)):
+        yield part
 
 
 Record = TypeVar("Record")

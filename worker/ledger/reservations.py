@@ -13,6 +13,7 @@ from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select
 
 from models import Batch, Chunk, EndedSlot, Reservation, Settlement
 from worker.base.database_engine import DriverStatement
+from worker.base.pages import in_parts
 from worker.core.decisions import ChunkDecision, ChunkRequest
 from worker.core.grant_kinds import reserved_cost
 from worker.core.issued_grants import GRACE, SECOND_LOOK, SLOT_KINDS
@@ -33,7 +34,6 @@ MAX_SLOT_ITEMS = 1_000
 
 _MAX_SLOTS = 100  # chunks that are claimed together
 _MAX_TENANTS = 10  # of those chunks
-_SLOTS_PER_QUERY = 500
 _FIRST_DELAY, _MAX_DELAY = timedelta(minutes=10), timedelta(hours=6)
 _MAX_DOUBLINGS = 6  # of the first delay: beyond, it exceeds the longest one
 
@@ -80,12 +80,10 @@ def insert_ended_slots(connection: Connection, released: Iterable[Any]) -> None:
     rows = list(released)
     numbers = sorted({row.batch_number for row in rows})
     batches: dict[int, str] = {}
-    for start in range(0, len(numbers), _SLOTS_PER_QUERY):
-        query = select(Batch.batch_number, Batch.bucket).where(
-            Batch.batch_number.in_(numbers[start : start + _SLOTS_PER_QUERY]),
-            Batch.kind.in_(SLOT_KINDS),
-        )
-        batches.update((row.batch_number, row.bucket) for row in connection.execute(query))
+    query = select(Batch.batch_number, Batch.bucket).where(Batch.kind.in_(SLOT_KINDS))
+    for part in in_parts(numbers):
+        found = connection.execute(query.where(Batch.batch_number.in_(part)))
+        batches.update((row.batch_number, row.bucket) for row in found)
     values = [
         {
             "batch_number": row.batch_number,
@@ -215,9 +213,9 @@ def lock_unsettled(
         query = select(*key).order_by(*key).with_for_update(read=True)
         if table is EndedSlot:
             query = query.where(EndedSlot.is_settled.is_(False))
-        for start in range(0, len(ordered), _SLOTS_PER_QUERY):
-            part = query.where(tuple_(*key).in_(ordered[start : start + _SLOTS_PER_QUERY]))
-            unsettled.update((row[0], row[1]) for row in connection.execute(part))
+        for part in in_parts(ordered):
+            rows = connection.execute(query.where(tuple_(*key).in_(part)))
+            unsettled.update((row[0], row[1]) for row in rows)
     return unsettled
 
 

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 from worker.aws.event_queues import VISIBILITY_SECONDS, QueueMessage
 from worker.aws.object_calls import StorageRefuses, StoredFile
 from worker.base.database_engine import read_transaction
+from worker.base.pages import in_parts
 from worker.context import Context
 from worker.core.issued_grants import SLOT_KINDS, UseReport, storage_name
 from worker.core.tenant_config import Bucket, TenantAccess, TenantConfig
@@ -363,8 +364,7 @@ def _known_objects(reports: Sequence[UseReport], context: Context) -> Container[
 
 def _record(group: _MessageGroup, reports: Sequence[UseReport], context: Context) -> int:
     total = 0
-    for start in range(0, len(reports), REPORTS_PER_TRANSACTION):
-        part = reports[start : start + REPORTS_PER_TRANSACTION]
+    for part in in_parts(reports, REPORTS_PER_TRANSACTION):
         recorded = record_uses(part, context)
         group.ignored.update(recorded.ignored)
         total += recorded.total

@@ -18,6 +18,7 @@ from worker.aws.event_queues import (
     event_queues,
     queue_id,
 )
+from worker.base.pages import in_parts
 from worker.context import Context
 from worker.core.tenant_config import Bucket, TenantConfig
 from worker.errors import Malformed, Transient
@@ -192,9 +193,7 @@ class QueueReader:
         return True
 
     def _delete(self, messages: Sequence[QueueMessage]) -> None:
-        starts = range(0, len(messages), MAX_MESSAGES)
-        parts = [messages[start : start + MAX_MESSAGES] for start in starts]
-        failed = sum(self._threads.map(self._queue.delete, parts))
+        failed = sum(self._threads.map(self._queue.delete, in_parts(messages, MAX_MESSAGES)))
         if failed:
             log.warning("events_not_deleted", queue=self._queue.name, messages=failed)
 

@@ -8,7 +8,7 @@ from itertools import chain
 from sqlalchemy import Connection, and_, case, func, insert, select, tuple_
 
 from models import ConfigChange, Denial, MultipartUpload, Settlement, StoredObject, Use
-from worker.base.pages import format_items, parse_items
+from worker.base.pages import format_items, in_parts, parse_items
 from worker.core.issued_grants import UsedGrant
 from worker.ledger.merkle import entry_hash, settlement_record
 from worker.ledger.tree_leaves import NewLeaf
@@ -16,7 +16,6 @@ from worker.uses.stored_objects import ChunkKey
 from worker.uses.use_rows import MAX_USES, JudgedUse
 from worker.uses.use_rules import STORING, SettledChunk, kept_bytes, use_fingerprint
 
-_PER_QUERY = 500
 _CHUNK = tuple_(Settlement.batch_number, Settlement.chunk_number)
 
 
@@ -111,13 +110,9 @@ def read_unused(
     query = select(Settlement.batch_number, Settlement.chunk_number, Settlement.unused)
     query = query.where(Settlement.returned_bytes > 0)
     found: dict[tuple[int, int], Collection[int]] = {}
-    ordered = sorted(chunks)
-    for start in range(0, len(ordered), _PER_QUERY):
-        part = query.where(_CHUNK.in_(ordered[start : start + _PER_QUERY]))
-        found |= {
-            (row[0], row[1]): frozenset(chain.from_iterable(parse_items(row[2])))
-            for row in connection.execute(part)
-        }
+    for part in in_parts(sorted(chunks)):
+        for batch, chunk, unused in connection.execute(query.where(_CHUNK.in_(part))):
+            found[batch, chunk] = frozenset(chain.from_iterable(parse_items(unused)))
     return found
 
 

@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 
 from models import Batch, Chunk, Grant, Settlement, StoredObject, Use
-from worker.base.pages import parse_items
+from worker.base.pages import in_parts, parse_items
 from worker.core.sigv4 import FILENAME_VARIABLE
 from worker.uses.use_rules import STORING, StateFacts, Verdict
 
@@ -61,9 +61,6 @@ def split_ranges(connection: Connection, ranges: Any) -> RangeBounds:
 DOWNLOADED = "downloaded"
 
 
-_PER_QUERY = 500
-
-
 def read_state_facts(
     connection: Connection, batch_number: int, items: Collection[int]
 ) -> Mapping[int, StateFacts]:
@@ -71,10 +68,9 @@ def read_state_facts(
 
     Items that are refused, not decided yet or pruned are missing from the result.
     """
-    numbers = sorted(set(items))
     facts: dict[int, StateFacts] = {}
-    for start in range(0, len(numbers), _PER_QUERY):
-        facts |= _read_part(connection, batch_number, numbers[start : start + _PER_QUERY])
+    for part in in_parts(sorted(set(items))):
+        facts |= _read_part(connection, batch_number, part)
     return facts
 
 
@@ -165,10 +161,7 @@ def _count_downloads(
 def _is_item(
     table: Any, batch_number: int, items: Sequence[int]
 ) -> tuple[ColumnElement[bool], ...]:
-    return (
-        table.batch_number == batch_number,
-        table.item_number.in_(items),
-    )
+    return table.batch_number == batch_number, table.item_number.in_(items)
 
 
 _COMMIT_TIME = timedelta(minutes=5)
@@ -319,13 +312,11 @@ def read_item_uses(connection: Connection, batch_number: int, items: Sequence[in
     rows: dict[int, AuditItem] = {}
     counts: Counter[int] = Counter()
     objects: dict[int, NewestObject] = {}
-    for start in range(0, len(items), _PER_QUERY):
-        part = items[start : start + _PER_QUERY]
-        audit = select(Grant.item_number, Grant.object_key, Grant.code).where(
-            Grant.batch_number == batch_number, Grant.item_number.in_(part)
-        )
+    for part in in_parts(items):
+        audit = select(Grant.item_number, Grant.object_key, Grant.code)
+        audit = audit.where(*_is_item(Grant, batch_number, part))
         rows |= {item: AuditItem(key, code) for item, key, code in connection.execute(audit)}
-        is_item = (Use.batch_number == batch_number, Use.item_number.in_(part))
+        is_item = _is_item(Use, batch_number, part)
         uses = select(Use.item_number, func.count()).where(*is_item, Use.event.not_in(_NO_USES))
         for item, count in connection.execute(uses.group_by(Use.item_number)):
             counts[item] = count
@@ -341,14 +332,11 @@ def _stored_keys(
 ) -> Mapping[int, str]:
     """Return the object key of the newest object of each item, if it is its key's newest one."""
     keys: dict[int, str] = {}
-    for start in range(0, len(items), _PER_QUERY):
-        query = (
-            select(StoredObject.item_number, StoredObject.object_key)
-            .where(StoredObject.batch_number == batch_number)
-            .where(StoredObject.item_number.in_(items[start : start + _PER_QUERY]))
-            .order_by(StoredObject.changed_at)
-        )
-        keys |= {row.item_number: row.object_key for row in connection.execute(query)}
+    query = select(StoredObject.item_number, StoredObject.object_key)
+    query = query.order_by(StoredObject.changed_at)
+    for part in in_parts(items):
+        rows = connection.execute(query.where(*_is_item(StoredObject, batch_number, part)))
+        keys |= {row.item_number: row.object_key for row in rows}
     return keys
 
 

@@ -13,12 +13,11 @@ from sqlalchemy import Connection, and_, bindparam, case, or_, select, tuple_, u
 from models import Batch, StoredObject, Usage
 from valetkey.wire.grant_ids import grant_id
 from worker.base.inserts import insert_statement
+from worker.base.pages import in_parts
 from worker.core.issued_grants import UseReport
 from worker.core.quota_rules import LIVE_START
 from worker.uses.use_rows import JudgedUse
 from worker.uses.use_rules import STORING
-
-_PER_QUERY = 500
 
 ObjectName = tuple[str, str]
 """A real bucket and an object key."""
@@ -75,7 +74,7 @@ def grants_of_objects(
         *(Batch.batch_id, StoredObject.item_number, StoredObject.is_deleted),
         *(StoredObject.changed_at, StoredObject.sequencer, StoredObject.version),
     ).join(Batch, Batch.batch_number == StoredObject.batch_number)
-    for part in _parts(set(names)):
+    for part in in_parts(sorted(set(names))):
         for row in connection.execute(query.where(_KEY.in_(part))):
             found[row.bucket, row.object_key] = ObjectOfGrant(
                 grant_id(row.batch_id, row.item_number),
@@ -98,11 +97,6 @@ def read_newest_sizes(
         StoredObject.batch_number == batch_number, StoredObject.item_number.in_(items)
     )
     return {row.item_number: row.size for row in connection.execute(query)}
-
-
-def _parts(names: Collection[ObjectName]) -> Iterable[list[ObjectName]]:
-    ordered = sorted(names)
-    return (ordered[start : start + _PER_QUERY] for start in range(0, len(ordered), _PER_QUERY))
 
 
 def update_stored_objects(
@@ -185,10 +179,11 @@ def _lock(connection: Connection, names: Collection[ObjectName]) -> dict[ObjectN
     columns = (getattr(StoredObject, name) for name in KnownObject._fields)
     query = select(StoredObject.bucket, StoredObject.object_key, *columns)
     query = query.order_by(StoredObject.bucket, StoredObject.object_key).with_for_update()
-    rows = [
-        row for part in _parts(names) for row in connection.execute(query.where(_KEY.in_(part)))
-    ]
-    return {(bucket, object_key): KnownObject(*state) for bucket, object_key, *state in rows}
+    known: dict[ObjectName, KnownObject] = {}
+    for part in in_parts(sorted(names)):
+        for bucket, object_key, *state in connection.execute(query.where(_KEY.in_(part))):
+            known[bucket, object_key] = KnownObject(*state)
+    return known
 
 
 def _size_after(report: UseReport) -> int:

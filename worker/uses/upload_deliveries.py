@@ -9,14 +9,13 @@ from sqlalchemy import Connection, and_, insert, select
 from models import Batch, Chunk, Delivery, Grant, Settlement, Use
 from valetkey.wire.grant_ids import grant_id
 from valetkey.wire.upload_events import ReportedUpload, UploadEventType
-from worker.base.pages import parse_items
+from worker.base.pages import in_parts, parse_items
 from worker.core.issued_grants import UsedGrant
 from worker.ledger.outbox import EVENT_LIFETIME, DeliveryLease
 from worker.uses.use_rows import InsertedUses, JudgedUse
 from worker.uses.use_rules import STORING, is_late
 
 _INSERT = insert(Delivery)
-_PER_QUERY = 500
 
 
 class _Subject(NamedTuple):
@@ -73,11 +72,10 @@ def _event_type(use: JudgedUse) -> UploadEventType | None:
 def _insert(connection: Connection, subjects: set[_Subject], now: datetime) -> int:
     numbers = sorted({subject.batch_number for subject in subjects})
     batches: dict[int, tuple[str, str | None]] = {}
-    for start in range(0, len(numbers), _PER_QUERY):
-        query = select(Batch.batch_number, Batch.tenant, Batch.callback).where(
-            Batch.batch_number.in_(numbers[start : start + _PER_QUERY])
-        )
-        batches |= {row[0]: (row[1], row[2]) for row in connection.execute(query)}
+    query = select(Batch.batch_number, Batch.tenant, Batch.callback)
+    for part in in_parts(numbers):
+        rows_of_part = connection.execute(query.where(Batch.batch_number.in_(part)))
+        batches |= {number: (tenant, callback) for number, tenant, callback in rows_of_part}
     rows = []
     for subject in sorted(subjects, key=_order):
         tenant, endpoint = batches[subject.batch_number]

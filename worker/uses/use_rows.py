@@ -12,13 +12,12 @@ from sqlalchemy import ARRAY, Connection, String, Text, and_, bindparam, func, s
 from models import Batch, Chunk, ConfigChange, Grant, Reissue, Use
 from valetkey.wire.grant_ids import grant_id, split_grant_id
 from worker.base.inserts import insert_statement
+from worker.base.pages import in_parts
 from worker.core.issued_grants import UsedGrant, UseReport, qualified_name
 from worker.core.tenant_config import TenantConfig
 from worker.ledger.merkle import entry_hash, use_record
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
 from worker.uses.use_rules import Judgement, use_fingerprint
-
-_PER_QUERY = 500  # ids in one query: SQLite builds a tree of tuples, at most 1,000 deep
 
 # Read apart from the grants, so that the terms of a batch are decoded once.
 _BATCHES = select(
@@ -56,8 +55,8 @@ def find_used_grants(
     names = sorted({name for text in ids for name in _split(text)})
     found: defaultdict[str, list[UsedGrant]] = defaultdict(list)
     buckets: dict[str, frozenset[str]] = {}
-    for start in range(0, len(names), _PER_QUERY):
-        rows = list(_read_grants(connection, names[start : start + _PER_QUERY]))
+    for part in in_parts(names):
+        rows = _read_grants(connection, part)
         later_keys = _later_keys(connection, {row.batch_number for _, row in rows})
         for batch, row in rows:
             if batch.bucket not in buckets:
@@ -90,7 +89,7 @@ def _split(text: str) -> Iterator[tuple[str, int]]:
 
 def _read_grants(
     connection: Connection, names: Collection[tuple[str, int]]
-) -> Iterable[tuple[Any, Any]]:
+) -> list[tuple[Any, Any]]:
     """Return the rows of batch and grant."""
     ids = {batch_id for batch_id, _ in names}
     batches: dict[int, Any] = {}
@@ -100,7 +99,7 @@ def _read_grants(
         by_id[batch.batch_id].append(batch.batch_number)
     pairs = [(number, item) for batch_id, item in names for number in by_id[batch_id]]
     if not pairs:
-        return ()
+        return []
     key = tuple_(Grant.batch_number, Grant.item_number)
     rows = connection.execute(_GRANT_QUERY.where(key.in_(pairs))).all()
     return [(batches[row.batch_number], row) for row in rows]
@@ -339,10 +338,9 @@ def leave_out_excess(
 
 def _read_known(connection: Connection, fingerprints: Iterable[bytes]) -> set[bytes]:
     known: set[bytes] = set()
-    ordered = sorted(fingerprints)
-    for start in range(0, len(ordered), _PER_QUERY):
-        part = Use.fingerprint.in_(ordered[start : start + _PER_QUERY])
-        known |= set(connection.scalars(select(Use.fingerprint).where(part)))
+    for part in in_parts(sorted(fingerprints)):
+        query = select(Use.fingerprint).where(Use.fingerprint.in_(part))
+        known.update(connection.scalars(query))
     return known
 
 
@@ -359,11 +357,10 @@ def _item(use: JudgedUse) -> _Item:
 
 
 def _count_uses(connection: Connection, items: Iterable[_Item]) -> Counter[_Item]:
-    ordered = sorted(items)
     key = Use.batch_number, Use.item_number
     query = select(*key, func.count()).where(Use.event != "downloaded").group_by(*key)
     counts: Counter[_Item] = Counter()
-    for start in range(0, len(ordered), _PER_QUERY):
-        part = query.where(tuple_(*key).in_(ordered[start : start + _PER_QUERY]))
-        counts |= Counter({(batch, item): n for batch, item, n in connection.execute(part)})
+    for part in in_parts(sorted(items)):
+        rows = connection.execute(query.where(tuple_(*key).in_(part)))
+        counts |= Counter({(batch, item): number for batch, item, number in rows})
     return counts
