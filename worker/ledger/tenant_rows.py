@@ -1,7 +1,7 @@
 """The tenant config as rows: loaded as a whole, stored as a difference, kept by each process."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
 from threading import Lock
@@ -54,16 +54,8 @@ def store_ended_sessions(connection: Connection, row: EndedSessionsRow) -> Ended
         return EndedSessionsRow(row.role_arn, *stored)
     values = row._asdict()
     statement = insert_statement(EndedSessions, connection.dialect.name).values(values)
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=["role_arn"], set_=values),
-    )
+    connection.execute(statement.on_conflict_do_update(index_elements=["role_arn"], set_=values))
     return row
-
-
-def read_moments(connection: Connection) -> Mapping[str, datetime]:
-    """Return the moment from which the sessions of each role may sign."""
-    query = select(EndedSessions.role_arn, EndedSessions.sessions_from)
-    return {row.role_arn: row.sessions_from for row in connection.execute(query)}
 
 
 def read_ended_sessions(connection: Connection) -> list[EndedSessionsRow]:
@@ -91,12 +83,10 @@ def _table(mapped: type[Base]) -> Table:
     return cast("Table", mapped.__table__)
 
 
-_BUCKETS, _TENANTS, _POLICIES, _QUOTAS, _ENDPOINTS, _KEYS = (
-    _table(mapped) for mapped in (Bucket, Tenant, Policy, Quota, WebhookEndpoint, TenantKey)
-)
-_PARENTS_FIRST = (_BUCKETS, _TENANTS, _POLICIES, _QUOTAS, _ENDPOINTS, _KEYS)
+_PARENTS_FIRST = tuple(map(_table, (Bucket, Tenant, Policy, Quota, WebhookEndpoint, TenantKey)))
+_BUCKETS, _TENANTS, *_TABLES_OF_TENANTS = _PARENTS_FIRST
+_POLICIES, _QUOTAS, _ENDPOINTS, _KEYS = _TABLES_OF_TENANTS
 _OVERRIDES = _table(QuotaOverride)  # not part of the tenants file: `apply` keeps them
-_TABLES_OF_TENANTS = (_POLICIES, _QUOTAS, _ENDPOINTS, _KEYS)
 _CREATED_AT = select(TenantIdentity.id, TenantIdentity.created_at).join(
     Tenant, Tenant.id == TenantIdentity.id
 )
@@ -109,13 +99,11 @@ def load_config(connection: Connection) -> TenantConfig:
     overrides = _rows_by_tenant(_read(connection, _OVERRIDES))
     tenants = {
         row["name"]: _tenant(
-            row,
-            {table: found[row["name"]] for table, found in rows.items()},
-            overrides[row["id"]],
+            row, {table: found[row["name"]] for table, found in rows.items()}, overrides[row["id"]]
         )
         for row in _read_tenants(connection)
     }
-    ended = read_moments(connection)
+    ended = {row.role_arn: row.sessions_from for row in read_ended_sessions(connection)}
     buckets = {
         row["name"]: tenant_config.Bucket(**row, sessions_from=ended.get(row["role_arn"]))
         for row in _read(connection, _BUCKETS)
@@ -145,13 +133,9 @@ def _rows_by_tenant(rows: Iterable[Row]) -> defaultdict[str, list[Row]]:
     return by_tenant
 
 
-def _tenant(
-    row: Row, rows: dict[Table, list[Row]], override_rows: Iterable[Row]
-) -> tenant_config.Tenant:
-    overrides = [
-        {name: value for name, value in override.items() if name != "override_number"}
-        for override in override_rows
-    ]
+def _tenant(row: Row, rows: dict[Table, list[Row]], overrides: list[Row]) -> tenant_config.Tenant:
+    for override in overrides:
+        del override["override_number"]
     return tenant_config.Tenant(
         **row,
         policies={policy["bucket"]: tenant_config.Policy(**policy) for policy in rows[_POLICIES]},
@@ -210,12 +194,11 @@ def increment_revision(connection: Connection) -> None:
     Waits for other transactions that do the same. Call it first: the config does not change from
     then on until the transaction ends.
     """
-    statement = insert_statement(ConfigRevisionCounter, connection.dialect.name).values(
-        id=1, revision=1
-    )
+    statement = insert_statement(ConfigRevisionCounter, connection.dialect.name)
+    one_more = {"revision": ConfigRevisionCounter.revision + 1}
     connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["id"], set_={"revision": ConfigRevisionCounter.revision + 1}
+        statement.values(id=1, revision=1).on_conflict_do_update(
+            index_elements=["id"], set_=one_more
         )
     )
 

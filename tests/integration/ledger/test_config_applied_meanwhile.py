@@ -20,7 +20,7 @@ NEW = TenantConfig({"demo": replace(DEMO, region="eu-west-1")}, tenant_config(ma
     ("module", "name", "is_before"),
     [
         pytest.param(tenant_rows, "load_config", True, id="before the first table"),
-        pytest.param(tenant_rows, "read_moments", True, id="between two tables"),
+        pytest.param(tenant_rows, "read_ended_sessions", True, id="between two tables"),
         pytest.param(tenant_rows, "load_config", False, id="after the last table"),
     ],
 )
