@@ -55,22 +55,15 @@ _SELECT = DriverStatement(
         ),
     )
 )
-_RELEASE = (
+_UPDATE_WINDOW = (
     update(Usage)
     .where(Usage.tenant == bindparam("tenant_id"))
     .where(Usage.window == bindparam("window_name"), Usage.window_start == bindparam("since"))
-    .values({cost: cost - bindparam(f"minus_{cost.key}") for cost in _CHARGED})
 )
-_GIVE_BACK = (
-    update(Usage)
-    .where(Usage.tenant == bindparam("tenant_id"))
-    .where(Usage.window == bindparam("window_name"), Usage.window_start == bindparam("since"))
-    .values(
-        upload_bytes=case(
-            (Usage.upload_bytes > bindparam("minus"), Usage.upload_bytes - bindparam("minus")),
-            else_=0,
-        )
-    )
+_RELEASE = _UPDATE_WINDOW.values({cost: cost - bindparam(f"minus_{cost.key}") for cost in _CHARGED})
+_BYTES_LEFT = Usage.upload_bytes - bindparam("minus")
+_GIVE_BACK = _UPDATE_WINDOW.values(
+    upload_bytes=case((Usage.upload_bytes > bindparam("minus"), _BYTES_LEFT), else_=0)
 )
 _SHORT_WINDOWS_KEPT = timedelta(days=2)  # longer than a batch is open: then its rest is released
 
@@ -115,12 +108,9 @@ def _window_starts(tenant_id: str, now: datetime) -> dict[str, Any]:
 
 
 def _by_window(rows: Iterable[Any]) -> dict[Window, Cost]:
-    return {row.window: cost_from_row(row) for row in rows}
-
-
-def cost_from_row(row: Any) -> Cost:
-    """Return the cost stored in a row's metric columns."""
-    return Cost(**{metric: getattr(row, metric) for metric in METRICS})
+    return {
+        row.window: Cost(**{metric: getattr(row, metric) for metric in METRICS}) for row in rows
+    }
 
 
 @cache
