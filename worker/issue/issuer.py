@@ -49,9 +49,9 @@ from worker.ledger.batches import (
     InsertedBatch,
     NewChunk,
     admit_uncharged,
-    append_chunk_leaf,
+    chunk_leaf,
     insert_batch,
-    insert_chunk,
+    insert_chunks,
     insert_new_batches,
     known_batches,
     lock_batch,
@@ -59,13 +59,14 @@ from worker.ledger.batches import (
     read_history,
 )
 from worker.ledger.multipart_rows import UploadRecord, insert_uploads, take_starts
-from worker.ledger.outbox import insert_delivery, insert_manifest
+from worker.ledger.outbox import delivery_values, insert_deliveries, insert_manifest
 from worker.ledger.rejections import NOT_RECORDED, count_rejection, count_rejections
 from worker.ledger.reservations import (
-    insert_chunk_reservation,
+    insert_chunk_reservations,
     insert_remaining_reservation,
     take_from_remaining,
 )
+from worker.ledger.tree_leaves import append_leaf
 
 # While a decision is written, the batch can be closed, and then this very chunk be committed.
 _MAX_CONCURRENT_CHANGES = 2
@@ -235,7 +236,7 @@ def _open_batch(connection: Connection, chunk: NewChunk, *, is_cancelled: bool) 
             insert_manifest(connection, batch.batch_number, chunk.request, now)
     record = _insert_chunk_rows(connection, batch.batch_number, chunk, decision, now)
     quota_usage.charge_uncharged(connection, tenant.id, uncharged, now)
-    append_chunk_leaf(connection, batch, chunk, decision, record)
+    append_leaf(connection, tenant.id, chunk_leaf(batch, chunk, decision, record))
     return replace(decision, quotas=quota_admission.quotas)
 
 
@@ -254,7 +255,8 @@ def _continue_batch(connection: Connection, chunk: NewChunk, batch: RecordedBatc
             raise ConcurrentChange
         quota_usage.release(connection, request.tenant.id, chunk.unused_cost, batch.decided_at)
     quota_usage.charge_uncharged(connection, request.tenant.id, uncharged, now)
-    append_chunk_leaf(connection, InsertedBatch(number), chunk, decision, record)
+    leaf = chunk_leaf(InsertedBatch(number), chunk, decision, record)
+    append_leaf(connection, request.tenant.id, leaf)
     return replace(decision, quotas=quota_usage.read_quota_states(connection, request.tenant, now))
 
 
@@ -267,14 +269,15 @@ def _insert_chunk_rows(
 ) -> bytes:
     """Write the chunk, its audit rows, and what follows from them. Returns the chunk's record."""
     request = chunk.request
-    record = insert_chunk(connection, batch_number, chunk, decision)
+    (record,) = insert_chunks(connection, [batch_number], [chunk], [decision])
     if decision.attempt is not None:
         if not take_starts(connection, decision.attempt, decision.uploads.keys()):
             raise Transient("the uploads of this message took too long to start", "storage")
         insert_uploads(connection, batch_number, request, decision)
-    insert_chunk_reservation(connection, batch_number, request, decision, charged_at)
+    insert_chunk_reservations(connection, [batch_number], [request], [decision], charged_at)
     if calls_back(request.tenant, request.message):
-        insert_delivery(connection, batch_number, request, decision, chunk.now)
+        delivery = delivery_values(batch_number, request, decision, chunk.now)
+        insert_deliveries(connection, [delivery])
     return record
 
 
@@ -464,11 +467,8 @@ def _charge_together(
     now = chunks[0].now
     charged = reduce(Cost.plus, (chunk.decision.cost for chunk in chunks))
     # Charged before they are admitted, because the charge locks the usage rows.
-    running, unused, decisions = (
-        quota_usage.charge(connection, tenant.id, charged, now),
-        NO_COST,
-        [],
-    )
+    running = quota_usage.charge(connection, tenant.id, charged, now)
+    unused, decisions = NO_COST, []
     for chunk in chunks:
         decision, cost = chunk.decision, chunk.decision.cost
         admission = admit_cost(tenant, running, cost, now)

@@ -127,13 +127,6 @@ def batch_values(chunk: NewChunk, refusal: Refusal | None) -> dict[str, Any]:
     }
 
 
-def insert_chunk(
-    connection: Connection, batch_number: int, chunk: NewChunk, decision: ChunkDecision
-) -> bytes:
-    """Insert a chunk and the audit rows of its items. Returns the chunk's record."""
-    return insert_chunks(connection, [batch_number], [chunk], [decision])[0]
-
-
 def insert_chunks(
     connection: Connection,
     batch_numbers: Sequence[int],
@@ -184,21 +177,6 @@ def _chunk_values(batch_number: int, chunk: NewChunk, decision: ChunkDecision) -
     }
 
 
-def append_chunk_leaf(
-    connection: Connection,
-    batch: InsertedBatch,
-    chunk: NewChunk,
-    decision: ChunkDecision,
-    record: bytes,
-) -> None:
-    """Append the leaf of a chunk, which also covers its batch if the chunk opened it.
-
-    Call it last in the transaction, as `append_leaf` says. record is that of the chunk.
-    """
-    leaf = chunk_leaf(batch, chunk, decision, record)
-    append_leaf(connection, chunk.request.tenant.id, leaf)
-
-
 def admit_uncharged(
     connection: Connection, chunks: Sequence[NewChunk], decisions: Sequence[ChunkDecision]
 ) -> int:
@@ -224,7 +202,10 @@ def admit_uncharged(
 def chunk_leaf(
     batch: InsertedBatch, chunk: NewChunk, decision: ChunkDecision, record: bytes
 ) -> NewLeaf:
-    """Return the leaf that append_chunk_leaf appends."""
+    """Return the leaf of a chunk, which also covers its batch if the chunk opened it.
+
+    record is that of the chunk.
+    """
     is_unchanged = decision.rows is chunk.decision.rows
     edge = chunk.items_edge if is_unchanged else items_edge(decision.rows)
     records = [record] if batch.record is None else [record, batch.record]

@@ -81,19 +81,8 @@ class DeliveryResult(NamedTuple):
     is_endpoint_up: bool | None = None
 
 
-def insert_delivery(
-    connection: Connection,
-    batch_number: int,
-    request: ChunkRequest,
-    decision: ChunkDecision,
-    now: datetime,
-) -> None:
-    """Insert the delivery of a chunk's outcome, together with its grants."""
-    connection.execute(_INSERT, delivery_values(batch_number, request, decision, now))
-
-
 def insert_deliveries(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Insert rows that delivery_values returned, if there are any."""
+    """Insert deliveries in the transaction that inserts what they tell of, if there are any."""
     if rows:
         connection.execute(_INSERT, rows)
 
@@ -103,17 +92,18 @@ def delivery_values(
 ) -> dict[str, Any]:
     """Return the row of the delivery of a chunk's outcome."""
     is_refused = decision.refusal is not None
-    return {
+    return pending_values(now) | {
         "batch_number": batch_number,
         "chunk_number": request.message.chunk,
         "tenant": request.tenant.id,
         "endpoint": request.message.callback,
-        "state": "pending",
-        "attempts": 0,
-        "next_attempt_at": now,
-        "created_at": now,
         "expires_at": now + REFUSAL_LIFETIME if is_refused else decision.validity.expires_at,
     }
+
+
+def pending_values(now: datetime) -> dict[str, Any]:
+    """Return the values that every new delivery and manifest has."""
+    return {"state": "pending", "attempts": 0, "next_attempt_at": now, "created_at": now}
 
 
 _row, _next = aliased(Delivery), aliased(Delivery)
@@ -295,16 +285,12 @@ def insert_manifest(
     connection: Connection, batch_number: int, request: ChunkRequest, now: datetime
 ) -> None:
     """Insert the manifest of a batch in the transaction that opens the batch."""
-    values: dict[str, Any] = {
+    values = pending_values(now) | {
         "batch_number": batch_number,
         "tenant": request.tenant.id,
         "object_key": request.message.manifest,
-        "state": "pending",
-        "attempts": 0,
         "issued": 0,
         "refused": 0,
-        "next_attempt_at": now,
-        "created_at": now,
     }
     connection.execute(_INSERT_MANIFEST, values)
 
@@ -391,10 +377,8 @@ def lease_manifest(
 def renew_manifest_lease(connection: Connection, manifest: ManifestLease, now: datetime) -> bool:
     """Extend a lease; return false if it expired and another process took it."""
     statement = update(Manifest).where(_is_manifest_leased(manifest))
-    return (
-        connection.execute(statement.values(next_attempt_at=now + MANIFEST_LEASE_TIME)).rowcount
-        == 1
-    )
+    renewed = connection.execute(statement.values(next_attempt_at=now + MANIFEST_LEASE_TIME))
+    return renewed.rowcount == 1
 
 
 def settle_manifest(

@@ -278,13 +278,6 @@ _DELETE_DUE = (
 )
 
 
-class ReservedItems(NamedTuple):
-    """A number of items, and the cost reserved for them."""
-
-    items: int
-    cost: Cost
-
-
 def insert_remaining_reservation(
     connection: Connection, batch_number: int, request: ChunkRequest, now: datetime
 ) -> None:
@@ -294,8 +287,8 @@ def insert_remaining_reservation(
     """
     items = request.message.total - len(request.message.items)
     if items:
-        reserved = ReservedItems(items, reserved_cost(request.message.grant, items))
-        row = _row(batch_number, REMAINING, request, reserved)
+        cost = reserved_cost(request.message.grant, items)
+        row = _row(batch_number, REMAINING, request, items, cost)
         expires_at = now + batch_open_time(request.tenant)
         _INSERT.run(connection, row | {"charged_at": now, "expires_at": expires_at})
 
@@ -311,17 +304,6 @@ def take_from_remaining(connection: Connection, batch_number: int, request: Chun
     return bool(rows)
 
 
-def insert_chunk_reservation(
-    connection: Connection,
-    batch_number: int,
-    request: ChunkRequest,
-    decision: ChunkDecision,
-    charged_at: datetime,
-) -> None:
-    """Insert the reservation of a chunk: its grants count in the window live until they expire."""
-    insert_chunk_reservations(connection, [batch_number], [request], [decision], charged_at)
-
-
 def insert_chunk_reservations(
     connection: Connection,
     batch_numbers: Iterable[int],
@@ -329,9 +311,9 @@ def insert_chunk_reservations(
     decisions: Iterable[ChunkDecision],
     charged_at: datetime,
 ) -> None:
-    """Insert the reservations of chunks of several batches, as insert_chunk_reservation does."""
+    """Insert the reservations of chunks: grants count in the window live until they expire."""
     rows = [
-        _row(number, request.message.chunk, request, ReservedItems(decision.issued, decision.cost))
+        _row(number, request.message.chunk, request, decision.issued, decision.cost)
         | {"charged_at": charged_at, "expires_at": decision.validity.expires_at}
         for number, request, decision in zip(batch_numbers, requests, decisions, strict=True)
         if decision.cost != NO_COST
@@ -343,15 +325,15 @@ def insert_chunk_reservations(
 
 
 def _row(
-    batch_number: int, chunk_number: int, request: ChunkRequest, reserved: ReservedItems
+    batch_number: int, chunk_number: int, request: ChunkRequest, items: int, cost: Cost
 ) -> dict[str, Any]:
     return {
         "batch_number": batch_number,
         "chunk_number": chunk_number,
         "tenant": request.tenant.id,
         "signing_key": request.signing_key,
-        "items": reserved.items,
-        **_amounts(reserved.cost),
+        "items": items,
+        **_amounts(cost),
     }
 
 

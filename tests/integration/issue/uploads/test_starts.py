@@ -276,7 +276,7 @@ def test_uploads_of_a_transaction_that_fails_are_aborted(
         raise Transient("the database is out of reach")
 
     with monkeypatch.context() as patch:
-        patch.setattr(issuer, "insert_chunk", fail)
+        patch.setattr(issuer, "insert_chunks", fail)
         with pytest.raises(Transient):
             service.issue(multipart_message())
     assert service.unfinished() == 0
