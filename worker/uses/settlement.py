@@ -19,7 +19,6 @@ from typing import Literal, NamedTuple
 import structlog
 from sqlalchemy import Connection
 
-from valetkey.wire.grant_ids import grant_id
 from worker.aws.object_calls import Missing, StorageRefuses, StoredFile
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.jobs import JobRun, Pace, ThreadGroup
@@ -253,7 +252,7 @@ def _own_sizes(answers: Sequence[tuple[UsedGrant, _Answer]]) -> dict[int, int]:
 
 
 def _is_own(file: StoredFile, grant: UsedGrant) -> bool:
-    return file.grant_id == grant_id(grant.batch_id, grant.item_number)
+    return file.grant_id == grant.id
 
 
 MAX_BUCKETS = 8
@@ -291,7 +290,7 @@ def settle_ended_slots(context: Context, run: JobRun | None = None) -> dict[str,
     running: set[str] = set()
     resting: set[str] = set()  # their storage failed in this run
     turns: Counter[str] = Counter()
-    threads: ThreadGroup[str, _Result] = ThreadGroup(
+    threads: ThreadGroup[str, _Turn] = ThreadGroup(
         partial(_settle_in_bucket, context=context, run=run), "settle"
     )
     while not run.is_stopping:
@@ -304,10 +303,10 @@ def settle_ended_slots(context: Context, run: JobRun | None = None) -> dict[str,
                 threads.start(bucket)
         if not running:
             break
-        for bucket, result in threads.wait(_WAIT):
+        for bucket, turn in threads.wait(_WAIT):
             running.remove(bucket)
-            counts += result.counts
-            if result.has_failed or not result.counts:
+            counts += turn.counts
+            if turn.has_failed or not turn.counts:
                 resting.add(bucket)
             run.progress()
     return dict(counts)
@@ -317,15 +316,11 @@ class _Stopping(Transient):
     """The worker ends: what it claimed is due again later."""
 
 
-class _Result(NamedTuple):
-    """The result of a turn: numbers of chunks, and true if storage or the database failed."""
-
-    counts: Counter[str]
-    has_failed: bool
-
-
 class _Turn:
-    """Probes what one bucket profile has due, and settles it in one transaction."""
+    """Probes what one bucket profile has due, and settles it in one transaction.
+
+    counts are numbers of chunks. has_failed is true if storage or the database failed.
+    """
 
     def __init__(self, bucket: str, context: Context, run: JobRun) -> None:
         self._context = context
@@ -341,8 +336,9 @@ class _Turn:
         self._not_probed: list[Slot] = []
         self._begin = time.monotonic()
         self._end = 0.0  # that of the claim
-        self.failures = 0  # in a row
+        self._failures = 0  # in a row
         self.counts: Counter[str] = Counter()
+        self.has_failed = False
 
     def _wait(self) -> None:
         self._pace.wait()
@@ -360,7 +356,7 @@ class _Turn:
             slots = claim_slots(connection, self._bucket, now, self._rate, random)
         self._end = self._begin + lease_slot(slots, self._rate).total_seconds()
         for slot in slots:
-            if self.failures == MAX_FAILURES or self._run.is_stopping:
+            if self._failures == MAX_FAILURES or self._run.is_stopping:
                 self.counts["postponed"] += 1
             elif slot is slots[0] or time.monotonic() < self._begin + MAX_TURN_SECONDS:
                 self._probe_slot(slot, now)
@@ -375,7 +371,7 @@ class _Turn:
                 log.exception("probe_failed", batch_number=slot.batch_number)
             self._fail(slot, now, error)
             return
-        self.failures = 0
+        self._failures = 0
         if isinstance(result, ProbedSlot):
             self._probed.append(result)
         elif result == "unfinished":
@@ -387,7 +383,7 @@ class _Turn:
         named = {"bucket": slot.bucket, "batch_number": slot.batch_number}
         # Storage that refuses to tell of something answers, and may tell of the next chunk.
         if not isinstance(error, UnreadableStorage | StorageRefuses | _Stopping):
-            self.failures += 1
+            self._failures += 1
         is_old = slot.ended_at <= now - GIVE_UP_AFTER and slot.attempts >= MIN_EARLIER_ATTEMPTS
         if is_old and not isinstance(error, _Stopping):
             log.warning("slots_given_up", **named, chunk_number=slot.chunk_number)
@@ -411,21 +407,22 @@ class _Turn:
         if counts["ended"]:
             log.info("slots_not_settled", bucket=self._bucket, chunks=counts["ended"])
         self.counts += counts + Counter(waiting=len(self._unfinished))
+        self.has_failed = self._failures == MAX_FAILURES
 
 
-def _settle_in_bucket(bucket: str, context: Context, run: JobRun) -> _Result:
+def _settle_in_bucket(bucket: str, context: Context, run: JobRun) -> _Turn:
     turn = _Turn(bucket, context, run)
     try:
         turn.probe_slots()
         turn.settle()
     except Transient as error:
         log.warning("settlement_postponed", bucket=bucket, problem=str(error))
-        return _Result(turn.counts, has_failed=True)
+        turn.has_failed = True
     except Exception:
         # A chunk that no table takes must not end the run of the other profiles.
         log.exception("settlement_failed", bucket=bucket)
-        return _Result(turn.counts, has_failed=True)
-    return _Result(turn.counts, has_failed=turn.failures == MAX_FAILURES)
+        turn.has_failed = True
+    return turn
 
 
 def _settle(
