@@ -117,32 +117,13 @@ ASK_SECONDS = 30.0
 """The time in seconds in which storage is asked. Then messages would soon come again anyway."""
 
 
-class UnknownObject(NamedTuple):
-    """A report of an object that no grant is named for, and who may ask for the object."""
-
-    report: UseReport
-    access: TenantAccess
-
-
 Identity = UseReport | Unidentified | Transient
 """The report with its grant, why there is none, or why storage could not be asked now."""
 
 
-def identify_objects(
-    objects: Sequence[UnknownObject], context: Context, threads: Executor
-) -> Iterable[Identity]:
-    """Ask storage for the grants that stored these objects, and yield the answers in order."""
-    end = time.monotonic() + ASK_SECONDS
-
-    def ask(unknown: UnknownObject) -> Identity:
-        return _identify_object(unknown, context) if time.monotonic() < end else "postponed"
-
-    return threads.map(ask, objects)
-
-
-def _identify_object(unknown: UnknownObject, context: Context) -> Identity:
-    report, (bucket, tenant, policy) = unknown
-    now = context.now()
+def _identify_object(report: UseReport, access: TenantAccess, context: Context) -> Identity:
+    """Ask storage for the grant that stored an object."""
+    (bucket, tenant, policy), now = access, context.now()
     try:
         context.s3.silent_buckets.check(bucket, now)
         files = context.s3.file_reader(bucket, tenant.name, policy.prefixes, now)
@@ -294,8 +275,7 @@ def _identified(
     threads: Executor,
 ) -> Iterator[UseReport]:
     """Yield the reports of objects that name their grant, or whose grant storage names."""
-    unknown: list[_Event] = []
-    objects: list[UnknownObject] = []
+    unknown: list[tuple[_Event, UseReport, TenantAccess]] = []
     for event, report in _stored(events, targets):
         if report.grant_id is not None:
             yield report
@@ -304,9 +284,14 @@ def _identified(
         if access is None:
             group.ignore("other_prefix")
         else:
-            unknown.append(event)
-            objects.append(UnknownObject(report, access))
-    for event, identity in zip(unknown, identify_objects(objects, context, threads), strict=True):
+            unknown.append((event, report, access))
+    end = time.monotonic() + ASK_SECONDS
+
+    def ask(found: tuple[_Event, UseReport, TenantAccess]) -> Identity:
+        _, report, access = found
+        return _identify_object(report, access, context) if time.monotonic() < end else "postponed"
+
+    for (event, *_), identity in zip(unknown, threads.map(ask, unknown), strict=True):
         match identity:
             case UseReport():
                 yield identity
