@@ -2,20 +2,24 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, insert, select
+from sqlalchemy import Connection, and_, select
 
-from models import Batch, Chunk, Delivery, Grant, Settlement, Use
+from models import Batch, Chunk, Grant, Settlement, Use
 from valetkey.wire.grant_ids import grant_id
 from valetkey.wire.upload_events import ReportedUpload, UploadEventType
 from worker.base.pages import in_parts, parse_items
 from worker.core.issued_grants import UsedGrant
-from worker.ledger.outbox import EVENT_LIFETIME, DeliveryLease
+from worker.ledger.outbox import (
+    EVENT_LIFETIME,
+    DeliveryLease,
+    insert_deliveries,
+    pending_values,
+)
 from worker.uses.use_rows import InsertedUses, JudgedUse
 from worker.uses.use_rules import STORING, is_late
-
-_INSERT = insert(Delivery)
 
 
 class _Subject(NamedTuple):
@@ -77,29 +81,13 @@ def _insert(connection: Connection, subjects: set[_Subject], now: datetime) -> i
         rows_of_part = connection.execute(query.where(Batch.batch_number.in_(part)))
         batches |= {number: (tenant, callback) for number, tenant, callback in rows_of_part}
     rows = []
-    for subject in sorted(subjects, key=_order):
+    for subject in sorted(subjects, key=itemgetter(0, 1, 2)):
         tenant, endpoint = batches[subject.batch_number]
         if endpoint is not None:
-            rows.append(_values(subject, tenant, endpoint, now))
-    if rows:
-        connection.execute(_INSERT, rows)
+            to = {"tenant": tenant, "endpoint": endpoint, "expires_at": now + EVENT_LIFETIME}
+            rows.append(pending_values(now) | subject._asdict() | to)
+    insert_deliveries(connection, rows)
     return len(rows)
-
-
-def _order(subject: _Subject) -> tuple[int, int, str]:
-    return subject.batch_number, subject.chunk_number, subject.event
-
-
-def _values(subject: _Subject, tenant: str, endpoint: str, now: datetime) -> dict[str, Any]:
-    return subject._asdict() | {
-        "tenant": tenant,
-        "endpoint": endpoint,
-        "state": "pending",
-        "attempts": 0,
-        "next_attempt_at": now,
-        "created_at": now,
-        "expires_at": now + EVENT_LIFETIME,
-    }
 
 
 def read_upload_news(connection: Connection, delivery: DeliveryLease) -> UploadNews | None:
