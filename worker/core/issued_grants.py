@@ -135,6 +135,16 @@ class UsedGrant(NamedTuple):
     access_keys: frozenset[str] = frozenset()
 
     @property
+    def id(self) -> str:
+        """The id of the grant."""
+        return grant_id(self.batch_id, self.item_number)
+
+    @property
+    def item(self) -> tuple[int, int]:
+        """The number of its batch, and of its item."""
+        return self.batch_number, self.item_number
+
+    @property
     def chunk(self) -> tuple[int, int]:
         """The number of its batch, and of its chunk."""
         return self.batch_number, self.chunk_number

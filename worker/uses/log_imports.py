@@ -167,9 +167,6 @@ class _Ranges(io.RawIOBase):
         self._position = max(base[whence] + offset, 0)
         return self._position
 
-    def tell(self) -> int:
-        return self._position
-
     def readinto(self, buffer: Any) -> int:
         end = min(self._position + min(len(buffer), _RANGE_BYTES), self._source.size)
         if end <= self._position:

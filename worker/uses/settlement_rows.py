@@ -14,7 +14,7 @@ from worker.ledger.merkle import entry_hash, settlement_record
 from worker.ledger.tree_leaves import NewLeaf
 from worker.uses.stored_objects import ChunkKey
 from worker.uses.use_rows import MAX_USES, JudgedUse
-from worker.uses.use_rules import STORING, SettledChunk, kept_bytes, use_fingerprint
+from worker.uses.use_rules import STORING, SettledChunk, kept_bytes
 
 _CHUNK = tuple_(Settlement.batch_number, Settlement.chunk_number)
 
@@ -116,9 +116,6 @@ def read_unused(
     return found
 
 
-_LateItem = tuple[int, int]  # a batch number and an item number
-
-
 def charge_late_uses(
     connection: Connection,
     uses: Sequence[JudgedUse],
@@ -138,19 +135,19 @@ def charge_late_uses(
         size = kept_bytes(
             None if _is_last(use, last) else use.report.size, use.grant.reserved_bytes
         )
-        known = kept.get(_late_item(use), size)
+        known = kept.get(use.grant.item, size)
         if _may_cost(use, last) and size > known:
-            kept[_late_item(use)] = size
+            kept[use.grant.item] = size
             charged.append(use._replace(charged_bytes=size - known))
         else:
             charged.append(use)
     return charged
 
 
-def _read_kept(connection: Connection, uses: Collection[JudgedUse]) -> dict[_LateItem, int]:
+def _read_kept(connection: Connection, uses: Collection[JudgedUse]) -> dict[tuple[int, int], int]:
     """Return the bytes that are still charged for the items of chunks that got some back."""
     unused = read_unused(connection, {use.grant.chunk for use in uses})
-    grants = {_late_item(use): use.grant for use in uses if use.grant.chunk in unused}
+    grants = {use.grant.item: use.grant for use in uses if use.grant.chunk in unused}
     by_batch: defaultdict[int, set[int]] = defaultdict(set)
     for batch_number, item_number in grants:
         by_batch[batch_number].add(item_number)
@@ -159,7 +156,7 @@ def _read_kept(connection: Connection, uses: Collection[JudgedUse]) -> dict[_Lat
         for batch_number, items in by_batch.items()
         for item_number, size in read_stored_sizes(connection, batch_number, items).items()
     }
-    kept: dict[_LateItem, int] = {}
+    kept: dict[tuple[int, int], int] = {}
     for item, grant in grants.items():
         is_unused = item[1] in unused[grant.chunk]
         kept[item] = kept_bytes(stored.get(item, 0 if is_unused else None), grant.reserved_bytes)
@@ -172,8 +169,4 @@ def _may_cost(use: JudgedUse, last: Collection[bytes]) -> bool:
 
 def _is_last(use: JudgedUse, last: Collection[bytes]) -> bool:
     # Hardly any grant has as many uses: hash only then.
-    return bool(last) and use_fingerprint(use.report, use.grant) in last
-
-
-def _late_item(use: JudgedUse) -> _LateItem:
-    return use.grant.batch_number, use.grant.item_number
+    return bool(last) and use.fingerprint in last

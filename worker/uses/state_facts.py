@@ -84,9 +84,7 @@ def _read_part(
     rows = _issued_grants(connection, batch_number, items)
     unused = _unused_items(connection, batch_number, {row.chunk_number for row in rows})
     return {
-        row.item_number: StateFacts(
-            kind=row.kind,
-            expires_at=row.issued_at + timedelta(seconds=row.expires_in),
+        row.item_number: _row_facts(row)._replace(
             stored_verdict=verdicts.get(row.item_number),
             downloads=downloads[row.item_number],
             # Each stored object gets the row of its key, which only a newer object takes over.

@@ -15,7 +15,7 @@ from valetkey.wire.grant_ids import grant_id
 from worker.base.inserts import insert_statement
 from worker.base.pages import in_parts
 from worker.core.issued_grants import UseReport
-from worker.core.quota_rules import LIVE_START
+from worker.core.quota_rules import CHARGED_METRICS, LIVE_START
 from worker.uses.use_rows import JudgedUse
 from worker.uses.use_rules import STORING
 
@@ -220,7 +220,6 @@ def count_settled_objects(
 
     chunks are numbers of batches and of their items. Rows are locked in the order of their keys.
     """
-    changes: Counter[str] = Counter()
     theirs = [
         and_(
             StoredObject.batch_number == batch_number,
@@ -229,12 +228,13 @@ def count_settled_objects(
         for batch_number, items in chunks
     ]
     if not theirs:
-        return changes
+        return Counter()
     are_theirs = StoredObject.is_counted.is_(False), or_(*theirs)
     query = select(StoredObject.bucket, StoredObject.object_key).where(*are_theirs)
     connection.execute(query.order_by(*query.selected_columns).with_for_update()).all()
     statement = update(StoredObject).where(*are_theirs).values(is_counted=True)
     rows = connection.execute(statement.returning(StoredObject.tenant, StoredObject.size))
+    changes: Counter[str] = Counter()
     for tenant, size in rows:
         changes[tenant] += size
     return changes
@@ -280,15 +280,8 @@ def add_stored_bytes(connection: Connection, changes: Mapping[str, int]) -> None
 
 
 def _add_bytes(connection: Connection, tenant_id: str, change: int) -> None:
-    values: dict[str, Any] = {
-        "tenant": tenant_id,
-        "window": "live",
-        "window_start": LIVE_START,
-        "grants": 0,
-        "download_grants": 0,
-        "upload_bytes": 0,
-        "stored_bytes": max(change, 0),
-    }
+    values = {"tenant": tenant_id, "window": "live", "window_start": LIVE_START}
+    values |= dict.fromkeys(CHARGED_METRICS, 0) | {"stored_bytes": max(change, 0)}
     statement = insert_statement(Usage, connection.dialect.name).values(values)
     statement = statement.on_conflict_do_update(
         index_elements=("tenant", "window", "window_start"),

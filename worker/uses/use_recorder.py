@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from valetkey.wire.grant_ids import grant_id
 from worker.aws.object_calls import FileReader, StorageRefuses, StoredFile
 from worker.aws.s3_clients import PATIENT, QUICK, CallLimits
 from worker.base.database_engine import read_transaction, write_transaction
@@ -222,9 +221,7 @@ def record_sightings(sightings: Sequence[Sighting], context: Context) -> None:
 
 def _kinds_of_others(sightings: Sequence[Sighting], context: Context) -> Mapping[str, str]:
     """Return the kinds of the grants that stored an object under the key of another one."""
-    others = {
-        s.file.grant_id for s in sightings if s.file.grant_id not in {None, _grant_id(s.grant)}
-    }
+    others = {s.file.grant_id for s in sightings if s.file.grant_id not in {None, s.grant.id}}
     if not others:
         return {}
     with read_transaction(context.engine) as connection:
@@ -234,7 +231,7 @@ def _kinds_of_others(sightings: Sequence[Sighting], context: Context) -> Mapping
 
 def _sighting_report(sighting: Sighting, kinds: Mapping[str, str]) -> UseReport:
     grant, bucket, file = sighting
-    kind = grant.kind if file.grant_id == _grant_id(grant) else kinds.get(file.grant_id or "")
+    kind = grant.kind if file.grant_id == grant.id else kinds.get(file.grant_id or "")
     return UseReport(
         event="completed" if kind == "multipart" else "stored",
         source="probe",
@@ -248,7 +245,3 @@ def _sighting_report(sighting: Sighting, kinds: Mapping[str, str]) -> UseReport:
         checksum=file.checksum,
         content_type=file.content_type,
     )
-
-
-def _grant_id(grant: UsedGrant) -> str:
-    return grant_id(grant.batch_id, grant.item_number)

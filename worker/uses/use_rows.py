@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ARRAY, Connection, String, Text, and_, bindparam, func, select, tuple_
 
 from models import Batch, Chunk, ConfigChange, Grant, Reissue, Use
-from valetkey.wire.grant_ids import grant_id, split_grant_id
+from valetkey.wire.grant_ids import split_grant_id
 from worker.base.inserts import insert_statement
 from worker.base.pages import in_parts
 from worker.core.issued_grants import UsedGrant, UseReport, qualified_name
@@ -66,7 +66,7 @@ def find_used_grants(
             if row.access_key:
                 keys = frozenset({row.access_key}) | later_keys[chunk]
                 grant = grant._replace(access_keys=keys)
-            found[grant_id(grant.batch_id, grant.item_number)].append(grant)
+            found[grant.id].append(grant)
     return found
 
 
@@ -209,6 +209,11 @@ class JudgedUse(NamedTuple):
     judgement: Judgement
     charged_bytes: int | None = None
 
+    @property
+    def fingerprint(self) -> bytes:
+        """The fingerprint that identifies the use."""
+        return use_fingerprint(self.report, self.grant)
+
 
 class InsertedUses(NamedTuple):
     """The uses of one tenant that a transaction inserted, their group, and their leaf."""
@@ -267,7 +272,7 @@ def _use_values(use: JudgedUse, now: datetime, group_id: str) -> dict[str, Any]:
         "problem": judgement.problem,
         "charged_bytes": charged_bytes,
         "recorded_at": now,
-        "fingerprint": use_fingerprint(report, grant),
+        "fingerprint": use.fingerprint,
         "group_id": group_id,
     }
 
@@ -304,9 +309,6 @@ each webhook. The newest object of a key is kept up to date all the same.
 """
 
 
-_Item = tuple[int, int]  # a batch number and an item number
-
-
 def leave_out_excess(
     connection: Connection, uses: Sequence[JudgedUse]
 ) -> tuple[list[JudgedUse], set[bytes]]:
@@ -315,23 +317,24 @@ def leave_out_excess(
     The second value has the fingerprints of the last uses that are recorded of their grants. Uses
     that are recorded already count once.
     """
-    limited = [use for use in uses if _is_limited(use)]
-    counts = _count_uses(connection, {_item(use) for use in limited})
-    highest = counts + Counter(map(_item, limited))
-    near = {_fingerprint(use) for use in limited if highest[_item(use)] >= MAX_USES}
+    # Each download is of a request that storage counted.
+    limited = [use for use in uses if use.report.event != "downloaded"]
+    counts = _count_uses(connection, {use.grant.item for use in limited})
+    highest = counts + Counter(use.grant.item for use in limited)
+    near = {use.fingerprint for use in limited if highest[use.grant.item] >= MAX_USES}
     if not near:
         return list(uses), set()
     known = _read_known(connection, near)
     kept: list[JudgedUse] = []
     last: set[bytes] = set()
     for use in uses:
-        mark = _fingerprint(use)
+        mark, item = use.fingerprint, use.grant.item
         if mark in near and mark not in known:
             known.add(mark)
-            counts[_item(use)] += 1
-            if counts[_item(use)] == MAX_USES:
+            counts[item] += 1
+            if counts[item] == MAX_USES:
                 last.add(mark)
-        if mark not in near or counts[_item(use)] <= MAX_USES:
+        if mark not in near or counts[item] <= MAX_USES:
             kept.append(use)
     return kept, last
 
@@ -344,22 +347,12 @@ def _read_known(connection: Connection, fingerprints: Iterable[bytes]) -> set[by
     return known
 
 
-def _fingerprint(use: JudgedUse) -> bytes:
-    return use_fingerprint(use.report, use.grant)
-
-
-def _is_limited(use: JudgedUse) -> bool:
-    return use.report.event != "downloaded"  # each is of a request that storage counted
-
-
-def _item(use: JudgedUse) -> _Item:
-    return use.grant.batch_number, use.grant.item_number
-
-
-def _count_uses(connection: Connection, items: Iterable[_Item]) -> Counter[_Item]:
+def _count_uses(
+    connection: Connection, items: Iterable[tuple[int, int]]
+) -> Counter[tuple[int, int]]:
     key = Use.batch_number, Use.item_number
     query = select(*key, func.count()).where(Use.event != "downloaded").group_by(*key)
-    counts: Counter[_Item] = Counter()
+    counts: Counter[tuple[int, int]] = Counter()
     for part in in_parts(sorted(items)):
         rows = connection.execute(query.where(tuple_(*key).in_(part)))
         counts |= Counter({(batch, item): number for batch, item, number in rows})
