@@ -9,7 +9,7 @@ variables.html).
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -83,17 +83,9 @@ def cleanup_session(session: RoleSession, bucket: str, prefixes: tuple[str, ...]
 
     Listing has no condition on the prefix: the session may see the keys of other tenants' uploads.
     """
-    partition = session.role_arn.split(":")[1]
-    listing = {
-        "Effect": "Allow",
-        "Action": "s3:ListBucketMultipartUploads",
-        "Resource": f"arn:{partition}:s3:::{bucket}",
-    }
-    aborting = {
-        "Effect": "Allow",
-        "Action": "s3:AbortMultipartUpload",
-        "Resource": _object_arns(partition, bucket, prefixes),
-    }
+    arn = _bucket_arn(session.role_arn, bucket)
+    listing = _allow("s3:ListBucketMultipartUploads", arn)
+    aborting = _allow("s3:AbortMultipartUpload", _object_arns(arn, prefixes))
     return replace(session, policy=_policy_document(listing, aborting))
 
 
@@ -111,41 +103,36 @@ def versioning_session(
 
 
 def _bucket_session(session: RoleSession, bucket: str, actions: list[str]) -> RoleSession:
-    resource = f"arn:{session.role_arn.split(':')[1]}:s3:::{bucket}"
-    statement = {"Effect": "Allow", "Action": actions, "Resource": resource}
+    statement = _allow(actions, _bucket_arn(session.role_arn, bucket))
     return replace(session, policy=_policy_document(statement))
 
 
 def listing_session(session: RoleSession, bucket: str, prefixes: tuple[str, ...]) -> RoleSession:
     """Return a session of the same role that may only list and read objects under prefixes."""
-    partition = session.role_arn.split(":")[1]
-    listing = {
-        "Effect": "Allow",
-        "Action": "s3:ListBucket",
-        "Resource": f"arn:{partition}:s3:::{bucket}",
-        "Condition": {"StringLike": {"s3:prefix": [f"{_escape(each)}*" for each in prefixes]}},
-    }
-    reading = {
-        "Effect": "Allow",
-        "Action": "s3:GetObject",
-        "Resource": _object_arns(partition, bucket, prefixes),
-    }
+    arn = _bucket_arn(session.role_arn, bucket)
+    is_below = {"StringLike": {"s3:prefix": [f"{_escape(prefix)}*" for prefix in prefixes]}}
+    listing = _allow("s3:ListBucket", arn) | {"Condition": is_below}
+    reading = _allow("s3:GetObject", _object_arns(arn, prefixes))
     return replace(session, policy=_policy_document(listing, reading, _KMS_STATEMENT))
 
 
 def session_policy(role_arn: str, bucket: str, prefixes: tuple[str, ...]) -> str:
     """Return the policy that allows the objects under these prefixes of a real bucket."""
+    objects = _object_arns(_bucket_arn(role_arn, bucket), prefixes)
+    return _policy_document(_allow(ALL_S3_ACTIONS, objects), _KMS_STATEMENT)
+
+
+def _bucket_arn(role_arn: str, bucket: str) -> str:
     partition = role_arn.split(":")[1]
-    objects: dict[str, Any] = {
-        "Effect": "Allow",
-        "Action": ALL_S3_ACTIONS,
-        "Resource": _object_arns(partition, bucket, prefixes),
-    }
-    return _policy_document(objects, _KMS_STATEMENT)
+    return f"arn:{partition}:s3:::{bucket}"
 
 
-def _object_arns(partition: str, bucket: str, prefixes: tuple[str, ...]) -> list[str]:
-    return [f"arn:{partition}:s3:::{bucket}/{_escape(prefix)}*" for prefix in prefixes]
+def _object_arns(bucket_arn: str, prefixes: tuple[str, ...]) -> list[str]:
+    return [f"{bucket_arn}/{_escape(prefix)}*" for prefix in prefixes]
+
+
+def _allow(actions: str | Sequence[str], resource: str | list[str]) -> dict[str, Any]:
+    return {"Effect": "Allow", "Action": actions, "Resource": resource}
 
 
 def _policy_document(*statements: dict[str, Any]) -> str:
