@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from valetkey.units import describe_duration
 from valetkey.wire.messages import ChunkMessage
@@ -137,6 +137,9 @@ REQUEST_RULES: tuple[Rule[RequestContext], ...] = (
 """The rules of every request's header, in the order in which they apply."""
 
 
+_LimitedBy = Literal["request", "policy"]
+
+
 @dataclass(frozen=True, slots=True)
 class Admission:
     """A request that policy allows: its terms, bucket profile, policy and validity in seconds.
@@ -148,14 +151,7 @@ class Admission:
     bucket: Bucket
     policy: Policy
     expires_in: int
-    limited_by: Literal["request", "policy"]
-
-
-class ExpiryLimit(NamedTuple):
-    """The longest validity that policy allows a grant, in seconds, and what limits it."""
-
-    expires_in: int
-    limited_by: Literal["request", "policy"]
+    limited_by: _LimitedBy
 
 
 def admit(
@@ -219,12 +215,13 @@ def _terms_for_provider(context: PolicyContext) -> AnyTerms | Refusal:
     return adapt_terms_to_provider(context.terms, context.bucket, context.policy)
 
 
-def _expiry_limit(context: RequestContext) -> ExpiryLimit | Refusal:
+def _expiry_limit(context: RequestContext) -> tuple[int, _LimitedBy] | Refusal:
+    """Return the longest validity that policy allows, in seconds, and what limits it."""
     terms, maximum = context.terms, context.policy.max_expires_in
     if terms.expires_in <= maximum:
-        return ExpiryLimit(terms.expires_in, "request")
+        return terms.expires_in, "request"
     if terms.min_expires_in is not None and terms.min_expires_in <= maximum:
-        return ExpiryLimit(maximum, "policy")
+        return maximum, "policy"
     field = "grant.expires_in" if terms.min_expires_in is None else "grant.min_expires_in"
     text = f"longer than the tenant's policy allows: at most {describe_duration(maximum)}"
     return refuse(Code.EXPIRY_TOO_LONG, field, text, maximum)
@@ -246,9 +243,7 @@ def _describe_expiry(context: RequestContext) -> str:
 
 
 PROVIDER_RULE = Rule[PolicyContext](
-    "provider",
-    lambda context: _refusal_or_none(_terms_for_provider(context)),
-    _describe_provider,
+    "provider", lambda context: _refusal_or_none(_terms_for_provider(context)), _describe_provider
 )
 
 LIMIT_RULES: tuple[Rule[RequestContext], ...] = (
