@@ -1,7 +1,7 @@
 """Handles requests about earlier batches: reopen, cancel, and issue a grant afresh."""
 
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import Connection, select
 
@@ -62,11 +62,11 @@ def reopen_batch(message: BatchMessage, tenant_id: str, context: Context) -> dic
     if message.chunk is None:
         state = _batch_state(message, tenant_id, context)
         if state is None:
-            return _refuse_message(message, BATCH_UNKNOWN)
+            return _refused(message.batch, BATCH_UNKNOWN)
         return state.model_dump(mode="json", exclude_none=True)
     batch_number = _find_chunk(message, message.chunk, tenant_id, context)
     if isinstance(batch_number, Refusal):
-        return _refuse_message(message, batch_number)
+        return _refused(message.batch, batch_number, message.chunk)
     decision = reissue_chunk_by_number(batch_number, message.chunk, context)
     outcome = chunk_outcome(message.batch, message.chunk, decision)
     if decision.refusal is None:
@@ -126,9 +126,8 @@ def _missing_chunk_refusal(batch: RecordedBatch, chunk_number: int) -> Refusal:
     return batch.later_refusal or _CHUNK_UNKNOWN
 
 
-def _refuse_message(message: BatchMessage, refusal: Refusal) -> dict[str, Any]:
-    chunk = message.chunk or 0
-    outcome = Outcome(batch=message.batch, chunk=chunk, status="refused", refusal=refusal)
+def _refused(batch_id: str, refusal: Refusal, chunk: int = 0) -> dict[str, Any]:
+    outcome = Outcome(batch=batch_id, chunk=chunk, status="refused", refusal=refusal)
     return outcome.model_dump(mode="json", exclude_none=True)
 
 
@@ -181,11 +180,7 @@ def _close_cancelled(
     return Cancelled(batch=batch_id, issued=issued, released=released, aborting=aborting)
 
 
-_REISSUED_KINDS = (
-    "download",
-    "upload",
-    "put",
-)  # of multipart uploads, the parts depend on one upload
+_REISSUED_KINDS = ("download", "upload", "put")  # the parts of a multipart upload depend on it
 _GRANT_UNKNOWN = Refusal(
     code=Code.GRANT_UNKNOWN,
     field="of",
@@ -199,13 +194,6 @@ _GRANT_CANCELLED = Refusal(
 _GRANT_REVOKED = Refusal(
     code=Code.REVOKED, field="of", message="the grant was revoked: request a new one instead"
 )
-
-
-class _NewBatch(NamedTuple):
-    """The batch that is committed under the id of the message, and of, the grant it replaces."""
-
-    batch_number: int
-    of: str | None
 
 
 def reissue_grant(
@@ -227,11 +215,15 @@ def reissue_grant(
     if isinstance(request, ChunkMessage):
         chunk = ChunkRequest(request, tenant, signing_key, reissue_of=message.of)
         return issue_chunk(chunk, config, context)
-    committed = _find_committed(message, tenant.id, context)
+    query = select(Batch.batch_number, Batch.reissue_of).where(
+        Batch.tenant == tenant.id, Batch.batch_id == message.batch
+    )
+    with autocommit_read(context.engine) as connection:
+        committed = connection.execute(query).first()
     if committed is None:
-        return _refuse_reissue(message, request)
-    if committed.of != message.of:
-        return _refuse_reissue(message, BATCH_CONFLICT)
+        return _refused(message.batch, request)
+    if committed.reissue_of != message.of:
+        return _refused(message.batch, BATCH_CONFLICT)
     decision = reissue_chunk_by_number(committed.batch_number, 0, context)
     return chunk_outcome(message.batch, 0, decision)
 
@@ -293,17 +285,3 @@ def _new_terms(terms: AnyTerms, expires_in: int | None) -> AnyTerms:
 
 def _not_allowed(text: str, limit: list[str] | None = None) -> Refusal:
     return Refusal(code=Code.REISSUE_NOT_ALLOWED, field="of", message=text, limit=limit)
-
-
-def _find_committed(message: ReissueMessage, tenant_id: str, context: Context) -> _NewBatch | None:
-    query = select(Batch.batch_number, Batch.reissue_of).where(
-        Batch.tenant == tenant_id, Batch.batch_id == message.batch
-    )
-    with autocommit_read(context.engine) as connection:
-        row = connection.execute(query).first()
-    return None if row is None else _NewBatch(*row)
-
-
-def _refuse_reissue(message: ReissueMessage, refusal: Refusal) -> dict[str, Any]:
-    outcome = Outcome(batch=message.batch, chunk=0, status="refused", refusal=refusal)
-    return outcome.model_dump(mode="json", exclude_none=True)
