@@ -18,7 +18,7 @@ from valetkey.wire.upload_events import UploadEvent, UploadEventData
 from worker.base.database_engine import autocommit_read, read_transaction, write_transaction
 from worker.base.inserts import insert_once
 from worker.base.jobs import JobRun, ThreadGroup, TurnKey, TurnLimits, Turns
-from worker.base.webhook_client import WebhookFailure, WebhookResponse
+from worker.base.webhook_client import WebhookFailure
 from worker.context import Context
 from worker.core.admission import allowed_callback_names
 from worker.core.decisions import chunk_outcome
@@ -78,15 +78,12 @@ def record_responses(
             response = (result.is_endpoint_up, delivery.is_probe)
             responses.setdefault(delivery.endpoint, []).append(response)
     opened = []
-    for endpoint in sorted(responses):
-        if any(is_up for is_up, _ in responses[endpoint]):
+    for endpoint, of_endpoint in sorted(responses.items()):
+        is_probe = any(is_probe for _, is_probe in of_endpoint)
+        if any(is_up for is_up, _ in of_endpoint):
             connection.execute(delete(EndpointCircuit).where(*_is_endpoint(endpoint)))
-        else:
-            is_probe = any(is_probe for _, is_probe in responses[endpoint])
-            if _count_failures(
-                connection, endpoint, len(responses[endpoint]), now, is_probe=is_probe
-            ):
-                opened.append(endpoint)
+        elif _count_failures(connection, endpoint, len(of_endpoint), now, is_probe=is_probe):
+            opened.append(endpoint)
     return opened
 
 
@@ -187,8 +184,7 @@ def _attempt(delivery: DeliveryLease, context: Context) -> DeliveryResult:
         return _attempt_outcome(delivery, context)
     message = upload_message(delivery, context)
     endpoint = _allowed_endpoint(delivery, message.bucket, context)
-    response = _send(endpoint, message.message_id, message.body, context)
-    return _response_result(delivery, response, context)
+    return _send(delivery, endpoint, message.message_id, message.body, context)
 
 
 def _attempt_outcome(delivery: DeliveryLease, context: Context) -> DeliveryResult:
@@ -199,8 +195,7 @@ def _attempt_outcome(delivery: DeliveryLease, context: Context) -> DeliveryResul
     decision = reissue_chunk(recorded, context)
     outcome = chunk_outcome(recorded.batch_id, recorded.chunk_number, decision)
     message_id = f"{recorded.batch_id}-{recorded.chunk_number}"
-    response = _send(endpoint, message_id, json.dumps(outcome).encode(), context)
-    return _response_result(delivery, response, context)
+    return _send(delivery, endpoint, message_id, json.dumps(outcome).encode(), context)
 
 
 def _allowed_endpoint(delivery: DeliveryLease, bucket: str, context: Context) -> WebhookEndpoint:
@@ -218,17 +213,16 @@ def _allowed_endpoint(delivery: DeliveryLease, bucket: str, context: Context) ->
 
 
 def _send(
-    endpoint: WebhookEndpoint, message_id: str, body: bytes, context: Context
-) -> WebhookResponse:
+    delivery: DeliveryLease,
+    endpoint: WebhookEndpoint,
+    message_id: str,
+    body: bytes,
+    context: Context,
+) -> DeliveryResult:
     secrets = resolve_secrets(endpoint.secret, context.environ)
     headers = signature_headers(secrets, message_id, context.now(), body)
     headers |= {"content-type": "application/json"}
-    return context.webhook_client().post(endpoint.url, body, headers)
-
-
-def _response_result(
-    delivery: DeliveryLease, response: WebhookResponse, context: Context
-) -> DeliveryResult:
+    response = context.webhook_client().post(endpoint.url, body, headers)
     status, is_up = response.status, response.status // 100 != _SERVER_ERROR
     if status // 100 == _SUCCESS:
         return DeliveryResult(status, None, None, is_up)
