@@ -126,9 +126,8 @@ def _compile_statement(
     )
 
 
-_SQLITE_STEPS = (
-    10_000  # of SQLite's virtual machine, between two looks at the clock: about a millisecond
-)
+# Of SQLite's virtual machine, between two looks at the clock: about a millisecond.
+_SQLITE_STEPS = 10_000
 
 
 @contextmanager
@@ -210,10 +209,7 @@ _BEGIN: dict[tuple[str, _Purpose], str] = {
     ("postgresql", "write"): "BEGIN ISOLATION LEVEL READ COMMITTED",
     ("postgresql", "read"): f"BEGIN ISOLATION LEVEL READ COMMITTED; {_FOR_READERS}",
     ("sqlite", "snapshot"): "BEGIN",
-    (
-        "postgresql",
-        "snapshot",
-    ): f"BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; {_FOR_READERS}",
+    ("postgresql", "snapshot"): f"BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; {_FOR_READERS}",
 }
 
 
@@ -368,9 +364,8 @@ def _transient_errors(engine: Engine) -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, *from_driver) as error:
-        raise Transient(
-            "the database is unreachable, locked or without its tables", "database"
-        ) from error
+        text = "the database is unreachable, locked or without its tables"
+        raise Transient(text, "database") from error
     except DBAPIError as error:
         if error.connection_invalidated:
             raise Transient("the connection to the database was lost", "database") from error

@@ -240,7 +240,7 @@ class ThreadGroup(Generic[Unit, Result]):
         timeout = seconds if self._running else 0.0
         while True:
             try:
-                number, result = self._finished.get(timeout=timeout) if timeout else self._take()
+                number, result = self._finished.get(timeout=timeout)
             except Empty:
                 return finished
             timeout = 0.0
@@ -255,9 +255,6 @@ class ThreadGroup(Generic[Unit, Result]):
         oldest = time.monotonic() - seconds
         numbers = [number for number, (_, start) in self._running.items() if start < oldest]
         return [self._running.pop(number)[0] for number in numbers]
-
-    def _take(self) -> tuple[int, Result | BaseException]:
-        return self._finished.get_nowait()
 
     def _run(self, number: int, unit: Unit) -> None:
         try:

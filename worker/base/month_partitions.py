@@ -4,7 +4,6 @@ Months are numbers like 202611, in UTC: they order like time.
 """
 
 import re
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:  # commands that need the months only start without structlog
 
 
 _MONTH = re.compile(r"([0-9]{4})-(0[1-9]|1[0-2])", re.ASCII).fullmatch
-_MONTHS_A_YEAR = 12
 
 
 def month_of(moment: datetime) -> int:
@@ -31,8 +29,7 @@ def month_of(moment: datetime) -> int:
 
 def add_months(month: int, number: int) -> int:
     """Return the month that is a number of months after another one, or before it."""
-    months = month // 100 * _MONTHS_A_YEAR + month % 100 - 1 + number
-    years, index = divmod(months, _MONTHS_A_YEAR)
+    years, index = divmod(month // 100 * 12 + month % 100 - 1 + number, 12)
     return years * 100 + index + 1
 
 
@@ -106,9 +103,11 @@ def read_partitions(connection: Connection) -> list[Partition]:
 
 def missing_months(connection: Connection, now: datetime) -> list[int]:
     """Return the months from the current one on that should have a partition and have none."""
-    current = month_of(now)
-    months = (add_months(current, number) for number in range(MONTHS_AHEAD + 1))
-    return _without_partition(months, connection)
+    if not has_partitions(connection):
+        return []
+    partitions, current = read_partitions(connection), month_of(now)
+    months = [add_months(current, number) for number in range(MONTHS_AHEAD + 1)]
+    return [month for month in months if not any(each.contains(month) for each in partitions)]
 
 
 def default_months(connection: Connection) -> list[int]:
@@ -123,8 +122,7 @@ def months_to_add(connection: Connection, now: datetime) -> list[int]:
 
     Those are the missing ones, and those of the rows in the default partition.
     """
-    months = {*missing_months(connection, now), *default_months(connection)}
-    return sorted(months)
+    return sorted({*missing_months(connection, now), *default_months(connection)})
 
 
 def add_partition(connection: Connection, month: int) -> bool:
@@ -134,15 +132,6 @@ def add_partition(connection: Connection, month: int) -> bool:
     within two seconds, or if the role may not do it: nothing was changed.
     """
     return bool(connection.scalar(_ADD_PARTITION, {"month": month}))
-
-
-def _without_partition(months: Iterable[int], connection: Connection) -> list[int]:
-    if not has_partitions(connection):
-        return []
-    partitions = read_partitions(connection)
-    return [
-        month for month in months if not any(partition.contains(month) for partition in partitions)
-    ]
 
 
 def create_partitions(engine: Engine, now: datetime, problems: "ProblemLog") -> int:

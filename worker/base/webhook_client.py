@@ -85,27 +85,15 @@ def address_denial_reason(address: Address, *, development: bool = False) -> str
     With development, the loopback addresses 127.0.0.0/8 and ::1 are allowed, but no other form of
     them, such as an IPv4-mapped one.
     """
-    reason = _find_denied_network(address)
+    reason = next((reason for network, reason in _DENIED if address in network), None)
+    if reason is None and isinstance(address, IPv6Address) and address not in GLOBAL_UNICAST:
+        reason = "not global unicast"
     return None if development and reason == LOOPBACK else reason
-
-
-def _find_denied_network(address: Address) -> str | None:
-    for network, reason in _DENIED:
-        if address in network:
-            return reason
-    if isinstance(address, IPv6Address) and address not in GLOBAL_UNICAST:
-        return "not global unicast"
-    return None
 
 
 Resolver = Callable[[str, int], Sequence[Address]]
 Reason = Literal[
-    "url_refused",
-    "address_denied",
-    "dns_failed",
-    "timed_out",
-    "connection_failed",
-    "tls_failed",
+    "url_refused", "address_denied", "dns_failed", "timed_out", "connection_failed", "tls_failed"
 ]
 
 TIMEOUT = timedelta(seconds=15)
@@ -204,9 +192,8 @@ class WebhookClient:
         finally:
             executor.shutdown(wait=False)
         if not addresses:
-            raise WebhookFailure(
-                "dns_failed", f"{endpoint.authority} does not resolve to any address"
-            )
+            detail = f"{endpoint.authority} does not resolve to any address"
+            raise WebhookFailure("dns_failed", detail)
         return addresses
 
     async def _post_to_first_reachable(
