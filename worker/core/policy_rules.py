@@ -279,9 +279,7 @@ def refuse_filename(name: str, field: str) -> Refusal | None:
     fault = find_filename_fault(name)
     if fault is None:
         return None
-    limit = (
-        MAX_FILENAME_BYTES if fault == FILENAME_TOO_LONG else None
-    )  # the other rules have no limit
+    limit = MAX_FILENAME_BYTES if fault == FILENAME_TOO_LONG else None
     return Refusal(code=Code.FILENAME_INVALID, field=field, message=fault, limit=limit)
 
 

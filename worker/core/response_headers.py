@@ -106,14 +106,8 @@ _FILENAME_RULES = (
         lambda name: not _RESERVED.isdisjoint(name),
         'a filename has none of the characters / \\ " : * ? < > |',
     ),
-    (
-        _has_hidden_characters,
-        "a filename has no control, invisible or directional characters",
-    ),
-    (
-        _is_trimmed,
-        "a filename begins with no dot, ~ or space, and ends with no dot or space",
-    ),
+    (_has_hidden_characters, "a filename has no control, invisible or directional characters"),
+    (_is_trimmed, "a filename begins with no dot, ~ or space, and ends with no dot or space"),
     (
         lambda name: is_device_name(_compatible(name)),
         "a filename is not the name of a Windows device",

@@ -59,9 +59,8 @@ def first_signing_context(
     if upload is not None:
         # The URL of a part does not outlive its upload. Earlier clients request parts for as long
         # as the upload, later, and without min_expires_in: they must not be refused.
-        validity = validity.limit_to(
-            int((upload.expires_at - issued_at).total_seconds()), "provider"
-        )
+        seconds = int((upload.expires_at - issued_at).total_seconds())
+        validity = validity.limit_to(seconds, "provider")
     min_validity = timedelta(seconds=min(validity.expires_in, maximum))
     prefixes = admission.policy.prefixes
     try:
@@ -70,11 +69,9 @@ def first_signing_context(
         log.warning("bucket_unusable", bucket=bucket.name, problem=str(error))
         return _ROLE_DENIED
     limited = apply_signing_limits(validity, admission.terms.min_expires_in, maximum, credentials)
-    return (
-        limited
-        if isinstance(limited, Refusal)
-        else _signing_context(bucket, credentials, limited, s3)
-    )
+    if isinstance(limited, Refusal):
+        return limited
+    return _signing_context(bucket, credentials, limited, s3)
 
 
 def repeated_signing_context(

@@ -82,9 +82,8 @@ def multipart_quota_refusal(
         history = read_history(connection, tenant.id, message.batch, message.chunk, now)
         if history.batch is not None:
             return None  # its first chunk has reserved the cost of all
-        return admit_cost(
-            tenant, quota_usage.read_usage(connection, tenant.id, now), cost, now
-        ).refusal
+        usage = quota_usage.read_usage(connection, tenant.id, now)
+    return admit_cost(tenant, usage, cost, now).refusal
 
 
 def find_continued_upload(
@@ -242,9 +241,8 @@ class UploadStarter:
         limit = MIN_STARTING + len(self._starts) * STARTING_PER_ITEM
         if self._context.now() > self._now + limit:
             self._context.s3.silent_buckets.add(self._admission.bucket, self._context.now())
-            raise Transient(
-                "storage takes too long to start the uploads of this message", "storage"
-            )
+            text = "storage takes too long to start the uploads of this message"
+            raise Transient(text, "storage")
         item, bucket = start.item, self._admission.bucket
         id_ = grant_id(self._request.message.batch, number)
         params = create_multipart_params(self._terms, id_)

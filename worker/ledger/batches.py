@@ -356,14 +356,8 @@ _IS_CANCELLATION = and_(
 )
 _FIND_HISTORY = DriverStatement(
     select(
-        Batch.batch_number,
-        Batch.kind,
-        Batch.bucket,
-        Batch.total,
-        Batch.chunk_size,
-        Batch.fingerprint,
-        Batch.refusal,
-        Batch.decided_at,
+        *(Batch.batch_number, Batch.kind, Batch.bucket, Batch.total, Batch.chunk_size),
+        *(Batch.fingerprint, Batch.refusal, Batch.decided_at),
         Reservation.items.label("remaining"),
         Chunk.fingerprint.label("chunk_fingerprint"),
         Chunk.issued_at.label("chunk_issued_at"),
@@ -451,13 +445,8 @@ def read_recorded_chunk(
     """Read a committed chunk with its audit rows. Raises Transient as _read_terms does."""
     header = connection.execute(
         select(
-            Batch.batch_id,
-            Batch.tenant,
-            Batch.terms,
-            Batch.total,
-            Batch.chunk_size,
-            Batch.callback,
-            Chunk,
+            *(Batch.batch_id, Batch.tenant, Batch.terms, Batch.total, Batch.chunk_size),
+            *(Batch.callback, Chunk),
         )
         .join(Chunk, Chunk.batch_number == Batch.batch_number)
         .where(Batch.batch_number == batch_number, Chunk.chunk_number == chunk_number)

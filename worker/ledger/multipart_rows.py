@@ -234,17 +234,13 @@ def take_starts(
     Rows of uncertain items stay for the cleanup. Returns false if the uploads were abandoned
     meanwhile: then they must not be recorded.
     """
-    starting = abandon_attempt(
-        connection, attempt.id, dict.fromkeys(attempt.uncertain), attempt.cleanup_at
-    )
+    uncertain = dict.fromkeys(attempt.uncertain)
+    starting = abandon_attempt(connection, attempt.id, uncertain, attempt.cleanup_at)
     return starting.issuperset(item_numbers)
 
 
 def abandon_attempt(
-    connection: Connection,
-    attempt: str,
-    upload_ids: Mapping[int, str | None],
-    cleanup_at: datetime,
+    connection: Connection, attempt: str, upload_ids: Mapping[int, str | None], cleanup_at: datetime
 ) -> set[int]:
     """Leave the uploads with these ids, by item number, to the cleanup; remove the other rows.
 

@@ -69,8 +69,7 @@ def delete_ended_sessions(connection: Connection, row: EndedSessionsRow) -> None
     """Delete a moment whose policy was seen removed, unless a later one was stored meanwhile."""
     connection.execute(
         delete(EndedSessions).where(
-            EndedSessions.role_arn == row.role_arn,
-            EndedSessions.sessions_from == row.sessions_from,
+            EndedSessions.role_arn == row.role_arn, EndedSessions.sessions_from == row.sessions_from
         )
     )
 

@@ -227,8 +227,7 @@ def _late_items(
 
 def _issued_chunks(batch_number: int) -> Any:
     is_settlement = and_(
-        Settlement.batch_number == Chunk.batch_number,
-        Settlement.chunk_number == Chunk.chunk_number,
+        Settlement.batch_number == Chunk.batch_number, Settlement.chunk_number == Chunk.chunk_number
     )
     return (
         select(Chunk.chunk_number, Chunk.issued, Chunk.refused, Chunk.issued_at, Chunk.expires_in)

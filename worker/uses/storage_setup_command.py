@@ -76,7 +76,10 @@ def setup(
       python -m worker usage setup demo --storage seaweedfs
     """
     bucket = _find(profile)
-    storage = storage or _require_aws(bucket)
+    if storage is None and not _is_on_aws(bucket):
+        text = f"{bucket.name} is not on AWS: add --storage minio, rgw or seaweedfs"
+        raise click.UsageError(text)
+    storage = storage or "aws"
     names = SetupNames(
         bucket,
         account or bucket.owner or _EXAMPLE_ACCOUNT,
@@ -92,14 +95,6 @@ def setup(
     for name, document in documents.items():
         click.echo(f"cat > {name} <<'END'\n{json.dumps(document, indent=2)}\nEND\n")
     click.echo(setup_steps(storage, names), nl=False)
-
-
-def _require_aws(bucket: Bucket) -> Storage:
-    """Return "aws". Raises click.UsageError for a profile that is not on AWS."""
-    if not _is_on_aws(bucket):
-        text = f"{bucket.name} is not on AWS: add --storage minio, rgw or seaweedfs"
-        raise click.UsageError(text)
-    return "aws"
 
 
 def _is_on_aws(bucket: Bucket) -> bool:

@@ -12,12 +12,7 @@ from valetkey.wire.grant_ids import grant_id
 from valetkey.wire.upload_events import ReportedUpload, UploadEventType
 from worker.base.pages import in_parts, parse_items
 from worker.core.issued_grants import UsedGrant
-from worker.ledger.outbox import (
-    EVENT_LIFETIME,
-    DeliveryLease,
-    insert_deliveries,
-    pending_values,
-)
+from worker.ledger.outbox import EVENT_LIFETIME, DeliveryLease, insert_deliveries, pending_values
 from worker.uses.use_rows import InsertedUses, JudgedUse
 from worker.uses.use_rules import STORING, is_late
 
@@ -104,10 +99,7 @@ _STORED = (
         Use.recorded_at,
     )
     .join(Batch, Batch.batch_number == Use.batch_number)
-    .join(
-        Grant,
-        and_(Grant.batch_number == Use.batch_number, Grant.item_number == Use.item_number),
-    )
+    .join(Grant, and_(Grant.batch_number == Use.batch_number, Grant.item_number == Use.item_number))
     .join(Chunk, Chunk.batch_number == Use.batch_number)
     .where(Use.event.in_(STORING))
     .order_by(Use.item_number, Use.occurred_at, Use.fingerprint)

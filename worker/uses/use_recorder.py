@@ -190,11 +190,7 @@ def probe_grants(grants: Iterable[UsedGrant], context: Context) -> None:
 
 
 def find_storage(
-    tenant_id: str,
-    bucket: str,
-    context: Context,
-    now: datetime,
-    limits: CallLimits = PATIENT,
+    tenant_id: str, bucket: str, context: Context, now: datetime, limits: CallLimits = PATIENT
 ) -> ProbedStorage | None:
     """Return the storage that may be asked for a tenant's objects in a bucket profile.
 
