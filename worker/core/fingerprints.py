@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from hashlib import sha256
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, TypeAdapter
@@ -24,29 +23,25 @@ _Values = Mapping[str, Any]
 # models: a default that changes later must not change these fingerprints. Never change an entry and
 # never add one: each entry is part of fingerprints in databases. Fields without an entry are left
 # out unless they were said, as all fields of later releases are.
-_HEADER: _Values = MappingProxyType(
-    {
-        "v": 1,
-        "reason": None,
-        "chunk_size": 600,
-        "callback": None,
-        "deadline": None,
-        "manifest": None,
-    }
-)
-_STORAGE: _Values = MappingProxyType(
-    {
-        "min_expires_in": None,
-        "content_type": "application/octet-stream",
-        "acl": None,
-        "metadata": {},
-        "tags": {},
-        "storage_class": None,
-        "encryption": None,
-    }
-)
-_DOWNLOAD: _Values = MappingProxyType(
-    {
+_HEADER: _Values = {
+    "v": 1,
+    "reason": None,
+    "chunk_size": 600,
+    "callback": None,
+    "deadline": None,
+    "manifest": None,
+}
+_STORAGE: _Values = {
+    "min_expires_in": None,
+    "content_type": "application/octet-stream",
+    "acl": None,
+    "metadata": {},
+    "tags": {},
+    "storage_class": None,
+    "encryption": None,
+}
+_FIRST_TERMS: Mapping[str, _Values] = {
+    "download": {
         "min_expires_in": None,
         "method": "GET",
         "filename": None,
@@ -57,10 +52,7 @@ _DOWNLOAD: _Values = MappingProxyType(
         "content_encoding": None,
         "expires": None,
         "check_owner": False,
-    }
-)
-_FIRST_TERMS: Mapping[str, _Values] = {
-    "download": _DOWNLOAD,
+    },
     "upload": {**_STORAGE, "min_size": 0, "success_status": None, "success_redirect": None},
     "put": {**_STORAGE, "overwrite": False, "check_owner": False},
     "multipart": {**_STORAGE, "part_size": None},
