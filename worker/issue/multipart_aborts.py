@@ -10,6 +10,7 @@ grant uses are left alone, and so are those that were created at another time th
 Each bucket profile has a thread of its own.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -104,7 +105,7 @@ _MAX_STARTS = 100  # of one bucket profile in one run
 _FIRST_DELAY, _MAX_DELAY = timedelta(minutes=1), timedelta(hours=1)
 
 
-def abort_abandoned(bucket: str, context: Context, run: JobRun, now: datetime) -> tuple[int, int]:
+def abort_abandoned(bucket: str, context: Context, run: JobRun, now: datetime) -> Counter[str]:
     """Abort the abandoned uploads of a bucket profile that are due.
 
     Returns the numbers of records that are ended and postponed. Raises Transient if the database is
@@ -112,8 +113,8 @@ def abort_abandoned(bucket: str, context: Context, run: JobRun, now: datetime) -
     """
     with write_transaction(context.engine) as connection:
         starts = abandon_due_starts(connection, bucket, now, _MAX_STARTS)
-    ended = postponed = failures = 0
-    for _, group in groupby(starts, key=lambda start: (start.tenant_id, start.object_key)):
+    counts, failures = Counter[str](), 0
+    for _, group in groupby(starts, key=lambda start: (start.tenant, start.object_key)):
         if failures == MAX_FAILURES or run.is_stopping:
             break
         of_key = list(group)
@@ -132,8 +133,8 @@ def abort_abandoned(bucket: str, context: Context, run: JobRun, now: datetime) -
                 postpone_starts(connection, later, now + _next_delay(later, now))
         for start in given_up:
             log.warning("upload_left", bucket=bucket, batch=start.batch_id, item=start.item_number)
-        ended, postponed = ended + len(done), postponed + len(later)
-    return ended, postponed
+        counts.update(ended=len(done), postponed=len(later))
+    return counts
 
 
 def _next_delay(starts: Sequence[AbandonedStart], now: datetime) -> timedelta:
@@ -147,7 +148,7 @@ def _end_starts(starts: Sequence[AbandonedStart], context: Context, now: datetim
 
     Raises Transient and Malformed.
     """
-    access = context.config.current().find_access(starts[0].tenant_id, starts[0].bucket)
+    access = context.config.current().find_access(starts[0].tenant, starts[0].bucket)
     if access is None:
         return True  # no credentials are configured any more: the bucket's lifecycle rule ends it
     bucket, tenant, policy = access
@@ -202,7 +203,6 @@ MAX_BUCKETS = 8
 _MAX_ABORTS = 100  # uploads of one bucket profile in one run
 _WAIT = 1.0  # seconds between two reports of progress
 
-_Counts = tuple[int, int]  # ended and postponed uploads
 _Outcome = Literal["ended", "left", "postponed"]
 
 
@@ -213,24 +213,24 @@ def abort_expired_uploads(context: Context, run: JobRun | None = None) -> dict[s
     uploads of its own bucket profiles. Raises Transient.
     """
     run, now = run or JobRun(), context.now()
-    ended = postponed = 0
+    counts = Counter(ended=0, postponed=0)
     with read_transaction(context.engine) as connection:
         expired = buckets_with_expired_uploads(connection, now)
         buckets = sorted({*expired, *buckets_with_due_starts(connection, now)})
     # In another order each time, so that no bucket profile always waits for the same slow ones.
     buckets.sort(key=lambda _: context.random())
-    threads: ThreadGroup[str, _Counts] = ThreadGroup(
+    threads: ThreadGroup[str, Counter[str]] = ThreadGroup(
         partial(_abort_in_bucket, context=context, run=run, now=now), "abort"
     )
     while buckets or threads.running:
         while buckets and threads.running < MAX_BUCKETS and not run.is_stopping:
             threads.start(buckets.pop())
-        for _, counts in threads.wait(_WAIT):
-            ended, postponed = ended + counts[0], postponed + counts[1]
+        for _, of_bucket in threads.wait(_WAIT):
+            counts.update(of_bucket)
             run.progress()
         if run.is_stopping:
             break
-    return {"ended": ended, "postponed": postponed}
+    return dict(counts)
 
 
 def abort_upload(tenant_id: str, grant_id: str, context: Context) -> None:
@@ -245,8 +245,8 @@ def abort_upload(tenant_id: str, grant_id: str, context: Context) -> None:
         _end_upload(record, context, context.now())
 
 
-def _abort_in_bucket(bucket: str, context: Context, run: JobRun, now: datetime) -> _Counts:
-    ended = postponed = failures = 0
+def _abort_in_bucket(bucket: str, context: Context, run: JobRun, now: datetime) -> Counter[str]:
+    counts, failures = Counter[str](), 0
     try:
         with read_transaction(context.engine) as connection:
             records = expired_uploads(connection, bucket, now, _MAX_ABORTS)
@@ -254,14 +254,12 @@ def _abort_in_bucket(bucket: str, context: Context, run: JobRun, now: datetime) 
             if failures == MAX_FAILURES or run.is_stopping:
                 break
             outcome = _end_upload(record, context, now)
-            is_postponed = outcome == "postponed"
-            ended, postponed = ended + (not is_postponed), postponed + is_postponed
+            counts["postponed" if outcome == "postponed" else "ended"] += 1
             failures = 0 if outcome == "ended" else failures + 1
-        abandoned = abort_abandoned(bucket, context, run, now)
-        ended, postponed = ended + abandoned[0], postponed + abandoned[1]
+        counts += abort_abandoned(bucket, context, run, now)
     except Transient as error:
         log.warning("aborts_postponed", bucket=bucket, problem=str(error))
-    return ended, postponed
+    return counts
 
 
 def _end_upload(record: UploadRecord, context: Context, now: datetime) -> _Outcome:

@@ -194,7 +194,7 @@ class AbandonedStart(NamedTuple):
 
     attempt: str
     item_number: int
-    tenant_id: str
+    tenant: str
     batch_id: str
     bucket: str
     object_key: str
@@ -287,17 +287,12 @@ def abandon_due_starts(
         return []
     key = tuple_(UploadStart.attempt, UploadStart.item_number)
     statement = update(UploadStart).where(key.in_(keys)).values(state=_ABANDONED)
-    columns = (
-        getattr(UploadStart, _START_COLUMNS.get(name, name)) for name in AbandonedStart._fields
-    )
+    columns = (getattr(UploadStart, name) for name in AbandonedStart._fields)
     rows = connection.execute(statement.returning(*columns))
     return sorted(
         (AbandonedStart(*row) for row in rows),
-        key=lambda start: (start.tenant_id, start.object_key, start.started_at),
+        key=lambda start: (start.tenant, start.object_key, start.started_at),
     )
-
-
-_START_COLUMNS = {"tenant_id": "tenant"}
 
 
 def delete_starts(connection: Connection, starts: Sequence[AbandonedStart]) -> None:
