@@ -165,10 +165,12 @@ def postpone_slot(connection: Connection, slot: Slot, check_at: datetime) -> Non
 
 
 def _update_slot(connection: Connection, slot: Slot, **values: Any) -> None:
-    statement = update(EndedSlot).where(
-        *_is_slot(slot.key), EndedSlot.is_settled.is_(slot.is_settled)
-    )
-    connection.execute(statement.values(values))
+    connection.execute(update(EndedSlot).where(*_is_claimed(slot)).values(values))
+
+
+def _is_claimed(slot: Slot) -> Sequence[Any]:
+    """Select the row of a chunk, unless another process settled it since it was claimed."""
+    return (*_is_slot(slot.key), EndedSlot.is_settled.is_(slot.is_settled))
 
 
 def insert_second_look(connection: Connection, slot: Slot) -> None:
@@ -181,22 +183,8 @@ def insert_second_look(connection: Connection, slot: Slot) -> None:
 
 def take_slot(connection: Connection, slot: Slot) -> int | None:
     """Delete a chunk; return the bytes it has reserved, None if another transaction was first."""
-    statement = delete(EndedSlot).where(
-        *_is_slot(slot.key), EndedSlot.is_settled.is_(slot.is_settled)
-    )
-    return connection.execute(statement.returning(EndedSlot.reserved_bytes)).scalar_one_or_none()
-
-
-def take_reserved_bytes(
-    connection: Connection, batch_number: int, chunk_number: int, size: int
-) -> datetime | None:
-    """Reduce what a chunk has reserved; return the time of its charge, None without such a row."""
-    is_chunk = _is_slot((batch_number, chunk_number))
-    statement = update(EndedSlot).where(*is_chunk, EndedSlot.is_settled.is_(False))
-    values = {"reserved_bytes": EndedSlot.reserved_bytes - size}
-    return connection.execute(
-        statement.values(values).returning(EndedSlot.charged_at)
-    ).scalar_one_or_none()
+    statement = delete(EndedSlot).where(*_is_claimed(slot)).returning(EndedSlot.reserved_bytes)
+    return connection.execute(statement).scalar_one_or_none()
 
 
 def lock_unsettled(
@@ -366,21 +354,10 @@ def give_back_upload(
             Batch.batch_number == batch_number
         )
     ).one()
-    is_chunk = (
-        Reservation.batch_number == batch_number,
-        Reservation.chunk_number == item_number // batch.chunk_size,
-    )
-    charged_at = connection.execute(
-        update(Reservation)
-        .where(*is_chunk)
-        .values(upload_bytes=Reservation.upload_bytes - size)
-        .returning(Reservation.charged_at)
-    ).scalar_one_or_none()
-    if charged_at is None:
-        chunk_number = item_number // batch.chunk_size
-        charged_at = take_reserved_bytes(connection, batch_number, chunk_number, size)
-        if charged_at is None and is_settled(connection, batch_number, chunk_number):
-            return  # the settlement gave them back
+    chunk = batch_number, item_number // batch.chunk_size
+    charged_at = _take_bytes(connection, chunk, size)
+    if charged_at is None and is_settled(connection, *chunk):
+        return  # the settlement gave them back
     # Without a row, the window live is released.
     windows = PAST_WINDOWS if charged_at is None else WINDOWS
     # The whole batch was charged with its first chunk.
@@ -390,6 +367,24 @@ def give_back_upload(
         connection,
         {(batch.tenant, window, window_start(window, start)): cost for window in windows},
     )
+
+
+def _take_bytes(connection: Connection, chunk: tuple[int, int], size: int) -> datetime | None:
+    """Reduce what a chunk has reserved; return the time of its charge, None without such a row."""
+    reservation = (
+        update(Reservation)
+        .where(Reservation.batch_number == chunk[0], Reservation.chunk_number == chunk[1])
+        .values(upload_bytes=Reservation.upload_bytes - size)
+        .returning(Reservation.charged_at)
+    )
+    slot = (
+        update(EndedSlot)
+        .where(*_is_slot(chunk), EndedSlot.is_settled.is_(False))
+        .values(reserved_bytes=EndedSlot.reserved_bytes - size)
+        .returning(EndedSlot.charged_at)
+    )
+    charged_at = connection.execute(reservation).scalar_one_or_none()
+    return charged_at or connection.execute(slot).scalar_one_or_none()
 
 
 def release_expired(connection: Connection, now: datetime, max_rows: int) -> int:
