@@ -271,7 +271,6 @@ def _json(refusal: Refusal | None) -> dict[str, Any] | None:
     return None if refusal is None else refusal.model_dump(mode="json", exclude_none=True)
 
 
-# Statements are built once: building one takes longer than running it.
 _LOCK_BATCHES = (
     "SELECT pg_advisory_xact_lock(hashtextextended(name, 0)) FROM unnest(%s::text[]) AS name"
 )
@@ -341,8 +340,7 @@ def _insert_batches(
     ]
 
 
-# Statements are built once: building one takes longer than running it. This one always returns
-# exactly one row, whatever exists.
+# The history always has exactly one row, whatever exists.
 _ONE_ROW = select(literal(1).label("one")).subquery()
 _IS_BATCH = and_(Batch.tenant == bindparam("of_tenant"), Batch.batch_id == bindparam("id"))
 _IS_CHUNK = and_(Chunk.batch_number == Batch.batch_number, Chunk.chunk_number == bindparam("chunk"))

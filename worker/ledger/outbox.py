@@ -246,7 +246,6 @@ def fail_expired_deliveries(
 MANIFEST_LEASE_TIME = timedelta(seconds=60)
 
 _INSERT_MANIFEST = insert(Manifest)
-# Not a parameter: the partial index is used only if the statement itself contains this text.
 # An open batch has a reservation for the items that have not arrived yet.
 _BATCH_IS_OPEN = exists().where(
     Reservation.batch_number == Manifest.batch_number, Reservation.chunk_number == REMAINING
@@ -297,19 +296,12 @@ def insert_manifest(
 
 def read_manifest_state(connection: Connection, batch_number: int) -> ManifestState | None:
     """Return the state of a batch's manifest, or None if it has no manifest."""
-    query = select(Manifest).where(Manifest.batch_number == batch_number)
-    row = connection.execute(query).one_or_none()
-    if row is None:
-        return None
-    return ManifestState(
-        key=row.object_key,
-        state=row.state,
-        issued=row.issued,
-        refused=row.refused,
-        bytes=row.bytes,
-        sha256=row.sha256,
-        problem=row.problem,
-    )
+    query = select(
+        *(Manifest.object_key.label("key"), Manifest.state, Manifest.issued, Manifest.refused),
+        *(Manifest.bytes, Manifest.sha256, Manifest.problem),
+    ).where(Manifest.batch_number == batch_number)
+    row = connection.execute(query).mappings().one_or_none()
+    return None if row is None else ManifestState(**row)
 
 
 _manifest_row, _next_manifest = aliased(Manifest), aliased(Manifest)

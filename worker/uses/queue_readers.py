@@ -155,7 +155,14 @@ class QueueReader:
             return self._handle_each(messages)
         self._note("events", group.problem)
         self._delete(group.handled)
-        self._log(group, len(messages))
+        log.info(
+            "events_handled",
+            queue=self._queue.name,
+            messages=len(messages),
+            recorded=group.recorded,
+            ignored=dict(group.ignored),
+            waiting=dict(group.waiting),
+        )
         # What waits for one storage holds up no events of others.
         return group.problem is None or bool(group.handled)
 
@@ -196,16 +203,6 @@ class QueueReader:
         failed = sum(self._threads.map(self._queue.delete, in_parts(messages, MAX_MESSAGES)))
         if failed:
             log.warning("events_not_deleted", queue=self._queue.name, messages=failed)
-
-    def _log(self, group: HandledMessages, messages: int) -> None:
-        log.info(
-            "events_handled",
-            queue=self._queue.name,
-            messages=messages,
-            recorded=group.recorded,
-            ignored=dict(group.ignored),
-            waiting=dict(group.waiting),
-        )
 
     def _note(self, part: _Part, problem: Transient | None) -> None:
         """Log each problem once, until it changes or ends."""
