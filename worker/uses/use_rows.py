@@ -90,7 +90,6 @@ def _split(text: str) -> Iterator[tuple[str, int]]:
 def _read_grants(
     connection: Connection, names: Collection[tuple[str, int]]
 ) -> list[tuple[Any, Any]]:
-    """Return the rows of batch and grant."""
     ids = {batch_id for batch_id, _ in names}
     batches: dict[int, Any] = {}
     by_id: defaultdict[str, list[int]] = defaultdict(list)
@@ -236,19 +235,25 @@ def insert_uses(
     inserted in the order of their fingerprints, so that processes that are told of the same uses
     wait for each other instead of ending in a deadlock.
     """
-    groups: dict[str, str] = {}
-    values: dict[bytes, dict[str, Any]] = {}
-    judged: dict[bytes, JudgedUse] = {}
+    groups = defaultdict[str, str](new_group_id)
+    told: dict[bytes, tuple[JudgedUse, dict[str, Any]]] = {}
     for use in uses:
-        if use.grant.tenant not in groups:
-            groups[use.grant.tenant] = new_group_id()
         row = _use_values(use, now, groups[use.grant.tenant])
-        values.setdefault(row["fingerprint"], row)
-        judged.setdefault(row["fingerprint"], use)
-    if not values:
+        told.setdefault(row["fingerprint"], (use, row))
+    if not told:
         return []
-    rows = [values[fingerprint] for fingerprint in sorted(values)]
-    return _by_tenant(_insert_new(connection, rows), values, judged)
+    inserted = _insert_new(connection, [told[fingerprint][1] for fingerprint in sorted(told)])
+    by_tenant: defaultdict[str, list[tuple[JudgedUse, dict[str, Any]]]] = defaultdict(list)
+    for fingerprint in sorted(inserted):
+        use, row = told[fingerprint]
+        by_tenant[use.grant.tenant].append((use, row))
+    result = []
+    for tenant, of_tenant in sorted(by_tenant.items()):
+        # The records are in the order of the fingerprints, which the rows keep.
+        records = [use_record(use.grant.batch_id, row) for use, row in of_tenant]
+        leaf = NewLeaf("use", entry_hash(records), reference=groups[tenant])
+        result.append(InsertedUses(tenant, groups[tenant], [use for use, _ in of_tenant], leaf))
+    return result
 
 
 def _insert_new(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> set[bytes]:
@@ -275,24 +280,6 @@ def _use_values(use: JudgedUse, now: datetime, group_id: str) -> dict[str, Any]:
         "fingerprint": use.fingerprint,
         "group_id": group_id,
     }
-
-
-def _by_tenant(
-    inserted: set[bytes],
-    values: Mapping[bytes, dict[str, Any]],
-    judged: Mapping[bytes, JudgedUse],
-) -> list[InsertedUses]:
-    by_tenant: defaultdict[str, list[bytes]] = defaultdict(list)
-    for fingerprint in sorted(inserted):
-        by_tenant[values[fingerprint]["tenant"]].append(fingerprint)
-    result = []
-    for tenant, fingerprints in sorted(by_tenant.items()):
-        # The records are in the order of the fingerprints, which the rows keep.
-        records = [use_record(judged[f].grant.batch_id, values[f]) for f in fingerprints]
-        group_id = values[fingerprints[0]]["group_id"]
-        leaf = NewLeaf("use", entry_hash(records), reference=group_id)
-        result.append(InsertedUses(tenant, group_id, [judged[f] for f in fingerprints], leaf))
-    return result
 
 
 def append_use_leaves(connection: Connection, inserted: Sequence[InsertedUses]) -> None:
