@@ -237,25 +237,20 @@ def quota_statuses(
             used = used_amount(usage, metric, window)
             quota = quotas.get((metric, window))
             if quota is not None:
-                yield _limited_status(tenant, quota, used, now)
+                yield _limited_status(tenant, quota, quota_state(quota, usage, now), now)
             elif include_unlimited and used:
                 end = resets_at(window, now)
                 yield QuotaStatus(tenant.id, metric, window, used, end)
 
 
-def _limited_status(tenant: Tenant, quota: Quota, used: int, now: datetime) -> QuotaStatus:
+def _limited_status(tenant: Tenant, quota: Quota, state: QuotaState, now: datetime) -> QuotaStatus:
     return QuotaStatus(
+        **state.model_dump(exclude={"asked"}),
         tenant=tenant.id,
-        metric=quota.metric,
-        window=quota.window,
-        used=used,
-        limit=quota.limit,
-        left=max(quota.limit - used, 0),
-        percent=used * 100 // quota.limit,
-        warn_at=quota.warn_at,
-        warns=quota.warn_at is not None and used >= quota.warn_at,
+        left=state.left,
+        percent=state.used * 100 // state.limit,
+        warns=state.warns,
         raises=tuple(map(override_to_dict, current_overrides(tenant, quota, now))),
-        resets_at=resets_at(quota.window, now),
     )
 
 
