@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import AddressValueError, IPv4Address, ip_address
 from typing import NamedTuple
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import idna
+
+from worker.core.object_keys import decode_percent
 
 _DEFAULT_PORT = 443
 _MAX_PORT = 65_535
@@ -88,19 +90,13 @@ def _is_canonical(host: str) -> bool:
 
 def _is_plain_path(path: str) -> bool:
     """Refuse paths that a browser, or a server after any number of decodings, reads as another."""
-    decoded = _decode_percent(path)
+    decoded = decode_percent(path)
     if "\ufffd" in decoded or {unicodedata.category(c) for c in decoded} & _CONTROL_CATEGORIES:
         return False
     # Some servers take a backslash for a slash, fold wide dots, and ignore what follows a ";".
     folded = unicodedata.normalize("NFKC", decoded).replace("\\", "/")
     names = [segment.partition(";")[0] for segment in folded.split("/")]
     return not {".", ".."}.intersection(names) and "" not in names[1:-1]
-
-
-def _decode_percent(text: str) -> str:
-    while (decoded := unquote(text)) != text:
-        text = decoded
-    return text
 
 
 MAX_URL_LENGTH = 2048

@@ -76,7 +76,7 @@ def _find_text_violation(object_key: str) -> Code | None:
         return Code.KEY_TOO_LONG
     if "${filename}" in object_key:
         return Code.KEY_RESERVED
-    return _find_character_violation(_decode_percent(object_key))
+    return _find_character_violation(decode_percent(object_key))
 
 
 def _find_character_violation(decoded_key: str) -> Code | None:
@@ -89,14 +89,14 @@ def _find_character_violation(decoded_key: str) -> Code | None:
 
 
 def _find_segment_violation(object_key: str) -> Code | None:
-    segments = _decode_percent(object_key).split("/")
+    segments = decode_percent(object_key).split("/")
     if "." in segments or ".." in segments:
         return Code.KEY_TRAVERSAL
     return Code.KEY_EMPTY_SEGMENT if "" in segments else None
 
 
-def _decode_percent(object_key: str) -> str:
-    # Some proxies decode once, others twice. A key must be safe after any number of decodings.
-    while (decoded := unquote(object_key)) != object_key:
-        object_key = decoded
-    return object_key
+def decode_percent(text: str) -> str:
+    """Decode a text until nothing is encoded: some proxies decode once, others twice."""
+    while (decoded := unquote(text)) != text:
+        text = decoded
+    return text
