@@ -147,10 +147,8 @@ def test_other_credentials_are_said_to_sign_again(links: Links) -> None:
 
 
 def test_a_prefix_has_the_case_of_its_letters(links: Links) -> None:
-    lower, upper = links.grant("acme/a/x", "acme/A/x")
-    result = links.run("--prefix", "s3://demo/acme/a/", "--yes")
-    assert (result.exit_code, status(lower)) == (0, 403), result.output
-    assert status(upper) != 403
+    links.grant("acme/a/x", "acme/A/x")
+    assert "1 live grant," in links.run("--prefix", "s3://demo/acme/a/").output
 
 
 def apply_policies(
