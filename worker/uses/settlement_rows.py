@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Container, Mapping, Sequence
 from datetime import datetime
 from itertools import chain
+from typing import NamedTuple
 
 from sqlalchemy import Connection, and_, case, func, insert, select, tuple_
 
@@ -16,15 +17,20 @@ from worker.uses.stored_objects import ChunkKey
 from worker.uses.use_rows import MAX_USES, JudgedUse
 from worker.uses.use_rules import STORING, SettledChunk, kept_bytes
 
-_CHUNK = tuple_(Settlement.batch_number, Settlement.chunk_number)
+_CHUNK_KEY = Settlement.batch_number, Settlement.chunk_number
+_CHUNK = tuple_(*_CHUNK_KEY)
 
 
 def read_stored_sizes(
-    connection: Connection, batch_number: int, items: Collection[int]
+    connection: Connection,
+    batch_number: int,
+    items: Collection[int],
+    settled_at: datetime | None = None,
 ) -> Mapping[int, int | None]:
     """Return the largest size that each item stored, by item number; None if it is not known.
 
-    It is not if a source told none, or if there were more uses than are recorded.
+    It is not if a source told none, or if there were more uses than are recorded. With settled_at,
+    these are the sizes that were known when the chunk was settled.
     """
     if not items:
         return {}
@@ -41,6 +47,8 @@ def read_stored_sizes(
         .group_by(Use.item_number)
         .having(stored > 0)
     )
+    if settled_at is not None:
+        query = query.where(Use.recorded_at <= settled_at, Use.charged_bytes.is_(None))
     return {
         row.item_number: int(row.size) if row.is_known else None
         for row in connection.execute(query)
@@ -103,16 +111,24 @@ def insert_settlement(
     return NewLeaf("settlement", entry_hash([record]), grant.batch_number, grant.chunk_number)
 
 
-def read_unused(
-    connection: Connection, chunks: Collection[tuple[int, int]]
-) -> Mapping[tuple[int, int], Collection[int]]:
-    """Return the numbers of the unused items of chunks of which a settlement gave bytes back."""
-    query = select(Settlement.batch_number, Settlement.chunk_number, Settlement.unused)
+class _Settled(NamedTuple):
+    """The numbers of the unused items of a chunk, and when it was settled."""
+
+    unused: Collection[int]
+    settled_at: datetime
+
+
+def _read_settled(
+    connection: Connection, chunks: Collection[ChunkKey]
+) -> Mapping[ChunkKey, _Settled]:
+    """Return the settlements of chunks that gave bytes back."""
+    query = select(*_CHUNK_KEY, Settlement.unused, Settlement.settled_at)
     query = query.where(Settlement.returned_bytes > 0)
-    found: dict[tuple[int, int], Collection[int]] = {}
+    found: dict[ChunkKey, _Settled] = {}
     for part in in_parts(sorted(chunks)):
-        for batch, chunk, unused in connection.execute(query.where(_CHUNK.in_(part))):
-            found[batch, chunk] = frozenset(chain.from_iterable(parse_items(unused)))
+        for batch, chunk, unused, settled_at in connection.execute(query.where(_CHUNK.in_(part))):
+            items = frozenset(chain.from_iterable(parse_items(unused)))
+            found[batch, chunk] = _Settled(items, settled_at)
     return found
 
 
@@ -145,22 +161,35 @@ def charge_late_uses(
 
 
 def _read_kept(connection: Connection, uses: Collection[JudgedUse]) -> dict[tuple[int, int], int]:
-    """Return the bytes that are still charged for the items of chunks that got some back."""
-    unused = read_unused(connection, {use.grant.chunk for use in uses})
-    grants = {use.grant.item: use.grant for use in uses if use.grant.chunk in unused}
-    by_batch: defaultdict[int, set[int]] = defaultdict(set)
-    for batch_number, item_number in grants:
-        by_batch[batch_number].add(item_number)
-    stored = {
-        (batch_number, item_number): size
-        for batch_number, items in by_batch.items()
-        for item_number, size in read_stored_sizes(connection, batch_number, items).items()
-    }
+    """Return the bytes that are still charged for the items of chunks that got some back.
+
+    They are what the settlement left, and what late uses were charged since.
+    """
+    by_chunk: defaultdict[ChunkKey, dict[int, UsedGrant]] = defaultdict(dict)
+    for use in uses:
+        by_chunk[use.grant.chunk][use.grant.item_number] = use.grant
     kept: dict[tuple[int, int], int] = {}
-    for item, grant in grants.items():
-        is_unused = item[1] in unused[grant.chunk]
-        kept[item] = kept_bytes(stored.get(item, 0 if is_unused else None), grant.reserved_bytes)
+    for chunk, settled in _read_settled(connection, by_chunk.keys()).items():
+        batch_number, grants = chunk[0], by_chunk[chunk]
+        stored = read_stored_sizes(connection, batch_number, grants, settled.settled_at)
+        charged = _read_charged(connection, batch_number, grants)
+        for number, grant in grants.items():
+            size = stored.get(number, 0 if number in settled.unused else None)
+            late = charged.get(number, 0)
+            kept[grant.item] = kept_bytes(size, grant.reserved_bytes) + late
     return kept
+
+
+def _read_charged(
+    connection: Connection, batch_number: int, items: Collection[int]
+) -> Mapping[int, int]:
+    query = (
+        select(Use.item_number, func.sum(Use.charged_bytes).label("size"))
+        .where(Use.batch_number == batch_number, Use.charged_bytes.is_not(None))
+        .where(Use.item_number.in_(items))
+        .group_by(Use.item_number)
+    )
+    return {row.item_number: int(row.size) for row in connection.execute(query)}
 
 
 def _may_cost(use: JudgedUse, last: Collection[bytes]) -> bool:

@@ -345,6 +345,7 @@ class SlotsMachine(RuleBasedStateMachine):
             settle_ended_slots(self.service.context)
         self._learn()
         settled, now = self._settlements(), self.clock()
+        self.clock.forward(seconds=1)  # what is told from now on is told after the settlement
         for chunk in settled.keys() - self.model.settled.keys():
             self.model.settled[chunk] = self.model.settle(chunk, self.bucket.objects, now)
         assert settled == {chunk: each[:3] for chunk, each in self.model.settled.items()}

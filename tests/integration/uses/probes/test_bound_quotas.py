@@ -295,6 +295,18 @@ def test_the_log_verifies_with_what_a_late_upload_cost_and_nothing_else(
     assert [problem.column for problem in problems] == columns
 
 
+def test_late_objects_of_an_item_that_got_nothing_back_cost_nothing(slots: Slots) -> None:
+    first, second = slots.request("upload", "acme/a", "acme/a")
+    slots.store(first, TEN)
+    slots.end_and_settle()
+    slots.clock.forward(seconds=1)
+    bucket = storage_name(config().buckets["demo"])
+    for size in (5, 600):
+        at = slots.clock()
+        slots.record(stored(second.id, "acme/a", at, etag=f"{size}", size=size, bucket=bucket))
+    assert slots.charged_bytes() == 1_010
+
+
 def test_a_late_upload_is_charged_beyond_the_limit(slots: Slots) -> None:
     slots.apply(limit("upload_bytes", "day"))
     form = slots.form("acme/a")
