@@ -45,7 +45,6 @@ from worker.cli.output import (
     print_next_page,
     print_rows,
 )
-from worker.ledger import rejections
 
 COLUMNS = (
     *("time", "tenant", "requested_by", "signed_by", "reason", "recipient", "bucket", "kind"),
@@ -314,6 +313,8 @@ def list_rejections(*, output_format: Any, limit: int, zone: Any, **filters: Any
     Example:
       python -m worker audit rejections --tenant acme --since 1d
     """
+    from worker.ledger import rejections  # noqa: PLC0415 - loads pydantic, and no other list does
+
     refuse_empty_range(filters["since"], None)
     with open_database(read_transaction) as connection:
         page = rejections.read_rejection_counts(connection, limit, **filters)
