@@ -30,7 +30,7 @@ from worker.ledger import quota_usage
 from worker.ledger.outbox import fail_expired_deliveries
 from worker.ledger.reservations import release_expired
 from worker.proof.checkpoints import CheckpointJob
-from worker.revoke.deny_statements import keep_denials
+from worker.revoke.kept_statements import keep_denials
 from worker.revoke.session_revocation import keep_sessions_ended
 from worker.uses.settlement import settle_ended_slots
 from worker.webhooks.manifest_writer import write_due_manifests

@@ -31,9 +31,9 @@ from tests.support.revocations.model_bucket import (
 from worker.base.database_engine import create_database_engine, read_transaction
 from worker.core.revocation_targets import Target
 from worker.core.tenant_config import Tenant, TenantConfig
-from worker.revoke import deny_statements
-from worker.revoke.bucket_policy import SID_PREFIX
-from worker.revoke.deny_statements import keep_denials
+from worker.revoke import kept_statements
+from worker.revoke.kept_statements import keep_denials
+from worker.revoke.policy_document import SID_PREFIX
 from worker.revoke.revocation import Author, revoke
 from worker.revoke.revocation_plan import RevocationPlan, plan_revocation
 
@@ -274,11 +274,11 @@ def machine(
     engine = create_database_engine(database_url)
     machine = Machine(engine, is_aws=request.param == "aws")
 
-    def use(link: deny_statements.ProofLink) -> int:
+    def use(link: kept_statements.ProofLink) -> int:
         return 403 if machine.bucket.denies(key_of(link.request.url)) else 200
 
-    monkeypatch.setattr(deny_statements, "_use_link", use)
-    monkeypatch.setattr(deny_statements, "_PROOF_SECONDS", 0)
+    monkeypatch.setattr(kept_statements, "_use_link", use)
+    monkeypatch.setattr(kept_statements, "_PROOF_SECONDS", 0)
     yield machine
     engine.dispose()
 

@@ -51,7 +51,7 @@ _COMMANDS: LazyCommands = {
         "Write a report on the audit log as one web page that loads nothing from a network.",
     ),
     "revocations": (
-        "revoke.revocation_list:list_revocations",
+        "revoke.revocations_command:list_revocations",
         "List revocations, newest first, with who revoked what and why.",
     ),
     "show": (

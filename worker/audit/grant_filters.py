@@ -1,8 +1,9 @@
 """The filters that all queries of the audit log share, as SQL, and checks of the names in them.
 
 A query joins `Chunk`, `Batch` and, for conditions on single items, `Grant`. A glob pattern matches
-as `fnmatch.fnmatchcase` does: `*` stands for any text, slashes included, and case matters. A name
-is known if the config has it now, if it ever had it, or if rows of requests have it.
+as `fnmatch.fnmatchcase` does: `*` stands for any text, slashes included, `?` for one character,
+`[a-z]` and `[!a-z]` for one in or outside of a set, and case matters. A name is known if the config
+has it now, if it ever had it, or if rows of requests have it.
 """
 
 import string

@@ -145,8 +145,12 @@ def follow_grants(
             now = read_heads(connection)
             records = read_new_grants(connection, grant_filter, heads, now)
             new = (each for each in records if (each.tenant, each.grant) not in printed)
-            while block := list(islice(new, _ROWS_PER_BLOCK)):
+            block = list(islice(new, _ROWS_PER_BLOCK))
+            while len(block) == _ROWS_PER_BLOCK:
                 yield block
+                block = list(islice(new, _ROWS_PER_BLOCK))
+        if block:  # a reader that stops here holds no transaction
+            yield block
         heads = now
         time.sleep(POLL_SECONDS)
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, TypeAdapter
@@ -23,23 +24,27 @@ _Values = Mapping[str, Any]
 # models: a default that changes later must not change these fingerprints. Never change an entry and
 # never add one: each entry is part of fingerprints in databases. Fields without an entry are left
 # out unless they were said, as all fields of later releases are.
-_HEADER: _Values = {
-    "v": 1,
-    "reason": None,
-    "chunk_size": 600,
-    "callback": None,
-    "deadline": None,
-    "manifest": None,
-}
-_STORAGE: _Values = {
-    "min_expires_in": None,
-    "content_type": "application/octet-stream",
-    "acl": None,
-    "metadata": {},
-    "tags": {},
-    "storage_class": None,
-    "encryption": None,
-}
+_HEADER: _Values = MappingProxyType(
+    {
+        "v": 1,
+        "reason": None,
+        "chunk_size": 600,
+        "callback": None,
+        "deadline": None,
+        "manifest": None,
+    }
+)
+_STORAGE: _Values = MappingProxyType(
+    {
+        "min_expires_in": None,
+        "content_type": "application/octet-stream",
+        "acl": None,
+        "metadata": {},
+        "tags": {},
+        "storage_class": None,
+        "encryption": None,
+    }
+)
 _FIRST_TERMS: Mapping[str, _Values] = {
     "download": {
         "min_expires_in": None,

@@ -96,7 +96,7 @@ def _find_segment_violation(object_key: str) -> Code | None:
 
 
 def decode_percent(text: str) -> str:
-    """Decode a text until nothing is encoded: some proxies decode once, others twice."""
+    """Decode a text until nothing is encoded: a key is safe however often a proxy decodes it."""
     while (decoded := unquote(text)) != text:
         text = decoded
     return text

@@ -52,7 +52,7 @@ from worker.ledger.tenant_rows import load_config
 from worker.proof.checkpoint_key import KeyUnusable, NoKey, configured_keys
 from worker.proof.checkpoint_rows import SIGNING, Publication, read_publications
 from worker.proof.checkpoints import configured_destinations
-from worker.revoke.bucket_policy import MAX_POLICY_BYTES
+from worker.revoke.policy_document import MAX_POLICY_BYTES
 from worker.revoke.revocation_rows import DenialRow, read_denials
 from worker.settings import BucketDestination, Destination, Settings, WebhookDestination
 from worker.webhooks.webhook_delivery import read_circuits

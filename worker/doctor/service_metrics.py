@@ -38,7 +38,7 @@ from worker.ledger.quota_usage import read_usage
 from worker.ledger.rejections import sum_rejections
 from worker.ledger.tenant_rows import load_config
 from worker.proof.checkpoint_rows import read_tree_sizes
-from worker.revoke.bucket_policy import MAX_POLICY_BYTES
+from worker.revoke.policy_document import MAX_POLICY_BYTES
 from worker.revoke.revocation_rows import read_denials
 from worker.uses.state_facts import count_recent_uses
 
@@ -324,7 +324,8 @@ class ServiceCollector(Collector):
             problem = error
         self._on_problem(service, problem)
         text = f"1 if the {service.replace('_', ' ')} can be used, else 0."
-        return [Family(f"{service}_up", text).single(problem is None), *metrics]
+        is_up = Family(f"{service}_up", text).single(problem is None)
+        return [is_up] if problem else [is_up, *metrics]
 
     def _read_database(self, engine: Engine) -> Iterator[Metric]:
         now, end = clock.now(), time.monotonic() + TIME_LIMIT

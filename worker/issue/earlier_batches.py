@@ -180,7 +180,8 @@ def _close_cancelled(
     return Cancelled(batch=batch_id, issued=issued, released=released, aborting=aborting)
 
 
-_REISSUED_KINDS = ("download", "upload", "put")  # the parts of a multipart upload depend on it
+_REISSUED_KINDS = ("download", "upload", "put")
+# Not multipart: the parts that were issued belong to the upload of the earlier grant.
 _GRANT_UNKNOWN = Refusal(
     code=Code.GRANT_UNKNOWN,
     field="of",

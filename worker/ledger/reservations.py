@@ -46,7 +46,7 @@ _IS_SLOT = and_(
 )
 
 
-class Slot(NamedTuple):
+class EndedChunk(NamedTuple):
     """A claimed chunk of upload slots. issued is its number of grants.
 
     is_settled is true at the second look.
@@ -110,9 +110,9 @@ def buckets_with_due_slots(connection: Connection, now: datetime) -> list[str]:
     return list(connection.scalars(query))
 
 
-def claim_slots(
+def claim_ended_chunks(
     connection: Connection, bucket: str, now: datetime, rate: int, random: Callable[[], float]
-) -> list[Slot]:
+) -> list[EndedChunk]:
     """Claim chunks of a bucket profile, those of each tenant that wait the longest.
 
     The tenants alternate, in another order each time: one with many slots delays no other one,
@@ -136,13 +136,13 @@ def claim_slots(
     by_tenant = [
         connection.execute(query.where(EndedSlot.tenant == each)).all() for each in tenants
     ]
-    slots: list[Slot] = []
+    slots: list[EndedChunk] = []
     items = 0
     for row in filter(None, chain.from_iterable(zip_longest(*by_tenant))):
         items += row.issued
         if slots and items > MAX_SLOT_ITEMS:
             break
-        slots.append(Slot._make(row))
+        slots.append(EndedChunk._make(row))
     for slot in slots:
         backoff = min(_FIRST_DELAY * 2 ** min(slot.attempts, _MAX_DOUBLINGS), _MAX_DELAY)
         delay = max(lease_slot(slots, rate), backoff)
@@ -150,13 +150,13 @@ def claim_slots(
     return slots
 
 
-def lease_slot(slots: Iterable[Slot], rate: int) -> timedelta:
+def lease_slot(slots: Iterable[EndedChunk], rate: int) -> timedelta:
     """Return the time for which chunks that are claimed together are claimed at least."""
     items = sum(slot.issued for slot in slots)
     return max(timedelta(seconds=2 * items / max(rate, 1)), _FIRST_DELAY)
 
 
-def postpone_slot(connection: Connection, slot: Slot, check_at: datetime) -> None:
+def postpone_ended_chunk(connection: Connection, slot: EndedChunk, check_at: datetime) -> None:
     """Let a claimed chunk wait until a time; this attempt does not count.
 
     Changes nothing if another process settled it meanwhile: its second look must not be early.
@@ -164,16 +164,16 @@ def postpone_slot(connection: Connection, slot: Slot, check_at: datetime) -> Non
     _update_slot(connection, slot, check_at=check_at, attempts=slot.attempts)
 
 
-def _update_slot(connection: Connection, slot: Slot, **values: Any) -> None:
+def _update_slot(connection: Connection, slot: EndedChunk, **values: Any) -> None:
     connection.execute(update(EndedSlot).where(*_is_claimed(slot)).values(values))
 
 
-def _is_claimed(slot: Slot) -> Sequence[Any]:
+def _is_claimed(slot: EndedChunk) -> Sequence[Any]:
     """Select the row of a chunk, unless another process settled it since it was claimed."""
     return (*_is_slot(slot.key), EndedSlot.is_settled.is_(slot.is_settled))
 
 
-def insert_second_look(connection: Connection, slot: Slot) -> None:
+def insert_second_look(connection: Connection, slot: EndedChunk) -> None:
     """Let storage be asked once more for what a chunk stored, whose row was taken."""
     names = ("batch_number", "chunk_number", "tenant", "bucket", "charged_at", "ended_at")
     values = {name: getattr(slot, name) for name in names}
@@ -181,7 +181,7 @@ def insert_second_look(connection: Connection, slot: Slot) -> None:
     connection.execute(insert(EndedSlot), values | {"reserved_bytes": 0, "is_settled": True})
 
 
-def take_slot(connection: Connection, slot: Slot) -> int | None:
+def take_ended_chunk(connection: Connection, slot: EndedChunk) -> int | None:
     """Delete a chunk; return the bytes it has reserved, None if another transaction was first."""
     statement = delete(EndedSlot).where(*_is_claimed(slot)).returning(EndedSlot.reserved_bytes)
     return connection.execute(statement).scalar_one_or_none()

@@ -73,7 +73,7 @@ def known_names(connection: Connection) -> list[str]:
 
 def read_last_checkpoint(connection: Connection, tenant_id: str) -> StoredCheckpoint | None:
     """Return the newest checkpoint of a tenant, or None if there is none."""
-    query = select(*_CHECKPOINT_COLUMNS).where(Checkpoint.tenant == tenant_id)
+    query = select(*_CHECKPOINT_COLUMNS).where(Checkpoint.tenant == tenant_id, Checkpoint.size > 0)
     row = connection.execute(query.order_by(Checkpoint.size.desc()).limit(1)).first()
     return None if row is None else StoredCheckpoint._make(row)
 

@@ -10,7 +10,7 @@ from worker.core.grant_kinds import KINDS
 from worker.core.issued_grants import storage_name
 from worker.core.revocation_targets import LiveGrant, Target
 from worker.core.tenant_config import Bucket, TenantConfig
-from worker.revoke.bucket_policy import MAX_KEYS, DeniedObjects, denied_objects
+from worker.revoke.policy_document import MAX_KEYS, DeniedObjects, denied_objects
 
 # It discards parts. Storage other than AWS would refuse it to the service as well, which has to.
 _HARMLESS = {"s3:AbortMultipartUpload"}

@@ -16,7 +16,7 @@ from worker.core.issued_grants import storage_name
 from worker.errors import Malformed, Transient
 from worker.issue.earlier_batches import cancel_batch
 from worker.issue.multipart_aborts import abort_upload
-from worker.revoke.deny_statements import (
+from worker.revoke.kept_statements import (
     Proof,
     ProofLink,
     denial_row,

@@ -15,7 +15,7 @@ from worker.core.revocation_targets import LiveGrant, Target
 from worker.core.tenant_config import TenantConfig
 from worker.ledger.reservations import REMAINING
 from worker.ledger.tenant_history import is_of_tenant
-from worker.revoke.deny_statements import find_earlier
+from worker.revoke.kept_statements import find_earlier
 from worker.revoke.levers import Denial, Lever, plan_levers
 from worker.revoke.revocation_rows import LiveDenial, has_prefix, read_live_denials
 

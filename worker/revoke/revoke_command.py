@@ -26,7 +26,7 @@ from worker.core.revocation_targets import Target, TargetKind
 from worker.core.tenant_config import TenantConfig
 from worker.errors import Malformed, Transient
 from worker.ledger.tenant_history import UnknownName, check_tenant
-from worker.revoke.deny_statements import Proof
+from worker.revoke.kept_statements import Proof
 from worker.revoke.levers import Denial, Lever
 from worker.revoke.revocation import Author, RevocationResult
 from worker.revoke.revocation import revoke as revoke_grants

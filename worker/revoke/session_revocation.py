@@ -24,7 +24,7 @@ from worker.ledger.tenant_rows import (
     read_ended_sessions,
     store_ended_sessions,
 )
-from worker.revoke.deny_statements import SESSION_NAME, Proof, await_refusal
+from worker.revoke.kept_statements import SESSION_NAME, Proof, await_refusal
 from worker.revoke.levers import Lever
 from worker.revoke.revocation_plan import RevocationPlan
 from worker.tenants.config_changes import ChangeAuthor, record_changes

@@ -43,7 +43,7 @@ NOTHING_IMPORTED = ImportedPart("", 0)
 
 
 def read_imported(connection: Connection, source: str) -> ImportedPart:
-    """Return how much of a log was imported, NOTHING if it is new."""
+    """Return how much of a log was imported, NOTHING_IMPORTED if it is new."""
     query = select(LogImport.mark, LogImport.position, LogImport.is_complete)
     row = connection.execute(query.where(LogImport.source == source)).first()
     return NOTHING_IMPORTED if row is None else ImportedPart(*row)

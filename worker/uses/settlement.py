@@ -28,13 +28,13 @@ from worker.core.tenant_config import TenantConfig
 from worker.errors import Transient
 from worker.ledger.quota_usage import SettledBytes, give_back_bytes
 from worker.ledger.reservations import (
-    Slot,
+    EndedChunk,
     buckets_with_due_slots,
-    claim_slots,
+    claim_ended_chunks,
     insert_second_look,
     lease_slot,
-    postpone_slot,
-    take_slot,
+    postpone_ended_chunk,
+    take_ended_chunk,
 )
 from worker.ledger.tree_leaves import NewLeaf, append_leaves
 from worker.uses.settlement_rows import (
@@ -45,7 +45,7 @@ from worker.uses.settlement_rows import (
     insert_settlement,
     read_stored_sizes,
 )
-from worker.uses.stored_objects import add_stored_bytes, count_settled_objects, read_newest_sizes
+from worker.uses.stored_objects import add_stored_bytes, begin_counting_objects, read_newest_sizes
 from worker.uses.upload_deliveries import insert_unused_delivery
 from worker.uses.use_recorder import ProbedStorage, Sighting, find_storage, record_sightings
 from worker.uses.use_rows import read_chunk_grants
@@ -62,14 +62,14 @@ class UnreadableStorage(Transient):
         super().__init__(text, "storage")
 
 
-class ProbedSlot(NamedTuple):
+class ProbedChunk(NamedTuple):
     """A chunk, its grants, and what storage has of them.
 
     unclear are the numbers of the items that may have stored something else, and sizes those of the
     objects that storage has, by item number.
     """
 
-    slot: Slot
+    slot: EndedChunk
     grants: Sequence[UsedGrant]
     unclear: frozenset[int] = frozenset()
     sizes: Mapping[int, int] = {}
@@ -85,7 +85,7 @@ no access to the bucket profile any more, the profile allows no requests, or its
 _Answer = StoredFile | Missing | StorageRefuses
 
 
-class SlotProbe:
+class ChunkProbe:
     """Asks the storage of one bucket profile, in turns that `wait` gives. One thread uses it."""
 
     def __init__(self, context: Context, wait: Callable[[], None]) -> None:
@@ -95,7 +95,7 @@ class SlotProbe:
         self._shown: dict[str, str | None] = {}  # a key that the credentials read, by tenant
         self._hides_missing: dict[str, bool] = {}  # by tenant
 
-    def probe(self, slot: Slot) -> ProbedSlot | Unprobed:
+    def probe(self, slot: EndedChunk) -> ProbedChunk | Unprobed:
         """Ask for objects that may be larger than is known, and record those found.
 
         A form may be used again, so an object that a source told of may have been replaced, but not
@@ -115,9 +115,9 @@ class SlotProbe:
             moved = has_moved(connection, slot.bucket, grants[0].issued_at)
         asked = [each for n, each in known.items() if newest.get(n, -1) < each.reserved_bytes]
         if not asked:
-            return ProbedSlot(slot, grants)
+            return ProbedChunk(slot, grants)
         storage = self._storage(slot)
-        unasked = ProbedSlot(slot, grants, frozenset(each.item_number for each in asked))
+        unasked = ProbedChunk(slot, grants, frozenset(each.item_number for each in asked))
         if storage is None:
             is_told = all(grant.item_number in stored for grant in asked)
             return unasked if is_told else "nobody_tells"
@@ -134,7 +134,7 @@ class SlotProbe:
             for grant, answer in answers
             if moved or not self._is_clear(answer, grant, stored, is_denied=is_denied)
         )
-        return ProbedSlot(slot, grants, unclear, _own_sizes(answers))
+        return ProbedChunk(slot, grants, unclear, _own_sizes(answers))
 
     def _ask(
         self, tenant: str, grants: Sequence[UsedGrant], storage: ProbedStorage
@@ -174,7 +174,7 @@ class SlotProbe:
         ]
         record_sightings(sightings, self._context)
 
-    def _storage(self, slot: Slot) -> ProbedStorage | None:
+    def _storage(self, slot: EndedChunk) -> ProbedStorage | None:
         if slot.tenant not in self._storages:
             now = self._context.now()
             self._storages[slot.tenant] = find_storage(slot.tenant, slot.bucket, self._context, now)
@@ -329,11 +329,11 @@ class _Turn:
         profile = context.config.current().buckets.get(bucket)
         self._rate = 0 if profile is None else profile.probe_rate
         self._pace = Pace(self._rate or 1, run.sleep)
-        self._probe = SlotProbe(context, self._wait)
-        self._probed: list[ProbedSlot] = []
-        self._unfinished: list[Slot] = []
-        self._left: list[Slot] = []  # for the next turn
-        self._not_probed: list[Slot] = []
+        self._probe = ChunkProbe(context, self._wait)
+        self._probed: list[ProbedChunk] = []
+        self._unfinished: list[EndedChunk] = []
+        self._left: list[EndedChunk] = []  # for the next turn
+        self._not_probed: list[EndedChunk] = []
         self._begin = time.monotonic()
         self._end = 0.0  # that of the claim
         self._failures = 0  # in a row
@@ -353,7 +353,7 @@ class _Turn:
         now = self._context.now()
         with write_transaction(self._context.engine) as connection:
             random = self._context.random
-            slots = claim_slots(connection, self._bucket, now, self._rate, random)
+            slots = claim_ended_chunks(connection, self._bucket, now, self._rate, random)
         self._end = self._begin + lease_slot(slots, self._rate).total_seconds()
         for slot in slots:
             if self._failures == MAX_FAILURES or self._run.is_stopping:
@@ -363,7 +363,7 @@ class _Turn:
             else:
                 self._left.append(slot)
 
-    def _probe_slot(self, slot: Slot, now: datetime) -> None:
+    def _probe_slot(self, slot: EndedChunk, now: datetime) -> None:
         try:
             result = self._probe.probe(slot)
         except Exception as error:
@@ -372,14 +372,14 @@ class _Turn:
             self._fail(slot, now, error)
             return
         self._failures = 0
-        if isinstance(result, ProbedSlot):
+        if isinstance(result, ProbedChunk):
             self._probed.append(result)
         elif result == "unfinished":
             self._unfinished.append(slot)
         else:
             self._not_probed.append(slot)
 
-    def _fail(self, slot: Slot, now: datetime, error: Exception) -> None:
+    def _fail(self, slot: EndedChunk, now: datetime, error: Exception) -> None:
         named = {"bucket": slot.bucket, "batch_number": slot.batch_number}
         # Storage that refuses to tell of something answers, and may tell of the next chunk.
         if not isinstance(error, UnreadableStorage | StorageRefuses | _Stopping):
@@ -398,9 +398,9 @@ class _Turn:
         now, config = self._context.now(), self._context.config.current()
         with write_transaction(self._context.engine) as connection:
             for slot in self._unfinished:
-                postpone_slot(connection, slot, now + UPLOAD_DELAY)
+                postpone_ended_chunk(connection, slot, now + UPLOAD_DELAY)
             for slot in self._left:
-                postpone_slot(connection, slot, now)
+                postpone_ended_chunk(connection, slot, now)
             counts, is_told = _settle(connection, self._probed, self._not_probed, config, now)
         if is_told:
             self._context.trigger_deliveries()
@@ -427,8 +427,8 @@ def _settle_in_bucket(bucket: str, context: Context, run: JobRun) -> _Turn:
 
 def _settle(
     connection: Connection,
-    probed: Iterable[ProbedSlot],
-    not_probed: Iterable[Slot],
+    probed: Iterable[ProbedChunk],
+    not_probed: Iterable[EndedChunk],
     config: TenantConfig,
     now: datetime,
 ) -> tuple[Counter[str], bool]:
@@ -440,13 +440,13 @@ def _settle(
     counts, is_told = Counter[str](), False
     given_back: list[SettledBytes] = []
     leaves: defaultdict[str, list[NewLeaf]] = defaultdict(list)
-    ended = [*probed, *(ProbedSlot(slot, ()) for slot in not_probed)]
+    ended = [*probed, *(ProbedChunk(slot, ()) for slot in not_probed)]
     ended.sort(key=lambda each: each.slot.key)
-    reservations = [(each, take_slot(connection, each.slot)) for each in ended]
+    reservations = [(each, take_ended_chunk(connection, each.slot)) for each in ended]
     taken = [(each, reserved) for each, reserved in reservations if reserved is not None]
     first_looks = [each.slot for each, _ in taken if not each.slot.is_settled]
     chunks = [(slot.batch_number, slot.items) for slot in first_looks]
-    stored_bytes = count_settled_objects(connection, chunks)
+    stored_bytes = begin_counting_objects(connection, chunks)
     for each, reserved in taken:
         slot, returned = each.slot, 0
         if slot.is_settled:
@@ -468,7 +468,7 @@ def _settle(
 
 
 def _give_back(
-    connection: Connection, probed: ProbedSlot, reserved: int, config: TenantConfig
+    connection: Connection, probed: ProbedChunk, reserved: int, config: TenantConfig
 ) -> tuple[SettledChunk, int]:
     """Return what a chunk used, and the bytes that it gets back; plan the second look."""
     slot, grants, unclear, sizes = probed

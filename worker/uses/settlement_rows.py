@@ -132,7 +132,7 @@ def _read_settled(
     return found
 
 
-def charge_late_uses(
+def price_late_uses(
     connection: Connection,
     uses: Sequence[JudgedUse],
     unsettled: Container[ChunkKey],

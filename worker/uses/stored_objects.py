@@ -213,7 +213,7 @@ def _values(change: _Change, before: KnownObject | None) -> dict[str, Any]:
     }
 
 
-def count_settled_objects(
+def begin_counting_objects(
     connection: Connection, chunks: Iterable[tuple[int, range]]
 ) -> Counter[str]:
     """Let the objects of chunks count; return the change of bytes by tenant id.

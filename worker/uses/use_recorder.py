@@ -17,7 +17,7 @@ from worker.core.tenant_config import Bucket, TenantConfig
 from worker.errors import Malformed, Transient
 from worker.ledger import quota_usage
 from worker.ledger.reservations import lock_unsettled
-from worker.uses.settlement_rows import charge_late_uses
+from worker.uses.settlement_rows import price_late_uses
 from worker.uses.stored_objects import add_stored_bytes, grants_of_objects, update_stored_objects
 from worker.uses.upload_deliveries import insert_use_deliveries
 from worker.uses.use_rows import (
@@ -67,7 +67,7 @@ def record_uses(reports: Iterable[UseReport], context: Context) -> RecordedUses:
         # Before what else a settlement locks.
         unsettled = lock_unsettled(connection, {use.grant.chunk for use in judged})
         kept, last = leave_out_excess(connection, judged)
-        charged = charge_late_uses(connection, kept, unsettled, last)
+        charged = price_late_uses(connection, kept, unsettled, last)
         inserted = insert_uses(connection, charged, now, context.new_lease)
         new = [use.report for group in inserted for use in group.uses]
         ignored.update(too_many_uses=len(judged) - len(kept), known=len(kept) - len(new))

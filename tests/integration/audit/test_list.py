@@ -16,6 +16,7 @@ from tests.support.builders.audit_rows import MORNING, AuditedBatch, batch_id
 from tests.support.cli.audit_log import ALL, FIRST, LOG, SECOND, grants, items, write_batches
 from tests.support.cli.operator import Run, audit_pages, json_rows, refusal, run_audit
 from worker.audit import index_scans, list_command
+from worker.audit.audit_rows import GrantRecord
 from worker.audit.grant_filters import GrantFilter
 from worker.audit.list_command import COLUMNS, follow_grants
 from worker.base.database_engine import write_transaction
@@ -158,6 +159,7 @@ def test_only_the_chosen_columns_are_printed_in_their_order(run: Run) -> None:
 def test_the_columns_are_listed_on_request(run: Run) -> None:
     result = run("list", "--columns", "help")
     assert (result.exit_code, result.stdout.split()) == (0, list(COLUMNS))
+    assert set(COLUMNS) == set(GrantRecord._fields)
 
 
 @pytest.mark.parametrize("format_", ["--json", "--csv", None])
@@ -318,6 +320,7 @@ def test_a_page_is_printed_oldest_first_and_then_what_is_committed(
     assert following() == ["acme/3", "acme/4"]
     commit(engine, AuditedBatch(4, ["globex/1"], tenant="globex"), AuditedBatch(5, ["acme/5"]))
     assert following() == ["acme/5"]
+    assert "Connections in pool: 1" in engine.pool.status()  # a slow reader holds no transaction
 
 
 def test_a_batch_that_is_committed_after_one_with_a_larger_number_is_not_missed(

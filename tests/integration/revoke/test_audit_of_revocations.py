@@ -10,7 +10,7 @@ from tests.integration.revoke.conftest import KEY, OTHER_KEY, Links, check
 from worker.audit.show_command import show
 from worker.audit.whose_command import whose
 from worker.cli.database import operator_account
-from worker.revoke.revocation_list import list_revocations
+from worker.revoke.revocations_command import list_revocations
 
 TARGETS = {
     "grant": "{id}",
@@ -79,3 +79,11 @@ def test_revocations_are_listed_with_who_and_why_and_what_still_denies(links: Li
 def test_revocations_of_an_unknown_tenant_are_refused() -> None:
     result = CliRunner().invoke(list_revocations, ["--tenant", "acmee"])
     check(result, 2, "did you mean 'acme'?")
+
+
+def test_a_batch_shows_a_revocation_in_the_case_of_its_letters(links: Links) -> None:
+    lower, _ = links.grant("acme/a/x", "acme/A/x")
+    links.run("--prefix", "s3://demo/acme/A/", "--yes")
+    batch = lower["id"].partition(".")[0]
+    assert len(json.loads(told(show, batch, "--json"))["revocations"]) == 1
+    assert json.loads(told(show, lower["id"], "--json"))["revocations"] == []

@@ -13,8 +13,8 @@ from tests.support.builders.messages import grant_message
 from tests.support.s3.http_requests import status
 from worker.base.database_engine import write_transaction
 from worker.errors import Malformed
-from worker.revoke import deny_statements
-from worker.revoke.deny_statements import change_statements, keep_denials
+from worker.revoke import kept_statements
+from worker.revoke.kept_statements import change_statements, keep_denials
 
 LONG_KEYS = [f"acme/{number:02}{'ä' * 440}" for number in range(25)]  # 22 KB as UTF-8
 
@@ -127,7 +127,7 @@ def interfere(monkeypatch: pytest.MonkeyPatch, change: Callable[[], None]) -> No
             change()
         return result
 
-    monkeypatch.setattr(deny_statements, "change_statements", run)
+    monkeypatch.setattr(kept_statements, "change_statements", run)
 
 
 def test_a_statement_that_is_withdrawn_while_the_upkeep_adds_it_is_removed_again(
@@ -172,12 +172,12 @@ def test_a_statement_that_is_in_the_policy_when_storage_begins_to_refuse_is_remo
 
     def revoke_and_lose_access() -> None:
         links.revoke(other)
-        monkeypatch.setattr(deny_statements, "change_statements", refuse)
+        monkeypatch.setattr(kept_statements, "change_statements", refuse)
 
     with monkeypatch.context() as patch:
         interfere(patch, revoke_and_lose_access)
         assert (links.revoke(grant).exit_code, status(grant)) == (1, 403)
-    monkeypatch.setattr(deny_statements, "change_statements", change_statements)
+    monkeypatch.setattr(kept_statements, "change_statements", change_statements)
     links.clock.forward(seconds=301)
     keep_denials(links.context)
     assert (links.statements(), links.rows(Denial.sid)) == ([], [])

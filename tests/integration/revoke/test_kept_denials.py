@@ -19,8 +19,8 @@ from worker.broker.queues import RESULT_INDEX
 from worker.context import Context
 from worker.core.revocation_targets import Target
 from worker.core.tenant_config import Bucket, TenantConfig
-from worker.revoke import deny_statements
-from worker.revoke.deny_statements import keep_denials, keep_statements
+from worker.revoke import kept_statements
+from worker.revoke.kept_statements import keep_denials, keep_statements
 from worker.revoke.revocation_plan import plan_revocation
 from worker.tasks import clean_up
 
@@ -170,7 +170,7 @@ def test_a_policy_that_nothing_was_written_for_stops_no_other_bucket(
             raise TypeError
         return keep_statements(bucket, storage, context)
 
-    monkeypatch.setattr(deny_statements, "keep_statements", keep)
+    monkeypatch.setattr(kept_statements, "keep_statements", keep)
     monkeypatch.setattr(TenantConfig, "find_bucket", lambda *_: links.config.buckets["demo"])
     keep_denials(links.context)
     assert [each["Sid"] for each in links.statements()] == [sid]

@@ -11,7 +11,7 @@ from tests.support.builders.messages import POLICY, grant_message, put_message, 
 from tests.support.s3.http_requests import Request, send, status
 from worker.aws.storage_requests import StorageConnection
 from worker.core.tenant_config import Bucket, Policy, TenantConfig
-from worker.revoke import deny_statements
+from worker.revoke import kept_statements
 from worker.uses.access_log import read_line
 
 # What is proven depends on storage, and on no database.
@@ -28,7 +28,7 @@ def test_links_that_nothing_denied_and_storage_refuses_prove_nothing(
     links: Links, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [grant] = links.grant(KEY)
-    monkeypatch.setattr(deny_statements, "_use_link", lambda _: 403)
+    monkeypatch.setattr(kept_statements, "_use_link", lambda _: 403)
     check(links.revoke(grant), 1, "Error: not proven")
 
 
@@ -92,7 +92,7 @@ def test_a_form_that_storage_accepts_despite_the_denial_is_not_called_ended(link
 
 def test_a_link_that_still_works_is_an_error(links: Links, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.revoke.revocation.keep_statements", lambda *_: {})
-    monkeypatch.setattr(deny_statements, "_PROOF_SECONDS", 0)
+    monkeypatch.setattr(kept_statements, "_PROOF_SECONDS", 0)
     [grant] = links.grant(KEY)
     result = links.revoke(grant)
     assert (result.exit_code, status(grant)) == (1, 200)

@@ -10,7 +10,7 @@ import pytest
 from tests.support.builders.messages import DEMO
 from worker.core.revocation_targets import LiveGrant, Target
 from worker.core.tenant_config import TenantConfig
-from worker.revoke.deny_statements import new_statements
+from worker.revoke.kept_statements import new_statements
 from worker.revoke.levers import Denial, plan_levers
 
 FIRST = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)

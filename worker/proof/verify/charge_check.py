@@ -26,9 +26,9 @@ Windows = frozenset[WindowKey]
 _LENGTHS = {"minute": 16, "hour": 13, "day": 10, "month": 7}
 
 _CHANGES = {
-    "multipart_uploads": ("decided_at", "size", "state = 'closed'"),
-    "settlements": ("decided_at", "returned_bytes", "1 = 1"),
-    "uses": ("recorded_at", "charged_bytes", "charged_bytes IS NOT NULL"),
+    "multipart_uploads": ("decided_at", "size", "state = 'closed'"),  # may have been given back
+    "settlements": ("decided_at", "returned_bytes", "1 = 1"),  # given back
+    "uses": ("recorded_at", "charged_bytes", "charged_bytes IS NOT NULL"),  # charged late
 }
 """Tables of bytes that were given back, or charged later: their time, their size, a condition."""
 

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import JSON, Column, Integer, LargeBinary
+from sqlalchemy import JSON, Column, Integer, LargeBinary, String
 
 import models
 from models.base import Base, Instant
@@ -140,8 +140,10 @@ def _reader_of(column: Column[Any]) -> Reader:
             reader = digest if length == HASH_BYTES else binary
         case Integer():
             reader = number
-        case _:
+        case String():
             reader = text
+        case other:
+            raise TypeError(f"{column}: no reader for {other!r}")
     return optional(reader) if column.nullable else reader
 
 

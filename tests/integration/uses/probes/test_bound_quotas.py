@@ -17,7 +17,7 @@ from worker.base.database_engine import write_transaction
 from worker.core.issued_grants import GRACE, SECOND_LOOK, storage_name
 from worker.core.tenant_config import Quota
 from worker.ledger import reservations
-from worker.ledger.reservations import claim_slots, take_slot
+from worker.ledger.reservations import claim_ended_chunks, take_ended_chunk
 from worker.uses import settlement_rows, use_rows
 
 THOUSAND = 100 * TEN
@@ -216,11 +216,11 @@ def test_a_settlement_that_comes_second_leaves_the_second_look_to_be_taken(slots
     slots.form("acme/a")
     slots.end()
     with write_transaction(slots.engine) as connection:
-        [claimed] = claim_slots(connection, "demo", slots.clock(), 10, lambda: 0.5)
+        [claimed] = claim_ended_chunks(connection, "demo", slots.clock(), 10, lambda: 0.5)
     slots.clock.time += GRACE
     assert slots.settle() == {"settled": 1}
     with write_transaction(slots.engine) as connection:
-        assert take_slot(connection, claimed) is None
+        assert take_ended_chunk(connection, claimed) is None
     assert slots.rows(EndedSlot.is_settled) == [(True,)]
 
 
@@ -237,11 +237,11 @@ def test_a_process_that_was_frozen_does_not_bring_the_second_look_forward(slots:
     slots.end()
     now = slots.clock()
     with write_transaction(slots.engine) as connection:
-        [frozen] = reservations.claim_slots(connection, "demo", now, 1, lambda: 0.5)
+        [frozen] = reservations.claim_ended_chunks(connection, "demo", now, 1, lambda: 0.5)
     slots.clock.forward(hours=1)
     assert slots.settle() == {"settled": 1}
     with write_transaction(slots.engine) as connection:
-        reservations.postpone_slot(connection, frozen, slots.clock())
+        reservations.postpone_ended_chunk(connection, frozen, slots.clock())
     assert slots.settle() == {}
     assert slots.rows(EndedSlot.check_at) == [(frozen.ended_at + SECOND_LOOK,)]
 

@@ -18,7 +18,7 @@ from valetkey.wire.replies import Grant
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.core.tenant_config import TenantConfig, WebhookEndpoint
 from worker.ledger import reservations
-from worker.ledger.reservations import claim_slots
+from worker.ledger.reservations import claim_ended_chunks
 from worker.uses import settlement as settle_module
 from worker.uses.use_rows import leave_out_excess
 
@@ -60,7 +60,7 @@ def test_a_tenant_with_many_slots_delays_no_other_tenant(
     slots.ids(grant_message(["acme/other"], tenant="globex", grant=terms))
     slots.end()
     with write_transaction(slots.engine) as connection:
-        claimed = claim_slots(connection, "demo", slots.clock(), 20, lambda: 0.5)
+        claimed = claim_ended_chunks(connection, "demo", slots.clock(), 20, lambda: 0.5)
     assert {slot.tenant for slot in claimed} == {"acme", "globex"}
 
 

@@ -1,4 +1,4 @@
-"""Statements that deny the requests of grants in a bucket's policy, and the objects they name.
+"""The statements in a bucket's policy that deny the requests of grants, and the objects they name.
 
 Sources: AWS, "Bucket policies" (example-bucket-policies.html), its limit of 20 KB
 (BucketRestrictions.html), and "Amazon S3 condition keys" (amazon-s3-policy-keys.html:

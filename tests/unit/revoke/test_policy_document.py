@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.errors import Malformed, Transient
-from worker.revoke.bucket_policy import (
+from worker.revoke.kept_statements import change_statements
+from worker.revoke.policy_document import (
     MAX_POLICY_BYTES,
     change_policy,
     denial_sid,
@@ -16,7 +17,6 @@ from worker.revoke.bucket_policy import (
     key_arn,
     prefix_arn,
 )
-from worker.revoke.deny_statements import change_statements
 
 END = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
 SID = denial_sid("0199a000-0000-7000-8000-000000000000", "b")

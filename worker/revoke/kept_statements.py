@@ -22,7 +22,8 @@ from worker.core.signing_context import Validity
 from worker.core.storage_errors import ErrorResponse
 from worker.core.tenant_config import Bucket
 from worker.errors import Malformed, Transient
-from worker.revoke.bucket_policy import (
+from worker.revoke.levers import Denial, Lever
+from worker.revoke.policy_document import (
     PolicyChange,
     change_policy,
     denial_sid,
@@ -31,7 +32,6 @@ from worker.revoke.bucket_policy import (
     key_arn,
     prefix_arn,
 )
-from worker.revoke.levers import Denial, Lever
 from worker.revoke.revocation_rows import (
     DenialRow,
     LiveDenial,
