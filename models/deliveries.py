@@ -1,4 +1,4 @@
-"""What is sent and stored after a batch: webhooks and manifests."""
+"""Webhooks and manifests: the messages and files that follow a batch."""
 
 from datetime import datetime
 

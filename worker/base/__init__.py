@@ -1,1 +1,1 @@
-"""What all rooms build on: the database engine and its statements, jobs, limits and webhooks."""
+"""The base of all rooms: the database engine and its statements, jobs, limits and webhooks."""

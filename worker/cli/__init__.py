@@ -1,1 +1,1 @@
-"""What commands share: options, output, and the services that they open."""
+"""Options, output and opened services that all commands share."""

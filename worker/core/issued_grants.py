@@ -9,7 +9,7 @@ from valetkey.wire.grant_ids import grant_id
 from worker.core.sigv4 import FILENAME_VARIABLE
 
 if TYPE_CHECKING:  # the tenant config imports pydantic, which takes long
-    from worker.core.tenant_config import Bucket
+    from worker.core.tenant_config import Bucket, Policy
 
 
 _AWS_SUFFIXES = (".amazonaws.com", ".amazonaws.com.cn")
@@ -93,6 +93,12 @@ MAX_OPEN_TIME = timedelta(days=1)
 
 SLOT_KINDS = ("upload", "put", "multipart")
 """The kinds that store an object."""
+
+
+def may_store(policy: "Policy") -> bool:
+    """Return True if the policy allows a kind of grant that stores objects."""
+    return not set(SLOT_KINDS).isdisjoint(policy.kinds)
+
 
 GRACE = timedelta(minutes=15)
 """The time from the end of upload slots until storage is asked what they stored.

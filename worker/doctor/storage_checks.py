@@ -18,7 +18,7 @@ from worker.aws.storage_calls import call_storage
 from worker.aws.storage_requests import StorageConnection, StorageRequest
 from worker.base.jobs import call_with_timeout
 from worker.cli.service_failures import Cause, network_cause, silent
-from worker.core.issued_grants import is_ordinary_bucket
+from worker.core.issued_grants import is_ordinary_bucket, may_store
 from worker.core.role_session import versioning_session
 from worker.core.signing_context import Validity
 from worker.core.storage_errors import ErrorResponse
@@ -26,7 +26,6 @@ from worker.core.tenant_config import Bucket, TenantConfig
 from worker.doctor.health_checks import Check, State
 from worker.errors import Malformed, Transient
 from worker.settings import Settings
-from worker.tenants.config_conflicts import may_store
 
 PROBE_PREFIX = "valetkey-doctor/"
 REGION_HEADER = "x-amz-bucket-region"
@@ -266,7 +265,7 @@ def _accepted(probe: _Probe, bucket: Bucket, result: ProbeResult) -> Check:
             problem = _unknown_versioning(bucket, "it does not answer in time")
         if problem is not None:
             return problem
-    text = f"storage accepts the credentials for {bucket.bucket} "
+    text = f"storage accepts the credentials for {bucket.bucket}"
     if result.error is not None:
         text += "; it denies a read, which is right if no tenant may download"
     return _bucket_check(bucket, "ok", f"{text}; `doctor --live {bucket.name}` tries its grants")

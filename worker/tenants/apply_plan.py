@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 from valetkey.units import format_utc
+from worker.core.issued_grants import may_store
 from worker.core.policy_rules import client_chosen_families, unusable_content_types
 from worker.core.tenant_config import (
     Bucket,
@@ -21,7 +22,6 @@ from worker.core.tenant_config import (
     WebhookEndpoint,
     is_usable_key,
 )
-from worker.tenants.config_conflicts import may_store
 from worker.tenants.toml_fields import describe_number
 
 Value = str | int | tuple[str, ...] | dict[str, int | str]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from valetkey.units import describe_amount, describe_size
 from valetkey.wire.refusals import Metric, Window
-from worker.core.issued_grants import SLOT_KINDS, storage_host, storage_name
+from worker.core.issued_grants import may_store, storage_host, storage_name
 from worker.core.quota_rules import METRICS, effective_quotas
 from worker.core.role_session import MAX_POLICY_LENGTH, session_policy
 from worker.core.tenant_config import (
@@ -168,11 +168,6 @@ def _uncounted_conflicts(
         hint = f"remove free_names, or set events_queue in [buckets.{bucket.name}]"
         free_names = (*_policy_location(tenant, policy), "free_names")
         yield Conflict(_quota_location(tenant, quota), message, hint, free_names)
-
-
-def may_store(policy: Policy) -> bool:
-    """Return True if the policy allows a kind of grant that stores objects."""
-    return not set(SLOT_KINDS).isdisjoint(policy.kinds)
 
 
 def _limit_conflicts(tenant: Tenant) -> Iterator[Conflict]:

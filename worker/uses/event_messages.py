@@ -19,7 +19,7 @@ from worker.aws.object_calls import StorageRefuses, StoredFile
 from worker.base.database_engine import read_transaction
 from worker.base.pages import in_parts
 from worker.context import Context
-from worker.core.issued_grants import SLOT_KINDS, UseReport, storage_name
+from worker.core.issued_grants import UseReport, may_store, storage_name
 from worker.core.tenant_config import Bucket, TenantAccess, TenantConfig
 from worker.errors import Malformed, StorageSilent, Transient
 from worker.uses.event_notifications import parse_body
@@ -96,7 +96,7 @@ def _accesses(
     for profile in profiles:
         for tenant in config.tenants.values():
             policy = tenant.policies.get(profile.name)
-            if policy is None or not set(policy.kinds) & set(SLOT_KINDS):
+            if policy is None or not may_store(policy):
                 continue
             for prefix in policy.prefixes:
                 name = storage_name(profile), prefix
