@@ -10,6 +10,7 @@ from models import Base
 from tests.support.audit_log.changed_values import flipped
 from tests.support.audit_log.logs import GeneratedLog, generate_log
 from tests.support.audit_log.places import NotPossible
+from tests.support.audit_log.rebuilding import store_head
 from tests.support.audit_log.stored_tables import KEYS, DatabaseRefuses, StoredTables
 from tests.support.audit_log.trials import copied_file
 from tests.support.servers.databases import migrated_file
@@ -38,11 +39,11 @@ def url(log: GeneratedLog) -> Iterator[str]:
         yield copy
 
 
-def change(url: str, table: str, column: str) -> None:
+def change(url: str, table: str, column: str, where: str = "1 = 1") -> None:
     """Change the column in one row, if possible one that has a value."""
     rng = random.Random(f"{table}.{column}")
     with closing(StoredTables(url)) as tables:
-        for row in sorted(tables.rows(table), key=lambda row: row[column] is None):
+        for row in sorted(tables.rows(table, where), key=lambda row: row[column] is None):
             try:
                 tables.update(table, row, **{column: flipped(rng, column, row[column])})
             except (NotPossible, *DatabaseRefuses):
@@ -61,3 +62,41 @@ def test_a_change_of_any_column_of_the_log_is_found(
 ) -> None:
     change(url, table, column)
     assert verify_log(url, options).problems
+
+
+KINDS = (
+    *("batch", "chunk", "reissue", "cancellation", "config", "prune", "use", "settlement"),
+    "revocation",
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("column", Base.metadata.tables["leaves"].columns.keys())
+def test_a_change_of_any_column_of_a_leaf_of_any_kind_is_found(
+    url: str, options: VerifyOptions, kind: str, column: str
+) -> None:
+    change(url, "leaves", column, f"kind = '{kind}'")
+    assert verify_log(url, options).problems
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_hash_of_a_leaf_is_found_in_a_tree_that_was_mended(url: str, kind: str) -> None:
+    """Only the comparison with the rows can find it: no checkpoint, and a head that agrees."""
+    change(url, "leaves", "hash", f"kind = '{kind}'")
+    with closing(StoredTables(url)) as tables:
+        tables.execute("DELETE FROM checkpoints")
+        for head in tables.rows("tree_heads"):
+            store_head(tables, head["tenant"], head["size"])
+    assert verify_log(url, VerifyOptions()).problems
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [each for each in COLUMNS if each[0] not in {"checkpoints", "tree_heads"}]
+)
+def test_a_change_of_any_column_is_found_by_somebody_without_checkpoints(
+    url: str, table: str, column: str
+) -> None:
+    change(url, table, column)
+    with closing(StoredTables(url)) as tables:
+        tables.execute("DELETE FROM checkpoints")
+    assert verify_log(url, VerifyOptions()).problems
