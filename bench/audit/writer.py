@@ -15,7 +15,6 @@ from worker.base.inserts import insert_rows
 from worker.ledger.merkle import (
     NO_LEAVES,
     RightEdge,
-    chunk_record,
     encode_record,
     entry_hash,
     items_edge,
@@ -96,11 +95,11 @@ class LogWriter:
             (number, item, key, code, detail and json.dumps(detail), digest)
             for item, key, code, detail, digest in chunk.rows
         ]
-        records = [chunk_record(tenant, batch.values["batch_id"], chunk.values)]
+        names = {"tenant": tenant, "batch_id": batch.values["batch_id"]}
+        records = [encode_record("chunk", chunk.values, **names)]
         chunk_number = chunk.values["chunk_number"]
         if chunk_number == 0:
-            values = {name: v for name, v in batch.values.items() if name != "batch_number"}
-            records.append(encode_record("batch", values))
+            records.append(encode_record("batch", batch.values))
         hash_ = entry_hash(records, items_edge(chunk.rows))
         edge = self._edges.get(tenant, NO_LEAVES)
         kind = "chunk" if chunk_number else "batch"

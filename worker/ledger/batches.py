@@ -39,11 +39,9 @@ from worker.core.signing_context import Validity
 from worker.errors import Transient
 from worker.ledger.merkle import (
     RightEdge,
-    chunk_record,
     encode_record,
     entry_hash,
     items_edge,
-    reissue_record,
 )
 from worker.ledger.multipart_rows import take_paid_parts, uploads_of_chunk
 from worker.ledger.outbox import delivery_values, insert_deliveries
@@ -157,7 +155,9 @@ def insert_chunks(
     ]
     insert_rows(connection, Grant.__tablename__, columns, rows)
     return [
-        chunk_record(chunk.request.tenant.id, chunk.request.message.batch, each)
+        encode_record(
+            "chunk", each, tenant=chunk.request.tenant.id, batch_id=chunk.request.message.batch
+        )
         for chunk, each in zip(chunks, values, strict=True)
     ]
 
@@ -232,9 +232,10 @@ def insert_reissued_digests(
     }
     if not insert_once(connection, Reissue, values):
         return
+    batch = {"tenant": recorded.tenant_id, "batch_id": recorded.batch_id}
     leaf = NewLeaf(
         "reissue",
-        entry_hash([reissue_record(recorded.tenant_id, recorded.batch_id, values)]),
+        entry_hash([encode_record("reissue", values, **batch)]),
         recorded.batch_number,
         recorded.chunk_number,
         reissue_fingerprint.hex(),

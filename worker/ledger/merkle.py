@@ -16,11 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from json.encoder import encode_basestring
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
-
-if TYPE_CHECKING:  # audit commands read records without pydantic, which this module imports
-    from worker.core.decisions import GrantRow
-
+from typing import Any, NamedTuple, Self
 
 HASH_BYTES = 32
 _LEAF, _NODE = b"\x00", b"\x01"
@@ -102,7 +98,8 @@ CONFIG_LOG = "~config"
 CHUNK_KINDS = ("batch", "chunk")
 """The kinds of the leaves that cover a chunk: batch if its batch as well."""
 
-_NOT_IN_USES = frozenset({"batch_number", "group_id"})
+_NOT_RECORDED = frozenset({"batch_number", "prune_number", "group_id"})
+"""The columns that no record contains: numbers that this database chose, and a name of a leaf."""
 
 NO_LEAVES = RightEdge(0, ())
 dump_canonical = json.JSONEncoder(
@@ -111,53 +108,39 @@ dump_canonical = json.JSONEncoder(
 """Return JSON values as their text in a record."""
 
 
-def encode_record(kind: str, values: Mapping[str, Any]) -> bytes:
-    """Return the record of a row: its values by column, and the kind of record as `type`."""
-    present = {name: _plain(value) for name, value in values.items() if value is not None}
-    present.setdefault("type", kind)
-    return dump_canonical(present).encode()
+def encode_record(kind: str, values: Mapping[str, Any], **batch: str) -> bytes:
+    """Return the record of a row: its values by column, and the kind of record as `type`.
 
-
-def chunk_record(tenant_id: str, batch_id: str, values: Mapping[str, Any]) -> bytes:
-    """Return the record of a chunk: its values, with the id of its batch instead of the number."""
-    return encode_record("chunk", _with_batch_id(tenant_id, batch_id, values))
-
-
-def reissue_record(tenant_id: str, batch_id: str, values: Mapping[str, Any]) -> bytes:
-    """Return the record of a reissue, with the id of its batch instead of the number."""
-    return encode_record("reissue", _with_batch_id(tenant_id, batch_id, values))
-
-
-def use_record(batch_id: str, values: Mapping[str, Any]) -> bytes:
-    """Return the record of a use, with the id of its batch instead of the number.
-
-    The group is left out, because the leaf names it.
+    batch has the tenant and the id of the row's batch, which the record contains instead of its
+    number.
     """
-    named = {name: value for name, value in values.items() if name not in _NOT_IN_USES}
-    named["batch_id"] = batch_id
-    return encode_record("use", named)
+    present = {
+        name: _plain(value)
+        for name, value in {**values, **batch}.items()
+        if value is not None and name not in _NOT_RECORDED
+    }
+    return dump_canonical(present | {"type": kind}).encode()
 
 
-def settlement_record(batch_id: str, values: Mapping[str, Any]) -> bytes:
-    """Return the record of a settlement, with the id of its batch instead of the number."""
-    return encode_record("settlement", _with_batch_id(values["tenant"], batch_id, values))
+ItemRow = tuple[int, str, str | None, Any, bytes | None]
+"""An item's number, key, code, detail and digest, as in a `GrantRow`."""
 
 
-def item_record(row: "GrantRow") -> bytes:
+def item_record(row: ItemRow) -> bytes:
     """Return the record of an item: its values without those that are None."""
     number, key, code, detail, digest = row
     # Six hundred of these are made for each chunk: much faster than encode_record.
-    if code is None and detail is None and digest is not None:
-        text = f'{{"digest":"{digest.hex()}","item":{number},"key":{encode_basestring(key)}}}'
-        return text.encode()
-    values = {"code": code, "detail": detail, "digest": digest and digest.hex()}
-    present = {name: value for name, value in values.items() if value is not None}
-    return dump_canonical({"item": number, "key": key} | present).encode()
+    record = "{" if code is None else f'{{"code":{encode_basestring(code)},'
+    if detail is not None:
+        record += f'"detail":{dump_canonical(detail)},'
+    if digest is not None:
+        record += f'"digest":"{digest.hex()}",'
+    return f'{record}"item":{number},"key":{encode_basestring(key)}}}'.encode()
 
 
-def items_edge(rows: "Iterable[GrantRow]") -> RightEdge:
+def items_edge(rows: Iterable[ItemRow]) -> RightEdge:
     """Return the tree of the items' records, to which the records of their chunk are appended."""
-    return RightEdge.of([sha256(b"\x00" + item_record(row)).digest() for row in rows])
+    return RightEdge.of([sha256(_LEAF + item_record(row)).digest() for row in rows])
 
 
 def entry_hash(records: Iterable[bytes], items: RightEdge = NO_LEAVES) -> bytes:
@@ -166,11 +149,6 @@ def entry_hash(records: Iterable[bytes], items: RightEdge = NO_LEAVES) -> bytes:
     for record in records:
         edge = edge.append(hash_leaf(record))
     return hash_leaf(edge.root())
-
-
-def _with_batch_id(tenant_id: str, batch_id: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    named = {name: value for name, value in values.items() if name != "batch_number"}
-    return named | {"tenant": tenant_id, "batch_id": batch_id}
 
 
 def _plain(value: Any) -> Any:

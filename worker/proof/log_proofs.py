@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, select
 from models import Batch, Chunk, Grant, Leaf
 from valetkey.wire.grant_ids import grant_id
 from worker.core.decisions import GrantRow
-from worker.ledger.merkle import CHUNK_KINDS, chunk_record, encode_record, hash_leaf, item_record
+from worker.ledger.merkle import CHUNK_KINDS, encode_record, hash_leaf, item_record
 from worker.proof.checkpoint_format import CheckpointText, Note
 from worker.proof.checkpoint_rows import StoredCheckpoint, leaf_hashes, read_last_checkpoint
 from worker.proof.merkle_proofs import (
@@ -195,9 +195,8 @@ def _read_records(
 
     Raises NothingToProve if its rows were pruned.
     """
-    columns = [column for column in Batch.__table__.columns if column.name != "batch_number"]
     is_batch = Batch.batch_number == batch_number
-    batch = connection.execute(select(*columns).where(is_batch)).mappings().first()
+    batch = connection.execute(select(Batch.__table__).where(is_batch)).mappings().first()
     is_chunk = Chunk.batch_number == batch_number, Chunk.chunk_number == leaf.chunk_number
     chunk = connection.execute(select(Chunk.__table__).where(*is_chunk)).mappings().first()
     if batch is None or chunk is None:
@@ -211,7 +210,8 @@ def _read_records(
     )
     items = [GrantRow(*row) for row in rows]
     records = [item_record(item) for item in items]
-    records.append(chunk_record(batch["tenant"], batch["batch_id"], dict(chunk)))
+    names = {"tenant": batch["tenant"], "batch_id": batch["batch_id"]}
+    records.append(encode_record("chunk", dict(chunk), **names))
     if leaf.kind == "batch":
         records.append(encode_record("batch", dict(batch)))
     return [item.item_number for item in items], records

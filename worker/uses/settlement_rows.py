@@ -11,7 +11,7 @@ from sqlalchemy import Connection, and_, case, func, insert, select, tuple_
 from models import ConfigChange, Denial, MultipartUpload, Settlement, StoredObject, Use
 from worker.base.pages import format_items, in_parts, parse_items
 from worker.core.issued_grants import UsedGrant
-from worker.ledger.merkle import entry_hash, settlement_record
+from worker.ledger.merkle import encode_record, entry_hash
 from worker.ledger.tree_leaves import NewLeaf
 from worker.uses.stored_objects import ChunkKey
 from worker.uses.use_rows import MAX_USES, JudgedUse
@@ -107,7 +107,7 @@ def insert_settlement(
         "settled_at": now,
     }
     connection.execute(insert(Settlement), values)
-    record = settlement_record(grant.batch_id, values)
+    record = encode_record("settlement", values, batch_id=grant.batch_id)
     return NewLeaf("settlement", entry_hash([record]), grant.batch_number, grant.chunk_number)
 
 

@@ -15,7 +15,7 @@ from worker.base.inserts import insert_statement
 from worker.base.pages import in_parts
 from worker.core.issued_grants import UsedGrant, UseReport, qualified_name
 from worker.core.tenant_config import TenantConfig
-from worker.ledger.merkle import entry_hash, use_record
+from worker.ledger.merkle import encode_record, entry_hash
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
 from worker.uses.use_rules import Judgement, use_fingerprint
 
@@ -250,7 +250,7 @@ def insert_uses(
     result = []
     for tenant, of_tenant in sorted(by_tenant.items()):
         # The records are in the order of the fingerprints, which the rows keep.
-        records = [use_record(use.grant.batch_id, row) for use, row in of_tenant]
+        records = [encode_record("use", row, batch_id=use.grant.batch_id) for use, row in of_tenant]
         leaf = NewLeaf("use", entry_hash(records), reference=groups[tenant])
         result.append(InsertedUses(tenant, groups[tenant], [use for use, _ in of_tenant], leaf))
     return result

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tests.support.audit_log.stored_tables import Row, StoredTables
 from worker.ledger.merkle import CONFIG_LOG
-from worker.proof.verify.log_reader import Problem
+from worker.proof.verify.stored_rows import Problem
 
 ROW_TABLES = ("batches", "chunks", "grants", "item_edges")
 

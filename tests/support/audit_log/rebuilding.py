@@ -6,10 +6,9 @@ from typing import Any
 from tests.support.audit_log.logs import KEY_NAME
 from tests.support.audit_log.stored_tables import Row, StoredTables
 from worker.core.decisions import GrantRow
-from worker.ledger.merkle import RightEdge, chunk_record, encode_record, entry_hash, items_edge
+from worker.ledger.merkle import RightEdge, encode_record, entry_hash, items_edge
 from worker.proof.checkpoint_format import CheckpointText, SignerKey, tree_origin
-from worker.proof.verify.log_reader import json_value, read_row
-from worker.proof.verify.log_rows import BATCH, CHUNK, select_columns
+from worker.proof.verify.stored_rows import BATCH, CHUNK, StoredTable, read_json
 
 
 def _hashes(db: StoredTables, tenant: str) -> list[bytes]:
@@ -106,26 +105,19 @@ def _entry_hash(db: StoredTables, leaf: Row, batch: Row, chunk: int) -> bytes:
             row["item_number"],
             row["object_key"],
             row["code"],
-            row["detail"] and json_value("detail", row["detail"]),
+            row["detail"] and read_json("detail", row["detail"]),
             row["digest"],
         )
         for row in items
     ]
-    records = [
-        chunk_record(
-            batch["tenant"],
-            batch["batch_id"],
-            _values(db, "chunks", CHUNK, "batch_number = ? AND chunk_number = ?", number, chunk),
-        )
-    ]
+    values = _values(db, CHUNK, "batch_number = ? AND chunk_number = ?", number, chunk)
+    names = {"tenant": batch["tenant"], "batch_id": batch["batch_id"]}
+    records = [encode_record("chunk", values, **names)]
     if leaf["kind"] == "batch":
-        values = _values(db, "batches", BATCH, "batch_number = ?", number)
-        del values["batch_number"]
-        records.append(encode_record("batch", values))
+        records.append(encode_record("batch", _values(db, BATCH, "batch_number = ?", number)))
     return entry_hash(records, items_edge(rows))
 
 
-def _values(db: StoredTables, table: str, readers: Any, where: str, *params: Any) -> dict[str, Any]:
-    dialect = "sqlite" if db.is_sqlite else "postgresql"
-    names = select_columns(dialect, readers)
-    return read_row(readers, db.execute(f"SELECT {names} FROM {table} WHERE {where}", *params)[0])  # noqa: S608 - names of our own
+def _values(db: StoredTables, table: StoredTable, where: str, *params: Any) -> dict[str, Any]:
+    names = table.select("sqlite" if db.is_sqlite else "postgresql")
+    return table.read(db.execute(f"SELECT {names} FROM {table.name} WHERE {where}", *params)[0])  # noqa: S608 - names of our own

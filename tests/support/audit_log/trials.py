@@ -14,7 +14,7 @@ from tests.support.audit_log.mutations import MUTATIONS
 from tests.support.audit_log.places import Mutation, NotPossible, Place
 from tests.support.audit_log.stored_tables import DatabaseRefuses, StoredTables
 from tests.support.servers.databases import url_text
-from worker.proof.verify.log_reader import Problem
+from worker.proof.verify.stored_rows import Problem
 from worker.proof.verify.tree_check import read_checkpoint_files
 from worker.proof.verify.verification import Verification, VerifyOptions, verify_log
 

@@ -6,7 +6,7 @@ from sqlalchemy import Engine, insert, select
 
 from models import Batch, Settlement
 from worker.base.database_engine import write_transaction
-from worker.ledger.merkle import entry_hash, settlement_record
+from worker.ledger.merkle import encode_record, entry_hash
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
 
 
@@ -25,5 +25,5 @@ def settle(
         values = {"batch_number": batch_number, "chunk_number": chunk_number, "tenant": tenant}
         values |= {"unused": unused, "used_bytes": 0, "returned_bytes": returned, "settled_at": now}
         connection.execute(insert(Settlement), values)
-        entry = entry_hash([settlement_record(batch_id, values)])
+        entry = entry_hash([encode_record("settlement", values, batch_id=batch_id)])
         append_leaf(connection, tenant, NewLeaf("settlement", entry, batch_number, chunk_number))

@@ -7,14 +7,10 @@ import pytest
 
 from worker.core.decisions import GrantRow
 from worker.ledger.merkle import (
-    chunk_record,
     encode_record,
     entry_hash,
     item_record,
     items_edge,
-    reissue_record,
-    settlement_record,
-    use_record,
 )
 
 NOW = datetime(2026, 11, 27, 7, 8, 9, 12, tzinfo=UTC)
@@ -134,7 +130,10 @@ PRUNE: dict[str, Any] = {
     "use_groups": 1,
     "edges": 2,
 }
-OWN_RECORDS = [chunk_record("acme", BATCH_ID, CHUNK), encode_record("batch", BATCH)]
+OWN_RECORDS = [
+    encode_record("chunk", CHUNK, tenant="acme", batch_id=BATCH_ID),
+    encode_record("batch", BATCH),
+]
 """The records that a leaf covers after those of the items: that of the batch if it opened it."""
 
 
@@ -142,7 +141,7 @@ OWN_RECORDS = [chunk_record("acme", BATCH_ID, CHUNK), encode_record("batch", BAT
     ("record", "leaf_hash"),
     [
         (
-            reissue_record("acme", BATCH_ID, REISSUE),
+            encode_record("reissue", REISSUE, tenant="acme", batch_id=BATCH_ID),
             "44c01dbeaaf406b7b52b5906bc372bb150c6c1f7844df837708692fa3c18c12d",
         ),
         (
@@ -154,11 +153,11 @@ OWN_RECORDS = [chunk_record("acme", BATCH_ID, CHUNK), encode_record("batch", BAT
             "cafc4e981e12744f59a9b6157aa3a9a5e364413c5e2f3fcd94b6d4b26f780766",
         ),
         (
-            use_record(BATCH_ID, USE),
+            encode_record("use", USE, batch_id=BATCH_ID),
             "7a93a166c70476b996d19d9fb7f9de848155f68133d261d64a8b3bc00ca635c1",
         ),
         (
-            settlement_record(BATCH_ID, SETTLEMENT),
+            encode_record("settlement", SETTLEMENT, batch_id=BATCH_ID),
             "67a8a639162e8b9542662dc3c625f86b54a29d4d8e6910311add442a377c0fa6",
         ),
         (

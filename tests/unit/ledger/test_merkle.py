@@ -9,7 +9,6 @@ from tests.support.crypto.merkle_vectors import LEAVES, ROOTS, slow_root
 from worker.core.decisions import GrantRow
 from worker.ledger.merkle import (
     RightEdge,
-    chunk_record,
     encode_record,
     entry_hash,
     hash_leaf,
@@ -93,7 +92,7 @@ def test_a_time_in_any_zone_is_recorded_in_utc() -> None:
 
 def test_the_record_of_a_chunk_names_its_batch_by_tenant_and_id() -> None:
     values = {"batch_number": 7, "chunk_number": 1, "issued_at": datetime(2026, 1, 1, tzinfo=UTC)}
-    assert json.loads(chunk_record("acme", "id", values)) == {
+    assert json.loads(encode_record("chunk", values, tenant="acme", batch_id="id")) == {
         "type": "chunk",
         "tenant": "acme",
         "batch_id": "id",

@@ -1,34 +1,33 @@
 """Compares the usage of tenants with what their grants and reservations cost."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
+from operator import index
 from typing import Any
 
+from models.schema import Base
 from worker.core.quota_rules import CHARGED_METRICS, NO_COST, Cost
-from worker.proof.verify.log_reader import (
-    Found,
-    LogReader,
-    Problem,
-    WrongValue,
-    instant,
-    number,
-    problems_of,
-    stream_rows,
-    text,
-    where_tenant,
-)
-from worker.proof.verify.log_rows import select_columns
+from worker.proof.verify.log_reader import LogReader, where_tenant
+from worker.proof.verify.stored_rows import Found, Problem, read_instant, select_column
 
 WindowKey = tuple[str, str, str]
 """The id of a tenant, a window, and the part of its start that names it, like 2026-11."""
 Windows = frozenset[WindowKey]
 
 _LENGTHS = {"minute": 16, "hour": 13, "day": 10, "month": 7}
+_METRICS = ", ".join(CHARGED_METRICS)
 
 _CHANGES = {
-    "multipart_uploads": ("decided_at", "size", "state = 'closed'"),  # may have been given back
-    "settlements": ("decided_at", "returned_bytes", "1 = 1"),  # given back
-    "uses": ("recorded_at", "charged_bytes", "charged_bytes IS NOT NULL"),  # charged late
+    "multipart_uploads": (
+        "batches",
+        "decided_at",
+        "size",
+        "state = 'closed'",
+    ),  # may have been given back
+    "settlements": ("batches", "decided_at", "returned_bytes", "1 = 1"),  # given back
+    "uses": ("uses", "recorded_at", "charged_bytes", "charged_bytes IS NOT NULL"),  # charged late
 }
 """Tables of bytes that were given back, or charged later: their time, their size, a condition."""
 
@@ -65,24 +64,19 @@ class Charges:
     costs: dict[WindowKey, Cost] = field(default_factory=dict)
     unknown: set[WindowKey] = field(default_factory=set)
 
-    def add(self, tenant: str, charged_at: str, cost: Cost | None) -> None:
+    def add(self, tenant: str, charged_at: datetime, cost: Cost | None) -> None:
         """Add the cost of a batch that was charged at the given moment."""
         if not self.windows or cost == NO_COST:
             return
+        moment = charged_at.isoformat(" ")
         for window, length in _LENGTHS.items():
-            key = (tenant, window, charged_at[:length])
+            key = (tenant, window, moment[:length])
             if key not in self.windows:
                 continue
             if cost is None:
                 self.unknown.add(key)
             else:
                 self.costs[key] = self.costs.get(key, NO_COST).plus(cost)
-
-    def merge(self, other: "Charges") -> None:
-        """Add what another process found."""
-        self.unknown |= other.unknown
-        for key, cost in other.costs.items():
-            self.costs[key] = self.costs.get(key, NO_COST).plus(cost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,104 +100,102 @@ class StoredUsage:
 def read_usage(reader: LogReader, tenants: tuple[str, ...]) -> StoredUsage:
     """Read the usage of tenants, or of all. Raises Found for values that cannot be read."""
     where, params = where_tenant("tenant", tenants)
-    metrics = ", ".join(CHARGED_METRICS)
-    start = select_columns(reader.dialect, {"window_start": instant})
-    rows = reader.fetch(
-        f'SELECT tenant, "window", {start}, {metrics} FROM usage WHERE {where}',  # noqa: S608 - no value
-        *params,
-    )
-    usage = dict(_usage_row(row) for row in rows)
+    start = _time_column(reader, "usage", "window_start")
+    usage = {}
+    rows = reader.stream(
+        f'SELECT tenant, "window", {start}, {_METRICS} FROM usage WHERE {where}', *params
+    )  # noqa: S608 - no value
+    with _readable("usage"):
+        for tenant, window, moment, *amounts in rows:
+            started = read_instant("window_start", moment).isoformat(" ")
+            key = _text(tenant), _text(window), started[: _LENGTHS.get(window)]
+            usage[key] = Cost(*map(index, amounts))
     windows = frozenset(usage)
     return StoredUsage(
         usage,
         _read_reserved(reader, tenants),
-        _read_remaining(reader, windows, tenants),
+        _sum_charges(
+            reader,
+            windows,
+            "reservations",
+            f"SELECT tenant, {_time_column(reader, 'reservations', 'charged_at')}, {_METRICS}"  # noqa: S608
+            f" FROM reservations WHERE chunk_number = -1 AND {where}",
+            params,
+        ),
         {table: _read_bytes(reader, windows, tenants, table) for table in _CHANGES},
-        _sum_by_tenant(reader, "usage", "stored_bytes", tenants),
-        _sum_by_tenant(reader, "stored_objects", "size", tenants, "is_counted"),
+        _sum_by_tenant(reader, tenants, "usage", "stored_bytes"),
+        _sum_by_tenant(reader, tenants, "stored_objects", "size", "is_counted"),
     )
+
+
+def _time_column(reader: LogReader, table: str, column: str) -> str:
+    return select_column(reader.dialect, Base.metadata.tables[table].columns[column])
 
 
 def _read_reserved(reader: LogReader, tenants: tuple[str, ...]) -> Mapping[str, Cost]:
     where, params = where_tenant("tenant", tenants)
     sums = ", ".join(f"sum({metric})" for metric in CHARGED_METRICS)
-    rows = reader.fetch(
-        f"SELECT tenant, {sums} FROM reservations WHERE {where} GROUP BY tenant",  # noqa: S608
-        *params,
-    )
-    with problems_of("reservations"):
-        reserved = {text("tenant", tenant): Cost(*map(int, amounts)) for tenant, *amounts in rows}
-    for tenant, size in _sum_by_tenant(reader, "ended_slots", "reserved_bytes", tenants).items():
+    statement = f"SELECT tenant, {sums} FROM reservations WHERE {where} GROUP BY tenant"  # noqa: S608
+    with _readable("reservations"):
+        rows = reader.fetch(statement, *params)
+        reserved = {_text(tenant): Cost(*map(int, amounts)) for tenant, *amounts in rows}
+    for tenant, size in _sum_by_tenant(reader, tenants, "ended_slots", "reserved_bytes").items():
         reserved[tenant] = reserved.get(tenant, NO_COST).plus(Cost(upload_bytes=size))
     return reserved
 
 
 def _sum_by_tenant(
-    reader: LogReader, table: str, column: str, tenants: tuple[str, ...], condition: str = "1 = 1"
+    reader: LogReader, tenants: tuple[str, ...], table: str, column: str, condition: str = "1 = 1"
 ) -> Mapping[str, int]:
     where, params = where_tenant("tenant", tenants)
-    rows = reader.fetch(
+    statement = (
         f"SELECT tenant, sum({column}) FROM {table} "  # noqa: S608 - no value
-        f"WHERE {condition} AND {where} GROUP BY tenant",
-        *params,
+        f"WHERE {condition} AND {where} GROUP BY tenant"
     )
-    with problems_of(table):
-        return {text("tenant", tenant): int(total or 0) for tenant, total in rows}
-
-
-def _usage_row(row: Any) -> tuple[WindowKey, Cost]:
-    tenant, window, start, *amounts = row
-    with problems_of("usage", tenant=tenant):
-        text("tenant", tenant)
-        text("window", window)
-        instant("window_start", start)
-        for metric, amount in zip(CHARGED_METRICS, amounts, strict=True):
-            number(metric, amount)
-    return (tenant, window, start[: _LENGTHS.get(window)]), Cost(*map(int, amounts))
-
-
-def _read_remaining(reader: LogReader, windows: Windows, tenants: tuple[str, ...]) -> Charges:
-    where, params = where_tenant("tenant", tenants)
-    charged_at = select_columns(reader.dialect, {"charged_at": instant})
-    metrics = ", ".join(CHARGED_METRICS)
-    charges = Charges(windows)
-    rows = stream_rows(
-        reader,
-        f"SELECT tenant, {charged_at}, {metrics} FROM reservations "  # noqa: S608 - no value
-        f"WHERE chunk_number = -1 AND {where}",
-        *params,
-    )
-    with problems_of("reservations"):
-        for tenant, moment, *amounts in rows:
-            instant("charged_at", moment)
-            charges.add(tenant, moment, Cost(*map(int, amounts)))
-    return charges
+    with _readable(table):
+        return {
+            _text(tenant): int(total or 0) for tenant, total in reader.fetch(statement, *params)
+        }
 
 
 def _read_bytes(
     reader: LogReader, windows: Windows, tenants: tuple[str, ...], table: str
 ) -> Charges:
     """Sum the bytes of a table of _CHANGES."""
-    charged_at, column, condition = _CHANGES[table]
+    *charged_at, column, condition = _CHANGES[table]
     where, params = where_tenant("batches.tenant", tenants)
-    charged_at = select_columns(reader.dialect, {charged_at: instant})
-    charges = Charges(windows)
-    rows = stream_rows(
-        reader,
-        f"SELECT batches.tenant, {charged_at}, coalesce({column}, 0) FROM {table} "  # noqa: S608 - no value
-        f"JOIN batches ON batches.batch_number = {table}.batch_number "
-        f"WHERE {condition} AND {where}",
-        *params,
+    amounts = ", ".join(column if metric == "upload_bytes" else "0" for metric in CHARGED_METRICS)
+    statement = (
+        f"SELECT batches.tenant, {_time_column(reader, *charged_at)}, {amounts} FROM {table} "  # noqa: S608 - no value
+        f"JOIN batches ON batches.batch_number = {table}.batch_number WHERE {condition} AND {where}"
     )
-    with problems_of(table):
-        for tenant, moment, size in rows:
-            try:
-                cost = Cost(upload_bytes=number(column, size))
-            except WrongValue as error:
-                raise Found(Problem.of_value(table, error, tenant=tenant)) from None
-            instant("charged_at", moment)
-            charges.add(tenant, moment, cost)
+    return _sum_charges(reader, windows, table, statement, params)
+
+
+def _sum_charges(
+    reader: LogReader, windows: Windows, table: str, statement: str, params: tuple[str, ...]
+) -> Charges:
+    """Sum the costs that a query of tenants, times and amounts by metric returns."""
+    charges = Charges(windows)
+    with _readable(table):
+        for tenant, moment, *amounts in reader.stream(statement, *params):
+            charges.add(tenant, read_instant("charged_at", moment), Cost(*map(index, amounts)))
     return charges
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+@contextmanager
+def _readable(table: str) -> Iterator[None]:
+    """Raise Found for a value of a table that cannot be read in the block."""
+    try:
+        yield
+    except (TypeError, ValueError):
+        raise Found(Problem(table, "has a value that the service does not write")) from None
 
 
 def compare_usage(stored: StoredUsage, charges: Charges) -> Iterator[Problem]:
@@ -226,13 +218,16 @@ def compare_usage(stored: StoredUsage, charges: Charges) -> Iterator[Problem]:
         for metric, low, amount, high in zip(CHARGED_METRICS, lowest, charged, due, strict=False):
             if not low <= amount <= high:
                 name = window if window == "live" else f"{window} {start}"
-                text = f"window {name}: {amount:,} are charged, and the rows cost {high:,}"
-                yield Problem("usage", text, tenant=tenant, column=metric)
+                text = f"window {name}: {amount:,} {metric} are charged, and the rows cost {high:,}"
+                yield Problem("usage", text, tenant=tenant)
     for tenant in sorted(stored.stored.keys() | stored.objects.keys()):
         counted, found = stored.stored.get(tenant, 0), stored.objects.get(tenant, 0)
         if counted != found:
-            text = f"window live: {counted:,} are counted, and the known objects have {found:,}"
-            yield Problem("usage", text, tenant=tenant, column="stored_bytes")
+            text = (
+                f"window live: {counted:,} stored_bytes are counted, and the known objects have"
+                f" {found:,}"
+            )
+            yield Problem("usage", text, tenant=tenant)
     charged_tenants = {tenant for tenant, window, _ in stored.usage if window == "live"}
     for tenant, cost in sorted(stored.reserved.items()):
         if tenant not in charged_tenants and cost != NO_COST:

@@ -17,20 +17,8 @@ from worker.proof.checkpoint_format import (
     tenant_of,
     verify_note,
 )
-from worker.proof.verify.log_reader import (
-    Found,
-    LogReader,
-    Problem,
-    WrongValue,
-    binary,
-    digest,
-    instant,
-    is_digest,
-    number,
-    read_row,
-    text,
-)
-from worker.proof.verify.log_rows import CHECKPOINT, LEAF, select_columns
+from worker.proof.verify.log_reader import LogReader, Row
+from worker.proof.verify.stored_rows import CHECKPOINT, LEAF, Found, Problem, WrongValue
 
 
 class KnownCheckpoint(NamedTuple):
@@ -110,56 +98,33 @@ def stored_checkpoints(
     reader: LogReader, tenant: str, keys: Sequence[VerifierKey], problems: list[Problem]
 ) -> Iterator[KnownCheckpoint]:
     """Yield the checkpoints of a tenant that are sound, in order; add the problems of others."""
-    names = select_columns(reader.dialect, CHECKPOINT)
+    names = CHECKPOINT.select(reader.dialect)
     statement = f"SELECT {names} FROM checkpoints WHERE tenant = ? ORDER BY size"  # noqa: S608 - no value
-    signed_at = ""
-    for block in reader.stream(statement, tenant):
-        for row in block:
-            try:
-                checkpoint = _check_row(row, keys)
-                if row[3] < signed_at:
-                    raise _wrong_checkpoint(
-                        row, "signed_at", "is before that of a smaller checkpoint"
-                    )
-            except Found as found:
-                problems.append(found.problem)
-            else:
-                signed_at = row[3]
-                yield checkpoint
+    signed_at = None
+    for row in reader.stream(statement, tenant):
+        try:
+            values = CHECKPOINT.read(row)
+            checkpoint = _check_values(values, keys)
+            if signed_at is not None and values["signed_at"] < signed_at:
+                raise WrongValue("signed_at is before that of a smaller checkpoint")
+        except ValueError as error:
+            text = str(error) if isinstance(error, WrongValue) else f"cannot be trusted: {error}"
+            problems.append(Problem("checkpoints", text, tenant=tenant, number=row[1]))
+        else:
+            signed_at = values["signed_at"]
+            yield checkpoint
 
 
-def _check_row(row: tuple[Any, ...], keys: Sequence[VerifierKey]) -> KnownCheckpoint:
-    tenant, size, root, signed_at, note, edge = row
-    try:
-        number("size", size)
-        digest("root", root)
-        instant("signed_at", signed_at)
-        content, named, signer = _open_note(text("note", note), keys)
-    except WrongValue as error:
-        raise _wrong_checkpoint(row, error.column, error.problem) from None
-    except InvalidNote as error:
-        raise _wrong_checkpoint(row, "note", f"cannot be trusted: {error}") from None
-    if named != tenant:
-        raise _wrong_checkpoint(row, "tenant", f"is not that of its note, {content.origin}")
-    if content.size != size:
-        raise _wrong_checkpoint(row, "size", f"is not that of its note, {content.size}")
-    if content.root != root:
-        raise _wrong_checkpoint(row, "root", "is not that of its note")
-    if edge is not None and not _has_root(size, edge, root):
-        raise _wrong_checkpoint(row, "edge", "is not that of a tree with this root")
-    return KnownCheckpoint(size, root, tenant, None, signer)
-
-
-def _has_root(size: int, edge: Any, root: bytes) -> bool:
-    try:
-        return RightEdge.from_bytes(size, binary("edge", edge)).root() == root
-    except ValueError:
-        return False
-
-
-def _wrong_checkpoint(row: tuple[Any, ...], column: str, problem: str) -> Found:
-    size = row[1] if isinstance(row[1], int) else None
-    return Found(Problem("checkpoints", problem, tenant=row[0], number=size, column=column))
+def _check_values(values: dict[str, Any], keys: Sequence[VerifierKey]) -> KnownCheckpoint:
+    """Raise WrongValue unless the row of a checkpoint is that of its note, and InvalidNote."""
+    content, tenant, signer = _open_note(values["note"], keys)
+    stored = values["tenant"], values["size"], values["root"]
+    if stored != (tenant, content.size, content.root):
+        raise WrongValue(f"its note is of {content.origin} with {content.size} leaves, or its root")
+    edge = values["edge"]
+    if edge is not None and RightEdge.from_bytes(content.size, edge).root() != content.root:
+        raise WrongValue("edge is not that of a tree with this root")
+    return KnownCheckpoint(content.size, content.root, values["tenant"], None, signer)
 
 
 # The columns that identify the rows of each kind of leaf: batch and chunk number, reference.
@@ -225,28 +190,41 @@ class _TreeCheck:
         while checkpoint is not None and checkpoint.size <= 0:
             self._compare(checkpoint)
             checkpoint = next(checkpoints, None)
-        for leaf_hash in _leaf_hashes(self._reader, self._tenant, expected.size):
+        for leaf_hash in self._leaf_hashes(expected.size):
             self.edge = self.edge.append(leaf_hash)
             while checkpoint is not None and checkpoint.size == self.edge.size:
                 self._compare(checkpoint)
                 checkpoint = next(checkpoints, None)
-        current = self._current_size(expected.size)
-        _check_end(self._reader, self.edge, expected, self._tenant, current)
         different = _compare_edges(self.edge, expected, self._tenant)
         if different is not None:
             self.broken.append(different)
-        while checkpoint is not None and checkpoint.file is None and checkpoint.size <= current:
-            checkpoint = next(checkpoints, None)
         if checkpoint is not None:
             size = self.edge.size
             text = f"the tree has {size} leaves, and {checkpoint.name} covers {checkpoint.size}"
             raise Found(self._wrong_range(text, size, checkpoint))
 
-    def _current_size(self, size: int) -> int:
-        """Return the size of the tree now: leaves were appended since the heads were read."""
-        statement = "SELECT size FROM tree_heads WHERE tenant = ?"
-        rows = self._reader.fetch(statement, self._tenant)
-        return int(max([size, *(row[0] for row in rows)]))
+    def _leaf_hashes(self, size: int) -> Iterator[bytes]:
+        """Yield the hashes of a tree with size leaves, which are all that there are."""
+        names = LEAF.select(self._reader.dialect)
+        statement = f"SELECT {names} FROM leaves WHERE tenant = ? ORDER BY leaf_number"  # noqa: S608 - no value
+        expected = 0
+        for row in self._reader.stream(statement, self._tenant):
+            number = row[1]
+            if number != expected and expected < size:
+                raise self._wrong_leaf("is missing", expected)
+            if expected >= size:
+                raise self._wrong_leaf(f"is not in the tree, which has {size} leaves", number)
+            try:
+                yield _checked_hash(row)
+            except WrongValue as error:
+                raise self._wrong_leaf(str(error), number) from None
+            expected += 1
+        if expected < size:
+            text = "is missing"
+            raise Found(self._wrong_leaf(text, expected).problem._replace(last_number=size - 1))
+
+    def _wrong_leaf(self, text: str, number: int) -> Found:
+        return Found(Problem("leaves", text, tenant=self._tenant, number=number))
 
     def _compare(self, checkpoint: KnownCheckpoint) -> None:
         if self.edge.root() == checkpoint.root:
@@ -265,58 +243,20 @@ class _TreeCheck:
 
 def _read_head(head: StoredHead) -> RightEdge:
     try:
-        number("size", head.size)
-        binary("edge", head.edge)
         return RightEdge.from_bytes(head.size, head.edge)
-    except ValueError:
+    except (TypeError, ValueError, AttributeError):
         text = "the edge is not that of a tree of this size"
         raise Found(Problem("tree_heads", text, tenant=head.tenant)) from None
 
 
-def _leaf_hashes(reader: LogReader, tenant: str, size: int) -> Iterator[bytes]:
-    names = ", ".join(LEAF)
-    statement = (
-        f"SELECT {names} FROM leaves WHERE tenant = ? AND leaf_number < ? ORDER BY leaf_number"  # noqa: S608 - no value
-    )
-    expected = 0
-    for block in reader.stream(statement, tenant, size):
-        for row in block:
-            batch_number, chunk_number, _, position, kind, reference, leaf_hash = row
-            if position != expected:
-                raise Found(Problem("leaves", "is missing", tenant=tenant, number=expected))
-            shape = (batch_number is not None, chunk_number is not None, reference is not None)
-            if _SHAPES.get(kind) != shape or not is_digest(leaf_hash):
-                raise Found(_wrong_leaf(row))
-            expected += 1
-            yield leaf_hash
-
-
-def _wrong_leaf(row: tuple[Any, ...]) -> Problem:
-    place: dict[str, Any] = {"tenant": row[2], "number": row[3]}
-    try:
-        values = read_row(LEAF, row)
-    except WrongValue as error:
-        return Problem.of_value("leaves", error, **place)
-    if values["kind"] not in _SHAPES:
-        return Problem("leaves", "is unknown", column="kind", **place)
-    return Problem("leaves", "names its rows as no leaf of its kind does", **place)
-
-
-def _check_end(
-    reader: LogReader, edge: RightEdge, stored: RightEdge, tenant: str, current: int
-) -> None:
-    if edge.size < stored.size:
-        place: dict[str, Any] = {"number": edge.size, "last_number": stored.size - 1}
-        raise Found(Problem("leaves", "is missing", tenant=tenant, **place))
-    later = reader.fetch(
-        "SELECT min(leaf_number), max(leaf_number) FROM leaves "
-        "WHERE tenant = ? AND (leaf_number >= ? OR leaf_number < 0)",
-        *(tenant, current),
-    )
-    if later[0][0] is not None:
-        first, last = later[0]
-        text = f"is not in the tree, which has {current} leaves"
-        raise Found(Problem("leaves", text, tenant=tenant, number=first, last_number=last))
+def _checked_hash(row: Row) -> bytes:
+    """Return the hash of a leaf. Raises WrongValue."""
+    values = LEAF.read(row)
+    names = values["batch_number"], values["chunk_number"], values["reference"]
+    if _SHAPES.get(values["kind"]) != tuple(name is not None for name in names):
+        raise WrongValue("names its rows as no leaf of its kind does")
+    leaf_hash: bytes = values["hash"]
+    return leaf_hash
 
 
 def _compare_edges(edge: RightEdge, stored: RightEdge, tenant: str) -> Problem | None:
@@ -345,7 +285,8 @@ def read_heads(
     named = {*_tenants_of(reader, "leaves"), *_tenants_of(reader, "checkpoints")}
     named.update(file.tenant for file in files)
     if not all(isinstance(tenant, str) for tenant in known | named):
-        raise Found(Problem("tree_heads", "is no text, here or in another table", column="tenant"))
+        text = "has a tenant that is no text, here or in another table"
+        raise Found(Problem("tree_heads", text))
     heads += [StoredHead(tenant, 0, b"") for tenant in named - known]
     return sorted(head for head in heads if not tenants or head.tenant in tenants)
 

@@ -1,116 +1,28 @@
-"""Verifies the whole audit log, in parts that run one after the other or in several processes."""
+"""Verifies the whole audit log, as one state of the database has it."""
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from itertools import chain, islice
 
 from worker.proof.checkpoint_format import VerifierKey
-from worker.proof.verify.charge_check import Charges, compare_usage, read_usage
-from worker.proof.verify.chunk_check import RangeResult, Scope, check_range
-from worker.proof.verify.log_chunks import compare_removed, compare_removed_uses, read_prunes
-from worker.proof.verify.log_reader import Found, LogReader, Problem, open_reader
-from worker.proof.verify.log_rows import BatchRange, read_ranges
-from worker.proof.verify.row_check import OthersResult, check_others, check_refused_chunks
-from worker.proof.verify.tree_check import (
-    KnownCheckpoint,
-    StoredHead,
-    TreeResult,
-    check_tree,
-    read_heads,
+from worker.proof.verify.charge_check import Charges, StoredUsage, compare_usage, read_usage
+from worker.proof.verify.chunk_check import ChunkCheck, check_other_rows, check_refused_chunks
+from worker.proof.verify.leaf_check import (
+    CancellationCheck,
+    ChangeCheck,
+    LogState,
+    PruneCheck,
+    ReissueCheck,
+    RevocationCheck,
+    SettlementCheck,
+    UseCheck,
+    compare_removals,
 )
-
-PartResult = TreeResult | OthersResult | RangeResult
-
-
-class Part(NamedTuple):
-    """A tree with its checkpoints, a range of batches, or else all rows that are of no batch.
-
-    is_large is true for a range with many more rows than others.
-    """
-
-    head: StoredHead | None = None
-    keys: Sequence[VerifierKey] = ()
-    files: Sequence[KnownCheckpoint] = ()
-    batches: BatchRange | None = None
-    is_large: bool = False
-
-    def run(self, reader: LogReader, scope: Scope) -> PartResult:
-        """Verify this part."""
-        if self.head is not None:
-            return check_tree(reader, self.head, self.keys, self.files)
-        if self.batches is not None:
-            return check_range(reader, self.batches, scope)
-        return check_others(reader, scope)
-
-
-def run_parts(
-    url: str, reader: LogReader, parts: Sequence[Part], scope: Scope, processes: int
-) -> Generator[PartResult, None, None]:
-    """Run parts, and yield their results in order.
-
-    Each process reads with a connection of its own: on PostgreSQL all read the same state, and on
-    SQLite perhaps later ones, in which rows were only added.
-    """
-    count = min(processes, len(parts), sum(part.batches is not None for part in parts))
-    if count <= 1:
-        for part in parts:
-            yield part.run(reader, scope)
-        return
-    pool = ProcessPoolExecutor(
-        count - 1,
-        get_context("spawn"),
-        initializer=_open_in_process,
-        initargs=(url, reader.snapshot, scope),
-    )
-    try:
-        yield from _run_together(pool, reader, parts, scope)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _run_together(
-    pool: ProcessPoolExecutor, reader: LogReader, parts: Sequence[Part], scope: Scope
-) -> Iterator[PartResult]:
-    """Run parts in the pool, and from the last one on in this process.
-
-    So it works while the others start. The largest parts come first, else one of them could be all
-    that is left to do.
-    """
-    order = sorted(range(len(parts)), key=lambda index: not parts[index].is_large)
-    futures = {index: pool.submit(_run_in_process, parts[index]) for index in order}
-    results: dict[int, PartResult] = {}
-    for index, future in sorted(futures.items()):
-        while order and index not in results and not future.done():
-            own = order.pop()
-            if futures[own].cancel():
-                results[own] = parts[own].run(reader, scope)
-            else:
-                order.clear()  # all parts have begun
-        yield results.pop(index) if index in results else future.result()
-
-
-class _Process:
-    """The connection and the scope of one of the processes."""
-
-    reader: LogReader
-    scope: Scope
-
-
-def _open_in_process(url: str, snapshot: str | None, scope: Scope) -> None:
-    _Process.reader = open_reader(url, snapshot)
-    # On SQLite, items may have been removed since the first reader began.
-    _Process.scope = replace(
-        scope, removed=dict(read_prunes(_Process.reader, scope.tenants).removed)
-    )
-
-
-def _run_in_process(part: Part) -> PartResult:
-    return part.run(_Process.reader, _Process.scope)
-
+from worker.proof.verify.log_reader import LogReader, open_reader
+from worker.proof.verify.stored_rows import Found, Problem
+from worker.proof.verify.tree_check import KnownCheckpoint, check_tree, read_heads
 
 OnProgress = Callable[[int, int], None]
 """Called with the number of items that were verified, and with the number of all."""
@@ -128,7 +40,6 @@ class VerifyOptions:
     tenants: tuple[str, ...] = ()
     keys: tuple[VerifierKey, ...] = ()
     files: tuple[KnownCheckpoint, ...] = ()
-    processes: int = 1
     max_problems: int = 1
 
 
@@ -159,119 +70,96 @@ def verify_log(
 
     Raises the driver's errors.
     """
-    with closing(open_reader(url, is_shared=options.processes > 1)) as reader:
-        try:
-            return _Run(url, reader, options).run(on_progress)
-        except Found as found:
-            return Verification(problems=[found.problem])
+    with closing(open_reader(url)) as reader:
+        run = _Run(reader, options, on_progress)
+        problems = list(islice(run.problems(), options.max_problems))
+        return Verification(run.log.counts, problems)
 
 
 class _Run:
     """One verification, which puts together what its parts give."""
 
-    def __init__(self, url: str, reader: LogReader, options: VerifyOptions) -> None:
-        self._url = url
-        self._reader = reader
+    def __init__(self, reader: LogReader, options: VerifyOptions, on_progress: OnProgress) -> None:
         self._options = options
-        self._total = Verification()
-        self._found: list[Found] = []
-        self._trees: dict[str, TreeResult] = {}
-        self._removed_chunks = Counter[str]()
-        self._removed_items = Counter[str]()
-        self._removed_uses = Counter[str]()
+        self._on_progress = on_progress
+        self.log = LogState(reader, options.tenants)
 
-    def run(self, on_progress: OnProgress) -> Verification:
-        """Verify. Raises Found."""
-        reader, options = self._reader, self._options
-        heads = read_heads(reader, options.tenants, options.files)
-        usage = read_usage(reader, options.tenants)
-        prunes = read_prunes(reader, options.tenants)
-        self._found += prunes.found
-        ranges = read_ranges(reader)
-        scope = Scope(
-            {head.tenant: head.size for head in heads if isinstance(head.size, int)},
-            frozenset(usage.usage),
-            options.tenants,
-            dict(prunes.removed),
-            max_problems=options.max_problems,
-        )
-        parts = [
-            *(Part(head, options.keys, self._files(head.tenant)) for head in heads),
-            Part(),
-            *(Part(batches=each.batches, is_large=each.is_large) for each in ranges),
-        ]
-        charges = Charges(scope.windows)
-        items = sum(each.items for each in ranges)
-        results = run_parts(self._url, reader, parts, scope, options.processes)
-        for result in results:
-            self._add(result, charges)
-            on_progress(self._total.counts["items"], items)
-            if self._is_enough():
-                results.close()
-                break
-        if not self._is_enough():
-            self._found += map(Found, self._compare_removed())
-        self._put_together()
-        if not self._found and not self._is_enough():
-            self._total.problems += compare_usage(usage, charges)
-            self._total.problems += check_refused_chunks(reader, options.tenants)
-            self._total.counts["charges"] = len(usage.usage)
-        del self._total.problems[options.max_problems :]
-        return self._total
+    def problems(self) -> Iterator[Problem]:
+        """Verify, and yield each problem. What only a range of leaves is known of comes last."""
+        try:
+            broken = list[Problem]()
+            yield from self._check_trees(broken)
+            usage = read_usage(self.log.reader, self._options.tenants)
+            charges = Charges(frozenset(usage.usage))
+            explained = list[Problem]()
+            is_sound = True
+            for problem in self._check_rows(charges):
+                is_sound = False
+                wider = next((each for each in broken if _contains(each, problem)), None)
+                if wider is None:
+                    yield problem
+                    continue
+                explained.append(wider)
+                yield _wrong_leaf(problem)
+            yield from (each for each in broken if each not in explained)
+            if is_sound and not broken:
+                yield from self._check_derived(usage, charges)
+        except Found as found:
+            yield found.problem
 
-    def _compare_removed(self) -> list[Problem]:
-        # On SQLite, items may have been removed since the first reader began.
-        with closing(open_reader(self._url)) as reader:
-            prunes = read_prunes(reader, self._options.tenants)
-        return [
-            *compare_removed(prunes, self._removed_chunks, self._removed_items),
-            *compare_removed_uses(prunes, self._removed_uses),
-        ]
+    def _check_trees(self, broken: list[Problem]) -> Iterator[Problem]:
+        """Yield the problems of single leaves and checkpoints; add ranges of leaves to broken."""
+        options, reader = self._options, self.log.reader
+        for head in read_heads(reader, options.tenants, options.files):
+            files = [file for file in options.files if file.tenant == head.tenant]
+            result = check_tree(reader, head, options.keys, files)
+            self.log.counts.update(result.counts)
+            broken += result.broken
+            yield from result.problems
 
-    def _files(self, tenant: str) -> Sequence[KnownCheckpoint]:
-        return [file for file in self._options.files if file.tenant == tenant]
+    def _check_rows(self, charges: Charges) -> Iterator[Problem]:
+        log = self.log
+        yield from PruneCheck(log).run()  # first: they explain rows that are missing
+        checks = [CancellationCheck, RevocationCheck, UseCheck, ReissueCheck, SettlementCheck]
+        if not log.tenants:
+            checks.append(ChangeCheck)
+        yield from chain.from_iterable(check(log).run() for check in checks)
+        yield from self._check_chunks(charges)
+        yield from check_other_rows(log.reader, log.tenants)
+        if not log.tenants:
+            yield from _check_identities(log.reader)
+        yield from compare_removals(log)
 
-    def _is_enough(self) -> bool:
-        found = len(self._found) + sum(len(tree.problems) for tree in self._trees.values())
-        return found >= self._options.max_problems
+    def _check_chunks(self, charges: Charges) -> Iterator[Problem]:
+        statement = "SELECT sum(1.0 * issued + refused) FROM chunks"  # a float cannot overflow
+        total = int(self.log.reader.fetch(statement)[0][0] or 0)
+        check = ChunkCheck(self.log, charges, lambda done: self._on_progress(done, total))
+        yield from check.run()
 
-    def _add(self, result: PartResult, charges: Charges) -> None:
-        self._total.counts.update(result.counts)
-        match result:
-            case TreeResult():
-                self._trees[result.tenant] = result
-            case OthersResult():
-                self._removed_uses.update(result.removed)
-                self._found += result.found
-            case RangeResult():
-                charges.merge(result.charges)
-                self._removed_chunks.update(result.removed_chunks)
-                self._removed_items.update(result.removed_items)
-                self._found += result.found
+    def _check_derived(self, usage: StoredUsage, charges: Charges) -> Iterator[Problem]:
+        """Compare what follows from rows that were verified."""
+        yield from compare_usage(usage, charges)
+        yield from check_refused_chunks(self.log.reader, self.log.tenants)
+        self.log.counts["charges"] = len(usage.usage)
 
-    def _put_together(self) -> None:
-        """Order the problems: single rows first, then what only a range of leaves is known of."""
-        problems = self._total.problems
-        for tree in self._trees.values():
-            problems += tree.problems
-        explained = set()
-        for found in self._found:
-            problem, leaf = found.problem, found.leaf
-            broken = None if leaf is None else self._broken_range(leaf)
-            if leaf is None or broken is None:
-                problems.append(problem)
-                continue
-            explained.add(broken)
-            text = "its hash is neither that of its rows, nor fits its tree"
-            place = problem._replace(table="leaves", text=text, item=None, last_item=None)
-            problems.append(place._replace(tenant=leaf[0], number=leaf[1], last_number=None))
-        for tree in self._trees.values():
-            problems += (problem for problem in tree.broken if problem not in explained)
 
-    def _broken_range(self, leaf: tuple[str, int]) -> Problem | None:
-        tree = self._trees.get(leaf[0])
-        for problem in () if tree is None else tree.broken:
-            first, last = problem.number or 0, problem.last_number or 0
-            if first <= leaf[1] <= last:
-                return problem
-        return None
+def _contains(broken: Problem, problem: Problem) -> bool:
+    """Return whether a range of leaves contains the leaf from which a row differs."""
+    if problem.leaf is None or problem.tenant != broken.tenant:
+        return False
+    return (broken.number or 0) <= problem.leaf <= (broken.last_number or 0)
+
+
+def _wrong_leaf(problem: Problem) -> Problem:
+    """Return the problem of the leaf from which a row differs, as its tree shows."""
+    text = "its hash is neither that of its rows, nor fits its tree"
+    leaf = problem._replace(table="leaves", text=text, number=problem.leaf)
+    return leaf._replace(item=None, last_item=None, last_number=None)
+
+
+def _check_identities(reader: LogReader) -> Iterator[Problem]:
+    """Yield the names of tenants that do not follow from their ids, which the leaves cover."""
+    for tenant, name in reader.fetch("SELECT id, name FROM tenant_identities ORDER BY id"):
+        if not isinstance(tenant, str) or name != tenant.partition("~")[0]:
+            text = "name is not the name that belongs to the id"
+            yield Problem("tenant_identities", text, tenant=tenant)

@@ -92,13 +92,6 @@ def _parse_key(
     help="Also compare with this checkpoint, or with all in this folder.",
 )
 @click.option(
-    "--processes",
-    type=click.IntRange(1, 64),
-    default=os.cpu_count() or 1,
-    show_default="the number of CPUs",
-    help="Number of processes.",
-)
-@click.option(
     "--keep-going", is_flag=True, help=f"List up to {_MAX_PROBLEMS} problems, not only the first."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
@@ -110,7 +103,6 @@ def verify(  # noqa: PLR0913 - one for each option
     tenant: str | None,
     keys: tuple[VerifierKey, ...],
     files: tuple[Path, ...],
-    processes: int,
     keep_going: bool,
     as_json: bool,
 ) -> None:
@@ -129,7 +121,7 @@ def verify(  # noqa: PLR0913 - one for each option
       python -m worker audit verify
       python -m worker audit verify --key "$(cat auditor.vkey)" --checkpoint checkpoints/
     """
-    result, seconds = _verify(tenant, keys or _configured_keys(), files, processes, keep_going)
+    result, seconds = _verify(tenant, keys or _configured_keys(), files, keep_going)
     print_lines = _print_json if as_json else _print_text
     print_lines(result, seconds)
     if result.counts["leaves"] and not result.counts["checkpoints"]:
@@ -144,7 +136,6 @@ def _verify(
     tenant: str | None,
     keys: tuple[VerifierKey, ...],
     files: tuple[Path, ...],
-    processes: int,
     keep_going: bool,  # noqa: FBT001 - the command's option
 ) -> tuple[Verification, float]:
     """Verify the log; return what was found, and the seconds that it took."""
@@ -158,7 +149,7 @@ def _verify(
         refuse_other_tables(url)
         tenants = () if tenant is None else _tenants(url, tenant)
         limit = _MAX_PROBLEMS if keep_going else 1
-        options = VerifyOptions(tenants, keys, checkpoints, processes, limit)
+        options = VerifyOptions(tenants, keys, checkpoints, limit)
         started = monotonic()
         return verify_log(url, options, on_progress), monotonic() - started
 

@@ -48,9 +48,9 @@ def test_usage_that_is_not_what_a_settlement_left_is_found(
     engine: Engine, tables: StoredTables, size: int
 ) -> None:
     give_back(tables, size - RETURNED)
-    assert {(found.table, found.column) for found in verified(engine).problems} == {
-        ("usage", "upload_bytes")
-    }
+    problems = verified(engine).problems
+    assert problems
+    assert all("upload_bytes are charged, and the rows cost" in each.text for each in problems)
 
 
 def test_a_use_that_is_moved_to_another_tenants_batch_is_found(
@@ -70,8 +70,7 @@ def test_a_group_of_uses_without_a_leaf_and_a_leaf_without_uses_are_found(
     use = tables.rows("uses")[0]
     tables.update("uses", use, group_id="another")
     texts = [found.text for found in verified(engine).problems if found.table == "uses"]
-    assert "no leaf covers the group another" in texts
-    assert "have no rows, but leaf 1 covers them" in texts
+    assert sorted(texts) == ["has no row, but leaf 1 covers it", "no leaf covers it"]
 
 
 def test_stored_bytes_that_are_not_those_of_the_known_objects_are_found(
@@ -79,7 +78,5 @@ def test_stored_bytes_that_are_not_those_of_the_known_objects_are_found(
 ) -> None:
     tables.execute("UPDATE stored_objects SET size = size + 1, is_counted = true")
     (problem,) = verified(engine).problems
-    assert (problem.column, problem.text) == (
-        "stored_bytes",
-        "window live: 0 are counted, and the known objects have 11",
-    )
+    text = "window live: 0 stored_bytes are counted, and the known objects have 11"
+    assert problem.text == text

@@ -30,12 +30,10 @@ def copy(log: GeneratedLog) -> Iterator[str]:
 
 @pytest.fixture
 def run(copy: str, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run `audit verify` with options, in one process."""
+    """Run `audit verify` with options."""
     monkeypatch.setenv("VALETKEY_DATABASE_URL", copy)
     name = "python -m worker audit"
-    return lambda *words: CliRunner().invoke(
-        audit, ["verify", "--processes", "1", *words], prog_name=name
-    )
+    return lambda *words: CliRunner().invoke(audit, ["verify", *words], prog_name=name)
 
 
 @pytest.fixture

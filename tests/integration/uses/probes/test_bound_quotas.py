@@ -278,9 +278,9 @@ def test_a_late_use_of_a_form_of_any_names_costs_nothing_more(slots: Slots) -> N
     assert slots.charged_bytes() == charged
 
 
-@pytest.mark.parametrize(("change", "columns"), [(0, []), (1, ["upload_bytes"] * 4)])
+@pytest.mark.parametrize(("change", "count"), [(0, 0), (1, 4)])
 def test_the_log_verifies_with_what_a_late_upload_cost_and_nothing_else(
-    slots: Slots, change: int, columns: list[str]
+    slots: Slots, change: int, count: int
 ) -> None:
     form = slots.form("acme/a")
     slots.end_and_settle()
@@ -292,7 +292,8 @@ def test_the_log_verifies_with_what_a_late_upload_cost_and_nothing_else(
             update(Usage).where(*day).values(upload_bytes=Usage.upload_bytes + change)
         )
     problems = verified(slots.engine).problems
-    assert [problem.column for problem in problems] == columns
+    assert len(problems) == count
+    assert all(" upload_bytes are charged" in problem.text for problem in problems)
 
 
 def test_late_objects_of_an_item_that_got_nothing_back_cost_nothing(slots: Slots) -> None:
