@@ -11,10 +11,9 @@ from datetime import UTC, datetime, tzinfo
 from typing import TypedDict, Unpack
 
 from worker import clock
-from worker.audit.audit_rows import GrantRecord, read_bound, stream_blocks
-from worker.audit.export.export_formats import to_records
+from worker.audit.audit_rows import GrantRecord, read_bound, stream_blocks, to_records
 from worker.audit.grant_filters import GrantFilter, resolve_names
-from worker.audit.grant_story import UnknownGrant, find_story
+from worker.audit.grant_story import BatchStory, GrantStory, UnknownGrant, find_story
 from worker.audit.item_counts import (
     CountOptions,
     Dimension,
@@ -25,7 +24,6 @@ from worker.audit.item_counts import (
 )
 from worker.audit.link_lookup import JudgedGrant, find_pasted
 from worker.audit.link_verdicts import read_pasted_grant
-from worker.audit.story_values import BatchStory, GrantStory
 from worker.base.database_engine import (
     autocommit_read,
     create_database_engine,

@@ -5,13 +5,13 @@ statement on chunks and one on grants, so no transaction stays open while rows a
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, func, select, tuple_
 
 from models import Batch, Cancellation, Chunk, Grant, Leaf, TreeHead
 from valetkey.wire.grant_ids import grant_id
@@ -23,21 +23,11 @@ from worker.audit.grant_filters import (
     join_items,
     scan_conditions,
 )
-from worker.audit.index_scans import (
-    has_positions,
-    range_conditions,
-    read_refused_rows,
-    read_rows_of_states,
-    selects_refusals,
-)
-from worker.audit.key_lookup import Position, read_rows_of_key
+from worker.audit.index_scans import read_rows
+from worker.audit.key_lookup import Position
 from worker.base.pages import Page, fetch_page
 from worker.core.issued_grants import GrantName
 from worker.ledger.tenant_history import is_of_tenant
-
-_ROWS_PER_READ = 1_000
-_Rows = Generator[Row[*tuple[Any, ...]], None, Position | None]
-_RowReader = Callable[[Connection, GrantFilter, Sequence[Any], Position | None], _Rows]
 
 
 class GrantRecord(NamedTuple):
@@ -62,21 +52,12 @@ class GrantRecord(NamedTuple):
     grant: str
 
 
-class AuditCount(NamedTuple):
-    """The numbers of issued and refused items of one kind, of the tenant with an id."""
-
-    tenant: str
-    kind: str
-    issued: int
-    refused: int
+SHARED_COLUMNS = GrantRecord._fields[:8]
+"""The columns of a record whose values the items of a chunk share."""
 
 
 class UnknownCursor(LookupError):
-    """The audit log has no batch with this id."""
-
-
-class AmbiguousCursor(LookupError):
-    """Several tenants have a batch with this id."""
+    """The audit log has no batch with this id, or several tenants have one."""
 
 
 LIST_COLUMNS = (
@@ -97,12 +78,12 @@ def read_grants(
     """Read at most limit grants, newest first, starting after the given position.
 
     Rows neither change nor move. Paging through them returns each row that existed at the start
-    exactly once, even if rows are added meanwhile. Raises UnknownCursor if no batch has the id in
-    after, and AmbiguousCursor if batches of several tenants have it.
+    exactly once, even if rows are added meanwhile. Raises UnknownCursor if after does not
+    name one batch.
     """
     start = None if after is None else _find_start(connection, after)
     # One row beyond the limit shows whether there are more.
-    with closing(_read_rows(connection, grant_filter, start, limit + 1)) as rows:
+    with closing(read_rows(connection, grant_filter, LIST_COLUMNS, start, limit + 1)) as rows:
         records = [to_record(row) for row in islice(rows, limit + 1)]
     return Page(records[:limit], has_more=len(records) > limit)
 
@@ -115,69 +96,7 @@ def stream_grants(
     Needs a transaction, which has to stay open while the caller iterates.
     """
     start = None if after is None else _find_start(connection, after)
-    return map(to_record, _read_rows(connection, grant_filter, start))
-
-
-def _read_rows(
-    connection: Connection,
-    grant_filter: GrantFilter,
-    start: Position | None,
-    limit: int | None = None,
-) -> Generator[Row[*tuple[Any, ...]]]:
-    """Read at most limit rows, newest first, without holding all of them if there is no limit."""
-    if grant_filter.object_key is not None:
-        conditions = list(_conditions(connection, grant_filter))
-        yield from read_rows_of_key(
-            connection, LIST_COLUMNS, conditions, grant_filter.object_key, start
-        )
-        return
-    read_rows: _RowReader | None = None
-    if selects_refusals(grant_filter):
-        read_rows = read_refused_rows
-    elif has_positions(grant_filter):
-        read_rows = read_rows_of_states
-    if read_rows is not None:
-        start = yield from read_rows(connection, grant_filter, LIST_COLUMNS, start)
-        if start is None:
-            return
-    query = grants_query(connection, grant_filter)
-    if start is not None:
-        query = query.where(*_start_conditions(connection, start))
-    # On PostgreSQL, this makes a cursor on the server.
-    options = {} if limit is not None else {"yield_per": _ROWS_PER_READ}
-    yield from connection.execute(query.limit(limit), execution_options=options)
-
-
-def grants_query(connection: Connection, grant_filter: GrantFilter) -> Select[Any]:
-    """Return the query for the rows of a filter, newest first."""
-    # Reads batch by batch in the order of their numbers. Batches and chunks that do not match are
-    # skipped whole, and a page costs the same at the end of the log as at its beginning.
-    return (
-        join_items(connection, *LIST_COLUMNS)
-        .where(*_conditions(connection, grant_filter), *scan_conditions(connection, grant_filter))
-        .order_by(Batch.batch_number.desc(), Chunk.chunk_number.desc(), Grant.item_number.desc())
-    )
-
-
-def _conditions(connection: Connection, grant_filter: GrantFilter) -> Iterator[ColumnElement[bool]]:
-    yield from range_conditions(connection, grant_filter)
-    yield from batch_conditions(connection, grant_filter)
-    yield from item_conditions(connection, grant_filter)
-
-
-def count_items_by_kind(connection: Connection, grant_filter: GrantFilter) -> list[AuditCount]:
-    """Count issued and refused items by tenant and kind.
-
-    Applies only the conditions on batches and chunks, and ignores those on single items.
-    """
-    query = (
-        select(Batch.tenant, Batch.kind, func.sum(Chunk.issued), func.sum(Chunk.refused))
-        .join(Chunk, Chunk.batch_number == Batch.batch_number)
-        .where(*batch_conditions(connection, grant_filter))
-        .group_by(Batch.tenant, Batch.kind)
-        .order_by(Batch.tenant, Batch.kind)
-    )
-    return [AuditCount(*row) for row in connection.execute(query)]
+    return map(to_record, read_rows(connection, grant_filter, LIST_COLUMNS, start))
 
 
 def record_cursor(record: GrantRecord) -> GrantName:
@@ -192,21 +111,11 @@ def _find_start(connection: Connection, cursor: GrantName) -> Position:
         query = query.where(Batch.tenant == cursor.tenant)
     numbers = connection.scalars(query.limit(2)).all()
     if not numbers:
-        raise UnknownCursor(cursor)
+        raise UnknownCursor("the audit log has no batch with this id")
     if len(numbers) > 1:
-        raise AmbiguousCursor(cursor)
+        text = "several tenants have a batch with this id: name one, as in TENANT/BATCH.NUMBER"
+        raise UnknownCursor(text)
     return Position(numbers[0], cursor.item_number)
-
-
-def _start_conditions(connection: Connection, start: Position) -> Iterator[ColumnElement[bool]]:
-    batch_number, item_number = start
-    is_batch = Batch.batch_number == batch_number
-    chunk_number = item_number // connection.scalars(select(Batch.chunk_size).where(is_batch)).one()
-    # The first conditions alone let the scans of indexes start at the chunk. The last one finds the
-    # item in the chunk.
-    yield Batch.batch_number <= batch_number
-    yield tuple_(Chunk.batch_number, Chunk.chunk_number) <= (batch_number, chunk_number)
-    yield tuple_(Grant.batch_number, Grant.item_number) < start
 
 
 def to_record(row: Row[*tuple[Any, ...]]) -> GrantRecord:
@@ -301,7 +210,7 @@ class Bound(NamedTuple):
 
 
 class ChunkHead(NamedTuple):
-    """The values that the items of a chunk share. The first eight are columns of GrantRecord."""
+    """The values that the items of a chunk share. The first ones are SHARED_COLUMNS."""
 
     time: datetime
     tenant: str
@@ -318,6 +227,11 @@ class ChunkHead(NamedTuple):
     expires_in: int
     batch_id: str
     chunk_size: int
+
+    @property
+    def shared(self) -> tuple[Any, ...]:
+        """The values of SHARED_COLUMNS."""
+        return self[: len(SHARED_COLUMNS)]
 
     @property
     def expires_at(self) -> datetime:
@@ -339,6 +253,15 @@ class ChunkItems(NamedTuple):
 
     head: ChunkHead
     items: Sequence[ItemRow]
+
+
+def to_records(block: list[ChunkItems]) -> Iterator[GrantRecord]:
+    """Yield the records of a block."""
+    for head, items in block:
+        shared, expires_at = head.shared, head.expires_at
+        for _, item_number, key, code in items:
+            own = key, code or ISSUED, None if code else expires_at
+            yield GrantRecord._make((*shared, *own, grant_id(head.batch_id, item_number)))
 
 
 _STREAM_COLUMNS = (

@@ -8,9 +8,13 @@ import click
 from sqlalchemy import Connection
 
 from valetkey.units import format_size
-from worker.audit import audit_rows
-from worker.audit.audit_rows import AuditCount
-from worker.audit.filter_options import filter_options, note_empty_result, note_pruned, read_filter
+from worker.audit.filter_options import (
+    filter_options,
+    note_empty_result,
+    note_pruned,
+    parse_columns,
+    read_filter,
+)
 from worker.audit.grant_filters import GrantFilter
 from worker.audit.item_counts import (
     DIMENSIONS,
@@ -42,12 +46,7 @@ NUMBERS = ("issued", "refused", "total", "bytes")
 def _parse_dimensions(
     _context: click.Context, _option: click.Parameter, text: str
 ) -> tuple[Dimension, ...]:
-    names = [name.strip() for name in text.split(",")]
-    for name in names:
-        if name in DIMENSIONS:
-            continue
-        hint = did_you_mean(name, DIMENSIONS, f"choose from {', '.join(DIMENSIONS)}")
-        raise click.BadParameter(f"there is no column {name!r}{hint}")
+    names = parse_columns(text, DIMENSIONS, f"choose from {', '.join(DIMENSIONS)}")
     return cast("tuple[Dimension, ...]", tuple(dict.fromkeys(names)))
 
 
@@ -159,31 +158,29 @@ def summary(*, output_format: Any, **filters: Any) -> None:
     refuse_empty_range(filters["since"], filters["until"])
     with open_database(read_transaction) as connection:
         check_tenant_option(connection, filters["tenant"])
-        counts = audit_rows.count_items_by_kind(connection, GrantFilter(**filters))
+        by: tuple[Dimension, ...] = ("tenant", "kind")
+        counts = count_items(connection, GrantFilter(**filters), CountOptions(by))
     if not counts:
         note_empty_result()
-    print_rows(AuditCount._fields, counts, output_format)
+    rows = ((*count.group, count.issued, count.refused) for count in counts)
+    print_rows((*by, "issued", "refused"), rows, output_format)
 
 
 _RANKED = ("requester", "recipient", "key", "tenant", "bucket", "kind", "code")
 _RANKINGS = [f"{dimension}s" for dimension in _RANKED]
 
 
-class _Ranking(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """The plural of a dimension, or the dimension itself, which `audit count --by` takes."""
-
-    name = "ranking"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        dimension = value.removesuffix("s")
-        if dimension in _RANKED:
-            return dimension
-        hint = did_you_mean(value, _RANKINGS, f"choose from {', '.join(_RANKINGS)}")
-        return self.fail(f"there is no list of {value!r}{hint}", param, ctx)
+def _parse_ranking(_context: click.Context, _argument: click.Parameter, text: str) -> str:
+    """Parse the plural of a dimension, or the dimension itself, which `audit count --by` takes."""
+    dimension = text.removesuffix("s")
+    if dimension not in _RANKED:
+        hint = did_you_mean(text, _RANKINGS, f"choose from {', '.join(_RANKINGS)}")
+        raise click.BadParameter(f"there is no list of {text!r}{hint}")
+    return dimension
 
 
 @click.command("top")
-@click.argument("dimension", metavar="COLUMN", type=_Ranking())
+@click.argument("dimension", metavar="COLUMN", callback=_parse_ranking)
 @click.option(
     "--sort",
     type=click.Choice(["total", "issued", "refused", "bytes"]),

@@ -1,6 +1,6 @@
 """The options that select audit rows, in every command that reads the audit log of grants."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from worker import clock
 from worker.audit.grant_filters import ISSUED, GrantFilter, find_profiles, is_glob, resolve_names
 from worker.audit.state_conditions import STATES
+from worker.base.pages import did_you_mean
 from worker.cli.command_options import (
     TEXT,
     Command,
@@ -122,6 +123,16 @@ def read_filter(connection: Connection, options: Mapping[str, Any]) -> GrantFilt
         if error.field == "bucket" and error.name == key.bucket:
             hint = "--key"
         raise click.BadParameter(str(error), param_hint=hint) from None
+
+
+def parse_columns(text: str, known_names: Collection[str], otherwise: str) -> tuple[str, ...]:
+    """Split names of columns at commas. Raises click.BadParameter, with a hint for unknown ones."""
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if name not in known_names:
+            hint = did_you_mean(name, known_names, otherwise)
+            raise click.BadParameter(f"there is no column {name!r}{hint}")
+    return names
 
 
 def note_empty_result() -> None:

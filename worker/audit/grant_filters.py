@@ -6,11 +6,13 @@ as `fnmatch.fnmatchcase` does: `*` stands for any text, slashes included, `?` fo
 has it now, if it ever had it, or if rows of requests have it.
 """
 
+import fnmatch
+import re
 import string
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 from sqlalchemy import (
     ColumnElement,
@@ -18,8 +20,6 @@ from sqlalchemy import (
     Select,
     UnaryExpression,
     and_,
-    false,
-    func,
     or_,
     select,
 )
@@ -28,23 +28,11 @@ from sqlalchemy.sql.operators import custom_op
 from models import Batch, Bucket, Chunk, ConfigChange, Grant, TenantKey
 from worker.audit.state_conditions import STATES, has_state, may_have_state
 from worker.core.issued_grants import GrantName
+from worker.ledger.chunk_items import is_in_chunk
 from worker.ledger.tenant_history import FilterField, UnknownName, check_tenant, is_of_tenant
 
 _WILDCARDS = "*?["
-_SPECIAL = "]^-"  # in a set
 _LAST_CHARACTER = 0x10FFFF
-
-
-class _Set(NamedTuple):
-    """One character in, or with is_negated outside of, any of these ranges."""
-
-    ranges: tuple[tuple[str, str], ...]
-    is_negated: bool
-
-
-_Token = str | _Set | None
-"""A character, one of a set, or for `*` None."""
-_ANY_CHARACTER = _Set((), is_negated=True)
 
 
 def is_glob(text: str) -> bool:
@@ -66,20 +54,11 @@ def matches_glob(connection: Connection, pattern: str) -> ColumnElement[bool]:
 
     So a key that has wildcards in its name is found by its name.
     """
-    tokens = _parse(pattern)
-    literal = ""
-    for token in tokens:
-        if not isinstance(token, str):
-            break
-        literal += token
-    is_match: ColumnElement[bool]
-    if any(isinstance(token, _Set) and not (token.ranges or token.is_negated) for token in tokens):
-        is_match = false()
-    elif connection.dialect.name == "sqlite":
-        is_match = func.glob("".join(map(_to_glob, tokens)), Grant.object_key)
-    else:
-        regex = "^" + "".join(map(_to_regex, tokens)) + "$"
-        is_match = _by_code_point(connection).regexp_match(regex)
+    # On SQLite, SQLAlchemy defines REGEXP by Python's `re`.
+    is_sqlite = connection.dialect.name == "sqlite"
+    regex = fnmatch.translate(pattern) if is_sqlite else _to_postgresql_regex(pattern) + r"\Z"
+    is_match = _by_code_point(connection).regexp_match(rf"\A{regex}")
+    literal = re.split(f"[{re.escape(_WILDCARDS)}]", pattern)[0]
     is_found = or_(is_match, Grant.object_key == pattern)
     return and_(has_prefix(connection, literal), is_found) if literal else is_found
 
@@ -103,24 +82,23 @@ def _after_prefix(prefix: str) -> str | None:
     return prefix[:-1] + chr(following)
 
 
-def _parse(pattern: str) -> list[_Token]:
-    tokens: list[_Token] = []
+def _to_postgresql_regex(pattern: str) -> str:
+    parts: list[str] = []
     position = 0
     while position < len(pattern):
         character = pattern[position]
         end = _set_end(pattern, position) if character == "[" else None
         if end is not None:
-            tokens.append(_parse_set(pattern[position + 1 : end]))
+            parts.append(_set_to_regex(pattern[position + 1 : end]))
             position = end
         elif character == "?":
-            tokens.append(_ANY_CHARACTER)
-        elif character == "*":
-            if tokens[-1:] != [None]:  # `**` takes long to compare
-                tokens.append(None)
-        else:
-            tokens.append(character)
+            parts.append(".")
+        elif character != "*":
+            parts.append(f"\\{character}" if character in string.punctuation else character)
+        elif parts[-1:] != [".*"]:  # `**` takes long to compare
+            parts.append(".*")
         position += 1
-    return tokens
+    return "".join(parts)
 
 
 def _set_end(pattern: str, start: int) -> int | None:
@@ -130,10 +108,10 @@ def _set_end(pattern: str, start: int) -> int | None:
     return None if end < 0 else end
 
 
-def _parse_set(content: str) -> _Set:
+def _set_to_regex(content: str) -> str:
     is_negated = content.startswith("!")
     content = content[is_negated:]
-    ranges = []
+    ranges = ""
     position = 0
     while position < len(content):
         first = last = content[position]
@@ -141,58 +119,11 @@ def _parse_set(content: str) -> _Set:
             last = content[position + 2]
             position += 2
         if first <= last:
-            ranges.append((first, last))
+            ranges += f"\\U{ord(first):08x}-\\U{ord(last):08x}"
         position += 1
-    return _Set(tuple(ranges), is_negated)
-
-
-def _to_glob(token: _Token) -> str:
-    """Write a token as SQLite's GLOB reads it, which negates with `^`, and escapes nothing."""
-    if token is None:
-        return "*"
-    if isinstance(token, str):
-        return f"[{token}]" if token in _WILDCARDS else token
-    if not token.ranges:
-        return "?"
-    singles, ranges = _split_special(token.ranges)
-    content = "]" * ("]" in singles) + ranges + "".join(sorted(singles - set(_SPECIAL)))
-    content += "^" * ("^" in singles) + "-" * ("-" in singles)
-    if content.startswith("^") and not token.is_negated:  # it would negate
-        return "[-^]" if content == "^-" else "^"
-    return f"[{'^' * token.is_negated}{content}]"
-
-
-def _split_special(ranges: tuple[tuple[str, str], ...]) -> tuple[set[str], str]:
-    """Return single characters, and the ranges without the characters that GLOB reads otherwise.
-
-    In a set, a closing bracket has to be the first item, a hyphen the last, a caret not the first.
-    """
-    singles, text = set(), ""
-    for first, last in ranges:
-        start, end = ord(first), ord(last)
-        while start <= end and chr(start) in _SPECIAL:
-            singles.add(chr(start))
-            start += 1
-        while start <= end and chr(end) in _SPECIAL:
-            singles.add(chr(end))
-            end -= 1
-        if start == end:
-            singles.add(chr(start))
-        elif start < end:
-            text += f"{chr(start)}-{chr(end)}"
-    return singles, text
-
-
-def _to_regex(token: _Token) -> str:
-    """Write a token as PostgreSQL's regular expressions read it."""
-    if token is None:
-        return ".*"
-    if isinstance(token, str):
-        return f"\\{token}" if token in string.punctuation else token
-    if not token.ranges:
-        return "."
-    ranges = (f"\\U{ord(first):08x}-\\U{ord(last):08x}" for first, last in token.ranges)
-    return f"[{'^' * token.is_negated}{''.join(ranges)}]"
+    if not ranges:
+        return "." if is_negated else r"\Z."  # which matches nothing
+    return f"[{'^' * is_negated}{ranges}]"
 
 
 _PLUS = custom_op[Any]("+")
@@ -320,17 +251,7 @@ def join_items(connection: Connection, *columns: Any) -> Select[Any]:
         select(*columns)
         .select_from(Batch)
         .join(Chunk, Chunk.batch_number == batch_number)
-        .join(Grant, is_in_chunk(chunk_batch))
-    )
-
-
-def is_in_chunk(chunk_batch: Any = Chunk.batch_number) -> ColumnElement[bool]:
-    """Return the condition that joins a chunk to its items."""
-    first = Chunk.chunk_number * Batch.chunk_size
-    return and_(
-        Grant.batch_number == chunk_batch,
-        Grant.item_number >= first,
-        Grant.item_number < first + Batch.chunk_size,
+        .join(Grant, is_in_chunk(chunk_batch=chunk_batch))
     )
 
 
@@ -349,20 +270,7 @@ def _decision_conditions(decisions: tuple[str, ...]) -> Iterator[ColumnElement[b
         yield Grant.code.in_(codes)
 
 
-def _kinds() -> tuple[str, ...]:
-    from valetkey.wire.terms import Kind  # noqa: PLC0415 - imports pydantic
-
-    return get_args(Kind)
-
-
-def _codes() -> list[str]:
-    from valetkey.wire.refusals import Code  # noqa: PLC0415 - imports pydantic
-
-    return [code.value for code in Code]
-
-
-def _check_listed(field: FilterField, name: str, known_names: Iterable[str]) -> None:
-    known_names = tuple(known_names)
+def _check_listed(field: FilterField, name: str, known_names: tuple[str, ...]) -> None:
     if name not in known_names:
         raise UnknownName(field, name, known_names)
 
@@ -373,10 +281,16 @@ def resolve_names(connection: Connection, grant_filter: GrantFilter) -> GrantFil
     Raises UnknownName.
     """
     if grant_filter.kind is not None:
-        _check_listed("kind", grant_filter.kind, _kinds())
-    for decision in grant_filter.decisions:
-        if decision not in {ISSUED, REFUSED}:
-            _check_listed("decision", decision, (ISSUED, REFUSED, *_codes()))
+        from valetkey.wire.terms import Kind  # noqa: PLC0415 - imports pydantic
+
+        _check_listed("kind", grant_filter.kind, get_args(Kind))
+    codes = sorted({*grant_filter.decisions} - {ISSUED, REFUSED})
+    if codes:
+        from valetkey.wire.refusals import Code  # noqa: PLC0415 - imports pydantic
+
+        known_codes = (ISSUED, REFUSED, *(code.value for code in Code))
+        for code in codes:
+            _check_listed("decision", code, known_codes)
     for state in grant_filter.states:
         _check_listed("state", state, STATES)
     if grant_filter.tenant is not None:

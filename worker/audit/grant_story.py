@@ -1,8 +1,11 @@
-"""Finds the grant or batch that an id names, and reads all that the database has about it."""
+"""Finds the grant or batch that an id names, and reads all that the database has about it.
+
+The stories that it returns have no links, signatures or tokens.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypedDict, final
 from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
@@ -30,19 +33,6 @@ from valetkey.wire.terms import AnyTerms
 from worker.audit.grant_filters import ISSUED, GrantFilter
 from worker.audit.item_counts import CountOptions, count_items
 from worker.audit.link_lookup import find_batches
-from worker.audit.story_values import (
-    BatchStory,
-    DeliveryStory,
-    GrantStory,
-    ItemCounts,
-    ManifestStory,
-    QuotaStory,
-    ReissueStory,
-    RequestStory,
-    RevocationStory,
-    UploadStory,
-    UseValues,
-)
 from worker.core.grant_kinds import issued_cost, reserved_cost
 from worker.core.issued_grants import GrantName
 from worker.core.quota_rules import NO_COST, WINDOWS, Cost, window_start
@@ -66,6 +56,167 @@ _Conditions = tuple[ColumnElement[bool], ...]
 _LEFT_OUT = {"tenant", "batch_number", "item_number", "fingerprint", "group_id"}  # of uses
 _SHOWN = 4  # characters at each end of an access key id
 _TERMS: TypeAdapter[AnyTerms] = TypeAdapter(AnyTerms)
+
+
+class ItemCounts(TypedDict):
+    """The numbers of a batch's items and chunks. awaited are those that have not arrived yet."""
+
+    total: int
+    issued: int
+    refused: int
+    awaited: int
+    chunks: int
+    first_at: datetime | None
+    last_at: datetime | None
+
+
+class CancellationStory(TypedDict):
+    """A cancellation: by whom, and why."""
+
+    at: datetime
+    requested_by: str
+    signed_by: str | None
+    reason: str | None
+
+
+class RevocationStory(TypedDict):
+    """A revocation: by whom, and why. target is the option of `revoke`, and value its value."""
+
+    at: datetime
+    revoked_by: str
+    reason: str | None
+    target: str
+    value: str
+
+
+class ManifestStory(TypedDict):
+    """The file of a batch's results."""
+
+    object_key: str
+    state: str
+    attempts: int
+    issued: int
+    refused: int
+    bytes: int | None
+    problem: str | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class DeliveryStory(TypedDict):
+    """A webhook of a chunk. status is that of the last HTTP response.
+
+    event is None for the outcome, else the type of a webhook about uploads.
+    """
+
+    chunk_number: int
+    endpoint: str
+    state: str
+    attempts: int
+    status: int | None
+    problem: str | None
+    created_at: datetime
+    finished_at: datetime | None
+    next_attempt_at: datetime | None
+    event: str | None
+
+
+class ReissueStory(TypedDict):
+    """A later signing of a grant. The access key is shortened."""
+
+    at: datetime
+    access_key: str | None
+
+
+class UploadStory(TypedDict):
+    """The multipart upload of a grant."""
+
+    size: int
+    part_size: int
+    state: str
+    expires_at: datetime
+
+
+class QuotaStory(TypedDict, total=False):
+    """The amounts that were charged by metric, and the beginnings of the windows.
+
+    A grant has counts_as_live. A batch has the number of items that are still reserved.
+    """
+
+    charged: Mapping[str, int]
+    windows: Mapping[str, datetime]
+    counts_as_live: bool
+    awaited_items: int
+
+
+class UseValues(TypedDict):
+    """The state of a grant, and the newest of number_of_uses uses. Refused items have no state."""
+
+    state: str | None
+    uses: list[dict[str, Any]]
+    number_of_uses: int
+    settlement: dict[str, Any] | None
+
+
+class RequestStory(TypedDict):
+    """The part that the stories of a batch and of a grant have in common.
+
+    real_bucket is the bucket behind the profile when the batch was decided. quota is None if
+    nothing was charged, or if a later release wrote terms that this one does not know.
+    """
+
+    tenant: str
+    batch: str
+    requested_by: str
+    reason: str | None
+    recipient: str | None
+    reissue_of: str | None
+    kind: str
+    bucket: str
+    real_bucket: str | None
+    terms: Mapping[str, Any]
+    callback: str | None
+    notify: list[str] | None
+    decided_at: datetime
+    refusal: Mapping[str, Any] | None
+    items: ItemCounts
+    cancellation: CancellationStory | None
+    revocations: list[RevocationStory]
+    manifest: ManifestStory | None
+    deliveries: list[DeliveryStory]
+    quota: QuotaStory | None
+
+
+@final
+class BatchStory(RequestStory):
+    """Everything that is known about a batch. states counts its grants by state."""
+
+    grant: None
+    states: Mapping[str, int]
+
+
+@final
+class GrantStory(RequestStory, UseValues):
+    """Everything that is known about one item of a batch, granted or refused.
+
+    decision is `issued` or the code of the refusal. detail has the fields of this item alone. The
+    access key is shortened. leaf_number is the position of its chunk in the tenant's tree.
+    """
+
+    grant: str
+    key: str
+    detail: Mapping[str, Any] | None
+    decision: str
+    signed_by: str | None
+    chunk: int
+    expires_at: datetime | None
+    expires_in: int | None
+    limited_by: str | None
+    is_alive: bool
+    access_key: str | None
+    reissues: list[ReissueStory]
+    upload: UploadStory | None
+    leaf_number: int | None
 
 
 def _read_batch_story(connection: Connection, batch: _Row, now: datetime) -> BatchStory:
@@ -158,7 +309,16 @@ def _read_request(
                 *(Cancellation.signing_key.label("signed_by"), Cancellation.reason),
             ).where(Cancellation.tenant == batch.tenant, Cancellation.batch_id == batch.batch_id),
         ),
-        "revocations": [_revocation(each) for each in revocations],
+        "revocations": [
+            {
+                "at": each.revoked_at,
+                "revoked_by": each.revoked_by,
+                "reason": each.reason,
+                "target": each.target.kind,
+                "value": each.target.value,
+            }
+            for each in revocations
+        ],
         "manifest": _read_values(
             connection,
             _select(Manifest, ManifestStory).where(Manifest.batch_number == batch.batch_number),
@@ -238,16 +398,6 @@ def _without_query(value: Any) -> Any:
         url = urlsplit(value)
         return f"{url.scheme}://{url.hostname or ''}{url.path}"
     return value
-
-
-def _revocation(revocation: RecordedRevocation) -> RevocationStory:
-    return {
-        "at": revocation.revoked_at,
-        "revoked_by": revocation.revoked_by,
-        "reason": revocation.reason,
-        "target": revocation.target.kind,
-        "value": revocation.target.value,
-    }
 
 
 def _read_deliveries(

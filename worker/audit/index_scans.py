@@ -1,12 +1,14 @@
-"""Reads the rows of selective filters by indexes: batch numbers, refusals, states.
+"""Reads the rows of a filter, newest first, by the index that suits it.
 
 The time of a chunk has no index. But batches are numbered about in the order of their times, and a
 chunk is decided soon after its batch: see the constants.
 """
 
 import json
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from datetime import datetime, timedelta
+from functools import partial
 from heapq import merge
 from itertools import groupby, islice
 from typing import Any, NamedTuple
@@ -17,16 +19,13 @@ from sqlalchemy import (
     Integer,
     Row,
     Select,
-    and_,
     bindparam,
-    column,
     func,
-    literal,
     literal_column,
     select,
     text,
     tuple_,
-    values,
+    union_all,
 )
 
 from models import Batch, Chunk, Grant, RefusedChunk, Settlement, Use
@@ -37,9 +36,11 @@ from worker.audit.grant_filters import (
     GrantFilter,
     batch_conditions,
     item_conditions,
+    join_items,
     moment_of_states,
+    scan_conditions,
 )
-from worker.audit.key_lookup import Position
+from worker.audit.key_lookup import Position, find_positions
 from worker.audit.state_conditions import LONGEST_VALIDITY, USED_STATES, may_cause_state
 from worker.base.pages import parse_items
 from worker.core.issued_grants import MAX_OPEN_TIME
@@ -53,9 +54,115 @@ _DISORDER = timedelta(hours=1)
 _DECISION_TIME = timedelta(hours=1)
 # Literals, because a partial index is used only if the statement itself contains its condition.
 _IS_LATE = (Chunk.chunk_number > literal_column("0"), Chunk.issued == literal_column("0"))
+_IS_REFUSED = Grant.code.is_not(None)
+
+_FIRST_READ, _LARGEST_READ, _MAX_READ = 64, 512, 2_000  # ranges of items
+_ROWS_PER_RANGE = 4  # on average at most, because all items of many chunks can be refused
+_POSITIONS_PER_READ = 256
+_ROWS_PER_READ = 1_000
+# As one parameter: SQLAlchemy compiles a statement with a list of VALUES each time.
+_RANGES = {
+    "sqlite": text(
+        "SELECT json_extract(value, '$[0]') AS batch_number, json_extract(value, '$[1]') AS first,"
+        " json_extract(value, '$[2]') AS \"end\" FROM json_each(:ranges)"
+    ),
+    "postgresql": text(
+        "SELECT CAST(value ->> 0 AS bigint) AS batch_number,"
+        ' CAST(value ->> 1 AS integer) AS first, CAST(value ->> 2 AS integer) AS "end"'
+        " FROM jsonb_array_elements(CAST(:ranges AS jsonb))"
+    ),
+}
+# The codes of all refused items, at one search of the index for each.
+_REFUSAL_CODES = text(
+    "WITH RECURSIVE codes (code) AS ("
+    "SELECT min(code) FROM grants WHERE code IS NOT NULL"
+    " UNION ALL"
+    " SELECT (SELECT min(code) FROM grants WHERE code > codes.code AND code IS NOT NULL)"
+    " FROM codes WHERE codes.code IS NOT NULL"
+    ") SELECT code FROM codes WHERE code IS NOT NULL"
+)
+
+_Row = Row[*tuple[Any, ...]]
+_Rows = Generator[_Row, None, Position | None]
+_Query = Select[*tuple[Any, ...]]
 
 
-def range_conditions(
+class _ItemRange(NamedTuple):
+    """Items of a batch, from first up to, not including, end."""
+
+    batch_number: int
+    first: int
+    end: int
+
+
+_Index = Callable[[Position | None, int], list[_ItemRange]]
+"""Returns the next ranges, newest first, that have all rows of a filter before a position.
+
+It returns as many as the second argument says, or fewer if there are no others.
+"""
+
+
+def read_rows(
+    connection: Connection,
+    grant_filter: GrantFilter,
+    columns: Sequence[Any],
+    before: Position | None,
+    limit: int | None = None,
+) -> Generator[_Row]:
+    """Yield the rows of a filter, newest first, and only those before a position.
+
+    The caller needs no more than limit. Without one, this holds few rows at a time. The transaction
+    has to stay open while the caller iterates: close the iterator before, unless it is exhausted.
+    """
+    if grant_filter.object_key is not None:
+        with closing(find_positions(connection, grant_filter.object_key, before)) as positions:
+            query = _select_in_ranges(connection, grant_filter, columns)
+            yield from _read_ranges(connection, query, [_to_index(positions)], before, None)
+        return
+    indexed: _Rows | None = None
+    if _selects_refusals(grant_filter):
+        indexed = _read_refused_rows(connection, grant_filter, columns, before)
+    elif grant_filter.states and USED_STATES.union({"unused"}).issuperset(grant_filter.states):
+        index = _to_index(_positions_of_states(connection, grant_filter, before))
+        query = _select_in_ranges(connection, grant_filter, columns)
+        indexed = _read_ranges(connection, query, [index], before, _MAX_READ)
+    if indexed is not None:
+        before = yield from indexed
+        if before is None:
+            return
+    # Reads batch by batch in the order of their numbers. Batches and chunks that do not match are
+    # skipped whole, and a page costs the same at the end of the log as at its beginning.
+    query = (
+        join_items(connection, *columns)
+        .where(*_range_conditions(connection, grant_filter))
+        .where(*batch_conditions(connection, grant_filter))
+        .where(*scan_conditions(connection, grant_filter))
+        .where(*item_conditions(connection, grant_filter))
+        .order_by(Batch.batch_number.desc(), Chunk.chunk_number.desc(), Grant.item_number.desc())
+        .limit(limit)
+    )
+    if before is not None:
+        query = query.where(*_start_conditions(connection, before))
+    # On PostgreSQL, this makes a cursor on the server.
+    options = {} if limit is not None else {"yield_per": _ROWS_PER_READ}
+    yield from connection.execute(query, execution_options=options)
+
+
+def _start_conditions(connection: Connection, start: Position) -> Iterator[ColumnElement[bool]]:
+    chunk_number = start.item_number // _chunk_size(connection, start.batch_number)
+    # The first conditions alone let the scans of indexes start at the chunk. The last one finds the
+    # item in the chunk.
+    yield Batch.batch_number <= start.batch_number
+    yield tuple_(Chunk.batch_number, Chunk.chunk_number) <= (start.batch_number, chunk_number)
+    yield tuple_(Grant.batch_number, Grant.item_number) < start
+
+
+def _chunk_size(connection: Connection, batch_number: int) -> int:
+    query = select(Batch.chunk_size).where(Batch.batch_number == batch_number)
+    return connection.execute(query).scalar_one()
+
+
+def _range_conditions(
     connection: Connection, grant_filter: GrantFilter
 ) -> Iterator[ColumnElement[bool]]:
     """Yield conditions on batch numbers that every row of a filter fulfils.
@@ -135,354 +242,201 @@ def _first_after(connection: Connection, until: datetime) -> int | None:
     )
 
 
-_FIRST_POSITION_READ, _LARGEST_POSITION_READ, _MAX_POSITION_READ = 64, 256, 2_000
-
-
-def read_rows_at(
+def _read_ranges(
     connection: Connection,
-    grant_filter: GrantFilter,
-    columns: Sequence[Any],
-    positions: Iterator[Position],
-) -> Generator[Row[*tuple[Any, ...]], None, Position | None]:
-    """Yield the rows of a filter among those at some positions, newest first.
-
-    Returns None if these are all rows, or the position after which the caller has to scan: if the
-    other conditions leave few of the rows at the positions, a scan by them is faster.
-    """
-    size, count = _FIRST_POSITION_READ, 0
-    while block := list(islice(positions, size)):
-        query = _select_positions(block, columns)
-        query = query.where(*batch_conditions(connection, grant_filter))
-        query = query.where(*item_conditions(connection, grant_filter))
-        newest_first = (Grant.batch_number.desc(), Grant.item_number.desc())
-        yield from connection.execute(query.order_by(*newest_first)).all()
-        count += len(block)
-        if count >= _MAX_POSITION_READ:
-            return block[-1]
-        size = min(2 * size, _LARGEST_POSITION_READ)
-    return None
-
-
-def _select_positions(positions: Sequence[Position], columns: Sequence[Any]) -> Select[Any]:
-    """Return a SELECT of columns of the rows at these positions, joined to chunk and batch."""
-    number, item = column("batch_number", NUMBER), column("item_number", Integer)
-    rows = [tuple(position) for position in positions]
-    wanted = values(number, item, name="positions").data(rows).cte()
-    is_wanted = and_(
-        Grant.batch_number == wanted.c.batch_number, Grant.item_number == wanted.c.item_number
-    )
-    is_chunk = and_(
-        Chunk.batch_number == Batch.batch_number,
-        Chunk.chunk_number == Grant.item_number // Batch.chunk_size,
-    )
-    return (
-        select(*columns)
-        .select_from(wanted)
-        .join(Grant, is_wanted)
-        .join(Batch, Batch.batch_number == wanted.c.batch_number)
-        .join(Chunk, is_chunk)
-    )
-
-
-_POSITIONS_PER_READ = 256
-
-
-def has_positions(grant_filter: GrantFilter) -> bool:
-    """Return whether uses and settlements name all grants that a filter by state selects."""
-    states = set(grant_filter.states)
-    return bool(states) and states <= {*USED_STATES, "unused"}
-
-
-def read_rows_of_states(
-    connection: Connection,
-    grant_filter: GrantFilter,
-    columns: Sequence[Any],
+    query: _Query,
+    indexes: Sequence[_Index],
     before: Position | None,
-) -> Generator[Row[*tuple[Any, ...]], None, Position | None]:
-    """Yield the rows of a filter with such states, newest first, while that is worth it.
+    max_ranges: int | None,
+) -> _Rows:
+    """Yield the rows of a query by _select_in_ranges in the ranges of indexes, newest first.
 
-    Returns None if these are all rows, or the position after which the caller has to scan.
+    Indexes take turns, each from where the other one has stopped. Returns None if these are all
+    rows, or the position after which the caller has to scan: if the other conditions leave few of
+    the rows in many ranges, a scan by them is faster.
     """
+    size, count = _FIRST_READ, 0
+    while max_ranges is None or count < max_ranges:
+        for index in indexes:
+            ranges = index(before, size)
+            if not ranges:
+                return None
+            limit = _ROWS_PER_RANGE * len(ranges)
+            parameters = {"ranges": json.dumps(ranges), "limit": limit}
+            rows = connection.execute(query, parameters).all()
+            yield from rows
+            before = Position(ranges[-1].batch_number, ranges[-1].first)
+            if len(rows) == limit:
+                before = Position(rows[-1].batch_number, rows[-1].item_number)
+            elif len(ranges) < size:
+                return None
+        count += size
+        size = min(4 * size, _LARGEST_READ)
+    return before
+
+
+def _select_in_ranges(
+    connection: Connection, grant_filter: GrantFilter, columns: Sequence[Any]
+) -> _Query:
+    """Return the query for the rows of a filter in a list of ranges, newest first."""
+    rows = _RANGES[connection.dialect.name]
+    ranges = rows.columns(batch_number=NUMBER, first=Integer, end=Integer).cte("ranges")
+    # Sums, so that PostgreSQL does not infer that two tables have the same batch. It would read
+    # all items or chunks of that batch, and compare them with the range afterwards.
+    number = ranges.c.batch_number
+    return (
+        select(*columns, Grant.batch_number)
+        .select_from(ranges, Grant, Batch, Chunk)
+        .where(Grant.batch_number == number)
+        .where(Grant.item_number >= ranges.c.first, Grant.item_number < ranges.c.end)
+        .where(Batch.batch_number == number + 0, Chunk.batch_number == 0 + number)
+        .where(Chunk.chunk_number == Grant.item_number // Batch.chunk_size)
+        .where(*batch_conditions(connection, grant_filter))
+        .where(*item_conditions(connection, grant_filter))
+        .order_by(Grant.batch_number.desc(), Grant.item_number.desc())
+        .limit(bindparam("limit", type_=Integer))
+    )
+
+
+def _to_index(positions: Iterator[Position]) -> _Index:
+    return lambda _before, size: [_single_item(*each) for each in islice(positions, size)]
+
+
+def _single_item(batch_number: int, item_number: int) -> _ItemRange:
+    return _ItemRange(batch_number, item_number, item_number + 1)
+
+
+def _positions_of_states(
+    connection: Connection, grant_filter: GrantFilter, before: Position | None
+) -> Iterator[Position]:
+    """Yield the positions that uses and settlements name, newest first, each once."""
     streams = list[Iterator[Position]]()
     if USED_STATES.intersection(grant_filter.states):
-        streams.append(_used_positions(connection, grant_filter, before))
+        key = (Use.batch_number, Use.item_number)
+        query = select(*key).where(*may_cause_state(grant_filter.states)).distinct()
+        streams.append(Position(*row) for row in _read_descending(connection, query, key, before))
     if "unused" in grant_filter.states:
         streams.append(_unused_positions(connection, before))
     # A slot that was used after its settlement is in both.
-    positions = (position for position, _ in groupby(merge(*streams, reverse=True)))
-    return (yield from read_rows_at(connection, grant_filter, columns, positions))
-
-
-def _used_positions(
-    connection: Connection, grant_filter: GrantFilter, before: Position | None
-) -> Iterator[Position]:
-    key = tuple_(Use.batch_number, Use.item_number)
-    query = (
-        select(Use.batch_number, Use.item_number)
-        .where(*may_cause_state(grant_filter.states))
-        .distinct()
-        .order_by(Use.batch_number.desc(), Use.item_number.desc())
-        .limit(_POSITIONS_PER_READ)
-    )
-    while True:
-        later = () if before is None else (key < tuple_(*map(literal, before)),)
-        block = [Position(*row) for row in connection.execute(query.where(*later))]
-        yield from block
-        if len(block) < _POSITIONS_PER_READ:
-            return
-        before = block[-1]
+    return (position for position, _ in groupby(merge(*streams, reverse=True)))
 
 
 def _unused_positions(connection: Connection, before: Position | None) -> Iterator[Position]:
-    key = tuple_(Settlement.batch_number, Settlement.chunk_number)
-    query = (
-        select(Settlement.batch_number, Settlement.chunk_number, Settlement.unused)
-        .where(Settlement.unused != "")
-        .order_by(Settlement.batch_number.desc(), Settlement.chunk_number.desc())
-        .limit(_POSITIONS_PER_READ)
-    )
-    if before is not None:
-        query = query.where(Settlement.batch_number <= before.batch_number)
-    last: tuple[int, int] | None = None
+    key = (Settlement.batch_number, Settlement.chunk_number)
+    query = select(*key, Settlement.unused).where(Settlement.unused != "")
+    next_batch = None if before is None else (before.batch_number + 1, 0)
+    for batch_number, _, unused in _read_descending(connection, query, key, next_batch):
+        for items in reversed(list(parse_items(unused))):
+            for item in reversed(items):
+                if before is None or (batch_number, item) < before:
+                    yield Position(batch_number, item)
+
+
+def _read_descending(
+    connection: Connection, query: _Query, key: tuple[Any, Any], before: Any
+) -> Iterator[_Row]:
+    """Yield the rows of a query that begin with a key, the largest key first, in several reads."""
+    query = query.order_by(*(column.desc() for column in key)).limit(_POSITIONS_PER_READ)
     while True:
-        later = () if last is None else (key < tuple_(*map(literal, last)),)
+        later = () if before is None else (tuple_(*key) < tuple(before),)
         rows = connection.execute(query.where(*later)).all()
-        for batch_number, _, unused in rows:
-            for position in _positions_in(batch_number, unused):
-                if before is None or position < before:
-                    yield position
+        yield from rows
         if len(rows) < _POSITIONS_PER_READ:
             return
-        last = rows[-1].batch_number, rows[-1].chunk_number
+        before = rows[-1][:2]
 
 
-def _positions_in(batch_number: int, unused: str) -> Iterator[Position]:
-    """Yield the positions of ranges of items, the last one first."""
-    for items in reversed(list(parse_items(unused))):
-        for item in reversed(items):
-            yield Position(batch_number, item)
-
-
-_FIRST_REFUSED_READ, _LARGEST_REFUSED_READ, _MAX_REFUSED_READ = 32, 512, 2_000
-_ROWS_PER_ENTRY = 4  # on average at most, because all items of many chunks can be refused
-# The codes of all refused items, at one search of the index for each.
-_REFUSAL_CODES = text(
-    "WITH RECURSIVE codes (code) AS ("
-    "SELECT min(code) FROM grants WHERE code IS NOT NULL"
-    " UNION ALL"
-    " SELECT (SELECT min(code) FROM grants WHERE code > codes.code AND code IS NOT NULL)"
-    " FROM codes WHERE codes.code IS NOT NULL"
-    ") SELECT code FROM codes WHERE code IS NOT NULL"
-)
-# As one parameter: SQLAlchemy compiles a statement with a list of VALUES each time.
-_REFUSAL_RANGES = {
-    "sqlite": text(
-        "SELECT json_extract(value, '$[0]') AS batch_number,"
-        " json_extract(value, '$[1]') AS chunk_number, json_extract(value, '$[2]') AS first,"
-        " json_extract(value, '$[3]') AS \"end\" FROM json_each(:ranges)"
-    ),
-    "postgresql": text(
-        "SELECT CAST(value ->> 0 AS bigint) AS batch_number,"
-        " CAST(value ->> 1 AS integer) AS chunk_number, CAST(value ->> 2 AS integer) AS first,"
-        ' CAST(value ->> 3 AS integer) AS "end"'
-        " FROM jsonb_array_elements(CAST(:ranges AS jsonb))"
-    ),
-}
-# A partial index is used only if the statement itself contains its condition.
-_IS_REFUSED = Grant.code.is_not(None)
-
-_NEVER = Position(0, 0)
-
-_Rows = Sequence[Row[*tuple[Any, ...]]]
-_Key = tuple[int, int, int]
-"""The primary key of an item or a chunk, and the number of items in a chunk of its batch."""
-
-
-class _Range(NamedTuple):
-    """Items of a chunk, from first up to, not including, end."""
-
-    batch_number: int
-    chunk_number: int
-    first: int
-    end: int
-
-
-class _Block(NamedTuple):
-    """Rows, and the position down to which these are all; None if there are no others."""
-
-    rows: _Rows
-    before: Position | None
-
-
-def selects_refusals(grant_filter: GrantFilter) -> bool:
+def _selects_refusals(grant_filter: GrantFilter) -> bool:
     """Return whether a filter selects nothing but refused items, and not those of one batch."""
     of_batch = grant_filter.batch_id is not None or grant_filter.grant is not None
     return bool(grant_filter.decisions) and ISSUED not in grant_filter.decisions and not of_batch
 
 
-def read_refused_rows(
+def _read_refused_rows(
     connection: Connection,
     grant_filter: GrantFilter,
     columns: Sequence[Any],
     before: Position | None,
-) -> Generator[Row[*tuple[Any, ...]], None, Position | None]:
-    """Yield the rows of a filter that selects_refusals, newest first.
+) -> _Rows:
+    """Read the rows of a filter that selects refusals, newest first.
 
     A code can be rare, or a tenant have few refused items, or many that few of are of the code. So
-    an index by code and one by tenant take turns, each from where the other one has stopped.
-
-    Returns None if these are all rows, or the position after which the caller has to scan: without
-    a tenant, the other conditions may leave few rows of the index by code.
+    an index by code and one by tenant take turns. Without a tenant, the other conditions may leave
+    few rows of the index by code: then the caller scans.
     """
-    search = _RefusalSearch(connection, grant_filter, columns)
-    if search.end is not None:
-        before = search.end if before is None else min(before, search.end)
-    indexes = list[_ItemsOfCodes | _ChunksOfTenant]()
+    after, until = batch_bounds(connection, grant_filter)
+    if until is not None:
+        before = Position(until, 0) if before is None else min(before, Position(until, 0))
+    codes: Sequence[str] = sorted(set(grant_filter.decisions))
+    if REFUSED in codes:
+        codes = connection.scalars(_REFUSAL_CODES).all()
+    indexes = list[_Index]()
     if grant_filter.tenant is not None:
-        indexes.append(_ChunksOfTenant(search, grant_filter.tenant))
+        tenants = find_tenant_ids(connection, grant_filter.tenant)
+        indexes.append(partial(_chunks_with_refusals, connection, tenants, after))
     if grant_filter.tenant is None or REFUSED not in grant_filter.decisions:
-        indexes.append(_ItemsOfCodes(search))
-    size, count = _FIRST_REFUSED_READ, 0
-    while count < _MAX_REFUSED_READ or grant_filter.tenant is not None:
-        for index in indexes:
-            rows, before = index.read(before, size)
-            yield from rows
-            if before is None:
-                return None
-        count += size
-        size = min(4 * size, _LARGEST_REFUSED_READ)
-    return before
+        indexes.append(partial(_items_of_codes, connection, codes, after))
+    # With the codes, PostgreSQL finds the refused items of a range by their index, and SQLite
+    # does so if there is one code. If there are several, it reads all items of the range.
+    query = _select_in_ranges(connection, grant_filter, columns)
+    query = query.where(Grant.code.in_(codes), _IS_REFUSED)
+    max_ranges = _MAX_READ if grant_filter.tenant is None else None
+    return _read_ranges(connection, query, indexes, before, max_ranges)
 
 
-class _RefusalSearch:
-    """Reads the rows of a filter in given ranges of items, and keys in the filter's time."""
-
-    def __init__(
-        self, connection: Connection, grant_filter: GrantFilter, columns: Sequence[Any]
-    ) -> None:
-        self.connection = connection
-        after, until = batch_bounds(connection, grant_filter)
-        self._after = after
-        self.end = None if until is None else Position(until, 0)
-        self.codes = sorted(set(grant_filter.decisions))
-        if REFUSED in self.codes:
-            self.codes = list(connection.scalars(_REFUSAL_CODES))
-        # With the codes, PostgreSQL finds the refused items of a range by their index, and SQLite
-        # does so if there is one code. If there are several, it reads all items of the range.
-        self._query = (
-            _select_in_ranges(connection.dialect.name, (*columns, Grant.batch_number))
-            .where(*batch_conditions(connection, grant_filter))
-            .where(*item_conditions(connection, grant_filter))
-            .where(Grant.code.in_(self.codes), _IS_REFUSED)
-            .limit(bindparam("limit", type_=Integer))
-        )
-
-    def read_keys(
-        self, query: Select[*tuple[Any, ...]], key: tuple[Any, Any], size: int
-    ) -> list[_Key]:
-        """Read the newest keys that a query selects, with the sizes of their batches' chunks."""
-        if self._after is not None:
-            query = query.where(key[0] > self._after)
-        chunk_size = select(Batch.chunk_size).where(Batch.batch_number == key[0]).scalar_subquery()
-        newest_first = (column.desc() for column in key)
-        query = query.add_columns(chunk_size).order_by(*newest_first).limit(size)
-        return [tuple(row) for row in self.connection.execute(query)]
-
-    def read_rows(self, ranges: Sequence[_Range], limit: int) -> _Rows:
-        """Read the newest rows in ranges of items, newest first."""
-        parameters = {"ranges": json.dumps(ranges), "limit": limit}
-        return self.connection.execute(self._query, parameters).all()
+def _items_of_codes(
+    connection: Connection,
+    codes: Sequence[str],
+    after: int | None,
+    before: Position | None,
+    size: int,
+) -> list[_ItemRange]:
+    """Return the items that were refused with some codes, by the index of codes."""
+    key = (Grant.batch_number, Grant.item_number)
+    parts = [select(*key).where(Grant.code == code, _IS_REFUSED) for code in codes]
+    if before is not None:
+        parts = [part.where(tuple_(*key) < before) for part in parts]
+    return [_single_item(*row) for row in _read_newest(connection, parts, after, size)]
 
 
-def _select_in_ranges(dialect: str, columns: Sequence[Any]) -> Select[Any]:
-    """Return the query for the grants in a list of ranges, newest first."""
-    ranges = (
-        _REFUSAL_RANGES[dialect]
-        .columns(batch_number=NUMBER, chunk_number=Integer, first=Integer, end=Integer)
-        .cte("ranges")
-    )
-    # Sums, so that PostgreSQL does not infer that two tables have the same batch. It would read
-    # all items or chunks of that batch, and compare them with the range afterwards.
-    number = ranges.c.batch_number
-    return (
-        select(*columns)
-        .select_from(ranges, Grant, Batch, Chunk)
-        .where(Grant.batch_number == number)
-        .where(Grant.item_number >= ranges.c.first, Grant.item_number < ranges.c.end)
-        .where(Batch.batch_number == number + 0)
-        .where(Chunk.batch_number == 0 + number, Chunk.chunk_number == ranges.c.chunk_number)
-        .order_by(Grant.batch_number.desc(), Grant.item_number.desc())
-    )
+def _chunks_with_refusals(
+    connection: Connection,
+    tenants: Sequence[str],
+    after: int | None,
+    before: Position | None,
+    size: int,
+) -> list[_ItemRange]:
+    """Return the chunks of a tenant that have refused items, up to a position."""
+    key = (RefusedChunk.batch_number, RefusedChunk.chunk_number)
+    parts = [select(*key).where(RefusedChunk.tenant == tenant) for tenant in tenants]
+    if before is not None:
+        number, item = before
+        last = number, (item - 1) // _chunk_size(connection, number)
+        parts = [part.where(tuple_(*key) <= last) for part in parts]
+    rows = _read_newest(connection, parts, after, size)
+    numbers = {number for number, _ in rows}
+    query = select(Batch.batch_number, Batch.chunk_size).where(Batch.batch_number.in_(numbers))
+    sizes = {row.batch_number: row.chunk_size for row in connection.execute(query)}
+    ranges = [
+        _ItemRange(number, chunk * sizes[number], (chunk + 1) * sizes[number])
+        for number, chunk in rows
+    ]
+    if before is not None and ranges and ranges[0].batch_number == before.batch_number:
+        ranges[0] = ranges[0]._replace(end=min(ranges[0].end, before.item_number))
+    return ranges
 
 
-class _ItemsOfCodes:
-    """The items that were refused with some codes, by the index of codes."""
-
-    def __init__(self, search: _RefusalSearch) -> None:
-        self._search = search
-        self._keys: Iterator[_Key] = iter(())
-        self._reached: Position | None = _NEVER
-
-    def read(self, before: Position | None, size: int) -> _Block:
-        """Read the rows of the next entries of the index, from a position on."""
-        if before != self._reached:
-            streams = (self._keys_of_code(code, before, size) for code in self._search.codes)
-            self._keys = merge(*streams, reverse=True)
-        keys = list(islice(self._keys, size))
-        if not keys:
-            return _Block((), None)
-        self._reached = Position(*keys[-1][:2])
-        ranges = [_Range(batch, item // size, item, item + 1) for batch, item, size in keys]
-        return _Block(self._search.read_rows(ranges, len(ranges)), self._reached)
-
-    def _keys_of_code(self, code: str, before: Position | None, size: int) -> Iterator[_Key]:
-        key = (Grant.batch_number, Grant.item_number)
-        while True:
-            query = select(*key).where(Grant.code == code, _IS_REFUSED)
-            if before is not None:
-                query = query.where(tuple_(*key) < tuple_(*map(literal, before)))
-            keys = self._search.read_keys(query, key, size)
-            yield from keys
-            if len(keys) < size:
-                return
-            before = Position(*keys[-1][:2])
-
-
-class _ChunksOfTenant:
-    """The chunks of a tenant that have refused items."""
-
-    def __init__(self, search: _RefusalSearch, tenant: str) -> None:
-        self._search = search
-        self._tenants = find_tenant_ids(search.connection, tenant)
-
-    def read(self, before: Position | None, size: int) -> _Block:
-        """Read the rows of the next entries of the index, from a position on."""
-        last = None if before is None else self._chunk_before(before)
-        streams = [self._chunks(tenant, last, size) for tenant in self._tenants]
-        chunks = list(islice(merge(*streams, reverse=True), size))
-        if not chunks:
-            return _Block((), None)
-        ranges = [
-            _Range(batch, chunk, chunk * size, (chunk + 1) * size) for batch, chunk, size in chunks
-        ]
-        reached = Position(ranges[-1].batch_number, ranges[-1].first)
-        if before is not None and before.batch_number == ranges[0].batch_number:
-            ranges[0] = ranges[0]._replace(end=min(ranges[0].end, before.item_number))
-        limit = _ROWS_PER_ENTRY * len(ranges)
-        rows = self._search.read_rows(ranges, limit)
-        if len(rows) == limit:
-            return _Block(rows, Position(rows[-1].batch_number, rows[-1].item_number))
-        return _Block(rows, reached if len(chunks) == size else None)
-
-    def _chunks(self, tenant: str, last: tuple[int, int] | None, size: int) -> list[_Key]:
-        key = (RefusedChunk.batch_number, RefusedChunk.chunk_number)
-        query = select(*key).where(RefusedChunk.tenant == tenant)
-        if last is not None:
-            query = query.where(tuple_(*key) <= tuple_(*map(literal, last)))
-        return self._search.read_keys(query, key, size)
-
-    def _chunk_before(self, position: Position) -> tuple[int, int]:
-        """Return the chunk of the item before a position."""
-        number, item = position
-        query = select(Batch.chunk_size).where(Batch.batch_number == number)
-        return number, (item - 1) // self._search.connection.execute(query).scalar_one()
+def _read_newest(
+    connection: Connection, parts: Sequence[_Query], after: int | None, size: int
+) -> Sequence[_Row]:
+    """Read the largest keys of all parts, each of which an index has in order."""
+    if not parts:
+        return ()
+    of_parts = []
+    for part in parts:
+        number, rank = part.selected_columns
+        bounded = part if after is None else part.where(number > after)
+        of_parts.append(select(bounded.order_by(number.desc(), rank.desc()).limit(size).subquery()))
+    keys = union_all(*of_parts).subquery()
+    newest_first = (column.desc() for column in keys.c)
+    return connection.execute(select(keys).order_by(*newest_first).limit(size)).all()

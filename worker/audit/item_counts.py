@@ -34,7 +34,6 @@ from worker.audit.grant_filters import (
     REFUSED,
     GrantFilter,
     batch_conditions,
-    is_in_chunk,
     item_conditions,
     moment_of_states,
     scan_conditions,
@@ -49,6 +48,7 @@ from worker.audit.state_conditions import (
 )
 from worker.base.pages import seconds_since_epoch
 from worker.core.issued_grants import SLOT_KINDS
+from worker.ledger.chunk_items import is_in_chunk
 
 Period = Literal["hour", "day", "month"]
 

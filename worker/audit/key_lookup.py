@@ -13,8 +13,8 @@ from contextlib import closing, suppress
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from heapq import heappop, heappush, merge
-from itertools import groupby, islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -34,9 +34,10 @@ from sqlalchemy import (
     update,
 )
 
-from models import Batch, Chunk, Grant, KeyPage, KeySegment, UnindexedChunk
+from models import Batch, Grant, KeyPage, KeySegment, UnindexedChunk
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.inserts import insert_rows
+from worker.ledger.chunk_items import is_in_chunk
 
 if TYPE_CHECKING:  # commands that look for a key start without the worker's services and jobs
     from worker.base.jobs import JobRun
@@ -126,11 +127,7 @@ def _unpack(position: bytes) -> Position:
 
 _Head = tuple[int, int, int, Iterator[Position]]
 _ROWS_PER_READ = 50  # a frequent key is in all segments, and most searches need the newest ones
-_IS_IN_CHUNK = and_(
-    Grant.batch_number == UnindexedChunk.batch_number,
-    Grant.item_number >= UnindexedChunk.chunk_number * Batch.chunk_size,
-    Grant.item_number < (UnindexedChunk.chunk_number + 1) * Batch.chunk_size,
-)
+_IS_IN_CHUNK = is_in_chunk(Grant, UnindexedChunk)
 _IN_CHUNK = (
     select(Grant.batch_number, Grant.item_number)
     .join(Batch, Batch.batch_number == Grant.batch_number)
@@ -224,51 +221,23 @@ def _push(heads: list[_Head], positions: Iterator[Position]) -> None:
         heappush(heads, (-head.batch_number, -head.item_number, id(positions), positions))
 
 
-_FIRST_READ, _LARGEST_READ = 64, 1_024
-
-
-def read_rows_of_key(
-    connection: Connection,
-    columns: Sequence[Any],
-    conditions: Sequence[ColumnElement[bool]],
-    object_key: str,
-    before: Position | None,
-) -> Generator[Row[*tuple[Any, ...]]]:
-    """Yield columns of the grants of an object key that meet conditions, newest first.
-
-    Columns and conditions are those of `Grant`, its `Batch` and its `Chunk`. With before, only
-    older rows are yielded. Needs a transaction; close the iterator before it ends.
-    """
-    query = (
-        select(*columns)
-        .select_from(Grant)
-        .join(Batch, Batch.batch_number == Grant.batch_number)
-        .join(
-            Chunk,
-            (Chunk.batch_number == Grant.batch_number)
-            & (Chunk.chunk_number == Grant.item_number // Batch.chunk_size),
-        )
-        .where(Grant.object_key == object_key, *conditions)
-        .order_by(Grant.batch_number.desc(), Grant.item_number.desc())
-    )
-    position = tuple_(Grant.batch_number, Grant.item_number)
-    with closing(find_positions(connection, object_key, before)) as positions:
-        size = _FIRST_READ
-        while block := list(islice(positions, size)):
-            yield from connection.execute(query.where(position.in_(block))).all()
-            size = min(2 * size, _LARGEST_READ)
-
-
 _PAGE_COLUMNS = ("segment_number", "page_number", "entries")
-_chunk_key = tuple_(UnindexedChunk.batch_number, UnindexedChunk.chunk_number)
+_CHUNK_KEY = (UnindexedChunk.batch_number, UnindexedChunk.chunk_number)
+# Rows of other chunks that lie between the first and the last are read as well.
 _KEYS = (
     select(UnindexedChunk.chunk_number, Grant.batch_number, Grant.item_number, Grant.object_key)
     .select_from(UnindexedChunk)
     .join(Batch, Batch.batch_number == UnindexedChunk.batch_number)
     .join(Grant, _IS_IN_CHUNK)
-    .where(_chunk_key >= tuple_(bindparam("first_batch"), bindparam("first_chunk")))
-    .where(_chunk_key <= tuple_(bindparam("last_batch"), bindparam("last_chunk")))
 )
+
+MIN_CHUNKS, MAX_CHUNKS = 16, 128
+"""The numbers of chunks that make a segment. Fewer are not indexed: a search scans them."""
+MERGED_SEGMENTS = 16
+MAX_MERGED_ENTRIES = 1 << 20
+"""The size over which segments stay as they are: a search reads one page for each."""
+_STALE = timedelta(minutes=10)
+_ENTRIES_PER_STEP = 50_000  # in one transaction, which makes other writers wait
 
 
 class Segment(NamedTuple):
@@ -281,37 +250,8 @@ class Segment(NamedTuple):
     newest_batch: int
 
 
-ChunkKey = tuple[int, int]
-
-
 class SegmentLost(Exception):
     """Another process has indexed the same chunks, or merged the same segments."""
-
-
-def read_unindexed_chunks(connection: Connection, limit: int) -> list[ChunkKey]:
-    """Read the primary keys of the oldest chunks that are in no segment."""
-    key = UnindexedChunk.batch_number, UnindexedChunk.chunk_number
-    query = select(*key).order_by(*key).limit(limit)
-    return [(batch, chunk) for batch, chunk in connection.execute(query)]
-
-
-def read_keys(
-    connection: Connection, chunks: Sequence[ChunkKey]
-) -> Iterable[Row[int, int, int, str]]:
-    """Read chunk, batch and item numbers and object keys of unindexed chunks in a range.
-
-    chunks are sorted. Rows of other chunks that lie between the first and the last are read as
-    well.
-    """
-    names = "first_batch", "first_chunk", "last_batch", "last_chunk"
-    return connection.execute(_KEYS, dict(zip(names, (*chunks[0], *chunks[-1]), strict=True)))
-
-
-def delete_unindexed_chunks(connection: Connection, chunks: Sequence[ChunkKey]) -> None:
-    """Delete the rows of chunks that are indexed now. Raises SegmentLost if one is missing."""
-    result = connection.execute(delete(UnindexedChunk).where(_chunk_key.in_(chunks)))
-    if result.rowcount != len(chunks):
-        raise SegmentLost
 
 
 def insert_segment(connection: Connection, state: str, values: Segment, now: datetime) -> int:
@@ -331,28 +271,7 @@ def insert_pages(
         insert_rows(connection, KeyPage.__tablename__, _PAGE_COLUMNS, rows)
 
 
-def read_segments(connection: Connection, max_entries: int) -> list[Segment]:
-    """Read the complete segments with at most so many entries, oldest first."""
-    columns = [getattr(KeySegment, name) for name in Segment._fields]
-    query = (
-        select(*columns)
-        .where(KeySegment.state == "complete", KeySegment.entries <= max_entries)
-        .order_by(KeySegment.newest_batch, KeySegment.segment_number)
-    )
-    return [Segment(*row) for row in connection.execute(query)]
-
-
-def read_pages(connection: Connection, segment_number: int, first: int, end: int) -> list[bytes]:
-    """Read the contents of the pages from number first up to, not including, end."""
-    query = select(KeyPage.entries).where(
-        KeyPage.segment_number == segment_number,
-        KeyPage.page_number >= first,
-        KeyPage.page_number < end,
-    )
-    return list(connection.scalars(query))
-
-
-def change_segment_state(
+def _change_state(
     connection: Connection, numbers: Sequence[int], before: str, after: str, now: datetime
 ) -> None:
     """Change the state of segments. Raises SegmentLost if one is no longer in the state before."""
@@ -363,41 +282,6 @@ def change_segment_state(
     )
     if connection.execute(statement).rowcount != len(numbers):
         raise SegmentLost
-
-
-def expire_building_segments(connection: Connection, changed_before: datetime) -> None:
-    """Mark as obsolete what a process was building that has made no progress since."""
-    connection.execute(
-        update(KeySegment)
-        .where(KeySegment.state == "building", KeySegment.changed_at < changed_before)
-        .values(state="obsolete")
-    )
-
-
-def has_building_segment(connection: Connection) -> bool:
-    """Return whether a segment is being built."""
-    query = select(KeySegment.segment_number).where(KeySegment.state == "building").limit(1)
-    return connection.scalar(query) is not None
-
-
-def delete_obsolete_segment(connection: Connection) -> int:
-    """Delete one obsolete segment with its pages, and return how many were deleted."""
-    query = select(KeySegment.segment_number).where(KeySegment.state == "obsolete").limit(1)
-    number = connection.scalar(query.with_for_update(skip_locked=True))
-    if number is None:
-        return 0
-    connection.execute(delete(KeyPage).where(KeyPage.segment_number == number))
-    connection.execute(delete(KeySegment).where(KeySegment.segment_number == number))
-    return 1
-
-
-MIN_CHUNKS, MAX_CHUNKS = 16, 128
-"""The numbers of chunks that make a segment. Fewer are not indexed: a search scans them."""
-MERGED_SEGMENTS = 16
-MAX_MERGED_ENTRIES = 1 << 20
-"""The size over which segments stay as they are: a search reads one page for each."""
-_STALE = timedelta(minutes=10)
-_ENTRIES_PER_STEP = 50_000  # in one transaction, which makes other writers wait
 
 
 def index_keys(context: "Context", run: "JobRun | None" = None) -> dict[str, int]:
@@ -426,20 +310,24 @@ def index_keys(context: "Context", run: "JobRun | None" = None) -> dict[str, int
 def _index_chunks(context: "Context") -> int:
     """Index the oldest chunks in one segment, and return their number."""
     with read_transaction(context.engine) as connection:
-        chunks = read_unindexed_chunks(connection, MAX_CHUNKS)
+        oldest = select(*_CHUNK_KEY).order_by(*_CHUNK_KEY).limit(MAX_CHUNKS)
+        chunks = [(batch, chunk) for batch, chunk in connection.execute(oldest)]
         if len(chunks) < MIN_CHUNKS:
             return 0
         are_indexed = set(chunks)
+        is_between = tuple_(*_CHUNK_KEY) >= chunks[0], tuple_(*_CHUNK_KEY) <= chunks[-1]
         # All of this is read and sorted before other writers have to wait.
         entries = sorted(
             make_entry(key, batch, item)
-            for chunk, batch, item, key in read_keys(connection, chunks)
+            for chunk, batch, item, key in connection.execute(_KEYS.where(*is_between))
             if (batch, chunk) in are_indexed
         )
     page_bits = page_bits_for(len(entries))
     segment = Segment(0, len(entries), page_bits, chunks[0][0], chunks[-1][0])
+    indexed = delete(UnindexedChunk).where(tuple_(*_CHUNK_KEY).in_(chunks))
     with suppress(SegmentLost), write_transaction(context.engine) as connection:
-        delete_unindexed_chunks(connection, chunks)
+        if connection.execute(indexed).rowcount != len(chunks):
+            raise SegmentLost
         if entries:  # their audit rows may be gone
             number = insert_segment(connection, "complete", segment, context.now())
             insert_pages(connection, number, divide_into_pages(entries, page_bits))
@@ -449,9 +337,15 @@ def _index_chunks(context: "Context") -> int:
 
 def _merge_segments(context: "Context", run: "JobRun") -> int:
     """Merge segments of a similar size, if there are enough, and return their number."""
+    candidates = (
+        select(*(getattr(KeySegment, name) for name in Segment._fields))
+        .where(KeySegment.state == "complete", KeySegment.entries <= MAX_MERGED_ENTRIES)
+        .order_by(KeySegment.newest_batch, KeySegment.segment_number)
+    )
+    building = select(KeySegment.segment_number).where(KeySegment.state == "building").limit(1)
     with read_transaction(context.engine) as connection:
-        sources = _choose_sources(read_segments(connection, MAX_MERGED_ENTRIES))
-        if not sources or has_building_segment(connection):
+        sources = _choose_sources([Segment(*row) for row in connection.execute(candidates)])
+        if not sources or connection.scalar(building) is not None:
             return 0
     with suppress(SegmentLost):
         return len(sources) if _merge(context, run, sources) else 0
@@ -483,17 +377,17 @@ def _merge(context: "Context", run: "JobRun", sources: Sequence[Segment]) -> boo
     for step in _sorted_steps(context, sources, entries):
         pages = list(divide_into_pages(step, target.page_bits))
         with write_transaction(context.engine) as connection:
-            change_segment_state(connection, [number], "building", "building", context.now())
+            _change_state(connection, [number], "building", "building", context.now())
             insert_pages(connection, number, pages)
         run.progress()
         if run.is_stopping:
             with write_transaction(context.engine) as connection:
-                change_segment_state(connection, [number], "building", "obsolete", context.now())
+                _change_state(connection, [number], "building", "obsolete", context.now())
             return False
     source_numbers = [source.segment_number for source in sources]
     with write_transaction(context.engine) as connection:
-        change_segment_state(connection, [number], "building", "complete", context.now())
-        change_segment_state(connection, source_numbers, "complete", "obsolete", context.now())
+        _change_state(connection, [number], "building", "complete", context.now())
+        _change_state(connection, source_numbers, "complete", "obsolete", context.now())
     return True
 
 
@@ -508,18 +402,29 @@ def _sorted_steps(
         with read_transaction(context.engine) as connection:
             for source in sources:
                 shift = source.page_bits - bits
-                pages = (source.segment_number, step << shift, (step + 1) << shift)
-                for content in read_pages(connection, *pages):
+                pages = select(KeyPage.entries).where(
+                    KeyPage.segment_number == source.segment_number,
+                    KeyPage.page_number >= step << shift,
+                    KeyPage.page_number < (step + 1) << shift,
+                )
+                for content in connection.scalars(pages):
                     merged += split_page(content)
         merged.sort()  # fast, because it consists of sorted runs
         yield merged
 
 
 def _delete_obsolete(context: "Context", run: "JobRun") -> None:
+    """Delete segments that were merged, or that a process was building and made no progress."""
+    state, number = KeySegment.state, KeySegment.segment_number
+    is_stale = state == "building", KeySegment.changed_at < context.now() - _STALE
     with write_transaction(context.engine) as connection:
-        expire_building_segments(connection, context.now() - _STALE)
-    deleted = 1
-    while deleted and not run.is_stopping:
+        connection.execute(update(KeySegment).where(*is_stale).values(state="obsolete"))
+    obsolete = select(number).where(state == "obsolete").limit(1).with_for_update(skip_locked=True)
+    while not run.is_stopping:
         with write_transaction(context.engine) as connection:
-            deleted = delete_obsolete_segment(connection)
+            deleted = connection.scalar(obsolete)
+            if deleted is None:
+                return
+            connection.execute(delete(KeyPage).where(KeyPage.segment_number == deleted))
+            connection.execute(delete(KeySegment).where(number == deleted))
         run.progress()

@@ -1,6 +1,7 @@
 """Finds the grants of a pasted link, form or id, and compares them with it."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from valetkey.wire.grant_ids import grant_id
 from worker.audit.link_verdicts import AuditedGrant, PastedGrant, Signing, Verdict, judge
 from worker.core.issued_grants import GrantName
 from worker.core.revocation_targets import RecordedRevocation, RevokedItem
+from worker.ledger.chunk_items import is_in_chunk
 from worker.ledger.tenant_history import is_of_tenant
 from worker.revoke.revocation_rows import read_item_revocations, read_storage
 
@@ -27,11 +29,6 @@ _WINDOWS = (timedelta(minutes=1), timedelta(days=1), timedelta(days=31))
 _COMMIT_TIME = timedelta(minutes=5)
 
 _FIRST_ITEM = Chunk.chunk_number * Batch.chunk_size
-_IN_CHUNK = and_(
-    Grant.batch_number == Chunk.batch_number,
-    Grant.item_number >= _FIRST_ITEM,
-    Grant.item_number < _FIRST_ITEM + Batch.chunk_size,
-)
 # Statements are built once: building one takes longer than running it.
 _GRANT = (
     select(
@@ -45,7 +42,7 @@ _GRANT = (
     )
     .select_from(Batch)
     .join(Chunk, Chunk.batch_number == Batch.batch_number)
-    .join(Grant, _IN_CHUNK)
+    .join(Grant, is_in_chunk())
     .outerjoin(Bucket, Bucket.name == Batch.bucket)
     .outerjoin(
         MultipartUpload,
@@ -83,7 +80,7 @@ _BUCKET_CHANGES = select(ConfigChange.before, ConfigChange.after).where(
 _BY_DIGEST = (
     select(Batch.tenant, Batch.batch_id, Grant.item_number)
     .join(Chunk, Chunk.batch_number == Batch.batch_number)
-    .join(Grant, _IN_CHUNK)
+    .join(Grant, is_in_chunk())
     .where(_ISSUED_THEN, Grant.digest == bindparam("digest"))
 )
 _REISSUED_THEN = (
@@ -154,16 +151,13 @@ def _only(tenant_id: str) -> str:
     return tenant_id if "~" in tenant_id else f"{tenant_id}~1"
 
 
-_AS_READ = (
-    *("tenant", "bucket", "key", "kind", "requested_by", "recipient", "reason", "signed_by"),
-    *("issued_at", "expires_in", "limited_by", "code", "provider", "upload", "cancelled_at"),
-)
+_FIELDS = {field.name for field in fields(AuditedGrant)}
 
 
 def _audited(connection: Connection, row: Any) -> AuditedGrant:
     terms = row.terms if isinstance(row.terms, dict) else {}
     return AuditedGrant(
-        **{name: getattr(row, name) for name in _AS_READ},
+        **{name: value for name, value in row._asdict().items() if name in _FIELDS},
         grant=grant_id(row.batch_id, row.item_number),
         signings=tuple(_signings(connection, row)),
         is_plain=terms.get("plain") is True,

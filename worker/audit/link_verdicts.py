@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from html.parser import HTMLParser
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -33,16 +34,8 @@ _KEY_LINE = re.compile(r"""(?im)^[ \t"']*+key[ \t]*+[:=][ \t]*+([^\r\n]++)""")
 _URL = re.compile(r"""https?://(?:(?!https?://)[^\s"'<>`\\])+""", re.IGNORECASE)
 _SIGNATURE = re.compile(r"x-amz-signature[\"']?\s*+[:=]\s*+[\"']?[0-9a-f]{64}", re.IGNORECASE)
 _QUOTED_LINE = re.compile(r"(?<![ \t])[ \t]*+\r?\n[>| \t]*+")
-_ENTITIES = {
-    "&amp;": "&",
-    "&#38;": "&",
-    "&#x26;": "&",
-    "&quot;": '"',
-    "&#34;": '"',
-    "&#39;": "'",
-    "&lt;": "<",
-    "&gt;": ">",
-}
+# Only these: `&reg` of a link's `&region=` is an entity, too.
+_ENTITY = re.compile("&(?:amp|quot|lt|gt|#34|#38|#39|#x26);")
 _MAX_DECODINGS = 2
 # Names that only JSON has: a grant as the client prints it, and the metadata in a HEAD response.
 _JSON_NAMES = {"id": "json-id", "grant-id": "x-amz-meta-grant-id", "key": "key", "method": "method"}
@@ -109,8 +102,7 @@ class _Form(HTMLParser):
 
 def _best_variant(text: str) -> str:
     """Return the text, or if that has no signature, without line breaks or percent-encoding."""
-    for entity, character in _ENTITIES.items():
-        text = text.replace(entity, character)
+    text = _ENTITY.sub(lambda entity: unescape(entity[0]), text)
     variants = [text, _join_lines(text)]
     for _ in range(_MAX_DECODINGS):
         variants.append(unquote(variants[-1]))

@@ -1,9 +1,9 @@
-"""The commands `audit list`, which can follow the log, `audit cancellations` and `rejections`."""
+"""The commands `audit list`, which can follow the log, and `audit cancellations`."""
 
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, tzinfo
+from datetime import tzinfo
 from itertools import islice
 from typing import Any
 
@@ -13,32 +13,36 @@ from rich.cells import cell_len
 from sqlalchemy import Engine
 
 from valetkey.cli.terminal_text import escape_unprintable, terminal_columns
-from worker.audit import audit_rows
 from worker.audit.audit_rows import (
-    AmbiguousCursor,
+    CancellationRecord,
     GrantRecord,
     UnknownCursor,
+    read_cancellations,
     read_grants,
     read_heads,
     read_new_grants,
+    record_cursor,
+    stream_grants,
 )
-from worker.audit.filter_options import filter_options, note_empty_result, note_pruned, read_filter
+from worker.audit.filter_options import (
+    filter_options,
+    note_empty_result,
+    note_pruned,
+    parse_columns,
+    read_filter,
+)
 from worker.audit.grant_filters import GrantFilter
 from worker.base.database_engine import autocommit_read, read_transaction
-from worker.base.pages import did_you_mean
 from worker.cli.command_options import (
     chosen_zone,
     format_options,
     limit_option,
     parse_cursor,
-    refuse_empty_range,
-    since_option,
-    tenant_option,
-    zone_option,
 )
-from worker.cli.database import check_tenant_option, open_database
+from worker.cli.database import open_database
 from worker.cli.output import (
     OutputFormat,
+    first_page_options,
     format_cell,
     in_zone,
     print_first_page,
@@ -65,11 +69,7 @@ def _parse_columns(
     if text.strip() == "help":
         click.echo("\n".join(COLUMNS))
         context.exit()
-    names = tuple(name.strip() for name in text.split(","))
-    for name in names:
-        if name not in COLUMNS:
-            hint = did_you_mean(name, COLUMNS, "--columns help lists them")
-            raise click.BadParameter(f"there is no column {name!r}{hint}")
+    names = parse_columns(text, COLUMNS, "--columns help lists them")
     if len(set(names)) < len(names):
         raise click.BadParameter("it names a column twice")
     return names
@@ -187,12 +187,8 @@ def list_grants(context: click.Context, /, **options: Any) -> None:
             _follow(printer, options)
         else:
             _list(context, printer, options)
-    except UnknownCursor:
-        text = "the audit log has no batch with this id"
-        raise click.BadParameter(text, param_hint="--after") from None
-    except AmbiguousCursor:
-        text = "several tenants have a batch with this id: name one, as in TENANT/BATCH.NUMBER"
-        raise click.BadParameter(text, param_hint="--after") from None
+    except UnknownCursor as error:
+        raise click.BadParameter(str(error), param_hint="--after") from None
 
 
 class _Printer:
@@ -242,11 +238,11 @@ def _list(context: click.Context, printer: _Printer, options: dict[str, Any]) ->
     with open_database(read_transaction) as connection:
         grant_filter = read_filter(connection, options)
         if options["all_rows"]:
-            stream = audit_rows.stream_grants(connection, grant_filter, after)
+            stream = stream_grants(connection, grant_filter, after)
             is_empty = _print_blocks(printer, stream)
             has_more = False
         else:
-            page = audit_rows.read_grants(connection, grant_filter, limit, after)
+            page = read_grants(connection, grant_filter, limit, after)
             printer.print(page.records)
             is_empty, has_more = not page.records, page.has_more
         if not has_more:
@@ -254,7 +250,7 @@ def _list(context: click.Context, printer: _Printer, options: dict[str, Any]) ->
     if is_empty:
         note_empty_result()
     if has_more:
-        after = audit_rows.record_cursor(page.records[-1])
+        after = record_cursor(page.records[-1])
         print_next_page(context, after, options["output_format"])
 
 
@@ -280,46 +276,12 @@ def _follow(printer: _Printer, options: dict[str, Any]) -> None:
 
 
 @click.command("cancellations")
-@tenant_option
-@since_option
-@zone_option
-@limit_option
-@format_options
-def list_cancellations(*, output_format: Any, limit: int, zone: Any, **filters: Any) -> None:
+@first_page_options
+def list_cancellations(**options: Any) -> None:
     """List cancelled batches, newest first, with who cancelled them.
 
     \b
     Example:
       python -m worker audit cancellations --tenant acme
     """
-    refuse_empty_range(filters["since"], None)
-    with open_database(read_transaction) as connection:
-        check_tenant_option(connection, filters["tenant"])
-        page = audit_rows.read_cancellations(connection, limit, **filters)
-    print_first_page(audit_rows.CancellationRecord._fields, page, output_format, zone or UTC)
-
-
-@click.command("rejections")
-@tenant_option
-@since_option
-@zone_option
-@limit_option
-@format_options
-def list_rejections(*, output_format: Any, limit: int, zone: Any, **filters: Any) -> None:
-    """Count, by hour, the messages that could not be read or authenticated.
-
-    The code not_recorded counts refused messages beyond what a day records without a charge.
-    The tenant is the one that a message named, which does not prove that it sent the message.
-    last_digest is the SHA-256 of the last message, to find that message by. --since includes the
-    whole hour that contains the moment.
-
-    \b
-    Example:
-      python -m worker audit rejections --tenant acme --since 1d
-    """
-    from worker.ledger import rejections  # noqa: PLC0415 - loads pydantic, and no other list does
-
-    refuse_empty_range(filters["since"], None)
-    with open_database(read_transaction) as connection:
-        page = rejections.read_rejection_counts(connection, limit, **filters)
-    print_first_page(rejections.RejectionRecord._fields, page, output_format, zone or UTC)
+    print_first_page(CancellationRecord._fields, read_cancellations, options)

@@ -30,7 +30,6 @@ _STATES = {
     "overwritten": "another grant stored an object under its key later",
     "unknown": "it ended, and nothing tells of a use",
 }
-_VERDICTS = {"as_granted": "as granted"}
 _SOURCES = {"probe": "seen by a probe", "event": "told by an event", "log": "from an access log"}
 
 
@@ -51,7 +50,7 @@ def use_topics(
 
 
 def _describe_use(use: Values, format_time: Callable[[datetime], str]) -> str:
-    verdict = _VERDICTS.get(use["verdict"], use["verdict"])
+    verdict = use["verdict"].replace("_", " ")
     problem = f" ({use['problem']})" if use["problem"] else ""
     size = None if use["size"] is None else format_size(use["size"])
     parts = [

@@ -27,6 +27,7 @@ from sqlalchemy.orm import aliased
 from models import Batch, Chunk, Grant, Settlement, StoredObject, Use
 from worker.base.pages import seconds_since_epoch
 from worker.core.issued_grants import SLOT_KINDS
+from worker.ledger.chunk_items import is_in_chunk
 from worker.uses.state_facts import DOWNLOADED, contains_item, split_ranges
 from worker.uses.use_rules import STORING, GrantState
 
@@ -175,10 +176,7 @@ def may_have_state(
     """
     conditions = [Chunk.issued > 0] if "unknown" in states else list[ColumnElement[bool]]()
     if USED_STATES.intersection(states):
-        first = Chunk.chunk_number * Batch.chunk_size
-        used: Select[Any] = select(_ONE).where(Use.batch_number == Chunk.batch_number)
-        used = used.where(Use.item_number >= first, Use.item_number < first + Batch.chunk_size)
-        used = used.where(*may_cause_state(states))
+        used: Select[Any] = select(_ONE).where(is_in_chunk(Use), *may_cause_state(states))
         conditions.append(used.correlate(Batch, Chunk).exists())
     if "unused" in states:
         unused: Select[Any] = select(_ONE).where(Settlement.batch_number == Chunk.batch_number)

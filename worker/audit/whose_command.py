@@ -38,6 +38,8 @@ _SENTENCES = {
 }
 _COLOURS = {"genuine": "green", "altered": "red", "forged": "red"}
 _GOOD = {"genuine", "named"}
+_OBJECT = ("grant", "tenant", "bucket", "key", "kind")
+_REQUEST = ("requested_by", "recipient", "reason", "signed_by")
 _NOT_OURS = "this link is not from this service: it has no valetkey grant id, and the audit log"
 _KEY_HINT = "`audit list --key` finds the grants of an object, if you know its key"
 
@@ -138,16 +140,9 @@ def _describe_unknown_id(connection: Connection, name: GrantName) -> str:
 def _describe(pasted: PastedGrant, grant: AuditedGrant, now: Any) -> dict[str, Any]:
     signing = matching_signing(pasted, grant) or next(iter(grant.signings), None)
     return {
-        "grant": grant.grant,
-        "tenant": grant.tenant,
-        "bucket": grant.bucket,
-        "key": grant.key,
-        "kind": grant.kind,
+        **{name: getattr(grant, name) for name in _OBJECT},
         "decision": grant.code or "issued",
-        "requested_by": grant.requested_by,
-        "recipient": grant.recipient,
-        "reason": grant.reason,
-        "signed_by": grant.signed_by,
+        **{name: getattr(grant, name) for name in _REQUEST},
         "issued_at": grant.issued_at,
         "signed_again_at": signing.signed_again_at if signing else None,
         "access_key": signing.access_key if signing else None,
@@ -179,11 +174,11 @@ def _print(values: dict[str, Any]) -> None:
 
 
 def _rows(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    for name in ("grant", "tenant", "bucket", "key", "kind"):
+    for name in _OBJECT:
         yield name, escape_unprintable(values[name])
     if values["decision"] != "issued":
         yield "decision", f"refused ({values['decision']}): nothing was ever signed for it"
-    for name in ("requested_by", "recipient", "reason", "signed_by"):
+    for name in _REQUEST:
         absent = "nobody: the tenant accepts unsigned requests" if name == "signed_by" else "-"
         yield name, escape_unprintable(values[name] or absent)
     yield "issued_at", format_utc(values["issued_at"])

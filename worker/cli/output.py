@@ -18,8 +18,19 @@ from valetkey.cli.terminal_text import (
     terminal_columns,
 )
 from valetkey.units import format_utc
+from worker.base.database_engine import read_transaction
 from worker.base.pages import Page
-from worker.cli.command_options import chosen_zone
+from worker.cli.command_options import (
+    Command,
+    chosen_zone,
+    format_options,
+    limit_option,
+    refuse_empty_range,
+    since_option,
+    tenant_option,
+    zone_option,
+)
+from worker.cli.database import check_tenant_option, open_database
 
 OutputFormat = Literal["table", "json", "csv"]
 Record = TypeVar("Record", bound=Sequence[Any])
@@ -91,14 +102,32 @@ def print_next_page(
     click.echo(f"\nNext page: {command}", err=output_format is not None)
 
 
+def first_page_options(command: Command) -> Command:
+    """Add the options of a list that shows one page, of which print_first_page takes the values."""
+    for option in (format_options, limit_option, zone_option, since_option, tenant_option):
+        command = option(command)
+    return command
+
+
 def print_first_page(
     columns: Sequence[str],
-    page: Page[Record],
-    output_format: OutputFormat | None,
-    zone: tzinfo = UTC,
+    read_page: Callable[..., Page[Record]],
+    options: dict[str, Any],
+    *,
+    checks_tenant: bool = True,
 ) -> None:
-    """Print the only page that a command can show, and a note if there are more records."""
-    print_rows(columns, _rows_in_zone(page, zone), output_format)
+    """Print the only page that a command can show, and a note if there are more records.
+
+    read_page takes a connection, a limit, and the values of --tenant and --since by name.
+    """
+    tenant, since = options["tenant"], options["since"]
+    refuse_empty_range(since, None)
+    with open_database(read_transaction) as connection:
+        if checks_tenant:
+            check_tenant_option(connection, tenant)
+        page = read_page(connection, options["limit"], tenant=tenant, since=since)
+    rows = _rows_in_zone(page, options["zone"] or UTC)
+    print_rows(columns, rows, options["output_format"])
     if page.has_more:
         click.echo("\nThere are more rows: give a larger --limit, or a later --since.", err=True)
 
@@ -121,12 +150,13 @@ def _option_words(option: click.Parameter, params: dict[str, Any]) -> list[str]:
 def _format_csv(rows: Iterable[Sequence[Any]]) -> str:
     buffer = io.StringIO(newline="")
     csv.writer(buffer, lineterminator="\n").writerows(
-        [_escape_formula(_format_value(value)) for value in row] for row in rows
+        [escape_formula(_format_value(value)) for value in row] for row in rows
     )
     return buffer.getvalue()
 
 
-def _escape_formula(text: str) -> str:
+def escape_formula(text: str) -> str:
+    """Put an apostrophe before the text of a cell that a spreadsheet would run as a formula."""
     return f"'{text}" if text.startswith(_FORMULA_PREFIXES) else text
 
 

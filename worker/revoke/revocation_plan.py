@@ -13,13 +13,12 @@ from worker.context import Context
 from worker.core.issued_grants import storage_name
 from worker.core.revocation_targets import LiveGrant, Target
 from worker.core.tenant_config import TenantConfig
+from worker.ledger.chunk_items import is_in_chunk
 from worker.ledger.reservations import REMAINING
 from worker.ledger.tenant_history import is_of_tenant
 from worker.revoke.kept_statements import find_earlier
 from worker.revoke.levers import Denial, Lever, plan_levers
 from worker.revoke.revocation_rows import LiveDenial, has_prefix, read_live_denials
-
-_FIRST_ITEM = Chunk.chunk_number * Batch.chunk_size
 
 
 def read_beside(
@@ -101,12 +100,7 @@ def _read_live_grants(
             (Chunk.batch_number == Reservation.batch_number)
             & (Chunk.chunk_number == Reservation.chunk_number),
         )
-        .join(
-            Grant,
-            (Grant.batch_number == Chunk.batch_number)
-            & (Grant.item_number >= _FIRST_ITEM)
-            & (Grant.item_number < _FIRST_ITEM + Batch.chunk_size),
-        )
+        .join(Grant, is_in_chunk())
         .where(Reservation.expires_at > now, Grant.digest.is_not(None), condition)
         .order_by(Batch.batch_number, Grant.item_number)
     )

@@ -21,6 +21,7 @@ from sqlalchemy import (
 from models import Batch, Chunk, Grant, Settlement, StoredObject, Use
 from worker.base.pages import in_parts, parse_items
 from worker.core.sigv4 import FILENAME_VARIABLE
+from worker.ledger.chunk_items import is_in_chunk
 from worker.uses.use_rules import STORING, StateFacts, Verdict
 
 
@@ -98,18 +99,12 @@ def _read_part(
 def _issued_grants(
     connection: Connection, batch_number: int, items: Sequence[int]
 ) -> Sequence[Row[*tuple[Any, ...]]]:
-    first = Chunk.chunk_number * Batch.chunk_size
-    is_in_chunk = and_(
-        Chunk.batch_number == Grant.batch_number,
-        Grant.item_number >= first,
-        Grant.item_number < first + Batch.chunk_size,
-    )
     query = (
         select(Grant.item_number, Batch.kind, Chunk.chunk_number)
         .add_columns(Chunk.issued_at, Chunk.expires_in)
         .select_from(Grant)
         .join(Batch, Batch.batch_number == Grant.batch_number)
-        .join(Chunk, is_in_chunk)
+        .join(Chunk, is_in_chunk())
         .where(*_is_item(Grant, batch_number, items), Grant.code.is_(None))
     )
     return connection.execute(query).all()

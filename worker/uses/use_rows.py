@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from sqlalchemy import ARRAY, Connection, String, Text, and_, bindparam, func, select, tuple_
+from sqlalchemy import ARRAY, Connection, String, Text, bindparam, func, select, tuple_
 
 from models import Batch, Chunk, ConfigChange, Grant, Reissue, Use
 from valetkey.wire.grant_ids import split_grant_id
@@ -15,6 +15,7 @@ from worker.base.inserts import insert_statement
 from worker.base.pages import in_parts
 from worker.core.issued_grants import UsedGrant, UseReport, qualified_name
 from worker.core.tenant_config import TenantConfig
+from worker.ledger.chunk_items import is_in_chunk
 from worker.ledger.merkle import encode_record, entry_hash
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
 from worker.uses.use_rules import Judgement, use_fingerprint
@@ -28,19 +29,11 @@ _GRANT_COLUMNS = (
     *(Chunk.chunk_number, Chunk.issued_at, Chunk.expires_in, Chunk.access_key),
     *(Grant.batch_number, Grant.item_number, Grant.object_key, Grant.detail),
 )
-_FIRST_ITEM = Chunk.chunk_number * Batch.chunk_size
 _GRANT_QUERY = (
     select(*_GRANT_COLUMNS)
     .select_from(Batch)
     .join(Grant, Grant.batch_number == Batch.batch_number)
-    .join(
-        Chunk,
-        and_(
-            Chunk.batch_number == Batch.batch_number,
-            Grant.item_number >= _FIRST_ITEM,
-            Grant.item_number < _FIRST_ITEM + Batch.chunk_size,
-        ),
-    )
+    .join(Chunk, is_in_chunk())
     .where(Grant.digest.is_not(None))
 )
 

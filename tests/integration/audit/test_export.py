@@ -20,7 +20,7 @@ from worker import clock
 from worker.audit import audit_rows
 from worker.audit.audit_log import AuditLog
 from worker.audit.audit_rows import ChunkItems
-from worker.audit.export import export_formats, export_run
+from worker.audit.export import export_run
 from worker.base.database_engine import write_transaction
 from worker.core.tenant_config import Bucket, TenantConfig
 from worker.dev.embedded_servers import Storage, create_buckets
@@ -186,7 +186,7 @@ def test_a_failed_export_leaves_no_file_under_its_name(
     def fail(_: list[ChunkItems]) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setitem(export_formats._TEXT_FORMATS, "csv", fail)
+    monkeypatch.setitem(export_run._TEXT_FORMATS, "csv", fail)
     result = export("--out", "out.csv")
     assert (result.exit_code, "No space left" in result.stderr) == (1, True)
     assert "out.csv" not in names(tmp_path)

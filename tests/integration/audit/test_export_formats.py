@@ -16,9 +16,8 @@ from tests.support.audit_model.logs import GeneratedLog, LogRow, generated_logs,
 from tests.support.builders.audit_rows import AuditedBatch
 from valetkey.units import format_utc
 from worker.audit import audit_rows
-from worker.audit.audit_rows import read_bound, stream_blocks
-from worker.audit.export.export_formats import EXPORT_COLUMNS, FormatName, make_writer, to_records
-from worker.audit.export.export_run import HashedStream
+from worker.audit.audit_rows import GrantRecord, read_bound, stream_blocks, to_records
+from worker.audit.export.export_run import FormatName, HashedStream, make_writer
 from worker.audit.grant_filters import GrantFilter
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
@@ -86,7 +85,7 @@ def test_exports_equal_the_rows_of_a_loop(engine: Engine, monkeypatch: pytest.Mo
         assert [record._asdict() for record in records] == rows
         lines = csv.reader(io.StringIO(outputs["csv"].decode(), newline=""))
         assert [*lines] == [
-            [*EXPORT_COLUMNS],
+            [*GrantRecord._fields],
             *([cell(value) for value in row.values()] for row in rows),
         ]
         json_lines = [json.loads(line) for line in outputs["jsonl"].decode().splitlines()]

@@ -83,9 +83,9 @@ def test_pages_of_refusal_codes_are_the_whole_list_once(
     monkeypatch: pytest.MonkeyPatch, limit: int, max_read: int
 ) -> None:
     """The index has all candidates, or some of them, and the rest is scanned."""
-    monkeypatch.setattr(index_scans, "_MAX_REFUSED_READ", max_read)
-    monkeypatch.setattr(index_scans, "_FIRST_REFUSED_READ", 1)
-    monkeypatch.setattr(index_scans, "_LARGEST_REFUSED_READ", 2)
+    monkeypatch.setattr(index_scans, "_MAX_READ", max_read)
+    monkeypatch.setattr(index_scans, "_FIRST_READ", 1)
+    monkeypatch.setattr(index_scans, "_LARGEST_READ", 2)
     words = ("list", "--decision", "key_traversal,quota_exceeded", "--json", "--limit", str(limit))
     listed = [row["grant"] for rows in audit_pages(*words) for row in rows]
     assert listed == SECOND + items(1, 2)

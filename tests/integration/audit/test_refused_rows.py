@@ -25,19 +25,12 @@ RARE, FREQUENT = CODES
 TABLES = ("grants", "batches", "chunks", "refused_chunks")
 
 
-def in_order(log: GeneratedLog) -> GeneratedLog:
-    """Return the log with its times in the order of its batches, as a range of times requires."""
-    times = sorted(batch.decided_at for batch in log.batches)
-    pairs = zip(log.batches, times, strict=True)
-    return GeneratedLog([replace(batch, decided_at=time) for batch, time in pairs])
-
-
 def test_pages_of_refused_items_are_those_of_a_plain_loop(
     with_log: WithLog, examples: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @settings(no_shrinking, max_examples=examples)
     @given(
-        generated_logs().map(in_order),
+        generated_logs().map(GeneratedLog.in_order),
         filters(),
         REFUSALS,
         st.integers(1, 9),
@@ -50,12 +43,12 @@ def test_pages_of_refused_items_are_those_of_a_plain_loop(
         decisions: tuple[str, ...],
         limit: int,
         size: int,
-        rows_per_entry: int,
+        rows_per_range: int,
     ) -> None:
-        monkeypatch.setattr(index_scans, "_FIRST_REFUSED_READ", size)
-        monkeypatch.setattr(index_scans, "_LARGEST_REFUSED_READ", size)
-        monkeypatch.setattr(index_scans, "_MAX_REFUSED_READ", 3)
-        monkeypatch.setattr(index_scans, "_ROWS_PER_ENTRY", rows_per_entry)
+        monkeypatch.setattr(index_scans, "_FIRST_READ", size)
+        monkeypatch.setattr(index_scans, "_LARGEST_READ", size)
+        monkeypatch.setattr(index_scans, "_MAX_READ", 3)
+        monkeypatch.setattr(index_scans, "_ROWS_PER_RANGE", rows_per_range)
         grant_filter = replace(conditions, decisions=decisions)
         with with_log(log) as connection:
             assert read_pages(connection, grant_filter, limit) == slow_list(log, grant_filter)

@@ -9,9 +9,9 @@ from models import Checkpoint, Prune, TreeHead
 from tests.support.audit_model.report_log import SINCE, UNTIL, LoggedItem, ReportLog, build_log
 from tests.support.builders.audit_rows import MORNING
 from worker.audit.grant_filters import GrantFilter
-from worker.audit.report import report_reader
+from worker.audit.report import report_command
+from worker.audit.report.report_command import read_report
 from worker.audit.report.report_figures import Breakdown, ReportFigures, Scope, Tally
-from worker.audit.report.report_reader import read_report
 from worker.base.database_engine import snapshot_transaction, write_transaction
 from worker.base.month_partitions import add_months, format_month, month_of
 from worker.core.tenant_config import Quota, Tenant, TenantConfig
@@ -111,7 +111,7 @@ def test_lifetimes_are_in_ranges_that_include_their_end(connection: Connection) 
 def test_groups_beyond_the_table_are_summed_up(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report_reader, "TABLE_ROWS", 2)
+    monkeypatch.setattr(report_command, "TABLE_ROWS", 2)
     figures = read(connection)
     for breakdown in (figures.tenants, figures.requesters, figures.keys):
         assert breakdown.others is not None

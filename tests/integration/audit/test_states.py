@@ -24,13 +24,12 @@ def test_lists_by_state_equal_those_of_a_loop(
     with_log: WithLog, examples: int, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(index_scans, "_POSITIONS_PER_READ", block)
-    monkeypatch.setattr(index_scans, "_FIRST_POSITION_READ", block)
-    monkeypatch.setattr(
-        index_scans, "_MAX_POSITION_READ", 3 if block == 1 else 2_000
-    )  # then it scans
+    monkeypatch.setattr(index_scans, "_FIRST_READ", block)
+    # With the blocks of one, it scans after three.
+    monkeypatch.setattr(index_scans, "_MAX_READ", 3 if block == 1 else 2_000)
 
     @settings(no_shrinking, max_examples=examples)
-    @given(generated_logs(), filters(), STATE_SETS, NOWS)
+    @given(generated_logs().map(GeneratedLog.in_order), filters(), STATE_SETS, NOWS)
     def compare(
         log: GeneratedLog, other: GrantFilter, states: tuple[str, ...], now: object
     ) -> None:

@@ -18,7 +18,6 @@ from tests.support.builders.services import InProcessService
 from tests.support.uses.reports import downloaded, stored
 from tests.support.uses.settlements import settle
 from valetkey.wire.grant_ids import grant_id
-from worker.audit.grant_filters import is_in_chunk
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine, read_transaction, write_transaction
 from worker.base.month_partitions import add_months, first_moment
@@ -26,6 +25,7 @@ from worker.core.issued_grants import UseReport
 from worker.core.revocation_targets import Target
 from worker.core.tenant_config import Quota, Tenant, TenantConfig
 from worker.ledger import tenant_rows
+from worker.ledger.chunk_items import is_in_chunk
 from worker.ledger.merkle import RightEdge
 from worker.proof.checkpoint_format import CheckpointText, SignerKey, tree_origin
 from worker.proof.prune import plan_prune, prune

@@ -1,5 +1,6 @@
 """Generates audit logs, and the same rows as plain Python values."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -80,6 +81,12 @@ class GeneratedLog(NamedTuple):
         for batch in self.batches:
             batch.write(connection)
         self.used.write(connection)
+
+    def in_order(self) -> "GeneratedLog":
+        """Return the log with its times in the order of its batches, as a range of times needs."""
+        times = sorted(batch.decided_at for batch in self.batches)
+        pairs = zip(self.batches, times, strict=True)
+        return self._replace(batches=[replace(batch, decided_at=time) for batch, time in pairs])
 
     def rows(self) -> list[LogRow]:
         """Return all items, oldest batch first."""

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from worker.audit.audit_rows import ChunkHead, ChunkItems
-from worker.audit.export.export_formats import FormatName, make_writer
-from worker.audit.export.export_run import HashedStream
+from worker.audit.export.export_run import FormatName, HashedStream, make_writer
 
 MORNING = datetime(2026, 11, 27, 8, 0, 0, 123, tzinfo=UTC)
 KEYS = (

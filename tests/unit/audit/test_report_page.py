@@ -11,6 +11,12 @@ import pytest
 
 from tests.support.audit_model.report_log import HOSTILE, LONG, RIGHT_TO_LEFT
 from worker.audit.report.report_charts import describe_share
+from worker.audit.report.report_command import (
+    TABLE_ROWS,
+    UnusableRange,
+    choose_unit,
+    period_names,
+)
 from worker.audit.report.report_figures import (
     Breakdown,
     CheckpointState,
@@ -21,7 +27,6 @@ from worker.audit.report.report_figures import (
     Tally,
 )
 from worker.audit.report.report_page import render_page
-from worker.audit.report.report_reader import TABLE_ROWS, UnusableRange, choose_unit, period_names
 
 END = datetime(2026, 11, 24, 8, tzinfo=UTC)
 NO_LOG = LogState(rows=0, batches=0, trees=0, leaves=0, unsigned_leaves=0, pending_webhooks=0)

@@ -2,11 +2,11 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import click
 from rich.console import Console
@@ -20,15 +20,16 @@ from valetkey.cli.terminal_text import stderr_console
 from valetkey.units import format_size, format_utc
 from worker import clock
 from worker.audit.audit_rows import count_streamed, read_bound
-from worker.audit.export.export_formats import FormatName, is_text, make_writer
 from worker.audit.export.export_run import (
     ExportJournal,
     ExportResult,
+    FormatName,
     HashedStream,
-    JournalUnreadable,
     Output,
     discard,
+    is_text,
     load_journal,
+    make_writer,
     open_partial,
     save_journal,
     write_rows,
@@ -60,21 +61,9 @@ class ExportRequest(NamedTuple):
     """The options of an export: options are as typed, filters as parsed."""
 
     format_name: FormatName
-    options: Mapping[str, Any]
-    filters: Mapping[str, Any]
+    options: dict[str, Any]
+    filters: dict[str, Any]
     is_forced: bool
-
-
-class Target(Protocol):
-    """The place of an export. Its text is how messages call it."""
-
-    def open(
-        self, connection: Connection, request: ExportRequest, grant_filter: GrantFilter
-    ) -> AbstractContextManager[Output]:
-        """Open the output. Raises click.UsageError, and OSError."""
-
-    def describe_rest(self, request: ExportRequest) -> str:
-        """Say what an interrupted export has left, and what to do."""
 
 
 class StdoutTarget:
@@ -91,10 +80,6 @@ class StdoutTarget:
         stream = HashedStream(sys.stdout.buffer)
         yield _new_output(connection, request, grant_filter, stream)
         sys.stdout.buffer.flush()
-
-    def describe_rest(self, _request: ExportRequest) -> str:
-        """Say that what was printed is not complete."""
-        return "what was printed is not complete."
 
 
 @dataclass(frozen=True)
@@ -118,7 +103,7 @@ class FileTarget:
             grant_filter = replace(grant_filter, since=journal.since, until=journal.until)
         with open_partial(self.path, journal) as (file, started):
             stream = HashedStream(file)
-            stream.read_existing(started.bytes)
+            stream.read_existing()
             writer = make_writer(request.format_name, stream)
             can_continue = is_text(request.format_name)
 
@@ -128,12 +113,6 @@ class FileTarget:
                     save_journal(self.path, progress)
 
             yield Output(stream, writer, started, grant_filter, save)
-
-    def describe_rest(self, request: ExportRequest) -> str:
-        """Say which command continues the export."""
-        if is_text(request.format_name):
-            return "the same command continues the export."
-        return "the same command begins the export anew."
 
     def _load_journal(self, request: ExportRequest) -> ExportJournal | None:
         folder = self.path.parent
@@ -152,11 +131,11 @@ class FileTarget:
         path = journal_path(self.path)
         try:
             journal = load_journal(self.path)
-        except JournalUnreadable:
+        except (OSError, ValueError):
             raise click.UsageError(
                 f"{path} is damaged: add --force to begin the export anew"
             ) from None
-        if journal is not None and dict(journal.options) != dict(request.options):
+        if journal is not None and journal.options != request.options:
             names = sorted(
                 name
                 for name in {*journal.options, *request.options}
@@ -191,9 +170,22 @@ class BucketTarget:
         with open_object(connection, self.profile, self.key, may_replace=forced) as file:
             yield _new_output(connection, request, grant_filter, HashedStream(file))
 
-    def describe_rest(self, _request: ExportRequest) -> str:
-        """Say that nothing is left."""
+
+Target = StdoutTarget | FileTarget | BucketTarget
+"""The place of an export. Its text is how messages call it.
+
+open raises click.UsageError and OSError.
+"""
+
+
+def _describe_rest(target: Target, format_name: FormatName) -> str:
+    """Say what an interrupted export has left, and what to do."""
+    if isinstance(target, StdoutTarget):
+        return "what was printed is not complete."
+    if isinstance(target, BucketTarget):
         return "the upload was aborted, and nothing is stored."
+    continues = "continues the export" if is_text(format_name) else "begins the export anew"
+    return f"the same command {continues}."
 
 
 def _new_output(
@@ -304,7 +296,7 @@ def export(
         text = f"{error.filename or target}: {error.strerror or error}"
         raise click.ClickException(f"The export failed: {text}.") from None
     except KeyboardInterrupt:
-        click.echo(f"Interrupted: {target.describe_rest(request)}", err=True)
+        click.echo(f"Interrupted: {_describe_rest(target, format_name)}", err=True)
         context.exit(130)
     click.echo(_describe(target, result), err=True)
 

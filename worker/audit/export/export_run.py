@@ -1,41 +1,260 @@
-"""Writes an export to a file that is named when complete, and a journal to resume it from."""
+"""Writes an export in its format to a file that is named when complete, and a journal to resume it.
+
+The text of what a chunk's items share is made once; a row then is one f-string. In OCSF, each item
+is an event of the class API Activity (6003): events have no category of their own for signed links,
+and this class has an actor, a call and its resources.
+"""
 
 import fcntl
 import json
 import os
+import re
 import stat
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from errno import EEXIST
 from hashlib import sha256
+from json.encoder import encode_basestring_ascii as quote
 from pathlib import Path
 from time import monotonic
-from typing import IO, Any, NamedTuple, Protocol
+from typing import IO, Any, Literal, NamedTuple, Protocol
 
+from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from valetkey.cli.atomic_output import partial_path
 from valetkey.cli.journal import journal_path, write_private
-from worker.audit.audit_rows import Bound, ChunkItems, StreamPosition, stream_blocks
-from worker.audit.grant_filters import GrantFilter
+from valetkey.units import format_utc
+from worker.audit.audit_rows import (
+    SHARED_COLUMNS,
+    Bound,
+    ChunkHead,
+    ChunkItems,
+    GrantRecord,
+    StreamPosition,
+    stream_blocks,
+)
+from worker.audit.grant_filters import ISSUED, GrantFilter
+from worker.cli.output import escape_formula
+
+_needs_quotes = re.compile(r'[",\r\n]').search
 
 
-class JournalUnreadable(ValueError):
-    """The journal of an interrupted export is damaged."""
+def format_csv(block: list[ChunkItems]) -> str:
+    """Format a block as CSV, without a heading.
+
+    A cell that a spreadsheet would run as a formula starts with an apostrophe.
+    """
+    # Not the module csv, which on Python 3.11 does not quote a carriage return.
+    lines: list[str] = []
+    for head, items in block:
+        shared = ",".join(map(_format_cell, _shared_texts(head)))
+        expires_at, batch_id = format_utc(head.expires_at), _format_cell(head.batch_id)
+        lines += [
+            f"{shared},{_format_cell(key)},{_format_cell(code) if code else ISSUED},"
+            f"{'' if code else expires_at},{batch_id}.{number}\n"
+            for _, number, key, code in items
+        ]
+    return "".join(lines)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportJournal:
+def format_json_lines(block: list[ChunkItems]) -> str:
+    """Format a block as one JSON object per line, with values as stored."""
+    lines: list[str] = []
+    for head, items in block:
+        shared = json.dumps(dict(zip(SHARED_COLUMNS, _shared_texts(head), strict=True)))[:-1]
+        grant = quote(f"{head.batch_id}.")[:-1]
+        expires_at = quote(format_utc(head.expires_at))
+        lines += [
+            f'{shared}, "key": {quote(key)}, "decision": {quote(code or ISSUED)},'
+            f' "expires_at": {"null" if code else expires_at}, "grant": {grant}{number}"}}\n'
+            for _, number, key, code in items
+        ]
+    return "".join(lines)
+
+
+def _shared_texts(head: ChunkHead) -> tuple[str | None, ...]:
+    return (format_utc(head.time), *head.shared[1:])
+
+
+def _format_cell(text: str | None) -> str:
+    if not text:
+        return ""
+    text = escape_formula(text)
+    if _needs_quotes(text):
+        quoted = text.replace('"', '""')
+        return f'"{quoted}"'
+    return text
+
+
+OCSF_VERSION = "1.6.0"
+CLASS_UID = 6003
+CATEGORY_UID = 6
+_CREATE = 1
+_INFORMATIONAL = 1
+_SUCCESS, _FAILURE = 1, 2
+
+
+def format_ocsf(block: list[ChunkItems]) -> str:
+    """Format a block as one OCSF event per line."""
+    lines = []
+    for head, items in block:
+        shared = json.dumps(_shared_fields(head))[:-1]
+        metadata = json.dumps(_metadata(head))[:-1]
+        grant = quote(f"{head.batch_id}.")[:-1]
+        bucket = quote(head.bucket)
+        allowed = _outcome(_SUCCESS, "Success", ISSUED)
+        unmapped = json.dumps(_unmapped(head, is_issued=True))
+        refused_unmapped = json.dumps(_unmapped(head, is_issued=False))
+        for _, number, key, code in items:
+            outcome = allowed if code is None else _outcome(_FAILURE, "Failure", code)
+            lines.append(
+                f'{shared}, "metadata": {metadata}, "uid": {grant}{number}"}}, "resources": '
+                f'[{{"type": "object", "name": {quote(key)}, "namespace": {bucket}}}], '
+                f'{outcome}, "unmapped": {unmapped if code is None else refused_unmapped}}}\n'
+            )
+    return "".join(lines)
+
+
+def _shared_fields(head: ChunkHead) -> dict[str, Any]:
+    user: dict[str, Any] = {"name": head.requested_by, "org": {"uid": head.tenant}}
+    if head.signed_by is not None:
+        user["credential_uid"] = head.signed_by
+    return {
+        "category_uid": CATEGORY_UID,
+        "category_name": "Application Activity",
+        "class_uid": CLASS_UID,
+        "class_name": "API Activity",
+        "activity_id": _CREATE,
+        "activity_name": "Create",
+        "type_uid": CLASS_UID * 100 + _CREATE,
+        "type_name": "API Activity: Create",
+        "severity_id": _INFORMATIONAL,
+        "severity": "Informational",
+        "time": int(head.time.timestamp() * 1_000),
+        "actor": {"user": user},
+        "api": {"operation": f"grant.{head.kind}", "service": {"name": "valetkey"}},
+        # The queue names no address of the producer.
+        "src_endpoint": {"name": head.requested_by},
+    }
+
+
+def _metadata(head: ChunkHead) -> dict[str, Any]:
+    return {
+        "version": OCSF_VERSION,
+        "product": {"name": "valetkey", "vendor_name": "valetkey"},
+        "tenant_uid": head.tenant,
+        "correlation_uid": head.batch_id,
+    }
+
+
+def _outcome(status_id: int, status: str, code: str) -> str:
+    return f'"status_id": {status_id}, "status": "{status}", "status_code": {quote(code)}'
+
+
+def _unmapped(head: ChunkHead, *, is_issued: bool) -> dict[str, Any]:
+    values = {"kind": head.kind, "recipient": head.recipient, "reason": head.reason}
+    present: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+    if is_issued:
+        present["expires_at"] = int(head.expires_at.timestamp() * 1_000)
+    return present
+
+
+FormatName = Literal["csv", "jsonl", "parquet", "ocsf"]
+
+_TEXT_FORMATS: dict[str, Callable[[list[ChunkItems]], str]] = {
+    "csv": format_csv,
+    "jsonl": format_json_lines,
+    "ocsf": format_ocsf,
+}
+
+
+def is_text(name: FormatName) -> bool:
+    """Tell whether a format is text, which can be continued after any row."""
+    return name in _TEXT_FORMATS
+
+
+_HASHED_BYTES = 2**20
+
+
+class HashedStream:
+    """A stream that is written once, with the SHA-256 and the number of its bytes."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._hash = sha256()
+        self.size = 0
+        self.closed = False  # pyarrow asks for it
+
+    def write(self, data: bytes) -> int:
+        """Write all bytes."""
+        self._hash.update(data)
+        self.size += len(data)
+        self._stream.write(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        self._stream.flush()
+
+    def read_existing(self) -> None:
+        """Add the bytes that the stream contains already."""
+        self._stream.seek(0)
+        while data := self._stream.read(_HASHED_BYTES):
+            self._hash.update(data)
+            self.size += len(data)
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of all bytes, in hex."""
+        return self._hash.hexdigest()
+
+
+class RowWriter(Protocol):
+    """Writes blocks of rows to a stream in one format."""
+
+    def write(self, block: list[ChunkItems]) -> None:
+        """Write the rows of a block."""
+
+    def finish(self) -> None:
+        """Write what follows the last row."""
+
+
+class _TextWriter:
+    def __init__(self, name: FormatName, stream: HashedStream) -> None:
+        self._stream = stream
+        self._format = _TEXT_FORMATS[name]
+        if name == "csv" and not stream.size:
+            stream.write(f"{','.join(GrantRecord._fields)}\n".encode())
+
+    def write(self, block: list[ChunkItems]) -> None:
+        self._stream.write(self._format(block).encode())
+
+    def finish(self) -> None:
+        pass
+
+
+def make_writer(name: FormatName, stream: HashedStream) -> RowWriter:
+    """Return the writer of a format, and write its heading if the stream is empty."""
+    if name == "parquet":
+        # Imported for this format alone: it takes longer than everything else that a command needs.
+        from worker.audit.export.parquet_format import ParquetRowWriter  # noqa: PLC0415
+
+        return ParquetRowWriter(stream)
+    return _TextWriter(name, stream)
+
+
+class ExportJournal(BaseModel, frozen=True):
     """The progress of an export: its options, its bound, and what the partial file contains.
 
     options are as typed. since and until are the moments that they meant when the export began.
     position is None before the first chunk.
     """
 
-    options: Mapping[str, Any]
+    options: dict[str, Any]
     since: datetime | None
     until: datetime | None
     bound: Bound
@@ -43,50 +262,21 @@ class ExportJournal:
     rows: int = 0
     bytes: int = 0
 
-    def to_json(self) -> str:
-        """Return the text of the journal's file."""
-        return json.dumps(asdict(self), default=datetime.isoformat) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> "ExportJournal":
-        """Parse the text of a journal. Raises JournalUnreadable."""
-        try:
-            values = json.loads(text)
-            batch_number, decided_before = values["bound"]
-            since, until = (
-                values[name] and datetime.fromisoformat(values[name]) for name in ("since", "until")
-            )
-            position = values["position"] and StreamPosition(*map(int, values["position"]))
-            bound = Bound(int(batch_number), datetime.fromisoformat(decided_before))
-            return cls(
-                options=dict(values["options"]),
-                since=since,
-                until=until,
-                bound=bound,
-                position=position,
-                rows=int(values["rows"]),
-                bytes=int(values["bytes"]),
-            )
-        except (ValueError, TypeError, KeyError) as error:
-            raise JournalUnreadable(str(error)) from None
-
 
 def load_journal(path: Path) -> ExportJournal | None:
     """Return the journal of an interrupted export to a file, if there is one.
 
-    Raises JournalUnreadable.
+    Raises OSError or ValueError if it cannot be read.
     """
     try:
-        return ExportJournal.from_json(journal_path(path).read_text(encoding="utf-8"))
+        return ExportJournal.model_validate_json(journal_path(path).read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise JournalUnreadable(str(error)) from None
 
 
 def save_journal(path: Path, journal: ExportJournal) -> None:
     """Save the journal of an export to a file. Raises OSError."""
-    write_private(journal_path(path), journal.to_json())
+    write_private(journal_path(path), f"{journal.model_dump_json()}\n")
 
 
 def discard(path: Path) -> None:
@@ -112,7 +302,7 @@ def open_partial(path: Path, journal: ExportJournal) -> Iterator[tuple[IO[bytes]
         _check_private(stream, partial)
         _lock(stream, partial)
         if os.fstat(stream.fileno()).st_size < journal.bytes:
-            journal = replace(journal, position=None, rows=0, bytes=0)
+            journal = journal.model_copy(update={"position": None, "rows": 0, "bytes": 0})
         stream.truncate(journal.bytes)
         save_journal(path, journal)
         yield stream, journal
@@ -147,72 +337,6 @@ def _sync_folder(folder: Path) -> None:
 
 
 _SECONDS_PER_CHECKPOINT = 5.0
-_HASHED_BYTES = 2**20
-
-
-class RowWriter(Protocol):
-    """Writes blocks of rows to a stream in one format."""
-
-    def write(self, block: list[ChunkItems]) -> None:
-        """Write the rows of a block."""
-
-    def finish(self) -> None:
-        """Write what follows the last row."""
-
-
-class HashedStream:
-    """A stream that is written once, with the SHA-256 and the number of its bytes."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._hash = sha256()
-        self.size = 0
-        self.closed = False  # pyarrow asks for it
-
-    def write(self, data: bytes) -> int:
-        """Write all bytes."""
-        self._hash.update(data)
-        self.size += len(data)
-        self._stream.write(data)
-        return len(data)
-
-    def flush(self) -> None:
-        """Flush the stream."""
-        self._stream.flush()
-
-    def read_existing(self, size: int) -> None:
-        """Add the bytes that the stream contains already."""
-        self._stream.seek(0)
-        while self.size < size:
-            data = self._stream.read(min(_HASHED_BYTES, size - self.size))
-            if not data:
-                raise OSError("the file has become shorter")
-            self._hash.update(data)
-            self.size += len(data)
-
-    @property
-    def digest(self) -> str:
-        """The SHA-256 of all bytes, in hex."""
-        return self._hash.hexdigest()
-
-
-class TextWriter:
-    """Writes blocks as text, each at once, below an optional heading."""
-
-    def __init__(
-        self, stream: HashedStream, format_block: Callable[[list[ChunkItems]], str], heading: str
-    ) -> None:
-        self._stream = stream
-        self._format = format_block
-        if heading and not stream.size:
-            stream.write(heading.encode())
-
-    def write(self, block: list[ChunkItems]) -> None:
-        """Write the rows of a block."""
-        self._stream.write(self._format(block).encode())
-
-    def finish(self) -> None:
-        """Write nothing: a text ends with its last row."""
 
 
 class ExportResult(NamedTuple):
@@ -249,12 +373,9 @@ def write_rows(
     with closing(_read_blocks(connection, output.grant_filter, journal)) as blocks:
         for block in blocks:
             output.writer.write(block)
-            journal = replace(
-                journal,
-                position=block[-1].head.position,
-                rows=journal.rows + sum(len(items) for _, items in block),
-                bytes=stream.size,
-            )
+            rows = journal.rows + sum(len(items) for _, items in block)
+            progress = {"position": block[-1].head.position, "rows": rows, "bytes": stream.size}
+            journal = journal.model_copy(update=progress)
             on_rows(sum(head.issued + head.refused for head, _ in block))
             if monotonic() - saved_at > _SECONDS_PER_CHECKPOINT:
                 stream.flush()

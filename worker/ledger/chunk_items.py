@@ -1,0 +1,23 @@
+"""Joins a chunk to the rows of its items."""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_
+
+from models import Batch, Chunk, Grant
+
+
+def is_in_chunk(
+    item: Any = Grant, chunk: Any = Chunk, chunk_batch: Any = None
+) -> ColumnElement[bool]:
+    """Return the condition that a row of an item is of a chunk, in a query that joins `Batch`.
+
+    item and chunk are tables with the primary keys of `Grant` and `Chunk`. chunk_batch is an
+    expression to compare instead of the batch number of the chunk.
+    """
+    first = chunk.chunk_number * Batch.chunk_size
+    return and_(
+        item.batch_number == (chunk.batch_number if chunk_batch is None else chunk_batch),
+        item.item_number >= first,
+        item.item_number < first + Batch.chunk_size,
+    )
