@@ -77,7 +77,7 @@ _COMMANDS: LazyCommands = {
     "quota": ("tenants.quota_command:quota", "Show usage and quotas, and change a quota at once."),
     "revoke": ("revoke.revoke_command:revoke", "Take grants back before their end."),
     "run": ("run:run", "Run workers until SIGTERM or Ctrl-C, and restart one that ends by itself."),
-    "usage": ("uses.usage_group:usage", "Learn from storage what became of grants."),
+    "usage": ("uses.usage_commands:usage", "Learn from storage what became of grants."),
     "workers": (
         "broker.broker_commands:workers",
         "List workers whose heartbeat is fresh, all or those with this NAME (as in issue@web1).",

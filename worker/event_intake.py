@@ -47,26 +47,20 @@ _REDIS_TIMEOUT = 3.0  # seconds
 
 
 def main(level: str) -> None:
-    """Read the queues until SIGTERM or SIGINT."""
+    """Read the queues until SIGTERM or SIGINT, and write heartbeats as Celery's workers do."""
     configure_logging(logging.getLevelNamesMapping()[level])
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, lambda *_: stop.set())
     stop_with_supervisor()
-    url = settings().result_url.get_secret_value()
-    client = redis.Redis.from_url(
-        url, socket_timeout=_REDIS_TIMEOUT, socket_connect_timeout=_REDIS_TIMEOUT
+    client: Any = redis.Redis.from_url(
+        settings().result_url.get_secret_value(),
+        socket_timeout=_REDIS_TIMEOUT,
+        socket_connect_timeout=_REDIS_TIMEOUT,
     )
     readers = QueueReaders(job_context())
     watch = (readers.idle_seconds, stop)
     Thread(target=end_hung_process, args=watch, name="watchdog", daemon=True).start()
-    say_ready()
-    readers.run(stop, _heart(client))
-    client.close()
-
-
-def _heart(client: Any) -> Callable[[Sequence[str]], None]:
-    """Return a function that writes a heartbeat, as Celery's workers do."""
     started_at = datetime.now(UTC)
     supervisor = int(os.environ.get(SUPERVISOR_VARIABLE, os.getppid()))
     name = f"{EVENTS_ROLE}@{socket.gethostname()}"
@@ -76,7 +70,9 @@ def _heart(client: Any) -> Callable[[Sequence[str]], None]:
         now = datetime.now(UTC)
         write_heartbeat(client, Heartbeat(name, names, supervisor, os.getpid(), started_at, now))
 
-    return beat
+    say_ready()
+    readers.run(stop, beat)
+    client.close()
 
 
 if __name__ == "__main__":

@@ -28,10 +28,11 @@ from tests.support.revocations.model_bucket import (
     key_of,
     policy_bytes,
 )
+from worker.aws.storage_requests import StorageRequest
 from worker.base.database_engine import create_database_engine, read_transaction
 from worker.core.revocation_targets import Target
 from worker.core.tenant_config import Tenant, TenantConfig
-from worker.revoke import kept_statements
+from worker.revoke import proofs
 from worker.revoke.kept_statements import keep_denials
 from worker.revoke.policy_document import SID_PREFIX
 from worker.revoke.revocation import Author, revoke
@@ -274,11 +275,11 @@ def machine(
     engine = create_database_engine(database_url)
     machine = Machine(engine, is_aws=request.param == "aws")
 
-    def use(link: kept_statements.ProofLink) -> int:
-        return 403 if machine.bucket.denies(key_of(link.request.url)) else 200
+    def use(link: StorageRequest, _endpoint: str | None) -> int:
+        return 403 if machine.bucket.denies(key_of(link.url)) else 200
 
-    monkeypatch.setattr(kept_statements, "_use_link", use)
-    monkeypatch.setattr(kept_statements, "_PROOF_SECONDS", 0)
+    monkeypatch.setattr(proofs, "_use_link", use)
+    monkeypatch.setattr(proofs, "_LINK_SECONDS", 0)
     yield machine
     engine.dispose()
 

@@ -1,24 +1,18 @@
-"""Adds statements to bucket policies, proves that they deny, and keeps them until grants expire."""
+"""Adds statements to bucket policies, and keeps them until grants expire."""
 
 import json
-import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass, replace
-from datetime import timedelta
-from typing import Any, Literal
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
 import structlog
 
 from worker.aws.storage_calls import call_storage
-from worker.aws.storage_requests import StorageConnection, StorageRequest
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.jobs import JobRun
 from worker.context import Context
-from worker.core.issued_grants import aws_partition, storage_name
-from worker.core.revocation_targets import LiveGrant
+from worker.core.issued_grants import storage_name
 from worker.core.role_session import policy_session
-from worker.core.signing_context import Validity
 from worker.core.storage_errors import ErrorResponse
 from worker.core.tenant_config import Bucket
 from worker.errors import Malformed, Transient
@@ -26,11 +20,9 @@ from worker.revoke.levers import Denial, Lever
 from worker.revoke.policy_document import (
     PolicyChange,
     change_policy,
-    denial_sid,
     denial_statement,
     includes,
-    key_arn,
-    prefix_arn,
+    object_arn,
 )
 from worker.revoke.revocation_rows import (
     DenialRow,
@@ -120,30 +112,12 @@ SESSION_NAME = "revocation"
 """The name of a role's session in storage's logs."""
 
 
-def new_statements(
-    denials: Iterable[Denial],
-    revocation_id: str,
-    on_aws: Collection[str],
-    earlier: Mapping[str, LiveDenial],
-) -> list[tuple[Denial, dict[str, Any]]]:
-    """Return the statement of each denial. on_aws are the bucket profiles on AWS.
-
-    earlier are the statements that are used again, by the place of the denial.
-    """
-    statements = []
-    for denial in denials:
-        if denial.where in earlier:
-            statement = json.loads(earlier[denial.where].row.statement)
-        else:
-            statement = _statement(denial, revocation_id, on_aws)
-        statements.append((denial, statement))
-    return statements
-
-
-def denial_row(denial: Denial, statement: dict[str, Any]) -> DenialRow:
-    """Return the row of a statement, by which the upkeep keeps and removes it."""
+def denial_row(denial: Denial, revocation_id: str, on_aws: Collection[str]) -> DenialRow:
+    """Return the row of a new statement. on_aws are the bucket profiles on AWS."""
+    bucket = denial.profile.name
+    statement = denial_statement(denial, revocation_id, is_aws=bucket in on_aws)
     text = json.dumps(statement)
-    return DenialRow(statement["Sid"], denial.profile.name, denial.where, text, denial.lapses_at)
+    return DenialRow(statement["Sid"], bucket, denial.where, text, denial.lapses_at)
 
 
 def find_earlier(
@@ -157,12 +131,19 @@ def find_earlier(
     for denial in levers:
         if not isinstance(denial, Denial):
             continue
-        wanted = _statement(denial, "", on_aws)
+        wanted = json.loads(denial_row(denial, "", on_aws).statement)
         for each in live:
             is_here = each.row.storage == denial.where and each.row.lapses_at >= denial.lapses_at
             if is_here and _includes(json.loads(each.row.statement), wanted):
                 earlier.setdefault(denial.where, each)
     return earlier
+
+
+def _includes(statement: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    has_same_conditions = ("Condition" in statement) == ("Condition" in wanted)
+    return has_same_conditions and all(
+        set(wanted[name]) <= set(statement[name]) for name in ("Action", "Resource")
+    )
 
 
 def is_denied(
@@ -172,18 +153,9 @@ def is_denied(
 
     It may end before the denial would, and so be no substitute for it.
     """
-    bucket = denial.profile
-    place = aws_partition(bucket.region), bucket.bucket
-    arn = key_arn(*place, object_key, has_variables=bucket.name in on_aws)
+    arn = object_arn(denial.profile, object_key, is_aws=denial.profile.name in on_aws)
     here = [each.row.statement for each in live if each.row.storage == denial.where]
     return any(includes(json.loads(statement)["Resource"], arn) for statement in here)
-
-
-def _includes(statement: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    has_same_conditions = ("Condition" in statement) == ("Condition" in wanted)
-    return has_same_conditions and all(
-        set(wanted[name]) <= set(statement[name]) for name in ("Action", "Resource")
-    )
 
 
 def keep_statements(bucket: Bucket, storage: str, context: Context) -> Mapping[str, str]:
@@ -220,111 +192,6 @@ def keep_statements(bucket: Bucket, storage: str, context: Context) -> Mapping[s
 def _read_rows(storage: str, context: Context) -> tuple[list[DenialRow], list[DenialRow]]:
     with read_transaction(context.engine) as connection:
         return read_denials(connection, context.now(), storage)
-
-
-def _statement(denial: Denial, revocation_id: str, on_aws: Collection[str]) -> dict[str, Any]:
-    bucket, objects = denial.profile, denial.objects
-    # Others ignore a statement with a condition, and take variables literally.
-    is_aws = bucket.name in on_aws
-    place = aws_partition(bucket.region), bucket.bucket
-    arns = [
-        *(key_arn(*place, key, has_variables=is_aws) for key in objects.keys),
-        *(prefix_arn(*place, prefix, has_variables=is_aws) for prefix in objects.prefixes),
-    ]
-    sid = denial_sid(revocation_id, denial.where)
-    return denial_statement(sid, arns, denial.actions, denial.lapses_at, has_conditions=is_aws)
-
-
-Proof = Literal["proven", "repeated", "accepted", "untried"]
-"""The result for one bucket.
-
-proven: storage served a link before the denial, and refuses it now. repeated: an earlier revocation
-denied its object, and storage refused it before and now. accepted: it still serves it. untried:
-it served none before, so that a refusal now proves nothing.
-"""
-
-USER_AGENT = "valetkey-revocation-proof"
-_VALID_SECONDS = 300
-_REQUEST_SECONDS = 5.0
-_SERVED = {200, 206, 416}  # 416: an empty object has no first byte
-_FORBIDDEN = 403
-_PROOF_SECONDS = 20.0  # S3 applies a policy within seconds
-_POLL_SECONDS = 0.5
-_MAX_LINKS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class ProofLink:
-    """A link that storage served or, if is_refused, did not allow before the denial.
-
-    endpoint is where the request goes, if not to the link's host.
-    """
-
-    object_key: str
-    request: StorageRequest
-    endpoint: str | None
-    is_refused: bool = False
-
-
-def find_proof_link(
-    bucket: Bucket, grants: Iterable[LiveGrant], context: Context
-) -> ProofLink | None:
-    """Return a link to the object of one of these downloads that storage serves now, or None.
-
-    If it serves none of them, return one that it refuses. It is signed with the credentials that
-    sign grants, and has no grant id and a user agent of its own: the import of access logs takes it
-    for nobody's download. Only the first byte is requested. An upload would prove nothing without
-    storing an object. Raises Transient and Malformed.
-    """
-    keys = dict.fromkeys(grant.object_key for grant in grants)  # in order, and each once
-    endpoint = context.s3.internal_endpoint(bucket)
-    refused = None
-    for object_key in list(keys)[:_MAX_LINKS]:
-        link = ProofLink(object_key, _sign_link(bucket, object_key, context), endpoint)
-        status = _use_link(link)
-        if status in _SERVED:
-            return link
-        if status == _FORBIDDEN:
-            refused = replace(link, is_refused=True)
-    return refused
-
-
-def prove_denial(link: ProofLink | None, *, is_repeated: bool) -> Proof:
-    """Return the proof of a denial; is_repeated, if an earlier one denied the link's object.
-
-    Raises Transient.
-    """
-    if link is None or (link.is_refused and not is_repeated):
-        return "untried"
-    proof = await_refusal(lambda: _use_link(link) == _FORBIDDEN, _PROOF_SECONDS)
-    return "repeated" if link.is_refused and proof == "proven" else proof
-
-
-def await_refusal(is_refused: Callable[[], bool], seconds: float) -> Proof:
-    """Repeat a request until storage refuses it, or a time is over."""
-    end = time.monotonic() + seconds
-    while not is_refused():
-        if time.monotonic() >= end:
-            return "accepted"
-        time.sleep(_POLL_SECONDS)
-    return "proven"
-
-
-def _sign_link(bucket: Bucket, object_key: str, context: Context) -> StorageRequest:
-    now = context.now().replace(microsecond=0)
-    credentials = context.s3.credentials(bucket, SESSION_NAME, (object_key,), now, timedelta(0))
-    validity = Validity(now, _VALID_SECONDS, "request")
-    signer = context.s3.signing_context(bucket, credentials, validity).signer_for("GET")
-    headers = {"range": "bytes=0-0", "user-agent": USER_AGENT}
-    return StorageRequest("GET", signer.sign(object_key).url, headers)
-
-
-def _use_link(link: ProofLink) -> int:
-    with closing(StorageConnection()) as connection:
-        try:
-            return connection.send(link.request, _REQUEST_SECONDS, link.endpoint).status
-        except Transient as error:
-            raise Transient(f"a link could not be tried: {error}") from None
 
 
 log = structlog.get_logger()

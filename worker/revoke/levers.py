@@ -1,16 +1,84 @@
 """The ways to end live grants, and what each would end: the blast radius of a revocation."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from worker.core.grant_kinds import KINDS
 from worker.core.issued_grants import storage_name
 from worker.core.revocation_targets import LiveGrant, Target
+from worker.core.sigv4 import FILENAME_VARIABLE
 from worker.core.tenant_config import Bucket, TenantConfig
-from worker.revoke.policy_document import MAX_KEYS, DeniedObjects, denied_objects
+
+MAX_KEYS = 150
+"""The number of single keys that a statement may name: more do not fit into a bucket's policy."""
+
+
+class DeniedObjects(NamedTuple):
+    """Object keys, and prefixes of object keys."""
+
+    keys: frozenset[str] = frozenset()
+    prefixes: tuple[str, ...] = ()
+
+    def include(self, object_key: str) -> bool:
+        """Return whether the key of a grant is denied. That of a form may end in ${filename}."""
+        return object_key in self.keys or object_key.startswith(self.prefixes)
+
+
+def denied_objects(
+    target: Target, targeted: Sequence[LiveGrant], config: TenantConfig
+) -> DeniedObjects:
+    """Return the objects of targeted grants of one bucket: all of them are included.
+
+    A tenant's are denied by the prefixes of its policy, as far as the grants are under them: the
+    policy may have allowed others when they were issued.
+    """
+    if target.kind == "prefix":
+        return DeniedObjects(prefixes=(target.value,))
+    prefixes = {
+        grant.object_key.removesuffix(FILENAME_VARIABLE)  # its client chooses the rest of the key
+        for grant in targeted
+        if grant.kind == "upload" and grant.object_key.endswith(FILENAME_VARIABLE)
+    }
+    if target.kind == "tenant":
+        prefixes.update(_policy_prefixes(targeted, config))
+    below = tuple(prefixes)
+    rest = frozenset(
+        grant.object_key for grant in targeted if not grant.object_key.startswith(below)
+    )
+    if target.kind == "tenant" and len(rest) > MAX_KEYS:
+        folders = _common_folders(rest)
+        if "" not in folders:  # it would be the whole bucket
+            prefixes, rest = prefixes | folders, frozenset()
+    return DeniedObjects(rest, tuple(sorted(prefixes)))
+
+
+def _policy_prefixes(targeted: Iterable[LiveGrant], config: TenantConfig) -> Iterable[str]:
+    for grant in targeted:
+        access = config.find_access(grant.tenant, grant.bucket)
+        for prefix in access.policy.prefixes if access else ():
+            if grant.object_key.startswith(prefix):
+                yield prefix
+
+
+def _common_folders(keys: Iterable[str]) -> set[str]:
+    """Return the folders that contain these keys, the longest ones that are few enough."""
+    folders = {_folder(key) for key in keys}
+    while len(folders) > MAX_KEYS:
+        depth = max(folder.count("/") for folder in folders)
+        folders = {_parent(each) if each.count("/") == depth else each for each in folders}
+    return {each for each in folders if _parent(each) not in folders or not each}
+
+
+def _folder(key: str) -> str:
+    return key[: key.rfind("/") + 1]
+
+
+def _parent(folder: str) -> str:
+    return _folder(folder.removesuffix("/"))
+
 
 # It discards parts. Storage other than AWS would refuse it to the service as well, which has to.
 _HARMLESS = {"s3:AbortMultipartUpload"}
@@ -67,11 +135,7 @@ def _denials(
     target: Target, targeted: Sequence[LiveGrant], live: Sequence[LiveGrant], config: TenantConfig
 ) -> Iterable[Denial]:
     names = {profile: storage_name(bucket) for profile, bucket in config.buckets.items()}
-    by_storage: dict[str, list[LiveGrant]] = {}
-    for grant in targeted:
-        if grant.bucket in names:
-            by_storage.setdefault(names[grant.bucket], []).append(grant)
-    for storage, grants in sorted(by_storage.items()):
+    for storage, grants in _group_by(targeted, lambda grant: names.get(grant.bucket)):
         objects = denied_objects(target, grants, config)
         actions = frozenset().union(*(KINDS[grant.kind].s3_actions for grant in grants)) - _HARMLESS
         ended = [
@@ -86,11 +150,8 @@ def _denials(
         yield Denial(
             name="deny",
             where=storage,
-            ends=_count(denied),
-            others=_count(_without(ended, grants)),
-            lapses_at=max(grant.expires_at for grant in [*ended, *grants]),
+            **_effect(grants, ended) | {"ends": _count(denied), "targets": _ids(denied)},
             problem=_denial_problem(profile, objects.keys),
-            targets=_ids(denied),
             profile=profile,
             objects=objects,
             actions=actions,
@@ -111,20 +172,13 @@ def _sessions(
     targeted: Sequence[LiveGrant], live: Sequence[LiveGrant], config: TenantConfig
 ) -> Iterable[Lever]:
     """Yield a lever for each role: IAM cannot end the sessions of one tenant alone."""
-    by_role: dict[str, list[LiveGrant]] = {}
-    for grant in targeted:
-        if (role_arn := _role_of(grant, config)) is not None:
-            by_role.setdefault(role_arn, []).append(grant)
-    for role_arn, grants in sorted(by_role.items()):
+    for role_arn, grants in _group_by(targeted, lambda grant: _role_of(grant, config)):
         ended = [grant for grant in live if _role_of(grant, config) == role_arn]
         yield Lever(
             name="end_sessions",
             where=role_arn,
-            ends=_count(grants),
-            others=_count(_without(ended, grants)),
-            lapses_at=max(grant.expires_at for grant in [*ended, *grants]),
+            **_effect(grants, ended),
             profile=config.buckets[grants[0].bucket],
-            targets=_ids(grants),
         )
 
 
@@ -141,8 +195,7 @@ def _is_temporary(access_key: str) -> bool:
 
 
 def _access_keys(targeted: Sequence[LiveGrant], live: Sequence[LiveGrant]) -> Iterable[Lever]:
-    for access_key in sorted({grant.access_key for grant in targeted if grant.access_key}):
-        grants = [grant for grant in targeted if grant.access_key == access_key]
+    for access_key, grants in _group_by(targeted, lambda grant: grant.access_key or None):
         ended = [grant for grant in live if grant.access_key == access_key]
         manual = f"aws iam update-access-key --access-key-id {access_key} --status Inactive"
         problem = "workers sign with it: give them other credentials first"
@@ -151,17 +204,31 @@ def _access_keys(targeted: Sequence[LiveGrant], live: Sequence[LiveGrant]) -> It
         yield Lever(
             name="disable_access_key",
             where=access_key,
-            ends=_count(grants),
-            others=_count(_without(ended, grants)),
-            lapses_at=max(grant.expires_at for grant in [*ended, *grants]),
+            **_effect(grants, ended),
             problem=problem,
             manual=None if is_temporary else manual,
         )
 
 
-def _without(grants: Iterable[LiveGrant], excluded: Iterable[LiveGrant]) -> list[LiveGrant]:
-    ids = _ids(excluded)
-    return [grant for grant in grants if grant.full_id not in ids]
+def _group_by(
+    grants: Iterable[LiveGrant], name_of: Callable[[LiveGrant], str | None]
+) -> list[tuple[str, list[LiveGrant]]]:
+    groups: dict[str, list[LiveGrant]] = {}
+    for grant in grants:
+        if (name := name_of(grant)) is not None:
+            groups.setdefault(name, []).append(grant)
+    return sorted(groups.items())
+
+
+def _effect(grants: Sequence[LiveGrant], ended: Sequence[LiveGrant]) -> dict[str, Any]:
+    """Return the fields of a lever that ends targeted grants, and maybe others among ended."""
+    ids = _ids(grants)
+    return {
+        "ends": _count(grants),
+        "others": _count(grant for grant in ended if grant.full_id not in ids),
+        "lapses_at": max(grant.expires_at for grant in [*ended, *grants]),
+        "targets": ids,
+    }
 
 
 def _ids(grants: Iterable[LiveGrant]) -> frozenset[tuple[str, str]]:

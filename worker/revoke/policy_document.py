@@ -1,4 +1,4 @@
-"""The statements in a bucket's policy that deny the requests of grants, and the objects they name.
+"""The statements in a bucket's policy that deny the requests of grants.
 
 Sources: AWS, "Bucket policies" (example-bucket-policies.html), its limit of 20 KB
 (BucketRestrictions.html), and "Amazon S3 condition keys" (amazon-s3-policy-keys.html:
@@ -7,16 +7,15 @@ s3:authType).
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Collection, Iterable, Mapping
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 from valetkey.units import format_utc
-from worker.core.revocation_targets import LiveGrant, Target
-from worker.core.sigv4 import FILENAME_VARIABLE
-from worker.core.tenant_config import TenantConfig
+from worker.core.issued_grants import aws_partition
+from worker.core.tenant_config import Bucket
 from worker.errors import Malformed
+from worker.revoke.levers import Denial
 
 MAX_POLICY_BYTES = 20_480
 SID_PREFIX = "ValetkeyRevocation"
@@ -33,51 +32,40 @@ def denial_sid(revocation_id: str, storage: str) -> str:
     return SID_PREFIX + revocation_id.replace("-", "") + sha256(storage.encode()).hexdigest()[:8]
 
 
-def denial_statement(
-    sid: str,
-    resources: Iterable[str],
-    actions: Collection[str],
-    lapses_at: datetime,
-    *,
-    has_conditions: bool,
-) -> dict[str, Any]:
-    """Return the statement that denies actions on objects, as `key_arn` and `prefix_arn` name them.
+def denial_statement(denial: Denial, revocation_id: str, *, is_aws: bool) -> dict[str, Any]:
+    """Return the statement that denies the actions of a denial on its objects.
 
-    With conditions, which not every storage knows, it denies only presigned requests and forms, and
-    nothing after lapses_at. Without them, it denies every request, until it is removed.
+    On AWS it denies only presigned requests and forms, and nothing after the denial lapses. Others
+    ignore a statement with a condition: there it denies every request, until it is removed.
     """
+    bucket, objects = denial.profile, denial.objects
+    arns = {
+        *(object_arn(bucket, key, is_aws=is_aws) for key in objects.keys),
+        *(f"{object_arn(bucket, prefix, is_aws=is_aws)}*" for prefix in objects.prefixes),
+    }
     statement: dict[str, Any] = {
-        "Sid": sid,
+        "Sid": denial_sid(revocation_id, denial.where),
         "Effect": "Deny",
         "Principal": "*",
-        "Action": sorted(actions),
-        "Resource": sorted(set(resources)),
+        "Action": sorted(denial.actions),
+        "Resource": sorted(arns),
     }
-    if has_conditions:
+    if is_aws:
         statement["Condition"] = {
             "StringEquals": {"s3:authType": _PRESIGNED},
-            "DateLessThan": {"aws:CurrentTime": format_utc(lapses_at)},
+            "DateLessThan": {"aws:CurrentTime": format_utc(denial.lapses_at)},
         }
     return statement
 
 
-def key_arn(partition: str, bucket: str, object_key: str, *, has_variables: bool) -> str:
-    """Return the ARN of one object.
+def object_arn(bucket: Bucket, object_key: str, *, is_aws: bool) -> str:
+    """Return the ARN of an object. Outside of AWS, it may name a few other objects as well.
 
-    Without variables, which not every storage knows, it may name a few other objects as well.
+    In a resource, some characters are wildcards, or begin a variable. ? is any one character: other
+    storage than AWS takes variables literally. SeaweedFS would take ${*} so, and deny nothing.
     """
-    return f"arn:{partition}:s3:::{bucket}/{_escape(object_key, has_variables)}"
-
-
-def prefix_arn(partition: str, bucket: str, prefix: str, *, has_variables: bool) -> str:
-    """Return the ARN of all objects whose keys begin with a prefix, as `key_arn` does."""
-    return f"arn:{partition}:s3:::{bucket}/{_escape(prefix, has_variables)}*"
-
-
-def _escape(text: str, has_variables: bool) -> str:  # noqa: FBT001 - of the two functions above
-    # In a resource these characters are wildcards, or begin a variable. ? is any one character:
-    # SeaweedFS would take ${*} literally, and deny nothing.
-    return _SPECIAL.sub(lambda match: f"${{{match[0]}}}" if has_variables else "?", text)
+    text = _SPECIAL.sub(lambda match: f"${{{match[0]}}}" if is_aws else "?", object_key)
+    return f"arn:{aws_partition(bucket.region)}:s3:::{bucket.bucket}/{text}"
 
 
 class PolicyChange(NamedTuple):
@@ -129,7 +117,7 @@ def _encode_policy(document: dict[str, Any], statements: list[dict[str, Any]]) -
 
 
 def includes(resources: Iterable[str], arn: str) -> bool:
-    """Return whether an object is among the resources of a statement of ours, as `key_arn`."""
+    """Return whether an object is among the resources of a statement of ours, as `object_arn`."""
     return any(
         arn == each or (each[-1:] == "*" and arn.startswith(each[:-1])) for each in resources
     )
@@ -157,71 +145,3 @@ def _read_policy(policy: str | None) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass
     raise Malformed("the bucket has a policy that is not one: repair it first")
-
-
-MAX_KEYS = 150
-"""The number of single keys that a statement may name: more do not fit into a bucket's policy."""
-
-
-class DeniedObjects(NamedTuple):
-    """Object keys, and prefixes of object keys."""
-
-    keys: frozenset[str] = frozenset()
-    prefixes: tuple[str, ...] = ()
-
-    def include(self, object_key: str) -> bool:
-        """Return whether the key of a grant is denied. That of a form may end in ${filename}."""
-        return object_key in self.keys or object_key.startswith(self.prefixes)
-
-
-def denied_objects(
-    target: Target, targeted: Sequence[LiveGrant], config: TenantConfig
-) -> DeniedObjects:
-    """Return the objects of targeted grants of one bucket: all of them are included.
-
-    A tenant's are denied by the prefixes of its policy, as far as the grants are under them: the
-    policy may have allowed others when they were issued.
-    """
-    if target.kind == "prefix":
-        return DeniedObjects(prefixes=(target.value,))
-    prefixes = {
-        grant.object_key.removesuffix(FILENAME_VARIABLE)  # its client chooses the rest of the key
-        for grant in targeted
-        if grant.kind == "upload" and grant.object_key.endswith(FILENAME_VARIABLE)
-    }
-    if target.kind == "tenant":
-        prefixes.update(_policy_prefixes(targeted, config))
-    below = tuple(prefixes)
-    rest = frozenset(
-        grant.object_key for grant in targeted if not grant.object_key.startswith(below)
-    )
-    if target.kind == "tenant" and len(rest) > MAX_KEYS:
-        folders = _common_folders(rest)
-        if "" not in folders:  # it would be the whole bucket
-            prefixes, rest = prefixes | folders, frozenset()
-    return DeniedObjects(rest, tuple(sorted(prefixes)))
-
-
-def _policy_prefixes(targeted: Iterable[LiveGrant], config: TenantConfig) -> Iterable[str]:
-    for grant in targeted:
-        access = config.find_access(grant.tenant, grant.bucket)
-        for prefix in access.policy.prefixes if access else ():
-            if grant.object_key.startswith(prefix):
-                yield prefix
-
-
-def _common_folders(keys: Iterable[str]) -> set[str]:
-    """Return the folders that contain these keys, the longest ones that are few enough."""
-    folders = {_folder(key) for key in keys}
-    while len(folders) > MAX_KEYS:
-        depth = max(folder.count("/") for folder in folders)
-        folders = {_parent(each) if each.count("/") == depth else each for each in folders}
-    return {each for each in folders if _parent(each) not in folders or not each}
-
-
-def _folder(key: str) -> str:
-    return key[: key.rfind("/") + 1]
-
-
-def _parent(folder: str) -> str:
-    return _folder(folder.removesuffix("/"))

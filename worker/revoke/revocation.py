@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 from uuid import uuid4
 
 from valetkey.wire.messages import CancelMessage
@@ -16,25 +15,12 @@ from worker.core.issued_grants import storage_name
 from worker.errors import Malformed, Transient
 from worker.issue.earlier_batches import cancel_batch
 from worker.issue.multipart_aborts import abort_upload
-from worker.revoke.kept_statements import (
-    Proof,
-    ProofLink,
-    denial_row,
-    find_proof_link,
-    is_denied,
-    keep_statements,
-    new_statements,
-    prove_denial,
-)
+from worker.revoke.kept_statements import denial_row, keep_statements
 from worker.revoke.levers import Denial
+from worker.revoke.proofs import Proof, Trial, find_trial, provable_grants, prove
 from worker.revoke.revocation_plan import RevocationPlan, plan_revocation
 from worker.revoke.revocation_rows import delete_denials, insert_revocation
-from worker.revoke.session_revocation import (
-    SessionRequest,
-    end_sessions,
-    find_session_request,
-    provable_grants,
-)
+from worker.revoke.session_revocation import end_sessions
 
 
 @dataclass(slots=True)
@@ -99,25 +85,26 @@ class Author:
     reason: str | None
 
 
-def count_unproven(plans: Iterable[RevocationPlan], result: RevocationResult) -> Counter[str]:
+def _count_unproven(plans: Sequence[RevocationPlan], result: RevocationResult) -> Counter[str]:
     """Count the ended grants that nothing proves to be ended, by kind.
 
     A link to an upload cannot be tried without storing an object, and storage may deny downloads
     alone. The proven end of a role's sessions is that of all links that they signed.
     """
-    unproven: Counter[str] = Counter()
-    for plan in plans:
-        proven: set[tuple[str, str]] = set()
-        for lever in plan.session_ends:
-            if result.session_proofs.get(lever.where) == "proven":
-                proven |= lever.targets
-        ended = result.ended - proven
-        unproven.update(
-            grant.kind
-            for grant in plan.targeted
-            if grant.kind != "download" and grant.full_id in ended
-        )
-    return unproven
+    proven = {
+        grant
+        for plan in plans
+        for lever in plan.session_ends
+        if result.session_proofs.get(lever.where) == "proven"
+        for grant in lever.targets
+    }
+    ended = result.ended - proven
+    return Counter(
+        grant.kind
+        for plan in plans
+        for grant in plan.targeted
+        if grant.kind != "download" and grant.full_id in ended
+    )
 
 
 ForgetResults = Callable[[Iterable[tuple[str, int]]], int]
@@ -142,25 +129,25 @@ def revoke(
     Transient if nothing was done.
     """
     result = RevocationResult(str(uuid4()))
-    statements = _record(plan, result.revocation_id, author, context)
+    sids = _record(plan, result.revocation_id, author, context)
     on_recorded(result.revocation_id)
-    links = _find_proof_links(plan, result, context)
-    requests = _find_session_requests(plan, result, context)
+    trials = _find_trials(plan, result, context)
     _abort_uploads(plan, result, context)
-    _deny(plan, statements, result, context)
+    _deny(plan, sids, result, context)
     plans = [plan, *_cancel(plan, author, result, context)]
     _end_sessions(plans, author, result, context)
     chunks = {(grant.batch_id, grant.chunk_number) for each in plans for grant in each.targeted}
     with result.noting("unread results are not deleted", Transient):
         result.unread = forget_results(sorted(chunks))
-    _prove(plan, links, requests, result)
-    result.unproven = count_unproven(plans, result)
+    _prove(plan, trials, result)
+    result.unproven = _count_unproven(plans, result)
     return result
 
 
 def _record(
     plan: RevocationPlan, revocation_id: str, author: Author, context: Context
-) -> Sequence[tuple[Denial, dict[str, Any]]]:
+) -> Mapping[str, str]:
+    """Record a revocation; return the Sid of the statement in each storage."""
     now = context.now()
     grants = dict.fromkeys(plan.tenants, 0) | Counter(grant.tenant for grant in plan.targeted)
     bucket = plan.config.buckets.get(plan.target.bucket or "")
@@ -177,31 +164,22 @@ def _record(
         "revoked_at": now,
         "lapses_at": max([now, *ends]),
     }
-    statements = new_statements(plan.denials, revocation_id, plan.on_aws, plan.earlier)
-    rows = [
-        denial_row(denial, statement)
-        for denial, statement in statements
-        if denial.where not in plan.earlier
-    ]
+    new = [denial for denial in plan.denials if denial.where not in plan.earlier]
+    rows = [denial_row(denial, revocation_id, plan.on_aws) for denial in new]
     with write_transaction(context.engine) as connection:
         insert_revocation(connection, revocation, grants, rows)
-    return statements
+    return {row.storage: row.sid for row in [*rows, *(each.row for each in plan.earlier.values())]}
 
 
-def _find_proof_links(
+def _find_trials(
     plan: RevocationPlan, result: RevocationResult, context: Context
-) -> Mapping[str, ProofLink | None]:
-    links: dict[str, ProofLink | None] = {}
-    for denial in plan.denials:
-        downloads = [
-            grant
-            for grant in plan.targeted
-            if grant.kind == "download" and grant.full_id in denial.targets
-        ]
-        with result.noting(denial.where, Malformed, Transient):
-            if downloads:
-                links[denial.where] = find_proof_link(denial.profile, downloads, context)
-    return links
+) -> Mapping[str, Trial | None]:
+    trials: dict[str, Trial | None] = {}
+    for lever in (*plan.denials, *plan.session_ends):
+        with result.noting(lever.where, Malformed, Transient):
+            if grants := provable_grants(lever, plan):
+                trials[lever.where] = find_trial(lever, grants, plan, context)
+    return trials
 
 
 def _abort_uploads(plan: RevocationPlan, result: RevocationResult, context: Context) -> None:
@@ -222,7 +200,7 @@ def _abort_uploads(plan: RevocationPlan, result: RevocationResult, context: Cont
 
 def _deny(
     plan: RevocationPlan,
-    statements: Iterable[tuple[Denial, dict[str, Any]]],
+    sids: Mapping[str, str],
     result: RevocationResult,
     context: Context,
 ) -> None:
@@ -230,8 +208,8 @@ def _deny(
 
     One that storage is too busy for stays recorded, and the upkeep worker adds it.
     """
-    for denial, statement in statements:
-        sid = statement["Sid"]
+    for denial in plan.denials:
+        sid = sids[denial.where]
         try:
             problem = keep_statements(denial.profile, denial.where, context).get(sid)
         except Transient as error:
@@ -284,17 +262,6 @@ def _cancel(
     return ()
 
 
-def _find_session_requests(
-    plan: RevocationPlan, result: RevocationResult, context: Context
-) -> Mapping[str, SessionRequest | None]:
-    requests: dict[str, SessionRequest | None] = {}
-    for lever in plan.session_ends:
-        with result.noting(lever.where, Malformed, Transient):
-            if grants := provable_grants(lever, plan):
-                requests[lever.where] = find_session_request(grants, plan, context)
-    return requests
-
-
 def _end_sessions(
     plans: Iterable[RevocationPlan], author: Author, result: RevocationResult, context: Context
 ) -> None:
@@ -311,22 +278,11 @@ def _end_sessions(
 
 
 def _prove(
-    plan: RevocationPlan,
-    links: Mapping[str, ProofLink | None],
-    requests: Mapping[str, SessionRequest | None],
-    result: RevocationResult,
+    plan: RevocationPlan, trials: Mapping[str, Trial | None], result: RevocationResult
 ) -> None:
-    denied = {denial.where for denial in result.denied}
-    for denial in plan.denials:
-        if denial.where not in denied.intersection(links):
-            continue
-        link = links[denial.where]
-        is_repeated = link is not None and is_denied(
-            link.object_key, denial, plan.live_denials, plan.on_aws
-        )
-        with result.noting(denial.where, Transient):
-            result.proofs[denial.where] = prove_denial(link, is_repeated=is_repeated)
-    for where, request in requests.items():
-        if where in result.ended_roles:
-            with result.noting(where, Transient):
-                result.session_proofs[where] = request.prove_end() if request else "untried"
+    done = {*(denial.where for denial in result.denied), *result.ended_roles}
+    for lever in (*plan.denials, *plan.session_ends):
+        if lever.where in done.intersection(trials):
+            proofs = result.proofs if isinstance(lever, Denial) else result.session_proofs
+            with result.noting(lever.where, Transient):
+                proofs[lever.where] = prove(trials[lever.where], lever, plan)

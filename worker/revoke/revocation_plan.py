@@ -1,6 +1,6 @@
 """Plans a revocation: which live grants it ends, by which levers, and which others with them."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -27,10 +27,9 @@ def read_beside(
     """Return the live grants in the same buckets, and those of the same roles and access keys."""
     buckets = {grant.bucket for grant in targeted}
     known = [config.buckets[name] for name in buckets if name in config.buckets]
-    storages = {storage_name(profile) for profile in known}
     roles = {profile.role_arn for profile in known if profile.role_arn}
     same_role = {name for name, each in config.buckets.items() if each.role_arn in roles}
-    profiles = buckets | same_role | set(_profiles_of(storages, config))
+    profiles = buckets | same_role | set(_profiles_of(map(storage_name, known), config))
     keys = {grant.access_key for grant in targeted if grant.access_key}
     beside = or_(Batch.bucket.in_(profiles), Chunk.access_key.in_(keys))
     return _read_live_grants(connection, beside, now)
@@ -69,9 +68,8 @@ def _is_targeted(
 
 
 def _is_batch(connection: Connection, batch_id: str, tenant: str | None) -> ColumnElement[bool]:
-    if tenant is None:
-        return Batch.batch_id == batch_id
-    return and_(Batch.batch_id == batch_id, is_of_tenant(connection, Batch.tenant, tenant))
+    is_batch = Batch.batch_id == batch_id
+    return is_batch if tenant is None else is_batch & is_of_tenant(connection, Batch.tenant, tenant)
 
 
 def _in_bucket(target: Target, config: TenantConfig) -> ColumnElement[bool]:
@@ -80,7 +78,8 @@ def _in_bucket(target: Target, config: TenantConfig) -> ColumnElement[bool]:
     return Batch.bucket.in_(_profiles_of({storage}, config))
 
 
-def _profiles_of(storages: Collection[str], config: TenantConfig) -> list[str]:
+def _profiles_of(names: Iterable[str], config: TenantConfig) -> list[str]:
+    storages = set(names)
     return [name for name, each in config.buckets.items() if storage_name(each) in storages]
 
 

@@ -1,6 +1,5 @@
-"""Inserts revocations and the rows of their statements, and lists revocations."""
+"""Inserts and reads revocations, and the rows of their statements."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -9,11 +8,10 @@ from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, 
 
 from models import Bucket, Denial, Grant, Revocation
 from valetkey.wire.grant_ids import split_grant_id
-from worker.base.pages import Page, fetch_page
 from worker.core.issued_grants import qualified_name
 from worker.core.revocation_targets import RecordedRevocation, RevokedItem, covers
 from worker.ledger.merkle import encode_record, entry_hash
-from worker.ledger.tenant_history import is_of_tenant, revocations_since
+from worker.ledger.tenant_history import revocations_since
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
 
 
@@ -107,51 +105,6 @@ def store_policy_bytes(connection: Connection, sids: Iterable[str], size: int | 
 def delete_denials(connection: Connection, sids: Iterable[str]) -> None:
     """Delete the rows of statements that are not in their policies, or were never added."""
     connection.execute(delete(Denial).where(Denial.sid.in_(list(sids))))
-
-
-class RevocationRecord(NamedTuple):
-    """A revocation of one tenant: when, by whom and why, and what it ended.
-
-    bucket is the bucket profile of a key or prefix. grants counts live grants, the last of which
-    ends at until. statements are the names of the buckets whose policies have a statement of this
-    revocation; it is removed after until.
-    """
-
-    at: datetime
-    tenant: str
-    revoked_by: str
-    reason: str | None
-    kind: str
-    target: str
-    bucket: str | None
-    grants: int
-    until: datetime
-    statements: tuple[str, ...]
-
-
-def read_revocations(
-    connection: Connection, limit: int, *, tenant: str | None, since: datetime | None
-) -> Page[RevocationRecord]:
-    """Read at most limit revocations, newest first. A filter that is None matches everything."""
-    statements: defaultdict[str, tuple[str, ...]] = defaultdict(tuple)
-    denials = select(Denial.revocation_id, Denial.storage).order_by(Denial.storage)
-    for revocation_id, storage in connection.execute(denials):
-        statements[revocation_id] += (storage,)
-    query = select(
-        *(Revocation.revoked_at, Revocation.tenant, Revocation.revoked_by, Revocation.reason),
-        *(Revocation.target_kind, Revocation.target, Revocation.bucket, Revocation.grants),
-        *(Revocation.lapses_at, Revocation.revocation_id),
-    )
-    if tenant is not None:
-        query = query.where(is_of_tenant(connection, Revocation.tenant, tenant))
-    if since is not None:
-        query = query.where(Revocation.revoked_at >= since)
-    query = query.order_by(Revocation.revoked_at.desc(), Revocation.tenant)
-
-    def read(row: Any) -> RevocationRecord:
-        return RevocationRecord._make((*row[:-1], statements[row[-1]]))
-
-    return fetch_page(connection, query, limit, read)
 
 
 def read_item_revocations(

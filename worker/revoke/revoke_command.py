@@ -26,8 +26,8 @@ from worker.core.revocation_targets import Target, TargetKind
 from worker.core.tenant_config import TenantConfig
 from worker.errors import Malformed, Transient
 from worker.ledger.tenant_history import UnknownName, check_tenant
-from worker.revoke.kept_statements import Proof
 from worker.revoke.levers import Denial, Lever
+from worker.revoke.proofs import Proof
 from worker.revoke.revocation import Author, RevocationResult
 from worker.revoke.revocation import revoke as revoke_grants
 from worker.revoke.revocation_plan import RevocationPlan, plan_revocation, was_issued
@@ -249,7 +249,18 @@ def plan_as_json(plan: RevocationPlan, result: RevocationResult | None) -> dict[
     return {
         "target": {"kind": plan.target.kind, "value": plan.target.value},
         "grants": len(plan.targeted),
-        "levers": [_lever_as_json(lever, plan) for lever in plan.levers],
+        "levers": [
+            {
+                "lever": lever.name,
+                "where": lever.where,
+                "host": plan.hosts.get(lever.profile.name) if isinstance(lever, Denial) else None,
+                "ends": dict(lever.ends),
+                "others": dict(lever.others),
+                "problem": lever.problem,
+                "manual": lever.manual,
+            }
+            for lever in plan.levers
+        ],
         "unsent_batches": len(plan.unsent),
         "result": None
         if result is None
@@ -266,18 +277,6 @@ def plan_as_json(plan: RevocationPlan, result: RevocationResult | None) -> dict[
             "proven": result.is_proven,
             "unproven": dict(result.unproven),
         },
-    }
-
-
-def _lever_as_json(lever: Lever, plan: RevocationPlan) -> dict[str, Any]:
-    return {
-        "lever": lever.name,
-        "where": lever.where,
-        "host": plan.hosts.get(lever.profile.name) if isinstance(lever, Denial) else None,
-        "ends": dict(lever.ends),
-        "others": dict(lever.others),
-        "problem": lever.problem,
-        "manual": lever.manual,
     }
 
 
@@ -333,7 +332,12 @@ def revoke(
         except (Malformed, Transient) as error:
             raise click.ClickException(f"{error}.") from None
     _print_result(plan, result, output_format)
-    context.exit(plan.is_empty or (result is not None and not result.is_complete))
+    context.exit(int(plan.is_empty or (result is not None and not result.is_complete)))
+
+
+def _parse_reason(text: str | None) -> str | None:
+    problem = "write 1 to 200 characters on one line"
+    return parse_option("--reason", _TEXT, problem, text) if text else None
 
 
 def _print_result(
@@ -399,11 +403,6 @@ def _plan(
             "No role's session signed these grants: omit --end-sessions. Nothing was done."
         )
     return plan
-
-
-def _parse_reason(text: str | None) -> str | None:
-    problem = "write 1 to 200 characters on one line"
-    return parse_option("--reason", _TEXT, problem, text) if text else None
 
 
 def _forget(chunks: Iterable[tuple[str, int]]) -> int:

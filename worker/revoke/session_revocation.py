@@ -1,19 +1,16 @@
-"""Ends the sessions of a role, proves it, and keeps the policy on the role while it is needed."""
+"""Ends the sessions of a role, and keeps the policy on the role while it is needed."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import timedelta
-from typing import NamedTuple
 
 import structlog
 
 from valetkey.units import format_utc
-from worker.aws.object_calls import FileReader, StoredFile
 from worker.aws.role_policies import LONGEST_SESSION, POLICY_NAME
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.jobs import JobRun
 from worker.context import Context
-from worker.core.revocation_targets import LiveGrant
 from worker.core.tenant_config import Bucket, TenantConfig
 from worker.errors import Malformed, Transient
 from worker.ledger.tenant_rows import (
@@ -24,9 +21,6 @@ from worker.ledger.tenant_rows import (
     read_ended_sessions,
     store_ended_sessions,
 )
-from worker.revoke.kept_statements import SESSION_NAME, Proof, await_refusal
-from worker.revoke.levers import Lever
-from worker.revoke.revocation_plan import RevocationPlan
 from worker.tenants.config_changes import ChangeAuthor, record_changes
 
 _AWS_SKEW = timedelta(seconds=2)  # at most, between the clocks of IAM and STS
@@ -90,54 +84,6 @@ def _store(row: EndedSessionsRow, author: str, context: Context) -> EndedSession
         ]
         record_changes(connection, changes, ChangeAuthor(now, author, "revoke"))
     return stored
-
-
-_SESSION_PROOF_SECONDS = 60.0  # IAM applies a policy within seconds, and sometimes in a few minutes
-_MAX_CANDIDATES = 3
-
-
-class SessionRequest(NamedTuple):
-    """A request for an object that storage answered, and the credentials of its session."""
-
-    reader: FileReader
-    object_key: str
-
-    def prove_end(self) -> Proof:
-        """Send it until storage refuses it, or IAM's time is over. Raises Transient."""
-        reader, key = self.reader, self.object_key
-        return await_refusal(lambda: reader.find(key) == "hidden", _SESSION_PROOF_SECONDS)
-
-
-def provable_grants(lever: Lever, plan: RevocationPlan) -> list[LiveGrant]:
-    """Return the downloads that can prove the end of a role's sessions.
-
-    The request is signed in its headers: on AWS, no statement in the policy of the bucket denies
-    it, and so its refusal is that of the role. On other storage, the statement would refuse it.
-    """
-    denied = frozenset().union(*(denial.targets for denial in plan.denials))
-    return [
-        grant
-        for grant in plan.targeted
-        if grant.kind == "download"
-        and grant.full_id in lever.targets
-        and (grant.bucket in plan.on_aws or grant.full_id not in denied)
-    ]
-
-
-def find_session_request(
-    grants: Iterable[LiveGrant], plan: RevocationPlan, context: Context
-) -> SessionRequest | None:
-    """Return a request for the object of one of these downloads that storage answers, or None.
-
-    Raises Transient and Malformed.
-    """
-    objects = dict.fromkeys((grant.bucket, grant.object_key) for grant in grants)
-    for profile, object_key in list(objects)[:_MAX_CANDIDATES]:
-        bucket = plan.config.buckets[profile]
-        reader = context.s3.file_reader(bucket, SESSION_NAME, (object_key,), context.now())
-        if isinstance(reader.find(object_key), StoredFile):
-            return SessionRequest(reader, object_key)
-    return None
 
 
 _GRACE = timedelta(minutes=1)  # in which the command puts the policy, once it has waited

@@ -8,10 +8,8 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from itertools import groupby
-from operator import itemgetter
 from typing import Literal, NamedTuple
 
 from worker.aws.event_queues import VISIBILITY_SECONDS, QueueMessage
@@ -21,8 +19,9 @@ from worker.base.pages import in_parts
 from worker.context import Context
 from worker.core.issued_grants import UseReport, may_store, storage_name
 from worker.core.tenant_config import Bucket, TenantAccess, TenantConfig
-from worker.errors import Malformed, StorageSilent, Transient
+from worker.errors import StorageSilent, Transient
 from worker.uses.event_notifications import parse_body
+from worker.uses.storage_probes import open_files
 from worker.uses.stored_objects import ObjectName, grants_of_objects
 from worker.uses.use_recorder import record_uses
 from worker.uses.use_rows import bucket_history
@@ -96,11 +95,10 @@ def _accesses(
     for profile in profiles:
         for tenant in config.tenants.values():
             policy = tenant.policies.get(profile.name)
-            if policy is None or not may_store(policy):
-                continue
-            for prefix in policy.prefixes:
-                name = storage_name(profile), prefix
-                found.setdefault(name, TenantAccess(profile, tenant, policy))
+            if policy is not None and may_store(policy):
+                access = TenantAccess(profile, tenant, policy)
+                for prefix in policy.prefixes:
+                    found.setdefault((storage_name(profile), prefix), access)
     return found
 
 
@@ -123,26 +121,18 @@ Identity = UseReport | Unidentified | Transient
 
 def _identify_object(report: UseReport, access: TenantAccess, context: Context) -> Identity:
     """Ask storage for the grant that stored an object."""
-    (bucket, tenant, policy), now = access, context.now()
+    silent_buckets, now = context.s3.silent_buckets, context.now()
     try:
-        context.s3.silent_buckets.check(bucket, now)
-        files = context.s3.file_reader(bucket, tenant.name, policy.prefixes, now)
-        file = files.find(report.object_key, report.version)
-    except StorageSilent as error:
-        context.s3.silent_buckets.add(bucket, now)
-        return error
+        silent_buckets.check(access.bucket, now)
+        file = open_files(access, context).find(report.object_key, report.version)
     except StorageRefuses:
         return "refused"
     except Transient as error:
+        if isinstance(error, StorageSilent):
+            silent_buckets.add(access.bucket, now)
         return error
-    except Malformed as error:  # of the configuration, which an operator can repair
-        return Transient(str(error), "credentials")
     if not isinstance(file, StoredFile):
         return "gone" if file == "absent" else "hidden"
-    return _with_grant(report, file)
-
-
-def _with_grant(report: UseReport, file: StoredFile) -> Identity:
     if report.etag is not None and report.etag != file.etag:
         return "replaced"
     if file.grant_id is None:
@@ -171,20 +161,6 @@ REPORTS_PER_TRANSACTION = 1_000
 """The reports that are recorded at once. Others wait for a transaction, and issuing may."""
 
 
-class HandledMessages(NamedTuple):
-    """The result of a group.
-
-    handled are the messages to delete. waiting counts events by reason whose messages come again,
-    ignored counts those that tell of no use, and recorded those that do.
-    """
-
-    handled: Sequence[QueueMessage]
-    recorded: int
-    ignored: Counter[str]
-    waiting: Counter[str]
-    problem: Transient | None = None
-
-
 class _Event(NamedTuple):
     """A report, and the number of its message in the group."""
 
@@ -192,21 +168,28 @@ class _Event(NamedTuple):
     report: UseReport
 
 
-class _MessageGroup:
-    """The messages of a group, and what became of their events so far."""
+@dataclass(slots=True)
+class HandledMessages:
+    """Messages that are handled together, when, and the outcome of their events.
 
-    def __init__(
-        self, messages: Sequence[QueueMessage], now: datetime, reachable_since: datetime
-    ) -> None:
-        self.messages = messages
-        self._now, self._reachable_since = now, reachable_since
-        self.ignored: Counter[str] = Counter()
-        self.waiting: Counter[str] = Counter()
-        self.problem: Transient | None = None
-        self._kept: set[int] = set()
+    reachable_since is the time since which the database and storage answer. recorded counts uses,
+    ignored counts events by reason that tell of none, and waiting those whose messages come again.
+    problem is why storage could not be asked for some, or None.
+    """
 
-    def ignore(self, reason: str) -> None:
-        self.ignored[reason] += 1
+    messages: Sequence[QueueMessage]
+    now: datetime
+    reachable_since: datetime
+    recorded: int = 0
+    ignored: Counter[str] = field(default_factory=Counter)
+    waiting: Counter[str] = field(default_factory=Counter)
+    problem: Transient | None = None
+    _kept: set[int] = field(default_factory=set)
+
+    @property
+    def handled(self) -> Sequence[QueueMessage]:
+        """The messages to delete."""
+        return [each for number, each in enumerate(self.messages) if number not in self._kept]
 
     def keep(self, event: _Event, reason: str) -> None:
         """Let the message of an event come again."""
@@ -215,20 +198,14 @@ class _MessageGroup:
 
     def keep_for_some_time(self, event: _Event, reason: str) -> None:
         """Let the message of an event come again until RETRY_FOR is over."""
-        sent_at = self._sent_at(self.messages[event.message])
-        is_new = sent_at > self._now - _RETRY_FOR_LONG
-        if is_new and max(sent_at, self._reachable_since) > self._now - RETRY_FOR:
+        message = self.messages[event.message]
+        repetitions = (message.receive_count - 1) * timedelta(seconds=VISIBILITY_SECONDS)
+        sent_at = message.sent_at or self.now - repetitions
+        is_new = sent_at > self.now - _RETRY_FOR_LONG
+        if is_new and max(sent_at, self.reachable_since) > self.now - RETRY_FOR:
             self.keep(event, reason)
         else:
-            self.ignore(reason)
-
-    def _sent_at(self, message: QueueMessage) -> datetime:
-        repetitions = message.receive_count - 1
-        return message.sent_at or self._now - repetitions * timedelta(seconds=VISIBILITY_SECONDS)
-
-    def result(self, recorded: int) -> HandledMessages:
-        handled = [m for number, m in enumerate(self.messages) if number not in self._kept]
-        return HandledMessages(handled, recorded, self.ignored, self.waiting, self.problem)
+            self.ignored[reason] += 1
 
 
 def handle_messages(
@@ -240,117 +217,112 @@ def handle_messages(
 ) -> HandledMessages:
     """Record the uses in these messages.
 
-    reachable_since is the time since which the database and storage answer.
-
     Objects are recorded before deletions, which name no grant. Messages that are not handled, and
     those that an interrupted call committed, come again: recording is idempotent. Raises Transient
     if nothing could be recorded.
     """
-    group = _MessageGroup(messages, context.now(), reachable_since)
+    group = HandledMessages(messages, context.now(), reachable_since)
     events = list(_parse(group, targets))
-    stored = list(_identified(group, events, targets, context, threads))
-    recorded = _record(group, stored, context)
-    recorded += _record(group, list(_deletions(group, events, targets, context)), context)
-    return group.result(recorded)
+    _record(group, list(_identified(group, events, targets, context, threads)), context)
+    _record(group, list(_deletions(group, events, targets, context)), context)
+    return group
 
 
-def _parse(group: _MessageGroup, targets: QueueTargets) -> Iterator[_Event]:
+def _parse(group: HandledMessages, targets: QueueTargets) -> Iterator[_Event]:
     for number, message in enumerate(group.messages):
         parsed = parse_body(message.body)
         group.ignored.update(parsed.ignored)
         for report in parsed.reports:
             if not targets.known_buckets(report.bucket):
-                group.ignore("other_bucket")
+                group.ignored["other_bucket"] += 1
             elif report.grant_id == "":
-                group.ignore("no_grant_id")
+                group.ignored["no_grant_id"] += 1
             else:
                 yield _Event(number, report)
 
 
 def _identified(
-    group: _MessageGroup,
+    group: HandledMessages,
     events: Sequence[_Event],
     targets: QueueTargets,
     context: Context,
     threads: Executor,
 ) -> Iterator[UseReport]:
     """Yield the reports of objects that name their grant, or whose grant storage names."""
-    unknown: list[tuple[_Event, UseReport, TenantAccess]] = []
-    for event, report in _stored(events, targets):
-        if report.grant_id is not None:
-            yield report
+    unknown: list[tuple[_Event, TenantAccess]] = []
+    for event in events:
+        if event.report.event == "deleted":
             continue
-        access = targets.find_access(report.bucket, report.object_key)
-        if access is None:
-            group.ignore("other_prefix")
-        else:
-            unknown.append((event, report, access))
+        for report in _in_buckets(event, targets.storing_buckets(event.report.bucket)):
+            access = targets.find_access(report.bucket, report.object_key)
+            if report.grant_id is not None:
+                yield report
+            elif access is None:
+                group.ignored["other_prefix"] += 1
+            else:
+                unknown.append((event._replace(report=report), access))
     end = time.monotonic() + ASK_SECONDS
 
-    def ask(found: tuple[_Event, UseReport, TenantAccess]) -> Identity:
-        _, report, access = found
-        return _identify_object(report, access, context) if time.monotonic() < end else "postponed"
+    def ask(found: tuple[_Event, TenantAccess]) -> Identity:
+        event, access = found
+        is_late = time.monotonic() >= end
+        return "postponed" if is_late else _identify_object(event.report, access, context)
 
-    for (event, *_), identity in zip(unknown, threads.map(ask, unknown), strict=True):
-        match identity:
-            case UseReport():
-                yield identity
-            case Transient():
-                group.problem = identity
-                group.keep(event, "storage_away")
-            case "postponed":
-                group.keep(event, identity)
-            case "hidden" | "refused":
-                group.keep_for_some_time(event, identity)
-            case _:
-                group.ignore(identity)
+    for (event, _), identity in zip(unknown, threads.map(ask, unknown), strict=True):
+        if isinstance(identity, UseReport):
+            yield identity
+        else:
+            _leave(group, event, identity)
 
 
-def _stored(events: Iterable[_Event], targets: QueueTargets) -> Iterator[tuple[_Event, UseReport]]:
-    for event in events:
-        if event.report.event != "deleted":
-            for name in sorted(targets.storing_buckets(event.report.bucket)):
-                yield event, event.report._replace(bucket=name)
+def _leave(group: HandledMessages, event: _Event, reason: Unidentified | Transient) -> None:
+    match reason:
+        case Transient():
+            group.problem = reason
+            group.keep(event, "storage_away")
+        case "postponed":
+            group.keep(event, reason)
+        case "hidden" | "refused":
+            group.keep_for_some_time(event, reason)
+        case _:
+            group.ignored[reason] += 1
+
+
+def _in_buckets(event: _Event, names: Iterable[str]) -> list[UseReport]:
+    return [event.report._replace(bucket=name) for name in sorted(names)]
 
 
 def _deletions(
-    group: _MessageGroup, events: Iterable[_Event], targets: QueueTargets, context: Context
+    group: HandledMessages, events: Iterable[_Event], targets: QueueTargets, context: Context
 ) -> Iterator[UseReport]:
     """Yield the deletions of objects that a grant is known to have stored.
 
     The others wait if a tenant stores objects under such a key.
     """
-    named = [
-        (event, event.report._replace(bucket=name))
+    deletions = [
+        (event, _in_buckets(event, targets.known_buckets(event.report.bucket)))
         for event in events
         if event.report.event == "deleted"
-        for name in sorted(targets.known_buckets(event.report.bucket))
     ]
-    known = _known_objects([report for _, report in named], context)
-    for event, pairs in groupby(named, key=itemgetter(0)):
-        reports = [report for _, report in pairs]
+    names = [(each.bucket, each.object_key) for _, reports in deletions for each in reports]
+    known: Container[ObjectName] = ()
+    if names:
+        with read_transaction(context.engine) as connection:
+            known = grants_of_objects(connection, names)
+    for event, reports in deletions:
         found = [each for each in reports if (each.bucket, each.object_key) in known]
         if len(found) > 1 and len(targets.today.get(event.report.bucket, ())) > 1:
-            group.ignore("ambiguous_bucket")
+            group.ignored["ambiguous_bucket"] += 1
         elif found:
             yield from found
         elif any(targets.find_access(each.bucket, each.object_key) for each in reports):
             group.keep_for_some_time(event, "unknown_object")
         else:
-            group.ignore("other_prefix")
+            group.ignored["other_prefix"] += 1
 
 
-def _known_objects(reports: Sequence[UseReport], context: Context) -> Container[ObjectName]:
-    if not reports:
-        return ()
-    with read_transaction(context.engine) as connection:
-        return grants_of_objects(connection, [(r.bucket, r.object_key) for r in reports])
-
-
-def _record(group: _MessageGroup, reports: Sequence[UseReport], context: Context) -> int:
-    total = 0
+def _record(group: HandledMessages, reports: Sequence[UseReport], context: Context) -> None:
     for part in in_parts(reports, REPORTS_PER_TRANSACTION):
         recorded = record_uses(part, context)
         group.ignored.update(recorded.ignored)
-        total += recorded.total
-    return total
+        group.recorded += recorded.total

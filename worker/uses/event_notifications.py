@@ -10,10 +10,10 @@ time, whose bytes do not sort; its event time has microseconds.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
-from urllib.parse import unquote_plus
+from urllib.parse import quote_plus, unquote_plus
 
 from worker.core.issued_grants import MAX_SIZE, Event, UseReport, is_storable
 from worker.core.signing_context import GRANT_ID_HEADER
@@ -31,17 +31,16 @@ _NO_VERSION = ("", "null")  # of an object that was stored without versioning
 _is_hexadecimal = frozenset("0123456789ABCDEF").issuperset
 
 
-class MalformedRecord(Exception):
+class _MalformedRecord(Exception):
     """A field that is missing, or not what it should be. The text names it."""
 
 
-def read_nested(values: object, name: str) -> Mapping[str, Any]:
-    """Return the object in a field, an empty one if there is none."""
+def _read_nested(values: object, name: str) -> Mapping[str, Any]:
     found = values.get(name) if isinstance(values, dict) else None
     return found if isinstance(found, dict) else {}
 
 
-def read_text(values: Mapping[str, Any], name: str, max_length: int = 1_024) -> str | None:
+def _read_text(values: Mapping[str, Any], name: str, max_length: int = 1_024) -> str | None:
     """Return the text in a field, None if there is none that the database can store."""
     value = values.get(name)
     if not isinstance(value, str) or not value or len(value) > max_length or not is_storable(value):
@@ -49,59 +48,43 @@ def read_text(values: Mapping[str, Any], name: str, max_length: int = 1_024) -> 
     return value
 
 
-def read_required_text(values: Mapping[str, Any], name: str) -> str:
-    """Return the text in a field. Raises MalformedRecord."""
-    value = read_text(values, name)
+def _read_required_text(values: Mapping[str, Any], name: str) -> str:
+    value = _read_text(values, name)
     if value is None:
-        raise MalformedRecord(name)
+        raise _MalformedRecord(name)
     return value
 
 
-def read_size(values: Mapping[str, Any]) -> int | None:
-    """Return the size in bytes, None if there is none. Raises MalformedRecord."""
+def _read_size(values: Mapping[str, Any]) -> int | None:
     value = values.get("size")
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:  # noqa: PLR2004 - digits of a size
         value = int(value)  # in the documentation of Ceph it is a text
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_SIZE:
-        raise MalformedRecord("size")
+        raise _MalformedRecord("size")
     return value
 
 
-def read_time(values: Mapping[str, Any], name: str) -> datetime:
-    """Return the time in a field, in UTC. Raises MalformedRecord."""
+def _read_time(values: Mapping[str, Any], name: str) -> datetime:
     try:
-        value = datetime.fromisoformat(read_required_text(values, name))
+        value = datetime.fromisoformat(_read_required_text(values, name))
         return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise MalformedRecord(name) from None
+        raise _MalformedRecord(name) from None
 
 
-def read_object_key(values: Mapping[str, Any], *, is_encoded: bool) -> str:
-    """Return the key of an object, decoded if it is URL-encoded. Raises MalformedRecord."""
+def _read_object_key(values: Mapping[str, Any], *, is_encoded: bool) -> str:
     value = values.get("key")
     if not isinstance(value, str) or not is_storable(value):
-        raise MalformedRecord("key")
+        raise _MalformedRecord("key")
     try:
         key = unquote_plus(value, errors="strict") if is_encoded else value
     except UnicodeDecodeError:
-        raise MalformedRecord("key") from None
+        raise _MalformedRecord("key") from None
     if not 0 < len(key.encode()) <= _MAX_KEY_BYTES or "\0" in key:
-        raise MalformedRecord("key")
+        raise _MalformedRecord("key")
     return key
-
-
-def read_version(values: Mapping[str, Any], name: str) -> str | None:
-    """Return the version of an object, None if its bucket has none."""
-    value = read_text(values, name)
-    return None if value in _NO_VERSION else value
-
-
-def read_etag(values: Mapping[str, Any], name: str) -> str | None:
-    """Return the ETag without quotes, as a probe reads it."""
-    value = read_text(values, name, 128)
-    return value and value.strip('"')
 
 
 def read_sequencer(values: Mapping[str, Any]) -> str:
@@ -111,13 +94,12 @@ def read_sequencer(values: Mapping[str, Any]) -> str:
     (notification-content-structure.html). Texts without the zeros at their end compare as such. The
     zeros at the front are those that EventBridge leaves out.
     """
-    value = (read_text(values, "sequencer", 64) or "").upper()
+    value = (_read_text(values, "sequencer", 64) or "").upper()
     return value.strip("0") if _is_hexadecimal(value) else ""
 
 
-_CEPH = "ceph:s3"
-_SOURCE_SUFFIX = ":s3"
-_S3_EVENTS: Mapping[str, Event] = {
+_S3_SUFFIX, _CEPH = ":s3", "ceph:s3"
+_EVENTS: Mapping[str, Event] = {
     "ObjectCreated:Put": "stored",
     "ObjectCreated:Post": "stored",
     "ObjectCreated:CompleteMultipartUpload": "completed",
@@ -127,56 +109,55 @@ _S3_EVENTS: Mapping[str, Event] = {
     "LifecycleExpiration:DeleteMarkerCreated": "deleted",
     "ObjectLifecycle:Expiration:Current": "deleted",
 }
-_S3_MARKER = "DeleteMarkerCreated"
+_COPY = "ObjectCreated:Copy"
+_MARKER = "DeleteMarkerCreated"
 
 
-def parse_s3_record(record: object) -> UseReport | IgnoredRecord:
-    """Return the use that a record tells of, or why it tells of none.
+def _parse_record(record: object) -> UseReport | IgnoredRecord:
+    """Return the use that a record tells of, or why it tells of none. Raises _MalformedRecord."""
+    if not isinstance(record, dict):
+        raise _MalformedRecord("Records")
+    source = _read_required_text(record, "eventSource")
+    if not source.endswith(_S3_SUFFIX):
+        raise _MalformedRecord("eventSource")
+    name = _read_required_text(record, "eventName").removeprefix("s3:")
+    if name in _EVENTS:
+        return _report(record, name, is_ceph=source == _CEPH)
+    return "copy" if name == _COPY else "other_event"
+
+
+def _report(record: Mapping[str, Any], name: str, *, is_ceph: bool) -> UseReport:
+    """Return the use that a record of one of these events tells of.
 
     A new marker hides the newest object of its key, whatever its version, so that the deletion has
-    no version. Raises MalformedRecord.
+    no version.
     """
-    if not isinstance(record, dict):
-        raise MalformedRecord("Records")
-    source = read_required_text(record, "eventSource")
-    if not source.endswith(_SOURCE_SUFFIX):
-        raise MalformedRecord("eventSource")
-    name = read_required_text(record, "eventName").removeprefix("s3:")
-    if name == "ObjectCreated:Copy":
-        return "copy"
-    event = _S3_EVENTS.get(name)
-    if event is None:
-        return "other_event"
-    return _report(record, event, is_marker=name.endswith(_S3_MARKER), is_ceph=source == _CEPH)
-
-
-def _report(
-    record: Mapping[str, Any], event: Event, *, is_marker: bool, is_ceph: bool
-) -> UseReport:
-    s3 = read_nested(record, "s3")
-    stored = read_nested(s3, "object")
-    is_stored = event != "deleted"
-    return UseReport(
-        event=event,
+    s3 = _read_nested(record, "s3")
+    stored = _read_nested(s3, "object")
+    version = None if name.endswith(_MARKER) else _read_text(stored, "versionId")
+    report = UseReport(
+        event=_EVENTS[name],
         source="event",
-        bucket=read_required_text(read_nested(s3, "bucket"), "name"),
-        object_key=read_object_key(stored, is_encoded=not is_ceph),
-        grant_id=_grant_id(stored) if is_stored else None,
-        occurred_at=read_time(record, "eventTime"),
-        size=read_size(stored) if is_stored else None,
-        etag=read_etag(stored, "eTag") if is_stored else None,
-        content_type=read_text(stored, "contentType", 255) if is_stored else None,
+        bucket=_read_required_text(_read_nested(s3, "bucket"), "name"),
+        object_key=_read_object_key(stored, is_encoded=not is_ceph),
+        grant_id=None,
+        occurred_at=_read_time(record, "eventTime"),
         sequencer="" if is_ceph else read_sequencer(stored),
-        version=None if is_marker else read_version(stored, "versionId"),
-        request_id=read_text(read_nested(record, "responseElements"), "x-amz-request-id"),
-        remote_address=_remote_address(record),
-        user_agent=read_text(read_nested(record, "source"), "userAgent"),
+        version=None if version in _NO_VERSION else version,
+        request_id=_read_text(_read_nested(record, "responseElements"), "x-amz-request-id"),
+        remote_address=_read_text(_read_nested(record, "requestParameters"), "sourceIPAddress", 64)
+        or _read_text(_read_nested(record, "source"), "host", 64),
+        user_agent=_read_text(_read_nested(record, "source"), "userAgent"),
     )
-
-
-def _remote_address(record: Mapping[str, Any]) -> str | None:
-    parameters, source = read_nested(record, "requestParameters"), read_nested(record, "source")
-    return read_text(parameters, "sourceIPAddress", 64) or read_text(source, "host", 64)
+    if report.event == "deleted":
+        return report
+    etag = _read_text(stored, "eTag", 128)
+    return report._replace(
+        grant_id=_grant_id(stored),
+        size=_read_size(stored),
+        etag=etag and etag.strip('"'),  # as a probe reads it
+        content_type=_read_text(stored, "contentType", 255),
+    )
 
 
 def _grant_id(stored: Mapping[str, Any]) -> str | None:
@@ -196,51 +177,45 @@ def _grant_id(stored: Mapping[str, Any]) -> str | None:
     return value if isinstance(value, str) else ""
 
 
-_EVENTBRIDGE_EVENTS: Mapping[str, Event] = {
-    "PutObject": "stored",
-    "POST Object": "stored",
-    "CompleteMultipartUpload": "completed",
+_EVENTBRIDGE_NAMES = {
+    "PutObject": "ObjectCreated:Put",
+    "POST Object": "ObjectCreated:Post",
+    "CompleteMultipartUpload": "ObjectCreated:CompleteMultipartUpload",
+    "CopyObject": _COPY,
 }
 _EVENTBRIDGE_MARKER = "Delete Marker Created"
 
 
-def is_eventbridge_event(body: Mapping[str, Any]) -> bool:
-    """Return true if a message is an event of EventBridge."""
-    return isinstance(body.get("detail-type"), str) and isinstance(body.get("detail"), dict)
-
-
-def parse_eventbridge_event(body: Mapping[str, Any]) -> UseReport | IgnoredRecord:
-    """Return the use that an event tells of, or why it tells of none. Raises MalformedRecord."""
+def _eventbridge_record(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an event of EventBridge as a record of S3. Raises _MalformedRecord."""
     if body.get("source") != "aws.s3":
-        raise MalformedRecord("source")
-    detail = read_nested(body, "detail")
-    event: Event | None = None
+        raise _MalformedRecord("source")
+    detail, name = body["detail"], "other"
     match body["detail-type"]:
         case "Object Created":
-            reason = read_required_text(detail, "reason")
-            if reason == "CopyObject":
-                return "copy"
-            event = _EVENTBRIDGE_EVENTS.get(reason)
+            name = _EVENTBRIDGE_NAMES.get(_read_required_text(detail, "reason"), name)
         case "Object Deleted":
-            event = "deleted"
-    if event is None:
-        return "other_event"
-    stored = read_nested(detail, "object")
-    is_marker = detail.get("deletion-type") == _EVENTBRIDGE_MARKER
-    return UseReport(
-        event=event,
-        source="event",
-        bucket=read_required_text(read_nested(detail, "bucket"), "name"),
-        object_key=read_object_key(stored, is_encoded=False),
-        grant_id=None,
-        occurred_at=read_time(body, "time"),
-        size=None if event == "deleted" else read_size(stored),
-        etag=None if event == "deleted" else read_etag(stored, "etag"),
-        sequencer=read_sequencer(stored),
-        version=None if is_marker else read_version(stored, "version-id"),
-        request_id=read_text(detail, "request-id"),
-        remote_address=read_text(detail, "source-ip-address", 64),
-    )
+            is_marker = detail.get("deletion-type") == _EVENTBRIDGE_MARKER
+            name = f"ObjectRemoved:{_MARKER if is_marker else 'Delete'}"
+    stored = _read_nested(detail, "object")
+    key = stored.get("key")
+    return {
+        "eventSource": "aws:s3",
+        "eventName": name,
+        "eventTime": body.get("time"),
+        "requestParameters": {"sourceIPAddress": detail.get("source-ip-address")},
+        "responseElements": {"x-amz-request-id": detail.get("request-id")},
+        "s3": {
+            "bucket": detail.get("bucket"),
+            "object": {
+                "key": quote_plus(key) if isinstance(key, str) else key,
+                "size": stored.get("size"),
+                "eTag": stored.get("etag"),
+                "versionId": stored.get("version-id"),
+                "sequencer": stored.get("sequencer"),
+            },
+        },
+    }
 
 
 MAX_BODY_LENGTH = 1_048_576
@@ -264,39 +239,31 @@ def parse_body(body: str) -> ParsedBody:
     if len(body) > MAX_BODY_LENGTH:
         return ParsedBody((), Counter(["too_large"]))
     try:
-        return _parse(_unwrap(json.loads(body)))
-    except (ValueError, RecursionError, MalformedRecord):
+        value = json.loads(body)
+        is_wrapped = isinstance(value, dict) and value.get("Type") == "Notification"
+        if is_wrapped and isinstance(value.get("Message"), str):
+            value = json.loads(value["Message"])  # by SNS (AWS: sns-message-and-json-formats.html)
+        return _parse(value)
+    except (ValueError, RecursionError, _MalformedRecord):
         return ParsedBody((), Counter(["malformed"]))
-
-
-def _unwrap(value: Any) -> Any:
-    """Return what SNS delivers, if it does. SNS: sns-message-and-json-formats.html."""
-    is_wrapped = isinstance(value, dict) and value.get("Type") == "Notification"
-    if is_wrapped and isinstance(value.get("Message"), str):
-        return json.loads(value["Message"])
-    return value
 
 
 def _parse(value: Any) -> ParsedBody:
     if not isinstance(value, dict):
-        raise MalformedRecord
+        raise _MalformedRecord
     if value.get("Event") == _TEST_EVENT:
         return ParsedBody((), Counter(["test_event"]))
-    if is_eventbridge_event(value):
-        return _collect([value], parse_eventbridge_event)
     records = value.get("Records")
+    if isinstance(value.get("detail-type"), str) and isinstance(value.get("detail"), dict):
+        records = [_eventbridge_record(value)]
     if not isinstance(records, list) or len(records) > MAX_RECORDS:
-        raise MalformedRecord("Records")
-    return _collect(records, parse_s3_record)
-
-
-def _collect(records: list[Any], parse: Callable[[Any], UseReport | IgnoredRecord]) -> ParsedBody:
+        raise _MalformedRecord("Records")
     reports: list[UseReport] = []
     ignored: Counter[IgnoredRecord] = Counter()
     for record in records:
         try:
-            result = parse(record)
-        except MalformedRecord:
+            result = _parse_record(record)
+        except _MalformedRecord:
             result = "malformed"
         if isinstance(result, UseReport):
             reports.append(result)

@@ -5,8 +5,8 @@ import io
 import stat
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -63,6 +63,7 @@ _SESSION = "usage-import"  # the name of a role's session in storage's logs
 _MARKED_BYTES = 1_024
 _RANGE_BYTES = 2**20
 _COMPRESSED = ".gz"
+_S3 = "s3://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +96,9 @@ class LogFile:
         with self.path.open("rb") as stream:
             return stream.read(_MARKED_BYTES)
 
-    @contextmanager
-    def open(self) -> Iterator[IO[bytes]]:
+    def open(self) -> IO[bytes]:
         """Open it for reading, uncompressed."""
-        if self.may_grow:
-            with self.path.open("rb") as stream:
-                yield stream
-        else:
-            with gzip.open(self.path) as unzipped:
-                yield cast("IO[bytes]", unzipped)
+        return self.path.open("rb") if self.may_grow else cast("IO[bytes]", gzip.open(self.path))
 
 
 def _mark(start: bytes) -> str:
@@ -123,7 +118,7 @@ class LogObject:
     @property
     def name(self) -> str:
         """The name under which its progress is stored."""
-        return f"s3://{self.bucket.name}/{self.key}"
+        return f"{_S3}{self.bucket.name}/{self.key}"
 
     @property
     def may_grow(self) -> bool:
@@ -138,15 +133,11 @@ class LogObject:
         """Return true if the object still has this ETag."""
         return mark == self.mark()
 
-    @contextmanager
-    def open(self) -> Iterator[IO[bytes]]:
+    def open(self) -> IO[bytes]:
         """Open it for reading, uncompressed. Raises Transient and Malformed, also while reading."""
         stream = io.BufferedReader(_Ranges(self), _RANGE_BYTES)
-        if self.key.endswith(_COMPRESSED):
-            with gzip.GzipFile(fileobj=stream) as unzipped:
-                yield cast("IO[bytes]", unzipped)
-        else:
-            yield cast("IO[bytes]", stream)
+        is_compressed = self.key.endswith(_COMPRESSED)
+        return cast("IO[bytes]", gzip.GzipFile(fileobj=stream) if is_compressed else stream)
 
 
 class _Ranges(io.RawIOBase):
@@ -201,7 +192,14 @@ class _Ranges(io.RawIOBase):
 LogSource = LogFile | LogObject
 
 
-def find_log_files(path: Path) -> list[LogFile]:
+def _find_logs(source: str, context: Context) -> Iterable[LogSource]:
+    if source.startswith(_S3):
+        profile, _, prefix = source.removeprefix(_S3).partition("/")
+        return find_log_objects(profile, prefix, context)
+    return _find_log_files(Path(source))
+
+
+def _find_log_files(path: Path) -> list[LogFile]:
     """Return a file, or the files in a folder and its folders, in the order of their names.
 
     Raises OSError, and Malformed for a pipe: what was imported of it could not be skipped later.
@@ -289,20 +287,32 @@ class LogImporter:
         self._on_problem = on_problem
         self.result = ImportResult()
 
-    def run(self, source: LogSource) -> None:
-        """Import what is new of a log. Raises Transient; any other problem concerns only this log.
+    def run(self, source: str) -> None:
+        """Import what is new of the logs in a file, a folder or s3://PROFILE/PREFIX.
 
-        Files are rotated and removed meanwhile: that is no failure.
+        Raises Transient; any other problem concerns only this source, or one of its logs.
         """
+        has_logs = False
         try:
-            self._import(source)
-        except FileNotFoundError:
-            self._on_problem(source.name, "skipped, because it was removed meanwhile")
-        except (Malformed, OSError, EOFError, zlib.error) as error:
-            self.fail(source.name, error)
+            for log in _find_logs(source, self._context):
+                has_logs = True
+                self._import_log(log)
+        except (Malformed, OSError) as error:
+            self._fail(source, error)
+        else:
+            if not has_logs:
+                self._fail(source, Malformed("no logs"))
 
-    def fail(self, name: str, error: Exception) -> None:
-        """Count a log or a source that cannot be read, and report why."""
+    def _import_log(self, log: LogSource) -> None:
+        """Import what is new of a log. One that was rotated and removed meanwhile is no failure."""
+        try:
+            self._import(log)
+        except FileNotFoundError:
+            self._on_problem(log.name, "skipped, because it was removed meanwhile")
+        except (Malformed, OSError, EOFError, zlib.error) as error:
+            self._fail(log.name, error)
+
+    def _fail(self, name: str, error: Exception) -> None:
         self.result.failed += 1
         self._on_problem(name, _describe(error))
 
@@ -343,7 +353,7 @@ class LogImporter:
                 reports, lines = [], 0
         self._record(reports, lines)
         if position > start and not is_log:
-            self.fail(source.name, Malformed("no line looks like one of an access log"))
+            self._fail(source.name, Malformed("no line looks like one of an access log"))
         return position
 
     def _record(self, reports: list[UseReport], lines: int) -> None:

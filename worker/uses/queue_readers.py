@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from itertools import chain
 from threading import Event, Lock, Thread
 from typing import Literal, NamedTuple
 
@@ -52,23 +53,18 @@ log = structlog.get_logger()
 class QueueReader:
     """Reads one queue in one thread. Several may read the same queue.
 
-    targets returns what the queue may tell of. threads makes several calls at once. A message is
-    deleted after the commit of what it tells; whatever fails before, it comes again.
+    threads makes several calls at once. A message is deleted after the commit of what it tells;
+    whatever fails before, it comes again.
 
     progress_at is the time of the monotonic clock at which it last began to wait for messages, or
     to handle some.
     """
 
-    def __init__(
-        self,
-        queue: EventQueue,
-        targets: Callable[[], QueueTargets],
-        context: Context,
-        threads: Executor,
-    ) -> None:
+    def __init__(self, url: str, queue: EventQueue, context: Context, threads: Executor) -> None:
+        self._url = url
         self._queue = queue
-        self._targets = targets
         self._context = context
+        self._known: tuple[TenantConfig, QueueTargets] | None = None
         self._threads = threads
         self._failures = 0
         self._succeeded_at = -math.inf  # of the monotonic clock
@@ -93,15 +89,13 @@ class QueueReader:
             if self._failures:
                 stop.wait(DELAYS[min(self._failures, len(DELAYS)) - 1])
 
-    def wait_until_idle(self, seconds: float) -> bool:
+    def wait_until_idle(self, seconds: float) -> None:
         """Wait until no messages are being handled. Once told to stop, a reader begins no others.
 
         A poll may still wait for messages. Those that it receives come again.
         """
-        is_idle = self._busy.acquire(timeout=seconds)
-        if is_idle:
+        if self._busy.acquire(timeout=seconds):
             self._busy.release()
-        return is_idle
 
     def _read_messages(self, stop: Event) -> bool:
         """Handle what the queue has; return false if the next poll should wait."""
@@ -130,9 +124,8 @@ class QueueReader:
             return messages  # while something fails, few messages are received in vain
         end = time.monotonic() + _FILL_SECONDS
         while len(messages) < GROUP_SIZE and time.monotonic() < end:
-            more = [
-                m for part in self._threads.map(self._poll, range(_PARALLEL_POLLS)) for m in part
-            ]
+            parts = self._threads.map(self._poll, range(_PARALLEL_POLLS))
+            more = list(chain.from_iterable(parts))
             messages += more
             if len(more) < MAX_MESSAGES:
                 break
@@ -178,6 +171,13 @@ class QueueReader:
         if group.handled:
             self._succeeded_at = time.monotonic()
         return group
+
+    def _targets(self) -> QueueTargets:
+        """Return what the queue may tell of by the config of now. Raises Transient."""
+        config = self._context.config.current()
+        if self._known is None or self._known[0] is not config:
+            self._known = config, queue_targets(self._url, config, self._context)
+        return self._known[1]
 
     def _handle_each(self, messages: Sequence[QueueMessage]) -> bool:
         """Handle messages one by one: one of them must not keep the others from being handled."""
@@ -289,8 +289,7 @@ class QueueReaders:
     def _start(self, url: str, bucket: Bucket) -> None:
         queue = EventQueue(url, bucket)
         threads = ThreadPoolExecutor(_PARALLEL_CALLS, thread_name_prefix=queue.name)
-        targets = _CachedTargets(url, self._context)
-        readers = [QueueReader(queue, targets, self._context, threads) for _ in range(READERS)]
+        readers = [QueueReader(url, queue, self._context, threads) for _ in range(READERS)]
         running = _RunningQueue(queue, readers, threads, Event())
         for reader in readers:
             # Daemons: a poll that waits for messages does not keep the process from ending.
@@ -307,20 +306,3 @@ class QueueReaders:
                 reader.wait_until_idle(STOP_SECONDS)
             running.threads.shutdown(wait=False, cancel_futures=True)
             running.queue.close()
-
-
-class _CachedTargets:
-    """The targets of a queue, read again when the tenant config has changed."""
-
-    def __init__(self, url: str, context: Context) -> None:
-        self._url = url
-        self._context = context
-        self._cached: tuple[TenantConfig, QueueTargets] | None = None
-
-    def __call__(self) -> QueueTargets:
-        """Return what the queue may tell of now. Raises Transient."""
-        config, cached = self._context.config.current(), self._cached
-        if cached is None or cached[0] is not config:
-            cached = config, queue_targets(self._url, config, self._context)
-            self._cached = cached
-        return cached[1]

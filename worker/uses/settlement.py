@@ -10,22 +10,23 @@ deletes the row of a chunk, gives back its bytes and inserts its settlement.
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from functools import partial
-from secrets import token_hex
-from typing import Literal, NamedTuple
 
 import structlog
-from sqlalchemy import Connection
+from sqlalchemy import Connection, insert
 
-from worker.aws.object_calls import Missing, StorageRefuses, StoredFile
+from models import Settlement
+from worker.aws.object_calls import StorageRefuses
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.jobs import JobRun, Pace, ThreadGroup
+from worker.base.pages import format_items
 from worker.context import Context
-from worker.core.issued_grants import CLOCK_SKEW, UsedGrant, storage_name
+from worker.core.issued_grants import UsedGrant
 from worker.core.tenant_config import TenantConfig
 from worker.errors import Transient
+from worker.ledger.merkle import encode_record, entry_hash
 from worker.ledger.quota_usage import SettledBytes, give_back_bytes
 from worker.ledger.reservations import (
     EndedChunk,
@@ -37,223 +38,11 @@ from worker.ledger.reservations import (
     take_ended_chunk,
 )
 from worker.ledger.tree_leaves import NewLeaf, append_leaves
-from worker.uses.settlement_rows import (
-    find_stored_key,
-    has_denials,
-    has_moved,
-    has_unfinished_uploads,
-    insert_settlement,
-    read_stored_sizes,
-)
-from worker.uses.stored_objects import add_stored_bytes, begin_counting_objects, read_newest_sizes
+from worker.uses.chunk_probe import ChunkProbe, ProbedChunk
+from worker.uses.stored_objects import add_stored_bytes, begin_counting_objects
 from worker.uses.upload_deliveries import insert_unused_delivery
-from worker.uses.use_recorder import ProbedStorage, Sighting, find_storage, record_sightings
-from worker.uses.use_rows import read_chunk_grants
-from worker.uses.use_rules import SettledChunk, kept_bytes, settle_chunk
-
-
-class UnreadableStorage(Transient):
-    """Storage answers 403, and shows no object that the credentials may read."""
-
-    def __init__(self, *, is_denied: bool) -> None:
-        text = "storage hides objects: allow s3:GetObject or s3:ListBucket"
-        if is_denied:
-            text = "a revocation denies objects of the bucket to every request, this one too"
-        super().__init__(text, "storage")
-
-
-class ProbedChunk(NamedTuple):
-    """A chunk, its grants, and what storage has of them.
-
-    unclear are the numbers of the items that may have stored something else, and sizes those of the
-    objects that storage has, by item number.
-    """
-
-    slot: EndedChunk
-    grants: Sequence[UsedGrant]
-    unclear: frozenset[int] = frozenset()
-    sizes: Mapping[int, int] = {}
-
-
-Unprobed = Literal["unfinished", "nobody_tells"]
-"""The reasons for which a chunk is not probed.
-
-unfinished: the abort of one of its multipart uploads is still to come. nobody_tells: its tenant has
-no access to the bucket profile any more, the profile allows no requests, or its grants are pruned.
-"""
-
-_Answer = StoredFile | Missing | StorageRefuses
-
-
-class ChunkProbe:
-    """Asks the storage of one bucket profile, in turns that `wait` gives. One thread uses it."""
-
-    def __init__(self, context: Context, wait: Callable[[], None]) -> None:
-        self._context = context
-        self._wait = wait
-        self._storages: dict[str, ProbedStorage | None] = {}
-        self._shown: dict[str, str | None] = {}  # a key that the credentials read, by tenant
-        self._hides_missing: dict[str, bool] = {}  # by tenant
-
-    def probe(self, slot: EndedChunk) -> ProbedChunk | Unprobed:
-        """Ask for objects that may be larger than is known, and record those found.
-
-        A form may be used again, so an object that a source told of may have been replaced, but not
-        by a larger one if it has all the bytes of its grant. Raises Transient, and records before
-        what it found.
-        """
-        config = self._context.config.current()
-        with read_transaction(self._context.engine) as connection:
-            grants = read_chunk_grants(connection, *slot.key, config)
-            if not grants:
-                return "nobody_tells"
-            if has_unfinished_uploads(connection, slot.batch_number, slot.items):
-                return "unfinished"
-            stored = read_stored_sizes(connection, slot.batch_number, slot.items)
-            known = {each.item_number: each for each in grants if each.has_known_key}
-            newest = read_newest_sizes(connection, slot.batch_number, known)
-            moved = has_moved(connection, slot.bucket, grants[0].issued_at)
-        asked = [each for n, each in known.items() if newest.get(n, -1) < each.reserved_bytes]
-        if not asked:
-            return ProbedChunk(slot, grants)
-        storage = self._storage(slot)
-        unasked = ProbedChunk(slot, grants, frozenset(each.item_number for each in asked))
-        if storage is None:
-            is_told = all(grant.item_number in stored for grant in asked)
-            return unasked if is_told else "nobody_tells"
-        is_denied = self._is_denied(storage)
-        try:
-            answers = self._ask(slot.tenant, asked, storage)
-        except (StorageRefuses, UnreadableStorage):
-            if any(_may_give_back(grant, stored) for grant in asked):
-                raise
-            return unasked
-        is_denied |= self._is_denied(storage)  # as of either moment: it may have begun or ended
-        unclear = frozenset(
-            grant.item_number
-            for grant, answer in answers
-            if moved or not self._is_clear(answer, grant, stored, is_denied=is_denied)
-        )
-        return ProbedChunk(slot, grants, unclear, _own_sizes(answers))
-
-    def _ask(
-        self, tenant: str, grants: Sequence[UsedGrant], storage: ProbedStorage
-    ) -> list[tuple[UsedGrant, _Answer]]:
-        """Ask for objects, and record those found. Raises Transient, as if storage refuses all."""
-        answers: list[tuple[UsedGrant, _Answer]] = []
-        try:
-            for grant in grants:
-                answer = self._find(grant.object_key, tenant, storage)
-                answers.append((grant, answer))
-                if answer == "hidden":
-                    self._check_hiding(tenant, storage)
-        except Transient:
-            self._record(answers, storage)
-            raise
-        self._record(answers, storage)
-        refusals = [answer for _, answer in answers if isinstance(answer, StorageRefuses)]
-        if len(refusals) == len(answers):
-            raise refusals[0]
-        return answers
-
-    def _find(self, object_key: str, tenant: str, storage: ProbedStorage) -> _Answer:
-        self._wait()
-        try:
-            answer = storage.files.find(object_key)
-        except StorageRefuses as error:
-            return error
-        if isinstance(answer, StoredFile):
-            self._shown[tenant] = object_key
-        return answer
-
-    def _record(self, answers: Sequence[tuple[UsedGrant, _Answer]], storage: ProbedStorage) -> None:
-        sightings = [
-            Sighting(grant, storage_name(storage.bucket), answer)
-            for grant, answer in answers
-            if isinstance(answer, StoredFile)
-        ]
-        record_sightings(sightings, self._context)
-
-    def _storage(self, slot: EndedChunk) -> ProbedStorage | None:
-        if slot.tenant not in self._storages:
-            now = self._context.now()
-            self._storages[slot.tenant] = find_storage(slot.tenant, slot.bucket, self._context, now)
-        return self._storages[slot.tenant]
-
-    def _is_clear(
-        self, answer: _Answer, grant: UsedGrant, told: Container[int], *, is_denied: bool
-    ) -> bool:
-        """Return true if storage has nothing of the grant but what it answered.
-
-        told are the items of which a source told before. An object of another grant must be older
-        than a grant of which none did: otherwise it may have replaced one. The time of an object of
-        parts is that of the start of its upload.
-        """
-        match answer:
-            case "absent":
-                return True
-            case "hidden":
-                # A policy, or a key that reading it requires, can hide this object alone.
-                is_special = is_denied or grant.has_encryption_key
-                return self._hides_missing[grant.tenant] and not is_special
-            case StorageRefuses():
-                return False
-        if grant.item_number in told or _is_own(answer, grant):
-            return True
-        return "-" not in answer.etag and answer.modified_at < grant.issued_at - CLOCK_SKEW
-
-    def _is_denied(self, storage: ProbedStorage) -> bool:
-        """Return true if a denial of our own may hide objects of the bucket from this process.
-
-        On AWS a denial concerns only presigned requests and forms.
-        """
-        if self._context.s3.is_aws(storage.bucket):
-            return False
-        with read_transaction(self._context.engine) as connection:
-            return has_denials(connection, storage_name(storage.bucket))
-
-    def _check_hiding(self, tenant: str, storage: ProbedStorage) -> None:
-        """Find out, once, if storage answers 403 for what is missing. Raises UnreadableStorage.
-
-        Asks for a key that nothing has, next to an object that the credentials read: if storage
-        answers 404 for it, it hides only what is there.
-        """
-        if tenant in self._hides_missing:
-            return
-        key = self._find_shown(tenant, storage)
-        if key is None:
-            raise UnreadableStorage(is_denied=self._is_denied(storage))
-        answer = self._find(f"{key}.{token_hex(8)}", tenant, storage)
-        self._hides_missing[tenant] = answer == "hidden"
-
-    def _find_shown(self, tenant: str, storage: ProbedStorage) -> str | None:
-        """Return a key that the credentials read; of an object that is known, if none was shown."""
-        if tenant not in self._shown:
-            with read_transaction(self._context.engine) as connection:
-                key = find_stored_key(connection, tenant, storage_name(storage.bucket))
-            self._shown[tenant] = None
-            if key is not None:
-                self._find(key, tenant, storage)
-        return self._shown[tenant]
-
-
-def _may_give_back(grant: UsedGrant, stored: Mapping[int, int | None]) -> bool:
-    if grant.item_number not in stored:
-        return True
-    return kept_bytes(stored[grant.item_number], grant.reserved_bytes) < grant.reserved_bytes
-
-
-def _own_sizes(answers: Sequence[tuple[UsedGrant, _Answer]]) -> dict[int, int]:
-    return {
-        grant.item_number: answer.size
-        for grant, answer in answers
-        if isinstance(answer, StoredFile) and _is_own(answer, grant)
-    }
-
-
-def _is_own(file: StoredFile, grant: UsedGrant) -> bool:
-    return file.grant_id == grant.id
-
+from worker.uses.use_rows import read_stored_sizes
+from worker.uses.use_rules import SettledChunk, settle_chunk
 
 MAX_BUCKETS = 8
 """The bucket profiles whose storage is asked at the same time."""
@@ -290,9 +79,7 @@ def settle_ended_slots(context: Context, run: JobRun | None = None) -> dict[str,
     running: set[str] = set()
     resting: set[str] = set()  # their storage failed in this run
     turns: Counter[str] = Counter()
-    threads: ThreadGroup[str, _Turn] = ThreadGroup(
-        partial(_settle_in_bucket, context=context, run=run), "settle"
-    )
+    threads = ThreadGroup(partial(_settle_in_bucket, context=context, run=run), "settle")
     while not run.is_stopping:
         with read_transaction(context.engine) as connection:
             due = buckets_with_due_slots(connection, context.now())
@@ -329,11 +116,9 @@ class _Turn:
         profile = context.config.current().buckets.get(bucket)
         self._rate = 0 if profile is None else profile.probe_rate
         self._pace = Pace(self._rate or 1, run.sleep)
-        self._probe = ChunkProbe(context, self._wait)
-        self._probed: list[ProbedChunk] = []
-        self._unfinished: list[EndedChunk] = []
-        self._left: list[EndedChunk] = []  # for the next turn
-        self._not_probed: list[EndedChunk] = []
+        self._probe = ChunkProbe(bucket, context, self._wait)
+        self._ended: list[ProbedChunk] = []
+        self._waiting: list[tuple[EndedChunk, datetime]] = []  # and until when
         self._begin = time.monotonic()
         self._end = 0.0  # that of the claim
         self._failures = 0  # in a row
@@ -361,7 +146,7 @@ class _Turn:
             elif slot is slots[0] or time.monotonic() < self._begin + MAX_TURN_SECONDS:
                 self._probe_slot(slot, now)
             else:
-                self._left.append(slot)
+                self._waiting.append((slot, now))  # for the next turn
 
     def _probe_slot(self, slot: EndedChunk, now: datetime) -> None:
         try:
@@ -372,22 +157,21 @@ class _Turn:
             self._fail(slot, now, error)
             return
         self._failures = 0
-        if isinstance(result, ProbedChunk):
-            self._probed.append(result)
-        elif result == "unfinished":
-            self._unfinished.append(slot)
+        if result is not None:
+            self._ended.append(result)
         else:
-            self._not_probed.append(slot)
+            self._waiting.append((slot, now + UPLOAD_DELAY))
+            self.counts["waiting"] += 1
 
     def _fail(self, slot: EndedChunk, now: datetime, error: Exception) -> None:
         named = {"bucket": slot.bucket, "batch_number": slot.batch_number}
         # Storage that refuses to tell of something answers, and may tell of the next chunk.
-        if not isinstance(error, UnreadableStorage | StorageRefuses | _Stopping):
+        if not isinstance(error, StorageRefuses | _Stopping):
             self._failures += 1
         is_old = slot.ended_at <= now - GIVE_UP_AFTER and slot.attempts >= MIN_EARLIER_ATTEMPTS
         if is_old and not isinstance(error, _Stopping):
             log.warning("slots_given_up", **named, chunk_number=slot.chunk_number)
-            self._not_probed.append(slot)
+            self._ended.append(ProbedChunk(slot))
         else:
             problem = str(error) if isinstance(error, Transient) else type(error).__name__
             log.warning("settlement_postponed", **named, problem=problem)
@@ -397,16 +181,14 @@ class _Turn:
         """Settle the probed chunks, and end those that no storage tells of. Raises Transient."""
         now, config = self._context.now(), self._context.config.current()
         with write_transaction(self._context.engine) as connection:
-            for slot in self._unfinished:
-                postpone_ended_chunk(connection, slot, now + UPLOAD_DELAY)
-            for slot in self._left:
-                postpone_ended_chunk(connection, slot, now)
-            counts, is_told = _settle(connection, self._probed, self._not_probed, config, now)
+            for slot, until in self._waiting:
+                postpone_ended_chunk(connection, slot, until)
+            counts, is_told = _settle(connection, self._ended, config, now)
         if is_told:
             self._context.trigger_deliveries()
         if counts["ended"]:
             log.info("slots_not_settled", bucket=self._bucket, chunks=counts["ended"])
-        self.counts += counts + Counter(waiting=len(self._unfinished))
+        self.counts += counts
         self.has_failed = self._failures == MAX_FAILURES
 
 
@@ -426,24 +208,21 @@ def _settle_in_bucket(bucket: str, context: Context, run: JobRun) -> _Turn:
 
 
 def _settle(
-    connection: Connection,
-    probed: Iterable[ProbedChunk],
-    not_probed: Iterable[EndedChunk],
-    config: TenantConfig,
-    now: datetime,
+    connection: Connection, ended: Iterable[ProbedChunk], config: TenantConfig, now: datetime
 ) -> tuple[Counter[str], bool]:
     """End chunks, unless another process did; count them, and say if a webhook tells of them.
 
-    Those that were not probed get nothing back. All chunks are locked before any object, as when
-    uses are recorded. Appends leaves, so call it last.
+    All chunks are locked before any object, as when uses are recorded. Appends leaves, so call it
+    last.
     """
     counts, is_told = Counter[str](), False
     given_back: list[SettledBytes] = []
     leaves: defaultdict[str, list[NewLeaf]] = defaultdict(list)
-    ended = [*probed, *(ProbedChunk(slot, ()) for slot in not_probed)]
-    ended.sort(key=lambda each: each.slot.key)
-    reservations = [(each, take_ended_chunk(connection, each.slot)) for each in ended]
-    taken = [(each, reserved) for each, reserved in reservations if reserved is not None]
+    taken = [
+        (each, reserved)
+        for each in sorted(ended, key=lambda each: each.slot.key)
+        if (reserved := take_ended_chunk(connection, each.slot)) is not None
+    ]
     first_looks = [each.slot for each, _ in taken if not each.slot.is_settled]
     chunks = [(slot.batch_number, slot.items) for slot in first_looks]
     stored_bytes = begin_counting_objects(connection, chunks)
@@ -481,3 +260,21 @@ def _give_back(
     tenant = config.tenant_by_id(slot.tenant)
     is_refunded = tenant is not None and tenant.refund_unused
     return settled, settled.returned_bytes if is_refunded else 0
+
+
+def insert_settlement(
+    connection: Connection, grant: UsedGrant, settled: SettledChunk, returned: int, now: datetime
+) -> NewLeaf:
+    """Insert the settlement of the chunk of a grant; return its leaf, to be appended last."""
+    values = {
+        "batch_number": grant.batch_number,
+        "chunk_number": grant.chunk_number,
+        "tenant": grant.tenant,
+        "unused": format_items(settled.unused),
+        "used_bytes": settled.used_bytes,
+        "returned_bytes": returned,
+        "settled_at": now,
+    }
+    connection.execute(insert(Settlement), values)
+    record = encode_record("settlement", values, batch_id=grant.batch_id)
+    return NewLeaf("settlement", entry_hash([record]), grant.batch_number, grant.chunk_number)

@@ -22,7 +22,7 @@ from models import Batch, Chunk, Grant, Settlement, StoredObject, Use
 from worker.base.pages import in_parts, parse_items
 from worker.core.sigv4 import FILENAME_VARIABLE
 from worker.ledger.chunk_items import is_in_chunk
-from worker.uses.use_rules import STORING, StateFacts, Verdict
+from worker.uses.use_rules import STORING, StateFacts
 
 
 class RangeBounds(NamedTuple):
@@ -78,18 +78,17 @@ def read_state_facts(
 def _read_part(
     connection: Connection, batch_number: int, items: Sequence[int]
 ) -> Mapping[int, StateFacts]:
-    verdicts = _stored_verdicts(connection, batch_number, items)
+    stored = {
+        row.item_number: {"stored_verdict": row.verdict, "is_replaced": row.is_replaced}
+        for row in connection.execute(_stored_items(batch_number, items))
+    }
     downloads = _count_downloads(connection, batch_number, items)
-    own = select(StoredObject.item_number).where(*_is_item(StoredObject, batch_number, items))
-    current = set(connection.scalars(own))
     rows = _issued_grants(connection, batch_number, items)
     unused = _unused_items(connection, batch_number, {row.chunk_number for row in rows})
     return {
         row.item_number: _row_facts(row)._replace(
-            stored_verdict=verdicts.get(row.item_number),
+            **stored.get(row.item_number, {}),
             downloads=downloads[row.item_number],
-            # Each stored object gets the row of its key, which only a newer object takes over.
-            is_replaced=row.item_number in verdicts and row.item_number not in current,
             is_settled=row.item_number in unused[row.chunk_number],
         )
         for row in rows
@@ -132,12 +131,18 @@ def newest_stored(columns: Iterable[Any], *conditions: ColumnElement[bool]) -> S
     return select(*(column for column in uses.c if column.name != "rank")).where(uses.c.rank == 1)
 
 
-def _stored_verdicts(
-    connection: Connection, batch_number: int, items: Sequence[int]
-) -> Mapping[int, Verdict]:
-    """Return the verdicts on the newest objects that grants stored."""
-    query = newest_stored([Use.verdict], *_is_item(Use, batch_number, items))
-    return {row.item_number: row.verdict for row in connection.execute(query)}
+def _stored_items(batch_number: int, items: Sequence[int] | None = None) -> Select[Any]:
+    """Select the items whose grants stored an object, with the newest verdict and replacement.
+
+    Each stored object gets the row of its key, which only a newer object takes over.
+    """
+    newest = newest_stored([Use.verdict], *_is_item(Use, batch_number, items)).subquery()
+    own = select(StoredObject.item_number).where(*_is_item(StoredObject, batch_number, items))
+    current = own.distinct().subquery()
+    is_replaced = current.c.item_number.is_(None).label("is_replaced")
+    return select(newest.c.item_number, newest.c.verdict, is_replaced).select_from(
+        newest.outerjoin(current, current.c.item_number == newest.c.item_number)
+    )
 
 
 def _count_downloads(
@@ -152,9 +157,11 @@ def _count_downloads(
 
 
 def _is_item(
-    table: Any, batch_number: int, items: Sequence[int]
+    table: Any, batch_number: int, items: Sequence[int] | None
 ) -> tuple[ColumnElement[bool], ...]:
-    return table.batch_number == batch_number, table.item_number.in_(items)
+    """Return the conditions that a row is of these items of a batch; None means all of them."""
+    is_of_batch = table.batch_number == batch_number
+    return (is_of_batch,) if items is None else (is_of_batch, table.item_number.in_(items))
 
 
 _COMMIT_TIME = timedelta(minutes=5)
@@ -177,9 +184,10 @@ def count_state_facts(connection: Connection, batch_number: int, chunk_size: int
     chunks = connection.execute(_issued_chunks(batch_number)).all()
     used: defaultdict[int, Counter[StateFacts]] = defaultdict(Counter)
     facts_of = {row.chunk_number: _row_facts(row) for row in chunks}
-    for chunk, verdict, is_replaced, count in connection.execute(
-        _stored_items(batch_number, chunk_size)
-    ):
+    stored = _stored_items(batch_number).subquery()
+    groups = _chunk_of(stored.c.item_number, chunk_size), stored.c.verdict, stored.c.is_replaced
+    query = select(*groups, func.count()).group_by(*groups)
+    for chunk, verdict, is_replaced, count in connection.execute(query):
         facts = facts_of[chunk]._replace(stored_verdict=verdict, is_replaced=is_replaced)
         used[chunk][facts] += count
     for chunk, count in connection.execute(_downloaded_items(batch_number, chunk_size)):
@@ -233,24 +241,6 @@ def _issued_chunks(batch_number: int) -> Any:
     )
 
 
-def _stored_items(batch_number: int, chunk_size: int) -> Any:
-    """Count the grants that stored an object by chunk, newest verdict, and replacement."""
-    newest = newest_stored([Use.verdict], Use.batch_number == batch_number).subquery()
-    own = (
-        select(StoredObject.item_number)
-        .where(StoredObject.batch_number == batch_number)
-        .distinct()
-        .subquery()
-    )
-    chunk = _chunk_of(newest.c.item_number, chunk_size)
-    is_replaced = own.c.item_number.is_(None)
-    return (
-        select(chunk, newest.c.verdict, is_replaced, func.count())
-        .select_from(newest.outerjoin(own, own.c.item_number == newest.c.item_number))
-        .group_by(chunk, newest.c.verdict, is_replaced)
-    )
-
-
 def _downloaded_items(batch_number: int, chunk_size: int) -> Any:
     chunk = _chunk_of(Use.item_number, chunk_size)
     return (
@@ -268,53 +258,42 @@ def _chunk_of(item_number: Any, chunk_size: int) -> Any:
 _NO_USES = ("aborted", "deleted")  # the ends of an upload and of an object
 
 
-class AuditItem(NamedTuple):
-    """The audit row of an item: its object key, and its code if it was refused."""
-
-    object_key: str
-    code: str | None
-
-
-class NewestObject(NamedTuple):
-    """The newest object that a grant stored, and what it exceeds if it is mismatched."""
-
-    size: int | None
-    etag: str | None
-    version: str | None
-    checksum: str | None
-    content_type: str | None
-    occurred_at: datetime
-    problem: str | None
+_NEWEST_OBJECT = (
+    *(Use.size, Use.etag, Use.version, Use.checksum, Use.content_type),
+    *(Use.occurred_at.label("stored_at"), Use.problem),
+)
 
 
 class ItemUses(NamedTuple):
     """The audit rows, numbers of uses and newest stored objects of some items, by item number.
 
-    keys has the object keys of forms that leave the name to the client, once they are known.
+    A row has an object_key, and the code if the item was refused. An object has the fields of a
+    `UseState`. keys has the object keys of forms that leave the name to the client, once they are
+    known.
     """
 
-    rows: Mapping[int, AuditItem]
+    rows: Mapping[int, Any]
     counts: Mapping[int, int]
-    objects: Mapping[int, NewestObject]
+    objects: Mapping[int, Mapping[str, Any]]
     keys: Mapping[int, str]
 
 
 def read_item_uses(connection: Connection, batch_number: int, items: Sequence[int]) -> ItemUses:
     """Read the rows of some items of a batch. What is not decided yet or pruned is missing."""
-    rows: dict[int, AuditItem] = {}
+    rows: dict[int, Any] = {}
     counts: Counter[int] = Counter()
-    objects: dict[int, NewestObject] = {}
+    objects: dict[int, Mapping[str, Any]] = {}
     for part in in_parts(items):
         audit = select(Grant.item_number, Grant.object_key, Grant.code)
         audit = audit.where(*_is_item(Grant, batch_number, part))
-        rows |= {item: AuditItem(key, code) for item, key, code in connection.execute(audit)}
+        rows |= {row.item_number: row for row in connection.execute(audit)}
         is_item = _is_item(Use, batch_number, part)
         uses = select(Use.item_number, func.count()).where(*is_item, Use.event.not_in(_NO_USES))
         for item, count in connection.execute(uses.group_by(Use.item_number)):
-            counts[item] = count
-        newest = newest_stored((getattr(Use, name) for name in NewestObject._fields), *is_item)
-        for item, *values in connection.execute(newest):
-            objects[item] = NewestObject(*values)
+            counts[item] += count
+        for newest in connection.execute(newest_stored(_NEWEST_OBJECT, *is_item)):
+            values = newest._asdict()
+            objects[values.pop("item_number")] = values
     free = [item for item, row in rows.items() if row.object_key.endswith(FILENAME_VARIABLE)]
     return ItemUses(rows, counts, objects, _stored_keys(connection, batch_number, free))
 

@@ -70,19 +70,12 @@ def grants_of_objects(
     """Return the newest known objects of these keys, with the grants that stored them."""
     found: dict[ObjectName, ObjectOfGrant] = {}
     query = select(
-        *(StoredObject.bucket, StoredObject.object_key),
-        *(Batch.batch_id, StoredObject.item_number, StoredObject.is_deleted),
-        *(StoredObject.changed_at, StoredObject.sequencer, StoredObject.version),
+        *(StoredObject.bucket, StoredObject.object_key, Batch.batch_id, StoredObject.item_number),
+        *(getattr(StoredObject, name) for name in ObjectOfGrant._fields[1:]),
     ).join(Batch, Batch.batch_number == StoredObject.batch_number)
     for part in in_parts(sorted(set(names))):
-        for row in connection.execute(query.where(_KEY.in_(part))):
-            found[row.bucket, row.object_key] = ObjectOfGrant(
-                grant_id(row.batch_id, row.item_number),
-                row.is_deleted,
-                row.changed_at,
-                row.sequencer,
-                row.version,
-            )
+        for bucket, key, batch, item, *state in connection.execute(query.where(_KEY.in_(part))):
+            found[bucket, key] = ObjectOfGrant(grant_id(batch, item), *state)
     return found
 
 
@@ -249,17 +242,12 @@ def _insert(connection: Connection, rows: Sequence[dict[str, Any]]) -> set[Objec
     return {(bucket, object_key) for bucket, object_key in connection.execute(names, rows)}
 
 
-def _update(connection: Connection, values: Sequence[dict[str, Any]]) -> None:
-    if not values:
-        return
-    statement = update(StoredObject).where(
-        StoredObject.bucket == bindparam("new_bucket"),
-        StoredObject.object_key == bindparam("new_object_key"),
-    )
-    changed = values[0].keys() - {"bucket", "object_key"}
-    statement = statement.values({name: bindparam(f"new_{name}") for name in changed})
-    rows = [{f"new_{name}": value for name, value in row.items()} for row in values]
-    connection.execute(statement, rows)
+def _update(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    if rows:
+        name = ["bucket", "object_key"]
+        statement = insert_statement(StoredObject, connection.dialect.name)
+        changed = {each: statement.excluded[each] for each in rows[0] if each not in name}
+        connection.execute(statement.on_conflict_do_update(index_elements=name, set_=changed), rows)
 
 
 _MAX_BYTES = 2**62

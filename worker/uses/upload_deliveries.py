@@ -69,18 +69,20 @@ def _event_type(use: JudgedUse) -> UploadEventType | None:
 
 
 def _insert(connection: Connection, subjects: set[_Subject], now: datetime) -> int:
-    numbers = sorted({subject.batch_number for subject in subjects})
-    batches: dict[int, tuple[str, str | None]] = {}
-    query = select(Batch.batch_number, Batch.tenant, Batch.callback)
-    for part in in_parts(numbers):
-        rows_of_part = connection.execute(query.where(Batch.batch_number.in_(part)))
-        batches |= {number: (tenant, callback) for number, tenant, callback in rows_of_part}
-    rows = []
-    for subject in sorted(subjects, key=itemgetter(0, 1, 2)):
-        tenant, endpoint = batches[subject.batch_number]
-        if endpoint is not None:
-            to = {"tenant": tenant, "endpoint": endpoint, "expires_at": now + EVENT_LIFETIME}
-            rows.append(pending_values(now) | subject._asdict() | to)
+    batches: dict[int, dict[str, Any]] = {}
+    query = select(Batch.tenant, Batch.callback.label("endpoint"))
+    query = query.add_columns(Batch.batch_number).where(Batch.callback.is_not(None))
+    for part in in_parts({subject.batch_number for subject in subjects}):
+        for row in connection.execute(query.where(Batch.batch_number.in_(part))):
+            batches[row.batch_number] = row._asdict()
+    rows = [
+        pending_values(now)
+        | subject._asdict()
+        | batches[subject.batch_number]
+        | {"expires_at": now + EVENT_LIFETIME}
+        for subject in sorted(subjects, key=itemgetter(0, 1, 2))
+        if subject.batch_number in batches
+    ]
     insert_deliveries(connection, rows)
     return len(rows)
 
@@ -120,23 +122,21 @@ def _read_stored(connection: Connection, delivery: DeliveryLease) -> UploadNews 
     rows = connection.execute(query).all()
     if not rows:
         return None
-    uploads = [_stored_upload(row) for row in rows]
+    uploads = [
+        ReportedUpload(
+            id=grant_id(row.batch_id, row.item_number),
+            item=row.item_number,
+            key=row.object_key,
+            size=row.size,
+            etag=row.etag,
+            version=row.version,
+            stored_at=row.occurred_at,
+            late=is_late(row.occurred_at, row.issued_at + timedelta(seconds=row.expires_in)),
+            problem=row.problem,
+        )
+        for row in rows
+    ]
     return UploadNews(rows[0].batch_id, rows[0].bucket, rows[0].recorded_at, uploads)
-
-
-def _stored_upload(row: Any) -> ReportedUpload:
-    expires_at = row.issued_at + timedelta(seconds=row.expires_in)
-    return ReportedUpload(
-        id=grant_id(row.batch_id, row.item_number),
-        item=row.item_number,
-        key=row.object_key,
-        size=row.size,
-        etag=row.etag,
-        version=row.version,
-        stored_at=row.occurred_at,
-        late=is_late(row.occurred_at, expires_at),
-        problem=row.problem,
-    )
 
 
 def _read_unused(connection: Connection, delivery: DeliveryLease) -> UploadNews | None:

@@ -1,24 +1,27 @@
-"""Records uses: those that reports name, and uploads that a probe finds in storage."""
+"""Records the uses that reports name, and charges those that are learned of after a settlement."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections import Counter, defaultdict
+from collections.abc import Collection, Container, Iterable, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import NamedTuple
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select, tuple_
 
-from worker.aws.object_calls import FileReader, StorageRefuses, StoredFile
-from worker.aws.s3_clients import PATIENT, QUICK, CallLimits
-from worker.base.database_engine import read_transaction, write_transaction
+from models import Settlement, Use
+from worker.base.database_engine import write_transaction
+from worker.base.pages import in_parts, parse_items
 from worker.context import Context
-from worker.core.issued_grants import UsedGrant, UseReport, is_credible, storage_name
-from worker.core.tenant_config import Bucket, TenantConfig
-from worker.errors import Malformed, Transient
+from worker.core.issued_grants import UsedGrant, UseReport, is_credible
+from worker.core.tenant_config import TenantConfig
 from worker.ledger import quota_usage
 from worker.ledger.reservations import lock_unsettled
-from worker.uses.settlement_rows import price_late_uses
-from worker.uses.stored_objects import add_stored_bytes, grants_of_objects, update_stored_objects
+from worker.uses.stored_objects import (
+    ChunkKey,
+    add_stored_bytes,
+    grants_of_objects,
+    update_stored_objects,
+)
 from worker.uses.upload_deliveries import insert_use_deliveries
 from worker.uses.use_rows import (
     InsertedUses,
@@ -27,12 +30,13 @@ from worker.uses.use_rows import (
     find_used_grants,
     insert_uses,
     leave_out_excess,
+    read_stored_sizes,
 )
-from worker.uses.use_rules import judge
+from worker.uses.use_rules import STORING, judge, kept_bytes
 
 
 class RecordedUses(NamedTuple):
-    """The result of a call: the inserted uses, and why each other report is none.
+    """The number of inserted uses, and why each other report is none.
 
     ignored counts by reason: malformed for a report that cannot be true, no_grant_id,
     unknown_grant, the reasons of `judge`, unknown_object for a deletion under a key of which
@@ -40,13 +44,8 @@ class RecordedUses(NamedTuple):
     too_many_uses beyond MAX_USES of a grant, and known for a use that was recorded before.
     """
 
-    inserted: Sequence[InsertedUses]
+    total: int
     ignored: Counter[str]
-
-    @property
-    def total(self) -> int:
-        """The number of inserted uses."""
-        return sum(len(group.uses) for group in self.inserted)
 
 
 def record_uses(reports: Iterable[UseReport], context: Context) -> RecordedUses:
@@ -67,7 +66,7 @@ def record_uses(reports: Iterable[UseReport], context: Context) -> RecordedUses:
         # Before what else a settlement locks.
         unsettled = lock_unsettled(connection, {use.grant.chunk for use in judged})
         kept, last = leave_out_excess(connection, judged)
-        charged = price_late_uses(connection, kept, unsettled, last)
+        charged = _price_late_uses(connection, kept, unsettled, last)
         inserted = insert_uses(connection, charged, now, context.new_lease)
         new = [use.report for group in inserted for use in group.uses]
         ignored.update(too_many_uses=len(judged) - len(kept), known=len(kept) - len(new))
@@ -77,7 +76,7 @@ def record_uses(reports: Iterable[UseReport], context: Context) -> RecordedUses:
         append_use_leaves(connection, inserted)
     if deliveries:
         context.trigger_deliveries()
-    return RecordedUses(inserted, +ignored)
+    return RecordedUses(len(new), +ignored)
 
 
 def _charge_uses(
@@ -144,100 +143,74 @@ def _judge_report(report: UseReport, candidates: Iterable[UsedGrant]) -> JudgedU
     return reason
 
 
-class ProbedStorage(NamedTuple):
-    """A bucket profile, and its objects as the credentials that sign for the tenant see them."""
+def _price_late_uses(
+    connection: Connection,
+    uses: Sequence[JudgedUse],
+    unsettled: Container[ChunkKey],
+    last: Collection[bytes],
+) -> list[JudgedUse]:
+    """Return the uses with the bytes that each costs, None for one that costs nothing.
 
-    bucket: Bucket
-    files: FileReader
-
-
-class Sighting(NamedTuple):
-    """An object that has the key of a grant, and the storage name of its bucket."""
-
-    grant: UsedGrant
-    bucket: str
-    file: StoredFile
-
-
-def probe_grants(grants: Iterable[UsedGrant], context: Context) -> None:
-    """Ask storage for the objects of upload slots, and record those that are there.
-
-    Takes a grant only when storage has answered for the one before. An object that another grant
-    stored is recorded for that one. Costs a HEAD a slot, none for grants of other kinds, for forms
-    that leave the name to the client, and for profiles with probe_rate = 0 or without access.
-    Waits for storage no longer than QUICK. Raises Transient, and records before what it found.
+    A use costs what its object has more than what the settlement and earlier uses left charged. The
+    last one that is recorded of a grant, by its fingerprint, costs all that the grant may still
+    store: of those after it nothing is known.
     """
-    sightings: list[Sighting] = []
-    storages: dict[tuple[str, str], ProbedStorage | None] = {}
-    try:
-        for grant in grants:
-            if not grant.has_known_key:
-                continue
-            name = grant.tenant, grant.bucket
-            if name not in storages:
-                storages[name] = find_storage(*name, context, context.now(), QUICK)
-            storage = storages[name]
-            if storage is None:
-                continue
-            with suppress(StorageRefuses):
-                file = storage.files.find(grant.object_key)
-                if isinstance(file, StoredFile):
-                    sightings.append(Sighting(grant, storage_name(storage.bucket), file))
-    except Transient:
-        record_sightings(sightings, context)
-        raise
-    record_sightings(sightings, context)
+    suspects = [use for use in uses if _may_cost(use, last) and use.grant.chunk not in unsettled]
+    kept = _read_kept(connection, suspects) if suspects else {}
+    charged: list[JudgedUse] = []
+    for use in uses:
+        size = kept_bytes(
+            None if _is_last(use, last) else use.report.size, use.grant.reserved_bytes
+        )
+        known = kept.get(use.grant.item, size)
+        if _may_cost(use, last) and size > known:
+            kept[use.grant.item] = size
+            charged.append(use._replace(charged_bytes=size - known))
+        else:
+            charged.append(use)
+    return charged
 
 
-def find_storage(
-    tenant_id: str, bucket: str, context: Context, now: datetime, limits: CallLimits = PATIENT
-) -> ProbedStorage | None:
-    """Return the storage that may be asked for a tenant's objects in a bucket profile.
+def _read_kept(connection: Connection, uses: Collection[JudgedUse]) -> dict[tuple[int, int], int]:
+    """Return the bytes that are still charged for the items of chunks that got some back.
 
-    None if the tenant has no access today, or the profile allows no requests. Raises Transient.
+    They are what the settlement left, and what late uses were charged since.
     """
-    access = context.config.current().find_access(tenant_id, bucket)
-    if access is None or not access.bucket.probe_rate:
-        return None
-    profile, tenant, policy = access
-    try:
-        files = context.s3.file_reader(profile, tenant.name, policy.prefixes, now, limits)
-    except Malformed as error:  # of the configuration, which an operator can repair
-        raise Transient(str(error), "credentials") from error
-    return ProbedStorage(profile, files)
+    by_chunk: defaultdict[ChunkKey, dict[int, UsedGrant]] = defaultdict(dict)
+    for use in uses:
+        by_chunk[use.grant.chunk][use.grant.item_number] = use.grant
+    key = Settlement.batch_number, Settlement.chunk_number
+    query = select(*key, Settlement.unused, Settlement.settled_at)
+    query = query.where(Settlement.returned_bytes > 0)
+    kept: dict[tuple[int, int], int] = {}
+    for part in in_parts(sorted(by_chunk)):
+        for row in connection.execute(query.where(tuple_(*key).in_(part))).all():
+            batch_number, grants = row.batch_number, by_chunk[row.batch_number, row.chunk_number]
+            unused = frozenset(chain.from_iterable(parse_items(row.unused)))
+            stored = read_stored_sizes(connection, batch_number, grants, row.settled_at)
+            charged = _read_charged(connection, batch_number, grants)
+            for number, grant in grants.items():
+                size = stored.get(number, 0 if number in unused else None)
+                kept[grant.item] = kept_bytes(size, grant.reserved_bytes) + charged[number]
+    return kept
 
 
-def record_sightings(sightings: Sequence[Sighting], context: Context) -> None:
-    """Record the objects that are there, for the grants that stored them. Raises Transient."""
-    if not sightings:
-        return
-    kinds = _kinds_of_others(sightings, context)
-    record_uses([_sighting_report(sighting, kinds) for sighting in sightings], context)
-
-
-def _kinds_of_others(sightings: Sequence[Sighting], context: Context) -> Mapping[str, str]:
-    """Return the kinds of the grants that stored an object under the key of another one."""
-    others = {s.file.grant_id for s in sightings if s.file.grant_id not in {None, s.grant.id}}
-    if not others:
-        return {}
-    with read_transaction(context.engine) as connection:
-        found = find_used_grants(connection, filter(None, others), context.config.current())
-    return {name: grants[0].kind for name, grants in found.items()}
-
-
-def _sighting_report(sighting: Sighting, kinds: Mapping[str, str]) -> UseReport:
-    grant, bucket, file = sighting
-    kind = grant.kind if file.grant_id == grant.id else kinds.get(file.grant_id or "")
-    return UseReport(
-        event="completed" if kind == "multipart" else "stored",
-        source="probe",
-        bucket=bucket,
-        object_key=grant.object_key,
-        grant_id=file.grant_id,
-        occurred_at=file.modified_at,
-        size=file.size,
-        etag=file.etag,
-        version=file.version,
-        checksum=file.checksum,
-        content_type=file.content_type,
+def _read_charged(
+    connection: Connection, batch_number: int, items: Collection[int]
+) -> Counter[int]:
+    query = (
+        select(Use.item_number, func.sum(Use.charged_bytes).label("size"))
+        .where(Use.batch_number == batch_number, Use.charged_bytes.is_not(None))
+        .where(Use.item_number.in_(items))
+        .group_by(Use.item_number)
     )
+    return Counter({row.item_number: int(row.size) for row in connection.execute(query)})
+
+
+def _may_cost(use: JudgedUse, last: Collection[bytes]) -> bool:
+    return use.grant.has_known_key and (use.report.event in STORING or _is_last(use, last))
+
+
+def _is_last(use: JudgedUse, last: Collection[bytes]) -> bool:
+    # Hardly any grant has as many uses: hash only then.
+    return bool(last) and use.fingerprint in last

@@ -1,13 +1,14 @@
-"""Finds the grants that reports name, and inserts their uses, each once, with their leaves."""
+"""Finds the grants that reports name, and inserts and reads their uses, with their leaves."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import ARRAY, Connection, String, Text, bindparam, func, select, tuple_
+from sqlalchemy import ARRAY, Connection, String, Text, and_, bindparam, case, func, select, tuple_
 
 from models import Batch, Chunk, ConfigChange, Grant, Reissue, Use
 from valetkey.wire.grant_ids import split_grant_id
@@ -18,7 +19,7 @@ from worker.core.tenant_config import TenantConfig
 from worker.ledger.chunk_items import is_in_chunk
 from worker.ledger.merkle import encode_record, entry_hash
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
-from worker.uses.use_rules import Judgement, use_fingerprint
+from worker.uses.use_rules import STORING, Judgement, use_fingerprint
 
 # Read apart from the grants, so that the terms of a batch are decoded once.
 _BATCHES = select(
@@ -55,23 +56,22 @@ def find_used_grants(
             if batch.bucket not in buckets:
                 buckets[batch.bucket] = real_buckets(connection, batch.bucket, config)
             grant = _used_grant(batch, row, buckets[batch.bucket])
-            chunk = row.batch_number, row.chunk_number
             if row.access_key:
-                keys = frozenset({row.access_key}) | later_keys[chunk]
-                grant = grant._replace(access_keys=keys)
+                keys = {row.access_key} | later_keys[grant.chunk]
+                grant = grant._replace(access_keys=frozenset(keys))
             found[grant.id].append(grant)
     return found
 
 
 def _later_keys(
     connection: Connection, batches: Collection[int]
-) -> Mapping[tuple[int, int], frozenset[str]]:
+) -> Mapping[tuple[int, int], set[str]]:
     """Return the access keys that signed chunks of these batches again, by batch and chunk."""
     query = select(Reissue.batch_number, Reissue.chunk_number, Reissue.access_key).distinct()
-    found: defaultdict[tuple[int, int], frozenset[str]] = defaultdict(frozenset)
+    found: defaultdict[tuple[int, int], set[str]] = defaultdict(set)
     if batches:
         for batch, chunk, key in connection.execute(query.where(Reissue.batch_number.in_(batches))):
-            found[batch, chunk] |= {key}
+            found[batch, chunk].add(key)
     return found
 
 
@@ -236,16 +236,16 @@ def insert_uses(
     if not told:
         return []
     inserted = _insert_new(connection, [told[fingerprint][1] for fingerprint in sorted(told)])
-    by_tenant: defaultdict[str, list[tuple[JudgedUse, dict[str, Any]]]] = defaultdict(list)
-    for fingerprint in sorted(inserted):
-        use, row = told[fingerprint]
-        by_tenant[use.grant.tenant].append((use, row))
+    # The rows keep the order of the fingerprints, which the records of a leaf have.
+    new = [(told[mark][0].grant.tenant, *told[mark]) for mark in sorted(inserted)]
     result = []
-    for tenant, of_tenant in sorted(by_tenant.items()):
-        # The records are in the order of the fingerprints, which the rows keep.
-        records = [encode_record("use", row, batch_id=use.grant.batch_id) for use, row in of_tenant]
+    for tenant, group in groupby(sorted(new, key=itemgetter(0)), key=itemgetter(0)):
+        of_tenant = list(group)
+        records = [
+            encode_record("use", row, batch_id=use.grant.batch_id) for _, use, row in of_tenant
+        ]
         leaf = NewLeaf("use", entry_hash(records), reference=groups[tenant])
-        result.append(InsertedUses(tenant, groups[tenant], [use for use, _ in of_tenant], leaf))
+        result.append(InsertedUses(tenant, groups[tenant], [use for _, use, _ in of_tenant], leaf))
     return result
 
 
@@ -337,3 +337,37 @@ def _count_uses(
         rows = connection.execute(query.where(tuple_(*key).in_(part)))
         counts |= Counter({(batch, item): number for batch, item, number in rows})
     return counts
+
+
+def read_stored_sizes(
+    connection: Connection,
+    batch_number: int,
+    items: Collection[int],
+    settled_at: datetime | None = None,
+) -> Mapping[int, int | None]:
+    """Return the largest size that each item stored, by item number; None if it is not known.
+
+    It is not if a source told none, or if there were more uses than are recorded. With settled_at,
+    these are the sizes that were known when the chunk was settled.
+    """
+    if not items:
+        return {}
+    is_storing = Use.event.in_(STORING)
+    stored = func.sum(case((is_storing, 1), else_=0))
+    known = func.sum(case((and_(is_storing, Use.size.is_not(None)), 1), else_=0))
+    query = (
+        select(
+            *(Use.item_number, func.max(case((is_storing, Use.size))).label("size")),
+            and_(known == stored, func.count() < MAX_USES).label("is_known"),
+        )
+        .where(Use.batch_number == batch_number, Use.event != "downloaded")
+        .where(Use.item_number.between(min(items), max(items)))
+        .group_by(Use.item_number)
+        .having(stored > 0)
+    )
+    if settled_at is not None:
+        query = query.where(Use.recorded_at <= settled_at, Use.charged_bytes.is_(None))
+    return {
+        row.item_number: int(row.size) if row.is_known else None
+        for row in connection.execute(query)
+    }

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine
 
+from models import Denial
 from tests.support.builders.messages import POLICY, Clock, grant_message, tenant_config
 from tests.support.builders.services import build_context
 from tests.support.uses.use_service import UseService
@@ -47,6 +48,18 @@ class Links(UseService):
         demo = replace(self.config.buckets["demo"], **changes)
         self.apply(TenantConfig({"demo": demo}, self.config.tenants))
         return demo
+
+    def apply_profiles(self, *buckets: Bucket) -> None:
+        """Apply a config with these bucket profiles, of which acme has access to each."""
+        policies = {each.name: replace(POLICY, bucket=each.name) for each in buckets}
+        acme = replace(self.config.tenants["acme"], policies=policies)
+        self.apply(TenantConfig({each.name: each for each in buckets}, {"acme": acme}))
+
+    def copy_denial(self, **changes: Any) -> None:
+        """Insert a copy of the only row of a statement, with changes."""
+        columns = Denial.__table__.columns.keys()
+        [row] = self.rows(*(getattr(Denial, name) for name in columns))
+        self.insert(Denial, **dict(zip(columns, row, strict=True)) | changes)
 
     def new_bucket(self) -> str:
         """Create a bucket with two objects; return its name."""

@@ -46,13 +46,10 @@ def test_a_repeated_revocation_that_finds_no_room_forgets_no_earlier_statement(
 
 def insert_first(links: Links, *keys: str) -> None:
     """Insert a copy of the only statement, for other keys, in no policy; its Sid sorts first."""
-    columns = Denial.__table__.columns.keys()
-    [row] = links.rows(*(getattr(Denial, name) for name in columns))
-    values = dict(zip(columns, row, strict=True))
+    [text] = links.rows(Denial.statement)
     resources = [f"arn:aws:s3:::{links.bucket}/{key}" for key in keys]
-    statement = json.loads(values["statement"]) | {"Sid": "A", "Resource": resources}
-    copy = {"sid": "A", "statement": json.dumps(statement), "policy_bytes": None}
-    links.insert(Denial, **values | copy)
+    statement = json.loads(text[0]) | {"Sid": "A", "Resource": resources}
+    links.copy_denial(sid="A", statement=json.dumps(statement), policy_bytes=None)
 
 
 def test_a_revocation_that_does_not_fit_says_so_and_leaves_no_statement_behind(

@@ -22,8 +22,8 @@ from worker.core.quota_rules import NO_COST
 from worker.core.tenant_config import Quota
 from worker.ledger.quota_usage import SettledBytes, charge, give_back_bytes, read_usage
 from worker.uses import use_rows
-from worker.uses.settlement_rows import read_stored_sizes
 from worker.uses.stored_objects import add_stored_bytes
+from worker.uses.use_rows import read_stored_sizes
 
 KEY = "acme/a.png"
 

@@ -41,11 +41,11 @@ from worker.base.database_engine import create_database_engine, read_transaction
 from worker.base.pages import parse_items
 from worker.core.issued_grants import CLOCK_SKEW, GRACE, UseReport, storage_name
 from worker.core.tenant_config import TenantConfig
-from worker.errors import StorageSilent, Transient
+from worker.errors import StorageSilent
 from worker.tasks import clean_up
 from worker.uses.settlement import settle_ended_slots
 from worker.uses.state_facts import read_state_facts
-from worker.uses.use_recorder import probe_grants
+from worker.uses.storage_probes import probe_grants
 from worker.uses.use_rows import find_used_grants
 from worker.uses.use_rules import grant_state
 
@@ -316,10 +316,8 @@ class SlotsMachine(RuleBasedStateMachine):
         context = self.service.context
         with read_transaction(self.service.engine) as connection:
             (used,) = find_used_grants(connection, [grant], context.config.current())[grant]
-        try:
-            probe_grants([used], context)
-        except Transient:
-            assert self.bucket.is_silent
+        profile = context.config.current().buckets[used.bucket]
+        assert probe_grants([used], profile, context) is None or self.bucket.is_silent
         self._learn()
         found = None if self.bucket.is_silent else self.bucket.objects.get(used.object_key)
         assert found is None or (used.object_key, found.etag) in self.model.told

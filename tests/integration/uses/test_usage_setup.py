@@ -10,7 +10,7 @@ from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import tenant_config
 from worker.core.tenant_config import Bucket, TenantConfig
 from worker.uses.storage_setup import SetupNames, setup_documents, setup_steps
-from worker.uses.usage_group import usage
+from worker.uses.usage_commands import usage
 
 Setup = Callable[..., Result]
 

@@ -14,8 +14,7 @@ from worker.aws.role_policies import older_sessions_policy, read_sessions_from
 from worker.core.revocation_targets import LiveGrant, Target
 from worker.core.tenant_config import Bucket, Tenant, TenantConfig
 from worker.errors import Malformed
-from worker.revoke.levers import Lever, plan_levers
-from worker.revoke.policy_document import MAX_KEYS, DeniedObjects, denied_objects
+from worker.revoke.levers import MAX_KEYS, DeniedObjects, Lever, denied_objects, plan_levers
 
 END = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
 TENANT = Target("tenant", "acme")

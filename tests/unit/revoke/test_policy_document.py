@@ -7,29 +7,38 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker.core.tenant_config import Bucket
 from worker.errors import Malformed, Transient
 from worker.revoke.kept_statements import change_statements
+from worker.revoke.levers import Denial, DeniedObjects
 from worker.revoke.policy_document import (
     MAX_POLICY_BYTES,
     change_policy,
     denial_sid,
     denial_statement,
-    key_arn,
-    prefix_arn,
 )
 
 END = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
-SID = denial_sid("0199a000-0000-7000-8000-000000000000", "b")
+REVOCATION = "0199a000-0000-7000-8000-000000000000"
+SID = denial_sid(REVOCATION, "b")
+BUCKET = Bucket("demo", "b", "us-east-1")
 OTHER = {"Sid": "Other", "Effect": "Allow", "Principal": "*", "Action": "s3:GetObject"}
 
 
-def arn(object_key: str) -> str:
-    return key_arn("aws", "b", object_key, has_variables=True)
-
-
-def statement(*resources: str, **options: Any) -> dict[str, Any]:
-    arns = resources or (arn("a"),)
-    return denial_statement(SID, arns, {"s3:GetObject"}, END, **{"has_conditions": True, **options})
+def statement(*keys: str, is_aws: bool = True, prefixes: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the statement that denies these keys, by default the key a."""
+    objects = DeniedObjects(frozenset(keys or ("a",)), prefixes)
+    denial = Denial(
+        name="deny",
+        where="b",
+        ends={},
+        others={},
+        lapses_at=END,
+        profile=BUCKET,
+        objects=objects,
+        actions=frozenset({"s3:GetObject"}),
+    )
+    return denial_statement(denial, REVOCATION, is_aws=is_aws)
 
 
 def policy(*statements: dict[str, Any]) -> str:
@@ -55,18 +64,18 @@ def test_only_presigned_requests_are_denied_and_only_until_the_end() -> None:
         "StringEquals": {"s3:authType": ["REST-QUERY-STRING", "POST"]},
         "DateLessThan": {"aws:CurrentTime": "2026-11-24T12:30:00Z"},
     }
-    assert "Condition" not in statement(has_conditions=False)
+    assert "Condition" not in statement(is_aws=False)
 
 
 @pytest.mark.parametrize("character", "*?$")
-@pytest.mark.parametrize("has_variables", [True, False])
+@pytest.mark.parametrize("is_aws", [True, False])
 def test_a_character_with_a_meaning_in_policies_stands_for_itself_or_is_a_wildcard(
-    character: str, *, has_variables: bool
+    character: str, *, is_aws: bool
 ) -> None:
-    expected = f"arn:aws:s3:::b/a${{{character}}}" if has_variables else "arn:aws:s3:::b/a?"
+    expected = f"arn:aws:s3:::b/a${{{character}}}" if is_aws else "arn:aws:s3:::b/a?"
     text = f"a{character}"
-    assert key_arn("aws", "b", text, has_variables=has_variables) == expected
-    assert prefix_arn("aws", "b", text, has_variables=has_variables) == f"{expected}*"
+    denied = statement(text, is_aws=is_aws, prefixes=(text,))
+    assert denied["Resource"] == [expected, f"{expected}*"]
 
 
 def test_the_statements_of_others_are_kept() -> None:
@@ -88,14 +97,14 @@ def test_a_policy_of_our_statements_alone_is_removed() -> None:
 
 
 def test_a_statement_without_room_keeps_out_no_other() -> None:
-    large = statement(*(arn(f"{n:0200}") for n in range(100))) | {"Sid": "Large"}
+    large = statement(*(f"{n:0200}" for n in range(100))) | {"Sid": "Large"}
     change = change_policy(policy(OTHER), [large, statement()])
     assert f"S3 takes {MAX_POLICY_BYTES:,}" in change.unfit["Large"]
     assert json.loads(change.policy or "")["Statement"] == [OTHER, statement()]
 
 
 def test_bytes_are_counted_as_they_are_sent() -> None:
-    change = change_policy(None, [statement(*(arn(f"{n}{'ä' * 400}") for n in range(20)))])
+    change = change_policy(None, [statement(*(f"{n}{'ä' * 400}" for n in range(20)))])
     assert change.unfit == {}
     assert change.size == len((change.policy or "").encode()) < MAX_POLICY_BYTES
 
@@ -116,7 +125,7 @@ def test_a_statement_that_was_changed_under_its_sid_is_not_in_force(changes: Any
 
 
 def test_a_statement_in_another_spelling_is_in_force() -> None:
-    same = statement() | {"Resource": arn("a"), "Action": "s3:GetObject"}
+    same = statement() | {"Resource": "arn:aws:s3:::b/a", "Action": "s3:GetObject"}
     assert change_policy(policy(same), [statement()]).is_done
 
 

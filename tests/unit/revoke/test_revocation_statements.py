@@ -10,8 +10,8 @@ import pytest
 from tests.support.builders.messages import DEMO
 from worker.core.revocation_targets import LiveGrant, Target
 from worker.core.tenant_config import TenantConfig
-from worker.revoke.kept_statements import new_statements
 from worker.revoke.levers import Denial, plan_levers
+from worker.revoke.policy_document import denial_statement
 
 FIRST = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
 LAST = FIRST + timedelta(hours=1)
@@ -27,8 +27,8 @@ def denied(targeted: Sequence[LiveGrant], *others: LiveGrant) -> list[tuple[Any,
     """Return the end of each statement and the objects that it denies."""
     levers = plan_levers(Target("batch", "b"), targeted, [*targeted, *others], CONFIG)
     denials = [lever for lever in levers if isinstance(lever, Denial)]
-    statements = new_statements(denials, "r", set(CONFIG.buckets), {})
-    return [(each["Condition"]["DateLessThan"], each["Resource"]) for _, each in statements]
+    statements = [denial_statement(denial, "r", is_aws=True) for denial in denials]
+    return [(each["Condition"]["DateLessThan"], each["Resource"]) for each in statements]
 
 
 def until(hour: int) -> dict[str, str]:

@@ -1,11 +1,11 @@
 """The intake of events: what it gives up, when it waits, and that it ends if it hangs."""
 
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -47,17 +47,17 @@ class FakeQueue(Event):
 def read(monkeypatch: pytest.MonkeyPatch, *polls: list[str]) -> FakeQueue:
     """Read a queue in which messages are poison, or tell of uses."""
 
-    def handle(messages: list[QueueMessage], *_: Any) -> HandledMessages:
+    def handle(messages: list[QueueMessage], *others: Any) -> HandledMessages:
         if any(message.body == "poison" for message in messages):
             raise ZeroDivisionError
-        return HandledMessages(messages, 0, Counter(), Counter())
+        return HandledMessages(messages, *others[-2:])
 
     monkeypatch.setattr(queue_readers, "handle_messages", handle)
+    monkeypatch.setattr(queue_readers, "queue_targets", Mock())
     queue: Any = FakeQueue(polls)
-    context: Any = SimpleNamespace(now=lambda: None)
-    targets: Any = SimpleNamespace
+    context: Any = SimpleNamespace(now=lambda: None, config=Mock())
     with ThreadPoolExecutor(1) as threads:
-        QueueReader(queue, targets, context, threads).run(queue)
+        QueueReader("", queue, context, threads).run(queue)
     assert isinstance(queue, FakeQueue)
     return queue
 

@@ -30,7 +30,7 @@ COMMANDS = [
 
 
 def test_the_groups_of_many_commands_are_lazy() -> None:
-    assert list(GROUPS) == ["worker", "worker audit", "worker usage", "valetkey"]
+    assert list(GROUPS) == ["worker", "worker audit", "valetkey"]
 
 
 @pytest.mark.parametrize(("group", "name"), COMMANDS)

@@ -12,8 +12,7 @@ from tests.integration.revoke.sessions.conftest import RoleSessions
 from tests.support.builders.messages import grant_message
 from tests.support.s3.http_requests import status
 from worker.aws.role_policies import RolePolicies
-from worker.revoke import session_revocation
-from worker.revoke import session_revocation as sessions_module
+from worker.revoke import proofs, session_revocation
 from worker.revoke.revoke_command import revoke
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -29,7 +28,7 @@ def _settings(
     monkeypatch.setenv("VALETKEY_STS_ENDPOINT", sessions.role.storage.endpoint)
     monkeypatch.setenv("VALETKEY_IAM_ENDPOINT", sessions.role.storage.endpoint)
     monkeypatch.setattr("worker.clock.now", sessions.clock)
-    monkeypatch.setattr(sessions_module, "_AWS_SKEW", timedelta(0))
+    monkeypatch.setattr(session_revocation, "_AWS_SKEW", timedelta(0))
 
 
 @pytest.fixture
@@ -107,7 +106,7 @@ def test_sessions_that_storage_still_accepts_are_an_error(
     sessions: RoleSessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RolePolicies, "end_sessions", lambda *_: None)
-    monkeypatch.setattr(session_revocation, "_SESSION_PROOF_SECONDS", 0)
+    monkeypatch.setattr(proofs, "_SESSION_SECONDS", 0)
     sessions.link()
     result = end_sessions()
     assert result.exit_code == 1

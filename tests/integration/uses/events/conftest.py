@@ -71,13 +71,9 @@ class Intake(UploadService):
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Read the queue while the block runs."""
-        context, stop = self.context, Event()
-        sqs = EventQueue(self.queue_url, context.config.current().buckets["demo"])
-
-        def targets() -> Any:
-            return queue_targets(self.queue_url, context.config.current(), context)
-
-        reader = QueueReader(sqs, targets, context, self.threads)
+        stop = Event()
+        sqs = EventQueue(self.queue_url, self.context.config.current().buckets["demo"])
+        reader = QueueReader(self.queue_url, sqs, self.context, self.threads)
         thread = Thread(target=reader.run, args=(stop,))
         thread.start()
         try:

@@ -12,7 +12,7 @@ from models import Use
 from tests.support.builders.messages import grant_message
 from tests.support.uses.access_logs import aws_line
 from tests.support.uses.use_service import UseService
-from worker.uses.usage_group import usage
+from worker.uses.usage_commands import usage
 
 Import = Callable[..., Result]
 KEY = "acme/a.pdf"

@@ -14,11 +14,11 @@ from tests.support.uses.reports import stored
 from valetkey.wire.refusals import Metric, Window
 from valetkey.wire.replies import Grant
 from worker.base.database_engine import write_transaction
-from worker.core.issued_grants import GRACE, SECOND_LOOK, storage_name
+from worker.core.issued_grants import GRACE, SECOND_LOOK, UseReport
 from worker.core.tenant_config import Quota
 from worker.ledger import reservations
 from worker.ledger.reservations import claim_ended_chunks, take_ended_chunk
-from worker.uses import settlement_rows, use_rows
+from worker.uses import use_rows
 
 THOUSAND = 100 * TEN
 
@@ -45,6 +45,11 @@ def store_late(slots: Slots, grant: Grant, body: bytes) -> None:
     slots.owner.put_object(Bucket=BUCKET, Key=grant.key, Body=body, Metadata=metadata)
 
 
+def report_of(slots: Slots, grant: Grant, **changes: Any) -> UseReport:
+    """Return a report that an object of a grant was stored now."""
+    return stored(grant.id, grant.key, slots.clock(), bucket=BUCKET)._replace(**changes)
+
+
 def test_a_form_that_is_used_again_with_more_bytes_gets_none_back(slots: Slots) -> None:
     form = slots.form("acme/a")
     slots.store(form, b"1")
@@ -57,11 +62,9 @@ def test_a_form_that_is_used_again_with_more_bytes_gets_none_back(slots: Slots) 
 
 def test_a_form_whose_last_known_object_is_not_its_largest_is_asked_for_again(slots: Slots) -> None:
     form = slots.form("acme/a")
-    bucket = storage_name(config().buckets["demo"])
     for age, size in ((3, 1_000), (2, 1)):
         at = slots.clock() - timedelta(seconds=age)
-        told = stored(form.id, form.key, at, etag=f"{age}", size=size, bucket=bucket)
-        slots.record(told)
+        slots.record(report_of(slots, form, occurred_at=at, etag=f"{age}", size=size))
     slots.store(form, THOUSAND[:-1])
     slots.end_and_settle()
     assert slots.charged("live", "stored_bytes") == 999
@@ -72,10 +75,9 @@ def test_a_form_whose_last_known_object_is_not_its_largest_is_asked_for_again(sl
 
 def test_a_late_object_over_that_of_another_grant_is_found_a_day_later(slots: Slots) -> None:
     large, small = slots.form("acme/a"), slots.form("acme/a", max_size=1)
-    bucket = storage_name(config().buckets["demo"])
     for grant, age in ((large, 3), (small, 2)):
         at, size = slots.clock() - timedelta(seconds=age), 1_000 if grant is large else 1
-        slots.record(stored(grant.id, grant.key, at, etag=f"{age}", size=size, bucket=bucket))
+        slots.record(report_of(slots, grant, occurred_at=at, etag=f"{age}", size=size))
     slots.store(small, b"1")
     slots.end_and_settle()
     store_late(slots, large, THOUSAND)
@@ -84,9 +86,8 @@ def test_a_late_object_over_that_of_another_grant_is_found_a_day_later(slots: Sl
 
 
 def test_of_two_objects_of_one_second_the_larger_counts(slots: Slots) -> None:
-    form, second = slots.form("acme/a"), slots.clock()
-    bucket = storage_name(config().buckets["demo"])
-    large = stored(form.id, form.key, second, etag="a", size=1_000, bucket=bucket)
+    form = slots.form("acme/a")
+    large = report_of(slots, form, etag="a", size=1_000)
     small = large._replace(etag="b", size=1)
     for report in (large, small, large):
         slots.record(report)
@@ -115,8 +116,7 @@ def test_a_stored_object_counts_instead_of_its_slot_once_that_is_settled(slots: 
 
 def test_what_a_form_of_any_names_stores_counts_at_once_and_once(slots: Slots) -> None:
     form = slots.form("acme/${filename}")
-    bucket = storage_name(config().buckets["demo"])
-    slots.record(stored(form.id, "acme/any", slots.clock(), size=600, bucket=bucket))
+    slots.record(report_of(slots, form, object_key="acme/any", size=600))
     assert slots.charged("live", "stored_bytes") == 600
     slots.end_and_settle()
     assert slots.charged("live", "stored_bytes") == 600
@@ -128,8 +128,7 @@ def test_objects_of_unsettled_slots_take_nothing_from_what_settled_ones_stored(
     slots.store(slots.put("acme/a"), TEN)
     slots.end_and_settle()
     form = slots.form("acme/b")
-    told = stored(form.id, form.key, slots.clock(), size=5)
-    told = told._replace(bucket=storage_name(config().buckets["demo"]))
+    told = report_of(slots, form, size=5)
     slots.record(told, told._replace(etag="second", size=7))
     slots.record(told._replace(etag="third", size=6))
     assert slots.charged("live", "stored_bytes") == 10
@@ -143,30 +142,27 @@ def test_an_object_that_storage_dates_ahead_keeps_its_bytes(slots: Slots) -> Non
     assert slots.rows(Settlement.unused, Settlement.returned_bytes) == [("", 990)]
 
 
-def test_an_item_whose_uses_are_not_all_recorded_gets_nothing_back(
-    slots: Slots, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module in (use_rows, settlement_rows):
-        monkeypatch.setattr(module, "MAX_USES", 2)
+@pytest.fixture
+def _two_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Record no more than two uses of a grant."""
+    monkeypatch.setattr(use_rows, "MAX_USES", 2)
+
+
+@pytest.mark.usefixtures("_two_uses")
+def test_an_item_whose_uses_are_not_all_recorded_gets_nothing_back(slots: Slots) -> None:
     form = slots.form("acme/a")
-    bucket = storage_name(config().buckets["demo"])
     for etag in ("first", "second"):
-        told = stored(form.id, form.key, slots.clock(), etag=etag, size=1, bucket=bucket)
-        slots.record(told)
+        slots.record(report_of(slots, form, etag=etag, size=1))
     slots.store(form, THOUSAND)
     slots.end_and_settle()
     assert slots.rows(Settlement.returned_bytes) == [(0,)]
 
 
-def test_a_late_upload_beyond_the_uses_that_are_recorded_is_charged(
-    slots: Slots, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module in (use_rows, settlement_rows):
-        monkeypatch.setattr(module, "MAX_USES", 2)
+@pytest.mark.usefixtures("_two_uses")
+def test_a_late_upload_beyond_the_uses_that_are_recorded_is_charged(slots: Slots) -> None:
     form = slots.form("acme/a")
     slots.end_and_settle()
-    bucket = storage_name(config().buckets["demo"])
-    first = stored(form.id, form.key, slots.clock(), etag="a", size=1, bucket=bucket)
+    first = report_of(slots, form, etag="a", size=1)
     slots.record(first)
     # The same object again is no use of its own: it must not hide the last one that is recorded.
     slots.record(first, first._replace(etag="b"), first._replace(etag="c", size=1_000))
@@ -177,12 +173,11 @@ def test_a_late_upload_beyond_the_uses_that_are_recorded_is_charged(
 def test_an_upload_in_parts_counts_though_its_object_has_the_time_of_its_start(
     slots: Slots,
 ) -> None:
-    bucket = storage_name(config().buckets["demo"])
     big = slots.multipart("acme/a")
     started = slots.clock()
     slots.clock.forward(seconds=5)
     small = slots.form("acme/a")
-    told = stored(small.id, small.key, slots.clock(), etag="x", size=1, bucket=bucket)
+    told = report_of(slots, small, etag="x", size=1)
     slots.record(told)
     parts: dict[str, Any] = {"event": "completed", "grant_id": big.id, "etag": "y-1", "size": 10}
     slots.record(told._replace(**parts, occurred_at=started))
@@ -246,31 +241,32 @@ def test_a_process_that_was_frozen_does_not_bring_the_second_look_forward(slots:
     assert slots.rows(EndedSlot.check_at) == [(frozen.ended_at + SECOND_LOOK,)]
 
 
-def test_an_event_of_a_late_upload_charges_it_once(slots: Slots) -> None:
+@pytest.fixture
+def late(slots: Slots) -> UseReport:
+    """The event of an upload of 600 bytes that ended after the settlement of its slot."""
     form = slots.form("acme/a")
     slots.end_and_settle()
-    bucket = storage_name(config().buckets["demo"])
-    late = stored(form.id, form.key, slots.clock(), size=600, bucket=bucket, source="event")
-    slots.record(late)
-    slots.record(late)
-    assert slots.charged_bytes() == 600
+    return report_of(slots, form, size=600, source="event")
+
+
+def test_an_event_of_a_late_upload_charges_it_once(slots: Slots, late: UseReport) -> None:
+    for _ in range(2):
+        slots.record(late)
+        assert slots.charged_bytes() == 600
     slots.record(late._replace(etag="larger", size=1_000))
     assert slots.charged_bytes() == 1_000
 
 
-def test_late_uses_that_are_told_together_cost_no_more_than_the_slot(slots: Slots) -> None:
-    form = slots.form("acme/a")
-    slots.end_and_settle()
-    bucket = storage_name(config().buckets["demo"])
-    late = stored(form.id, form.key, slots.clock(), size=600, bucket=bucket, source="event")
+def test_late_uses_that_are_told_together_cost_no_more_than_the_slot(
+    slots: Slots, late: UseReport
+) -> None:
     slots.record(late, late._replace(etag="larger", size=5_000))
     assert slots.charged_bytes() == 1_000
 
 
 def test_a_late_use_of_a_form_of_any_names_costs_nothing_more(slots: Slots) -> None:
     form, _ = slots.request("upload", "acme/${filename}", "acme/named")
-    bucket = storage_name(config().buckets["demo"])
-    told = stored(form.id, "acme/any", slots.clock(), size=5, bucket=bucket)
+    told = report_of(slots, form, object_key="acme/any", size=5)
     slots.record(told)
     slots.end_and_settle()
     charged = slots.charged_bytes()
@@ -301,10 +297,8 @@ def test_late_objects_of_an_item_that_got_nothing_back_cost_nothing(slots: Slots
     slots.store(first, TEN)
     slots.end_and_settle()
     slots.clock.forward(seconds=1)
-    bucket = storage_name(config().buckets["demo"])
     for size in (5, 600):
-        at = slots.clock()
-        slots.record(stored(second.id, "acme/a", at, etag=f"{size}", size=size, bucket=bucket))
+        slots.record(report_of(slots, second, etag=f"{size}", size=size))
     assert slots.charged_bytes() == 1_010
 
 
@@ -320,8 +314,7 @@ def test_a_late_upload_is_charged_beyond_the_limit(slots: Slots) -> None:
 
 
 def test_storage_is_not_asked_for_more_than_all_bytes_of_a_grant(slots: Slots) -> None:
-    put, bucket = slots.put("acme/a"), storage_name(config().buckets["demo"])
-    slots.record(stored(put.id, put.key, slots.clock(), bucket=bucket))
+    slots.record(report_of(slots, slots.put("acme/a")))
     slots.apply(demo(endpoint="http://127.0.0.1:1"))
     assert slots.end_and_settle() == {"settled": 1}
     assert look_again(slots) == {"checked": 1}

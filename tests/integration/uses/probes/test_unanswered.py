@@ -25,7 +25,6 @@ from worker.core.tenant_config import TenantConfig
 from worker.dev.embedded_servers import Storage, create_buckets
 from worker.ledger.tree_leaves import NewLeaf
 from worker.uses import settlement as settle_module
-from worker.uses import settlement_rows
 from worker.uses.settlement import GIVE_UP_AFTER, MIN_EARLIER_ATTEMPTS
 
 KEY_ARN = "arn:aws:kms:us-east-1:111122223333:key/1234abcd"
@@ -126,8 +125,9 @@ def test_a_chunk_that_the_database_does_not_take_delays_no_other_profile(
     def insert_settlement(connection: Any, grant: UsedGrant, *values: Any) -> NewLeaf:
         if grant.bucket == "demo":
             raise OverflowError
-        return settlement_rows.insert_settlement(connection, grant, *values)
+        return insert(connection, grant, *values)
 
+    insert = settle_module.insert_settlement
     monkeypatch.setattr(settle_module, "insert_settlement", insert_settlement)
     assert slots.end_and_settle() == {"settled": 1}
     assert slots.charged_bytes() == 1_000
