@@ -91,7 +91,7 @@ class CredentialCache:
         self._sts_endpoint = sts_endpoint
         self._lock = Lock()
         self._entries: dict[tuple[str | None, RoleSession | None], _CachedCredentials] = {}
-        self._sts_clients: dict[tuple[str | None, str], _StsClient] = {}
+        self._sts_clients: dict[tuple[str | None, str], Any] = {}
 
     def get(
         self,
@@ -145,28 +145,14 @@ class CredentialCache:
         )
 
     def _sts_client(self, profile: str | None, region: str) -> Any:
-        with self._lock:
-            client = self._sts_clients.setdefault((profile, region), _StsClient())
-        return client.get(profile, region, self._sts_endpoint)
-
-
-class _StsClient:
-    """A boto3 client, created on first use. Creating it loads the profile's credentials.
-
-    A profile whose credentials take long to load delays no other profile.
-    """
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._client: Any = None
-
-    def get(self, profile: str | None, region: str, endpoint: str | None) -> Any:
-        with self._lock:
-            if self._client is None:
-                self._client = create_session(profile).client(
-                    "sts", region_name=region, endpoint_url=endpoint, config=_STS_CONFIG
-                )
-            return self._client
+        # Not locked: creating it loads the profile's credentials, which may take long, and another
+        # profile must not wait for that. Threads that do it at once create one each.
+        client = self._sts_clients.get((profile, region))
+        if client is None:
+            client = self._sts_clients[profile, region] = create_session(profile).client(
+                "sts", region_name=region, endpoint_url=self._sts_endpoint, config=_STS_CONFIG
+            )
+        return client
 
 
 class _CachedCredentials:

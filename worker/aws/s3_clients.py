@@ -1,23 +1,16 @@
-"""Clients of boto3 for bucket profiles, and the way to sign the same URLs without them.
+"""Clients of boto3 for bucket profiles, and the addresses of their buckets.
 
-botocore's own signer takes about twenty times as long as `UrlSigner`. It signs for endpoints whose
-host botocore rewrites before signing, and would for any target that a new botocore signs
-differently. A call that waits for storage that does not answer holds the worker, and with it the
-messages of other tenants: such bucket profiles are remembered for a moment.
+A call that waits for storage that does not answer holds the worker, and with it the messages of
+other tenants: such bucket profiles are remembered for a moment.
 """
 
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from threading import Lock
 from typing import Any, NamedTuple, Self
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
-from botocore.auth import SIGV4_TIMESTAMP, S3SigV4QueryAuth
-from botocore.awsrequest import AWSRequest
 from botocore.config import Config
-from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError
-from botocore.utils import percent_encode_sequence
 
 from worker.aws.credentials import CredentialCache, create_session, credential_errors
 from worker.aws.object_calls import FileReader
@@ -26,13 +19,9 @@ from worker.core.issued_grants import storage_host
 from worker.core.role_session import RoleSession, SessionLimit, role_session
 from worker.core.signing_context import SigningContext, Validity
 from worker.core.sigv4 import (
-    EMPTY,
     PROBE_KEY,
     Credentials,
     FormSigner,
-    SignedUrl,
-    SignItem,
-    SupportsUrlSigning,
     Target,
     UrlSigner,
     read_target,
@@ -62,62 +51,7 @@ class SilentBuckets:
             raise StorageSilent("storage did not answer a moment ago")
 
 
-class BotoUrlSigner:
-    """Signs the URLs of one batch, with the interface of `UrlSigner`."""
-
-    def __init__(  # noqa: PLR0913 - each is part of the signature, and named
-        self,
-        credentials: Credentials,
-        target: Target,
-        *,
-        method: str,
-        issued_at: datetime,
-        expires_in: int,
-        query: Mapping[str, str] = EMPTY,
-        headers: Mapping[str, str] = EMPTY,
-    ) -> None:
-        keys = ReadOnlyCredentials(
-            credentials.access_key, credentials.secret_key, credentials.token
-        )
-        self._auth: Any = S3SigV4QueryAuth(keys, target.service, target.region, expires_in)
-        self._timestamp = issued_at.astimezone(UTC).strftime(SIGV4_TIMESTAMP)
-        self._address = f"{target.scheme}://{target.host}{target.prefix}"
-        self._method = method
-        self._query = query
-        self._headers = headers
-
-    def sign(
-        self, key: str, query: Mapping[str, str] = EMPTY, headers: Mapping[str, str] = EMPTY
-    ) -> SignedUrl:
-        """Sign one item; its parameters and headers replace the batch's of the same name."""
-        params = sorted({**self._query, **query}.items())
-        request: Any = AWSRequest(
-            method=self._method,
-            url=f"{self._address}{quote(key)}?{percent_encode_sequence(params)}",
-            headers={**self._headers, **headers},
-        )
-        request.context["timestamp"] = self._timestamp
-        # The steps of add_auth, which would read the clock: a grant that is signed again keeps the
-        # time at which it was issued.
-        self._auth._modify_request_before_signing(request)  # noqa: SLF001 - see above
-        text = self._auth.string_to_sign(request, self._auth.canonical_request(request))
-        signature: str = self._auth.signature(text, request)
-        self._auth._inject_signature_to_request(request, signature)  # noqa: SLF001 - see above
-        return SignedUrl(request.url, signature)
-
-    def with_item_parameter(self, name: str) -> SignItem:
-        """Prepare to sign items that differ in the key and in one parameter only."""
-
-        def sign(key: str, value: str) -> tuple[str, str]:
-            signed = self.sign(key, {name: value})
-            return signed.url, signed.signature
-
-        return sign
-
-
 _PROBE = Credentials("probe", "probe")
-# The first signer that writes the same bytes as boto3 is used.
-_SIGNERS: tuple[Callable[..., SupportsUrlSigning], ...] = (UrlSigner, BotoUrlSigner)
 
 
 class CallLimits(NamedTuple):
@@ -135,44 +69,31 @@ QUICK = CallLimits(connect=1, read=2, attempts=1)
 """The limits of calls that a message can do without, while its worker decides no others."""
 
 
-class SigningMethod(NamedTuple):
-    """The address of a bucket, and the signer that writes the same URLs as boto3."""
+def find_target(bucket: Bucket, endpoint: str | None) -> Target:
+    """Return the address at which boto3 signs for a bucket, without credentials.
 
-    target: Target
-    signer: Callable[..., SupportsUrlSigning]
-
-
-def find_signing_method(bucket: Bucket, endpoint: str | None) -> SigningMethod:
-    """Find out how boto3 signs for a bucket, without credentials. endpoint None means AWS.
-
-    Raises Malformed if boto3 rejects the profile, or signs in a way that no signer here does.
+    endpoint None means AWS. Raises Malformed if boto3 rejects the profile, or writes other bytes
+    than the signers of this service.
     """
-    url, form_url = _presign_probe(bucket, endpoint)
-    query = dict(parse_qsl(urlsplit(url).query))
+    params = {"Bucket": bucket.bucket, "Key": PROBE_KEY}
+    try:
+        client = make_client(bucket, endpoint, _PROBE)
+        url = client.generate_presigned_url("get_object", Params=params, ExpiresIn=60)
+        form_url = client.generate_presigned_post(**params)["url"] if bucket.post else None
+    except (BotoCoreError, ValueError) as error:
+        raise Malformed(f"boto3 cannot sign for bucket {bucket.bucket!r}: {error}") from error
     target = read_target(url)
-    issued_at = datetime.strptime(query["X-Amz-Date"], "%Y%m%dT%H%M%S%z")
+    date = dict(parse_qsl(urlsplit(url).query))["X-Amz-Date"]
+    issued_at = datetime.strptime(date, "%Y%m%dT%H%M%S%z")
     form = FormSigner(_PROBE, target, bucket=bucket.bucket, issued_at=issued_at, expires_in=60)
     if form_url not in {None, form.sign(PROBE_KEY).url}:
         raise Malformed(
             f"boto3 makes no form for the bucket {bucket.bucket!r} itself: set post = false"
         )
-    for signer in _SIGNERS:
-        urls = signer(_PROBE, target, method="GET", issued_at=issued_at, expires_in=60)
-        if urls.sign(PROBE_KEY).url == url:
-            return SigningMethod(target, signer)
-    raise Malformed(f"boto3 signs for the bucket {bucket.bucket!r} in an unknown way")
-
-
-def _presign_probe(bucket: Bucket, endpoint: str | None) -> tuple[str, str | None]:
-    """Return boto3's signed URL and form URL for PROBE_KEY."""
-    params = {"Bucket": bucket.bucket, "Key": PROBE_KEY}
-    try:
-        client = make_client(bucket, endpoint, _PROBE)
-        url = client.generate_presigned_url("get_object", Params=params, ExpiresIn=60)
-        form = client.generate_presigned_post(**params) if bucket.post else {}
-    except (BotoCoreError, ValueError) as error:
-        raise Malformed(f"boto3 cannot sign for bucket {bucket.bucket!r}: {error}") from error
-    return url, form.get("url")
+    urls = UrlSigner(_PROBE, target, method="GET", issued_at=issued_at, expires_in=60)
+    if urls.sign(PROBE_KEY).url != url:
+        raise Malformed(f"boto3 signs for the bucket {bucket.bucket!r} in an unknown way")
+    return target
 
 
 def make_client(
@@ -239,7 +160,7 @@ class S3Clients:
         self._credentials = CredentialCache(sts_endpoint)
         self.silent_buckets = SilentBuckets()
         self._lock = Lock()
-        self._signing_methods: dict[Bucket, SigningMethod] = {}
+        self._targets: dict[Bucket, Target] = {}
         self._clients: dict[tuple[Bucket, RoleSession | None, CallLimits], _Client] = {}
 
     @classmethod
@@ -269,7 +190,10 @@ class S3Clients:
 
         Raises Malformed if boto3 rejects the profile, or does not sign with SigV4 for it.
         """
-        return self._signing_method(bucket).target
+        with self._lock:
+            if bucket not in self._targets:
+                self._targets[bucket] = find_target(bucket, self._endpoints.public_of(bucket))
+            return self._targets[bucket]
 
     def host(self, bucket: Bucket) -> str | None:
         """Return the host in links to a bucket, or None if boto3 rejects the profile."""
@@ -301,8 +225,8 @@ class S3Clients:
         self, bucket: Bucket, credentials: Credentials, validity: Validity
     ) -> SigningContext:
         """Return the context that signs a chunk. Raises Malformed as `target` does."""
-        target, signer = self._signing_method(bucket)
-        return SigningContext(bucket.bucket, bucket.owner, target, credentials, validity, signer)
+        target = self.target(bucket)
+        return SigningContext(bucket.bucket, bucket.owner, target, credentials, validity)
 
     def client(
         self,
@@ -372,14 +296,6 @@ class S3Clients:
                 client = _Client(credentials, boto, FileReader(boto, bucket, credentials))
                 self._clients[key] = client
             return client
-
-    def _signing_method(self, bucket: Bucket) -> SigningMethod:
-        with self._lock:
-            if bucket not in self._signing_methods:
-                self._signing_methods[bucket] = find_signing_method(
-                    bucket, self._endpoints.public_of(bucket)
-                )
-            return self._signing_methods[bucket]
 
 
 def _role_session(bucket: Bucket, tenant: str, prefixes: tuple[str, ...]) -> RoleSession | None:

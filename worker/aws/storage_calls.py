@@ -145,12 +145,6 @@ class _HTTPSPool(awsrequest.AWSHTTPSConnectionPool):  # type: ignore[misc]
     ConnectionCls = _HTTPSConnection
 
 
-def bound_connections(session: Any) -> None:
-    """Let a botocore HTTP session use these connections, also to a proxy."""
-    pools = session._pool_classes_by_scheme  # noqa: SLF001 - botocore has no public name for it
-    pools.update(http=_HTTPPool, https=_HTTPSPool)
-
-
 MAX_ANSWER_BYTES = 2 * 1024**2  # a list of 1,000 uploads has half of that
 MAX_BODY_SECONDS = 20.0  # a body that comes slowly; one that stops is cut off later
 # botocore raises these for what is not S3's XML.
@@ -232,8 +226,10 @@ def _text(value: object) -> str:
 def bound_responses(client: Any) -> None:
     """Let a boto3 client read no more of an answer than S3 would send, in bounded time."""
     endpoint = client._endpoint  # noqa: SLF001 - botocore has no public name for its HTTP session
-    bound_connections(endpoint.http_session)
-    endpoint.http_session = _BoundedSession(endpoint.http_session)
+    session = endpoint.http_session
+    pools = session._pool_classes_by_scheme  # noqa: SLF001 - nor for these, also those to a proxy
+    pools.update(http=_HTTPPool, https=_HTTPSPool)
+    endpoint.http_session = _BoundedSession(session)
     client.meta.events.register("before-call.s3.HeadBucket", _answer_head_bucket)
 
 

@@ -1,12 +1,10 @@
 """INSERT statements in the dialect of each database."""
 
 from collections.abc import Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, literal
 from sqlalchemy.dialects import sqlite
-from sqlalchemy.sql.dml import ReturningInsert
 
 from models.base import Base
 from worker.base.database_engine import execute_in_driver
@@ -52,13 +50,8 @@ def insert_once(connection: Connection, table: type[Base], values: dict[str, Any
 
     Waits for a concurrent transaction that inserts the same key.
     """
-    statement = _insert_once_statement(table, connection.dialect.name)
-    return connection.execute(statement, values).first() is not None
-
-
-@cache
-def _insert_once_statement(table: type[Base], dialect: str) -> ReturningInsert[tuple[int]]:
-    return insert_statement(table, dialect).on_conflict_do_nothing().returning(literal(1))
+    statement = insert_statement(table, connection.dialect.name).on_conflict_do_nothing()
+    return connection.execute(statement.returning(literal(1)), values).first() is not None
 
 
 def insert_statement(table: type[Base], dialect: str) -> "postgresql.Insert | sqlite.Insert":

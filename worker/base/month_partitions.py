@@ -117,14 +117,6 @@ def default_months(connection: Connection) -> list[int]:
     return list(connection.scalars(_DEFAULT_MONTHS))
 
 
-def months_to_add(connection: Connection, now: datetime) -> list[int]:
-    """Return the months whose partitions `add_partition` should create, the oldest first.
-
-    Those are the missing ones, and those of the rows in the default partition.
-    """
-    return sorted({*missing_months(connection, now), *default_months(connection)})
-
-
 def add_partition(connection: Connection, month: int) -> bool:
     """Create the partition of a month, unless it exists; return whether it was created.
 
@@ -142,12 +134,12 @@ def create_partitions(engine: Engine, now: datetime, problems: "ProblemLog") -> 
     """
     try:
         with read_transaction(engine) as connection:
-            months = months_to_add(connection, now)
+            months = {*missing_months(connection, now), *default_months(connection)}
     except (DBAPIError, Transient) as error:
         problems.note("partitions_unknown", "", _describe_error(error))
         return 0
     problems.note("partitions_unknown", "", None)
-    return sum(_create_partition(engine, month, problems) for month in months)
+    return sum(_create_partition(engine, month, problems) for month in sorted(months))
 
 
 def _create_partition(engine: Engine, month: int, problems: "ProblemLog") -> bool:

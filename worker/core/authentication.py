@@ -71,6 +71,11 @@ class AuthenticatedMessage(NamedTuple):
     tenant: Tenant
     key: TenantKey | None
 
+    @property
+    def signing_key(self) -> str | None:
+        """The name of the key that signed the message."""
+        return None if self.key is None else self.key.name
+
 
 class Rejection(NamedTuple):
     """The rejection of a message without a known sender.

@@ -1,7 +1,7 @@
 """Explains the decision on a message, rule by rule, with the rules that decide."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
@@ -30,16 +30,16 @@ from worker.core.policy_rules import PolicyContext, Rule
 from worker.core.quota_rules import (
     CEILINGS,
     NO_COST,
-    Cost,
     UsageByWindow,
     effective_quotas,
     first_quota_refusal,
     quota_state,
 )
 from worker.core.signing_context import Validity
-from worker.core.tenant_config import Policy, Tenant, TenantConfig
+from worker.core.tenant_config import Tenant, TenantConfig
 
 C = TypeVar("C", bound=PolicyContext)
+_NO_HISTORY = BatchHistory()
 _MAX_NAMED_ITEMS = 5  # refused items that are named; their number is always given
 
 
@@ -47,40 +47,35 @@ _MAX_NAMED_ITEMS = 5  # refused items that are named; their number is always giv
 class ExplainContext:
     """A message, and everything that it is checked against.
 
-    identity describes the sender. tenant is None if the config has no such tenant. validity is the
-    admitted one after the limits of provider and credentials, None without credentials.
-    continued_upload is the upload whose parts are requested. recorded is the chunk if it was issued
-    before, and so would be signed again.
+    identity describes the sender. tenant is None if the config has no such tenant. recorded is the
+    chunk if it was issued before, and so would be signed again. validity is the admitted one after
+    the limits of provider and credentials, None without credentials. continued_upload is the upload
+    whose parts are requested.
     """
 
     message: ChunkMessage
     identity: str
     tenant: Tenant | None
     config: TenantConfig
-    history: BatchHistory
-    recorded: RecordedChunk | None
-    usage: UsageByWindow
-    admission: Admission | Refusal
-    validity: Validity | Refusal | None
-    continued_upload: ContinuedUpload | Refusal | None
     now: datetime
-
-    @property
-    def terms(self) -> AnyTerms:
-        """The terms to sign, or the requested terms if policy refuses them."""
-        admission = self.admission
-        return admission.terms if isinstance(admission, Admission) else self.message.grant
+    admission: Admission | Refusal
+    history: BatchHistory = _NO_HISTORY
+    recorded: RecordedChunk | None = None
+    usage: UsageByWindow = field(default_factory=dict)
+    validity: Validity | Refusal | None = None
+    continued_upload: ContinuedUpload | Refusal | None = None
 
 
 def explain(context: ExplainContext) -> Explanation:
     """Explain the decision on a message rule by rule, or by the batch's history if that decides."""
-    return build_explanation(list(_verdicts(context)))
+    return build_explanation(_verdicts(context))
 
 
-def build_explanation(verdicts: Sequence[RuleVerdict]) -> Explanation:
+def build_explanation(verdicts: Iterable[RuleVerdict]) -> Explanation:
     """Sum up verdicts: one refusal refuses the message."""
-    is_refused = any(verdict.refusal is not None for verdict in verdicts)
-    return Explanation(decision="refuse" if is_refused else "issue", rules=list(verdicts))
+    rules = list(verdicts)
+    is_refused = any(verdict.refusal is not None for verdict in rules)
+    return Explanation(decision="refuse" if is_refused else "issue", rules=rules)
 
 
 def _verdicts(context: ExplainContext) -> Iterator[RuleVerdict]:
@@ -100,9 +95,16 @@ def _verdicts(context: ExplainContext) -> Iterator[RuleVerdict]:
     yield RuleVerdict(rule="grant.bucket", found=request.bucket.name)
     yield from _rule_verdicts((*request_rules(request), *LIMIT_RULES), request)
     yield from _validity_verdicts(context)
-    refusals = _item_refusals(context, request.policy)
+    # The terms to sign, or the requested ones if policy refuses them.
+    admission, upload = context.admission, context.continued_upload
+    terms = request.terms if isinstance(admission, Refusal) else admission.terms
+    upload = None if isinstance(upload, Refusal) else upload
+    refusals = [
+        item_refusal(item, terms, request.policy, f"items[{index}]", upload)
+        for index, item in enumerate(context.message.items)
+    ]
     yield _items_verdict(refusals)
-    yield from _quota_verdicts(context, request.tenant, refusals)
+    yield from _quota_verdicts(context, request.tenant, terms, refusals)
 
 
 def _batch_verdict(context: ExplainContext) -> RuleVerdict:
@@ -152,19 +154,9 @@ def _validity_verdicts(context: ExplainContext) -> Iterator[RuleVerdict]:
         yield RuleVerdict(rule="validity", found=text)
     elif isinstance(validity, Refusal):
         yield RuleVerdict(rule="validity", found="", refusal=validity)
-    elif isinstance(context.admission, Admission):
+    elif not isinstance(context.admission, Refusal):
         text = "not checked against credentials, because there are none here"
         yield RuleVerdict(rule="validity", found=text)
-
-
-def _item_refusals(context: ExplainContext, policy: Policy) -> list[Refusal | None]:
-    continued_upload = (
-        None if isinstance(context.continued_upload, Refusal) else context.continued_upload
-    )
-    return [
-        item_refusal(item, context.terms, policy, f"items[{index}]", continued_upload)
-        for index, item in enumerate(context.message.items)
-    ]
 
 
 def _items_verdict(refusals: Sequence[Refusal | None]) -> RuleVerdict:
@@ -181,10 +173,14 @@ def _items_verdict(refusals: Sequence[Refusal | None]) -> RuleVerdict:
 
 
 def _quota_verdicts(
-    context: ExplainContext, tenant: Tenant, refusals: Sequence[Refusal | None]
+    context: ExplainContext, tenant: Tenant, terms: AnyTerms, refusals: Sequence[Refusal | None]
 ) -> Iterator[RuleVerdict]:
+    message, cost = context.message, NO_COST
     is_charged = context.history.batch is not None
-    cost = NO_COST if is_charged else _batch_cost(context, refusals)
+    if not is_charged:
+        pairs = zip(message.items, refusals, strict=True)
+        issued = issued_cost(terms, [item for item, refusal in pairs if refusal is None])
+        cost = issued.plus(reserved_cost(message.grant, message.total - len(message.items)))
     for quota in (*effective_quotas(tenant, context.now), *CEILINGS):
         refusal = first_quota_refusal([quota], context.usage, cost, context.now)
         if quota in CEILINGS and refusal is None:
@@ -198,11 +194,3 @@ def _quota_verdicts(
             found="reserved when the batch began" if is_charged else text,
             refusal=refusal,
         )
-
-
-def _batch_cost(context: ExplainContext, refusals: Sequence[Refusal | None]) -> Cost:
-    message = context.message
-    pairs = zip(message.items, refusals, strict=True)
-    issued = [item for item, refusal in pairs if refusal is None]
-    remaining = reserved_cost(message.grant, message.total - len(message.items))
-    return issued_cost(context.terms, issued).plus(remaining)

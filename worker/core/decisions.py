@@ -123,10 +123,9 @@ class RecordedChunk:
 
 def refuse_chunk(message: ChunkMessage, refusal: Refusal, now: datetime) -> ChunkDecision:
     """Refuse every item of a chunk for the same reason."""
-    numbers = range(message.first_item, message.first_item + len(message.items))
     rows = [
         GrantRow(number, printable_key(item.key), str(refusal.code))
-        for number, item in zip(numbers, message.items, strict=True)
+        for number, item in enumerate(message.items, message.first_item)
     ]
     validity = Validity(now.replace(microsecond=0), 0, "request")
     return ChunkDecision(rows, [], validity, refusal=refusal)
@@ -142,8 +141,10 @@ def refused_item_result(refusal: Refusal, object_key: str) -> dict[str, Any]:
     return refusal.model_copy(update={"key": object_key}).model_dump(mode="json", exclude_none=True)
 
 
-def chunk_outcome(batch_id: str, chunk_number: int, decision: ChunkDecision) -> dict[str, Any]:
-    """Return the outcome of a chunk as JSON values."""
+def chunk_outcome(
+    batch_id: str, chunk_number: int, decision: ChunkDecision, *, has_manifest: bool = False
+) -> dict[str, Any]:
+    """Return the outcome of a chunk as JSON values; with a manifest, counts instead of items."""
     header = Outcome(
         batch=batch_id,
         chunk=chunk_number,
@@ -152,16 +153,20 @@ def chunk_outcome(batch_id: str, chunk_number: int, decision: ChunkDecision) -> 
         quotas=list(decision.quotas),
     )
     values = header.model_dump(mode="json", exclude_none=True)
-    return values | {"items": list(decision.results)}
-
-
-def outcome_without_items(
-    batch_id: str, chunk_number: int, decision: ChunkDecision
-) -> dict[str, Any]:
-    """Return the outcome of a chunk whose results go into a manifest: counts instead of items."""
+    if not has_manifest:
+        return values | {"items": list(decision.results)}
     issued = 0 if decision.refusal else decision.issued
-    counts = {"issued": issued, "refused": len(decision.rows) - issued}
-    return chunk_outcome(batch_id, chunk_number, replace(decision, results=())) | counts
+    return values | {"issued": issued, "refused": len(decision.rows) - issued}
+
+
+def refused_outcome(
+    batch_id: str, chunk_number: int, refusal: Refusal, quotas: Sequence[QuotaState] = ()
+) -> dict[str, Any]:
+    """Return the outcome of a message of which no item was decided, as JSON values."""
+    header = Outcome(
+        batch=batch_id, chunk=chunk_number, status="refused", refusal=refusal, quotas=list(quotas)
+    )
+    return header.model_dump(mode="json", exclude_none=True)
 
 
 MESSAGE_BYTES = 1_500
@@ -256,31 +261,26 @@ def reissue_item_refusal(item: Item, terms: AnyTerms, policy: Policy, field: str
 
     The checks of its other fields do not depend on the policy. terms may be of another kind now.
     """
-    refusal = item_key_refusal(item, terms, policy, f"{field}.key")
-    return refusal or shape_refusal(item, terms, field)
-
-
-def item_key_refusal(item: Item, terms: AnyTerms, policy: Policy, field: str) -> Refusal | None:
-    """Refuse an object key that is unsafe, or outside every prefix of the policy."""
     key = item.key
     if terms.kind == "upload" and policy.free_names and key.endswith(f"/{FILENAME_VARIABLE}"):
         # Storage replaces the variable by the client's own filename, and the policy allows that.
         key = key.removesuffix(FILENAME_VARIABLE) + "name"
-    return key_refusal(key, policy.prefixes, field)
+    refusal = key_refusal(key, policy.prefixes, f"{field}.key")
+    return refusal or _shape_refusal(item, terms, field)
 
 
-def shape_refusal(item: Item, terms: AnyTerms, field: str) -> Refusal | None:
+def _shape_refusal(item: Item, terms: AnyTerms, field: str) -> Refusal | None:
     """Refuse fields that the kind's items do not have, and an item without its required field."""
     kind = grant_kind(terms)
     for name in _ITEM_FIELDS:  # in order, so that the same field is named every time
         is_allowed = name == "key" or name in kind.item_checks
         if not is_allowed and getattr(item, name) is not None:
             text = f"an item of the kind {terms.kind} has no such field"
-            return Refusal(code=Code.UNKNOWN_FIELD, field=f"{field}.{name}", message=text)
+            return refuse(Code.UNKNOWN_FIELD, f"{field}.{name}", text)
     required = kind.required_field
     if required is not None and getattr(item, required.name) is None:
         text = f"every item of the kind {terms.kind} needs its {required.name}"
-        return Refusal(code=required.code, field=f"{field}.{required.name}", message=text)
+        return refuse(required.code, f"{field}.{required.name}", text)
     return None
 
 
@@ -342,17 +342,6 @@ class ChunkDecider:
         return ChunkDecision(rows, results, validity, access_key, cost=cost, uploads=uploads)
 
 
-def decide_chunk(
-    message: ChunkMessage,
-    admission: Admission,
-    context: SigningContext,
-    start_upload: StartUpload,
-    continued_upload: ContinuedUpload | None,
-) -> ChunkDecision:
-    """Decide on each item of an admitted chunk; continued_upload has the requested parts."""
-    return ChunkDecider(admission, context).decide(message, start_upload, continued_upload)
-
-
 def _issued_row(number: int, item: Item, digest: bytes) -> GrantRow:
     detail = item.model_dump(mode="json", exclude={"key"}, exclude_none=True)
     return GrantRow(number, item.key, None, detail or None, digest)
@@ -391,19 +380,8 @@ def sign_again(
         return row._replace(digest=digest), grant
 
     decisions = [decide(index, row) for index, row in enumerate(recorded.rows)]
-    return ChunkDecision(
-        rows=[row for row, _ in decisions],
-        results=[result for _, result in decisions],
-        validity=context.validity,
-        access_key=context.credentials.access_key,
-    )
-
-
-_NO_LONGER_ALLOWED = Refusal(
-    code=Code.BUCKET_NOT_ALLOWED,
-    field="grant.bucket",
-    message="it was issued, but the tenant's policy no longer allows it",
-)
+    rows, results = zip(*decisions, strict=True)
+    return ChunkDecision(rows, results, context.validity, context.credentials.access_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,7 +411,8 @@ def reissue_context(
     """Find today's bucket profile and policy of a committed chunk, or refuse it without them."""
     access = config.find_access(recorded.tenant_id, recorded.terms.bucket)
     if access is None:
-        return _NO_LONGER_ALLOWED
+        text = "it was issued, but the tenant's policy no longer allows it"
+        return refuse(Code.BUCKET_NOT_ALLOWED, "grant.bucket", text)
     return ReissueContext(
         terms=recorded.terms,
         bucket=access.bucket,
@@ -477,9 +456,7 @@ def _describe_remaining(context: ReissueContext) -> str:
 _REMAINING_RULE = Rule[ReissueContext]("grant.expires_in", _check_remaining, _describe_remaining)
 
 
-REVOKED = Refusal(
-    code=Code.REVOKED, field="batch", message="the grant was revoked: request another one"
-)
+REVOKED = refuse(Code.REVOKED, "batch", "the grant was revoked: request another one")
 
 
 def refuse_revoked(

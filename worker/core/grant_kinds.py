@@ -25,15 +25,11 @@ from worker.core.policy_rules import (
     ItemCheck,
     PolicyContext,
     Rule,
-    accept_any,
     check_checksum_format,
     check_content_type,
-    check_filename,
     check_form_content_type,
     check_size,
     check_version_id,
-    exact_cost,
-    largest_cost,
     make_field_rule,
     make_kind_rule,
     refuse,
@@ -54,7 +50,7 @@ from worker.core.signing_context import (
     file_conditions,
     plan_parts,
 )
-from worker.core.sigv4 import FormSigner, SupportsUrlSigning, signature_digest
+from worker.core.sigv4 import FormSigner, UrlSigner, signature_digest
 from worker.core.tenant_config import Bucket, Policy
 
 T = TypeVar("T", bound=Terms)
@@ -75,8 +71,7 @@ class GrantKind(Generic[T]):
     rules: the policy rules of its terms, in the order in which they apply.
     item_checks: the fields that its items may have beside `key`, each with its check, in order.
     required_field: the field that its items must have.
-    reserved_cost: the cost of a number of items before they are known.
-    issued_cost: the cost of the issued items.
+    cost: the cost of a number of items, given the bytes that they may store together.
     make_signer: prepares to sign the items of a chunk.
     s3_actions: the S3 actions that using its grants requires.
     adapt_to_provider: replaces terms that the bucket's provider does not support, or refuses them.
@@ -87,8 +82,7 @@ class GrantKind(Generic[T]):
 
     terms_class: type[T]
     rules: tuple[Rule[PolicyContext], ...]
-    reserved_cost: Callable[[T, int], Cost]
-    issued_cost: Callable[[T, Collection[Item]], Cost]
+    cost: Callable[[int, int], Cost]
     make_signer: Callable[[T, SigningContext], ItemSigner]
     s3_actions: frozenset[str]
     item_checks: Mapping[str, ItemCheck]
@@ -97,6 +91,10 @@ class GrantKind(Generic[T]):
     max_items: int | None = None
     has_manifest: bool = False
     allows_manifest_upload: bool = False
+
+
+def _storage_cost(count: int, size: int) -> Cost:
+    return Cost(grants=count, upload_bytes=size)
 
 
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
@@ -128,9 +126,8 @@ def _check_plain(terms: Download, policy: Policy) -> Refusal | None:
 
 def _check_item_filename(item: Item, terms: Download, field: str) -> Refusal | None:
     if terms.plain:
-        text = _PLAIN_SETS_NO_HEADER
-        return Refusal(code=Code.OVERRIDE_NOT_ALLOWED, field=field, message=text)
-    return check_filename(item, terms, field)
+        return refuse(Code.OVERRIDE_NOT_ALLOWED, field, _PLAIN_SETS_NO_HEADER)
+    return refuse_filename(item.filename or "", field)
 
 
 def _override_rule(name: str) -> Rule[PolicyContext]:
@@ -181,7 +178,7 @@ def _make_download_signer(terms: Download, context: SigningContext) -> ItemSigne
     return sign
 
 
-def _plain_signer(urls: SupportsUrlSigning, common: Mapping[str, Any]) -> ItemSigner:
+def _plain_signer(urls: UrlSigner, common: Mapping[str, Any]) -> ItemSigner:
     def sign(grant_id: str, item: Item, _: StartedUpload) -> SignedGrant:
         query = {} if item.version_id is None else {"versionId": item.version_id}
         signed = urls.sign(item.key, query)
@@ -201,10 +198,6 @@ def _item_query(grant_id: str, item: Item, terms: Download) -> dict[str, str]:
     return query
 
 
-def _download_cost(_: Download, items: Collection[Item]) -> Cost:
-    return Cost(grants=len(items), download_grants=len(items))
-
-
 DOWNLOAD = GrantKind(
     terms_class=Download,
     rules=(
@@ -216,8 +209,7 @@ DOWNLOAD = GrantKind(
         make_field_rule("inline", _check_inline),
         *map(_override_rule, GRAMMARS),
     ),
-    reserved_cost=lambda _, count: Cost(grants=count, download_grants=count),
-    issued_cost=_download_cost,
+    cost=lambda count, _bytes: Cost(grants=count, download_grants=count),
     make_signer=_make_download_signer,
     s3_actions=frozenset({"s3:GetObject", "s3:GetObjectVersion"}),
     item_checks={"filename": _check_item_filename, "version_id": check_version_id},
@@ -288,11 +280,6 @@ def _make_form_signer(terms: Upload, context: SigningContext) -> ItemSigner:
     return sign
 
 
-def _form_cost(terms: Upload, items: Collection[Item]) -> Cost:
-    # A form takes any size up to max_size, whatever size the item names.
-    return largest_cost(terms, len(items))
-
-
 UPLOAD = GrantKind(
     terms_class=Upload,
     rules=(
@@ -301,8 +288,7 @@ UPLOAD = GrantKind(
         *STORAGE_RULES,
         make_field_rule("success_redirect", _check_redirect),
     ),
-    reserved_cost=largest_cost,
-    issued_cost=_form_cost,
+    cost=_storage_cost,
     make_signer=_make_form_signer,
     s3_actions=STORE_ACTIONS,
     adapt_to_provider=_adapt_form_to_provider,
@@ -363,8 +349,7 @@ PUT = GrantKind(
         *STORAGE_RULES,
         make_field_rule("overwrite", _check_overwrite),
     ),
-    reserved_cost=largest_cost,
-    issued_cost=exact_cost,
+    cost=_storage_cost,
     make_signer=_make_put_signer,
     s3_actions=STORE_ACTIONS,
     adapt_to_provider=_adapt_put_to_provider,
@@ -389,8 +374,7 @@ def _check_part_count(item: Item, terms: Multipart, field: str) -> Refusal | Non
     refusal = check_size(item, terms, field)
     if refusal is not None or plan_parts(item.size or 0, terms.part_size) is not None:
         return refusal
-    text = _TOO_MANY_PARTS
-    return Refusal(code=Code.PART_INVALID, field=field, message=text, limit=MAX_PARTS)
+    return refuse(Code.PART_INVALID, field, _TOO_MANY_PARTS, MAX_PARTS)
 
 
 def _make_multipart_signer(_: Multipart, context: SigningContext) -> ItemSigner:
@@ -420,8 +404,7 @@ MULTIPART = GrantKind(
         *STORAGE_RULES,
         make_field_rule("part_size", _check_part_size),
     ),
-    reserved_cost=largest_cost,
-    issued_cost=exact_cost,
+    cost=_storage_cost,
     make_signer=_make_multipart_signer,
     s3_actions=STORE_ACTIONS | {"s3:AbortMultipartUpload"},
     item_checks={"size": _check_part_count},
@@ -445,13 +428,12 @@ class ContinuedUpload(Protocol):
 def part_refusal(item: Item, continued_upload: ContinuedUpload, field: str) -> Refusal | None:
     """Refuse an item that names another object, or a part that the upload does not have."""
     if item.key != continued_upload.object_key:
-        text = "the upload is of another object key"
-        return Refusal(code=Code.PART_INVALID, field=f"{field}.key", message=text)
+        return refuse(Code.PART_INVALID, f"{field}.key", "the upload is of another object key")
     count = continued_upload.upload.plan.part_count
     if item.part is not None and item.part > count:
         text = "the upload does not have that many parts"
         field = f"{field}.part"
-        return Refusal(code=Code.PART_INVALID, field=field, message=text, limit=count)
+        return refuse(Code.PART_INVALID, field, text, count)
     return None
 
 
@@ -470,20 +452,15 @@ def _make_parts_signer(_: Parts, context: SigningContext) -> ItemSigner:
     return sign
 
 
-def _parts_cost(_: Parts, _items: Collection[Item]) -> Cost:
-    # The multipart grant charged for the whole object when it was issued.
-    return NO_COST
-
-
 PARTS = GrantKind(
     terms_class=Parts,
     # A tenant that may no longer start multipart uploads may not continue one either.
     rules=(make_kind_rule("multipart"),),
-    reserved_cost=lambda _terms, _count: NO_COST,
-    issued_cost=_parts_cost,
+    # The multipart grant charged for the whole object when it was issued.
+    cost=lambda _count, _bytes: NO_COST,
     make_signer=_make_parts_signer,
     s3_actions=frozenset({"s3:PutObject"}),
-    item_checks={"part": accept_any},
+    item_checks={"part": lambda _item, _terms, _field: None},  # parsing has checked it
     required_field=RequiredField("part", Code.PART_INVALID),
 )
 
@@ -512,9 +489,16 @@ def adapt_terms_to_provider(terms: AnyTerms, bucket: Bucket, policy: Policy) -> 
 
 def reserved_cost(terms: AnyTerms, count: int) -> Cost:
     """Return the largest possible cost of a number of items, to be reserved before they arrive."""
-    return grant_kind(terms).reserved_cost(terms, count)
+    # On a pydantic model, getattr takes a microsecond to find out that a field is missing.
+    return grant_kind(terms).cost(count, count * vars(terms).get("max_size", 0))
 
 
 def issued_cost(terms: AnyTerms, items: Collection[Item]) -> Cost:
-    """Return the cost of issued items: of forms at the largest size, of others at their own."""
-    return grant_kind(terms).issued_cost(terms, items)
+    """Return the cost of issued items: of forms at the largest size, of others at their own.
+
+    A form takes any size up to max_size, whatever size the item names.
+    """
+    kind = grant_kind(terms)
+    if kind.required_field is None or kind.required_field.name != "size":
+        return reserved_cost(terms, len(items))
+    return kind.cost(len(items), sum(item.size or 0 for item in items))

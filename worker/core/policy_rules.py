@@ -6,7 +6,7 @@ docs/files.md has what a browser makes of each content type, and the reasons.
 import base64
 import binascii
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -25,7 +25,6 @@ from valetkey.wire.terms import (
     StorageTerms,
     Upload,
 )
-from worker.core.quota_rules import Cost
 from worker.core.response_headers import FILENAME_TOO_LONG, MAX_FILENAME_BYTES, find_filename_fault
 from worker.core.sigv4 import FILENAME_VARIABLE
 from worker.core.tenant_config import Bucket, Policy, Tenant
@@ -269,18 +268,13 @@ _DIGEST_BYTES = {"sha256": 32, "crc32": 4, "crc32c": 4, "crc64nvme": 8}
 _VERSION_ID = re.compile(r"[A-Za-z0-9._-]{1,1024}").fullmatch  # AWS: versioning-workflows.html
 
 
-def check_filename(item: Item, _: Any, field: str) -> Refusal | None:
-    """Refuse a filename that clients would not save under exactly this name."""
-    return refuse_filename(item.filename or "", field)
-
-
 def refuse_filename(name: str, field: str) -> Refusal | None:
     """Return the refusal of a filename, or None; field is its path in the message."""
     fault = find_filename_fault(name)
     if fault is None:
         return None
     limit = MAX_FILENAME_BYTES if fault == FILENAME_TOO_LONG else None
-    return Refusal(code=Code.FILENAME_INVALID, field=field, message=fault, limit=limit)
+    return refuse(Code.FILENAME_INVALID, field, fault, limit)
 
 
 def check_version_id(item: Item, _: Any, field: str) -> Refusal | None:
@@ -288,7 +282,7 @@ def check_version_id(item: Item, _: Any, field: str) -> Refusal | None:
     if _VERSION_ID(item.version_id or ""):
         return None
     text = "a version id has 1 to 1,024 characters of a-z, A-Z, 0-9, '.', '_' and '-'"
-    return Refusal(code=Code.VERSION_INVALID, field=field, message=text, limit=1024)
+    return refuse(Code.VERSION_INVALID, field, text, 1024)
 
 
 def check_size(item: Item, terms: Any, field: str) -> Refusal | None:
@@ -297,12 +291,12 @@ def check_size(item: Item, terms: Any, field: str) -> Refusal | None:
         return None
     if item.size > terms.max_size:
         text = f"larger than the max_size of the grant, {describe_size(terms.max_size)}"
-        return Refusal(code=Code.SIZE_TOO_LARGE, field=field, message=text, limit=terms.max_size)
+        return refuse(Code.SIZE_TOO_LARGE, field, text, terms.max_size)
     # On a pydantic model, getattr takes a microsecond to find out that a field is missing.
     min_size = vars(terms).get("min_size", 0)
     if item.size < min_size:
         text = f"smaller than the min_size of the grant, {describe_size(min_size)}"
-        return Refusal(code=Code.SIZE_INVALID, field=field, message=text, limit=min_size)
+        return refuse(Code.SIZE_INVALID, field, text, min_size)
     return None
 
 
@@ -313,11 +307,7 @@ def check_checksum_format(item: Item, _: Any, field: str) -> Refusal | None:
         return None
     length = _DIGEST_BYTES[checksum.algorithm]
     text = f"a {checksum.algorithm} checksum is the base64 of {length} bytes"
-    return Refusal(code=Code.CHECKSUM_INVALID, field=field, message=text, limit=length)
-
-
-def accept_any(_item: Item, _terms: Any, _field: str) -> None:
-    """Accept the value: parsing the message has already checked it."""
+    return refuse(Code.CHECKSUM_INVALID, field, text, length)
 
 
 def _is_canonical(checksum: Checksum) -> bool:
@@ -418,13 +408,3 @@ STORAGE_RULES: tuple[Rule[PolicyContext], ...] = (
     make_field_rule("encryption", _check_encryption),
 )
 """The rules of every kind of grant that stores an object, in the order in which they apply."""
-
-
-def largest_cost(terms: Upload | Put | Multipart, count: int) -> Cost:
-    """Return the cost of a number of items, each of the largest size that the terms allow."""
-    return Cost(grants=count, upload_bytes=count * terms.max_size)
-
-
-def exact_cost(_: Put | Multipart, items: Collection[Item]) -> Cost:
-    """Return the cost of items that name their exact size."""
-    return Cost(grants=len(items), upload_bytes=sum(item.size or 0 for item in items))

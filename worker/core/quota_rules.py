@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from typing import NamedTuple, assert_never, get_args
 
 from valetkey.units import (
@@ -163,10 +164,11 @@ def quota_state(quota: Quota, usage: UsageByWindow, now: datetime) -> QuotaState
 
 
 class QuotaAdmission(NamedTuple):
-    """The decision on a cost: a refusal or None, and the tenant's quotas after it."""
+    """The decision on a cost: a refusal or None, and the tenant's quotas and usage after it."""
 
     refusal: Refusal | None
     quotas: list[QuotaState]
+    usage: UsageByWindow
 
 
 def admit_cost(tenant: Tenant, usage: UsageByWindow, cost: Cost, now: datetime) -> QuotaAdmission:
@@ -177,7 +179,7 @@ def admit_cost(tenant: Tenant, usage: UsageByWindow, cost: Cost, now: datetime) 
     limits = effective_quotas(tenant, now)
     refusal = first_quota_refusal((*limits, *CEILINGS), usage, cost, now)
     usage_after = usage if refusal is not None else add_to_usage(usage, cost)
-    return QuotaAdmission(refusal, quota_states(limits, usage_after, now))
+    return QuotaAdmission(refusal, quota_states(limits, usage_after, now), usage_after)
 
 
 def first_quota_refusal(
@@ -232,26 +234,21 @@ def quota_statuses(
     With include_unlimited, also yields usage of metrics in windows without a quota.
     """
     quotas = {(quota.metric, quota.window): quota for quota in effective_quotas(tenant, now)}
-    for metric in METRICS:
-        for window in WINDOWS:
-            used = used_amount(usage, metric, window)
-            quota = quotas.get((metric, window))
-            if quota is not None:
-                yield _limited_status(tenant, quota, quota_state(quota, usage, now), now)
-            elif include_unlimited and used:
-                end = resets_at(window, now)
-                yield QuotaStatus(tenant.id, metric, window, used, end)
-
-
-def _limited_status(tenant: Tenant, quota: Quota, state: QuotaState, now: datetime) -> QuotaStatus:
-    return QuotaStatus(
-        **state.model_dump(exclude={"asked"}),
-        tenant=tenant.id,
-        left=state.left,
-        percent=state.used * 100 // state.limit,
-        warns=state.warns,
-        raises=tuple(map(override_to_dict, current_overrides(tenant, quota, now))),
-    )
+    for metric, window in product(METRICS, WINDOWS):
+        used = used_amount(usage, metric, window)
+        quota = quotas.get((metric, window))
+        if quota is not None:
+            state = quota_state(quota, usage, now)
+            yield QuotaStatus(
+                **state.model_dump(exclude={"asked"}),
+                tenant=tenant.id,
+                left=state.left,
+                percent=used * 100 // state.limit,
+                warns=state.warns,
+                raises=tuple(map(override_to_dict, current_overrides(tenant, quota, now))),
+            )
+        elif include_unlimited and used:
+            yield QuotaStatus(tenant.id, metric, window, used, resets_at(window, now))
 
 
 def override_to_dict(override: QuotaOverride) -> dict[str, int | str]:

@@ -89,22 +89,21 @@ def cleanup_session(session: RoleSession, bucket: str, prefixes: tuple[str, ...]
     return replace(session, policy=_policy_document(listing, aborting))
 
 
-def policy_session(session: RoleSession, bucket: str, _prefixes: tuple[str, ...]) -> RoleSession:
-    """Return a session of the same role that may only read and change the bucket's policy."""
-    actions = ["s3:DeleteBucketPolicy", "s3:GetBucketPolicy", "s3:PutBucketPolicy"]
-    return _bucket_session(session, bucket, actions)
+def _bucket_session(*actions: str) -> SessionLimit:
+    def limit(session: RoleSession, bucket: str, _prefixes: tuple[str, ...]) -> RoleSession:
+        statement = _allow(actions, _bucket_arn(session.role_arn, bucket))
+        return replace(session, policy=_policy_document(statement))
+
+    return limit
 
 
-def versioning_session(
-    session: RoleSession, bucket: str, _prefixes: tuple[str, ...]
-) -> RoleSession:
-    """Return a session of the same role that may only read whether the bucket is versioned."""
-    return _bucket_session(session, bucket, ["s3:GetBucketVersioning"])
+policy_session = _bucket_session(
+    "s3:DeleteBucketPolicy", "s3:GetBucketPolicy", "s3:PutBucketPolicy"
+)
+"""Gives a session of the same role that may only read and change the bucket's policy."""
 
-
-def _bucket_session(session: RoleSession, bucket: str, actions: list[str]) -> RoleSession:
-    statement = _allow(actions, _bucket_arn(session.role_arn, bucket))
-    return replace(session, policy=_policy_document(statement))
+versioning_session = _bucket_session("s3:GetBucketVersioning")
+"""Gives a session of the same role that may only read whether the bucket is versioned."""
 
 
 def listing_session(session: RoleSession, bucket: str, prefixes: tuple[str, ...]) -> RoleSession:

@@ -17,7 +17,7 @@ from valetkey.wire.terms import (
     StorageTerms,
     Upload,
 )
-from worker.core.sigv4 import Condition, Credentials, SupportsUrlSigning, Target, UrlSigner
+from worker.core.sigv4 import Condition, Credentials, Target, UrlSigner
 
 MEBIBYTE = 1024**2
 DEFAULT_PART_BYTES = 16 * MEBIBYTE
@@ -101,11 +101,10 @@ class Validity(NamedTuple):
         A URL stops working with its credentials, whatever X-Amz-Expires says.
         Source: AWS, using-presigned-url.html.
         """
-        expires_at = credentials.expires_at
-        if expires_at is None or self.expires_at <= expires_at:
+        if credentials.expires_at is None:
             return self
-        seconds = int((expires_at - self.issued_at).total_seconds())
-        return Validity(self.issued_at, seconds, "credentials")
+        seconds = int((credentials.expires_at - self.issued_at).total_seconds())
+        return self.limit_to(seconds, "credentials")
 
 
 def apply_signing_limits(
@@ -137,8 +136,7 @@ ItemSigner = Callable[[str, Item, StartedUpload], SignedGrant]
 class SigningContext:
     """The bucket, target, credentials and validity that sign the grants of a chunk.
 
-    bucket is the real bucket's name, owner the id of the AWS account that owns it. url_signer is
-    UrlSigner, or a class with the same constructor where boto3 signs differently.
+    bucket is the real bucket's name, owner the id of the AWS account that owns it.
     """
 
     bucket: str
@@ -146,16 +144,15 @@ class SigningContext:
     target: Target
     credentials: Credentials
     validity: Validity
-    url_signer: Callable[..., SupportsUrlSigning] = UrlSigner
 
     @property
     def owner_headers(self) -> dict[str, str]:
         """The header by which storage checks the owner of the bucket."""
         return {"x-amz-expected-bucket-owner": self.owner or ""}
 
-    def signer_for(self, method: str, **common: Any) -> SupportsUrlSigning:
+    def signer_for(self, method: str, **common: Any) -> UrlSigner:
         """Prepare to sign URLs of one HTTP method; `common` are UrlSigner's query and headers."""
-        return self.url_signer(
+        return UrlSigner(
             self.credentials,
             self.target,
             method=method,

@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
 from types import MappingProxyType
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, TypeAlias
 from urllib.parse import parse_qsl, quote, urlsplit
 
 
@@ -97,16 +97,9 @@ class SigningScope:
         date = self.timestamp[:8]
         path = f"{date}/{target.region}/{target.service}/aws4_request"
         self.credential = f"{credentials.access_key}/{path}"
-        self._preamble = f"{ALGORITHM}\n{self.timestamp}\n{path}\n"
-        self._key = _signing_key(credentials.secret_key, date, target.region, target.service)
-
-    def request_hmac(self) -> HmacTemplate:
-        """Return the HMAC that signs the hash of a canonical request."""
-        return HmacTemplate(self._key, self._preamble)
-
-    def policy_hmac(self) -> HmacTemplate:
-        """Return the HMAC that signs a form's policy, which is the whole string to sign."""
-        return HmacTemplate(self._key, "")
+        self.key = _signing_key(credentials.secret_key, date, target.region, target.service)
+        self.preamble = f"{ALGORITHM}\n{self.timestamp}\n{path}\n"
+        """Precedes the hash of a canonical request in the string to sign."""
 
 
 @lru_cache(maxsize=64)
@@ -138,18 +131,6 @@ class SignedUrl:
 
     url: str = field(repr=False)
     signature: str = field(repr=False)
-
-
-class SupportsUrlSigning(Protocol):
-    """A signer of the URLs of one batch, item by item."""
-
-    def sign(
-        self, key: str, query: Mapping[str, str] = EMPTY, headers: Mapping[str, str] = EMPTY
-    ) -> SignedUrl:
-        """Sign one item; its parameters and headers replace the batch's of the same name."""
-
-    def with_item_parameter(self, name: str) -> "SignItem":
-        """Prepare to sign items that differ in the key and in one parameter only."""
 
 
 SignItem = Callable[[str, str], tuple[str, str]]
@@ -188,11 +169,11 @@ class UrlSigner:
         headers: Mapping[str, str] = EMPTY,
     ) -> None:
         scope = SigningScope(credentials, target, issued_at)
-        self._sign = scope.request_hmac().hexdigest
+        self._sign = HmacTemplate(scope.key, scope.preamble).hexdigest
         self._target = target
         self._method = method
         self._query = {_encode(name): _encode(value) for name, value in query.items()}
-        self._headers = {"host": _host_header(target)}
+        self._headers = {"host": _signed_host(target)}
         self._headers |= {name.lower(): _trim(value) for name, value in headers.items()}
         self._auth = {
             "X-Amz-Algorithm": ALGORITHM,
@@ -284,9 +265,17 @@ def _join(params: Iterable[tuple[str, str]]) -> str:
     return "&".join(f"{name}={value}" for name, value in params)
 
 
-def _host_header(target: Target) -> str:
-    default_port = {"http": ":80", "https": ":443"}[target.scheme]
-    return target.host.lower().removesuffix(default_port)
+@lru_cache(maxsize=64)
+def _signed_host(target: Target) -> str:
+    """Return the host as clients send it: in lower case, its port as a number, and no default port.
+
+    It differs from that in the URL, which boto3 leaves as the endpoint has it.
+    """
+    parts = urlsplit(f"{target.scheme}://{target.host}")
+    name = parts.hostname or ""
+    host = f"[{name}]" if ":" in name else name
+    default_port = {"http": 80, "https": 443}[target.scheme]
+    return host if parts.port in {None, default_port} else f"{host}:{parts.port}"
 
 
 Condition: TypeAlias = Mapping[str, str] | Sequence[str | int]
@@ -344,7 +333,7 @@ class FormSigner:
         conditions: Sequence[Condition] = (),
     ) -> None:
         scope = SigningScope(credentials, target, issued_at)
-        self._sign = scope.policy_hmac().hexdigest
+        self._sign = HmacTemplate(scope.key, "").hexdigest  # the policy is the string to sign
         # A form is sent to the bucket itself: no slash after its name, but never an empty path.
         self._url = f"{target.scheme}://{target.host}{target.prefix[:-1] or '/'}"
         self._fields = dict(fields)

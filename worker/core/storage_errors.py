@@ -169,15 +169,11 @@ def refuse_by_error(error: ErrorResponse, item_field: str) -> StorageRefusal:
         code, field = Code.KEY_TOO_LONG, f"{item_field}.key"
     elif error.code in _BUCKET_CODES or error.status < _FIRST_CLIENT_ERROR:
         code, field, is_of_item = Code.BUCKET_UNUSABLE, "grant.bucket", False
-    elif error.code in _ACCESS_CODES or _has_only_status(error):
+    elif error.code in _ACCESS_CODES or (error.status in _ACCESS_STATUS and not error.is_named):
         code, field = Code.BUCKET_UNUSABLE, "grant.bucket"
     elif error.code == "NotImplemented":
         is_of_item = False
     return StorageRefusal(Refusal(code=code, field=field, message=text), is_of_item)
-
-
-def _has_only_status(error: ErrorResponse) -> bool:
-    return error.status in _ACCESS_STATUS and not error.is_named
 
 
 def _clean(message: str) -> str:

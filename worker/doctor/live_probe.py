@@ -35,7 +35,7 @@ from worker.aws.s3_clients import S3Clients
 from worker.aws.storage_requests import StorageRequest, StorageResponse
 from worker.base.jobs import call_with_timeout
 from worker.core.admission import admit
-from worker.core.decisions import ChunkRequest, StartUpload, decide_chunk, start_no_upload
+from worker.core.decisions import ChunkDecider, ChunkRequest, StartUpload, start_no_upload
 from worker.core.grant_kinds import grant_kind
 from worker.core.signing_context import (
     NO_UPLOAD,
@@ -205,7 +205,8 @@ class LiveGrants:
         """
         bucket = replace(self.bucket, owner=owner) if owner else self.bucket
         message, context, admission = self._context(terms, item, bucket)
-        decision = decide_chunk(message, admission, context, start_upload, continued_upload)
+        decider = ChunkDecider(admission, context)
+        decision = decider.decide(message, start_upload, continued_upload)
         (result,) = decision.results
         if "code" in result:
             raise Malformed(f"valetkey refused the grant: {result['code']}")

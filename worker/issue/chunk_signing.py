@@ -23,7 +23,7 @@ from worker.core.signing_context import SigningContext, Validity, apply_signing_
 from worker.core.sigv4 import Credentials
 from worker.core.tenant_config import Bucket
 from worker.errors import Malformed, Transient
-from worker.issue.multipart_uploads import find_parts_upload
+from worker.issue.multipart_uploads import find_upload
 from worker.ledger.batches import insert_reissued_digests, read_recorded_chunk
 from worker.ledger.multipart_rows import UploadRecord
 from worker.ledger.tenant_history import revocations_since
@@ -141,10 +141,10 @@ def reissue_chunk(recorded: RecordedChunk, context: Context) -> ChunkDecision:
         return _refuse_chunk(recorded, signing)
     upload = None
     if isinstance(terms, Parts):
-        upload = find_parts_upload(recorded.tenant_id, terms, context)
+        upload = find_upload(recorded.tenant_id, terms, context)
     if isinstance(upload, Refusal):
         return _refuse_chunk(recorded, upload)
-    decision = sign_again(recorded, terms, policy, signing, upload)
+    decision = sign_again(recorded, terms, policy, signing, upload and upload.upload)
     if [row.digest for row in decision.rows] != [row.digest for row in recorded.rows]:
         with write_transaction(context.engine) as connection:
             insert_reissued_digests(connection, recorded, decision, context.now())

@@ -23,7 +23,7 @@ from valetkey.wire.messages import (
 )
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import QuotaState, Refusal
-from valetkey.wire.replies import Outcome, ServiceInfo, ServiceLimits, Usage
+from valetkey.wire.replies import ServiceInfo, ServiceLimits, Usage
 from worker.base.database_engine import autocommit_read, write_transaction
 from worker.broker.message_guard import MAX_FRAME_BYTES
 from worker.context import Context
@@ -37,14 +37,14 @@ from worker.core.authentication import (
     message_digest,
     parse_claimed_chunk,
 )
-from worker.core.decisions import ChunkRequest
+from worker.core.decisions import ChunkRequest, refused_outcome
 from worker.core.grant_kinds import KINDS
 from worker.core.tenant_config import Tenant, TenantConfig
 from worker.issue.earlier_batches import cancel_batch, reissue_grant, reopen_batch
 from worker.issue.issuer import issue_bundle, issue_chunk
 from worker.issue.request_explanation import explain_request
 from worker.ledger.quota_usage import read_quota_states
-from worker.ledger.rejections import count_rejection
+from worker.ledger.rejections import count_rejections
 from worker.uses.batch_uses import describe_uses
 
 _LIMITS = ServiceLimits(
@@ -131,8 +131,7 @@ def respond(raw: Any, context: Context) -> Response:
         rejection = Rejection(message, message.code, tenant.id)
         values = _reject(raw, sender.content, rejection, context)
         return _seal(_with_quotas(values, tenant, context), sender)
-    signing_key = None if sender.key is None else sender.key.name
-    response = _seal(_run(message, tenant, signing_key, config, context), sender)
+    response = _seal(_run(message, sender, config, context), sender)
     if isinstance(message, ReissueMessage):
         return response._replace(is_decision=True)
     if isinstance(message, BundleMessage):
@@ -147,12 +146,9 @@ def respond(raw: Any, context: Context) -> Response:
 
 
 def _run(
-    message: AnyMessage,
-    tenant: Tenant,
-    signing_key: str | None,
-    config: TenantConfig,
-    context: Context,
+    message: AnyMessage, sender: AuthenticatedMessage, config: TenantConfig, context: Context
 ) -> dict[str, Any]:
+    tenant, signing_key = sender.tenant, sender.signing_key
     match message:
         case UsageMessage():
             values = _values(Usage(tenant=tenant.name, quotas=_quotas(tenant, context)))
@@ -165,9 +161,9 @@ def _run(
         case StatusMessage():
             values = _values(describe_uses(message, tenant.id, context))
         case ReissueMessage():
-            values = reissue_grant(message, tenant, signing_key, config, context)
+            values = reissue_grant(message, sender, config, context)
         case BundleMessage():
-            replies = issue_bundle(message, tenant, signing_key, config, context)
+            replies = issue_bundle(message, sender, config, context)
             values = {"status": "bundled", "replies": replies}
         case ChunkMessage(ask="explain"):
             request = ChunkRequest(message, tenant, signing_key)
@@ -193,9 +189,8 @@ def _reject(raw: Any, content: Any, rejection: Rejection, context: Context) -> d
     # Hashed before the transaction: a large message must not lock the tables for so long.
     digest, now = message_digest(raw), context.now()
     with write_transaction(context.engine) as connection:
-        count_rejection(connection, rejection.cause, rejection.tenant_id, digest, now)
-    claimed = parse_claimed_chunk(content)
-    return _values(Outcome(**claimed._asdict(), status="refused", refusal=rejection.refusal))
+        count_rejections(connection, rejection.tenant_id, {rejection.cause: [digest]}, now)
+    return refused_outcome(*parse_claimed_chunk(content), rejection.refusal)
 
 
 def _seal(values: dict[str, Any], sender: AuthenticatedMessage) -> Response:

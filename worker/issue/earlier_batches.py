@@ -13,7 +13,7 @@ from valetkey.wire.replies import BatchState, Cancelled, Outcome
 from valetkey.wire.terms import AnyTerms
 from worker.base.database_engine import autocommit_read, read_transaction, write_transaction
 from worker.context import Context
-from worker.core.authentication import message_digest
+from worker.core.authentication import AuthenticatedMessage, message_digest
 from worker.core.decisions import (
     MESSAGE_BYTES,
     ChunkRequest,
@@ -24,9 +24,11 @@ from worker.core.decisions import (
     recorded_item,
     refuse_revoked,
     refused_item_result,
+    refused_outcome,
 )
 from worker.core.fingerprints import BATCH_CONFLICT, BATCH_UNKNOWN, RecordedBatch
-from worker.core.tenant_config import Tenant, TenantConfig
+from worker.core.policy_rules import refuse
+from worker.core.tenant_config import TenantConfig
 from worker.issue.chunk_signing import reissue_chunk_by_number
 from worker.issue.issuer import issue_chunk
 from worker.ledger import quota_usage
@@ -39,16 +41,14 @@ from worker.ledger.batches import (
 )
 from worker.ledger.multipart_rows import end_open_uploads
 from worker.ledger.outbox import read_manifest_state
-from worker.ledger.rejections import NOT_RECORDED, count_rejection
+from worker.ledger.rejections import NOT_RECORDED, count_rejections
 from worker.ledger.reservations import close_batch
 from worker.ledger.tenant_history import revocations_since
 from worker.ledger.tree_leaves import append_leaf
 
 _NO_CHUNK = -1  # a chunk number that no chunk has
-_CHUNK_UNKNOWN = Refusal(
-    code=Code.BATCH_UNKNOWN,
-    field="chunk",
-    message="this chunk of the batch has not reached the service",
+_CHUNK_UNKNOWN = refuse(
+    Code.BATCH_UNKNOWN, "chunk", "this chunk of the batch has not reached the service"
 )
 
 
@@ -62,11 +62,11 @@ def reopen_batch(message: BatchMessage, tenant_id: str, context: Context) -> dic
     if message.chunk is None:
         state = _batch_state(message, tenant_id, context)
         if state is None:
-            return _refused(message.batch, BATCH_UNKNOWN)
+            return refused_outcome(message.batch, 0, BATCH_UNKNOWN)
         return state.model_dump(mode="json", exclude_none=True)
     batch_number = _find_chunk(message, message.chunk, tenant_id, context)
     if isinstance(batch_number, Refusal):
-        return _refused(message.batch, batch_number, message.chunk)
+        return refused_outcome(message.batch, message.chunk, batch_number)
     decision = reissue_chunk_by_number(batch_number, message.chunk, context)
     outcome = chunk_outcome(message.batch, message.chunk, decision)
     if decision.refusal is None:
@@ -120,15 +120,9 @@ def _find_chunk(
 
 def _missing_chunk_refusal(batch: RecordedBatch, chunk_number: int) -> Refusal:
     if chunk_number >= batch.chunk_count:
-        text = "the batch has no such chunk"
         limit = batch.chunk_count - 1
-        return Refusal(code=Code.CHUNK_INVALID, field="chunk", message=text, limit=limit)
+        return refuse(Code.CHUNK_INVALID, "chunk", "the batch has no such chunk", limit)
     return batch.later_refusal or _CHUNK_UNKNOWN
-
-
-def _refused(batch_id: str, refusal: Refusal, chunk: int = 0) -> dict[str, Any]:
-    outcome = Outcome(batch=batch_id, chunk=chunk, status="refused", refusal=refusal)
-    return outcome.model_dump(mode="json", exclude_none=True)
 
 
 def _refused_item(row: GrantRow, chunk_refusal: Refusal) -> dict[str, Any]:
@@ -150,15 +144,15 @@ def cancel_batch(
     batch_id, now = message.batch, context.now()
     with write_transaction(context.engine) as connection:
         lock_batch(connection, tenant_id, batch_id)  # against a first chunk that arrives meanwhile
-        history = read_history(connection, tenant_id, batch_id, 0, now)
-        is_free = history.batch is None and not history.is_cancelled
+        batch, _, is_cancelled = read_history(connection, tenant_id, batch_id, 0, now)
+        is_free = batch is None and not is_cancelled
         if is_free and quota_usage.is_beyond_ceiling(connection, tenant_id, now):
             digest = message_digest(message.model_dump())
-            count_rejection(connection, NOT_RECORDED, tenant_id, digest, now)
+            count_rejections(connection, tenant_id, {NOT_RECORDED: [digest]}, now)
             refusal = ceiling_refusal(quota_usage.MAX_UNCHARGED_BYTES, now)
             return Outcome(batch=batch_id, chunk=0, status="refused", refusal=refusal)
         leaf = insert_cancellation(connection, message, tenant_id, signing_key, now)
-        cancelled = _close_cancelled(connection, message, tenant_id, now)
+        cancelled = _close_cancelled(connection, message, batch, tenant_id, now)
         if leaf is not None:
             quota_usage.charge_uncharged(connection, tenant_id, MESSAGE_BYTES * is_free, now)
             append_leaf(connection, tenant_id, leaf)
@@ -166,11 +160,14 @@ def cancel_batch(
 
 
 def _close_cancelled(
-    connection: Connection, message: CancelMessage, tenant_id: str, now: datetime
+    connection: Connection,
+    message: CancelMessage,
+    batch: RecordedBatch | None,
+    tenant_id: str,
+    now: datetime,
 ) -> Cancelled:
     """Release what a batch has reserved, and end its uploads if the message asks for it."""
     batch_id, aborting = message.batch, 0 if message.abort_uploads else None
-    batch = read_history(connection, tenant_id, batch_id, 0, now).batch
     if batch is None:
         return Cancelled(batch=batch_id, issued=0, released=0, aborting=aborting)
     released = close_batch(connection, batch.batch_number, tenant_id)
@@ -187,22 +184,14 @@ _GRANT_UNKNOWN = Refusal(
     field="of",
     message="the tenant has no grant of this id, or its rows were removed after their time",
 )
-_GRANT_CANCELLED = Refusal(
-    code=Code.BATCH_CLOSED,
-    field="of",
-    message="the batch of the grant was cancelled: request a new one instead",
+_GRANT_CANCELLED = refuse(
+    Code.BATCH_CLOSED, "of", "the batch of the grant was cancelled: request a new one instead"
 )
-_GRANT_REVOKED = Refusal(
-    code=Code.REVOKED, field="of", message="the grant was revoked: request a new one instead"
-)
+_GRANT_REVOKED = refuse(Code.REVOKED, "of", "the grant was revoked: request a new one instead")
 
 
 def reissue_grant(
-    message: ReissueMessage,
-    tenant: Tenant,
-    signing_key: str | None,
-    config: TenantConfig,
-    context: Context,
+    message: ReissueMessage, sender: AuthenticatedMessage, config: TenantConfig, context: Context
 ) -> dict[str, Any]:
     """Issue the object of an earlier grant again, as a request of today that names its terms.
 
@@ -210,11 +199,11 @@ def reissue_grant(
     message again gets the same grant, even if the earlier one may no longer be issued again.
     Raises Transient.
     """
-    now = context.now()
+    tenant, now = sender.tenant, context.now()
     with read_transaction(context.engine) as connection:
         request = _find_request(connection, message, tenant.id, config, now)
     if isinstance(request, ChunkMessage):
-        chunk = ChunkRequest(request, tenant, signing_key, reissue_of=message.of)
+        chunk = ChunkRequest(request, tenant, sender.signing_key, reissue_of=message.of)
         return issue_chunk(chunk, config, context)
     query = select(Batch.batch_number, Batch.reissue_of).where(
         Batch.tenant == tenant.id, Batch.batch_id == message.batch
@@ -222,9 +211,9 @@ def reissue_grant(
     with autocommit_read(context.engine) as connection:
         committed = connection.execute(query).first()
     if committed is None:
-        return _refused(message.batch, request)
+        return refused_outcome(message.batch, 0, request)
     if committed.reissue_of != message.of:
-        return _refused(message.batch, BATCH_CONFLICT)
+        return refused_outcome(message.batch, 0, BATCH_CONFLICT)
     decision = reissue_chunk_by_number(committed.batch_number, 0, context)
     return chunk_outcome(message.batch, 0, decision)
 
@@ -285,4 +274,4 @@ def _new_terms(terms: AnyTerms, expires_in: int | None) -> AnyTerms:
 
 
 def _not_allowed(text: str, limit: list[str] | None = None) -> Refusal:
-    return Refusal(code=Code.REISSUE_NOT_ALLOWED, field="of", message=text, limit=limit)
+    return refuse(Code.REISSUE_NOT_ALLOWED, "of", text, limit)

@@ -18,13 +18,12 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from valetkey.wire.messages import BundleMessage
 from valetkey.wire.parsing import parse_bundled
-from valetkey.wire.refusals import QuotaState, Refusal
-from valetkey.wire.replies import Outcome
+from valetkey.wire.refusals import Refusal
 from valetkey.wire.terms import Multipart, Parts
 from worker.base.database_engine import autocommit_read, write_transaction
 from worker.context import Context
-from worker.core.admission import Admission, admit, calls_back
-from worker.core.authentication import message_digest, parse_claimed_chunk
+from worker.core.admission import Admission, admit
+from worker.core.authentication import AuthenticatedMessage, message_digest, parse_claimed_chunk
 from worker.core.decisions import (
     ChunkDecider,
     ChunkDecision,
@@ -32,14 +31,12 @@ from worker.core.decisions import (
     NotRecorded,
     ceiling_refusal,
     chunk_outcome,
-    decide_chunk,
-    outcome_without_items,
     refuse_chunk,
+    refused_outcome,
     start_no_upload,
 )
 from worker.core.fingerprints import BATCH_CLOSED, BATCH_CONFLICT, BatchHistory, RecordedBatch
-from worker.core.grant_kinds import reserved_cost
-from worker.core.quota_rules import NO_COST, Cost, add_to_usage, admit_cost
+from worker.core.quota_rules import NO_COST, Cost, admit_cost
 from worker.core.tenant_config import Tenant, TenantConfig
 from worker.errors import Transient
 from worker.issue.chunk_signing import first_signing_context, reissue_chunk_by_number
@@ -49,8 +46,6 @@ from worker.ledger.batches import (
     InsertedBatch,
     NewChunk,
     admit_uncharged,
-    chunk_leaf,
-    insert_batch,
     insert_chunks,
     insert_new_batches,
     known_batches,
@@ -58,14 +53,9 @@ from worker.ledger.batches import (
     lock_batches,
     read_history,
 )
-from worker.ledger.multipart_rows import UploadRecord, insert_uploads, take_starts
-from worker.ledger.outbox import delivery_values, insert_deliveries, insert_manifest
-from worker.ledger.rejections import NOT_RECORDED, count_rejection, count_rejections
-from worker.ledger.reservations import (
-    insert_chunk_reservations,
-    insert_remaining_reservation,
-    take_from_remaining,
-)
+from worker.ledger.multipart_rows import UploadRecord
+from worker.ledger.rejections import NOT_RECORDED, count_rejections
+from worker.ledger.reservations import take_from_remaining
 from worker.ledger.tree_leaves import append_leaf
 
 # While a decision is written, the batch can be closed, and then this very chunk be committed.
@@ -97,8 +87,8 @@ def issue_chunk(request: ChunkRequest, config: TenantConfig, context: Context) -
         committed = _commit_or_reissue(request, refuse_chunk(message, admission, now), context)
     else:
         committed = _issue_admitted(request, admission, context, now)
-    outcome = chunk_outcome if message.manifest is None else outcome_without_items
-    return outcome(message.batch, message.chunk, committed)
+    has_manifest = message.manifest is not None
+    return chunk_outcome(message.batch, message.chunk, committed, has_manifest=has_manifest)
 
 
 def _issue_admitted(
@@ -138,11 +128,11 @@ def _decide(
     if isinstance(signing, Refusal):
         return refuse_chunk(message, signing, now)
     if starter is None:
-        return decide_chunk(message, admission, signing, start_no_upload, upload)
+        return ChunkDecider(admission, signing).decide(message, start_no_upload, upload)
     refusal = starter.start_all()
     if refusal is not None:
         return refuse_chunk(message, refusal, now)
-    decision = decide_chunk(message, admission, signing, starter.find, upload)
+    decision = ChunkDecider(admission, signing).decide(message, starter.find, upload)
     return replace(decision, attempt=starter.attempt)
 
 
@@ -170,7 +160,7 @@ def _answer_unrecorded(chunk: NewChunk, decision: ChunkDecision, context: Contex
     """Count a message of which nothing is recorded. Its refusals stay, and nothing is granted."""
     (message, tenant, *_), now = chunk.request, chunk.now
     with write_transaction(context.engine) as connection:
-        count_rejection(connection, NOT_RECORDED, tenant.id, chunk.header_fingerprint, now)
+        count_rejections(connection, tenant.id, {NOT_RECORDED: [chunk.header_fingerprint]}, now)
         quotas = quota_usage.read_quota_states(connection, tenant, now)
     if decision.issued:
         decision = refuse_chunk(message, ceiling_refusal(quota_usage.MAX_UNCHARGED_BYTES, now), now)
@@ -216,28 +206,33 @@ def _locked_history(connection: Connection, request: ChunkRequest, now: datetime
 
 def _open_batch(connection: Connection, chunk: NewChunk, *, is_cancelled: bool) -> ChunkDecision:
     """Open a batch with its first chunk: charge for all of it, or refuse all of it."""
-    (message, tenant, *_), decision, now = chunk.request, chunk.decision, chunk.now
-    refusal = BATCH_CLOSED if is_cancelled else decision.refusal
-    cost = NO_COST
-    if refusal is None:
-        cost = reserved_cost(message.grant, message.total).minus(chunk.unused_cost)
-    # Charged before it is admitted, because the charge locks the usage rows.
-    charged = quota_usage.charge(connection, tenant.id, cost, now)
-    quota_admission = admit_cost(tenant, charged, cost, now)
-    refusal = refusal or quota_admission.refusal
-    if refusal is not None:
-        quota_usage.release(connection, tenant.id, cost, now)
-        decision = refuse_chunk(message, refusal, now)
-    uncharged = admit_uncharged(connection, [chunk], [decision])
-    batch = insert_batch(connection, chunk, refusal)
-    if refusal is None:
-        insert_remaining_reservation(connection, batch.batch_number, chunk.request, now)
-        if message.manifest is not None:
-            insert_manifest(connection, batch.batch_number, chunk.request, now)
-    record = _insert_chunk_rows(connection, batch.batch_number, chunk, decision, now)
-    quota_usage.charge_uncharged(connection, tenant.id, uncharged, now)
-    append_leaf(connection, tenant.id, chunk_leaf(batch, chunk, decision, record))
-    return replace(decision, quotas=quota_admission.quotas)
+    if is_cancelled:
+        refused = refuse_chunk(chunk.request.message, BATCH_CLOSED, chunk.now)
+        chunk = NewChunk.prepare(chunk.request, refused, chunk.now)
+    (decision,) = _open_batches(connection, [chunk])
+    return decision
+
+
+def _open_batches(connection: Connection, chunks: Sequence[NewChunk]) -> list[ChunkDecision]:
+    """Open batches of one tenant; return the decisions, each with the quotas after it.
+
+    Each one is admitted by what those before it left, as if it had a transaction of its own.
+    """
+    tenant, now = chunks[0].request.tenant, chunks[0].now
+    costs = [chunk.opening_cost for chunk in chunks]
+    # Charged before they are admitted, because the charge locks the usage rows.
+    usage = quota_usage.charge(connection, tenant.id, reduce(Cost.plus, costs), now)
+    unused, decisions = NO_COST, []
+    for chunk, cost in zip(chunks, costs, strict=True):
+        decision = chunk.decision
+        refusal, quotas, usage = admit_cost(tenant, usage, cost, now)
+        if refusal is not None:
+            unused = unused.plus(cost)
+            decision = refuse_chunk(chunk.request.message, refusal, now)
+        decisions.append(replace(decision, quotas=quotas))
+    quota_usage.release(connection, tenant.id, unused, now)
+    insert_new_batches(connection, chunks, decisions)
+    return decisions
 
 
 def _continue_batch(connection: Connection, chunk: NewChunk, batch: RecordedBatch) -> ChunkDecision:
@@ -248,37 +243,16 @@ def _continue_batch(connection: Connection, chunk: NewChunk, batch: RecordedBatc
         decision = refuse_chunk(request.message, refusal, now)
     number = batch.batch_number
     uncharged = admit_uncharged(connection, [chunk], [decision])
-    record = _insert_chunk_rows(connection, number, chunk, decision, batch.decided_at)
+    batches = [InsertedBatch(number)]
+    (leaf,) = insert_chunks(connection, batches, [chunk], [decision], batch.decided_at)
     if refusal is None:
         # Last, because other chunks of the batch wait for this row from then on.
         if not take_from_remaining(connection, number, request):
             raise ConcurrentChange
         quota_usage.release(connection, request.tenant.id, chunk.unused_cost, batch.decided_at)
     quota_usage.charge_uncharged(connection, request.tenant.id, uncharged, now)
-    leaf = chunk_leaf(InsertedBatch(number), chunk, decision, record)
     append_leaf(connection, request.tenant.id, leaf)
     return replace(decision, quotas=quota_usage.read_quota_states(connection, request.tenant, now))
-
-
-def _insert_chunk_rows(
-    connection: Connection,
-    batch_number: int,
-    chunk: NewChunk,
-    decision: ChunkDecision,
-    charged_at: datetime,
-) -> bytes:
-    """Write the chunk, its audit rows, and what follows from them. Returns the chunk's record."""
-    request = chunk.request
-    (record,) = insert_chunks(connection, [batch_number], [chunk], [decision])
-    if decision.attempt is not None:
-        if not take_starts(connection, decision.attempt, decision.uploads.keys()):
-            raise Transient("the uploads of this message took too long to start", "storage")
-        insert_uploads(connection, batch_number, request, decision)
-    insert_chunk_reservations(connection, [batch_number], [request], [decision], charged_at)
-    if calls_back(request.tenant, request.message):
-        delivery = delivery_values(batch_number, request, decision, chunk.now)
-        insert_deliveries(connection, [delivery])
-    return record
 
 
 _Numbered = dict[int, dict[str, Any]]
@@ -292,11 +266,7 @@ log = structlog.get_logger()
 
 
 def issue_bundle(
-    bundle: BundleMessage,
-    tenant: Tenant,
-    signing_key: str | None,
-    config: TenantConfig,
-    context: Context,
+    bundle: BundleMessage, sender: AuthenticatedMessage, config: TenantConfig, context: Context
 ) -> list[dict[str, Any]]:
     """Decide on each message of a bundle, and return their outcomes in order.
 
@@ -304,6 +274,7 @@ def issue_bundle(
     moment, or would take too long: its sender sends it alone. Raises Transient if none can be
     decided, or if the database is unreachable.
     """
+    tenant, signing_key = sender.tenant, sender.signing_key
     parsed = dict(enumerate(parse_bundled(raw, tenant.name) for raw in bundle.messages))
     refusals = {n: message for n, message in parsed.items() if isinstance(message, Refusal)}
     requests = {
@@ -329,13 +300,10 @@ def _refuse_malformed(
         count_rejections(connection, tenant.id, digests, now)
     with autocommit_read(context.engine) as connection:
         quotas = quota_usage.read_quota_states(connection, tenant, now)
-    return {n: _refused_outcome(contents[n], refusal, quotas) for n, refusal in refusals.items()}
-
-
-def _refused_outcome(content: Any, refusal: Refusal, quotas: list[QuotaState]) -> dict[str, Any]:
-    claimed = parse_claimed_chunk(content)._asdict()
-    outcome = Outcome(**claimed, status="refused", refusal=refusal, quotas=quotas)
-    return outcome.model_dump(mode="json", exclude_none=True)
+    return {
+        n: refused_outcome(*parse_claimed_chunk(contents[n]), refusal, quotas)
+        for n, refusal in refusals.items()
+    }
 
 
 def _issue_together(
@@ -451,32 +419,6 @@ def _write_new(connection: Connection, chunks: Mapping[str, NewChunk]) -> dict[s
     new = [chunk for batch_id, chunk in chunks.items() if batch_id not in known]
     if not new:
         return {}
-    decisions = _charge_together(connection, tenant, new)
-    insert_new_batches(connection, new, decisions, new[0].now)
+    decisions = _open_batches(connection, new)
     ids = (chunk.request.message.batch for chunk in new)
     return dict(zip(ids, decisions, strict=True))
-
-
-def _charge_together(
-    connection: Connection, tenant: Tenant, chunks: Sequence[NewChunk]
-) -> list[ChunkDecision]:
-    """Charge for all chunks at once; return the decisions, each with the quotas after it.
-
-    Each one is admitted by what those before it left, as if it had a transaction of its own.
-    """
-    now = chunks[0].now
-    charged = reduce(Cost.plus, (chunk.decision.cost for chunk in chunks))
-    # Charged before they are admitted, because the charge locks the usage rows.
-    running = quota_usage.charge(connection, tenant.id, charged, now)
-    unused, decisions = NO_COST, []
-    for chunk in chunks:
-        decision, cost = chunk.decision, chunk.decision.cost
-        admission = admit_cost(tenant, running, cost, now)
-        if admission.refusal is None:
-            running = add_to_usage(running, cost)
-        else:
-            unused = unused.plus(cost)
-            decision = refuse_chunk(chunk.request.message, admission.refusal, now)
-        decisions.append(replace(decision, quotas=admission.quotas))
-    quota_usage.release(connection, tenant.id, unused, now)
-    return decisions

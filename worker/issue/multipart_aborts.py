@@ -33,8 +33,7 @@ from worker.ledger.multipart_rows import (
     UploadRecord,
     abandon_due_starts,
     batch_id_of,
-    buckets_with_due_starts,
-    buckets_with_expired_uploads,
+    buckets_to_clean_up,
     close_upload,
     delete_starts,
     expired_uploads,
@@ -51,21 +50,7 @@ CHECK_DELAY = timedelta(minutes=5)
 log = structlog.get_logger()
 
 
-def is_unfinished(
-    record: UploadRecord, access: TenantAccess, context: Context, now: datetime
-) -> bool:
-    """Return true if storage has an upload that is neither completed nor aborted.
-
-    Returns false if storage does not list uploads: the abort does not depend on it.
-    """
-    try:
-        return _is_listed(record, access, context, now)
-    except (Malformed, Transient) as error:
-        log.warning("upload_not_listed", bucket=record.bucket, problem=str(error))
-        return False
-
-
-def is_nothing_stored(record: UploadRecord, context: Context, now: datetime) -> bool:
+def _is_nothing_stored(record: UploadRecord, context: Context, now: datetime) -> bool:
     """Return true if storage has neither an aborted upload nor an object that its grant stored.
 
     An upload that is there again is aborted again: parts that were under way during the abort can
@@ -128,9 +113,10 @@ def abort_abandoned(bucket: str, context: Context, run: JobRun, now: datetime) -
         later = [start for start in of_key if start not in done]
         with write_transaction(context.engine) as connection:
             if done:
-                delete_starts(connection, done)
+                delete_starts(connection, [start.key for start in done])
             if later:
-                postpone_starts(connection, later, now + _next_delay(later, now))
+                keys = [start.key for start in later]
+                postpone_starts(connection, keys, now + _next_delay(later, now))
         for start in given_up:
             log.warning("upload_left", bucket=bucket, batch=start.batch_id, item=start.item_number)
         counts.update(ended=len(done), postponed=len(later))
@@ -215,8 +201,7 @@ def abort_expired_uploads(context: Context, run: JobRun | None = None) -> dict[s
     run, now = run or JobRun(), context.now()
     counts = Counter(ended=0, postponed=0)
     with read_transaction(context.engine) as connection:
-        expired = buckets_with_expired_uploads(connection, now)
-        buckets = sorted({*expired, *buckets_with_due_starts(connection, now)})
+        buckets = buckets_to_clean_up(connection, now)
     # In another order each time, so that no bucket profile always waits for the same slow ones.
     buckets.sort(key=lambda _: context.random())
     threads: ThreadGroup[str, Counter[str]] = ThreadGroup(
@@ -272,7 +257,7 @@ def _end_upload(record: UploadRecord, context: Context, now: datetime) -> _Outco
     outcome: _Outcome = "ended"
     try:
         if record.is_aborted:
-            is_stored_nowhere = is_nothing_stored(record, context, now)
+            is_stored_nowhere = _is_nothing_stored(record, context, now)
         elif _abort(record, context, now):
             with write_transaction(context.engine) as connection:
                 mark_aborted(connection, record, now + CHECK_DELAY)
@@ -298,7 +283,11 @@ def _abort(record: UploadRecord, context: Context, now: datetime) -> bool:
     if access is None:
         return False  # no credentials are configured any more: the bucket's lifecycle rule ends it
     bucket, tenant, policy = access
-    had_upload = is_unfinished(record, access, context, now)
+    try:
+        had_upload = _is_listed(record, access, context, now)
+    except (Malformed, Transient) as error:  # the abort does not depend on it
+        had_upload = False
+        log.warning("upload_not_listed", bucket=record.bucket, problem=str(error))
     client: Any = context.s3.client(bucket, tenant.name, policy.prefixes, now)
     object_calls.abort_upload(client, bucket.bucket, record.object_key, record.upload.upload_id)
     return had_upload

@@ -29,10 +29,10 @@ from worker.core.decisions import (
 )
 from worker.core.grant_kinds import issued_cost, reserved_cost
 from worker.core.issued_grants import storage_name
+from worker.core.policy_rules import refuse
 from worker.core.quota_rules import admit_cost
 from worker.core.revocation_targets import RevokedItem, covers
 from worker.core.signing_context import (
-    NO_UPLOAD,
     MultipartPlan,
     StartedUpload,
     create_multipart_params,
@@ -45,15 +45,13 @@ from worker.ledger.batches import read_history
 from worker.ledger.multipart_rows import (
     UploadRecord,
     abandon_attempt,
-    delete_aborted,
+    delete_starts,
     find_upload_by_grant,
     insert_starts,
 )
 from worker.ledger.tenant_history import revocations_since
 
-_UPLOAD_REVOKED = Refusal(
-    code=Code.REVOKED, field="grant.of", message="the grant was revoked: request another one"
-)
+_UPLOAD_REVOKED = refuse(Code.REVOKED, "grant.of", "the grant was revoked: request another one")
 
 
 def has_final_result(request: ChunkRequest, context: Context) -> bool:
@@ -90,30 +88,23 @@ def find_continued_upload(
     tenant_id: str, terms: Parts, context: Context, now: datetime
 ) -> UploadRecord | Refusal:
     """Return the tenant's open upload that the requested parts belong to, or a refusal."""
-    record = _find_upload(tenant_id, terms, context)
+    record = find_upload(tenant_id, terms, context)
     if isinstance(record, Refusal):
         return record
     if record is None or not record.is_open or record.expires_at <= now:
         text = "the tenant has no open multipart upload under this grant id"
-        return Refusal(code=Code.UPLOAD_UNKNOWN, field="grant.of", message=text)
+        return refuse(Code.UPLOAD_UNKNOWN, "grant.of", text)
     if record.bucket != terms.bucket:
         text = "the upload is in another bucket profile"
-        return Refusal(code=Code.UPLOAD_UNKNOWN, field="grant.bucket", message=text)
+        return refuse(Code.UPLOAD_UNKNOWN, "grant.bucket", text)
     return record
 
 
-def find_parts_upload(tenant_id: str, terms: Parts, context: Context) -> StartedUpload | Refusal:
-    """Return the upload that recorded parts belong to, open or not; NO_UPLOAD if there is none.
+def find_upload(tenant_id: str, terms: Parts, context: Context) -> UploadRecord | Refusal | None:
+    """Return the upload that parts belong to, open or not; None if there is none.
 
     Returns a refusal if the grant of the upload was revoked: its parts are grants of their own.
     """
-    record = _find_upload(tenant_id, terms, context)
-    if record is None or isinstance(record, Refusal):
-        return record or NO_UPLOAD
-    return record.upload
-
-
-def _find_upload(tenant_id: str, terms: Parts, context: Context) -> UploadRecord | Refusal | None:
     with read_transaction(context.engine) as connection:
         record = find_upload_by_grant(connection, tenant_id, terms.of)
         if record is not None and _is_revoked(connection, record, terms.of, context):
@@ -301,7 +292,7 @@ class UploadStarter:
             aborted = self._abort_started(abandoned & started.keys()) - self._uncertain
             if aborted:
                 with write_transaction(self._context.engine) as connection:
-                    delete_aborted(connection, self._id, aborted)
+                    delete_starts(connection, [(self._id, number) for number in aborted])
         except (Malformed, Transient) as error:
             log.warning("aborts_postponed", attempt=self._id, problem=str(error))
 

@@ -1,6 +1,7 @@
 """Explains what would be decided on a message. Nothing is charged, signed or written."""
 
-from datetime import datetime
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection
@@ -12,19 +13,16 @@ from valetkey.wire.replies import Explanation, RuleVerdict
 from valetkey.wire.terms import Parts
 from worker.base.database_engine import read_transaction
 from worker.context import Context
-from worker.core.admission import Admission, admit
+from worker.core.admission import admit
 from worker.core.authentication import Rejection, authenticate
 from worker.core.decision_explanation import ExplainContext, build_explanation, explain
 from worker.core.decisions import ChunkRequest, RecordedChunk
 from worker.core.fingerprints import BatchHistory
-from worker.core.quota_rules import UsageByWindow
-from worker.core.signing_context import Validity
 from worker.core.tenant_config import Tenant, TenantConfig
 from worker.errors import Malformed, Transient
 from worker.issue.chunk_signing import first_signing_context
 from worker.issue.multipart_uploads import find_continued_upload
 from worker.ledger.batches import read_history, read_recorded_chunk
-from worker.ledger.multipart_rows import UploadRecord
 from worker.ledger.quota_usage import read_usage
 
 
@@ -50,13 +48,14 @@ def explain_raw(raw: Any, context: Context) -> Explanation:
     if isinstance(sender, Rejection):
         # The sender of such a message is not told the precise cause, but an operator is.
         found = "" if sender.cause == sender.refusal.code else f"counted as {sender.cause}"
-        return _refusing_explanation("identity", sender.refusal, found)
+        verdict = RuleVerdict(rule="identity", found=found, refusal=sender.refusal)
+        return build_explanation([verdict])
     message = parse_message(raw if sender is None else sender.content)
     if isinstance(message, Refusal):
-        return _refusing_explanation("message", message, "")
+        return build_explanation([RuleVerdict(rule="message", found="", refusal=message)])
     if not isinstance(message, ChunkMessage):
         raise Malformed("the message asks for no grants, so there is nothing to explain")
-    signing_key = None if sender is None or sender.key is None else sender.key.name
+    signing_key = None if sender is None else sender.signing_key
     tenant = config.tenants.get(message.tenant)
     if tenant is not None and (signing_key is not None or tenant.trust == "queue"):
         return explain_request(ChunkRequest(message, tenant, signing_key), config, context)
@@ -72,39 +71,32 @@ def _explain_context(
     context: Context,
 ) -> ExplainContext:
     now = context.now()
-    history, recorded, usage = _read_state(message, tenant, context, now)
     admission = admit(message, tenant, config, now)
-    continued_upload = None
-    if isinstance(message.grant, Parts) and tenant is not None:
-        continued_upload = find_continued_upload(tenant.id, message.grant, context, now)
-    validity = None
-    if isinstance(admission, Admission) and tenant is not None:
-        request = ChunkRequest(message, tenant, None)
-        validity = _validity(request, admission, continued_upload, context, now)
-    return ExplainContext(
-        message=message,
-        identity=identity,
-        tenant=tenant,
-        config=config,
-        history=history,
-        recorded=recorded,
-        usage=usage,
-        admission=admission,
-        validity=validity,
-        continued_upload=continued_upload,
-        now=now,
-    )
-
-
-def _read_state(
-    message: ChunkMessage, tenant: Tenant | None, context: Context, now: datetime
-) -> tuple[BatchHistory, RecordedChunk | None, UsageByWindow]:
+    explained = ExplainContext(message, identity, tenant, config, now, admission)
     if tenant is None:  # a removed tenant of this name is another one than the next
-        return BatchHistory(), None, {}
+        return explained
     with read_transaction(context.engine) as connection:
         history = read_history(connection, tenant.id, message.batch, message.chunk, now)
         recorded = _issued_chunk(connection, message, history)
-        return history, recorded, read_usage(connection, tenant.id, now)
+        usage = read_usage(connection, tenant.id, now)
+    upload = None
+    if isinstance(message.grant, Parts):
+        upload = find_continued_upload(tenant.id, message.grant, context, now)
+    validity = None
+    if not isinstance(admission, Refusal) and not isinstance(upload, Refusal):
+        request = ChunkRequest(message, tenant, None)
+        # An operator's own machine may have no credentials.
+        with suppress(Transient):
+            signing = first_signing_context(request, admission, upload, context.s3, now)
+            validity = signing if isinstance(signing, Refusal) else signing.validity
+    return replace(
+        explained,
+        history=history,
+        recorded=recorded,
+        usage=usage,
+        validity=validity,
+        continued_upload=upload,
+    )
 
 
 def _issued_chunk(
@@ -114,23 +106,3 @@ def _issued_chunk(
     if history.batch is None or history.chunk is None or history.refusal_of(message) is not None:
         return None
     return read_recorded_chunk(connection, history.batch.batch_number, message.chunk)
-
-
-def _validity(
-    request: ChunkRequest,
-    admission: Admission,
-    continued_upload: UploadRecord | Refusal | None,
-    context: Context,
-    now: datetime,
-) -> Validity | Refusal | None:
-    if isinstance(continued_upload, Refusal):
-        return None
-    try:
-        signing = first_signing_context(request, admission, continued_upload, context.s3, now)
-    except Transient:
-        return None  # an operator's own machine may have no credentials
-    return signing if isinstance(signing, Refusal) else signing.validity
-
-
-def _refusing_explanation(rule: str, refusal: Refusal, found: str) -> Explanation:
-    return build_explanation([RuleVerdict(rule=rule, found=found, refusal=refusal)])

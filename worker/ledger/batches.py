@@ -43,14 +43,24 @@ from worker.ledger.merkle import (
     entry_hash,
     items_edge,
 )
-from worker.ledger.multipart_rows import take_paid_parts, uploads_of_chunk
-from worker.ledger.outbox import delivery_values, insert_deliveries
+from worker.ledger.multipart_rows import (
+    insert_uploads,
+    take_paid_parts,
+    take_starts,
+    uploads_of_chunk,
+)
+from worker.ledger.outbox import delivery_values, insert_deliveries, insert_manifest
 from worker.ledger.quota_usage import charge_uncharged, is_beyond_ceiling
-from worker.ledger.reservations import REMAINING, insert_chunk_reservations
+from worker.ledger.reservations import (
+    REMAINING,
+    insert_chunk_reservations,
+    insert_remaining_reservation,
+)
 from worker.ledger.tree_leaves import NewLeaf, append_leaf, append_leaves
 
 # Statements are built once: building one takes longer than running it.
 _INSERT_BATCH = DriverStatement(insert(Batch).returning(Batch.batch_number))
+_INSERT_BATCHES = insert(Batch).returning(Batch.batch_number, sort_by_parameter_order=True)
 _INSERT_CHUNK = DriverStatement(insert(Chunk))
 _INSERT_CHUNKS = insert(Chunk)
 _GRANT_COLUMNS = ("batch_number", "item_number", "object_key", "code", "detail", "digest")
@@ -82,6 +92,15 @@ class NewChunk(NamedTuple):
         message = self.request.message
         return reserved_cost(message.grant, len(message.items)).minus(self.decision.cost)
 
+    @property
+    def opening_cost(self) -> Cost:
+        """The cost of the batch that the chunk opens: its own, and what its other items reserve."""
+        message, cost = self.request.message, self.decision.cost
+        later = message.total - len(message.items)
+        if not later or self.decision.refusal is not None:
+            return cost
+        return cost.plus(reserved_cost(message.grant, later))
+
 
 def lock_batch(connection: Connection, tenant_id: str, batch_id: str) -> None:
     """Lock a batch id until the transaction ends: no other one opens or cancels the batch."""
@@ -95,14 +114,7 @@ class InsertedBatch(NamedTuple):
     record: bytes | None = None
 
 
-def insert_batch(connection: Connection, chunk: NewChunk, refusal: Refusal | None) -> InsertedBatch:
-    """Insert the batch that a chunk opens."""
-    values = batch_values(chunk, refusal)
-    ((batch_number,),) = _INSERT_BATCH.run(connection, values)
-    return InsertedBatch(batch_number, encode_record("batch", values))
-
-
-def batch_values(chunk: NewChunk, refusal: Refusal | None) -> dict[str, Any]:
+def _batch_values(chunk: NewChunk, refusal: Refusal | None) -> dict[str, Any]:
     """Return the row of the batch that a chunk opens."""
     message = chunk.request.message
     return {
@@ -127,11 +139,38 @@ def batch_values(chunk: NewChunk, refusal: Refusal | None) -> dict[str, Any]:
 
 def insert_chunks(
     connection: Connection,
+    batches: Sequence[InsertedBatch],
+    chunks: Sequence[NewChunk],
+    decisions: Sequence[ChunkDecision],
+    charged_at: datetime,
+) -> list[NewLeaf]:
+    """Insert chunks of one tenant and month, their audit rows, and what follows from them.
+
+    Returns the leaves to append. Raises Transient if uploads of a chunk are left to the cleanup.
+    """
+    numbers = [batch.batch_number for batch in batches]
+    records = _insert_audit_rows(connection, numbers, chunks, decisions)
+    deliveries = []
+    for number, (request, _, now, *_), decision in zip(numbers, chunks, decisions, strict=True):
+        if decision.attempt is not None:
+            if not take_starts(connection, decision.attempt, decision.uploads.keys()):
+                raise Transient("the uploads of this message took too long to start", "storage")
+            insert_uploads(connection, number, request, decision)
+        if calls_back(request.tenant, request.message):
+            deliveries.append(delivery_values(number, request, decision, now))
+    requests = [chunk.request for chunk in chunks]
+    insert_chunk_reservations(connection, numbers, requests, decisions, charged_at)
+    insert_deliveries(connection, deliveries)
+    return list(map(_chunk_leaf, batches, chunks, decisions, records))
+
+
+def _insert_audit_rows(
+    connection: Connection,
     batch_numbers: Sequence[int],
     chunks: Sequence[NewChunk],
     decisions: Sequence[ChunkDecision],
 ) -> list[bytes]:
-    """Insert chunks of one month and the audit rows of their items. Returns their records."""
+    """Insert chunks, and the audit rows of their items. Returns the records of the chunks."""
     written = list(zip(batch_numbers, chunks, decisions, strict=True))
     values = [_chunk_values(*each) for each in written]
     if len(values) > 1:
@@ -199,13 +238,10 @@ def admit_uncharged(
     return total
 
 
-def chunk_leaf(
+def _chunk_leaf(
     batch: InsertedBatch, chunk: NewChunk, decision: ChunkDecision, record: bytes
 ) -> NewLeaf:
-    """Return the leaf of a chunk, which also covers its batch if the chunk opened it.
-
-    record is that of the chunk.
-    """
+    """Return the leaf of a chunk, which also covers its batch if the chunk opened it."""
     is_unchanged = decision.rows is chunk.decision.rows
     edge = chunk.items_edge if is_unchanged else items_edge(decision.rows)
     records = [record] if batch.record is None else [record, batch.record]
@@ -284,7 +320,6 @@ _FIND_KNOWN = union_all(
         for table in (Batch, Cancellation)
     )
 )
-_INSERT_NEW_BATCHES = insert(Batch).returning(Batch.batch_number, sort_by_parameter_order=True)
 
 
 def lock_batches(connection: Connection, tenant_id: str, batch_ids: Iterable[str]) -> None:
@@ -300,41 +335,37 @@ def known_batches(connection: Connection, tenant_id: str, batch_ids: Sequence[st
 
 
 def insert_new_batches(
-    connection: Connection,
-    chunks: Sequence[NewChunk],
-    decisions: Sequence[ChunkDecision],
-    now: datetime,
+    connection: Connection, chunks: Sequence[NewChunk], decisions: Sequence[ChunkDecision]
 ) -> None:
-    """Insert batches that are decided now, with all that follows from their decisions.
+    """Insert the batches that chunks of one tenant open, with all that follows from the decisions.
 
     Call it last in the transaction, as `append_leaf` says. Raises NotRecorded as `admit_uncharged`
     does.
     """
+    tenant_id, now = chunks[0].request.tenant.id, chunks[0].now
     uncharged = admit_uncharged(connection, chunks, decisions)
-    requests = [chunk.request for chunk in chunks]
     batches = _insert_batches(connection, chunks, decisions)
-    numbers = [batch.batch_number for batch in batches]
-    records = insert_chunks(connection, numbers, chunks, decisions)
-    insert_chunk_reservations(connection, numbers, requests, decisions, now)
-    deliveries = [
-        delivery_values(number, request, decision, now)
-        for number, request, decision in zip(numbers, requests, decisions, strict=True)
-        if calls_back(request.tenant, request.message)
-    ]
-    insert_deliveries(connection, deliveries)
-    charge_uncharged(connection, requests[0].tenant.id, uncharged, now)
-    leaves = map(chunk_leaf, batches, chunks, decisions, records)
-    append_leaves(connection, requests[0].tenant.id, leaves)
+    for batch, (request, *_), decision in zip(batches, chunks, decisions, strict=True):
+        if decision.refusal is None:
+            insert_remaining_reservation(connection, batch.batch_number, request, now)
+            if request.message.manifest is not None:
+                insert_manifest(connection, batch.batch_number, request, now)
+    leaves = insert_chunks(connection, batches, chunks, decisions, now)
+    charge_uncharged(connection, tenant_id, uncharged, now)
+    append_leaves(connection, tenant_id, leaves)
 
 
 def _insert_batches(
     connection: Connection, chunks: Sequence[NewChunk], decisions: Sequence[ChunkDecision]
 ) -> list[InsertedBatch]:
     rows = [
-        batch_values(chunk, decision.refusal)
+        _batch_values(chunk, decision.refusal)
         for chunk, decision in zip(chunks, decisions, strict=True)
     ]
-    numbers = connection.scalars(_INSERT_NEW_BATCHES, rows)
+    if len(rows) > 1:
+        numbers = connection.scalars(_INSERT_BATCHES, rows).all()
+    else:
+        numbers = [row.batch_number for row in _INSERT_BATCH.run(connection, rows[0])]
     return [
         InsertedBatch(number, encode_record("batch", values))
         for number, values in zip(numbers, rows, strict=True)
@@ -355,9 +386,9 @@ _IS_CANCELLATION = and_(
 )
 _FIND_HISTORY = DriverStatement(
     select(
+        # The fields of RecordedBatch, in their order.
         *(Batch.batch_number, Batch.kind, Batch.bucket, Batch.total, Batch.chunk_size),
-        *(Batch.fingerprint, Batch.refusal, Batch.decided_at),
-        Reservation.items.label("remaining"),
+        *(Batch.fingerprint, Batch.refusal, Batch.decided_at, Reservation.items),
         Chunk.fingerprint.label("chunk_fingerprint"),
         Chunk.issued_at.label("chunk_issued_at"),
         Chunk.refusal.label("chunk_refusal"),
@@ -395,29 +426,14 @@ def read_history(
     """
     params = {"of_tenant": tenant_id, "id": batch_id, "chunk": chunk_number, "now": now}
     (row,) = _FIND_HISTORY.run(connection, params)
-    return BatchHistory(
-        batch=None if row.batch_number is None else _batch(row),
-        chunk=None if row.chunk_fingerprint is None else _chunk(row),
-        is_cancelled=row.cancelled_at is not None,
-    )
-
-
-def _batch(row: Any) -> RecordedBatch:
-    return RecordedBatch(
-        batch_number=row.batch_number,
-        kind=row.kind,
-        bucket=row.bucket,
-        total=row.total,
-        chunk_size=row.chunk_size,
-        fingerprint=row.fingerprint,
-        refusal=_refusal(row.refusal),
-        decided_at=row.decided_at,
-        remaining=row.remaining,
-    )
-
-
-def _chunk(row: Any) -> DecidedChunk:
-    return DecidedChunk(row.chunk_fingerprint, row.chunk_issued_at, _refusal(row.chunk_refusal))
+    batch = chunk = None
+    if row.batch_number is not None:
+        fields = RecordedBatch._make(row[: len(RecordedBatch._fields)])
+        batch = fields._replace(refusal=_refusal(row.refusal))
+    if row.chunk_fingerprint is not None:
+        refusal = _refusal(row.chunk_refusal)
+        chunk = DecidedChunk(row.chunk_fingerprint, row.chunk_issued_at, refusal)
+    return BatchHistory(batch, chunk, is_cancelled=row.cancelled_at is not None)
 
 
 def _refusal(value: object) -> Refusal | None:

@@ -1,7 +1,6 @@
 """Rows of multipart uploads that the service starts, within the caller's transaction."""
 
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -14,14 +13,14 @@ from sqlalchemy import (
     insert,
     select,
     tuple_,
+    union,
     update,
 )
 
 from models import Batch, MultipartUpload, UploadStart
+from valetkey.wire.grant_ids import split_grant_id
 from worker.core.decisions import ChunkDecision, ChunkRequest, UploadAttempt
 from worker.core.signing_context import MultipartPlan, StartedUpload
-
-_ITEM_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII).fullmatch  # as grant ids write it
 
 
 class UploadRecord(NamedTuple):
@@ -64,14 +63,15 @@ def find_upload_by_grant(
     connection: Connection, tenant_id: str, grant_id: str
 ) -> UploadRecord | None:
     """Find the upload of one of a tenant's grants by the grant's id."""
-    batch_id, _, item_number = grant_id.rpartition(".")
-    if not _ITEM_NUMBER(item_number):
+    try:
+        batch_id, item_number = split_grant_id(grant_id)
+    except ValueError:
         return None
     query = (
         select(MultipartUpload)
         .join(Batch, Batch.batch_number == MultipartUpload.batch_number)
         .where(Batch.tenant == tenant_id, Batch.batch_id == batch_id)
-        .where(MultipartUpload.item_number == int(item_number))
+        .where(MultipartUpload.item_number == item_number)
     )
     row = connection.execute(query).one_or_none()
     return None if row is None else _upload_record(row)
@@ -91,10 +91,11 @@ def take_paid_parts(connection: Connection, tenant_id: str, grant_id: str, numbe
     return number * connection.execute(taken.values(granted_parts=granted)).rowcount
 
 
-def buckets_with_expired_uploads(connection: Connection, now: datetime) -> list[str]:
-    """Return the bucket profiles that have uploads to abort or to check after their abort."""
-    query = select(MultipartUpload.bucket).distinct().where(*_is_expired(now))
-    return list(connection.scalars(query))
+def buckets_to_clean_up(connection: Connection, now: datetime) -> list[str]:
+    """Return the bucket profiles that have uploads to abort, or to check after their abort."""
+    expired = select(MultipartUpload.bucket).where(*_is_expired(now))
+    abandoned = select(UploadStart.bucket).where(UploadStart.cleanup_at <= now)
+    return sorted(connection.scalars(union(expired, abandoned)))
 
 
 def expired_uploads(
@@ -186,7 +187,10 @@ def _upload_record(row: Any) -> UploadRecord:
 
 
 _STARTING, _ABANDONED = "starting", "abandoned"
-_INSERT_START = insert(UploadStart)
+_START_KEY = tuple_(UploadStart.attempt, UploadStart.item_number)
+
+StartKey = tuple[str, int]
+"""The id of an attempt, and the number of an item."""
 
 
 class AbandonedStart(NamedTuple):
@@ -200,6 +204,11 @@ class AbandonedStart(NamedTuple):
     object_key: str
     upload_id: str | None
     started_at: datetime
+
+    @property
+    def key(self) -> StartKey:
+        """The primary key of the row."""
+        return self.attempt, self.item_number
 
 
 def insert_starts(
@@ -223,7 +232,7 @@ def insert_starts(
         common | {"item_number": number, "object_key": object_key}
         for number, object_key in object_keys.items()
     ]
-    connection.execute(_INSERT_START, rows)
+    connection.execute(insert(UploadStart), rows)
 
 
 def take_starts(
@@ -259,18 +268,6 @@ def abandon_attempt(
     return items
 
 
-def delete_aborted(connection: Connection, attempt: str, item_numbers: Collection[int]) -> None:
-    """Delete the rows of an attempt's uploads that were aborted."""
-    is_aborted = UploadStart.item_number.in_(item_numbers)
-    connection.execute(delete(UploadStart).where(UploadStart.attempt == attempt, is_aborted))
-
-
-def buckets_with_due_starts(connection: Connection, now: datetime) -> list[str]:
-    """Return the bucket profiles with uploads to clean up."""
-    query = select(UploadStart.bucket).distinct().where(UploadStart.cleanup_at <= now)
-    return list(connection.scalars(query))
-
-
 def abandon_due_starts(
     connection: Connection, bucket: str, now: datetime, limit: int
 ) -> list[AbandonedStart]:
@@ -285,8 +282,7 @@ def abandon_due_starts(
     keys = [tuple(row) for row in connection.execute(due)]
     if not keys:
         return []
-    key = tuple_(UploadStart.attempt, UploadStart.item_number)
-    statement = update(UploadStart).where(key.in_(keys)).values(state=_ABANDONED)
+    statement = update(UploadStart).where(_START_KEY.in_(keys)).values(state=_ABANDONED)
     columns = (getattr(UploadStart, name) for name in AbandonedStart._fields)
     rows = connection.execute(statement.returning(*columns))
     return sorted(
@@ -295,21 +291,18 @@ def abandon_due_starts(
     )
 
 
-def delete_starts(connection: Connection, starts: Sequence[AbandonedStart]) -> None:
-    """Delete uploads that are cleaned up, or given up."""
-    connection.execute(delete(UploadStart).where(_is_any_of(starts)))
+def delete_starts(connection: Connection, keys: Collection[StartKey]) -> None:
+    """Delete uploads that are aborted, or given up."""
+    connection.execute(delete(UploadStart).where(_START_KEY.in_(keys)))
 
 
 def postpone_starts(
-    connection: Connection, starts: Sequence[AbandonedStart], cleanup_at: datetime
+    connection: Connection, keys: Collection[StartKey], cleanup_at: datetime
 ) -> None:
     """Let the cleanup try again later."""
-    connection.execute(update(UploadStart).where(_is_any_of(starts)).values(cleanup_at=cleanup_at))
-
-
-def _is_any_of(starts: Sequence[AbandonedStart]) -> ColumnElement[bool]:
-    keys = [(start.attempt, start.item_number) for start in starts]
-    return tuple_(UploadStart.attempt, UploadStart.item_number).in_(keys)
+    connection.execute(
+        update(UploadStart).where(_START_KEY.in_(keys)).values(cleanup_at=cleanup_at)
+    )
 
 
 def recorded_upload_ids(

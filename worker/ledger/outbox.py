@@ -38,7 +38,7 @@ REFUSAL_LIFETIME = timedelta(days=7)
 EVENT_LIFETIME = timedelta(days=7)
 _EVENT_EXPIRED = f"the endpoint did not take it within {EVENT_LIFETIME.days} days"
 
-_INSERT = insert(Delivery)
+_INSERT, _INSERT_MANIFEST = insert(Delivery), insert(Manifest)
 # Not a parameter: the partial indexes are used only if the statement itself contains this text.
 _PENDING: ColumnElement[str] = literal_column("'pending'")
 
@@ -245,7 +245,6 @@ def fail_expired_deliveries(
 # A lease is renewed while its file is written: it expires only if its process died.
 MANIFEST_LEASE_TIME = timedelta(seconds=60)
 
-_INSERT_MANIFEST = insert(Manifest)
 # An open batch has a reservation for the items that have not arrived yet.
 _BATCH_IS_OPEN = exists().where(
     Reservation.batch_number == Manifest.batch_number, Reservation.chunk_number == REMAINING
@@ -304,37 +303,11 @@ def read_manifest_state(connection: Connection, batch_number: int) -> ManifestSt
     return None if row is None else ManifestState(**row)
 
 
-_manifest_row, _next_manifest = aliased(Manifest), aliased(Manifest)
-_first_manifest = (
-    select(Manifest.tenant, Manifest.next_attempt_at)
-    .where(Manifest.state == _PENDING)
-    .order_by(Manifest.tenant, Manifest.next_attempt_at)
-    .limit(1)
-    .subquery()
-)
-_MANIFEST_HEADS = select(_first_manifest).cte("heads", recursive=True)
-# One index search per tenant, however many manifests each has.
-_MANIFEST_HEADS = _MANIFEST_HEADS.union_all(
-    select(_manifest_row.tenant, _manifest_row.next_attempt_at)
-    .select_from(_MANIFEST_HEADS)
-    .join(
-        _manifest_row,
-        _manifest_row.batch_number
-        == select(_next_manifest.batch_number)
-        .where(_next_manifest.state == _PENDING, _next_manifest.tenant > _MANIFEST_HEADS.c.tenant)
-        .order_by(_next_manifest.tenant, _next_manifest.next_attempt_at)
-        .limit(1)
-        .scalar_subquery(),
-    )
-)
-_TENANTS_WITH_MANIFESTS = select(_MANIFEST_HEADS.c.tenant).where(
-    _MANIFEST_HEADS.c.next_attempt_at <= bindparam("now", type_=Instant())
-)
-
-
 def tenants_with_due_manifests(connection: Connection, now: datetime) -> list[str]:
     """Return the tenants whose manifests may be due; their batches may still be open."""
-    return list(connection.scalars(_TENANTS_WITH_MANIFESTS, {"now": now}))
+    is_due = Manifest.state == _PENDING, Manifest.next_attempt_at <= now
+    query = select(Manifest.tenant).distinct().where(*is_due).order_by(Manifest.tenant)
+    return list(connection.scalars(query))
 
 
 def lease_manifest(

@@ -15,13 +15,6 @@ from worker.ledger.tenant_history import is_of_tenant
 NOT_RECORDED = "not_recorded"  # refused beyond the ceiling of records without a charge; never sent
 
 
-def count_rejection(
-    connection: Connection, code: str, tenant_id: str | None, digest: bytes, now: datetime
-) -> None:
-    """Count one rejected message, as count_rejections does."""
-    count_rejections(connection, tenant_id, {code: [digest]}, now)
-
-
 def count_rejections(
     connection: Connection,
     tenant_id: str | None,

@@ -12,7 +12,7 @@ from tests.support.builders.audit_rows import MORNING, batch_id
 from tests.support.cli.operator import audit_pages, json_rows, refusal, run_audit
 from valetkey.wire.refusals import Code
 from worker.base.database_engine import write_transaction
-from worker.ledger.rejections import count_rejection
+from worker.ledger.rejections import count_rejections
 from worker.tenants import config_changes
 from worker.tenants.config_changes import ChangeAuthor
 
@@ -51,7 +51,7 @@ def log(engine: Engine) -> None:
             (Code.KEY_UNKNOWN, "acme", b"another", MORNING + timedelta(minutes=1)),
             (Code.TOKEN_INVALID, None, b"nonsense", LATER),
         ):
-            count_rejection(connection, code, tenant, sha256(text).digest(), at)
+            count_rejections(connection, tenant, {code: [sha256(text).digest()]}, at)
 
 
 @pytest.mark.usefixtures("log")

@@ -30,7 +30,7 @@ from worker.core.tenant_config import Quota
 from worker.doctor import service_metrics
 from worker.doctor.service_metrics import PARTS
 from worker.errors import Transient
-from worker.ledger.rejections import count_rejection
+from worker.ledger.rejections import count_rejections
 from worker.uses.state_facts import read_state_facts
 from worker.uses.use_recorder import record_uses
 from worker.uses.use_rules import grant_state
@@ -176,8 +176,8 @@ def test_rejections_are_counted_from_the_hour_in_which_the_window_begins(
     with write_transaction(engine) as connection:
         for hours in (26, 24, 1, 1):
             at = now - timedelta(hours=hours)
-            count_rejection(connection, "key_unknown", "acme", b"1" * 32, at)
-        count_rejection(connection, "signature_invalid", None, b"2" * 32, now)
+            count_rejections(connection, "acme", {"key_unknown": [b"1" * 32]}, at)
+        count_rejections(connection, None, {"signature_invalid": [b"2" * 32]}, now)
     assert scrape()["valetkey_rejections"] == {
         ("key_unknown", "acme", "24h"): 3,
         ("signature_invalid", "", "24h"): 1,

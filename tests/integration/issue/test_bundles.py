@@ -165,7 +165,7 @@ def test_if_the_common_transaction_fails_each_message_has_its_own(
     def fail(*_: Any) -> None:
         raise IntegrityError("INSERT", {}, ValueError())
 
-    monkeypatch.setattr(issuer, "insert_new_batches", fail)
+    monkeypatch.setattr(issuer, "_write_new", fail)
     outcomes = issue_all(service, clock, grant_message(), grant_message())
     assert [outcome["quotas"][0]["used"] for outcome in outcomes] == [1, 2]
     assert len(service.rows(Batch)) == 2

@@ -19,9 +19,9 @@ from tests.support.crypto.tokens import sign_message, tenant_keys, unseal_result
 from tests.support.servers.databases import migrated_file
 from valetkey.crypto.keys import PrivateKey, generate_key
 from worker.aws import s3_clients
-from worker.aws.s3_clients import S3Clients, SigningMethod
+from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine
-from worker.core.sigv4 import Target, UrlSigner
+from worker.core.sigv4 import Target
 from worker.core.tenant_config import Bucket, Tenant, TenantConfig, WebhookEndpoint
 
 NAMES = ("t1", "t2", "t10", "t11")  # t1 is a prefix of t10, but t1/ is not
@@ -164,9 +164,8 @@ OTHER_PREFIX = [  # spellings of an object key of another tenant
 CANCEL = {"v": 1, "ask": "cancel", "requested_by": "tests"}
 
 
-def find_signing_method(bucket: Bucket, _endpoint: str | None) -> SigningMethod:
-    target = Target("http", "s3.test", f"/{bucket.bucket}/", "us-east-1", "s3")
-    return SigningMethod(target, UrlSigner)
+def find_target(bucket: Bucket, _endpoint: str | None) -> Target:
+    return Target("http", "s3.test", f"/{bucket.bucket}/", "us-east-1", "s3")
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +176,7 @@ def shared_matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TenantMa
         patch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
         # To find a target, boto3 takes as long as everything else together.
-        patch.setattr(s3_clients, "find_signing_method", find_signing_method)
+        patch.setattr(s3_clients, "find_target", find_target)
         started = {"UploadId": "upload", "ResponseMetadata": {"RetryAttempts": 0}}
         client = SimpleNamespace(create_multipart_upload=lambda **_: started)
         patch.setattr(S3Clients, "client", lambda *_: client)

@@ -19,7 +19,7 @@ from worker.base.database_engine import write_transaction
 from worker.clock import now
 from worker.core.quota_rules import Cost
 from worker.ledger import quota_usage
-from worker.ledger.rejections import count_rejection
+from worker.ledger.rejections import count_rejections
 from worker.tenants.quota_command import quota
 from worker.webhooks.deliveries_command import deliveries
 
@@ -57,7 +57,7 @@ def log(engine: Engine) -> None:
             AuditedBatch(number, ["acme/a"], tenant=id_, id_number=same_id).write(connection)
             cancelled = {"batch_id": batch_id(1), "requested_by": "ann", "cancelled_at": at}
             connection.execute(insert(Cancellation).values(tenant=id_, **cancelled))
-            count_rejection(connection, Code.KEY_UNKNOWN, id_, sha256(b"").digest(), at)
+            count_rejections(connection, id_, {Code.KEY_UNKNOWN: [sha256(b"").digest()]}, at)
             delivery = {"tenant": id_, "batch_number": number, "endpoint": "hook", "attempts": 0}
             times = {"next_attempt_at": MORNING, "created_at": MORNING}
             delivery |= times | {"chunk_number": 0, "state": "pending"}

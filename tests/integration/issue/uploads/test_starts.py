@@ -25,7 +25,7 @@ from tests.support.fakes.http_storage import StorageResponse, StoredRequest
 from tests.support.s3.unreliable_storage import HUNG_UP, SLOW_DOWN, Interfere, fail_at, is_start
 from worker.aws import object_calls
 from worker.aws.s3_clients import SILENCE
-from worker.core.decisions import decide_chunk
+from worker.core.decisions import ChunkDecider
 from worker.core.tenant_config import Quota, TenantConfig
 from worker.errors import StorageSilent, Transient
 from worker.issue import issuer, multipart_uploads
@@ -222,7 +222,7 @@ def test_the_cleanup_waits_for_an_attempt_that_is_starting_an_upload_of_the_same
 ) -> None:
     service.fail_start(1, SLOW_DOWN)
     service.clock.forward(minutes=2)  # the failed attempt is due, that of the next message is not
-    decide = decide_chunk
+    decide = ChunkDecider.decide
 
     def decide_late(*arguments: Any) -> Any:
         assert service.unfinished() == len(KEYS)
@@ -230,7 +230,7 @@ def test_the_cleanup_waits_for_an_attempt_that_is_starting_an_upload_of_the_same
         return decide(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(issuer, "decide_chunk", decide_late)
+        patch.setattr(ChunkDecider, "decide", decide_late)
         assert service.issue(multipart_message())["status"] == "issued"
     assert service.clean_up() == {"ended": 1, "postponed": 0}
     assert service.unfinished() == len(KEYS)
@@ -255,13 +255,13 @@ def test_uploads_that_cannot_be_aborted_do_not_keep_others_waiting(service: Uplo
 def test_uploads_that_the_cleanup_took_over_are_not_granted(
     service: UploadService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decide = decide_chunk
+    decide = ChunkDecider.decide
 
     def decide_late(*arguments: Any) -> Any:
         assert service.clean_up()["ended"] == len(KEYS)
         return decide(*arguments)
 
-    monkeypatch.setattr(issuer, "decide_chunk", decide_late)
+    monkeypatch.setattr(ChunkDecider, "decide", decide_late)
     with pytest.raises(Transient, match="took too long"):
         service.issue(multipart_message())
     assert service.unfinished() == 0
@@ -276,7 +276,7 @@ def test_uploads_of_a_transaction_that_fails_are_aborted(
         raise Transient("the database is out of reach")
 
     with monkeypatch.context() as patch:
-        patch.setattr(issuer, "insert_chunks", fail)
+        patch.setattr(issuer, "insert_new_batches", fail)
         with pytest.raises(Transient):
             service.issue(multipart_message())
     assert service.unfinished() == 0

@@ -43,12 +43,8 @@ def explain_context(raw: dict[str, Any], *quotas: Quota, **changes: Any) -> Expl
         "identity": "signed by acme/main",
         "tenant": config.tenants.get(message.tenant),
         "config": config,
-        "history": BatchHistory(),
-        "recorded": None,
-        "usage": {},
         "admission": admit(message, config.tenants.get(message.tenant), config, NOW),
         "validity": VALIDITY,
-        "continued_upload": None,
         "now": NOW,
     }
     return ExplainContext(**fields | changes)

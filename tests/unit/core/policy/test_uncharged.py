@@ -11,8 +11,8 @@ from worker.core.decisions import (
     ChunkDecision,
     GrantRow,
     ceiling_refusal,
-    item_key_refusal,
     refuse_chunk,
+    reissue_item_refusal,
     uncharged_bytes,
 )
 from worker.core.quota_rules import Cost
@@ -32,7 +32,7 @@ def refused_one_by_one(request: ChunkMessage) -> ChunkDecision:
     policy = tenant_config().tenants["acme"].policies["demo"]
     rows = []
     for number, item in enumerate(request.items):
-        refusal = item_key_refusal(item, request.grant, policy, f"items[{number}].key")
+        refusal = reissue_item_refusal(item, request.grant, policy, f"items[{number}]")
         assert refusal is not None
         rows.append(GrantRow(number, item.key, refusal.code, refusal.model_dump(mode="json")))
     return replace(refuse_chunk(request, REFUSAL, NOW), rows=rows, refusal=None)
