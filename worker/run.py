@@ -4,9 +4,11 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from threading import Event, Thread
+from typing import Any
 
 import click
 import structlog
@@ -37,7 +39,12 @@ def check_services() -> None:
     or missing tables. Of a service that is away, only a warning is logged: workers wait for it.
     """
     wrong = []
-    for check in (_check_database, _check_broker, _check_results):
+    checks: tuple[Callable[[], None], ...] = (
+        _check_database,
+        partial(_check_redis, open_broker),
+        partial(_check_redis, open_results),
+    )
+    for check in checks:
         try:
             check()
         except ServiceUnusable as error:
@@ -54,13 +61,8 @@ def _check_database() -> None:
         pass
 
 
-def _check_broker() -> None:
-    with open_broker() as client:
-        read_server_facts(client)
-
-
-def _check_results() -> None:
-    with open_results() as client:
+def _check_redis(open_server: Callable[[], AbstractContextManager[Any]]) -> None:
+    with open_server() as client:
         read_server_facts(client)
 
 

@@ -194,7 +194,7 @@ def migrate_to_head(database_url: str, roles: dict[str, str] | None = None) -> b
         with engine.connect() as connection:
             state = tables_state(_current_revision(connection))
         if state == "pre-release tables":
-            raise _unusable(state, database_url)
+            raise unusable_tables(state, database_url)
         if state == "later tables":
             return False
         _upgrade(engine)
@@ -223,14 +223,10 @@ def _upgrade(engine: Engine) -> None:
 
 
 @contextmanager
-def _connected(url: str) -> Iterator[Engine]:
-    """Yield an engine; name the cause of what goes wrong with the database in the block."""
+def database_errors(url: str) -> Iterator[None]:
+    """Name the cause of what goes wrong with the database in the block."""
     try:
-        engine = create_database_engine(url)
-        try:
-            yield engine
-        finally:
-            engine.dispose()
+        yield
     except Exception as error:
         from worker.cli.database_failures import describe_failure  # noqa: PLC0415
 
@@ -238,6 +234,16 @@ def _connected(url: str) -> Iterator[Engine]:
         if failure is None:
             raise
         raise failure from None
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[Engine]:
+    with database_errors(url):
+        engine = create_database_engine(url)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
 
 
 @contextmanager
@@ -250,7 +256,7 @@ def open_database(
     checkout before 0.1.0, older than this release, or with refuses_later of a later one. Creates no
     file of a SQLite database.
     """
-    url = _existing_database()
+    url = existing_database()
     with _connected(url) as engine, transaction(engine) as connection:
         _check_tables(connection, url, refuses_later=refuses_later)
         yield connection
@@ -259,7 +265,7 @@ def open_database(
 @contextmanager
 def open_engine() -> Iterator[Engine]:
     """Open VALETKEY_DATABASE_URL for several transactions. Raises as `open_database` does."""
-    url = _existing_database()
+    url = existing_database()
     with _connected(url) as engine:
         with read_transaction(engine) as connection:
             _check_tables(connection, url, refuses_later=False)
@@ -276,21 +282,23 @@ def check_tenant_option(connection: Connection, tenant: str | None) -> None:
         raise click.BadParameter(str(error), param_hint="--tenant") from None
 
 
-def _existing_database() -> str:
+def existing_database() -> str:
+    """Return VALETKEY_DATABASE_URL. Raises click.ClickException if its file does not exist."""
     url = read_database_url(os.environ)
     path = sqlite_path(url)
     if path is not None and not path.exists():
-        raise _unusable("missing", url)
+        raise unusable_tables("missing", url)
     return url
 
 
 def _check_tables(connection: Connection, url: str, *, refuses_later: bool) -> None:
     state = tables_state(_current_revision(connection))
     if state is not None and (refuses_later or state != "later tables"):
-        raise _unusable(state, url)
+        raise unusable_tables(state, url)
 
 
-def _unusable(state: str, url: str) -> click.ClickException:
+def unusable_tables(state: str, url: str) -> click.ClickException:
+    """Return the exception that ends a command, by the key in `STATES` of the tables."""
     from worker.cli.database_failures import STATES, database_unusable  # noqa: PLC0415
 
     return database_unusable(STATES[state], url)

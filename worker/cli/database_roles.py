@@ -1,6 +1,6 @@
 """The privileges of PostgreSQL roles: workers add to the audit log, auditors read it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import click
 from sqlalchemy import Connection, Engine, text
@@ -43,26 +43,15 @@ def _role_problem(connection: Connection, role: str) -> str | None:
     return None
 
 
-def _worker_privileges(connection: Connection, role: str) -> list[str]:
-    """Return the statements that let a role run workers and operators' commands, and no more."""
-    name = quoted(connection, role)
+def _writable(connection: Connection, name: str) -> Iterator[str]:
+    """Let a role that reads all tables run workers and operators' commands, and no more."""
     growing = [table for table in (*APPEND_ONLY, _GROWING) if table not in _OWNERS]
     mutable = sorted(set(Base.metadata.tables).difference(APPEND_ONLY, [_GROWING]))
-    return [
-        *_revoked(connection, name),
-        *_readable(connection, name),
-        f"GRANT INSERT ON {', '.join(growing)} TO {name}",
-        f"GRANT UPDATE ON {_GROWING} TO {name}",
-        f"GRANT INSERT, UPDATE, DELETE ON {', '.join(mutable)} TO {name}",
-        f"GRANT USAGE ON SEQUENCE {', '.join(_sequences(connection))} TO {name}",
-        f"GRANT EXECUTE ON FUNCTION {_FUNCTION} TO {name}",
-    ]
-
-
-def _reader_privileges(connection: Connection, role: str) -> list[str]:
-    """Return the statements that let a role read all tables, and change nothing."""
-    name = quoted(connection, role)
-    return [*_revoked(connection, name), *_readable(connection, name)]
+    yield f"GRANT INSERT ON {', '.join(growing)} TO {name}"
+    yield f"GRANT UPDATE ON {_GROWING} TO {name}"
+    yield f"GRANT INSERT, UPDATE, DELETE ON {', '.join(mutable)} TO {name}"
+    yield f"GRANT USAGE ON SEQUENCE {', '.join(_sequences(connection))} TO {name}"
+    yield f"GRANT EXECUTE ON FUNCTION {_FUNCTION} TO {name}"
 
 
 def _remaining_privileges(connection: Connection, role: str) -> list[str]:
@@ -120,10 +109,11 @@ def _sequences(connection: Connection) -> list[str]:
     return list(connection.scalars(query, {"tables": tables}))
 
 
-_OPTIONS: dict[str, Callable[[Connection, str], list[str]]] = {
-    "--grant-to": _worker_privileges,
-    "--grant-read-to": _reader_privileges,
-}
+def _statements(connection: Connection, option: str, name: str) -> Iterator[str]:
+    yield from _revoked(connection, name)
+    yield from _readable(connection, name)
+    if option == "--grant-to":
+        yield from _writable(connection, name)
 
 
 def refuse_roles(roles: dict[str, str], dialect: str) -> None:
@@ -153,7 +143,7 @@ def _grant(connection: Connection, option: str, role: str) -> None:
     problem = _role_problem(connection, role)
     if problem is not None:
         raise click.BadParameter(problem, param_hint=option)
-    for statement in _OPTIONS[option](connection, role):
+    for statement in _statements(connection, option, quoted(connection, role)):
         try:
             connection.exec_driver_sql(statement)
         except ProgrammingError:

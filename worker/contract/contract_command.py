@@ -1,10 +1,301 @@
-"""Prints the contract with producers: JSON Schemas, an AsyncAPI document and the refusal codes."""
+"""Prints the contract with producers: JSON Schemas, an AsyncAPI 3.0 document and refusal codes.
 
+AsyncAPI is written from the point of view of the service, which receives requests. Its schemas use
+only what JSON Schema 2020-12 and draft 07 have in common, because its tools read the latter.
+"""
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import click
 
-from worker.contract.contract_files import FILES, contract_files
+from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE, MAX_INTERACTIVE_ITEMS, VERSION
+from valetkey.wire.refusals import UNAUTHENTICATED, Code
+from valetkey.wire.replies import Outcome
+from valetkey.wire.upload_events import UploadEvent
+from worker.contract.json_schemas import (
+    JWE_PATTERN,
+    JWS_PATTERN,
+    Schema,
+    envelope_schema,
+    headers_schema,
+    reply_classes,
+    reply_definitions,
+    reply_schema,
+    request_classes,
+    request_definitions,
+    request_schema,
+    result_schema,
+    upload_event_definitions,
+    webhook_schema,
+)
+
+_CODE_LINE = re.compile(r'[A-Z0-9_]+ = "([a-z0-9_]+)"(?:  # (.+))?')
+# An exemption from a lint rule stands before the meaning, separated by a semicolon.
+_EXEMPTION = re.compile(r"noqa: [^;]*; ")
+_INTRODUCTION = """\
+# Refusal codes
+
+The `code` of a refusal, by topic. Programs decide by the code; the `message` is for people, and its
+wording may change. A code is never renamed or reused. A later service may send codes that are not
+in this table: treat an unknown code as a refusal whose reason you cannot handle.
+
+Replies with a code marked *plain* are not sealed, because the service has not authenticated the
+sender.
+
+This page is generated from the messages: `make contract` writes it."""
+
+
+class CodeMeaning(NamedTuple):
+    """A code of a refusal, its meaning, and the topic that it belongs to."""
+
+    code: str
+    meaning: str
+    topic: str
+
+
+def read_codes() -> list[CodeMeaning]:
+    """Return all codes in the order of their definition; a code without a comment has no meaning.
+
+    A comment on its own line above some codes is their topic.
+    """
+    codes: list[CodeMeaning] = []
+    topic = ""
+    for line in inspect.getsource(Code).splitlines():
+        text = line.strip()
+        if text.startswith("# "):
+            topic = text.removeprefix("# ").partition(". ")[0].rstrip(".")
+        elif match := _CODE_LINE.fullmatch(text):
+            meaning = _EXEMPTION.sub("", match[2] or "")
+            codes.append(CodeMeaning(match[1], meaning, topic))
+    return codes
+
+
+def codes_page() -> str:
+    """Return a page in Markdown with a table of all codes."""
+    lines = [_INTRODUCTION]
+    topic = None
+    for code in read_codes():
+        if code.topic != topic:
+            topic = code.topic
+            lines += ["", f"## {topic}", "", "| code | meaning |", "| --- | --- |"]
+        plain = " *(plain)*" if code.code in UNAUTHENTICATED else ""
+        lines.append(f"| `{code.code}`{plain} | {code.meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+_SCHEMAS = "#/components/schemas/"
+_QUEUES = {
+    INTERACTIVE_QUEUE: f"Batches of up to {MAX_INTERACTIVE_ITEMS} items, and all other requests.",
+    BULK_QUEUE: f"Chunks of batches of more than {MAX_INTERACTIVE_ITEMS} items.",
+}
+_QUEUE_TEXT = (
+    "A list in Redis. Producers push Celery's envelope to its left end; envelope.schema.json and "
+    "docs/contract.md describe it. The headers here are Celery's headers, the payload is the only "
+    "argument of the task."
+)
+_SIGNED_TEXT = (
+    "A request as a compact JWS (Ed25519). Its payload is one of the other messages of the "
+    "channel, with the member iat: the time of signing in whole seconds."
+)
+_SEALED_TEXT = (
+    "The reply to a signed request, as a compact JWE (ECDH-ES on X25519, A256GCM). It contains one "
+    "of the other messages of the channel, gzipped if the header cty is gzip."
+)
+
+
+def asyncapi_document() -> dict[str, Any]:
+    """Return the document as JSON values."""
+    return {
+        "asyncapi": "3.0.0",
+        "id": f"urn:valetkey:{VERSION}",
+        "info": {
+            "title": "valetkey",
+            "version": str(VERSION),
+            "description": "Issues temporary S3 permissions from a queue. docs/contract.md has "
+            "what this document cannot express.",
+            "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "servers": _servers(),
+        "channels": _channels(),
+        "operations": _operations(),
+        "components": {
+            "messages": _messages(),
+            "schemas": request_definitions(_SCHEMAS)
+            | reply_definitions(_SCHEMAS)
+            | upload_event_definitions(_SCHEMAS),
+        },
+    }
+
+
+def _servers() -> dict[str, Any]:
+    return {
+        name: {
+            "host": "redis.example.com:6380",
+            "pathname": f"/{number}",
+            "protocol": "rediss",
+            "description": f"The database {number} of a Redis or Valkey server: {text}.",
+        }
+        for number, (name, text) in enumerate({"broker": "queues", "store": "results"}.items())
+    }
+
+
+def _channels() -> dict[str, Any]:
+    requests = [item.__name__ for item in request_classes()]
+    replies = [item.__name__ for item in reply_classes()]
+    queues: dict[str, Any] = {
+        queue: {
+            "address": queue,
+            "title": f"The queue {queue}",
+            "description": f"{text} {_QUEUE_TEXT}",
+            "servers": [{"$ref": "#/servers/broker"}],
+            "messages": _references([*requests, "SignedRequest"]),
+        }
+        for queue, text in _QUEUES.items()
+    }
+    return queues | {"results": _results(replies), "webhooks": _webhooks()}
+
+
+def _results(replies: list[str]) -> dict[str, Any]:
+    return {
+        "address": "celery-task-meta-{taskId}",
+        "title": "The result of a task",
+        "description": "A key in Redis, and the channel on which its value is announced. The "
+        "payload is the member result of Celery's result, which result.schema.json describes.",
+        "servers": [{"$ref": "#/servers/store"}],
+        "parameters": {
+            "taskId": {
+                "description": "The task id of the request.",
+                "location": "$message.header#/id",
+            }
+        },
+        "messages": _references([*replies, "SealedReply"]),
+    }
+
+
+def _webhooks() -> dict[str, Any]:
+    return {
+        "address": None,
+        "title": "A webhook endpoint of the tenant",
+        "description": "The URL that the operator configured under the name in callback.",
+        "messages": _references(["Webhook", UploadEvent.__name__]),
+    }
+
+
+def _references(names: list[str]) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/messages/{name}"} for name in names}
+
+
+def _operations() -> dict[str, Any]:
+    operations: dict[str, Any] = {}
+    for queue in _QUEUES:
+        suffix = "FromBulk" if queue == BULK_QUEUE else ""
+        for item in request_classes():
+            operations[f"receive{item.__name__}{suffix}"] = _receive(queue, item)
+    outcome_title = "Send the outcome of a chunk to the endpoint in callback"
+    event_title = "Send what became of uploads to the endpoint in callback, if notify asks for it"
+    return operations | {
+        "sendWebhook": _send("Webhook", outcome_title),
+        "sendUploadEvent": _send(UploadEvent.__name__, event_title),
+    }
+
+
+def _send(message: str, title: str) -> dict[str, Any]:
+    return {
+        "action": "send",
+        "title": title,
+        "channel": {"$ref": "#/channels/webhooks"},
+        "messages": [{"$ref": f"#/channels/webhooks/messages/{message}"}],
+        "bindings": {"http": {"method": "POST", "bindingVersion": "0.3.0"}},
+    }
+
+
+def _receive(queue: str, request: type) -> dict[str, Any]:
+    replies = [*_reply_names(request), "SealedReply"]
+    return {
+        "action": "receive",
+        "title": f"Receive a {request.__name__} from the queue {queue}",
+        "channel": {"$ref": f"#/channels/{queue}"},
+        "messages": [
+            {"$ref": f"#/channels/{queue}/messages/{name}"}
+            for name in (request.__name__, "SignedRequest")
+        ],
+        "reply": {
+            "channel": {"$ref": "#/channels/results"},
+            "messages": [{"$ref": f"#/channels/results/messages/{name}"} for name in replies],
+        },
+    }
+
+
+def _reply_names(request: type) -> list[str]:
+    """Return the replies that a request's docstring names, and the Outcome that refuses it."""
+    words = set(re.findall(r"\w+", request.__doc__ or "")) | {Outcome.__name__}
+    return [item.__name__ for item in reply_classes() if item.__name__ in words]
+
+
+def _messages() -> dict[str, Any]:
+    headers = headers_schema()
+    messages: dict[str, Any] = {
+        item.__name__: _message(item.__name__, item) | {"headers": headers}
+        for item in request_classes()
+    }
+    messages["SignedRequest"] = _token("SignedRequest", _SIGNED_TEXT, JWS_PATTERN) | {
+        "headers": headers
+    }
+    for item in reply_classes():
+        messages[item.__name__] = _message(item.__name__, item)
+    messages["SealedReply"] = _token("SealedReply", _SEALED_TEXT, JWE_PATTERN)
+    for name, item in {"Webhook": Outcome, UploadEvent.__name__: UploadEvent}.items():
+        messages[name] = _message(name, item) | {"headers": _webhook_headers()}
+    return messages
+
+
+def _message(name: str, item: type) -> dict[str, Any]:
+    payload = {"$ref": f"{_SCHEMAS}{item.__name__}"}
+    return {"name": name, "title": name, "contentType": "application/json", "payload": payload}
+
+
+def _token(name: str, text: str, pattern: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "title": name,
+        "summary": text,
+        "contentType": "application/jose",
+        "payload": {"type": "string", "pattern": pattern},
+    }
+
+
+def _webhook_headers() -> Schema:
+    texts = {
+        "webhook-id": "The same for every attempt. Ignore an id that you know.",
+        "webhook-timestamp": "The time of this attempt, as Unix time in seconds.",
+        "webhook-signature": "Signatures by Standard Webhooks 1.0.0, separated by spaces.",
+        "content-type": "application/json",
+    }
+    properties = {name: {"type": "string", "description": text} for name, text in texts.items()}
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _json(generate: Callable[[], dict[str, Any]]) -> Callable[[], str]:
+    return lambda: json.dumps(generate(), indent=2) + "\n"
+
+
+FILES: Mapping[str, Callable[[], str]] = {
+    "requests.schema.json": _json(request_schema),
+    "replies.schema.json": _json(reply_schema),
+    "webhooks.schema.json": _json(webhook_schema),
+    "envelope.schema.json": _json(envelope_schema),
+    "result.schema.json": _json(result_schema),
+    "asyncapi.json": _json(asyncapi_document),
+    "codes.md": codes_page,
+}
+"""Functions that generate the text of each file, by file name: the same code, the same texts."""
+
 
 _FILE_BY_FORMAT = {name.partition(".")[0]: name for name in FILES}
 
@@ -52,9 +343,9 @@ def contract(document: str | None, folder: str | None) -> None:
 def _write_files(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in contract_files().items():
+        for name, generate in FILES.items():
             path = folder / name
-            path.write_text(text, encoding="utf-8", newline="\n")
+            path.write_text(generate(), encoding="utf-8", newline="\n")
             click.echo(path)
     except OSError as error:
         path = error.filename or folder

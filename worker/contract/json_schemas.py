@@ -9,7 +9,7 @@ Sources: Celery, "Message Protocol", version 2; kombu's virtual transport.
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import Enum
 from importlib import import_module
 from pkgutil import iter_modules
@@ -143,7 +143,8 @@ def request_definitions(prefix: str = "#/$defs/") -> dict[str, Schema]:
     definitions: dict[str, Schema] = schema["$defs"]
     for name in _tagged_definitions(definitions):
         _require(definitions[name], "kind")
-    _for_each_schema(definitions, _close_schema)
+    for schema in _all_schemas(definitions.values()):
+        _close_schema(schema)
     return _described(definitions)
 
 
@@ -158,7 +159,8 @@ def reply_definitions(prefix: str = "#/$defs/") -> dict[str, Schema]:
     status = {
         name: item.get("properties", {}).pop(_STATUS, None) for name, item in definitions.items()
     }
-    _for_each_schema(definitions, _open_schema)
+    for schema in _all_schemas(definitions.values()):
+        _open_schema(schema)
     for name, schema in status.items():
         if schema is not None:
             definitions[name]["properties"] = {_STATUS: schema, **definitions[name]["properties"]}
@@ -170,7 +172,8 @@ def upload_event_definitions(prefix: str = "#/$defs/") -> dict[str, Schema]:
     schema = TypeAdapter(UploadEvent).json_schema(ref_template=f"{prefix}{{model}}")
     definitions: dict[str, Schema] = schema.pop("$defs")
     definitions[UploadEvent.__name__] = schema
-    _for_each_schema(definitions, _open_schema)
+    for schema in _all_schemas(definitions.values()):
+        _open_schema(schema)
     return _described(definitions)
 
 
@@ -188,14 +191,11 @@ def _document(
 
 def _tagged_definitions(definitions: Mapping[str, Schema]) -> set[str]:
     """Return the names of the definitions that a union tells apart by a field."""
-    names: set[str] = set()
-
-    def collect(schema: Schema) -> None:
-        mapping = schema.get("discriminator", {}).get("mapping", {})
-        names.update(reference.rpartition("/")[2] for reference in mapping.values())
-
-    _for_each_schema(definitions, collect)
-    return names
+    return {
+        reference.rpartition("/")[2]
+        for schema in _all_schemas(definitions.values())
+        for reference in schema.get("discriminator", {}).get("mapping", {}).values()
+    }
 
 
 def _require(definition: Schema, name: str) -> None:
@@ -206,20 +206,14 @@ def _require(definition: Schema, name: str) -> None:
         definition["required"] = required if name in required else [*required, name]
 
 
-def _for_each_schema(schemas: Mapping[str, Any], change: Callable[[Schema], None]) -> None:
-    """Call a function with every schema in these definitions, the innermost first."""
-    for schema in schemas.values():
-        _walk_schema(schema, change)
-
-
-def _walk_schema(schema: Schema, change: Callable[[Schema], None]) -> None:
-    children = [schema.get("items"), schema.get("additionalProperties")]
-    children += schema.get("properties", {}).values()
-    children += [*schema.get("anyOf", ()), *schema.get("oneOf", ())]
-    for child in children:
-        if isinstance(child, dict):
-            _walk_schema(child, change)
-    change(schema)
+def _all_schemas(schemas: Iterable[Any]) -> Iterator[Schema]:
+    """Yield these schemas and every schema in them, the innermost first."""
+    for schema in schemas:
+        if isinstance(schema, dict):
+            yield from _all_schemas((schema.get("items"), schema.get("additionalProperties")))
+            yield from _all_schemas(schema.get("properties", {}).values())
+            yield from _all_schemas((*schema.get("anyOf", ()), *schema.get("oneOf", ())))
+            yield schema
 
 
 def _close_schema(schema: Schema) -> None:

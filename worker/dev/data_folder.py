@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from valetkey.dev_files import find_dev_file
@@ -186,11 +186,6 @@ def load_state(data: Path) -> StackState:
 def save_state(data: Path, state: StackState) -> None:
     """Replace the state of a data folder."""
     write_private(data / "state.json", json.dumps(asdict(state), indent=2) + "\n")
-
-
-def remember_tenants_file(data: Path, tenants: Path) -> None:
-    """Record which tenants file was applied last."""
-    save_state(data, replace(load_state(data), tenants_file=str(tenants.resolve())))
 
 
 # A developer's AWS credentials must never sign for the embedded storage, and Celery prefers its

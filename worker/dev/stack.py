@@ -32,7 +32,6 @@ from worker.dev.data_folder import (
     StorageKeys,
     load_state,
     locked_folder,
-    remember_tenants_file,
     save_state,
     storage_keys,
     write_private,
@@ -182,7 +181,8 @@ def adopt_config(running: RunningDev, config: TenantConfig, file: Path) -> None:
     tenant = info.tenant if info.tenant in config.tenants else next(iter(config.tenants), "")
     info = replace(info, tenant=tenant, public_keys=accepted_keys(config))
     write_private(running.data / "dev.json", json.dumps(asdict(info), indent=2) + "\n")
-    remember_tenants_file(running.data, file)
+    state = load_state(running.data)
+    save_state(running.data, replace(state, tenants_file=str(file.resolve())))
 
 
 _POLL_INTERVAL = 0.2  # seconds

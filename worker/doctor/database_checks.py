@@ -2,15 +2,16 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 
-from valetkey.units import format_utc
+from valetkey.units import format_duration, format_utc
 from worker import clock
 from worker.base.database_engine import read_transaction, sqlite_files
+from worker.base.jobs import TurnKey
 from worker.base.month_partitions import (
     default_months,
     format_month,
@@ -29,25 +30,12 @@ from worker.cli.database_failures import (
 from worker.cli.service_failures import ServiceUnusable
 from worker.core.issued_grants import storage_name
 from worker.core.tenant_config import TenantConfig
-from worker.doctor.health_checks import (
-    FAILED_SINCE,
-    OVERDUE_AFTER,
-    Check,
-    State,
-    attempt,
-    check_abandoned_uploads,
-    check_circuits,
-    check_cleanup,
-    check_manifests,
-    check_refused_uploads,
-    check_settlements,
-    check_tenants,
-    check_webhooks,
-)
+from worker.doctor.checks import Check, State, attempt
 from worker.doctor.queue_checks import event_checks
 from worker.doctor.storage_checks import bucket_checks
 from worker.errors import Transient
 from worker.ledger import backlog
+from worker.ledger.backlog import FailedManifests, RefusedUploads
 from worker.ledger.tenant_rows import load_config
 from worker.proof.checkpoint_key import KeyUnusable, NoKey, configured_keys
 from worker.proof.checkpoint_rows import SIGNING, Publication, read_publications
@@ -55,8 +43,114 @@ from worker.proof.checkpoints import configured_destinations
 from worker.revoke.policy_document import MAX_POLICY_BYTES
 from worker.revoke.revocation_rows import DenialRow, read_denials
 from worker.settings import BucketDestination, Destination, Settings, WebhookDestination
+from worker.tenants.apply_plan import config_warnings
 from worker.webhooks.webhook_delivery import read_circuits
-from worker.webhooks.webhook_rules import resolve_secrets
+from worker.webhooks.webhook_rules import Circuit, resolve_secrets
+
+
+def check_tenants(config: TenantConfig, now: datetime) -> Iterator[Check]:
+    """Warn of a config without tenants, and of tenants with missing, expired or expiring keys.
+
+    Warns of tenants that trust the queue, too: anyone who can write to it can impersonate them.
+    """
+    if not config.tenants:
+        hint = "python -m worker apply tenants.toml"
+        yield Check("tenants", "warn", "no tenant is configured", hint)
+        return
+    warnings = config_warnings(config, now)
+    yield from (Check("tenants", "warn", warning.message, warning.hint) for warning in warnings)
+    if not warnings:
+        text = f"{len(config.tenants):,} configured; all sign with keys that do not expire soon"
+        yield Check("tenants", "ok", text)
+
+
+class WaitingWork(NamedTuple):
+    """Work that may wait for up to a limit, and what its check says: then and if there is none.
+
+    late is the message beyond the limit; {age} is for how long the oldest has waited. waiting is
+    the message up to the limit, if it is not that for none.
+    """
+
+    check: str
+    limit: timedelta
+    none: str
+    late: str
+    hint: str
+    state: State = "warn"
+    waiting: str | None = None
+
+
+_OVERDUE_AFTER = timedelta(minutes=5)
+_LAST_DAY = timedelta(days=1)
+_OLDEST_WEBHOOK = "the oldest pending one was queued {age} ago"
+WEBHOOKS = WaitingWork(
+    "webhooks",
+    _OVERDUE_AFTER,
+    "none is pending",
+    _OLDEST_WEBHOOK,
+    "python -m worker deliveries list --state pending",
+    waiting=_OLDEST_WEBHOOK,
+)
+EXPIRED_GRANTS = WaitingWork(
+    "upkeep",
+    _OVERDUE_AFTER,
+    "expired grants are released",
+    "grants that expired {age} ago still count as live",
+    "no upkeep worker releases them: python -m worker run --only upkeep",
+    "fail",
+)
+ABANDONED_UPLOADS = WaitingWork(
+    "uploads",
+    timedelta(minutes=15),  # by then an upload that no grant uses is usually aborted
+    "none is left behind in storage",
+    "uploads that no grant uses are in storage, the oldest for {age}",
+    "the log of the upkeep worker says why: aborts_postponed",
+)
+ENDED_SLOTS = WaitingWork(
+    "settlements",
+    timedelta(days=1),  # storage may be unreachable for hours
+    "upload slots that ended are settled",
+    "upload slots have waited {age} for storage, to be settled or for the second look",
+    "the log of the upkeep worker has the reason, as settlement_postponed",
+)
+
+
+def check_waiting(work: WaitingWork, oldest: datetime | None, now: datetime) -> Check:
+    """Check that no work waits for too long. oldest is since when, None if there is none."""
+    if oldest is None:
+        return Check(work.check, "ok", work.none)
+    age = now - oldest
+    if age <= work.limit:
+        text = work.waiting or work.none
+        return Check(work.check, "ok", text.format(age=format_duration(age)))
+    return Check(work.check, work.state, work.late.format(age=format_duration(age)), work.hint)
+
+
+def check_circuits(circuits: Mapping[TurnKey, Circuit], now: datetime) -> Iterator[Check]:
+    """Warn of endpoints that are not called for a while, because they failed repeatedly."""
+    for (tenant, endpoint), circuit in sorted(circuits.items()):
+        if circuit.is_open(now) and circuit.open_until is not None:
+            pause = format_duration(circuit.open_until - now)
+            text = f"{tenant}/{endpoint}: paused for {pause} after {circuit.failures} failures"
+            hint = f"python -m worker deliveries list --state pending --tenant {tenant}"
+            yield Check("endpoints", "warn", text, hint)
+
+
+def check_manifests(failed: FailedManifests) -> Check:
+    """Warn of manifests that have failed in the last day, with the newest problem."""
+    if not failed.number:
+        return Check("manifests", "ok", "none has failed in the last day")
+    text = f"{failed.number:,} failed in the last day; the newest: {failed.problem}"
+    return Check("manifests", "warn", text, "python -m worker deliveries manifests --state failed")
+
+
+def check_refused_uploads(refused: Sequence[RefusedUploads]) -> Iterator[Check]:
+    """Warn of bucket profiles whose storage has refused to start multipart uploads."""
+    for bucket in refused:
+        text = f"{bucket.name}: refused {bucket.number:,} in the last day; newest: {bucket.problem}"
+        hint = "docs/operating.md, Storage refuses; python -m worker audit list --decision refused"
+        yield Check("uploads", "warn", text, hint)
+
 
 _PARTITION_HINT = (
     "python -m worker migrate; the log of the upkeep worker says why: partition_postponed"
@@ -239,13 +333,13 @@ def _read_facts() -> _DatabaseFacts:
 
 def _work_checks(connection: Connection, config: TenantConfig, now: datetime) -> Iterator[Check]:
     yield from check_circuits(read_circuits(connection), now)
-    yield check_webhooks(backlog.oldest_webhook_time(connection), now)
-    yield check_cleanup(backlog.earliest_reservation_expiry(connection), now)
-    yield check_manifests(backlog.failed_manifests(connection, now - FAILED_SINCE))
-    yield check_abandoned_uploads(backlog.oldest_abandoned_upload(connection), now)
-    yield from check_refused_uploads(backlog.refused_uploads(connection, now - FAILED_SINCE))
-    yield check_settlements(backlog.oldest_ended_slot(connection), now)
-    yield from check_denials(*read_denials(connection, now - OVERDUE_AFTER), config)
+    yield check_waiting(WEBHOOKS, backlog.oldest_webhook_time(connection), now)
+    yield check_waiting(EXPIRED_GRANTS, backlog.earliest_reservation_expiry(connection), now)
+    yield check_manifests(backlog.failed_manifests(connection, now - _LAST_DAY))
+    yield check_waiting(ABANDONED_UPLOADS, backlog.oldest_abandoned_upload(connection), now)
+    yield from check_refused_uploads(backlog.refused_uploads(connection, now - _LAST_DAY))
+    yield check_waiting(ENDED_SLOTS, backlog.oldest_ended_slot(connection), now)
+    yield from check_denials(*read_denials(connection, now - _OVERDUE_AFTER), config)
     yield from check_partitions(connection, now)
 
 

@@ -23,15 +23,15 @@ from worker.cli.database import open_database
 from worker.cli.output import print_rows
 from worker.core.object_keys import is_simple_key
 from worker.core.tenant_config import Bucket
+from worker.doctor.checks import Check
 from worker.doctor.database_checks import database_checks
-from worker.doctor.health_checks import Check, check_variables
-from worker.doctor.live_probe import FIRST_FAILED, GOOD_VERDICTS, Finding
 from worker.doctor.live_run import (
     LiveRun,
     deletion_finding,
     findings_of_unusable_profile,
     prepare_run,
 )
+from worker.doctor.live_trial import FIRST_FAILED, GOOD_VERDICTS, Finding
 from worker.doctor.queue_checks import broker_checks
 from worker.errors import Malformed, Transient
 from worker.ledger.tenant_rows import load_config
@@ -304,9 +304,16 @@ def _run_checks(*, offline: bool) -> Iterator[Check]:
     except ValidationError as error:
         for text in setting_errors(error):
             yield Check("settings", "fail", text, "docs/operating.md, Settings, describes them all")
-        yield from check_variables(unknown_variables())
+        yield from _variable_checks()
         return
     yield Check("settings", "ok", "readable")
-    yield from check_variables(unknown_variables())
+    yield from _variable_checks()
     yield from database_checks(settings, offline=offline)
     yield from broker_checks(settings)
+
+
+def _variable_checks() -> Iterator[Check]:
+    """Warn of variables that nothing reads."""
+    for name, suggestion in unknown_variables():
+        hint = f"did you mean {suggestion}?" if suggestion else "docs/operating.md lists all"
+        yield Check("settings", "warn", f"{name} is unknown, and has no effect", hint)

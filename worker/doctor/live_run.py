@@ -25,15 +25,14 @@ from worker.doctor.live_checks import (
     WITHOUT_FIELD,
     LiveCheck,
 )
-from worker.doctor.live_probe import (
+from worker.doctor.live_trial import (
     FIRST_FAILED,
     VERSION_HEADER,
     Finding,
     Leftovers,
     LiveGrants,
-    Outcome,
-    Probe,
     StepFailed,
+    Trial,
     Verdict,
     describe_answer,
     judge_misuse,
@@ -51,57 +50,105 @@ DELETE_ACTIONS = ("s3:AbortMultipartUpload", "s3:DeleteObject", "s3:DeleteObject
 _SETTLE_SECONDS = 3.0  # for requests that were under way when the run was interrupted
 
 
-@dataclass(frozen=True)
-class Deleter:
-    """Deletes leftovers with the credentials of a bucket profile, or a session of its role.
+@dataclass
+class LiveRun:
+    """One run: its findings come from `findings`; `delete` must be called in any case.
 
-    The session is another one than that which signs: that one may delete nothing.
+    credentials are those of the deletion. prefix is that of all runs: one check tries to write
+    beside the prefix of its own run.
     """
 
-    s3: S3Clients
+    trial: Trial
     credentials: CredentialCache
-    bucket: Bucket
     prefix: str
-    send: Callable[[StorageRequest], StorageResponse]
+    verdicts: dict[str, Verdict] = field(default_factory=dict)  # of uses, by name
 
-    def delete(self, leftovers: Leftovers) -> Iterator[str]:
+    def findings(self) -> Iterator[Finding]:
+        """Run each check in turn."""
+        for check in LIVE_CHECKS:
+            finding = self._examine(check)
+            if not check.is_misuse:
+                self.verdicts[check.name] = finding.verdict
+            yield finding
+
+    def delete(self) -> list[str]:
+        """Delete what was written. Return a line for each thing that is left."""
+        self.trial.wait_for_calls(_SETTLE_SECONDS)
+        return list(self._delete_all())
+
+    def _examine(self, check: LiveCheck) -> Finding:
+        reason, finding = self._skip_reason(check), _untried(check)
+        if reason:
+            return finding._replace(note=reason)
+        try:
+            request = check.act(self.trial)
+            response = self.trial.send(request)
+            problem = (
+                check.find_problem(self.trial, request, response) if response.is_success else ""
+            )
+            verdict, note = (
+                judge_misuse(response) if check.is_misuse else judge_use(response, problem)
+            )
+        except StepFailed as failure:
+            response = failure.response
+            verdict, words = judge_use(response)
+            note = f"{failure.step}: {words}"
+        except (Malformed, Transient) as error:
+            return finding._replace(verdict="error", note=str(error))
+        return finding._replace(verdict=verdict, answer=describe_answer(response), note=note)
+
+    def _skip_reason(self, check: LiveCheck) -> str:
+        if self.verdicts.get(LIVE_CHECKS[0].name, "ok") != "ok":
+            return FIRST_FAILED
+        if check.needs is not None and self.verdicts.get(check.needs) != "ok":
+            return f"proves nothing, because {check.needs!r} failed"
+        name = check.profile_field
+        if name is None or getattr(self.trial.grants.bucket, name):
+            return ""
+        return WITHOUT_FIELD[name]
+
+    def _delete_all(self) -> Iterator[str]:
         """Delete everything. Yield a line for each object or upload that could not be deleted."""
+        leftovers = self.trial.leftovers
         deadline = time.monotonic() + MAX_DELETE_SECONDS
         for name, key, query in _deletions(leftovers):
             problem: str | None = "not tried, because storage took too long"
             if time.monotonic() <= deadline:
-                problem = self._attempt(key, query)
+                problem = self._delete_one(key, query)
             if problem:
                 yield f"{name}: {problem}"
         for key in leftovers.unknown_uploads:
             yield f"an upload of {key}: storage never said whether it started one"
 
-    def _attempt(self, key: str, query: Mapping[str, str]) -> str | None:
+    def _delete_one(self, key: str, query: Mapping[str, str]) -> str | None:
         try:
-            response = self.send(self._request(key, query))
+            response = self.trial.send_delete(self._delete_request(key, query))
             version = response.headers.get(VERSION_HEADER)
             if version and not query:
                 # In a versioned bucket, this has only added a delete marker.
-                response = self.send(self._request(key, {"versionId": version}))
+                response = self.trial.send_delete(self._delete_request(key, {"versionId": version}))
         except (Malformed, Transient) as error:
             return str(error)
         is_gone = response.is_success or response.status == HTTPStatus.NOT_FOUND
         return None if is_gone else describe_answer(response)
 
-    def _request(self, key: str, query: Mapping[str, str]) -> StorageRequest:
+    def _delete_request(self, key: str, query: Mapping[str, str]) -> StorageRequest:
         now = clock.now()
         validity = Validity(now.replace(microsecond=0), 300, "request")
-        context = self.s3.signing_context(self.bucket, self._load_credentials(now), validity)
+        grants = self.trial.grants
+        credentials = self._load_credentials(grants.bucket, now)
+        context = grants.s3.signing_context(grants.bucket, credentials, validity)
         return StorageRequest("DELETE", context.signer_for("DELETE").sign(key, query).url)
 
-    def _load_credentials(self, now: datetime) -> Credentials:
-        session, role = None, self.bucket.role_arn
+    def _load_credentials(self, bucket: Bucket, now: datetime) -> Credentials:
+        """Return those of the profile, or a session of its role that may delete: no other may."""
+        session, role = None, bucket.role_arn
         if role is not None:
-            session = role_session(role, self.bucket, "doctor-delete", (self.prefix,))
+            session = role_session(role, bucket, "doctor-delete", (self.prefix,))
             policy = json.loads(session.policy)
             policy["Statement"][0]["Action"] = DELETE_ACTIONS
             session = replace(session, policy=json.dumps(policy, separators=(",", ":")))
-        return self.credentials.get(self.bucket.profile, session, now, timedelta(minutes=5))
+        return self.credentials.get(bucket.profile, session, now, timedelta(minutes=5))
 
 
 def _deletions(leftovers: Leftovers) -> Iterator[tuple[str, str, dict[str, str]]]:
@@ -111,54 +158,6 @@ def _deletions(leftovers: Leftovers) -> Iterator[tuple[str, str, dict[str, str]]
             yield key, key, query
     for upload_id, key in tuple(leftovers.uploads.items()):
         yield f"an upload of {key}", key, {"uploadId": upload_id}
-
-
-@dataclass
-class LiveRun:
-    """One run: its findings come from `findings`; `delete` must be called in any case."""
-
-    probe: Probe
-    deleter: Deleter
-    verdicts: dict[tuple[str, str], Verdict] = field(default_factory=dict)
-
-    def findings(self) -> Iterator[Finding]:
-        """Run each check in turn."""
-        for check in LIVE_CHECKS:
-            finding = self._examine(check)
-            self.verdicts[check.grant, check.name] = finding.verdict
-            yield finding
-
-    def delete(self) -> list[str]:
-        """Delete what was written. Return a line for each thing that is left."""
-        self.probe.wait_for_calls(_SETTLE_SECONDS)
-        return list(self.deleter.delete(self.probe.leftovers))
-
-    def _examine(self, check: LiveCheck) -> Finding:
-        reason, finding = self._skip_reason(check), _untried(check)
-        if reason:
-            return finding._replace(note=reason)
-        try:
-            outcome = check.act(self.probe)
-            response = outcome.response
-            verdict, note = judge_misuse(response) if check.is_misuse else judge_use(outcome)
-        except StepFailed as failure:
-            response = failure.response
-            verdict, words = judge_use(Outcome(response))
-            note = f"{failure.step}: {words}"
-        except (Malformed, Transient) as error:
-            return finding._replace(verdict="error", note=str(error))
-        return finding._replace(verdict=verdict, answer=describe_answer(response), note=note)
-
-    def _skip_reason(self, check: LiveCheck) -> str:
-        first = LIVE_CHECKS[0]
-        if self.verdicts.get((first.grant, first.name), "ok") != "ok":
-            return FIRST_FAILED
-        if check.needs is not None and self.verdicts.get(check.needs) != "ok":
-            return f"proves nothing, because {check.needs[1]!r} failed"
-        name = check.profile_field
-        if name is None or getattr(self.probe.grants.bucket, name):
-            return ""
-        return WITHOUT_FIELD[name]
 
 
 def prepare_run(
@@ -173,10 +172,8 @@ def prepare_run(
     Raises Malformed or Transient if boto3 cannot sign for the bucket profile.
     """
     grants = LiveGrants(s3, bucket, f"{prefix}{secrets.token_hex(8)}/")
-    probe = Probe(grants, s3.target(bucket), send)
-    # The whole prefix: one check tries to write beside its own one.
-    deleter = Deleter(s3, deletion_credentials, bucket, prefix, probe.send_delete)
-    return LiveRun(probe, deleter)
+    trial = Trial(grants, Leftovers(s3.target(bucket)), send)
+    return LiveRun(trial, deletion_credentials, prefix)
 
 
 def findings_of_unusable_profile(error: str) -> list[Finding]:

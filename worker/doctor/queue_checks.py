@@ -1,14 +1,15 @@
 """The checks of `doctor` that contact the broker, the result store and queues of events."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 from redis.exceptions import OutOfMemoryError
 
 from valetkey.config import redact_url
+from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
 from worker.aws.event_queues import (
     NOT_SQS,
     EventQueue,
@@ -23,12 +24,13 @@ from worker.broker.queues import (
     EVENTS_PREFIX,
     EVENTS_ROLE,
     SHARING_LEASE,
+    UPKEEP_QUEUE,
+    WAITING_LANES,
     queue_lengths,
     workers_by_queue,
 )
 from worker.broker.result_store import read_discard_counts
 from worker.cli.redis_servers import (
-    ServerFacts,
     open_broker,
     open_results,
     read_server_facts,
@@ -36,20 +38,18 @@ from worker.cli.redis_servers import (
 )
 from worker.cli.service_failures import ServiceUnusable
 from worker.core.tenant_config import Bucket, TenantConfig
-from worker.doctor.health_checks import (
+from worker.doctor.checks import (
     CHECK_TIMEOUT,
     Check,
+    State,
     attempt,
-    check_consumers,
-    check_eviction,
-    check_messages,
-    check_queues,
     failed,
 )
 from worker.errors import Transient
 from worker.settings import Settings
 
 Open = Callable[[], AbstractContextManager[Any]]
+Value = TypeVar("Value")
 
 
 def broker_checks(settings: Settings) -> Iterator[Check]:
@@ -64,7 +64,7 @@ def broker_checks(settings: Settings) -> Iterator[Check]:
     yield from broker
     has_results, has_broker = (checks[0].state == "ok" for checks in (results, broker))
     if has_broker:
-        yield attempt("queues", broker_unusable, _read_queue_check)
+        yield attempt("queues", broker_unusable, _reading(open_broker, _read_queues))
     if has_results:
         yield from _worker_checks(results_unusable)
     if has_results and has_broker:
@@ -74,11 +74,7 @@ def broker_checks(settings: Settings) -> Iterator[Check]:
 def _server_checks(
     name: str, open_server: Open, url: str, unusable: Callable[[BaseException], ServiceUnusable]
 ) -> Iterator[Check]:
-    def read() -> ServerFacts:
-        with open_server() as client:
-            return read_server_facts(client)
-
-    facts = attempt(name, unusable, read)
+    facts = attempt(name, unusable, _reading(open_server, read_server_facts))
     if isinstance(facts, Check):
         yield facts
         return
@@ -89,17 +85,80 @@ def _server_checks(
 
 
 def _worker_checks(unusable: Callable[[BaseException], ServiceUnusable]) -> Iterator[Check]:
-    def read() -> dict[str, list[str]]:
-        with open_results() as client:
-            return workers_by_queue(client)
-
-    consumers = attempt("workers", unusable, read)
+    consumers = attempt("workers", unusable, _reading(open_results, workers_by_queue))
     yield from [consumers] if isinstance(consumers, Check) else check_consumers(consumers)
 
 
-def _read_queue_check() -> Check:
-    with open_broker() as client:
-        return check_queues(queue_lengths(client), is_served=client.pttl(SHARING_LEASE) >= 0)
+_NOT_ISSUED = "requests wait there, and time out"
+_CONSUMERS: tuple[tuple[str, str, State, str], ...] = (
+    (INTERACTIVE_QUEUE, "issue", "fail", _NOT_ISSUED),
+    (BULK_QUEUE, "issue", "fail", _NOT_ISSUED),
+    (UPKEEP_QUEUE, "upkeep", "warn", "webhooks, manifests and expired grants wait"),
+)
+
+
+def check_consumers(consumers: Mapping[str, Sequence[str]]) -> Iterator[Check]:
+    """Check that each queue has a worker. consumers are names of workers by queue.
+
+    Without an issuing worker every request times out, which is a failure. Without an upkeep worker
+    grants are issued, and what waits is made up for when one starts: that is a warning, until
+    check_cleanup finds work that is overdue.
+    """
+    for queue, role, state, effect in _CONSUMERS:
+        workers = consumers.get(queue, ())
+        if workers:
+            yield Check("workers", "ok", f"{queue} is consumed by {', '.join(sorted(workers))}")
+        else:
+            hint = f"python -m worker run --only {role}"
+            text = f"no worker is alive that consumes the queue {queue}: {effect}"
+            yield Check("workers", state, text, hint)
+
+
+def check_eviction(server: str, policy: str | None) -> Iterator[Check]:
+    """Warn of a server that drops keys when its memory is full. policy is None if unknown."""
+    if policy not in {None, "noeviction"}:
+        lost = "requests" if server == "broker" else "results"
+        text = f"maxmemory-policy is {policy}: a full server drops waiting {lost}"
+        yield Check(server, "warn", text, "set maxmemory-policy noeviction in the server's config")
+
+
+def check_queues(lengths: Mapping[str, int], *, is_served: bool) -> Check:
+    """Fail if messages wait for their turn and no process serves them.
+
+    lengths are those of the queues and of the lanes, by key.
+    """
+    text = ", ".join(f"{length:,} messages in {key}" for key, length in lengths.items())
+    waiting = sum(length for key, length in lengths.items() if key.startswith(f"{WAITING_LANES}:"))
+    if is_served or not waiting:
+        return Check("queues", "ok", text)
+    text = f"{waiting:,} messages wait for their turn, and no process serves them"
+    hint = "restart the `run` that hangs, or start another: python -m worker run --only issue"
+    return Check("queues", "fail", text, hint)
+
+
+def check_messages(discarded: Mapping[str, int], dead_letters: int) -> Check:
+    """Warn of messages on which a worker failed. discarded counts messages by their invalid part.
+
+    Discarded messages are the fault of their senders, so they alone are no warning.
+    """
+    counts = ", ".join(f"{count:,} for {part}" for part, count in sorted(discarded.items()))
+    text = f"discarded so far: {counts}" if counts else "none was discarded"
+    if not dead_letters:
+        return Check("messages", "ok", text)
+    text = f"{dead_letters} set aside because a worker failed on them; {text}"
+    return Check("messages", "warn", text, "python -m worker deadletters list")
+
+
+def _reading(open_server: Open, read: Callable[[Any], Value]) -> Callable[[], Value]:
+    def call() -> Value:
+        with open_server() as client:
+            return read(client)
+
+    return call
+
+
+def _read_queues(client: Any) -> Check:
+    return check_queues(queue_lengths(client), is_served=client.pttl(SHARING_LEASE) >= 0)
 
 
 def _read_message_check() -> Check:
@@ -155,8 +214,7 @@ def _count_events(url: str, bucket: Bucket) -> int:
 
 def _read_names() -> Collection[str] | None:
     try:
-        with open_results() as client:
-            return workers_by_queue(client).keys()
+        return _reading(open_results, workers_by_queue)()
     except (ServiceUnusable, redis.RedisError, OSError):
         return None  # another check reports it
 

@@ -23,7 +23,7 @@ from worker.core.role_session import versioning_session
 from worker.core.signing_context import Validity
 from worker.core.storage_errors import ErrorResponse
 from worker.core.tenant_config import Bucket, TenantConfig
-from worker.doctor.health_checks import Check, State
+from worker.doctor.checks import Check, State
 from worker.errors import Malformed, Transient
 from worker.settings import Settings
 
@@ -99,8 +99,31 @@ _REGION_CODES = frozenset(
 _REDIRECTS = frozenset(
     {HTTPStatus.MOVED_PERMANENTLY, HTTPStatus.TEMPORARY_REDIRECT, HTTPStatus.PERMANENT_REDIRECT}
 )
-_EXPIRED_CODES = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
 _RESTART = "where the workers run, and restart them"
+_PROXY = "a proxy that changes the Host header has the same effect"
+_UNKNOWN_KEY = (
+    "storage does not know the access key of {owner} (InvalidAccessKeyId)",
+    f"replace the keys {_RESTART}",
+)
+_EXPIRED = ("the session token of {owner} has expired", f"get new credentials {_RESTART}")
+# The cause, in which {owner} is the AWS profile, and the hint, by storage's code.
+_CREDENTIALS_CAUSES = {
+    "InvalidAccessKeyId": _UNKNOWN_KEY,
+    "InvalidClientTokenId": _UNKNOWN_KEY,
+    "SignatureDoesNotMatch": (
+        "the secret key of {owner} is wrong (SignatureDoesNotMatch)",
+        f"correct AWS_SECRET_ACCESS_KEY or the AWS profile {_RESTART}; {_PROXY}",
+    ),
+    "InvalidToken": (
+        "the session token of {owner} is wrong (InvalidToken)",
+        f"replace access key, secret key and token together {_RESTART}",
+    ),
+    "RequestTimeTooSkewed": (
+        "this machine's clock differs from storage's (RequestTimeTooSkewed)",
+        "synchronize the clock with NTP",
+    ),
+    **dict.fromkeys(("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"), _EXPIRED),
+}
 
 
 def storage_cause(bucket: Bucket, result: ProbeResult) -> Cause | None:
@@ -115,28 +138,10 @@ def storage_cause(bucket: Bucket, result: ProbeResult) -> Cause | None:
     error = result.error
     if error is None or error.code == "AccessDenied":
         return None
-    return _credentials_cause(bucket, error.code) or _bucket_cause(bucket, error, result.region)
-
-
-def _credentials_cause(bucket: Bucket, code: str) -> Cause | None:
-    owner = f"AWS profile {bucket.profile or 'default'!r}"
-    match code:
-        case "InvalidAccessKeyId" | "InvalidClientTokenId":
-            text = f"storage does not know the access key of {owner} (InvalidAccessKeyId)"
-            return Cause(text, f"replace the keys {_RESTART}")
-        case "SignatureDoesNotMatch":
-            text = f"the secret key of {owner} is wrong (SignatureDoesNotMatch)"
-            hint = f"correct AWS_SECRET_ACCESS_KEY or the AWS profile {_RESTART}; a proxy that "
-            return Cause(text, f"{hint}changes the Host header has the same effect")
-        case "InvalidToken":
-            text = f"the session token of {owner} is wrong (InvalidToken)"
-            return Cause(text, f"replace access key, secret key and token together {_RESTART}")
-        case "RequestTimeTooSkewed":
-            text = "this machine's clock differs from storage's (RequestTimeTooSkewed)"
-            return Cause(text, "synchronize the clock with NTP")
-    if code in _EXPIRED_CODES:
-        return Cause(f"the session token of {owner} has expired", f"get new credentials {_RESTART}")
-    return None
+    if error.code in _CREDENTIALS_CAUSES:
+        text, hint = _CREDENTIALS_CAUSES[error.code]
+        return Cause(text.format(owner=f"AWS profile {bucket.profile or 'default'!r}"), hint)
+    return _bucket_cause(bucket, error, result.region)
 
 
 def _bucket_cause(bucket: Bucket, error: ErrorResponse, region: str | None) -> Cause:

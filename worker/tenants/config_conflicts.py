@@ -65,16 +65,11 @@ def _claims_by_bucket(
         for policy in tenant.policies.values():
             bucket = config.buckets.get(policy.bucket)
             if bucket is not None:
-                for host in _storage_hosts(bucket, endpoints):
+                # Hosts in links and in the worker's requests: one in common is the same storage.
+                urls = endpoints.public_of(bucket), endpoints.internal_of(bucket)
+                for host in {storage_host(url) for url in urls}:
                     claims[bucket.bucket, host].extend(_policy_claims(tenant.name, policy, bucket))
     return claims
-
-
-def _storage_hosts(bucket: Bucket, endpoints: DefaultEndpoints) -> set[str | None]:
-    """Return the hosts in links and in the worker's requests. One in common is the same storage."""
-    return {
-        storage_host(url) for url in (endpoints.public_of(bucket), endpoints.internal_of(bucket))
-    }
 
 
 def _policy_claims(tenant: str, policy: Policy, bucket: Bucket) -> Iterator[PrefixClaim]:
@@ -137,13 +132,15 @@ def _tenant_conflicts(tenant: Tenant, config: TenantConfig) -> Iterator[Conflict
         bucket = config.buckets.get(policy.bucket)
         if stored and bucket is not None and may_store(policy):
             yield from _uncounted_conflicts(tenant, stored, policy, config)
-        if bucket is not None and _exceeds_session_policy(bucket, policy):
-            message = "with these prefixes the role's session policy is longer than AWS accepts"
-            hint = (
-                f"the limit is {MAX_POLICY_LENGTH:,} characters: use fewer or shorter prefixes,"
-                " or a second bucket profile"
-            )
-            yield Conflict((*_policy_location(tenant, policy), "prefixes"), message, hint)
+        if bucket is not None and bucket.role_arn is not None:
+            session = session_policy(bucket.role_arn, bucket.bucket, policy.prefixes)
+            if len(session) > MAX_POLICY_LENGTH:
+                message = "with these prefixes the role's session policy is longer than AWS accepts"
+                hint = (
+                    f"the limit is {MAX_POLICY_LENGTH:,} characters: use fewer or shorter prefixes,"
+                    " or a second bucket profile"
+                )
+                yield Conflict((*_policy_location(tenant, policy), "prefixes"), message, hint)
 
 
 def _uncounted_conflicts(
@@ -228,12 +225,6 @@ def _policy_conflicts(tenant: Tenant, policy: Policy) -> Iterator[Conflict]:
 
 def _policy_location(tenant: Tenant, policy: Policy) -> Location:
     return ("tenants", tenant.name, "allow", policy.bucket)
-
-
-def _exceeds_session_policy(bucket: Bucket, policy: Policy) -> bool:
-    if bucket.role_arn is None:
-        return False
-    return len(session_policy(bucket.role_arn, bucket.bucket, policy.prefixes)) > MAX_POLICY_LENGTH
 
 
 def _key_conflicts(config: TenantConfig) -> Iterator[Conflict]:

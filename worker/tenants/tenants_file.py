@@ -40,8 +40,6 @@ from worker.core.tenant_config import (
 from worker.tenants import toml_fields
 from worker.tenants.config_conflicts import Conflict, find_conflicts
 from worker.tenants.toml_fields import (
-    LIMIT_TAGS,
-    PLAIN_LIMIT_TAG,
     LineIndex,
     Location,
     QuotaTable,
@@ -404,7 +402,7 @@ _TABLES: dict[tuple[str, ...], type[Table]] = {
     ("tenants", "*", "quotas"): QuotaTable,
     **{("tenants", "*", "quotas", metric, "*"): limit_table_class(metric) for metric in METRICS},
 }
-_PYDANTIC_PARTS = {"[key]", *LIMIT_TAGS}  # parts of pydantic's locations that are not in the file
+_PYDANTIC_PART = "[key]"  # of pydantic's locations, and not in the file
 _TOML_POSITION = re.compile(r" \(at line (\d+), column \d+\)$")
 
 
@@ -437,7 +435,7 @@ def read_tenants_file(
         config = TenantsFile.model_validate(tables, context=context).to_config()
     except ValidationError as error:
         config = _valid_config(tables, context)
-        problems += [_field_problem(e, lines) for e in error.errors(include_url=False)]
+        problems += [_field_problem(e, tables, lines) for e in error.errors(include_url=False)]
     problems += [_conflict_problem(c, lines) for c in find_conflicts(config, endpoints)]
     return sorted(problems, key=lambda problem: problem.line or 0) or config
 
@@ -480,20 +478,26 @@ def _conflict_problem(conflict: Conflict, lines: LineIndex) -> FileProblem:
     return FileProblem(format_location(conflict.location), line, message, conflict.hint)
 
 
-def _field_problem(error: ErrorDetails, lines: LineIndex) -> FileProblem:
-    location = tuple(part for part in error["loc"] if part not in _PYDANTIC_PARTS)
-    return FileProblem(
-        format_location(location),
-        lines.find_line(location),
-        error_message(error),
-        _hint(error, location),
-    )
+def _field_problem(error: ErrorDetails, tables: dict[str, Any], lines: LineIndex) -> FileProblem:
+    location = tuple(part for part in error["loc"] if part != _PYDANTIC_PART)
+    hint = _hint(error, location)
+    if _is_plain_limit(location, tables):
+        location = location[:-1]
+    path, line = format_location(location), lines.find_line(location)
+    return FileProblem(path, line, error_message(error), hint)
+
+
+def _is_plain_limit(location: Location, tables: Any) -> bool:
+    """Return true for the limit of a quota that the file writes without a table."""
+    if location[2:3] != ("quotas",) or location[-1] != "limit":
+        return False
+    for part in location[:-1]:
+        tables = tables[part]
+    return not isinstance(tables, dict)
 
 
 def _hint(error: ErrorDetails, location: Location) -> str | None:
     *tables, name = (part for part in location if isinstance(part, str))
-    if PLAIN_LIMIT_TAG in error["loc"]:
-        tables, name = [*tables, name], "limit"
     table = _find_table(tables)
     if table is None:
         return None

@@ -14,9 +14,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Discriminator,
     Field,
-    Tag,
     ValidationInfo,
     field_validator,
 )
@@ -396,34 +394,22 @@ def limit_table_class(metric: Metric) -> type[QuotaLimitTable]:
     return ByteLimitTable if metric.endswith("_bytes") else QuotaLimitTable
 
 
-PLAIN_LIMIT_TAG = "[limit]"
-"""The part of an error's location that marks a plain value in place of a limit table."""
-
-_LIMIT_TABLE_TAG = "[table]"
-
-LIMIT_TAGS = frozenset({PLAIN_LIMIT_TAG, _LIMIT_TABLE_TAG})
-"""The parts of an error's location that mark the form of a limit, and are not in the file."""
+def _as_limit_table(value: Any) -> Any:
+    return value if isinstance(value, dict) else {"limit": value}
 
 
-def _select_limit_tag(value: Any) -> str:
-    return _LIMIT_TABLE_TAG if isinstance(value, dict) else PLAIN_LIMIT_TAG
-
-
-_CountLimitForms = Annotated[
-    Annotated[CountLimit, Tag(PLAIN_LIMIT_TAG)] | Annotated[QuotaLimitTable, Tag(_LIMIT_TABLE_TAG)],
-    Discriminator(_select_limit_tag),
-]
-_ByteLimitForms = Annotated[
-    Annotated[ByteLimit, Tag(PLAIN_LIMIT_TAG)] | Annotated[ByteLimitTable, Tag(_LIMIT_TABLE_TAG)],
-    Discriminator(_select_limit_tag),
-]
+_CountLimitForms = Annotated[QuotaLimitTable, BeforeValidator(_as_limit_table)]
+_ByteLimitForms = Annotated[ByteLimitTable, BeforeValidator(_as_limit_table)]
 
 
 ONLY_LIVE_QUOTA = "stored_bytes counts what is stored now: its only window is live"
 
 
 class QuotaTable(Table):
-    """[tenants.NAME.quotas]: limits by metric and window. All windows but live are in UTC."""
+    """[tenants.NAME.quotas]: limits by metric and window. All windows but live are in UTC.
+
+    A plain value in place of a table is its limit.
+    """
 
     grants: dict[Window, _CountLimitForms] = Field(default_factory=dict)
     download_grants: dict[Window, _CountLimitForms] = Field(default_factory=dict)
@@ -441,8 +427,6 @@ class QuotaTable(Table):
         """Convert to the worker's form, in the order of the database's primary key."""
         return tuple(
             limit.to_config(metric, window)
-            if isinstance(limit, QuotaLimitTable)
-            else Quota(metric, window, limit)
             for metric in sorted(METRICS)
             for window, limit in sorted(getattr(self, metric).items())
         )

@@ -4,27 +4,31 @@ from operator import attrgetter
 from typing import Any
 
 import click
+from sqlalchemy import ColumnElement, Select, and_, case, select
 
+from models import Batch, Delivery, EndpointCircuit, Manifest
 from worker.base.database_engine import read_transaction
+from worker.base.pages import fetch_page
 from worker.cli.command_options import (
+    Command,
     after_number_option,
     format_options,
     limit_option,
     tenant_option,
 )
 from worker.cli.database import open_database
-from worker.cli.output import print_page
-from worker.webhooks.delivery_lists import (
-    DeliveryRecord,
-    ManifestRecord,
-    read_deliveries,
-    read_manifests,
-)
+from worker.cli.output import OutputFormat, print_page
+from worker.ledger.tenant_history import is_of_tenant
 
 
 @click.group()
 def deliveries() -> None:
     """Show which webhooks and manifests are pending, delivered or failed."""
+
+
+def _list_options(command: Command) -> Command:
+    """Add the filters of a list, except for its states, and the format."""
+    return tenant_option(limit_option(after_number_option(format_options(command))))
 
 
 @deliveries.command("list")
@@ -33,14 +37,9 @@ def deliveries() -> None:
     type=click.Choice(["pending", "delivered", "failed"]),
     help="Only deliveries in this state.",
 )
-@tenant_option
-@limit_option
-@after_number_option
-@format_options
+@_list_options
 @click.pass_context
-def list_deliveries(
-    context: click.Context, /, *, output_format: Any, limit: int, **filters: Any
-) -> None:
+def list_deliveries(context: click.Context, /, **options: Any) -> None:
     """List deliveries, newest first. next_attempt_at is set while a delivery is pending.
 
     paused_until is set after repeated failures of its endpoint: until then, none is attempted.
@@ -50,9 +49,19 @@ def list_deliveries(
     Example:
       python -m worker deliveries list --state failed --tenant acme
     """
-    with open_database(read_transaction) as connection:
-        page = read_deliveries(connection, limit, **filters)
-    print_page(context, DeliveryRecord._fields, page, attrgetter("number"), output_format)
+    is_pending = Delivery.state == "pending"
+    is_endpoint = and_(
+        EndpointCircuit.tenant == Delivery.tenant, EndpointCircuit.endpoint == Delivery.endpoint
+    )
+    columns = (
+        *(Delivery.delivery_number.label("number"), Delivery.tenant, Delivery.endpoint),
+        *(Batch.batch_id.label("batch"), Delivery.chunk_number.label("chunk"), Delivery.state),
+        *(Delivery.attempts, _only_if(is_pending, Delivery.next_attempt_at)),
+        *(Delivery.status, Delivery.problem, Delivery.created_at),
+        *(_only_if(is_pending, EndpointCircuit.open_until, "paused_until"), Delivery.event),
+    )
+    query = select(*columns).join(Batch, Batch.batch_number == Delivery.batch_number)
+    _print_list(context, query.outerjoin(EndpointCircuit, is_endpoint), **options)
 
 
 @deliveries.command("manifests")
@@ -61,20 +70,51 @@ def list_deliveries(
     type=click.Choice(["pending", "written", "failed"]),
     help="Only manifests in this state.",
 )
-@tenant_option
-@limit_option
-@after_number_option
-@format_options
+@_list_options
 @click.pass_context
-def list_manifests(
-    context: click.Context, /, *, output_format: Any, limit: int, **filters: Any
-) -> None:
+def list_manifests(context: click.Context, /, **options: Any) -> None:
     """List manifests, newest first, with storage's words if it refused one.
 
     \b
     Example:
       python -m worker deliveries manifests --state failed --tenant acme
     """
+    columns = (
+        *(Manifest.batch_number.label("number"), Batch.tenant, Batch.batch_id.label("batch")),
+        *(Batch.bucket, Manifest.object_key.label("key"), Manifest.state, Manifest.attempts),
+        *(_only_if(Manifest.state == "pending", Manifest.next_attempt_at), Manifest.problem),
+        Manifest.created_at,
+    )
+    query = select(*columns).join(Batch, Batch.batch_number == Manifest.batch_number)
+    _print_list(context, query, **options)
+
+
+def _only_if(condition: ColumnElement[bool], column: Any, name: str = "next_attempt_at") -> Any:
+    return case((condition, column)).label(name)
+
+
+def _print_list(  # noqa: PLR0913 - the options of a list
+    context: click.Context,
+    query: Select[*tuple[Any, ...]],
+    *,
+    output_format: OutputFormat | None,
+    limit: int,
+    state: str | None,
+    tenant: str | None,
+    after: int | None,
+) -> None:
+    """Print a page of rows, those with the highest numbers first. None filters nothing.
+
+    after is the number of the last row of the previous page.
+    """
+    columns = query.selected_columns
+    query = query.order_by(columns.number.desc())
+    if state is not None:
+        query = query.where(columns.state == state)
+    if after is not None:
+        query = query.where(columns.number < after)
     with open_database(read_transaction) as connection:
-        page = read_manifests(connection, limit, **filters)
-    print_page(context, ManifestRecord._fields, page, attrgetter("number"), output_format)
+        if tenant is not None:
+            query = query.where(is_of_tenant(connection, columns.tenant, tenant))
+        page = fetch_page(connection, query, limit, lambda row: row)
+    print_page(context, columns.keys(), page, attrgetter("number"), output_format)

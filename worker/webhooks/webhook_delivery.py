@@ -39,8 +39,8 @@ from worker.webhooks.webhook_rules import (
     CLOSED_CIRCUIT,
     RETRY_SCHEDULE,
     Circuit,
-    next_retry_delay,
     resolve_secrets,
+    retry_delay,
     signature_headers,
 )
 
@@ -240,7 +240,7 @@ def _retry(
     retry_after: timedelta | None,
     context: Context,
 ) -> DeliveryResult:
-    delay = next_retry_delay(delivery.attempts, context.random(), retry_after)
+    delay = retry_delay(delivery.attempts, context.random(), retry_after)
     retry_at = None if delay is None else context.now() + delay
     return DeliveryResult(status, problem[:_MAX_PROBLEM_LENGTH], retry_at)
 

@@ -133,28 +133,19 @@ MAX_RETRY_DELAY = timedelta(hours=24)
 RETRY_JITTER = 0.2
 
 
-def retry_delay(attempts: int, jitter: float) -> timedelta | None:
+def retry_delay(
+    attempts: int, jitter: float, retry_after: timedelta | None = None
+) -> timedelta | None:
     """Return the delay before the next attempt, or None if no attempts are left.
 
+    It is the longer of the schedule's delay and the endpoint's Retry-After, 24 hours at most.
     `attempts` is the number of attempts already made, from 0. `jitter`, 0 <= jitter < 1, moves the
-    delay by up to 20 % in either direction, so that deliveries that failed together are not retried
-    together.
+    schedule's delay by up to 20 % in either direction, so that deliveries that failed together are
+    not retried together.
     """
     if attempts >= len(RETRY_SCHEDULE):
         return None
-    return RETRY_SCHEDULE[attempts] * (1 - RETRY_JITTER + 2 * RETRY_JITTER * jitter)
-
-
-def next_retry_delay(
-    attempts: int, jitter: float, retry_after: timedelta | None
-) -> timedelta | None:
-    """Return the longer of the schedule's delay and the endpoint's Retry-After, 24 hours at most.
-
-    Returns None if no attempts are left. For `attempts` and `jitter` see `retry_delay`.
-    """
-    delay = retry_delay(attempts, jitter)
-    if delay is None:
-        return None
+    delay = RETRY_SCHEDULE[attempts] * (1 - RETRY_JITTER + 2 * RETRY_JITTER * jitter)
     return min(max(delay, retry_after or timedelta(0)), MAX_RETRY_DELAY)
 
 

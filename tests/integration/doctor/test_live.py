@@ -33,7 +33,7 @@ from tests.support.fakes.socket_server import (
 )
 from worker.core.tenant_config import Bucket
 from worker.dev.embedded_servers import Storage
-from worker.doctor import doctor_command, live_checks, live_probe, live_run
+from worker.doctor import doctor_command, live_checks, live_run, live_trial
 from worker.doctor.doctor_command import doctor
 
 
@@ -260,7 +260,7 @@ def test_no_signature_and_no_secret_is_printed(use_storage: UseStorage) -> None:
 def test_a_storage_that_does_not_finish_its_answer_is_given_up_in_time(
     use_storage: UseStorage, monkeypatch: pytest.MonkeyPatch, answer: Answer
 ) -> None:
-    monkeypatch.setattr(live_probe, "REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(live_trial, "REQUEST_SECONDS", 0.2)
     monkeypatch.setattr(live_run, "MAX_DELETE_SECONDS", 0.2)
     monkeypatch.setattr(live_run, "_SETTLE_SECONDS", 0.1)
     with running_socket_server(answer) as url:
@@ -289,7 +289,7 @@ def test_checks_that_do_not_fit_into_the_time_of_a_run_are_errors(
 
     def end_the_time(request: StoredRequest) -> StorageResponse:
         if "/05.txt" in request.target:
-            monkeypatch.setattr(live_probe, "RUN_SECONDS", 0.0)
+            monkeypatch.setattr(live_trial, "RUN_SECONDS", 0.0)
         return memory(request)
 
     with running_http_storage(end_the_time) as storage:

@@ -1,7 +1,7 @@
 """The page of refusal codes."""
 
 from valetkey.wire.refusals import Code
-from worker.contract.contract_files import read_codes
+from worker.contract.contract_command import read_codes
 
 
 def test_every_code_has_a_meaning_and_a_topic() -> None:

@@ -3,7 +3,7 @@ import pytest
 from worker.aws.storage_requests import StorageRequest, StorageResponse
 from worker.core.sigv4 import Target
 from worker.doctor import live_checks
-from worker.doctor.live_probe import Leftovers, Outcome, describe_answer, judge_misuse, judge_use
+from worker.doctor.live_trial import Leftovers, describe_answer, judge_misuse, judge_use
 
 URL = "https://s3.test/bucket/a%20b.txt?X-Amz-Expires=300&x-grant-id=1.0&X-Amz-Signature=abc0"
 TARGET = Target("https", "s3.test", "/bucket/", "us-east-1")
@@ -28,11 +28,11 @@ def error(status: int, code: str, message: str = "") -> StorageResponse:
     ],
 )
 def test_a_use_is_ok_only_if_it_succeeds(response: StorageResponse, verdict: str) -> None:
-    assert judge_use(Outcome(response))[0] == verdict
+    assert judge_use(response)[0] == verdict
 
 
 def test_a_use_with_a_wrong_result_is_an_error() -> None:
-    assert judge_use(Outcome(StorageResponse(200), "other bytes")) == ("error", "other bytes")
+    assert judge_use(StorageResponse(200), "other bytes") == ("error", "other bytes")
 
 
 @pytest.mark.parametrize(
@@ -85,24 +85,24 @@ def test_a_field_is_replaced_or_added_before_the_file() -> None:
 
 
 def test_a_key_that_may_be_written_is_recorded_before_the_response() -> None:
-    leftovers = Leftovers()
-    leftovers.add_request(StorageRequest("PUT", URL), TARGET)
+    leftovers = Leftovers(TARGET)
+    leftovers.add_request(StorageRequest("PUT", URL))
     form: list[tuple[str, str | bytes]] = [("key", "form.txt"), ("file", b"")]
-    leftovers.add_request(StorageRequest("POST", "https://s3.test/bucket", form=form), TARGET)
-    leftovers.add_request(StorageRequest("GET", URL.replace("a%20b", "read")), TARGET)
+    leftovers.add_request(StorageRequest("POST", "https://s3.test/bucket", form=form))
+    leftovers.add_request(StorageRequest("GET", URL.replace("a%20b", "read")))
     assert leftovers.versions == {"a b.txt": set(), "form.txt": set()}
 
 
 def test_a_key_is_forgotten_only_if_its_first_request_was_refused() -> None:
-    leftovers = Leftovers()
-    first = leftovers.add_request(StorageRequest("PUT", URL), TARGET)
-    leftovers.add_response(first, StorageResponse(200, {"x-amz-version-id": "v1"}))
-    second = leftovers.add_request(StorageRequest("PUT", URL), TARGET)
-    leftovers.add_response(second, StorageResponse(412))
-    other = leftovers.add_request(StorageRequest("PUT", "https://s3.test/bucket/c"), TARGET)
-    leftovers.add_response(other, StorageResponse(403))
-    unclear = leftovers.add_request(StorageRequest("PUT", "https://s3.test/bucket/d"), TARGET)
-    leftovers.add_response(unclear, StorageResponse(500))
+    leftovers = Leftovers(TARGET)
+    first = leftovers.add_request(StorageRequest("PUT", URL))
+    first(StorageResponse(200, {"x-amz-version-id": "v1"}))
+    second = leftovers.add_request(StorageRequest("PUT", URL))
+    second(StorageResponse(412))
+    other = leftovers.add_request(StorageRequest("PUT", "https://s3.test/bucket/c"))
+    other(StorageResponse(403))
+    unclear = leftovers.add_request(StorageRequest("PUT", "https://s3.test/bucket/d"))
+    unclear(StorageResponse(500))
     assert leftovers.versions == {"a b.txt": {"v1"}, "d": set()}
 
 

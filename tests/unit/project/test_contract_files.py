@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from worker.__main__ import main
-from worker.contract.contract_files import FILES, contract_files
+from worker.contract.contract_command import FILES
 
 FOLDER = Path(__file__).parents[3] / "docs" / "contract"
 
@@ -27,7 +27,7 @@ def test_the_command_writes_all_files(tmp_path: Path) -> None:
     assert completed.exit_code == 0
     assert completed.output.splitlines() == [str(folder / name) for name in FILES]
     written = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
-    assert written == contract_files()
+    assert written == {name: generate() for name, generate in FILES.items()}
 
 
 @pytest.mark.parametrize("name", FILES)

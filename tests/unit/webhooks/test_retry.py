@@ -13,7 +13,6 @@ from worker.webhooks.webhook_rules import (
     RETRY_SCHEDULE,
     Circuit,
     circuit_pause,
-    next_retry_delay,
     retry_delay,
 )
 
@@ -65,7 +64,7 @@ def test_delays_never_shrink_from_one_attempt_to_the_next(jitter: float) -> None
 def test_the_next_delay_is_never_sooner_than_planned_nor_later_than_a_day(
     attempt: int, jitter: float, retry_after: timedelta | None
 ) -> None:
-    planned, actual = retry_delay(attempt, jitter), next_retry_delay(attempt, jitter, retry_after)
+    planned, actual = retry_delay(attempt, jitter), retry_delay(attempt, jitter, retry_after)
     assert planned is not None
     assert actual is not None
     assert min(planned, MAX_RETRY_DELAY) <= actual <= MAX_RETRY_DELAY
@@ -83,7 +82,7 @@ def test_the_next_delay_is_never_sooner_than_planned_nor_later_than_a_day(
 def test_a_retry_after_delays_an_attempt_by_a_day_at_most_and_adds_none(
     attempts: int, retry_after: timedelta, delay: timedelta | None
 ) -> None:
-    assert next_retry_delay(attempts, MIDDLE, retry_after) == delay
+    assert retry_delay(attempts, MIDDLE, retry_after) == delay
 
 
 FAILED_AT = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)

@@ -38,7 +38,7 @@ from worker.audit.report.report_figures import (
     render_command,
     tenant_option,
 )
-from worker.contract.contract_files import read_codes
+from worker.contract.contract_command import read_codes
 from worker.core.quota_rules import QuotaStatus
 from worker.uses.use_rules import GrantState
 

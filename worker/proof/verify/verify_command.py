@@ -11,8 +11,12 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from valetkey.cli.terminal_text import escape_unprintable, stderr_console
-from worker.base.database_engine import sqlite_path
-from worker.cli.database import read_database_url, tables_state
+from worker.cli.database import (
+    database_errors,
+    existing_database,
+    tables_state,
+    unusable_tables,
+)
 from worker.proof.checkpoint_format import InvalidKey, VerifierKey
 from worker.proof.verify.log_reader import UnknownTenant, open_reader, tenant_ids
 from worker.proof.verify.tree_check import UnusableFile, read_checkpoint_files
@@ -25,39 +29,13 @@ from worker.proof.verify.verification import (
 )
 
 
-@contextmanager
-def database_errors(url: str) -> Iterator[None]:
-    """Name the cause of what goes wrong with the database in the block."""
-    path = sqlite_path(url)
-    if path is not None and not path.exists():
-        raise _unusable("missing", url)
-    try:
-        yield
-    except click.ClickException:
-        raise
-    except Exception as error:
-        from worker.cli.database_failures import describe_failure  # noqa: PLC0415
-
-        failure = describe_failure(error, url)
-        if failure is None:
-            raise
-        raise failure from None
-
-
-def _unusable(state: str, url: str) -> click.ClickException:
-    # Imported if it is needed: it imports all drivers.
-    from worker.cli.database_failures import STATES, database_unusable  # noqa: PLC0415
-
-    return database_unusable(STATES[state], url)
-
-
 def refuse_other_tables(url: str) -> None:
     """Raise click.ClickException for the tables of another release: their rows would differ."""
     with closing(open_reader(url)) as reader:
         rows = reader.fetch("SELECT version_num FROM alembic_version")
     state = tables_state(rows[0][0] if rows else None)
     if state is not None:
-        raise _unusable(state, url)
+        raise unusable_tables(state, url)
 
 
 _MAX_PROBLEMS = 100
@@ -139,7 +117,7 @@ def _verify(
     keep_going: bool,  # noqa: FBT001 - the command's option
 ) -> tuple[Verification, float]:
     """Verify the log; return what was found, and the seconds that it took."""
-    url = read_database_url(os.environ)
+    url = existing_database()
     try:
         checkpoints = tuple(read_checkpoint_files(files, keys))
     except UnusableFile as error:

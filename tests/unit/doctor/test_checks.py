@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Event
@@ -8,8 +8,20 @@ import pytest
 from tests.support.builders.messages import DEMO
 from worker.base.jobs import TurnKey, call_with_timeout
 from worker.core.tenant_config import Tenant, TenantConfig, TenantKey
-from worker.doctor import health_checks
-from worker.doctor.database_checks import check_denials
+from worker.doctor.checks import Check
+from worker.doctor.database_checks import (
+    ABANDONED_UPLOADS,
+    ENDED_SLOTS,
+    EXPIRED_GRANTS,
+    WEBHOOKS,
+    WaitingWork,
+    check_circuits,
+    check_denials,
+    check_manifests,
+    check_tenants,
+    check_waiting,
+)
+from worker.doctor.queue_checks import check_eviction, check_messages
 from worker.ledger.backlog import FailedManifests
 from worker.revoke.revocation_rows import DenialRow
 from worker.webhooks.webhook_rules import Circuit
@@ -18,48 +30,49 @@ NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 # For how long what waits may do so, and what it is after that.
 AGES = {
-    health_checks.check_webhooks: (health_checks.OVERDUE_AFTER, "warn"),
-    health_checks.check_cleanup: (health_checks.OVERDUE_AFTER, "fail"),
-    health_checks.check_abandoned_uploads: (health_checks.ABANDONED_FOR, "warn"),
-    health_checks.check_settlements: (timedelta(days=1), "warn"),
+    WEBHOOKS: (timedelta(minutes=5), "warn"),
+    EXPIRED_GRANTS: (timedelta(minutes=5), "fail"),
+    ABANDONED_UPLOADS: (timedelta(minutes=15), "warn"),
+    ENDED_SLOTS: (timedelta(days=1), "warn"),
 }
 
 
-def states(found: Iterable[health_checks.Check]) -> list[str]:
+def states(found: Iterable[Check]) -> list[str]:
     return [check.state for check in found]
 
 
 @pytest.mark.parametrize(
-    ("check", "oldest", "state"),
+    ("work", "oldest", "state"),
     [
-        *((check, None, "ok") for check in AGES),
-        *((check, NOW - age, "ok") for check, (age, _) in AGES.items()),
-        *((check, NOW - age - MICROSECOND, state) for check, (age, state) in AGES.items()),
-        (health_checks.check_cleanup, NOW + timedelta(days=1), "ok"),
+        *((work, None, "ok") for work in AGES),
+        *((work, NOW - age, "ok") for work, (age, _) in AGES.items()),
+        *((work, NOW - age - MICROSECOND, state) for work, (age, state) in AGES.items()),
+        (EXPIRED_GRANTS, NOW + timedelta(days=1), "ok"),
     ],
 )
 def test_what_waits_for_too_long_is_a_problem(
-    check: Callable[[datetime | None, datetime], health_checks.Check],
-    oldest: datetime | None,
-    state: str,
+    work: WaitingWork, oldest: datetime | None, state: str
 ) -> None:
-    assert check(oldest, NOW).state == state
+    assert check_waiting(work, oldest, NOW).state == state
 
 
 def test_webhooks_that_are_pending_say_since_when() -> None:
-    late = health_checks.check_webhooks(NOW - health_checks.OVERDUE_AFTER - MICROSECOND, NOW)
-    assert late.message == "the oldest pending one was queued 5 minutes ago"
+    young, late = (
+        check_waiting(WEBHOOKS, NOW - timedelta(minutes=minutes), NOW) for minutes in (4, 6)
+    )
+    assert (young.state, young.message) == ("ok", "the oldest pending one was queued 4 minutes ago")
+    assert (late.state, late.message) == ("warn", "the oldest pending one was queued 6 minutes ago")
 
 
 @pytest.mark.parametrize(("policy", "found"), [("allkeys-lru", ["warn"]), (None, [])])
 def test_a_server_that_drops_keys_is_a_warning(policy: str | None, found: list[str]) -> None:
-    assert states(health_checks.check_eviction("broker", policy)) == found
+    assert states(check_eviction("broker", policy)) == found
 
 
 def test_an_endpoint_that_is_paused_is_a_warning() -> None:
     open_circuit = Circuit(7, NOW + timedelta(minutes=2))
     circuits = {TurnKey("acme", "hook"): open_circuit, TurnKey("acme", "probed"): Circuit(5, NOW)}
-    (check,) = health_checks.check_circuits(circuits, NOW)
+    (check,) = check_circuits(circuits, NOW)
     assert (check.state, check.message) == (
         "warn",
         "acme/hook: paused for 2 minutes after 7 failures",
@@ -69,16 +82,14 @@ def test_an_endpoint_that_is_paused_is_a_warning() -> None:
 def test_a_tenant_that_trusts_the_queue_is_a_warning() -> None:
     key = TenantKey("billing", "S" * 43, "E" * 43)
     signing, trusting = Tenant("acme", keys={"billing": key}), Tenant("globex", "queue")
-    assert states(health_checks.check_tenants(TenantConfig(tenants={"acme": signing}), NOW)) == [
-        "ok"
-    ]
+    assert states(check_tenants(TenantConfig(tenants={"acme": signing}), NOW)) == ["ok"]
     config = TenantConfig(tenants={"acme": signing, "globex": trusting})
-    (check,) = health_checks.check_tenants(config, NOW)
+    (check,) = check_tenants(config, NOW)
     assert (check.state, check.message.split()[0]) == ("warn", "globex")
 
 
 def test_a_service_without_tenants_is_a_warning() -> None:
-    assert states(health_checks.check_tenants(TenantConfig(), NOW)) == ["warn"]
+    assert states(check_tenants(TenantConfig(), NOW)) == ["warn"]
 
 
 def test_a_call_that_takes_too_long_raises_a_timeout() -> None:
@@ -89,19 +100,19 @@ def test_a_call_that_takes_too_long_raises_a_timeout() -> None:
 
 
 def test_discarded_messages_are_counted_and_no_fault_of_the_service() -> None:
-    check = health_checks.check_messages({"eta": 2, "json": 1_000}, 0)
+    check = check_messages({"eta": 2, "json": 1_000}, 0)
     assert (check.state, check.message) == ("ok", "discarded so far: 2 for eta, 1,000 for json")
 
 
 def test_dead_letters_are_a_warning() -> None:
-    check = health_checks.check_messages({}, 3)
+    check = check_messages({}, 3)
     assert check.state == "warn"
     assert check.hint == "python -m worker deadletters list"
 
 
 def test_failed_manifests_are_a_warning_with_the_newest_problem() -> None:
-    assert health_checks.check_manifests(FailedManifests(0, None)).state == "ok"
-    check = health_checks.check_manifests(FailedManifests(3, "storage refused it: NoSuchBucket"))
+    assert check_manifests(FailedManifests(0, None)).state == "ok"
+    check = check_manifests(FailedManifests(3, "storage refused it: NoSuchBucket"))
     text = "3 failed in the last day; the newest: storage refused it: NoSuchBucket"
     assert (check.state, check.message) == ("warn", text)
 

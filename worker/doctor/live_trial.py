@@ -77,23 +77,18 @@ class Finding(NamedTuple):
     note: str = ""
 
 
-class Outcome(NamedTuple):
-    """The last response of a check, and what is wrong with it although it is a success."""
-
-    response: StorageResponse
-    problem: str = ""
-
-
 def describe_answer(response: StorageResponse) -> str:
     """Return the status and the error code of a response."""
     return f"{response.status} {response.code}".strip()
 
 
-def judge_use(outcome: Outcome) -> tuple[Verdict, str]:
-    """Return the verdict on a rightful use, and a note."""
-    response = outcome.response
+def judge_use(response: StorageResponse, problem: str = "") -> tuple[Verdict, str]:
+    """Return the verdict on a rightful use, and a note.
+
+    problem is what is wrong although the response is a success.
+    """
     if response.is_success:
-        return ("error", outcome.problem) if outcome.problem else ("ok", "")
+        return ("error", problem) if problem else ("ok", "")
     if response.status in _UNSUPPORTED_STATUSES or response.code in _UNSUPPORTED_CODES:
         return "not supported", response.message
     return "error", response.message or "storage refused a rightful use"
@@ -105,9 +100,13 @@ def judge_misuse(response: StorageResponse) -> tuple[Verdict, str]:
         return "not enforced", ""
     if response.status == HTTPStatus.NOT_IMPLEMENTED:
         return "not supported", response.message
-    if HTTPStatus.BAD_REQUEST <= response.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+    if _is_refusal(response):
         return "ok", ""
     return "error", response.message or "neither a success nor a refusal"
+
+
+def _is_refusal(response: StorageResponse) -> bool:
+    return HTTPStatus.BAD_REQUEST <= response.status < HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 VERSION_HEADER = "x-amz-version-id"
@@ -122,38 +121,40 @@ class Leftovers:
     unknown_uploads are the keys of uploads whose id is not known yet.
     """
 
+    target: Target
     versions: dict[str, set[str]] = field(default_factory=dict)
     uploads: dict[str, str] = field(default_factory=dict)
     unknown_uploads: set[str] = field(default_factory=set)
 
-    def add_request(self, request: StorageRequest, target: Target) -> "PendingWrite | None":
-        """Record the key that a request may write; None if it writes nothing."""
-        if request.method in {"GET", "HEAD"}:
-            return None
+    def key_of(self, request: StorageRequest) -> str:
+        """Return the object key that a request names."""
         fields = {name: value for name, value in request.form if isinstance(value, str)}
-        path = request.url.partition(target.host)[2].partition("?")[0]
-        key = fields.get("key") or unquote(path.removeprefix(target.prefix))
+        path = request.url.partition(self.target.host)[2].partition("?")[0]
+        return fields.get("key") or unquote(path.removeprefix(self.target.prefix))
+
+    def add_request(self, request: StorageRequest) -> Callable[[StorageResponse], None]:
+        """Record the key that a request may write. Return a function to call with the response.
+
+        It records the version that was written, or forgets a key that was not written.
+        """
+        if request.method in {"GET", "HEAD"}:
+            return lambda _response: None
+        key = self.key_of(request)
         is_new = key not in self.versions
         self.versions.setdefault(key, set())
-        return PendingWrite(key, is_new)
 
-    def add_response(self, write: "PendingWrite | None", response: StorageResponse) -> None:
-        """Record the version that a request has written, or forget a key that it did not write."""
-        if write is None:
-            return
-        version = response.headers.get(VERSION_HEADER)
-        if response.is_success and version:
-            self.versions[write.key].add(version)
-        is_refusal = HTTPStatus.BAD_REQUEST <= response.status < HTTPStatus.INTERNAL_SERVER_ERROR
-        if is_refusal and write.is_new:
-            self.versions.pop(write.key, None)
+        def add_response(response: StorageResponse) -> None:
+            version = response.headers.get(VERSION_HEADER)
+            if response.is_success and version:
+                self.versions[key].add(version)
+            if is_new and _is_refusal(response):
+                self.versions.pop(key, None)
 
+        return add_response
 
-class PendingWrite(NamedTuple):
-    """A request under way, and whether it is the first that may write its key."""
-
-    key: str
-    is_new: bool
+    def forget_uploads(self, key: str) -> None:
+        """Forget the uploads of a key: they were completed."""
+        self.uploads = {upload: other for upload, other in self.uploads.items() if other != key}
 
 
 LIVE_TENANT = "doctor"
@@ -176,7 +177,7 @@ class LiveGrants:
     """Issues grants in one bucket profile for a tenant that may use one prefix."""
 
     def __init__(self, s3: S3Clients, bucket: Bucket, prefix: str) -> None:
-        self._s3 = s3
+        self.s3 = s3
         self.bucket = bucket
         self.prefixes = (prefix,)
         self.common_terms: dict[str, Any] = {"bucket": bucket.name, "expires_in": VALID_SECONDS}
@@ -219,10 +220,6 @@ class LiveGrants:
         result, _ = sign(grant_id(message.batch, 0), item, NO_UPLOAD)
         return Grant(**result)
 
-    def client(self) -> Any:
-        """Return the boto3 client that starts multipart uploads."""
-        return self._s3.client(self.bucket, LIVE_TENANT, self.prefixes, clock.now())
-
     def _context(
         self, terms: AnyTerms, item: Item, bucket: Bucket
     ) -> tuple[ChunkMessage, SigningContext, Any]:
@@ -241,7 +238,7 @@ class LiveGrants:
         if isinstance(admission, Refusal):
             raise Malformed(f"valetkey refused the grant: {admission.code}")
         request = ChunkRequest(message, self._tenant, None)
-        context = first_signing_context(request, admission, None, self._s3, now)
+        context = first_signing_context(request, admission, None, self.s3, now)
         if isinstance(context, Refusal):
             raise Malformed(f"valetkey cannot sign: {context.code}: {context.message}")
         return message, context, admission
@@ -266,16 +263,15 @@ class StepFailed(Exception):
 
 
 @dataclass
-class Probe:
+class Trial:
     """The context that the checks of one run share: grants, requests, the record of writes.
 
     Grants are issued by `grants`; `send_request` sends a request within a number of seconds.
     """
 
     grants: LiveGrants
-    target: Target
+    leftovers: Leftovers
     send_request: Callable[[StorageRequest, float], StorageResponse]
-    leftovers: Leftovers = field(default_factory=Leftovers)
     started_at: float = field(default_factory=time.monotonic)
     _names: int = 0
     _calls: list[Event] = field(default_factory=list)
@@ -295,11 +291,11 @@ class Probe:
     def send(self, request: StorageRequest) -> StorageResponse:
         """Send a request, and record what it may write. Raises Transient without a response."""
         seconds = self.seconds_left()
-        write = self.leftovers.add_request(request, self.target)
+        add_response = self.leftovers.add_request(request)
 
         def call() -> StorageResponse:
             response = self.send_request(request, seconds)
-            self.leftovers.add_response(write, response)
+            add_response(response)
             return response
 
         try:
@@ -365,14 +361,6 @@ class Probe:
             raise StepFailed(step, response)
         return response
 
-    def read_back(self, written: StorageResponse, key: str, body: bytes) -> Outcome:
-        """Compare the object under a key with the bytes that were written."""
-        if not written.is_success:
-            return Outcome(written)
-        stored = self.send(get_request(self.download(key)))
-        same = stored.is_success and stored.body == body
-        return Outcome(written, "" if same else "the stored object has other bytes")
-
     def start_multipart(self, key: str, size: int) -> tuple[Grant, ContinuedLiveUpload]:
         """Issue a multipart upload, which starts it. Raises StepFailed."""
         started: list[StartedUpload] = []
@@ -401,14 +389,16 @@ class Probe:
         return self.grants.issue(terms, item, continued_upload=upload)
 
     def _create_upload(self, key: str, params: dict[str, Any]) -> str:
-        client, bucket, leftovers = self.grants.client(), self.grants.bucket.bucket, self.leftovers
-        seconds = self.seconds_left()
+        grants, leftovers, seconds = self.grants, self.leftovers, self.seconds_left()
+        client = grants.s3.client(grants.bucket, LIVE_TENANT, grants.prefixes, clock.now())
         leftovers.versions.setdefault(key, set())  # completing the upload will write it
         leftovers.unknown_uploads.add(key)
 
         def call() -> str:
             try:
-                response = client.create_multipart_upload(Bucket=bucket, Key=key, **params)
+                response = client.create_multipart_upload(
+                    Bucket=grants.bucket.bucket, Key=key, **params
+                )
             except ClientError:
                 leftovers.unknown_uploads.discard(key)
                 raise
