@@ -21,8 +21,7 @@ if TYPE_CHECKING:
         ValetkeyError,
     )
     from valetkey.handles import BatchHandle, GrantHandle, MultipartHandle
-    from valetkey.manifests import Manifest
-    from valetkey.uses import StoredObject
+    from valetkey.waits import Manifest, StoredObject
     from valetkey.wire.messages import Item
     from valetkey.wire.refusals import Code, QuotaState, Refusal
     from valetkey.wire.replies import (
@@ -85,8 +84,7 @@ _NAMES_BY_MODULE = {
         *("UnusableGrant", "ValetkeyError"),
     ),
     "handles": ("BatchHandle", "GrantHandle", "MultipartHandle"),
-    "manifests": ("Manifest",),
-    "uses": ("StoredObject",),
+    "waits": ("Manifest", "StoredObject"),
     "wire.messages": ("Item",),
     "wire.refusals": ("Code", "QuotaState", "Refusal"),
     "wire.replies": (

@@ -34,14 +34,13 @@ from valetkey.delivery.async_transport import AsyncTransport
 from valetkey.delivery.progress import BatchProgress, ReopenedBatchProgress
 from valetkey.delivery.retransmit import RetransmitTimer
 from valetkey.delivery.transport import client_servers
-from valetkey.handles import DEFAULT_TIMEOUT
-from valetkey.manifests import Manifest, build_manifest, poll_intervals, written_state
-from valetkey.request_methods import BaseRequestMethods
-from valetkey.uses import StoredObject, StoredWait, new_id, read_grant_id, read_subject
+from valetkey.handles import DEFAULT_TIMEOUT, new_id, read_grant_id, read_subject
+from valetkey.request_methods import ExplainMethods, RequestMethods
+from valetkey.waits import Manifest, ManifestWait, StoredObject, StoredWait, build_manifest
 from valetkey.wire import requests
 from valetkey.wire.chunking import ChunkMessageBuilder, ItemInput, chunk_slices
 from valetkey.wire.grant_ids import grant_id
-from valetkey.wire.messages import Item
+from valetkey.wire.messages import Ask, Item
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import QuotaState
 from valetkey.wire.replies import (
@@ -49,6 +48,7 @@ from valetkey.wire.replies import (
     Cancelled,
     Explanation,
     Grant,
+    ManifestState,
     ServiceInfo,
     Usage,
     UseStates,
@@ -57,7 +57,6 @@ from valetkey.wire.requests import GrantRequest, Requester
 
 Keys = Iterable[str | Item] | AsyncIterable[str | Item]
 Items = Iterable[Item] | AsyncIterable[Item]
-AwaitableExplanation = Awaitable[Explanation]
 
 
 class MessageFeed(Iterator[PendingMessage | None]):
@@ -140,7 +139,7 @@ async def _take(items: AsyncIterator[ItemInput], count: int) -> list[ItemInput]:
 
 
 class AsyncClient(
-    BaseRequestMethods[AsyncGrantHandle, AsyncMultipartHandle, AsyncBatchHandle, Keys, Items]
+    RequestMethods[AsyncGrantHandle, AsyncMultipartHandle, AsyncBatchHandle, Keys, Items]
 ):
     """The client for asyncio: one for a whole application, shared by all its coroutines.
 
@@ -181,14 +180,16 @@ class AsyncClient(
         self._exit_timeout = exit_timeout
         self._feeds: WeakSet[MessageFeed] = WeakSet()
 
-    def explain(self, timeout: float | None = DEFAULT_TIMEOUT) -> "AsyncExplainMethods":
+    def explain(
+        self, timeout: float | None = DEFAULT_TIMEOUT
+    ) -> ExplainMethods[Awaitable[Explanation], Keys, Items]:
         """Ask how a request would be decided, rule by rule. Nothing is charged or signed.
 
         The returned object has this client's request methods, but each returns an Explanation to
         await, for at most `timeout` seconds: `await client.explain().download("reports", "a.pdf")`.
         Only the first chunk of a batch is explained.
         """
-        return AsyncExplainMethods(partial(self._explain_request, timeout=timeout))
+        return ExplainMethods(partial(self._explain_request, timeout=timeout))
 
     async def usage(self, timeout: float | None = DEFAULT_TIMEOUT) -> list[QuotaState]:
         """Return the state of the tenant's quotas.
@@ -196,12 +197,12 @@ class AsyncClient(
         Raises Refused, and after `timeout` seconds NoAnswer, or BrokerUnreachable if that is the
         cause.
         """
-        message = requests.usage_message(self._config, new_id())
+        message = self._message("usage")
         return cast("Usage", await request_reply(self._dispatcher, message, timeout)).quotas
 
     async def service(self, timeout: float | None = DEFAULT_TIMEOUT) -> ServiceInfo:
         """Return the release, versions, kinds and limits of the service, as Client.service does."""
-        message = requests.service_message(self._config, new_id())
+        message = self._message("service")
         return cast("ServiceInfo", await request_reply(self._dispatcher, message, timeout))
 
     async def batch(self, batch: str, timeout: float | None = DEFAULT_TIMEOUT) -> AsyncBatchHandle:
@@ -209,7 +210,7 @@ class AsyncClient(
 
         The result and errors are those of Client.batch.
         """
-        message = requests.batch_state_message(self._config, new_id(), batch)
+        message = self._message("batch", batch=batch)
         state = cast("BatchState", await request_reply(self._dispatcher, message, timeout))
         messages = requests.reopen_messages(self._config, new_id(), state)
         progress = ReopenedBatchProgress(state, messages)
@@ -228,7 +229,7 @@ class AsyncClient(
         """
         batch_id, item = read_subject(subject)
         items = None if item is None else [item]
-        message = requests.status_message(self._config, new_id(), batch_id, items, probe=probe)
+        message = self._message("status", batch=batch_id, items=items, probe=probe)
         return cast("UseStates", await request_reply(self._dispatcher, message, timeout))
 
     def reissue(
@@ -267,9 +268,9 @@ class AsyncClient(
         if isinstance(batch, AsyncBatchHandle):
             batch.stop()
             batch = batch.id
-        message = requests.cancel_message(
-            self._config, new_id(), batch, reason, abort_uploads=abort_uploads
-        )
+        fields = {"reason": reason, "abort_uploads": abort_uploads or None}
+        requested_by = self._config.requested_by
+        message = self._message("cancel", batch=batch, requested_by=requested_by, **fields)
         return cast("Cancelled", await request_reply(self._dispatcher, message, timeout))
 
     async def flush(self, timeout: float | None = None) -> None:
@@ -313,6 +314,9 @@ class AsyncClient(
         finally:
             await self.close()
 
+    def _message(self, ask: Ask, **fields: Any) -> PendingMessage:
+        return requests.build_message(self._config, new_id(), ask, **fields)
+
     def _request_grant(self, request: GrantRequest) -> AsyncGrantHandle:
         return AsyncGrantHandle(self._dispatcher, self._start(request), self._waiters)
 
@@ -343,21 +347,21 @@ class AsyncClient(
         return AsyncWaiters(self._wait_for_manifest, self._wait_until_stored)
 
     async def _wait_for_manifest(self, batch_id: str, timeout: float) -> Manifest:
-        for seconds, limit in poll_intervals(timeout, time.monotonic):
-            message = requests.batch_state_message(self._config, new_id(), batch_id)
-            reply = await request_reply(self._dispatcher, message, limit)
+        waiting = ManifestWait(timeout, time.monotonic)
+        while True:
+            message = self._message("batch", batch=batch_id)
+            reply = await request_reply(self._dispatcher, message, waiting.limit)
             state = cast("BatchState", reply)
-            manifest = written_state(state)
-            if manifest is not None:
-                link = self.download(state.bucket, manifest.key, min_expires_in=1)
-                return build_manifest(manifest, await link.result(limit))
-            await asyncio.sleep(seconds)
-        raise AssertionError  # unreachable: poll_intervals raises NoAnswer
+            result = waiting.receive(state)
+            if isinstance(result, ManifestState):
+                link = self.download(state.bucket, result.key, min_expires_in=1)
+                return build_manifest(result, await link.result(waiting.limit))
+            await asyncio.sleep(result)
 
     async def _wait_until_stored(self, batch_id: str, item: int, timeout: float) -> StoredObject:
         waiting = StoredWait(grant_id(batch_id, item), timeout, time.monotonic)
         while True:
-            message = requests.status_message(self._config, new_id(), batch_id, [item], probe=True)
+            message = self._message("status", batch=batch_id, items=[item], probe=True)
             reply = await request_reply(self._dispatcher, message, waiting.limit)
             result = waiting.receive(cast("UseStates", reply))
             if isinstance(result, StoredObject):
@@ -367,22 +371,3 @@ class AsyncClient(
     async def _explain_request(self, request: GrantRequest, timeout: float | None) -> Explanation:
         message = await build_explain_message(request, self._config, new_id())
         return cast("Explanation", await request_reply(self._dispatcher, message, timeout))
-
-
-class AsyncExplainMethods(
-    BaseRequestMethods[
-        AwaitableExplanation, AwaitableExplanation, AwaitableExplanation, Keys, Items
-    ]
-):
-    """The request methods of AsyncClient; each returns an Explanation to await.
-
-    See AsyncClient.explain.
-    """
-
-    def __init__(self, explain: Callable[[GrantRequest], AwaitableExplanation]) -> None:
-        self._explain = explain
-
-    def _request_grant(self, request: GrantRequest) -> AwaitableExplanation:
-        return self._explain(request)
-
-    _request_multipart = _request_batch = _request_grant

@@ -3,46 +3,39 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
-from typing import Any, NamedTuple, Protocol, Unpack, cast
+from typing import Any, Unpack, cast
 
 from valetkey.delivery.async_dispatcher import AsyncDispatcher
 from valetkey.delivery.progress import BatchProgress, ReopenedBatchProgress, SingleRequest
 from valetkey.errors import Refused
-from valetkey.handles import ALREADY_READ, DEFAULT_TIMEOUT, BaseBatchHandle, wait_limit
-from valetkey.manifests import DEFAULT_TIMEOUT as MANIFEST_TIMEOUT
-from valetkey.manifests import Manifest
-from valetkey.uses import STORED_TIMEOUT, StoredObject, require_seconds
+from valetkey.handles import (
+    DEFAULT_TIMEOUT,
+    BaseBatchHandle,
+    BaseGrantHandle,
+    PartsRequester,
+    Waiters,
+    wait_limit,
+)
+from valetkey.waits import (
+    MANIFEST_TIMEOUT,
+    STORED_TIMEOUT,
+    Manifest,
+    StoredObject,
+    require_seconds,
+)
 from valetkey.wire.options import RequestOptions
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Grant, Outcome, Reply
 
-AsyncManifestWaiter = Callable[[str, float], Awaitable[Manifest]]
-"""Waits for the manifest of the batch with this id, at most this many seconds."""
-
-AsyncStoredWaiter = Callable[[str, int, float], Awaitable[StoredObject]]
-"""Waits for the object of an item of the batch with this id, at most this many seconds."""
-
-
-class AsyncWaiters(NamedTuple):
-    """The waits of a handle that send requests of their own."""
-
-    manifest: AsyncManifestWaiter
-    stored: AsyncStoredWaiter
+AsyncWaiters = Waiters[Awaitable[Manifest], Awaitable[StoredObject]]
 
 
 class AsyncBatchHandle(BaseBatchHandle):
-    """A requested batch; `async for` yields one Grant or Refusal per item, in request order.
-
-    Each item is handed out once. Chunks are sent as results are read, so a batch of any size takes
-    little memory.
-    """
+    """A requested batch, as BatchHandle: `async for` yields one Grant or Refusal per item."""
 
     def __init__(
-        self,
-        dispatcher: AsyncDispatcher,
-        progress: BatchProgress,
-        waiters: AsyncWaiters,
+        self, dispatcher: AsyncDispatcher, progress: BatchProgress, waiters: AsyncWaiters
     ) -> None:
         super().__init__(progress)
         self._dispatcher = dispatcher
@@ -52,12 +45,7 @@ class AsyncBatchHandle(BaseBatchHandle):
         return self.results()
 
     def results(self, timeout: float | None = DEFAULT_TIMEOUT) -> AsyncIterator[Grant | Refusal]:
-        """Yield the results that were not handed out yet, in request order.
-
-        timeout is the longest wait for the next chunk, in seconds; None has no limit. Raises
-        NoAnswer after it, or BrokerUnreachable if that is the cause; call it again to continue from
-        there.
-        """
+        """Yield results as BatchHandle.results does; a timeout of None has no limit."""
         progress = self._progress
         return self._read_results(
             lambda: progress.has_next_chunk, progress.read_next_chunk, timeout
@@ -66,11 +54,7 @@ class AsyncBatchHandle(BaseBatchHandle):
     def as_completed(
         self, timeout: float | None = DEFAULT_TIMEOUT
     ) -> AsyncIterator[Grant | Refusal]:
-        """Yield results as results() does, but each chunk as soon as it is answered.
-
-        Within a chunk they are in request order. A slow chunk does not delay the others. The key of
-        a result identifies its item.
-        """
+        """Yield each chunk as soon as it is answered, as BatchHandle.as_completed does."""
         progress = self._progress
         return self._read_results(lambda: progress.has_any_chunk, progress.read_any_chunk, timeout)
 
@@ -114,31 +98,23 @@ class AsyncBatchHandle(BaseBatchHandle):
                 await asyncio.sleep(0)  # lets other tasks run once per chunk
 
 
-class AsyncGrantHandle:
+class AsyncGrantHandle(BaseGrantHandle[AsyncBatchHandle]):
     """A requested grant: await it. batch is the handle of its request, a batch of one item."""
 
     def __init__(
         self, dispatcher: AsyncDispatcher, progress: BatchProgress, waiters: AsyncWaiters
     ) -> None:
-        self.batch = AsyncBatchHandle(dispatcher, progress, waiters)
+        super().__init__(AsyncBatchHandle(dispatcher, progress, waiters))
         self._dispatcher = dispatcher
         self._progress = progress
-        self._result: Grant | Refusal | None = None
-
-    @property
-    def id(self) -> str:
-        """The id of the request: its batch id."""
-        return self.batch.id
 
     def __await__(self) -> Generator[Any, None, Grant]:
         return self.result().__await__()
 
     async def result(self, timeout: float | None = DEFAULT_TIMEOUT) -> Grant:
-        """Wait for the grant, at most `timeout` seconds.
+        """Wait for the grant, at most `timeout` seconds. Raises as GrantHandle.result does.
 
-        Raises Refused; RuntimeError if the grant was read from the batch instead; NoAnswer or
-        BrokerUnreachable, after which you can await it again to ask again. Cancelling the wait does
-        not withdraw the request.
+        Cancelling the wait does not withdraw the request.
         """
         progress = self._progress
         await self._dispatcher.wait(
@@ -149,17 +125,10 @@ class AsyncGrantHandle:
         if progress.has_next_chunk:
             progress.read_next_chunk()
             self._result = progress.ready_results.popleft()
-        if self._result is None:
-            raise RuntimeError(ALREADY_READ)
-        if isinstance(self._result, Refusal):
-            raise Refused(self._result)
-        return self._result
+        return self._grant()
 
     async def stored(self, timeout: float = STORED_TIMEOUT) -> StoredObject:
-        """Wait for the grant, and then until storage has its object: at most `timeout` seconds.
-
-        Somebody has to use the grant meanwhile. Raises as result() and BatchHandle.stored() do.
-        """
+        """Wait for the grant and its object, as GrantHandle.stored does."""
         end = time.monotonic() + require_seconds(timeout)
         await self.result(timeout)
         return await self.batch.stored(0, max(end - time.monotonic(), 0))
@@ -180,15 +149,6 @@ async def request_reply(
     return reply
 
 
-class AsyncPartsRequester(Protocol):
-    """A callable like AsyncClient.parts whose bucket is already given."""
-
-    def __call__(
-        self, grant: Grant, first: int, last: int | None, **options: Unpack[RequestOptions]
-    ) -> AsyncBatchHandle:
-        """Request the URLs of some parts."""
-
-
 class AsyncMultipartHandle(AsyncGrantHandle):
     """A requested multipart upload: await its grant, and request part URLs."""
 
@@ -197,7 +157,7 @@ class AsyncMultipartHandle(AsyncGrantHandle):
         dispatcher: AsyncDispatcher,
         progress: BatchProgress,
         waiters: AsyncWaiters,
-        request_parts: AsyncPartsRequester,
+        request_parts: PartsRequester[AsyncBatchHandle],
     ) -> None:
         super().__init__(dispatcher, progress, waiters)
         self._request_parts = request_parts
@@ -205,9 +165,5 @@ class AsyncMultipartHandle(AsyncGrantHandle):
     async def parts(
         self, first: int = 1, last: int | None = None, **options: Unpack[RequestOptions]
     ) -> AsyncBatchHandle:
-        """Request a URL for each part from first to last; None is the last part of the upload.
-
-        If you upload slowly, request a few parts at a time, and again those whose URLs have
-        expired. Raises as result() does, and ValueError if the upload has no such parts.
-        """
+        """Request a URL for each part from first to last, as MultipartHandle.parts does."""
         return self._request_parts(await self.result(), first, last, **options)

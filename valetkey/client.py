@@ -2,11 +2,11 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Any, Self, cast
 
 from valetkey.config import load_config
 from valetkey.crypto.codec import Codec
@@ -18,36 +18,40 @@ from valetkey.errors import NoAnswer
 from valetkey.handles import (
     DEFAULT_TIMEOUT,
     BatchHandle,
+    BlockingWaiters,
     GrantHandle,
     MultipartHandle,
     Waiters,
-    start_batch,
-)
-from valetkey.manifests import Manifest, build_manifest, poll_intervals, written_state
-from valetkey.request_methods import RequestMethods
-from valetkey.uses import (
-    StoredObject,
-    StoredWait,
     read_grant_id,
     read_subject,
+    start_batch,
 )
-from valetkey.uses import new_id as new_id  # noqa: PLC0414 - where programs import it
+from valetkey.handles import new_id as new_id  # noqa: PLC0414 - where programs import it
+from valetkey.request_methods import ExplainMethods, RequestMethods
+from valetkey.waits import Manifest, ManifestWait, StoredObject, StoredWait, build_manifest
 from valetkey.wire import requests
 from valetkey.wire.grant_ids import grant_id
+from valetkey.wire.messages import Ask, Item
+from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import QuotaState
 from valetkey.wire.replies import (
     BatchState,
     Cancelled,
     Explanation,
     Grant,
+    ManifestState,
     ServiceInfo,
     Usage,
     UseStates,
 )
 from valetkey.wire.requests import GrantRequest
 
+Keys = Iterable[str | Item]
+Items = Iterable[Item]
+Explainer = ExplainMethods[Explanation, Keys, Items]
 
-class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
+
+class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle, Keys, Items]):
     """Requests grants from the service, and sends each request again until it is answered.
 
     Arguments that are None come from VALETKEY_BROKER_URL, VALETKEY_RESULT_URL, VALETKEY_TENANT,
@@ -85,7 +89,7 @@ class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
         )
         self._exit_timeout = exit_timeout
 
-    def explain(self, timeout: float = DEFAULT_TIMEOUT) -> "ExplainMethods":
+    def explain(self, timeout: float = DEFAULT_TIMEOUT) -> Explainer:
         """Ask how a request would be decided, rule by rule. Nothing is charged or signed.
 
         The returned object has this client's request methods, but each returns an Explanation and
@@ -100,12 +104,12 @@ class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
         Raises Refused, and after `timeout` seconds NoAnswer, or BrokerUnreachable if that is the
         cause.
         """
-        message = requests.usage_message(self._config, new_id())
+        message = self._message("usage")
         return cast("Usage", request_reply(self._dispatcher, message, timeout)).quotas
 
     def service(self, timeout: float = DEFAULT_TIMEOUT) -> ServiceInfo:
         """Return the release, versions, kinds and limits of the service. Raises as usage() does."""
-        message = requests.service_message(self._config, new_id())
+        message = self._message("service")
         return cast("ServiceInfo", request_reply(self._dispatcher, message, timeout))
 
     def batch(self, batch: str, timeout: float = DEFAULT_TIMEOUT) -> BatchHandle:
@@ -115,7 +119,7 @@ class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
         Expired grants are returned as expired. Raises Refused with batch_unknown if no chunk of the
         batch has reached the service yet, and otherwise as usage() does.
         """
-        message = requests.batch_state_message(self._config, new_id(), batch)
+        message = self._message("batch", batch=batch)
         state = cast("BatchState", request_reply(self._dispatcher, message, timeout))
         messages = requests.reopen_messages(self._config, new_id(), state)
         progress = ReopenedBatchProgress(state, messages)
@@ -141,7 +145,7 @@ class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
         """
         batch_id, item = read_subject(subject)
         items = None if item is None else [item]
-        message = requests.status_message(self._config, new_id(), batch_id, items, probe=probe)
+        message = self._message("status", batch=batch_id, items=items, probe=probe)
         return cast("UseStates", request_reply(self._dispatcher, message, timeout))
 
     def reissue(
@@ -189,9 +193,9 @@ class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
         if isinstance(batch, BatchHandle):
             batch.stop()
             batch = batch.id
-        message = requests.cancel_message(
-            self._config, new_id(), batch, reason, abort_uploads=abort_uploads
-        )
+        fields = {"reason": reason, "abort_uploads": abort_uploads or None}
+        requested_by = self._config.requested_by
+        message = self._message("cancel", batch=batch, requested_by=requested_by, **fields)
         return cast("Cancelled", request_reply(self._dispatcher, message, timeout))
 
     def flush(self, timeout: float | None = None) -> None:
@@ -230,6 +234,9 @@ class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
         finally:
             self.close()
 
+    def _message(self, ask: Ask, **fields: Any) -> PendingMessage:
+        return requests.build_message(self._config, new_id(), ask, **fields)
+
     def _request_grant(self, request: GrantRequest) -> GrantHandle:
         return GrantHandle(self._request_batch(request))
 
@@ -243,25 +250,25 @@ class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
         return start_batch(self._dispatcher, progress, self._waiters)
 
     @property
-    def _waiters(self) -> Waiters:
+    def _waiters(self) -> BlockingWaiters:
         return Waiters(self._wait_for_manifest, self._wait_until_stored)
 
     def _wait_for_manifest(self, batch_id: str, timeout: float) -> Manifest:
-        for seconds, limit in poll_intervals(timeout, time.monotonic):
-            message = requests.batch_state_message(self._config, new_id(), batch_id)
-            reply = request_reply(self._dispatcher, message, limit)
+        waiting = ManifestWait(timeout, time.monotonic)
+        while True:
+            message = self._message("batch", batch=batch_id)
+            reply = request_reply(self._dispatcher, message, waiting.limit)
             state = cast("BatchState", reply)
-            manifest = written_state(state)
-            if manifest is not None:
-                link = self.download(state.bucket, manifest.key, min_expires_in=1)
-                return build_manifest(manifest, link.result(limit))
-            self._dispatcher.wait(lambda: False, seconds)
-        raise AssertionError  # unreachable: poll_intervals raises NoAnswer
+            result = waiting.receive(state)
+            if isinstance(result, ManifestState):
+                link = self.download(state.bucket, result.key, min_expires_in=1)
+                return build_manifest(result, link.result(waiting.limit))
+            self._dispatcher.wait(lambda: False, result)
 
     def _wait_until_stored(self, batch_id: str, item: int, timeout: float) -> StoredObject:
         waiting = StoredWait(grant_id(batch_id, item), timeout, time.monotonic)
         while True:
-            message = requests.status_message(self._config, new_id(), batch_id, [item], probe=True)
+            message = self._message("status", batch=batch_id, items=[item], probe=True)
             reply = request_reply(self._dispatcher, message, waiting.limit)
             result = waiting.receive(cast("UseStates", reply))
             if isinstance(result, StoredObject):
@@ -271,15 +278,3 @@ class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
     def _explain_request(self, request: GrantRequest, timeout: float) -> Explanation:
         message = requests.explain_message(request, self._config, new_id())
         return cast("Explanation", request_reply(self._dispatcher, message, timeout))
-
-
-class ExplainMethods(RequestMethods[Explanation, Explanation, Explanation]):
-    """The request methods of Client; each returns an Explanation instead of a handle."""
-
-    def __init__(self, explain: Callable[[GrantRequest], Explanation]) -> None:
-        self._explain = explain
-
-    def _request_grant(self, request: GrantRequest) -> Explanation:
-        return self._explain(request)
-
-    _request_multipart = _request_batch = _request_grant

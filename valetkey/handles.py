@@ -1,34 +1,42 @@
 """The handles that a Client returns: they read results as they arrive."""
 
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import NamedTuple, Protocol, TypeVar, Unpack
+from typing import Generic, NamedTuple, Protocol, TypeVar, Unpack
 
 from valetkey.delivery.dispatcher import Dispatcher
 from valetkey.delivery.dispatcher import request_reply as request_reply  # noqa: PLC0414 - as before
 from valetkey.delivery.pending_request import HEAD_START_SECONDS, ServiceOutage
 from valetkey.delivery.progress import CANCELLED, BatchProgress, ReopenedBatchProgress
 from valetkey.errors import NoAnswer, Refused
-from valetkey.manifests import DEFAULT_TIMEOUT as MANIFEST_TIMEOUT
-from valetkey.manifests import Manifest
-from valetkey.uses import STORED_TIMEOUT, StoredObject, require_seconds
+from valetkey.waits import (
+    MANIFEST_TIMEOUT,
+    STORED_TIMEOUT,
+    Manifest,
+    StoredObject,
+    require_seconds,
+)
+from valetkey.wire.chunking import uuid7
+from valetkey.wire.grant_ids import grant_id, split_grant_id
 from valetkey.wire.options import RequestOptions
 from valetkey.wire.refusals import QuotaState, Refusal
 from valetkey.wire.replies import Grant
 
 DEFAULT_TIMEOUT = 30.0  # seconds
-ALREADY_READ = "the grant was already read from its batch"
 
 _MIN_WAIT = 1.0  # seconds in which the service can still reply that the deadline has passed
 
 Seconds = TypeVar("Seconds", float, float | None)
+ManifestResult = TypeVar("ManifestResult")
+StoredResult = TypeVar("StoredResult")
+Batch_co = TypeVar("Batch_co", bound="BaseBatchHandle", covariant=True)
 
-ManifestWaiter = Callable[[str, float], Manifest]
-"""Waits for the manifest of the batch with this id, at most this many seconds."""
 
-StoredWaiter = Callable[[str, int, float], StoredObject]
-"""Waits for the object of an item of the batch with this id, at most this many seconds."""
+def new_id() -> str:
+    """Return a new UUIDv7: a batch id, or the task id of a request that is not a batch."""
+    return uuid7(time.time_ns() // 10**6, secrets.token_bytes(10))
 
 
 def wait_limit(progress: BatchProgress, timeout: Seconds) -> Seconds:
@@ -98,11 +106,78 @@ class BaseBatchHandle:
             raise ValueError(f"the batch has {self.total} items: item must be one of them, from 0")
 
 
-class Waiters(NamedTuple):
-    """The waits of a handle that send requests of their own."""
+class BaseGrantHandle(Generic[Batch_co]):
+    """The part of GrantHandle and AsyncGrantHandle that does not wait."""
 
-    manifest: ManifestWaiter
-    stored: StoredWaiter
+    def __init__(self, batch: Batch_co) -> None:
+        self.batch = batch
+        self._result: Grant | Refusal | None = None
+
+    @property
+    def id(self) -> str:
+        """The id of the request: its batch id."""
+        return self.batch.id
+
+    def _grant(self) -> Grant:
+        if self._result is None:
+            raise RuntimeError("the grant was already read from its batch")
+        if isinstance(self._result, Refusal):
+            raise Refused(self._result)
+        return self._result
+
+
+class Subject(NamedTuple):
+    """A batch, and the number of the item that is meant, if it is a single one."""
+
+    batch_id: str
+    item: int | None = None
+
+
+def read_subject(subject: object, argument: str = "subject") -> Subject:
+    """Return the batch and item that are named by a grant, a handle, a grant id or a batch id.
+
+    Raises ValueError for a text that is no id, and TypeError that names the argument for any other
+    value.
+    """
+    match subject:
+        case str() if "." not in subject:
+            return Subject(subject)
+        case str() | Grant():
+            text = subject if isinstance(subject, str) else subject.id
+            try:
+                return Subject(*split_grant_id(text))
+            except ValueError:
+                raise ValueError(f"{text!r} is neither a grant id nor a batch id") from None
+        case BaseGrantHandle():
+            return Subject(subject.id, 0)
+        case BaseBatchHandle():
+            return Subject(subject.id)
+    name = type(subject).__name__
+    raise TypeError(f"{argument} must be a grant, a handle or an id, and is a {name}")
+
+
+def read_grant_id(subject: object) -> str:
+    """Return the id of a grant, or of the grant of a handle.
+
+    Raises as read_subject does, and ValueError for a batch id.
+    """
+    batch_id, item = read_subject(subject, "grant")
+    if item is None:
+        raise ValueError(f"{batch_id!r} is the id of a batch: add a dot and the item's number")
+    return grant_id(batch_id, item)
+
+
+class Waiters(NamedTuple, Generic[ManifestResult, StoredResult]):
+    """The waits of a handle that send requests of their own, each at most so many seconds.
+
+    manifest waits for that of the batch with an id, stored for the object of an item of it.
+    """
+
+    manifest: Callable[[str, float], ManifestResult]
+    stored: Callable[[str, int, float], StoredResult]
+
+
+BlockingWaiters = Waiters[Manifest, StoredObject]
 
 
 class BatchHandle(BaseBatchHandle):
@@ -112,7 +187,9 @@ class BatchHandle(BaseBatchHandle):
     little memory.
     """
 
-    def __init__(self, dispatcher: Dispatcher, progress: BatchProgress, waiters: Waiters) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, progress: BatchProgress, waiters: BlockingWaiters
+    ) -> None:
         super().__init__(progress)
         self._dispatcher = dispatcher
         self._waiters = waiters
@@ -183,7 +260,9 @@ class BatchHandle(BaseBatchHandle):
                 self._dispatcher.wait(is_ready, 0)  # reading a chunk made room to send another
 
 
-def start_batch(dispatcher: Dispatcher, progress: BatchProgress, waiters: Waiters) -> BatchHandle:
+def start_batch(
+    dispatcher: Dispatcher, progress: BatchProgress, waiters: BlockingWaiters
+) -> BatchHandle:
     """Send chunks until the window is full or the first result arrives; return the batch's handle.
 
     Raises NoAnswer, or BrokerUnreachable if that is the cause, if no chunk can be sent.
@@ -198,17 +277,8 @@ def start_batch(dispatcher: Dispatcher, progress: BatchProgress, waiters: Waiter
     return BatchHandle(dispatcher, progress, waiters)
 
 
-class GrantHandle:
+class GrantHandle(BaseGrantHandle[BatchHandle]):
     """A requested grant. batch is the handle of its request, a batch of one item."""
-
-    def __init__(self, batch: BatchHandle) -> None:
-        self.batch = batch
-        self._result: Grant | Refusal | None = None
-
-    @property
-    def id(self) -> str:
-        """The id of the request: its batch id."""
-        return self.batch.id
 
     def result(self, timeout: float = DEFAULT_TIMEOUT) -> Grant:
         """Wait for the grant, at most `timeout` seconds.
@@ -218,11 +288,7 @@ class GrantHandle:
         """
         if self._result is None:
             self._result = next(self.batch.results(timeout), None)
-        if self._result is None:
-            raise RuntimeError(ALREADY_READ)
-        if isinstance(self._result, Refusal):
-            raise Refused(self._result)
-        return self._result
+        return self._grant()
 
     def stored(self, timeout: float = STORED_TIMEOUT) -> StoredObject:
         """Wait for the grant, and then until storage has its object: at most `timeout` seconds.
@@ -234,19 +300,19 @@ class GrantHandle:
         return self.batch.stored(0, max(end - time.monotonic(), 0))
 
 
-class PartsRequester(Protocol):
-    """A callable like Client.parts whose bucket is already given."""
+class PartsRequester(Protocol[Batch_co]):
+    """A callable like a client's method parts() whose bucket is already given."""
 
     def __call__(
         self, grant: Grant, first: int, last: int | None, **options: Unpack[RequestOptions]
-    ) -> BatchHandle:
+    ) -> Batch_co:
         """Request the URLs of some parts."""
 
 
 class MultipartHandle(GrantHandle):
     """A requested multipart upload: wait for its grant, and request part URLs."""
 
-    def __init__(self, batch: BatchHandle, request_parts: PartsRequester) -> None:
+    def __init__(self, batch: BatchHandle, request_parts: PartsRequester[BatchHandle]) -> None:
         super().__init__(batch)
         self._request_parts = request_parts
 

@@ -1,7 +1,7 @@
 """The request methods that all clients share: their names, arguments and defaults."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable
 from typing import Generic, TypeVar, Unpack
 
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS, Item
@@ -23,7 +23,7 @@ Keys = TypeVar("Keys", bound=Iterable[str | Item] | AsyncIterable[str | Item])
 Items = TypeVar("Items", bound=Iterable[Item] | AsyncIterable[Item])
 
 
-class BaseRequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult, Keys, Items]):
+class RequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult, Keys, Items]):
     """Requests grants: a single one, a multipart upload, or a batch.
 
     Each client defines the types that the methods return, and whether the keys and items of a batch
@@ -195,9 +195,16 @@ class BaseRequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult
         """Request a batch of grants."""
 
 
-class RequestMethods(
-    BaseRequestMethods[
-        SingleResult, MultipartResult, BatchResult, Iterable[str | Item], Iterable[Item]
-    ]
-):
-    """The request methods of blocking clients, which take no async iterables."""
+class ExplainMethods(RequestMethods[SingleResult, SingleResult, SingleResult, Keys, Items]):
+    """The request methods of a client; each returns an Explanation instead of a handle.
+
+    Those of AsyncClient return an Explanation to await.
+    """
+
+    def __init__(self, explain: Callable[[GrantRequest], SingleResult]) -> None:
+        self._explain = explain
+
+    def _request_grant(self, request: GrantRequest) -> SingleResult:
+        return self._explain(request)
+
+    _request_multipart = _request_batch = _request_grant

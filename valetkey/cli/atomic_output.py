@@ -5,7 +5,7 @@ The grants in an existing file are charged already, so it is not replaced withou
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from errno import EEXIST
@@ -19,9 +19,8 @@ from valetkey.cli.formats import RowResult
 from valetkey.cli.journal import (
     Checkpoint,
     FinishedRow,
-    GrantCounts,
     Journal,
-    count_grants,
+    count_rows,
     journal_path,
     load_journal,
     save_journal,
@@ -39,21 +38,22 @@ _FORCE = "--force to replace it, which requests and charges everything again"
 
 
 class RowWriter:
-    """Writes rows to a partial file, and saves a checkpoint after every chunk of rows.
+    """Writes rows to the partial file of a path, from the checkpoint of its journal on.
 
-    kept counts the rows that were copied from a finished output.
+    With a journal, it is saved after every chunk of rows. kept counts the rows that were copied
+    from a finished output.
     """
 
-    def __init__(
-        self,
-        stream: BinaryIO,
-        checkpoint: Checkpoint,
-        save_checkpoint: Callable[[Checkpoint], None],
-    ) -> None:
+    def __init__(self, stream: BinaryIO, path: Path, journal: Journal | None) -> None:
+        checkpoint = journal.checkpoint if journal else Checkpoint()
+        if os.fstat(stream.fileno()).st_size < checkpoint.bytes:
+            checkpoint = Checkpoint()  # requesting the lost rows again uses no quota
+        stream.seek(checkpoint.bytes)
         self.checkpoint = checkpoint
         self.kept = 0
         self._stream = stream
-        self._save_checkpoint = save_checkpoint
+        self._path = path
+        self._journal = journal
 
     def write_heading(self, text: str) -> None:
         """Write the heading above all rows, unless the file already has it."""
@@ -74,13 +74,15 @@ class RowWriter:
     def save(self) -> None:
         """Flush the rows and save the checkpoint, so that a run can be resumed from here."""
         self._stream.flush()
-        self._save_checkpoint(self.checkpoint)
+        if self._journal is not None:
+            values = {"checkpoint": self.checkpoint}
+            save_journal(self._path, self._journal.model_copy(update=values))
 
     def finish(self) -> None:
         """Remove an incomplete last row and save the checkpoint."""
         self._stream.flush()
         self._stream.truncate(self.checkpoint.bytes)
-        self._save_checkpoint(self.checkpoint)
+        self.save()
 
 
 @contextmanager
@@ -100,10 +102,7 @@ def atomic_output(path: Path, journal: Journal | None = None) -> Iterator[RowWri
     partial = partial_path(path)
     with os.fdopen(_open_partial(partial, is_resumed=has_journal), "wb") as stream:
         _lock(stream, partial)
-        checkpoint = journal.checkpoint if journal else Checkpoint()
-        output = RowWriter(
-            stream, _seek_checkpoint(stream, checkpoint), _checkpoint_saver(path, journal)
-        )
+        output = RowWriter(stream, path, journal)
         output.save()
         try:
             yield output
@@ -195,20 +194,6 @@ def _lock(stream: IO[bytes], path: Path) -> None:
         return
 
 
-def _seek_checkpoint(stream: BinaryIO, checkpoint: Checkpoint) -> Checkpoint:
-    """Seek to the checkpoint, or to the start of a shorter file, and return that position."""
-    if os.fstat(stream.fileno()).st_size < checkpoint.bytes:
-        checkpoint = Checkpoint()  # requesting the lost rows again uses no quota
-    stream.seek(checkpoint.bytes)
-    return checkpoint
-
-
-def _checkpoint_saver(path: Path, journal: Journal | None) -> Callable[[Checkpoint], None]:
-    if journal is None:
-        return lambda _: None
-    return lambda checkpoint: save_journal(path, journal.with_checkpoint(checkpoint))
-
-
 def reject_existing_output(out: Path, journal: Journal | None = None, *, is_bulk: bool) -> None:
     """Raise click.UsageError if a file would be lost. An empty file is no loss.
 
@@ -230,8 +215,10 @@ def reject_existing_output(out: Path, journal: Journal | None = None, *, is_bulk
     if not _has_content(out):
         return
     written = datetime.fromtimestamp(out.stat().st_mtime, UTC)
-    counts = count_grants(out)
-    text = f"{out} exists, written {written:%Y-%m-%d %H:%M} UTC{_describe_counts(counts)}"
+    counts = count_rows(out)
+    text = f"{out} exists, written {written:%Y-%m-%d %H:%M} UTC"
+    if counts is not None:
+        text += f", with {describe_counts(counts.granted, counts.refused)}"
     ways = _FORCE
     if journal is not None:
         refused = journal.checkpoint.refused
@@ -243,9 +230,3 @@ def reject_existing_output(out: Path, journal: Journal | None = None, *, is_bulk
 
 def _has_content(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
-
-
-def _describe_counts(counts: GrantCounts | None) -> str:
-    if counts is None:
-        return ""
-    return f", with {describe_counts(counts.granted, counts.refused)}"

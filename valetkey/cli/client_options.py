@@ -1,13 +1,12 @@
 """Options that several commands share."""
 
 import os
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
 import click
 
-from valetkey.cli.format_options import Command, format_option
+from valetkey.cli.format_options import Decorator, add_options, format_option
 from valetkey.cli.parameter_types import ENCRYPTION, EXPIRY, NAME, TEXT, TIMEOUT
 from valetkey.wire.upload_events import UploadEventType
 
@@ -49,7 +48,7 @@ _TENANT = click.option(
 )
 
 
-def _timeout(text: str) -> Callable[[Command], Command]:
+def _timeout(text: str) -> Decorator:
     return click.option("--timeout", type=TIMEOUT, default="30s", show_default=True, help=text)
 
 
@@ -60,7 +59,7 @@ _EXPIRES_IN = click.option(
     show_default=True,
     help="The time until the grant expires: 90s, 15m, 1h or 7d.",
 )
-_REQUEST_OPTIONS = (
+request_options = add_options(
     _EXPIRES_IN,
     click.option(
         "--min-expires-in",
@@ -93,10 +92,22 @@ _REQUEST_OPTIONS = (
         "--force", is_flag=True, help="Replace what --out or --manifest names; charge all again."
     ),
 )
-_JSON = format_option("--json", "Write JSON.")
-_QUERY_OPTIONS = (_TENANT, _timeout("The longest wait for the response."), _JSON)
-_CHANGE_OPTIONS = (_REASON, _REQUESTED_BY, *_QUERY_OPTIONS)
-_STORAGE_OPTIONS = (
+"""The options of all requests for grants."""
+
+_RESPONSE_OPTIONS = (_TENANT, _timeout("The longest wait for the response."))
+link_options = add_options(_EXPIRES_IN, _REASON, _RECIPIENT, _REQUESTED_BY, *_RESPONSE_OPTIONS)
+"""The options of a command that prints one link."""
+
+read_only_options = add_options(*_RESPONSE_OPTIONS, format_option("--json", "Write JSON."))
+"""The options of a command that only reads."""
+
+cancel_options = add_options(_REASON, _REQUESTED_BY, read_only_options)
+"""The options of a command that changes an existing batch."""
+
+reissue_options = add_options(_REASON, _RECIPIENT, _REQUESTED_BY, read_only_options)
+"""The options of a command that issues a grant again."""
+
+object_options = add_options(
     click.option(
         "--notify",
         type=click.Choice(get_args(UploadEventType)),
@@ -137,6 +148,8 @@ _STORAGE_OPTIONS = (
         help="Encrypt the object with S3's own key (AES256), or with the KMS key of this ARN.",
     ),
 )
+"""The options of a command whose grants store an object."""
+
 _SNIPPET_OPTIONS = {
     "curl": format_option("--curl", "Print a curl command."),
     "html": format_option("--html", "Print a page for a browser."),
@@ -144,44 +157,6 @@ _SNIPPET_OPTIONS = {
 }
 
 
-def request_options(command: Command) -> Command:
-    """Add the options that all requests for grants have."""
-    return _add_options(command, _REQUEST_OPTIONS)
-
-
-def link_options(command: Command) -> Command:
-    """Add the options of a command that prints one link."""
-    return _add_options(
-        command, (_EXPIRES_IN, _REASON, _RECIPIENT, _REQUESTED_BY, *_QUERY_OPTIONS[:2])
-    )
-
-
-def read_only_options(command: Command) -> Command:
-    """Add the options of a command that only reads."""
-    return _add_options(command, _QUERY_OPTIONS)
-
-
-def cancel_options(command: Command) -> Command:
-    """Add the options of a command that changes an existing batch."""
-    return _add_options(command, _CHANGE_OPTIONS)
-
-
-def reissue_options(command: Command) -> Command:
-    """Add the options of a command that issues a grant again."""
-    return _add_options(command, (_REASON, _RECIPIENT, *_CHANGE_OPTIONS[1:]))
-
-
-def object_options(command: Command) -> Command:
-    """Add the options of a command whose grants store an object."""
-    return _add_options(command, _STORAGE_OPTIONS)
-
-
-def snippet_options(*names: str) -> Callable[[Command], Command]:
+def snippet_options(*names: str) -> Decorator:
     """Return a decorator that adds options to print a grant as a ready-to-use snippet."""
-    return lambda command: _add_options(command, [_SNIPPET_OPTIONS[name] for name in names])
-
-
-def _add_options(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return add_options(*(_SNIPPET_OPTIONS[name] for name in names))

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -89,45 +89,20 @@ class LazyGroup(click.Group):
 
     def __init__(self, *, package: str, lazy_commands: LazyCommands, **options: Any) -> None:
         super().__init__(**options)
-        self._one_line_helps = {name: text for name, (_, text) in lazy_commands.items()}
-        locations = {name: f"{package}.{path}" for name, (path, _) in lazy_commands.items()}
-        self.commands = _ImportedCommands(locations)
+        self._locations = {name: f"{package}.{path}" for name, (path, _) in lazy_commands.items()}
+        for name, (_, text) in lazy_commands.items():  # each stands for the one to be imported
+            self.add_command(click.Command(name, help=text))
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands with their one-line helps."""
-        listed = click.Group()
-        for name in self.commands:
-            text = self._one_line_helps.get(name)
-            is_lazy = text is not None
-            listed.add_command(click.Command(name, help=text) if is_lazy else self.commands[name])
-        listed.format_commands(ctx, formatter)
-
-
-class _ImportedCommands(MutableMapping[str, click.Command]):
-    """Commands by name, imported on first access. Knows all names from the start."""
-
-    def __init__(self, locations: Mapping[str, str]) -> None:
-        self._commands: dict[str, click.Command | str] = dict(locations)
-
-    def __getitem__(self, name: str) -> click.Command:
-        command = self._commands[name]
-        if isinstance(command, str):
-            module, _, attribute = command.partition(":")
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, imported on its first use."""
+        if cmd_name in self._locations:
+            module, _, attribute = self._locations.pop(cmd_name).partition(":")
             try:
-                command = getattr(import_module(module), attribute)
+                self.add_command(getattr(import_module(module), attribute), cmd_name)
             except KeyboardInterrupt:
                 raise SystemExit(INTERRUPTED) from None
-            self._commands[name] = command
-        return command
+        return super().get_command(ctx, cmd_name)
 
-    def __setitem__(self, name: str, command: click.Command) -> None:
-        self._commands[name] = command
-
-    def __delitem__(self, name: str) -> None:
-        del self._commands[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._commands)
-
-    def __len__(self) -> int:
-        return len(self._commands)
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands with their one-line helps, and import none of them."""
+        click.Group(commands=self.commands).format_commands(ctx, formatter)

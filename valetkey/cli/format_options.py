@@ -1,13 +1,25 @@
-"""Options for output formats, which exclude each other."""
+"""Adds options to commands of both command lines; output formats exclude each other."""
 
 from collections.abc import Callable
 
 import click
 
 Command = Callable[..., None]
+Decorator = Callable[[Command], Command]
 
 
-def format_option(flag: str, text: str) -> Callable[[Command], Command]:
+def add_options(*options: Decorator) -> Decorator:
+    """Return a decorator that adds options to a command, in the order of its help."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def format_option(flag: str, text: str) -> Decorator:
     """Return a decorator that adds an option for one output format.
 
     The command's parameter `output_format` is the flag's name, or None. Click itself would let the

@@ -2,30 +2,52 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from pydantic_core import to_json
 
-from valetkey.cli.journal import FinishedRow
+from valetkey.cli.journal import Checkpoint, FinishedRow
 from valetkey.cli.snippets import render_curl, render_javascript, render_page, render_text
+from valetkey.delivery.pending_request import ServiceOutage
 from valetkey.units import format_utc
-from valetkey.wire.refusals import Refusal
+from valetkey.wire.refusals import QuotaState, Refusal
 from valetkey.wire.replies import Grant
 
 ItemResult = Grant | Refusal
 
 _GRANT_COLUMNS = ("key", "id", "method", "url", "fields", "headers", "expires_at", "limited_by")
 _REFUSAL_COLUMNS = ("refused", "field", "message")
+CSV_HEADING = ",".join((*_GRANT_COLUMNS, *_REFUSAL_COLUMNS)) + "\n"
 
 RowResult = Grant | Refusal | FinishedRow
 
+Renderer = Callable[[ItemResult], str]
+"""Renders one result with its line ending."""
 
-class OutputFormat(NamedTuple):
-    """A heading above all results, and a function that renders one result with its line ending."""
 
-    heading: str
-    render: Callable[[ItemResult], str]
+class ResultSource(Protocol):
+    """The results of one or more batches.
+
+    total is the expected number of results, refused that of the refusals so far; refusals are those
+    of whole batches, each listed once. service_outage is set while the service says that it cannot
+    answer. results() yields the results after a checkpoint; `timeout` is the longest wait for the
+    next ones, in seconds. copied_values() yields the values of each of these rows that are copied
+    from the input.
+    """
+
+    @property
+    def total(self) -> int: ...  # noqa: D102 - described by the class, here and below
+    @property
+    def refused(self) -> int: ...  # noqa: D102
+    @property
+    def refusals(self) -> Sequence[Refusal]: ...  # noqa: D102
+    @property
+    def quotas(self) -> Sequence[QuotaState]: ...  # noqa: D102
+    @property
+    def service_outage(self) -> ServiceOutage | None: ...  # noqa: D102
+    def results(self, timeout: float, checkpoint: Checkpoint) -> Iterator[RowResult]: ...  # noqa: D102
+    def copied_values(self, checkpoint: Checkpoint) -> Iterator[Mapping[str, Any]]: ...  # noqa: D102
 
 
 class _EchoStream:
@@ -57,30 +79,26 @@ def csv_cells(cells: Iterable[object]) -> str:
     return row.removesuffix("\r\n")
 
 
-def build_grants_format(render: Callable[[Grant], str]) -> OutputFormat:
-    """Return a format that renders each grant with a function, and leaves refusals out."""
-    return OutputFormat(
-        "", lambda result: render(result) + "\n" if isinstance(result, Grant) else ""
-    )
+def _render_grants(render: Callable[[Grant], str]) -> Renderer:
+    """Return a renderer of grants alone, which leaves refusals out."""
+    return lambda result: render(result) + "\n" if isinstance(result, Grant) else ""
 
 
-def get_format(name: str, path: str | None = None) -> OutputFormat:
-    """Return the format with a name; path is the file that a curl command sends, if known."""
+def get_renderer(name: str, path: str | None = None) -> Renderer:
+    """Return the renderer of a format; path is the file that a curl command sends, if known."""
     if name == "curl":
-        return build_grants_format(lambda grant: render_curl(grant, path))
-    return _FORMATS[name]
+        return _render_grants(lambda grant: render_curl(grant, path))
+    return _RENDERERS[name]
 
 
-JSON = OutputFormat("", json_line)
-CSV = OutputFormat(",".join((*_GRANT_COLUMNS, *_REFUSAL_COLUMNS)) + "\n", csv_row)
-_FORMATS = {
-    "json": JSON,
-    "csv": CSV,
-    "url": build_grants_format(lambda grant: grant.url),
-    "lines": build_grants_format(lambda grant: f"{grant.key}\t{grant.url}"),
-    "form": build_grants_format(render_text),
-    "html": build_grants_format(render_page),
-    "js": build_grants_format(render_javascript),
+_RENDERERS: dict[str, Renderer] = {
+    "json": json_line,
+    "csv": csv_row,
+    "url": _render_grants(lambda grant: grant.url),
+    "lines": _render_grants(lambda grant: f"{grant.key}\t{grant.url}"),
+    "form": _render_grants(render_text),
+    "html": _render_grants(render_page),
+    "js": _render_grants(render_javascript),
 }
 
 
@@ -106,49 +124,39 @@ class RowLayout(NamedTuple):
     render: Callable[[RowResult, Mapping[str, Any]], str]
 
 
-def get_layout(name: str, output_format: OutputFormat, copied_columns: Sequence[str]) -> RowLayout:
-    """Return the layout of a format.
+def get_layout(name: str, path: str | None, copied_columns: Sequence[str]) -> RowLayout:
+    """Return the layout of a format; path is the file that a curl command sends, if known.
 
     JSON and CSV say what was charged and have the copied columns. The other formats are for grants
     alone.
     """
-    if name not in {"csv", "json"}:
-        return RowLayout(output_format.heading, _row_renderer(output_format, _render_nothing))
-    if name == "json":
-        return RowLayout("", _row_renderer(output_format, _render_members))
-    columns = csv_cells(["charged", *copied_columns])
-    heading = f"{output_format.heading.rstrip()},{columns}\n"
+    render = get_renderer(name, path)
 
-    def render_cells(text: str, result: Grant | Refusal, values: Mapping[str, Any]) -> str:
-        charged = "yes" if isinstance(result, Grant) else "no"
-        cells = (_cell_text(values.get(column)) for column in copied_columns)
-        row = text.removesuffix("\n")
-        return f"{row},{csv_cells([charged, *cells])}\n"
-
-    return RowLayout(heading, _row_renderer(output_format, render_cells))
-
-
-def _row_renderer(
-    output_format: OutputFormat,
-    add_values: Callable[[str, Grant | Refusal, Mapping[str, Any]], str],
-) -> Callable[[RowResult, Mapping[str, Any]], str]:
     def render_row(result: RowResult, values: Mapping[str, Any]) -> str:
         if isinstance(result, FinishedRow):
             return result.text
-        return add_values(output_format.render(result), result, values)
+        text, is_grant = render(result), isinstance(result, Grant)
+        if name == "json":
+            return _add_members(text, {"charged": is_grant, **values})
+        if name == "csv":
+            cells = (_cell_text(values.get(column)) for column in copied_columns)
+            return _add_cells(text, ["yes" if is_grant else "no", *cells])
+        return text
 
-    return render_row
+    is_csv = name == "csv"
+    heading = _add_cells(CSV_HEADING, ["charged", *copied_columns]) if is_csv else ""
+    return RowLayout(heading, render_row)
 
 
-def _render_nothing(text: str, _result: Grant | Refusal, _values: Mapping[str, Any]) -> str:
-    return text
-
-
-def _render_members(text: str, result: Grant | Refusal, values: Mapping[str, Any]) -> str:
-    members = {"charged": isinstance(result, Grant), **values}
+def _add_members(text: str, members: Mapping[str, Any]) -> str:
     added = json.dumps(members, ensure_ascii=False, separators=(",", ":"))
     row = text.removesuffix("}\n")
     return f"{row},{added[1:]}\n"
+
+
+def _add_cells(text: str, cells: Iterable[object]) -> str:
+    row = text.removesuffix("\n")
+    return f"{row},{csv_cells(cells)}\n"
 
 
 def _cell_text(value: Any) -> str:

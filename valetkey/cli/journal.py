@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
@@ -33,14 +33,6 @@ class FinishedRow(NamedTuple):
     expires_at: datetime | None
 
 
-class GrantCounts(NamedTuple):
-    """The content of a finished output: its grants, its refusals and the earliest expiry."""
-
-    granted: int
-    refused: int
-    first_expiry: datetime | None
-
-
 def read_finished_rows(path: Path) -> Iterator[FinishedRow]:
     """Yield the rows of a finished output. Raises OSError, and InputError for any other file."""
     try:
@@ -53,21 +45,6 @@ def read_finished_rows(path: Path) -> Iterator[FinishedRow]:
             f"{path} is no CSV or JSON Lines file as it was written: it was changed, or it is "
             "another file or format"
         ) from None
-
-
-def count_grants(path: Path) -> GrantCounts | None:
-    """Count the content of a finished output; None if it is another file. Raises OSError."""
-    granted, refused, first_expiry = 0, 0, None
-    try:
-        for row in read_finished_rows(path):
-            if row.expires_at is None:
-                refused += 1
-            else:
-                granted += 1
-                first_expiry = min(first_expiry or row.expires_at, row.expires_at)
-    except InputError:
-        return None
-    return GrantCounts(granted, refused, first_expiry)
 
 
 def _read_csv(stream: Iterable[str]) -> Iterator[FinishedRow]:
@@ -142,9 +119,22 @@ class Checkpoint(NamedTuple):
             refused += 1
             codes = dict(codes or {})
             codes[result.code] = codes.get(result.code, 0) + 1
-        elif result.expires_at is not None:
+        elif result.expires_at is None:
+            refused += 1
+        else:
             first_expiry = min(first_expiry or result.expires_at, result.expires_at)
         return Checkpoint(self.rows + 1, self.bytes + size, refused, first_expiry, codes, invalid)
+
+
+def count_rows(path: Path) -> Checkpoint | None:
+    """Return the counts of a finished output; None if it is another file. Raises OSError."""
+    counts = Checkpoint()
+    try:
+        for row in read_finished_rows(path):
+            counts = counts.advance(row, 0)
+    except InputError:
+        return None
+    return counts
 
 
 class Journal(BaseModel):
@@ -178,17 +168,17 @@ class Journal(BaseModel):
         has_rows = self.request.get("output_format") in ("csv", "json")
         return has_rows and self.checkpoint.refused > self.checkpoint.invalid
 
-    def with_checkpoint(self, checkpoint: Checkpoint) -> Self:
-        """Return the journal of the same run at a later checkpoint."""
-        return self.model_copy(update={"checkpoint": checkpoint})
-
     def find_difference(self, input_sha256: str, request: Mapping[str, Any]) -> str | None:
         """Return what differs from this run: `input`, the name of an option, or None."""
         if input_sha256 != self.input_sha256:
             return "input"
-        names = sorted(request.keys() | self.request.keys())
-        changed = (name for name in names if request.get(name) != self.request.get(name))
-        return next(changed, None)
+        return find_changed_option(self.request, request)
+
+
+def find_changed_option(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Return the name of the first option whose value differs, or None."""
+    names = sorted(before.keys() | now.keys())
+    return next((name for name in names if before.get(name) != now.get(name)), None)
 
 
 def journal_path(out: Path) -> Path:

@@ -63,7 +63,8 @@ def _resolve_key(context: click.Context, param: click.Parameter, key: str | None
     keys = _resolve_keys(context, param, () if key is None else (key,))
     if len(keys) > 1:
         raise click.UsageError(f"this command is for one object: leave out {keys[1]!r}")
-    if len(keys) == 0 and not _takes_source(context) and not context.resilient_parsing:
+    takes_source = any(param.name == "source" for param in context.command.params)
+    if len(keys) == 0 and not takes_source and not context.resilient_parsing:
         raise click.MissingParameter(ctx=context, param=param, param_hint="KEY")
     return keys[0] if keys else None
 
@@ -73,7 +74,8 @@ def _resolve_keys(
 ) -> tuple[str, ...]:
     location = _location(context)
     resolved = [_key_in_bucket(key, location) for key in keys]
-    if location.key is None and location.uri is not None and not (keys or _has_source(context)):
+    has_objects = bool(keys) or context.params.get("source") is not None
+    if location.key is None and location.uri is not None and not has_objects:
         raise click.UsageError(
             f"{location.uri} names no object: write {_SCHEME}{location.bucket}/KEY"
         )
@@ -132,11 +134,3 @@ def _require_utf8(key: str) -> str:
 def _location(context: click.Context) -> _Location:
     location: _Location = context.meta.get(_META_KEY, _Location(""))
     return location
-
-
-def _takes_source(context: click.Context) -> bool:
-    return any(param.name == "source" for param in context.command.params)
-
-
-def _has_source(context: click.Context) -> bool:
-    return context.params.get("source") is not None

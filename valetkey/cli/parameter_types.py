@@ -23,11 +23,6 @@ def parse_checksum(text: str) -> Checksum:
         ) from None
 
 
-_BATCH_ID_ADAPTER: TypeAdapter[str] = TypeAdapter(BatchId)
-_GRANT_ID_ADAPTER: TypeAdapter[str] = TypeAdapter(GrantId)
-_NAME_ADAPTER: TypeAdapter[str] = TypeAdapter(Name)
-
-
 class _ParsedType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """A parameter type whose parser raises ValueError for an invalid value."""
 
@@ -42,29 +37,29 @@ class _ParsedType(click.ParamType):  # type: ignore[type-arg]  # generic from cl
             self.fail(str(error), param, ctx)
 
 
-def parse_name(text: str) -> str:
-    """Parse the name of a tenant, a bucket profile or a key. Raises ValueError."""
-    try:
-        return _NAME_ADAPTER.validate_python(text)
-    except ValidationError:
-        expected = "a name has up to 63 characters of a-z, 0-9, - and _, and starts with a-z or 0-9"
-        raise ValueError(expected) from None
+def _wire_parser(wire_type: Any, expected: str) -> Callable[[str], str]:
+    adapter: TypeAdapter[str] = TypeAdapter(wire_type)
+
+    def parse(text: str) -> str:
+        try:
+            return adapter.validate_python(text)
+        except ValidationError:
+            raise ValueError(expected) from None
+
+    return parse
 
 
-def _parse_batch_id(text: str) -> str:
-    try:
-        return _BATCH_ID_ADAPTER.validate_python(text)
-    except ValidationError:
-        expected = "a batch id is a UUID of version 7: the part of a grant's id before the dot"
-        raise ValueError(expected) from None
+parse_name = _wire_parser(
+    Name, "a name has up to 63 characters of a-z, 0-9, - and _, and starts with a-z or 0-9"
+)
+"""Parses the name of a tenant, a bucket profile or a key. Raises ValueError."""
 
-
-def _parse_grant_id(text: str) -> str:
-    try:
-        return _GRANT_ID_ADAPTER.validate_python(text)
-    except ValidationError:
-        expected = "a grant's id is a UUID of version 7, a dot and the number of an item"
-        raise ValueError(expected) from None
+_parse_batch_id = _wire_parser(
+    BatchId, "a batch id is a UUID of version 7: the part of a grant's id before the dot"
+)
+_parse_grant_id = _wire_parser(
+    GrantId, "a grant's id is a UUID of version 7, a dot and the number of an item"
+)
 
 
 def _parse_grant_or_batch_id(text: str) -> str:
@@ -83,43 +78,39 @@ def _parse_text(text: str) -> str:
     return text
 
 
-def _size_range(minimum: int, maximum: int) -> _ParsedType:
-    return _ParsedType("size", _parse_within(parse_size, describe_size, minimum, maximum))
-
-
-def _duration_range(minimum: int, maximum: int | None = None) -> _ParsedType:
-    parse = _parse_within(parse_duration, describe_duration, minimum, maximum)
-    return _ParsedType("duration", parse)
-
-
-def _parse_within(
+def _range(
+    name: str,
     parse: Callable[[str], int],
     describe: Callable[[int], str],
     minimum: int,
-    maximum: int | None,
-) -> Callable[[str], int]:
+    maximum: int | None = None,
+) -> _ParsedType:
+    limits = f"at least {describe(minimum)}"
+    if maximum is not None:
+        limits = f"from {describe(minimum)} to {describe(maximum)}"
+
     def parse_within(text: str) -> int:
         number = parse(text)
         if number < minimum or (maximum is not None and number > maximum):
-            limits = f"at least {describe(minimum)}"
-            if maximum is not None:
-                limits = f"from {describe(minimum)} to {describe(maximum)}"
             raise ValueError(f"must be {limits}, not {describe(number)}")
         return number
 
-    return parse_within
+    return _ParsedType(name, parse_within)
 
+
+_DURATION = ("duration", parse_duration, describe_duration)
+_SIZE = ("size", parse_size, describe_size)
 
 BATCH_ID = _ParsedType("batch", _parse_batch_id)
 CHECKSUM = _ParsedType("checksum", parse_checksum)
 ENCRYPTION = _ParsedType("encryption", _parse_encryption)
-EXPIRY = _duration_range(1, MAX_EXPIRES_IN)
+EXPIRY = _range(*_DURATION, 1, MAX_EXPIRES_IN)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 GRANT_ID = _ParsedType("grant", _parse_grant_id)
 GRANT_OR_BATCH_ID = _ParsedType("grant or batch", _parse_grant_or_batch_id)
-MAX_SIZE = _size_range(1, MAX_OBJECT_BYTES)
+MAX_SIZE = _range(*_SIZE, 1, MAX_OBJECT_BYTES)
 NAME = _ParsedType("name", parse_name)
-OBJECT_SIZE = _size_range(0, MAX_OBJECT_BYTES)
+OBJECT_SIZE = _range(*_SIZE, 0, MAX_OBJECT_BYTES)
 SIZE = _ParsedType("size", parse_size)
 TEXT = _ParsedType("text", _parse_text)
-TIMEOUT = _duration_range(1)
+TIMEOUT = _range(*_DURATION, 1)

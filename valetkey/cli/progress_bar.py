@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from time import monotonic
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -16,27 +15,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from valetkey.cli.formats import RowResult
-from valetkey.delivery.pending_request import ServiceOutage
+from valetkey.cli.formats import ResultSource, RowResult
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 
 _UPDATE_INTERVAL = 100  # results between two updates of the bar
-
-
-class ProgressCounts(Protocol):
-    """The expected number of results, and the refusals among those that have arrived."""
-
-    @property
-    def total(self) -> int:
-        """The expected number of results."""
-
-    @property
-    def refused(self) -> int:
-        """The number of refusals so far."""
-
-    @property
-    def service_outage(self) -> ServiceOutage | None:
-        """Set while the service says that it cannot answer."""
 
 
 class _RateColumn(ProgressColumn):
@@ -50,7 +32,7 @@ class _RateColumn(ProgressColumn):
 class _OutageColumn(ProgressColumn):
     """Why no results arrive, and for how many seconds, while the service says that it cannot."""
 
-    def __init__(self, counts: ProgressCounts) -> None:
+    def __init__(self, counts: ResultSource) -> None:
         super().__init__()
         self._counts = counts
 
@@ -64,7 +46,7 @@ class _OutageColumn(ProgressColumn):
 
 def with_progress_bar(
     results: Iterator[RowResult],
-    counts: ProgressCounts,
+    counts: ResultSource,
     errors: Console,
     results_done: int,
     *,

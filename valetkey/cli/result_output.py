@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import repeat
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import click
 
-from valetkey.cli import formats
 from valetkey.cli.atomic_output import RowWriter, atomic_output, discard_run
 from valetkey.cli.descriptions import (
     deduplication_key,
@@ -19,7 +18,7 @@ from valetkey.cli.descriptions import (
     describe_row_refusal,
     describe_run,
 )
-from valetkey.cli.formats import RowResult, get_layout
+from valetkey.cli.formats import ResultSource, RowResult, get_layout
 from valetkey.cli.journal import Checkpoint, Journal
 from valetkey.cli.row_errors import RowRefusal
 from valetkey.cli.tables import show_explanation
@@ -32,29 +31,6 @@ from valetkey.wire.replies import Explanation
 MAX_EXPLAINED_REFUSALS = 10
 
 _FORMAT_BY_SUFFIX = {".csv": "csv", ".jsonl": "json"}
-
-
-class ResultSource(Protocol):
-    """The results of one or more batches.
-
-    refused counts the refusals among the results so far; refusals are those of whole batches, each
-    listed once. results() yields the results after a checkpoint; `timeout` is the longest wait for
-    the next ones, in seconds. copied_values() yields the values of each of these rows that are
-    copied from the input.
-    """
-
-    @property
-    def total(self) -> int: ...  # noqa: D102 - described by the class, here and below
-    @property
-    def refused(self) -> int: ...  # noqa: D102
-    @property
-    def refusals(self) -> Sequence[Refusal]: ...  # noqa: D102
-    @property
-    def quotas(self) -> Sequence[QuotaState]: ...  # noqa: D102
-    @property
-    def service_outage(self) -> ServiceOutage | None: ...  # noqa: D102
-    def results(self, timeout: float, checkpoint: Checkpoint) -> Iterator[RowResult]: ...  # noqa: D102
-    def copied_values(self, checkpoint: Checkpoint) -> Iterator[Mapping[str, Any]]: ...  # noqa: D102
 
 
 def write_response(
@@ -90,7 +66,7 @@ def write_results(
     file = str(options["file"]) if options.get("file") else None
     name = resolve_format(default_format, options)
     columns = [] if journal is None else journal.copied_columns
-    heading, render = get_layout(name, formats.get_format(name, file), columns)
+    heading, render = get_layout(name, file, columns)
     if out is not None and options["force"]:
         discard_run(out)
     with atomic_output(out, journal) if out else _open_stdout() as writer:

@@ -16,7 +16,7 @@ from valetkey.units import (
     format_amount,
     format_utc,
 )
-from valetkey.uses import StoredObject
+from valetkey.waits import StoredObject
 from valetkey.wire.refusals import QuotaState
 from valetkey.wire.replies import Explanation, RuleVerdict, ServiceInfo, UseState, UseStates
 

@@ -244,14 +244,14 @@ class AsyncDispatcher:
 
     def _listen_seconds(self) -> float | None:
         now = monotonic()
-        until = self._engine.next_listen(now).until
+        until = self._engine.listen_until(now)
         return None if until == float("inf") else max(until - now, 0)
 
     async def _listen(self, seconds: float | None) -> None:
         try:
             results = await self._transport.listen(seconds)
-            if (lookup := self._engine.next_lookup(monotonic())) is not None:
-                results += await self._transport.look_up(lookup.task_ids)
+            if (task_ids := self._engine.tasks_to_look_up(monotonic())) is not None:
+                results += await self._transport.look_up(task_ids)
                 self._engine.lookup_done(monotonic())
             for task_id, raw in results:
                 action = self._engine.result_received(task_id, raw, monotonic())
@@ -286,7 +286,7 @@ class AsyncDispatcher:
             self._engine.store_failed(error)
 
     def _drop(self, request: PendingRequest) -> None:
-        self._to_unsubscribe += self._engine.drop(request).task_ids
+        self._to_unsubscribe += self._engine.drop(request)
         self._transport.wake()
 
     def _fail(self, request: PendingRequest, error: Exception) -> None:

@@ -1,9 +1,8 @@
 """Connects a client in an event loop to the broker and the result store."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import redis
@@ -79,7 +78,7 @@ class AsyncTransport:
     async def send(self, task_id: str, argument: dict[str, Any] | str, queue: str) -> None:
         """Subscribe to the result of a task, then put the task into a queue."""
         self._unused_channels.discard(RESULT_PREFIX + task_id)
-        with self._store_errors():
+        with self._servers.store_errors():
             await self._subscribe(RESULT_PREFIX + task_id)
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._executor, self._publisher.send, task_id, argument, queue)
@@ -88,7 +87,7 @@ class AsyncTransport:
         """Wait for an announced result; return it, or nothing after some seconds or wake()."""
         if self._is_woken:
             self._is_woken, seconds = False, 0
-        with self._store_errors():
+        with self._servers.store_errors():
             await self._reconnect()
             try:
                 async with asyncio.timeout(seconds) as self._listen_timeout:
@@ -112,13 +111,13 @@ class AsyncTransport:
         """Read the stored results of these tasks: an announcement is lost if nobody listened."""
         if not task_ids:
             return []
-        with self._store_errors():
+        with self._servers.store_errors():
             values = await self._redis.mget([RESULT_PREFIX + task_id for task_id in task_ids])
         return [(task_id, raw) for task_id, raw in zip(task_ids, values, strict=True) if raw]
 
     async def clear(self, task_id: str) -> None:
         """Remove an unusable result, so that no lookup returns it again."""
-        with self._store_errors():
+        with self._servers.store_errors():
             await self._redis.delete(RESULT_PREFIX + task_id)
 
     async def unsubscribe(self, task_ids: Sequence[str]) -> None:
@@ -126,7 +125,7 @@ class AsyncTransport:
         self._unused_channels.update(RESULT_PREFIX + task_id for task_id in task_ids)
         if len(self._unused_channels) >= UNSUBSCRIBE_BATCH and self._pubsub.subscribed:
             channels, self._unused_channels = self._unused_channels, set()
-            with self._store_errors():
+            with self._servers.store_errors():
                 await self._reconnect()
                 await self._pubsub.unsubscribe(*channels)
 
@@ -141,7 +140,7 @@ class AsyncTransport:
 
     def silence(self) -> BrokerUnreachable:
         """Return the error for a broker that neither takes a message nor fails to."""
-        return self._servers.broker_error(TimeoutError())
+        return self._servers.broker.unreachable(TimeoutError())
 
     async def close(self) -> None:
         """Close all connections, once the thread has finished its current work."""
@@ -177,13 +176,6 @@ class AsyncTransport:
             if event["type"] == "message":
                 return [(event["channel"].decode().removeprefix(RESULT_PREFIX), event["data"])]
         raise redis.ConnectionError("the connection was given up")
-
-    @contextmanager
-    def _store_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (redis.RedisError, OSError) as error:
-            raise self._servers.store_error(error) from None
 
 
 def _connect(url: str, retry: Retry) -> Redis:

@@ -80,7 +80,7 @@ class Dispatcher:
 
     def drop(self, request: PendingRequest) -> None:
         """Give up a request: none of its messages is sent or listened for any more."""
-        self._unsubscribe(self._engine.drop(request).task_ids)
+        self._unsubscribe(self._engine.drop(request))
 
     def wait(
         self,
@@ -105,7 +105,7 @@ class Dispatcher:
             if now >= end:
                 return False
             # Bounded, as the engine returns infinity while no message waits for a reply.
-            until = min(end, now + POLL_INTERVAL, self._engine.next_listen(now).until)
+            until = min(end, now + POLL_INTERVAL, self._engine.listen_until(now))
             self._listen(max(until - now, 0))
 
     def close(self) -> None:
@@ -172,8 +172,8 @@ class Dispatcher:
     def _listen(self, seconds: float) -> None:
         try:
             results = self._transport.listen(seconds)
-            if (lookup := self._engine.next_lookup(self._clock())) is not None:
-                results += self._transport.look_up(lookup.task_ids)
+            if (task_ids := self._engine.tasks_to_look_up(self._clock())) is not None:
+                results += self._transport.look_up(task_ids)
                 self._engine.lookup_done(self._clock())
             for task_id, raw in results:
                 action = self._engine.result_received(task_id, raw, self._clock())

@@ -4,7 +4,7 @@ A dispatcher asks the engine for actions, performs them, and reports the outcome
 so in the caller's thread, AsyncDispatcher in an event loop.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from valetkey.crypto.codec import DecodedResult
@@ -15,18 +15,6 @@ from valetkey.errors import BrokerUnreachable, SealedForAnotherKey, UnreadableRe
 
 _OUTAGE_LOG_INTERVAL = 60.0  # seconds between two warnings that the service is unavailable
 POLL_INTERVAL = 0.25  # seconds between lookups in the result store, whatever it announces
-
-
-class ListenUntil(NamedTuple):
-    """Listen for results until the time `until` or the first result; infinity is no time limit."""
-
-    until: float
-
-
-class LookUp(NamedTuple):
-    """Look up the results of these tasks in the store, in case an announcement was missed."""
-
-    task_ids: Sequence[str]
 
 
 class CompleteTask(NamedTuple):
@@ -40,12 +28,6 @@ class ClearResult(NamedTuple):
     """Remove an unusable result from the store, so that no lookup returns it again."""
 
     task_id: str
-
-
-class Unsubscribe(NamedTuple):
-    """Unsubscribe from the results of these tasks."""
-
-    task_ids: Sequence[str]
 
 
 class Fail(NamedTuple):
@@ -69,7 +51,7 @@ ResultAction = CompleteTask | ClearResult | Fail | LogOutage
 _Server = Literal["broker", "store"]
 
 
-class DeliveryEngine:
+class DeliveryEngine(InFlight):
     """Delivers requests reliably: sends, sends again, and handles unreachable servers.
 
     decode reads a result, as Codec.decode does. Times are seconds of any one clock; first_lookup is
@@ -82,28 +64,13 @@ class DeliveryEngine:
         decode: Callable[[bytes | str], DecodedResult],
         first_lookup: float = 0.0,
     ) -> None:
-        self._in_flight = InFlight(timer)
+        super().__init__(timer)
         self._decode = decode
         self._next_lookup = first_lookup
-        self._has_reached_broker = False
+        self.has_reached_broker = False  # true once the broker has taken a message
         self._has_reached_store = False
         self._next_outage_log = float("-inf")
         self._outages: dict[_Server, BrokerUnreachable] = {}
-
-    @property
-    def is_idle(self) -> bool:
-        """True if every request is complete or given up."""
-        return self._in_flight.is_idle
-
-    @property
-    def has_reached_broker(self) -> bool:
-        """True once the broker has taken a message."""
-        return self._has_reached_broker
-
-    @property
-    def requests(self) -> set[PendingRequest]:
-        """All requests that are neither complete nor given up."""
-        return self._in_flight.requests
 
     @property
     def outage(self) -> BrokerUnreachable | None:
@@ -113,16 +80,7 @@ class DeliveryEngine:
     def add(self, request: PendingRequest) -> None:
         """Add a request, or resume one that was given up."""
         self._outages.clear()  # the caller tries again, so every server gets another chance
-        self._in_flight.add(request)
-
-    def drop(self, request: PendingRequest) -> Unsubscribe:
-        """Give up a request: none of its messages is sent any more."""
-        self._in_flight.drop(request)
-        return Unsubscribe(self._in_flight.take_ended())
-
-    def next_resumed(self, now: float) -> Send | None:
-        """Return the next message of a resumed request; call it until it returns None."""
-        return self._in_flight.next_resumed(now)
+        super().add(request)
 
     def read_new(self, read: ReadMessage, now: float) -> list[PendingRequest]:
         """Read new messages of the requests in turn, as InFlight.read_new does.
@@ -130,28 +88,13 @@ class DeliveryEngine:
         Then send those of next_new, and wake the waiters of the returned requests. Nothing is read
         while the result store is unreachable.
         """
-        return [] if "store" in self._outages else self._in_flight.read_new(read, now)
-
-    def next_new(self) -> Send | None:
-        """Return the new message to send, or a bundle; call it until it returns None."""
-        return self._in_flight.next_new()
-
-    def unread_limit(self, request: PendingRequest, limit: float, now: float) -> float:
-        """Return the limit for PendingRequest.next_message: at most `limit`."""
-        return self._in_flight.unread_limit(request, limit, now)
-
-    def resends(self, now: float) -> Iterator[Send]:
-        """Yield the messages without a reply that are due again.
-
-        Stop at the first one that cannot be sent: each try may take seconds.
-        """
-        return self._in_flight.due(now)
+        return [] if "store" in self._outages else super().read_new(read, now)
 
     def message_sent(self, task_id: str, now: float) -> None:
         """Report that the broker has taken a message."""
-        self._has_reached_broker = True
+        self.has_reached_broker = True
         self._outages.pop("broker", None)
-        self._in_flight.record_send(task_id, now)
+        self.record_send(task_id, now)
 
     def send_failed(self, send: Send, error: BrokerUnreachable | None, now: float) -> list[Fail]:
         """Report that a message may not have been sent; error is None if this was interrupted.
@@ -160,22 +103,25 @@ class DeliveryEngine:
         if no message was ever sent: then a wrong URL is more likely than a passing outage, unless
         the server says that it will soon answer.
         """
-        self._in_flight.record_send(send.message.task_id, now, is_stuck=True)
+        self.record_send(send.message.task_id, now, is_stuck=True)
         if error is None:
             return []
-        if not (self._has_reached_broker or error.is_busy):
-            return [Fail(each, error) for each in self._in_flight.requests_of(send.message.task_id)]
+        if not (self.has_reached_broker or error.is_busy):
+            return [Fail(each, error) for each in self.requests_of(send.message.task_id)]
         self._outages["broker"] = error
         return []
 
-    def next_listen(self, now: float) -> ListenUntil:
-        """Return until when to listen for results: until the next send or lookup."""
-        next_lookup = self._next_lookup if self._in_flight.has_unanswered else float("inf")
-        return ListenUntil(min(next_lookup, self._in_flight.next_due(now)))
+    def listen_until(self, now: float) -> float:
+        """Return the time of the next send or lookup, or infinity: listen until then at most."""
+        next_lookup = self._next_lookup if self.unanswered else float("inf")
+        return min(next_lookup, self.next_due(now))
 
-    def next_lookup(self, now: float) -> LookUp | None:
-        """Return the lookup that is due; report it with lookup_done."""
-        return LookUp(self._in_flight.unanswered) if now >= self._next_lookup else None
+    def tasks_to_look_up(self, now: float) -> list[str] | None:
+        """Return the tasks whose results to look up, in case an announcement was missed.
+
+        Returns None until it is time; report the lookup with lookup_done.
+        """
+        return self.unanswered if now >= self._next_lookup else None
 
     def lookup_done(self, now: float) -> None:
         """Report that a lookup has returned."""
@@ -184,19 +130,19 @@ class DeliveryEngine:
 
     def result_received(self, task_id: str, raw: bytes | str, now: float) -> ResultAction | None:
         """Report a result from the store; return the action to perform, if any."""
-        requests = self._in_flight.requests_of(task_id)
+        requests = self.requests_of(task_id)
         if not requests:
             return None  # answered before, or given up
         result: DecodedResult
         try:
             result = self._decode(raw)
         except (SealedForAnotherKey, UnreadableReply) as error:
-            if not self._in_flight.is_bundle(task_id):  # sending it again changes nothing
+            if task_id not in self._bundles:  # sending it again changes nothing
                 return Fail(requests[0], error, clear_task_id=task_id)
             result = "failed"  # its messages are sent alone
-        match self._in_flight.receive(task_id, result, now):
+        match self.receive(task_id, result, now):
             case "accepted":
-                return CompleteTask(requests, self._in_flight.take_ended())
+                return CompleteTask(requests, self._take_ended())
             case "unusable":
                 return ClearResult(task_id)
             case "unavailable":

@@ -146,24 +146,10 @@ class InFlight:
         """The task ids of the messages that were sent and wait for a reply."""
         return self._timer.unanswered
 
-    @property
-    def has_unanswered(self) -> bool:
-        """True if a message was sent and waits for a reply."""
-        return self._timer.has_unanswered
-
     def requests_of(self, task_id: str) -> list[PendingRequest]:
         """Return the requests of a message that are neither answered nor given up."""
         members = self._bundles.unanswered(task_id) or [task_id]
         return [self._sends[member].request for member in members if member in self._sends]
-
-    def is_bundle(self, task_id: str) -> bool:
-        """Return true for a bundle with messages that are neither answered nor given up."""
-        return task_id in self._bundles
-
-    def take_ended(self) -> list[str]:
-        """Return the task ids whose results are of no use any more, once each."""
-        ended, self._ended = self._ended, []
-        return ended
 
     def add(self, request: PendingRequest) -> None:
         """Add a request, or resume one that was given up."""
@@ -175,13 +161,14 @@ class InFlight:
             if message.task_id not in self._sends and self._register(request, message):
                 self._resumed.append(message.task_id)
 
-    def drop(self, request: PendingRequest) -> None:
-        """Give up a request."""
+    def drop(self, request: PendingRequest) -> list[str]:
+        """Give up a request; return the tasks whose results are not listened for any more."""
         self._unsent.pop(request, None)
         self._head_starts.drop(request)
         task_ids = [task_id for task_id, send in self._sends.items() if send.request is request]
         for task_id in task_ids:
             self._remove(task_id)
+        return self._take_ended()
 
     def next_resumed(self, now: float) -> Send | None:
         """Return the next message of a resumed request that is to be sent again at once.
@@ -232,10 +219,11 @@ class InFlight:
         if self._is_waiting(task_id):  # else its request was given up in the meantime
             self._timer.record_send(task_id, now)
 
-    def due(self, now: float) -> Iterator[Send]:
+    def resends(self, now: float) -> Iterator[Send]:
         """Yield the messages to send again, except those that are removed in the meantime.
 
-        Those of a bundle are sent alone.
+        Those of a bundle are sent alone. Stop at the first one that cannot be sent: each try may
+        take seconds.
         """
         for task_id in self._timer.due(now):
             self._separate(task_id, now)
@@ -324,6 +312,11 @@ class InFlight:
             return False
         self._sends[message.task_id] = Send(request, message)
         return True
+
+    def _take_ended(self) -> list[str]:
+        """Return the task ids whose results are of no use any more, once each."""
+        ended, self._ended = self._ended, []
+        return ended
 
     def _remove(self, task_id: str) -> None:
         del self._sends[task_id]

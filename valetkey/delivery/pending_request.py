@@ -1,7 +1,8 @@
 """The requests that a dispatcher delivers. Pure."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from valetkey.errors import NoAnswer, ServiceUnavailable
 from valetkey.wire.pending import PendingMessage
@@ -45,7 +46,7 @@ class ServiceOutages:
         self.current = None
 
 
-class PendingRequest(Protocol):
+class PendingRequest(ABC):
     """A request of one or more messages, and the replies to them.
 
     failures counts the results that were no valid reply, postponements the replies that decided
@@ -53,29 +54,35 @@ class PendingRequest(Protocol):
     has what the service says about not answering them.
     """
 
-    failures: int
-    postponements: int
-    service_outages: ServiceOutages
-    unanswered: dict[str, PendingMessage]
+    def __init__(self) -> None:
+        self.failures = 0
+        self.postponements = 0
+        self.service_outages = ServiceOutages()
+        self.unanswered: dict[str, PendingMessage] = {}
 
     @property
     def closing_refusal(self) -> Refusal | None:
         """The refusal that all unsent messages get; None while messages are to be sent."""
+        return None
 
     @property
     def unanswered_hint(self) -> str:
         """The number of items without a result, as the end of an error message; may be empty."""
+        return ""
 
     @property
+    @abstractmethod
     def is_fully_sent(self) -> bool:
         """True once next_message has returned the last message."""
 
+    @abstractmethod
     def next_message(self, unread_limit: float) -> PendingMessage | None:
         """Return the next message to send, or None if there is none yet.
 
         It returns none while the reader has not read the replies to `unread_limit` messages.
         """
 
+    @abstractmethod
     def receive_reply(self, message: PendingMessage, reply: Reply) -> None:
         """Record the reply to a message."""
 

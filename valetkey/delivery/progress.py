@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, cast
 
-from valetkey.delivery.pending_request import ServiceOutages
+from valetkey.delivery.pending_request import PendingRequest
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import Code, QuotaState, Refusal
 from valetkey.wire.replies import BatchState, Grant, Outcome, Reply
@@ -14,7 +14,7 @@ CANCELLED = Refusal(code=Code.BATCH_CLOSED, field="batch", message="the batch wa
 _PROBES = 4  # chunks of a reopened batch that are requested although they may be undecided
 
 
-class BatchProgress:
+class BatchProgress(PendingRequest):
     """The progress of a batch.
 
     messages yields None while its next message is not ready. refusal is set once the batch is
@@ -28,15 +28,12 @@ class BatchProgress:
         messages: Iterator[PendingMessage | None],
         first_chunk: int = 0,
     ) -> None:
+        super().__init__()
         self.id: str = header["batch"]
         self.total: int = header["total"]
         self.deadline = _parse_deadline(header.get("deadline"))
-        self.failures = 0
-        self.postponements = 0
-        self.service_outages = ServiceOutages()
         self.refusal: Refusal | None = None
         self.quotas: list[QuotaState] = []
-        self.unanswered: dict[str, PendingMessage] = {}
         self.ready_results: deque[Grant | Refusal] = deque()
         self._messages = messages
         self._items_error: BaseException | None = None
@@ -221,21 +218,17 @@ class ReopenedBatchProgress(BatchProgress):
         return self._issued + self._refused == self.total
 
 
-class SingleRequest:
+class SingleRequest(PendingRequest):
     """The progress of a request of one message and one reply."""
 
+    is_fully_sent = False
+
     def __init__(self, message: PendingMessage) -> None:
-        self.closing_refusal: Refusal | None = None
-        self.failures = 0
-        self.postponements = 0
-        self.service_outages = ServiceOutages()
-        self.unanswered_hint = ""
-        self.is_fully_sent = False
-        self.unanswered: dict[str, PendingMessage] = {}
+        super().__init__()
         self.reply: Reply | None = None
         self._message = message
 
-    def next_message(self, unread_limit: float) -> PendingMessage | None:  # noqa: ARG002 - protocol
+    def next_message(self, unread_limit: float) -> PendingMessage | None:  # noqa: ARG002 - as in all requests
         """Return the message, once."""
         if self.is_fully_sent:
             return None

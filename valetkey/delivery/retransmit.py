@@ -39,11 +39,6 @@ class RetransmitTimer:
         return list(self._timers)
 
     @property
-    def has_unanswered(self) -> bool:
-        """True if a message waits for a reply."""
-        return bool(self._timers)
-
-    @property
     def has_room(self) -> bool:
         """True if the window has room for another message."""
         return len(self._timers) < self._window

@@ -74,13 +74,14 @@ class Servers(NamedTuple):
     store: Server
     is_same_server: bool
 
-    def broker_error(self, error: BaseException) -> BrokerUnreachable:
-        """Return the error for a failed use of the broker."""
-        return self.broker.unreachable(error)
-
-    def store_error(self, error: BaseException) -> BrokerUnreachable:
-        """Return the error for a failed use of the result store."""
-        return self.store.unreachable(error, self.broker if self.is_same_server else None)
+    @contextmanager
+    def store_errors(self) -> Iterator[None]:
+        """Raise BrokerUnreachable for an error of the block, which uses the result store."""
+        try:
+            yield
+        except (redis.RedisError, OSError) as error:
+            same_server = self.broker if self.is_same_server else None
+            raise self.store.unreachable(error, same_server) from None
 
 
 def client_servers(config: Config) -> Servers:
@@ -102,13 +103,7 @@ class Publisher:
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
         url = servers.broker.url
-        is_redis = url.startswith("redis")
-        # redis-py reopens a closed connection itself, and a silent one has used enough time.
-        self._retries = not is_redis
-        self._is_redis = self._may_ask_length = is_redis
-        # In Redis a queue needs no declaration. Without one, a producer needs no access to its
-        # bindings and its length.
-        self._declarations: list[Any] | None = [] if is_redis else None
+        self._is_redis = self._may_ask_length = url.startswith("redis")
         self._app = _create_app()
         # An explicit connection: Celery prefers CELERY_BROKER_URL to the URL in its arguments.
         self._connection = self._app.connection_for_write(
@@ -130,7 +125,7 @@ class Publisher:
             else:
                 self._send_task(task_id, argument, queue)
         except (redis.RedisError, BrokerError, KombuError, OSError) as error:
-            raise self._servers.broker_error(error) from None
+            raise self._servers.broker.unreachable(error) from None
 
     def _push(self, task_id: str, argument: dict[str, Any] | str, queue: str) -> None:
         """Write the frame that kombu would write: see docs/contract/envelope.schema.json."""
@@ -157,10 +152,13 @@ class Publisher:
             args=[argument],
             task_id=task_id,
             queue=queue,
-            declare=self._declarations,
+            # In Redis a queue needs no declaration. Without one, a producer needs no access to its
+            # bindings and its length.
+            declare=[] if self._is_redis else None,
             serializer="json",
             producer=self._producer,
-            retry=self._retries,
+            # redis-py reopens a closed connection itself, and a silent one has used enough time.
+            retry=not self._is_redis,
             retry_policy=_RETRY_ONCE,
             add_to_parent=False,  # a parent task of another application would keep every result
             **_REPRS,
@@ -215,14 +213,14 @@ class Transport:
     def send(self, task_id: str, argument: dict[str, Any] | str, queue: str) -> None:
         """Subscribe to the result of a task, then put the task into a queue."""
         self._unused_channels.discard(RESULT_PREFIX + task_id)
-        with self._store_errors():
+        with self._servers.store_errors():
             self._pubsub.subscribe(RESULT_PREFIX + task_id)
         self._publisher.send(task_id, argument, queue)
 
     def listen(self, seconds: float) -> Results:
         """Wait for an announced result; return it, or nothing after some seconds."""
         end = time.monotonic() + seconds
-        with self._store_errors():
+        with self._servers.store_errors():
             while event := self._pubsub.get_message(timeout=max(end - time.monotonic(), 0)):
                 if event["type"] == "message":
                     return [(event["channel"].decode().removeprefix(RESULT_PREFIX), event["data"])]
@@ -232,13 +230,13 @@ class Transport:
         """Read the stored results of these tasks: an announcement is lost if nobody listened."""
         if not task_ids:
             return []
-        with self._store_errors():
+        with self._servers.store_errors():
             values = self._redis.mget([RESULT_PREFIX + task_id for task_id in task_ids])
         return [(task_id, raw) for task_id, raw in zip(task_ids, values, strict=True) if raw]
 
     def clear(self, task_id: str) -> None:
         """Remove an unusable result, so that no lookup returns it again."""
-        with self._store_errors():
+        with self._servers.store_errors():
             self._redis.delete(RESULT_PREFIX + task_id)
 
     def unsubscribe(self, task_ids: Sequence[str]) -> None:
@@ -246,7 +244,7 @@ class Transport:
         self._unused_channels.update(RESULT_PREFIX + task_id for task_id in task_ids)
         if len(self._unused_channels) >= UNSUBSCRIBE_BATCH:
             channels, self._unused_channels = self._unused_channels, set()
-            with self._store_errors():
+            with self._servers.store_errors():
                 self._pubsub.unsubscribe(*channels)
 
     def queue_length(self, queue: str) -> int | None:
@@ -258,10 +256,3 @@ class Transport:
         self._pubsub.close()
         self._redis.close()
         self._publisher.close()
-
-    @contextmanager
-    def _store_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (redis.RedisError, OSError) as error:
-            raise self._servers.store_error(error) from None

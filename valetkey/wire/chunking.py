@@ -9,12 +9,9 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from valetkey.wire.messages import MAX_CHUNK_ITEMS, VERSION, Item, task_id
+from valetkey.wire.messages import Item, task_id
 from valetkey.wire.options import http_date
 from valetkey.wire.pending import PendingMessage, build_pending_message
-from valetkey.wire.terms import TERMS_BY_KIND, Kind, StorageTerms
-
-_HEADER_OPTIONS = ("callback", "notify", "deadline", "reason", "recipient")
 
 ItemInput = str | Item | Mapping[str, Any]
 """An item: an object key, or a model or mapping of its fields; a field that is None is not sent."""
@@ -33,49 +30,6 @@ def uuid7(milliseconds: int, randomness: bytes) -> str:
     """Return a UUIDv7 (RFC 9562, section 5.7) from Unix time and at least ten random bytes."""
     random_bits = int.from_bytes(randomness[:10]) & ~(0xF << 76 | 0b11 << 62)
     return str(UUID(int=milliseconds << 80 | 0x7 << 76 | 0b10 << 62 | random_bits))
-
-
-def batch_header(  # noqa: PLR0913 - the fields of a header, all by name
-    *,
-    kind: Kind,
-    tenant: str,
-    requested_by: str,
-    bucket: str,
-    batch_id: str,
-    total: int,
-    chunk_size: int,
-    options: Mapping[str, Any],
-    manifest: str | None = None,
-) -> dict[str, Any]:
-    """Return the fields that all chunks of a batch share, as JSON values.
-
-    Raises TypeError for an option that the kind does not have, and ValueError for a chunk_size out
-    of range or a date without a time zone.
-    """
-    unknown = sorted(options.keys() - option_names(kind))
-    if unknown:
-        raise TypeError(f"{kind} has no option {unknown[0]!r}")
-    if not 1 <= chunk_size <= MAX_CHUNK_ITEMS:
-        raise ValueError(f"chunk_size must be from 1 to {MAX_CHUNK_ITEMS}, not {chunk_size}")
-    values = {name: value for name, value in options.items() if value is not None}
-    terms = {name: _json_value(v) for name, v in values.items() if name not in _HEADER_OPTIONS}
-    header = {
-        "v": VERSION,
-        "tenant": tenant,
-        "batch": batch_id,
-        "requested_by": requested_by,
-        "grant": {"kind": kind, "bucket": bucket, "expires_in": 3600} | terms,
-        "total": total,
-        "chunk_size": chunk_size,
-    } | {name: _header_value(values[name]) for name in _HEADER_OPTIONS if name in values}
-    return header if manifest is None else header | {"manifest": manifest}
-
-
-def option_names(kind: Kind) -> set[str]:
-    """Return the names of the options that a request of this kind can have."""
-    terms = TERMS_BY_KIND[kind]
-    others = {"kind", "bucket"} if issubclass(terms, StorageTerms) else {"kind", "bucket", "notify"}
-    return {*terms.model_fields, *_HEADER_OPTIONS} - others
 
 
 def chunk_messages(
@@ -136,16 +90,11 @@ def _item_fields(item: ItemInput) -> dict[str, Any]:
         return {"key": item}
     if isinstance(item, Item):
         return item.model_dump(exclude_none=True)
-    return {name: _json_value(value) for name, value in item.items() if value is not None}
+    return {name: json_value(value) for name, value in item.items() if value is not None}
 
 
-def _json_value(value: Any) -> Any:
+def json_value(value: Any) -> Any:
+    """Return a value of an item or of the terms as JSON; a datetime becomes an HTTP date."""
     if isinstance(value, BaseModel):
         return value.model_dump(exclude_none=True)
     return http_date(value) if isinstance(value, datetime) else value
-
-
-def _header_value(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return list(value) if isinstance(value, tuple | set | frozenset) else value

@@ -7,20 +7,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from valetkey.units import describe_duration, describe_size
-from valetkey.wire.messages import (
-    VERSION,
-    AnyMessage,
-    Ask,
-    BatchMessage,
-    BundleMessage,
-    CancelMessage,
-    ChunkMessage,
-    ReissueMessage,
-    ServiceMessage,
-    StatusMessage,
-    UsageMessage,
-    unbundled_field,
-)
+from valetkey.wire.messages import VERSION, AnyMessage, Ask, ChunkMessage, unbundled_field
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import MAX_EXPIRES_IN, MAX_OBJECT_BYTES, MAX_PARTS, NO_CONTROL_CHARACTERS
 
@@ -57,13 +44,9 @@ _CODE_BY_OBJECT = {
     "encryption": Code.ENCRYPTION_NOT_ALLOWED,
 }
 _CLASS_BY_ASK: Mapping[str, type[AnyMessage]] = {
-    "usage": UsageMessage,
-    "cancel": CancelMessage,
-    "batch": BatchMessage,
-    "service": ServiceMessage,
-    "status": StatusMessage,
-    "reissue": ReissueMessage,
-    "bundle": BundleMessage,
+    ask: message_class
+    for message_class in get_args(AnyMessage)
+    for ask in get_args(message_class.model_fields["ask"].annotation)
 }
 _LIMIT_BY_CODE = {
     Code.EXPIRY_INVALID: MAX_EXPIRES_IN,

@@ -1,17 +1,20 @@
 """Builds messages from the arguments of a client's methods. Pure."""
 
 import json
-from collections.abc import AsyncIterable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, Protocol, TypeVar
 
-from valetkey.wire.chunking import ItemInput, batch_header, chunk_messages
-from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS, VERSION
+from valetkey.wire.chunking import ItemInput, chunk_messages, json_value
+from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS, MAX_CHUNK_ITEMS, VERSION, Ask
 from valetkey.wire.messages import task_id as chunk_task_id
 from valetkey.wire.pending import PendingMessage, build_pending_message
 from valetkey.wire.replies import BatchState
-from valetkey.wire.terms import Kind
+from valetkey.wire.terms import TERMS_BY_KIND, Kind, StorageTerms
+
+_HEADER_OPTIONS = ("callback", "notify", "deadline", "reason", "recipient")
 
 Item = TypeVar("Item")
 Items = Iterable[ItemInput] | AsyncIterable[ItemInput]
@@ -49,28 +52,48 @@ class GrantRequest:
     manifest: str | None = None
 
     def header(self, requester: Requester, new_batch_id: str) -> tuple[dict[str, Any], Items]:
-        """Return the fields that all of its chunks share, and its items.
+        """Return the fields that all of its chunks share, as JSON values, and its items.
 
         new_batch_id is used unless the request has a batch_id. Items are read into a list if they
-        have to be counted. Raises TypeError and ValueError as chunking.batch_header does, and
-        TypeError as ensure_sized does.
+        have to be counted. Raises TypeError for an option that the kind does not have, or as
+        ensure_sized does, and ValueError for a chunk_size out of range or a date without a time
+        zone.
         """
         items, total = self.items, self.total
         if total is None:
             items = ensure_sized(items, "total")
             total = len(items)
-        header = batch_header(
-            kind=self.kind,
-            tenant=requester.tenant,
-            requested_by=requester.requested_by,
-            bucket=self.bucket,
-            batch_id=new_batch_id if self.batch_id is None else self.batch_id,
-            total=total,
-            chunk_size=self.chunk_size,
-            options=self.options,
-            manifest=self.manifest,
-        )
-        return header, items
+        unknown = sorted(self.options.keys() - option_names(self.kind))
+        if unknown:
+            raise TypeError(f"{self.kind} has no option {unknown[0]!r}")
+        size = self.chunk_size
+        if not 1 <= size <= MAX_CHUNK_ITEMS:
+            raise ValueError(f"chunk_size must be from 1 to {MAX_CHUNK_ITEMS}, not {size}")
+        values = {name: value for name, value in self.options.items() if value is not None}
+        terms = {name: json_value(v) for name, v in values.items() if name not in _HEADER_OPTIONS}
+        header = {
+            "v": VERSION,
+            "tenant": requester.tenant,
+            "batch": new_batch_id if self.batch_id is None else self.batch_id,
+            "requested_by": requester.requested_by,
+            "grant": {"kind": self.kind, "bucket": self.bucket, "expires_in": 3600} | terms,
+            "total": total,
+            "chunk_size": size,
+        } | {name: _header_value(values[name]) for name in _HEADER_OPTIONS if name in values}
+        return header if self.manifest is None else header | {"manifest": self.manifest}, items
+
+
+def option_names(kind: Kind) -> set[str]:
+    """Return the names of the options that a request of this kind can have."""
+    terms = TERMS_BY_KIND[kind]
+    others = {"kind", "bucket"} if issubclass(terms, StorageTerms) else {"kind", "bucket", "notify"}
+    return {*terms.model_fields, *_HEADER_OPTIONS} - others
+
+
+def _header_value(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return list(value) if isinstance(value, tuple | set | frozenset) else value
 
 
 def ensure_sized(items: Iterable[Item] | AsyncIterable[Item], argument: str) -> Collection[Item]:
@@ -112,76 +135,25 @@ def _require_sync(items: Items) -> Iterable[ItemInput]:
     return items
 
 
-def usage_message(requester: Requester, task_id: str) -> PendingMessage:
-    """Return the message that asks for the state of the tenant's quotas."""
-    return build_pending_message(
-        task_id, {"v": VERSION, "ask": "usage", "tenant": requester.tenant}
-    )
-
-
-def service_message(requester: Requester, task_id: str) -> PendingMessage:
-    """Return the message that asks for the versions, kinds and limits of the service."""
-    return build_pending_message(
-        task_id, {"v": VERSION, "ask": "service", "tenant": requester.tenant}
-    )
-
-
-def cancel_message(
-    requester: Requester,
-    task_id: str,
-    batch_id: str,
-    reason: str | None,
-    *,
-    abort_uploads: bool = False,
+def build_message(
+    requester: Requester, task_id: str, ask: Ask, state: BatchState | None = None, **fields: Any
 ) -> PendingMessage:
-    """Return the message that cancels a batch: no further item is granted."""
-    body: dict[str, Any] = {
-        "v": VERSION,
-        "ask": "cancel",
-        "tenant": requester.tenant,
-        "batch": batch_id,
-        "requested_by": requester.requested_by,
-    }
-    optional = {"reason": reason, "abort_uploads": abort_uploads or None}
-    body |= {name: value for name, value in optional.items() if value is not None}
-    return build_pending_message(task_id, body)
+    """Return a message that is no request for grants. Fields that are None are not sent.
 
-
-def batch_state_message(requester: Requester, task_id: str, batch_id: str) -> PendingMessage:
-    """Return the message that asks for the state of a batch."""
-    body = {"v": VERSION, "ask": "batch", "tenant": requester.tenant, "batch": batch_id}
-    return build_pending_message(task_id, body)
+    state is set if it asks for a chunk of a reopened batch.
+    """
+    body: dict[str, Any] = {"v": VERSION, "ask": ask, "tenant": requester.tenant}
+    body |= {name: value for name, value in fields.items() if value is not None}
+    return build_pending_message(task_id, body, state)
 
 
 def reopen_messages(
-    requester: Requester, task_id: str, batch_state: BatchState
+    requester: Requester, task_id: str, state: BatchState
 ) -> Iterator[PendingMessage]:
     """Yield the messages that ask for the results of a known batch, one for each chunk."""
-    body = {"v": VERSION, "ask": "batch", "tenant": requester.tenant, "batch": batch_state.batch}
-    chunk_count = -(-batch_state.total // batch_state.chunk_size)
-    for number in range(chunk_count):
-        yield build_pending_message(
-            chunk_task_id(task_id, number), {**body, "chunk": number}, batch_state
-        )
-
-
-def status_message(
-    requester: Requester,
-    task_id: str,
-    batch_id: str,
-    items: Sequence[int] | None = None,
-    *,
-    probe: bool = False,
-) -> PendingMessage:
-    """Return the message that asks for the states of items of a batch, or the counts of all."""
-    body: dict[str, Any] = {
-        "v": VERSION,
-        "ask": "status",
-        "tenant": requester.tenant,
-        "batch": batch_id,
-        "probe": probe,
-    }
-    return build_pending_message(task_id, body if items is None else body | {"items": list(items)})
+    for number in range(-(-state.total // state.chunk_size)):
+        chunk_id = chunk_task_id(task_id, number)
+        yield build_message(requester, chunk_id, "batch", state, batch=state.batch, chunk=number)
 
 
 def single_header(batch_id: str) -> dict[str, Any]:
@@ -197,14 +169,8 @@ def reissue_message(
     Its task id depends on all that it asks. Otherwise a stored reply to another request under the
     same batch id would be taken for its own: it tells the new grant, but not the earlier one.
     """
-    body: dict[str, Any] = {
-        "v": VERSION,
-        "ask": "reissue",
-        "tenant": requester.tenant,
-        "batch": batch_id,
-        "of": grant_id,
-        "requested_by": requester.requested_by,
-    }
-    body |= {name: value for name, value in options.items() if value is not None}
-    text = json.dumps(body, sort_keys=True, default=repr)  # a wrong value is refused, not sent
-    return build_pending_message(f"{batch_id}.{sha256(text.encode()).hexdigest()}", body)
+    fields = {"batch": batch_id, "of": grant_id, "requested_by": requester.requested_by, **options}
+    message = build_message(requester, "", "reissue", **fields)
+    # A wrong value is refused, not sent.
+    text = json.dumps(message.body, sort_keys=True, default=repr)
+    return replace(message, task_id=f"{batch_id}.{sha256(text.encode()).hexdigest()}")

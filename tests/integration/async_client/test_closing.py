@@ -37,7 +37,7 @@ async def test_cancelling_one_wait_affects_neither_the_others_nor_its_request(br
         waits = [asyncio.ensure_future(handle.result()) for _ in range(3)]
         other = asyncio.ensure_future(client.download("reports", "b.pdf").result())
         await wait_until_async(
-            lambda: handle.batch.remaining and client._dispatcher._engine._in_flight.unanswered
+            lambda: handle.batch.remaining and client._dispatcher._engine.unanswered
         )
         waits.pop().cancel()
         with pytest.raises(TimeoutError):
@@ -73,7 +73,7 @@ async def test_one_task_and_one_thread_serve_any_number_of_waits(broker: str) ->
     async with async_client(broker) as client:
         handles = [client.download("reports", key) for key in KEYS]
         waits = [asyncio.ensure_future(handle.result()) for handle in handles]
-        await wait_until_async(lambda: len(client._dispatcher._engine._in_flight.unanswered) > 20)
+        await wait_until_async(lambda: len(client._dispatcher._engine.unanswered) > 20)
         assert publisher_threads() - before == 1
         # The dispatcher's task and this one; while it sends, wait_for of Python 3.11 has one more.
         await wait_until_async(lambda: len(asyncio.all_tasks()) - len(waits) == 2)
@@ -140,7 +140,7 @@ async def test_a_disconnected_listener_connects_again(
     monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0)
     async with async_client(broker) as client:
         waits = [asyncio.ensure_future(client.download("r", key).result(9)) for key in KEYS[:5]]
-        await wait_until_async(lambda: client._dispatcher._engine._has_reached_broker)
+        await wait_until_async(lambda: client._dispatcher._engine.has_reached_broker)
         disconnect_listener(broker, client)
         with running_fake_service(broker):
             assert [grant.key for grant in await asyncio.gather(*waits)] == KEYS[:5]

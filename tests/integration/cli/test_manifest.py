@@ -27,7 +27,7 @@ FAILED = {"key": KEY, "state": "failed", "problem": "storage did not take it: Ac
 
 @pytest.fixture(autouse=True)
 def keys(broker: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001 - its folder
-    monkeypatch.setattr("valetkey.manifests._FIRST_INTERVAL", 0.01)
+    monkeypatch.setattr("valetkey.waits._FIRST_INTERVAL", 0.01)
     Path("keys.txt").write_text("\n".join(KEYS))
 
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from click.testing import Result
@@ -267,9 +268,7 @@ def test_a_wait_that_takes_too_long_names_the_command_that_goes_on(
 def test_an_interrupted_wait_names_the_command_that_goes_on(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
+    interrupt = Mock(side_effect=KeyboardInterrupt)
     monkeypatch.setattr("valetkey.handles.BatchHandle.stored", interrupt)
     result, command = wait_with(cli, {"state": "open"})
     assert result.exit_code == 130

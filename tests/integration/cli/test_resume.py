@@ -52,7 +52,7 @@ def test_grants_that_expired_before_the_resume_are_warned_of(interrupted: Cli) -
     saved = journal.load_journal(out)
     assert saved is not None
     checkpoint = saved.checkpoint._replace(first_expiry=expiry)
-    journal.save_journal(out, saved.with_checkpoint(checkpoint))
+    journal.save_journal(out, saved.model_copy(update={"checkpoint": checkpoint}))
     result = interrupted(*RESUME_DOWNLOAD)
     assert result.exit_code == 0
     warning = "warning: grants that were written earlier began to expire at 2020-01-01 00:00"

@@ -73,22 +73,18 @@ def test_first_chunk_must_be_a_chunk_of_the_batch(broker: str, first: int) -> No
         client.download_many("demo", ["a"], total=4, chunk_size=2, first_chunk=first)
 
 
-def test_a_grant_that_was_read_from_its_batch_is_not_returned_twice(
-    service: Respond, broker: str
-) -> None:
-    with running_fake_service(broker, decide=wire_result(service)), keyed_client(broker) as client:
-        handle = client.download("demo", "acme/a")
-        assert [result.key for result in handle.batch] == ["acme/a"]
-        with pytest.raises(RuntimeError, match="read from its batch"):
-            handle.result(10)
+def test_a_grant_that_was_read_from_its_batch_is_not_returned_twice(keyed: Client) -> None:
+    handle = keyed.download("demo", "acme/a")
+    assert [result.key for result in handle.batch] == ["acme/a"]
+    with pytest.raises(RuntimeError, match="read from its batch"):
+        handle.result(10)
 
 
 @pytest.mark.parametrize("batch", ["0199a000-0000-7000-8000-000000000000", "no id"])
-def test_an_unknown_batch_is_refused(service: Respond, broker: str, batch: str) -> None:
-    with running_fake_service(broker, decide=wire_result(service)), keyed_client(broker) as client:
-        with pytest.raises(Refused) as caught:
-            client.batch(batch)
-        assert caught.value.refusal.code in {Code.BATCH_UNKNOWN, Code.MALFORMED}
+def test_an_unknown_batch_is_refused(keyed: Client, batch: str) -> None:
+    with pytest.raises(Refused) as caught:
+        keyed.batch(batch)
+    assert caught.value.refusal.code in {Code.BATCH_UNKNOWN, Code.MALFORMED}
 
 
 @in_event_loop
@@ -114,14 +110,11 @@ async def _take_async(results: Any, count: int) -> Any:
         yield await anext(results)
 
 
-def test_the_items_of_a_batch_may_be_results_of_another_batch(
-    service: Respond, broker: str
-) -> None:
-    with running_fake_service(broker, decide=wire_result(service)), keyed_client(broker) as client:
-        first = client.download_many("demo", [f"acme/{n}" for n in range(40)], chunk_size=1)
-        keys = (f"{result.key}.copy" for result in first)
-        second = client.download_many("demo", keys, total=40, chunk_size=2)
-        copies = [result.key for result in second.results(10)]
+def test_the_items_of_a_batch_may_be_results_of_another_batch(keyed: Client) -> None:
+    first = keyed.download_many("demo", [f"acme/{n}" for n in range(40)], chunk_size=1)
+    keys = (f"{result.key}.copy" for result in first)
+    second = keyed.download_many("demo", keys, total=40, chunk_size=2)
+    copies = [result.key for result in second.results(10)]
     assert copies == [f"acme/{n}.copy" for n in range(40)]
 
 

@@ -18,7 +18,7 @@ WRITTEN = {"key": KEY, "state": "written", "issued": 24, "refused": 1, "bytes": 
 @pytest.fixture
 def broker(broker: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0)  # messages are counted
-    monkeypatch.setattr("valetkey.manifests._FIRST_INTERVAL", 0.01)
+    monkeypatch.setattr("valetkey.waits._FIRST_INTERVAL", 0.01)
     return broker
 
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from tests.support.builders.keyed_service import Respond, keyed_client, wire_result
 from tests.support.fakes.fake_service import refuse_outcome, running_fake_service
 from tests.support.servers.event_loop import async_client, in_event_loop
 from valetkey import Client, Code, Refusal, Refused
@@ -38,14 +37,8 @@ def test_the_service_tells_its_release_and_limits(broker: str, client: Client) -
     assert service.limits.model_dump() == LIMITS_OF_0_1
 
 
-def test_the_real_service_describes_itself_to_a_signed_request(
-    service: Respond, broker: str
-) -> None:
-    with (
-        running_fake_service(broker, decide=wire_result(service)),
-        keyed_client(broker) as client,
-    ):
-        assert client.service().release == RELEASE
+def test_the_real_service_describes_itself_to_a_signed_request(keyed: Client) -> None:
+    assert keyed.service().release == RELEASE
 
 
 @in_event_loop

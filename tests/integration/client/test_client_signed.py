@@ -11,7 +11,7 @@ from tests.support.builders.keyed_service import (
     wire_result,
 )
 from tests.support.fakes.fake_service import running_fake_service, stored_results
-from valetkey import Code, Grant, Refusal, Refused
+from valetkey import Client, Code, Grant, Refusal, Refused
 from valetkey.crypto.keys import generate_key
 
 KEYS = [f"acme/{number}.pdf" for number in range(40)]
@@ -40,18 +40,14 @@ def test_a_lost_message_is_signed_again_and_charged_once(service: Respond, broke
 
 
 def test_usage_and_a_cancellation_are_sealed_as_well(
-    service: Respond, broker: str, monkeypatch: pytest.MonkeyPatch
+    keyed: Client, broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0)
-    with (
-        running_fake_service(broker, decide=wire_result(service)),
-        keyed_client(broker) as client,
-    ):
-        batch = client.download_many("demo", KEYS, chunk_size=1)
-        assert isinstance(next(batch.results(10)), Grant)
-        cancelled = client.cancel(batch, "enough", 10)
-        (quota,) = client.usage(10)
-        results = list(batch.results(10))
+    batch = keyed.download_many("demo", KEYS, chunk_size=1)
+    assert isinstance(next(batch.results(10)), Grant)
+    cancelled = keyed.cancel(batch, "enough", 10)
+    (quota,) = keyed.usage(10)
+    results = list(batch.results(10))
     assert quota.warns
     assert cancelled.issued + cancelled.released == len(KEYS)
     assert batch.issued == cancelled.issued

@@ -1,12 +1,13 @@
 """Requests of usage messages, for tests of delivery that need no service."""
 
+from types import SimpleNamespace
 from typing import Any
 
 from tests.support.builders.messages import batch_id
 from valetkey.delivery.progress import BatchProgress, SingleRequest
-from valetkey.wire.chunking import batch_header, chunk_messages
 from valetkey.wire.pending import PendingMessage, build_pending_message
 from valetkey.wire.replies import Usage
+from valetkey.wire.requests import GrantRequest, header_and_messages
 
 REPLY = Usage(tenant="acme", quotas=[])
 
@@ -43,14 +44,7 @@ def usage_message(task_id: str) -> PendingMessage:
 def small_request(*keys: str, chunk_size: int = 600, **options: Any) -> BatchProgress:
     """Return a request for downloads of the tenant acme."""
     keys = keys or ("a.pdf",)
-    header = batch_header(
-        kind="download",
-        tenant="acme",
-        requested_by="tests",
-        bucket="reports",
-        batch_id=batch_id(),
-        total=len(keys),
-        chunk_size=chunk_size,
-        options=options,
-    )
-    return BatchProgress(header, chunk_messages(header, keys))
+    requester = SimpleNamespace(tenant="acme", requested_by="tests")
+    request = GrantRequest("download", "reports", keys, options, len(keys), chunk_size)
+    header, messages = header_and_messages(request, requester, batch_id())
+    return BatchProgress(header, messages)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 from pydantic_core import to_jsonable_python
 
-from valetkey.cli.formats import CSV, JSON
+from valetkey.cli.formats import CSV_HEADING, csv_row, json_line
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import Grant
 
@@ -23,13 +23,13 @@ REFUSAL = Refusal(code=Code.KEY_EMPTY, field="items[1].key", message="a key\nis 
 
 
 def test_json_lines_equal_the_wire_format() -> None:
-    grant, refusal = (json.loads(JSON.render(result)) for result in (GRANT, REFUSAL))
+    grant, refusal = (json.loads(json_line(result)) for result in (GRANT, REFUSAL))
     assert (Grant(**grant), Refusal.model_validate(refusal)) == (GRANT, REFUSAL)
-    assert JSON.render(GRANT).endswith("}\n")
+    assert json_line(GRANT).endswith("}\n")
 
 
 def test_csv_has_a_column_for_each_field_and_refusals_beside_grants() -> None:
-    text = CSV.heading + CSV.render(GRANT) + CSV.render(REFUSAL)
+    text = CSV_HEADING + csv_row(GRANT) + csv_row(REFUSAL)
     grant, refusal = csv.DictReader(io.StringIO(text, newline=""))
     wire = to_jsonable_python(GRANT)
     assert json.loads(grant["headers"]) == GRANT.headers
@@ -43,8 +43,8 @@ def test_csv_has_a_column_for_each_field_and_refusals_beside_grants() -> None:
 
 def test_a_key_with_any_line_ending_is_one_csv_row() -> None:
     keys = ["a\rb", "a\nb", "a\r\nb", "a\r"]
-    rows = [CSV.render(REFUSAL.model_copy(update={"key": key})) for key in keys]
-    parsed = csv.DictReader(io.StringIO(CSV.heading + "".join(rows), newline=""))
+    rows = [csv_row(REFUSAL.model_copy(update={"key": key})) for key in keys]
+    parsed = csv.DictReader(io.StringIO(CSV_HEADING + "".join(rows), newline=""))
     assert [row["key"] for row in parsed] == keys
     assert not any(row.endswith("\r\n") for row in rows)
 
@@ -52,4 +52,4 @@ def test_a_key_with_any_line_ending_is_one_csv_row() -> None:
 def test_csv_times_are_in_utc() -> None:
     paris = timezone(timedelta(hours=1))
     grant = replace(GRANT, expires_at=datetime(2026, 11, 24, 13, tzinfo=paris))
-    assert "2026-11-24T12:00:00Z" in CSV.render(grant)
+    assert "2026-11-24T12:00:00Z" in csv_row(grant)

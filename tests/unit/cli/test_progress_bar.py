@@ -1,11 +1,11 @@
 import io
-from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from valetkey.cli.progress_bar import with_progress_bar
-from valetkey.delivery.pending_request import ServiceOutage
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 from valetkey.wire.refusals import Code, Refusal
 
@@ -13,19 +13,12 @@ REFUSAL = Refusal(code=Code.KEY_EMPTY, field="key", message="empty")
 MANY = DEFAULT_CHUNK_ITEMS + 400
 
 
-@dataclass
-class Counts:
-    total: int
-    refused: int = 0
-    service_outage: ServiceOutage | None = None
-
-
 def render_bar(
     total: int, results_done: int = 0, *, terminal: bool = True, visible: bool = True
 ) -> str:
     screen = io.StringIO()
     errors = Console(file=screen, force_terminal=terminal, width=100, color_system=None)
-    counts = Counts(total)
+    counts: Any = SimpleNamespace(total=total, refused=0, service_outage=None)
     results = iter([REFUSAL] * (total - results_done))
     for _ in with_progress_bar(results, counts, errors, results_done, visible=visible):
         counts.refused += 1

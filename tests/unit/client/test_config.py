@@ -57,26 +57,25 @@ def test_a_running_dev_is_found_from_a_subfolder(tmp_path: Path) -> None:
     assert loaded.tenant == "demo"
 
 
-def test_only_the_configured_data_folder_is_searched(tmp_path: Path) -> None:
-    write_dev_file(tmp_path / ".valetkey")
-    with pytest.raises(NotConfigured):
-        load(tmp_path, {"VALETKEY_DATA_DIR": str(tmp_path / "elsewhere")})
-
-
 def test_a_running_dev_can_be_used_for_another_tenant(tmp_path: Path) -> None:
     write_dev_file(tmp_path / ".valetkey")
     assert load(tmp_path, {"VALETKEY_TENANT": "acme"}).tenant == "acme"
 
 
-def test_a_running_dev_is_ignored_if_a_broker_is_configured(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("environ", "error"),
+    [
+        ({"VALETKEY_DATA_DIR": "/elsewhere"}, "VALETKEY_BROKER_URL.*python -m worker dev"),
+        ({"VALETKEY_BROKER_URL": REDIS}, "a tenant without a key VALETKEY_TENANT"),
+    ],
+    ids=["another data folder", "a configured broker"],
+)
+def test_a_running_dev_is_ignored_and_the_error_names_the_next_steps(
+    tmp_path: Path, environ: dict[str, str], error: str
+) -> None:
     write_dev_file(tmp_path / ".valetkey")
-    with pytest.raises(NotConfigured, match="a tenant without a key VALETKEY_TENANT"):
-        load(tmp_path, broker_url=REDIS)
-
-
-def test_without_any_setting_the_error_names_the_next_steps(tmp_path: Path) -> None:
-    with pytest.raises(NotConfigured, match=r"VALETKEY_BROKER_URL.*python -m worker dev"):
-        load(tmp_path)
+    with pytest.raises(NotConfigured, match=error):
+        load(tmp_path, environ)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '"x"'])
@@ -87,14 +86,16 @@ def test_a_broken_dev_file_is_named(tmp_path: Path, content: str) -> None:
         load(tmp_path)
 
 
-def test_a_result_store_that_is_not_redis_is_refused_with_its_scheme(tmp_path: Path) -> None:
-    with pytest.raises(NotConfigured, match=r"redis://.*not db\+sqlite://"):
-        load(tmp_path, broker_url=REDIS, tenant="acme", result_url="db+sqlite:///x")
-
-
-def test_a_broker_that_is_not_redis_needs_a_result_store(tmp_path: Path) -> None:
-    with pytest.raises(NotConfigured, match="set VALETKEY_RESULT_URL"):
-        load(tmp_path, broker_url="amqp://mq.test", tenant="acme")
+@pytest.mark.parametrize(
+    ("urls", "error"),
+    [
+        ({"broker_url": REDIS, "result_url": "db+sqlite:///x"}, r"redis://.*not db\+sqlite://"),
+        ({"broker_url": "amqp://mq.test"}, "set VALETKEY_RESULT_URL"),
+    ],
+)
+def test_results_need_a_redis_server(tmp_path: Path, urls: dict[str, str], error: str) -> None:
+    with pytest.raises(NotConfigured, match=error):
+        load(tmp_path, tenant="acme", **urls)
 
 
 @pytest.mark.parametrize(
@@ -118,13 +119,12 @@ def test_the_repr_has_no_passwords(tmp_path: Path) -> None:
         *("sentinel://:SECRET@a:1;sentinel://:SECRET@b:2", "postgresql://h/db?password=SE@CRET"),
     ],
 )
-def test_no_part_of_a_password_is_shown_even_if_it_is_not_percent_encoded(url: str) -> None:
+def test_a_url_is_shown_without_any_part_of_a_password_even_if_it_is_not_percent_encoded(
+    url: str,
+) -> None:
     shown = config.redact_url(url)
     assert "SE" not in shown
     assert "CRET" not in shown
-
-
-def test_the_host_and_the_path_of_a_url_are_shown() -> None:
     assert config.redact_url("postgresql://u:p@ss@h:1/db?x=1") == "postgresql://h:1/db"
 
 

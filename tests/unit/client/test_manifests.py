@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -6,8 +5,6 @@ from typing import Any
 import pytest
 
 from tests.support.builders.messages import DEMO, POLICY, grant_message, put_message, upload_message
-from valetkey.errors import NoAnswer
-from valetkey.manifests import poll_intervals
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import Refusal
@@ -76,17 +73,3 @@ def test_counts_answer_only_a_chunk_with_a_manifest_and_only_if_complete(
     header = {"batch": body["batch"], "chunk": 0, "status": "issued"}
     reply = Outcome.model_validate(header | counts)
     assert PendingMessage("x", body).is_answered_by(reply) == is_answer
-
-
-def test_poll_intervals_grow_and_end_with_the_timeout() -> None:
-    times: Iterator[float] = iter([0, 0, 1, 2, 8, 9.9, 10])
-    intervals = poll_intervals(10, lambda: next(times))
-    assert [round(next(intervals).pause, 2) for _ in range(5)] == [0.25, 0.5, 1, 2, 0.1]
-    with pytest.raises(NoAnswer, match="within 10 s"):
-        next(intervals)
-
-
-def test_a_query_for_a_manifest_waits_no_longer_than_the_timeout() -> None:
-    times: Iterator[float] = iter([0, 0, 50, 59.5])
-    intervals = poll_intervals(60, lambda: next(times))
-    assert [next(intervals).limit for _ in range(3)] == [30, 10, 1]

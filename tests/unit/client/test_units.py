@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -6,71 +7,64 @@ from valetkey import units
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("parse", "text", "expected"),
     [
-        ("0", 0),
-        ("1024", 1024),
-        ("7B", 7),
-        ("500KiB", 512_000),
-        ("500 kb", 500_000),
-        ("5MB", 5_000_000),
-        ("5TiB", 5 * 2**40),
-        ("5mib", 5_242_880),
-        (" 10GiB ", 10_737_418_240),
+        *((units.parse_size, text, number) for text, number in [("0", 0), ("1024", 1024)]),
+        (units.parse_size, "7B", 7),
+        (units.parse_size, "500KiB", 512_000),
+        (units.parse_size, "500 kb", 500_000),
+        (units.parse_size, "5MB", 5_000_000),
+        (units.parse_size, "5TiB", 5 * 2**40),
+        (units.parse_size, "5mib", 5_242_880),
+        (units.parse_size, " 10GiB ", 10_737_418_240),
+        *((units.parse_duration, text, 90) for text in ("90", "90s")),
+        *((units.parse_duration, "15m", 900), (units.parse_duration, "1h", 3_600)),
+        (units.parse_duration, "7d", 604_800),
     ],
 )
-def test_a_size_is_parsed(text: str, expected: int) -> None:
-    assert units.parse_size(text) == expected
+def test_a_size_or_a_duration_is_parsed(
+    parse: Callable[[str], int], text: str, expected: int
+) -> None:
+    assert parse(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "MB", "-1", "1.5MB", "1e3", "٣KB", "5 MB MB", "9" * 16])
-def test_an_invalid_size_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(ValueError, match="like 500KiB or 5MB"):
-        units.parse_size(text)
+SIZES = ["", "MB", "-1", "1.5MB", "1e3", "٣KB", "5 MB MB", "9" * 16]
+DURATIONS = ["", "h", "-1h", "1.5h", "1h30m"]
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [("90", 90), ("90s", 90), ("15m", 900), ("1h", 3_600), ("7d", 604_800)],
+    ("parse", "text", "example"),
+    [
+        *((units.parse_size, text, "like 500KiB or 5MB") for text in SIZES),
+        *((units.parse_duration, text, "like 15m or 1h") for text in DURATIONS),
+    ],
 )
-def test_a_duration_is_parsed(text: str, expected: int) -> None:
-    assert units.parse_duration(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "h", "-1h", "1.5h", "1h30m"])
-def test_an_invalid_duration_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(ValueError, match="like 15m or 1h"):
-        units.parse_duration(text)
+def test_an_invalid_one_is_refused_with_an_example(
+    parse: Callable[[str], int], text: str, example: str
+) -> None:
+    with pytest.raises(ValueError, match=example):
+        parse(text)
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"),
+    ("seconds", "rounded", "exact"),
     [
-        (0, "0 seconds"),
-        (-5, "0 seconds"),
-        (59.9, "59 seconds"),
-        (3_600, "1 hour"),
-        (41_400, "11 hours 30 minutes"),
-        (200_000, "2 days 7 hours"),
+        (0, "0 seconds", "0 seconds"),
+        (-5, "0 seconds", "0 seconds"),
+        (1, "1 second", "1 second"),
+        (90, "1 minute 30 seconds", "1 minute 30 seconds"),
+        (3_600, "1 hour", "1 hour"),
+        (41_400, "11 hours 30 minutes", "11 hours 30 minutes"),
+        (86_399, "23 hours 59 minutes", "23 hours 59 minutes 59 seconds"),
+        (200_000, "2 days 7 hours", "2 days 7 hours 33 minutes 20 seconds"),
+        (604_800, "7 days", "7 days"),
     ],
 )
-def test_a_duration_has_two_units_at_most(seconds: float, text: str) -> None:
-    assert units.format_duration(timedelta(seconds=seconds)) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 seconds"),
-        (1, "1 second"),
-        (90, "1 minute 30 seconds"),
-        (3_600, "1 hour"),
-        (86_399, "23 hours 59 minutes 59 seconds"),
-        (604_800, "7 days"),
-    ],
-)
-def test_a_duration_is_described_exactly(seconds: int, text: str) -> None:
-    assert units.describe_duration(seconds) == text
+def test_a_duration_has_two_units_at_most_or_is_described_exactly(
+    seconds: int, rounded: str, exact: str
+) -> None:
+    assert units.format_duration(timedelta(seconds=seconds + 0.9)) == rounded
+    assert units.describe_duration(seconds) == exact
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ class Simulation:
         if self.requests:
             request = self.requests.pop(number % len(self.requests))
             self.dropped.append(request)
-            self.listened -= set(self.engine.drop(request).task_ids)
+            self.listened -= set(self.engine.drop(request))
 
     def process(self, fate: Fate) -> None:
         if not self.queue:
@@ -103,7 +103,7 @@ class Simulation:
         if isinstance(action, CompleteTask):
             self.listened -= set(action.task_ids)
         if isinstance(action, Fail):
-            self.listened -= set(self.engine.drop(action.request).task_ids)
+            self.listened -= set(self.engine.drop(action.request))
             self.requests.remove(action.request)  # type: ignore[arg-type]
             self.dropped.append(action.request)  # type: ignore[arg-type]
 
@@ -148,4 +148,4 @@ def test_each_request_is_answered_once_and_nothing_is_listened_for_in_vain(
         request.total for request in simulation.requests
     ]
     assert not simulation.listened
-    assert not simulation.engine._in_flight.unanswered
+    assert not simulation.engine.unanswered

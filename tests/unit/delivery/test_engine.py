@@ -9,7 +9,6 @@ from tests.support.fakes.delivery_engine import (
     unsent,
 )
 from tests.support.fakes.pending_requests import ManyMessages
-from valetkey.delivery.engine import Unsubscribe
 from valetkey.delivery.retransmit import FIRST_INTERVAL
 from valetkey.errors import BrokerUnreachable
 from valetkey.wire.refusals import Code, Refusal
@@ -77,7 +76,7 @@ def test_a_request_that_is_given_up_is_sent_again_only_when_it_is_added_again() 
     request = ManyMessages("a", 3)
     engine = new_engine(request)
     send_all(engine)
-    assert engine.drop(request) == Unsubscribe(["a.0", "a.1", "a.2"])
+    assert engine.drop(request) == ["a.0", "a.1", "a.2"]
     assert engine.is_idle
     assert resends(engine, 100.0) == []
     assert engine.result_received("a.0", stored_result(), 1.0) is None
@@ -101,9 +100,12 @@ def test_while_a_resumed_message_is_stuck_the_others_wait_until_they_are_due() -
     assert resends(engine, 8.0 + FIRST_INTERVAL) == ["a.0", "a.1", "a.2"]
 
 
+class ClosedRequest(ManyMessages):
+    closing_refusal = REFUSAL
+
+
 def test_a_message_of_a_closed_request_wakes_its_waiters_and_is_not_sent() -> None:
-    request, other = ManyMessages("a", 2), ManyMessages("b", 1)
-    request.closing_refusal = REFUSAL
+    request, other = ClosedRequest("a", 2), ManyMessages("b", 1)
     engine = new_engine(request, other)
     assert engine.read_new(lambda each: each.next_message(9), 0.0) == [request, request]
     send = engine.next_new()

@@ -11,8 +11,6 @@ from valetkey.delivery.engine import (
     ClearResult,
     CompleteTask,
     Fail,
-    ListenUntil,
-    LookUp,
 )
 from valetkey.delivery.retransmit import FIRST_INTERVAL
 from valetkey.errors import SealedForAnotherKey, UnreadableReply
@@ -71,14 +69,14 @@ def test_a_result_for_another_key_or_release_fails_its_request_at_once(
 
 def test_results_are_looked_up_at_intervals_while_messages_are_unanswered() -> None:
     engine = new_engine(ManyMessages("a", 1))
-    assert engine.next_listen(5.0) == ListenUntil(NEVER)
+    assert engine.listen_until(5.0) == NEVER
     send_all(engine, 5.0)
-    assert engine.next_lookup(5.0) == LookUp(["a.0"])
+    assert engine.tasks_to_look_up(5.0) == ["a.0"]
     engine.lookup_done(6.0)
-    assert engine.next_lookup(6.0 + POLL_INTERVAL / 2) is None
-    assert engine.next_listen(6.0) == ListenUntil(6.0 + POLL_INTERVAL)
-    assert engine.next_lookup(6.0 + POLL_INTERVAL) == LookUp(["a.0"])
+    assert engine.tasks_to_look_up(6.0 + POLL_INTERVAL / 2) is None
+    assert engine.listen_until(6.0) == 6.0 + POLL_INTERVAL
+    assert engine.tasks_to_look_up(6.0 + POLL_INTERVAL) == ["a.0"]
     engine.lookup_done(7.9)
-    assert engine.next_listen(7.9) == ListenUntil(5.0 + FIRST_INTERVAL)  # to send it again
+    assert engine.listen_until(7.9) == 5.0 + FIRST_INTERVAL  # to send it again
     engine.result_received("a.0", stored_result(), 7.9)
-    assert engine.next_listen(7.9) == ListenUntil(NEVER)
+    assert engine.listen_until(7.9) == NEVER

@@ -64,7 +64,7 @@ def test_a_message_that_is_given_up_while_others_are_sent_again_is_not_due() -> 
     first, second = ManyMessages("a", 1), ManyMessages("b", 1)
     in_flight = create_in_flight(9, first, second)
     send_messages(in_flight, 2)
-    sends = in_flight.due(FIRST_INTERVAL)
+    sends = in_flight.resends(FIRST_INTERVAL)
     assert next(sends).message.task_id == "a.0"
     in_flight.drop(second)
     assert list(sends) == []

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from valetkey.wire.chunking import batch_header, chunk_messages, uuid7
+from valetkey.wire.chunking import chunk_messages, uuid7
 from valetkey.wire.messages import BatchId, ChunkMessage, Item
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.pending import build_pending_message
@@ -18,21 +18,14 @@ from valetkey.wire.requests import GrantRequest
 from valetkey.wire.terms import Checksum, Encryption, Kind
 
 MOMENT = datetime(2026, 11, 24, 23, tzinfo=UTC)
+REQUESTER = SimpleNamespace(tenant="acme", requested_by="test")
 
 
 def header(
     total: int, chunk_size: int = 2, kind: Kind = "download", **options: Any
 ) -> dict[str, Any]:
-    return batch_header(
-        kind=kind,
-        tenant="acme",
-        requested_by="test",
-        bucket="reports",
-        batch_id=uuid7(0, bytes(10)),
-        total=total,
-        chunk_size=chunk_size,
-        options=options,
-    )
+    request = GrantRequest(kind, "reports", [], options, total, chunk_size)
+    return request.header(REQUESTER, uuid7(0, bytes(10)))[0]
 
 
 @given(st.integers(0, 2**48 - 1), st.binary(min_size=10, max_size=16))
@@ -157,6 +150,5 @@ def test_a_chunk_size_no_message_may_have_is_an_error(size: int) -> None:
 
 def test_an_empty_batch_id_is_not_replaced_by_a_new_one() -> None:
     request = GrantRequest("download", "reports", ["a"], {}, batch_id="")
-    requester = SimpleNamespace(tenant="acme", requested_by="test")
-    fields, _ = request.header(requester, uuid7(0, bytes(10)))
+    fields, _ = request.header(REQUESTER, uuid7(0, bytes(10)))
     assert fields["batch"] == ""

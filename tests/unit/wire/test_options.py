@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from valetkey.wire import options
-from valetkey.wire.chunking import option_names
 from valetkey.wire.options import http_date
+from valetkey.wire.requests import option_names
 from valetkey.wire.terms import Kind
 
 

@@ -16,9 +16,14 @@ JSON = st.recursive(
 )
 
 
-def code_and_field(raw: Any) -> tuple[str, str]:
+def refusal_of(raw: Any) -> Refusal:
     refusal = parse_message(raw)
     assert isinstance(refusal, Refusal)
+    return refusal
+
+
+def code_and_field(raw: Any) -> tuple[str, str]:
+    refusal = refusal_of(raw)
     return str(refusal.code), refusal.field
 
 
@@ -29,8 +34,9 @@ def test_a_value_that_is_not_an_object_is_malformed(raw: Any) -> None:
 
 @pytest.mark.parametrize("seconds", [0, -1, 1.5, "3600", True, None, float("nan"), 604_801, 2**63])
 def test_an_expires_in_that_is_not_whole_seconds_up_to_seven_days_is_refused(seconds: Any) -> None:
-    refused = code_and_field(download_message(expires_in=seconds))
-    assert refused == ("expiry_invalid", "grant.expires_in")
+    refusal = refusal_of(download_message(expires_in=seconds))
+    assert (refusal.code, refusal.field) == ("expiry_invalid", "grant.expires_in")
+    assert seconds != 604_801 or refusal.limit == 604_800
 
 
 @pytest.mark.parametrize(
@@ -93,20 +99,11 @@ def test_a_wrong_field_is_refused_by_name_and_code(raw: Any, code: str, field: s
     ],
 )
 def test_a_refusal_states_the_cause_and_the_limit(raw: Any, message: str) -> None:
-    refusal = parse_message(raw)
-    assert isinstance(refusal, Refusal)
-    assert message in refusal.message
-
-
-def test_a_refusal_of_expires_in_has_the_maximum() -> None:
-    refusal = parse_message(download_message(expires_in=10**6))
-    assert isinstance(refusal, Refusal)
-    assert refusal.limit == 604_800
+    assert message in refusal_of(raw).message
 
 
 def test_a_refusal_never_repeats_the_value_it_refuses() -> None:
-    refusal = parse_message(download_message(kind="letmein"))
-    assert "letmein" not in repr(refusal)
+    assert "letmein" not in repr(refusal_of(download_message(kind="letmein")))
 
 
 @given(JSON)
@@ -120,13 +117,10 @@ def test_any_json_value_in_any_field_is_parsed_or_refused(field: str, value: Any
 
 
 def test_the_path_of_an_unknown_field_is_cut_off() -> None:
-    refusal = parse_message(grant_message() | {"x" * 10_000: 1})
-    assert isinstance(refusal, Refusal)
-    assert len(refusal.field) < 120
+    assert len(refusal_of(grant_message() | {"x" * 10_000: 1}).field) < 120
 
 
 def test_the_refusal_of_another_version_names_the_version_that_is_read() -> None:
-    refusal = parse_message({"v": 2, "tenant": "acme", "later": {}})
-    assert isinstance(refusal, Refusal)
+    refusal = refusal_of({"v": 2, "tenant": "acme", "later": {}})
     assert (refusal.code, refusal.limit) == (Code.VERSION_UNKNOWN, 1)
     assert refusal.message == "must be 1, the version of the messages that is read"

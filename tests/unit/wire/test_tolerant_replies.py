@@ -70,21 +70,22 @@ def test_a_reply_of_today_has_known_values_only(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "values", "secret"),
+    ("model", "values"),
     [
-        (Grant, GRANT | {"expires_at": "s3cret"}, "s3cret"),
-        (MultipartInfo, {"upload_id": "s3cret", "part_size": "s3cret"}, "s3cret"),
-        (Refusal, REFUSAL | {"field": ["s3cret"]}, "s3cret"),
-        (QuotaState, QUOTA | {"limit": "s3cret"}, "s3cret"),
-        (Outcome, {"batch": ["s3cret"]}, "s3cret"),
+        (Grant, GRANT | {"expires_at": "s3cret"}),
+        (MultipartInfo, {"upload_id": "s3cret", "part_size": "s3cret"}),
+        (Refusal, REFUSAL | {"field": ["s3cret"]}),
+        (QuotaState, QUOTA | {"limit": "s3cret"}),
+        (Outcome, {"batch": ["s3cret"]}),
+        (Reply, REPLIES["a cancellation"] | {"issued": "s3cret"}),
     ],
 )
-def test_the_error_for_an_invalid_reply_contains_none_of_it(
-    model: Any, values: Any, secret: str
+def test_the_error_for_a_field_of_the_wrong_type_contains_none_of_it(
+    model: Any, values: Any
 ) -> None:
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(model).validate_python(values)
-    assert secret not in str(caught.value)
+    assert "s3cret" not in str(caught.value)
 
 
 def test_the_repr_of_a_reply_contains_no_url() -> None:
@@ -92,11 +93,6 @@ def test_the_repr_of_a_reply_contains_no_url() -> None:
     assert isinstance(reply, Outcome)
     assert "s3cret" not in repr(reply)
     assert "s3cret" in reply.model_dump_json()
-
-
-def test_a_field_of_the_wrong_type_is_no_reply() -> None:
-    with pytest.raises(ValidationError):
-        ADAPTER.validate_python(REPLIES["a cancellation"] | {"issued": "1"})
 
 
 NOW = 1_764_200_000

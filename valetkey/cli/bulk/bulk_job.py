@@ -146,7 +146,7 @@ class BulkJob:
             )
             if isinstance(result, Refusal):
                 self.refused += 1
-                result = renumber_refusal(result, self._scan.lines.find(row_index))
+                result = renumber_refusal(result, self._scan.lines[row_index])
             yield result
 
     def _group_results(

@@ -7,8 +7,8 @@ from valetkey.cli.bulk.input_rows import Columns, Row, is_encodable
 from valetkey.cli.parameter_types import parse_checksum
 from valetkey.cli.row_errors import RowRefusal
 from valetkey.units import describe_duration, describe_size, parse_duration, parse_size
-from valetkey.wire.chunking import option_names
 from valetkey.wire.refusals import Code
+from valetkey.wire.requests import option_names
 from valetkey.wire.terms import MAX_EXPIRES_IN, MAX_OBJECT_BYTES, Checksum, Kind
 
 # The maximum of an object key in UTF-8 (AWS: object-keys.html); no other value is longer.

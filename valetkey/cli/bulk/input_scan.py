@@ -4,7 +4,6 @@ import json
 import sqlite3
 import tempfile
 from array import array
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from hashlib import blake2b
@@ -13,7 +12,6 @@ from typing import IO, Any
 
 from valetkey.cli.bulk.columns import RowRequest, object_identity, parse_row
 from valetkey.cli.bulk.input_rows import (
-    FIRST_ROW,
     Columns,
     InputFormat,
     LineReader,
@@ -100,64 +98,20 @@ class ExpiryGroup:
         self.largest_size = max(self.largest_size, item.get("size", 0))
 
 
-class LineNumbers:
-    """The line where each row begins.
-
-    Rows usually have a line each, so only the rows after a longer one take memory: 16 bytes.
-    """
-
-    def __init__(self, first_line: int) -> None:
-        self._indexes, self._offsets = array("Q", [0]), array("Q", [first_line])
-
-    def append(self, row_index: int, line: int) -> None:
-        """Append the line of the next row."""
-        offset = line - row_index
-        if offset != self._offsets[-1]:
-            self._indexes.append(row_index)
-            self._offsets.append(offset)
-
-    def find(self, row_index: int) -> int:
-        """Return the line of the row with this index, from 0."""
-        return row_index + self._offsets[bisect_right(self._indexes, row_index) - 1]
-
-
-class CopiedValues:
-    """The values of each row that are copied to the output, on disk, and the names of them all."""
-
-    def __init__(self) -> None:
-        self._names: dict[str, None] = {}
-        self._rows = DiskList()
-
-    @property
-    def names(self) -> list[str]:
-        """The names of all columns, in the order of the input."""
-        return list(self._names)
-
-    def append(self, values: Mapping[str, Any]) -> None:
-        """Append the values of the next row."""
-        self._names.update(dict.fromkeys(values))
-        self._rows.append(values)
-
-    def read(self, first: int = 0) -> Iterator[Mapping[str, Any]]:
-        """Yield the values of the rows from the index `first` on."""
-        return self._rows.read(first)
-
-    def close(self) -> None:
-        """Remove the temporary file."""
-        self._rows.close()
-
-
 class InputScan:
-    """The validated content of an input, on disk except for one byte a row.
+    """The validated content of an input, on disk except for nine bytes a row.
 
     row_groups has one byte for each row: the index of its expiry group in groups, or INVALID_ROW,
-    or KEPT_ROW for a row that an earlier run was granted. first_invalid_rows are the first
-    MAX_SHOWN_ERRORS of invalid_rows. digest is the input's SHA-256 in hexadecimal.
+    or KEPT_ROW for a row that an earlier run was granted. lines has the line where each row begins,
+    copied its values that are copied to the output, under names from copied_names.
+    first_invalid_rows are the first MAX_SHOWN_ERRORS of invalid_rows. digest is the input's SHA-256
+    in hexadecimal.
     """
 
-    def __init__(self, first_line: int = 1) -> None:
-        self.lines = LineNumbers(first_line)
-        self.copied = CopiedValues()
+    def __init__(self) -> None:
+        self.lines = array("Q")
+        self.copied = DiskList()
+        self.copied_names: dict[str, None] = {}  # in the order of the input
         self.row_groups = bytearray()
         self.groups: list[ExpiryGroup] = []
         self.invalid_rows = DiskList()
@@ -167,9 +121,9 @@ class InputScan:
 
     def append(self, row: RowRequest | RowRefusal, copied: Mapping[str, Any]) -> None:
         """Append the next row, and the values to copy to the output."""
-        line = int(row.row) if isinstance(row, RowRefusal) else row.row_number
-        self.lines.append(len(self.row_groups), line)
+        self.lines.append(int(row.row) if isinstance(row, RowRefusal) else row.row_number)
         self.copied.append(copied)
+        self.copied_names |= dict.fromkeys(copied)
         group_index = (
             self._add_invalid(row) if isinstance(row, RowRefusal) else self._add_valid(row)
         )
@@ -188,8 +142,8 @@ class InputScan:
 
     def close(self) -> None:
         """Remove the temporary files."""
-        self.copied.close()
-        for disk_list in (self.invalid_rows, *(group.items for group in self.groups)):
+        items = (group.items for group in self.groups)
+        for disk_list in (self.copied, self.invalid_rows, *items):
             disk_list.close()
 
     def _keep_rows(
@@ -200,7 +154,7 @@ class InputScan:
             is_granted = row.expires_at is not None
             item = None if group_index == INVALID_ROW else next(items[group_index])
             if is_granted and (item is None or item["key"] != row.key):
-                raise InputError(f"line {self.lines.find(index)}: the output has another key")
+                raise InputError(f"line {self.lines[index]}: the output has another key")
             if is_granted:
                 self.row_groups[index] = KEPT_ROW
             elif item is not None:
@@ -232,7 +186,7 @@ def scan_input(
     A row that repeats the key and version of an earlier one is refused. Raises InputError, and
     OSError if the folder for temporary files is full.
     """
-    lines, scan = LineReader(stream), InputScan(FIRST_ROW[input_format])
+    lines, scan = LineReader(stream), InputScan()
     with closing(scan):
         with closing(SeenIndex()) as seen_index:
             for row in read_rows(lines, input_format, columns):

@@ -1,6 +1,7 @@
 """Decides from the files of an earlier run which rows a run requests, and in which batches."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from valetkey.cli.atomic_output import reject_existing_output, settle_output
 from valetkey.cli.bulk.bulk_job import plan_batches
 from valetkey.cli.bulk.input_scan import InputScan
 from valetkey.cli.journal import (
-    BulkPlan,
+    Checkpoint,
     FinishedRow,
     Journal,
-    count_grants,
+    count_rows,
     journal_path,
     load_journal,
     read_finished_rows,
@@ -50,25 +51,23 @@ def load_run(out: Path | None, options: Mapping[str, Any]) -> Journal | None:
     return None
 
 
+@dataclass(frozen=True)
 class RunPlan:
     """The rows of a run that are still to be requested: journal has their batches.
 
     is_complete is True if no row is left that could be requested.
     """
 
-    def __init__(
-        self, scan: InputScan, out: Path | None, journal: Journal, *, is_complete: bool = False
-    ) -> None:
-        self.scan = scan
-        self.journal = journal
-        self.is_complete = is_complete
-        self._out = out
+    scan: InputScan
+    out: Path | None
+    journal: Journal
+    is_complete: bool = False
 
     def finished_rows(self) -> Iterator[FinishedRow]:
         """Yield the rows of the finished output, whose grants are kept."""
-        if self._out is None or self.journal.kept_bytes is None:
+        if self.out is None or self.journal.kept_bytes is None:
             return iter(())
-        return read_finished_rows(self._out)
+        return read_finished_rows(self.out)
 
 
 def start_run(
@@ -80,7 +79,7 @@ def start_run(
         total=len(scan.row_groups),
         request=request,
         batch_plan=plan_batches(scan, request["batch_size"], new_id),
-        copied_columns=scan.copied.names,
+        copied_columns=list(scan.copied_names),
     )
     return RunPlan(scan, out, journal)
 
@@ -104,22 +103,25 @@ def resume_run(
             f"{out} was started with a different {what}; "
             "--resume needs the same input and the same options"
         )
-    if not journal.is_finished and journal.kept_bytes is None:
-        _check_plan(scan, out, journal)
-        return RunPlan(scan, out, journal)
     kept_bytes = journal.checkpoint.bytes if journal.is_finished else journal.kept_bytes
-    if not out.exists() or out.stat().st_size != kept_bytes:
-        raise click.UsageError(
-            f"{out} was changed since it was written: its refused rows cannot be requested again. "
-            "Request them with another --out"
-        )
-    _keep_granted_rows(scan, out, "was changed since it was written")
+    if kept_bytes is not None:
+        if not out.exists() or out.stat().st_size != kept_bytes:
+            raise click.UsageError(
+                f"{out} was changed since it was written: its refused rows cannot be requested "
+                "again. Request them with another --out"
+            )
+        _keep_granted_rows(scan, out, "was changed since it was written")
     if not journal.is_finished:
         _check_plan(scan, out, journal)
         return RunPlan(scan, out, journal)
-    plan = plan_batches(scan, journal.batch_plan.batch_size, new_id)
+    values = {
+        "batch_plan": plan_batches(scan, journal.batch_plan.batch_size, new_id),
+        "checkpoint": Checkpoint(),
+        "is_finished": False,
+        "kept_bytes": kept_bytes,
+    }
     is_complete = not any(group.items.count for group in scan.groups)
-    return RunPlan(scan, out, _retry(journal, plan, kept_bytes), is_complete=is_complete)
+    return RunPlan(scan, out, journal.model_copy(update=values), is_complete)
 
 
 def describe_complete_output(scan: InputScan, out: Path) -> str:
@@ -127,7 +129,7 @@ def describe_complete_output(scan: InputScan, out: Path) -> str:
 
     Raises click.UsageError if it is no such file, or not that of this input.
     """
-    counts = count_grants(out)
+    counts = count_rows(out)
     if counts is None or counts.refused:
         raise click.UsageError(
             f"{out} cannot be resumed without {journal_path(out)}, which a run with --csv or "
@@ -164,15 +166,3 @@ def _keep_granted_rows(scan: InputScan, out: Path, problem: str) -> None:
         scan.keep_granted_rows(read_finished_rows(out))
     except InputError as error:
         raise click.UsageError(f"{out} {problem}: {error}") from None
-
-
-def _retry(journal: Journal, batch_plan: BulkPlan, kept_bytes: int) -> Journal:
-    """Return the journal of a run that requests the refused rows of a finished one again."""
-    return Journal(
-        input_sha256=journal.input_sha256,
-        total=journal.total,
-        request=journal.request,
-        batch_plan=batch_plan,
-        copied_columns=journal.copied_columns,
-        kept_bytes=kept_bytes,
-    )

@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +24,18 @@ from valetkey.cli.descriptions import (
     describe_seconds,
     name_source,
 )
-from valetkey.cli.format_options import Command
+from valetkey.cli.format_options import add_options
 from valetkey.cli.journal import BulkPlan, Journal, journal_path
 from valetkey.cli.locations import resolve_key_option
 from valetkey.cli.row_errors import InputError
 from valetkey.cli.terminal_text import stderr_console
-from valetkey.client import Client, ExplainMethods, new_id
+from valetkey.client import Client, new_id
 from valetkey.config import load_config
 from valetkey.errors import BrokerUnreachable, NoAnswer, Refused
 from valetkey.handles import BatchHandle
-from valetkey.manifests import DEFAULT_TIMEOUT, Manifest
 from valetkey.multipart_upload import object_exists
+from valetkey.request_methods import ExplainMethods
+from valetkey.waits import MANIFEST_TIMEOUT, Manifest
 from valetkey.wire.messages import MAX_BATCH_ITEMS, VERSION
 from valetkey.wire.terms import Kind
 
@@ -59,7 +59,7 @@ def _parse_names(_context: click.Context, _param: click.Parameter, text: str) ->
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-_OPTIONS = (
+bulk_options = add_options(
     click.option(
         "--from",
         "source",
@@ -110,13 +110,7 @@ _OPTIONS = (
         "that a finished one has refused.",
     ),
 )
-
-
-def bulk_options(command: Command) -> Command:
-    """Add the options of a command that requests a grant for each row of a file."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+"""The options of a command that requests a grant for each row of a file."""
 
 
 def is_bulk(keys: object, options: Mapping[str, Any]) -> bool:
@@ -168,7 +162,7 @@ def reject_single_options(options: Mapping[str, Any], *names: str) -> None:
 def print_manifest_link(batch: BatchHandle, options: Mapping[str, Any]) -> int:
     """Wait for the manifest, print a link to it, and return the exit code.
 
-    Without --timeout, the service has DEFAULT_TIMEOUT to write it.
+    Without --timeout, the service has MANIFEST_TIMEOUT to write it.
 
     A summary with its counts, size and digest goes to stderr; with --json, everything is also one
     object on stdout.
@@ -179,7 +173,7 @@ def print_manifest_link(batch: BatchHandle, options: Mapping[str, Any]) -> int:
     with _continue_hint(batch), errors.status(status) if errors.is_terminal else nullcontext():
         for _ in batch.results(options["timeout"]):
             pass
-        manifest = batch.manifest(command_base.select_timeout(options, DEFAULT_TIMEOUT))
+        manifest = batch.manifest(command_base.select_timeout(options, MANIFEST_TIMEOUT))
     if options["output_format"] == "json":
         click.echo(json.dumps(_manifest_values(batch.id, manifest)))
     else:
@@ -374,32 +368,26 @@ def _batch_requester(
     requester: Any, kind: Kind, bucket: str, options: Mapping[str, Any]
 ) -> Callable[[BatchRequest], Any]:
     grant_options = command_base.extract_grant_options(options, kind)
-    if options["manifest"] is not None:
-        grant_options["manifest"] = options["manifest"]
-    return partial(_request_batch, getattr(requester, f"{kind}_many"), kind, bucket, grant_options)
+    request_many = getattr(requester, f"{kind}_many")
 
+    def request_batch(batch: BatchRequest) -> Any:
+        batch_options = dict(grant_options)
+        if batch.expires_in is not None:
+            batch_options["expires_in"] = batch.expires_in
+        if kind == "put":
+            batch_options["max_size"] = max(batch.largest_size, 1)
+        return request_many(
+            bucket,
+            batch.items,
+            total=batch.total,
+            chunk_size=batch.chunk_size,
+            batch_id=batch.batch_id,
+            first_chunk=batch.first_chunk,
+            manifest=options["manifest"],
+            **batch_options,
+        )
 
-def _request_batch(
-    request_many: Callable[..., Any],
-    kind: Kind,
-    bucket: str,
-    grant_options: Mapping[str, Any],
-    batch_slice: BatchRequest,
-) -> Any:
-    options = dict(grant_options)
-    if batch_slice.expires_in is not None:
-        options["expires_in"] = batch_slice.expires_in
-    if kind == "put":
-        options["max_size"] = max(batch_slice.largest_size, 1)
-    return request_many(
-        bucket,
-        batch_slice.items,
-        total=batch_slice.total,
-        chunk_size=batch_slice.chunk_size,
-        batch_id=batch_slice.batch_id,
-        first_chunk=batch_slice.first_chunk,
-        **options,
-    )
+    return request_batch
 
 
 def _first_slice(scan: InputScan, plan: BulkPlan) -> BatchRequest:

@@ -14,7 +14,7 @@ from valetkey.cli.atomic_output import partial_path, reject_existing_output
 from valetkey.cli.command_groups import INTERRUPTED, OutputFailure, describe_os_error
 from valetkey.cli.descriptions import describe_refusal
 from valetkey.cli.row_errors import InputError
-from valetkey.client import Client, ExplainMethods
+from valetkey.client import Client, Explainer
 from valetkey.errors import (
     BrokerUnreachable,
     NoAnswer,
@@ -25,8 +25,8 @@ from valetkey.errors import (
     UnreadableReply,
     UnusableGrant,
 )
-from valetkey.wire.chunking import option_names
 from valetkey.wire.refusals import Code
+from valetkey.wire.requests import option_names
 from valetkey.wire.terms import Kind
 
 _UNKNOWN_IDS = frozenset({Code.BATCH_UNKNOWN, Code.GRANT_UNKNOWN})
@@ -69,7 +69,7 @@ def select_timeout(options: Mapping[str, Any], default: float) -> float:
     return default if is_default else timeout
 
 
-def select_request_methods(client: Client, options: Mapping[str, Any]) -> Client | ExplainMethods:
+def select_request_methods(client: Client, options: Mapping[str, Any]) -> Client | Explainer:
     """Return the client, or for --dry-run its ExplainMethods.
 
     Raises click.UsageError if --out exists and neither --force nor --resume allows that.

@@ -11,7 +11,7 @@ from valetkey.cli import result_output
 from valetkey.cli.client_options import cancel_options, reissue_options, snippet_options
 from valetkey.cli.command_groups import INTERRUPTED
 from valetkey.cli.commands import command_base
-from valetkey.cli.formats import get_format
+from valetkey.cli.formats import get_renderer
 from valetkey.cli.parameter_types import BATCH_ID, EXPIRY, GRANT_ID
 from valetkey.cli.snippets.upload_page import PAGE_KINDS
 from valetkey.cli.tables import describe_stored, stored_json
@@ -19,7 +19,7 @@ from valetkey.cli.terminal_text import escape_unprintable, program_command, stde
 from valetkey.client import Client
 from valetkey.errors import BrokerUnreachable, NoAnswer, NotStored, Refused
 from valetkey.handles import GrantHandle
-from valetkey.uses import STORED_TIMEOUT
+from valetkey.waits import STORED_TIMEOUT
 from valetkey.wire.grant_ids import grant_id
 from valetkey.wire.refusals import Code
 from valetkey.wire.replies import Grant
@@ -101,7 +101,7 @@ def reissue(grant_id: str, **options: Any) -> None:
         handle = client.reissue(grant_id, **request)
         grant = handle.result(options["timeout"])
     name = options["output_format"] or _default_format(grant)
-    sys.stdout.write(get_format(name).render(grant))
+    sys.stdout.write(get_renderer(name)(grant))
     result_output.print_quota_warnings(handle.batch.quotas)
 
 

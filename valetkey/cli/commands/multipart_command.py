@@ -27,7 +27,7 @@ from valetkey import multipart_upload
 from valetkey.cli import result_output
 from valetkey.cli.client_options import object_options, request_options, snippet_options
 from valetkey.cli.commands import command_base
-from valetkey.cli.journal import write_private
+from valetkey.cli.journal import find_changed_option, write_private
 from valetkey.cli.locations import object_argument
 from valetkey.cli.parameter_types import FILE, SIZE
 from valetkey.cli.row_errors import InputError
@@ -66,11 +66,6 @@ class UploadState(BaseModel):
     modified_ns: int
     part_size: Annotated[int, Field(ge=1, le=_MAX_BYTES)]
     parts: dict[Annotated[int, Field(ge=1, le=MAX_PARTS)], StoredPart] = {}
-
-    @property
-    def batch_id(self) -> str:
-        """The id of the batch that the grant belongs to."""
-        return self.grant_id.partition(".")[0]
 
     @property
     def stored_bytes(self) -> int:
@@ -166,8 +161,7 @@ def check_resumable(
         raise click.UsageError(
             f"the unfinished upload expired at {_format_time(state.expires_at)}: {anew}"
         )
-    names = sorted(request.keys() | state.request.keys())
-    changed = next((n for n in names if request.get(n) != state.request.get(n)), None)
+    changed = find_changed_option(state.request, request)
     if changed is not None:
         raise click.UsageError(
             f"the unfinished upload has another {escape_unprintable(changed)}: --resume needs the "
@@ -349,7 +343,9 @@ def multipart(bucket: str, key: str, **options: Any) -> None:
         state = _load_state(file, request, options) if file else None
         with command_base.open_client(options) as client:
             if file and state:
-                FileUpload(client, _reopen(client, bucket, state), file, options).resume(state)
+                batch = client.batch(state.grant_id.partition(".")[0])
+                upload = MultipartHandle(batch, partial(client.parts, bucket))
+                FileUpload(client, upload, file, options).resume(state)
                 return
             requester = command_base.select_request_methods(client, options)
             size = file.stat().st_size if file else options["size"]
@@ -401,7 +397,3 @@ def _load_state(file: Path, request: dict[str, Any], options: dict[str, Any]) ->
     elif options["keep"]:
         state_file.check_writable()
     return state
-
-
-def _reopen(client: Client, bucket: str, state: UploadState) -> MultipartHandle:
-    return MultipartHandle(client.batch(state.batch_id), partial(client.parts, bucket))

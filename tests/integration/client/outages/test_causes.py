@@ -114,35 +114,32 @@ def test_a_server_that_takes_nothing_is_named_with_the_cause(
             client.download("reports", "a.pdf")
 
 
+NOWHERE = "127.0.0.1:1"
+
+
 @pytest.mark.parametrize(
-    ("argument", "source"),
-    [("redis://127.0.0.1:1", "the argument broker_url"), (None, "VALETKEY_BROKER_URL")],
+    ("broker_url", "result_url", "error"),
+    [
+        (f"redis://{NOWHERE}", None, r"\(from the argument broker_url\): connection refused"),
+        (None, None, r"\(from VALETKEY_BROKER_URL\): connection refused"),
+        ("BROKER", f"redis://{NOWHERE}/1", "result store at .* argument result_url"),
+        (f"amqp://u:s3cret@{NOWHERE}//", "BROKER", f"cannot use the broker at amqp://{NOWHERE}/"),
+    ],
 )
-def test_the_error_says_where_the_url_comes_from(
-    monkeypatch: pytest.MonkeyPatch, argument: str | None, source: str
+def test_the_server_and_the_source_of_its_url_are_named_without_a_password(
+    broker: str,
+    monkeypatch: pytest.MonkeyPatch,
+    broker_url: str | None,
+    result_url: str | None,
+    error: str,
 ) -> None:
-    monkeypatch.setenv("VALETKEY_BROKER_URL", "redis://127.0.0.1:1")
+    monkeypatch.setenv("VALETKEY_BROKER_URL", f"redis://{NOWHERE}")
+    urls = [url and url.replace("BROKER", broker) for url in (broker_url, result_url)]
     with (
-        Client(argument, tenant="acme", exit_timeout=0) as client,
-        pytest.raises(BrokerUnreachable, match=rf"\(from {source}\): connection refused"),
+        Client(*urls, "acme", exit_timeout=0) as client,
+        pytest.raises(BrokerUnreachable, match=error) as caught,
     ):
         client.download("reports", "a.pdf")
-
-
-def test_a_result_store_of_its_own_is_named_with_the_source_of_its_url(broker: str) -> None:
-    with (
-        Client(broker, "redis://127.0.0.1:1/1", "acme", exit_timeout=0) as client,
-        pytest.raises(BrokerUnreachable, match=r"result store at .* argument result_url"),
-    ):
-        client.download("reports", "a.pdf")
-
-
-def test_an_amqp_broker_that_is_down_is_named_without_its_password(broker: str) -> None:
-    url = "amqp://user:s3cret@127.0.0.1:1//"
-    with pytest.raises(
-        BrokerUnreachable, match=r"cannot use the broker at amqp://127\.0\.0\.1:1/"
-    ) as caught:
-        Client(url, broker, tenant="acme").download("reports", "a.pdf")
     assert "s3cret" not in str(caught.value)
 
 

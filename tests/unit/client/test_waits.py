@@ -1,4 +1,4 @@
-"""Waiting for a stored object: when to ask again, and what each state means."""
+"""Waiting for a manifest or a stored object: when to ask again, and what each state means."""
 
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from valetkey import Grant, NotStored, UseState, UseStates
-from valetkey.handles import GrantHandle
-from valetkey.uses import StoredWait, Subject, read_grant_id, read_subject
+from valetkey import Grant, NoAnswer, NotStored, UseState, UseStates
+from valetkey.handles import GrantHandle, Subject, read_grant_id, read_subject
+from valetkey.waits import ManifestWait, StoredWait
+from valetkey.wire.replies import BatchState, ManifestState
 
 BATCH = "0199a000-0000-7000-8000-000000000000"
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -29,15 +30,27 @@ def states(state: str, kind: str = "upload", **fields: Any) -> UseStates:
     return UseStates(batch=BATCH, kind=kind, bucket="demo", total=1, items=[item])
 
 
-def pauses_until_over(timeout: float) -> list[float]:
-    """Return the pauses of a wait for an object that is never stored."""
-    clock, pauses = Clock(), list[float]()
-    wait = StoredWait(f"{BATCH}.0", timeout, clock)
+PENDING = BatchState(
+    batch=BATCH,
+    kind="download",
+    bucket="demo",
+    total=1,
+    chunk_size=1,
+    decided=1,
+    issued=1,
+    refused=0,
+    manifest=ManifestState(key="acme/a.jsonl.gz", state="pending"),
+)
+
+
+def pauses_until_over(wait: Any, reply: Any, clock: Clock) -> list[float]:
+    """Return the pauses of a wait for what is never there."""
+    pauses = list[float]()
     for _ in range(10_000):
         assert wait.limit >= 1
         try:
-            pause = wait.receive(states("open", key="acme/a"))
-        except NotStored:
+            pause = wait.receive(reply)
+        except (NotStored, NoAnswer):
             return pauses
         assert isinstance(pause, float)
         pauses.append(pause)
@@ -45,12 +58,31 @@ def pauses_until_over(timeout: float) -> list[float]:
     raise AssertionError("the wait did not end")
 
 
-@given(timeout=st.floats(0.01, 10_000))
-def test_the_pauses_grow_and_end_with_the_time(timeout: float) -> None:
-    *growing, last = pauses_until_over(timeout)
+@given(timeout=st.floats(0.01, 10_000), is_for_manifest=st.booleans())
+def test_the_pauses_grow_and_end_with_the_time(timeout: float, *, is_for_manifest: bool) -> None:
+    clock = Clock()
+    if is_for_manifest:
+        *growing, last = pauses_until_over(ManifestWait(timeout, clock), PENDING, clock)
+    else:
+        stored_wait = StoredWait(f"{BATCH}.0", timeout, clock)
+        *growing, last = pauses_until_over(stored_wait, states("open", key="acme/a"), clock)
     assert sum(growing) + last == pytest.approx(timeout)
     assert growing == sorted(growing)
     assert all(0 < pause <= 5 for pause in (*growing, last))
+
+
+def test_a_manifest_that_is_not_written_in_time_is_no_answer() -> None:
+    with pytest.raises(NoAnswer, match="not written within 0 s"):
+        ManifestWait(0, Clock()).receive(PENDING)
+
+
+def test_a_query_for_a_manifest_waits_no_longer_than_the_timeout() -> None:
+    clock, limits = Clock(), list[float]()
+    wait = ManifestWait(60, clock)
+    for seconds in (100, 150, 159.5):
+        clock.seconds = seconds
+        limits.append(wait.limit)
+    assert limits == [30, 10, 1]
 
 
 @pytest.mark.parametrize("state", FINAL)
