@@ -68,11 +68,7 @@ def load_config(
         name: options.get(name) or environ.get(_variable(name)) for name in _SETTINGS
     }
     key, tenant = keyfiles.load_configured_key(options.get("key"), environ), settings["tenant"]
-    sources = {
-        name: f"from the argument {name}" if options.get(name) else f"from {_variable(name)}"
-        for name, value in settings.items()
-        if value
-    }
+    sources = {name: _source(name, options) for name, value in settings.items() if value}
     dev: dict[str, Any] | None = None
     if not settings["broker_url"]:
         dev = _load_dev_file(environ, folder or Path.cwd())
@@ -102,6 +98,12 @@ def redact_url(url: str) -> str:
     if "@" in rest and "@" not in address:
         return f"{scheme}://..."  # a password may contain the ? or #, or the query the @
     return f"{scheme}://{address.rpartition('@')[2]}"
+
+
+def _source(setting: str, options: Mapping[str, str | Path | None]) -> str:
+    if options.get(setting):
+        return f"from the argument {setting}"
+    return f"from {_variable(setting)}"
 
 
 def _variable(setting: str) -> str:

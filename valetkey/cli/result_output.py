@@ -171,15 +171,12 @@ def _with_reports(
                 continue
             refused += 1
             if refused <= MAX_EXPLAINED_REFUSALS:
-                errors.print(_describe_item(result, options), soft_wrap=True)
+                file = options.get("source")
+                text = describe_row_refusal(result, file) if file else describe_refusal(result)
+                errors.print(text, soft_wrap=True)
     if refused > MAX_EXPLAINED_REFUSALS:
         unexplained = refused - MAX_EXPLAINED_REFUSALS
         text = f"and {unexplained:,} more were refused: --json and --csv list them all"
         errors.print(text, soft_wrap=True)
     for refusal in source.refusals:
         errors.print(describe_refusal(refusal), soft_wrap=True)
-
-
-def _describe_item(refusal: Refusal, options: Mapping[str, Any]) -> str:
-    source = options.get("source")
-    return describe_refusal(refusal) if source is None else describe_row_refusal(refusal, source)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import click
 from pydantic_core import to_jsonable_python
@@ -82,7 +81,8 @@ def show_quotas(quotas: Iterable[QuotaState], output_format: str | None) -> None
     """Print a table of quotas with a bar for each, or one JSON object a line."""
     if output_format == "json":
         for quota in quotas:
-            click.echo(json.dumps(_quota_values(quota)))
+            values = quota.model_dump(mode="json", exclude={"asked"})
+            click.echo(json.dumps(values | {"left": quota.left}))
         return
     rows = [_quota_row(quota) for quota in quotas]
     print_table(("quota", "", "used", "limit", "left", "resets at (UTC)"), rows)
@@ -120,10 +120,6 @@ def _limit_text(name: str, value: int) -> str:
     if name.endswith("_bytes"):
         return describe_size(value)
     return describe_duration(value) if name in _SECONDS else f"{value:,}"
-
-
-def _quota_values(quota: QuotaState) -> dict[str, Any]:
-    return quota.model_dump(mode="json", exclude={"asked"}) | {"left": quota.left}
 
 
 def _quota_row(quota: QuotaState) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ _COMMANDS: LazyCommands = {
         "Export every requested item that matches, oldest batch first.",
     ),
     "key": (
-        "proof.key_command:key",
+        "proof.checkpoint_key:key",
         "Print the public key that verifies checkpoints, or create a key pair.",
     ),
     "list": (

@@ -25,7 +25,7 @@ from worker.audit.grant_filters import (
 )
 from worker.audit.index_scans import read_rows
 from worker.audit.key_lookup import Position
-from worker.base.pages import Page, fetch_page
+from worker.base.pages import Page, fetch_page, in_parts
 from worker.core.issued_grants import GrantName
 from worker.ledger.tenant_history import is_of_tenant
 
@@ -60,11 +60,13 @@ class UnknownCursor(LookupError):
     """The audit log has no batch with this id, or several tenants have one."""
 
 
+_SHARED = (
+    *(Chunk.issued_at, Batch.tenant, Batch.requested_by, Chunk.signing_key, Batch.recipient),
+    *(Batch.reason, Batch.bucket, Batch.kind),
+)
 LIST_COLUMNS = (
-    *(Chunk.issued_at, Chunk.expires_in, Chunk.signing_key),
-    *(Batch.tenant, Batch.requested_by, Batch.reason, Batch.recipient, Batch.bucket, Batch.kind),
-    Batch.batch_id,
-    *(Grant.object_key, Grant.code, Grant.item_number),
+    *(*_SHARED, Chunk.expires_in, Batch.batch_id),
+    *(Grant.item_number, Grant.object_key, Grant.code),
 )
 """The columns of a query from which to_record makes a record."""
 
@@ -120,21 +122,9 @@ def _find_start(connection: Connection, cursor: GrantName) -> Position:
 
 def to_record(row: Row[*tuple[Any, ...]]) -> GrantRecord:
     """Make a record of a row with LIST_COLUMNS."""
-    expires_at = row.issued_at + timedelta(seconds=row.expires_in)
-    return GrantRecord(
-        time=row.issued_at,
-        tenant=row.tenant,
-        requested_by=row.requested_by,
-        signed_by=row.signing_key,
-        recipient=row.recipient,
-        reason=row.reason,
-        bucket=row.bucket,
-        kind=row.kind,
-        key=row.object_key,
-        decision=row.code or ISSUED,
-        expires_at=None if row.code else expires_at,
-        grant=grant_id(row.batch_id, row.item_number),
-    )
+    expires_at = None if row.code else row.issued_at + timedelta(seconds=row.expires_in)
+    own = row.object_key, row.code or ISSUED, expires_at, grant_id(row.batch_id, row.item_number)
+    return GrantRecord._make((*row[: len(SHARED_COLUMNS)], *own))
 
 
 Heads = Mapping[str, int]
@@ -156,15 +146,10 @@ def read_new_grants(
     Leaves are numbered in the order of the commits, without gaps. So no row is missed, even if a
     transaction with a smaller batch number is committed later, or a chunk is added to an old batch.
     """
-    chunks = sorted(_new_chunks(connection, before, now))
-    for start in range(0, len(chunks), _NEW_CHUNKS_PER_READ):
+    for chunks in in_parts(sorted(_new_chunks(connection, before, now)), _NEW_CHUNKS_PER_READ):
         query = (
             join_items(connection, *LIST_COLUMNS)
-            .where(
-                tuple_(Chunk.batch_number, Chunk.chunk_number).in_(
-                    chunks[start : start + _NEW_CHUNKS_PER_READ]
-                )
-            )
+            .where(tuple_(Chunk.batch_number, Chunk.chunk_number).in_(chunks))
             .where(Batch.batch_number.in_({batch for batch, _ in chunks}))
             .where(*batch_conditions(connection, grant_filter))
             .where(*item_conditions(connection, grant_filter))
@@ -265,9 +250,8 @@ def to_records(block: list[ChunkItems]) -> Iterator[GrantRecord]:
 
 
 _STREAM_COLUMNS = (
-    *(Chunk.issued_at, Batch.tenant, Batch.requested_by, Chunk.signing_key, Batch.recipient),
-    *(Batch.reason, Batch.bucket, Batch.kind, Chunk.batch_number, Chunk.chunk_number),
-    *(Chunk.issued, Chunk.refused, Chunk.expires_in, Batch.batch_id, Batch.chunk_size),
+    *(*_SHARED, Chunk.batch_number, Chunk.chunk_number, Chunk.issued, Chunk.refused),
+    *(Chunk.expires_in, Batch.batch_id, Batch.chunk_size),
 )
 
 

@@ -309,16 +309,7 @@ def _read_request(
                 *(Cancellation.signing_key.label("signed_by"), Cancellation.reason),
             ).where(Cancellation.tenant == batch.tenant, Cancellation.batch_id == batch.batch_id),
         ),
-        "revocations": [
-            {
-                "at": each.revoked_at,
-                "revoked_by": each.revoked_by,
-                "reason": each.reason,
-                "target": each.target.kind,
-                "value": each.target.value,
-            }
-            for each in revocations
-        ],
+        "revocations": [_revocation(each) for each in revocations],
         "manifest": _read_values(
             connection,
             _select(Manifest, ManifestStory).where(Manifest.batch_number == batch.batch_number),
@@ -398,6 +389,16 @@ def _without_query(value: Any) -> Any:
         url = urlsplit(value)
         return f"{url.scheme}://{url.hostname or ''}{url.path}"
     return value
+
+
+def _revocation(revocation: RecordedRevocation) -> RevocationStory:
+    return {
+        "at": revocation.revoked_at,
+        "revoked_by": revocation.revoked_by,
+        "reason": revocation.reason,
+        "target": revocation.target.kind,
+        "value": revocation.target.value,
+    }
 
 
 def _read_deliveries(

@@ -130,8 +130,21 @@ def read_rows(
         before = yield from indexed
         if before is None:
             return
-    # Reads batch by batch in the order of their numbers. Batches and chunks that do not match are
-    # skipped whole, and a page costs the same at the end of the log as at its beginning.
+    yield from _scan(connection, grant_filter, columns, before, limit)
+
+
+def _scan(
+    connection: Connection,
+    grant_filter: GrantFilter,
+    columns: Sequence[Any],
+    before: Position | None,
+    limit: int | None,
+) -> Iterator[_Row]:
+    """Read batch by batch in the order of their numbers.
+
+    Batches and chunks that do not match are skipped whole, and a page costs the same at the end of
+    the log as at its beginning.
+    """
     query = (
         join_items(connection, *columns)
         .where(*_range_conditions(connection, grant_filter))
@@ -145,7 +158,7 @@ def read_rows(
         query = query.where(*_start_conditions(connection, before))
     # On PostgreSQL, this makes a cursor on the server.
     options = {} if limit is not None else {"yield_per": _ROWS_PER_READ}
-    yield from connection.execute(query, execution_options=options)
+    return connection.execute(query, execution_options=options)
 
 
 def _start_conditions(connection: Connection, start: Position) -> Iterator[ColumnElement[bool]]:

@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from datetime import datetime, timedelta
 from hashlib import blake2b
-from heapq import heappop, heappush, merge
+from heapq import merge
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,9 +21,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Integer,
-    Row,
     Select,
-    and_,
     bindparam,
     cast,
     delete,
@@ -125,8 +123,7 @@ def _unpack(position: bytes) -> Position:
     return Position(number >> 8 * _ITEM_BYTES, number & _MAX_ITEM)
 
 
-_Head = tuple[int, int, int, Iterator[Position]]
-_ROWS_PER_READ = 50  # a frequent key is in all segments, and most searches need the newest ones
+_ROWS_PER_READ = 50
 _IS_IN_CHUNK = is_in_chunk(Grant, UnindexedChunk)
 _IN_CHUNK = (
     select(Grant.batch_number, Grant.item_number)
@@ -135,17 +132,9 @@ _IN_CHUNK = (
 )
 _PAGE_NUMBER = cast(bindparam("hash"), BigInteger).bitwise_rshift(HASH_BITS - KeySegment.page_bits)
 _PAGES = (
-    select(KeySegment.newest_batch, KeyPage.entries)
-    .join(
-        KeyPage,
-        and_(
-            KeyPage.segment_number == KeySegment.segment_number,
-            KeyPage.page_number == _PAGE_NUMBER,
-        ),
-    )
-    .where(KeySegment.state == "complete")
-    .order_by(KeySegment.newest_batch.desc())
-    .execution_options(yield_per=_ROWS_PER_READ)
+    select(KeyPage.entries)
+    .join(KeySegment, KeySegment.segment_number == KeyPage.segment_number)
+    .where(KeyPage.page_number == _PAGE_NUMBER, KeySegment.state == "complete")
 )
 
 
@@ -165,13 +154,11 @@ def find_positions(
     if before is not None:
         pages = pages.where(KeySegment.oldest_batch <= before.batch_number)
     # In this order, each a snapshot: a chunk that is indexed meanwhile is found twice, not missed.
-    with (
-        closing(connection.execute(unindexed, parameters)) as chunk_rows,
-        closing(connection.execute(pages, parameters)) as page_rows,
-    ):
-        in_chunks = (Position(*row) for row in chunk_rows)
-        in_pages = _positions_in_pages(page_rows, hash_, before)
-        for position, _ in groupby(merge(in_chunks, in_pages, reverse=True)):
+    with closing(connection.execute(unindexed, parameters)) as rows:
+        in_chunks = (Position(*row) for row in rows)
+        contents = connection.scalars(pages, parameters).all()
+        in_pages = (newest_positions(content, hash_, before) for content in contents)
+        for position, _ in groupby(merge(in_chunks, *in_pages, reverse=True)):
             yield position
 
 
@@ -194,31 +181,6 @@ def _unindexed_query(dialect: str, before: Position | None) -> Select[int, int]:
     return query.order_by(
         UnindexedChunk.batch_number.desc(), UnindexedChunk.chunk_number.desc(), item_number.desc()
     ).execution_options(yield_per=_ROWS_PER_READ)
-
-
-def _positions_in_pages(
-    pages: Iterable[Row[int, bytes]], hash_: bytes, before: Position | None
-) -> Iterator[Position]:
-    """Merge the positions in pages of several segments, reading no page before it is needed."""
-    heads: list[_Head] = []
-    for newest_batch, content in pages:
-        yield from _newer_positions(heads, newest_batch)
-        _push(heads, newest_positions(content, hash_, before))
-    yield from _newer_positions(heads, -1)
-
-
-def _newer_positions(heads: list[_Head], batch_number: int) -> Iterator[Position]:
-    while heads and -heads[0][0] > batch_number:
-        batch, item, _, positions = heappop(heads)
-        yield Position(-batch, -item)
-        _push(heads, positions)
-
-
-def _push(heads: list[_Head], positions: Iterator[Position]) -> None:
-    """Add the next position to a heap, whose least element is the newest position."""
-    head = next(positions, None)
-    if head is not None:
-        heappush(heads, (-head.batch_number, -head.item_number, id(positions), positions))
 
 
 _PAGE_COLUMNS = ("segment_number", "page_number", "entries")

@@ -213,17 +213,12 @@ class JudgedGrant(NamedTuple):
 
 def find_pasted(connection: Connection, pasted: PastedGrant) -> list[JudgedGrant]:
     """Return the grants that a text names; several only if tenants chose the same batch id."""
-    judged = [
-        JudgedGrant(grant, *judge(pasted, grant)) for grant in _find_audited(connection, pasted)
-    ]
+    grants: list[AuditedGrant] = []
+    if pasted.name is not None:
+        grants = find_named(connection, pasted.name)
+    elif pasted.digests and pasted.issued_at is not None:
+        signed = find_signed(connection, pasted.digests, pasted.issued_at)
+        grants = [] if signed is None else [signed]
+    judged = [JudgedGrant(grant, *judge(pasted, grant)) for grant in grants]
     # Tenants choose the ids of their batches. If several chose the same, the signature decides.
     return [each for each in judged if each.verdict in {"genuine", "altered"}] or judged
-
-
-def _find_audited(connection: Connection, pasted: PastedGrant) -> list[AuditedGrant]:
-    if pasted.name is not None:
-        return find_named(connection, pasted.name)
-    if not pasted.digests or pasted.issued_at is None:
-        return []
-    found = find_signed(connection, pasted.digests, pasted.issued_at)
-    return [] if found is None else [found]

@@ -33,12 +33,7 @@ from worker.audit.filter_options import (
 )
 from worker.audit.grant_filters import GrantFilter
 from worker.base.database_engine import autocommit_read, read_transaction
-from worker.cli.command_options import (
-    chosen_zone,
-    format_options,
-    limit_option,
-    parse_cursor,
-)
+from worker.cli.command_options import chosen_zone, format_options, limit_option, parse_cursor
 from worker.cli.database import open_database
 from worker.cli.output import (
     OutputFormat,
@@ -96,9 +91,7 @@ def select_cells(
     records: Iterable[GrantRecord], columns: Sequence[str], zone: tzinfo
 ) -> list[list[Any]]:
     """Return the given columns of each record, with times in a zone."""
-    numbers = [GrantRecord._fields.index(column) for column in columns]
-    rows = (in_zone(record, zone) for record in records)
-    return [[row[number] for number in numbers] for row in rows]
+    return [in_zone([getattr(each, name) for name in columns], zone) for each in records]
 
 
 def shorten_keys(columns: Sequence[str], rows: list[list[Any]]) -> None:

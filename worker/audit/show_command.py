@@ -1,9 +1,9 @@
 """The command `audit show`, which tells the story of a batch or grant in words."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime, tzinfo
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta, tzinfo
+from typing import Any
 
 import click
 from pydantic import ValidationError
@@ -33,9 +33,7 @@ _STATES = {
 _SOURCES = {"probe": "seen by a probe", "event": "told by an event", "log": "from an access log"}
 
 
-def use_topics(
-    values: Values, format_time: Callable[[datetime], str]
-) -> Iterator[tuple[str, str | None]]:
+def _use_topics(values: Values) -> Iterator[tuple[str, str | None]]:
     """Yield what became of a grant, in words."""
     state = values["state"]
     if state is not None:
@@ -44,17 +42,17 @@ def use_topics(
     if number > shown:
         yield "uses", f"{number:,}: the newest {shown:,} follow, and {number - shown:,} are older"
     for use in values["uses"]:
-        yield "use", _describe_use(use, format_time)
+        yield "use", _describe_use(use)
     if values["settlement"]:
-        yield "settled", _describe_settlement(values["settlement"], format_time)
+        yield "settled", _describe_settlement(values["settlement"])
 
 
-def _describe_use(use: Values, format_time: Callable[[datetime], str]) -> str:
+def _describe_use(use: Values) -> str:
     verdict = use["verdict"].replace("_", " ")
     problem = f" ({use['problem']})" if use["problem"] else ""
     size = None if use["size"] is None else format_size(use["size"])
     parts = [
-        f"{format_time(use['occurred_at'])} {use['event']}",
+        f"{use['occurred_at']} {use['event']}",
         size,
         None if use["event"] == "deleted" else f"{verdict}{problem}",
         _SOURCES.get(use["source"], use["source"]),
@@ -67,17 +65,13 @@ def _describe_use(use: Values, format_time: Callable[[datetime], str]) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _describe_settlement(settlement: Values, format_time: Callable[[datetime], str]) -> str:
+def _describe_settlement(settlement: Values) -> str:
     used, returned = (format_size(settlement[name]) for name in ("used_bytes", "returned_bytes"))
-    unused = _describe_unused(settlement["unused"])
-    at = format_time(settlement["settled_at"])
-    return f"{at}, with its chunk: {used} used, {returned} given back, {unused}"
-
-
-def _describe_unused(ranges: str) -> str:
-    if not ranges:
-        return "no unused items"
-    return f"unused: item number{'' if ranges.isdecimal() else 's'} {ranges}"
+    ranges = settlement["unused"]
+    numbers = "item number" if ranges.isdecimal() else "item numbers"
+    unused = f"unused: {numbers} {ranges}" if ranges else "no unused items"
+    amounts = f"{used} used, {returned} given back, {unused}"
+    return f"{settlement['settled_at']}, with its chunk: {amounts}"
 
 
 _WIDTH = 13  # of the labels
@@ -90,65 +84,70 @@ _LIMITS = {
 _METRICS = {"grants": "grant", "download_grants": "download grant", "upload_bytes": "of uploads"}
 
 
-class _Words(NamedTuple):
-    now: datetime
-    zone: tzinfo
-
-    def time(self, moment: datetime) -> str:
-        text = moment.astimezone(self.zone).isoformat(sep=" ", timespec="seconds")
-        return text.replace("+00:00", "Z")
-
-
 def print_story(values: Values, now: datetime, zone: tzinfo) -> None:
     """Print a story, one line for each topic; a terminal gets long lines wrapped."""
-    words = _Words(now, zone)
-    topics = _grant_topics(values, words) if values["grant"] else _batch_topics(values, words)
+    texts = _localize(values, zone)
+    if values["grant"]:
+        expires_at = values["expires_at"]
+        topics = _grant_topics(texts, expires_at and expires_at - now)
+    else:
+        topics = _batch_topics(texts)
     for label, text in topics:
         if text:
             print_hanging(f"{label:<{_WIDTH}}", escape_unprintable(text))
 
 
-def _grant_topics(values: Values, words: _Words) -> Iterator[tuple[str, str | None]]:
+def _localize(value: Any, zone: tzinfo) -> Any:
+    """Return a story with its times as texts in a time zone."""
+    if isinstance(value, datetime):
+        text = value.astimezone(zone).isoformat(sep=" ", timespec="seconds")
+        return text.replace("+00:00", "Z")
+    if isinstance(value, Mapping):
+        return {name: _localize(each, zone) for name, each in value.items()}
+    return [_localize(each, zone) for each in value] if isinstance(value, list) else value
+
+
+def _grant_topics(values: Values, left: timedelta | None) -> Iterator[tuple[str, str | None]]:
     yield "grant", f"{values['grant']} of tenant {values['tenant']}"
     yield "decision", _decision(values)
-    yield from _request_topics(values, words)
+    yield from _request_topics(values)
     yield "object", values["key"]
     yield "own terms", _pairs(values["detail"])
     yield from _terms_topics(values)
-    yield "expires", _expiry(values, words)
+    yield "expires", _expiry(values, left)
     yield "credentials", values["access_key"] and f"access key {values['access_key']}"
-    yield "signed again", _reissues(values, words)
+    yield "signed again", _reissues(values)
     yield "upload", _upload(values)
-    yield from use_topics(values, words.time)
-    yield "quota", _quota(values, words)
+    yield from _use_topics(values)
+    yield "quota", _quota(values)
     items = values["items"]
     yield "batch", f"item of {items['total']:,}, in chunk {values['chunk']}: {_counts(items)}"
-    yield from _outcome_topics(values, words)
+    yield from _outcome_topics(values)
     if values["leaf_number"] is not None:
         yield "log", f"leaf {values['leaf_number']:,} of the tenant's tree"
 
 
-def _batch_topics(values: Values, words: _Words) -> Iterator[tuple[str, str | None]]:
+def _batch_topics(values: Values) -> Iterator[tuple[str, str | None]]:
     items = values["items"]
     yield "batch", f"{values['batch']} of tenant {values['tenant']}"
     yield "items", f"{items['total']:,}: {_counts(items)}"
     if values["refusal"]:
         yield "refusal", _refusal(values["refusal"])
-    yield from _request_topics(values, words)
+    yield from _request_topics(values)
     yield from _terms_topics(values)
     if items["chunks"] > 1:
-        first, last = words.time(items["first_at"]), words.time(items["last_at"])
+        first, last = items["first_at"], items["last_at"]
         yield "chunks", f"{items['chunks']:,}, decided from {first} to {last}"
     states = (f"{number:,} {state}" for state, number in values["states"].items())
     yield "states", ", ".join(states)
-    yield "quota", _quota(values, words)
-    yield from _outcome_topics(values, words)
+    yield "quota", _quota(values)
+    yield from _outcome_topics(values)
 
 
-def _request_topics(values: Values, words: _Words) -> Iterator[tuple[str, str | None]]:
+def _request_topics(values: Values) -> Iterator[tuple[str, str | None]]:
     signer = values.get("signed_by", ...)
     signed = "" if signer is ... else f", signed with the key {signer}" if signer else ", unsigned"
-    yield "requested", f"{words.time(values['decided_at'])} by {values['requested_by']}{signed}"
+    yield "requested", f"{values['decided_at']} by {values['requested_by']}{signed}"
     yield "recipient", values["recipient"]
     yield "reason", values["reason"]
     yield "reissue of", values["reissue_of"]
@@ -161,23 +160,23 @@ def _terms_topics(values: Values) -> Iterator[tuple[str, str | None]]:
     yield "terms", _pairs(values["terms"])
 
 
-def _outcome_topics(values: Values, words: _Words) -> Iterator[tuple[str, str | None]]:
+def _outcome_topics(values: Values) -> Iterator[tuple[str, str | None]]:
     if values["callback"] and all(row["event"] for row in values["deliveries"]):
         yield "delivery", f"none, though the request names the endpoint {values['callback']}"
     for row in values["deliveries"]:
-        yield "delivery", _delivery(words, row)
+        yield "delivery", _delivery(row)
     if values["manifest"]:
-        yield "manifest", _manifest(words, values["manifest"])
+        yield "manifest", _manifest(values["manifest"])
     cancelled = values["cancellation"]
     if cancelled:
         reason = f": {cancelled['reason']}" if cancelled["reason"] else ""
-        yield "cancelled", f"{words.time(cancelled['at'])} by {cancelled['requested_by']}{reason}"
+        yield "cancelled", f"{cancelled['at']} by {cancelled['requested_by']}{reason}"
         if not values["revocations"]:
             yield "", "Grants that were issued before stay valid until they expire."
     for each in values["revocations"]:
         reason = f": {each['reason']}" if each["reason"] else ""
         what = f"{each['target']} {each['value']}"
-        yield "revoked", f"{words.time(each['at'])} by {each['revoked_by']}, with {what}{reason}"
+        yield "revoked", f"{each['at']} by {each['revoked_by']}, with {what}{reason}"
 
 
 def _decision(values: Values) -> str:
@@ -193,21 +192,20 @@ def _refusal(refusal: Values) -> str:
         return str(refusal.get("code", "for an unknown reason"))
 
 
-def _expiry(values: Values, words: _Words) -> str | None:
-    if values["expires_at"] is None:
+def _expiry(values: Values, left: timedelta | None) -> str | None:
+    if left is None:
         return None
-    left = values["expires_at"] - words.now
     state = f"in {format_duration(left)}" if values["is_alive"] else "no longer valid"
     if values["is_alive"] and values["revocations"]:
         state = f"{state}, but it was revoked"
     limit = _LIMITS.get(values["limited_by"], f"limited by the {values['limited_by']}")
     after = describe_duration(values["expires_in"])
-    return f"{words.time(values['expires_at'])} ({state}), {after} after issue, {limit}"
+    return f"{values['expires_at']} ({state}), {after} after issue, {limit}"
 
 
-def _reissues(values: Values, words: _Words) -> str | None:
+def _reissues(values: Values) -> str | None:
     rows = values["reissues"]
-    texts = [f"{words.time(row['at'])} with access key {row['access_key']}" for row in rows]
+    texts = [f"{row['at']} with access key {row['access_key']}" for row in rows]
     return ", ".join(texts)
 
 
@@ -219,13 +217,13 @@ def _upload(values: Values) -> str | None:
     return f"multipart, {size} in parts of {part}, {row['state']}"
 
 
-def _quota(values: Values, words: _Words) -> str | None:
+def _quota(values: Values) -> str | None:
     quota = values["quota"]
     if quota is None:
         is_refused = values.get("decision", "issued") != "issued"
         return "nothing was charged" if is_refused or values["refusal"] else None
     amounts = ", ".join(_amount(metric, number) for metric, number in quota["charged"].items())
-    windows = ", ".join(f"{name} from {words.time(at)}" for name, at in quota["windows"].items())
+    windows = ", ".join(f"{name} from {at}" for name, at in quota["windows"].items())
     text = f"{amounts}, charged in the {windows}"
     if "counts_as_live" in quota:
         live = "still counts" if quota["counts_as_live"] else "no longer counts"
@@ -245,8 +243,8 @@ def _counts(items: Values) -> str:
     return f"{items['issued']:,} issued, {items['refused']:,} refused{awaited}"
 
 
-def _delivery(words: _Words, row: Values) -> str:
-    at = f" at {words.time(row['finished_at'])}" if row["finished_at"] else ""
+def _delivery(row: Values) -> str:
+    at = f" at {row['finished_at']}" if row["finished_at"] else ""
     attempts = f"{row['attempts']} attempt{'s' * (row['attempts'] != 1)}"
     status = f", HTTP {row['status']}" if row["status"] is not None else ""
     problem = f": {row['problem']}" if row["problem"] else ""
@@ -255,8 +253,8 @@ def _delivery(words: _Words, row: Values) -> str:
     return f"{chunk}, {row['state']}{at} after {attempts}{status}{problem}"
 
 
-def _manifest(words: _Words, row: Values) -> str:
-    at = f" at {words.time(row['finished_at'])}" if row["finished_at"] else ""
+def _manifest(row: Values) -> str:
+    at = f" at {row['finished_at']}" if row["finished_at"] else ""
     problem = f": {row['problem']}" if row["problem"] else ""
     return f"{row['object_key']}, {row['state']}{at}{problem}"
 

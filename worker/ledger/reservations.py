@@ -78,17 +78,18 @@ class EndedChunk(NamedTuple):
 def insert_ended_slots(connection: Connection, released: Iterable[Any]) -> None:
     """Insert a row for each chunk of upload slots among released reservations."""
     rows = list(released)
-    buckets: dict[int, str] = {}
+    numbers = sorted({row.batch_number for row in rows})
+    batches: dict[int, str] = {}
     query = select(Batch.batch_number, Batch.bucket).where(Batch.kind.in_(SLOT_KINDS))
-    for part in in_parts({row.batch_number for row in rows}):
+    for part in in_parts(numbers):
         found = connection.execute(query.where(Batch.batch_number.in_(part)))
-        buckets.update(found.tuples())
+        batches.update((row.batch_number, row.bucket) for row in found)
     values = [
         {
             "batch_number": row.batch_number,
             "chunk_number": row.chunk_number,
             "tenant": row.tenant,
-            "bucket": buckets[row.batch_number],
+            "bucket": batches[row.batch_number],
             "charged_at": row.charged_at,
             "ended_at": row.expires_at,
             "check_at": row.expires_at + GRACE,
@@ -97,7 +98,7 @@ def insert_ended_slots(connection: Connection, released: Iterable[Any]) -> None:
             "is_settled": False,
         }
         for row in rows
-        if row.batch_number in buckets
+        if row.batch_number in batches
     ]
     if values:
         connection.execute(insert(EndedSlot), values)

@@ -14,9 +14,9 @@ from worker.cli.database import open_database
 from worker.cli.output import print_rows
 from worker.context import create_context
 from worker.ledger.merkle import CONFIG_LOG
+from worker.proof.checkpoint_key import checkpoint_keys
 from worker.proof.checkpoint_rows import StoredCheckpoint
 from worker.proof.checkpoints import SigningResult, publish_checkpoints, sign_checkpoints
-from worker.proof.key_command import checkpoint_keys
 from worker.proof.prove_command import find_trees
 from worker.settings import Settings
 

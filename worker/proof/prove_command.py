@@ -1,21 +1,268 @@
-"""Prints proofs that auditors verify without this service."""
+"""Proofs for auditors, and the command that prints them.
 
+A grant is in the log, or the log continues an older checkpoint: both are verified without this
+service.
+"""
+
+import base64
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 
+from models import Batch, Chunk, Grant, Leaf
+from valetkey.wire.grant_ids import grant_id
 from worker.base.database_engine import read_transaction
 from worker.base.pages import did_you_mean
 from worker.cli.command_options import parse_cursor
 from worker.cli.database import open_database
+from worker.core.decisions import GrantRow
 from worker.core.issued_grants import GrantName
-from worker.proof.checkpoint_format import MAX_NOTE_BYTES, InvalidNote
-from worker.proof.checkpoint_rows import known_names, read_trees
-from worker.proof.log_proofs import LogDiffers, NothingToProve, prove_consistency, prove_grant
+from worker.ledger.merkle import CHUNK_KINDS, encode_record, hash_leaf, item_record
+from worker.proof.checkpoint_format import MAX_NOTE_BYTES, CheckpointText, InvalidNote, Note
+from worker.proof.checkpoint_rows import (
+    StoredCheckpoint,
+    known_names,
+    leaf_hashes,
+    read_last_checkpoint,
+    read_trees,
+)
+from worker.proof.merkle_proofs import (
+    WrongProof,
+    check_consistency,
+    consistency_ranges,
+    inclusion_ranges,
+    root_of_inclusion,
+    subtree_roots,
+)
+
+
+class ChunkLeaf(NamedTuple):
+    """The leaf of a chunk; its kind is batch if it also covers the batch."""
+
+    leaf_number: int
+    kind: str
+    chunk_number: int | None
+
+
+def _find_batch(connection: Connection, batch_id: str, tenant_ids: Sequence[str] | None) -> Any:
+    """Return the batch with an id, or None; tenant_ids None means any tenant.
+
+    is_ambiguous is true if another tenant has one with the same id.
+    """
+    query = select(
+        *(Batch.batch_number, Batch.tenant, Batch.total, Batch.chunk_size),
+        (func.count().over() > 1).label("is_ambiguous"),
+    ).where(Batch.batch_id == batch_id)
+    if tenant_ids is not None:
+        query = query.where(Batch.tenant.in_(tenant_ids))
+    return connection.execute(query).first()
+
+
+def _read_chunk_leaves(connection: Connection, batch_number: int) -> dict[int | None, ChunkLeaf]:
+    query = (
+        select(Leaf.leaf_number, Leaf.kind, Leaf.chunk_number)
+        .where(Leaf.batch_number == batch_number, Leaf.kind.in_(CHUNK_KINDS))
+        .order_by(Leaf.chunk_number)
+    )
+    return {row.chunk_number: ChunkLeaf(*row) for row in connection.execute(query)}
+
+
+VERSION = 1
+_PRUNED = "the rows of the grant were pruned"
+_MAKE_CHECKPOINT = "run `python -m worker audit checkpoint` first"
+
+
+class NothingToProve(Exception):
+    """The subject is unknown, or no checkpoint covers it yet."""
+
+
+class LogDiffers(Exception):
+    """The log is not the one that its checkpoint signs."""
+
+
+class _LeafProof(NamedTuple):
+    leaf: ChunkLeaf
+    records: list[bytes]
+    positions: list[int]
+
+
+def prove_grant(
+    connection: Connection, batch_id: str, item_number: int, tenant_ids: Sequence[str] | None
+) -> dict[str, Any]:
+    """Return the proof that the rows of a grant are in its tenant's log.
+
+    tenant_ids None means any tenant. Raises NothingToProve and LogDiffers.
+    """
+    batch = _find_batch(connection, batch_id, tenant_ids)
+    if batch is None:
+        raise NothingToProve("the audit log has no batch with this id, or its detail was pruned")
+    if batch.is_ambiguous:
+        text = "several tenants have a batch with this id: name one, as in TENANT/BATCH.NUMBER"
+        raise NothingToProve(text)
+    if item_number >= batch.total:
+        text = f"the batch has {batch.total:,} items: the last is {batch.total - 1}"
+        raise NothingToProve(text)
+    leaves = _read_chunk_leaves(connection, batch.batch_number)
+    chunk_number = item_number // batch.chunk_size
+    leaf = leaves.get(chunk_number)
+    opener = next((leaf for leaf in leaves.values() if leaf.kind == "batch"), None)
+    if leaf is None or opener is None:
+        raise NothingToProve(
+            "no leaf covers this item: its chunk is not decided yet, or the service did not write"
+            " its row (`python -m worker audit verify`)"
+        )
+    last_leaf = max(leaf.leaf_number, opener.leaf_number)
+    checkpoint = _newest_checkpoint(connection, batch.tenant, last_leaf)
+    proofs = _leaf_proofs(connection, batch.batch_number, item_number, leaf, opener)
+    return {
+        "proof": "inclusion",
+        "version": VERSION,
+        "tenant": batch.tenant,
+        "grant": grant_id(batch_id, item_number),
+        "checkpoint": checkpoint.note,
+        "leaves": [_prove_leaf(connection, checkpoint, proof) for proof in proofs],
+    }
+
+
+def prove_consistency(connection: Connection, note: str) -> dict[str, Any]:
+    """Return the proof that the newest checkpoint continues an older one, given as a signed note.
+
+    Raises InvalidNote, NothingToProve and LogDiffers.
+    """
+    old = CheckpointText.parse(Note.parse(note).text)
+    tenant_id = old.origin.rpartition("/")[2]
+    checkpoint = read_last_checkpoint(connection, tenant_id)
+    if checkpoint is None:
+        raise NothingToProve(f"the audit log has no checkpoint of {old.origin}")
+    new = CheckpointText.parse(Note.parse(checkpoint.note).text)
+    if old.origin != new.origin:
+        text = f"it is a checkpoint of another log: {old.origin}, and not {new.origin}"
+        raise NothingToProve(text)
+    if old.size > new.size:
+        raise LogDiffers(
+            f"it signs {old.size:,} leaves, and the newest checkpoint of this database"
+            f" {new.size:,}: leaves were removed, or this is an older copy"
+        )
+    path = _subtree_roots(connection, checkpoint, consistency_ranges(old.size, new.size))
+    try:
+        check_consistency(old.size, old.root, new.size, new.root, path)
+    except WrongProof:
+        raise LogDiffers(
+            f"the log of {tenant_id} does not continue it: the log was rewritten, unless the"
+            " signature of the file is wrong"
+        ) from None
+    return {
+        "proof": "consistency",
+        "version": VERSION,
+        "tenant": tenant_id,
+        "since": note,
+        "checkpoint": checkpoint.note,
+        "path": _encode(path),
+    }
+
+
+def _newest_checkpoint(
+    connection: Connection, tenant_id: str, leaf_number: int
+) -> StoredCheckpoint:
+    checkpoint = read_last_checkpoint(connection, tenant_id)
+    if checkpoint is None:
+        raise NothingToProve(f"the log of {tenant_id} has no checkpoint: {_MAKE_CHECKPOINT}")
+    if leaf_number >= checkpoint.size:
+        text = f"the grant is newer than the newest checkpoint of {tenant_id}: {_MAKE_CHECKPOINT}"
+        raise NothingToProve(text)
+    return checkpoint
+
+
+def _leaf_proofs(
+    connection: Connection, batch_number: int, item_number: int, leaf: ChunkLeaf, opener: ChunkLeaf
+) -> list[_LeafProof]:
+    """Return the leaf of the item's chunk, and that of the batch if it is another one."""
+    items, records = _read_records(connection, batch_number, leaf)
+    if item_number not in items:
+        raise NothingToProve(_PRUNED)
+    positions = [items.index(item_number), *range(len(items), len(records))]
+    proofs = [_LeafProof(leaf, records, positions)]
+    if opener != leaf:
+        _, records = _read_records(connection, batch_number, opener)
+        proofs.append(_LeafProof(opener, records, [len(records) - 2, len(records) - 1]))
+    return proofs
+
+
+def _read_records(
+    connection: Connection, batch_number: int, leaf: ChunkLeaf
+) -> tuple[list[int], list[bytes]]:
+    """Return the numbers of a chunk's items, and the records that its leaf covers, in order.
+
+    Raises NothingToProve if its rows were pruned.
+    """
+    is_batch = Batch.batch_number == batch_number
+    batch = connection.execute(select(Batch.__table__).where(is_batch)).mappings().first()
+    is_chunk = Chunk.batch_number == batch_number, Chunk.chunk_number == leaf.chunk_number
+    chunk = connection.execute(select(Chunk.__table__).where(*is_chunk)).mappings().first()
+    if batch is None or chunk is None:
+        raise NothingToProve(_PRUNED)
+    first = chunk["chunk_number"] * batch["chunk_size"]
+    rows = connection.execute(
+        select(Grant.item_number, Grant.object_key, Grant.code, Grant.detail, Grant.digest)
+        .where(Grant.batch_number == batch_number, Grant.item_number >= first)
+        .where(Grant.item_number < first + batch["chunk_size"])
+        .order_by(Grant.item_number)
+    )
+    items = [GrantRow(*row) for row in rows]
+    records = [item_record(item) for item in items]
+    names = {"tenant": batch["tenant"], "batch_id": batch["batch_id"]}
+    records.append(encode_record("chunk", dict(chunk), **names))
+    if leaf.kind == "batch":
+        records.append(encode_record("batch", dict(batch)))
+    return [item.item_number for item in items], records
+
+
+def _prove_leaf(
+    connection: Connection, checkpoint: StoredCheckpoint, proof: _LeafProof
+) -> dict[str, Any]:
+    number, records = proof.leaf.leaf_number, proof.records
+    path = _subtree_roots(connection, checkpoint, inclusion_ranges(number, checkpoint.size))
+    hashes = [hash_leaf(record) for record in records]
+    (root,) = subtree_roots([range(len(hashes))], hashes)
+    if root_of_inclusion(hash_leaf(root), number, checkpoint.size, path) != checkpoint.root:
+        raise LogDiffers(
+            f"leaf {number} of {checkpoint.tenant} is not the one that the checkpoint signs:"
+            " rows or leaves were changed (`python -m worker audit verify` says which)"
+        )
+    return {
+        "leaf": number,
+        "path": _encode(path),
+        "records": len(records),
+        "proven": [
+            {
+                "position": position,
+                "record": records[position].decode(),
+                "path": _encode(subtree_roots(inclusion_ranges(position, len(hashes)), hashes)),
+            }
+            for position in proof.positions
+        ],
+    }
+
+
+def _subtree_roots(
+    connection: Connection, checkpoint: StoredCheckpoint, ranges: list[range]
+) -> list[bytes]:
+    hashes = leaf_hashes(connection, checkpoint.tenant, 0, checkpoint.size)
+    try:
+        return subtree_roots(ranges, hashes)
+    except ValueError:
+        raise LogDiffers(
+            f"leaves of {checkpoint.tenant} are missing that its checkpoint signs"
+        ) from None
+
+
+def _encode(hashes: list[bytes]) -> list[str]:
+    return [base64.b64encode(each).decode() for each in hashes]
 
 
 def find_trees(connection: Connection, tenant: str, option: str = "--tenant") -> list[str]:

@@ -34,19 +34,16 @@ from worker.uses.use_recorder import record_uses
 class ImportedPart(NamedTuple):
     """The part of an access log that was imported: its mark, and the bytes from its start."""
 
-    mark: str
-    position: int
+    mark: str = ""
+    position: int = 0
     is_complete: bool = False
 
 
-NOTHING_IMPORTED = ImportedPart("", 0)
-
-
 def read_imported(connection: Connection, source: str) -> ImportedPart:
-    """Return how much of a log was imported, NOTHING_IMPORTED if it is new."""
+    """Return how much of a log was imported; nothing, if it is new."""
     query = select(LogImport.mark, LogImport.position, LogImport.is_complete)
     row = connection.execute(query.where(LogImport.source == source)).first()
-    return NOTHING_IMPORTED if row is None else ImportedPart(*row)
+    return ImportedPart(*(row or ()))
 
 
 def write_imported(connection: Connection, source: str, part: ImportedPart, now: datetime) -> None:
@@ -321,7 +318,7 @@ class LogImporter:
             imported = read_imported(connection, source.name)
         mark = source.mark()
         if not source.continues(imported.mark):
-            imported = NOTHING_IMPORTED
+            imported = ImportedPart()
         if imported.is_complete:
             self.result.imported_before += 1
             return

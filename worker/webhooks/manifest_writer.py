@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
-from hashlib import sha256
+from hashlib import file_digest
 from tempfile import TemporaryFile
 from typing import IO, Any, BinaryIO, cast
 
@@ -56,19 +56,20 @@ def write_manifest(
     context.s3.client(bucket, tenant.name, policy.prefixes, context.now())
     # The file has no name, so nothing of it remains if this process dies.
     with TemporaryFile() as stream:
-        file = _HashedFile(stream)
-        issued, refused = _write_lines(file, _decisions(manifest, context, writers), keep_lease)
+        issued, refused = _write_lines(stream, _decisions(manifest, context, writers), keep_lease)
+        stream.seek(0)
+        digest, size = file_digest(stream, "sha256").digest(), stream.tell()
         stream.seek(0)
         client = context.s3.client(bucket, tenant.name, policy.prefixes, context.now())
         content = cast("BinaryIO", stream)
         may_replace = may_overwrite_manifest(policy)
-        whole = ObjectFile(content, file.digest, "application/gzip", may_replace)
+        whole = ObjectFile(content, digest, "application/gzip", may_replace)
         answer = put_object(client, bucket, manifest.object_key, whole, keep_lease)
     if answer is not None:
         now = context.now()
         context.s3.check_rejection(answer, bucket, tenant.name, policy.prefixes, now)
         raise Malformed(f"storage refused it: {answer.words}")
-    return ManifestWritten(issued, refused, file.size, file.digest.hex())
+    return ManifestWritten(issued, refused, size, digest.hex())
 
 
 def _destination(manifest: ManifestLease, context: Context) -> TenantAccess:
@@ -80,12 +81,12 @@ def _destination(manifest: ManifestLease, context: Context) -> TenantAccess:
 
 
 def _write_lines(
-    file: "_HashedFile", decisions: Iterator[ChunkDecision], keep_lease: "_LeaseKeeper"
+    file: IO[bytes], decisions: Iterator[ChunkDecision], keep_lease: "_LeaseKeeper"
 ) -> tuple[int, int]:
     """Write a line for each result, in the order of the request; count issued and refused ones."""
     issued = refused = 0
     # Without a time and a name in its header, a file that is written again is the same.
-    with gzip.GzipFile("", "wb", _GZIP_LEVEL, cast("BinaryIO", file), mtime=0) as zipped:
+    with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as zipped:
         for decision in decisions:
             zipped.write(b"".join(to_json(result) + b"\n" for result in _results(decision)))
             chunk_issued = 0 if decision.refusal else decision.issued
@@ -140,27 +141,6 @@ class _LeaseKeeper:
                 if not renew_manifest_lease(connection, self._manifest, now):
                     raise LeaseLost
             self._due = now + _RENEWAL_INTERVAL
-
-
-class _HashedFile:
-    """A file that is written once, and the SHA-256 of all its bytes."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._hash = sha256()
-        self.size = 0
-
-    def write(self, data: bytes) -> int:
-        self._hash.update(data)
-        self.size += len(data)
-        return self._stream.write(data)
-
-    def flush(self) -> None:
-        self._stream.flush()
-
-    @property
-    def digest(self) -> bytes:
-        return self._hash.digest()
 
 
 LIMITS = TurnLimits(total=4, per_owner=2, per_key=2, suspects=4)

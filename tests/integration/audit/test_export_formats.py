@@ -17,7 +17,7 @@ from tests.support.builders.audit_rows import AuditedBatch
 from valetkey.units import format_utc
 from worker.audit import audit_rows
 from worker.audit.audit_rows import GrantRecord, read_bound, stream_blocks, to_records
-from worker.audit.export.export_run import FormatName, HashedStream, make_writer
+from worker.audit.export.export_run import FormatName, HashedStream, open_writer
 from worker.audit.grant_filters import GrantFilter
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
@@ -25,10 +25,9 @@ NOW = datetime(2026, 12, 1, tzinfo=UTC)
 
 def written(connection: Connection, grant_filter: GrantFilter, name: FormatName) -> bytes:
     buffer = io.BytesIO()
-    writer = make_writer(name, HashedStream(buffer))
-    for block in stream_blocks(connection, grant_filter, read_bound(connection, NOW)):
-        writer.write(block)
-    writer.finish()
+    with open_writer(name, HashedStream(buffer)) as write:
+        for block in stream_blocks(connection, grant_filter, read_bound(connection, NOW)):
+            write(block)
     return buffer.getvalue()
 
 

@@ -6,7 +6,6 @@ from sqlalchemy import Engine, func, insert, select, text, tuple_
 from models import Chunk, Grant, KeySegment
 from tests.support.builders.audit_rows import AuditedBatch
 from worker.audit import key_lookup
-from worker.audit import key_lookup as job
 from worker.audit.key_lookup import Position, find_positions
 from worker.base.database_engine import read_transaction, write_transaction
 
@@ -20,10 +19,10 @@ class Killed(BaseException):
 
 def make_segments_small(patch: pytest.MonkeyPatch) -> None:
     """Let a few rows fill several pages, and a few segments be merged."""
-    patch.setattr(job, "MIN_CHUNKS", 2)
-    patch.setattr(job, "MAX_CHUNKS", 3)
-    patch.setattr(job, "MERGED_SEGMENTS", 2)
-    patch.setattr(job, "_ENTRIES_PER_STEP", 4)
+    patch.setattr(key_lookup, "MIN_CHUNKS", 2)
+    patch.setattr(key_lookup, "MAX_CHUNKS", 3)
+    patch.setattr(key_lookup, "MERGED_SEGMENTS", 2)
+    patch.setattr(key_lookup, "_ENTRIES_PER_STEP", 4)
     patch.setattr(key_lookup, "_MAX_PAGE_ENTRIES", 2)
 
 
@@ -86,4 +85,4 @@ def kill_after(patch: pytest.MonkeyPatch, transactions: int) -> None:
             raise Killed
         return write_transaction(engine)
 
-    patch.setattr(job, "write_transaction", begin)
+    patch.setattr(key_lookup, "write_transaction", begin)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from worker.audit.audit_rows import ChunkHead, ChunkItems
-from worker.audit.export.export_run import FormatName, HashedStream, make_writer
+from worker.audit.export.export_run import FormatName, HashedStream, open_writer
 
 MORNING = datetime(2026, 11, 27, 8, 0, 0, 123, tzinfo=UTC)
 KEYS = (
@@ -38,7 +38,6 @@ def chunk(number: int, keys: tuple[str, ...], *, is_plain: bool) -> ChunkItems:
 @pytest.mark.parametrize("name", ["csv", "jsonl", "ocsf"])
 def test_the_bytes_of_an_export_do_not_change(name: FormatName) -> None:
     buffer = io.BytesIO()
-    writer = make_writer(name, HashedStream(buffer))
     chunks = [
         chunk(1, KEYS, is_plain=True),
         chunk(2, KEYS, is_plain=False),
@@ -46,7 +45,7 @@ def test_the_bytes_of_an_export_do_not_change(name: FormatName) -> None:
         chunk(4, (), is_plain=True),
         *(chunk(5 + n, (key,), is_plain=n % 2 == 0) for n, key in enumerate(KEYS)),
     ]
-    writer.write(chunks[:2])
-    writer.write(chunks[2:])
-    writer.finish()
+    with open_writer(name, HashedStream(buffer)) as write:
+        write(chunks[:2])
+        write(chunks[2:])
     assert sha256(buffer.getvalue()).hexdigest() == DIGESTS[name]

@@ -11,12 +11,7 @@ import pytest
 
 from tests.support.audit_model.report_log import HOSTILE, LONG, RIGHT_TO_LEFT
 from worker.audit.report.report_charts import describe_share
-from worker.audit.report.report_command import (
-    TABLE_ROWS,
-    UnusableRange,
-    choose_unit,
-    period_names,
-)
+from worker.audit.report.report_command import TABLE_ROWS, UnusableRange, choose_unit, period_names
 from worker.audit.report.report_figures import (
     Breakdown,
     CheckpointState,

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,7 +94,7 @@ def test_a_broken_dev_file_is_named(tmp_path: Path, content: str) -> None:
         ({"broker_url": "amqp://mq.test"}, "set VALETKEY_RESULT_URL"),
     ],
 )
-def test_results_need_a_redis_server(tmp_path: Path, urls: dict[str, str], error: str) -> None:
+def test_results_need_a_redis_server(tmp_path: Path, urls: dict[str, Any], error: str) -> None:
     with pytest.raises(NotConfigured, match=error):
         load(tmp_path, tenant="acme", **urls)
 

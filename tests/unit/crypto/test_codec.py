@@ -153,7 +153,7 @@ def test_what_is_unknown_is_shortened_and_escaped(result: str, error: type[Excep
     assert "x" * 130 not in str(caught.value)
 
 
-JUNK = {
+JUNK: dict[str, bytes | str] = {
     "sealed with another key": celery_result(seal(b"{}", KEY.id, public_key(OTHER_KEY))),
     "cut off": celery_result(sealed(ISSUED)[:-3]),
     "no text": b"\xff",

@@ -87,8 +87,7 @@ def test_a_message_of_another_kind_or_size_is_sent_alone_after_those_before_it(o
     requests = small_request(), small_request()
     engine = new_engine(*requests, other, small_request())
     send_bundle(engine, *requests)
-    alone = engine.next_new()
-    assert alone is not None
+    alone = unsent(engine)
     assert alone.request is other
     assert "messages" not in alone.message.body
 
@@ -132,10 +131,7 @@ def test_a_request_that_is_given_up_is_not_sent_with_those_that_waited_with_it()
     engine = new_engine(*requests)
     engine.read_new(lambda request: request.next_message(9), 0.0)
     engine.drop(requests[1])
-    send = engine.next_new()
-    assert send is not None
-    engine.message_sent(send.message.task_id, 0.0)
-    assert len(send.message.body["messages"]) == 2
+    send = send_bundle(engine, requests[0], requests[2])
     engine.drop(requests[0])
     assert resends(engine, FIRST_INTERVAL) == [task_id(requests[2])]
     engine.drop(requests[2])

@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.fakes.pending_requests import REPLY, ManyMessages
 from valetkey.delivery.in_flight import InFlight
-from valetkey.delivery.pending_request import HEAD_START_SECONDS, no_answer_error
+from valetkey.delivery.pending_request import HEAD_START_SECONDS, PendingRequest, no_answer_error
 from valetkey.delivery.progress import ReopenedBatchProgress
 from valetkey.delivery.retransmit import FIRST_INTERVAL, PROBE_INTERVAL, RetransmitTimer
 from valetkey.wire.pending import PendingMessage
@@ -12,7 +12,7 @@ from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import BatchState, Usage
 
 
-def create_in_flight(window: int, *requests: ManyMessages) -> InFlight:
+def create_in_flight(window: int, *requests: PendingRequest) -> InFlight:
     in_flight = InFlight(RetransmitTimer(lambda: 0.0, window))
     for request in requests:
         in_flight.add(request)
@@ -106,14 +106,10 @@ def test_a_postponed_message_is_sent_again_soon() -> None:
     state = BatchState.model_validate({"batch": "b", "kind": "download", "bucket": "b"} | counts)
     body = {"ask": "batch", "batch": "b", "chunk": 0}
     request = ReopenedBatchProgress(state, iter([PendingMessage("a.0", body, batch_state=state)]))
-    in_flight = InFlight(RetransmitTimer(lambda: 0.0))
-    in_flight.add(request)
-    in_flight.read_new(lambda request: request.next_message(1), 0.0)
-    send = in_flight.next_new()
-    assert send is not None
-    message = send.message
-    in_flight.record_send("a.0", 0.0)
+    in_flight = create_in_flight(1, request)
+    assert send_messages(in_flight, 1) == ["a.0"]
     unknown = Refusal(code=Code.BATCH_UNKNOWN, field="chunk", message="not yet")
-    assert in_flight.receive("a.0", message.refused_outcome(unknown), 1.0) == "unusable"
+    reply = request.unanswered["a.0"].refused_outcome(unknown)
+    assert in_flight.receive("a.0", reply, 1.0) == "unusable"
     assert in_flight.next_due(1.0) == 1.0 + PROBE_INTERVAL
     assert "has not decided" in str(no_answer_error(request, 1))

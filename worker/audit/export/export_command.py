@@ -29,7 +29,6 @@ from worker.audit.export.export_run import (
     discard,
     is_text,
     load_journal,
-    make_writer,
     open_partial,
     save_journal,
     write_rows,
@@ -104,15 +103,13 @@ class FileTarget:
         with open_partial(self.path, journal) as (file, started):
             stream = HashedStream(file)
             stream.read_existing()
-            writer = make_writer(request.format_name, stream)
-            can_continue = is_text(request.format_name)
 
             def save(progress: ExportJournal) -> None:
-                if can_continue:
+                if is_text(request.format_name):
                     os.fsync(file.fileno())
                     save_journal(self.path, progress)
 
-            yield Output(stream, writer, started, grant_filter, save)
+            yield Output(stream, request.format_name, started, grant_filter, save)
 
     def _load_journal(self, request: ExportRequest) -> ExportJournal | None:
         folder = self.path.parent
@@ -195,8 +192,7 @@ def _new_output(
     stream: HashedStream,
 ) -> Output:
     journal = _new_journal(connection, request, grant_filter)
-    writer = make_writer(request.format_name, stream)
-    return Output(stream, writer, journal, grant_filter, lambda _: None)
+    return Output(stream, request.format_name, journal, grant_filter, lambda _: None)
 
 
 def _new_journal(

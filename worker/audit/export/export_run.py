@@ -20,7 +20,7 @@ from hashlib import sha256
 from json.encoder import encode_basestring_ascii as quote
 from pathlib import Path
 from time import monotonic
-from typing import IO, Any, Literal, NamedTuple, Protocol
+from typing import IO, Any, Literal, NamedTuple
 
 from pydantic import BaseModel
 from sqlalchemy import Connection
@@ -213,38 +213,26 @@ class HashedStream:
         return self._hash.hexdigest()
 
 
-class RowWriter(Protocol):
-    """Writes blocks of rows to a stream in one format."""
+@contextmanager
+def open_writer(
+    name: FormatName, stream: HashedStream
+) -> Iterator[Callable[[list[ChunkItems]], object]]:
+    """Yield the function that writes blocks of rows in a format, below a heading if it has one.
 
-    def write(self, block: list[ChunkItems]) -> None:
-        """Write the rows of a block."""
-
-    def finish(self) -> None:
-        """Write what follows the last row."""
-
-
-class _TextWriter:
-    def __init__(self, name: FormatName, stream: HashedStream) -> None:
-        self._stream = stream
-        self._format = _TEXT_FORMATS[name]
-        if name == "csv" and not stream.size:
-            stream.write(f"{','.join(GrantRecord._fields)}\n".encode())
-
-    def write(self, block: list[ChunkItems]) -> None:
-        self._stream.write(self._format(block).encode())
-
-    def finish(self) -> None:
-        pass
-
-
-def make_writer(name: FormatName, stream: HashedStream) -> RowWriter:
-    """Return the writer of a format, and write its heading if the stream is empty."""
+    At the end of the block, what follows the last row is written, unless the block raises.
+    """
     if name == "parquet":
         # Imported for this format alone: it takes longer than everything else that a command needs.
         from worker.audit.export.parquet_format import ParquetRowWriter  # noqa: PLC0415
 
-        return ParquetRowWriter(stream)
-    return _TextWriter(name, stream)
+        writer = ParquetRowWriter(stream)
+        yield writer.write
+        writer.finish()
+        return
+    if name == "csv" and not stream.size:
+        stream.write(f"{','.join(GrantRecord._fields)}\n".encode())
+    format_block = _TEXT_FORMATS[name]
+    yield lambda block: stream.write(format_block(block).encode())
 
 
 class ExportJournal(BaseModel, frozen=True):
@@ -352,10 +340,10 @@ class ExportResult(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """An open output: where to write, from which journal on, and with which filter."""
+    """An open output: where to write, in which format, from which journal on, and which rows."""
 
     stream: HashedStream
-    writer: RowWriter
+    format_name: FormatName
     journal: ExportJournal
     grant_filter: GrantFilter
     save_journal: Callable[[ExportJournal], None]
@@ -370,9 +358,12 @@ def write_rows(
     """
     start = saved_at = monotonic()
     stream, journal = output.stream, output.journal
-    with closing(_read_blocks(connection, output.grant_filter, journal)) as blocks:
+    with (
+        closing(_read_blocks(connection, output.grant_filter, journal)) as blocks,
+        open_writer(output.format_name, stream) as write,
+    ):
         for block in blocks:
-            output.writer.write(block)
+            write(block)
             rows = journal.rows + sum(len(items) for _, items in block)
             progress = {"position": block[-1].head.position, "rows": rows, "bytes": stream.size}
             journal = journal.model_copy(update=progress)
@@ -381,7 +372,6 @@ def write_rows(
                 stream.flush()
                 output.save_journal(journal)
                 saved_at = monotonic()
-    output.writer.finish()
     rows_now = journal.rows - output.journal.rows
     seconds = monotonic() - start
     return ExportResult(journal.rows, rows_now, stream.size, seconds, stream.digest, journal.bound)

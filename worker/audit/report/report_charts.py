@@ -258,11 +258,11 @@ def render_table(
     not sorted.
     """
     headings = Markup("").join(map(_render_heading, columns, rows[0]))
-    foot_rows = _render_rows(foot)
+    foot_rows = Markup("\n").join(map(_render_row, foot))
     return _TABLE.format(
         caption=caption,
         headings=headings,
-        rows=_render_rows(rows),
+        rows=Markup("\n").join(map(_render_row, rows)),
         foot=Markup("\n<tfoot>\n{}\n</tfoot>").format(foot_rows) if foot_rows else "",
     )
 
@@ -270,10 +270,6 @@ def render_table(
 def _render_heading(title: str, cell: Cell) -> Markup:
     css = Markup(' class="number"') if cell.is_number else ""
     return Markup('<th scope="col"{}>{}</th>').format(css, title)
-
-
-def _render_rows(rows: Iterable[Row]) -> Markup:
-    return Markup("\n").join(map(_render_row, rows))
 
 
 def _render_row(row: Row) -> Markup:

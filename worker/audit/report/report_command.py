@@ -36,6 +36,7 @@ from worker.audit.report.report_page import render_page
 from worker.base.database_engine import snapshot_transaction
 from worker.base.private_files import write_private_file
 from worker.cli.command_options import (
+    TEXT,
     chosen_zone,
     since_option,
     tenant_option,
@@ -63,11 +64,13 @@ _STDOUT = "-"
 
 @click.command("report")
 @tenant_option
-@click.option("--bucket", help="Only this bucket profile, or the profiles of this bucket.")
+@click.option(
+    "--bucket", type=TEXT, help="Only this bucket profile, or the profiles of this bucket."
+)
 @since_option
 @until_option
 @zone_option
-@click.option("--title", help="Title of the page.")
+@click.option("--title", type=TEXT, help="Title of the page.")
 @click.option(
     "--out",
     required=True,
@@ -91,7 +94,9 @@ def report(
       python -m worker audit report --tenant acme --since 2026-11 --tz Europe/Berlin --out acme.html
     """
     _check_out(out, force=force)
-    _check_texts({**options, "title": title})
+    if len(title or "") > _MAX_TITLE:
+        text = f"a title has at most {_MAX_TITLE} characters"
+        raise click.BadParameter(text, param_hint="--title")
     now = clock.now().replace(microsecond=0)
     scope = _build_scope(context, options, now)
     with open_database(snapshot_transaction) as connection:
@@ -131,17 +136,6 @@ def _check_out(out: str, *, force: bool) -> None:
         raise click.UsageError(f"{path} exists: name another --out, or add --force to replace it.")
     if not path.parent.is_dir():
         raise click.BadParameter(f"there is no folder {path.parent}", param_hint="--out")
-
-
-def _check_texts(options: dict[str, Any]) -> None:
-    """Refuse texts that neither the database nor the page can hold."""
-    for name in ("tenant", "bucket", "title"):
-        text = options[name] or ""
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise click.BadParameter("it has bytes that are not UTF-8", param_hint=f"--{name}")
-    if len(options["title"] or "") > _MAX_TITLE:
-        text = f"a title has at most {_MAX_TITLE} characters"
-        raise click.BadParameter(text, param_hint="--title")
 
 
 def _find_filter(connection: Connection, scope: Scope) -> GrantFilter:

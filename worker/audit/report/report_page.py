@@ -413,6 +413,8 @@ _HEADLINE = Markup("""\
 
 def render_page(figures: ReportFigures, title: str) -> str:
     """Return the report as HTML."""
+    scope = figures.scope
+    since, until = format_moment(scope.since, scope), format_moment(scope.until, scope)
     style, script = _read_part("page.css"), _read_part("page.js")
     sections = list(_sections(figures))
     links = Markup("\n").join(
@@ -424,7 +426,7 @@ def render_page(figures: ReportFigures, title: str) -> str:
         title=title,
         style=style,
         script=script,
-        period=_describe_period(figures),
+        period=f"{since} to {until} ({scope.zone})",
         about=_describe_scope(figures),
         headline=_headline(figures),
         nav=Markup('<nav aria-label="Sections"><ul>\n{}\n</ul></nav>').format(links),
@@ -460,12 +462,6 @@ def _sections(figures: ReportFigures) -> Iterator[Section]:
         yield _states_section(figures)
     yield _quota_section(figures)
     yield _log_section(figures)
-
-
-def _describe_period(figures: ReportFigures) -> str:
-    scope = figures.scope
-    since, until = format_moment(scope.since, scope), format_moment(scope.until, scope)
-    return f"{since} to {until} ({scope.zone})"
 
 
 def _describe_scope(figures: ReportFigures) -> Markup:

@@ -102,11 +102,9 @@ def read_usage(reader: LogReader, tenants: tuple[str, ...]) -> StoredUsage:
     where, params = where_tenant("tenant", tenants)
     start = _time_column(reader, "usage", "window_start")
     usage = {}
-    rows = reader.stream(
-        f'SELECT tenant, "window", {start}, {_METRICS} FROM usage WHERE {where}', *params
-    )  # noqa: S608 - no value
+    statement = f'SELECT tenant, "window", {start}, {_METRICS} FROM usage WHERE {where}'  # noqa: S608 - no value
     with _readable("usage"):
-        for tenant, window, moment, *amounts in rows:
+        for tenant, window, moment, *amounts in reader.stream(statement, *params):
             started = read_instant("window_start", moment).isoformat(" ")
             key = _text(tenant), _text(window), started[: _LENGTHS.get(window)]
             usage[key] = Cost(*map(index, amounts))

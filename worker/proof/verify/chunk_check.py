@@ -96,24 +96,23 @@ class ChunkCheck(LeafCheck):
         )
 
     def run(self) -> Iterator[Problem]:
+        """Yield what is wrong with the rows or their leaves, and an item after all chunks."""
         yield from super().run()
-        yield from self._strays(2**63, 0)
+        if self._grants.next is not None:
+            yield self._stray(self._grants.next)
 
     def _check(self, key: Row, rows: list[Row], leaves: list[Leaf]) -> None:
         self._items = []
         if rows and isinstance(size := rows[0][_CHUNK_SIZE], int):
             number, chunk = key[:2]
-            for stray in self._strays(number, chunk * size):
-                raise Found(stray)
+            for stray in self._grants.take_before(number, chunk * size):
+                raise Found(self._stray(stray))
             self._items = self._grants.take_before(number, (chunk + 1) * size)
         super()._check(key, rows, leaves)
 
-    def _strays(self, batch_number: int, item_number: int) -> Iterator[Problem]:
-        rows = self._grants.take_before(batch_number, item_number)
-        if rows:
-            number, item = rows[0][:2]
-            batch = self._batch_id(number)
-            yield Problem("grants", "belongs to no chunk", batch=batch, item=item)
+    def _stray(self, row: Row) -> Problem:
+        batch = self._batch_id(row[0])
+        return Problem("grants", "belongs to no chunk", batch=batch, item=row[1])
 
     def _leaf_hash(self, rows: list[Row], leaf: Leaf) -> bytes:
         (row,) = rows
@@ -195,7 +194,8 @@ _OTHER_ROWS = (
         (
             "SELECT batches.tenant, batches.batch_id, item_edges.chunk_number FROM item_edges"
             " LEFT JOIN batches ON batches.batch_number = item_edges.batch_number WHERE {where}"
-            " AND NOT EXISTS (SELECT 1 FROM chunks WHERE chunks.batch_number = item_edges.batch_number"
+            " AND NOT EXISTS (SELECT 1 FROM chunks"
+            " WHERE chunks.batch_number = item_edges.batch_number"
             " AND chunks.chunk_number = item_edges.chunk_number)"
         ),
     ),

@@ -136,8 +136,12 @@ def _configured_keys() -> tuple[VerifierKey, ...]:
     if not any(name.upper() == _KEY_FILE for name in os.environ):
         return ()
     # Imported if they are needed: the settings take longer to import than 100,000 rows to verify.
-    from worker.proof.checkpoint_key import KeyUnusable, NoKey, configured_keys  # noqa: PLC0415
-    from worker.proof.key_command import KeyRefused  # noqa: PLC0415
+    from worker.proof.checkpoint_key import (  # noqa: PLC0415
+        KeyRefused,
+        KeyUnusable,
+        NoKey,
+        configured_keys,
+    )
     from worker.settings import Settings  # noqa: PLC0415
 
     try:

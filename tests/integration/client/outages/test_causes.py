@@ -134,9 +134,11 @@ def test_the_server_and_the_source_of_its_url_are_named_without_a_password(
     error: str,
 ) -> None:
     monkeypatch.setenv("VALETKEY_BROKER_URL", f"redis://{NOWHERE}")
-    urls = [url and url.replace("BROKER", broker) for url in (broker_url, result_url)]
+    broker_url, result_url = (
+        url and url.replace("BROKER", broker) for url in (broker_url, result_url)
+    )
     with (
-        Client(*urls, "acme", exit_timeout=0) as client,
+        Client(broker_url, result_url, "acme", exit_timeout=0) as client,
         pytest.raises(BrokerUnreachable, match=error) as caught,
     ):
         client.download("reports", "a.pdf")
