@@ -4,18 +4,40 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.servers.webhook_receiver import WebhookReceiver, respond_with, running_receiver
 from valetkey import Client
 from valetkey.crypto.keys import PrivateKey, dump_private_key, generate_key, public_key_line
-from worker.dev.stack import Stack, running_stack
+from worker.dev.data_folder import StorageKeys
+from worker.dev.embedded_servers import s3_client
+from worker.dev.stack import Commands, Stack, running_stack
 
 ROOT = Path(__file__).parents[2]
 ACME_KEY = generate_key("acme/tests")
 VAULT_KEY = generate_key("vault/tests")  # of a tenant that requires signed requests
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+_COMMANDS = Commands()
+TENANTS = """
+[tenants.acme.keys]
+{}
+[tenants.acme.endpoints.hook]
+url = "http://127.0.0.1:{port}/hook?token=h00k5ec2e7"
+secret = "env:TEST_HOOK_SECRET"
+[tenants.vault.keys]
+{}
+[tenants.vault.endpoints.hook]
+url = "http://127.0.0.1:{port}/vault"
+secret = "env:TEST_HOOK_SECRET"
+[tenants.vault.quotas]
+grants = {{ day = {{ limit = 9999, warn = 1 }} }}
+[tenants.vault.allow.demo]
+prefixes = ["vault/"]
+max_size = "1MiB"
+kinds = ["download", "upload", "put", "multipart"]
+"""
 
 
 @dataclass(frozen=True)
@@ -49,10 +71,26 @@ class Service:
             "VALETKEY_KEY_FILE": str(folder / "key"),
         }
 
+    def unused_database_url(self, number: int) -> str:
+        """Return the URL of a database of the broker from which no worker consumes."""
+        return self.stack.info.broker_url.rpartition("/")[0] + f"/{number}"
+
     @property
     def logs(self) -> str:
         """The text of all log files of the service's processes."""
-        return "".join(path.read_text() for path in (self.data / "logs").iterdir())
+        return read_logs(self.data)
+
+
+def read_logs(data: Path) -> str:
+    """Return the text of all log files of a data folder."""
+    return "".join(path.read_text() for path in (data / "logs").iterdir())
+
+
+def storage_client(stack: Stack) -> Any:
+    """Return a boto3 client with the keys of the storage."""
+    info = stack.info
+    keys = StorageKeys(info.s3_access_key, info.s3_secret_key)
+    return s3_client(info.s3_endpoint, keys, info.s3_region)
 
 
 @pytest.fixture(scope="session")
@@ -62,22 +100,15 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @contextmanager
-def running_service(folder: Path, **settings: str) -> Iterator[Service]:
+def running_service(
+    folder: Path, more_tenants: str = "", commands: Commands = _COMMANDS, **settings: str
+) -> Iterator[Service]:
     """Run the service with its data in a folder; settings are added to the environment."""
     with running_receiver(respond_with(204)) as receiver:
         tenants = folder / "tenants.toml"
-        tenants.write_text(
-            (ROOT / "examples" / "tenants.toml").read_text()
-            + f'[tenants.acme.endpoints.hook]\nurl = "http://127.0.0.1:{receiver.port}/hook"\n'
-            + 'secret = "env:TEST_HOOK_SECRET"\n'
-            + f"[tenants.acme.keys]\n{public_key_line(ACME_KEY)}\n"
-            + '[tenants.vault.allow.demo]\nprefixes = ["vault/"]\nmax_size = "1MiB"\n'
-            + 'kinds = ["download", "upload", "put", "multipart"]\n'
-            + f"[tenants.vault.keys]\n{public_key_line(VAULT_KEY)}\n"
-            + "[tenants.vault.quotas]\ngrants = { day = { limit = 9999, warn = 1 } }\n"
-            + f'[tenants.vault.endpoints.hook]\nurl = "http://127.0.0.1:{receiver.port}/vault"\n'
-            + 'secret = "env:TEST_HOOK_SECRET"\n'
-        )
+        example = (ROOT / "examples" / "tenants.toml").read_text()
+        keys = (public_key_line(ACME_KEY), public_key_line(VAULT_KEY))
+        tenants.write_text(example + TENANTS.format(*keys, port=receiver.port) + more_tenants)
         environ = dict(os.environ) | {"TEST_HOOK_SECRET": SECRET} | settings
-        with running_stack(folder / "data", tenants, environ) as stack:
+        with running_stack(folder / "data", tenants, environ, commands=commands) as stack:
             yield Service(stack, folder / "data", receiver)

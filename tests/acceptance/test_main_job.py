@@ -16,6 +16,7 @@ import pytest
 from tests.acceptance.conftest import ROOT, SECRET, Service, running_service
 from tests.support.s3.http_requests import get, post, send
 from tests.support.servers.databases import fresh_database
+from tests.support.servers.programs import Completed, run_worker
 from tests.support.servers.waiting import wait_until
 from valetkey.cli.journal import journal_path
 from valetkey.webhooks import verify
@@ -34,13 +35,9 @@ class Walk:
     replacements: ExitStack
     worker: int
 
-    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def command(self, *words: str) -> Completed:
         """Run an operator's command."""
-        command = [sys.executable, "-m", "worker", *words]
-        environ = dict(self.service.stack.environ)
-        return subprocess.run(
-            command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False
-        )
+        return run_worker(*words, cwd=ROOT, env=self.service.stack.environ)
 
     def replace_worker(self) -> None:
         """Kill the workers that issue, and start others."""
@@ -55,12 +52,12 @@ def walk(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Walk]:
     with ExitStack() as stack:
-        environ = {}
+        settings: dict[str, Any] = {}
         if request.param == "postgresql":
             server = request.getfixturevalue("postgres_url")
-            environ["VALETKEY_DATABASE_URL"] = stack.enter_context(fresh_database(server))
+            settings["VALETKEY_DATABASE_URL"] = stack.enter_context(fresh_database(server))
         folder = tmp_path_factory.mktemp("main-job")
-        service = stack.enter_context(running_service(folder, **environ))
+        service = stack.enter_context(running_service(folder, **settings))
         with ExitStack() as replacements:
             yield Walk(service, replacements, service.stack.info.pids["worker"])
 

@@ -2,16 +2,15 @@
 
 import random
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.acceptance.conftest import Service
+from tests.acceptance.conftest import Service, storage_client
 from tests.support.s3.http_requests import completion_body
+from tests.support.servers.programs import Completed, run_program
 from valetkey import Grant
 from valetkey.cli.main import main
 from valetkey.cli.snippets import render_curl
@@ -31,14 +30,7 @@ def film(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def s3(service: Service) -> Any:
-    info = service.stack.info
-    return boto3.client(
-        "s3",
-        endpoint_url=info.s3_endpoint,
-        region_name=info.s3_region,
-        aws_access_key_id=info.s3_access_key,
-        aws_secret_access_key=info.s3_secret_key,
-    )
+    return storage_client(service.stack)
 
 
 def run_valetkey(service: Service, *arguments: str) -> Result:
@@ -51,9 +43,8 @@ def run_valetkey(service: Service, *arguments: str) -> Result:
     return CliRunner().invoke(main, arguments, env=environ)
 
 
-def run_shell(line: str, folder: Path) -> int:
-    command = ["sh", "-c", line]
-    return subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode
+def run_shell(line: str, folder: Path) -> Completed:
+    return run_program(["sh", "-c", line], cwd=folder)
 
 
 def test_the_command_line_uploads_a_file_of_three_parts(
@@ -75,7 +66,7 @@ def test_a_put_with_curl_stores_the_file_with_its_checksum(
 ) -> None:
     options = ("--file", str(film), "--sha256", "--tag", "a=b c", "--curl")
     result = run_valetkey(service, "put", "demo", "acme/by curl.mp4", *options)
-    assert run_shell(result.stdout, film.parent) == 0
+    assert run_shell(result.stdout, film.parent).returncode == 0
     stored = s3.get_object(Bucket=BUCKET, Key="acme/by curl.mp4")
     assert stored["Body"].read() == CONTENT
 
@@ -91,10 +82,9 @@ def test_curl_alone_makes_a_multipart_upload(service: Service, s3: Any, tmp_path
     for number, grant in enumerate(grants, 1):
         part = content[(number - 1) * 5 * MEBIBYTE : number * 5 * MEBIBYTE]
         (tmp_path / f"curl.part{number}").write_bytes(part)
-        command = ["sh", "-c", render_curl(grant)]
-        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-        lines = [line.partition(": ") for line in result.stdout.splitlines()]
+        output = run_shell(render_curl(grant), tmp_path).stdout
+        lines = [line.partition(": ") for line in output.splitlines()]
         etags += [value for name, _, value in lines if name.lower() == "etag"]
     (tmp_path / "parts.xml").write_bytes(completion_body(*etags))
-    assert run_shell(render_curl(complete), tmp_path) == 0
+    assert run_shell(render_curl(complete), tmp_path).returncode == 0
     assert s3.get_object(Bucket=BUCKET, Key="acme/curl")["Body"].read() == content

@@ -1,7 +1,6 @@
 """The logs of real workers at DEBUG, while they sign with a role session of each tenant."""
 
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -10,18 +9,17 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from tests.acceptance.conftest import ACME_KEY, ROOT, SECRET, Service
+from tests.acceptance.conftest import ACME_KEY, SECRET, Service, running_service
 from tests.support.s3.doubles import Role
 from tests.support.servers.external import KEYS
 from tests.support.servers.waiting import wait_until
-from tests.support.servers.webhook_receiver import respond_with, running_receiver
-from valetkey.crypto.keys import dump_private_key, public_key_line
+from valetkey.crypto.keys import dump_private_key
 from worker.dev.data_folder import write_private
 from worker.dev.embedded_servers import Storage
-from worker.dev.stack import Commands, running_stack
+from worker.dev.stack import Commands
 
 ROLE, BUCKET, EXTERNAL_ID = "debug", "valetkey-debug", "agreed-with-acme-5ec2e7"
-TENANTS = """
+PROFILE = """
 [buckets.assumed]
 bucket = "{bucket}"
 region = "us-east-1"
@@ -33,20 +31,7 @@ external_id = "{external_id}"
 prefixes = ["acme/"]
 max_size = "1MiB"
 kinds = ["download", "upload", "put", "multipart"]
-[tenants.acme.keys]
-{key}
-[tenants.acme.endpoints.hook]
-url = "http://127.0.0.1:{port}/hook?token=h00k5ec2e7"
-secret = "env:TEST_HOOK_SECRET"
 """
-
-
-@pytest.fixture(scope="module")
-def sts_endpoint(ministack: Storage) -> str:
-    """The endpoint of an STS with the role."""
-    Role(ministack, ROLE, Condition={"StringEquals": {"sts:ExternalId": EXTERNAL_ID}})
-    ministack.client().create_bucket(Bucket=BUCKET)
-    return ministack.endpoint
 
 
 def at_debug(role: str) -> tuple[str, ...]:
@@ -54,36 +39,21 @@ def at_debug(role: str) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="module")
-def service(sts_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(ministack: Storage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service with its log at DEBUG, and KOMBU_LOG_DEBUG, which logs messages."""
-    data = tmp_path_factory.mktemp("debug") / "data"
-    data.mkdir(mode=0o700)
+    Role(ministack, ROLE, Condition={"StringEquals": {"sts:ExternalId": EXTERNAL_ID}})
+    ministack.client().create_bucket(Bucket=BUCKET)
+    folder, endpoint = tmp_path_factory.mktemp("debug"), ministack.endpoint
+    (folder / "data").mkdir(mode=0o700)
     write_private(  # the storage accepts the keys with which the workers assume the role
-        data / "credentials.json",
+        folder / "data" / "credentials.json",
         json.dumps({"access_key": KEYS.access_key, "secret_key": KEYS.secret_key}),
     )
+    profile = PROFILE.format(bucket=BUCKET, endpoint=endpoint, role=ROLE, external_id=EXTERNAL_ID)
     commands = Commands(worker=at_debug("issue"), beat=at_debug("upkeep"))
-    environ = dict(os.environ) | {
-        "TEST_HOOK_SECRET": SECRET,
-        "VALETKEY_STS_ENDPOINT": sts_endpoint,
-        "KOMBU_LOG_DEBUG": "1",
-    }
-    with running_receiver(respond_with(204)) as receiver:
-        tenants = data.with_name("tenants.toml")
-        example = (ROOT / "examples" / "tenants.toml").read_text()
-        tenants.write_text(
-            example
-            + TENANTS.format(
-                bucket=BUCKET,
-                endpoint=sts_endpoint,
-                role=ROLE,
-                external_id=EXTERNAL_ID,
-                key=public_key_line(ACME_KEY),
-                port=receiver.port,
-            )
-        )
-        with running_stack(data, tenants, environ, commands=commands) as stack:
-            yield Service(stack, data, receiver)
+    settings = {"VALETKEY_STS_ENDPOINT": endpoint, "KOMBU_LOG_DEBUG": "1"}
+    with running_service(folder, profile, commands, **settings) as service:
+        yield service
 
 
 class Secrets(NamedTuple):

@@ -5,18 +5,20 @@ import gzip
 import hashlib
 import json
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import redis
+from celery import Celery
 
-from tests.acceptance.conftest import VAULT_KEY, Service
+from tests.acceptance.conftest import VAULT_KEY, Service, storage_client
+from tests.support.builders.messages import grant_message
+from tests.support.crypto.tokens import sign_message
 from tests.support.s3.http_requests import get, send
 from tests.support.servers.waiting import wait_until
 from valetkey import AsyncClient, Code, Grant, Refused
 from valetkey.crypto.keys import dump_private_key
-from worker.dev.data_folder import StorageKeys
-from worker.dev.embedded_servers import s3_client
 
 
 def log_lines(service: Service, event: str) -> list[dict[str, Any]]:
@@ -25,9 +27,7 @@ def log_lines(service: Service, event: str) -> list[dict[str, Any]]:
     return [line for line in records if line.get("tenant") == "vault"]
 
 
-def test_a_soft_limit_is_logged_for_a_batch_but_not_for_a_usage_request(
-    service: Service,
-) -> None:
+def test_a_soft_limit_is_logged_for_a_batch_but_not_for_a_usage_request(service: Service) -> None:
     with service.signing_client(VAULT_KEY) as client:
         handle = client.download("demo", "vault/a")
         handle.result(15)
@@ -48,10 +48,7 @@ def results(service: Service, batch: str) -> list[bytes]:
 
 
 def test_a_manifest_has_working_links_and_redis_has_none_of_them(service: Service) -> None:
-    info = service.stack.info
-    storage = s3_client(
-        info.s3_endpoint, StorageKeys(info.s3_access_key, info.s3_secret_key), "us-east-1"
-    )
+    storage = storage_client(service.stack)
     storage.put_object(Bucket="valetkey-demo", Key=KEYS[0], Body=b"content")
     with service.signing_client() as client:
         batch = client.download_many("demo", [*KEYS, "outside"], manifest="acme/all.jsonl.gz")
@@ -116,3 +113,54 @@ def test_a_sealed_answer_to_a_bundle_lives_as_long_as_the_first_of_its_grants(
     assert all(0 < life <= min(LIFETIMES) for life in lives)
     assert not any(SIGNATURE.search(text) for text in stored)
     assert all('"result": "eyJ' in text for text in stored)
+
+
+@pytest.fixture(scope="module")
+def producer(service: Service) -> Celery:
+    """A Celery application that knows only the broker and the result store."""
+    info = service.stack.info
+    return Celery("anyone", broker=info.broker_url, backend=info.result_url)
+
+
+def send_request(producer: Celery, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    task = producer.send_task("valetkey.issue", args=args, kwargs=kwargs, queue="valetkey")
+    outcome: dict[str, Any] = task.get(timeout=15)
+    return outcome
+
+
+def put_raw_message(service: Service, body: str, **headers: Any) -> None:
+    """Put a raw message into the queue, in the format in which kombu stores it in Redis."""
+    frame = {
+        "body": body,
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {"task": "valetkey.issue", "id": "hostile"} | headers,
+        "properties": {"delivery_tag": "t", "delivery_info": {"exchange": "", "routing_key": ""}},
+    }
+    with redis.Redis.from_url(service.stack.info.broker_url) as broker:
+        broker.lpush("valetkey", json.dumps(frame))
+        wait_until(lambda: broker.llen("valetkey") == 0, what="the worker takes the message")
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [((), {}), ((grant_message(), 2), {}), ((), {"message": grant_message()})],
+    ids=["none", "two", "by name"],
+)
+def test_wrong_arguments_are_refused_as_malformed(
+    producer: Celery, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    assert send_request(producer, *args, **kwargs)["refusal"]["code"] == "malformed"
+
+
+def test_a_token_in_a_frame_that_is_discarded_is_in_no_log(
+    service: Service, producer: Celery
+) -> None:
+    message = grant_message(["vault/a"], tenant="vault")
+    token = sign_message(message, VAULT_KEY, datetime.now(UTC))
+    put_raw_message(service, json.dumps([[token], {}, None]), timelimit="soon")
+    put_raw_message(service, json.dumps([[token], {}, None]), task="os.system")
+    put_raw_message(service, token)
+    assert send_request(producer, grant_message())["status"] == "issued"
+    assert not any(part in service.logs for part in token.split("."))
+    assert "[hidden]" in service.logs

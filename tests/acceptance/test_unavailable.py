@@ -4,7 +4,6 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any
 
 import pytest
 from celery import Celery
@@ -34,11 +33,6 @@ def locked_database(service: FaultyService) -> Iterator[None]:
         yield
 
 
-def plain_request() -> dict[str, Any]:
-    message: dict[str, Any] = grant_message() | {"tenant": "queueing"}
-    return message | {"items": [{"key": "queueing/a.pdf"}]}
-
-
 def test_a_client_is_told_that_the_database_is_away_and_is_answered_once_it_is_back(
     faulty: FaultyService,
 ) -> None:
@@ -53,7 +47,7 @@ def test_a_client_is_told_that_the_database_is_away_and_is_answered_once_it_is_b
 
 def test_a_plain_celery_producer_reads_the_reason_and_keeps_waiting(faulty: FaultyService) -> None:
     app = Celery(broker=faulty.broker.url(0), backend=faulty.broker.url(1), set_as_current=False)
-    message = plain_request()
+    message = grant_message(["queueing/a.pdf"], tenant="queueing")
     with locked_database(faulty):
         result = app.send_task(
             "valetkey.issue", [message], task_id=f"{message['batch']}.0", queue="valetkey"

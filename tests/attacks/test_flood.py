@@ -2,23 +2,21 @@
 
 import os
 import sys
-import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
 import redis
 
 from tests.attacks.conftest import AttackTable
+from tests.integration.broker.sharing.conftest import running_fair_queue
 from tests.support.builders.frames import message_frame
 from tests.support.builders.messages import grant_message
 from tests.support.servers.waiting import wait_until
 from valetkey import Client, Grant
 from valetkey.wire.messages import MAX_BUNDLE_MESSAGES
-from worker.broker.fair_queue import FairQueue
 from worker.broker.queues import SHARING_LEASE, queue_lengths, read_heartbeats
 from worker.dev.stack import Commands, Stack, running_stack
 
@@ -76,15 +74,9 @@ class Queues:
 
     @contextmanager
     def fair_queue(self) -> Iterator[None]:
-        stop = threading.Event()
-        thread = threading.Thread(target=FairQueue(self._info.broker_url).run, args=(stop,))
-        thread.start()
-        try:
+        with running_fair_queue(self._info.broker_url):
             wait_until(lambda: self._broker.exists(SHARING_LEASE))
             yield
-        finally:
-            stop.set()
-            thread.join()
 
     def request_links(self, count: int) -> float:
         """Request single links, all before the first answer, and return the time in seconds."""
@@ -114,9 +106,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         beat=(*WORKER, "--queues", "valetkey.upkeep", "--hostname", "upkeep@%h"),
         are_workers_ready=are_alive,
     )
-    with running_stack(
-        Path(folder) / "data", tenants, dict(os.environ), commands=commands
-    ) as stack:
+    with running_stack(folder / "data", tenants, dict(os.environ), commands=commands) as stack:
         yield stack
 
 
@@ -135,29 +125,20 @@ def test_without_a_fair_queue_a_neighbour_waits_for_the_whole_flood(queues: Queu
     assert queues.waiting() <= 10  # what the neighbour has sent again meanwhile
 
 
-@pytest.mark.parametrize(
-    ("flood", "messages", "name"),
-    [
-        (Queues.flood, FLOOD, "a flood"),
-        (Queues.flood_with_bundles, BUNDLES, "bundles of one request"),
-    ],
-    ids=["flood", "bundles of known requests"],
-)
+@pytest.mark.parametrize(("name", "messages"), [("a flood", FLOOD), ("bundles", BUNDLES)])
 def test_a_neighbours_links_are_issued_while_most_of_the_flood_waits(
-    queues: Queues,
-    attack_table: AttackTable,
-    flood: Callable[[Queues], None],
-    messages: int,
-    name: str,
+    queues: Queues, attack_table: AttackTable, name: str, messages: int
 ) -> None:
     idle = queues.request_links(10)
     with queues.fair_queue():
-        flood(queues)
+        queues.flood() if name == "a flood" else queues.flood_with_bundles()
         # Together: in pauses of a neighbour, as between requests of a slow one, the flood proceeds.
         beside = queues.request_links(10)
         is_delayed = queues.waiting() <= messages / 2
         attack_table.add(f"a neighbour's links beside {name}", 10, 10 * is_delayed)
-        attack_table.note(f"ten links of a neighbour: {idle:.3f} s, {beside:.3f} s beside {name}")
+        attack_table.notes.append(
+            f"ten links of a neighbour: {idle:.3f} s, {beside:.3f} s beside {name}"
+        )
         assert not is_delayed
         wait_until(lambda: queues.waiting() == 0, 100, "the flood is processed")
 

@@ -1,11 +1,9 @@
 """A tenant whose endpoint accepts connections and never responds delays no other tenant."""
 
-import base64
-import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,12 +12,15 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
-from sqlalchemy import Engine, func, insert, select
 
 from models import Delivery, Manifest
+from tests.acceptance.conftest import ROOT
 from tests.attacks.conftest import AttackTable
+from tests.support.builders.delivery_service import SECRET, repeat_delivery
 from tests.support.builders.messages import POLICY, batch_id, grant_message
 from tests.support.builders.services import InProcessService, build_service
+from tests.support.servers.databases import open_engine
+from tests.support.servers.programs import worker_environ
 from tests.support.servers.waiting import wait_until
 from tests.support.servers.webhook_receiver import (
     WebhookReceiver,
@@ -29,15 +30,11 @@ from tests.support.servers.webhook_receiver import (
 )
 from worker import clock
 from worker.aws.s3_clients import S3Clients
-from worker.base.database_engine import create_database_engine, read_transaction, write_transaction
 from worker.core.tenant_config import Bucket, Quota, Tenant, TenantConfig, WebhookEndpoint
 from worker.dev.child_processes import ChildProcess, Program, running
-from worker.dev.data_folder import service_environment
 from worker.dev.embedded_servers import Storage, create_buckets
 from worker.webhooks.webhook_delivery import LIMITS
 
-ROOT = Path(__file__).parents[2]
-SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()
 PENDING = 200
 SWEEP = timedelta(seconds=2)
 ALLOWANCE = timedelta(seconds=2)
@@ -47,26 +44,14 @@ ALLOWANCE = timedelta(seconds=2)
 class Neighbourhood:
     """A running upkeep worker, the service over its database, and a neighbour's receiver."""
 
-    engine: Engine
     service: InProcessService
     receiver: WebhookReceiver
     worker: ChildProcess
     broker_url: str
 
-    def trigger_delivery(self) -> None:
-        """Send the message that an issuing worker sends after each request with a callback."""
-        with Celery(broker=self.broker_url, set_as_current=False) as app:
-            app.send_task("valetkey.deliver", queue="valetkey.upkeep", expires=60)
-
-    def attempted(self) -> int:
-        """The number of attempts that were begun for the silent endpoint."""
-        query = select(func.sum(Delivery.attempts)).where(Delivery.tenant == "acme")
-        with read_transaction(self.engine) as connection:
-            return int(connection.scalar(query) or 0)
-
-    def manifest_state(self) -> str | None:
-        with read_transaction(self.engine) as connection:
-            return connection.scalar(select(Manifest.state))
+    def attempts(self) -> int:
+        """Return the number of attempts that were begun for the silent endpoint."""
+        return sum(row.attempts for row in self.service.rows(Delivery) if row.tenant == "acme")
 
 
 def neighbours_config(silent: socket.socket, receiver: WebhookReceiver) -> TenantConfig:
@@ -107,35 +92,28 @@ def neighbourhood(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweed.secret_key)
     create_buckets(seaweed.client(), {"neighbours"})
-    engine = create_database_engine(database_url)
-    service = build_service(engine, S3Clients(seaweed.endpoint), clock.now)
-    with silent_endpoint() as silent, running_receiver(respond_with(204)) as receiver:
+    with (
+        open_engine(database_url) as engine,
+        silent_endpoint() as silent,
+        running_receiver(respond_with(204)) as receiver,
+    ):
+        service = build_service(engine, S3Clients(seaweed.endpoint), clock.now)
         service.apply(neighbours_config(silent, receiver))
         service.issue(grant_message(callback="hook"))
-        repeat_delivery(engine, PENDING)
+        repeat_delivery(engine, PENDING - 1)
         program = upkeep_worker(database_url, valkey_url, seaweed, tmp_path)
         with running(program, lambda _: True, stop_timeout=20) as worker:
-            place = Neighbourhood(engine, service, receiver, worker, valkey_url)
-            wait_until(lambda: place.attempted() >= LIMITS.per_key, what="acme is being called")
+            place = Neighbourhood(service, receiver, worker, valkey_url)
+            wait_until(lambda: place.attempts() >= LIMITS.per_key, what="acme is being called")
             yield place
-    engine.dispose()
     with redis.Redis.from_url(valkey_url) as server:
         server.flushall()  # its heartbeat would be found by the tests that have no worker
 
 
-def repeat_delivery(engine: Engine, count: int) -> None:
-    """Queue the only delivery this many times, as if each were of a batch of its own."""
-    with write_transaction(engine) as connection:
-        row = connection.execute(select(Delivery)).mappings().one()
-        copy = {name: value for name, value in row.items() if name != "delivery_number"}
-        connection.execute(insert(Delivery), [copy] * (count - 1))
-
-
 def upkeep_worker(database_url: str, valkey_url: str, storage: Storage, folder: Path) -> Program:
-    environ = service_environment(
-        os.environ,
-        VALETKEY_BROKER_URL=valkey_url,
-        VALETKEY_RESULT_URL=valkey_url,
+    environ = worker_environ(
+        valkey_url,
+        valkey_url,
         VALETKEY_DATABASE_URL=database_url,
         VALETKEY_S3_ENDPOINT=storage.endpoint,
         VALETKEY_DEVELOPMENT="1",
@@ -149,9 +127,9 @@ def upkeep_worker(database_url: str, valkey_url: str, storage: Storage, folder: 
     return Program("upkeep", command, ROOT, folder / "upkeep.log", environ)
 
 
-def seconds_until(predicate: object, what: str) -> float:
+def seconds_until(predicate: Callable[[], object], what: str) -> float:
     start = time.monotonic()
-    wait_until(predicate, 20, what)  # type: ignore[arg-type]
+    wait_until(predicate, 20, what)
     return time.monotonic() - start
 
 
@@ -161,22 +139,28 @@ def test_a_silent_endpoint_delays_no_webhook_no_quota_no_manifest_and_no_grant(
 ) -> None:
     place, allowance = neighbourhood, ALLOWANCE.total_seconds()
     assert place.service.issue(globex_message(callback="hook"))["status"] == "issued"
-    place.trigger_delivery()
+    with Celery(broker=place.broker_url, set_as_current=False) as app:  # as issuing workers do
+        app.send_task("valetkey.deliver", queue="valetkey.upkeep", expires=60)
     webhook = seconds_until(lambda: place.receiver.bodies, "the neighbour's webhook has arrived")
 
     id_ = batch_id()
     place.service.issue(globex_message(batch=id_, manifest=f"acme/{id_}.jsonl.gz"))
-    written = lambda: place.manifest_state() == "written"  # noqa: E731 - one use
-    manifest = seconds_until(written, "the neighbour's manifest is written")
+    manifest = seconds_until(
+        lambda: [row.state for row in place.service.rows(Manifest)] == ["written"],
+        "the neighbour's manifest is written",
+    )
 
     lifetime = 2
     assert place.service.issue(globex_message(lifetime))["status"] == "issued"
     assert place.service.issue(globex_message())["refusal"]["code"] == "quota_exceeded"
-    granted = lambda: place.service.issue(globex_message())["status"] == "issued"  # noqa: E731
-    released = seconds_until(granted, "the neighbour's expired grant is released") - lifetime
+    waited = seconds_until(
+        lambda: place.service.issue(globex_message())["status"] == "issued",
+        "the neighbour's expired grant is released",
+    )
+    released = waited - lifetime
 
     attack_table.add("a neighbour's webhook, manifest, quota beside a silent endpoint", 3, 0)
-    attack_table.note(
+    attack_table.notes.append(
         f"beside a silent endpoint: webhook {webhook:.2f} s, manifest {manifest:.2f} s, "
         f"quota {released:.2f} s"
     )

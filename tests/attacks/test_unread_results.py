@@ -1,8 +1,6 @@
 """Results with links that nobody has read do not outlive the revocation of their grants."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,11 +8,11 @@ import pytest
 import redis
 from celery import Celery
 
+from tests.acceptance.conftest import storage_client
 from tests.attacks.conftest import AttackTable
 from tests.support.builders.messages import batch_id, grant_message
 from tests.support.s3.http_requests import status
-from worker.dev.data_folder import StorageKeys
-from worker.dev.embedded_servers import s3_client
+from tests.support.servers.programs import run_worker
 from worker.dev.stack import Stack
 
 KEYS = ["acme/a.pdf", "acme/b.pdf"]
@@ -38,20 +36,15 @@ class Producer:
         return [key for key in keys if self._store.exists(key)]
 
     def revoke(self, *words: str) -> dict[str, Any]:
-        command = [sys.executable, "-m", "worker", "revoke", *words, "--yes", "--json"]
-        done = subprocess.run(
-            command, env=self._stack.environ, capture_output=True, text=True, check=False
-        )
+        done = run_worker("revoke", *words, "--yes", "--json", env=self._stack.environ)
         result: dict[str, Any] = json.loads(done.stdout)["result"]
         return result
 
 
 @pytest.fixture(scope="module")
 def producer(stack: Stack) -> Iterator[Producer]:
-    secrets = StorageKeys(stack.info.s3_access_key, stack.info.s3_secret_key)
-    client = s3_client(stack.info.s3_endpoint, secrets, stack.info.s3_region)
     for key in KEYS:
-        client.put_object(Bucket="valetkey-demo", Key=key, Body=b"content")
+        storage_client(stack).put_object(Bucket="valetkey-demo", Key=key, Body=b"content")
     with (
         Celery(broker=stack.info.broker_url, backend=stack.info.result_url) as celery,
         redis.Redis.from_url(stack.info.result_url) as store,

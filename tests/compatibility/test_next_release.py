@@ -6,20 +6,17 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from tests.support.compatibility.flights import (
+from tests.support.compatibility.releases import PACKAGES, TRUSTS, running_servers, tenant_of
+from tests.support.compatibility.told import (
     CHUNK_SIZE,
     ITEMS,
     KINDS,
-    Flight,
-    audit_counts,
-    charged_and_granted,
-)
-from tests.support.compatibility.releases import PACKAGES
-from tests.support.compatibility.services import TRUSTS, running_servers, tenant_of
-from tests.support.compatibility.told import (
     TIMEOUT,
     UNKNOWN,
+    Flight,
     NextRelease,
+    audit_counts,
+    charged_and_granted,
     told_by_both_releases,
 )
 

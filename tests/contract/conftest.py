@@ -15,10 +15,9 @@ from tests.support.s3.stores import (
     Store,
     tenant_config,
 )
-from tests.support.servers.databases import migrated_file
+from tests.support.servers.databases import migrated_file, open_engine
 from worker import clock
 from worker.aws.s3_clients import S3Clients
-from worker.base.database_engine import create_database_engine
 from worker.dev.embedded_servers import Storage
 
 
@@ -47,11 +46,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def contract_engine(storages: dict[str, Storage], folder: Path) -> Iterator[Engine]:
     """A database that contains the tenant config of the servers' buckets."""
-    url = migrated_file(folder / "valetkey.db")
-    engine = create_database_engine(url)
-    services.build_service(engine, S3Clients(), clock.now).apply(tenant_config(storages))
-    yield engine
-    engine.dispose()
+    with open_engine(migrated_file(folder / "valetkey.db")) as engine:
+        services.build_service(engine, S3Clients(), clock.now).apply(tenant_config(storages))
+        yield engine
 
 
 @pytest.fixture(scope="session")

@@ -9,19 +9,16 @@ from tests.support.s3.misuses import (
     change_request,
     check_misuse,
     parametrize_misuses,
+    remove_parameters,
+    replace_parameter,
+    tamper_parameter,
 )
-from tests.support.s3.queries import remove_parameters, replace_parameter, tamper_parameter
 from tests.support.s3.stores import Store, new_key
 from valetkey.wire.replies import Grant
 
 PART = 5_242_880
 FILE = b"a part, which is the last"
 FORGED = b"a forgery of the same size"[: len(FILE)]
-
-
-def abort_request(grant: Grant) -> Request:
-    assert grant.multipart is not None
-    return Request("DELETE", grant.multipart.abort_url)
 
 
 def upload_part(store: Store, grant: Grant, file: bytes = FILE) -> str:
@@ -45,9 +42,7 @@ def test_a_file_of_several_parts_is_stored_byte_for_byte(store: Store) -> None:
     assert store.get_object(key)["Body"] == file
 
 
-def test_an_object_of_parts_has_the_type_the_metadata_and_the_id_of_its_grant(
-    store: Store,
-) -> None:
+def test_an_object_of_parts_has_the_type_the_metadata_and_the_id_of_its_grant(store: Store) -> None:
     key = new_key()
     grant = store.multipart(
         key, len(FILE), content_type="image/png", metadata={"origin": "camera 7"}
@@ -74,7 +69,9 @@ def completed(store: Store, key: str) -> Request:
 
 
 def abort(store: Store, key: str) -> Request:
-    return abort_request(start_upload(store, key)[0])
+    multipart = start_upload(store, key)[0].multipart
+    assert multipart is not None
+    return Request("DELETE", multipart.abort_url)
 
 
 def part_with_file(file: bytes) -> MakeRequest:
@@ -147,9 +144,7 @@ MISUSES = (
     ),
     Misuse("part under another key", BOTH, part_under_another_key),
     Misuse(
-        "completion without a part",
-        SEAWEEDFS,
-        change_request(completed, body=completion_body()),
+        "completion without a part", SEAWEEDFS, change_request(completed, body=completion_body())
     ),
     Misuse(
         "completion with a part that is not there",

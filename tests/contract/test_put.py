@@ -1,10 +1,9 @@
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-import pytest
-
-from tests.support.s3.http_requests import Request, put, send
+from tests.support.s3.checksums import ALGORITHMS, checksum
+from tests.support.s3.http_requests import Request, get, put, send
 from tests.support.s3.misuses import (
     BOTH,
     SEAWEEDFS,
@@ -13,36 +12,13 @@ from tests.support.s3.misuses import (
     change_request,
     check_misuse,
     parametrize_misuses,
+    replace_parameter,
     url_misuses,
 )
-from tests.support.s3.queries import replace_parameter
 from tests.support.s3.stores import BUCKET, OTHER_BUCKET, PUT, Store, new_key
 
 FILE = b"\x89PNG a rightful picture"
 FORGED = b"\x89PNG a forgery, as long"[: len(FILE)].ljust(len(FILE))
-
-
-@pytest.mark.parametrize("size", [0, 1, 100, 512_000])
-def test_a_put_stores_a_file_of_the_size_that_was_granted(store: Store, size: int) -> None:
-    key, file = new_key(), (bytes(range(256)) * 2_000)[:size]
-    assert send(put(store.put(key, size, max_size=max(size, 100)), file)).is_success
-    assert store.get_object(key)["Body"] == file
-
-
-def test_a_put_stores_the_type_the_metadata_and_the_id_of_its_grant(store: Store) -> None:
-    key = new_key()
-    grant = store.put(key, len(FILE))
-    assert send(put(grant, FILE)).is_success
-    stored = store.get_object(key)
-    assert stored["ContentType"] == "image/png"
-    assert stored["Metadata"] == {"origin": "camera 7", "grant-id": grant.id}
-
-
-def test_a_put_with_an_acl_that_policy_allows_is_accepted(store: Store) -> None:
-    key = new_key()
-    grant = store.put(key, len(FILE), acl="public-read")
-    assert grant.headers["x-amz-acl"] == "public-read"
-    assert send(put(grant, FILE)).is_success
 
 
 def with_headers(changes: Mapping[str, str | None], **terms: Any) -> MakeRequest:
@@ -107,6 +83,48 @@ def signed_with(**overrides: Any) -> MakeRequest:
     return request
 
 
+TAGS = {"team": "a b", "kept": "7 years"}
+STORAGE_CLASS: Mapping[str, Any] = {"storage_class": "STANDARD_IA"}
+ENCRYPTION: Mapping[str, Any] = {"encryption": {"algorithm": "AES256"}}
+
+
+def test_a_put_stores_the_tags_that_were_granted(store: Store) -> None:
+    key = new_key()
+    assert send(put(store.put(key, len(FILE), tags=TAGS), FILE)).is_success
+    tags = store.client.get_object_tagging(Bucket=BUCKET, Key=key)["TagSet"]
+    assert {each["Key"]: each["Value"] for each in tags} == TAGS
+
+
+def test_a_download_overrides_headers_that_the_holder_of_a_put_added(store: Store) -> None:
+    key = new_key()
+    grant = store.put(key, len(FILE))
+    added = {
+        "content-encoding": "gzip",
+        "content-disposition": "inline",
+        "cache-control": "public, max-age=31536000",
+    }
+    assert send(Request("PUT", grant.url, grant.headers | added, FILE)).is_success
+    stored = store.get_object(key)
+    assert (stored["ContentEncoding"], stored["ContentDisposition"]) == ("gzip", "inline")
+    link = store.download(key, content_encoding="identity", cache_control="no-store")
+    response = send(get(link.url))
+    assert response.body == FILE
+    assert response.headers["content-encoding"] == "identity"
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["content-disposition"].startswith("attachment")
+
+
+def with_another_file(algorithm: str) -> Callable[[Store, str], Request]:
+    return lambda store, key: put(store.put(key, len(FILE), checksum(algorithm, FILE)), FORGED)
+
+
+def checksum_misuses(algorithm: str) -> Iterator[Misuse]:
+    granted, name = checksum(algorithm, FILE), f"x-amz-checksum-{algorithm}"
+    yield Misuse(f"file of another {algorithm}", BOTH, with_another_file(algorithm))
+    other_value = checksum(algorithm, FORGED)["value"]
+    yield from header_misuses(algorithm, name, other_value, checksum=granted)
+
+
 MISUSES = (
     Misuse("file one byte too large", BOTH, with_file(FILE + b"!")),
     Misuse("file far too large", BOTH, with_file(bytes(6_000_000))),
@@ -133,6 +151,15 @@ MISUSES = (
     Misuse("used for DELETE", BOTH, with_method("DELETE")),
     Misuse("used for POST", BOTH, with_method("POST")),
     *url_misuses(with_headers({}), signed_with),
+    *(misuse for algorithm in ALGORITHMS for misuse in checksum_misuses(algorithm)),
+    *header_misuses("tags", "x-amz-tagging", "team=c", tags=TAGS),
+    *header_misuses("storage class", "x-amz-storage-class", "GLACIER", **STORAGE_CLASS),
+    # A change to aws:kms would prove nothing: without KMS keys, both servers refuse that anyway.
+    Misuse(
+        "encryption removed",
+        BOTH,
+        with_headers({"x-amz-server-side-encryption": None}, **ENCRYPTION),
+    ),
 )
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.faults.run import Row, injection_seed
+from tests.support.faults.run import SEED, Row
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -15,6 +15,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     ]
     titles = list(rows[0]) if rows else []
     lines = [titles, ["---"] * len(titles), *(map(str, row.values()) for row in rows)]
-    terminalreporter.write_line(f"seed {injection_seed()}")
+    terminalreporter.write_line(f"seed {SEED}")
     for line in lines:
         terminalreporter.write_line(f"| {' | '.join(line)} |")

@@ -11,8 +11,7 @@ from models import Base, Chunk, Grant, Reservation, Usage
 from tests.support.builders import messages, services
 from tests.support.builders.messages import Clock, grant_message, put_message, tenant_config
 from tests.support.crypto.audit_proofs import tamper
-from tests.support.faults.comparison import Findings, compare
-from tests.support.faults.record import Record, ToldResult, told_grant
+from tests.support.faults.comparison import Findings, Record, ToldResult, compare, told_grant
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine
 from worker.core.tenant_config import Quota

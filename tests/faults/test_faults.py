@@ -11,44 +11,43 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.faults.comparison import Findings, summarize
+from tests.support.faults.comparison import Findings, Record, summarize
 from tests.support.faults.injections import (
+    CAN_LIMIT_FILES,
     FULL_DISK,
     MORE_ON_SQLITE,
     ON_SQLITE,
     STOPPED_POSTGRES,
     Fault,
+    small_disk,
     stop_with_messages_waiting,
 )
-from tests.support.faults.load import running_load
-from tests.support.faults.plain_producer import PlainProducer
-from tests.support.faults.producers import resending_producers
-from tests.support.faults.record import Record
+from tests.support.faults.producers import PlainProducer, resending_producers
 from tests.support.faults.run import (
+    INJECTIONS,
+    IS_SHORT,
     Row,
     check_integrity,
-    injection_count,
-    is_short_form,
     report,
     run_fault,
+    running_load,
 )
 from tests.support.faults.service import FaultyService, faulty_service
-from tests.support.faults.small_disk import CAN_LIMIT_FILES, small_disk
 from tests.support.servers.databases import migrated_databases
 from tests.support.servers.external import running_postgres_server
 from tests.support.servers.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(120 + 120 * injection_count())
+pytestmark = pytest.mark.timeout(120 + 120 * INJECTIONS)
 Check = Callable[[FaultyService, Fault], None]
-FAULTS = ON_SQLITE if is_short_form() else ON_SQLITE + MORE_ON_SQLITE
+FAULTS = ON_SQLITE if IS_SHORT else ON_SQLITE + MORE_ON_SQLITE
 MAX_HANDOVERS = 5  # another client of the broker may be the one that waits
-WAIT_SECONDS = 10.0 if is_short_form() else 20.0  # a new worker starts and catches up within it
+WAIT_SECONDS = 10.0 if IS_SHORT else 20.0  # a new worker starts and catches up within it
 
 
 @pytest.fixture(autouse=True)
 def _short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let clients send again after 1 second in the short form, to save time."""
-    if is_short_form():
+    if IS_SHORT:
         monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 1.0)
 
 
@@ -107,15 +106,15 @@ def test_a_killed_worker_loses_results_if_nobody_sends_again(
     urls = (faulty.broker.url(0), faulty.broker.url(1))
     producers = [PlainProducer(f"plain-{n}", urls, WAIT_SECONDS) for n in range(3)]
     with running_load(producers) as load:
-        for _ in range(injection_count()):
+        for _ in range(INJECTIONS):
             load.wait_for_answers(20)
             stop_with_messages_waiting(faulty)
             faulty.worker.kill()
             load.wait_for_calls(1)
         assert load.stop(3 * WAIT_SECONDS) == []
     record = load.record
-    kills = injection_count()
-    while not lost_batches(faulty, record) and kills < injection_count() + MAX_HANDOVERS:
+    kills = INJECTIONS
+    while not lost_batches(faulty, record) and kills < INJECTIONS + MAX_HANDOVERS:
         kill_during_handover(faulty, PlainProducer(f"last-{kills}", urls, WAIT_SECONDS), record)
         kills += 1
     name = "control: kill -9 of the worker, without sending again"

@@ -1,7 +1,6 @@
 """docs/contract, checked by the parser of AsyncAPI and by a strict validator of JSON Schema."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from tests.acceptance.conftest import ROOT
 from tests.support.s3 import chromium
 from tests.support.scope import skip_without
+from tests.support.servers.programs import run_program
 
 CHECK = Path(__file__).with_name("check.mjs")
 # The folder into which `make browser` installs the packages of package-lock.json.
@@ -31,8 +31,7 @@ def check() -> Check:
 
     def run_check(*words: str) -> list[Any]:
         command = [str(node), str(CHECK), str(PACKAGES), *words]
-        output = subprocess.run(command, capture_output=True, check=True, timeout=100).stdout
-        problems: list[Any] = json.loads(output)
+        problems: list[Any] = json.loads(run_program(command, check=True).stdout)
         return problems
 
     return run_check

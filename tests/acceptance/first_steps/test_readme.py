@@ -1,10 +1,9 @@
-"""Runs the commands and programs of README.md."""
+"""Runs the commands and programs of README.md, and `make demo` in a terminal of 80 columns."""
 
 import csv
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import ROOT, Service
+from tests.support.servers.programs import Completed, run_program, run_worker
+from tools import demo_picture
+from tools.demo_picture import PICTURE, draw
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -31,17 +33,9 @@ def checkout(service: Service, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(command: list[str], folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], folder: Path, **environ: str) -> Completed:
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder)} | environ
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    return run_program(command, cwd=folder, env=environment, timeout=200)
 
 
 @pytest.fixture
@@ -49,8 +43,7 @@ def restored_config(service: Service) -> Iterator[None]:
     """The service's own config, applied again after the tour has applied another one."""
     yield
     tenants = str(service.data.parent / "tenants.toml")
-    command = [sys.executable, "-m", "worker", "apply", tenants, "--yes"]
-    subprocess.run(command, cwd=ROOT, env=service.stack.environ, capture_output=True, check=True)
+    run_worker("apply", tenants, "--yes", cwd=ROOT, env=service.stack.environ, check=True)
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="the tour's reader has curl")
@@ -84,3 +77,26 @@ def test_a_program_of_the_readme_works(service: Service, checkout: Path, program
 def test_the_plain_producer_imports_no_valetkey_package() -> None:
     (plain,) = [program for program in PYTHON if "send_task" in program]
     assert not re.search(r"import (valetkey|worker|models)|from (valetkey|worker|models)", plain)
+
+
+@pytest.fixture(scope="module")
+def demo() -> list[str]:
+    return demo_picture.run_demo()
+
+
+@pytest.mark.timeout(120)
+def test_the_picture_in_the_readme_is_what_the_demo_prints(demo: list[str]) -> None:
+    assert draw(demo) == PICTURE.read_text(encoding="utf-8"), "run `make picture`"
+
+
+def test_the_picture_loads_nothing_and_contains_no_link() -> None:
+    picture = PICTURE.read_text(encoding="utf-8")
+    assert "@import" not in picture
+    assert "url(http" not in picture
+    assert "X-Amz" not in picture
+
+
+@pytest.mark.timeout(120)
+def test_the_demo_says_at_its_end_how_to_go_on(demo: list[str]) -> None:
+    assert "Nothing is left running." in "\n".join(demo)
+    assert any("python -m worker dev" in line for line in demo)

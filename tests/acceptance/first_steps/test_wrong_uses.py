@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.acceptance.conftest import ROOT, Service
+from tests.support.servers.programs import run_program
 from valetkey.cli.main import main as valetkey
 from worker.__main__ import main as worker
 
@@ -108,13 +109,6 @@ def run_shell(command: str, environ: dict[str, str]) -> tuple[int, str]:
         "V": f"{Path(sys.executable).parent}/valetkey",
         "W": f"{sys.executable} -m worker",
     }
-    completed = subprocess.run(
-        ["/bin/sh", "-c", command],
-        env=environ | programs,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    shell, environ = ["/bin/sh", "-c", command], environ | programs
+    completed = run_program(shell, env=environ, stdin=subprocess.DEVNULL)
     return completed.returncode, completed.stdout + completed.stderr

@@ -4,20 +4,31 @@ import asyncio
 import csv
 import fcntl
 import gzip
+import json
 import re
 import signal
 import struct
 import termios
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from tests.acceptance.conftest import ROOT, Service
-from tests.support.docs import producers_guide
-from tests.support.docs.producers_guide import COMMANDS, GUIDE, PROGRAMS, RECIPES
-from tests.support.servers.guide_sandbox import GuideSandbox, is_genuine, unused_database_url
+from tests.acceptance.producers.conftest import (
+    BLOCKS,
+    COMMANDS,
+    GUIDE,
+    PROGRAMS,
+    RECIPES,
+    UNREACHABLE_URL,
+    GuideSandbox,
+    is_genuine,
+    run_notebook,
+)
+from tests.support.fakes.fake_service import refuse_outcome, running_fake_service
 from tests.support.servers.waiting import wait_until
 
 DJANGO_SITE = ROOT / "tests" / "support" / "servers" / "django_site.py"
@@ -30,9 +41,8 @@ def links(text: str) -> dict[str, str]:
 
 def test_there_are_ten_recipes_and_these_tests_run_all_their_programs_and_commands() -> None:
     assert len(RECIPES) == 10
-    assert [language for language, _ in producers_guide.BLOCKS].count("python") == len(PROGRAMS)
-    runners = [Path(__file__), Path(__file__).with_name("test_guide_http.py"), DJANGO_SITE]
-    source = "".join(path.read_text() for path in runners)
+    assert [language for language, _ in BLOCKS].count("python") == len(PROGRAMS)
+    source = Path(__file__).read_text() + DJANGO_SITE.read_text()
     assert not [name for name in PROGRAMS if Path(name).stem not in re.findall(r"\w+", source)]
     assert len(COMMANDS) == 7
     assert "\t" not in GUIDE
@@ -124,7 +134,7 @@ def test_a_run_that_was_killed_goes_on_and_gives_a_row_for_each_row(
 ) -> None:
     run, again, _ = COMMANDS[3:6]
     (sandbox.folder / "statements.csv").write_text(STATEMENTS)
-    unused_url = unused_database_url(service, 9)
+    unused_url = service.unused_database_url(9)
     with sandbox.start(
         *run.split(), VALETKEY_BROKER_URL=unused_url, VALETKEY_RESULT_URL=unused_url
     ) as process:
@@ -152,7 +162,7 @@ def test_the_service_writes_the_file_itself_and_prints_one_link_to_it(
 
 def test_no_output_of_the_notebook_shows_a_link(sandbox: GuideSandbox) -> None:
     async def kernel() -> list[str]:  # a notebook runs its cells inside an event loop
-        return producers_guide.run_notebook(PROGRAMS["notebook.py"])
+        return run_notebook(PROGRAMS["notebook.py"])
 
     assert sandbox.folder.is_dir()
     _, _, allowed, batch, items, count, _ = asyncio.run(kernel())
@@ -189,3 +199,92 @@ def test_a_big_job_that_is_interrupted_is_cancelled(sandbox: GuideSandbox) -> No
     granted, released = int(match[1]), int(match[2])
     assert granted + released == 2_000
     assert released > 0
+
+
+PNG = "/slots?content_type=image/png"
+
+
+async def post(app: Any, path: str, **arguments: Any) -> httpx.Response:
+    """Send a POST to an application, with its startup and shutdown; return the response."""
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app")
+    async with app.router.lifespan_context(app), client:
+        return await client.post(path, **arguments)
+
+
+def test_a_form_of_the_endpoint_accepts_an_image_within_its_size_limit(
+    sandbox: GuideSandbox,
+) -> None:
+    response = asyncio.run(post(sandbox.load_module("uploads.py").app, PNG))
+    assert response.status_code == 200
+    form = response.json()
+
+    def upload_status(content: bytes) -> int:
+        files = {"file": content}
+        return httpx.post(form["url"], data=form["fields"], files=files, timeout=60).status_code
+
+    assert upload_status(bytes(500_001)) == 400
+    assert upload_status(b"PNG") == 204
+
+
+def test_the_endpoint_reports_why_it_returns_no_form(
+    service: Service, sandbox: GuideSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = sandbox.load_module("uploads.py").app
+    assert asyncio.run(post(app, PNG.replace("image/png", "text/html"))).status_code == 403
+    monkeypatch.delenv("VALETKEY_KEY_FILE")
+    monkeypatch.setenv("VALETKEY_TENANT", "acme")
+    quota_url = service.unused_database_url(6)
+    monkeypatch.setenv("VALETKEY_BROKER_URL", quota_url)
+    monkeypatch.delenv("VALETKEY_RESULT_URL")
+    with running_fake_service(quota_url, decide=refuse_outcome):
+        assert asyncio.run(post(app, PNG)).status_code == 429
+    monkeypatch.setenv("VALETKEY_BROKER_URL", UNREACHABLE_URL)
+    response = asyncio.run(post(app, PNG))
+    assert (response.status_code, response.headers["retry-after"]) == (503, "5")
+
+
+def get_statement(
+    sandbox: GuideSandbox, *users: str, **environ: str
+) -> list[tuple[int, dict[str, str]]]:
+    """Return the Django view's status and headers for each user."""
+    code, stdout, stderr = sandbox.python(str(DJANGO_SITE), *users, **environ)
+    assert code == 0, stderr
+    return [tuple(json.loads(line)) for line in stdout.splitlines()]
+
+
+def test_a_view_redirects_to_what_is_its_users_own_and_nowhere_else(sandbox: GuideSandbox) -> None:
+    (status, headers), (other_status, _) = get_statement(sandbox, "7", "../../8")
+    assert (status, headers["Cache-Control"]) == (302, "no-store")
+    assert "/acme/statements/2026-11/7.pdf?" in headers["Location"]
+    assert is_genuine(headers["Location"])
+    assert other_status == 403
+
+
+def test_a_view_without_a_queue_says_when_to_try_again(sandbox: GuideSandbox) -> None:
+    ((status, headers),) = get_statement(sandbox, "7", VALETKEY_BROKER_URL=UNREACHABLE_URL)
+    assert (status, headers["Retry-After"]) == (503, "5")
+
+
+def test_a_webhook_is_processed_once_and_only_if_it_is_genuine(
+    service: Service, sandbox: GuideSandbox
+) -> None:
+    assert sandbox.python("ask.py") == [0, "", ""]
+    receiver = service.receiver
+
+    def arrived_numbers() -> list[int]:
+        return [n for n, body in enumerate(receiver.bodies) if b"acme/archive/39.pdf" in body]
+
+    number = wait_until(arrived_numbers, what="the webhook has arrived")[0]
+    headers = {name: text for name, text in receiver.headers[number].items() if "ebhook-" in name}
+    module = sandbox.load_module("hooks.py")
+
+    def post_webhook(body: bytes) -> int:
+        return asyncio.run(post(module.app, "/hook", content=body, headers=headers)).status_code
+
+    assert post_webhook(receiver.bodies[number] + b" ") == 400
+    assert not module.links
+    assert post_webhook(receiver.bodies[number]) == 204
+    assert len(module.links) == 40
+    assert is_genuine(module.links.pop("acme/archive/39.pdf"))
+    assert post_webhook(receiver.bodies[number]) == 204
+    assert len(module.links) == 39

@@ -1,30 +1,89 @@
-import os
+import re
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tests.acceptance.conftest import ACME_KEY, ROOT
 from tests.support.servers.certificates import CertificateAuthority
-from tests.support.servers.production_redis import (
-    ProductionRedis,
-    password_of,
-    running_production_redis,
-)
-from tests.support.servers.tls_proxy import running_tls_proxy
+from tests.support.servers.programs import run_worker, worker_environ
+from tests.support.servers.proxies import running_tls_proxy
 from tests.support.servers.waiting import wait_until
 from valetkey.crypto.keys import dump_private_key, public_key_line
-from worker.dev.child_processes import Program, running
-from worker.dev.data_folder import service_environment
-from worker.dev.stack import run_command
+from worker.dev.child_processes import HOST, ChildProcess, Program, reserved_ports, running
+from worker.dev.embedded_servers import find_valkey
 
 HOST_NAME = "localhost"
 PRODUCER = "producer-acme"
+
+
+_EXAMPLES = Path(__file__).parents[3] / "examples" / "production"
+_PLACEHOLDER = re.compile(r"(#SHA256_OF_THE_PASSWORD_OF_([\w-]+))")
+
+
+def password_of(user: str) -> str:
+    return f"password-of-{user}"
+
+
+@dataclass(frozen=True)
+class ProductionRedis:
+    """A server with the users of users.acl, without TLS."""
+
+    port: int
+
+    def client(self, user: str, database: int = 0) -> Any:
+        """Return a connection as one of the users."""
+        login: dict[str, Any] = {"username": user, "password": password_of(user)}
+        return redis.Redis(HOST, self.port, database, **login, retry=Retry(NoBackoff(), 0))
+
+
+@contextmanager
+def running_production_redis(data: Path, without_password: str = "") -> Iterator[ProductionRedis]:
+    """Run Valkey with redis.conf, except its options for TLS, and with passwords in users.acl.
+
+    The user without_password keeps the placeholder. Raises StartFailed.
+    """
+    folder = data / "redis"
+    folder.mkdir(parents=True)
+    text = (_EXAMPLES / "users.acl").read_text(encoding="utf-8")
+    for placeholder, user in _PLACEHOLDER.findall(text):
+        if user != without_password:
+            text = text.replace(placeholder, f"#{sha256(password_of(user).encode()).hexdigest()}")
+    (folder / "users.acl").write_text(text)
+    with reserved_ports(None) as (port,):
+        (folder / "redis.conf").write_text(_local_config(port))
+        command, log = (find_valkey(), "redis.conf"), data / "logs" / "redis.log"
+        program = Program("Valkey", command, folder, log)
+        server = ProductionRedis(port)
+        with running(program, partial(_is_ready, server)):
+            yield server
+
+
+def _local_config(port: int) -> str:
+    local = {"port": port, "bind": HOST, "dir": ".", "aclfile": "users.acl"}
+    lines = (_EXAMPLES / "redis.conf").read_text(encoding="utf-8").splitlines()
+    kept = [
+        line for line in lines if not line.startswith(("tls-", *(f"{name} " for name in local)))
+    ]
+    return "\n".join([*kept, *(f"{name} {value}" for name, value in local.items())]) + "\n"
+
+
+def _is_ready(server: ProductionRedis, child: ChildProcess) -> bool:
+    with server.client("admin") as client:
+        try:
+            return bool(client.info("server")["process_id"] == child.pid)
+        except redis.RedisError:
+            return False
 
 
 @dataclass(frozen=True)
@@ -36,7 +95,6 @@ class Production:
     authority: CertificateAuthority
     key_file: Path
     data: Path
-    environ: Mapping[str, str] = field(repr=False)
 
     def url(self, user: str = PRODUCER, database: int = 0, **parameters: str) -> str:
         """Return the URL of a user; by default it trusts the authority and verifies the server."""
@@ -47,11 +105,6 @@ class Production:
     def urls(self, user: str = PRODUCER, **parameters: str) -> tuple[str, str]:
         """Return the URLs of the broker and of the result store."""
         return self.url(user, 0, **parameters), self.url(user, 1, **parameters)
-
-    @property
-    def logs(self) -> str:
-        """The text of all log files."""
-        return "".join(path.read_text() for path in (self.data / "logs").iterdir())
 
 
 @pytest.fixture(scope="session")
@@ -84,45 +137,27 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]
         key_file = data / "acme.key"
         key_file.touch(0o600)
         key_file.write_text(dump_private_key(ACME_KEY))
-        environ: dict[str, str] = {}
-        production = Production(server, proxy.port, authority, key_file, data, environ)
-        environ.update(_worker_environ(production))
-        run_command((sys.executable, "-m", "worker", "migrate"), environ)
-        run_command(
-            (sys.executable, "-m", "worker", "apply", "--yes", str(_tenants(data))), environ
+        production = Production(server, proxy.port, authority, key_file, data)
+        environ = worker_environ(
+            *production.urls("worker"),
+            VALETKEY_DATABASE_URL=f"sqlite:///{data / 'valetkey.db'}",
+            VALETKEY_S3_ENDPOINT="http://127.0.0.1:1",
+            VALETKEY_DEVELOPMENT="1",
+            AWS_DEFAULT_REGION="us-east-1",
         )
+        tenants = data / "tenants.toml"
+        example = (ROOT / "examples" / "tenants.toml").read_text()
+        tenants.write_text(f"{example}[tenants.acme.keys]\n{public_key_line(ACME_KEY)}\n")
+        for words in (("migrate",), ("apply", "--yes", str(tenants))):
+            run_worker(*words, env=environ, check=True)
         for role in ("issue", "upkeep"):
             command = (sys.executable, "-m", "worker", "run", "--only", role)
             log = data / "logs" / f"{role}.log"
             program = Program(role, command, ROOT, log, environ)
             stack.enter_context(running(program, lambda _: True, stop_timeout=20))
-        wait_until(lambda: _consumer_count(server) == 2, what="both workers consume")
+        with server.client("operator") as client:
+            wait_until(
+                lambda: sum(each["cmd"] == "brpop" for each in client.client_list()) == 2,
+                what="both workers consume",
+            )
         yield production
-
-
-def _worker_environ(production: Production) -> dict[str, str]:
-    broker, results = production.urls("worker")
-    return service_environment(
-        os.environ,
-        VALETKEY_BROKER_URL=broker,
-        VALETKEY_RESULT_URL=results,
-        VALETKEY_DATABASE_URL=f"sqlite:///{production.data / 'valetkey.db'}",
-        VALETKEY_S3_ENDPOINT="http://127.0.0.1:1",
-        VALETKEY_DEVELOPMENT="1",
-        AWS_ACCESS_KEY_ID="AKIDEXAMPLE",
-        AWS_SECRET_ACCESS_KEY="not-a-secret",
-        AWS_DEFAULT_REGION="us-east-1",
-    )
-
-
-def _tenants(data: Path) -> Path:
-    tenants = data / "tenants.toml"
-    example = (ROOT / "examples" / "tenants.toml").read_text()
-    tenants.write_text(f"{example}[tenants.acme.keys]\n{public_key_line(ACME_KEY)}\n")
-    return tenants
-
-
-def _consumer_count(server: ProductionRedis) -> int:
-    with server.client("operator") as client:
-        clients = client.client_list()
-    return sum(client["cmd"] == "brpop" for client in clients)

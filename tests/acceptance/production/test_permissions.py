@@ -1,7 +1,6 @@
 """The server of examples/production, its users, and its README."""
 
 import re
-import subprocess
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,13 @@ import redis
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
 from tests.acceptance.conftest import ROOT
-from tests.acceptance.production.conftest import PRODUCER
-from tests.support.servers.production_redis import (
+from tests.acceptance.production.conftest import (
+    PRODUCER,
     ProductionRedis,
     password_of,
     running_production_redis,
 )
+from tests.support.servers.programs import run_program
 from worker.dev.child_processes import StartFailed
 
 USERS = ("admin", "operator", "worker", PRODUCER)
@@ -46,9 +46,7 @@ def test_a_wrong_password_is_refused(production_redis: ProductionRedis) -> None:
         client.ping()
 
 
-def test_there_are_no_databases_besides_the_broker_and_the_result_store(
-    producer: Any,
-) -> None:
+def test_there_are_no_databases_besides_the_broker_and_the_result_store(producer: Any) -> None:
     with pytest.raises(ResponseError, match="DB index is out of range"):
         producer.execute_command("SELECT", "2")
 
@@ -75,9 +73,7 @@ def test_the_server_does_not_start_while_a_password_is_missing(tmp_path: Path) -
 def test_the_documented_loop_replaces_every_placeholder(tmp_path: Path) -> None:
     (tmp_path / "users.acl").write_text((FOLDER / "users.acl").read_text())
     (loop,) = LOOP
-    output = subprocess.run(
-        ["/bin/sh", "-c", loop], cwd=tmp_path, capture_output=True, text=True, check=True
-    ).stdout
+    output = run_program(["/bin/sh", "-c", loop], cwd=tmp_path, check=True).stdout
     passwords = dict(line.split() for line in output.splitlines())
     users = (tmp_path / "users.acl").read_text()
     assert set(passwords) == set(USERS)

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,14 +11,19 @@ from typing import Any
 import pytest
 
 from tests.acceptance.conftest import ROOT
-from tests.acceptance.production.conftest import HOST_NAME, PRODUCER, Production
+from tests.acceptance.production.conftest import (
+    HOST_NAME,
+    PRODUCER,
+    Production,
+    ProductionRedis,
+    password_of,
+)
 from tests.support.servers.certificates import CertificateAuthority
-from tests.support.servers.production_redis import ProductionRedis, password_of
-from tests.support.servers.tls_proxy import TlsProxy, running_tls_proxy
+from tests.support.servers.programs import run_worker, worker_environ
+from tests.support.servers.proxies import TlsProxy, running_tls_proxy
 from tests.support.servers.waiting import wait_until
 from valetkey import AsyncClient, BrokerUnreachable, Client
 from worker.dev.child_processes import Program, running
-from worker.dev.data_folder import service_environment
 
 UNKNOWN_AUTHORITY = "certificate verify failed: (unable to get local issuer|self-signed)"
 WRONG_NAME = (
@@ -59,10 +62,6 @@ def impostor(
         yield Impostor(proxy, parameters, UNKNOWN_AUTHORITY if is_unknown else WRONG_NAME)
 
 
-def plain_url(server: ProductionRedis, database: int) -> str:
-    return f"redis://{PRODUCER}:{password_of(PRODUCER)}@127.0.0.1:{server.port}/{database}"
-
-
 def download(broker: str, results: str) -> None:
     with Client(broker, results, tenant="acme") as client:
         assert client.download("demo", "acme/a").result().key == "acme/a"
@@ -81,7 +80,8 @@ def download_in_event_loop(broker: str, results: str) -> None:
 def test_a_client_sends_an_impostor_no_password_and_no_request(
     impostor: Impostor, production_redis: ProductionRedis, server: str, use: Callable[..., None]
 ) -> None:
-    urls = [plain_url(production_redis, database) for database in (0, 1)]
+    login = f"{PRODUCER}:{password_of(PRODUCER)}@127.0.0.1:{production_redis.port}"
+    urls = [f"redis://{login}/{database}" for database in (0, 1)]
     database = ("broker", "result store").index(server)
     urls[database] = impostor.url(PRODUCER, database)
     with pytest.raises(BrokerUnreachable, match=f"cannot use the {server} .*{impostor.problem}"):
@@ -90,31 +90,20 @@ def test_a_client_sends_an_impostor_no_password_and_no_request(
     assert impostor.proxy.received == 0
 
 
-def worker_environ(tmp_path: Path, broker: str, results: str) -> dict[str, str]:
-    return service_environment(
-        os.environ,
-        VALETKEY_BROKER_URL=broker,
-        VALETKEY_RESULT_URL=results,
-        VALETKEY_DATABASE_URL=f"sqlite:///{tmp_path / 'valetkey.db'}",
-    )
+def environ_of(tmp_path: Path, broker: str, results: str) -> dict[str, str]:
+    database = f"sqlite:///{tmp_path / 'valetkey.db'}"
+    return worker_environ(broker, results, VALETKEY_DATABASE_URL=database)
 
 
 def run_doctor(environ: dict[str, str]) -> dict[str, dict[str, Any]]:
-    completed = subprocess.run(
-        [sys.executable, "-m", "worker", "doctor", "--json"],
-        cwd=ROOT,
-        env=environ,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    checks = [json.loads(line) for line in completed.stdout.splitlines()]
+    lines = run_worker("doctor", "--json", cwd=ROOT, env=environ).stdout.splitlines()
+    checks = map(json.loads, lines)
     return {check["check"]: check for check in checks}
 
 
 def test_doctor_names_the_problem_of_an_impostor(impostor: Impostor, tmp_path: Path) -> None:
     urls = impostor.url("operator"), impostor.url("operator", 1)
-    checks = run_doctor(worker_environ(tmp_path, *urls))
+    checks = run_doctor(environ_of(tmp_path, *urls))
     for check in ("broker", "results"):
         assert checks[check]["state"] == "fail"
         assert "certificate verify failed" in checks[check]["message"]
@@ -122,12 +111,12 @@ def test_doctor_names_the_problem_of_an_impostor(impostor: Impostor, tmp_path: P
 
 
 def test_doctor_reaches_both_servers_over_tls(production: Production, tmp_path: Path) -> None:
-    checks = run_doctor(worker_environ(tmp_path, *production.urls("operator")))
+    checks = run_doctor(environ_of(tmp_path, *production.urls("operator")))
     assert [checks[name]["state"] for name in ("broker", "results")] == ["ok", "ok"]
 
 
 def test_a_worker_takes_no_messages_from_an_impostor(impostor: Impostor, tmp_path: Path) -> None:
-    environ = worker_environ(tmp_path, impostor.url("worker"), impostor.url("worker", 1))
+    environ = environ_of(tmp_path, impostor.url("worker"), impostor.url("worker", 1))
     command = (sys.executable, "-m", "worker", "run", "--only", "issue")
     program = Program("worker", command, ROOT, tmp_path / "worker.log", environ)
     with running(program, lambda _: True, stop_timeout=0) as worker:

@@ -12,10 +12,10 @@ from click.testing import CliRunner
 from tests.support.audit_model.report_log import LONG, SINCE, UNTIL, LoggedItem, build_log
 from tests.support.s3.chromium import Tab
 from tests.support.scope import skip_without
-from tests.support.servers.databases import migrated_file
+from tests.support.servers.databases import migrated_file, open_engine
 from tests.support.servers.waiting import wait_until
 from worker.audit.report.report_command import report
-from worker.base.database_engine import create_database_engine, write_transaction
+from worker.base.database_engine import write_transaction
 from worker.core.tenant_config import Quota, Tenant, TenantConfig
 from worker.ledger.tenant_rows import store_config
 
@@ -35,13 +35,11 @@ HEADLINE = """Object.fromEntries([...document.querySelectorAll("[data-figure]")]
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     url = migrated_file(folder / "valetkey.db")
-    engine = create_database_engine(url)
     quotas = (Quota("grants", "day", 100, 80), Quota("upload_bytes", "month", 10**12))
     tenants = {name: Tenant(name, quotas=quotas) for name in ("acme", "globex")}
-    with write_transaction(engine) as connection:
+    with open_engine(url) as engine, write_transaction(engine) as connection:
         LOG.write(connection)
         store_config(connection, TenantConfig(), TenantConfig(tenants=tenants), SINCE)
-    engine.dispose()
     path = folder / "report.html"
     time_range = ("--since", SINCE.isoformat(), "--until", UNTIL.isoformat())
     with pytest.MonkeyPatch.context() as patch:

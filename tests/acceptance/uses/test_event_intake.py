@@ -7,24 +7,21 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import boto3
 import pytest
 import redis
-from sqlalchemy import Engine, func, select
 
 from models import Use
-from tests.support.builders import services
 from tests.support.builders.messages import POLICY, tenant_config
-from tests.support.servers.databases import migrated_file
+from tests.support.builders.services import InProcessService, build_service
+from tests.support.servers.databases import migrated_file, open_engine
 from tests.support.servers.waiting import wait_until
 from tests.support.uses.notifications import TestQueue
 from tests.support.uses.uploading import Uploader
 from worker import clock
 from worker.aws.event_queues import queue_id
 from worker.aws.s3_clients import S3Clients
-from worker.base.database_engine import create_database_engine, read_transaction
 from worker.broker.queues import workers_by_queue
 from worker.core.tenant_config import Bucket, TenantConfig
 from worker.dev.embedded_servers import Storage, create_buckets
@@ -51,32 +48,24 @@ def queue(storage: Storage) -> Iterator[TestQueue]:
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    url = migrated_file(tmp_path / "valetkey.db")
-    engine = create_database_engine(url)
-    yield engine
-    engine.dispose()
+def service(tmp_path: Path) -> Iterator[InProcessService]:
+    with open_engine(migrated_file(tmp_path / "valetkey.db")) as engine:
+        yield build_service(engine, S3Clients(), clock.now)
 
 
-def apply_config(engine: Engine, storage: Storage, queue_url: str | None) -> None:
+def apply_config(service: InProcessService, storage: Storage, queue_url: str | None) -> None:
     bucket = Bucket("demo", BUCKET, "us-east-1", "path", storage.endpoint, events_queue=queue_url)
     policies = {"demo": replace(POLICY, overwrite=True)}
-    config = TenantConfig({"demo": bucket}, tenant_config(policies=policies).tenants)
-    services.build_service(engine, S3Clients(), clock.now).apply(config)
-
-
-def count(engine: Engine) -> int:
-    with read_transaction(engine) as connection:
-        return connection.execute(select(func.count()).select_from(Use)).scalar_one()
+    service.apply(TenantConfig({"demo": bucket}, tenant_config(policies=policies).tenants))
 
 
 @pytest.mark.timeout(180)
 def test_a_running_service_reads_a_queue_once_a_profile_names_it_and_logs_no_secret(
-    engine: Engine, storage: Storage, queue: TestQueue, valkey_url: str, tmp_path: Path
+    service: InProcessService, storage: Storage, queue: TestQueue, valkey_url: str, tmp_path: Path
 ) -> None:
-    apply_config(engine, storage, None)
+    apply_config(service, storage, None)
     environ = dict(os.environ) | {
-        "VALETKEY_DATABASE_URL": str(engine.url),
+        "VALETKEY_DATABASE_URL": str(service.engine.url),
         "VALETKEY_BROKER_URL": valkey_url,
         "VALETKEY_RESULT_URL": valkey_url,
         "VALETKEY_CONCURRENCY": "1",
@@ -90,33 +79,21 @@ def test_a_running_service_reads_a_queue_once_a_profile_names_it_and_logs_no_sec
     ):
         try:
             wait_until(lambda: "valetkey" in workers_by_queue(client), 60, "the workers start")
-            apply_config(engine, storage, queue.url)
+            apply_config(service, storage, queue.url)
             name = f"events:{queue_id(queue.url)}"
             wait_until(lambda: name in workers_by_queue(client), 60, "the queue is read")
-            grant = upload(engine)
-            wait_until(lambda: count(engine) == 1, 60, "the upload is recorded")
+            uploader = Uploader(service)
+            grant = uploader.put(KEY, 3)
+            uploader.store(grant, b"123")
+            wait_until(lambda: len(service.rows(Use)) == 1, 60, "the upload is recorded")
             wait_until(lambda: queue.counts() == (0, 0), 30, "the message is deleted")
         finally:
             process.terminate()
             assert process.wait(30) == 0
     text = log.read_text()
-    (line,) = [
-        line for line in _lines(text) if line["event"] == "events_handled" and line["recorded"]
-    ]
+    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    (line,) = [each for each in lines if each["event"] == "events_handled" and each["recorded"]]
     assert (line["messages"], line["ignored"], line["waiting"]) == (1, {}, {})
     signature = grant.url.rpartition("=")[2]
     for secret in (storage.secret_key, signature, queue.url, "only-the-owner"):
         assert secret not in text
-
-
-def upload(engine: Engine) -> Any:
-    uploader = Uploader(services.build_service(engine, S3Clients(), clock.now))
-    grant = uploader.put(KEY, 3)
-    uploader.store(grant, b"123")
-    return grant
-
-
-def _lines(text: str) -> Iterator[dict[str, Any]]:
-    for line in text.splitlines():
-        if line.startswith("{"):
-            yield json.loads(line)

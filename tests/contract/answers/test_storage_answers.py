@@ -15,19 +15,11 @@ from sqlalchemy import Engine
 from tests.support.builders import services
 from tests.support.builders.messages import POLICY, grant_message, tenant_config
 from tests.support.s3 import doubles
-from tests.support.s3.doubles import (
-    ALLOW_ALL,
-    ANSWERS,
-    DENY_ALL,
-    DOUBLES,
-    MOTO,
-    ROLE_SERVERS,
-)
+from tests.support.s3.doubles import ALLOW_ALL, ANSWERS, DENY_ALL, DOUBLES, MOTO, ROLE_SERVERS
 from tests.support.s3.stores import SERVERS
-from tests.support.servers.databases import migrated_file
+from tests.support.servers.databases import migrated_file, open_engine
 from worker import clock
 from worker.aws.s3_clients import S3Clients
-from worker.base.database_engine import create_database_engine
 from worker.core.tenant_config import Bucket, TenantConfig
 from worker.dev.embedded_servers import Storage
 
@@ -121,10 +113,8 @@ def owner(storage: tuple[str, Storage]) -> RoleOwner:
 
 @pytest.fixture(scope="module")
 def answers_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    url = migrated_file(tmp_path_factory.mktemp("answers") / "valetkey.db")
-    engine = create_database_engine(url)
-    yield engine
-    engine.dispose()
+    with open_engine(migrated_file(tmp_path_factory.mktemp("answers") / "valetkey.db")) as engine:
+        yield engine
 
 
 Issue = Callable[..., dict[str, Any]]

@@ -18,7 +18,7 @@ from tests.support.servers.event_loop import (
     in_event_loop,
     wait_until_async,
 )
-from tests.support.servers.tls_proxy import running_tls_proxy
+from tests.support.servers.proxies import running_tls_proxy
 from valetkey import NoAnswer
 from valetkey.aio import MessageFeed
 from valetkey.wire.pending import PendingMessage

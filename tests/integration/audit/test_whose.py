@@ -26,8 +26,7 @@ from tests.support.builders.messages import (
 )
 from tests.support.builders.services import InProcessService, build_service
 from tests.support.cli.operator import ON_SQLITE, json_lines, json_rows
-from tests.support.fakes.http_storage import HttpStorage, running_http_storage
-from tests.support.fakes.memory_storage import MemoryStorage
+from tests.support.fakes.http_storage import HttpStorage, MemoryStorage, running_http_storage
 from worker.audit.show_command import show
 from worker.audit.whose_command import whose
 from worker.aws.s3_clients import S3Clients

@@ -68,34 +68,32 @@ def test_migrate_creates_the_partitions_of_this_month_and_the_next_two(engine: E
 
 @pytest.mark.parametrize("items", [1, 2])
 def test_grants_are_stored_in_the_partition_of_their_chunks_month(
-    engine: Engine, service: InProcessService, clock: Clock, items: int
+    service: InProcessService, clock: Clock, items: int
 ) -> None:
     for number in (0, 1, 2):
         issue_in(service, clock, add_months(MONTH, number), items)
     months = [name_of(add_months(MONTH, number)) for number in (1, 2)]
-    assert rows_by_partition(engine) == dict.fromkeys(("grants_first", *months), items)
+    assert rows_by_partition(service.engine) == dict.fromkeys(("grants_first", *months), items)
 
 
-def test_cleanup_creates_partitions_ahead(
-    engine: Engine, service: InProcessService, clock: Clock
-) -> None:
+def test_cleanup_creates_partitions_ahead(service: InProcessService, clock: Clock) -> None:
     clock.time = first_moment(add_months(MONTH, 2))
     assert clean_up(service.context)["partitions"] == 2
     assert clean_up(service.context)["partitions"] == 0
-    with read_transaction(engine) as connection:
+    with read_transaction(service.engine) as connection:
         assert missing_months(connection, clock()) == []
 
 
 def test_rows_without_a_partition_are_kept_and_moved_by_the_cleanup(
-    engine: Engine, service: InProcessService, clock: Clock
+    service: InProcessService, clock: Clock
 ) -> None:
     month = add_months(MONTH, 5)
     issue_in(service, clock, month)
-    assert rows_by_partition(engine) == {"grants_default": 2}
-    with read_transaction(engine) as connection:
+    assert rows_by_partition(service.engine) == {"grants_default": 2}
+    with read_transaction(service.engine) as connection:
         assert default_months(connection) == [month]
     clean_up(service.context)
-    assert rows_by_partition(engine) == {name_of(month): 2}
+    assert rows_by_partition(service.engine) == {name_of(month): 2}
 
 
 def test_many_processes_create_a_partition_once(engine: Engine) -> None:
@@ -110,21 +108,21 @@ def test_many_processes_create_a_partition_once(engine: Engine) -> None:
 
 
 def test_a_partition_that_is_locked_is_created_at_the_next_run(
-    engine: Engine, service: InProcessService, clock: Clock
+    service: InProcessService, clock: Clock
 ) -> None:
     clock.time = first_moment(add_months(MONTH, 1))
-    with read_transaction(engine) as reader:
+    with read_transaction(service.engine) as reader:
         reader.execute(text("SELECT 1 FROM grants"))
-        assert create_partitions(engine, clock(), ProblemLog()) == 0
+        assert create_partitions(service.engine, clock(), ProblemLog()) == 0
         assert service.issue(grant_message())["status"] == "issued"
-    assert create_partitions(engine, clock(), ProblemLog()) == 1
+    assert create_partitions(service.engine, clock(), ProblemLog()) == 1
 
 
 def test_a_partition_that_stays_locked_is_logged_once(
-    engine: Engine, service: InProcessService, clock: Clock
+    service: InProcessService, clock: Clock
 ) -> None:
     clock.time = first_moment(add_months(MONTH, 1))
-    with read_transaction(engine) as reader, capture_logs() as logs:
+    with read_transaction(service.engine) as reader, capture_logs() as logs:
         reader.execute(text("SELECT 1 FROM grants"))
         for _ in range(2):
             clean_up(service.context)

@@ -33,15 +33,14 @@ _MODELS = (
 )
 
 
-@pytest.fixture
-def log(engine: Engine, apply_config: ApplyConfig, service: InProcessService) -> InProcessService:
+@pytest.fixture(autouse=True)
+def _log(engine: Engine, apply_config: ApplyConfig, service: InProcessService) -> None:
     """An audit log with a row in each of its tables."""
     apply_config(tenant_config())
     service.issue(grant_message())
     with write_transaction(engine) as connection:
         for model in _MODELS:
             connection.execute(insert_any(model))
-    return service
 
 
 def _refuses(engine: Engine, statement: str, words: str = "append only") -> None:
@@ -49,7 +48,6 @@ def _refuses(engine: Engine, statement: str, words: str = "append only") -> None
         connection.execute(text(statement))
 
 
-@pytest.mark.usefixtures("log")
 def test_no_row_of_the_audit_log_is_changed_or_deleted(engine: Engine) -> None:
     for table in APPEND_ONLY:
         column = next(iter(Base.metadata.tables[table].primary_key)).name
@@ -58,7 +56,6 @@ def test_no_row_of_the_audit_log_is_changed_or_deleted(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-@pytest.mark.usefixtures("log")
 def test_no_row_of_the_audit_log_is_replaced(engine: Engine) -> None:
     for table in (*APPEND_ONLY, "tree_heads"):
         before = _rows(engine, table)
@@ -84,14 +81,12 @@ def _rows(engine: Engine, table: str) -> list[object]:
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-@pytest.mark.usefixtures("log")
 def test_a_batch_is_not_replaced_by_one_with_its_id(engine: Engine) -> None:
     columns = [column["name"] for column in inspect(engine).get_columns("batches")]
     values = ", ".join("99" if name == "batch_number" else name for name in columns)
     _refuses(engine, f"INSERT OR REPLACE INTO batches SELECT {values} FROM batches")  # noqa: S608
 
 
-@pytest.mark.usefixtures("log")
 def test_the_head_of_a_tree_only_grows(engine: Engine) -> None:
     for statement in (
         "UPDATE tree_heads SET size = size - 1",
@@ -103,7 +98,6 @@ def test_the_head_of_a_tree_only_grows(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-@pytest.mark.usefixtures("log")
 def test_no_partition_is_changed_directly(engine: Engine) -> None:
     with read_transaction(engine) as connection:
         names = [partition.name for partition in read_partitions(connection)]
@@ -115,7 +109,6 @@ def test_no_partition_is_changed_directly(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-@pytest.mark.usefixtures("log")
 def test_no_table_of_the_audit_log_is_truncated(engine: Engine) -> None:
     for table in (*APPEND_ONLY, "tree_heads"):
         _refuses(engine, f"TRUNCATE {table} CASCADE")

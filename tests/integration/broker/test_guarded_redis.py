@@ -75,78 +75,66 @@ pytestmark = [
 ]
 
 
+class Guarded:
+    """A queue of its own on a real broker, and its readers."""
+
+    def __init__(self, url: str, store: redis.Redis) -> None:
+        self.store, self.queue = store, f"queue-{uuid4()}"
+        self.readers: list[Reader] = []
+        self._url = url
+
+    def put(self, frame: Any = None) -> None:
+        self.store.lpush(self.queue, json.dumps(frame or build_frame()))
+
+    def start(self, handle: Handler | None = None) -> Reader:
+        """Start a reader of the queue."""
+        self.readers.append(Reader(self._url, self.queue, handle))
+        return self.readers[-1]
+
+    def result(self) -> dict[str, Any]:
+        """Return the result of the task of build_frame."""
+        values: dict[str, Any] = json.loads(self.store.get(f"celery-task-meta-{TASK_ID}") or b"{}")
+        return values
+
+    def dead_letters(self) -> list[tuple[str | None, str]]:
+        """Return the task ids and queues of the messages that were set aside."""
+        return [(each.task_id, each.queue) for each in read_dead_letters(self.store)]
+
+
 @pytest.fixture
-def store(valkey_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(valkey_url) as client:
+def guarded(valkey_url: str) -> Iterator[Guarded]:
+    """The queue; the application stores results as in a worker process."""
+    with redis.Redis.from_url(valkey_url) as client, Celery(backend=valkey_url) as app:
         client.flushdb()
-        yield client
-
-
-@pytest.fixture(autouse=True)
-def app(valkey_url: str) -> Iterator[Celery]:
-    """The application that stores results, as in a worker process."""
-    with Celery(backend=valkey_url) as app:
         app.set_current()
-        yield app
-
-
-@pytest.fixture
-def queue() -> str:
-    return f"queue-{uuid4()}"
-
-
-Start = Callable[..., Reader]
-
-
-@pytest.fixture
-def start(valkey_url: str, queue: str) -> Iterator[Start]:
-    """A function that starts a reader of the queue."""
-    readers: list[Reader] = []
-
-    def start_reader(handle: Handler | None = None) -> Reader:
-        readers.append(Reader(valkey_url, queue, handle))
-        return readers[-1]
-
-    yield start_reader
-    for reader in readers:
-        reader.die()
+        guarded = Guarded(valkey_url, client)
+        yield guarded
+        for reader in guarded.readers:
+            reader.die()
 
 
 def fail(_message: Any) -> None:
     raise RecursionError
 
 
-def put(store: redis.Redis, queue: str, frame: Any) -> None:
-    store.lpush(queue, json.dumps(frame))
-
-
-def result_of(store: redis.Redis, task_id: str) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(store.get(f"celery-task-meta-{task_id}") or b"{}")
-    return values
-
-
-def test_an_invalid_frame_is_discarded_and_its_sender_told(
-    store: redis.Redis, start: Start, queue: str
-) -> None:
-    put(store, queue, build_frame(headers=celery_headers(timelimit="soon")))
-    put(store, queue, build_frame())
-    assert len(start().read()) == 1
-    assert read_discard_counts(store) == {"timelimit": 1}
-    refusal = result_of(store, TASK_ID)["result"]["refusal"]
+def test_an_invalid_frame_is_discarded_and_its_sender_told(guarded: Guarded) -> None:
+    guarded.put(build_frame(headers=celery_headers(timelimit="soon")))
+    guarded.put()
+    assert len(guarded.start().read()) == 1
+    assert read_discard_counts(guarded.store) == {"timelimit": 1}
+    refusal = guarded.result()["result"]["refusal"]
     assert (refusal["code"], refusal["field"]) == ("message_invalid", "timelimit")
 
 
-def test_a_frame_without_a_readable_id_is_discarded(
-    store: redis.Redis, start: Start, queue: str
-) -> None:
-    store.lpush(queue, b"\xff", b"null", b"")
-    assert start().read() == []
-    assert read_discard_counts(store) == {"json": 3}
-    assert store.keys("celery-task-meta-*") == []
+def test_a_frame_without_a_readable_id_is_discarded(guarded: Guarded) -> None:
+    guarded.store.lpush(guarded.queue, b"\xff", b"null", b"")
+    assert guarded.start().read() == []
+    assert read_discard_counts(guarded.store) == {"json": 3}
+    assert guarded.store.keys("celery-task-meta-*") == []
 
 
 def test_a_frame_that_causes_an_error_is_set_aside_and_the_next_is_delivered(
-    store: redis.Redis, start: Start, queue: str
+    guarded: Guarded,
 ) -> None:
     handled = []
 
@@ -155,80 +143,72 @@ def test_a_frame_that_causes_an_error_is_set_aside_and_the_next_is_delivered(
         if len(handled) == 1:
             raise RecursionError
 
-    put(store, queue, build_frame())
-    put(store, queue, build_frame(headers=celery_headers(id="next")))
-    start(fail_once).read()
+    guarded.put()
+    guarded.put(build_frame(headers=celery_headers(id="next")))
+    guarded.start(fail_once).read()
     assert [message.headers["id"] for message in handled] == [TASK_ID, "next"]
-    (dead_letter,) = read_dead_letters(store)
-    assert (dead_letter.task_id, dead_letter.queue) == (TASK_ID, queue)
-    assert "RecursionError" in dead_letter.problem
+    assert guarded.dead_letters() == [(TASK_ID, guarded.queue)]
+    assert "RecursionError" in read_dead_letters(guarded.store)[0].problem
 
 
-def test_the_task_of_a_frame_that_is_set_aside_fails(
-    store: redis.Redis, start: Start, queue: str
-) -> None:
-    put(store, queue, build_frame())
-    start(fail).read()
-    assert result_of(store, TASK_ID)["status"] == "FAILURE"
-    assert store.hlen("unacked") == 0
+def test_the_task_of_a_frame_that_is_set_aside_fails(guarded: Guarded) -> None:
+    guarded.put()
+    guarded.start(fail).read()
+    assert guarded.result()["status"] == "FAILURE"
+    assert guarded.store.hlen("unacked") == 0
 
 
-def test_no_message_is_set_aside_because_the_connection_was_lost(
-    store: redis.Redis, start: Start, queue: str
-) -> None:
-    put(store, queue, build_frame())
-    reader = start()
+def test_no_message_is_set_aside_because_the_connection_was_lost(guarded: Guarded) -> None:
+    guarded.put()
+    reader = guarded.start()
     reader.read()
     reader.lose_connection()
-    assert [message.headers["id"] for message in start().read()] == [TASK_ID]
-    assert read_dead_letters(store) == []
+    assert [message.headers["id"] for message in guarded.start().read()] == [TASK_ID]
+    assert guarded.dead_letters() == []
 
 
-def test_a_frame_is_set_aside_after_two_workers_died_of_it(
-    store: redis.Redis, start: Start, queue: str
-) -> None:
-    put(store, queue, build_frame())
+def test_a_frame_is_set_aside_after_two_workers_died_of_it(guarded: Guarded) -> None:
+    guarded.put()
     for _ in range(2):
-        reader = start()
+        reader = guarded.start()
         assert len(reader.read()) == 1
         reader.die()
-    assert start().read() == []
-    (dead_letter,) = read_dead_letters(store)
-    assert dead_letter.task_id == TASK_ID
+    assert guarded.start().read() == []
+    assert guarded.dead_letters() == [(TASK_ID, guarded.queue)]
 
 
 def test_workers_that_stop_in_order_never_set_a_frame_aside(
-    store: redis.Redis, start: Start, queue: str, monkeypatch: pytest.MonkeyPatch
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("celery.worker.state.should_stop", 0)
-    put(store, queue, build_frame())
+    guarded.put()
     for _ in range(5):
-        reader = start()
+        reader = guarded.start()
         assert len(reader.read()) == 1
         reader.stop()
-    assert read_dead_letters(store) == []
+    assert guarded.dead_letters() == []
 
 
 def test_a_worker_that_an_error_ends_sets_aside_what_no_child_had_accepted(
-    store: redis.Redis, start: Start, queue: str
+    guarded: Guarded,
 ) -> None:
-    put(store, queue, build_frame())
-    reader = start()
+    guarded.put()
+    reader = guarded.start()
     reader.read()
     try:
         fail(None)
     except RecursionError:
         reader.stop()
-    assert [each.task_id for each in read_dead_letters(store)] == [TASK_ID]
-    assert store.llen(queue) == 0
+    assert guarded.dead_letters() == [(TASK_ID, guarded.queue)]
+    assert guarded.store.llen(guarded.queue) == 0
 
 
 @pytest.mark.parametrize("settle", ["ack", "reject"])
 def test_a_message_that_cannot_be_settled_takes_up_no_place(
-    store: redis.Redis, start: Start, queue: str, settle: str, monkeypatch: pytest.MonkeyPatch
+    guarded: Guarded, settle: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(store, queue, build_frame())
-    reader = start()
+    guarded.put()
+    reader = guarded.start()
     (message,) = reader.read()
     reader.channel.qos.prefetch_count = 1
     assert not reader.channel.qos.can_consume()
@@ -242,23 +222,20 @@ def test_a_message_that_cannot_be_settled_takes_up_no_place(
     assert reader.channel.qos.can_consume()
 
 
-def test_a_sender_cannot_have_a_message_set_aside(
-    store: redis.Redis, start: Start, queue: str
-) -> None:
-    frame = build_frame(
-        properties={"delivery_info": {"exchange": "", "routing_key": queue, "redelivered": True}}
-    )
+def test_a_sender_cannot_have_a_message_set_aside(guarded: Guarded) -> None:
+    delivery = {"exchange": "", "routing_key": guarded.queue, "redelivered": True}
+    frame = build_frame(properties={"delivery_info": delivery})
     for _ in range(5):
-        put(store, queue, frame)
-    assert len(start().read()) == 5
-    assert store.keys("valetkey.redelivered:*") == []
+        guarded.put(frame)
+    assert len(guarded.start().read()) == 5
+    assert guarded.store.keys("valetkey.redelivered:*") == []
 
 
 def test_a_broker_without_memory_ends_no_worker_and_the_message_is_processed(
-    store: redis.Redis, start: Start, queue: str, monkeypatch: pytest.MonkeyPatch
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(store, queue, build_frame())
-    reader = start()
+    guarded.put()
+    reader = guarded.start()
 
     def refuse(*_: Any, **__: Any) -> None:
         raise redis.OutOfMemoryError

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.integration.dev.conftest import CHECKOUT, SHELL, python_command
+from tests.support.servers.programs import run_program
 from tests.support.servers.waiting import is_running, wait_until
 from valetkey import Client
 from worker.dev.child_processes import StartFailed
@@ -94,14 +95,9 @@ def test_the_commands_that_dev_prints_can_be_pasted(tmp_path: Path) -> None:
         assert process.stdout is not None
         text = "".join(itertools.takewhile(lambda line: line[0] != "`", process.stdout))
         commands = text.partition("Try in a second terminal, in this folder:\n")[2].strip()
-        completed = subprocess.run(
-            ["/bin/sh", "-e", "-c", commands],
-            cwd=CHECKOUT,
-            env={"PATH": os.defpath, "HOME": str(tmp_path), "PYTHONPATH": str(CHECKOUT)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        environ = {"PATH": os.defpath, "HOME": str(tmp_path), "PYTHONPATH": str(CHECKOUT)}
+        shell = ["/bin/sh", "-e", "-c", commands]
+        completed = run_program(shell, cwd=CHECKOUT, env=environ)
     assert len(commands.splitlines()) == 3
     assert completed.returncode == 0, completed.stderr
 

@@ -2,31 +2,23 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.acceptance.conftest import storage_client
 from tests.integration.dev.conftest import CHECKOUT, EXAMPLE
+from tests.support.servers.programs import Completed, run_worker
 from valetkey.crypto.keys import generate_key, public_key_line
-from worker.dev.data_folder import StorageKeys
-from worker.dev.embedded_servers import s3_client
 from worker.dev.stack import Stack
 
 pytestmark = pytest.mark.usefixtures("stack")
 SAYS = "Using the service of `python -m worker dev` in "
 
 
-def run(folder: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "worker", *words],
-        cwd=folder,
-        env={"PATH": os.defpath, "PYTHONPATH": str(CHECKOUT)} | environ,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def run(folder: Path, *words: str, **environ: str) -> Completed:
+    environ = {"PATH": os.defpath, "PYTHONPATH": str(CHECKOUT)} | environ
+    return run_worker(*words, cwd=folder, env=environ)
 
 
 def test_a_command_in_a_subfolder_uses_the_running_dev_and_says_so(folder: Path) -> None:
@@ -84,9 +76,7 @@ def test_applying_a_file_creates_its_buckets_and_tells_producers_its_keys(
     assert 'acme has keys, and trust = "queue"' in result.stderr
     content = json.loads((folder / ".valetkey" / "dev.json").read_text())
     assert list(content["public_keys"]) == ["acme/tour"]
-    info = stack.info
-    keys = StorageKeys(info.s3_access_key, info.s3_secret_key)
-    buckets = s3_client(info.s3_endpoint, keys, info.s3_region).list_buckets()["Buckets"]
+    buckets = storage_client(stack).list_buckets()["Buckets"]
     assert {bucket["Name"] for bucket in buckets} == {"more", "valetkey-demo"}
     status = json.loads(run(folder, "dev", "status", "--json").stdout)
     assert status["tenants_file"] == str(file)

@@ -38,9 +38,7 @@ def start(data: Path, tenants: Path | None = None) -> Iterator[Stack]:
 
 def write_tenants(folder: Path, tenant: str) -> Path:
     path = folder / f"{tenant}.toml"
-    path.write_text(
-        f"[tenants.{tenant}.keys]\n{public_key_line(generate_key(f'{tenant}/k'))}\n",
-    )
+    path.write_text(f"[tenants.{tenant}.keys]\n{public_key_line(generate_key(f'{tenant}/k'))}\n")
     return path
 
 
@@ -103,9 +101,7 @@ def test_a_damaged_state_is_named(tmp_path: Path) -> None:
         load_state(tmp_path)
 
 
-def test_a_start_after_a_kill_waits_for_the_servers_that_are_still_stopping(
-    tmp_path: Path,
-) -> None:
+def test_a_start_after_a_kill_waits_for_the_servers_that_are_still_stopping(tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path\n"
         "from worker.dev.data_folder import locked_folder\n"

@@ -22,8 +22,12 @@ from tests.support.cli.live_doctor import (
 )
 from tests.support.cli.operator import answer_on_terminal, json_lines
 from tests.support.docs.command_lines import ROOT
-from tests.support.fakes.http_storage import StorageResponse, StoredRequest, running_http_storage
-from tests.support.fakes.memory_storage import MemoryStorage
+from tests.support.fakes.http_storage import (
+    MemoryStorage,
+    StorageResponse,
+    StoredRequest,
+    running_http_storage,
+)
 from tests.support.fakes.socket_server import (
     Answer,
     drip,

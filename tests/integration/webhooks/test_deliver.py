@@ -12,9 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from models import EndpointCircuit
-from tests.support.builders.delivery_service import DeliveryService, hooks_config
+from tests.support.builders.delivery_service import NO_RESPONSE, DeliveryService, hooks_config
 from tests.support.builders.messages import DEMO, POLICY, Clock
-from tests.support.fakes.webhook_client import NO_RESPONSE
 from worker.base.database_engine import write_transaction
 from worker.base.jobs import TurnKey
 from worker.core.tenant_config import TenantConfig

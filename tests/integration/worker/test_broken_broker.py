@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import grant_message, tenant_config
 from tests.support.crypto.tenants import ENDPOINTS
 from tests.support.servers.databases import migrated_file
+from tests.support.servers.programs import run_program
 from worker.base.database_engine import read_transaction
 
 pytestmark = pytest.mark.slow
@@ -42,8 +42,7 @@ def run_task(message: dict[str, Any], engine: Engine, broker_url: str) -> Run:
         "AWS_SECRET_ACCESS_KEY": "not-a-secret",
     }
     command = [sys.executable, "-m", "tests.support.servers.task_run"]
-    text = json.dumps(message)
-    done = subprocess.run(command, input=text, env=environ, capture_output=True, text=True)  # noqa: PLW1510 - the output says why it failed
+    done = run_program(command, input=json.dumps(message), env=environ)
     assert done.returncode == 0, done.stderr
     *log, result = done.stdout.splitlines()
     return Run(json.loads(result), "\n".join([*log, done.stderr]))

@@ -1,7 +1,9 @@
 """The second safeguard, against what libraries really write at DEBUG."""
 
+import io
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,13 +17,57 @@ from celery.contrib.testing.worker import start_worker
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from tests.integration.worker.conftest import LibraryLog
 from tests.support.crypto.tokens import sign_message
+from tests.support.servers.databases import open_engine
 from tests.support.servers.webhook_receiver import respond_with, running_receiver
+from tests.unit.worker.test_logs import restored_loggers
 from valetkey.crypto.keys import generate_key
-from worker.base.database_engine import create_database_engine, write_transaction
+from worker import logs
+from worker.base.database_engine import write_transaction
 from worker.base.webhook_client import WebhookClient
 from worker.dev.embedded_servers import Storage, running_valkey
+
+
+@dataclass
+class LibraryLog:
+    """What libraries wrote at DEBUG, as they wrote it and as the service's log shows it."""
+
+    messages: list[str] = field(default_factory=list)
+    stream: io.StringIO = field(default_factory=io.StringIO)
+
+    def check_hides(self, *secrets: str) -> None:
+        """Check that libraries did write each secret, and that the log shows none."""
+        written, shown = "\n".join(self.messages), self.stream.getvalue()
+        assert [secret for secret in secrets if secret not in written] == []
+        assert [secret for secret in secrets if secret in shown] == []
+        assert len(shown.splitlines()) == len(self.messages)
+
+
+class _RawHandler(logging.Handler):
+    def __init__(self, messages: list[str]) -> None:
+        super().__init__()
+        self._messages = messages
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._messages.append(self.format(record))
+
+
+@pytest.fixture
+def library_log() -> Iterator[LibraryLog]:
+    """The log of this process, with all records of all libraries: no minimum level applies."""
+    with restored_loggers():
+        logs.configure_logging(logging.DEBUG)
+        log = LibraryLog()
+        root = logging.getLogger()
+        handler = root.handlers[0]
+        assert isinstance(handler, logging.StreamHandler)
+        handler.removeFilter(logs.reaches_min_level)
+        handler.setStream(log.stream)
+        root.addHandler(_RawHandler(log.messages))
+        for name in logs.MIN_LEVELS:
+            logging.getLogger(name).setLevel(logging.DEBUG)
+        yield log
+
 
 EXTERNAL_ID = "agreed-with/acme+5ec2e7"
 PASSWORD = "pass5ec2e7word"
@@ -91,17 +137,15 @@ def store_profile(connection: Connection, name: str) -> None:
 
 
 def test_no_record_of_sqlalchemy_shows_a_value(database_url: str, library_log: LibraryLog) -> None:
-    engine = create_database_engine(database_url)
-    with write_transaction(engine) as connection:
-        connection.execute(
-            text("CREATE TABLE profiles (name text CHECK (length(name) > 1), external_id text)")
-        )
-        store_profile(connection, "reports")
-        assert connection.execute(text("SELECT * FROM profiles")).all()
-    try:
+    table = "CREATE TABLE profiles (name text CHECK (length(name) > 1), external_id text)"
+    with open_engine(database_url) as engine:
         with write_transaction(engine) as connection:
-            store_profile(connection, "r")
-    except DBAPIError:
-        logging.getLogger("worker").exception("refused")
-    engine.dispose()
+            connection.execute(text(table))
+            store_profile(connection, "reports")
+            assert connection.execute(text("SELECT * FROM profiles")).all()
+        try:
+            with write_transaction(engine) as connection:
+                store_profile(connection, "r")
+        except DBAPIError:
+            logging.getLogger("worker").exception("refused")
     library_log.check_hides(EXTERNAL_ID)

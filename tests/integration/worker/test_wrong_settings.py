@@ -1,7 +1,6 @@
 """Wrong settings end every command that reads settings, before it does anything."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,23 +8,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.integration.worker_cli.test_unusable_services import (
+    BROKER_COMMANDS,
+    DATABASE_COMMANDS,
+    PASSWORD,
+)
 from tests.support.docs.command_lines import ROOT
+from tests.support.servers.programs import Completed, run_program
 from worker.__main__ import main
 
-PASSWORD = "hunter2"
 LOGIN = f"valetkey:{PASSWORD}"
-COMMANDS: dict[str, Sequence[str]] = {
-    "apply": ("examples/tenants.toml", "--dry-run"),
-    "audit": ("list",),
-    "deadletters": ("list",),
-    "deliveries": ("list",),
-    "doctor": (),
-    "explain": ("examples/message.json",),
-    "migrate": (),
-    "quota": ("show",),
-    "run": (),
-    "workers": (),
-}
+COMMANDS: dict[str, Sequence[str]] = {**DATABASE_COMMANDS, **BROKER_COMMANDS, "workers": ()}
 REDIS = "redis://"
 DATABASES = "sqlite:///PATH"
 EMPTY = "it is set, but empty: write a value, or unset it"
@@ -110,12 +103,9 @@ def test_what_needs_no_setting_works_with_wrong_ones(
     assert result.exit_code == 0
 
 
-def run_module(*words: str, **environ: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", *words]
-    environ = os.environ | {f"VALETKEY_{name}": value for name, value in environ.items()}
-    return subprocess.run(
-        command, env=environ, capture_output=True, text=True, check=False, timeout=60
-    )
+def run_module(*words: str, **settings: str) -> Completed:
+    environ = os.environ | {f"VALETKEY_{name}": value for name, value in settings.items()}
+    return run_program([sys.executable, "-m", *words], env=environ)
 
 
 @pytest.mark.parametrize("command", ["run", "migrate"])

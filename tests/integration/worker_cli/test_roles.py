@@ -12,14 +12,14 @@ from sqlalchemy.exc import ProgrammingError
 from tests.support.builders.messages import Clock, grant_message, tenant_config
 from tests.support.builders.services import InProcessService, build_service
 from tests.support.cli.scraping import parse_metrics
+from tests.support.servers.databases import open_engine, url_text
 from worker.aws.s3_clients import S3Clients
-from worker.base.database_engine import create_database_engine, read_transaction, write_transaction
+from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.month_partitions import add_months, add_partition, month_of
 from worker.cli.database import migrate
 from worker.cli.database_roles import grant_privileges
 from worker.doctor.metrics_command import metrics
 from worker.doctor.service_metrics import PARTS
-from worker.ledger import tenant_rows
 from worker.proof.verify.verify_command import verify
 from worker.tasks import clean_up
 
@@ -36,9 +36,8 @@ def run(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> Migrate:
 @pytest.fixture
 def owner(run: Migrate, postgres_database: str) -> Iterator[Engine]:
     assert run().exit_code == 0
-    engine = create_database_engine(postgres_database)
-    yield engine
-    engine.dispose()
+    with open_engine(postgres_database) as engine:
+        yield engine
 
 
 @pytest.fixture
@@ -56,10 +55,8 @@ def role(owner: Engine) -> Iterator[str]:
 
 @pytest.fixture
 def as_role(owner: Engine, role: str) -> Iterator[Engine]:
-    url = make_url(owner.url.render_as_string(hide_password=False)).set(username=role)
-    engine = create_database_engine(url.render_as_string(hide_password=False))
-    yield engine
-    engine.dispose()
+    with open_engine(url_text(make_url(url_text(owner.url)).set(username=role))) as engine:
+        yield engine
 
 
 @pytest.fixture
@@ -70,11 +67,9 @@ def service(
     assert run("--grant-to", role).exit_code == 0
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
-    clock = Clock()
-    with write_transaction(as_role) as connection:
-        before = tenant_rows.load_config(connection)
-        tenant_rows.store_config(connection, before, tenant_config(), clock())
-    return build_service(as_role, S3Clients(), clock)
+    service = build_service(as_role, S3Clients(), Clock())
+    service.apply(tenant_config())
+    return service
 
 
 TAMPERING = (
@@ -161,8 +156,7 @@ def test_an_auditor_who_may_only_read_verifies_the_log(
 ) -> None:
     assert service.issue(grant_message())["status"] == "issued"
     assert run("--grant-read-to", role).exit_code == 0
-    url = as_role.url.render_as_string(hide_password=False)
-    monkeypatch.setenv("VALETKEY_DATABASE_URL", url)
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", url_text(as_role.url))
     result = CliRunner().invoke(verify, [])
     assert (result.exit_code, "1 items, 1 chunks" in result.output) == (0, True), result.output
 
@@ -170,7 +164,7 @@ def test_an_auditor_who_may_only_read_verifies_the_log(
 def test_an_auditor_who_may_only_read_prints_all_metrics(
     run: Migrate, role: str, as_role: Engine, broker: str
 ) -> None:
-    url = as_role.url.render_as_string(hide_password=False)
+    url = url_text(as_role.url)
     settings = {"DATABASE_URL": url, "BROKER_URL": broker, "RESULT_URL": broker}
     environ = {f"VALETKEY_{name}": value for name, value in settings.items()}
     refused = CliRunner().invoke(metrics, env=environ)

@@ -12,13 +12,8 @@ from click.testing import CliRunner, Result
 from sqlalchemy import make_url
 
 from tests.support.docs.command_lines import ROOT
-from tests.support.fakes.socket_server import (
-    agree_to_tls,
-    answer_http,
-    refuse_tls,
-    running_socket_server,
-)
-from tests.support.servers.databases import migrated_file
+from tests.support.fakes.socket_server import answer_http, respond, running_socket_server
+from tests.support.servers.databases import migrated_file, url_text
 from tests.support.servers.external import PostgresServer, running_postgres_server
 from worker.__main__ import main
 from worker.dev.embedded_servers import running_valkey
@@ -98,37 +93,37 @@ DATABASES = {
 }
 
 
+REMOTE = make_url(f"postgresql+psycopg://valetkey:{PASSWORD}@127.0.0.1/valetkey")
+# What answers instead of PostgreSQL, and the query of the URL.
+ANSWERS = {
+    "no TLS": (respond(b"N"), {"sslmode": "require"}),
+    "missing certificate": (respond(b"S"), {"sslmode": "verify-full", "sslrootcert": "/none.pem"}),
+    "not PostgreSQL": (answer_http, {"sslmode": "disable"}),
+}
+
+
 @contextmanager
 def database(case: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    if case in ANSWERS:
+        answer, query = ANSWERS[case]
+        with running_socket_server(answer) as http_url:
+            yield url_text(REMOTE.set(port=int(http_url.rpartition(":")[2]), query=query))
+        return
     url = make_url(request.getfixturevalue("postgres").url)
     folder: Path = request.getfixturevalue("tmp_path")
-    remote = make_url(f"postgresql+psycopg://valetkey:{PASSWORD}@127.0.0.1/valetkey")
-    text = folder / "text"
-    text.write_text("not a database" * 100)
+    (folder / "text").write_text("not a database" * 100)
     changed = {
         "wrong password": url.set(username="locked", password=PASSWORD),
         "no password": url.set(username="locked"),
         "missing database": url.set(database="nothing"),
         "missing user": url.set(username="nobody_here"),
-        "refused port": remote.set(port=1),
-        "unknown host": remote.set(host="no-such-host.invalid"),
+        "refused port": REMOTE.set(port=1),
+        "unknown host": REMOTE.set(host="no-such-host.invalid"),
         "unknown parameter": url.update_query_dict({"colour": PASSWORD}),
-        "not SQLite": make_url(f"sqlite:///{text}"),
+        "not SQLite": make_url(f"sqlite:///{folder}/text"),
         "folder": make_url(f"sqlite:///{folder}"),
     }
-    certificate = {"sslmode": "verify-full", "sslrootcert": str(folder / "none.pem")}
-    answers = {
-        "no TLS": (refuse_tls, {"sslmode": "require"}),
-        "missing certificate": (agree_to_tls, certificate),
-        "not PostgreSQL": (answer_http, {"sslmode": "disable"}),
-    }
-    if case in changed:
-        yield changed[case].render_as_string(hide_password=False)
-        return
-    answer, query = answers[case]
-    with running_socket_server(answer) as http_url:
-        port = int(http_url.rpartition(":")[2])
-        yield remote.set(port=port, query=query).render_as_string(hide_password=False)
+    yield url_text(changed[case])
 
 
 TABLES = "it has no tables of valetkey yet", "python -m worker migrate"

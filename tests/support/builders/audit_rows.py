@@ -51,20 +51,12 @@ class AuditedBatch:
         connection.execute(insert(Grant), rows)
 
     def _batch_row(self) -> dict[str, Any]:
-        return {
+        same = ("tenant", "bucket", "kind", "requested_by", "reason", "recipient", "terms")
+        return {name: getattr(self, name) for name in (*same, "chunk_size", "decided_at")} | {
             "batch_number": self.number,
             "batch_id": batch_id(self.number if self.id_number is None else self.id_number),
-            "tenant": self.tenant,
-            "bucket": self.bucket,
-            "kind": self.kind,
-            "requested_by": self.requested_by,
-            "reason": self.reason,
-            "recipient": self.recipient,
-            "terms": self.terms,
             "total": len(self.object_keys),
-            "chunk_size": self.chunk_size,
             "fingerprint": bytes(32),
-            "decided_at": self.decided_at,
         }
 
     def _chunk_row(self, number: int) -> dict[str, Any]:

@@ -2,19 +2,20 @@
 
 import base64
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from threading import Lock
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Engine, insert, select, update
 
 from models import Delivery
 from tests.support.builders.messages import grant_message, tenant_config
 from tests.support.builders.services import InProcessService
-from tests.support.fakes.webhook_client import FakeWebhookClient
 from valetkey.webhooks import verify
 from worker.base.database_engine import write_transaction
+from worker.base.webhook_client import WebhookFailure, WebhookResponse
 from worker.context import Context
 from worker.core.tenant_config import TenantConfig, WebhookEndpoint
 from worker.ledger.outbox import (
@@ -49,11 +50,62 @@ def hooks_config() -> TenantConfig:
     return TenantConfig(tenant_config().buckets, tenants)
 
 
+def repeat_delivery(engine: Engine, count: int) -> None:
+    """Queue the last delivery again, as if each were of a batch of its own."""
+    query = select(Delivery).order_by(Delivery.delivery_number.desc()).limit(1)
+    with write_transaction(engine) as connection:
+        row = connection.execute(query).mappings().one()
+        copy = {name: value for name, value in row.items() if name != "delivery_number"}
+        if count:
+            connection.execute(insert(Delivery), [copy] * count)
+
+
 def lease_delivery(connection: Connection, lease: str, now: datetime) -> DeliveryLease | None:
     """Lease one delivery that is due, as a process that sends webhooks does; None if none is."""
     for endpoint in due_endpoints(connection, now):
         return lease_deliveries(connection, Claim(endpoint, 1), lease, now)[0]
     return None
+
+
+NO_RESPONSE = 0
+
+
+class FakeWebhookClient:
+    """A client that records the hosts, bodies and headers of its calls, and how many run at once.
+
+    statuses contains the response of a host, or NO_RESPONSE; other hosts respond with 204. Each
+    response has the same retry_after. on_call is called with each host before it responds.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.bodies: list[bytes] = []
+        self.headers: list[dict[str, str]] = []
+        self.statuses: dict[str, int] = {}
+        self.retry_after: timedelta | None = None
+        self.on_call: Callable[[str], None] = lambda _: None
+        self.most_running = 0
+        self._running = 0
+        self._lock = Lock()
+
+    def post(self, url: str, body: bytes, headers: dict[str, str]) -> WebhookResponse:
+        """Record a call, and return the host's response."""
+        host = url.split("/")[2]
+        with self._lock:
+            self.calls.append(host)
+            self.bodies.append(body)
+            self.headers.append(headers)
+            self._running += 1
+            self.most_running = max(self.most_running, self._running)
+        try:
+            self.on_call(host)
+            status = self.statuses.get(host, 204)
+            if status == NO_RESPONSE:
+                raise WebhookFailure("timed_out", host)
+            return WebhookResponse(status, self.retry_after)
+        finally:
+            with self._lock:
+                self._running -= 1
 
 
 class DeliveryService:
@@ -81,12 +133,7 @@ class DeliveryService:
     def queue(self, tenant: str, count: int = 1, hook: str = "hook") -> None:
         """Queue a number of deliveries, as if each were of a batch of its own."""
         self.issue(tenant=tenant, callback=hook)
-        query = select(Delivery).order_by(Delivery.delivery_number.desc()).limit(1)
-        with write_transaction(self.engine) as connection:
-            row = connection.execute(query).mappings().one()
-            copy = {name: value for name, value in row.items() if name != "delivery_number"}
-            if count > 1:
-                connection.execute(insert(Delivery), [copy] * (count - 1))
+        repeat_delivery(self.engine, count - 1)
 
     def deliver(self) -> tuple[int, int]:
         """Send what is due; count the delivered and undelivered attempts."""
@@ -110,14 +157,11 @@ class DeliveryService:
             return settle_delivery(connection, lease, result, self.context.now())
 
     def rows(self, tenant: str = "acme") -> list[Any]:
-        """Return the deliveries of a tenant."""
         return [row for row in self.service.rows(Delivery) if row.tenant == tenant]
 
     def states(self, tenant: str = "acme") -> Counter[str]:
-        """Count the deliveries of a tenant by their states."""
         return Counter(row.state for row in self.rows(tenant))
 
     def set_attempts(self, count: int) -> None:
-        """Change the number of attempts of all deliveries."""
         with write_transaction(self.engine) as connection:
             connection.execute(update(Delivery).values(attempts=count))

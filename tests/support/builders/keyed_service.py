@@ -9,13 +9,12 @@ import pytest
 
 from tests.support.builders import services
 from tests.support.builders.messages import tenant_config
-from tests.support.crypto.keys import tenant_key
-from tests.support.servers.databases import migrated_file
+from tests.support.crypto.tokens import tenant_keys
+from tests.support.servers.databases import migrated_file, open_engine
 from valetkey import Client
 from valetkey.crypto.keys import PrivateKey, dump_private_key, generate_key
 from worker import clock
 from worker.aws.s3_clients import S3Clients
-from worker.base.database_engine import create_database_engine
 from worker.core.tenant_config import Quota
 from worker.issue.dispatch import Response
 
@@ -30,20 +29,20 @@ def running_keyed_service(folder: Path) -> Iterator[Respond]:
 
     Its database is in the folder.
     """
-    engine = create_database_engine(migrated_file(folder / "valetkey.db"))
-    keys = {key.name: key for key in map(tenant_key, (KEY, OLD))}
+    keys = tenant_keys(KEY, OLD)
     config = tenant_config(Quota("grants", "day", 10_000, warn_at=1), trust="keys", keys=keys)
-    with pytest.MonkeyPatch.context() as environ:
+    with (
+        pytest.MonkeyPatch.context() as environ,
+        open_engine(migrated_file(folder / "valetkey.db")) as engine,
+    ):
         environ.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
         environ.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
         service = services.build_service(engine, S3Clients(), clock.now)
         service.apply(config)
         yield service.respond
-    engine.dispose()
 
 
 def keyed_client(broker: str, key: PrivateKey = KEY) -> Client:
-    """Return a client that signs its messages."""
     return Client(broker, key=dump_private_key(key), requested_by="test")
 
 

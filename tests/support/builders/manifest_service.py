@@ -85,7 +85,6 @@ class ManifestService:
         self.service.apply(config)
 
     def issue(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the outcomes of messages."""
         return [self.service.issue(message) for message in messages]
 
     def twin_results(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -119,13 +118,11 @@ class ManifestService:
         return state
 
     def read_object(self, object_key: str) -> bytes:
-        """Return the stored file."""
         response = self.storage.get_object(Bucket=BUCKET, Key=object_key)
         assert response["ContentType"] == "application/gzip"
         content: bytes = response["Body"].read()
         return content
 
     def read_lines(self, object_key: str) -> list[dict[str, Any]]:
-        """Return the lines of the stored file."""
         content = gzip.decompress(self.read_object(object_key))
         return [json.loads(line) for line in content.splitlines()]

@@ -84,13 +84,9 @@ REPLIES: dict[str, dict[str, Any]] = {
     "a usage": {"status": "told", "tenant": "acme", "quotas": [QUOTA]},
     "a cancellation": {"status": "cancelled", "batch": BATCH, "issued": 1, "released": 2},
     "an explanation": {"status": "explained", "decision": "refuse", "rules": [_RULE]},
-    "a batch's state": {
-        **_BATCH,
-        **_COUNTS,
-        "status": "found",
-        "refusal": REFUSAL,
-        "manifest": MANIFEST,
-    },
+    "a batch's state": _BATCH
+    | _COUNTS
+    | {"status": "found", "refusal": REFUSAL, "manifest": MANIFEST},
     "states of items": {**_BATCH, "status": "states", "items": [_ITEM_STATE]},
     "counted states": {**_BATCH, "status": "states", "counts": {"used": 2, "open": 3}},
     "a description": service_description("acme"),
@@ -98,9 +94,7 @@ REPLIES: dict[str, dict[str, Any]] = {
 OPEN_FIELDS = frozenset(
     {"code", "metric", "window", "method", "limited_by", "decision", "state", "kind"}
 )
-_FREE_OBJECTS = frozenset(
-    {"counts", "fields", "headers"}
-)  # names chosen by the service: no new field
+_FREE_OBJECTS = frozenset({"counts", "fields", "headers"})  # with names chosen by the service
 _NEW_VALUES: st.SearchStrategy[Any] = st.one_of(
     st.none(),
     st.integers(),

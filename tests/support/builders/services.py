@@ -1,16 +1,17 @@
 """The service in this process: use cases over a database and a clock, without a queue."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Engine, func, select
 
 from models import Reservation, Usage
+from tests.support.servers.databases import open_engine, url_text
 from valetkey.wire.refusals import Metric, Window
 from worker.aws.s3_clients import S3Clients
-from worker.base.database_engine import create_database_engine, read_transaction, write_transaction
+from worker.base.database_engine import read_transaction, write_transaction
 from worker.context import Context
 from worker.core.tenant_config import TenantConfig
 from worker.issue.dispatch import Response, respond
@@ -83,8 +84,7 @@ def build_service(engine: Engine, s3: S3Clients, clock: Clock) -> InProcessServi
 @contextmanager
 def other_processes(service: InProcessService, count: int = 1) -> Iterator[list[InProcessService]]:
     """Yield the service as other processes run it, each with its own connections and clients."""
-    url = service.engine.url.render_as_string(hide_password=False)
-    engines = [create_database_engine(url) for _ in range(count)]
-    yield [build_service(engine, S3Clients(), service.context.now) for engine in engines]
-    for engine in engines:
-        engine.dispose()
+    url = url_text(service.engine.url)
+    with ExitStack() as stack:
+        engines = [stack.enter_context(open_engine(url)) for _ in range(count)]
+        yield [build_service(engine, S3Clients(), service.context.now) for engine in engines]

@@ -6,7 +6,8 @@ from click.testing import Result
 
 from tests.support.builders.audit_rows import MORNING, AuditedBatch, batch_id
 from tests.support.cli.operator import json_rows
-from worker.base.database_engine import create_database_engine, write_transaction
+from tests.support.servers.databases import open_engine
+from worker.base.database_engine import write_transaction
 
 LOG = (
     AuditedBatch(1, ["acme/1", "acme/2", "acme/../3", "acme/4", "acme/5"], {2: "key_traversal"}),
@@ -27,11 +28,9 @@ LOG = (
 
 
 def write_batches(database_url: str, *batches: AuditedBatch) -> None:
-    engine = create_database_engine(database_url)
-    with write_transaction(engine) as connection:
+    with open_engine(database_url) as engine, write_transaction(engine) as connection:
         for batch in batches:
             batch.write(connection)
-    engine.dispose()
 
 
 def grants(result: Result) -> list[str]:

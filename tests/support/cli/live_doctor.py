@@ -10,10 +10,9 @@ from click.testing import CliRunner, Result
 from tests.support.builders import services
 from tests.support.cli.operator import json_lines
 from tests.support.docs.command_lines import ROOT
-from tests.support.servers.databases import migrated_file
+from tests.support.servers.databases import migrated_file, open_engine
 from worker import clock
 from worker.aws.s3_clients import S3Clients
-from worker.base.database_engine import create_database_engine
 from worker.core.tenant_config import Bucket, Tenant, TenantConfig
 from worker.doctor.doctor_command import doctor
 from worker.doctor.live_run import LIVE_CHECKS
@@ -24,7 +23,6 @@ def run_doctor(*options: str) -> Result:
 
 
 def doctor_checks(name: str, *options: str) -> list[dict[str, Any]]:
-    """Return the checks of this name."""
     return [check for check in json_lines(run_doctor(*options)) if check["check"] == name]
 
 
@@ -40,15 +38,13 @@ def store_profiles(
 ) -> str:
     """Create a database with these bucket profiles and tenants, and return its URL."""
     url = migrated_file(folder / "valetkey.db")
-    engine = create_database_engine(url)
-    service = services.build_service(engine, S3Clients(), clock.now)
-    service.apply(TenantConfig({bucket.name: bucket for bucket in buckets}, tenants))
-    engine.dispose()
+    with open_engine(url) as engine:
+        service = services.build_service(engine, S3Clients(), clock.now)
+        service.apply(TenantConfig({bucket.name: bucket for bucket in buckets}, tenants))
     return url
 
 
 def verdicts(findings: list[dict[str, Any]]) -> Verdicts:
-    """Return the verdicts by kind of grant and check."""
     return {(row["grant"], row["check"]): row["verdict"] for row in findings}
 
 

@@ -1,21 +1,26 @@
 """Releases of the project as trees, and the processes that import them through PYTHONPATH."""
 
+import base64
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import redis
 
+from tests.support.servers.programs import run_program
+from tests.support.servers.webhook_receiver import respond_with, running_receiver
+from valetkey.crypto.keys import PrivateKey, dump_private_key, generate_key, public_key_line
 from worker.broker.queues import read_heartbeats
 from worker.dev.child_processes import ChildProcess, Program, running
-from worker.dev.data_folder import service_environment
+from worker.dev.data_folder import service_environment, storage_keys
+from worker.dev.embedded_servers import create_buckets, running_seaweedfs, running_valkey
 
 CHECKOUT = Path(__file__).parents[3]
 PACKAGES = ("valetkey", "worker", "models", "celeryconfig")
@@ -58,7 +63,6 @@ class Release:
     folder: Path
 
     def environ(self, settings: Mapping[str, str]) -> dict[str, str]:
-        """Return the environment of a process of this release."""
         path = f"{_PYTHONPATH}{os.pathsep}{self.folder}"
         return service_environment(os.environ, **settings, PYTHONPATH=path)
 
@@ -71,15 +75,9 @@ class Release:
         self._run(settings, _RUN_COMMANDS, json.dumps(commands))
 
     def _run(self, settings: Mapping[str, str], program: str, *arguments: str) -> str:
-        completed = subprocess.run(
-            [sys.executable, "-c", program, *arguments],
-            cwd=self.folder,
-            env=self.environ(settings),
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        return completed.stdout
+        command = [sys.executable, "-c", program, *arguments]
+        environ = self.environ(settings)
+        return run_program(command, cwd=self.folder, env=environ, check=True).stdout
 
     @contextmanager
     def running_worker(
@@ -134,3 +132,106 @@ class Release:
             stderr=stderr,
             text=True,
         )
+
+
+BUCKET = "valetkey-demo"
+SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+TRUSTS = ("signed", "unsigned")
+_TENANTS = {"signed": "acme", "unsigned": "queueing"}
+_KEYS = {name: generate_key(f"{name}/tests") for name in ("acme", "acme-next")}
+_HEAD = f"""
+[buckets.demo]
+bucket = "{BUCKET}"
+region = "us-east-1"
+addressing = "path"
+"""
+
+
+def tenant_of(trust: str, suffix: str = "") -> str:
+    """Return the tenant that signs its messages, or the one that trusts the queue."""
+    return _TENANTS[trust] + suffix
+
+
+@dataclass(frozen=True)
+class Service:
+    """A database and a pair of Redis databases, for workers of any release."""
+
+    folder: Path
+    settings: Mapping[str, str]
+    hook_port: int
+
+    def client(self, trust: str, suffix: str = "") -> dict[str, Any]:
+        """Return the arguments of a client of a tenant."""
+        tenant = tenant_of(trust, suffix)
+        urls = {
+            "broker_url": self.settings["VALETKEY_BROKER_URL"],
+            "result_url": self.settings["VALETKEY_RESULT_URL"],
+        }
+        if trust == "unsigned":
+            return urls | {"tenant": tenant}
+        return urls | {"key": dump_private_key(_KEYS[tenant])}
+
+    def command_environ(self, trust: str, suffix: str = "") -> dict[str, str]:
+        """Return the environment variables of the command line of a tenant."""
+        return {f"VALETKEY_{name.upper()}": v for name, v in self.client(trust, suffix).items()}
+
+    def prepare(self, release: Release) -> None:
+        """Create the tables and store the tenants, by the commands of a release."""
+        tenants = self.folder / "tenants.toml"
+        tenants.write_text(_tenants_file(self.hook_port))
+        release.run(self.settings, ("migrate",), ("apply", "--yes", str(tenants)))
+
+    def running_worker(self, release: Release, *options: str) -> AbstractContextManager[None]:
+        return release.running_worker(self.settings, self.log_of(release), *options)
+
+    def log_of(self, release: Release) -> Path:
+        return self.folder / f"{release.name}-worker.log"
+
+
+@contextmanager
+def running_servers(folder: Path) -> Iterator[Service]:
+    with (
+        running_valkey(folder) as valkey,
+        running_seaweedfs(folder, storage_keys(folder)) as storage,
+        running_receiver(respond_with(204)) as receiver,
+        closing(storage.client()) as s3,
+    ):
+        create_buckets(s3, {BUCKET})
+        settings = {
+            "VALETKEY_BROKER_URL": valkey.url(0),
+            "VALETKEY_RESULT_URL": valkey.url(1),
+            "VALETKEY_DATABASE_URL": f"sqlite:///{folder / 'valetkey.db'}",
+            "VALETKEY_S3_ENDPOINT": storage.endpoint,
+            "VALETKEY_DEVELOPMENT": "1",
+            "VALETKEY_SWEEP_SECONDS": "0.5",
+            "AWS_ACCESS_KEY_ID": storage.access_key,
+            "AWS_SECRET_ACCESS_KEY": storage.secret_key,
+            "AWS_DEFAULT_REGION": storage.region,
+            "TEST_HOOK_SECRET": SECRET,
+        }
+        yield Service(folder, settings, receiver.port)
+
+
+def _tenants_file(port: int) -> str:
+    names = [tenant_of(trust, suffix) for suffix in ("", "-next") for trust in TRUSTS]
+    return _HEAD + "".join(_tenant_table(name, port, _KEYS.get(name)) for name in names)
+
+
+def _tenant_table(name: str, port: int, key: PrivateKey | None) -> str:
+    trust = f"\n[tenants.{name}.keys]\n{public_key_line(key)}" if key else ""
+    return f"""
+[tenants.{name}]
+trust = "{"keys" if key else "queue"}"
+[tenants.{name}.allow.demo]
+prefixes = ["{name}/"]
+kinds = ["download", "upload", "put", "multipart"]
+max_size = "1GiB"
+content_types = ["text/plain", "application/octet-stream"]
+[tenants.{name}.quotas]
+grants = {{ month = 1_000_000 }}
+upload_bytes = {{ month = "1TiB" }}
+[tenants.{name}.endpoints.hook]
+url = "http://127.0.0.1:{port}/{name}"
+secret = "env:TEST_HOOK_SECRET"
+{trust}
+"""

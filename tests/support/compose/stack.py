@@ -5,28 +5,132 @@ storage is closed unless a test opens it: in a container, 127.0.0.1 is the conta
 the service must do without.
 """
 
+import json
+import os
+import re
+import shutil
 import socket
-import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 import redis
+import yaml
 from psycopg import sql
 from sqlalchemy import make_url
 
-from tests.support.compose.services import Command, Image, in_order, read_services
+from tests.support.docs.command_lines import ROOT
 from tests.support.servers.external import running_postgres
-from tests.support.servers.forwarder import open_port
+from tests.support.servers.programs import Completed, run_program
+from tests.support.servers.proxies import open_port
 from tests.support.servers.waiting import wait_until
 from worker.dev import embedded_servers
 from worker.dev.child_processes import HOST, ChildProcess, Program, reserved_ports, running
 from worker.dev.data_folder import StorageKeys
 from worker.dev.embedded_servers import STORAGE_REGION, accepts_credentials, find_valkey, s3_client
+
+_VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
+_SCRIPT = re.compile(r"^RUN printf '(.*?)' > /venv/bin/valetkey", re.MULTILINE)
+
+
+class Command(NamedTuple):
+    """What a container runs: the words of the command, and its environment."""
+
+    words: Sequence[str]
+    environ: Mapping[str, str]
+
+
+def read_services(variables: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return the services of docker-compose.yml with the variables of a user's shell."""
+    text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    text = _VARIABLE.sub(lambda match: variables.get(match[1]) or match[2], text)
+    services: dict[str, dict[str, Any]] = yaml.safe_load(text)["services"]
+    return services
+
+
+class Image:
+    """The image of the Dockerfile, as a folder: what it copies, its command and its variables."""
+
+    def __init__(self, folder: Path) -> None:
+        self.app = folder / "app"
+        self._text = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", "")
+        self._bin = folder / "bin"
+        self._copy_app()
+        self._write_script()
+
+    @property
+    def entrypoint(self) -> list[str]:
+        words: list[str] = json.loads(self._last("ENTRYPOINT"))
+        return words
+
+    def command(
+        self,
+        words: Sequence[str],
+        service: Mapping[str, Any],
+        variables: Mapping[str, str],
+        hosts: Mapping[str, str],
+    ) -> Command:
+        """Return what words of a service run on this machine.
+
+        variables are those of a user's shell. hosts says where each HOST:PORT of the network is.
+        """
+        places = {mount["target"]: mount["source"] for mount in service.get("volumes", ())}
+        words = [str(ROOT / places[word]) if word in places else word for word in words]
+        local = {"python": sys.executable, "valetkey": str(self._bin / "valetkey")}
+        words = [local.get(words[0], words[0]), *words[1:]]
+        environ = self._environ(service, variables)
+        return Command(words, {name: _replace(value, hosts) for name, value in environ.items()})
+
+    def _environ(self, service: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, str]:
+        image = dict(re.findall(r"(PYTHON\w+)=(\S+)", self._last("ENV")))
+        assert image["PYTHONPATH"] == "/app"
+        given = {
+            name: variables.get(name) if value is None else str(value)
+            for name, value in service["environment"].items()
+        }
+        return {
+            **image,
+            **{name: value for name, value in given.items() if value is not None},
+            "PYTHONPATH": str(self.app),
+            "PATH": f"{self._bin}:{Path(sys.executable).parent}:{os.defpath}",
+            "HOSTNAME": socket.gethostname(),
+            "HOME": "/nonexistent",
+        }
+
+    def _last(self, instruction: str) -> str:
+        arguments: list[str] = re.findall(rf"^{instruction} (.+)$", self._text, re.MULTILINE)
+        return arguments[-1]
+
+    def _copy_app(self) -> None:
+        for sources, target in re.findall(r"^COPY (?!--from)(.+) (\S+)$", self._text, re.MULTILINE):
+            for name in sources.split():
+                source, folder = ROOT / name, self.app / target
+                if source.is_dir():
+                    ignored = shutil.ignore_patterns("__pycache__")
+                    shutil.copytree(source, folder, ignore=ignored)
+                else:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(source, folder)
+
+    def _write_script(self) -> None:
+        (text,) = _SCRIPT.findall(self._text)
+        script = self._bin / "valetkey"
+        self._bin.mkdir()
+        script.write_text(text.replace("\\n", "\n").replace("/venv/bin/python", sys.executable))
+        script.chmod(0o755)
+
+
+def _replace(value: str, hosts: Mapping[str, str]) -> str:
+    for name, address in hosts.items():
+        value = value.replace(name, address)
+    return value
+
 
 _STORAGE_PORTS = 10  # S3, and what the other servers of SeaweedFS listen on
 _HOSTS = ("redis:6379", "postgres:5432", "seaweedfs:8333")
@@ -67,40 +171,35 @@ class ComposeStack:
         public_port = int(self.variables["VALETKEY_S3_PORT"])
         return open_port(public_port, int(self.internal_address.rpartition(":")[2]))
 
-    def run(
-        self, name: str, *arguments: str, stdin: str = "", **variables: str
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, name: str, *arguments: str, stdin: str = "", **variables: str) -> Completed:
         """Run a service to its end, as `docker compose run` does; by default with its command."""
-        services = read_services({**self.variables, **variables})
-        command = self.image.command(
-            services[name], {**self.variables, **variables}, self.hosts, arguments or None
-        )
-        return self._complete(command, stdin)
+        return self._complete(self._command(name, arguments, **variables), stdin)
 
     def is_healthy(self, name: str, host_name: str = socket.gethostname()) -> bool:
         """Run the health check of a service, in a container of this name."""
         service = self.services[name]
-        command = self.image.health_command(service, self.variables, self.hosts)
+        kind, *words = service["healthcheck"]["test"]
+        words = [word.replace("$$", "$") for word in words]
+        words = ["/bin/sh", "-c", *words] if kind == "CMD-SHELL" else words
+        command = self.image.command(words, service, self.variables, self.hosts)
         return self._complete(command, HOSTNAME=host_name).returncode == 0
 
     def program(self, name: str) -> Program:
         """Return a service that runs until it is stopped."""
-        command = self.image.command(self.services[name], self.variables, self.hosts)
+        command = self._command(name)
         log = self.data / "logs" / f"{name}.log"
         return Program(name, command.words, self.image.app, log, command.environ)
 
-    def _complete(
-        self, command: Command, stdin: str = "", **environ: str
-    ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command.words,
-            cwd=self.image.app,
-            env={**command.environ, **environ},
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    def _command(self, name: str, arguments: Sequence[str] = (), **variables: str) -> Command:
+        variables = {**self.variables, **variables}
+        service = read_services(variables)[name]
+        entrypoint = service.get("entrypoint") or self.image.entrypoint
+        words = [*entrypoint, *(arguments or service["command"])]
+        return self.image.command(words, service, variables, self.hosts)
+
+    def _complete(self, command: Command, stdin: str = "", **environ: str) -> Completed:
+        environ = {**command.environ, **environ}
+        return run_program(command.words, cwd=self.image.app, env=environ, input=stdin)
 
 
 @contextmanager
@@ -113,7 +212,12 @@ def running_compose(data: Path) -> Iterator[ComposeStack]:
         numbers = zip(_HOSTS, (broker, database, ports[0]), strict=True)
         hosts = {name: f"{HOST}:{port}" for name, port in numbers}
         compose = ComposeStack(read_services(variables), Image(data), variables, hosts, ports, data)
-        for name in in_order(compose.services):
+        started = {
+            name: service.get("depends_on", {})
+            for name, service in compose.services.items()
+            if "profiles" not in service
+        }
+        for name in TopologicalSorter(started).static_order():
             if name in _SERVERS:
                 stack.enter_context(_SERVERS[name](compose))
             elif compose.services[name]["restart"] == "no":

@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from copy import deepcopy
@@ -13,22 +12,16 @@ from typing import Any
 from sqlalchemy import Engine, Executable, text
 
 from tests.support.docs.command_lines import ROOT
+from tests.support.servers.programs import Completed, run_program
 
 SCRIPT = ROOT / "docs" / "verify_audit_proof.py"
 
 
-def run_verifier(proof: Path, key: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def run_verifier(proof: Path, key: str, folder: Path) -> Completed:
     """Verify a proof as an auditor does: in another folder, without the project."""
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), "--key", key, str(proof)],
-        cwd=folder,
-        env=environ,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    command = [sys.executable, str(SCRIPT), "--key", key, str(proof)]
+    return run_program(command, cwd=folder, env=environ)
 
 
 def changed_proofs(proof: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

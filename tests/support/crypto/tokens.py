@@ -6,10 +6,22 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from tests.support.crypto.keys import tenant_key
 from valetkey.crypto.jose import sign, unseal
-from valetkey.crypto.keys import PrivateKey
+from valetkey.crypto.keys import PrivateKey, PublicKey, build_public_key
 from worker.core.tenant_config import TenantKey
+
+
+def tenant_key(key: PrivateKey) -> TenantKey:
+    """Return a key as it is listed in the tenant config."""
+    sign = str(key.signing_key.as_dict(private=False)["x"])
+    seal = str(key.decryption_key.as_dict(private=False)["x"])
+    return TenantKey(key.id.partition("/")[2], sign, seal)
+
+
+def public_key(key: PrivateKey) -> PublicKey:
+    """Return the public half of a key, which verifies and encrypts."""
+    listed = tenant_key(key)
+    return build_public_key(listed.sign, listed.seal)
 
 
 def sign_message(message: Mapping[str, Any], key: PrivateKey, now: datetime) -> str:

@@ -33,7 +33,6 @@ class CredentialProcess:
         self.write_output(json.dumps(content))
 
     def write_output(self, content: str) -> None:
-        """Make the process print any text."""
         self._output.write_text(content)
 
     def remove_output(self) -> None:
@@ -41,5 +40,4 @@ class CredentialProcess:
         self._output.unlink()
 
     def call_count(self) -> int:
-        """Return how often the process was run."""
         return len(self._calls.read_text().splitlines())

@@ -76,9 +76,7 @@ class FakeService:
         if message.get("ask") == "service":
             self.described += 1
             reply = self._describe(raw) if isinstance(raw, dict) else self._decide(raw)
-            text = json.dumps({"status": "SUCCESS", "result": reply})
-            self._results.set(_RESULT_PREFIX + name, text, ex=60)
-            self._results.publish(_RESULT_PREFIX + name, text)
+            self._store(name, {"status": "SUCCESS", "result": reply}, "answer")
             return
         self.raw.append(raw)
         if message.get("ask") == "bundle" and isinstance(raw, dict):
@@ -90,19 +88,17 @@ class FakeService:
 
     def _handle_bundle(self, name: str, headers: dict[str, Any], bundle: dict[str, Any]) -> None:
         """Reply to each message of a bundle whose action is to answer."""
-        actions = {
-            task_id(message["batch"], message["chunk"]): self._receive(
-                task_id(message["batch"], message["chunk"]), headers, message
-            )
+        actions = [
+            self._receive(task_id(message["batch"], message["chunk"]), headers, message)
             for message in bundle["messages"]
-        }
+        ]
         replies = [
             self._decide(message)
-            for message, action in zip(bundle["messages"], actions.values(), strict=True)
+            for message, action in zip(bundle["messages"], actions, strict=True)
             if action in {"answer", "twice", "unannounced"}
         ]
-        action: Action = "unannounced" if "unannounced" in actions.values() else "answer"
-        if set(actions.values()) != {"lose"}:
+        action: Action = "unannounced" if "unannounced" in actions else "answer"
+        if set(actions) != {"lose"}:
             result = {"status": "bundled", "replies": replies}
             self._store(name, {"status": "SUCCESS", "result": result}, action)
 
@@ -125,7 +121,6 @@ def running_fake_service(
     decide: Decide | None = None,
     describe: Decide | None = None,
 ) -> Iterator[FakeService]:
-    """Run a fake service on this broker until the block ends."""
     service = FakeService(url, plan, decide or grant_outcome, describe or describe_today)
     thread = Thread(target=service.run)
     thread.start()
@@ -201,10 +196,8 @@ def _fields_of_kind(terms: dict[str, Any], item: dict[str, Any]) -> dict[str, An
         case "upload":
             return {"method": "POST", "fields": {"key": item["key"], "policy": "e30="}}
         case "put":
-            headers = {
-                "content-type": terms.get("content_type", "x/y"),
-                "content-length": str(item["size"]),
-            }
+            headers = {"content-type": terms.get("content_type", "x/y")}
+            headers["content-length"] = str(item["size"])
             return {"method": "PUT", "headers": headers}
         case "multipart":
             size = terms.get("part_size", 5 * 1024**2)
@@ -231,8 +224,6 @@ def _celery_result(action: Action, raw: Any, decide: Decide) -> Any:
         return {"status": "FAILURE", "result": failure, "traceback": "s3cret"}
     if action in {"wait", "give up"}:
         hint = Unavailable("database", 4 if action == "wait" else None, int(time.time()))
-        return {
-            "status": "RETRY" if action == "wait" else "FAILURE",
-            "result": hint.celery_error(),
-        }
+        status = "RETRY" if action == "wait" else "FAILURE"
+        return {"status": status, "result": hint.celery_error()}
     return {"status": "SUCCESS", "result": "?" if action == "garble" else decide(raw)}

@@ -1,10 +1,13 @@
 """A storage that keeps every request and checks nothing, to see what a client really sends."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
+from itertools import count
 from typing import Any, NamedTuple
+
+from tests.support.fakes.socket_server import QuietServer, serving
 
 
 class StoredRequest(NamedTuple):
@@ -24,10 +27,8 @@ class StorageResponse(NamedTuple):
     body: bytes = b""
 
 
-class HttpStorage(ThreadingHTTPServer):
+class HttpStorage(QuietServer):
     """A server on a free port, and the requests that it received."""
-
-    daemon_threads = False
 
     def __init__(self, respond: Callable[[StoredRequest], StorageResponse]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -39,7 +40,6 @@ class HttpStorage(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def requests(self, method: str) -> list[StoredRequest]:
-        """Return the requests of one method."""
         return [request for request in self.received if request.method == method]
 
 
@@ -47,15 +47,9 @@ class HttpStorage(ThreadingHTTPServer):
 def running_http_storage(
     respond: Callable[[StoredRequest], StorageResponse] = lambda _: StorageResponse(),
 ) -> Iterator[HttpStorage]:
-    """Run a storage with these responses until the block ends."""
-    with HttpStorage(respond) as server:
-        thread = Thread(target=server.serve_forever, args=(0.02,))  # seconds to notice the end
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    server = HttpStorage(respond)
+    with serving(server):
+        yield server
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -81,3 +75,29 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         pass
+
+
+class MemoryStorage:
+    """A storage that checks nothing, and keeps objects and uploads in memory."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.uploads: set[str] = set()
+        self._ids = count()
+
+    def __call__(self, request: StoredRequest) -> StorageResponse:
+        key, _, query = request.target.partition("?")
+        upload = re.search("uploadId=([^&]+)", query)
+        if request.method == "POST" and query.startswith("uploads"):
+            upload_id = f"upload-{next(self._ids)}"
+            self.uploads.add(upload_id)
+            return StorageResponse(body=f"<R><UploadId>{upload_id}</UploadId></R>".encode())
+        if request.method in {"DELETE", "POST"} and upload:
+            self.uploads.discard(upload[1])
+        elif request.method == "DELETE":
+            self.objects.pop(key, None)
+        elif request.method == "PUT":
+            self.objects[key] = request.body
+        elif request.method in {"GET", "HEAD"}:
+            return StorageResponse(body=self.objects.get(key, b""))
+        return StorageResponse()

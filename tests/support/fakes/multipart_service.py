@@ -37,9 +37,7 @@ def part_number(request: StoredRequest) -> int:
 
 @contextmanager
 def service(
-    broker: str,
-    respond: Callable[[StoredRequest], StorageResponse] = accept_all,
-    aborting: int = 0,
+    broker: str, respond: Callable[[StoredRequest], StorageResponse] = accept_all, aborting: int = 0
 ) -> Iterator[tuple[FakeService, HttpStorage]]:
     """Run a service whose grants have the URLs of a storage with these responses."""
     with running_http_storage(respond) as storage:
@@ -47,8 +45,8 @@ def service(
 
         def decide(message: dict[str, Any]) -> dict[str, Any]:
             if message.get("ask") == "cancel":
-                batch = message["batch"]
-                return cancelled(batch, aborting=aborting)
+                counts = {"issued": 1, "released": 0, "aborting": aborting}
+                return {"status": "cancelled", "batch": message["batch"]} | counts
             if message.get("ask") == "batch":
                 return first[0] if "chunk" in message else batch_state(message["batch"])
             outcome = grant_outcome(message)
@@ -59,16 +57,6 @@ def service(
 
         with running_fake_service(broker, decide=decide) as fake_service:
             yield fake_service, storage
-
-
-def cancelled(batch: str, aborting: int) -> dict[str, Any]:
-    return {
-        "status": "cancelled",
-        "batch": batch,
-        "issued": 1,
-        "released": 0,
-        "aborting": aborting,
-    }
 
 
 def batch_state(batch: str) -> dict[str, Any]:

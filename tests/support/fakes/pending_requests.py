@@ -31,18 +31,15 @@ class ManyMessages(SingleRequest):
         return message
 
     def receive_reply(self, message: PendingMessage, reply: Any) -> None:
-        """Record the reply, and the message's task id."""
         super().receive_reply(message, reply)
         self.answered.append(message.task_id)
 
 
 def usage_message(task_id: str) -> PendingMessage:
-    """Return a message that asks for the quotas of the tenant acme."""
     return build_pending_message(task_id, {"v": 1, "ask": "usage", "tenant": "acme"})
 
 
 def small_request(*keys: str, chunk_size: int = 600, **options: Any) -> BatchProgress:
-    """Return a request for downloads of the tenant acme."""
     keys = keys or ("a.pdf",)
     requester = SimpleNamespace(tenant="acme", requested_by="tests")
     request = GrantRequest("download", "reports", keys, options, len(keys), chunk_size)

@@ -2,17 +2,84 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256
+from threading import Lock
 from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlsplit
 
 from sqlalchemy import Connection, Engine, Integer, Select, case, cast, func, select
 
+import valetkey
 from models import Batch, Grant, Reservation, Usage
-from tests.support.faults.record import ItemId, Record
 from tests.support.quota_model.model import METRICS, NO_COST, WINDOWS, ModelCost, window_start
 from worker.base.database_engine import read_transaction
+
+ItemId = tuple[str, int]
+"""A batch id and the number of an item in that batch."""
+
+
+class ToldResult(NamedTuple):
+    """A result as a producer was told it: a grant's id and signature digest, or a refusal code."""
+
+    key: str
+    grant_id: str | None = None
+    digest: bytes | None = None
+    code: str | None = None
+
+
+@dataclass
+class Record:
+    """Requests and results of all producers of one run.
+
+    asked has the object key of each requested item, told the results of each item. calls counts the
+    completed calls of each producer; slowest is the longest of them, in seconds.
+    """
+
+    asked: dict[ItemId, str] = field(default_factory=dict)
+    told: defaultdict[ItemId, list[ToldResult]] = field(default_factory=lambda: defaultdict(list))
+    calls: dict[str, int] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    slowest: float = 0.0
+    _lock: Lock = field(default_factory=Lock)
+
+    def ask(self, batch_id: str, keys: Sequence[str]) -> None:
+        with self._lock:
+            self.asked |= {(batch_id, number): key for number, key in enumerate(keys)}
+
+    def tell(self, item: ItemId, result: valetkey.Grant | valetkey.Refusal, key: str) -> None:
+        """Note a result of an item; key is that of the item, which a refusal need not name."""
+        if isinstance(result, valetkey.Refusal):
+            told = ToldResult(result.key or key, code=str(result.code))
+        else:
+            told = told_grant({"id": result.id, "key": result.key, "url": result.url})
+        self.tell_result(item, told)
+
+    def tell_result(self, item: ItemId, result: ToldResult) -> None:
+        with self._lock:
+            self.told[item].append(result)
+
+    def complete_call(self, producer: str, seconds: float) -> None:
+        with self._lock:
+            self.calls[producer] = self.calls.get(producer, 0) + 1
+            self.slowest = max(self.slowest, seconds)
+
+    def fail(self, producer: str, error: Exception) -> None:
+        with self._lock:
+            self.errors.append(f"{producer}: {error!r}")
+
+    @property
+    def answered(self) -> int:
+        return len(self.told)
+
+
+def told_grant(grant: Mapping[str, str]) -> ToldResult:
+    """Return a grant, given as the JSON values of a reply, as it is noted."""
+    signature = parse_qs(urlsplit(grant["url"]).query)["X-Amz-Signature"][0]
+    return ToldResult(grant["key"], grant["id"], sha256(signature.encode()).digest())
+
 
 _REST = -1  # the chunk number of the reservation for chunks that have not arrived
 

@@ -1,23 +1,26 @@
 """The faults. Each is injected under load, and ends with everything running again."""
 
+import resource
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 import valetkey.delivery.retransmit
 from tests.support.faults.service import FaultyService
-from tests.support.faults.small_disk import (
-    CAN_LIMIT_FILES,
-    fill_disk,
-    free_disk,
-    limit_file_size,
-)
 from tests.support.servers.waiting import wait_until
 
 # The limit applies to the log as well. SQLite's write-ahead log soon exceeds it: it grows to 4 MB.
 _LOG_ROOM = 2**18  # bytes
+
+_DISK_SIZE = 256 * 2**20  # bytes; holds some million audit rows
+CAN_LIMIT_FILES = sys.platform == "linux"
+"""True if the limits of running processes can be changed."""
 
 Inject = Callable[[FaultyService, Random], None]
 
@@ -61,7 +64,6 @@ def kill_broker(service: FaultyService, random: Random) -> None:
 
 
 def flush_broker(service: FaultyService, _random: Random) -> None:
-    """Empty the broker."""
     service.broker.flush()
 
 
@@ -81,9 +83,11 @@ def fill_up_disk(service: FaultyService, _random: Random) -> None:
 
     If no small file system can be mounted, a limit on the size of files makes the writes fail.
     """
-    before = service.worker.postponed
+    before, filler = service.worker.postponed, service.disk / "filler"
     if service.is_mounted:
-        fill_disk(service.disk)
+        with filler.open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(2**16))
     else:
         assert CAN_LIMIT_FILES
         _limit_files(service, service.worker.log_size + _LOG_ROOM)
@@ -91,13 +95,18 @@ def fill_up_disk(service: FaultyService, _random: Random) -> None:
         wait_until(lambda: service.worker.postponed > before, what="the worker misses the disk")
     finally:
         if service.is_mounted:
-            free_disk(service.disk)
+            filler.unlink()
         else:
             _limit_files(service, -1)
 
 
 def _limit_files(service: FaultyService, size: int) -> None:
-    limit_file_size([process.pid for process in service.worker.processes()], size)
+    """Make the worker fail to write beyond this size to any file; -1 removes the limit."""
+    if sys.platform == "linux":
+        for process in service.worker.processes():
+            with suppress(ProcessLookupError):
+                _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+                resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, hard))
 
 
 def freeze_workers(service: FaultyService, random: Random) -> None:
@@ -111,6 +120,23 @@ def freeze_workers(service: FaultyService, random: Random) -> None:
 def stop_workers(service: FaultyService, _random: Random) -> None:
     """Stop the worker orderly, with SIGTERM, and start another."""
     service.worker.stop_orderly()
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path | None]:
+    """Mount a small file system in a folder; yield None if this process may not mount one."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={_DISK_SIZE},mode=700", "tmpfs", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        yield None
+        return
+    try:
+        yield folder
+    finally:
+        command = ["umount", "--lazy", str(folder)]
+        subprocess.run(command, check=True)
 
 
 def _wait(seconds: float) -> None:

@@ -1,21 +1,29 @@
-"""Producers with the client, which sends messages again: blocking and for asyncio."""
+"""Producers with the client, which sends messages again: blocking and for asyncio; and without."""
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import count
+from functools import partial
+from typing import Any
 
-from tests.support.faults.load import ANSWER_SECONDS, Producer
-from tests.support.faults.record import Record
+from celery import Celery
+from celery.exceptions import TimeoutError as NoResult
+from celery.result import AsyncResult
+
+from tests.support.builders.messages import grant_message
+from tests.support.faults.comparison import Record, ToldResult, told_grant
+from tests.support.faults.run import ANSWER_SECONDS, Producer
 from tests.support.faults.service import ACME_KEY, GLOBEX_KEY, FaultyService
 from valetkey import AsyncClient, BatchHandle, Client, Grant, Item, Refusal, Refused
 from valetkey.client import new_id
 from valetkey.crypto.keys import PrivateKey, dump_private_key
+from valetkey.wire.messages import INTERACTIVE_QUEUE, ISSUE_TASK
 
 _EXPIRES_IN = 3_600  # seconds: no grant expires during a run
 _SINGLES = 6  # requests of one item that are sent before the first result is read
+_PLAIN_REQUESTS = 8  # the same, of a producer with plain Celery
 _REFUSED_EVERY = 11  # every such item is outside of the tenant's prefixes
 _SMALL, _LARGE = 20, 1_250  # items; the larger batch has three chunks
 
@@ -29,16 +37,11 @@ class ClientProducer:
     key: PrivateKey
     call: "Callable[[ClientProducer, Client, Record, int], None]"
 
-    def run(self, record: Record, is_stopping: Callable[[], bool]) -> None:
-        """Make calls until is_stopping() returns true."""
+    @contextmanager
+    def running(self, record: Record) -> Iterator[Callable[[int], object]]:
         key = dump_private_key(self.key)
         with closing(Client(*self.urls, key=key, requested_by=self.name)) as client:
-            for number in count():
-                if is_stopping():
-                    return
-                began = time.monotonic()
-                self.call(self, client, record, number)
-                record.complete_call(self.name, began)
+            yield partial(self.call, self, client, record)
 
     def keys(self, number: int, items: int) -> list[str]:
         """Return object keys that no other call uses, some of which are not allowed."""
@@ -69,26 +72,23 @@ def request_small_batch(
     producer: ClientProducer, client: Client, record: Record, number: int
 ) -> None:
     """Request a batch that is still interactive: PUTs of different sizes."""
-    keys, batch_id = producer.keys(number, _SMALL), new_id()
-    record.ask(batch_id, keys)
+    keys = producer.keys(number, _SMALL)
     items = [Item(key=key, size=100 + size) for size, key in enumerate(keys)]
-    handle = client.put_many(
-        "demo", items, batch_id=batch_id, max_size=1_000, expires_in=_EXPIRES_IN
-    )
-    _tell_all(handle, record, keys)
+    _request(partial(client.put_many, "demo", items, max_size=1_000), record, keys)
 
 
 def request_large_batch(
     producer: ClientProducer, client: Client, record: Record, number: int
 ) -> None:
     """Request a batch of several chunks: downloads."""
-    keys, batch_id = producer.keys(number, _LARGE), new_id()
+    keys = producer.keys(number, _LARGE)
+    _request(partial(client.download_many, "demo", keys), record, keys)
+
+
+def _request(request: Callable[..., BatchHandle], record: Record, keys: Sequence[str]) -> None:
+    batch_id = new_id()
     record.ask(batch_id, keys)
-    handle = client.download_many("demo", keys, batch_id=batch_id, expires_in=_EXPIRES_IN)
-    _tell_all(handle, record, keys)
-
-
-def _tell_all(handle: BatchHandle, record: Record, keys: Sequence[str]) -> None:
+    handle = request(batch_id=batch_id, expires_in=_EXPIRES_IN)
     for number, result in enumerate(handle.results(ANSWER_SECONDS)):
         record.tell((handle.id, number), result, keys[number])
 
@@ -102,27 +102,22 @@ class AsyncProducer:
     key: PrivateKey
     sizes: tuple[int, ...]
 
-    def run(self, record: Record, is_stopping: Callable[[], bool]) -> None:
-        """Make calls until is_stopping() returns true."""
-        asyncio.run(self._run(record, is_stopping))
+    @contextmanager
+    def running(self, record: Record) -> Iterator[Callable[[int], object]]:
+        key = dump_private_key(self.key)
+        client = AsyncClient(*self.urls, key=key, requested_by=self.name, exit_timeout=None)
+        with asyncio.Runner() as runner:
+            try:
+                yield lambda number: runner.run(self._request_all(client, record, number))
+            finally:
+                runner.run(client.close())
 
-    async def _run(self, record: Record, is_stopping: Callable[[], bool]) -> None:
-        client = AsyncClient(
-            *self.urls, key=dump_private_key(self.key), requested_by=self.name, exit_timeout=None
-        )
-        try:
-            for number in count():
-                if is_stopping():
-                    return
-                began = time.monotonic()
-                calls = [
-                    self._request(client, record, f"{number}-{index}", size)
-                    for index, size in enumerate(self.sizes)
-                ]
-                await asyncio.gather(*calls)
-                record.complete_call(self.name, began)
-        finally:
-            await client.close()
+    async def _request_all(self, client: AsyncClient, record: Record, number: int) -> None:
+        calls = [
+            self._request(client, record, f"{number}-{index}", size)
+            for index, size in enumerate(self.sizes)
+        ]
+        await asyncio.gather(*calls)
 
     async def _request(self, client: AsyncClient, record: Record, name: str, size: int) -> None:
         keys = [f"{self.key.tenant}/{self.name}/{name}/{item}" for item in range(size)]
@@ -133,6 +128,59 @@ class AsyncProducer:
         async for result in handle.results(ANSWER_SECONDS):
             record.tell((batch_id, number), result, keys[number])
             number += 1
+
+
+@dataclass
+class PlainProducer:
+    """Sends requests of one item for the tenant queueing once, with plain Celery, without a client.
+
+    It waits for each result once.
+    """
+
+    name: str
+    urls: tuple[str, str]
+    wait_seconds: float
+
+    @contextmanager
+    def running(self, record: Record) -> Iterator[Callable[[int], object]]:
+        with self.running_app() as app:
+            yield lambda number: self.receive(self.send(app, record, number), record)
+
+    @contextmanager
+    def running_app(self) -> Iterator[Celery]:
+        """Yield a Celery application for the broker and the result store."""
+        broker, results = self.urls
+        with Celery("plain", broker=broker, backend=results, set_as_current=False) as app:
+            yield app
+            # Otherwise Celery unsubscribes from each result when Python deletes it, which may be
+            # after the broker was stopped, and then tries to reach the broker for 20 seconds.
+            app.backend.result_consumer._pubsub = None
+
+    def send(self, app: Celery, record: Record, number: int) -> list[tuple[str, AsyncResult]]:
+        """Send requests; return the object key and the result of each."""
+        results = []
+        for item in range(_PLAIN_REQUESTS):
+            key = f"queueing/{self.name}/{number}/{item}"
+            message = grant_message([key], tenant="queueing")
+            message["grant"]["expires_in"] = 3_600
+            record.ask(message["batch"], [key])
+            task = app.send_task(
+                ISSUE_TASK, args=[message], task_id=message["batch"], queue=INTERACTIVE_QUEUE
+            )
+            results.append((key, task))
+        return results
+
+    def receive(self, results: list[tuple[str, AsyncResult]], record: Record) -> None:
+        """Wait for each result, a limited time for all of them together."""
+        end = time.monotonic() + self.wait_seconds
+        for key, task in results:
+            try:
+                outcome: dict[str, Any] = task.get(timeout=max(end - time.monotonic(), 0.01))
+            except NoResult:
+                continue
+            item = outcome["items"][0] if outcome["items"] else outcome["refusal"]
+            told = ToldResult(key, code=item["code"]) if "code" in item else told_grant(item)
+            record.tell_result((str(task.id), 0), told)
 
 
 def resending_producers(service: FaultyService) -> list[Producer]:

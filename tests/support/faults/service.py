@@ -2,10 +2,14 @@
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import redis
 from sqlalchemy import Engine
@@ -13,18 +17,139 @@ from sqlalchemy import Engine
 from tests.support.builders import services
 from tests.support.builders.messages import DEMO, POLICY
 from tests.support.crypto.tokens import tenant_keys
-from tests.support.faults.worker_group import WorkerGroup
-from tests.support.servers.databases import migrated_file
+from tests.support.servers.databases import migrated_file, open_engine
 from tests.support.servers.external import PostgresServer
+from tests.support.servers.programs import worker_environ
+from tests.support.servers.waiting import is_running, wait_until
 from valetkey.crypto.keys import generate_key
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
 from worker import clock
 from worker.aws.s3_clients import S3Clients
-from worker.base.database_engine import create_database_engine
 from worker.core.tenant_config import Quota, Tenant, TenantConfig
-from worker.dev.child_processes import reserved_ports
-from worker.dev.data_folder import service_environment
+from worker.dev.child_processes import ChildProcess, Program, reserved_ports, running
 from worker.dev.embedded_servers import running_valkey
+
+_CHECKOUT = Path(__file__).parents[3]
+_POLL_SECONDS = 0.1
+_STOP_SECONDS = 20.0  # between SIGTERM and SIGKILL, as docs/operating.md advises
+_POSTPONED = '"issue_postponed"'
+
+
+class ProcessInfo(NamedTuple):
+    """A process of a group. cpu is the part of its life in which it used a processor, in %."""
+
+    pid: int
+    parent: int
+    cpu: float
+
+
+class WorkerGroup:
+    """`python -m worker run` and all processes below it, under a process manager.
+
+    The manager starts the worker again if it ends by itself; restarts counts that. forced_stops
+    counts the orderly stops that did not end in time, and needed SIGKILL.
+    """
+
+    def __init__(self, name: str, data: Path, environ: Mapping[str, str]) -> None:
+        self.restarts = 0
+        self.forced_stops = 0
+        self._log = data / "logs" / f"{name}.log"
+        command = (sys.executable, "-m", "worker", "run")
+        self._program = Program(name, command, _CHECKOUT, self._log, environ)
+        self._stack = ExitStack()
+        self._child: ChildProcess | None = None
+        self._lock = threading.RLock()  # held while the worker is replaced
+        self._is_closed = threading.Event()
+        self._manager = threading.Thread(target=self._manage, daemon=True)
+
+    def start(self) -> None:
+        """Start it, and the manager with it, without waiting until it consumes messages."""
+        with self._lock:
+            self._child = self._stack.enter_context(running(self._program, lambda _: True))
+        self._manager.start()
+
+    def close(self) -> None:
+        """Kill all its processes."""
+        self._is_closed.set()
+        self._manager.join()
+        self._end_group()
+
+    def kill(self) -> None:
+        """Kill all its processes, and start it again once none is left."""
+        with self._lock:
+            self.send(signal.SIGKILL)
+            self._replace()
+
+    def stop_orderly(self) -> None:
+        """Send SIGTERM to its first process, later SIGKILL to all, and start it again."""
+        with self._lock:
+            self._process.terminate()
+            try:
+                self._process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.forced_stops += 1
+            self._replace()
+
+    def kill_process(self, pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not is_running(pid), what="the killed process ends")
+
+    def send(self, signal_number: signal.Signals) -> None:
+        with self._lock:
+            os.killpg(self._process.pid, signal_number)
+
+    def processes(self) -> list[ProcessInfo]:
+        """Return its processes, without zombies."""
+        command = ["ps", "-A", "-o", "pid=,ppid=,pgid=,pcpu=,stat="]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        words = [line.split() for line in lines.splitlines()]
+        return [
+            ProcessInfo(int(pid), int(parent), float(cpu))
+            for pid, parent, group, cpu, state in words
+            if int(group) == self._process.pid and not state.startswith("Z")
+        ]
+
+    def working_children(self) -> list[ProcessInfo]:
+        """Return the processes without children, those with the most work first.
+
+        These are the children of Celery's pools, and beat, which has next to no work.
+        """
+        processes = self.processes()
+        parents = {process.parent for process in processes}
+        children = [process for process in processes if process.pid not in parents]
+        return sorted(children, key=lambda process: process.cpu, reverse=True)
+
+    @property
+    def postponed(self) -> int:
+        """The number of requests that it has postponed because something was unreachable."""
+        return self._log.read_text(errors="replace").count(_POSTPONED)
+
+    @property
+    def log_size(self) -> int:
+        return self._log.stat().st_size
+
+    @property
+    def _process(self) -> "subprocess.Popen[bytes]":
+        assert self._child is not None
+        return self._child.process
+
+    def _manage(self) -> None:
+        while not self._is_closed.wait(_POLL_SECONDS):
+            with self._lock:
+                if self._process.poll() is not None:
+                    self.restarts += 1
+                    self._replace()
+
+    def _replace(self) -> None:
+        self._end_group()
+        self._child = self._stack.enter_context(running(self._program, lambda _: True))
+
+    def _end_group(self) -> None:
+        """Kill what is left of the group, and wait until nothing is."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        wait_until(lambda: not self.processes(), what="the worker's processes end")
+        self._stack.close()
 
 
 class Broker:
@@ -38,7 +163,6 @@ class Broker:
         self.start()
 
     def url(self, database: int = 0) -> str:
-        """Return the URL of one of its databases."""
         return self._server.url(database)
 
     def start(self) -> None:
@@ -46,13 +170,11 @@ class Broker:
         self._server = self._run.enter_context(running_valkey(self._data, self._port))
 
     def kill(self) -> None:
-        """Kill it; its connections break."""
         os.kill(self._server.child.pid, signal.SIGKILL)
         self._server.child.process.wait()
         self._run.close()
 
     def close(self) -> None:
-        """Stop it."""
         self._run.close()
         self._port_reservation.close()
 
@@ -62,7 +184,6 @@ class Broker:
             connection.flushall()
 
     def queue_length(self) -> int:
-        """Return the number of requests that wait in the queues."""
         with self._connection() as connection:
             return int(connection.llen(INTERACTIVE_QUEUE)) + int(connection.llen(BULK_QUEUE))
 
@@ -117,21 +238,12 @@ def faulty_service(
     folder = data / "database" if disk is None else disk
     folder.mkdir(exist_ok=True)
     server, url = postgres or (None, migrated_file(folder / "valetkey.db"))
-    engine = create_database_engine(url)
-    services.build_service(engine, S3Clients(), clock.now).apply(_tenant_config())
-    with closing(Broker(data)) as broker:
-        environ = service_environment(
-            os.environ,
-            VALETKEY_BROKER_URL=broker.url(0),
-            VALETKEY_RESULT_URL=broker.url(1),
-            VALETKEY_DATABASE_URL=url,
-            AWS_ACCESS_KEY_ID="AKIDEXAMPLE",
-            AWS_SECRET_ACCESS_KEY="not-a-secret",
-        )
+    with open_engine(url) as engine, closing(Broker(data)) as broker:
+        services.build_service(engine, S3Clients(), clock.now).apply(_tenant_config())
+        environ = worker_environ(broker.url(0), broker.url(1), VALETKEY_DATABASE_URL=url)
         with closing(WorkerGroup("worker", data, environ)) as worker:
             worker.start()
             yield FaultyService(data, folder, disk is not None, broker, worker, engine, server)
-    engine.dispose()
 
 
 def _tenant_config() -> TenantConfig:
@@ -144,9 +256,7 @@ def _tenant_config() -> TenantConfig:
     all_tenants = (
         tenant("acme", keys=tenant_keys(ACME_KEY)),
         tenant(
-            "globex",
-            keys=tenant_keys(GLOBEX_KEY),
-            quotas=(Quota("grants", "day", GLOBEX_LIMIT),),
+            "globex", keys=tenant_keys(GLOBEX_KEY), quotas=(Quota("grants", "day", GLOBEX_LIMIT),)
         ),
         tenant("queueing", trust="queue"),
     )

@@ -60,13 +60,11 @@ class CheckedService:
         self.apply_config()
 
     def apply_config(self) -> None:
-        """Apply a config with the model's limits."""
         limits = self.model.limits.items()
         quotas = [Quota(metric, window, limit) for (metric, window), limit in limits]
         self._service.apply(messages.tenant_config(*quotas))
 
     def add_override(self, override: QuotaOverride) -> None:
-        """Add a quota override."""
         self.model.overrides.append(
             (override.metric, override.window, override.extra, override.expires_at)
         )

@@ -59,7 +59,6 @@ class ModelBatch:
 
     @property
     def chunks(self) -> range:
-        """The numbers of all chunks."""
         return range(-(-len(self.items) // self.chunk_size))
 
     def undecided(self) -> "ModelBatch":
@@ -67,7 +66,6 @@ class ModelBatch:
         return ModelBatch(self.id, self.kind, self.expires_in, self.chunk_size, self.items)
 
     def chunk_items(self, chunk: int) -> list[ModelItem]:
-        """Return the items of a chunk."""
         return self.items[chunk * self.chunk_size :][: self.chunk_size]
 
     def cost(self, items: list[ModelItem], *, reserved: bool) -> ModelCost:
@@ -85,7 +83,6 @@ class ModelBatch:
         return self.cost([] if is_refused else allowed, reserved=False)
 
     def is_open(self, now: datetime) -> bool:
-        """Tell whether the batch accepts further chunks."""
         return self.open_until is not None and now < self.open_until
 
     def remaining_items(self) -> list[ModelItem]:
@@ -109,7 +106,6 @@ class ModelBatch:
 
 
 def window_start(window: Window, now: datetime) -> datetime:
-    """Return the start of the window that contains a moment."""
     match window:
         case "live":
             return LIVE[1]

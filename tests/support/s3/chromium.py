@@ -119,7 +119,6 @@ class Tab:
         return bool(reply["result"]["value"])
 
     def choose_file(self, file: Path) -> None:
-        """Choose a file in the page's file input."""
         root = self._call("DOM.getDocument")["root"]["nodeId"]
         found = self._call("DOM.querySelector", nodeId=root, selector="input[type=file]")
         self._call("DOM.setFileInputFiles", nodeId=found["nodeId"], files=[str(file)])

@@ -38,7 +38,6 @@ DENY_ALL: dict[str, Any] = {"Effect": "Deny", "Principal": "*", "Action": "s3:Pu
 
 
 def policy_document(statement: Mapping[str, Any]) -> str:
-    """Return a policy of one statement."""
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 

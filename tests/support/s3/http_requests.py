@@ -86,6 +86,5 @@ def completion_body(*etags: str) -> bytes:
 
 
 def completion(grant: Grant, *etags: str) -> Request:
-    """Return the completion of a multipart upload."""
     headers = {"content-type": "application/xml"}
     return Request("POST", grant.url, headers, completion_body(*etags))

@@ -11,16 +11,44 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.support.s3.http_requests import Request, send
-from tests.support.s3.queries import (
-    QueryChange,
-    append_parameters,
-    change_query,
-    prepend_parameters,
-    remove_parameters,
-    replace_parameter,
-    tamper_parameter,
-)
 from tests.support.s3.stores import SERVERS, Store
+
+QueryChange = Callable[[list[str]], list[str]]
+
+
+def change_query(url: str, change: QueryChange) -> str:
+    path, _, query = url.partition("?")
+    return f"{path}?{'&'.join(change(query.split('&')))}"
+
+
+def remove_parameters(*names: str) -> QueryChange:
+    return lambda query: [
+        parameter for parameter in query if parameter.partition("=")[0] not in names
+    ]
+
+
+def replace_parameter(name: str, value: str) -> QueryChange:
+    return lambda query: [*remove_parameters(name)(query), f"{name}={value}"]
+
+
+def append_parameters(*parameters: str) -> QueryChange:
+    return lambda query: [*query, *parameters]
+
+
+def prepend_parameters(*parameters: str) -> QueryChange:
+    return lambda query: [*parameters, *query]
+
+
+def tamper_parameter(name: str) -> QueryChange:
+    """Change the last character of a parameter's value."""
+
+    def change(query: list[str]) -> list[str]:
+        (parameter,) = [parameter for parameter in query if parameter.startswith(f"{name}=")]
+        last = "0" if parameter[-1] != "0" else "1"
+        return replace_parameter(name, parameter.partition("=")[2][:-1] + last)(query)
+
+    return change
+
 
 SECRET = b"the content that only the grant's holder may read"
 BOTH = SERVERS

@@ -40,6 +40,7 @@ PUT: Mapping[str, Any] = {
     "overwrite": True,
 }
 MULTIPART: Mapping[str, Any] = {"kind": "multipart", "max_size": 6_000_000, "part_size": 5_242_880}
+Checksum = Mapping[str, str] | None
 _terms: TypeAdapter[AnyTerms] = TypeAdapter(AnyTerms)
 
 
@@ -117,23 +118,17 @@ class Store:
         return [Grant(**item) for item in outcome["items"]]
 
     def download(self, key: str, **terms: Any) -> Grant:
-        (grant,) = self.issue_grants({"key": key}, **{**DOWNLOAD, **terms})
-        return grant
+        return self.issue_grants({"key": key}, **{**DOWNLOAD, **terms})[0]
 
-    def upload(self, key: str, **terms: Any) -> Grant:
-        (grant,) = self.issue_grants({"key": key}, **{**UPLOAD, **terms})
-        return grant
+    def upload(self, key: str, checksum: Checksum = None, **terms: Any) -> Grant:
+        return self.issue_grants({"key": key, "checksum": checksum}, **{**UPLOAD, **terms})[0]
 
-    def put(
-        self, key: str, size: int, checksum: Mapping[str, str] | None = None, **terms: Any
-    ) -> Grant:
-        item = {"key": key, "size": size} | ({"checksum": checksum} if checksum else {})
-        (grant,) = self.issue_grants(item, **{**PUT, **terms})
-        return grant
+    def put(self, key: str, size: int, checksum: Checksum = None, **terms: Any) -> Grant:
+        item = {"key": key, "size": size, "checksum": checksum}
+        return self.issue_grants(item, **{**PUT, **terms})[0]
 
     def multipart(self, key: str, size: int, **terms: Any) -> Grant:
-        (grant,) = self.issue_grants({"key": key, "size": size}, **{**MULTIPART, **terms})
-        return grant
+        return self.issue_grants({"key": key, "size": size}, **{**MULTIPART, **terms})[0]
 
     def parts(self, upload: Grant, *numbers: int) -> list[Grant]:
         items = [{"key": upload.key, "part": number} for number in numbers]
@@ -191,10 +186,8 @@ class Store:
         }
 
     def has_object(self, key: str) -> bool:
-        """Return whether an object with this key is stored."""
         return any(stored[:2] == (BUCKET, key) for stored in self.objects())
 
     def delete_objects(self) -> None:
-        """Delete all objects from both buckets."""
         for bucket, key, _ in self.objects():
             self.client.delete_object(Bucket=bucket, Key=key)

@@ -109,5 +109,4 @@ def fail_at(number: int, response: StorageResponse) -> Interfere:
 
 
 def is_start(request: StoredRequest) -> bool:
-    """Tell whether a request starts a multipart upload."""
     return request.method == "POST" and request.target.endswith("?uploads")

@@ -68,14 +68,8 @@ def _common_name(name: str) -> x509.Name:
 
 
 def _key_usage(*, ca: bool) -> x509.KeyUsage:
+    signing = {"digital_signature": not ca, "key_cert_sign": ca, "crl_sign": ca}
+    other = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
     return x509.KeyUsage(
-        digital_signature=not ca,
-        key_cert_sign=ca,
-        crl_sign=ca,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
+        **signing, **dict.fromkeys((*other, "encipher_only", "decipher_only"), False)
     )

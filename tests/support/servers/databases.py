@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import URL, create_engine, make_url, text
+from sqlalchemy import URL, Engine, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
+from worker.base.database_engine import create_database_engine
 from worker.base.private_files import create_private_file
 from worker.cli.database import migrate_to_head
 
@@ -39,6 +41,16 @@ def migrated_temporary_file() -> Iterator[str]:
     """Create a SQLite database with all tables; delete it when the block ends."""
     with tempfile.TemporaryDirectory(prefix="valetkey-database-") as folder:
         yield migrated_file(Path(folder) / "valetkey.db")
+
+
+@contextmanager
+def open_engine(url: str, **options: Any) -> Iterator[Engine]:
+    """Open a database with the options of create_database_engine until the block ends."""
+    engine = create_database_engine(url, **options)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 @contextmanager

@@ -23,25 +23,16 @@ KEYS = StorageKeys("TESTACCESSKEY", "a-secret-key-for-tests")
 @contextmanager
 def running_ministack(data: Path) -> Iterator[Storage]:
     """Run MiniStack, which enforces POST policies strictly but little else."""
+    environ = {
+        "AUTH": "true",
+        "AWS_ACCESS_KEY_ID": KEYS.access_key,
+        "AWS_SECRET_ACCESS_KEY": KEYS.secret_key,
+        "BIND_HOST": HOST,
+        "HOME": str(data),
+    }
     with reserved_ports(None) as (port,):
-        program = Program(
-            name="MiniStack",
-            command=(sys.executable, "-m", "ministack"),
-            folder=data / "ministack",
-            log=data / "logs" / "ministack.log",
-            environ={
-                "AUTH": "true",
-                "AWS_ACCESS_KEY_ID": KEYS.access_key,
-                "AWS_SECRET_ACCESS_KEY": KEYS.secret_key,
-                "BIND_HOST": HOST,
-                "GATEWAY_PORT": str(port),
-                "HOME": str(data),
-            },
-        )
-        endpoint = f"http://{HOST}:{port}"
-        probe = s3_client(endpoint, KEYS, STORAGE_REGION)
-        with running(program, lambda _: accepts_credentials(probe)) as child:
-            yield Storage(endpoint, KEYS.access_key, KEYS.secret_key, child)
+        environ["GATEWAY_PORT"] = str(port)
+        yield from _running_module(data, port, ("ministack",), environ)
 
 
 @contextmanager
@@ -51,16 +42,18 @@ def running_moto(data: Path) -> Iterator[Storage]:
     It accepts any key and signature, until a test tells it to check them.
     """
     with reserved_ports(None) as (port,):
-        program = Program(
-            name="moto",
-            command=(sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port)),
-            folder=data / "moto",
-            log=data / "logs" / "moto.log",
-        )
-        endpoint = f"http://{HOST}:{port}"
-        probe = s3_client(endpoint, KEYS, STORAGE_REGION)
-        with running(program, lambda _: accepts_credentials(probe)) as child:
-            yield Storage(endpoint, KEYS.access_key, KEYS.secret_key, child)
+        yield from _running_module(data, port, ("moto.server", "-H", HOST, "-p", str(port)), {})
+
+
+def _running_module(
+    data: Path, port: int, words: tuple[str, ...], environ: dict[str, str]
+) -> Iterator[Storage]:
+    name, endpoint = words[0], f"http://{HOST}:{port}"
+    command = (sys.executable, "-m", *words)
+    program = Program(name, command, data / name, data / "logs" / f"{name}.log", environ)
+    probe = s3_client(endpoint, KEYS, STORAGE_REGION)
+    with running(program, lambda _: accepts_credentials(probe)) as child:
+        yield Storage(endpoint, KEYS.access_key, KEYS.secret_key, child)
 
 
 class PostgresServer:

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
+from tests.support.fakes.socket_server import QuietServer, serving
 from worker.base.webhook_client import Address
 
 Responder = Callable[[BaseHTTPRequestHandler], None]
@@ -65,8 +65,6 @@ def stream_body(piece: bytes, pause: float = 0) -> Responder:
 
 
 def send_bytes(content: bytes) -> Responder:
-    """Return a responder that sends these bytes instead of a response, and disconnects."""
-
     def respond(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(content)
 
@@ -90,25 +88,7 @@ def running_receiver(
     respond: Responder, tls: ssl.SSLContext | None = None
 ) -> Iterator[WebhookReceiver]:
     """Run an endpoint that records its requests and responds as told."""
-    receiver = WebhookReceiver()
-    with _server(receiver, respond) as server:
-        receiver.port = server.server_address[1]
-        if tls:
-            tls.sni_callback = lambda _, name, __: receiver.sni_names.append(name)
-            server.socket = tls.wrap_socket(
-                server.socket, server_side=True, do_handshake_on_connect=False
-            )
-        thread = threading.Thread(target=partial(server.serve_forever, poll_interval=0.01))
-        thread.start()
-        try:
-            yield receiver
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def _server(receiver: WebhookReceiver, respond: Responder) -> ThreadingHTTPServer:
-    lock = threading.Lock()
+    receiver, lock = WebhookReceiver(), threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -122,14 +102,15 @@ def _server(receiver: WebhookReceiver, respond: Responder) -> ThreadingHTTPServe
         def log_message(self, *_: object) -> None:
             pass
 
-    class Server(ThreadingHTTPServer):
-        daemon_threads = False
-
-        # Ignore errors of clients that disconnect, which several tests expect.
-        def handle_error(self, *_: object) -> None:
-            pass
-
-    return Server(("127.0.0.1", 0), Handler)
+    server = QuietServer(("127.0.0.1", 0), Handler)
+    receiver.port = server.server_address[1]
+    if tls:
+        tls.sni_callback = lambda _, name, __: receiver.sni_names.append(name)
+        server.socket = tls.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
+    with serving(server):
+        yield receiver
 
 
 @contextmanager

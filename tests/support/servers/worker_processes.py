@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from tests.support.builders import services
 from tests.support.builders.messages import Clock
+from tests.support.servers.databases import open_engine
 from worker.aws.s3_clients import S3Clients
-from worker.base.database_engine import create_database_engine
 
 
 class ChunkResult(NamedTuple):
@@ -56,12 +56,10 @@ def _initialize(start: Barrier) -> None:
 
 
 def _issue_all(url: str, messages: Sequence[dict[str, Any]]) -> list[ChunkResult]:
-    engine = create_database_engine(url)
-    service = services.build_service(engine, _ProcessState.s3, Clock())
-    _ProcessState.start.wait()  # also makes each process take exactly one list
-    results = [_chunk_result(service.issue(message)) for message in messages]
-    engine.dispose()
-    return results
+    with open_engine(url) as engine:
+        service = services.build_service(engine, _ProcessState.s3, Clock())
+        _ProcessState.start.wait()  # also makes each process take exactly one list
+        return [_chunk_result(service.issue(message)) for message in messages]
 
 
 def _chunk_result(outcome: dict[str, Any]) -> ChunkResult:

@@ -1,13 +1,11 @@
 """What storage answers, sense or nonsense, over HTTP: read with bounded time and memory."""
 
-import socket
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from io import BytesIO
-from threading import Event
 from typing import Any
 
 import boto3
@@ -15,7 +13,7 @@ import pytest
 from botocore.config import Config
 
 from tests.support.fakes.http_storage import HttpStorage, StorageResponse, running_http_storage
-from tests.support.fakes.socket_server import drip_body, running_socket_server
+from tests.support.fakes.socket_server import repeat, running_socket_server
 from worker.aws import object_calls, storage_calls
 from worker.aws.s3_clients import S3Clients
 from worker.aws.storage_calls import MAX_ANSWER_BYTES, bound_responses
@@ -43,37 +41,32 @@ NONSENSE = {
 }
 
 
+class Storage:
+    """A storage that gives one answer, and a client that calls it."""
+
+    def __init__(self, server: HttpStorage, attempts: int = 1) -> None:
+        self.server = server
+        self.client = boto3.client(
+            "s3",
+            region_name="us-east-1",
+            endpoint_url=server.url,
+            config=Config(retries={"total_max_attempts": attempts}),
+        )
+
+    def respond(self, body: bytes, status: int = 200) -> None:
+        self.server.respond = lambda _: StorageResponse(status, body=body)
+
+    def start(self, bucket: str = "reports") -> object_calls.CreatedUpload | ErrorResponse:
+        return object_calls.start_upload(self.client, bucket, "acme/a", {})
+
+
 @pytest.fixture
-def storage() -> Iterator[HttpStorage]:
-    with running_http_storage() as storage:
+def storage() -> Iterator[Storage]:
+    with running_http_storage() as server:
+        storage = Storage(server)
+        bound_responses(storage.client)
         yield storage
-
-
-def make_client(url: str, attempts: int = 1) -> Any:
-    return boto3.client(
-        "s3",
-        region_name="us-east-1",
-        endpoint_url=url,
-        aws_access_key_id="AKIDEXAMPLE",
-        aws_secret_access_key="not-a-secret",
-        config=Config(retries={"total_max_attempts": attempts}, s3={"addressing_style": "path"}),
-    )
-
-
-@pytest.fixture
-def client(storage: HttpStorage) -> Iterator[Any]:
-    client = make_client(storage.url)
-    bound_responses(client)
-    yield client
-    client.close()
-
-
-def start(client: Any) -> object_calls.CreatedUpload | ErrorResponse:
-    return object_calls.start_upload(client, "reports", "acme/a", {})
-
-
-def respond(storage: HttpStorage, body: bytes, status: int = 200) -> None:
-    storage.respond = lambda _: StorageResponse(status, body=body)
+        storage.client.close()
 
 
 NO_BUCKET = b"<Error><Code>NoSuchBucket</Code><Message>It is gone</Message></Error>"
@@ -94,26 +87,22 @@ NESTED = b"<Error><Code><A>NoSuchBucket</A></Code><Message/></Error>"
     ],
 )
 def test_an_answer_is_read_or_unreadable(
-    storage: HttpStorage, client: Any, status: int, body: bytes, expected: Any
+    storage: Storage, status: int, body: bytes, expected: Any
 ) -> None:
-    respond(storage, body, status)
-    assert start(client) == expected
+    storage.respond(body, status)
+    assert storage.start() == expected
 
 
 @pytest.mark.parametrize("body", NONSENSE.values(), ids=NONSENSE)
-def test_success_that_is_not_s3s_is_unreadable(
-    storage: HttpStorage, client: Any, body: bytes
-) -> None:
-    respond(storage, body)
-    assert start(client) == UNREADABLE
+def test_success_that_is_not_s3s_is_unreadable(storage: Storage, body: bytes) -> None:
+    storage.respond(body)
+    assert storage.start() == UNREADABLE
 
 
 @pytest.mark.parametrize("body", NONSENSE.values(), ids=NONSENSE)
-def test_a_refusal_that_is_not_s3s_is_known_by_its_status(
-    storage: HttpStorage, client: Any, body: bytes
-) -> None:
-    respond(storage, body, 403)
-    answer = start(client)
+def test_a_refusal_that_is_not_s3s_is_known_by_its_status(storage: Storage, body: bytes) -> None:
+    storage.respond(body, 403)
+    answer = storage.start()
     assert isinstance(answer, ErrorResponse)
     assert answer.status == 403
     assert not answer.is_transient
@@ -121,29 +110,27 @@ def test_a_refusal_that_is_not_s3s_is_known_by_its_status(
 
 
 @pytest.mark.parametrize("body", NONSENSE.values(), ids=NONSENSE)
-def test_a_failure_that_is_not_s3s_is_transient(
-    storage: HttpStorage, client: Any, body: bytes
-) -> None:
-    respond(storage, body, 503)
+def test_a_failure_that_is_not_s3s_is_transient(storage: Storage, body: bytes) -> None:
+    storage.respond(body, 503)
     with pytest.raises(Transient, match="storage cannot do it now"):
-        start(client)
+        storage.start()
 
 
 @pytest.mark.parametrize("status", [301, 302, 307])
-def test_a_redirect_costs_one_request(storage: HttpStorage, client: Any, status: int) -> None:
+def test_a_redirect_costs_one_request(storage: Storage, status: int) -> None:
     headers = {"location": "https://storage.example/"}
-    storage.respond = lambda _: StorageResponse(status, headers)
+    storage.server.respond = lambda _: StorageResponse(status, headers)
     with suppress(Transient):
-        start(client)
-    assert len(storage.received) == 1
+        storage.start()
+    assert len(storage.server.received) == 1
 
 
-def test_a_huge_answer_takes_little_memory(storage: HttpStorage, client: Any) -> None:
-    respond(storage, b"<Error>" + b"x" * 20 * MAX_ANSWER_BYTES, 403)
-    start(client)
+def test_a_huge_answer_takes_little_memory(storage: Storage) -> None:
+    storage.respond(b"<Error>" + b"x" * 20 * MAX_ANSWER_BYTES, 403)
+    storage.start()
     tracemalloc.start()
     try:
-        start(client)
+        storage.start()
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -152,35 +139,34 @@ def test_a_huge_answer_takes_little_memory(storage: HttpStorage, client: Any) ->
 
 def test_an_answer_that_never_ends_takes_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage_calls, "MAX_BODY_SECONDS", 0.1)
-    with running_socket_server(drip_body) as url:
-        client = make_client(url)
-        bound_responses(client)
-        assert start(client) == ErrorResponse(403, "403", "Forbidden")
+    head = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 1000000\r\n\r\n"
+    with running_socket_server(repeat(head, b" ")) as url:
+        client = S3Clients(url).client(BUCKET, "acme", ("acme/",), datetime.now(UTC))
+        answer = object_calls.start_upload(client, "reports", "acme/a", {})
         client.close()
+    assert answer == ErrorResponse(403, "403", "Forbidden")
 
 
-def test_no_answer_is_transient_and_names_no_address(storage: HttpStorage, client: Any) -> None:
-    storage.server_close()
+def test_no_answer_is_transient_and_names_no_address(storage: Storage) -> None:
+    storage.server.server_close()
     with pytest.raises(Transient, match="storage does not answer") as raised:
-        start(client)
+        storage.start()
     assert "127.0.0.1" not in str(raised.value)
     assert raised.value.__cause__ is None
 
 
-def test_a_parameter_that_boto3_refuses_is_final_and_not_quoted(client: Any) -> None:
-    answer = object_calls.start_upload(client, "a bucket/with?everything", "acme/a", {})
+def test_a_parameter_that_boto3_refuses_is_final_and_not_quoted(storage: Storage) -> None:
+    answer = storage.start("a bucket/with?everything")
     assert isinstance(answer, ErrorResponse)
     assert answer.words == "ParamValidationError"
 
 
-def test_an_upload_started_at_a_second_attempt_may_not_be_the_only_one(
-    storage: HttpStorage,
-) -> None:
+def test_an_upload_started_at_a_second_attempt_may_not_be_the_only_one(storage: Storage) -> None:
     answers = [StorageResponse(503), StorageResponse(body=STARTED)]
-    storage.respond = lambda _: answers.pop(0)
-    client = make_client(storage.url, attempts=2)
-    assert start(client) == object_calls.CreatedUpload("u-1", is_only=False)
-    client.close()
+    storage.server.respond = lambda _: answers.pop(0)
+    again = Storage(storage.server, attempts=2)
+    assert again.start() == object_calls.CreatedUpload("u-1", is_only=False)
+    again.client.close()
 
 
 BUCKET = Bucket("reports", "reports", "us-east-1", "path")
@@ -200,19 +186,6 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
     monkeypatch.setattr(storage_calls, "MAX_ANSWER_SECONDS", 0.2)
-
-
-def repeat(begin: bytes, piece: bytes) -> Callable[[socket.socket, Event], None]:
-    def answer(connection: socket.socket, stopped: Event) -> None:
-        try:
-            connection.recv(65_536)
-            connection.sendall(begin)
-            while not stopped.wait(0.01):
-                connection.sendall(piece)
-        except OSError:
-            pass
-
-    return answer
 
 
 @pytest.fixture(params=ENDLESS)

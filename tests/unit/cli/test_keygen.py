@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.support.crypto.keys import tenant_key
+from tests.support.crypto.tokens import tenant_key
 from valetkey.cli.main import main
 from valetkey.crypto import keyfiles
 from valetkey.crypto.keys import load_private_key

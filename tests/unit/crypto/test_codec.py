@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.crypto.keys import public_key
+from tests.support.crypto.tokens import public_key
 from valetkey.crypto.codec import Codec, DecodedResult
 from valetkey.crypto.jose import SignedToken
 from valetkey.crypto.keys import generate_key

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from joserfc import jwe, jws
 from joserfc.jwk import ECKey, OKPKey
 
-from tests.support.crypto.keys import public_key
+from tests.support.crypto.tokens import public_key
 from valetkey.crypto import jose
 from valetkey.crypto.jose import (
     InvalidToken,

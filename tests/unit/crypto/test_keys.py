@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.builders.messages import grant_message
-from tests.support.crypto import keys
 from tests.support.crypto.authentication import (
     CONFIG,
     EXPIRED_KEY,
@@ -21,7 +20,7 @@ from tests.support.crypto.authentication import (
     rejection_of,
 )
 from tests.support.crypto.tenants import ACME_KEY, ACME_SPARE_KEY, GLOBEX_KEY, QUEUEING_KEY
-from tests.support.crypto.tokens import forge_token, sign_message
+from tests.support.crypto.tokens import forge_token, sign_message, tenant_key
 from valetkey.crypto.jose import sign
 from valetkey.crypto.keys import PrivateKey
 from worker.core.authentication import AuthenticatedMessage, Rejection, authenticate
@@ -40,7 +39,7 @@ JSON = st.recursive(
 
 def test_a_signed_message_is_authenticated_without_its_iat() -> None:
     assert authenticate_token(VALID_TOKEN) == AuthenticatedMessage(
-        MESSAGE, CONFIG.tenants["acme"], keys.tenant_key(ACME_KEY)
+        MESSAGE, CONFIG.tenants["acme"], tenant_key(ACME_KEY)
     )
 
 
@@ -48,7 +47,7 @@ def test_a_signature_is_verified_even_if_the_tenant_trusts_the_queue() -> None:
     message = grant_message(tenant="queueing")
     result = authenticate_token(sign_message(message, QUEUEING_KEY, NOW))
     assert isinstance(result, AuthenticatedMessage)
-    assert result.key == keys.tenant_key(QUEUEING_KEY)
+    assert result.key == tenant_key(QUEUEING_KEY)
     impostor_key = PrivateKey(QUEUEING_KEY.id, GLOBEX_KEY.signing_key, GLOBEX_KEY.decryption_key)
     assert rejection_of(sign_message(message, impostor_key, NOW)) == ("signature_invalid", "")
 

@@ -1,12 +1,14 @@
-"""docs/contract.md: its examples and numbers are those of the code."""
+"""docs/contract.md has the examples and numbers of the code; docs/contract is generated."""
 
 import base64
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
 import celeryconfig
@@ -17,9 +19,12 @@ from valetkey.delivery import retransmit
 from valetkey.webhooks import parse_upload_event
 from valetkey.wire import messages, terms
 from valetkey.wire.parsing import parse_message
+from valetkey.wire.refusals import Code
 from valetkey.wire.unavailable import Part, read_unavailable
+from worker.__main__ import main
 from worker.base import webhook_client
 from worker.broker import lanes, message_guard
+from worker.contract.contract_command import FILES, read_codes
 from worker.contract.json_schemas import (
     envelope_schema,
     reply_classes,
@@ -144,3 +149,69 @@ def test_a_number_of_the_page_is_that_of_the_code(text: str) -> None:
 def test_the_page_links_to_every_generated_file() -> None:
     links = set(re.findall(r"\]\(contract/([\w.]+)\)", PAGE))
     assert links == {path.name for path in (ROOT / "docs" / "contract").iterdir()}
+
+
+FOLDER = Path(__file__).parents[3] / "docs" / "contract"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_what_the_messages_generate(name: str) -> None:
+    text = (FOLDER / name).read_text(encoding="utf-8")
+    assert text == FILES[name](), f"docs/contract/{name} is not up to date: run `make contract`"
+
+
+def test_the_folder_has_no_other_file() -> None:
+    assert {path.name for path in FOLDER.iterdir()} == set(FILES)
+
+
+def test_the_command_writes_all_files(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "contract"
+    completed = CliRunner().invoke(main, ["contract", "--out", str(folder)])
+    assert completed.exit_code == 0
+    assert completed.output.splitlines() == [str(folder / name) for name in FILES]
+    written = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+    assert written == {name: generate() for name, generate in FILES.items()}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_command_prints_each_document(name: str) -> None:
+    completed = CliRunner().invoke(main, ["contract", name.partition(".")[0]])
+    assert (completed.exit_code, completed.output) == (0, FILES[name]())
+
+
+@pytest.mark.parametrize("words", [[], ["codes", "--out", "x"]], ids=["nothing", "both"])
+def test_the_command_asks_for_a_document_or_a_folder(words: list[str]) -> None:
+    completed = CliRunner().invoke(main, ["contract", *words])
+    assert completed.exit_code == 2
+    assert "name one document, or give --out" in completed.output
+
+
+@pytest.mark.parametrize(
+    ("folder", "problem"),
+    [(".", "codes.md cannot be written: Is a directory."), ("file/below", "Not a directory.")],
+)
+def test_the_file_or_folder_that_cannot_be_written_is_named(
+    tmp_path: Path, folder: str, problem: str
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "codes.md").mkdir()
+    completed = CliRunner().invoke(main, ["contract", "--out", str(tmp_path / folder)])
+    assert completed.exit_code == 1
+    assert problem in completed.output
+
+
+def test_an_empty_name_of_a_folder_is_not_the_current_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    completed = CliRunner().invoke(main, ["contract", "--out", ""])
+    assert completed.exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_code_has_a_meaning_and_a_topic() -> None:
+    # The comment beside a code in valetkey/wire/refusals.py is its meaning.
+    codes = read_codes()
+    assert [item.code for item in codes] == [code.value for code in Code]
+    assert [item.code for item in codes if not item.meaning or "noqa" in item.meaning] == []
+    assert [item.code for item in codes if not item.topic] == []

@@ -10,8 +10,11 @@ from textwrap import dedent
 
 import pytest
 
+import models
+import valetkey
 from tests.support.docs.command_lines import ROOT
 from tests.support.servers.databases import migrated_file
+from tests.support.servers.programs import run_program
 
 HEAVY = {
     *("alembic", "boto3", "botocore", "celery", "cryptography", "httpx", "joserfc", "kombu"),
@@ -28,14 +31,8 @@ SETTINGS = {
 
 def modules_after(program: str, *words: str, **settings: str) -> set[str]:
     """Return the names of all modules that are imported after a program without an error."""
-    result = subprocess.run(
-        [sys.executable, "-c", f"{program}\nimport sys; print(*sys.modules)", *words],
-        cwd=ROOT,
-        env=SETTINGS | settings,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "-c", f"{program}\nimport sys; print(*sys.modules)", *words]
+    result = run_program(command, cwd=ROOT, env=SETTINGS | settings, check=True)
     return set(result.stdout.splitlines()[-1].split())
 
 
@@ -84,8 +81,7 @@ def test_a_page_is_printed_without_a_search_for_garbage(tmp_path: Path) -> None:
     """
     command = [sys.executable, "-c", dedent(program), "audit", "list", "--json"]
     environ = {**SETTINGS, "VALETKEY_DATABASE_URL": url}
-    result = subprocess.run(command, cwd=ROOT, env=environ, check=True, capture_output=True)
-    assert result.stdout == b"True True\n"
+    assert run_program(command, cwd=ROOT, env=environ, check=True).stdout == "True True\n"
 
 
 @pytest.mark.parametrize("words", ["--help", "audit --help"])
@@ -145,3 +141,23 @@ def test_processes_share_what_their_worker_loaded_before_it_forked_them() -> Non
         create_session(None).client("s3", region_name="us-east-1")
     """
     assert "psycopg" in modules_after(dedent(program))
+
+
+@pytest.mark.parametrize("package", [models, valetkey], ids=lambda package: package.__name__)
+def test_every_public_name_can_be_imported(package: object) -> None:
+    names = package.__all__  # type: ignore[attr-defined]
+    assert [getattr(package, name).__name__ for name in names if name != "Code"] == [
+        name for name in names if name != "Code"
+    ]
+
+
+def test_the_base_of_the_tables_has_the_tables_of_all_modules() -> None:
+    program = "from models import Base; print(sorted(Base.metadata.tables))"
+    first = _run(program)
+    modules = [path.stem for path in Path(models.__file__ or "").parent.glob("*.py")]
+    imports = "".join(f"import models.{name};" for name in modules if name != "__init__")
+    assert first == _run(f"{imports} {program}") != "[]\n"
+
+
+def _run(program: str) -> str:
+    return run_program([sys.executable, "-c", program], cwd=ROOT, check=True).stdout

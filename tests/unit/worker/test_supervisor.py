@@ -55,12 +55,14 @@ Start = Callable[..., Run]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """A function that starts a supervisor of programs, which ends with the test."""
+    """A function that starts a supervisor of programs, and waits for a number of their starts."""
     started: list[Run] = []
 
-    def start(*codes: str) -> Run:
-        started.append(Run(tmp_path, *codes))
-        return started[-1]
+    def start(*codes: str, starts: int) -> Run:
+        run = Run(tmp_path, *codes)
+        started.append(run)
+        wait_until(lambda: len(run.pids) >= starts, what=f"there are {starts} starts of workers")
+        return run
 
     yield start
     for run in started:
@@ -72,37 +74,33 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def test_a_worker_that_was_killed_is_started_again(start: Start) -> None:
-    run = start(READY + LOG_PID + WAIT)
-    wait_until(lambda: len(run.pids) == 1, what="the worker starts")
+    run = start(READY + LOG_PID + WAIT, starts=1)
     os.kill(run.pids[0], signal.SIGKILL)
     wait_until(lambda: len(run.pids) == 2, what="the worker starts again")
     assert run.stop() == 0
 
 
 def test_a_worker_that_ends_by_itself_is_started_again_each_time(start: Start) -> None:
-    run = start(READY + LOG_PID + "exit(1)")
-    wait_until(lambda: len(run.pids) >= 3, what="the worker starts for the third time")
+    run = start(READY + LOG_PID + "exit(1)", starts=3)
     assert run.process.poll() is None
 
 
 def test_a_worker_that_ends_before_it_was_ready_ends_the_supervisor_with_its_code(
     start: Start,
 ) -> None:
-    run = start(READY + LOG_PID + WAIT, LOG_PID + "exit(3)")
+    run = start(READY + LOG_PID + WAIT, LOG_PID + "exit(3)", starts=0)
     assert run.process.wait(20) == 3
     wait_until(lambda: not any(map(is_running, run.pids)), what="the other worker stops")
 
 
 def test_all_workers_stop_with_the_supervisor(start: Start) -> None:
-    run = start(READY + LOG_PID + WAIT, READY + LOG_PID + WAIT)
-    wait_until(lambda: len(run.pids) == 2, what="both workers start")
+    run = start(READY + LOG_PID + WAIT, READY + LOG_PID + WAIT, starts=2)
     assert run.stop() == 0
     assert not any(map(is_running, run.pids))
 
 
 def test_what_a_worker_that_ended_was_and_when_it_starts_is_logged(start: Start) -> None:
-    run = start(READY + LOG_PID + "exit(7)")
-    wait_until(lambda: len(run.pids) >= 2, what="the worker starts again")
+    run = start(READY + LOG_PID + "exit(7)", starts=2)
     run.stop()
     assert run.process.stdout is not None
     line = run.process.stdout.readline()
@@ -120,16 +118,14 @@ def test_the_pause_before_a_restart_grows_and_ends_after_a_stable_run() -> None:
 
 def test_a_worker_that_does_not_stop_is_killed(start: Start) -> None:
     deaf = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: None); "
-    run = start(READY + deaf + LOG_PID + "[time.sleep(1) for _ in range(60)]")
-    wait_until(lambda: len(run.pids) == 1, what="the worker starts")
+    run = start(READY + deaf + LOG_PID + "[time.sleep(1) for _ in range(60)]", starts=1)
     assert run.stop() == 0
     assert not is_running(run.pids[0])
 
 
 def test_a_worker_ends_after_its_supervisor_was_killed(start: Start) -> None:
     watch = "from worker.supervisor import stop_with_supervisor; stop_with_supervisor(); "
-    run = start(READY + watch + LOG_PID + WAIT)
-    wait_until(lambda: len(run.pids) == 1, what="the worker starts")
+    run = start(READY + watch + LOG_PID + WAIT, starts=1)
     run.process.kill()
     run.process.wait()
     wait_until(lambda: not is_running(run.pids[0]), what="the worker ends")

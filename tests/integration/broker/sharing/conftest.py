@@ -2,7 +2,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,32 +12,12 @@ import redis
 from tests.support.builders.frames import message_frame
 from tests.support.builders.messages import grant_message
 from worker.broker.fair_queue import FairQueue, QueueSharing
+from worker.broker.queues import queue_lengths
 
 _RUN = (
     "import sys, threading; from worker.broker.fair_queue import FairQueue; "
     "FairQueue(sys.argv[1]).run(threading.Event())"
 )
-
-
-@pytest.fixture
-def client(broker: str) -> Iterator[redis.Redis]:
-    """A client of an empty broker, which is emptied again at the end."""
-    with redis.Redis.from_url(broker) as client:
-        yield client
-        client.flushall()
-
-
-@pytest.fixture
-def sharing(client: redis.Redis) -> QueueSharing:
-    return QueueSharing(client)
-
-
-def put(client: redis.Redis, names: Sequence[str], queue: str = "valetkey", items: int = 1) -> None:
-    """Put one message into a queue for each TENANT/NUMBER, in this order."""
-    for name in names:
-        keys = [f"{name}/{number}" for number in range(items)]
-        message = grant_message(keys, tenant=name.partition("/")[0])
-        client.lpush(queue, message_frame(message, name, queue))
 
 
 def numbered(tenant: str, count: int) -> list[str]:
@@ -50,12 +30,56 @@ def frame_name(frame: Any) -> str:
     return name
 
 
-def take(client: redis.Redis, queue: str) -> list[str]:
-    """Take all messages of a queue, as workers do, and return their names from the oldest on."""
-    names = []
-    while (frame := client.rpop(queue)) is not None:
-        names.append(frame_name(frame))
-    return names
+class Queues:
+    """The queues of an empty broker, and passes of a fair queue over them."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client = client
+        self.sharing = QueueSharing(client)
+
+    def put(self, names: Sequence[str], queue: str = "valetkey") -> None:
+        """Put one message into a queue for each TENANT/NUMBER, in this order."""
+        for name in names:
+            message = grant_message([f"{name}/0"], tenant=name.partition("/")[0])
+            self.client.lpush(queue, message_frame(message, name, queue))
+
+    def take(self, queue: str) -> list[str]:
+        """Take all messages of a queue, as workers do; return their names from the oldest on."""
+        names = []
+        while (frame := self.client.rpop(queue)) is not None:
+            names.append(frame_name(frame))
+        return names
+
+    def act_before_move(self, act: Callable[[], object], patch: pytest.MonkeyPatch) -> None:
+        """Let others act once, after a pass has read a queue and before it moves frames."""
+        move = self.sharing._move_frames
+
+        def act_then_move(queue: str, moves: list[tuple[int, str, bytes]]) -> None:
+            act()
+            patch.undo()
+            move(queue, moves)
+
+        patch.setattr(self.sharing, "_move_frames", act_then_move)
+
+    def run_pass(self) -> bool:
+        """Run a pass; return true if messages wait in lanes."""
+        return self.sharing.run_pass().is_waiting
+
+    def serve_all(self, queue: str = "valetkey.bulk") -> list[str]:
+        """Run passes, and take what they serve, until no message is left."""
+        names: list[str] = []
+        while sum(queue_lengths(self.client).values()):
+            self.sharing.run_pass()
+            names += self.take(queue)
+        return names
+
+
+@pytest.fixture
+def queues(broker: str) -> Iterator[Queues]:
+    """The broker is emptied again at the end."""
+    with redis.Redis.from_url(broker) as client:
+        yield Queues(client)
+        client.flushall()
 
 
 @contextmanager

@@ -12,12 +12,11 @@ import redis
 from structlog.testing import capture_logs
 
 from tests.integration.broker.sharing.conftest import (
+    Queues,
     frame_name,
     numbered,
-    put,
     running_fair_queue,
     start_fair_queue,
-    take,
 )
 from tests.support.servers.waiting import wait_until
 from worker.broker.queues import SHARING_LEASE, queue_lengths
@@ -59,7 +58,7 @@ def workers(broker: str) -> Iterator[list[Worker]]:
 
 
 def test_nothing_is_lost_or_doubled_while_processes_are_killed(
-    broker: str, client: redis.Redis, workers: list[Worker]
+    broker: str, queues: Queues, workers: list[Worker]
 ) -> None:
     chance = random.Random(SEED)
     names = numbered("flood", MESSAGES)
@@ -70,7 +69,7 @@ def test_nothing_is_lost_or_doubled_while_processes_are_killed(
     try:
         for start in range(0, MESSAGES, 400):
             queue = chance.choice(["valetkey", "valetkey", "valetkey.bulk"])
-            put(client, names[start : start + 400], queue)
+            queues.put(names[start : start + 400], queue)
             if start == MESSAGES // 2:
                 for worker in workers:
                     worker.start()
@@ -79,8 +78,10 @@ def test_nothing_is_lost_or_doubled_while_processes_are_killed(
             processes[victim].wait()
             processes[victim] = start_fair_queue(broker)
             kills += 1
-            wait_until(lambda: client.exists(SHARING_LEASE), what="one of them works")
-        wait_until(lambda: sum(queue_lengths(client).values()) == 0, 60, "everything is taken")
+            wait_until(lambda: queues.client.exists(SHARING_LEASE), what="one of them works")
+        wait_until(
+            lambda: sum(queue_lengths(queues.client).values()) == 0, 60, "everything is taken"
+        )
         wait_until(lambda: sum(len(worker.names) for worker in workers) >= MESSAGES)
         taken = list(itertools.chain(*(worker.names for worker in workers)))
     finally:
@@ -92,27 +93,25 @@ def test_nothing_is_lost_or_doubled_while_processes_are_killed(
 
 
 def test_several_at_once_lose_and_double_nothing(
-    broker: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    broker: str, queues: Queues, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Else they turn to the interactive queue if a busy machine delays who takes from that of bulk.
     monkeypatch.setattr("worker.broker.lanes.STARVED_AFTER", 600.0)
     names = numbered("flood", 2_000)
-    put(client, names)
+    queues.put(names)
     taken: list[str] = []
     with running_fair_queue(broker), running_fair_queue(broker):
-        wait_until(lambda: client.exists(SHARING_LEASE))
+        wait_until(lambda: queues.client.exists(SHARING_LEASE))
         while len(taken) < len(names):
-            client.delete(SHARING_LEASE)  # then both believe that they have it
-            taken += take(client, "valetkey.bulk")
+            queues.client.delete(SHARING_LEASE)  # then both believe that they have it
+            taken += queues.take("valetkey.bulk")
     assert Counter(taken) == Counter(names)
 
 
-def test_after_an_orderly_stop_another_process_need_not_wait(
-    broker: str, client: redis.Redis
-) -> None:
+def test_after_an_orderly_stop_another_process_need_not_wait(broker: str, queues: Queues) -> None:
     with running_fair_queue(broker):
-        wait_until(lambda: client.exists(SHARING_LEASE))
-    assert not client.exists(SHARING_LEASE)
+        wait_until(lambda: queues.client.exists(SHARING_LEASE))
+    assert not queues.client.exists(SHARING_LEASE)
 
 
 def test_it_goes_on_after_its_broker_was_lost(
@@ -124,7 +123,7 @@ def test_it_goes_on_after_its_broker_was_lost(
     with capture_logs() as logs, running_fair_queue(url):
         wait_until(lambda: logs)
         with running_valkey(tmp_path, port), redis.Redis.from_url(url) as client:
-            put(client, numbered("flood", 50))
+            Queues(client).put(numbered("flood", 50))
             wait_until(lambda: client.llen("valetkey.bulk"))
     assert logs[0] == {
         "event": "fair_queue_postponed",
@@ -135,7 +134,7 @@ def test_it_goes_on_after_its_broker_was_lost(
 
 def test_a_full_broker_loses_nothing(tmp_path: Path) -> None:
     with running_valkey(tmp_path) as server, redis.Redis.from_url(server.url()) as client:
-        put(client, numbered("flood", 500))
+        Queues(client).put(numbered("flood", 500))
         client.config_set("maxmemory", 1)
         with running_fair_queue(server.url()), capture_logs() as logs:
             wait_until(lambda: logs)

@@ -8,7 +8,7 @@ from tests.support.builders import services
 from tests.support.builders.keyed_service import KEY, wire_result
 from tests.support.builders.messages import POLICY, tenant_config
 from tests.support.builders.services import InProcessService
-from tests.support.crypto.keys import tenant_key
+from tests.support.crypto.tokens import tenant_key
 from tests.support.fakes.fake_service import FakeService, running_fake_service
 from tests.support.servers.databases import migrated_file
 from valetkey import Client

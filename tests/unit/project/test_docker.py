@@ -1,6 +1,12 @@
+"""docker-compose.yml, the Dockerfile, and what the image contains."""
+
+import ast
 import json
 import re
+import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +51,6 @@ def test_an_image_is_pinned_by_a_tag_and_a_digest(name: str) -> None:
     assert re.fullmatch(r"[a-z/]+:(?!latest)[\w.-]+@sha256:[0-9a-f]{64}", image)
 
 
-@pytest.mark.parametrize("name", OWN_SERVICES)
-def test_our_own_image_is_built_here(name: str) -> None:
-    assert OWN_SERVICES[name]["image"] == "valetkey:development"
-
-
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_service_has_no_privileges_and_writes_only_to_its_volume_and_to_memory(name: str) -> None:
     service = SERVICES[name]
@@ -60,9 +61,8 @@ def test_a_service_has_no_privileges_and_writes_only_to_its_volume_and_to_memory
 
 
 def test_our_services_run_as_the_user_of_the_image() -> None:
-    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-    users = re.findall(r"^USER (\S+)$", dockerfile, re.MULTILINE)
-    assert {service["user"] for service in OWN_SERVICES.values()} == {users[-1]}
+    users = {service["user"] for service in OWN_SERVICES.values()}
+    assert users == {last_arguments("USER")}
 
 
 def test_nothing_is_reachable_from_another_machine() -> None:
@@ -174,7 +174,8 @@ def test_redis_keeps_waiting_messages() -> None:
 
 
 def test_every_path_exists_and_every_volume_is_defined() -> None:
-    assert {service["build"] for service in OWN_SERVICES.values()} == {"."}
+    builds = {(service["build"], service["image"]) for service in OWN_SERVICES.values()}
+    assert builds == {(".", "valetkey:development")}
     mounts = [mount for service in SERVICES.values() for mount in service.get("volumes", ())]
     volumes = {mount.partition(":")[0] for mount in mounts if isinstance(mount, str)}
     assert volumes == COMPOSE["volumes"].keys()
@@ -185,3 +186,82 @@ def test_storage_has_the_bucket_of_the_example() -> None:
     assert isinstance(config, TenantConfig)
     buckets = ",".join(bucket.bucket for bucket in config.buckets.values())
     assert f"-bucket={buckets}" in SERVICES["seaweedfs"]["command"]
+
+
+# The modules of `python -m worker dev`, whose dependencies are not in the image.
+DEVELOPMENT = {ROOT / "worker" / "dev"}
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", "")
+STEPS = [line.split(maxsplit=1) for line in DOCKERFILE.splitlines() if re.match(r"[A-Z]", line)]
+LAST_STAGE = STEPS[max(index for index, step in enumerate(STEPS) if step[0] == "FROM") :]
+
+
+def last_arguments(instruction: str) -> str:
+    return next(words for name, words in LAST_STAGE if name == instruction)
+
+
+def copied_paths(steps: list[list[str]]) -> set[str]:
+    copies = [words.split() for name, words in steps if name == "COPY" and "--from" not in words]
+    return {source.rstrip("/") for words in copies for source in words[:-1]}
+
+
+def imports() -> Iterator[tuple[Path, str]]:
+    for package in ("valetkey", "models", "worker"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            if not DEVELOPMENT & {path, *path.parents}:
+                yield from ((path, name) for name in imported_packages(ast.parse(path.read_text())))
+
+
+def imported_packages(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def normalize(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_both_stages_of_the_image_have_the_same_base_pinned_by_digest() -> None:
+    first, last = (words.split()[0] for name, words in STEPS if name == "FROM")
+    assert re.fullmatch(r"python:3\.13\.\d+-slim-\w+@sha256:[0-9a-f]{64}", first)
+    assert first == last
+
+
+def test_dependencies_are_those_of_the_service_and_checked_by_hash() -> None:
+    install = next(words for name, words in STEPS if name == "RUN" and "install" in words)
+    assert {"--require-hashes", "requirements.lock"} <= set(install.split())
+
+
+def test_the_image_runs_a_command_that_exists_without_a_shell() -> None:
+    assert json.loads(last_arguments("ENTRYPOINT")) == ["python", "-m", "worker"]
+    parse_command(main, json.loads(last_arguments("CMD")))
+
+
+def test_the_build_context_contains_only_the_copied_paths() -> None:
+    first, *lines = (ROOT / ".dockerignore").read_text().splitlines()[1:]
+    assert first == "*"
+    assert {line[1:] for line in lines if line.startswith("!")} == copied_paths(STEPS)
+
+
+def test_the_lock_contains_everything_that_the_service_imports() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    locked = set(re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE))
+    providers = packages_distributions()
+    own = {"valetkey", "models", "worker", *sys.stdlib_module_names}
+    missing = {
+        f"{path.relative_to(ROOT)} imports {module}"
+        for path, module in imports()
+        if module not in own and not {normalize(n) for n in providers.get(module, ())} & locked
+    }
+    assert not missing
+
+
+def test_the_service_imports_all_its_dependencies() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    dependencies = project["project"]["dependencies"] + project["dependency-groups"]["worker"]
+    providers = packages_distributions()
+    imported = {normalize(name) for _, module in imports() for name in providers.get(module, ())}
+    assert {normalize(re.split(r"[\[>=]", line)[0]) for line in dependencies} <= imported

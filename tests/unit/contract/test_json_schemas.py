@@ -1,22 +1,30 @@
-"""The schema of the requests, and the parser of the service, which must agree."""
+"""The schemas of requests, replies and Celery's messages agree with what the service reads."""
 
 import copy
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, NamedTuple
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from tests.support.builders.frames import build_frame
 from tests.support.builders.messages import (
     batch_id,
     download_message,
     grant_message,
     upload_message,
 )
+from tests.support.builders.replies import GRANT, QUOTA, REPLIES
+from tests.support.builders.replies import ITEM_REFUSAL as REFUSAL
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import Refusal
-from worker.contract.json_schemas import request_schema
+from worker.broker import message_guard
+from worker.broker.message_guard import InvalidMessage, read_frame
+from worker.contract import json_schemas
+from worker.contract.json_schemas import reply_schema, request_schema
 
 # Values of every type, and beyond every limit that a field may have. 1.0 and texts that end in a
 # line feed are left out: see the tests of what a schema cannot express.
@@ -147,12 +155,12 @@ FIELDS_OF_RULES = {"items", "grant.min_expires_in", "grant.min_size"}
 
 
 @cache
-def validator() -> Draft202012Validator:
-    return Draft202012Validator(request_schema())
+def validator(name: str) -> Draft202012Validator:
+    return Draft202012Validator(getattr(json_schemas, f"{name}_schema")())
 
 
-def is_valid(message: Any) -> bool:
-    return bool(validator().is_valid(message))
+def is_valid(message: Any, schema: str = "request") -> bool:
+    return bool(validator(schema).is_valid(message))
 
 
 def refused_field(message: Any) -> str | None:
@@ -182,10 +190,6 @@ def is_lenient(mutation: Mutation) -> bool:
     """Return true for what the parser accepts and the schema does not, because nobody should."""
     is_number = isinstance(mutation.value, int | float)
     return mutation.path in {"v", "deadline"} and is_number
-
-
-def test_the_schema_is_a_valid_schema() -> None:
-    Draft202012Validator.check_schema(request_schema())
 
 
 @pytest.mark.parametrize("name", MESSAGES)
@@ -232,15 +236,107 @@ def test_a_schema_cannot_express_these_rules_of_the_parser(message: Any, field: 
     assert refused_field(message) == field
 
 
-def test_every_field_of_a_request_is_described() -> None:
+@pytest.mark.parametrize("schema", [request_schema, reply_schema])
+def test_every_field_is_described(schema: Callable[[], dict[str, Any]]) -> None:
     # A line `name: text` in the docstring of the message's class describes a field.
-    assert undescribed(request_schema()) == []
-
-
-def undescribed(schema: dict[str, Any]) -> list[str]:
-    return [
+    undescribed = [
         f"{name}.{field}"
-        for name, definition in schema["$defs"].items()
+        for name, definition in schema()["$defs"].items()
         for field, value in definition.get("properties", {}).items()
         if not value.get("description")
     ]
+    assert undescribed == []
+
+
+OUTCOME, USAGE = REPLIES["grants"], REPLIES["a usage"]
+
+
+def outcome(item: dict[str, Any]) -> dict[str, Any]:
+    return OUTCOME | {"items": [item]}
+
+
+ACCEPTED = {
+    "a later field of a reply": OUTCOME | {"surprise": 1},
+    "a later field of a grant": outcome(GRANT | {"surprise": {"a": [1]}}),
+    "a later field of a refusal": outcome(REFUSAL | {"surprise": None}),
+    "a later code": outcome(REFUSAL | {"code": "a_later_code"}),
+    "a later limit": outcome(GRANT | {"limited_by": "a later limit"}),
+    "a later method": outcome(GRANT | {"method": "DELETE"}),
+    "a later metric": USAGE | {"quotas": [QUOTA | {"metric": "later_bytes", "window": "year"}]},
+}
+REFUSED = {
+    "another status": OUTCOME | {"status": "later"},
+    "no status": {name: value for name, value in OUTCOME.items() if name != "status"},
+    "no url": outcome({name: value for name, value in GRANT.items() if name != "url"}),
+    "a number as a code": outcome(REFUSAL | {"code": 7}),
+    "a number in a header": outcome(GRANT | {"headers": {"a": 1}}),
+    "quotas that are no list": USAGE | {"quotas": {}},
+}
+
+
+@pytest.mark.parametrize("reply", ACCEPTED.values(), ids=ACCEPTED)
+def test_the_schema_accepts_what_this_or_a_later_service_sends(reply: dict[str, Any]) -> None:
+    assert is_valid(reply, "reply")
+
+
+@pytest.mark.parametrize("reply", REFUSED.values(), ids=REFUSED)
+def test_the_schema_refuses_what_is_no_reply(reply: dict[str, Any]) -> None:
+    assert not is_valid(reply, "reply")
+
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+def minimal_frame() -> dict[str, Any]:
+    """Return a frame with nothing but what the schema requires."""
+    frame = build_frame()
+    return frame | {
+        "headers": {name: frame["headers"][name] for name in ("task", "id")},
+        "properties": {"body_encoding": "base64"},
+    }
+
+
+def is_read(frame: dict[str, Any]) -> bool:
+    try:
+        read_frame(json.dumps(frame).encode(), "valetkey", NOW)
+    except InvalidMessage:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", ["envelope", "result", "request", "reply", "webhook"])
+def test_the_schema_is_a_valid_schema(name: str) -> None:
+    Draft202012Validator.check_schema(getattr(json_schemas, f"{name}_schema")())
+
+
+def test_the_frames_of_celery_and_the_smallest_one_are_valid_and_read() -> None:
+    for frame in (build_frame(), minimal_frame()):
+        assert is_valid(frame, "envelope")
+        assert is_read(frame)
+
+
+@pytest.mark.parametrize(
+    "path", ["body", "content-type", "content-encoding", "headers", "properties"]
+)
+def test_the_service_discards_a_frame_without_a_required_member(path: str) -> None:
+    frame = {name: value for name, value in minimal_frame().items() if name != path}
+    assert not is_valid(frame, "envelope")
+    assert not is_read(frame)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"task": "other"}, {"id": ""}, {"id": "x" * 256}, {"id": 7}],
+    ids=["task", "empty id", "long id", "number"],
+)
+def test_the_schema_refuses_wrong_headers(changes: dict[str, Any]) -> None:
+    frame = minimal_frame()
+    assert not is_valid(frame | {"headers": frame["headers"] | changes}, "envelope")
+
+
+def test_the_longest_task_id_is_that_of_the_service() -> None:
+    assert json_schemas.MAX_ID_LENGTH == message_guard.MAX_ID_LENGTH
+    headers = {"task": "valetkey.issue", "id": "x" * message_guard.MAX_ID_LENGTH}
+    longest = build_frame(headers=headers)
+    assert is_valid(longest, "envelope")
+    assert is_read(longest)

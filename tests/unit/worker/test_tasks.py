@@ -1,6 +1,7 @@
 """A request that cannot be decided is tried again, and then given up with an event of its own."""
 
 from collections.abc import Callable
+from threading import Event
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -8,7 +9,10 @@ import pytest
 from celery.exceptions import Ignore
 from structlog.testing import capture_logs
 
+from worker import app as worker_app
 from worker import tasks
+from worker.app import job_context
+from worker.context import Context
 from worker.errors import Transient
 
 
@@ -54,3 +58,26 @@ def test_a_result_store_that_is_away_does_not_end_the_tries() -> None:
 
     logs, pauses = respond(0, store_result)
     assert (pauses, logs[-1]["event"]) == ([1], "hint_not_stored")
+
+
+def test_a_frozen_broker_holds_nobody_who_committed_deliveries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    is_thawed, is_sent = Event(), Event()
+
+    def send_task(name: str, **_: Any) -> None:
+        assert is_thawed.wait(10), "the caller waits for the broker"
+        if name == "valetkey.deliver":
+            is_sent.set()
+
+    database: Any = None
+    context = Context(database, database, database)
+    monkeypatch.setattr(worker_app, "process_context", lambda: context)
+    monkeypatch.setattr(worker_app.app, "send_task", send_task)
+    job_context.cache_clear()
+    try:
+        job_context().trigger_deliveries()
+    finally:
+        job_context.cache_clear()
+    is_thawed.set()
+    assert is_sent.wait(10)

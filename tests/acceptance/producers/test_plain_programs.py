@@ -1,7 +1,9 @@
-"""The producer of docs/contract.md, which knows nothing but that page, and the real service."""
+"""Producers without this project's code: that of docs/contract.md and those of examples/producers.
+
+The former knows nothing but its page.
+"""
 
 import ast
-import os
 import re
 import subprocess
 import sys
@@ -14,41 +16,59 @@ import pytest
 import redis
 
 from tests.acceptance.conftest import ACME_KEY, ROOT, Service
-from tests.support.servers.guide_sandbox import unused_database_url
+from tests.support.s3 import chromium
+from tests.support.scope import skip_without
 from tests.support.servers.waiting import wait_until
 from valetkey.client import new_id
-from valetkey.crypto.keys import PrivateKey, dump_private_key, generate_key
+from valetkey.crypto.keys import PrivateKey, generate_key
+from worker.issue import dispatch
 
 PAGE = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
 (PROGRAM,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+PRODUCERS = ROOT / "examples" / "producers"
 NO_WORKERS = 6  # a database of the broker from which no worker consumes
 
-Completed = subprocess.CompletedProcess[str]
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
-@pytest.fixture(params=["unsigned", "signed"])
+@pytest.fixture(scope="module")
+def node() -> str:
+    node_path = chromium.node()
+    if node_path is None or not (PRODUCERS / "node_modules").exists():
+        skip_without("the producer in Node.js", "make browser")
+    return node_path
+
+
+@pytest.fixture(params=["contract, unsigned", "contract, signed", "signed.py", "signed.mjs"])
 def start(request: pytest.FixtureRequest, service: Service, tmp_path: Path) -> Start:
-    """A function that starts the program with object keys, unsigned and then signed."""
-    is_signed = request.param == "signed"
-    (tmp_path / "producer.py").write_text(PROGRAM, encoding="utf-8")
+    """A function that starts each program with object keys."""
+    (tmp_path / "contract").write_text(PROGRAM, encoding="utf-8")
+    name, _, form = request.param.partition(", ")
+    path = PRODUCERS / name if not form else tmp_path / name
+    python = [sys.executable, "-W", "error"]
+    command = [request.getfixturevalue("node")] if name == "signed.mjs" else python
 
     def start_program(*keys: str, key: PrivateKey = ACME_KEY, **environ: str) -> Any:
-        (tmp_path / "key").write_text(dump_private_key(key))
-        sender = {"KEY_FILE": str(tmp_path / "key")} if is_signed else {"TENANT": "acme"}
-        urls = {
-            "BROKER_URL": service.stack.info.broker_url,
-            "RESULT_URL": service.stack.info.result_url,
-        }
+        variables = service.producer_environ(tmp_path, key)
+        if form:
+            variables = {name.removeprefix("VALETKEY_"): v for name, v in variables.items()}
+        if form == "unsigned":
+            variables = variables | {"TENANT": "acme"}
+            del variables["KEY_FILE"]
         return subprocess.Popen(
-            [sys.executable, "-W", "error", str(tmp_path / "producer.py"), *keys],
-            env={"PATH": os.environ["PATH"]} | urls | sender | environ,
+            [*command, str(path), *keys],
+            env=variables | environ,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
     return start_program
+
+
+ONLY_CONTRACT = pytest.mark.parametrize(
+    "start", ["contract, unsigned", "contract, signed"], indirect=True
+)
 
 
 def finish(process: "subprocess.Popen[str]") -> list[Any]:
@@ -71,14 +91,32 @@ def test_the_program_imports_a_redis_client_and_a_jose_library_only() -> None:
     assert packages - sys.stdlib_module_names == {"redis", "joserfc"}
 
 
-def test_a_single_request_gets_a_genuine_link(start: Start) -> None:
-    code, (line,), stderr = finish(start("acme/none such"))
+def test_one_item_gets_a_genuine_link_and_another_its_refusal(start: Start) -> None:
+    code, (granted, refused), stderr = finish(start("acme/none such", "globex/b"))
     assert (code, stderr) == (0, "")
-    key, _, url = line.rpartition(" ")
+    key, _, url = granted.rpartition(" ")
     assert key == "acme/none such"
     assert httpx.get(url, timeout=60).status_code == 404  # an invalid signature gives 403
+    assert refused == "globex/b refused: key_outside_prefix"
 
 
+def test_a_long_and_therefore_compressed_result_is_read_in_its_order(start: Start) -> None:
+    keys = [f"acme/{number}" for number in range(30)]
+    code, lines, stderr = finish(start(*keys))
+    assert (code, stderr) == (0, "")
+    assert len("".join(lines)) > dispatch._MIN_COMPRESSED_BYTES
+    links = [line.split(" ") for line in lines]
+    assert [key for key, url in links if f"/{key}?" in url and "X-Amz-Signature=" in url] == keys
+
+
+def test_the_examples_import_nothing_of_this_project() -> None:
+    imported = re.compile(r"\b(?:import|from)\b\W+(?:valetkey|worker|models)\b")
+    programs = sorted(PRODUCERS.glob("signed.*"))
+    assert [path.suffix for path in programs] == [".mjs", ".py"]
+    assert not [path for path in programs if imported.search(path.read_text(encoding="utf-8"))]
+
+
+@ONLY_CONTRACT
 def test_a_batch_of_two_chunks_gets_its_items_in_order(start: Start) -> None:
     keys = [f"acme/{number}" for number in range(40)]
     code, lines, stderr = finish(start(*keys, CHUNK_SIZE="30"))  # its first reply is compressed
@@ -87,13 +125,7 @@ def test_a_batch_of_two_chunks_gets_its_items_in_order(start: Start) -> None:
     assert all("X-Amz-Signature=" in line for line in lines)
 
 
-def test_a_refused_item_does_not_keep_others_from_being_granted(start: Start) -> None:
-    code, (granted, refused), _ = finish(start("acme/a", "globex/b"))
-    assert code == 0
-    assert granted.startswith("acme/a http")
-    assert refused == "globex/b refused: key_outside_prefix"
-
-
+@ONLY_CONTRACT
 def test_a_repeated_request_gets_the_same_links_and_is_charged_once(
     start: Start, service: Service
 ) -> None:
@@ -106,6 +138,7 @@ def test_a_repeated_request_gets_the_same_links_and_is_charged_once(
     assert used_grants(service) - before == 2
 
 
+@ONLY_CONTRACT
 def test_another_request_with_the_same_batch_id_is_refused(start: Start) -> None:
     batch_id = new_id()
     assert finish(start("acme/a", BATCH_ID=batch_id))[0] == 0
@@ -116,6 +149,7 @@ def test_another_request_with_the_same_batch_id_is_refused(start: Start) -> None
     assert stderr.startswith(f"refused {batch_id}.1 batch_conflict ")
 
 
+@ONLY_CONTRACT
 def test_the_stored_result_of_other_objects_is_not_taken_for_the_answer(start: Start) -> None:
     batch_id = new_id()
     assert finish(start("acme/a", BATCH_ID=batch_id))[0] == 0
@@ -124,8 +158,9 @@ def test_the_stored_result_of_other_objects_is_not_taken_for_the_answer(start: S
     assert stderr.startswith(f"refused {batch_id}.0 batch_conflict ")
 
 
+@ONLY_CONTRACT
 def test_a_message_that_is_lost_is_sent_again(start: Start, service: Service) -> None:
-    broker_url, batch_id = unused_database_url(service, NO_WORKERS), new_id()
+    broker_url, batch_id = service.unused_database_url(NO_WORKERS), new_id()
     process = start("acme/a", BATCH_ID=batch_id, BROKER_URL=broker_url)
     with (
         redis.Redis.from_url(broker_url) as lost,
@@ -146,4 +181,4 @@ def test_a_request_of_a_stranger_is_refused(start: Start) -> None:
     process = start("vault/a", TENANT="vault", key=generate_key("acme/tests"))
     code, lines, stderr = finish(process)
     assert (code, lines) == (1, [])
-    assert re.match(r"refused \S+ signature_(required|invalid) ", stderr)
+    assert re.match(r"refused.* signature_(required|invalid)\W", stderr)
