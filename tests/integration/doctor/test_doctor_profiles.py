@@ -1,7 +1,7 @@
 """`doctor` asks the storage of each bucket profile, and its queue of event notifications."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 import boto3
 import pytest
 
-from tests.support.cli.live_doctor import SECRET_KEY, doctor_checks, run_doctor, store_profiles
+from tests.support.cli.live_doctor import NO_TENANTS, SECRET_KEY, run_doctor, store_profiles
 from tests.support.cli.operator import json_lines
 from tests.support.fakes.http_storage import StorageResponse, running_http_storage
 from tests.support.fakes.socket_server import running_socket_server, stay_silent
@@ -29,8 +29,14 @@ def check_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CheckProf
     """A function that stores bucket profiles, and returns the checks of `doctor` of a name."""
     monkeypatch.setenv("VALETKEY_BROKER_URL", "redis://127.0.0.1:1/0")
 
-    def check(name: str, *buckets: Bucket, options: Sequence[str] = ()) -> list[dict[str, Any]]:
-        monkeypatch.setenv("VALETKEY_DATABASE_URL", store_profiles(tmp_path, *buckets))
+    def check(
+        name: str,
+        *buckets: Bucket,
+        options: Sequence[str] = (),
+        tenants: Mapping[str, Tenant] = NO_TENANTS,
+    ) -> list[dict[str, Any]]:
+        url = store_profiles(tmp_path, *buckets, tenants=tenants)
+        monkeypatch.setenv("VALETKEY_DATABASE_URL", url)
         result = run_doctor(*options)
         assert SECRET_KEY not in result.output
         return [check for check in json_lines(result) if check["check"] == name]
@@ -68,16 +74,14 @@ UPLOADER = Tenant(
 
 @pytest.mark.parametrize("status", [None, "Enabled", "Suspended"])
 def test_a_quota_of_what_is_stored_fails_in_a_versioned_bucket(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: str | None
+    storage: Storage, check_profiles: CheckProfiles, status: str | None
 ) -> None:
     if status:
         storage.client().put_bucket_versioning(
             Bucket="doctor-real", VersioningConfiguration={"Status": status}
         )
     bucket = replace(PROFILE, endpoint=storage.endpoint)
-    url = store_profiles(tmp_path, bucket, tenants={"acme": UPLOADER})
-    monkeypatch.setenv("VALETKEY_DATABASE_URL", url)
-    (check,) = doctor_checks("buckets")
+    (check,) = check_profiles("buckets", bucket, tenants={"acme": UPLOADER})
     assert check["state"] == ("fail" if status == "Enabled" else "ok")
     assert ("the bucket is versioned" in check["message"]) == (status == "Enabled")
 
@@ -92,34 +96,26 @@ DOWNLOADER = replace(UPLOADER, policies={"demo": Policy("demo", ("acme/",), ("do
     ids=["uploads", "downloads", "no quota"],
 )
 def test_storage_that_hides_versions_is_a_warning_where_they_matter(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    tenant: Tenant,
-    *,
-    is_asked: bool,
+    check_profiles: CheckProfiles, tenant: Tenant, *, is_asked: bool
 ) -> None:
     denied = b"<Error><Code>AccessDenied</Code></Error>"
     with running_http_storage(lambda _: StorageResponse(403, body=denied)) as server:
         bucket = replace(PROFILE, endpoint=server.url)
-        url = store_profiles(tmp_path, bucket, tenants={"acme": tenant})
-        monkeypatch.setenv("VALETKEY_DATABASE_URL", url)
-        (check,) = doctor_checks("buckets")
+        (check,) = check_profiles("buckets", bucket, tenants={"acme": tenant})
     assert check["state"] == ("warn" if is_asked else "ok")
     assert ("does not show whether" in check["message"]) == is_asked
     asked = [request.target for request in server.received if "versioning" in request.target]
     assert len(asked) == is_asked
 
 
-def test_valid_credentials_are_accepted(storage: Storage, check_profiles: CheckProfiles) -> None:
-    (check,) = check_profiles("buckets", replace(PROFILE, endpoint=storage.endpoint))
+@pytest.mark.parametrize("address", ["endpoint", "internal_endpoint"])
+def test_valid_credentials_are_accepted_also_at_the_internal_endpoint(
+    storage: Storage, check_profiles: CheckProfiles, address: str
+) -> None:
+    place: dict[str, Any] = {address: storage.endpoint}
+    (check,) = check_profiles("buckets", replace(PROFILE, **place))
     assert check["state"] == "ok"
-    text = "demo: storage accepts the credentials for doctor-real"
-    assert check["message"].startswith(text)
-
-
-def test_the_internal_endpoint_is_tried(storage: Storage, check_profiles: CheckProfiles) -> None:
-    (check,) = check_profiles("buckets", replace(PROFILE, internal_endpoint=storage.endpoint))
-    assert check["state"] == "ok"
+    assert check["message"].startswith("demo: storage accepts the credentials for doctor-real")
 
 
 SECRET = {"AWS_SECRET_ACCESS_KEY": SECRET_KEY}
@@ -237,10 +233,13 @@ def test_a_queue_that_does_not_exist_is_named(
 
 
 @pytest.mark.usefixtures("unknown_keys")
-def test_a_queue_that_does_not_answer_is_named(check_profiles: CheckProfiles) -> None:
+def test_a_queue_that_does_not_answer_is_named_and_offline_none_is_asked(
+    check_profiles: CheckProfiles,
+) -> None:
     (check,) = check_profiles("events", bucket(UNREACHABLE))
     assert check["state"] == "fail"
     assert check["message"].startswith("demo: the queue uploads cannot be used: EndpointConnection")
+    assert check_profiles("events", bucket(UNREACHABLE), options=["--offline"]) == []
 
 
 def test_a_queue_that_does_not_answer_in_time_is_named(
@@ -265,18 +264,11 @@ def test_a_server_that_is_not_sqs_is_no_empty_queue(
     assert check["message"] == "demo: the queue uploads cannot be used: NotSQS"
 
 
-def test_offline_asks_no_queue(check_profiles: CheckProfiles) -> None:
-    assert check_profiles("events", bucket(UNREACHABLE), options=["--offline"]) == []
-
-
-def test_a_queue_that_no_worker_reads_is_a_warning() -> None:
+def test_a_queue_that_no_worker_reads_is_a_warning_if_the_result_store_knows() -> None:
     queues = [(url, bucket(url)) for url in (UPLOADS, VIDEOS)]
     namesake = UPLOADS.replace("sqs", "another")
     read = {"valetkey", f"events:{queue_id(VIDEOS)}", f"events:{queue_id(namesake)}"}
     (check,) = check_readers(queues, read)
     assert (check.state, check.hint) == ("warn", "python -m worker run --only events")
     assert "demo: no worker reads the queue uploads" in check.message
-
-
-def test_without_the_result_store_nothing_is_said_of_workers() -> None:
-    assert list(check_readers([(UPLOADS, bucket(UPLOADS))], None)) == []
+    assert list(check_readers(queues, None)) == []

@@ -36,13 +36,8 @@ def test_a_coming_month_without_a_partition_is_named(engine: Engine) -> None:
 def test_grants_in_the_default_partition_are_named(engine: Engine) -> None:
     month = add_months(NOW, 7)
     with write_transaction(engine) as connection:
-        connection.execute(
-            text(
-                "INSERT INTO grants (batch_number, item_number, object_key, month)"
-                " VALUES (1, 1, 'k', :month)"
-            ),
-            {"month": month},
-        )
+        insert = "INSERT INTO grants (batch_number, item_number, object_key, month)"
+        connection.execute(text(f"{insert} VALUES (1, 1, 'k', :month)"), {"month": month})
     (check,) = checks(engine, 0)
     assert check.message == f"grants of {format_month(month)} are in the default partition"
 

@@ -30,12 +30,10 @@ def service(service: InProcessService, clock: Clock) -> InProcessService:
     service.issue(grant_message())
     common = {"batch_number": 1, "tenant": "acme", "upload_id": "u", "size": 1, "part_size": 1}
     common |= {"object_key": "acme/a", "expires_at": clock(), "state": "open"}
-    rows = [
-        common | {"item_number": number, "bucket": "dead" if number < 10 else "alive"}
-        for number in range(20)
-    ]
     with write_transaction(service.engine) as connection:
-        connection.execute(insert(MultipartUpload), rows)
+        for number in range(20):
+            place = {"item_number": number, "bucket": "dead" if number < 10 else "alive"}
+            connection.execute(insert(MultipartUpload), common | place)
     return service
 
 

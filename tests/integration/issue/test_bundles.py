@@ -16,7 +16,10 @@ from tests.support.builders.messages import (
     DEMO,
     POLICY,
     Clock,
+    about_batch,
+    download_message,
     grant_message,
+    multipart_message,
     put_message,
     upload_message,
 )
@@ -26,11 +29,10 @@ from tests.support.crypto.tokens import sign_message
 from tests.support.servers.databases import migrated_file
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine
-from worker.core.tenant_config import Quota
+from worker.core.tenant_config import Quota, TenantConfig
 from worker.errors import Transient
 from worker.issue import issuer
 from worker.issue.chunk_signing import first_signing_context
-from worker.proof.verify.verification import VerifyOptions, verify_log
 
 TABLES = (Batch, Chunk, Grant, Usage, Reservation, Delivery, Leaf, RejectionCount)
 QUOTAS = (Quota("grants", "day", 7, warn_at=2), Quota("upload_bytes", "live", 1_200_000))
@@ -99,8 +101,8 @@ def test_a_bundle_is_decided_as_its_messages_one_by_one(
     service: InProcessService, alone: InProcessService, clock: Clock
 ) -> None:
     messages = mixed_messages()
-    one_by_one = issue_each(alone, clock, *messages[:-2], messages[-1], messages[-2])
-    one_by_one = [*one_by_one[:-2], one_by_one[-1], one_by_one[-2]]
+    *one_by_one, last, before_last = issue_each(alone, clock, *messages[:-2], *messages[:-3:-1])
+    one_by_one += [before_last, last]
     together = issue_all(service, clock, *messages)
     assert refusal_codes(together) == [
         *(None, None, None, "deadline_passed", "quota_exceeded", None, "quota_exceeded"),
@@ -108,9 +110,7 @@ def test_a_bundle_is_decided_as_its_messages_one_by_one(
     ]
     assert together == one_by_one
     assert rows(service, *TABLES) == rows(alone, *TABLES)
-    assert verify_log(
-        service.engine.url.render_as_string(hide_password=False), VerifyOptions()
-    ).is_sound
+    assert service.is_log_sound()
 
 
 def test_a_bundle_delivered_again_has_the_same_grants_and_charges_nothing(
@@ -132,8 +132,8 @@ def test_batches_that_are_known_are_answered_by_what_was_committed_beside_new_on
     known, used_before, cancelled, new = (grant_message() for _ in range(4))
     (first,) = issue_each(service, clock, known)
     issue_each(service, clock, used_before)
-    cancel = {"v": 1, "ask": "cancel", "tenant": "acme", "requested_by": "tests"}
-    service.issue(sign_message(cancel | {"batch": cancelled["batch"]}, ACME_KEY, clock()))
+    cancel = about_batch(cancelled["batch"], "cancel", requested_by="tests")
+    issue_each(service, clock, cancel)
     conflict = used_before | {"items": [{"key": "acme/other"}]}
     other = new | {"items": [{"key": "acme/other"}]}
     outcomes = issue_all(service, clock, known, conflict, new, cancelled, new, other)
@@ -148,13 +148,10 @@ def test_bundles_at_the_same_time_are_charged_once(service: InProcessService, cl
     messages = [grant_message([f"acme/{number}"]) for number in range(7)]
     orders = [messages, messages[::-1], messages[3:] + messages[:3]]
     with other_processes(service, 3) as workers, ThreadPoolExecutor(3) as pool:
-        replies = list(
-            pool.map(lambda worker, order: issue_all(worker, clock, *order), workers, orders)
-        )
-    items = {outcome["batch"]: outcome["items"] for outcomes in replies for outcome in outcomes}
-    assert all(
-        outcome["items"] == items[outcome["batch"]] for outcomes in replies for outcome in outcomes
-    )
+        replies = pool.map(lambda worker, order: issue_all(worker, clock, *order), workers, orders)
+        outcomes = [outcome for reply in replies for outcome in reply]
+    items = {outcome["batch"]: outcome["items"] for outcome in outcomes}
+    assert all(outcome["items"] == items[outcome["batch"]] for outcome in outcomes)
     assert len(service.rows(Batch)) == 7
     assert {row.grants for row in service.rows(Usage)} == {7}
 
@@ -193,7 +190,6 @@ def failing_keys(monkeypatch: pytest.MonkeyPatch) -> dict[str, Exception]:
         return find(request, *args)
 
     monkeypatch.setattr(issuer, "first_signing_context", find_or_fail)
-    monkeypatch.setattr("worker.issue.issuer.first_signing_context", find_or_fail)
     return errors
 
 
@@ -215,17 +211,14 @@ def test_no_third_bucket_is_tried_after_two_that_cannot_be_used(
     service: InProcessService, clock: Clock, failing_keys: dict[str, Exception]
 ) -> None:
     names = ["demo", "two", "three"]
-    config = config_with_keys(ACME_KEY)
-    acme = config.tenants["acme"]
     policies = {name: replace(POLICY, bucket=name) for name in names}
+    acme = replace(CONFIG.tenants["acme"], policies=policies)
     buckets = {name: replace(DEMO, name=name) for name in names}
-    tenants = {**config.tenants, "acme": replace(acme, policies=policies)}
-    service.apply(replace(config, buckets=buckets, tenants=tenants))
+    service.apply(TenantConfig(buckets, {"acme": acme}))
     silent = Transient("no credentials", "credentials")
     failing_keys |= {"acme/demo": silent, "acme/two": silent}
     messages = [
-        grant_message([f"acme/{name}"], grant=grant_message()["grant"] | {"bucket": name})
-        for name in names
+        download_message(bucket=name) | {"items": [{"key": f"acme/{name}"}]} for name in names
     ]
     with pytest.raises(Transient):
         issue_all(service, clock, *messages)
@@ -250,11 +243,7 @@ def test_a_bundle_that_takes_too_long_ends_at_the_soft_time_limit(
         (grant_message(["a"] * 17), "malformed", "items"),
         (grant_message(total=2, chunk_size=1), "malformed", "items"),
         (grant_message(manifest="acme/m"), "malformed", "manifest"),
-        (
-            upload_message(kind="multipart") | {"items": [{"key": "acme/a", "size": 9}]},
-            "malformed",
-            "grant.kind",
-        ),
+        (multipart_message(), "malformed", "grant.kind"),
         ("text", "malformed", ""),
     ],
 )

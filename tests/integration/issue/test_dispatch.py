@@ -64,13 +64,15 @@ def test_the_signing_key_is_in_the_audit_log(service: InProcessService, clock: C
 def test_the_response_to_a_replayed_message_is_sealed_to_its_sender_and_charged_once(
     service: InProcessService, clock: Clock
 ) -> None:
-    captured = sign_message(grant_message(), ACME_KEY, clock())
+    request = grant_message(["acme/a", "acme/../b"])
+    request["items"][0]["filename"] = "a.pdf"
+    captured = sign_message(request, ACME_KEY, clock())
     first = service.respond(captured)
     clock.forward(minutes=4)
     second = service.respond(captured)
     assert unseal_result(second.sent, ACME_KEY) == unseal_result(first.sent, ACME_KEY)
     assert second.sent != first.sent
-    assert service.charged("day") == 1
+    assert (service.charged("day"), len(service.rows(Grant))) == (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -265,9 +267,7 @@ def test_a_rejected_message_is_hashed_before_the_tables_are_locked(
     service: InProcessService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write_and_digest(raw: Any) -> bytes:
-        with write_transaction(
-            service.engine
-        ):  # would wait for itself within the other transaction
+        with write_transaction(service.engine):  # within the other transaction, waits for itself
             return message_digest(raw)
 
     monkeypatch.setattr(dispatch, "message_digest", write_and_digest)

@@ -12,9 +12,12 @@ from tests.support.builders.messages import (
     DEMO,
     POLICY,
     Clock,
+    about_batch,
     batch_id,
     download_message,
     grant_message,
+    multipart_message,
+    parts_message,
     put_message,
     tenant_config,
 )
@@ -27,8 +30,6 @@ from worker.core.tenant_config import Quota, TenantConfig
 
 KEY = generate_key("acme/main")
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-MULTIPART = {"kind": "multipart", "bucket": "demo", "expires_in": 60, "max_size": 1_000}
-PARTS = {"kind": "parts", "bucket": "demo", "expires_in": 60, "of": "x.0"}
 UNUSABLE = replace(DEMO, name="unusable", bucket="no bucket")
 SHORT = replace(DEMO, name="short", max_expires_in=60)
 
@@ -56,12 +57,7 @@ Before = Callable[[dict[str, Any]], list[dict[str, Any]]]
 
 
 def cancellation(message: dict[str, Any]) -> dict[str, Any]:
-    header = {name: message[name] for name in ("v", "tenant", "batch", "requested_by")}
-    return header | {"ask": "cancel"}
-
-
-def nothing(_message: dict[str, Any]) -> list[dict[str, Any]]:
-    return []
+    return about_batch(message["batch"], "cancel", requested_by="ann")
 
 
 def second_chunk(total: int = 3) -> dict[str, Any]:
@@ -85,8 +81,8 @@ NEW: dict[str, dict[str, Any]] = {
     "within it as an item is refused": grant_message(["acme/a"] * 3 + ["x/b"]),
     "sizes within a quota": put_message(SIZES, max_size=900),
     "sizes over a quota": put_message(SIZES | {"acme/b": 401}, max_size=900),
-    "a multipart upload": grant_message(grant=MULTIPART, items=[{"key": "acme/a", "size": 10}]),
-    "parts of an unknown upload": grant_message(grant=PARTS, items=[{"key": "acme/a", "part": 1}]),
+    "a multipart upload": multipart_message(size=10),
+    "parts of an unknown upload": parts_message("x.0", 1),
 }
 AFTER_OTHERS: dict[str, tuple[dict[str, Any], Before]] = {
     "over a quota partly used": (
@@ -107,7 +103,9 @@ AFTER_OTHERS: dict[str, tuple[dict[str, Any], Before]] = {
         lambda message: [message | {"chunk": 0}, cancellation(message)],
     ),
 }
-CASES = {name: (message, nothing) for name, message in NEW.items()} | AFTER_OTHERS
+CASES: dict[str, tuple[dict[str, Any], Before]] = {
+    name: (message, lambda _: []) for name, message in NEW.items()
+} | AFTER_OTHERS
 
 
 @ON_SQLITE

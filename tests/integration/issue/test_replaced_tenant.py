@@ -8,7 +8,15 @@ import pytest
 from models import Batch, RejectionCount
 from tests.integration.conftest import ReplaceTenants
 from tests.support.builders.delivery_service import DeliveryService
-from tests.support.builders.messages import Clock, grant_message, split_chunks, tenant_config
+from tests.support.builders.messages import (
+    Clock,
+    about_batch,
+    grant_message,
+    multipart_message,
+    parts_message,
+    split_chunks,
+    tenant_config,
+)
 from tests.support.builders.services import InProcessService
 from tests.support.crypto.tenants import ACME_KEY, config_with_keys
 from tests.support.crypto.tokens import sign_message
@@ -24,31 +32,20 @@ def service(service: InProcessService) -> InProcessService:
     return service
 
 
-def about_batch(message: dict[str, Any], ask: str = "batch", **changes: Any) -> dict[str, Any]:
-    return {"v": 1, "ask": ask, "tenant": "acme", "batch": message["batch"], **changes}
-
-
-def test_a_batch_id_of_a_removed_tenant_is_new(
+def test_a_batch_of_a_removed_tenant_is_not_opened_again_and_its_id_is_new(
     service: InProcessService, replace_tenants: ReplaceTenants
 ) -> None:
     message = grant_message()
     service.issue(message)
     replace_tenants()
+    reopen = about_batch(message["batch"])
+    for ask in (reopen, reopen | {"chunk": 0}):
+        assert service.refusal_code(ask) == "batch_unknown"
     explanation = service.issue(message | {"ask": "explain"})
     assert explanation["rules"][1] == {"rule": "batch", "found": "not seen before"}
     other = message | {"items": [{"key": "acme/other"}], "reason": "another"}
     assert service.issue(other)["items"][0]["key"] == "acme/other"
     assert service.rows(Batch.tenant) == [("acme",), ("acme~2",)]
-
-
-def test_a_batch_of_a_removed_tenant_is_not_opened_again(
-    service: InProcessService, replace_tenants: ReplaceTenants
-) -> None:
-    message = grant_message()
-    service.issue(message)
-    replace_tenants()
-    for ask in (about_batch(message), about_batch(message, chunk=0)):
-        assert service.refusal_code(ask) == "batch_unknown"
 
 
 def test_chunks_of_the_new_tenant_are_signed_again_with_credentials_of_its_name(
@@ -79,7 +76,7 @@ def test_neither_a_batch_nor_the_usage_of_a_removed_tenant_is_continued(
     assert (usage["tenant"], [quota["used"] for quota in usage["quotas"]]) == ("acme", [0, 0])
     outcome = service.issue(second)  # opens a batch of the new tenant
     assert [quota["used"] for quota in outcome["quotas"]] == [2, 2]
-    assert service.issue(about_batch(first))["decided"] == 1
+    assert service.issue(about_batch(first["batch"]))["decided"] == 1
 
 
 def test_a_webhook_of_a_removed_tenant_is_not_sent_to_an_endpoint_of_the_same_name(
@@ -109,15 +106,10 @@ def test_a_multipart_upload_of_a_removed_tenant_is_neither_continued_nor_aborted
         abort_multipart_upload=lambda **call: aborted.append(call["UploadId"]),
     )
     monkeypatch.setattr(S3Clients, "client", lambda *_: client)
-    terms = {"kind": "multipart", "bucket": "demo", "expires_in": 600, "max_size": 10}
-    start = grant_message(["acme/film"], grant=terms)
-    start["items"][0]["size"] = 10
+    start = multipart_message()
     upload = service.issue(start)["items"][0]
-    part_terms = {"kind": "parts", "bucket": "demo", "expires_in": 60, "of": upload["id"]}
-    parts = grant_message(["acme/film"], grant=part_terms)
-    parts["items"][0]["part"] = 1
     replace_tenants()
-    assert service.refusal_code(parts) == "upload_unknown"
+    assert service.refusal_code(parts_message(upload["id"], 1)) == "upload_unknown"
     clock.forward(minutes=5)
     assert service.issue(start)["items"][0]["id"] == upload["id"]  # of a batch of its own
     clock.forward(minutes=6)

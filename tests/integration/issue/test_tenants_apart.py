@@ -14,7 +14,15 @@ from sqlalchemy import Engine
 
 from models import Batch, Chunk, Delivery, Grant, MultipartUpload, Reservation, Usage
 from tests.support.builders import services
-from tests.support.builders.messages import DEMO, POLICY, Clock, batch_id, grant_message
+from tests.support.builders.messages import (
+    DEMO,
+    POLICY,
+    Clock,
+    batch_id,
+    grant_message,
+    multipart_message,
+    parts_message,
+)
 from tests.support.crypto.tokens import sign_message, tenant_keys, unseal_result
 from tests.support.servers.databases import migrated_file
 from valetkey.crypto.keys import PrivateKey, generate_key
@@ -105,8 +113,7 @@ class TenantMatrix:
         messages = [first_chunk(name) for _ in range(4)]
         signed = [sign_message(message, key, self.clock()) for message in messages]
         sealed = [str(self.service.respond(token).sent) for token in signed]
-        start = in_bucket(grant_message([f"{name}/film"], tenant=name, grant=TERMS[3]), "common")
-        start["items"][0]["size"] = 10
+        start = in_bucket(multipart_message([f"{name}/film"]) | {"tenant": name}, "common")
         upload = self.service.issue(sign_message(start, key, self.clock()))
         return MatrixTenant(name, key, messages, sealed[0], upload["items"][0]["id"])
 
@@ -216,9 +223,8 @@ def test_no_spelling_of_an_object_key_reaches_anothers_prefix(matrix: TenantMatr
 
 def test_no_tenant_gets_parts_of_anothers_upload(matrix: TenantMatrix) -> None:
     for tenant, other in matrix.pairs():
-        parts = {"kind": "parts", "expires_in": 60, "of": other.upload}
-        items = [{"key": f"{other.name}/film", "part": 1}]
-        message = in_bucket(matrix_message(tenant, grant=parts, items=items), "common")
+        parts = parts_message(other.upload, 1, key=f"{other.name}/film")
+        message = in_bucket(parts | {"tenant": tenant.name}, "common")
         assert matrix.refusal_code(tenant, message) == "upload_unknown"
 
 
@@ -309,9 +315,8 @@ def test_no_tenant_can_send_a_message_for_another(matrix: TenantMatrix) -> None:
 def test_each_tenant_can_still_use_its_own_data(shared_matrix: TenantMatrix) -> None:
     matrix = shared_matrix  # whose uploads count granted parts
     for tenant in matrix.tenants:
-        parts = {"kind": "parts", "expires_in": 60, "of": tenant.upload}
-        items = [{"key": f"{tenant.name}/film", "part": 1}]
-        message = in_bucket(matrix_message(tenant, grant=parts, items=items), "common")
+        parts = parts_message(tenant.upload, 1, key=f"{tenant.name}/film")
+        message = in_bucket(parts | {"tenant": tenant.name}, "common")
         assert matrix.send(tenant, message)["items"][0]["part"] == 1
         first = unseal_result(tenant.sealed, tenant.key)
         assert matrix.send(tenant, tenant.first_chunks[0])["items"] == first["items"]

@@ -51,9 +51,7 @@ new_batches = st.integers(1, 2).flatmap(
         ModelBatch,
         st.just(""),
         st.sampled_from(["download", "upload", "put"]),
-        st.sampled_from(
-            [60, 3_600, MAX_SECONDS, 60, 3_600, MAX_SECONDS, MAX_SECONDS + 1]
-        ),  # seconds
+        st.sampled_from([*[60, 3_600, MAX_SECONDS] * 2, MAX_SECONDS + 1]),  # seconds
         st.just(size),
         st.lists(
             st.builds(ModelItem, st.integers(0, MAX_BYTES), st.integers(0, 3).map(bool)),

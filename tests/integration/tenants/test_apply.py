@@ -5,15 +5,18 @@ import os
 import pwd
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import func, insert, select
+from sqlalchemy import select
 
-from models import Base, Usage
+from models import Base
+from tests.integration.conftest import ApplyConfig
 from tests.support.builders.delivery_service import lease_delivery
 from tests.support.builders.messages import Clock, grant_message
 from tests.support.builders.services import InProcessService
@@ -23,7 +26,10 @@ from valetkey.crypto.keys import generate_key, public_key_line
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.cli.database import operator_account
 from worker.clock import now
+from worker.core.quota_rules import Cost
+from worker.core.tenant_config import Bucket, TenantConfig
 from worker.errors import Transient
+from worker.ledger import quota_usage
 from worker.ledger.outbox import DeliveryResult, settle_delivery
 from worker.ledger.tenant_rows import load_config, store_config
 from worker.tenants.apply_command import apply
@@ -68,34 +74,20 @@ def test_what_is_applied_is_printed_stored_and_counted_as_a_revision(
     assert operator.stored_config() == (revision, operator.file_config())
 
 
-def test_everything_of_a_bucket_profile_is_stored(operator: Operator) -> None:
-    result = operator.apply(f"""{TEXT}
-[buckets.full]
-bucket = "acme-full"
-region = "us-east-1"
-addressing = "path"
-endpoint = "https://s3.example.com"
-profile = "workers-only"
-internal_endpoint = "http://minio:9000"
-provider = "other"
-post = false
-owner = "111122223333"
-max_expires_in = "12h"
-role_arn = "arn:aws:iam::111122223333:role/valetkey"
-external_id = "agreed"
-role_seconds = "2h"
-[buckets.amazons]
-bucket = "acme-amazons"
-region = "us-east-1"
-fips = true
-dualstack = true
-[buckets.fast]
-bucket = "acme-fast"
-region = "us-east-1"
-accelerate = true
-""")
-    assert result.exit_code == 0, result.output
-    assert operator.stored_config() == (1, operator.file_config())
+def test_everything_of_a_bucket_profile_is_stored(
+    operator: Operator, apply_config: ApplyConfig
+) -> None:
+    bucket = Bucket("full", "acme-full", "us-east-1")
+    values: dict[str, Any] = {"addressing": "path", "provider": "other", "max_expires_in": 43_200}
+    values |= {"role_seconds": 7_200, "probe_rate": 7}
+    for number, field in enumerate(fields(bucket)):
+        if isinstance(field.default, bool):
+            values[field.name] = not field.default
+        elif field.default is None and field.name != "sessions_from":
+            values[field.name] = str(number)
+    config = TenantConfig({"full": replace(bucket, **values)})
+    apply_config(config)
+    assert operator.stored_config() == (1, config)
 
 
 @pytest.mark.parametrize(
@@ -117,18 +109,15 @@ def test_no_part_of_a_refused_file_is_applied(operator: Operator, text: str, err
 
 def test_a_removed_tenant_leaves_only_its_usage(operator: Operator) -> None:
     operator.apply(TEXT)
-    hour = now().replace(minute=0, second=0, microsecond=0)
-    row = {"tenant": "globex", "window": "hour", "window_start": hour, "grants": 7}
     with write_transaction(operator.engine) as connection:
-        connection.execute(insert(Usage).values(row | {"download_grants": 7, "upload_bytes": 0}))
+        quota_usage.charge(connection, "globex", Cost(7, 7), now())
     assert operator.apply(WITHOUT_GLOBEX, "--yes").exit_code == 0
-    counts = {}
+    tenants = {}
     with read_transaction(operator.engine) as connection:
         for name in ("policies", "quotas", "endpoints", "usage"):
-            table = Base.metadata.tables[name]
-            query = select(func.count()).select_from(table).where(table.c.tenant == "globex")
-            counts[name] = connection.scalar(query)
-    assert counts == {"policies": 0, "quotas": 0, "endpoints": 0, "usage": 1}
+            column = Base.metadata.tables[name].c.tenant
+            tenants[name] = "globex" in connection.scalars(select(column)).all()
+    assert tenants == {"policies": False, "quotas": False, "endpoints": False, "usage": True}
 
 
 def test_the_difference_is_printed_as_json(operator: Operator) -> None:

@@ -27,9 +27,7 @@ def run(at_clock: Clock, apply_config: ApplyConfig) -> Run:  # noqa: ARG001
 
 def refusal_code(service: InProcessService) -> str | None:
     """Request three grants, and return the code of their refusal."""
-    outcome = service.issue(grant_message(["acme/a", "acme/b", "acme/c"]))
-    code: str | None = outcome.get("refusal", {}).get("code")
-    return code
+    return service.refusal_code(grant_message(["acme/a", "acme/b", "acme/c"]))
 
 
 def test_quotas_are_shown_with_their_usage(run: Run, service: InProcessService) -> None:
@@ -37,19 +35,9 @@ def test_quotas_are_shown_with_their_usage(run: Run, service: InProcessService) 
     service.issue(upload_message(["acme/c"], max_size=700))  # refused, as it would be the third
     rows = {row["window"]: row for row in json_rows(run("show", "--tenant", "acme", "--json"))}
     assert list(rows) == ["hour", "day", "live"]
-    assert rows["hour"] == {
-        "tenant": "acme",
-        "metric": "grants",
-        "window": "hour",
-        "used": 2,
-        "limit": 2,
-        "left": 0,
-        "percent": 100,
-        "warn_at": 1,
-        "warns": True,
-        "resets_at": "2026-11-24T13:00:00Z",
-        "raises": [],
-    }
+    quota = {"tenant": "acme", "metric": "grants", "window": "hour", "warn_at": 1, "raises": []}
+    usage = {"used": 2, "limit": 2, "left": 0, "percent": 100, "warns": True}
+    assert rows["hour"] == quota | usage | {"resets_at": "2026-11-24T13:00:00Z"}
     assert (rows["live"]["used"], rows["live"]["resets_at"]) == (2, None)
     table = run("show").stdout
     assert "████" in table

@@ -6,22 +6,15 @@ from click.testing import CliRunner, Result
 from sqlalchemy import Engine, insert
 
 from models import Delivery, EndpointCircuit, Manifest
+from tests.support.builders.any_row import insert_any
 from tests.support.builders.audit_rows import MORNING, AuditedBatch, batch_id
 from tests.support.cli.operator import json_rows
 from worker.base.database_engine import write_transaction
 from worker.webhooks.deliveries_command import deliveries
 
-DELIVERED = {
-    "batch_number": 1,
-    "tenant": "acme",
-    "endpoint": "billing",
-    "state": "delivered",
-    "attempts": 1,
-    "next_attempt_at": MORNING,
-    "status": 204,
-    "problem": None,
-    "created_at": MORNING,
-}
+TIMES = {"next_attempt_at": MORNING, "created_at": MORNING}
+DELIVERED = {"batch_number": 1, "tenant": "acme", "endpoint": "billing", **TIMES}
+DELIVERED |= {"state": "delivered", "attempts": 1, "status": 204}
 RETRIED = {"state": "pending", "attempts": 2, "status": 503, "problem": "answered 503"}
 ROWS: list[dict[str, Any]] = [
     {},
@@ -64,30 +57,18 @@ def test_filters_select_deliveries_newest_first() -> None:
 
 
 def test_a_pending_delivery_has_its_last_problem_and_next_attempt() -> None:
-    assert json_rows(run("--tenant", "acme", "--state", "pending", "--json")) == [
-        {
-            "number": 3,
-            "tenant": "acme",
-            "endpoint": "billing",
-            "batch": batch_id(1),
-            "chunk": 2,
-            "state": "pending",
-            "attempts": 2,
-            "next_attempt_at": "2026-11-24T08:05:00Z",
-            "status": 503,
-            "problem": "answered 503",
-            "created_at": "2026-11-24T08:00:00Z",
-            "paused_until": None,
-            "event": None,
-        }
-    ]
+    (row,) = json_rows(run("--tenant", "acme", "--state", "pending", "--json"))
+    times = {"next_attempt_at": "2026-11-24T08:05:00Z", "created_at": "2026-11-24T08:00:00Z"}
+    outcome = {"state": "pending", "attempts": 2, "status": 503, "problem": "answered 503"}
+    sent = {"tenant": "acme", "endpoint": "billing", "batch": batch_id(1), "chunk": 2}
+    none = {"paused_until": None, "event": None}
+    assert row == {"number": 3} | sent | outcome | times | none
 
 
 def test_a_pending_delivery_to_an_endpoint_that_is_paused_says_until_when(engine: Engine) -> None:
-    circuit = {"tenant": "acme", "endpoint": "billing", "failures": 5, "failed_at": MORNING}
-    circuit["open_until"] = MORNING + timedelta(minutes=1)
+    circuit = {"endpoint": "billing", "open_until": MORNING + timedelta(minutes=1)}
     with write_transaction(engine) as connection:
-        connection.execute(insert(EndpointCircuit), circuit)
+        connection.execute(insert_any(EndpointCircuit, **circuit))
     rows = json_rows(run("--json"))
     assert [row["paused_until"] for row in rows] == [None, "2026-11-24T08:01:00Z", None, None]
 
@@ -103,27 +84,12 @@ def test_a_table_ends_with_the_command_for_its_next_page() -> None:
     assert "Next page" not in run("--limit", "4").output
 
 
-MANIFEST = {
-    "batch_number": 1,
-    "object_key": "acme/links.jsonl.gz",
-    "state": "failed",
-    "attempts": 1,
-    "next_attempt_at": MORNING,
-    "problem": "storage refused it: NoSuchBucket",
-    "issued": 0,
-    "refused": 0,
-    "created_at": MORNING,
-    "tenant": "acme",
-}
-
-
-@pytest.mark.parametrize(
-    ("words", "count"),
-    [("", 1), ("--state failed", 1), ("--state pending", 0), ("--tenant globex", 0)],
-)
-def test_manifests_are_listed_with_their_problem(engine: Engine, words: str, count: int) -> None:
+def test_manifests_are_listed_with_their_problem(engine: Engine) -> None:
+    failed = {"batch_number": 1, "state": "failed", "problem": "NoSuchBucket"}
     with write_transaction(engine) as connection:
-        connection.execute(insert(Manifest), [MANIFEST])
-    rows = json_rows(run(*words.split(), "--json", command="manifests"))
-    listed = [(row["problem"], row["next_attempt_at"]) for row in rows]
-    assert listed == [(MANIFEST["problem"], None)] * count
+        connection.execute(insert_any(Manifest, **failed))
+    listed = {"": 1, "--state failed": 1, "--state pending": 0, "--tenant globex": 0}
+    for words, count in listed.items():
+        rows = json_rows(run(*words.split(), "--json", command="manifests"))
+        problems = [(row["problem"], row["next_attempt_at"]) for row in rows]
+        assert problems == [("NoSuchBucket", None)] * count

@@ -62,6 +62,27 @@ def put_message(sizes: Mapping[str, int], **changes: Any) -> dict[str, Any]:
     return request | {"items": items}
 
 
+def multipart_message(
+    keys: Sequence[str] = ("acme/a",), size: int = 1_000, **changes: Any
+) -> dict[str, Any]:
+    """Return a valid request for multipart uploads of this size, with changed terms."""
+    terms = {"kind": "multipart", "bucket": "demo", "expires_in": 600, "max_size": size}
+    items = [{"key": key, "size": size} for key in keys]
+    return grant_message(keys, grant=terms | changes, items=items)
+
+
+def parts_message(of: str, *parts: int, key: str = "acme/a", **changes: Any) -> dict[str, Any]:
+    """Return a request for parts of the multipart upload of a grant, with changed terms."""
+    terms = {"kind": "parts", "bucket": "demo", "expires_in": 600, "of": of}
+    items = [{"key": key, "part": part} for part in parts]
+    return grant_message([key] * len(parts), grant=terms | changes, items=items)
+
+
+def about_batch(batch: str, ask: str = "batch", **fields: Any) -> dict[str, Any]:
+    """Return a message of acme about a batch; without an ask, it asks for its state."""
+    return {"v": 1, "ask": ask, "tenant": "acme", "batch": batch, **fields}
+
+
 def split_chunks(batch: dict[str, Any], size: int) -> list[dict[str, Any]]:
     """Split a message with all items of a batch into messages with at most `size` items each."""
     starts = range(0, batch["total"], size)

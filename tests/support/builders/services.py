@@ -8,7 +8,8 @@ from typing import Any
 from sqlalchemy import Engine, func, select
 
 from models import Reservation, Usage
-from tests.support.servers.databases import open_engine, url_text
+from tests.support.builders.messages import about_batch
+from tests.support.servers.databases import open_engine
 from valetkey.wire.refusals import Metric, Window
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import read_transaction, write_transaction
@@ -17,6 +18,7 @@ from worker.core.tenant_config import TenantConfig
 from worker.issue.dispatch import Response, respond
 from worker.ledger import tenant_rows
 from worker.ledger.tenant_rows import ConfigStore
+from worker.proof.verify.verification import VerifyOptions, verify_log
 
 Clock = Callable[[], datetime]
 
@@ -27,6 +29,15 @@ class InProcessService:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.engine = context.engine
+
+    @property
+    def url(self) -> str:
+        """The URL of the database."""
+        return self.engine.url.render_as_string(hide_password=False)
+
+    def is_log_sound(self) -> bool:
+        """Verify the audit log, and the usage that its rows cost."""
+        return verify_log(self.url, VerifyOptions()).is_sound
 
     def respond(self, raw: Any) -> Response:
         """Respond to a message as it comes off the queue."""
@@ -43,8 +54,7 @@ class InProcessService:
 
     def cancel(self, batch_id: str, **fields: Any) -> dict[str, Any]:
         """Return the response to a cancellation by acme, with changed fields."""
-        header = {"v": 1, "ask": "cancel", "tenant": "acme", "requested_by": "ann"}
-        return self.issue(header | {"batch": batch_id} | fields)
+        return self.issue(about_batch(batch_id, "cancel", requested_by="ann") | fields)
 
     def apply(self, config: TenantConfig) -> None:
         """Replace the tenant config."""
@@ -84,7 +94,6 @@ def build_service(engine: Engine, s3: S3Clients, clock: Clock) -> InProcessServi
 @contextmanager
 def other_processes(service: InProcessService, count: int = 1) -> Iterator[list[InProcessService]]:
     """Yield the service as other processes run it, each with its own connections and clients."""
-    url = url_text(service.engine.url)
     with ExitStack() as stack:
-        engines = [stack.enter_context(open_engine(url)) for _ in range(count)]
+        engines = [stack.enter_context(open_engine(service.url)) for _ in range(count)]
         yield [build_service(engine, S3Clients(), service.context.now) for engine in engines]

@@ -65,9 +65,8 @@ class CheckedService:
         self._service.apply(messages.tenant_config(*quotas))
 
     def add_override(self, override: QuotaOverride) -> None:
-        self.model.overrides.append(
-            (override.metric, override.window, override.extra, override.expires_at)
-        )
+        """Add a quota override."""
+        self.model.overrides.append(override)
         with write_transaction(self._engine) as connection:
             tenant_rows.add_quota_override(connection, self.tenant_id, override, self.clock())
 
@@ -111,13 +110,10 @@ class CheckedService:
         grant = {"kind": batch.kind, "bucket": "demo", "expires_in": batch.expires_in}
         if batch.kind != "download":
             grant |= {"max_size": MAX_BYTES, "content_type": "image/png"}
-        model_items = batch.chunk_items(step.chunk)
-        items: list[dict[str, Any]] = [
-            {"key": "acme/a" if item.is_allowed else "globex/a"} for item in model_items
-        ]
-        if batch.kind == "put":
-            sizes = [item.size for item in model_items]
-            items = [item | {"size": size} for item, size in zip(items, sizes, strict=True)]
+        items: list[dict[str, Any]] = []
+        for item in batch.chunk_items(step.chunk):
+            size = {"size": item.size} if batch.kind == "put" else {}
+            items.append({"key": "acme/a" if item.is_allowed else "globex/a", **size})
         message = messages.grant_message(batch=batch.id, grant=grant, total=len(batch.items))
         return message | {"chunk_size": batch.chunk_size, "chunk": step.chunk, "items": items}
 

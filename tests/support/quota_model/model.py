@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from valetkey.wire.refusals import Metric, Window
+from worker.core.tenant_config import QuotaOverride
 
 METRICS: tuple[Metric, ...] = ("grants", "download_grants", "upload_bytes")
 MAX_BYTES = 500_000  # of an upload or put
@@ -161,7 +162,7 @@ class QuotaModel:
     live_chunks: dict[tuple[str, int], datetime] = field(default_factory=dict)
     ended_chunks: set[tuple[str, int]] = field(default_factory=set)
     limits: dict[tuple[Metric, Window], int] = field(default_factory=dict)
-    overrides: list[tuple[Metric, Window, int, datetime]] = field(default_factory=list)
+    overrides: list[QuotaOverride] = field(default_factory=list)
     kept_from: datetime = datetime(1970, 1, 1, tzinfo=UTC)
     removed: list["QuotaModel"] = field(default_factory=list)
 
@@ -173,11 +174,10 @@ class QuotaModel:
 
     def limit(self, metric: Metric, window: Window, now: datetime) -> int:
         """Return the limit in effect, including overrides."""
-        extras = (
-            extra
-            for of_metric, of_window, extra, expires_at in self.overrides
-            if (of_metric, of_window) == (metric, window) and now < expires_at
+        overrides = (
+            each for each in self.overrides if (each.metric, each.window) == (metric, window)
         )
+        extras = (override.extra for override in overrides if now < override.expires_at)
         return self.limits[metric, window] + sum(extras)
 
     def usage(self) -> dict[UsageKey, ModelCost]:
@@ -220,12 +220,9 @@ class QuotaModel:
 
     def apply(self, step: Step, now: datetime) -> StepResult:
         """Apply a step, and return the expected result."""
-        match step:
-            case IssueStep():
-                return self._issue(*step, now)
-            case CancelStep():
-                return self._cancel(step.batch_id)
-        return self._clean_up(now)
+        if isinstance(step, IssueStep):
+            return self._issue(*step, now)
+        return self._cancel(step.batch_id) if isinstance(step, CancelStep) else self._clean_up(now)
 
     def _issue(self, batch_id: str, chunk: int, now: datetime) -> ChunkResult:
         batch = self.batches[batch_id]

@@ -13,6 +13,7 @@ def revocation(*target: str | None, storage: str | None = None) -> RecordedRevoc
 
 
 HERE = revocation("key", "acme/a.pdf", "demo", storage="real")
+SECOND = revocation("key", "acme/a.pdf", "second")
 COVERED = {
     "its id": (revocation("grant", "b.7"), ITEM),
     "its batch": (revocation("batch", "b"), ITEM),
@@ -29,10 +30,7 @@ NOT_COVERED = {
     "a prefix in another bucket": (revocation("prefix", "acme/", "second", storage="other"), ITEM),
     "another key": (revocation("key", "acme/a", "demo", storage="real"), ITEM),
     "another prefix": (revocation("prefix", "acme/b", "demo", storage="real"), ITEM),
-    "two removed profiles": (
-        revocation("key", "acme/a.pdf", "second"),
-        ITEM._replace(storage=None),
-    ),
+    "two removed profiles": (SECOND, ITEM._replace(storage=None)),
     "credentials": (revocation("credentials", "AKIDEXAMPLE"), ITEM),
 }
 

@@ -22,11 +22,8 @@ def new_ids(used_ids: set[str], *names: str) -> list[str]:
     return [tenant.id for tenant in after.tenants.values()]
 
 
-def test_the_first_tenant_of_a_name_has_the_name_as_its_id() -> None:
+def test_a_tenants_id_is_its_name_and_for_each_later_one_the_next_number_too() -> None:
     assert new_ids({"globex", "acm", "acme2"}, "acme") == ["acme"]
-
-
-def test_each_later_tenant_of_a_name_has_the_next_number_in_its_id() -> None:
     assert new_ids({"acme"}, "acme") == ["acme~2"]
     assert new_ids({"acme", "acme~2", "globex~3"}, "acme") == ["acme~3"]
 
@@ -58,42 +55,40 @@ def test_a_tenant_is_found_by_its_id_and_not_by_that_of_a_removed_one() -> None:
     assert [tenants.tenant_by_id(id_) for id_ in ids] == [acme, globex, None, None, None]
 
 
+PLACES = {"other": "far", "first": "near", "second": "near"}
 THREE_BUCKETS = TenantConfig(
-    {
-        name: Bucket(name, bucket, "us-east-1", "path")
-        for name, bucket in (("other", "far"), ("first", "near"), ("second", "near"))
-    }
+    {name: Bucket(name, bucket, "us-east-1", "path") for name, bucket in PLACES.items()}
 )
 
 
 @pytest.mark.parametrize(
-    ("preferred", "found"),
+    ("wanted", "preferred", "found"),
     [
-        ((), "first"),
-        (("second",), "second"),
-        (("removed", "second", "first"), "second"),
-        (("other",), "first"),
-        (("removed",), "first"),
+        ("near", (), "first"),
+        ("near", ("second",), "second"),
+        ("near", ("removed", "second", "first"), "second"),
+        ("near", ("other",), "first"),
+        ("near", ("removed",), "first"),
+        ("nowhere", ("first",), None),
     ],
 )
 def test_the_first_preferred_profile_that_is_wanted_is_found(
-    preferred: Sequence[str], found: str
+    wanted: str, preferred: Sequence[str], found: str | None
 ) -> None:
-    bucket = THREE_BUCKETS.find_bucket(lambda each: each.bucket == "near", preferred)
-    assert bucket == THREE_BUCKETS.buckets[found]
+    bucket = THREE_BUCKETS.find_bucket(lambda each: each.bucket == wanted, preferred)
+    assert (bucket and bucket.name) == found
 
 
-def test_no_profile_is_found_if_none_is_wanted() -> None:
-    assert THREE_BUCKETS.find_bucket(lambda each: each.bucket == "nowhere", ["first"]) is None
-
-
-def name_at(endpoint: str | None) -> str:
-    return storage_name(Bucket("uploads", "acme", "eu-central-1", endpoint=endpoint))
-
-
-def test_a_bucket_of_aws_has_its_own_name() -> None:
-    assert name_at(None) == name_at("https://s3.eu-central-1.amazonaws.com") == "acme"
-
-
-def test_the_spelling_of_an_endpoint_changes_no_name() -> None:
-    assert name_at("HTTPS://Store.Test:443/") == name_at("https://store.test") == "store.test/acme"
+@pytest.mark.parametrize(
+    ("endpoint", "name"),
+    [
+        (None, "acme"),
+        ("https://s3.eu-central-1.amazonaws.com", "acme"),
+        ("https://store.test", "store.test/acme"),
+        ("HTTPS://Store.Test:443/", "store.test/acme"),
+    ],
+)
+def test_a_bucket_has_its_own_name_at_aws_and_elsewhere_also_the_host_in_any_spelling(
+    endpoint: str | None, name: str
+) -> None:
+    assert storage_name(Bucket("uploads", "acme", "eu-central-1", endpoint=endpoint)) == name

@@ -122,34 +122,33 @@ HERE = DenialRow("sid", "demo", "valetkey-demo", "{}", datetime(2026, 11, 24, tz
 ELSEWHERE = HERE._replace(storage="moved")
 
 
-def messages(kept: list[DenialRow], overdue: list[DenialRow]) -> list[str]:
-    checks = check_denials(kept, overdue, CONFIG)
-    return [check.message for check in checks if check.state == "warn"]
-
-
 def test_a_statement_that_denies_live_grants_is_no_warning() -> None:
     [check] = check_denials([HERE], [], CONFIG)
     text = "20,000 of 20,480 bytes are left of the policy of valetkey-demo"
     assert (check.state, check.message, check.hint) == ("ok", text, None)
 
 
-def test_a_policy_that_is_nearly_full_is_a_warning() -> None:
-    assert messages([HERE._replace(policy_bytes=18_433)], []) == [
-        "2,047 of 20,480 bytes are left of the policy of valetkey-demo"
-    ]
-
-
-def test_a_statement_that_is_not_in_its_policy_is_a_warning() -> None:
-    assert messages([HERE._replace(policy_bytes=None)], []) == [
-        "statements of revocations are not in the policy of valetkey-demo"
-    ]
-
-
-def test_a_statement_that_should_be_removed_is_a_warning() -> None:
-    assert messages([], [HERE]) == ["statements of revocations are not removed from valetkey-demo"]
-
-
-def test_a_bucket_without_a_profile_is_a_warning() -> None:
-    assert messages([ELSEWHERE], [ELSEWHERE]) == [
-        "moved has statements of revocations, and no bucket profile leads to it"
-    ]
+@pytest.mark.parametrize(
+    ("kept", "overdue", "warning"),
+    [
+        (
+            *([HERE._replace(policy_bytes=18_433)], []),
+            "2,047 of 20,480 bytes are left of the policy of valetkey-demo",
+        ),
+        (
+            *([HERE._replace(policy_bytes=None)], []),
+            "statements of revocations are not in the policy of valetkey-demo",
+        ),
+        ([], [HERE], "statements of revocations are not removed from valetkey-demo"),
+        (
+            *([ELSEWHERE], [ELSEWHERE]),
+            "moved has statements of revocations, and no bucket profile leads to it",
+        ),
+    ],
+    ids=["nearly full", "not in its policy", "to be removed", "no profile leads there"],
+)
+def test_a_policy_of_a_bucket_that_needs_attention_is_a_warning(
+    kept: list[DenialRow], overdue: list[DenialRow], warning: str
+) -> None:
+    checks = check_denials(kept, overdue, CONFIG)
+    assert [check.message for check in checks if check.state == "warn"] == [warning]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.builders.messages import grant_message, tenant_config
+from tests.support.builders.messages import parts_message, tenant_config
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Refusal
 from worker.aws.s3_clients import S3Clients
@@ -22,8 +22,7 @@ CONFIG = tenant_config()
 
 def signing_context(upload_seconds: int, **terms: Any) -> SigningContext | Refusal:
     """Admit a request for parts of an upload that ends this many seconds after they are issued."""
-    grant = {"kind": "parts", "bucket": "demo", "expires_in": 600, "of": "b.0", **terms}
-    message = ChunkMessage.model_validate(grant_message(grant=grant))
+    message = ChunkMessage.model_validate(parts_message("b.0", 1, **terms))
     tenant = CONFIG.tenants["acme"]
     admission = admit(message, tenant, CONFIG, NOW)
     assert isinstance(admission, Admission)

@@ -69,13 +69,9 @@ def canonical(value: object) -> bytes:
 
 @given(_ROWS)
 def test_the_record_of_an_item_is_canonical_json(row: GrantRow) -> None:
-    values = {
-        "code": row.code,
-        "detail": row.detail,
-        "digest": None if row.digest is None else row.digest.hex(),
-        "item": row.item_number,
-        "key": row.object_key,
-    }
+    digest = row.digest and row.digest.hex()
+    values = {"item": row.item_number, "key": row.object_key, "digest": digest}
+    values |= {"code": row.code, "detail": row.detail}
     present = {name: value for name, value in values.items() if value is not None}
     assert item_record(row) == canonical(present)
 

@@ -10,6 +10,7 @@ POINT = "arn:aws:s3:eu-west-1:111122223333:accesspoint/reports"
 LAMBDA = "arn:aws:s3-object-lambda:eu-west-1:111122223333:accesspoint/reports"
 OUTPOST = "arn:aws:s3-outposts:eu-west-1:111122223333:outpost/op-01234567890123456/accesspoint/ap1"
 MULTI_REGION = "arn:aws:s3::111122223333:accesspoint/mfzwi23gnjvgw.mrap"
+QUEUE = "https://sqs.eu-west-1.amazonaws.com/111122223333/uploads"
 R2 = 'region = "auto"\nendpoint = "https://0123.r2.cloudflarestorage.com"\nprovider = "r2"\n'
 
 
@@ -38,6 +39,7 @@ max_expires_in = "12h"
 role_arn = "{ROLE}"
 external_id = "agreed-with-acme"
 role_seconds = "2h"
+events_queue = "{QUEUE}"
 """
     assert profile(tenants_file, lines) == Bucket(
         "reports",
@@ -54,22 +56,15 @@ role_seconds = "2h"
         role_arn=ROLE,
         external_id="agreed-with-acme",
         role_seconds=7_200,
+        events_queue=QUEUE,
     )
 
 
 @pytest.mark.parametrize(
-    ("field", "default"),
-    [
-        ("conditional_writes", True),
-        ("versioned", False),
-        ("fips", False),
-        ("dualstack", False),
-        ("accelerate", False),
-    ],
+    "field", ["conditional_writes", "versioned", "fips", "dualstack", "accelerate"]
 )
-def test_a_feature_of_storage_is_set_by_a_flag(
-    tenants_file: TenantsFile, field: str, *, default: bool
-) -> None:
+def test_a_feature_of_storage_is_set_by_a_flag(tenants_file: TenantsFile, field: str) -> None:
+    default = field == "conditional_writes"
     assert getattr(profile(tenants_file, ""), field) is default
     changed = profile(tenants_file, f"{field} = {str(not default).lower()}")
     assert getattr(changed, field) is not default
@@ -93,13 +88,6 @@ def test_the_defaults_of_provider_and_post_depend_on_other_fields(
 ) -> None:
     bucket = profile(tenants_file, lines)
     assert (bucket.provider, bucket.post) == (provider, post)
-
-
-def test_a_multi_region_access_point_is_refused_with_the_reason(tenants_file: TenantsFile) -> None:
-    text = profile_text(f'bucket = "{MULTI_REGION}"\nregion = "us-east-1"')
-    problem = tenants_file.problem(text)
-    assert problem.path == "buckets.reports.bucket"
-    assert "SigV4A" in problem.message
 
 
 @pytest.mark.parametrize(
@@ -137,29 +125,28 @@ def test_an_invalid_value_is_refused_with_its_path(
     assert tenants_file.problem(profile_text(lines)).path == f"buckets.reports.{field}"
 
 
-def tenant_with_prefixes(prefixes: int) -> str:
-    array = ", ".join(f'"tenants/acme/{number:04}/"' for number in range(prefixes))
+def test_prefixes_that_do_not_fit_the_session_policy_of_a_role_are_refused(
+    tenants_file: TenantsFile,
+) -> None:
+    array = ", ".join(f'"tenants/acme/{number:04}/"' for number in range(40))
     allow = f'[tenants.acme.allow.reports]\nprefixes = [{array}]\nkinds = ["download"]'
-    return f'[tenants.acme]\ntrust = "queue"\n{allow}'
-
-
-def test_prefixes_that_do_not_fit_a_session_policy_are_refused(tenants_file: TenantsFile) -> None:
-    text = profile_text(f'role_arn = "{ROLE}"', tenant_with_prefixes(40))
-    problem = tenants_file.problem(text)
+    tenant = f'[tenants.acme]\ntrust = "queue"\n{allow}'
+    problem = tenants_file.problem(profile_text(f'role_arn = "{ROLE}"', tenant))
     assert problem.path == "tenants.acme.allow.reports.prefixes"
     assert "session policy" in problem.message
     assert "2,048" in str(problem.hint)
+    tenants_file.config(profile_text("", tenant))
 
 
-def test_without_a_role_the_number_of_prefixes_is_not_limited(tenants_file: TenantsFile) -> None:
-    tenants_file.config(profile_text("", tenant_with_prefixes(40)))
-
-
-def test_a_fifo_queue_is_refused_because_storage_does_not_send_to_one(
-    tenants_file: TenantsFile,
+@pytest.mark.parametrize(
+    ("line", "field", "reason"),
+    [
+        (f'bucket = "{MULTI_REGION}"', "bucket", "SigV4A"),
+        (f'events_queue = "{QUEUE}.fifo"', "events_queue", "no FIFO queue"),
+    ],
+)
+def test_what_valetkey_cannot_use_is_refused_with_the_reason(
+    tenants_file: TenantsFile, line: str, field: str, reason: str
 ) -> None:
-    url = "https://sqs.eu-west-1.amazonaws.com/111122223333/uploads"
-    assert profile(tenants_file, f'events_queue = "{url}"').events_queue == url
-    problem = tenants_file.problem(profile_text(f'events_queue = "{url}.fifo"'))
-    assert problem.path == "buckets.reports.events_queue"
-    assert "no FIFO queue" in problem.message
+    problem = tenants_file.problem(profile_text(line))
+    assert (problem.path, reason in problem.message) == (f"buckets.reports.{field}", True)

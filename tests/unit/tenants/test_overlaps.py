@@ -21,10 +21,9 @@ def tenant(name: str, *prefixes: str, bucket: str = "reports", shared: bool = Fa
 BOTH = tenant("a", "x/"), tenant("b", "x/", bucket="archive")
 
 
-def config_of(*tenants: Tenant, buckets: tuple[Bucket, ...] = (REPORTS,)) -> TenantConfig:
-    return TenantConfig(
-        {item.name: item for item in buckets}, {item.name: item for item in tenants}
-    )
+def config_of(*tenants: Tenant, **buckets: Bucket) -> TenantConfig:
+    """Return a config with the profile REPORTS and others."""
+    return TenantConfig({"reports": REPORTS} | buckets, {each.name: each for each in tenants})
 
 
 def overlaps(config: TenantConfig, endpoint: str | None = None) -> list[tuple[str, str]]:
@@ -37,27 +36,24 @@ def overlaps(config: TenantConfig, endpoint: str | None = None) -> list[tuple[st
 @pytest.mark.parametrize(
     ("tenants", "pairs"),
     [
-        pytest.param(
-            [tenant("acme", "a/"), tenant("globex", "a/b/", "c/")],
-            [("globex:a/b/", "acme:a/")],
-            id="a prefix inside another tenant's",
-        ),
-        pytest.param(
-            [tenant("acme", "a/"), tenant("globex", "a/")],
-            [("globex:a/", "acme:a/")],
-            id="the same prefix",
-        ),
-        pytest.param(
+        ([tenant("acme", "a/"), tenant("globex", "a/b/", "c/")], [("globex:a/b/", "acme:a/")]),
+        ([tenant("acme", "a/"), tenant("globex", "a/")], [("globex:a/", "acme:a/")]),
+        (
             [tenant("acme", "a/", "b/c/"), tenant("globex", "")],
             [("acme:a/", "globex:*"), ("acme:b/c/", "globex:*")],
-            id="the whole bucket, and everything in it",
         ),
-        pytest.param(
+        (
             [tenant("a", "x/"), tenant("b", "x/y/"), tenant("c", "x/y/z/", "x/w/")],
             [("c:x/w/", "a:x/"), ("b:x/y/", "a:x/"), ("c:x/y/z/", "a:x/"), ("c:x/y/z/", "b:x/y/")],
-            id="every pair at any depth",
         ),
-        pytest.param([tenant("acme", "a/", "a/b/", "")], [], id="not a tenant's own prefixes"),
+        ([tenant("acme", "a/", "a/b/", "")], []),
+    ],
+    ids=[
+        "a prefix inside another tenant's",
+        "the same prefix",
+        "the whole bucket, and everything in it",
+        "every pair at any depth",
+        "not a tenant's own prefixes",
     ],
 )
 def test_prefixes_of_different_tenants_overlap(
@@ -66,9 +62,9 @@ def test_prefixes_of_different_tenants_overlap(
     assert overlaps(config_of(*tenants)) == pairs
 
 
-@pytest.mark.parametrize("others", [("a1/",), ("b/a/",), ("A/",), ("a-b/", "ab/")])
-def test_prefixes_that_only_look_alike_do_not_overlap(others: tuple[str, ...]) -> None:
-    assert overlaps(config_of(tenant("acme", "a/"), tenant("globex", *others))) == []
+def test_prefixes_that_only_look_alike_do_not_overlap() -> None:
+    alike = tenant("globex", "a1/", "b/a/", "A/", "a-b/", "ab/")
+    assert overlaps(config_of(tenant("acme", "a/"), alike)) == []
 
 
 @pytest.mark.parametrize(("first", "second", "pairs"), [(True, True, 0), (True, False, 1)])
@@ -101,12 +97,12 @@ def test_a_bucket_is_the_same_if_its_name_and_storage_host_are(
     profile: Bucket, endpoint: str | None, *, same: bool
 ) -> None:
     archive = replace(profile, name="archive")
-    assert len(overlaps(config_of(*BOTH, buckets=(REPORTS, archive)), endpoint)) == same
+    assert len(overlaps(config_of(*BOTH, archive=archive), endpoint)) == same
 
 
 def test_a_profile_that_names_the_internal_address_of_the_default_storage_has_its_buckets() -> None:
     archive = replace(REPORTS, name="archive", endpoint="http://minio:9000")
-    config = config_of(*BOTH, buckets=(REPORTS, archive))
+    config = config_of(*BOTH, archive=archive)
     assert not find_prefix_overlaps(config, DefaultEndpoints(OTHER_STORAGE))
     assert find_prefix_overlaps(config, DefaultEndpoints(OTHER_STORAGE, "http://minio:9000"))
 

@@ -43,6 +43,9 @@ def test_every_metric_has_every_window(tenants_file: TenantsFile) -> None:
     ]
 
 
+BYTES = Quota("upload_bytes", "live", 2**20, 9)
+
+
 @pytest.mark.parametrize(
     ("line", "quota"),
     [
@@ -51,10 +54,7 @@ def test_every_metric_has_every_window(tenants_file: TenantsFile) -> None:
         ("grants = { hour = { limit = 10, warn = 10 } }", Quota("grants", "hour", 10, 10)),
         ('grants = { hour = { limit = 10, warn = "80%" } }', Quota("grants", "hour", 10, 8)),
         ('grants = { hour = { limit = 1, warn = "1%" } }', Quota("grants", "hour", 1, 1)),
-        (
-            'upload_bytes = { live = { limit = "4MiB", warn = "3MiB" } }',
-            Quota("upload_bytes", "live", 2**22, 3 * 2**20),
-        ),
+        ('upload_bytes = { live = { limit = "1MiB", warn = 9 } }', BYTES),
     ],
 )
 def test_a_limit_is_a_value_or_a_table_with_a_warning(
@@ -114,11 +114,7 @@ def test_an_invalid_batch_size_has_a_hint(tenants_file: TenantsFile) -> None:
     ("quotas", "path", "other"),
     [
         ("grants = { hour = 11, day = 10 }", "grants.hour", "grants.day"),
-        (
-            "grants = { live = 10 }\ndownload_grants = { live = 11 }",
-            "download_grants.live",
-            "grants.live",
-        ),
+        ("grants.live = 10\ndownload_grants.live = 11", "download_grants.live", "grants.live"),
     ],
 )
 def test_a_limit_that_another_limit_makes_unreachable_is_refused(
@@ -154,37 +150,28 @@ def test_limits_that_can_be_reached_are_accepted(tenants_file: TenantsFile, quot
 def test_an_upload_larger_than_a_quota_of_bytes_is_refused(tenants_file: TenantsFile) -> None:
     problem = tenants_file.problem(file_text('upload_bytes = { month = "1023KiB" }'))
     assert (problem.path, problem.line) == ("tenants.acme.allow.demo.max_size", 10)
-    assert (
-        f"the quota upload_bytes.month of 1023 KiB (1,047,552 bytes) (line {LINE})"
-        in problem.message
-    )
+    quota = f"the quota upload_bytes.month of 1023 KiB (1,047,552 bytes) (line {LINE})"
+    assert quota in problem.message
 
 
 @pytest.mark.parametrize(
-    ("policy", "path"),
+    ("policy", "path", "hint"),
     [
-        ("max_batch = 101", "max_batch"),
-        ('callbacks = ["bill"]', "callbacks[0]"),
-        ('callbacks = ["billing", "audit"]', "callbacks[1]"),
+        ("max_batch = 101", "max_batch", ""),
+        ('callbacks = ["biling"]', "callbacks[0]", "did you mean billing?"),
+        (
+            'callbacks = ["billing", "x"]',
+            "callbacks[1]",
+            "add the table [tenants.acme.endpoints.x]",
+        ),
     ],
 )
 def test_a_policy_cannot_exceed_its_tenant(
-    tenants_file: TenantsFile, policy: str, path: str
+    tenants_file: TenantsFile, policy: str, path: str, hint: str
 ) -> None:
     problem = tenants_file.problem(file_text(policy=policy))
     assert (problem.path, problem.line) == (f"tenants.acme.allow.demo.{path}", 11)
-
-
-@pytest.mark.parametrize(
-    ("name", "hint"),
-    [
-        ("biling", "did you mean billing?"),
-        ("x", "add the table [tenants.acme.endpoints.x]"),
-    ],
-)
-def test_an_unknown_callback_has_a_hint(tenants_file: TenantsFile, name: str, hint: str) -> None:
-    problem = tenants_file.problem(file_text(policy=f'callbacks = ["{name}"]'))
-    assert problem.hint == hint
+    assert hint in str(problem.hint)
 
 
 def test_a_policy_sets_endpoints_items_and_sharing(tenants_file: TenantsFile) -> None:
@@ -203,12 +190,7 @@ def test_stored_bytes_have_a_limit_for_what_is_stored_now_alone(tenants_file: Te
 
 
 STORED = file_text('stored_bytes = { live = "1GiB" }')
-OTHER = """\
-[buckets.other]
-bucket = "demo"
-region = "us-east-1"
-versioned = true
-"""
+OTHER = '[buckets.other]\nbucket = "demo"\nregion = "us-east-1"\nversioned = true\n'
 
 
 @pytest.mark.parametrize(

@@ -50,22 +50,14 @@ def test_a_file_is_read_into_seconds_and_bytes(tenants_file: TenantsFile) -> Non
         content_types=("application/pdf", "image/*"),
         acls=("public-read",),
     )
-    acme = Tenant(
-        name="acme",
-        trust="queue",
-        max_batch=500,
-        policies={"reports": policy},
-        quotas=(
-            Quota("grants", "day", 200_000),
-            Quota("grants", "hour", 50_000),
-            Quota("upload_bytes", "day", 10 * 2**30),
-        ),
-        endpoints={
-            "billing": WebhookEndpoint(
-                "billing", "https://billing.example.com/hooks", "env:BILLING_SECRET"
-            )
-        },
+    quotas = (
+        Quota("grants", "day", 200_000),
+        Quota("grants", "hour", 50_000),
+        Quota("upload_bytes", "day", 10 * 2**30),
     )
+    hook = WebhookEndpoint("billing", "https://billing.example.com/hooks", "env:BILLING_SECRET")
+    policies, hooks = {"reports": policy}, {"billing": hook}
+    acme = Tenant("acme", "queue", 500, policies=policies, quotas=quotas, endpoints=hooks)
     reports = Bucket("reports", "acme-reports", "eu-central-1")
     assert tenants_file.config(GOOD) == TenantConfig({"reports": reports}, {"acme": acme})
 
@@ -132,8 +124,7 @@ def test_an_unknown_field_is_refused_with_the_most_similar_name(
 ) -> None:
     problem = tenants_file.problem(changed(line, instead))
     assert problem.message == "no such field"
-    assert problem.hint is not None
-    assert problem.hint.startswith(hint)
+    assert str(problem.hint).startswith(hint)
 
 
 def test_trust_in_the_queue_has_to_be_explicit(tenants_file: TenantsFile) -> None:
@@ -146,8 +137,7 @@ def test_trust_in_the_queue_has_to_be_explicit(tenants_file: TenantsFile) -> Non
 def test_an_invalid_trust_is_refused_with_both_valid_values(tenants_file: TenantsFile) -> None:
     problem = tenants_file.problem(changed('"queue"', '"everyone"'))
     assert problem.path == "tenants.acme.trust"
-    assert problem.hint is not None
-    assert problem.hint.startswith('"keys", or "queue"')
+    assert str(problem.hint).startswith('"keys", or "queue"')
 
 
 def test_a_policy_needs_an_existing_bucket_profile(tenants_file: TenantsFile) -> None:
@@ -188,14 +178,11 @@ def test_development_accepts_a_webhook_to_this_machine(tenants_file: TenantsFile
     tenants_file.config(text, development=True)
 
 
-@pytest.mark.parametrize("again", ["[tenants.acme]\n", "[buckets.reports]\n"])
-def test_a_table_that_is_defined_twice_is_refused_with_its_line(
-    tenants_file: TenantsFile, again: str
-) -> None:
-    problem = tenants_file.problem(GOOD + again)
-    assert problem.line == GOOD.count("\n") + 1
-    assert "twice" in problem.message
-    assert problem.hint == "define each table and field once"
+def test_a_table_that_is_defined_twice_is_refused_with_its_line(tenants_file: TenantsFile) -> None:
+    for again in ("[tenants.acme]\n", "[buckets.reports]\n"):
+        problem = tenants_file.problem(GOOD + again)
+        assert (problem.line, "twice" in problem.message) == (GOOD.count("\n") + 1, True)
+        assert problem.hint == "define each table and field once"
 
 
 @pytest.mark.parametrize("content", [b"[tenants", b"a = 1\na = 2", b"a = '\xff'"])
@@ -222,15 +209,9 @@ POLICY = f'{TENANT}[tenants.acme.allow.demo]\nkinds = ["download"]\n'
         (f'{BUCKET}addressing = "host"', 'this must be "virtual" or "path"'),
         ('[buckets.demo]\nbucket = "demo"', "this field is required"),
         (f'{BUCKET}profile = ""', "this is too short: the minimum length is 1"),
-        (
-            f'{BUCKET}profile = "{"x" * 256}"',
-            "this is too long: the maximum is 255 characters",
-        ),
+        (f'{BUCKET}profile = "{"x" * 256}"', "this is too long: the maximum is 255 characters"),
         (f"{BUCKET}owner = 111122223333", 'this must be a string in quotes, like "text"'),
-        (
-            f'{POLICY}prefixes = "acme/"',
-            'this must be an array in brackets, like ["a", "b"]',
-        ),
+        (f'{POLICY}prefixes = "a/"', 'this must be an array in brackets, like ["a", "b"]'),
     ],
 )
 def test_an_error_has_a_message_in_the_terms_of_toml(

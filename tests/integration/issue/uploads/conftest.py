@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.support.builders import services
-from tests.support.builders.messages import POLICY, Clock, grant_message, tenant_config
+from tests.support.builders.messages import POLICY, Clock, multipart_message, tenant_config
 from tests.support.builders.services import InProcessService
 from tests.support.fakes.http_storage import StorageResponse
 from tests.support.s3.unreliable_storage import UnreliableStorage, fail_at, unreliable_storage
@@ -47,7 +47,7 @@ class UploadService(InProcessService):
         """Issue a message whose upload with this number, from 1, gets a response; then pass on."""
         self.storage.interfere = fail_at(number, response)
         with pytest.raises(error):
-            self.issue(multipart_message())
+            self.issue(five_uploads())
         self.storage.interfere = lambda _, forward: forward()
 
     def unfinished(self) -> int:
@@ -106,7 +106,6 @@ def config(*quotas: Quota, bucket: str = BUCKET) -> TenantConfig:
     )
 
 
-def multipart_message(**changes: Any) -> dict[str, Any]:
-    terms = {"kind": "multipart", "bucket": "demo", "expires_in": 600, "max_size": SIZE}
-    message = grant_message(KEYS, grant=terms | changes)
-    return message | {"items": [{"key": key, "size": SIZE} for key in KEYS]}
+def five_uploads(**changes: Any) -> dict[str, Any]:
+    """Return a request for an upload of each of KEYS."""
+    return multipart_message(KEYS, SIZE, **changes)

@@ -5,14 +5,8 @@ from typing import Any
 import pytest
 
 from models import MultipartUpload, Usage
-from tests.integration.issue.uploads.conftest import (
-    BUCKET,
-    KEYS,
-    SIZE,
-    UploadService,
-    multipart_message,
-)
-from tests.support.builders.messages import grant_message
+from tests.integration.issue.uploads.conftest import BUCKET, KEYS, SIZE, UploadService, five_uploads
+from tests.support.builders.messages import parts_message
 from valetkey.wire.refusals import Metric
 from worker.aws import object_calls
 from worker.errors import Transient
@@ -38,7 +32,7 @@ def abort_and_check(service: UploadService) -> None:
 
 
 def test_a_cancelled_batch_gets_back_its_bytes_and_not_its_grants(service: UploadService) -> None:
-    message = multipart_message()
+    message = five_uploads()
     service.issue(message)
     assert charged(service) == {ALL}
     assert cancel(service, message)["aborting"] == len(KEYS)
@@ -50,7 +44,7 @@ def test_a_cancelled_batch_gets_back_its_bytes_and_not_its_grants(service: Uploa
 
 
 def test_nothing_is_given_back_while_storage_may_complete_an_upload(service: UploadService) -> None:
-    message = multipart_message()
+    message = five_uploads()
     service.issue(message)
     cancel(service, message)
     abort_expired_uploads(service.context)
@@ -60,9 +54,9 @@ def test_nothing_is_given_back_while_storage_may_complete_an_upload(service: Upl
 
 
 def test_an_upload_is_given_back_once(service: UploadService) -> None:
-    message = multipart_message()
+    message = five_uploads()
     service.issue(message)
-    service.issue(multipart_message())
+    service.issue(five_uploads())
     for _ in range(2):
         cancel(service, message)
         abort_and_check(service)
@@ -70,7 +64,7 @@ def test_an_upload_is_given_back_once(service: UploadService) -> None:
 
 
 def test_a_completed_upload_stays_charged(service: UploadService) -> None:
-    message = multipart_message()
+    message = five_uploads()
     first, *_ = service.issue(message)["items"]
     place, owner = {"Bucket": BUCKET, "Key": first["key"]}, service.owner
     upload = place | {"UploadId": first["multipart"]["upload_id"]}
@@ -85,7 +79,7 @@ def test_a_completed_upload_stays_charged(service: UploadService) -> None:
 
 
 def test_an_upload_completed_while_it_was_aborted_stays_charged(service: UploadService) -> None:
-    message = multipart_message()
+    message = five_uploads()
     first, *_ = service.issue(message)["items"]
     cancel(service, message)
     abort_expired_uploads(service.context)
@@ -100,7 +94,7 @@ def test_an_upload_completed_while_it_was_aborted_stays_charged(service: UploadS
 def test_an_upload_that_its_client_aborted_stays_charged_as_it_cannot_be_told_from_a_completed_one(
     service: UploadService,
 ) -> None:
-    message = multipart_message()
+    message = five_uploads()
     first, *_ = service.issue(message)["items"]
     upload_id = first["multipart"]["upload_id"]
     service.owner.abort_multipart_upload(Bucket=BUCKET, Key=first["key"], UploadId=upload_id)
@@ -112,8 +106,8 @@ def test_an_upload_that_its_client_aborted_stays_charged_as_it_cannot_be_told_fr
 def test_an_expired_upload_leaves_the_windows_that_were_charged_and_live_once(
     service: UploadService,
 ) -> None:
-    service.issue(multipart_message())
-    service.issue(multipart_message(expires_in=3_000))
+    service.issue(five_uploads())
+    service.issue(five_uploads(expires_in=3_000))
     service.clock.forward(minutes=10)
     abort_expired_uploads(service.context)
     clean_up(service.context)
@@ -124,7 +118,7 @@ def test_an_expired_upload_leaves_the_windows_that_were_charged_and_live_once(
 
 
 def test_a_cancellation_that_does_not_ask_for_it_aborts_no_upload(service: UploadService) -> None:
-    message = multipart_message()
+    message = five_uploads()
     service.issue(message)
     assert "aborting" not in service.cancel(message["batch"])
     abort_expired_uploads(service.context)
@@ -132,13 +126,10 @@ def test_a_cancellation_that_does_not_ask_for_it_aborts_no_upload(service: Uploa
 
 
 def test_no_part_is_granted_of_an_upload_that_is_being_aborted(service: UploadService) -> None:
-    message = multipart_message()
+    message = five_uploads()
     first, *_ = service.issue(message)["items"]
     cancel(service, message)
-    terms = {"kind": "parts", "bucket": "demo", "expires_in": 600, "of": first["id"]}
-    request = grant_message([first["key"]], grant=terms)
-    outcome = service.issue(request | {"items": [{"key": first["key"], "part": 1}]})
-    assert outcome["refusal"]["code"] == "upload_unknown"
+    assert service.refusal_code(parts_message(first["id"], 1, key=first["key"])) == "upload_unknown"
 
 
 def test_storage_that_lists_no_uploads_gets_them_aborted_and_nothing_is_given_back(
@@ -147,7 +138,7 @@ def test_storage_that_lists_no_uploads_gets_them_aborted_and_nothing_is_given_ba
     def deny(*_: object) -> list[object_calls.ListedUpload]:
         raise Transient("storage lists no uploads: AccessDenied")
 
-    message = multipart_message()
+    message = five_uploads()
     service.issue(message)
     cancel(service, message)
     monkeypatch.setattr(object_calls, "list_uploads", deny)

@@ -19,8 +19,9 @@ from tests.integration.issue.uploads.conftest import (
     SIZE,
     UploadService,
     config,
-    multipart_message,
+    five_uploads,
 )
+from tests.support.builders.messages import multipart_message
 from tests.support.fakes.http_storage import StorageResponse, StoredRequest
 from tests.support.s3.unreliable_storage import HUNG_UP, SLOW_DOWN, Interfere, fail_at, is_start
 from worker.aws import object_calls
@@ -37,13 +38,9 @@ class Killed(BaseException):
 
 
 def deny(*keys: str) -> Interfere:
-
-    def interfere(
-        request: StoredRequest, forward: Callable[[], StorageResponse]
-    ) -> StorageResponse:
-        return DENIED if any(key in request.target for key in keys) else forward()
-
-    return interfere
+    return lambda request, forward: (
+        DENIED if any(key in request.target for key in keys) else forward()
+    )
 
 
 @ON_SQLITE
@@ -51,7 +48,7 @@ def test_an_upload_that_cannot_be_started_leaves_none_of_those_before(
     service: UploadService,
 ) -> None:
     service.storage.interfere = fail_at(3, SLOW_DOWN)
-    message = multipart_message()
+    message = five_uploads()
     for _ in range(2):
         with pytest.raises(Transient, match="SlowDown"):
             service.issue(message)
@@ -78,10 +75,10 @@ def test_silent_storage_holds_no_further_message_for_a_moment(service: UploadSer
     service.fail_start(1, HUNG_UP, StorageSilent)
     calls = service.storage.count("POST")
     with pytest.raises(StorageSilent, match="did not answer a moment ago"):
-        service.issue(multipart_message())
+        service.issue(five_uploads())
     assert service.storage.count("POST") == calls
     service.clock.forward(seconds=SILENCE.seconds)
-    assert service.issue(multipart_message())["status"] == "issued"
+    assert service.issue(five_uploads())["status"] == "issued"
 
 
 @ON_SQLITE
@@ -98,7 +95,7 @@ def test_a_process_that_is_killed_between_two_items_leaves_uploads_to_the_cleanu
             raise Killed
         return result
 
-    message = multipart_message()
+    message = five_uploads()
     with monkeypatch.context() as patch:
         patch.setattr("worker.aws.object_calls.start_upload", start)
         patch.setattr(multipart_uploads.UploadStarter, "abort", lambda _: None)
@@ -125,7 +122,7 @@ def test_slow_storage_holds_a_worker_for_a_short_time(service: UploadService) ->
 
     service.storage.interfere, begin = delay, service.clock.time
     with pytest.raises(Transient, match="storage takes too long"):
-        service.issue(multipart_message())
+        service.issue(five_uploads())
     assert service.clock.time - begin <= timedelta(seconds=30)  # four starts and one end
     assert service.unfinished() == len(service.rows(UploadStart)) == 3
     service.storage.interfere = lambda _, forward: forward()
@@ -146,7 +143,7 @@ def test_an_upload_whose_answer_was_lost_is_aborted_beside_its_twin(service: Upl
         return response
 
     service.storage.interfere = lose_first
-    outcome = service.issue(multipart_message())
+    outcome = service.issue(five_uploads())
     assert outcome["status"] == "issued"
     assert service.unfinished() == len(KEYS) + 1
     assert service.clean_up() == {"ended": 1, "postponed": 0}
@@ -158,7 +155,7 @@ def test_an_upload_whose_answer_was_lost_is_aborted_beside_its_twin(service: Upl
 @ON_SQLITE
 def test_a_missing_bucket_refuses_the_batch_with_storages_words(service: UploadService) -> None:
     service.apply(config(bucket="missing"))
-    message = multipart_message()
+    message = five_uploads()
     refusal = service.issue(message)["refusal"]
     assert (refusal["code"], refusal["field"]) == ("bucket_unusable", "grant.bucket")
     words = "NoSuchBucket: The specified bucket does not exist"
@@ -174,7 +171,7 @@ def test_an_item_that_storage_refuses_is_free_and_others_are_granted(
     service: UploadService,
 ) -> None:
     service.storage.interfere = deny(KEYS[2])
-    message = multipart_message()
+    message = five_uploads()
     outcome = service.issue(message)
     codes = [item.get("code") for item in outcome["items"]]
     assert codes == [None, None, "bucket_unusable", None, None]
@@ -189,7 +186,7 @@ def test_an_item_that_storage_refuses_is_free_and_others_are_granted(
 def test_a_term_that_storage_refuses_is_named(service: UploadService) -> None:
     body = b"<Error><Code>AccessControlListNotSupported</Code></Error>"
     service.storage.interfere = fail_at(3, StorageResponse(400, body=body))
-    refusal = service.issue(multipart_message(acl="public-read"))["refusal"]
+    refusal = service.issue(five_uploads(acl="public-read"))["refusal"]
     assert (refusal["code"], refusal["field"]) == ("acl_not_allowed", "grant.acl")
     assert service.unfinished() == 0
 
@@ -210,7 +207,7 @@ def test_the_cleanup_leaves_uploads_of_another_profile_alone(service: UploadServ
     policies = {**acme.policies, "twin": replace(acme.policies["demo"], bucket="twin")}
     tenants = {"acme": replace(acme, policies=policies)}
     service.apply(TenantConfig({**one.buckets, "twin": twin}, tenants))
-    assert service.issue(multipart_message(bucket="twin"))["status"] == "issued"
+    assert service.issue(five_uploads(bucket="twin"))["status"] == "issued"
     service.fail_start(1, SLOW_DOWN)
     service.clean_up()
     assert service.unfinished() == len(KEYS)
@@ -231,7 +228,7 @@ def test_the_cleanup_waits_for_an_attempt_that_is_starting_an_upload_of_the_same
 
     with monkeypatch.context() as patch:
         patch.setattr(ChunkDecider, "decide", decide_late)
-        assert service.issue(multipart_message())["status"] == "issued"
+        assert service.issue(five_uploads())["status"] == "issued"
     assert service.clean_up() == {"ended": 1, "postponed": 0}
     assert service.unfinished() == len(KEYS)
 
@@ -239,9 +236,7 @@ def test_the_cleanup_waits_for_an_attempt_that_is_starting_an_upload_of_the_same
 @ON_SQLITE
 def test_uploads_that_cannot_be_aborted_do_not_keep_others_waiting(service: UploadService) -> None:
     for key in KEYS:
-        message = multipart_message()
-        message |= {"items": [{"key": key, "size": SIZE}], "total": 1}
-        assert service.issue(message)["status"] == "issued"
+        assert service.issue(multipart_message([key]))["status"] == "issued"
         service.clock.forward(seconds=1)
     service.storage.interfere = deny(*KEYS[:3])
     service.clock.forward(minutes=20)
@@ -263,7 +258,7 @@ def test_uploads_that_the_cleanup_took_over_are_not_granted(
 
     monkeypatch.setattr(ChunkDecider, "decide", decide_late)
     with pytest.raises(Transient, match="took too long"):
-        service.issue(multipart_message())
+        service.issue(five_uploads())
     assert service.unfinished() == 0
     assert service.rows(MultipartUpload) == service.rows(UploadStart) == []
     assert service.charged("day", "upload_bytes") == 0
@@ -278,7 +273,7 @@ def test_uploads_of_a_transaction_that_fails_are_aborted(
     with monkeypatch.context() as patch:
         patch.setattr(issuer, "insert_new_batches", fail)
         with pytest.raises(Transient):
-            service.issue(multipart_message())
+            service.issue(five_uploads())
     assert service.unfinished() == 0
     assert service.rows(UploadStart) == []
 
@@ -293,7 +288,7 @@ def test_uploads_of_a_transaction_whose_commit_is_not_confirmed_stay_usable(
         commit(*arguments)
         raise Transient("the connection to the database was lost")
 
-    message = multipart_message()
+    message = five_uploads()
     with monkeypatch.context() as patch:
         patch.setattr(issuer, "_write_with_retries", commit_unheard)
         with pytest.raises(Transient):
@@ -308,7 +303,7 @@ def test_uploads_refused_by_a_quota_are_neither_started_nor_recorded(
     service: UploadService,
 ) -> None:
     service.apply(config(Quota("upload_bytes", "day", SIZE)))
-    assert service.issue(multipart_message())["refusal"]["code"] == "quota_exceeded"
+    assert service.issue(five_uploads())["refusal"]["code"] == "quota_exceeded"
     assert service.storage.count("POST") == 0
     assert service.unfinished() == 0
     assert service.rows(UploadStart) == []

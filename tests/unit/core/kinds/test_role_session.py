@@ -26,26 +26,21 @@ def s3_statement(prefixes: tuple[str, ...], role: str = ROLE) -> dict[str, Any]:
     return next(s for s in policy["Statement"] if s["Action"][0].startswith("s3:"))
 
 
-def test_a_session_may_use_the_objects_under_the_tenants_prefixes() -> None:
-    assert s3_statement(("acme/", "shared/acme/"))["Resource"] == [
-        "arn:aws:s3:::acme-reports/acme/*",
-        "arn:aws:s3:::acme-reports/shared/acme/*",
-    ]
-
-
-def test_an_empty_prefix_allows_all_objects_of_the_bucket() -> None:
-    assert s3_statement(("",))["Resource"] == ["arn:aws:s3:::acme-reports/*"]
-
-
-def test_a_sessions_resources_are_in_the_partition_of_its_role() -> None:
-    role = ROLE.replace("arn:aws:", "arn:aws-cn:")
-    assert s3_statement(("acme/",), role)["Resource"] == ["arn:aws-cn:s3:::acme-reports/acme/*"]
-
-
-@pytest.mark.parametrize("wildcard", ["*", "?", "$"])
-def test_a_wildcard_in_a_prefix_is_escaped(wildcard: str) -> None:
-    (resource,) = s3_statement((f"a{wildcard}/",))["Resource"]
-    assert resource == f"arn:aws:s3:::acme-reports/a${{{wildcard}}}/*"
+@pytest.mark.parametrize(
+    ("prefixes", "resources"),
+    [
+        (("acme/", "shared/acme/"), ["acme/*", "shared/acme/*"]),
+        (("",), ["*"]),  # the whole bucket
+        *(((f"a{wildcard}/",), [f"a${{{wildcard}}}/*"]) for wildcard in "*?$"),
+    ],
+)
+@pytest.mark.parametrize("partition", ["aws", "aws-cn"])
+def test_a_session_may_use_the_objects_under_the_tenants_prefixes_in_the_partition_of_its_role(
+    partition: str, prefixes: tuple[str, ...], resources: list[str]
+) -> None:
+    statement = s3_statement(prefixes, ROLE.replace("arn:aws:", f"arn:{partition}:"))
+    bucket = f"arn:{partition}:s3:::acme-reports"
+    assert statement["Resource"] == [f"{bucket}/{resource}" for resource in resources]
 
 
 def test_a_policy_has_only_characters_that_sts_accepts() -> None:
@@ -61,9 +56,8 @@ def test_the_name_of_a_session_is_cut_to_the_64_characters_that_sts_accepts() ->
 
 
 def test_the_repr_of_a_session_has_neither_external_id_nor_policy() -> None:
-    session = role_session(
-        ROLE, replace(BUCKET, external_id="secret-external-id"), "acme", ("acme/",)
-    )
+    bucket = replace(BUCKET, external_id="secret-external-id")
+    session = role_session(ROLE, bucket, "acme", ("acme/",))
     assert "secret-external-id" not in repr(session)
     assert "acme-reports" not in repr(session)
 

@@ -3,12 +3,13 @@ from typing import Any
 
 import pytest
 
-from tests.support.builders.messages import DEMO, POLICY, grant_message, put_message
+from tests.support.builders.messages import DEMO, POLICY, parts_message, put_message
 from tests.support.builders.messages import download_message as download
 from tests.support.builders.messages import upload_message as upload
 from valetkey.wire.messages import ChunkMessage
+from valetkey.wire.refusals import Refusal
 from worker.core.grant_kinds import grant_kind
-from worker.core.policy_rules import PolicyContext, first_refusal
+from worker.core.policy_rules import INERT_TYPES, PolicyContext, first_refusal
 from worker.core.tenant_config import Policy
 
 PAGE = "https://app.example.com"
@@ -31,9 +32,13 @@ def policy_context(raw: dict[str, Any], policy: Policy = POLICY) -> PolicyContex
     return PolicyContext(ChunkMessage.model_validate(raw).grant, bucket, policy)
 
 
-def refusal_code_and_field(raw: dict[str, Any], policy: Policy = POLICY) -> tuple[str, str] | None:
+def refusal_of(raw: dict[str, Any], policy: Policy = POLICY) -> Refusal | None:
     context = policy_context(raw, policy)
-    refusal = first_refusal(grant_kind(context.terms).rules, context)
+    return first_refusal(grant_kind(context.terms).rules, context)
+
+
+def refusal_code_and_field(raw: dict[str, Any], policy: Policy = POLICY) -> tuple[str, str] | None:
+    refusal = refusal_of(raw, policy)
     return None if refusal is None else (str(refusal.code), refusal.field)
 
 
@@ -142,10 +147,10 @@ def test_rules_describe_the_fields_that_are_set_and_no_others(
 
 
 def test_parts_need_the_permission_for_multipart() -> None:
-    raw = grant_message(grant={"kind": "parts", "bucket": "demo", "expires_in": 60, "of": "b.0"})
-    assert refusal_code_and_field(raw) is None
+    assert refusal_code_and_field(parts_message("b.0", 1)) is None
     downloads = replace(POLICY, kinds=("download",))
-    assert refusal_code_and_field(raw, downloads) == ("kind_not_allowed", "grant.kind")
+    refused = ("kind_not_allowed", "grant.kind")
+    assert refusal_code_and_field(parts_message("b.0", 1), downloads) == refused
 
 
 def test_metadata_may_fill_what_the_grant_id_leaves_of_storages_limit() -> None:
@@ -157,3 +162,106 @@ def test_metadata_may_fill_what_the_grant_id_leaves_of_storages_limit() -> None:
     longer = longest | {"b": "y" * 1_000}
     refused = ("metadata_invalid", "grant.metadata")
     assert refusal_code_and_field(upload(metadata=longer)) == refused
+
+
+# What Chromium runs or loads as a script, or shows as a document with scripts: docs/files.md.
+ACTIVE = (
+    *("text/html", "text/xml", "text/xsl", "text/jscript", "text/javascript", "text/css"),
+    *("text/anything", "text/anything+xml", "application/xhtml+xml", "application/xml"),
+    *("application/rss+xml", "application/javascript", "application/unknown", "application/wasm"),
+    *("application/x-shockwave-flash", "image/svg+xml", "image/anything+xml", "video/anything+xml"),
+    *("multipart/x-mixed-replace", "message/rfc822", "unknown/unknown"),
+)
+
+
+def allows(raw: dict[str, Any], *content_types: str) -> bool:
+    """Tell whether a policy with these content types allows a request."""
+    return refusal_of(raw, replace(POLICY, content_types=content_types)) is None
+
+
+def type_refusal(raw: dict[str, Any], *content_types: str) -> Refusal:
+    """Return the refusal by a policy with these content types."""
+    refusal = refusal_of(raw, replace(POLICY, content_types=content_types))
+    assert refusal is not None
+    assert refusal.field == "grant.content_type"
+    return refusal
+
+
+def wildcards(content_type: str) -> tuple[str, str]:
+    return ("*/*", f"{content_type.partition('/')[0]}/*")
+
+
+@pytest.mark.parametrize("content_type", ACTIVE)
+def test_no_wildcard_includes_a_type_that_is_not_known_to_be_inert(content_type: str) -> None:
+    refusal = type_refusal(put(content_type=content_type), *wildcards(content_type))
+    assert refusal.code == "content_type_not_allowed"
+    assert refusal.limit == list(wildcards(content_type))
+
+
+@pytest.mark.parametrize("content_type", ["text/html", "unknown/unknown"])
+def test_a_policy_can_name_any_type(content_type: str) -> None:
+    assert allows(download(content_type=content_type), content_type)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["image/png", "video/mp4", "text/plain", "text/csv", "application/pdf", "font/woff2"],
+)
+def test_each_wildcard_includes_types_that_are_inert(content_type: str) -> None:
+    for wildcard in wildcards(content_type):
+        assert allows(download(content_type=content_type), wildcard)
+
+
+def test_no_inert_type_is_an_active_one() -> None:
+    assert INERT_TYPES.isdisjoint(ACTIVE)
+    assert not [name for name in INERT_TYPES if name.endswith("+xml")]
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        *("text/html;charset=utf-8", "text/plain,text/html", "TEXT/HTML", "text/html "),
+        *("text/ht\u006d\u0301l", "text/\uff48tml", "text", "*/*", "image/*", ""),
+    ],
+)
+def test_only_a_bare_type_in_lower_case_is_a_content_type(content_type: str) -> None:
+    refusal = type_refusal(download(content_type=content_type), "*/*", "text/*", "text/html")
+    assert refusal.code == "content_type_invalid"
+
+
+def test_the_reason_for_refusing_a_wildcard_of_the_policy_is_told() -> None:
+    no_type = type_refusal(download(content_type="image/*"), "image/*").message
+    assert "a wildcard is not a content type, also if the policy has it" in no_type
+    scripts = type_refusal(upload(content_type="image/*"), "image/*").message
+    assert "from image/svg+xml, which browsers run" in scripts
+
+
+@pytest.mark.parametrize(
+    "family", ["*/*", "multipart/*", "message/*", "model/*", "chemical/*", "x/*"]
+)
+def test_a_form_leaves_no_client_a_choice_in_a_family_that_is_not_known(family: str) -> None:
+    refusal = type_refusal(upload(content_type=family), family, "*/*")
+    assert refusal.code == "content_type_not_allowed"
+    assert "video/*" in list(refusal.limit or ())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("family", "active"),
+    [
+        ("image/*", "image/svg+xml"),
+        ("text/*", "text/html"),
+        ("application/*", "application/xhtml+xml"),
+    ],
+)
+def test_a_form_leaves_a_choice_that_includes_scripts_only_if_the_policy_names_one(
+    family: str, active: str
+) -> None:
+    raw = upload(content_type=family)
+    assert type_refusal(raw, family).limit == [family, active]
+    assert allows(raw, family, active)
+
+
+@pytest.mark.parametrize("family", ["audio/*", "font/*", "video/*"])
+def test_a_form_leaves_a_choice_within_a_family_that_the_policy_names(family: str) -> None:
+    raw = upload(content_type=family)
+    assert (allows(raw, family), allows(raw, "*/*")) == (True, False)

@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from tests.support.builders.messages import (
+    DEMO,
     POLICY,
     download_message,
     grant_message,
+    multipart_message,
     tenant_config,
     upload_message,
 )
@@ -38,20 +40,21 @@ def refusal_values(raw: dict[str, Any], config: TenantConfig | None = None) -> t
     return str(refusal.code), refusal.field, refusal.limit
 
 
-def config_with_foreign_bucket() -> TenantConfig:
-    """Return a config with a bucket profile that acme has no policy for."""
-    config = tenant_config()
-    return TenantConfig(
-        {**config.buckets, "secret": Bucket("secret", "s", "eu-west-1")}, config.tenants
-    )
+def admission_of(raw: dict[str, Any], config: TenantConfig | None = None) -> Admission:
+    admission = admit_message(raw, config)
+    assert isinstance(admission, Admission)
+    return admission
+
+
+SECRET = Bucket("secret", "s", "eu-west-1")  # a profile that acme has no policy for
+WITH_SECRET = replace(tenant_config(), buckets={"demo": DEMO, "secret": SECRET})
 
 
 @pytest.mark.parametrize(
     "raw", [grant_message(), upload_message(), upload_message(acl="public-read")]
 )
 def test_a_request_that_the_policy_allows_is_admitted_unchanged(raw: dict[str, Any]) -> None:
-    admission = admit_message(raw)
-    assert isinstance(admission, Admission)
+    admission = admission_of(raw)
     assert admission.terms == ChunkMessage.model_validate(raw).grant
     assert (admission.expires_in, admission.limited_by) == (300, "request")
 
@@ -88,35 +91,30 @@ REFUSED = [
 def test_a_request_that_the_policy_does_not_allow_is_refused_with_field_and_limit(
     raw: dict[str, Any], code: str, field: str, limit: Any
 ) -> None:
-    assert refusal_values(raw, config_with_foreign_bucket()) == (code, field, limit)
+    assert refusal_values(raw, WITH_SECRET) == (code, field, limit)
 
 
 @pytest.mark.parametrize("raw", [raw for raw, *_ in REFUSED])
 def test_the_refusal_is_that_of_the_first_rule_that_an_explanation_lists_as_refusing(
     raw: dict[str, Any],
 ) -> None:
-    config = config_with_foreign_bucket()
     message = ChunkMessage.model_validate(raw)
-    context = request_context(message, config.tenants.get(message.tenant), config, NOW)
-    refusals: list[Refusal | None] = [context] if isinstance(context, Refusal) else []
-    if not isinstance(context, Refusal):
-        rules = (*request_rules(context), *LIMIT_RULES)
-        refusals = [rule.check(context) for rule in rules]
-    assert next(filter(None, refusals)) == admit_message(raw, config)
+    context = request_context(message, WITH_SECRET.tenants.get(message.tenant), WITH_SECRET, NOW)
+    refusals: list[Refusal | None]
+    if isinstance(context, Refusal):
+        refusals = [context]
+    else:
+        refusals = [rule.check(context) for rule in (*request_rules(context), *LIMIT_RULES)]
+    assert next(filter(None, refusals)) == admit_message(raw, WITH_SECRET)
 
 
 def test_a_bucket_profile_of_others_is_refused_exactly_as_one_that_does_not_exist() -> None:
-    config, request = config_with_foreign_bucket(), grant_message()
-    existing, missing = (
-        admit_message(request | {"grant": request["grant"] | {"bucket": name}}, config)
-        for name in ("secret", "other")
-    )
-    assert existing == missing
+    hidden, missing = download_message(bucket="secret"), download_message(bucket="other")
+    assert admit_message(hidden, WITH_SECRET) == admit_message(missing, WITH_SECRET)
 
 
 def test_a_validity_over_the_policys_maximum_is_shortened_if_min_expires_in_permits_it() -> None:
-    admission = admit_message(download_message(expires_in=604_800, min_expires_in=3_600))
-    assert isinstance(admission, Admission)
+    admission = admission_of(download_message(expires_in=604_800, min_expires_in=3_600))
     assert (admission.expires_in, admission.limited_by) == (86_400, "policy")
 
 
@@ -134,13 +132,14 @@ def config_with_callbacks(*names: str) -> TenantConfig:
 @pytest.mark.parametrize(
     "config",
     [
-        pytest.param(tenant_config(endpoints=ENDPOINTS), id="the policy names none"),
-        pytest.param(config_with_callbacks("hook"), id="the policy names it"),
-        pytest.param(config_with_callbacks("hook", "other", "unconfigured"), id="and others"),
+        tenant_config(endpoints=ENDPOINTS),
+        config_with_callbacks("hook"),
+        config_with_callbacks("hook", "other", "unconfigured"),
     ],
+    ids=["the policy names none", "the policy names it", "and others"],
 )
 def test_a_configured_callback_that_the_policy_allows_is_admitted(config: TenantConfig) -> None:
-    assert isinstance(admit_message(grant_message(callback="hook"), config), Admission)
+    assert admission_of(grant_message(callback="hook"), config)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +151,7 @@ def test_a_callback_that_the_policy_does_not_allow_is_refused_with_the_allowed_o
     config = config_with_callbacks(*callbacks)
     expected = ("callback_unknown", "callback", allowed)
     assert refusal_values(grant_message(callback="hook"), config) == expected
-    assert isinstance(admit_message(grant_message(), config), Admission)
+    assert admission_of(grant_message(), config)
 
 
 def test_only_the_endpoints_that_the_policy_allows_are_called_back() -> None:
@@ -167,11 +166,10 @@ def test_the_policys_max_batch_takes_precedence_over_the_tenants(
 ) -> None:
     config = tenant_config(max_batch=3, policies={"demo": replace(POLICY, max_batch=policy_limit)})
     keys = [f"acme/{number}" for number in range(limit + 1)]
-    assert isinstance(admit_message(grant_message(keys[:-1]), config), Admission)
+    assert admission_of(grant_message(keys[:-1]), config)
     assert refusal_values(grant_message(keys), config) == ("batch_too_large", "total", limit)
 
 
 def test_more_than_50_multipart_uploads_in_one_request_are_refused_under_any_policy() -> None:
-    terms = {"kind": "multipart", "bucket": "demo", "expires_in": 60, "max_size": 1}
-    keys = [f"acme/{number}" for number in range(51)]
-    assert refusal_values(grant_message(keys, grant=terms)) == ("batch_too_large", "total", 50)
+    request = multipart_message([f"acme/{number}" for number in range(51)])
+    assert refusal_values(request) == ("batch_too_large", "total", 50)

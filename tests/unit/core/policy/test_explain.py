@@ -9,6 +9,7 @@ from tests.support.builders.messages import (
     POLICY,
     download_message,
     grant_message,
+    parts_message,
     put_message,
 )
 from valetkey.wire.messages import ChunkMessage
@@ -33,21 +34,25 @@ MORNING = NOW - timedelta(hours=3)
 VALIDITY = Validity(NOW, 300, "request")
 
 
-def explain_context(raw: dict[str, Any], *quotas: Quota, **changes: Any) -> ExplainContext:
-    """Return a message of acme with what it is checked against, with changed fields."""
+def explain_message(raw: dict[str, Any], *quotas: Quota, **changes: Any) -> Explanation:
+    """Explain a message of acme, with changes of what it is checked against."""
     message = ChunkMessage.model_validate(raw)
     acme = Tenant("acme", policies={"demo": POLICY}, quotas=quotas)
     config = TenantConfig({"demo": DEMO, "other": replace(DEMO, name="other")}, {"acme": acme})
+    tenant = config.tenants.get(message.tenant)
     fields: dict[str, Any] = {
         "message": message,
         "identity": "signed by acme/main",
-        "tenant": config.tenants.get(message.tenant),
+        "tenant": tenant,
         "config": config,
+        "history": BatchHistory(),
+        "recorded": None,
+        "usage": {},
         "admission": admit(message, config.tenants.get(message.tenant), config, NOW),
         "validity": VALIDITY,
         "now": NOW,
     }
-    return ExplainContext(**fields | changes)
+    return explain(ExplainContext(**fields | changes))
 
 
 def history_of_started_batch(
@@ -60,11 +65,6 @@ def history_of_started_batch(
     fingerprint = header_fingerprint(ChunkMessage.model_validate(raw))
     batch = RecordedBatch(1, "download", "demo", 1, 600, fingerprint, refusal, MORNING, remaining=1)
     return BatchHistory(batch, chunk)
-
-
-def explain_message(raw: dict[str, Any], *quotas: Quota, **changes: Any) -> Explanation:
-    """Explain a message of acme, as explain_context prepares it."""
-    return explain(explain_context(raw, *quotas, **changes))
 
 
 def verdict_for(explanation: Explanation, rule: str) -> RuleVerdict:
@@ -152,9 +152,8 @@ def test_the_explanation_ends_at_a_tenant_or_bucket_that_is_unknown_or_not_allow
     explanation = explain_message(download_message(bucket="other"))
     assert [verdict.rule for verdict in explanation.rules] == ["identity", "batch", "grant.bucket"]
     assert refusal_codes(explanation) == {"grant.bucket": "bucket_not_allowed"}
-    assert refusal_codes(explain_message(grant_message(tenant="nobody"))) == {
-        "tenant": "tenant_unknown"
-    }
+    unknown = explain_message(grant_message(tenant="nobody"))
+    assert refusal_codes(unknown) == {"tenant": "tenant_unknown"}
 
 
 RAW = grant_message()
@@ -165,16 +164,11 @@ BEGAN = "began at 2026-11-24T09:00:00Z"
 @pytest.mark.parametrize(
     ("history", "code", "found"),
     [
-        pytest.param(
-            history_of_started_batch(RAW, refusal=OVER_QUOTA), "quota_exceeded", BEGAN, id="refused"
-        ),
-        pytest.param(
-            history_of_started_batch(RAW, OTHER_ITEMS), "batch_conflict", BEGAN, id="other items"
-        ),
-        pytest.param(
-            BatchHistory(is_cancelled=True), "batch_closed", "not seen before", id="cancelled"
-        ),
+        (history_of_started_batch(RAW, refusal=OVER_QUOTA), "quota_exceeded", BEGAN),
+        (history_of_started_batch(RAW, OTHER_ITEMS), "batch_conflict", BEGAN),
+        (BatchHistory(is_cancelled=True), "batch_closed", "not seen before"),
     ],
+    ids=["refused", "other items", "cancelled"],
 )
 def test_a_batch_whose_history_refuses_the_message_is_explained_by_it(
     history: BatchHistory, code: str, found: str
@@ -187,13 +181,8 @@ def test_a_batch_whose_history_refuses_the_message_is_explained_by_it(
 
 
 def test_a_later_chunk_uses_the_quota_that_was_reserved_when_its_batch_began() -> None:
-    raw = grant_message()
-    explanation = explain_message(
-        raw,
-        Quota("grants", "day", 1),
-        history=history_of_started_batch(raw),
-        usage={"day": Cost(1)},
-    )
+    history, usage = history_of_started_batch(RAW), {"day": Cost(1)}
+    explanation = explain_message(RAW, Quota("grants", "day", 1), history=history, usage=usage)
     assert explanation.decision == "issue"
     assert verdict_for(explanation, "quota grants.day").found == "reserved when the batch began"
 
@@ -213,9 +202,8 @@ def test_the_quota_is_checked_for_the_exact_sizes_of_items_that_are_known() -> N
     raw = put_message({"acme/a": 300, "acme/b": 500, "globex/c": 700}, max_size=900)
     raw |= {"total": 4, "chunk_size": 3}
     explanation = explain_message(raw, Quota("upload_bytes", "day", 2_000))
-    assert (
-        verdict_for(explanation, "quota upload_bytes.day").found
-        == "0 bytes of 2.0 KiB (2,000 bytes) used, 1.7 KiB (1,700 bytes) requested, "
+    assert verdict_for(explanation, "quota upload_bytes.day").found == (
+        "0 bytes of 2.0 KiB (2,000 bytes) used, 1.7 KiB (1,700 bytes) requested, "
         "2.0 KiB (2,000 bytes) left"
     )
 
@@ -225,17 +213,15 @@ def test_each_quota_has_a_verdict_of_its_own() -> None:
     usage = {"day": Cost(1), "month": Cost(1), "live": Cost(1)}
     explanation = explain_message(grant_message(), *quotas, usage=usage)
     assert set(refusal_codes(explanation)) == {"quota grants.day", "quota grants.live"}
-    assert (
-        verdict_for(explanation, "quota grants.month").found == "1 of 5 used, 1 requested, 4 left"
-    )
+    month = verdict_for(explanation, "quota grants.month")
+    assert month.found == "1 of 5 used, 1 requested, 4 left"
 
 
 def test_the_limit_of_the_validity_is_named_and_a_validity_that_is_too_short_refuses() -> None:
     shortened = explain_message(grant_message(), validity=Validity(NOW, 60, "credentials"))
     assert verdict_for(shortened, "validity").found == "1 minute, limited by the credentials"
-    assert refusal_codes(explain_message(grant_message(), validity=TOO_SHORT)) == {
-        "validity": "expiry_too_short"
-    }
+    refused = explain_message(grant_message(), validity=TOO_SHORT)
+    assert refusal_codes(refused) == {"validity": "expiry_too_short"}
 
 
 def test_without_credentials_the_explanation_says_that_they_were_not_checked() -> None:
@@ -247,9 +233,7 @@ def test_without_credentials_the_explanation_says_that_they_were_not_checked() -
 
 
 def test_parts_are_checked_against_their_upload() -> None:
-    terms = {"kind": "parts", "bucket": "demo", "expires_in": 60, "of": "b.0"}
-    raw = grant_message(["acme/film.mp4"] * 2, grant=terms)
-    raw["items"] = [{"key": "acme/film.mp4", "part": 3}, {"key": "acme/film.mp4", "part": 4}]
+    raw = parts_message("b.0", 3, 4, key="acme/film.mp4")
     text = verdict_for(explain_message(raw, continued_upload=ThreePartUpload()), "items").found
     assert text.endswith("1 of them refused: items[1].part part_invalid")
     gone = Refusal(code=Code.UPLOAD_UNKNOWN, field="grant.of", message="gone")

@@ -1,6 +1,7 @@
-"""Fingerprints of batches that are open while the service is updated."""
+"""Fingerprints of batches, also while the service is updated, and the history of a batch id."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,9 +10,19 @@ from pydantic import Field, TypeAdapter, create_model
 
 from tests.support.builders.messages import grant_message
 from valetkey.wire.messages import ChunkMessage, Item
+from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import AnyTerms, Download, Encryption, Put, Terms, WireModel
 from worker.core import fingerprints
-from worker.core.fingerprints import header_fingerprint, items_fingerprint, recorded_terms
+from worker.core.fingerprints import (
+    BATCH_CLOSED,
+    BATCH_CONFLICT,
+    BatchHistory,
+    DecidedChunk,
+    RecordedBatch,
+    header_fingerprint,
+    items_fingerprint,
+    recorded_terms,
+)
 
 # Computed by release 0.1.0, and in the tables of its databases.
 FIRST_FINGERPRINTS = json.loads(
@@ -194,3 +205,55 @@ def test_keys_that_utf8_cannot_encode_have_different_items_fingerprints() -> Non
         for key in ("acme/\ud800", "acme/\ud801")
     )
     assert items_fingerprint(first) != items_fingerprint(second)
+
+
+STARTED_AT = datetime(2026, 11, 24, 9, tzinfo=UTC)
+OVER_QUOTA = Refusal(code=Code.QUOTA_EXCEEDED, field="total", message="over the quota")
+
+
+def recorded_batch(**changes: Any) -> RecordedBatch:
+    """Return the open batch of MESSAGE, whose second item is not decided yet."""
+    fingerprint = header_fingerprint(MESSAGE)
+    batch = RecordedBatch(1, "download", "demo", 2, 1, fingerprint, None, STARTED_AT, remaining=1)
+    return batch._replace(**changes)
+
+
+def decided_chunk(refusal: Refusal | None = None, **item: Any) -> DecidedChunk:
+    """Return the decision on MESSAGE, or on the same chunk with other item fields."""
+    message = ChunkMessage.model_validate(RAW | {"items": [{"key": "acme/ü.pdf", **item}]})
+    return DecidedChunk(items_fingerprint(message), STARTED_AT, refusal)
+
+
+OPEN = recorded_batch()
+CLOSED = recorded_batch(remaining=None)
+REFUSED = recorded_batch(refusal=OVER_QUOTA, remaining=None)
+OTHER_HEADER = recorded_batch(fingerprint=bytes(32))
+ISSUED = decided_chunk()
+OTHER_ITEMS = decided_chunk(filename="other.pdf")
+OTHER_REFUSED = decided_chunk(OVER_QUOTA, filename="other.pdf")
+
+
+HISTORIES = {
+    "unused batch id": (BatchHistory(), None),
+    "cancelled before it began": (BatchHistory(is_cancelled=True), BATCH_CLOSED),
+    "open batch": (BatchHistory(OPEN), None),
+    "closed batch": (BatchHistory(CLOSED), BATCH_CLOSED),
+    "refused batch": (BatchHistory(REFUSED), OVER_QUOTA),
+    "other header": (BatchHistory(OTHER_HEADER), BATCH_CONFLICT),
+    "other items": (BatchHistory(OPEN, OTHER_ITEMS), BATCH_CONFLICT),
+    "issued chunk, closed batch": (BatchHistory(CLOSED, ISSUED), None),
+    "issued chunk, cancelled batch": (BatchHistory(CLOSED, ISSUED, is_cancelled=True), None),
+    "other items, refused chunk": (BatchHistory(REFUSED, OTHER_REFUSED), BATCH_CONFLICT),
+}
+
+
+@pytest.mark.parametrize(("history", "refusal"), HISTORIES.values(), ids=HISTORIES)
+def test_the_history_alone_refuses_a_message_or_leaves_the_decision_open(
+    history: BatchHistory, refusal: Refusal | None
+) -> None:
+    assert history.refusal_of(MESSAGE) == refusal
+
+
+@pytest.mark.parametrize(("total", "chunks"), [(1, 1), (600, 1), (601, 2), (100_000, 167)])
+def test_the_chunk_count_includes_a_shorter_last_chunk(total: int, chunks: int) -> None:
+    assert recorded_batch(total=total, chunk_size=600).chunk_count == chunks

@@ -39,10 +39,8 @@ def refused_one_by_one(request: ChunkMessage) -> ChunkDecision:
 
 
 def test_a_nightly_job_with_a_wrong_prefix_is_recorded_whole() -> None:
-    items = (
-        MAX_UNCHARGED_BYTES // uncharged_bytes(message(), refused_one_by_one(message()), 0) * 600
-    )
-    assert items > 100_000
+    size = uncharged_bytes(message(), refused_one_by_one(message()), 0)
+    assert MAX_UNCHARGED_BYTES // size * 600 > 100_000
 
 
 def test_a_batch_that_is_refused_as_a_whole_is_recorded_up_to_300_000_items() -> None:
@@ -58,12 +56,10 @@ def test_each_charged_item_pays_for_the_record_of_another_one(paid: int, *, is_f
 
 def test_large_terms_and_keys_count_with_their_bytes() -> None:
     terms = upload_message(metadata={"name": "x" * 2_000, "other": "x" * 2_000})
-    request = ChunkMessage.model_validate(terms)
-    long_key = message(("é" * 1_000,))
-    sizes = [
-        uncharged_bytes(each, refuse_chunk(each, REFUSAL, NOW), 0) for each in (request, long_key)
-    ]
-    assert (4_000 < sizes[0] < 7_000, 2_000 < sizes[1] < 4_500) == (True, True)
+    requests = ChunkMessage.model_validate(terms), message(("é" * 1_000,))
+    large, long = (uncharged_bytes(each, refuse_chunk(each, REFUSAL, NOW), 0) for each in requests)
+    assert 4_000 < large < 7_000
+    assert 2_000 < long < 4_500
 
 
 def test_the_refusal_names_the_limit_and_the_end_of_the_day() -> None:

@@ -6,12 +6,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from valetkey.wire.refusals import Metric, Window
-from worker.core import quota_rules
-from worker.core.quota_rules import WINDOWS, Cost, QuotaAdmission, UsageByWindow, admit_cost
+from worker.core.quota_rules import (
+    METRICS,
+    WINDOWS,
+    Cost,
+    UsageByWindow,
+    admit_cost,
+    batch_open_time,
+    effective_quotas,
+    resets_at,
+    window_start,
+)
 from worker.core.tenant_config import Quota, QuotaOverride, Tenant
 
 NOW = datetime(2026, 12, 31, 23, 59, 59, tzinfo=UTC)
-CALENDAR_WINDOWS = st.sampled_from([window for window in quota_rules.WINDOWS if window != "live"])
+CALENDAR_WINDOWS = st.sampled_from([window for window in WINDOWS if window != "live"])
 MOMENTS = st.integers(0, 4_000_000_000).map(lambda second: datetime.fromtimestamp(second, UTC))
 
 
@@ -25,26 +34,24 @@ MOMENTS = st.integers(0, 4_000_000_000).map(lambda second: datetime.fromtimestam
     ],
 )
 def test_windows_follow_the_utc_calendar(window: Window, start: datetime) -> None:
-    assert quota_rules.window_start(window, NOW) == start
-    assert quota_rules.resets_at(window, NOW) == datetime(2027, 1, 1, tzinfo=UTC)
+    assert window_start(window, NOW) == start
+    assert resets_at(window, NOW) == datetime(2027, 1, 1, tzinfo=UTC)
 
 
 @given(MOMENTS, CALENDAR_WINDOWS)
 def test_a_window_contains_its_moment_and_the_next_window_starts_where_it_ends(
     now: datetime, window: Window
 ) -> None:
-    start, end = quota_rules.window_start(window, now), quota_rules.resets_at(window, now)
+    start, end = window_start(window, now), resets_at(window, now)
     assert end is not None
     assert start <= now < end
-    assert quota_rules.window_start(window, end) == end
-    assert quota_rules.window_start(window, end - timedelta(microseconds=1)) == start
+    assert window_start(window, end) == end
+    assert window_start(window, end - timedelta(microseconds=1)) == start
 
 
 def test_live_is_one_window_that_never_ends() -> None:
-    assert quota_rules.window_start("live", NOW) == quota_rules.window_start(
-        "live", NOW + timedelta(days=400)
-    )
-    assert quota_rules.resets_at("live", NOW) is None
+    assert window_start("live", NOW) == window_start("live", NOW + timedelta(days=400))
+    assert resets_at("live", NOW) is None
 
 
 def test_overrides_of_one_quota_add_up_until_they_expire_and_leave_other_quotas_alone() -> None:
@@ -54,17 +61,12 @@ def test_overrides_of_one_quota_add_up_until_they_expire_and_leave_other_quotas_
         quotas=(Quota("grants", "day", 10), Quota("grants", "hour", 10)),
         quota_overrides=tuple(QuotaOverride("grants", "day", n, expires_at) for n in (5, 7)),
     )
-    assert [quota.limit for quota in quota_rules.effective_quotas(tenant, NOW)] == [22, 10]
-    assert [quota.limit for quota in quota_rules.effective_quotas(tenant, expires_at)] == [10, 10]
+    assert [quota.limit for quota in effective_quotas(tenant, NOW)] == [22, 10]
+    assert [quota.limit for quota in effective_quotas(tenant, expires_at)] == [10, 10]
 
 
 tenants = st.lists(
-    st.builds(
-        Quota,
-        st.sampled_from(quota_rules.METRICS),
-        st.sampled_from(quota_rules.WINDOWS),
-        st.just(1),
-    )
+    st.builds(Quota, st.sampled_from(METRICS), st.sampled_from(WINDOWS), st.just(1))
 ).map(lambda quotas: Tenant("acme", quotas=tuple(quotas)))
 
 
@@ -82,17 +84,17 @@ def test_a_batch_stays_open_for_the_shortest_window_with_a_quota_and_at_most_a_d
     windows: tuple[Window, ...], open_time: timedelta
 ) -> None:
     quotas = tuple(Quota("grants", window, 10) for window in windows)
-    assert quota_rules.batch_open_time(Tenant("acme", quotas=quotas)) == open_time
+    assert batch_open_time(Tenant("acme", quotas=quotas)) == open_time
 
 
 @given(tenants, MOMENTS, CALENDAR_WINDOWS)
 def test_a_batch_is_closed_by_the_end_of_the_window_after_the_one_in_which_it_began(
     tenant: Tenant, now: datetime, window: Window
 ) -> None:
-    closes_at = now + quota_rules.batch_open_time(tenant)
-    end = quota_rules.resets_at(window, now)
+    closes_at = now + batch_open_time(tenant)
+    end = resets_at(window, now)
     assert end is not None
-    next_end = quota_rules.resets_at(window, end)
+    next_end = resets_at(window, end)
     assert next_end is not None
     if any(quota.window == window for quota in tenant.quotas):
         assert closes_at <= next_end
@@ -112,24 +114,22 @@ def test_at_most_twice_a_limit_is_issued_in_any_window_however_much_is_saved_for
     window: Window, limit: int, now: datetime, batches: list[tuple[int, int, int]]
 ) -> None:
     """Open batches some tenths of a window apart, and issue what they saved when the last opens."""
-    open_time = quota_rules.batch_open_time(
-        Tenant("acme", quotas=(Quota("grants", window, limit),))
-    )
+    open_time = batch_open_time(Tenant("acme", quotas=(Quota("grants", window, limit),)))
     charged: Counter[datetime] = Counter()
     issued: Counter[datetime] = Counter()
     saved: list[tuple[datetime, int]] = []
     for tenths, items, later_items in batches:
-        start, end = quota_rules.window_start(window, now), quota_rules.resets_at(window, now)
+        start, end = window_start(window, now), resets_at(window, now)
         assert end is not None
         now += (end - start) * tenths / 10
-        start = quota_rules.window_start(window, now)
+        start = window_start(window, now)
         if charged[start] + items <= limit:
             charged[start] += items
             later = min(items, later_items)
             issued[start] += items - later
             saved.append((now, later))
     burst = sum(later for began_at, later in saved if now < began_at + open_time)
-    issued[quota_rules.window_start(window, now)] += burst
+    issued[window_start(window, now)] += burst
     assert max(issued.values()) <= 2 * limit
 
 
@@ -139,21 +139,14 @@ USAGE: dict[Window, Cost] = {"day": Cost(8), "live": Cost(8, 0, 500)}
 CEILING = 2**62  # bytes
 
 costs = st.builds(Cost, st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))
-quota_lists = st.lists(
-    st.builds(
-        Quota,
-        st.sampled_from(["grants", "download_grants", "upload_bytes"]),
-        st.sampled_from(WINDOWS),
-        st.integers(0, 12),
-    ),
-    max_size=4,
-    unique_by=lambda quota: (quota.metric, quota.window),
+quotas = st.builds(
+    Quota,
+    st.sampled_from(["grants", "download_grants", "upload_bytes"]),
+    st.sampled_from(WINDOWS),
+    st.integers(0, 12),
 )
+quota_lists = st.lists(quotas, max_size=4, unique_by=lambda quota: (quota.metric, quota.window))
 usages = st.dictionaries(st.sampled_from(WINDOWS), costs)
-
-
-def used_amounts(admission: QuotaAdmission) -> list[int]:
-    return [state.used for state in admission.quotas]
 
 
 def test_a_cost_that_exceeds_several_quotas_is_refused_for_the_first_one() -> None:
@@ -200,7 +193,7 @@ def test_a_cost_is_admitted_if_no_quota_would_be_exceeded(
         for quota, amount, used in zip(quotas, amounts, after, strict=True)
     ]
     assert (admission.refusal is None) == all(fits)
-    assert used_amounts(admission) == (after if all(fits) else before)
+    assert [state.used for state in admission.quotas] == (after if all(fits) else before)
 
 
 @pytest.mark.parametrize("metric", ["grants", "download_grants", "upload_bytes", "stored_bytes"])

@@ -1,4 +1,4 @@
-"""Presigned URLs are byte-equal to boto3's, AWS's example has the documented signature.
+"""Presigned URLs and forms are byte-equal to boto3's, AWS's example has the documented signature.
 
 The parts of a multipart upload, which each get a URL, add up to the file.
 """
@@ -21,7 +21,7 @@ from tests.support.builders.boto import (
 )
 from valetkey.wire.terms import MAX_MULTIPART_BYTES, MAX_OBJECT_BYTES, MIN_PART_BYTES
 from worker.core.signing_context import DEFAULT_PART_BYTES, plan_parts
-from worker.core.sigv4 import Target, UrlSigner
+from worker.core.sigv4 import Condition, FormSigner, Target, UrlSigner
 
 QUERY_BY_PARAM = {
     "ResponseCacheControl": "response-cache-control",
@@ -46,14 +46,8 @@ many_examples = settings(max_examples=200)
 
 
 def url_signer(boto: FrozenBoto, method: str, **common: Any) -> UrlSigner:
-    return UrlSigner(
-        boto.credentials,
-        boto.target,
-        method=method,
-        issued_at=boto.issued_at,
-        expires_in=boto.expires_in,
-        **common,
-    )
+    validity = {"issued_at": boto.issued_at, "expires_in": boto.expires_in}
+    return UrlSigner(boto.credentials, boto.target, method=method, **common | validity)
 
 
 def test_the_get_of_awss_example_has_the_documented_url() -> None:
@@ -132,11 +126,9 @@ def test_headers_of_the_batch_and_the_item_are_signed_as_by_boto3(
 
 
 def test_a_parameter_of_an_item_replaces_the_batchs() -> None:
-    batch = url_signer(
-        FrozenBoto(), "GET", query={"versionId": "1", "response-content-type": "a/b"}
-    )
-    alone = url_signer(
-        FrozenBoto(), "GET", query={"versionId": "2", "response-content-type": "a/b"}
+    batch, alone = (
+        url_signer(FrozenBoto(), "GET", query={"versionId": id_, "response-content-type": "a/b"})
+        for id_ in ("1", "2")
     )
     assert batch.sign("k", {"versionId": "2"}) == alone.sign("k")
 
@@ -178,6 +170,8 @@ PART_SIZES = st.none() | st.integers(MIN_PART_BYTES, MAX_OBJECT_BYTES)
 
 
 @given(SIZES, PART_SIZES)
+@example(5 * 1024**3 + 1, None)
+@example(MAX_MULTIPART_BYTES, None)
 def test_the_parts_add_up_to_the_file_and_stay_within_the_limits_of_s3(
     size: int, part_size: int | None
 ) -> None:
@@ -199,20 +193,68 @@ def test_a_file_of_100_mib_has_parts_of_the_default_size() -> None:
     assert (plan.part_size, plan.part_count) == (DEFAULT_PART_BYTES, 7)
 
 
-@pytest.mark.parametrize("size", [5 * 1024**3 + 1, 1024**4, MAX_MULTIPART_BYTES])
-def test_the_largest_files_fit_ten_thousand_parts(size: int) -> None:
-    plan = plan_parts(size, None)
-    assert plan is not None
-    assert plan.part_count <= 10_000
+FIELD_NAMES = (
+    "acl",
+    "Content-Type",
+    "success_action_status",
+    "tagging",
+    "x-amz-checksum-sha256",
+    "x-amz-meta-é",
+    "x-amz-server-side-encryption",
+    "x-amz-storage-class",
+)
+form_fields = st.dictionaries(st.sampled_from(FIELD_NAMES), texts)
+
+
+def form_signer(boto: FrozenBoto, **common: Any) -> FormSigner:
+    common |= {"issued_at": boto.issued_at, "expires_in": boto.expires_in}
+    return FormSigner(boto.credentials, boto.target, bucket=boto.bucket.bucket, **common)
 
 
 @given(
-    boto=frozen_botos, key=object_keys, upload_id=texts.filter(bool), part=st.integers(1, 10_000)
+    boto=frozen_botos,
+    key=object_keys,
+    fields=form_fields,
+    item_fields=form_fields,
+    min_size=st.integers(0, 2**40),
 )
-def test_a_part_of_a_multipart_upload_equals_boto3s(
-    boto: FrozenBoto, key: str, upload_id: str, part: int
+@example(
+    boto=FrozenBoto(),
+    key='"\\é\u2028😀\x00',
+    fields={},
+    item_fields={"acl": '"\\é\u2028😀'},
+    min_size=0,
+)
+@example(boto=FrozenBoto(), key="inbox/${filename}", fields={}, item_fields={}, min_size=0)
+def test_a_form_equals_boto3s_for_any_key_fields_bucket_credentials_and_time(
+    boto: FrozenBoto, key: str, fields: dict[str, str], item_fields: dict[str, str], min_size: int
 ) -> None:
-    urls = url_signer(boto, "PUT", query={"uploadId": upload_id})
-    signed = urls.sign(key, {"partNumber": str(part)}, {"Content-Length": "5"})
-    params = {"Key": key, "PartNumber": part, "UploadId": upload_id, "ContentLength": 5}
-    assert signed.url == boto.url("upload_part", params)
+    conditions: list[Condition] = [
+        ["content-length-range", min_size, min_size + 1],
+        ["starts-with", "$Cache-Control", "max-age="],
+    ]
+    form = form_signer(boto, fields=fields, conditions=conditions).sign(key, item_fields)
+    all_fields = fields | item_fields
+    exact = [{name: value} for name, value in all_fields.items()]
+    expected = boto.form(key, all_fields, [*conditions, *exact])
+    assert (form.url, form.fields) == (expected["url"], expected["fields"])
+    assert list(form.fields) == list(expected["fields"])
+
+
+def test_fields_that_only_some_items_of_a_batch_have_do_not_mix() -> None:
+    forms = form_signer(FrozenBoto(), fields={"acl": "private"})
+    for item_fields in ({}, {"tagging": "a"}, {"acl": "b"}, {"acl": "c", "tagging": "d"}, {}):
+        alone = form_signer(FrozenBoto(), fields={"acl": "private"})
+        assert forms.sign("k", item_fields) == alone.sign("k", item_fields)
+
+
+def test_changing_the_fields_of_a_form_changes_no_other() -> None:
+    forms = form_signer(FrozenBoto(), fields={"acl": "private"})
+    forms.sign("k").fields["acl"] = "public-read"
+    assert forms.sign("k").fields["acl"] == "private"
+
+
+def test_the_repr_of_a_form_has_neither_signature_nor_policy() -> None:
+    form = form_signer(FrozenBoto()).sign("k")
+    assert form.signature not in repr(form)
+    assert form.fields["policy"] not in repr(form)

@@ -18,22 +18,28 @@ def credentials(seconds: float | None) -> Credentials:
 
 
 @pytest.mark.parametrize(
-    ("maximum", "credential_seconds", "expires_in", "limited_by"),
+    ("min_seconds", "maximum", "credential_seconds", "expires_in", "limited_by"),
     [
-        (LONG, None, 900, "request"),
-        (899, None, 899, "provider"),
-        (LONG, 900, 900, "request"),
-        (LONG, 899, 899, "credentials"),
-        (600, 700, 600, "provider"),
-        (600, 300, 300, "credentials"),
-        (300, 600, 300, "provider"),
-        (LONG, 299.9, 299, "credentials"),
+        (None, LONG, None, 900, "request"),
+        (None, 899, None, 899, "provider"),
+        (None, LONG, 900, 900, "request"),
+        (None, LONG, 899, 899, "credentials"),
+        (None, 600, 700, 600, "provider"),
+        (None, 600, 300, 300, "credentials"),
+        (None, 300, 600, 300, "provider"),
+        (None, LONG, 299.9, 299, "credentials"),
+        (600, LONG, 600, 600, "credentials"),  # exactly the minimum
+        (None, LONG, 1, 1, "credentials"),
     ],
 )
 def test_the_providers_maximum_applies_first_and_the_last_limit_that_shortens_is_named(
-    maximum: int, credential_seconds: float | None, expires_in: int, limited_by: str
+    min_seconds: int | None,
+    maximum: int,
+    credential_seconds: float | None,
+    expires_in: int,
+    limited_by: str,
 ) -> None:
-    limited = apply_signing_limits(REQUESTED, None, maximum, credentials(credential_seconds))
+    limited = apply_signing_limits(REQUESTED, min_seconds, maximum, credentials(credential_seconds))
     assert limited == Validity(NOW, expires_in, limited_by)
 
 
@@ -65,11 +71,3 @@ def test_a_validity_below_the_minimum_is_refused_with_the_seconds_that_are_possi
     assert (str(refusal.code), refusal.field) == ("expiry_too_short", "grant.min_expires_in")
     assert refusal.limit == limit
     assert reason in refusal.message
-
-
-@pytest.mark.parametrize(("min_seconds", "seconds"), [(600, 600), (None, 1)])
-def test_a_validity_of_exactly_the_minimum_is_accepted(
-    min_seconds: int | None, seconds: int
-) -> None:
-    limited = apply_signing_limits(REQUESTED, min_seconds, LONG, credentials(seconds))
-    assert limited == Validity(NOW, seconds, "credentials")
