@@ -47,14 +47,11 @@ def main() -> None:
     """Install the packages of the lock files; skip the browser if the machine has one."""
     command = npm_command()
     install(command, PRODUCERS_FOLDER)
-    copy_lock(CONTRACT_PACKAGES, CONTRACT_FOLDER)
-    install(command, CONTRACT_FOLDER)
-    copy_lock(REPORT_PACKAGES, REPORT_FOLDER)
-    install(command, REPORT_FOLDER)
+    install_copy(command, CONTRACT_PACKAGES, CONTRACT_FOLDER)
+    install_copy(command, REPORT_PACKAGES, REPORT_FOLDER)
     if shutil.which("chromium") or shutil.which("google-chrome"):
         return
-    copy_lock(BROWSER_PACKAGES, BROWSER_FOLDER)
-    install(command, BROWSER_FOLDER)
+    install_copy(command, BROWSER_PACKAGES, BROWSER_FOLDER)
 
 
 def install(command: list[str], folder: Path) -> None:
@@ -62,11 +59,12 @@ def install(command: list[str], folder: Path) -> None:
     subprocess.run([*command, "ci", "--prefix", str(folder), *NPM_OPTIONS], check=True)
 
 
-def copy_lock(source: Path, folder: Path) -> None:
-    """Copy a lock file to the folder that its packages are installed in."""
+def install_copy(command: list[str], source: Path, folder: Path) -> None:
+    """Install the packages of a lock file in another folder."""
     folder.mkdir(exist_ok=True)
     for name in ("package.json", "package-lock.json"):
         shutil.copy(source / name, folder)
+    install(command, folder)
 
 
 if __name__ == "__main__":

@@ -122,17 +122,11 @@ def find_valkey() -> str:
 
 
 def _valkey_options(port: int) -> list[str]:
-    options = {
-        "bind": HOST,
-        "port": str(port),
-        "protected-mode": "yes",
-        "dir": ".",
-        "save": "",
-        "appendonly": "yes",
-        "appendfsync": "everysec",
-        "maxmemory-policy": "noeviction",
-    }
-    return [word for name, value in options.items() for word in (f"--{name}", value)]
+    return [
+        *("--bind", HOST, "--port", str(port), "--protected-mode", "yes", "--dir", "."),
+        *("--save", "", "--appendonly", "yes", "--appendfsync", "everysec"),
+        *("--maxmemory-policy", "noeviction"),
+    ]
 
 
 def _responds_as(port: int, child: ChildProcess) -> bool:

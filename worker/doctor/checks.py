@@ -33,10 +33,8 @@ def attempt(
     """
     try:
         return call_with_timeout(CHECK_TIMEOUT, call)
-    except ServiceUnusable as error:
-        return failed(check, error)
     except Exception as error:  # noqa: BLE001 - each driver has exceptions of its own
-        return failed(check, unusable(error))
+        return failed(check, error if isinstance(error, ServiceUnusable) else unusable(error))
 
 
 def failed(check: str, error: ServiceUnusable) -> Check:

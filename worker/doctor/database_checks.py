@@ -49,10 +49,7 @@ from worker.webhooks.webhook_rules import Circuit, resolve_secrets
 
 
 def check_tenants(config: TenantConfig, now: datetime) -> Iterator[Check]:
-    """Warn of a config without tenants, and of tenants with missing, expired or expiring keys.
-
-    Warns of tenants that trust the queue, too: anyone who can write to it can impersonate them.
-    """
+    """Warn of a config without tenants, and of what `apply` warns of."""
     if not config.tenants:
         hint = "python -m worker apply tenants.toml"
         yield Check("tenants", "warn", "no tenant is configured", hint)
@@ -190,9 +187,8 @@ def check_denials(
 ) -> Iterator[Check]:
     """Say what is left of the policies with statements of revocations, and warn if it is little.
 
-    kept are the statements of our own to keep, overdue those that should be removed by now.
-    Warns of statements that are not in their policy, of those that should be removed by now, and of
-    buckets to which no profile leads any more.
+    kept are statements that belong into their policy, overdue those that should be removed by now.
+    Warns of both if they are not, and of buckets to which no profile leads any more.
     """
     known = {storage_name(bucket) for bucket in config.buckets.values()}
     storages = {denial.storage for denial in [*kept, *overdue]}

@@ -47,8 +47,7 @@ def find_prefix_overlaps(
 
     Two profiles have the same bucket if they have the same bucket name and storage host in common,
     whatever the profiles are called. The bucket behind an access point is not known here. Pairs
-    whose policies are both shared are left out. endpoints are those of bucket profiles that name
-    none.
+    whose policies are both shared are left out.
     """
     pairs = chain.from_iterable(
         _overlapping_pairs(claims) for claims in _claims_by_bucket(config, endpoints).values()
@@ -108,10 +107,7 @@ class Conflict(NamedTuple):
 def find_conflicts(
     config: TenantConfig, endpoints: DefaultEndpoints = NO_ENDPOINTS
 ) -> list[Conflict]:
-    """Return all conflicts: first those within each tenant, then those between tenants.
-
-    endpoints are those of bucket profiles that name none.
-    """
+    """Return all conflicts: first those within each tenant, then those between tenants."""
     tenants = config.tenants.values()
     within = chain.from_iterable(_tenant_conflicts(tenant, config) for tenant in tenants)
     return [*within, *_key_conflicts(config), *_prefix_conflicts(config, endpoints)]

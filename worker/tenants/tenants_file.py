@@ -120,8 +120,8 @@ class BucketTable(Table):
     @classmethod
     def _check_region_of_arn(cls, value: str, info: ValidationInfo) -> str:
         bucket = info.data.get("bucket", "")
-        if bucket.startswith("arn:") and bucket.split(":")[3] != value:
-            region = bucket.split(":")[3]
+        region = bucket.split(":")[3] if bucket.startswith("arn:") else value
+        if region != value:
             raise field_error(f'the access point\'s ARN has another region: write "{region}"')
         return value
 
@@ -152,13 +152,12 @@ class BucketTable(Table):
     @classmethod
     def _check_post(cls, value: bool | None, info: ValidationInfo) -> bool:  # noqa: FBT001 - pydantic's own call
         # Cloudflare: r2/api/s3/presigned-urls has no POST; boto3 signs none for access points.
-        if value and not is_ordinary_bucket(info.data.get("bucket", "")):
+        if value and not _is_ordinary(info):
             raise field_error(
                 "access points and directory buckets accept no POST forms: write post = false"
             )
-        if value is not None:
-            return value
-        return info.data.get("provider") != "r2" and is_ordinary_bucket(info.data.get("bucket", ""))
+        is_default = info.data.get("provider") != "r2" and _is_ordinary(info)
+        return is_default if value is None else value
 
     @field_validator("fips", "dualstack", "accelerate")
     @classmethod
@@ -168,30 +167,14 @@ class BucketTable(Table):
                 "this selects one of Amazon's endpoints, but endpoint is set already:"
                 " remove one of the two"
             )
-        return value
-
-    @field_validator("accelerate")
-    @classmethod
-    def _check_accelerate(cls, value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 - pydantic's own call
-        # AWS: transfer-acceleration.html, "Requirements".
-        if value and (
-            info.data.get("addressing") == "path"
-            or not is_ordinary_bucket(info.data.get("bucket", ""))
-        ):
-            raise field_error(
-                'acceleration needs addressing = "virtual" and an ordinary bucket without dots'
-                " in its name"
-            )
-        if value and info.data.get("fips"):
-            raise field_error("acceleration has no FIPS endpoint: remove fips or accelerate")
+        if value and info.field_name == "accelerate":
+            _check_acceleration(info)
         return value
 
     @field_validator("role_arn")
     @classmethod
     def _check_role(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value and (
-            not is_ordinary_bucket(info.data.get("bucket", "")) or info.data.get("provider") == "r2"
-        ):
+        if value and (not _is_ordinary(info) or info.data.get("provider") == "r2"):
             raise field_error(
                 "a role's session can be limited to prefixes only in an ordinary bucket, not in"
                 " an access point, a directory bucket or R2: remove role_arn"
@@ -205,6 +188,21 @@ class BucketTable(Table):
         if info.data.get("role_arn", "invalid") is None:
             raise field_error("this has no effect without role_arn: add role_arn or remove this")
         return value
+
+
+def _is_ordinary(info: ValidationInfo) -> bool:
+    return is_ordinary_bucket(info.data.get("bucket", ""))
+
+
+def _check_acceleration(info: ValidationInfo) -> None:
+    # AWS: transfer-acceleration.html, "Requirements".
+    if info.data.get("addressing") == "path" or not _is_ordinary(info):
+        raise field_error(
+            'acceleration needs addressing = "virtual" and an ordinary bucket without dots in its'
+            " name"
+        )
+    if info.data.get("fips"):
+        raise field_error("acceleration has no FIPS endpoint: remove fips or accelerate")
 
 
 def _parse_time(value: Any) -> Any:
