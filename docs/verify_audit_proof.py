@@ -188,7 +188,7 @@ def verify_leaf(leaf: dict[str, Any], checkpoint: Checkpoint) -> dict[int, dict[
         if root not in {None, found}:
             raise WrongProof("the records are not of one leaf")
         root = found
-        records[position] = parse_record(proven["record"])
+        records[position] = open_texts(parse_record(proven["record"]), proven.get("texts", {}))
     if root is None:
         raise WrongProof("a leaf proves no record")
     path = [check_hash(decode(each)) for each in leaf["path"]]
@@ -200,9 +200,29 @@ def verify_leaf(leaf: dict[str, Any], checkpoint: Checkpoint) -> dict[int, dict[
 def parse_record(text: str) -> dict[str, Any]:
     """Parse a record. Raises WrongProof unless it is spelled as the log spells it: names once."""
     record: dict[str, Any] = json.loads(text)
-    if json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False) != text:
+    if json.dumps(sort_names(record), separators=(",", ":"), ensure_ascii=False) != text:
         raise WrongProof("a record is not canonical JSON")
     return record
+
+
+def sort_names(value: Any) -> Any:
+    """Return a JSON value with all names sorted by UTF-16 code units (RFC 8785, 3.2.3)."""
+    if isinstance(value, dict):
+        names = sorted(value, key=lambda name: name.encode("utf-16-be"))
+        return {name: sort_names(value[name]) for name in names}
+    return [sort_names(each) for each in value] if isinstance(value, list) else value
+
+
+def open_texts(record: dict[str, Any], texts: dict[str, dict[str, str]]) -> dict[str, Any]:
+    """Return a record with texts in place of the commitments to them. Raises WrongProof.
+
+    A text that was erased has none: its commitment stays.
+    """
+    for name, opening in texts.items():
+        data = bytes.fromhex(opening["salt"]) + opening["text"].encode()
+        if record.get(name) != sha256(data).hexdigest():
+            raise WrongProof(f"the text of {name} is not the one that was recorded")
+    return record | {name: opening["text"] for name, opening in texts.items()}
 
 
 def verify_inclusion(proof: dict[str, Any], checkpoint: Checkpoint) -> list[dict[str, Any]]:

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from models.deliveries import Delivery, EndpointCircuit, Manifest
     from models.grants import (
+        Annotation,
         Batch,
         Cancellation,
         Chunk,
+        Erasure,
         Grant,
         KeyPage,
         KeySegment,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from models.uses import EndedSlot, LogImport, Settlement, StoredObject, Use
 
 __all__ = [
+    "Annotation",
     "Base",
     "Batch",
     "Bucket",
@@ -50,6 +53,7 @@ __all__ = [
     "EndedSessions",
     "EndedSlot",
     "EndpointCircuit",
+    "Erasure",
     "Grant",
     "ItemEdge",
     "KeyPage",
@@ -83,9 +87,11 @@ __all__ = [
 _NAMES = {
     "deliveries": ("Delivery", "EndpointCircuit", "Manifest"),
     "grants": (
+        "Annotation",
         "Batch",
         "Cancellation",
         "Chunk",
+        "Erasure",
         "Grant",
         "KeyPage",
         "KeySegment",

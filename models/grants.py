@@ -16,6 +16,8 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    func,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -23,7 +25,13 @@ from models.base import NUMBER, Base
 from models.tenants import NAME, TENANT_ID
 
 BATCH_ID = String(36)
-REASON = String(200)
+ANNOTATION = String(200)
+"""Text of the producer about a request, which may be personal: the log keeps a commitment to it.
+
+A column of this type has a second one, for its salt. `audit erase` sets the text to NULL, and
+replaces the salt by the commitment (worker/ledger/merkle.py).
+"""
+SALT = LargeBinary(32)
 PARTITIONED = "grants"
 DEFAULT_PARTITION = f"{PARTITIONED}_default"
 """The table that has partitions on PostgreSQL, and the partition of months without their own."""
@@ -34,7 +42,8 @@ class Batch(Base):
 
     The tenant chooses batch_id, so two tenants may use the same one. `bucket` is the profile that
     the message named, whether or not it exists, and `tenant` the id of a tenant that can be
-    removed: neither column is a foreign key.
+    removed: neither column is a foreign key. request_salt makes the fingerprints of the batch
+    and of its chunks useless to confirm a guess once it is erased.
     """
 
     __tablename__ = "batches"
@@ -49,9 +58,12 @@ class Batch(Base):
     tenant: Mapped[str] = mapped_column(TENANT_ID)
     bucket: Mapped[str] = mapped_column(NAME)
     kind: Mapped[str] = mapped_column(String(16))
-    requested_by: Mapped[str] = mapped_column(String(200))
-    reason: Mapped[str | None] = mapped_column(REASON)
-    recipient: Mapped[str | None] = mapped_column(REASON)
+    requested_by: Mapped[str | None] = mapped_column(ANNOTATION)
+    requested_by_salt: Mapped[bytes | None] = mapped_column(SALT)
+    reason: Mapped[str | None] = mapped_column(ANNOTATION)
+    reason_salt: Mapped[bytes | None] = mapped_column(SALT)
+    recipient: Mapped[str | None] = mapped_column(ANNOTATION)
+    recipient_salt: Mapped[bytes | None] = mapped_column(SALT)
     terms: Mapped[dict[str, Any]] = mapped_column(JSON)
     total: Mapped[int]
     chunk_size: Mapped[int]
@@ -59,6 +71,7 @@ class Batch(Base):
     notify: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     reissue_of: Mapped[str | None] = mapped_column(String(48))
     fingerprint: Mapped[bytes] = mapped_column(LargeBinary(32))
+    request_salt: Mapped[bytes | None] = mapped_column(SALT)
     refusal: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     decided_at: Mapped[datetime] = mapped_column(index=True)
 
@@ -119,6 +132,29 @@ class Grant(Base):
     digest: Mapped[bytes | None] = mapped_column(LargeBinary(32))
 
 
+class Annotation(Base):
+    """The producer's own texts about one item. They take precedence over those of its batch.
+
+    Items without such texts have no row. ref is the producer's reference, which comes back with the
+    result.
+    """
+
+    __tablename__ = "annotations"
+    __table_args__ = (
+        Index("ix_annotations_recipient", func.lower(text("recipient"))),
+        {"sqlite_with_rowid": False},
+    )
+
+    batch_number: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=False)
+    item_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    recipient: Mapped[str | None] = mapped_column(ANNOTATION)
+    recipient_salt: Mapped[bytes | None] = mapped_column(SALT)
+    reason: Mapped[str | None] = mapped_column(ANNOTATION)
+    reason_salt: Mapped[bytes | None] = mapped_column(SALT)
+    ref: Mapped[str | None] = mapped_column(ANNOTATION, index=True)
+    ref_salt: Mapped[bytes | None] = mapped_column(SALT)
+
+
 class Reissue(Base):
     """A second signing of a chunk that gave other grants than the recorded ones.
 
@@ -144,9 +180,27 @@ class Cancellation(Base):
     tenant: Mapped[str] = mapped_column(TENANT_ID, primary_key=True)
     batch_id: Mapped[str] = mapped_column(BATCH_ID, primary_key=True)
     signing_key: Mapped[str | None] = mapped_column(NAME)
-    requested_by: Mapped[str] = mapped_column(String(200))
-    reason: Mapped[str | None] = mapped_column(REASON)
+    requested_by: Mapped[str | None] = mapped_column(ANNOTATION)
+    requested_by_salt: Mapped[bytes | None] = mapped_column(SALT)
+    reason: Mapped[str | None] = mapped_column(ANNOTATION)
+    reason_salt: Mapped[bytes | None] = mapped_column(SALT)
     cancelled_at: Mapped[datetime]
+
+
+class Erasure(Base):
+    """An erasure of texts, once for each tenant whose texts it erased. Rows never change.
+
+    texts is their number.
+    """
+
+    __tablename__ = "erasures"
+
+    tenant: Mapped[str] = mapped_column(TENANT_ID, primary_key=True)
+    erasure_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    erased_by: Mapped[str] = mapped_column(String(200))
+    reason: Mapped[str | None] = mapped_column(String(200))
+    texts: Mapped[int] = mapped_column(BigInteger)
+    erased_at: Mapped[datetime]
 
 
 class RejectionCount(Base):

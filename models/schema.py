@@ -14,6 +14,13 @@ from models.base import Base as Base  # noqa: PLC0414 - a public name of this mo
 from models.grants import PARTITIONED, Chunk, Grant
 from models.uses import Use
 
+APPEND_ONLY = (
+    *("batches", "chunks", "grants", "annotations", "reissues", "cancellations", "config_changes"),
+    *("tenant_identities", "leaves", "checkpoints", "prunes", "item_edges", "refused_chunks"),
+    *("uses", "settlements", "revocations", "erasures"),
+)
+"""The tables of the audit log. Triggers refuse to change or remove their rows."""
+
 _IS_LATE = text("chunk_number > 0 AND issued = 0")
 _IS_REFUSED = text("code IS NOT NULL")
 _IS_EXCEPTION = text("verdict <> 'as_granted'")

@@ -18,7 +18,8 @@ ItemResult = Grant | Refusal
 
 _GRANT_COLUMNS = ("key", "id", "method", "url", "fields", "headers", "expires_at", "limited_by")
 _REFUSAL_COLUMNS = ("refused", "field", "message")
-CSV_HEADING = ",".join((*_GRANT_COLUMNS, *_REFUSAL_COLUMNS)) + "\n"
+_BOTH_COLUMNS = ("ref",)
+CSV_HEADING = ",".join((*_GRANT_COLUMNS, *_REFUSAL_COLUMNS, *_BOTH_COLUMNS)) + "\n"
 
 RowResult = Grant | Refusal | FinishedRow
 
@@ -105,12 +106,13 @@ _RENDERERS: dict[str, Renderer] = {
 def _grant_cells(grant: Grant) -> tuple[str, ...]:
     request = (grant.method, grant.url, _json_object(grant.fields), _json_object(grant.headers))
     expiry = (format_utc(grant.expires_at), grant.limited_by)
-    return (grant.key, grant.id, *request, *expiry, "", "", "")
+    return (grant.key, grant.id, *request, *expiry, "", "", "", grant.ref or "")
 
 
 def _refusal_cells(refusal: Refusal) -> tuple[str, ...]:
     key = refusal.key or ""
-    return (key, "", "", "", "", "", "", "", refusal.code, refusal.field, refusal.message)
+    cells = (key, "", "", "", "", "", "", "", refusal.code, refusal.field, refusal.message)
+    return (*cells, refusal.ref or "")
 
 
 def _json_object(values: dict[str, str]) -> str:

@@ -66,6 +66,9 @@ class Item(WireModel):
     for an upload, to check it against min_size and max_size.
     checksum: for an upload or put; the checksum of the object to store.
     part: for parts, where it is required; the part number, from 1 to 10,000.
+    recipient, reason: text for the audit log, at most 200 characters each; they take precedence
+    over those of the batch.
+    ref: a reference of the producer's own, at most 200 characters; the item's result has it, too.
     """
 
     key: str
@@ -74,6 +77,9 @@ class Item(WireModel):
     size: Annotated[int, Field(ge=0, le=MAX_MULTIPART_BYTES)] | None = None
     checksum: Checksum | None = None
     part: Annotated[int, Field(ge=1, le=MAX_PARTS)] | None = None
+    recipient: Text | None = None
+    reason: Text | None = None
+    ref: Text | None = None
 
 
 class BatchHeader(WireModel):
@@ -221,7 +227,8 @@ class ReissueMessage(WireModel):
     batch: the batch id of the new grant. To send the same request again, use the same id; the
     service charges it once.
     of: the id of the earlier grant, of any kind but multipart and parts.
-    requested_by, reason, recipient: as in a request for grants.
+    requested_by, reason, recipient: as in a request for grants. Without reason or recipient, those
+    of the earlier grant; it also keeps its ref.
     expires_in: the lifetime of the new grant in seconds; without it, that which was requested for
     the earlier one.
     """

@@ -152,6 +152,7 @@ class Refusal(BaseModel):
     limit: the maximum, minimum or allowed values, if the rule has any.
     key: the object key of the refused item; None if the whole batch is refused.
     quota: the exceeded quota, if code is `quota_exceeded`.
+    ref: the producer's own reference of the refused item, if it has one.
     """
 
     model_config = _TOLERANT
@@ -162,6 +163,7 @@ class Refusal(BaseModel):
     limit: int | str | list[str] | None = None
     key: str | None = None
     quota: QuotaState | None = None
+    ref: str | None = None
 
 
 # The service has not authenticated the sender, so it knows no key to encrypt the reply to: replies

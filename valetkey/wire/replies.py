@@ -205,6 +205,7 @@ class Grant:
     of their upload, after which storage refuses them, counts as the provider's maximum.
     part: for parts, the part number.
     multipart: for a multipart, the upload that was created.
+    ref: the producer's own reference of the item, if it has one.
     """
 
     id: str
@@ -217,6 +218,7 @@ class Grant:
     limited_by: Annotated[LimitedBy | str, _IN_ORDER]
     part: Annotated[int, Field(strict=True)] | None = None
     multipart: MultipartInfo | None = None
+    ref: str | None = None
 
 
 # Pydantic's default ("smart") mode validates both sides of the union and takes twice as long.

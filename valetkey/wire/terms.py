@@ -20,7 +20,8 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f]*$"
 Line = Annotated[str, Field(pattern=NO_CONTROL_CHARACTERS, max_length=2_048)]
-Text = Annotated[Line, Field(min_length=1, max_length=200)]
+MAX_TEXT = 200  # characters
+Text = Annotated[Line, Field(min_length=1, max_length=MAX_TEXT)]
 """A short text on one line, such as a reason for the audit log."""
 
 Seconds = Annotated[int, Field(ge=1, le=MAX_EXPIRES_IN)]

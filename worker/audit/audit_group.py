@@ -22,6 +22,14 @@ _COMMANDS: LazyCommands = {
         "audit.count_command:count",
         "Count issued and refused items by tenant, day, reason or other columns.",
     ),
+    "erase": (
+        "audit.erase_command:erase",
+        "Erase recipients, requesters, reasons and references from the audit log, for ever.",
+    ),
+    "erasures": (
+        "audit.erase_command:list_erasures",
+        "List erasures of texts, newest first, with who erased how many and why.",
+    ),
     "export": (
         "audit.export.export_command:export",
         "Export every requested item that matches, oldest batch first.",

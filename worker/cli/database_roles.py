@@ -6,16 +6,9 @@ import click
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import ProgrammingError
 
-from models import Base
 from models.grants import DEFAULT_PARTITION
+from models.schema import APPEND_ONLY, Base
 from worker.base.database_engine import acquire_advisory_lock, write_transaction
-
-APPEND_ONLY = (
-    *("batches", "chunks", "grants", "reissues", "cancellations", "config_changes"),
-    *("tenant_identities", "leaves", "checkpoints", "prunes", "item_edges", "refused_chunks"),
-    *("uses", "settlements", "revocations"),
-)
-"""The tables of the audit log. Triggers refuse to change or remove their rows."""
 
 _GROWING = "tree_heads"
 _OWNERS = ("prunes", "item_edges")  # only the owner of the tables can remove grants

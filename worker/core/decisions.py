@@ -17,6 +17,7 @@ from valetkey.wire.refusals import Code, QuotaState, Refusal
 from valetkey.wire.replies import Outcome
 from valetkey.wire.terms import AnyTerms
 from worker.core.admission import BATCH_RULES, PROVIDER_RULE, Admission
+from worker.core.annotations import ANNOTATION_FIELDS, Annotations, with_ref
 from worker.core.fingerprints import recorded_terms
 from worker.core.grant_kinds import (
     ContinuedUpload,
@@ -104,7 +105,7 @@ class ChunkDecision:
 class RecordedChunk:
     """A chunk as it was committed: enough to sign its grants again byte for byte.
 
-    terms, total and callback are those of its batch.
+    terms, total, callback, recipient and reason are those of its batch.
     """
 
     batch_number: int
@@ -119,6 +120,15 @@ class RecordedChunk:
     access_key: str | None
     refusal: Refusal | None
     uploads: Mapping[int, StartedUpload]
+    recipient: str | None = None
+    reason: str | None = None
+    annotations: Annotations = field(default_factory=dict)
+
+    def texts(self, item_number: int) -> dict[str, str | None]:
+        """Return the recipient, the reason and the reference of an item."""
+        annotation = self.annotations.get(item_number)
+        own = {} if annotation is None else annotation.texts
+        return {"recipient": self.recipient, "reason": self.reason, "ref": None} | own
 
 
 def refuse_chunk(message: ChunkMessage, refusal: Refusal, now: datetime) -> ChunkDecision:
@@ -132,7 +142,7 @@ def refuse_chunk(message: ChunkMessage, refusal: Refusal, now: datetime) -> Chun
 
 
 def recorded_item(row: GrantRow) -> Item:
-    """Return the item of an audit row that was issued."""
+    """Return the item of an audit row that was issued, without the texts about it."""
     return Item.model_validate({"key": row.object_key, **(row.detail or {})})
 
 
@@ -204,7 +214,10 @@ def uncharged_bytes(message: ChunkMessage, decision: ChunkDecision, paid: int) -
         return 0
     terms = len(json.dumps(recorded_terms(message.grant, message.grant.kind)))
     texts = sum(len(row.object_key.encode()) + len(json.dumps(row.detail)) for row in rows)
-    return MESSAGE_BYTES + terms + _ITEM_BYTES * len(rows) + texts
+    annotations = sum(
+        len(getattr(item, name) or "") for item in message.items for name in ANNOTATION_FIELDS
+    )
+    return MESSAGE_BYTES + terms + _ITEM_BYTES * len(rows) + texts + annotations
 
 
 def ceiling_refusal(limit: int, now: datetime) -> Refusal:
@@ -217,7 +230,8 @@ def ceiling_refusal(limit: int, now: datetime) -> Refusal:
     return Refusal(code=Code.QUOTA_EXCEEDED, field="", message=text, limit=limit, quota=quota)
 
 
-_ITEM_FIELDS = tuple(Item.model_fields)
+_ITEM_FIELDS = tuple(name for name in Item.model_fields if name not in ANNOTATION_FIELDS)
+_SIMPLE_FIELDS = frozenset({"key", *ANNOTATION_FIELDS})
 
 
 def simple_item_check(terms: AnyTerms, policy: Policy) -> Callable[[Item], bool]:
@@ -230,7 +244,8 @@ def simple_item_check(terms: AnyTerms, policy: Policy) -> Callable[[Item], bool]
     prefixes = policy.prefixes
 
     def is_simple(item: Item) -> bool:
-        has_more_fields = len(item.model_fields_set) > 1
+        fields = item.model_fields_set
+        has_more_fields = len(fields) > 1 and not fields <= _SIMPLE_FIELDS
         return not has_more_fields and is_simple_key(item.key) and item.key.startswith(prefixes)
 
     return is_simple
@@ -336,6 +351,8 @@ class ChunkDecider:
 
         decisions = [decide(number, item) for number, item in enumerate(message.items, first_item)]
         rows, results = zip(*decisions, strict=True)
+        refs = [item.ref for item in message.items]
+        results = [with_ref(*each) for each in zip(results, refs, strict=True)]
         issued = [item for item, row in zip(message.items, rows, strict=True) if row.code is None]
         validity, access_key = self._context.validity, self._context.credentials.access_key
         cost = issued_cost(terms, issued)
@@ -343,7 +360,7 @@ class ChunkDecider:
 
 
 def _issued_row(number: int, item: Item, digest: bytes) -> GrantRow:
-    detail = item.model_dump(mode="json", exclude={"key"}, exclude_none=True)
+    detail = item.model_dump(mode="json", exclude=set(_SIMPLE_FIELDS), exclude_none=True)
     return GrantRow(number, item.key, None, detail or None, digest)
 
 
@@ -381,6 +398,11 @@ def sign_again(
 
     decisions = [decide(index, row) for index, row in enumerate(recorded.rows)]
     rows, results = zip(*decisions, strict=True)
+    refs = {number: annotation.ref for number, annotation in recorded.annotations.items()}
+    results = [
+        with_ref(result, refs.get(row.item_number))
+        for row, result in zip(rows, results, strict=True)
+    ]
     return ChunkDecision(rows, results, context.validity, context.credentials.access_key)
 
 

@@ -76,6 +76,11 @@ def fingerprint(text: str) -> bytes:
     return sha256(text.encode()).digest()
 
 
+def salted_fingerprint(salt: bytes, request_fingerprint: bytes) -> bytes:
+    """Return what the log has of a fingerprint: without the salt, it confirms no guess."""
+    return sha256(salt + request_fingerprint).digest()
+
+
 def header_fingerprint(message: ChunkMessage) -> bytes:
     """Return the SHA-256 of the header that all chunks of a batch share."""
     header = _said_values(message, _HEADER, _NOT_IN_HEADER)
@@ -182,7 +187,8 @@ BATCH_UNKNOWN = Refusal(
 class RecordedBatch(NamedTuple):
     """A committed batch: its header, its refusal if any, and the number of items not decided yet.
 
-    remaining is the number of items without a decision, None once the batch is closed.
+    remaining is the number of items without a decision, None once the batch is closed. request_salt
+    is None once texts of the batch were erased.
     """
 
     batch_number: int
@@ -194,6 +200,7 @@ class RecordedBatch(NamedTuple):
     refusal: Refusal | None
     decided_at: datetime
     remaining: int | None
+    request_salt: bytes | None
 
     @property
     def chunk_count(self) -> int:
@@ -222,10 +229,18 @@ class BatchHistory(NamedTuple):
     is_cancelled: bool = False
 
     def conflicts_with(self, header: bytes, items: bytes) -> bool:
-        """Tell whether the batch id was used with another header, or the chunk with other items."""
-        if self.batch is not None and self.batch.fingerprint != header:
+        """Tell whether the batch id was used with another header, or the chunk with other items.
+
+        Takes the fingerprints of a message. A batch whose texts were erased conflicts with any: it
+        cannot be compared.
+        """
+        if self.batch is None:
+            return False
+        salt = self.batch.request_salt
+        if salt is None or self.batch.fingerprint != salted_fingerprint(salt, header):
             return True
-        return self.chunk is not None and self.chunk.fingerprint != items
+        chunk = self.chunk
+        return chunk is not None and chunk.fingerprint != salted_fingerprint(salt, items)
 
     def refusal_of(self, message: ChunkMessage) -> Refusal | None:
         """Return the refusal that follows from the history alone, or None if there is none."""

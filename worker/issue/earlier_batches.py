@@ -254,15 +254,16 @@ def _new_request(
         return _GRANT_REVOKED
     if row.code is not None:
         return _not_allowed(f"it was refused as {row.code}: request it again instead")
+    texts = recorded.texts(item_number)
     return ChunkMessage(
         tenant=message.tenant,
         batch=message.batch,
         requested_by=message.requested_by,
-        reason=message.reason,
-        recipient=message.recipient,
+        reason=message.reason or texts["reason"],
+        recipient=message.recipient or texts["recipient"],
         grant=_new_terms(recorded.terms, message.expires_in),
         total=1,
-        items=[recorded_item(row)],
+        items=[recorded_item(row).model_copy(update={"ref": texts["ref"]})],
     )
 
 

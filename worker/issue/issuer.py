@@ -189,6 +189,7 @@ def _write_decision(connection: Connection, chunk: NewChunk) -> _Written:
         return BATCH_CONFLICT
     if history.chunk is not None:
         return DuplicateChunk(history.batch.batch_number)
+    chunk = chunk._replace(request_salt=history.batch.request_salt or chunk.request_salt)
     return _continue_batch(connection, chunk, history.batch)
 
 

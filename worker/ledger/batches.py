@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Connection, and_, bindparam, func, insert, literal, select, union_all
 
+from models import Annotation as AnnotationRow
 from models import Batch, Cancellation, Chunk, Grant, Reissue, Reservation
 from valetkey.wire.messages import CancelMessage
 from valetkey.wire.refusals import Refusal
@@ -16,6 +17,7 @@ from worker.base.database_engine import DriverStatement, acquire_advisory_lock
 from worker.base.inserts import insert_once, insert_rows
 from worker.base.month_partitions import partition_key
 from worker.core.admission import calls_back
+from worker.core.annotations import Annotation, Annotations, new_salt, salted
 from worker.core.decisions import (
     ChunkDecision,
     ChunkRequest,
@@ -32,11 +34,13 @@ from worker.core.fingerprints import (
     header_fingerprint,
     items_fingerprint,
     recorded_terms,
+    salted_fingerprint,
 )
 from worker.core.grant_kinds import reserved_cost
 from worker.core.quota_rules import Cost
 from worker.core.signing_context import Validity
 from worker.errors import Transient
+from worker.ledger.chunk_items import read_annotations
 from worker.ledger.merkle import (
     RightEdge,
     encode_record,
@@ -63,6 +67,7 @@ _INSERT_BATCH = DriverStatement(insert(Batch).returning(Batch.batch_number))
 _INSERT_BATCHES = insert(Batch).returning(Batch.batch_number, sort_by_parameter_order=True)
 _INSERT_CHUNK = DriverStatement(insert(Chunk))
 _INSERT_CHUNKS = insert(Chunk)
+_ANNOTATION_COLUMNS = ("batch_number", "item_number", *Annotation._fields)
 _GRANT_COLUMNS = ("batch_number", "item_number", "object_key", "code", "detail", "digest")
 
 
@@ -70,6 +75,7 @@ class NewChunk(NamedTuple):
     """A decision to write, with its fingerprints and the tree of its items' records.
 
     They are computed before the transaction starts, because other transactions wait for it.
+    request_salt is for the fingerprints if the chunk opens its batch.
     """
 
     request: ChunkRequest
@@ -77,14 +83,29 @@ class NewChunk(NamedTuple):
     now: datetime
     header_fingerprint: bytes
     items_fingerprint: bytes
+    request_salt: bytes
+    annotations: Annotations
     items_edge: RightEdge
 
     @classmethod
     def prepare(cls, request: ChunkRequest, decision: ChunkDecision, now: datetime) -> Self:
         """Compute what depends only on the decision."""
         message = request.message
-        fingerprints = header_fingerprint(message), items_fingerprint(message)
-        return cls(request, decision, now, *fingerprints, items_edge(decision.rows))
+        annotations = {
+            number: annotation
+            for number, item in enumerate(message.items, message.first_item)
+            if (annotation := Annotation.of(item)) is not None
+        }
+        return cls(
+            request,
+            decision,
+            now,
+            header_fingerprint(message),
+            items_fingerprint(message),
+            new_salt(),
+            annotations,
+            items_edge(decision.rows, annotations),
+        )
 
     @property
     def unused_cost(self) -> Cost:
@@ -122,16 +143,21 @@ def _batch_values(chunk: NewChunk, refusal: Refusal | None) -> dict[str, Any]:
         "tenant": chunk.request.tenant.id,
         "bucket": message.grant.bucket,
         "kind": message.grant.kind,
-        "requested_by": message.requested_by,
-        "reason": message.reason,
-        "recipient": message.recipient,
+        **salted(
+            {
+                "requested_by": message.requested_by,
+                "reason": message.reason,
+                "recipient": message.recipient,
+            }
+        ),
         "terms": recorded_terms(message.grant, message.grant.kind),
         "total": message.total,
         "chunk_size": message.chunk_size,
         "callback": message.callback,
         "notify": message.notify,
         "reissue_of": chunk.request.reissue_of,
-        "fingerprint": chunk.header_fingerprint,
+        "fingerprint": salted_fingerprint(chunk.request_salt, chunk.header_fingerprint),
+        "request_salt": chunk.request_salt,
         "refusal": _json(refusal),
         "decided_at": chunk.now,
     }
@@ -193,6 +219,13 @@ def _insert_audit_rows(
         for row in decision.rows
     ]
     insert_rows(connection, Grant.__tablename__, columns, rows)
+    annotations = [
+        (batch_number, number, *annotation)
+        for batch_number, chunk, _ in written
+        for number, annotation in chunk.annotations.items()
+    ]
+    if annotations:
+        insert_rows(connection, AnnotationRow.__tablename__, _ANNOTATION_COLUMNS, annotations)
     return [
         encode_record(
             "chunk", each, tenant=chunk.request.tenant.id, batch_id=chunk.request.message.batch
@@ -206,7 +239,7 @@ def _chunk_values(batch_number: int, chunk: NewChunk, decision: ChunkDecision) -
     return {
         "batch_number": batch_number,
         "chunk_number": chunk.request.message.chunk,
-        "fingerprint": chunk.items_fingerprint,
+        "fingerprint": salted_fingerprint(chunk.request_salt, chunk.items_fingerprint),
         "issued": issued,
         "refused": len(decision.rows) - issued,
         **decision.validity._asdict(),
@@ -243,7 +276,7 @@ def _chunk_leaf(
 ) -> NewLeaf:
     """Return the leaf of a chunk, which also covers its batch if the chunk opened it."""
     is_unchanged = decision.rows is chunk.decision.rows
-    edge = chunk.items_edge if is_unchanged else items_edge(decision.rows)
+    edge = chunk.items_edge if is_unchanged else items_edge(decision.rows, chunk.annotations)
     records = [record] if batch.record is None else [record, batch.record]
     return NewLeaf(
         "chunk" if batch.record is None else "batch",
@@ -294,8 +327,7 @@ def insert_cancellation(
         "tenant": tenant_id,
         "batch_id": message.batch,
         "signing_key": signing_key,
-        "requested_by": message.requested_by,
-        "reason": message.reason,
+        **salted({"requested_by": message.requested_by, "reason": message.reason}),
         "cancelled_at": now,
     }
     if not insert_once(connection, Cancellation, values):
@@ -389,6 +421,7 @@ _FIND_HISTORY = DriverStatement(
         # The fields of RecordedBatch, in their order.
         *(Batch.batch_number, Batch.kind, Batch.bucket, Batch.total, Batch.chunk_size),
         *(Batch.fingerprint, Batch.refusal, Batch.decided_at, Reservation.items),
+        Batch.request_salt,
         Chunk.fingerprint.label("chunk_fingerprint"),
         Chunk.issued_at.label("chunk_issued_at"),
         Chunk.refusal.label("chunk_refusal"),
@@ -461,7 +494,7 @@ def read_recorded_chunk(
     header = connection.execute(
         select(
             *(Batch.batch_id, Batch.tenant, Batch.terms, Batch.total, Batch.chunk_size),
-            *(Batch.callback, Chunk),
+            *(Batch.callback, Batch.recipient, Batch.reason, Chunk),
         )
         .join(Chunk, Chunk.batch_number == Batch.batch_number)
         .where(Batch.batch_number == batch_number, Chunk.chunk_number == chunk_number)
@@ -482,7 +515,10 @@ def read_recorded_chunk(
         terms=_read_terms(header.terms),
         total=header.total,
         callback=header.callback,
+        recipient=header.recipient,
+        reason=header.reason,
         rows=[GrantRow(*row) for row in rows],
+        annotations=read_annotations(connection, batch_number, items),
         validity=Validity(header.issued_at, header.expires_in, header.limited_by),
         access_key=header.access_key,
         refusal=_refusal(header.refusal),

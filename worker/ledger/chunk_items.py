@@ -1,10 +1,12 @@
-"""Joins a chunk to the rows of its items."""
+"""Joins a chunk to the rows of its items, and reads the producer's texts about these."""
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_
+from sqlalchemy import ColumnElement, Connection, and_, select
 
+from models import Annotation as AnnotationRow
 from models import Batch, Chunk, Grant
+from worker.core.annotations import Annotation
 
 
 def is_in_chunk(
@@ -21,3 +23,15 @@ def is_in_chunk(
         item.item_number >= first,
         item.item_number < first + Batch.chunk_size,
     )
+
+
+def read_annotations(
+    connection: Connection, batch_number: int, items: range
+) -> dict[int, Annotation]:
+    """Read the producer's texts about items of a batch, by item number."""
+    rows = connection.execute(
+        select(*AnnotationRow.__table__.c)
+        .where(AnnotationRow.batch_number == batch_number)
+        .where(AnnotationRow.item_number >= items.start, AnnotationRow.item_number < items.stop)
+    )
+    return {number: Annotation(*values) for _, number, *values in rows}

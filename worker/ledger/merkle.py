@@ -9,6 +9,9 @@ A record is a JSON object with the values of a row, as RFC 8785 writes it: sorte
 UTF-8. Bytes are in hexadecimal, times in UTC with six digits of a second. A value that is NULL is
 left out, so that a column that a later release adds changes no record of an earlier one. A record
 contains no number that this database chose, except those of changes of the config.
+
+A text of the producer that may be personal has a salt, a column of its own. The record contains the
+commitment to both instead: so the text and its salt can be erased, and nobody can confirm a guess.
 """
 
 import json
@@ -17,6 +20,14 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from json.encoder import encode_basestring
 from typing import Any, NamedTuple, Self
+
+from worker.core.annotations import (
+    NO_ANNOTATIONS,
+    SALT_SUFFIX,
+    Annotation,
+    Annotations,
+    commitment,
+)
 
 HASH_BYTES = 32
 _LEAF, _NODE = b"\x00", b"\x01"
@@ -99,13 +110,34 @@ CHUNK_KINDS = ("batch", "chunk")
 """The kinds of the leaves that cover a chunk: batch if its batch as well."""
 
 _NOT_RECORDED = frozenset({"batch_number", "prune_number", "group_id"})
-"""The columns that no record contains: numbers that this database chose, and a name of a leaf."""
+"""The columns that no record contains: numbers that this database chose, and a name of a leaf.
+
+Nor does any contain a salt.
+"""
 
 NO_LEAVES = RightEdge(0, ())
-dump_canonical = json.JSONEncoder(
+_encode_sorted = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
 ).encode
-"""Return JSON values as their text in a record."""
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+_LAST_OF_ONE_UNIT = "\uffff"
+
+
+def dump_canonical(value: Any) -> str:
+    """Return a JSON value as RFC 8785 writes it: section 3.2.3 sorts names by UTF-16 units.
+
+    Python sorts by code point. Both orders are the same unless a name has a character beyond
+    U+FFFF. Numbers are integers up to 2^53, of which nothing else is written.
+    """
+    text = _encode_sorted(value)
+    return text if max(text) <= _LAST_OF_ONE_UNIT else _encode(_sort_names(value))
+
+
+def _sort_names(value: Any) -> Any:
+    if isinstance(value, dict):
+        names = sorted(value, key=lambda name: name.encode("utf-16-be"))
+        return {name: _sort_names(value[name]) for name in names}
+    return [_sort_names(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def encode_record(kind: str, values: Mapping[str, Any], **batch: str) -> bytes:
@@ -114,19 +146,22 @@ def encode_record(kind: str, values: Mapping[str, Any], **batch: str) -> bytes:
     batch has the tenant and the id of the row's batch, which the record contains instead of its
     number.
     """
-    present = {
-        name: _plain(value)
-        for name, value in {**values, **batch}.items()
-        if value is not None and name not in _NOT_RECORDED
-    }
-    return dump_canonical(present | {"type": kind}).encode()
+    present: dict[str, Any] = {"type": kind}
+    for name, value in {**values, **batch}.items():
+        if name in _NOT_RECORDED or name.endswith(SALT_SUFFIX):
+            continue
+        salt = name + SALT_SUFFIX
+        recorded = commitment(value, values[salt]) if salt in values else value
+        if recorded is not None:
+            present[name] = _plain(recorded)
+    return dump_canonical(present).encode()
 
 
 ItemRow = tuple[int, str, str | None, Any, bytes | None]
 """An item's number, key, code, detail and digest, as in a `GrantRow`."""
 
 
-def item_record(row: ItemRow) -> bytes:
+def item_record(row: ItemRow, annotation: Annotation | None = None) -> bytes:
     """Return the record of an item: its values without those that are None."""
     number, key, code, detail, digest = row
     # Six hundred of these are made for each chunk: much faster than encode_record.
@@ -135,12 +170,17 @@ def item_record(row: ItemRow) -> bytes:
         record += f'"detail":{dump_canonical(detail)},'
     if digest is not None:
         record += f'"digest":"{digest.hex()}",'
-    return f'{record}"item":{number},"key":{encode_basestring(key)}}}'.encode()
+    record += f'"item":{number},"key":{encode_basestring(key)}'
+    if annotation is not None:
+        record += "".join(f',"{name}":"{hash_}"' for name, hash_ in annotation.commitments.items())
+    return f"{record}}}".encode()
 
 
-def items_edge(rows: Iterable[ItemRow]) -> RightEdge:
+def items_edge(rows: Iterable[ItemRow], annotations: Annotations = NO_ANNOTATIONS) -> RightEdge:
     """Return the tree of the items' records, to which the records of their chunk are appended."""
-    return RightEdge.of([sha256(_LEAF + item_record(row)).digest() for row in rows])
+    return RightEdge.of(
+        [sha256(_LEAF + item_record(row, annotations.get(row[0]))).digest() for row in rows]
+    )
 
 
 def entry_hash(records: Iterable[bytes], items: RightEdge = NO_LEAVES) -> bytes:

@@ -7,7 +7,7 @@ service.
 import base64
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +20,10 @@ from worker.base.database_engine import read_transaction
 from worker.base.pages import did_you_mean
 from worker.cli.command_options import parse_cursor
 from worker.cli.database import open_database
+from worker.core.annotations import SALT_SUFFIX
 from worker.core.decisions import GrantRow
 from worker.core.issued_grants import GrantName
+from worker.ledger.chunk_items import read_annotations
 from worker.ledger.merkle import CHUNK_KINDS, encode_record, hash_leaf, item_record
 from worker.proof.checkpoint_format import MAX_NOTE_BYTES, CheckpointText, InvalidNote, Note
 from worker.proof.checkpoint_rows import (
@@ -89,6 +91,15 @@ class _LeafProof(NamedTuple):
     leaf: ChunkLeaf
     records: list[bytes]
     positions: list[int]
+    texts: Mapping[int, Mapping[str, Any]]
+
+
+class _Records(NamedTuple):
+    """The records of a leaf, the numbers of its items, and the columns with texts by position."""
+
+    items: list[int]
+    records: list[bytes]
+    texts: Mapping[int, Mapping[str, Any]]
 
 
 def prove_grant(
@@ -182,24 +193,19 @@ def _leaf_proofs(
     connection: Connection, batch_number: int, item_number: int, leaf: ChunkLeaf, opener: ChunkLeaf
 ) -> list[_LeafProof]:
     """Return the leaf of the item's chunk, and that of the batch if it is another one."""
-    items, records = _read_records(connection, batch_number, leaf)
+    items, records, texts = _read_records(connection, batch_number, leaf)
     if item_number not in items:
         raise NothingToProve(_PRUNED)
     positions = [items.index(item_number), *range(len(items), len(records))]
-    proofs = [_LeafProof(leaf, records, positions)]
+    proofs = [_LeafProof(leaf, records, positions, texts)]
     if opener != leaf:
-        _, records = _read_records(connection, batch_number, opener)
-        proofs.append(_LeafProof(opener, records, [len(records) - 2, len(records) - 1]))
+        _, records, texts = _read_records(connection, batch_number, opener)
+        proofs.append(_LeafProof(opener, records, [len(records) - 2, len(records) - 1], texts))
     return proofs
 
 
-def _read_records(
-    connection: Connection, batch_number: int, leaf: ChunkLeaf
-) -> tuple[list[int], list[bytes]]:
-    """Return the numbers of a chunk's items, and the records that its leaf covers, in order.
-
-    Raises NothingToProve if its rows were pruned.
-    """
+def _read_records(connection: Connection, batch_number: int, leaf: ChunkLeaf) -> _Records:
+    """Return the records that a chunk's leaf covers. Raises NothingToProve for pruned rows."""
     is_batch = Batch.batch_number == batch_number
     batch = connection.execute(select(Batch.__table__).where(is_batch)).mappings().first()
     is_chunk = Chunk.batch_number == batch_number, Chunk.chunk_number == leaf.chunk_number
@@ -214,12 +220,15 @@ def _read_records(
         .order_by(Grant.item_number)
     )
     items = [GrantRow(*row) for row in rows]
-    records = [item_record(item) for item in items]
+    annotations = read_annotations(connection, batch_number, range(first, first + len(items)))
+    records = [item_record(item, annotations.get(item.item_number)) for item in items]
+    texts = {number - first: each._asdict() for number, each in annotations.items()}
     names = {"tenant": batch["tenant"], "batch_id": batch["batch_id"]}
     records.append(encode_record("chunk", dict(chunk), **names))
     if leaf.kind == "batch":
         records.append(encode_record("batch", dict(batch)))
-    return [item.item_number for item in items], records
+        texts[len(records) - 1] = dict(batch)
+    return _Records([item.item_number for item in items], records, texts)
 
 
 def _prove_leaf(
@@ -242,10 +251,20 @@ def _prove_leaf(
             {
                 "position": position,
                 "record": records[position].decode(),
+                "texts": _openings(proof.texts.get(position, {})),
                 "path": _encode(subtree_roots(inclusion_ranges(position, len(hashes)), hashes)),
             }
             for position in proof.positions
         ],
+    }
+
+
+def _openings(columns: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return the texts to which a record has commitments, with their salts, unless erased."""
+    return {
+        name: {"text": text, "salt": columns[name + SALT_SUFFIX].hex()}
+        for name, text in columns.items()
+        if text is not None and name + SALT_SUFFIX in columns
     }
 
 

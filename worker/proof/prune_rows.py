@@ -1,5 +1,6 @@
 """Finds and removes grants and uses of old months, and records what was removed."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -21,6 +22,7 @@ from sqlalchemy import (
 )
 
 from models import (
+    Annotation,
     Batch,
     Chunk,
     Delivery,
@@ -39,7 +41,9 @@ from models import (
 from models.grants import PARTITIONED
 from worker.base.inserts import insert_rows
 from worker.base.month_partitions import Partition, first_moment, format_month, parse_month
+from worker.core.annotations import Annotation as ItemAnnotation
 from worker.core.decisions import GrantRow
+from worker.ledger.chunk_items import is_in_chunk
 from worker.ledger.merkle import CHUNK_KINDS, encode_record, entry_hash, items_edge
 from worker.ledger.reservations import REMAINING
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
@@ -251,12 +255,13 @@ def insert_item_edges(connection: Connection, chunks: list[ChunkItems]) -> None:
 
     The chunks are in the order of their batch and number, and there is at least one.
     """
-    items = _read_items(connection, chunks)
+    items, annotations = _read_items(connection, chunks), _read_annotations(connection, chunks)
     rows = []
     for chunk in chunks:
         found = items.get((chunk.batch_number, chunk.chunk_number), [])
         try:
-            edge = items_edge(found) if len(found) == chunk.items else None
+            own = annotations[chunk.batch_number]
+            edge = items_edge(found, own) if len(found) == chunk.items else None
         except (TypeError, AttributeError, ValueError):
             edge = None
         if edge is None:
@@ -291,6 +296,18 @@ def _read_items(
             row = GrantRow(*values)
             items.setdefault((number, row.item_number // sizes[number]), []).append(row)
     return items
+
+
+def _read_annotations(
+    connection: Connection, chunks: list[ChunkItems]
+) -> defaultdict[int, dict[int, ItemAnnotation]]:
+    """Read the texts about items of the batches of chunks, by batch and item number."""
+    annotations: defaultdict[int, dict[int, ItemAnnotation]] = defaultdict(dict)
+    first, last = chunks[0].batch_number, chunks[-1].batch_number
+    is_near = Annotation.batch_number.between(first, last)
+    for batch, item, *values in connection.execute(select(*Annotation.__table__.c).where(is_near)):
+        annotations[batch][item] = ItemAnnotation(*values)
+    return annotations
 
 
 _PER_STATEMENT = 500
@@ -335,9 +352,9 @@ def old_uses(
 
 
 def has_old_uses(connection: Connection, before: datetime) -> bool:
-    """Return whether uses or settlements remain that a prune up to a month removes."""
+    """Return whether rows beside those of grants remain that a prune up to a month removes."""
     uses = select(Use.fingerprint).where(Use.recorded_at < before)
-    queries: tuple[Select[*tuple[Any, ...]], ...] = (uses, _old_settlements(before))
+    queries: list[Select[*tuple[Any, ...]]] = [uses, *_old_beside_items(before).values()]
     return any(connection.execute(query.limit(1)).first() is not None for query in queries)
 
 
@@ -369,14 +386,20 @@ def delete_groups(connection: Connection, groups: list[str]) -> None:
         connection.execute(delete(Use).where(Use.group_id.in_(groups)))
 
 
-def delete_settlements(connection: Connection, before: datetime) -> int:
-    """Delete settlements of chunks issued before a moment; return how many, 0 if none is left."""
-    rows = connection.execute(_old_settlements(before).limit(_PER_STATEMENT)).all()
-    if rows:
-        key = tuple_(Settlement.batch_number, Settlement.chunk_number)
-        with deletable(connection, Settlement.__tablename__):
-            connection.execute(delete(Settlement).where(key.in_([tuple(row) for row in rows])))
-    return len(rows)
+def delete_beside_items(connection: Connection, before: datetime) -> int:
+    """Delete settlements of chunks issued before a moment, and texts about their items.
+
+    Returns the number of rows, 0 if none is left.
+    """
+    deleted = 0
+    for model, query in _old_beside_items(before).items():
+        rows = connection.execute(query.limit(_PER_STATEMENT)).all()
+        if rows:
+            key = tuple_(*model.__table__.primary_key)
+            with deletable(connection, model.__tablename__):
+                connection.execute(delete(model).where(key.in_([tuple(row) for row in rows])))
+        deleted += len(rows)
+    return deleted
 
 
 def delete_old_objects(connection: Connection, before: datetime) -> None:
@@ -389,12 +412,19 @@ def delete_old_objects(connection: Connection, before: datetime) -> None:
     connection.execute(delete(StoredObject).where(*is_old))
 
 
-def _old_settlements(before: datetime) -> Select[*tuple[Any, ...]]:
-    return (
-        select(Settlement.batch_number, Settlement.chunk_number)
-        .join(Chunk, _is_of_chunk(Settlement))
-        .where(Chunk.issued_at < before)
-    )
+def _old_beside_items(
+    before: datetime,
+) -> dict[type[Settlement] | type[Annotation], Select[*tuple[Any, ...]]]:
+    """Return queries for the keys of rows that belong to chunks issued before a moment."""
+    is_old = Chunk.issued_at < before
+    settlements = select(Settlement.batch_number, Settlement.chunk_number)
+    annotations = select(Annotation.batch_number, Annotation.item_number)
+    return {
+        Settlement: settlements.join(Chunk, _is_of_chunk(Settlement)).where(is_old),
+        Annotation: annotations.join(Batch, Batch.batch_number == Annotation.batch_number)
+        .join(Chunk, is_in_chunk(Annotation))
+        .where(is_old),
+    }
 
 
 class TenantPart(NamedTuple):

@@ -1,17 +1,16 @@
 """Create the triggers that protect the audit log, and those that list its chunks.
 
-The audit log only grows. Its owner can still disable a trigger: `audit prune` does.
+The audit log only grows, and texts of producers can only be erased: set to NULL, with the
+commitment in place of the salt. Its owner can still disable a trigger: `audit prune` does.
 """
 
 from collections.abc import Iterator
 
 from alembic import op
+from sqlalchemy import Table
 
-APPEND_ONLY = (
-    *("batches", "chunks", "grants", "reissues", "cancellations", "config_changes"),
-    *("tenant_identities", "leaves", "checkpoints", "prunes", "item_edges", "refused_chunks"),
-    *("uses", "settlements", "revocations"),
-)
+from models.schema import APPEND_ONLY, Base
+
 PARTITIONS = ("grants_first", "grants_default")  # a trigger of statements is not inherited
 
 # On SQLite, INSERT OR REPLACE deletes rows without firing DELETE triggers. These conditions find
@@ -46,6 +45,33 @@ _INSERT_REFUSED = (
 )
 
 
+def _only_erases(table: Table) -> tuple[list[str], str]:
+    """Return the columns of a table that never change, and when an update of others is refused.
+
+    The condition is empty if the table has nothing that can be erased.
+    """
+    names = set(table.columns.keys())
+    salts = sorted(name for name in names if name.endswith("_salt"))
+    texts = {salt: salt.removesuffix("_salt") for salt in salts}
+    refused = []
+    for salt, name in texts.items():
+        same_salt = f"NEW.{salt} IS NOT DISTINCT FROM OLD.{salt}"
+        if name not in names:  # the salt of a fingerprint
+            refused.append(f"NOT ({same_salt} OR NEW.{salt} IS NULL)")
+            continue
+        is_same = f"NEW.{name} IS NOT DISTINCT FROM OLD.{name} AND {same_salt}"
+        has_hash = f"coalesce(length(NEW.{salt}), 0) = 32"
+        is_erased = f"OLD.{name} IS NOT NULL AND NEW.{name} IS NULL AND {has_hash}"
+        refused.append(f"NOT ({is_same} OR {is_erased})")
+    return sorted(names - {*salts, *texts.values()}), " OR ".join(refused)
+
+
+_ERASABLE = {
+    name: rule for name in APPEND_ONLY if (rule := _only_erases(Base.metadata.tables[name]))[1]
+}
+"""The tables with texts that can be erased, with what `_only_erases` says of them."""
+
+
 def is_postgres() -> bool:
     return op.get_bind().dialect.name == "postgresql"
 
@@ -59,8 +85,13 @@ def create_triggers() -> None:
 def _postgres_triggers() -> Iterator[str]:
     yield _function("append_only", "RAISE EXCEPTION 'the audit log is append only';")
     for table in (*APPEND_ONLY, *PARTITIONS):
-        event = f"BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} FOR EACH STATEMENT"
+        fixed, refused = _ERASABLE.get(table, ([], ""))
+        update = f"UPDATE OF {', '.join(fixed)}" if fixed else "UPDATE"
+        event = f"BEFORE {update} OR DELETE OR TRUNCATE ON {table} FOR EACH STATEMENT"
         yield _trigger("append_only", event, "append_only")
+        if refused:
+            event = f"BEFORE UPDATE ON {table} FOR EACH ROW WHEN ({refused})"
+            yield _trigger("only_erases", event, "append_only")
     yield _function(
         "tree_grows",
         "IF TG_OP = 'UPDATE' AND NEW.tenant = OLD.tenant AND NEW.size > OLD.size THEN"
@@ -91,8 +122,14 @@ def _trigger(name: str, event: str, function: str) -> str:
 def _sqlite_triggers() -> Iterator[str]:
     refuse = "BEGIN SELECT RAISE(ABORT, 'the audit log is append only'); END"
     for table in APPEND_ONLY:
-        for verb in ("UPDATE", "DELETE"):
-            yield f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} {refuse}"
+        fixed, refused = _ERASABLE.get(table, ([], ""))
+        refused = refused.replace("IS NOT DISTINCT FROM", "IS")  # as SQLite before 3.39 calls it
+        update = f"UPDATE OF {', '.join(fixed)}" if fixed else "UPDATE"
+        for name, verb in (("update", update), ("delete", "DELETE")):
+            yield f"CREATE TRIGGER {table}_no_{name} BEFORE {verb} ON {table} {refuse}"
+        if refused:
+            event = f"BEFORE UPDATE ON {table} WHEN {refused}"
+            yield f"CREATE TRIGGER {table}_only_erases {event} {refuse}"
     ignore = "BEGIN SELECT RAISE(IGNORE); END"
     for tables, action in ((REPLACED, refuse), (IGNORED, ignore)):
         for table, condition in tables.items():

@@ -7,10 +7,13 @@ from sqlalchemy import Engine, inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from models import (
+    Annotation,
     Base,
+    Batch,
     Cancellation,
     Checkpoint,
     ConfigChange,
+    Erasure,
     ItemEdge,
     Prune,
     RefusedChunk,
@@ -19,16 +22,17 @@ from models import (
     Settlement,
     Use,
 )
+from models.schema import APPEND_ONLY
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.any_row import insert_any
 from tests.support.builders.messages import grant_message, tenant_config
 from tests.support.builders.services import InProcessService
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.month_partitions import read_partitions
-from worker.cli.database_roles import APPEND_ONLY
+from worker.core.annotations import salted
 
 _MODELS = (
-    *(Cancellation, Reissue, ConfigChange, Checkpoint, RefusedChunk, Prune),
+    *(Reissue, ConfigChange, Erasure, Checkpoint, RefusedChunk, Prune),
     *(ItemEdge, Use, Settlement, Revocation),
 )
 
@@ -37,10 +41,15 @@ _MODELS = (
 def _log(engine: Engine, apply_config: ApplyConfig, service: InProcessService) -> None:
     """An audit log with a row in each of its tables."""
     apply_config(tenant_config())
-    service.issue(grant_message())
+    request = grant_message()
+    request["items"][0] |= {"recipient": "ann", "reason": "case 4711", "ref": "mail-17"}
+    service.issue(request)
     with write_transaction(engine) as connection:
         for model in _MODELS:
             connection.execute(insert_any(model))
+        connection.execute(
+            insert_any(Cancellation, **salted({"requested_by": "ann", "reason": "r"}))
+        )
 
 
 def _refuses(engine: Engine, statement: str, words: str = "append only") -> None:
@@ -53,6 +62,52 @@ def test_no_row_of_the_audit_log_is_changed_or_deleted(engine: Engine) -> None:
         column = next(iter(Base.metadata.tables[table].primary_key)).name
         _refuses(engine, f"UPDATE {table} SET {column} = {column}")  # noqa: S608
         _refuses(engine, f"DELETE FROM {table}")  # noqa: S608
+
+
+_TEXTS = [
+    (model, name)
+    for model, names in {
+        Batch: ("requested_by", "reason"),
+        Annotation: ("recipient", "reason", "ref"),
+        Cancellation: ("requested_by", "reason"),
+    }.items()
+    for name in names
+]
+
+
+@pytest.mark.parametrize(("model", "name"), _TEXTS)
+def test_a_text_of_a_producer_can_only_be_erased(
+    service: InProcessService, engine: Engine, model: type[Base], name: str
+) -> None:
+    table, salt = model.__tablename__, f"{name}_salt"
+    for change in (
+        f"{name} = 'another'",
+        f"{name} = NULL",  # without its commitment
+        f"{salt} = {_bytes(engine, 32)}",
+        f"{name} = NULL, {salt} = NULL",
+        f"{name} = NULL, {salt} = {_bytes(engine, 31)}",
+    ):
+        _refuses(engine, f"UPDATE {table} SET {change}")  # noqa: S608
+    erased = f"{name} = NULL, {salt} = {_bytes(engine, 32)}"
+    with write_transaction(engine) as connection:
+        connection.execute(text(f"UPDATE {table} SET {erased}"))  # noqa: S608
+    assert [row[0] for row in service.rows(getattr(model, name))] == [None]
+    for change in (f"{name} = 'again'", f"{salt} = {_bytes(engine, 16)}"):
+        _refuses(engine, f"UPDATE {table} SET {change}")  # noqa: S608
+
+
+def _bytes(engine: Engine, count: int) -> str:
+    """Return an SQL literal of zero bytes."""
+    return f"x'{'00' * count}'" if engine.dialect.name == "sqlite" else f"'\\x{'00' * count}'"
+
+
+def test_the_salt_of_a_request_can_only_be_erased(
+    service: InProcessService, engine: Engine
+) -> None:
+    _refuses(engine, f"UPDATE batches SET request_salt = {_bytes(engine, 16)}")  # noqa: S608
+    with write_transaction(engine) as connection:
+        connection.execute(text("UPDATE batches SET request_salt = NULL"))
+    assert service.rows(Batch.request_salt) == [(None,)]
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

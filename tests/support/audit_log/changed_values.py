@@ -27,15 +27,21 @@ def flip_bit(table: str) -> Mutation:
     return mutate
 
 
-# The time at which a checkpoint was signed is in no signature. `month` repeats the chunk's time.
-_UNSIGNED: Mapping[str, tuple[str, ...]] = {"checkpoints": ("signed_at",), "grants": ("month",)}
+# The time at which a checkpoint was signed is in no signature, and the salt of a request in no
+# record. `month` repeats the chunk's time.
+_UNSIGNED: Mapping[str, tuple[str, ...]] = {
+    "checkpoints": ("signed_at",),
+    "grants": ("month",),
+    "batches": ("request_salt",),
+}
 
 
 def instead_of_null(column: str) -> Any:
     if column in JSON:
         return '{"a": 1}'
     is_number = column in {"batch_number", "chunk_number", "size", "use_groups"}
-    return 1 if is_number else bytes(32) if column == "digest" else "x"
+    is_binary = column == "digest" or column.endswith("_salt")
+    return 1 if is_number else bytes(32) if is_binary else "x"
 
 
 def flipped(rng: random.Random, column: str, value: Any) -> Any:

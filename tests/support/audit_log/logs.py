@@ -18,6 +18,7 @@ from tests.support.builders.services import InProcessService
 from tests.support.uses.reports import downloaded, stored
 from tests.support.uses.settlements import settle
 from valetkey.wire.grant_ids import grant_id
+from worker.audit.erasure import ErasureAuthor, ErasureTarget, erase_texts, find_texts
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine, read_transaction, write_transaction
 from worker.base.month_partitions import add_months, first_moment
@@ -92,6 +93,7 @@ class _Generator:
                 service.issue(message)
             self._use(service)
         self._revoke()
+        self._erase()
         self._change_config()
         return GeneratedLog(url, self._signer, self._sign())
 
@@ -140,6 +142,8 @@ class _Generator:
             message["grant"] = terms | {"content_type": "image/png"}
         for item in message["items"] if kind == "put" else ():
             item["size"] = rng.randrange(1, 500_000)
+        for item in rng.sample(message["items"], len(message["items"]) // 3):
+            item |= {"recipient": rng.choice(["ann", "bob"]), "reason": "r", "ref": f"{number}"}
         return message
 
     def _use(self, service: InProcessService) -> None:
@@ -180,6 +184,14 @@ class _Generator:
             }
             with write_transaction(self._engine) as connection:
                 insert_revocation(connection, revocation, owners, [])
+
+    def _erase(self) -> None:
+        author = ErasureAuthor("carl", "case 12", self._clock())
+        for number, tenant in enumerate(TENANTS):
+            id_ = f"01932000-0000-7000-8000-{number:012}"
+            with write_transaction(self._engine) as connection:
+                rows = find_texts(connection, ErasureTarget(recipient="ann", tenant=tenant))
+                erase_texts(connection, rows, author, id_)
 
     def _prune(self) -> None:
         now = first_moment(add_months(KEPT, 2))

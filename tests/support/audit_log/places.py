@@ -8,7 +8,7 @@ from tests.support.audit_log.stored_tables import Row, StoredTables
 from worker.ledger.merkle import CONFIG_LOG
 from worker.proof.verify.stored_rows import Problem
 
-ROW_TABLES = ("batches", "chunks", "grants", "item_edges")
+ROW_TABLES = ("batches", "chunks", "grants", "annotations", "item_edges")
 
 
 class NotPossible(Exception):
@@ -72,7 +72,7 @@ def place_of(db: StoredTables, table: str, row: Row) -> Place:
         return Place(tables, tenants, (batch["batch_id"],), leaves_of(db, row))
     if table == "cancellations":
         return Place((table,), (row["tenant"],), (row["batch_id"],))
-    if table in {"uses", "revocations", "refused_chunks"}:
+    if table in {"uses", "revocations", "refused_chunks", "erasures"}:
         return Place((table,), (row["tenant"],))
     if table == "config_changes":
         return Place((table, "leaves"), (None, CONFIG_LOG))

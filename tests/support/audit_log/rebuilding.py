@@ -5,6 +5,7 @@ from typing import Any
 
 from tests.support.audit_log.logs import KEY_NAME
 from tests.support.audit_log.stored_tables import Row, StoredTables
+from worker.core.annotations import Annotation
 from worker.core.decisions import GrantRow
 from worker.ledger.merkle import RightEdge, encode_record, entry_hash, items_edge
 from worker.proof.checkpoint_format import CheckpointText, SignerKey, tree_origin
@@ -110,12 +111,16 @@ def _entry_hash(db: StoredTables, leaf: Row, batch: Row, chunk: int) -> bytes:
         )
         for row in items
     ]
+    annotations = {
+        row["item_number"]: Annotation(**{name: row[name] for name in Annotation._fields})
+        for row in db.rows("annotations", "batch_number = ?", number)
+    }
     values = _values(db, CHUNK, "batch_number = ? AND chunk_number = ?", number, chunk)
     names = {"tenant": batch["tenant"], "batch_id": batch["batch_id"]}
     records = [encode_record("chunk", values, **names)]
     if leaf["kind"] == "batch":
         records.append(encode_record("batch", _values(db, BATCH, "batch_number = ?", number)))
-    return entry_hash(records, items_edge(rows))
+    return entry_hash(records, items_edge(rows, annotations))
 
 
 def _values(db: StoredTables, table: StoredTable, where: str, *params: Any) -> dict[str, Any]:

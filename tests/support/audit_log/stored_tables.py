@@ -14,7 +14,7 @@ Row = dict[str, Any]
 _TABLES = (
     *("batches", "chunks", "grants", "reissues", "cancellations", "config_changes", "revocations"),
     *("uses", "settlements", "leaves", "tree_heads", "checkpoints", "prunes", "item_edges"),
-    "refused_chunks",
+    *("refused_chunks", "annotations", "erasures"),
 )
 KEYS = {name: tuple(Base.metadata.tables[name].primary_key.columns.keys()) for name in _TABLES}
 JSON = {"terms", "refusal", "detail", "before", "after", "notify"}

@@ -1,14 +1,19 @@
 import json
 from datetime import UTC, datetime, timedelta, timezone
+from hashlib import sha256
+from typing import Any
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.crypto.merkle_vectors import LEAVES, ROOTS, slow_root
+from worker.core.annotations import Annotation
 from worker.core.decisions import GrantRow
 from worker.ledger.merkle import (
     RightEdge,
+    dump_canonical,
     encode_record,
     entry_hash,
     hash_leaf,
@@ -58,13 +63,28 @@ _ROWS = st.builds(
     st.integers(0, 10**6),
     _TEXT,
     st.none() | _TEXT,
-    st.none() | st.dictionaries(_TEXT, _TEXT | st.integers(-(2**53), 2**53)),
+    st.none() | st.dictionaries(_TEXT, _TEXT | st.integers(-(2**53) + 1, 2**53 - 1)),
     st.none() | st.binary(min_size=32, max_size=32),
 )
 
 
-def canonical(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | _TEXT,
+    lambda values: st.lists(values, max_size=4) | st.dictionaries(_TEXT, values, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(_VALUES)
+def test_json_in_a_record_has_the_bytes_of_rfc_8785(value: Any) -> None:
+    assert dump_canonical(value).encode() == rfc8785.dumps(value)
+
+
+def test_names_are_sorted_by_utf_16_units_and_not_by_code_points() -> None:
+    last, first = "\uff5e", "\U0001f600"  # by code points, the order would be the other
+    assert dump_canonical({last: 1, first: [{last: 2, first: 3}]}) == (
+        f'{{"{first}":[{{"{first}":3,"{last}":2}}],"{last}":1}}'
+    )
 
 
 @given(_ROWS)
@@ -72,8 +92,27 @@ def test_the_record_of_an_item_is_canonical_json(row: GrantRow) -> None:
     digest = row.digest and row.digest.hex()
     values = {"item": row.item_number, "key": row.object_key, "digest": digest}
     values |= {"code": row.code, "detail": row.detail}
-    present = {name: value for name, value in values.items() if value is not None}
-    assert item_record(row) == canonical(present)
+    present: Any = {name: value for name, value in values.items() if value is not None}
+    assert item_record(row) == rfc8785.dumps(present)
+
+
+def test_the_record_of_an_item_has_commitments_and_neither_texts_nor_salts() -> None:
+    texts = Annotation("ann", b"1" * 16, None, None, "mail-17", b"2" * 16)
+    record = json.loads(item_record(GrantRow(0, "k", digest=bytes(32)), texts))
+    assert record == {
+        "digest": "00" * 32,
+        "item": 0,
+        "key": "k",
+        "recipient": sha256(b"1" * 16 + b"ann").hexdigest(),
+        "ref": sha256(b"2" * 16 + b"mail-17").hexdigest(),
+    }
+
+
+def test_an_erasure_changes_no_record() -> None:
+    texts = {"requested_by": "ann", "requested_by_salt": b"1" * 16}
+    commitment = sha256(b"1" * 16 + b"ann").digest()
+    erased = {"requested_by": None, "requested_by_salt": commitment}
+    assert encode_record("batch", texts) == encode_record("batch", erased)
 
 
 def test_a_column_that_is_null_changes_no_record() -> None:

@@ -3,22 +3,34 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from pydantic import TypeAdapter, ValidationError
+
 from valetkey.cli.bulk.input_rows import Columns, Row, is_encodable
 from valetkey.cli.parameter_types import parse_checksum
 from valetkey.cli.row_errors import RowRefusal
 from valetkey.units import describe_duration, describe_size, parse_duration, parse_size
 from valetkey.wire.refusals import Code
 from valetkey.wire.requests import option_names
-from valetkey.wire.terms import MAX_EXPIRES_IN, MAX_OBJECT_BYTES, Checksum, Kind
+from valetkey.wire.terms import (
+    MAX_EXPIRES_IN,
+    MAX_OBJECT_BYTES,
+    MAX_TEXT,
+    Checksum,
+    Kind,
+    Text,
+)
 
 # The maximum of an object key in UTF-8 (AWS: object-keys.html); no other value is longer.
 _MAX_TEXT_BYTES = 1_024
-_STORAGE_COLUMNS = ("key", "size", "checksum", "expires_in")
+_TEXT_COLUMNS = ("recipient", "reason", "ref")
+_STORAGE_COLUMNS = ("key", "size", "checksum", "expires_in", *_TEXT_COLUMNS)
 _COLUMNS: dict[Kind, Sequence[str]] = {
-    "download": ("key", "filename", "version_id", "expires_in"),
+    "download": ("key", "filename", "version_id", "expires_in", *_TEXT_COLUMNS),
     "upload": _STORAGE_COLUMNS,
     "put": _STORAGE_COLUMNS,
 }
+# Two people may get the same object, each by a link of their own; it is stored only once.
+_IDENTITIES: dict[Kind, Sequence[str]] = {"download": ("key", "version_id", "recipient")}
 _REQUIRED_COLUMNS: dict[Kind, Sequence[str]] = {"put": ("key", "size")}
 
 
@@ -42,7 +54,8 @@ class _InvalidValue(ValueError):
 def columns_for(kind: Kind, ignored: Sequence[str] = (), copied: Sequence[str] = ()) -> Columns:
     """Return the columns of a download, an upload or a put."""
     required, options = _REQUIRED_COLUMNS.get(kind, ("key",)), frozenset(option_names(kind))
-    return Columns(_COLUMNS[kind], required, ignored, copied, options)
+    identity = _IDENTITIES.get(kind, ("key",))
+    return Columns(_COLUMNS[kind], required, ignored, copied, options, identity)
 
 
 def parse_row(row: Row, required: Sequence[str]) -> RowRequest | RowRefusal:
@@ -62,9 +75,9 @@ def parse_row(row: Row, required: Sequence[str]) -> RowRequest | RowRefusal:
     return RowRequest(row.number, item, expires_in)
 
 
-def object_identity(item: dict[str, Any]) -> bytes:
-    """Return a key that is equal for two items of the same object and version."""
-    return f"{item['key']}\0{item.get('version_id', '')}".encode()
+def item_identity(item: dict[str, Any], names: Sequence[str]) -> bytes:
+    """Return bytes that are equal for two items with the same values of these columns."""
+    return "\0".join(item.get(name, "") for name in names).encode()
 
 
 def _require_value(row: Row, name: str) -> None:
@@ -129,6 +142,15 @@ def _parse_checksum(value: Any) -> dict[str, Any]:
     return checksum.model_dump()
 
 
+def _parse_annotation(value: Any) -> str:
+    try:
+        return _ANNOTATION.validate_python(value, strict=True)
+    except ValidationError:
+        text = f"must be a text of 1 to {MAX_TEXT} characters without control characters"
+        raise _InvalidValue(text, limit=MAX_TEXT) from None
+
+
+_ANNOTATION: TypeAdapter[str] = TypeAdapter(Text)
 _PARSERS: dict[str, Callable[[Any], Any]] = {
     "key": _text_parser(Code.KEY_TOO_LONG),
     "filename": _text_parser(Code.FILENAME_INVALID),
@@ -138,4 +160,5 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "expires_in": _number_parser(
         parse_duration, Code.EXPIRY_INVALID, 1, MAX_EXPIRES_IN, describe_duration
     ),
+    **dict.fromkeys(_TEXT_COLUMNS, _parse_annotation),
 }

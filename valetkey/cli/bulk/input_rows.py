@@ -22,6 +22,8 @@ MAX_COPIED_COLUMNS = 256
 
 # `charged` and `refused` exist only in the output; the other names are those of the results.
 OUTPUT_NAMES = frozenset({"charged", "refused", *Grant.__dataclass_fields__, *Refusal.model_fields})
+# Part of the request, and of each row of the output as well: whoever mails a link needs both.
+_REPEATED = frozenset({"recipient", "reason"})
 # A column `URL` beside `url` would lead readers that ignore case to another address.
 _LINK_NAMES = ("method", "url", "fields", "headers")
 _SIMILARITY = 0.8  # of `expires` and `expires_in`; `name` and `filename` have 0.67
@@ -131,7 +133,8 @@ class Columns(NamedTuple):
     known: the columns that become part of the request; required: those that each row needs.
     options: the options that apply to all rows alike, which no column can set.
     ignored: columns to leave out; copied: columns to copy to the output whatever their name
-    resembles. `*` stands for all unknown columns.
+    resembles. `*` stands for all unknown columns. identity: those of which two rows may not have
+    the same values.
     """
 
     known: Sequence[str]
@@ -139,6 +142,7 @@ class Columns(NamedTuple):
     ignored: Sequence[str] = ()
     copied: Sequence[str] = ()
     options: frozenset[str] = frozenset()
+    identity: Sequence[str] = ("key",)
 
     def is_ignored(self, name: str) -> bool:
         """Return True for an unknown column that the output leaves out."""
@@ -276,7 +280,7 @@ def _check_header(header: Sequence[str], columns: Columns) -> frozenset[str]:
         raise InputError(f"line 1: the header has the column `{shown}` twice")
     if len(copied) > MAX_COPIED_COLUMNS:
         raise InputError(f"line 1: the header has {_too_many_columns()}")
-    return frozenset(copied)
+    return _REPEATED.intersection(header).union(copied)
 
 
 def _read_json_lines(lines: LineReader, columns: Columns) -> Rows:
@@ -321,7 +325,8 @@ def _row_from_json(
             return RowRefusal.create(number, Code.UNKNOWN_FIELD, text, key=values.get("key"))
     known = {name: value for name, value in values.items() if name in columns.known}
     given = {name: value for name, value in known.items() if value is not None}
-    return Row(number, given, copied)
+    repeated = {name: value for name, value in given.items() if name in _REPEATED}
+    return Row(number, given, repeated | copied)
 
 
 def _parse_float(text: str) -> float:

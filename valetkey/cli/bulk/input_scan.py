@@ -10,7 +10,7 @@ from hashlib import blake2b
 from itertools import islice
 from typing import IO, Any
 
-from valetkey.cli.bulk.columns import RowRequest, object_identity, parse_row
+from valetkey.cli.bulk.columns import RowRequest, item_identity, parse_row
 from valetkey.cli.bulk.input_rows import (
     Columns,
     InputFormat,
@@ -183,7 +183,8 @@ def scan_input(
 ) -> Iterator[InputScan]:
     """Validate a whole input, and yield its scan for use inside the `with` block.
 
-    A row that repeats the key and version of an earlier one is refused. Raises InputError, and
+    A row that repeats the object of an earlier one is refused, unless both are downloads for
+    different recipients. Raises InputError, and
     OSError if the folder for temporary files is full.
     """
     lines, scan = LineReader(stream), InputScan()
@@ -192,7 +193,7 @@ def scan_input(
             for row in read_rows(lines, input_format, columns):
                 request = row if isinstance(row, RowRefusal) else parse_row(row, columns.required)
                 if isinstance(request, RowRequest):
-                    request = _refuse_duplicate(request, seen_index)
+                    request = _refuse_duplicate(request, columns, seen_index)
                 scan.append(request, _copied_values(row, request))
         scan.digest = lines.digest
         yield scan
@@ -214,8 +215,11 @@ def _copied_values(row: Row | RowRefusal, request: RowRequest | RowRefusal) -> M
     return escape_values(row.copied) if isinstance(request, RowRefusal) else row.copied
 
 
-def _refuse_duplicate(row: RowRequest, seen_index: SeenIndex) -> RowRequest | RowRefusal:
-    first_row = seen_index.find_or_add(object_identity(row.item), row.row_number)
+def _refuse_duplicate(
+    row: RowRequest, columns: Columns, seen_index: SeenIndex
+) -> RowRequest | RowRefusal:
+    identity = item_identity(row.item, columns.identity)
+    first_row = seen_index.find_or_add(identity, row.row_number)
     if first_row is None:
         return row
     text, key = f"it repeats the object of line {first_row}: name each object once", row.item["key"]

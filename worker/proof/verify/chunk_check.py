@@ -3,16 +3,20 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from worker.core.annotations import SALT_SUFFIX, Annotation
 from worker.ledger.merkle import ItemRow, RightEdge, encode_record, entry_hash, items_edge
 from worker.proof.verify.charge_check import Charges, batch_cost
 from worker.proof.verify.leaf_check import UNREADABLE, Leaf, LeafCheck, LogState
 from worker.proof.verify.log_reader import LogReader, Row, where_tenant
 from worker.proof.verify.stored_rows import (
+    ANNOTATION,
     BATCH,
+    CANCELLATION,
     CHUNK,
     GRANT,
     Found,
     Problem,
+    StoredTable,
     WrongValue,
     read_json,
 )
@@ -22,12 +26,18 @@ _BATCH_COLUMNS = slice(_COLUMNS.stop, _COLUMNS.stop + len(BATCH.columns))
 _CHUNK_SIZE = _BATCH_COLUMNS.start + list(BATCH.columns.keys()).index("chunk_size")
 
 
-class GrantRows:
-    """The rows of grants in the order of their batches and items."""
+class ItemRows:
+    """The rows of a table that belong to items, in the order of their batches and items."""
 
-    def __init__(self, rows: Iterator[Row]) -> None:
-        self._rows = rows
-        self.next = next(rows, None)
+    def __init__(self, table: StoredTable, log: LogState) -> None:
+        where, params = where_tenant("tenant", log.tenants)
+        if params:
+            where = f"batch_number IN (SELECT batch_number FROM batches WHERE {where})"  # noqa: S608
+        columns, order = table.select(log.reader.dialect), "batch_number, item_number"
+        statement = f"SELECT {columns} FROM {table.name} WHERE {where} ORDER BY {order}"  # noqa: S608
+        self.table = table
+        self._rows = log.reader.stream(statement, *params)
+        self.next = next(self._rows, None)
 
     def take_before(self, batch_number: int, item_number: int) -> list[Row]:
         """Remove and return the rows before an item of a batch. Raises Found."""
@@ -38,21 +48,29 @@ class GrantRows:
                 self.next = next(self._rows, None)
         except TypeError:
             self.next = next(self._rows, None)
-            raise Found(Problem("grants", "has a number that is no whole number")) from None
+            text = "has a number that is no whole number"
+            raise Found(Problem(self.table.name, text)) from None
         return taken
 
 
 class Items:
     """The items of a chunk: how many were issued, and the sum of the sizes that these name."""
 
-    def __init__(self, rows: list[Row]) -> None:
+    def __init__(self, rows: list[Row], annotations: list[Row]) -> None:
         self._rows = rows
+        self._annotations = annotations
         self.number: int | None = None
         self.issued = self.sizes = 0
 
     def edge(self) -> RightEdge:
         """Return the tree of their records. After an error, number is that of the wrong item."""
-        return items_edge(self._read())
+        annotations = {}
+        for row in self._annotations:
+            self.number = row[1]
+            values = ANNOTATION.read(row)
+            own = {name: values[name] for name in Annotation._fields}
+            annotations[self.number] = Annotation(**own)
+        return items_edge(self._read(), annotations)
 
     def _read(self) -> Iterator[ItemRow]:
         for row in self._rows:
@@ -74,13 +92,9 @@ class ChunkCheck(LeafCheck):
         super().__init__(log)
         self._charges = charges
         self._on_progress = on_progress
-        where, params = where_tenant("tenant", log.tenants)
-        if params:
-            where = f"batch_number IN (SELECT batch_number FROM batches WHERE {where})"  # noqa: S608
-        columns = GRANT.select(self.reader.dialect)
-        statement = f"SELECT {columns} FROM grants WHERE {where} ORDER BY batch_number, item_number"  # noqa: S608
-        self._grants = GrantRows(self.reader.stream(statement, *params))
+        self._item_rows = ItemRows(GRANT, log), ItemRows(ANNOTATION, log)
         self._items: list[Row] = []
+        self._annotations: list[Row] = []
 
     def _rows(self) -> Iterator[Row]:
         dialect, tenant = self.reader.dialect, self._by_bytes("batches.tenant")
@@ -98,21 +112,32 @@ class ChunkCheck(LeafCheck):
     def run(self) -> Iterator[Problem]:
         """Yield what is wrong with the rows or their leaves, and an item after all chunks."""
         yield from super().run()
-        if self._grants.next is not None:
-            yield self._stray(self._grants.next)
+        for item_rows in self._item_rows:
+            if item_rows.next is not None:
+                yield self._stray(item_rows, item_rows.next)
 
     def _check(self, key: Row, rows: list[Row], leaves: list[Leaf]) -> None:
-        self._items = []
+        self._items = self._annotations = []
         if rows and isinstance(size := rows[0][_CHUNK_SIZE], int):
             number, chunk = key[:2]
-            for stray in self._grants.take_before(number, chunk * size):
-                raise Found(self._stray(stray))
-            self._items = self._grants.take_before(number, (chunk + 1) * size)
+            for item_rows in self._item_rows:
+                for stray in item_rows.take_before(number, chunk * size):
+                    raise Found(self._stray(item_rows, stray))
+            self._items, self._annotations = (
+                each.take_before(number, (chunk + 1) * size) for each in self._item_rows
+            )
         super()._check(key, rows, leaves)
 
-    def _stray(self, row: Row) -> Problem:
-        batch = self._batch_id(row[0])
-        return Problem("grants", "belongs to no chunk", batch=batch, item=row[1])
+    def _check_annotated(self, key: Row) -> None:
+        """Raise Found for the texts of an item that does not exist."""
+        numbers = {row[1] for row in self._annotations} - {row[1] for row in self._items}
+        if numbers:
+            text, item = "belongs to no item", min(numbers)
+            raise self._found(key, text, table=ANNOTATION.name, item=item)
+
+    def _stray(self, item_rows: ItemRows, row: Row) -> Problem:
+        batch, table = self._batch_id(row[0]), item_rows.table.name
+        return Problem(table, "belongs to no chunk", batch=batch, item=row[1])
 
     def _leaf_hash(self, rows: list[Row], leaf: Leaf) -> bytes:
         (row,) = rows
@@ -123,7 +148,8 @@ class ChunkCheck(LeafCheck):
             records.append(encode_record("batch", batch))
         if not self._items and self._is_explained(chunk, leaf):
             return self._removed_hash(row, chunk, records, leaf)
-        items = Items(self._items)
+        self._check_annotated(leaf.key)
+        items = Items(self._items, self._annotations)
         try:
             edge = items.edge()
         except UNREADABLE as error:
@@ -252,3 +278,39 @@ def _problems(
             query.format(where=where, listed=listed), *params
         ):
             yield Problem(table, text, tenant=tenant, batch=batch, chunk=chunk)
+
+
+def check_erased(log: LogState) -> Iterator[Problem]:
+    """Yield each tenant with more erased texts than its erasures have recorded."""
+    recorded: dict[str, int] = dict(
+        log.reader.fetch("SELECT tenant, sum(texts) FROM erasures GROUP BY tenant")
+    )
+    where, params = where_tenant("tenant", log.tenants)
+    own = "annotations JOIN batches ON batches.batch_number = annotations.batch_number"
+    counts = " UNION ALL ".join(
+        f"SELECT tenant, {_erased(table)} AS erased FROM {source}"  # noqa: S608 - no value
+        for table, source in (
+            (BATCH, "batches"),
+            (ANNOTATION, own),
+            (CANCELLATION, "cancellations"),
+        )
+    )
+    rows = log.reader.fetch(
+        f"SELECT tenant, sum(erased) FROM ({counts}) AS each_row"  # noqa: S608 - no value
+        f" WHERE erased > 0 AND {where} GROUP BY tenant",
+        *params,
+    )
+    for tenant, erased in rows:
+        if erased > recorded.get(tenant, 0):
+            text = f"record the erasure of {recorded.get(tenant, 0):,} texts, and {erased:,} are"
+            yield Problem("erasures", f"{text} erased", tenant=tenant)
+
+
+def _erased(table: StoredTable) -> str:
+    """Return the SQL of the number of erased texts in a row."""
+    names = [column.name for column in table.columns]
+    columns = [f"{table.name}.{name}" for name in names if name + SALT_SUFFIX in names]
+    return " + ".join(
+        f"CASE WHEN {column} IS NULL AND {column}{SALT_SUFFIX} IS NOT NULL THEN 1 ELSE 0 END"
+        for column in columns
+    )

@@ -19,6 +19,7 @@ from worker.proof.verify.stored_rows import (
     CANCELLATION,
     CHUNK,
     CONFIG_CHANGE,
+    ERASURE,
     PRUNE,
     REISSUE,
     REVOCATION,
@@ -252,6 +253,13 @@ class RevocationCheck(LeafCheck):
 
     table, kinds, counted = REVOCATION, ("revocation",), "revocations"
     reference = "revocations.revocation_id"
+
+
+class ErasureCheck(LeafCheck):
+    """An erasure has a leaf in the tree of each tenant whose texts it erased."""
+
+    table, kinds, counted = ERASURE, ("erasure",), "erasures"
+    reference = "erasures.erasure_id"
 
 
 class ReissueCheck(LeafCheck):

@@ -56,7 +56,12 @@ _NUMBERS = {
     "config_changes": "change",
     "tree_heads": "size",
 }
-_REFERENCES = {"uses": "group", "revocations": "revocation", "prunes": "number"}
+_REFERENCES = {
+    "uses": "group",
+    "revocations": "revocation",
+    "prunes": "number",
+    "erasures": "erasure",
+}
 
 
 def _place(name: str, first: str | int | None, last: int | None) -> str:
@@ -165,7 +170,10 @@ BATCH, CHUNK, GRANT, ITEM_EDGE, REISSUE, CANCELLATION, REVOCATION, USE = map(
         *(models.Cancellation, models.Revocation, models.Use),
     ),
 )
-SETTLEMENT, CONFIG_CHANGE, PRUNE, LEAF, CHECKPOINT = map(
+SETTLEMENT, CONFIG_CHANGE, PRUNE, LEAF, CHECKPOINT, ANNOTATION, ERASURE = map(
     StoredTable,
-    (models.Settlement, models.ConfigChange, models.Prune, models.Leaf, models.Checkpoint),
+    (
+        *(models.Settlement, models.ConfigChange, models.Prune, models.Leaf, models.Checkpoint),
+        *(models.Annotation, models.Erasure),
+    ),
 )

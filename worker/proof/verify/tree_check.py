@@ -131,7 +131,9 @@ def _check_values(values: dict[str, Any], keys: Sequence[VerifierKey]) -> KnownC
 _SHAPES = {
     **dict.fromkeys(("batch", "chunk", "settlement"), (True, True, False)),
     "reissue": (True, True, True),
-    **dict.fromkeys(("cancellation", "config", "prune", "revocation", "use"), (False, False, True)),
+    **dict.fromkeys(
+        ("cancellation", "config", "erasure", "prune", "revocation", "use"), (False, False, True)
+    ),
 }
 
 

@@ -8,10 +8,17 @@ from itertools import chain, islice
 
 from worker.proof.checkpoint_format import VerifierKey
 from worker.proof.verify.charge_check import Charges, StoredUsage, compare_usage, read_usage
-from worker.proof.verify.chunk_check import ChunkCheck, check_other_rows, check_refused_chunks
+from worker.proof.verify.chunk_check import (
+    ChunkCheck,
+    check_erased,
+    check_other_rows,
+    check_refused_chunks,
+)
 from worker.proof.verify.leaf_check import (
     CancellationCheck,
     ChangeCheck,
+    ErasureCheck,
+    LeafCheck,
     LogState,
     PruneCheck,
     ReissueCheck,
@@ -45,7 +52,7 @@ class VerifyOptions:
 
 COUNTS = (
     *("items", "chunks", "pruned", "reissues", "cancellations", "revocations", "uses"),
-    *("settlements", "changes", "leaves", "trees", "checkpoints", "charges"),
+    *("erasures", "settlements", "changes", "leaves", "trees", "checkpoints", "charges"),
 )
 """The names of what is verified, in the order of the output."""
 
@@ -120,7 +127,8 @@ class _Run:
     def _check_rows(self, charges: Charges) -> Iterator[Problem]:
         log = self.log
         yield from PruneCheck(log).run()  # first: they explain rows that are missing
-        checks = [CancellationCheck, RevocationCheck, UseCheck, ReissueCheck, SettlementCheck]
+        checks: list[type[LeafCheck]] = [CancellationCheck, RevocationCheck, ErasureCheck]
+        checks += [UseCheck, ReissueCheck, SettlementCheck]
         if not log.tenants:
             checks.append(ChangeCheck)
         yield from chain.from_iterable(check(log).run() for check in checks)
@@ -128,6 +136,7 @@ class _Run:
         yield from check_other_rows(log.reader, log.tenants)
         if not log.tenants:
             yield from _check_identities(log.reader)
+        yield from check_erased(log)
         yield from compare_removals(log)
 
     def _check_chunks(self, charges: Charges) -> Iterator[Problem]:

@@ -19,6 +19,7 @@ from valetkey.wire.messages import ChunkMessage, Item
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.terms import AnyTerms, Encryption, Kind, PolicyKind, Put, Upload
 from worker.core.admission import manifest_refusal
+from worker.core.annotations import ANNOTATION_FIELDS
 from worker.core.decisions import item_refusal
 from worker.core.grant_kinds import (
     ALL_S3_ACTIONS,
@@ -70,7 +71,7 @@ def test_the_rules_of_a_kind_apply_in_a_fixed_order(kind: str, rules: str) -> No
 
 def test_every_field_of_an_item_belongs_to_at_least_one_kind() -> None:
     names = {name for kind in KINDS.values() for name in kind.item_checks}
-    assert names == Item.model_fields.keys() - {"key"}
+    assert names == Item.model_fields.keys() - {"key", *ANNOTATION_FIELDS}
 
 
 def test_the_s3_actions_are_those_that_using_grants_of_every_kind_requires() -> None:

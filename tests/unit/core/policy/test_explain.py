@@ -24,6 +24,7 @@ from worker.core.fingerprints import (
     RecordedBatch,
     header_fingerprint,
     items_fingerprint,
+    salted_fingerprint,
 )
 from worker.core.quota_rules import Cost
 from worker.core.signing_context import MultipartPlan, StartedUpload, Validity
@@ -55,6 +56,9 @@ def explain_message(raw: dict[str, Any], *quotas: Quota, **changes: Any) -> Expl
     return explain(ExplainContext(**fields | changes))
 
 
+SALT = bytes(16)
+
+
 def history_of_started_batch(
     raw: dict[str, Any], chunk: DecidedChunk | None = None, refusal: Refusal | None = None
 ) -> BatchHistory:
@@ -62,8 +66,8 @@ def history_of_started_batch(
 
     chunk is the decision on the chunk of the message, if there is one.
     """
-    fingerprint = header_fingerprint(ChunkMessage.model_validate(raw))
-    batch = RecordedBatch(1, "download", "demo", 1, 600, fingerprint, refusal, MORNING, remaining=1)
+    fingerprint = salted_fingerprint(SALT, header_fingerprint(ChunkMessage.model_validate(raw)))
+    batch = RecordedBatch(1, "download", "demo", 1, 600, fingerprint, refusal, MORNING, 1, SALT)
     return BatchHistory(batch, chunk)
 
 
@@ -99,7 +103,8 @@ def explain_issued_chunk(raw: dict[str, Any], **changes: Any) -> Explanation:
         refusal=None,
         uploads={},
     )
-    history = history_of_started_batch(raw, DecidedChunk(items_fingerprint(message), MORNING, None))
+    fingerprint = salted_fingerprint(SALT, items_fingerprint(message))
+    history = history_of_started_batch(raw, DecidedChunk(fingerprint, MORNING, None))
     return explain_message(raw, history=history, recorded=replace(recorded, **changes))
 
 

@@ -22,6 +22,7 @@ from worker.core.fingerprints import (
     header_fingerprint,
     items_fingerprint,
     recorded_terms,
+    salted_fingerprint,
 )
 
 # Computed by release 0.1.0, and in the tables of its databases.
@@ -208,25 +209,28 @@ def test_keys_that_utf8_cannot_encode_have_different_items_fingerprints() -> Non
 
 
 STARTED_AT = datetime(2026, 11, 24, 9, tzinfo=UTC)
+SALT = bytes(16)
 OVER_QUOTA = Refusal(code=Code.QUOTA_EXCEEDED, field="total", message="over the quota")
 
 
 def recorded_batch(**changes: Any) -> RecordedBatch:
     """Return the open batch of MESSAGE, whose second item is not decided yet."""
-    fingerprint = header_fingerprint(MESSAGE)
-    batch = RecordedBatch(1, "download", "demo", 2, 1, fingerprint, None, STARTED_AT, remaining=1)
+    fingerprint = salted_fingerprint(SALT, header_fingerprint(MESSAGE))
+    batch = RecordedBatch(1, "download", "demo", 2, 1, fingerprint, None, STARTED_AT, 1, SALT)
     return batch._replace(**changes)
 
 
 def decided_chunk(refusal: Refusal | None = None, **item: Any) -> DecidedChunk:
     """Return the decision on MESSAGE, or on the same chunk with other item fields."""
     message = ChunkMessage.model_validate(RAW | {"items": [{"key": "acme/ü.pdf", **item}]})
-    return DecidedChunk(items_fingerprint(message), STARTED_AT, refusal)
+    fingerprint = salted_fingerprint(SALT, items_fingerprint(message))
+    return DecidedChunk(fingerprint, STARTED_AT, refusal)
 
 
 OPEN = recorded_batch()
 CLOSED = recorded_batch(remaining=None)
 REFUSED = recorded_batch(refusal=OVER_QUOTA, remaining=None)
+ERASED = recorded_batch(request_salt=None)
 OTHER_HEADER = recorded_batch(fingerprint=bytes(32))
 ISSUED = decided_chunk()
 OTHER_ITEMS = decided_chunk(filename="other.pdf")
@@ -240,6 +244,7 @@ HISTORIES = {
     "closed batch": (BatchHistory(CLOSED), BATCH_CLOSED),
     "refused batch": (BatchHistory(REFUSED), OVER_QUOTA),
     "other header": (BatchHistory(OTHER_HEADER), BATCH_CONFLICT),
+    "texts of the batch were erased": (BatchHistory(ERASED), BATCH_CONFLICT),
     "other items": (BatchHistory(OPEN, OTHER_ITEMS), BATCH_CONFLICT),
     "issued chunk, closed batch": (BatchHistory(CLOSED, ISSUED), None),
     "issued chunk, cancelled batch": (BatchHistory(CLOSED, ISSUED, is_cancelled=True), None),

@@ -1,0 +1,184 @@
+"""`audit erase` and `audit erasures`: texts leave the log, and everything else stays."""
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import delete, insert, text
+
+from models import Annotation, Batch, Cancellation, Erasure
+from tests.support.builders.messages import grant_message, tenant_config
+from tests.support.builders.services import InProcessService
+from tests.support.cli.operator import ON_SQLITE, Run, json_rows, run_audit
+from worker.base.database_engine import write_transaction
+from worker.core.tenant_config import Quota
+
+ANN = "ann@example.com"
+TEXTS = {"recipient": ANN, "reason": "case 4711", "ref": "mail-17"}
+OTHERS = {"recipient": "bob", "reason": "case 9", "ref": "mail-18"}
+
+
+@pytest.fixture
+def log(service: InProcessService) -> InProcessService:
+    """A batch with texts of two items, one for a single recipient, and a cancellation."""
+    service.apply(tenant_config(Quota("grants", "day", 10)))
+    request = grant_message(["acme/a", "acme/b"])
+    request["items"] = [{"key": "acme/a"} | TEXTS, {"key": "acme/b"} | OTHERS]
+    service.issue(request)
+    service.issue(grant_message(["acme/c"], recipient="Ann@Example.com", requested_by="carl"))
+    service.cancel(service.rows(Batch.batch_id)[0].batch_id, requested_by="Carl", reason="typo")
+    return service
+
+
+@pytest.fixture
+def run(log: InProcessService) -> Run:  # noqa: ARG001 - fills the database
+    return run_audit
+
+
+def annotations(log: InProcessService) -> list[tuple[str | None, ...]]:
+    return [tuple(row) for row in log.rows(Annotation.recipient, Annotation.reason, Annotation.ref)]
+
+
+def is_sound(run: Run) -> bool:
+    result = run("verify", "--json")
+    assert result.exit_code in {0, 1}, result.output
+    return result.exit_code == 0
+
+
+def test_a_recipient_is_erased_with_reason_and_reference_in_any_case(
+    run: Run, log: InProcessService
+) -> None:
+    result = run("erase", "--recipient", "ANN@example.com", "--yes", "5")
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "Erased 5 texts.")
+    assert annotations(log) == [(None, None, None), tuple(OTHERS.values())]
+    assert log.rows(Batch.recipient, Batch.reason)[1] == (None, None)
+
+
+def test_a_requester_is_erased_from_batches_and_cancellations(
+    run: Run, log: InProcessService
+) -> None:
+    assert run("erase", "--requested-by", "carl", "--yes", "4").exit_code == 0
+    assert log.rows(Batch.requested_by, Batch.reason)[1] == (None, None)
+    assert log.rows(Cancellation.requested_by, Cancellation.reason) == [(None, None)]
+    assert log.rows(Batch.requested_by)[0] == ("billing-nightly",)
+
+
+def test_a_grant_of_a_batch_of_several_loses_only_its_own_texts(
+    run: Run, log: InProcessService
+) -> None:
+    batch = log.rows(Batch.batch_id)[0].batch_id
+    assert run("erase", "--grant", f"{batch}.1", "--yes", "3").exit_code == 0
+    assert annotations(log) == [tuple(TEXTS.values()), (None, None, None)]
+    assert log.rows(Batch.requested_by)[0] == ("billing-nightly",)
+
+
+def test_a_grant_that_is_a_whole_batch_loses_the_texts_of_the_batch(
+    run: Run, log: InProcessService
+) -> None:
+    batch = log.rows(Batch.batch_id)[1].batch_id
+    assert run("erase", "--grant", f"{batch}.0", "--yes", "3").exit_code == 0
+    assert log.rows(Batch.requested_by, Batch.reason, Batch.recipient)[1] == (None, None, None)
+
+
+def test_the_log_verifies_after_an_erasure(run: Run) -> None:
+    assert is_sound(run)
+    run("erase", "--recipient", ANN, "--yes", "5")
+    assert is_sound(run)
+
+
+def test_the_erasure_is_recorded_without_what_was_erased(run: Run, log: InProcessService) -> None:
+    run("erase", "--recipient", ANN, "--reason", "case 12", "--yes", "5")
+    (row,) = log.rows(Erasure)
+    assert (row.tenant, row.texts, row.reason) == ("acme", 5, "case 12")
+    (listed,) = json_rows(run("erasures", "--json"))
+    assert (listed["erasure"], listed["texts"]) == (row.erasure_id, 5)
+
+
+@ON_SQLITE  # PostgreSQL removes old rows when it vacuums a table
+def test_nothing_of_an_erased_text_is_left_in_the_database(run: Run, log: InProcessService) -> None:
+    run("erase", "--recipient", ANN, "--yes", "5")
+    path = Path(str(log.engine.url.database))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert b"ann@" not in b"".join(p.read_bytes() for p in path.parent.glob("*")).lower()
+
+
+def test_a_request_that_arrives_again_after_its_erasure_is_a_conflict(
+    run: Run, log: InProcessService
+) -> None:
+    request = grant_message(["acme/d"], recipient="dora")
+    log.issue(request)
+    run("erase", "--recipient", "dora", "--yes", "2")
+    assert log.refusal_code(request) == "batch_conflict"
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code", "sentence"),
+    [
+        pytest.param([], 2, "give one of --recipient", id="without a target"),
+        pytest.param(["--recipient", ANN, "--requested-by", "x"], 2, "give one of", id="with two"),
+        pytest.param(["--recipient", "nobody", "--yes", "1"], 1, "No text matches", id="nothing"),
+        pytest.param(["--recipient", ANN, "--yes", "4"], 1, "more than --yes 4", id="more"),
+        pytest.param(["--recipient", ANN], 1, "give --yes 5", id="nobody to ask"),
+        pytest.param(["--recipient", ANN, "--yes", "0"], 2, "--yes", id="expecting none"),
+        pytest.param(
+            ["--recipient", ANN, "--reason", "a\nb", "--yes", "5"], 2, "one line", id="reason"
+        ),
+        pytest.param(["--recipient", ANN, "--tenant", "nobody"], 2, "nobody", id="no such tenant"),
+    ],
+)
+def test_erasing_is_refused(
+    run: Run, log: InProcessService, words: list[str], exit_code: int, sentence: str
+) -> None:
+    result = run("erase", *words)
+    assert (result.exit_code, sentence in result.stderr) == (exit_code, True), result.stderr
+    assert annotations(log)[0] == tuple(TEXTS.values())
+    assert log.rows(Erasure) == []
+
+
+def test_a_dry_run_erases_nothing(run: Run, log: InProcessService) -> None:
+    result = run("erase", "--recipient", ANN, "--dry-run")
+    assert (result.exit_code, "dry run" in result.stdout) == (0, True)
+    assert annotations(log)[0] == tuple(TEXTS.values())
+
+
+def test_a_restored_backup_is_erased_again_by_the_export(
+    run: Run, log: InProcessService, tmp_path: Path
+) -> None:
+    kept = [dict(row._mapping) for row in log.rows(Annotation)]
+    run("erase", "--recipient", ANN, "--yes", "5")
+    exported = run("erasures", "--export").stdout
+    assert "case 4711" not in exported
+    _restore(log, kept)
+    file = tmp_path / "erased.jsonl"
+    file.write_text(exported)
+    assert run("erase", "--from", str(file), "--yes", "5").exit_code == 0
+    assert annotations(log)[0] == (None, None, None)
+    assert is_sound(run)
+
+
+def _restore(log: InProcessService, rows: list[dict[str, Any]]) -> None:
+    """Bring back the annotations of before, as a restored backup has them."""
+    is_sqlite = log.engine.dialect.name == "sqlite"
+    with write_transaction(log.engine) as connection:
+        if is_sqlite:
+            for name in ("update", "delete", "only_erases"):
+                connection.execute(text(f"DROP TRIGGER IF EXISTS annotations_no_{name}"))
+            connection.execute(text("DROP TRIGGER annotations_only_erases"))
+        else:
+            connection.execute(text("ALTER TABLE annotations DISABLE TRIGGER ALL"))
+        connection.execute(delete(Annotation))
+        connection.execute(insert(Annotation), rows)
+
+
+@pytest.mark.parametrize(
+    "line", ["", "{}", "[]", "no JSON", json.dumps({"table": "grants", "columns": []})]
+)
+def test_a_file_that_erasures_did_not_write_is_refused(run: Run, tmp_path: Path, line: str) -> None:
+    file = tmp_path / "wrong.jsonl"
+    file.write_text(line + "\n")
+    result = run("erase", "--from", str(file), "--yes", "5")
+    assert (result.exit_code, "line 1" in result.stderr) == (2, True)

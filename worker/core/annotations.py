@@ -1,0 +1,97 @@
+"""Texts of producers about a request or an item, which may be personal, and commitments to them.
+
+The log has the text beside a random salt, and its record has only the commitment to both. Once the
+text is erased, the commitment replaces the salt: the record stays what it was, and nobody can
+confirm a guess of the text.
+"""
+
+from collections.abc import Mapping
+from hashlib import sha256
+from secrets import token_bytes
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+if TYPE_CHECKING:  # audit commands read records without pydantic
+    from valetkey.wire.messages import Item
+
+ANNOTATION_FIELDS = ("recipient", "reason", "ref")
+"""The fields of an item that are texts for the audit log. Nothing of them is signed."""
+
+SALT_SUFFIX = "_salt"
+"""The end of the name of the column with the salt of a text, or with its commitment."""
+
+_SALT_BYTES = 16
+
+
+def new_salt() -> bytes:
+    """Return random bytes that nobody can guess."""
+    return token_bytes(_SALT_BYTES)
+
+
+def salted(texts: Mapping[str, str | None]) -> dict[str, Any]:
+    """Return columns with texts, and beside each one a column with a new salt for it."""
+    columns: dict[str, Any] = {}
+    for name, text in texts.items():
+        columns[name] = text
+        columns[name + SALT_SUFFIX] = None if text is None else new_salt()
+    return columns
+
+
+def commitment(text: str | None, salt: bytes | None) -> bytes | None:
+    """Return the SHA-256 of a salt and a text; that of an erased text is stored as its salt.
+
+    None if there is and was no text.
+    """
+    return salt if text is None else sha256((salt or b"") + text.encode()).digest()
+
+
+class Annotation(NamedTuple):
+    """The texts about one item with their salts, as stored."""
+
+    recipient: str | None
+    recipient_salt: bytes | None
+    reason: str | None
+    reason_salt: bytes | None
+    ref: str | None
+    ref_salt: bytes | None
+
+    @classmethod
+    def of(cls, item: "Item") -> Self | None:
+        """Return the texts of an item with new salts, or None if it has none."""
+        if item.model_fields_set.isdisjoint(ANNOTATION_FIELDS):
+            return None
+        recipient, reason, ref = item.recipient, item.reason, item.ref
+        if recipient is reason is ref is None:
+            return None
+        salts = (None if text is None else new_salt() for text in (recipient, reason, ref))
+        recipient_salt, reason_salt, ref_salt = salts
+        return cls(recipient, recipient_salt, reason, reason_salt, ref, ref_salt)
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The texts that there are, by their field."""
+        return {name: text for name in ANNOTATION_FIELDS if (text := getattr(self, name))}
+
+    @property
+    def commitments(self) -> dict[str, str]:
+        """The commitments to the texts that there are or were, in the order of a record's names."""
+        # Six hundred of these are made for each chunk.
+        recipient, recipient_salt, reason, reason_salt, ref, ref_salt = self
+        values = {}
+        if (hash_ := commitment(reason, reason_salt)) is not None:
+            values["reason"] = hash_.hex()
+        if (hash_ := commitment(recipient, recipient_salt)) is not None:
+            values["recipient"] = hash_.hex()
+        if (hash_ := commitment(ref, ref_salt)) is not None:
+            values["ref"] = hash_.hex()
+        return values
+
+
+Annotations = Mapping[int, Annotation]
+"""The texts about the items of a chunk, by item number. Most items have none."""
+
+NO_ANNOTATIONS: Annotations = {}
+
+
+def with_ref(result: dict[str, Any], ref: str | None) -> dict[str, Any]:
+    """Return the result of an item with the producer's reference, by which it is joined."""
+    return result if ref is None else result | {"ref": ref}
