@@ -1,18 +1,363 @@
 """Prints or serves metrics for Prometheus."""
 
 import re
-from contextlib import suppress
-from datetime import timedelta
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
+from datetime import datetime, timedelta
 from ipaddress import IPv6Address
+from threading import Lock
+from typing import Any, NamedTuple
 from wsgiref.simple_server import WSGIRequestHandler
 
 import click
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from sqlalchemy import Connection, Engine
 
 from valetkey.units import parse_duration
+from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
+from worker import clock
+from worker.audit.grant_filters import ISSUED, REFUSED, GrantFilter
+from worker.audit.index_scans import batch_bounds
+from worker.audit.item_counts import CountOptions, Dimension, ItemCount, count_items
+from worker.base.database_engine import limit_time, read_transaction
+from worker.broker.dead_letters import count_dead_letters
+from worker.broker.queues import (
+    EVENTS_PREFIX,
+    EVENTS_ROLE,
+    UPKEEP_QUEUE,
+    WAITING_LANES,
+    queue_lengths,
+    workers_by_queue,
+)
+from worker.broker.result_store import read_discard_counts
 from worker.cli.command_options import signals_as_interrupt
-from worker.doctor.service_metrics import DATABASE, ServiceCollector, Window
+from worker.cli.database import open_engine
+from worker.cli.redis_servers import open_broker, open_results
+from worker.core.quota_rules import quota_statuses
+from worker.errors import Transient
+from worker.ledger import backlog
+from worker.ledger.quota_usage import read_usage
+from worker.ledger.rejections import sum_rejections
+from worker.ledger.tenant_rows import load_config
+from worker.proof.checkpoint_rows import read_tree_sizes
+from worker.revoke.policy_document import MAX_POLICY_BYTES
+from worker.revoke.revocation_rows import read_denials
 from worker.settings import Settings
+from worker.uses.state_facts import count_recent_uses
+
+PREFIX = "valetkey_"
+
+
+class Family(NamedTuple):
+    """The name of a metric without its prefix, its help text, and the names of its labels."""
+
+    name: str
+    text: str
+    labels: tuple[str, ...] = ()
+
+    def gauge(self, samples: Mapping[Any, float]) -> GaugeMetricFamily:
+        """Return the gauges of these samples, by the value of the label, or a tuple of several."""
+        family = GaugeMetricFamily(PREFIX + self.name, self.text, labels=self.labels)
+        for key, value in samples.items():
+            family.add_metric(list(key) if isinstance(key, tuple) else [key], value)
+        return family
+
+    def single(self, value: float) -> GaugeMetricFamily:
+        """Return one gauge, of a metric without labels."""
+        return self.gauge({(): value})
+
+
+def age(moment: datetime | None, now: datetime) -> float:
+    """Return the seconds since a moment: 0 if there is none, or if it is still to come."""
+    return 0.0 if moment is None else max((now - moment).total_seconds(), 0.0)
+
+
+_QUEUES = (INTERACTIVE_QUEUE, BULK_QUEUE, UPKEEP_QUEUE)
+_LENGTHS = Family(
+    "queue_messages",
+    f"Messages in a queue. {WAITING_LANES} counts those that wait for the turn of their tenant.",
+    ("queue",),
+)
+_DEAD_LETTERS = Family(
+    "dead_letters", "Messages that were set aside because a worker failed on them."
+)
+_WORKERS = Family(
+    "workers",
+    f"Workers with a fresh heartbeat that consume a queue. {EVENTS_ROLE} counts the queues of event"
+    " notifications that are read, once for each worker.",
+    ("queue",),
+)
+
+
+def _read_broker(client: Any) -> Iterator[Metric]:
+    """Yield the lengths of queues. Those of the lanes are added up: anyone can name a lane."""
+    lengths = Counter({WAITING_LANES: 0, UPKEEP_QUEUE: int(client.llen(UPKEEP_QUEUE))})
+    for key, length in queue_lengths(client).items():
+        lengths[WAITING_LANES if key.startswith(f"{WAITING_LANES}:") else key] += length
+    yield _LENGTHS.gauge(lengths)
+    yield _DEAD_LETTERS.single(count_dead_letters(client))
+
+
+def _read_results(client: Any) -> Iterator[Metric]:
+    """Yield the numbers of live workers and of discarded messages."""
+    workers = Counter(dict.fromkeys((*_QUEUES, EVENTS_ROLE), 0))
+    for queue, names in workers_by_queue(client).items():
+        workers[EVENTS_ROLE if queue.startswith(EVENTS_PREFIX) else queue] += len(names)
+    yield _WORKERS.gauge({queue: workers[queue] for queue in (*_QUEUES, EVENTS_ROLE)})
+    discarded = CounterMetricFamily(
+        f"{PREFIX}messages_discarded",
+        "Messages that were discarded because a part of them is invalid.",
+        labels=("part",),
+    )
+    for part, count in sorted(read_discard_counts(client).items()):
+        discarded.add_metric([part], count)
+    yield discarded
+
+
+_PENDING = Family("webhooks_pending", "Webhooks that are not sent yet.", ("tenant", "endpoint"))
+_DUE = Family(
+    "webhook_oldest_due_age_seconds",
+    "Time since the longest-waiting webhook should have been attempted, 0 if none is due.",
+)
+_UNSETTLED = Family(
+    "unsettled_chunks",
+    "Chunks of upload slots that ended and are not settled, by bucket profile.",
+    ("bucket",),
+)
+_UNSETTLED_AGE = Family(
+    "unsettled_oldest_age_seconds",
+    "Time for which ended upload slots wait to be settled or looked at again, 0 if none do.",
+)
+_MISSING = Family(
+    "denials_missing",
+    "Statements of revocations that are not in the policy of their bucket, by bucket profile.",
+    ("bucket",),
+)
+_POLICY_LEFT = Family(
+    "bucket_policy_free_bytes",
+    "Bytes that are left of the policy of a bucket with statements of revocations.",
+    ("bucket",),
+)
+_RELEASE = Family(
+    "release_overdue_seconds",
+    "Time since the end of the oldest grants that still count as live, 0 if none do.",
+)
+_QUOTA_LABELS = ("tenant", "metric", "window")
+_USED = Family(
+    "quota_used",
+    "Usage in the current window of a quota, in grants or bytes. It counts without a quota too.",
+    _QUOTA_LABELS,
+)
+_LIMIT = Family(
+    "quota_limit", "Limit of a quota with its overrides, in grants or bytes.", _QUOTA_LABELS
+)
+_LEAVES = Family("tree_leaves", "Leaves of the Merkle tree of a tenant's audit log.", ("tenant",))
+_SIGNED = Family(
+    "checkpoint_leaves", "Leaves that the newest signed checkpoint covers.", ("tenant",)
+)
+_SIGNED_AGE = Family(
+    "checkpoint_age_seconds", "Time since the newest checkpoint was signed.", ("tenant",)
+)
+_REJECTIONS = Family(
+    "rejections",
+    "Messages of the window that could not be authenticated or parsed, or were refused without a"
+    " record (not_recorded). The tenant is that which they named, if it exists.",
+    ("tenant", "code", "window"),
+)
+_GRANTS = Family(
+    "grants",
+    "Grants that were issued in the window, by their state now.",
+    ("tenant", "kind", "state", "window"),
+)
+_REFUSALS = Family(
+    "refusals", "Items that were refused in the window.", ("tenant", "code", "window")
+)
+_USES = Family(
+    "uses",
+    "Recorded uses of the grants whose batch was decided in the window.",
+    ("tenant", "event", "source", "verdict", "window"),
+)
+
+
+class Window(NamedTuple):
+    """The time before now in which recent rows are counted, and the text that names it."""
+
+    label: str
+    length: timedelta
+
+
+Part = Callable[[Connection, datetime, Window], Iterator[Metric]]
+
+
+def _read_backlog(connection: Connection, now: datetime, _window: Window) -> Iterator[Metric]:
+    yield _PENDING.gauge(backlog.count_pending_webhooks(connection))
+    yield _DUE.single(age(backlog.earliest_due_webhook(connection), now))
+    yield _UNSETTLED.gauge(backlog.count_ended_slots(connection))
+    yield _UNSETTLED_AGE.single(age(backlog.oldest_ended_slot(connection), now))
+    yield _RELEASE.single(age(backlog.earliest_reservation_expiry(connection), now))
+
+
+def _read_denials(connection: Connection, now: datetime, _window: Window) -> Iterator[Metric]:
+    denials, _ = read_denials(connection, now)
+    missing = Counter(each.bucket for each in denials if each.policy_bytes is None)
+    yield _MISSING.gauge({each.bucket: missing[each.bucket] for each in denials})
+    yield _POLICY_LEFT.gauge(
+        {each.bucket: MAX_POLICY_BYTES - each.policy_bytes for each in denials if each.policy_bytes}
+    )
+
+
+def _read_quotas(connection: Connection, now: datetime, _window: Window) -> Iterator[Metric]:
+    used: dict[tuple[str, ...], float] = {}
+    limits: dict[tuple[str, ...], float] = {}
+    for tenant in load_config(connection).tenants.values():
+        usage = read_usage(connection, tenant.id, now)
+        for status in quota_statuses(tenant, usage, now, include_unlimited=True):
+            key = status.tenant, status.metric, status.window
+            used[key] = status.used
+            if status.limit is not None:
+                limits[key] = status.limit
+    yield _USED.gauge(used)
+    yield _LIMIT.gauge(limits)
+
+
+def _read_trees(connection: Connection, now: datetime, _window: Window) -> Iterator[Metric]:
+    trees = read_tree_sizes(connection, None)
+    yield _LEAVES.gauge({tree.tenant: tree.size for tree in trees})
+    yield _SIGNED.gauge({tree.tenant: tree.signed_size or 0 for tree in trees})
+    yield _SIGNED_AGE.gauge(
+        {tree.tenant: age(tree.signed_at, now) for tree in trees if tree.signed_at is not None}
+    )
+
+
+def _read_rejections(connection: Connection, now: datetime, window: Window) -> Iterator[Metric]:
+    counts = sum_rejections(connection, now - window.length)
+    yield _REJECTIONS.gauge({(*group, window.label): count for group, count in counts.items()})
+
+
+def _read_grants(connection: Connection, now: datetime, window: Window) -> Iterator[Metric]:
+    counts = _count_recent(connection, now, window, ISSUED, ("tenant", "kind", "state"))
+    yield _GRANTS.gauge({group: count.issued for group, count in counts.items()})
+
+
+def _read_refusals(connection: Connection, now: datetime, window: Window) -> Iterator[Metric]:
+    counts = _count_recent(connection, now, window, REFUSED, ("tenant", "code"))
+    yield _REFUSALS.gauge({group: count.refused for group, count in counts.items()})
+
+
+def _count_recent(
+    connection: Connection, now: datetime, window: Window, decision: str, by: tuple[Dimension, ...]
+) -> dict[tuple[str, ...], ItemCount]:
+    """Count the items of a window, of which the label is added to each group."""
+    recent = GrantFilter(since=now - window.length, decisions=(decision,), states_at=now)
+    before, _ = batch_bounds(connection, recent)
+    options = CountOptions(by, after_batch=before)
+    counts = count_items(connection, recent, options)
+    return {(*map(str, count.group), window.label): count for count in counts}
+
+
+def _read_uses(connection: Connection, now: datetime, window: Window) -> Iterator[Metric]:
+    counts = count_recent_uses(connection, now - window.length)
+    yield _USES.gauge({(*group, window.label): count for group, count in counts.items()})
+
+
+PARTS: Mapping[str, Part] = {
+    "backlog": _read_backlog,
+    "denials": _read_denials,
+    "trees": _read_trees,
+    "quotas": _read_quotas,
+    "rejections": _read_rejections,
+    "refusals": _read_refusals,
+    "uses": _read_uses,
+    "grants": _read_grants,
+}
+"""The parts, the cheapest first: all of them share a limit of time."""
+
+
+TIME_LIMIT = 8.0
+"""The time in seconds that reading the database may take in one scrape."""
+
+DATABASE = "database"
+
+OnProblem = Callable[[str, click.ClickException | None], None]
+
+
+class ServiceCollector(Collector):
+    """Reads the metrics once at a time. Scrapes that wait meanwhile share the next reading.
+
+    on_problem is called with the name of each service that the metrics are read from, and why it
+    cannot be used, or None. Unless it raises that, the scrape says so, and has no metrics of it.
+    """
+
+    def __init__(self, window: Window, on_problem: OnProblem) -> None:
+        self._window = window
+        self._on_problem = on_problem
+        self._lock = Lock()
+        self._metrics: list[Metric] = []
+        self._read_at = float("-inf")
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all metrics that can be read."""
+        arrived_at = time.monotonic()
+        with self._lock:
+            if self._read_at < arrived_at:
+                read_at = time.monotonic()
+                self._metrics, self._read_at = self._read_all(), read_at
+            metrics = self._metrics
+        yield from metrics
+
+    def _read_all(self) -> list[Metric]:
+        return [
+            *self._read(DATABASE, open_engine, self._read_database),
+            *self._read("broker", open_broker, _read_broker),
+            *self._read("result_store", open_results, _read_results),
+        ]
+
+    def _read(
+        self,
+        service: str,
+        open_service: Callable[[], AbstractContextManager[Any]],
+        read: Callable[[Any], Iterator[Metric]],
+    ) -> list[Metric]:
+        metrics: list[Metric] = []
+        problem = None
+        try:
+            with open_service() as opened:
+                metrics = list(read(opened))
+        except click.ClickException as error:
+            problem = error
+        self._on_problem(service, problem)
+        text = f"1 if the {service.replace('_', ' ')} can be used, else 0."
+        is_up = Family(f"{service}_up", text).single(problem is None)
+        return [is_up] if problem else [is_up, *metrics]
+
+    def _read_database(self, engine: Engine) -> Iterator[Metric]:
+        now, end = clock.now(), time.monotonic() + TIME_LIMIT
+        complete = dict.fromkeys(PARTS, 0)
+        for name, read in PARTS.items():
+            if time.monotonic() >= end:
+                break
+            try:
+                with read_transaction(engine) as connection, limit_time(connection, end):
+                    metrics = list(read(connection, now, self._window))
+            except Transient:
+                if time.monotonic() < end:
+                    raise
+            else:
+                complete[name] = 1
+                yield from metrics
+        yield _COMPLETE.gauge(complete)
+
+
+_COMPLETE = Family(
+    "scrape_complete",
+    f"1 if a part of the database's metrics was read, 0 if {TIME_LIMIT:g} seconds were too short.",
+    ("part",),
+)
+
 
 _ADDRESS = re.compile(r"(?P<host>[^:\[\]\s/]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
 _MAX_PORT = 65_535

@@ -219,19 +219,25 @@ def _insert_audit_rows(
         for row in decision.rows
     ]
     insert_rows(connection, Grant.__tablename__, columns, rows)
-    annotations = [
-        (batch_number, number, *annotation)
-        for batch_number, chunk, _ in written
-        for number, annotation in chunk.annotations.items()
-    ]
-    if annotations:
-        insert_rows(connection, AnnotationRow.__tablename__, _ANNOTATION_COLUMNS, annotations)
+    _insert_annotations(connection, batch_numbers, chunks)
     return [
         encode_record(
             "chunk", each, tenant=chunk.request.tenant.id, batch_id=chunk.request.message.batch
         )
         for chunk, each in zip(chunks, values, strict=True)
     ]
+
+
+def _insert_annotations(
+    connection: Connection, batch_numbers: Sequence[int], chunks: Sequence[NewChunk]
+) -> None:
+    rows = [
+        (batch_number, number, *annotation)
+        for batch_number, chunk in zip(batch_numbers, chunks, strict=True)
+        for number, annotation in chunk.annotations.items()
+    ]
+    if rows:
+        insert_rows(connection, AnnotationRow.__tablename__, _ANNOTATION_COLUMNS, rows)
 
 
 def _chunk_values(batch_number: int, chunk: NewChunk, decision: ChunkDecision) -> dict[str, Any]:

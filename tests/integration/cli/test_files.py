@@ -169,6 +169,25 @@ def test_members_of_json_lines_become_columns(json_rows: Cli) -> None:
     ]
 
 
+@pytest.mark.parametrize("out", ["links.csv", "links.jsonl"])
+def test_the_texts_of_a_row_are_sent_and_stand_beside_its_result(cli: Cli, out: str) -> None:
+    Path("keys.csv").write_text("key,recipient,ref\na,ann,1\na,bob,2\nno/b,carl,3\n")
+    rows = download(cli, "keys.csv", out)
+    assert [(row["recipient"], row["ref"]) for row in rows] == [
+        ("ann", "1"),
+        ("bob", "2"),
+        ("carl", "3"),
+    ]
+    (message,) = cli.messages
+    assert message["items"][1] == {"key": "a", "recipient": "bob", "ref": "2"}
+
+
+def test_one_object_is_not_requested_twice_for_one_recipient(cli: Cli) -> None:
+    Path("keys.csv").write_text("key,recipient\na,ann\na,ann\n")
+    result = cli("download", "reports", "--from", "keys.csv", "--out", "links.csv")
+    assert (result.exit_code, "repeats the object of line 2" in result.stderr) == (1, True)
+
+
 def test_columns_survive_an_interruption(cli: Cli) -> None:
     keys = [f"k/{n}" for n in range(2 * DEFAULT_CHUNK_ITEMS)]
     Path("keys.csv").write_text("key,mail\n" + "".join(f"{key},{key}@x\n" for key in keys))

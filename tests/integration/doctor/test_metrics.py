@@ -28,8 +28,8 @@ from worker.broker.dead_letters import KEY
 from worker.broker.queues import WAITING_LANES
 from worker.broker.result_store import DISCARD_COUNTER
 from worker.core.tenant_config import Quota
-from worker.doctor import service_metrics
-from worker.doctor.service_metrics import PARTS
+from worker.doctor import metrics_command
+from worker.doctor.metrics_command import PARTS
 from worker.errors import Transient
 from worker.ledger.rejections import count_rejections
 from worker.uses.state_facts import read_state_facts
@@ -246,7 +246,7 @@ def test_a_part_that_takes_too_long_is_missing_and_named(
     service: InProcessService, scrape: Scrape, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service.issue(grant_message())
-    monkeypatch.setattr(service_metrics, "TIME_LIMIT", -1.0)
+    monkeypatch.setattr(metrics_command, "TIME_LIMIT", -1.0)
     scraped = scrape()
     assert scraped["valetkey_database_up"] == {(): 1}
     assert "valetkey_grants" not in scraped
@@ -320,7 +320,7 @@ def test_a_database_that_fails_before_the_time_is_over_cannot_be_used(
     def fail(*_: object) -> NoReturn:
         raise Transient("the connection to the database was lost", "database")
 
-    monkeypatch.setattr(service_metrics, "PARTS", {"trees": fail})
+    monkeypatch.setattr(metrics_command, "PARTS", {"trees": fail})
     result = CliRunner().invoke(main, ["metrics"])
     assert result.exit_code == 1
     assert "the connection to the database was lost" in result.stderr

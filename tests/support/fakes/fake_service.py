@@ -148,7 +148,10 @@ def stored_results(url: str) -> dict[str, str]:
 def grant_outcome(message: dict[str, Any]) -> dict[str, Any]:
     """Return an outcome that grants every item, except keys that begin with `no/`."""
     first = message["chunk"] * message["chunk_size"]
-    items = [_item_result(message, first + i, item) for i, item in enumerate(message["items"])]
+    items = [
+        _item_result(message, first + i, item) | {k: v for k, v in item.items() if k == "ref"}
+        for i, item in enumerate(message["items"])
+    ]
     return _outcome(message, status="issued", items=items)
 
 

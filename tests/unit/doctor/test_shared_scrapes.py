@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from tests.support.servers.waiting import wait_until
-from worker.doctor.service_metrics import ServiceCollector, Window
+from worker.doctor.metrics_command import ServiceCollector, Window
 
 
 class CountedLock:

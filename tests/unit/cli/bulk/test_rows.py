@@ -61,6 +61,30 @@ def test_a_csv_file_has_a_key_and_optional_columns() -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", ["download", "upload", "put"])
+def test_a_row_of_any_kind_may_have_texts_for_the_audit_log(kind: Kind) -> None:
+    content = b"key,size,recipient,reason,ref\na,5,ann,case 4711,mail-17\n"
+    content = content if kind != "download" else content.replace(b",5", b"").replace(b",size", b"")
+    (item,) = items_or_codes(parse_content("csv", content, kind))
+    texts = {"recipient": "ann", "reason": "case 4711", "ref": "mail-17"}
+    assert item == {"key": "a", **({} if kind == "download" else {"size": 5}), **texts}
+
+
+@pytest.mark.parametrize("name", ["recipient", "reason", "ref"])
+@pytest.mark.parametrize("value", ['"' + "x" * 201 + '"', '"a\\tb"', '""', "7"])
+def test_a_text_of_another_length_or_with_control_characters_is_refused(
+    name: str, value: str
+) -> None:
+    rows = '{"key": "a"}\n{"key": "c", "' + name + '": ' + value + '}\n{"key": "b"}\n'
+    cause = f"its {name} must be a text of 1 to 200 characters"
+    assert_refused(parse_content("jsonl", rows.encode()), 2, "malformed", cause)
+
+
+def test_a_text_in_two_columns_is_refused() -> None:
+    with pytest.raises(InputError, match="has the column `recipient` twice"):
+        parse_content("csv", b"key,recipient,recipient\na,ann,bob\n")
+
+
 def test_a_json_lines_file_has_an_object_a_line() -> None:
     content = b'{"key": "a", "filename": null}\n{"key": "b", "version_id": "1", "expires_in": 60}\n'
     assert parse_content("jsonl", content) == [
