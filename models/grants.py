@@ -31,7 +31,7 @@ ANNOTATION = String(200)
 A column of this type has a second one, for its salt. `audit erase` sets the text to NULL, and
 replaces the salt by the commitment (worker/ledger/merkle.py).
 """
-SALT = LargeBinary(32)
+SALT = LargeBinary()
 PARTITIONED = "grants"
 DEFAULT_PARTITION = f"{PARTITIONED}_default"
 """The table that has partitions on PostgreSQL, and the partition of months without their own."""

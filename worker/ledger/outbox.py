@@ -303,11 +303,37 @@ def read_manifest_state(connection: Connection, batch_number: int) -> ManifestSt
     return None if row is None else ManifestState(**row)
 
 
+_manifest_row, _next_manifest = aliased(Manifest), aliased(Manifest)
+_first_manifest = (
+    select(Manifest.tenant, Manifest.next_attempt_at)
+    .where(Manifest.state == _PENDING)
+    .order_by(Manifest.tenant, Manifest.next_attempt_at)
+    .limit(1)
+    .subquery()
+)
+_MANIFEST_HEADS = select(_first_manifest).cte("heads", recursive=True)
+# One index search per tenant, however many manifests each has.
+_MANIFEST_HEADS = _MANIFEST_HEADS.union_all(
+    select(_manifest_row.tenant, _manifest_row.next_attempt_at)
+    .select_from(_MANIFEST_HEADS)
+    .join(
+        _manifest_row,
+        _manifest_row.batch_number
+        == select(_next_manifest.batch_number)
+        .where(_next_manifest.state == _PENDING, _next_manifest.tenant > _MANIFEST_HEADS.c.tenant)
+        .order_by(_next_manifest.tenant, _next_manifest.next_attempt_at)
+        .limit(1)
+        .scalar_subquery(),
+    )
+)
+_TENANTS_WITH_MANIFESTS = select(_MANIFEST_HEADS.c.tenant).where(
+    _MANIFEST_HEADS.c.next_attempt_at <= bindparam("now", type_=Instant())
+)
+
+
 def tenants_with_due_manifests(connection: Connection, now: datetime) -> list[str]:
     """Return the tenants whose manifests may be due; their batches may still be open."""
-    is_due = Manifest.state == _PENDING, Manifest.next_attempt_at <= now
-    query = select(Manifest.tenant).distinct().where(*is_due).order_by(Manifest.tenant)
-    return list(connection.scalars(query))
+    return list(connection.scalars(_TENANTS_WITH_MANIFESTS, {"now": now}))
 
 
 def lease_manifest(

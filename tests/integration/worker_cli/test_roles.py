@@ -8,7 +8,6 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import ProgrammingError
-from worker.doctor.service_metrics import PARTS
 
 from tests.support.builders.messages import Clock, grant_message, tenant_config
 from tests.support.builders.services import InProcessService, build_service
@@ -19,7 +18,7 @@ from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.month_partitions import add_months, add_partition, month_of
 from worker.cli.database import migrate
 from worker.cli.database_roles import grant_privileges
-from worker.doctor.metrics_command import metrics
+from worker.doctor.metrics_command import PARTS, metrics
 from worker.proof.verify.verify_command import verify
 from worker.tasks import clean_up
 

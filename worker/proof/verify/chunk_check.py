@@ -21,6 +21,7 @@ from worker.proof.verify.stored_rows import (
     read_json,
 )
 
+_FIRST_ITEM = -(2**63)
 _COLUMNS = slice(5, 5 + len(CHUNK.columns))
 _BATCH_COLUMNS = slice(_COLUMNS.stop, _COLUMNS.stop + len(BATCH.columns))
 _CHUNK_SIZE = _BATCH_COLUMNS.start + list(BATCH.columns.keys()).index("chunk_size")
@@ -76,6 +77,8 @@ class Items:
         for row in self._rows:
             _, self.number, key, code, detail, digest = row
             content = None if detail is None else read_json("detail", detail)
+            if content is None and detail is not None:
+                raise WrongValue("detail is not spelled as the service writes JSON")
             if code is None:
                 self.issued += 1
                 size = content.get("size") if isinstance(content, dict) else None
@@ -117,15 +120,22 @@ class ChunkCheck(LeafCheck):
                 yield self._stray(item_rows, item_rows.next)
 
     def _check(self, key: Row, rows: list[Row], leaves: list[Leaf]) -> None:
-        self._items = self._annotations = []
-        if rows and isinstance(size := rows[0][_CHUNK_SIZE], int):
-            number, chunk = key[:2]
-            for item_rows in self._item_rows:
-                for stray in item_rows.take_before(number, chunk * size):
-                    raise Found(self._stray(item_rows, stray))
-            self._items, self._annotations = (
-                each.take_before(number, (chunk + 1) * size) for each in self._item_rows
-            )
+        number, chunk, *_ = key
+        size = rows[0][_CHUNK_SIZE] if rows else None
+        # Without a batch, its items belong to no chunk: those of other batches must not.
+        start, end = (number, _FIRST_ITEM), (number + 1, _FIRST_ITEM)
+        if isinstance(size, int) and isinstance(chunk, int):
+            start, end = (number, chunk * size), (number, (chunk + 1) * size)
+        elif not rows:
+            end = start
+        strays = [
+            (item_rows, row)
+            for item_rows in self._item_rows
+            for row in item_rows.take_before(*start)
+        ]
+        self._items, self._annotations = (each.take_before(*end) for each in self._item_rows)
+        if strays:
+            raise Found(self._stray(*strays[0]))
         super()._check(key, rows, leaves)
 
     def _check_annotated(self, key: Row) -> None:
@@ -194,9 +204,11 @@ class ChunkCheck(LeafCheck):
         chunk, batch = CHUNK.read(row[_COLUMNS]), BATCH.read(row[_BATCH_COLUMNS])
         first = chunk["chunk_number"] * batch["chunk_size"]
         numbers = range(first, min(first + batch["chunk_size"], batch["total"]))
-        missing = sorted({*numbers} - {item[1] for item in self._items})
-        if missing and chunk["issued"] + chunk["refused"] == len(numbers):
-            place = {"item": missing[0], "last_item": missing[-1], "table": "grants"}
+        existing = {item[1] for item in self._items}
+        missing = next((n for n in numbers if n not in existing), None)
+        if missing is not None and chunk["issued"] + chunk["refused"] == len(numbers):
+            last = next(n for n in reversed(numbers) if n not in existing)
+            place = {"item": missing, "last_item": last, "table": "grants"}
             return self._found(key, "is missing", **place)
         what = "batch, chunk or items" if leaf.kind == "batch" else "chunk or items"
         text = f"its {what} differ from what leaf {leaf.number} covers"

@@ -109,6 +109,8 @@ class LeafCheck:
                 self._check(key, rows, leaves)
             except Found as found:
                 yield found.problem
+            except UNREADABLE:
+                yield self._found(key, "has a value that the service does not write").problem
 
     def _rows(self) -> Iterator[Row]:
         """Yield the rows: what a leaf would name, the id of the batch, and the columns."""
@@ -379,13 +381,16 @@ def _numbers(reference: Any) -> tuple[int, int]:
 
 
 def compare_removals(log: LogState) -> Iterator[Problem]:
-    """Yield each tenant that lacks more than its removals have recorded.
+    """Yield each tenant that lacks something else than its removals have recorded.
 
-    A removal that is going on has removed less.
+    A removal that is going on has removed fewer chunks. If it has removed all, it has removed all
+    their items.
     """
     for (tenant, what), missing in sorted(log.missing.items()):
-        recorded = sum(getattr(each, what) for each in log.removals[tenant])
-        if missing > recorded:
+        removals = log.removals[tenant]
+        recorded = sum(getattr(each, what) for each in removals)
+        is_done = log.missing[tenant, "chunks"] == sum(each.chunks for each in removals)
+        if missing > recorded or (what == "items" and is_done and missing < recorded):
             name = what.replace("use_groups", "groups of uses")
             text = f"record the removal of {recorded:,} {name}, and {missing:,} are missing"
             yield Problem("prunes", text, tenant=tenant)

@@ -10,6 +10,7 @@ from sqlalchemy import JSON, Column, Integer, LargeBinary, String
 
 import models
 from models.base import Base, Instant
+from worker.ledger.merkle import HASH_BYTES
 
 
 class WrongValue(ValueError):
@@ -125,8 +126,8 @@ def _reader(column: Column[Any]) -> tuple[tuple[type, ...], _Convert | None]:
             types, convert = (str,), read_instant
         case JSON():  # SQLite stores a number in such a column as a number
             types, convert = (str, int, float), read_json
-        case LargeBinary():
-            types = (bytes,)
+        case LargeBinary(length=length):
+            types, convert = (bytes,), _read_hash if length == HASH_BYTES else None
         case Integer():
             types = (int,)
         case String():
@@ -134,6 +135,13 @@ def _reader(column: Column[Any]) -> tuple[tuple[type, ...], _Convert | None]:
         case other:
             raise TypeError(f"{column}: no reader for {other!r}")
     return ((*types, type(None)) if column.nullable else types), convert
+
+
+def _read_hash(name: str, value: Any) -> bytes:
+    """Return a hash. Raises WrongValue: two of another length can have the same hash together."""
+    if len(value) != HASH_BYTES:
+        raise WrongValue(f"{name} has {len(value)} bytes instead of {HASH_BYTES}")
+    return bytes(value)
 
 
 def read_instant(name: str, value: Any) -> datetime:

@@ -154,7 +154,7 @@ class _Run:
 
 def _contains(broken: Problem, problem: Problem) -> bool:
     """Return whether a range of leaves contains the leaf from which a row differs."""
-    if problem.leaf is None or problem.tenant != broken.tenant:
+    if not isinstance(problem.leaf, int) or problem.tenant != broken.tenant:
         return False
     return (broken.number or 0) <= problem.leaf <= (broken.last_number or 0)
 
