@@ -1,0 +1,260 @@
+"""docs/audit.md: the table of members is that of the models, and the example and program work."""
+
+import base64
+import json
+import re
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from sqlalchemy import JSON, Column, Integer, LargeBinary, String, Table
+
+import models
+from models.base import Base, Instant
+from tests.support.audit_log.logs import generate_log
+from tests.support.crypto.audit_proofs import run_verifier
+from tests.support.docs.command_lines import ROOT
+from tests.support.docs.record_verifier import (
+    ITEM,
+    Members,
+    RecordVerifier,
+    documented_members,
+    load_program,
+    record_section,
+)
+from tests.support.servers.databases import migrated_file
+from valetkey.wire.messages import CancelMessage, ChunkMessage
+from worker.core.annotations import Annotation
+from worker.ledger.merkle import RightEdge, encode_record, item_record
+from worker.proof.merkle_proofs import consistency_ranges, inclusion_ranges, subtree_roots
+from worker.proof.verify.tree_check import _SHAPES
+
+PAGE = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
+SECTION = record_section(PAGE)
+MEMBERS = documented_members(SECTION)
+INCLUSION, CONSISTENCY = map(
+    json.loads, re.findall(r"^```json\n(.+?)^```$", SECTION, re.MULTILINE | re.DOTALL)
+)
+RECORDS, KEY = (
+    block.splitlines()
+    for block in re.findall(r"^```text\n(.+?)^```$", SECTION, re.MULTILINE | re.DOTALL)
+)
+HASHES = dict(re.findall(r"^\| (.+?) \| `([0-9a-f]{64,})` \|$", SECTION, re.MULTILINE))
+
+MODELS: dict[str, type[Base]] = {
+    "chunk": models.Chunk,
+    "batch": models.Batch,
+    "reissue": models.Reissue,
+    "settlement": models.Settlement,
+    "cancellation": models.Cancellation,
+    "use": models.Use,
+    "revocation": models.Revocation,
+    "erasure": models.Erasure,
+    "prune": models.Prune,
+    "config": models.ConfigChange,
+}
+MESSAGES: dict[str, Any] = {"batch": ChunkMessage, "cancellation": CancelMessage}
+VALUES = {"text": "a", "number": 1, "time": datetime.now(UTC), "bytes": b"a", "JSON": {"a": 1}}
+
+
+def table_of(model: type[Base]) -> Table:
+    return model.metadata.tables[model.__tablename__]
+
+
+def column_type(column: Column[Any]) -> str:
+    types: dict[type[Any], str] = {
+        Instant: "time",
+        JSON: "JSON",
+        LargeBinary: "bytes",
+        Integer: "number",
+        String: "text",
+    }
+    return next(name for type_, name in types.items() if isinstance(column.type, type_))
+
+
+def is_optional(kind: str, column: Column[Any]) -> bool:
+    """Return whether a record can lack a column; an erased text still has a commitment."""
+    message = MESSAGES.get(kind)
+    is_commitment = f"{column.name}_salt" in column.table.columns
+    if message is not None and is_commitment:
+        return not message.model_fields[column.name].is_required()
+    return bool(column.nullable)
+
+
+def recorded_members(kind: str) -> Members:
+    """Return the members of the records that the code makes of rows of a model."""
+    table = table_of(MODELS[kind])
+    own = {"tenant": "a", "batch_id": "a"} if is_joined(table) else {}
+    row = {column.name: VALUES[column_type(column)] for column in table.columns}
+    record = json.loads(encode_record(kind, row, **own))
+    assert record.pop("type") == kind
+    members = {}
+    for name in record:
+        column = None if name in own else table.columns[name]
+        if column is None:
+            members[name] = "text", False
+        elif f"{name}_salt" in row:
+            assert record[name] == sha256(b"aa").hexdigest()
+            members[name] = "commitment", is_optional(kind, column)
+        else:
+            members[name] = column_type(column), is_optional(kind, column)
+    return members
+
+
+def is_joined(table: Table) -> bool:
+    """Return whether a row gets the tenant and the id of its batch from the batch."""
+    return "batch_number" in table.columns and table.name != "batches"
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_the_members_of_a_record_are_those_of_the_table(kind: str) -> None:
+    assert MEMBERS[kind] == recorded_members(kind)
+
+
+def test_a_column_that_is_null_has_no_member() -> None:
+    columns = table_of(models.Use).columns
+    row = {c.name: None if c.nullable else VALUES[column_type(c)] for c in columns}
+    expected = {name for name, (_, optional) in MEMBERS["use"].items() if not optional}
+    assert set(json.loads(encode_record("use", row, batch_id="a"))) - {"type"} == expected
+
+
+def test_the_members_of_an_item_are_those_of_its_rows() -> None:
+    texts = Annotation("a", b"s", "b", b"s", "c", b"s")
+    whole = json.loads(item_record((1, "k", "c", {"a": 1}, b"d"), texts))
+    least = json.loads(item_record((1, "k", None, None, None)))
+    names = {"item_number": "item", "object_key": "key"}
+    types = {
+        names.get(column.name, column.name): column_type(column)
+        for column in table_of(models.Grant).columns
+        if column.name != "batch_number"
+    }
+    assert MEMBERS[ITEM] == {
+        name: (types.get(name, "commitment"), name not in least) for name in whole
+    }
+
+
+def test_the_leaves_name_their_rows_as_the_page_says() -> None:
+    names_rows = r"^\| `(\w+)` \| (`(?:batch_number|reference)`.*?) \| .+ \|$"
+    rows = re.findall(names_rows, SECTION, re.MULTILINE)
+    names = ("`batch_number`", "`chunk_number`", "`reference`")
+    assert {kind: tuple(name in cell for name in names) for kind, cell in rows} == _SHAPES
+
+
+@pytest.fixture(scope="module")
+def program() -> SimpleNamespace:
+    """The functions of the page's program."""
+    return load_program(SECTION)
+
+
+def test_the_hashes_of_the_example_follow_from_its_records(program: SimpleNamespace) -> None:
+    hashes = [program.leaf_hash(record.encode()) for record in RECORDS]
+    leaves = [bytes.fromhex(value) for name, value in HASHES.items() if "`leaves.hash`" in name]
+    edge = program.append(0, [], leaves[0])
+    for size, leaf in enumerate(leaves[1:], 1):
+        edge = program.append(size, edge, leaf)
+    computed = [
+        *hashes,
+        program.root(hashes),
+        program.hash_of_leaf([record.encode() for record in RECORDS]),
+        *leaves[1:],
+        program.root(leaves),
+        b"".join(edge),
+    ]
+    assert [value.hex() for value in computed] == list(HASHES.values())
+    assert program.root_of_edge(edge) == program.root(leaves)
+
+
+def test_the_commitment_of_the_example_follows_from_the_salt_and_the_text() -> None:
+    ((salt, text),) = re.findall(r"`SHA-256\((\w+) ‖ \"(.+?)\"\)`", SECTION)
+    value = sha256(bytes.fromhex(salt) + text.encode()).hexdigest()
+    assert json.loads(RECORDS[0])["recipient"] == value
+    assert f"`{value}`" in SECTION
+
+
+def test_the_proof_of_the_example_leads_to_its_root(program: SimpleNamespace) -> None:
+    (leaf,) = INCLUSION["leaves"]
+    assert [proven["record"] for proven in leaf["proven"]] == RECORDS
+    for proven in leaf["proven"]:
+        path = decode(proven["path"])
+        record_hash = program.leaf_hash(proven["record"].encode())
+        inner = program.inclusion_root(record_hash, proven["position"], leaf["records"], path)
+        assert inner.hex() == HASHES["inner root"]
+    size, root = head(INCLUSION["checkpoint"])
+    inner_hash = program.leaf_hash(bytes.fromhex(HASHES["inner root"]))
+    assert program.inclusion_root(inner_hash, leaf["leaf"], size, decode(leaf["path"])) == root
+    assert root.hex() == HASHES["root of the tree of these three"]
+
+
+def test_the_consistency_of_the_example_leads_to_both_roots(program: SimpleNamespace) -> None:
+    old_size, old_root = head(CONSISTENCY["since"])
+    new_size, new_root = head(CONSISTENCY["checkpoint"])
+    path = decode(CONSISTENCY["path"])
+    roots = program.consistent_roots(old_size, new_size, path, old_root)
+    assert roots == (old_root, new_root)
+
+
+@pytest.mark.parametrize("proof", [INCLUSION, CONSISTENCY], ids=lambda proof: str(proof["proof"]))
+def test_the_script_for_auditors_verifies_the_example(proof: Any, tmp_path: Path) -> None:
+    path = tmp_path / "proof.json"
+    path.write_text(json.dumps(proof))
+    result = run_verifier(path, KEY[0], tmp_path)
+    assert (result.returncode, result.stdout[:6]) == (0, "Right:"), result.stderr
+
+
+def test_a_proof_without_the_texts_is_as_good(tmp_path: Path) -> None:
+    proof = json.loads(json.dumps(INCLUSION))
+    for proven in proof["leaves"][0]["proven"]:
+        del proven["texts"]
+    path = tmp_path / "proof.json"
+    path.write_text(json.dumps(proof))
+    result = run_verifier(path, KEY[0], tmp_path)
+    assert (result.returncode, "ann@example.com" in result.stdout) == (0, False), result.stderr
+
+
+@pytest.mark.parametrize("size", range(1, 18))
+def test_the_program_computes_every_path_as_the_service_does(
+    program: SimpleNamespace, size: int
+) -> None:
+    hashes = [program.leaf_hash(bytes([number])) for number in range(size)]
+    edge = RightEdge.of(hashes)
+    assert program.root(hashes) == edge.root()
+    assert program.append(size, list(edge.hashes), hashes[0]) == list(edge.append(hashes[0]).hashes)
+    for position in range(size):
+        path = subtree_roots(inclusion_ranges(position, size), hashes)
+        found = program.inclusion_root(hashes[position], position, size, path)
+        assert found == edge.root()
+    for old in range(1, size + 1):
+        path = subtree_roots(consistency_ranges(old, size), hashes)
+        old_root = program.root(hashes[:old])
+        roots = program.consistent_roots(old, size, path, old_root)
+        assert roots == (old_root, edge.root())
+
+
+@pytest.mark.parametrize("is_pruned", [False, True], ids=["whole", "pruned"])
+def test_all_leaves_follow_from_the_tables_as_the_page_says(
+    tmp_path: Path, *, is_pruned: bool
+) -> None:
+    path = tmp_path / "log.db"
+    generate_log(migrated_file(path), seed=26, is_pruned=is_pruned)
+    with closing(sqlite3.connect(path)) as connection:
+        verifier = RecordVerifier(connection, SECTION)
+        leaves = list(verifier.leaves())
+        removed = {leaf["kind"] for leaf, hash_ in leaves if hash_ is None}
+        assert removed <= ({"use", "settlement"} if is_pruned else set())
+        assert all(leaf["hash"] == hash_ for leaf, hash_ in leaves if hash_ is not None)
+        assert {leaf["kind"] for leaf, _ in leaves} >= set(_SHAPES) - {"prune"}
+        assert all(stored == edge for stored, edge in verifier.heads())
+
+
+def decode(path: list[str]) -> list[bytes]:
+    return [base64.b64decode(text) for text in path]
+
+
+def head(note: str) -> tuple[int, bytes]:
+    _, size, root, *_ = note.split("\n")
+    return int(size), base64.b64decode(root)
