@@ -29,11 +29,15 @@ class RowRefusal(Refusal):
         column: str = "",
         limit: int | None = None,
         key: object = None,
+        ref: object = None,
     ) -> Self:
-        """Refuse a row, or its value in one column. The key is shown if it is a string."""
+        """Refuse a row, or its value in one column. Shows the key and the ref if they are texts."""
         field = f"rows[{row_number}].{column}" if column else f"rows[{row_number}]"
         shown_key = _shorten(key) if isinstance(key, str) else None
-        return cls(code=code, field=field, message=message, limit=limit, key=shown_key)
+        shown_ref = _shorten(ref) if isinstance(ref, str) else None
+        return cls(
+            code=code, field=field, message=message, limit=limit, key=shown_key, ref=shown_ref
+        )
 
     @property
     def row(self) -> str:

@@ -19,7 +19,9 @@ from worker.audit.erasure import (
     ErasureRecord,
     ErasureTarget,
     erase_texts,
+    find_rows,
     find_texts,
+    may_erase,
     read_erased,
     read_erasures,
 )
@@ -93,7 +95,7 @@ def erase(
     again = None if file is None else list(_parse_rows(file))
     with open_database(write_transaction, refuses_later=True) as connection:
         check_tenant_option(connection, target["tenant"])
-        rows = find_texts(connection, ErasureTarget(**target)) if again is None else again
+        rows = _find(connection, ErasureTarget(**target), again)
         texts = sum(len(row.columns) for row in rows)
         if not texts:
             raise click.ClickException("No text matches, or it was erased before.")
@@ -104,6 +106,22 @@ def erase(
         _confirm(texts, expected)
         erased = _erase(connection, rows, reason)
     click.echo(f"Erased {erased:,} texts.")
+
+
+def _find(
+    connection: Connection, target: ErasureTarget, again: Sequence[ErasedRow] | None
+) -> list[ErasedRow]:
+    """Return the rows of the target, or those of a file. Raises click.ClickException."""
+    if not may_erase(connection):
+        text = "Only the owner of the tables can erase: name its user in VALETKEY_DATABASE_URL."
+        raise click.ClickException(text)
+    if again is not None:
+        return find_rows(connection, again)
+    rows = find_texts(connection, target)
+    if target.grant is not None and len({row.tenant for row in rows}) > 1:
+        text = "several tenants have this grant: name one, as in TENANT/BATCH.NUMBER"
+        raise click.BadParameter(text, param_hint="--grant")
+    return rows
 
 
 def _erase(connection: Connection, rows: Sequence[ErasedRow], reason: str | None) -> int:

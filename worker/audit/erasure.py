@@ -125,11 +125,11 @@ def _erased_columns(target: ErasureTarget) -> Iterator[str]:
 def _conditions(
     connection: Connection, table: _Table, target: ErasureTarget
 ) -> Iterator[ColumnElement[bool]]:
-    for name in ("recipient", "requested_by"):
-        text = getattr(target, name)
-        if text is not None:
-            is_named = func.lower(getattr(table.model, name, None)) == func.lower(text)
-            yield is_named if name in table.texts else false()
+    if target.recipient is not None:
+        yield _is_recipient(table, target.recipient)
+    if target.requested_by is not None:
+        is_asked = "requested_by" in table.texts
+        yield _is_text(table.model.requested_by, target.requested_by) if is_asked else false()
     if target.grant is not None:
         batch_id, number, tenant = target.grant
         yield table.owner.batch_id == batch_id
@@ -138,9 +138,49 @@ def _conditions(
         if table.model is Annotation:
             yield Annotation.item_number == number
         else:  # the texts of a batch with more items are those of other grants as well
-            yield Batch.total == 1 if table.model is Batch else false()
+            is_alone = table.model is Batch and number == 0
+            yield Batch.total == 1 if is_alone else false()
     if target.tenant is not None:
         yield is_of_tenant(connection, table.owner.tenant, target.tenant)
+
+
+def _is_recipient(table: _Table, recipient: str) -> ColumnElement[bool]:
+    """Return the condition that a row is about a recipient: an item can have that of its batch."""
+    if table.model is Cancellation:
+        return false()
+    if table.model is Batch:
+        return _is_text(Batch.recipient, recipient)
+    has_none = and_(Annotation.recipient.is_(None), Annotation.recipient_salt.is_(None))
+    is_of_batch = and_(has_none, _is_text(Batch.recipient, recipient))
+    return or_(_is_text(Annotation.recipient, recipient), is_of_batch)
+
+
+def _is_text(column: Any, text: str) -> ColumnElement[bool]:
+    is_equal: ColumnElement[bool] = func.lower(column) == func.lower(text)
+    return is_equal
+
+
+def find_rows(connection: Connection, rows: Sequence[ErasedRow]) -> list[ErasedRow]:
+    """Return those of these rows that exist, with those of their columns that are not erased."""
+    found = []
+    for table in _TABLES:
+        for part in in_parts([row for row in rows if row.table == table.name]):
+            columns = {row._replace(columns=()): row.columns for row in part}
+            is_one = or_(*(_is_row(table, row) for row in part))
+            for stored in _read(connection, table, [is_one]):
+                place = _erased_row(table, stored, ())
+                left = tuple(name for name in columns[place] if stored[name] is not None)
+                if left:
+                    found.append(place._replace(columns=left))
+    return found
+
+
+def may_erase(connection: Connection) -> bool:
+    """Return whether the user of the database may change texts: on PostgreSQL, only the owner."""
+    if connection.dialect.name == "sqlite":
+        return True
+    query = select(func.has_table_privilege(Batch.__tablename__, "UPDATE"))
+    return bool(connection.scalar(query))
 
 
 def _read(

@@ -67,9 +67,10 @@ class Annotation(NamedTuple):
         return cls(recipient, recipient_salt, reason, reason_salt, ref, ref_salt)
 
     @property
-    def texts(self) -> dict[str, str]:
-        """The texts that there are, by their field."""
-        return {name: text for name in ANNOTATION_FIELDS if (text := getattr(self, name))}
+    def own(self) -> dict[str, str | None]:
+        """The texts that there are, and None for each that was erased, by their field."""
+        salts = {"recipient": self.recipient_salt, "reason": self.reason_salt, "ref": self.ref_salt}
+        return {name: getattr(self, name) for name, salt in salts.items() if salt is not None}
 
     @property
     def commitments(self) -> dict[str, str]:

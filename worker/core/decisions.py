@@ -125,10 +125,13 @@ class RecordedChunk:
     annotations: Annotations = field(default_factory=dict)
 
     def texts(self, item_number: int) -> dict[str, str | None]:
-        """Return the recipient, the reason and the reference of an item."""
+        """Return the recipient, the reason and the reference of an item.
+
+        Its own take the place of the batch's, also if they were erased.
+        """
+        texts = {"recipient": self.recipient, "reason": self.reason, "ref": None}
         annotation = self.annotations.get(item_number)
-        own = {} if annotation is None else annotation.texts
-        return {"recipient": self.recipient, "reason": self.reason, "ref": None} | own
+        return texts if annotation is None else texts | annotation.own
 
 
 def refuse_chunk(message: ChunkMessage, refusal: Refusal, now: datetime) -> ChunkDecision:

@@ -1,6 +1,6 @@
 """Merkle trees with the hashes of RFC 9162, section 2.1.1, and the records in their leaves.
 
-A leaf covers all audit rows that one transaction adds: it is the root of a Merkle tree over their
+A leaf covers audit rows that one transaction adds: it is the root of a Merkle tree over their
 records. The records of a chunk are those of its items, in order, then that of the chunk itself, and
 last that of its batch if the chunk opened it. So the record of an item has the position of the item
 in its chunk.
@@ -127,7 +127,8 @@ def dump_canonical(value: Any) -> str:
     """Return a JSON value as RFC 8785 writes it: section 3.2.3 sorts names by UTF-16 units.
 
     Python sorts by code point. Both orders are the same unless a name has a character beyond
-    U+FFFF. Numbers are integers up to 2^53, of which nothing else is written.
+    U+FFFF. Numbers are integers, and written exactly: RFC 8785 would round those over 2^53, which
+    only limits of quotas can be.
     """
     text = _encode_sorted(value)
     return text if max(text) <= _LAST_OF_ONE_UNIT else _encode(_sort_names(value))

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,18 @@ import pytest
 from sqlalchemy import delete, insert, text
 
 from models import Annotation, Batch, Cancellation, Erasure
-from tests.support.builders.messages import grant_message, tenant_config
+from tests.support.builders.messages import POLICY, batch_id, grant_message, tenant_config
 from tests.support.builders.services import InProcessService
 from tests.support.cli.operator import ON_SQLITE, Run, json_rows, run_audit
 from worker.base.database_engine import write_transaction
-from worker.core.tenant_config import Quota
+from worker.core.tenant_config import Quota, Tenant
 
 ANN = "ann@example.com"
 TEXTS = {"recipient": ANN, "reason": "case 4711", "ref": "mail-17"}
 OTHERS = {"recipient": "bob", "reason": "case 9", "ref": "mail-18"}
+GLOBEX_POLICY = replace(POLICY, prefixes=("globex/",))
+TENANT = Tenant("acme", "queue", policies={"demo": POLICY})
+GLOBEX = Tenant("globex", "queue", policies={"demo": GLOBEX_POLICY})
 
 
 @pytest.fixture
@@ -81,6 +85,51 @@ def test_a_grant_that_is_a_whole_batch_loses_the_texts_of_the_batch(
     batch = log.rows(Batch.batch_id)[1].batch_id
     assert run("erase", "--grant", f"{batch}.0", "--yes", "3").exit_code == 0
     assert log.rows(Batch.requested_by, Batch.reason, Batch.recipient)[1] == (None, None, None)
+
+
+def test_the_ref_of_an_item_goes_with_the_recipient_of_its_batch(
+    run: Run, log: InProcessService
+) -> None:
+    request = grant_message(["acme/d"], recipient="dora")
+    request["items"][0]["ref"] = "mail-19"
+    log.issue(request)
+    assert run("erase", "--recipient", "dora", "--yes", "3").exit_code == 0
+    assert annotations(log)[-1] == (None, None, None)
+
+
+@pytest.mark.parametrize("number", [1, 7])
+def test_a_grant_that_a_batch_does_not_have_is_not_erased(
+    run: Run, log: InProcessService, number: int
+) -> None:
+    batch = log.rows(Batch.batch_id)[1].batch_id
+    assert run("erase", "--grant", f"{batch}.{number}", "--yes", "9").exit_code == 1
+
+
+def test_a_grant_of_two_tenants_has_to_be_named_with_its_tenant(
+    run: Run, log: InProcessService
+) -> None:
+    log.apply(replace(tenant_config(), tenants={"acme": TENANT, "globex": GLOBEX}))
+    request = grant_message(
+        ["globex/a"], tenant="globex", batch=log.rows(Batch.batch_id)[1].batch_id
+    )
+    log.issue(request)
+    grant = f"{request['batch']}.0"
+    result = run("erase", "--grant", grant, "--yes", "9")
+    assert (result.exit_code, "several tenants" in result.stderr) == (2, True)
+    assert run("erase", "--grant", f"globex/{grant}", "--yes", "2").exit_code == 0
+
+
+def test_a_grant_that_is_issued_again_has_no_text_that_was_erased(
+    run: Run, log: InProcessService
+) -> None:
+    request = grant_message(["acme/d"], recipient="of the batch")
+    request["items"][0] |= {"recipient": "dora", "ref": "mail-19"}
+    (grant,) = log.issue(request)["items"]
+    run("erase", "--recipient", "dora", "--yes", "2")
+    header = {"v": 1, "ask": "reissue", "tenant": "acme", "requested_by": "support"}
+    (fresh,) = log.issue(header | {"batch": batch_id(), "of": grant["id"]})["items"]
+    assert "ref" not in fresh
+    assert log.rows(Batch.recipient)[-1] == (None,)
 
 
 def test_the_log_verifies_after_an_erasure(run: Run) -> None:
@@ -155,9 +204,11 @@ def test_a_restored_backup_is_erased_again_by_the_export(
     _restore(log, kept)
     file = tmp_path / "erased.jsonl"
     file.write_text(exported)
-    assert run("erase", "--from", str(file), "--yes", "5").exit_code == 0
+    assert run("erase", "--from", str(file), "--yes", "3").exit_code == 0
     assert annotations(log)[0] == (None, None, None)
     assert is_sound(run)
+    again = run("erase", "--from", str(file), "--yes", "3")
+    assert (again.exit_code, "No text matches" in again.stderr) == (1, True)
 
 
 def _restore(log: InProcessService, rows: list[dict[str, Any]]) -> None:

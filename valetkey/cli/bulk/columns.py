@@ -69,8 +69,8 @@ def parse_row(row: Row, required: Sequence[str]) -> RowRequest | RowRefusal:
         for name in row.copied:
             _require_utf8(row.copied[name])
     except _InvalidValue as error:
-        text, key = f"its {name} {error}", row.values.get("key")
-        return RowRefusal.create(row.number, error.code, text, name, error.limit, key)
+        text, (key, ref) = f"its {name} {error}", map(row.values.get, ("key", "ref"))
+        return RowRefusal.create(row.number, error.code, text, name, error.limit, key, ref)
     expires_in = item.pop("expires_in", None)
     return RowRequest(row.number, item, expires_in)
 

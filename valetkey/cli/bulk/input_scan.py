@@ -223,7 +223,9 @@ def _refuse_duplicate(
     if first_row is None:
         return row
     text, key = f"it repeats the object of line {first_row}: name each object once", row.item["key"]
-    return RowRefusal.create(row.row_number, Code.MALFORMED, text, "key", key=key)
+    return RowRefusal.create(
+        row.row_number, Code.MALFORMED, text, "key", key=key, ref=row.item.get("ref")
+    )
 
 
 def _refuse_expiry_group(row: RowRequest) -> RowRefusal:
@@ -232,4 +234,6 @@ def _refuse_expiry_group(row: RowRequest) -> RowRefusal:
         f"its expires_in differs from the {limit} values of the rows above: "
         f"a file may have at most {limit} different ones"
     )
-    return RowRefusal.create(row.row_number, Code.EXPIRY_INVALID, text, "expires_in", limit, key)
+    return RowRefusal.create(
+        row.row_number, Code.EXPIRY_INVALID, text, "expires_in", limit, key, row.item.get("ref")
+    )

@@ -80,6 +80,12 @@ def test_a_text_of_another_length_or_with_control_characters_is_refused(
     assert_refused(parse_content("jsonl", rows.encode()), 2, "malformed", cause)
 
 
+def test_a_refused_row_keeps_its_ref() -> None:
+    (refused,) = parse_content("csv", b"key,expires_in,ref\na,9d,mail-17\n")
+    assert isinstance(refused, RowRefusal)
+    assert refused.ref == "mail-17"
+
+
 def test_a_text_in_two_columns_is_refused() -> None:
     with pytest.raises(InputError, match="has the column `recipient` twice"):
         parse_content("csv", b"key,recipient,recipient\na,ann,bob\n")
