@@ -20,6 +20,7 @@ SALT_SUFFIX = "_salt"
 """The end of the name of the column with the salt of a text, or with its commitment."""
 
 _SALT_BYTES = 16
+_HASH_BYTES = 32
 
 
 def new_salt() -> bytes:
@@ -39,9 +40,14 @@ def salted(texts: Mapping[str, str | None]) -> dict[str, Any]:
 def commitment(text: str | None, salt: bytes | None) -> bytes | None:
     """Return the SHA-256 of a salt and a text; that of an erased text is stored as its salt.
 
-    None if there is and was no text.
+    None if there is and was no text. Raises ValueError for a salt of another length: the beginning
+    of a text, moved to the end of its salt, would have the same commitment.
     """
-    return salt if text is None else sha256((salt or b"") + text.encode()).digest()
+    if text is None and salt is None:
+        return None
+    if salt is None or len(salt) != (_SALT_BYTES if text is not None else _HASH_BYTES):
+        raise ValueError("a text has no salt, or one of another length")
+    return salt if text is None else sha256(salt + text.encode()).digest()
 
 
 class Annotation(NamedTuple):

@@ -143,7 +143,11 @@ class _Generator:
         for item in message["items"] if kind == "put" else ():
             item["size"] = rng.randrange(1, 500_000)
         for item in rng.sample(message["items"], len(message["items"]) // 3):
-            item |= {"recipient": rng.choice(["ann", "bob"]), "reason": "r", "ref": f"{number}"}
+            item |= {
+                "recipient": rng.choice(["ann", "bob"]),
+                "reason": "case 9",
+                "ref": f"{number}",
+            }
         return message
 
     def _use(self, service: InProcessService) -> None:

@@ -35,8 +35,17 @@ def test_no_text_has_no_commitment() -> None:
     assert commitment(None, None) is None
 
 
-def test_a_text_without_a_salt_has_a_commitment() -> None:
-    assert commitment("added later", None) is not None
+@pytest.mark.parametrize(
+    ("text", "salt"),
+    [
+        pytest.param("ann", None, id="no salt"),
+        pytest.param("nn", b"1" * 16 + b"a", id="the beginning of the text in the salt"),
+        pytest.param(None, b"1" * 16, id="a salt without its text"),
+    ],
+)
+def test_a_salt_of_another_length_is_refused(text: str | None, salt: bytes | None) -> None:
+    with pytest.raises(ValueError, match="of another length"):
+        commitment(text, salt)
 
 
 def test_equal_texts_have_different_commitments() -> None:

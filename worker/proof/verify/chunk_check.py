@@ -139,11 +139,12 @@ class ChunkCheck(LeafCheck):
         super()._check(key, rows, leaves)
 
     def _check_annotated(self, key: Row) -> None:
-        """Raise Found for the texts of an item that does not exist."""
-        numbers = {row[1] for row in self._annotations} - {row[1] for row in self._items}
-        if numbers:
-            text, item = "belongs to no item", min(numbers)
-            raise self._found(key, text, table=ANNOTATION.name, item=item)
+        """Raise Found for a row without a text, or with those of an item that does not exist."""
+        numbers = {row[1] for row in self._items}
+        for _, item, *texts in self._annotations:
+            if item not in numbers or not any(texts):
+                text = "has no text" if item in numbers else "belongs to no item"
+                raise self._found(key, text, table=ANNOTATION.name, item=item)
 
     def _stray(self, item_rows: ItemRows, row: Row) -> Problem:
         batch, table = self._batch_id(row[0]), item_rows.table.name

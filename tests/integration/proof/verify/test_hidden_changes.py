@@ -98,6 +98,23 @@ def test_a_value_of_another_type_is_a_problem_and_no_failure(
         assert problems(copy, VerifyOptions())
 
 
+@pytest.mark.parametrize("table", ["annotations", "batches"])
+def test_the_beginning_of_a_text_is_not_hidden_in_its_salt(
+    url: str, options: VerifyOptions, table: str
+) -> None:
+    moved = "reason = substr(reason, 2), reason_salt = reason_salt || substr(reason, 1, 1)"
+    execute(url, f"UPDATE {table} SET {moved} WHERE length(reason) > 1")  # noqa: S608
+    assert problems(url, options)
+
+
+def test_a_row_of_texts_without_a_text_is_found(url: str, options: VerifyOptions) -> None:
+    keys = "SELECT batch_number, item_number FROM grants"
+    new = f"{keys} EXCEPT SELECT batch_number, item_number FROM annotations LIMIT 1"  # noqa: S608
+    execute(url, f"INSERT INTO annotations (batch_number, item_number) {new}")
+    (found,) = problems(url, options)
+    assert (found.table, found.text) == ("annotations", "has no text")
+
+
 def test_a_json_null_in_place_of_null_is_found(url: str, options: VerifyOptions) -> None:
     execute(url, "UPDATE grants SET detail = 'null' WHERE detail IS NULL")
     assert problems(url, options)
