@@ -5,7 +5,7 @@ import secrets
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import click
 from sqlalchemy import Connection
@@ -13,11 +13,12 @@ from sqlalchemy import Connection
 from valetkey.wire.chunking import uuid7
 from worker import clock
 from worker.audit.erasure import (
-    TABLE_NAMES,
     ErasedRow,
     ErasureAuthor,
     ErasureRecord,
     ErasureTarget,
+    FoundText,
+    count_open,
     erase_texts,
     find_rows,
     find_texts,
@@ -77,7 +78,9 @@ def erase(
     Names are compared without regard to the case of A to Z. Erasing a recipient also erases the
     reason and the reference of the same items, and erasing a requester the reason. Everything else
     about the grants stays. `audit verify` still verifies: the log has a commitment to each text. It
-    records how many texts were erased, when, by whom and why, and nothing of what they were.
+    records how many texts were erased, when, by whom and why, and nothing of what they were. Grants
+    that were issued again for --grant are erased as well. Chunks of a batch that arrive after one
+    of its texts was erased are refused.
 
     Object keys, addresses in uses, and backups are not changed. After a backup was restored, give
     --from what `audit erasures --export` wrote before.
@@ -92,82 +95,103 @@ def erase(
     named = [name for name in ("recipient", "requested_by", "grant") if target[name] is not None]
     if len(named) + (file is not None) != 1:
         raise click.UsageError("give one of --recipient, --requested-by, --grant and --from")
-    again = None if file is None else list(_parse_rows(file))
-    with open_database(write_transaction, refuses_later=True) as connection:
+    search = _Search(ErasureTarget(**target), None if file is None else list(_parse_rows(file)))
+    # Nobody waits for the operator's answer: the second transaction searches again.
+    with open_database(read_transaction, refuses_later=True) as connection:
         check_tenant_option(connection, target["tenant"])
-        rows = _find(connection, ErasureTarget(**target), again)
-        texts = sum(len(row.columns) for row in rows)
-        if not texts:
-            raise click.ClickException("No text matches, or it was erased before.")
-        _print_rows(rows)
-        if dry_run:
-            click.echo("Nothing was erased: this was a dry run.")
-            return
-        _confirm(texts, expected)
-        erased = _erase(connection, rows, reason)
+        found = search.find(connection)
+        _print_rows(found, count_open(connection, found))
+    if dry_run:
+        click.echo("Nothing was erased: this was a dry run.")
+        return
+    limit = _confirm(_count(found), expected)
+    with open_database(write_transaction, refuses_later=True) as connection:
+        found = search.find(connection, locks=True)
+        _refuse_more(_count(found), limit)
+        erased = _erase(connection, found, reason)
     click.echo(f"Erased {erased:,} texts.")
 
 
-def _find(
-    connection: Connection, target: ErasureTarget, again: Sequence[ErasedRow] | None
-) -> list[ErasedRow]:
-    """Return the rows of the target, or those of a file. Raises click.ClickException."""
-    if not may_erase(connection):
-        text = "Only the owner of the tables can erase: name its user in VALETKEY_DATABASE_URL."
-        raise click.ClickException(text)
-    if again is not None:
-        return find_rows(connection, again)
-    rows = find_texts(connection, target)
-    if target.grant is not None and len({row.tenant for row in rows}) > 1:
-        text = "several tenants have this grant: name one, as in TENANT/BATCH.NUMBER"
-        raise click.BadParameter(text, param_hint="--grant")
-    return rows
+class _Search(NamedTuple):
+    """The texts to erase: those of a target, or those that a file names."""
+
+    target: ErasureTarget
+    rows: list[ErasedRow] | None
+
+    def find(self, connection: Connection, *, locks: bool = False) -> list[FoundText]:
+        """Return the texts. Raises click.ClickException."""
+        if not may_erase(connection):
+            text = "Only the owner of the tables can erase: name its user in VALETKEY_DATABASE_URL."
+            raise click.ClickException(text)
+        if self.rows is not None:
+            found = find_rows(connection, self.rows, self.target.tenant, locks=locks)
+        else:
+            found = find_texts(connection, self.target, locks=locks)
+        if self.target.grant is not None and len({each.tenant for each in found}) > 1:
+            text = "several tenants have this grant: name one, as in TENANT/BATCH.NUMBER"
+            raise click.BadParameter(text, param_hint="--grant")
+        if not found:
+            raise click.ClickException("No text matches, or it was erased before.")
+        return found
 
 
-def _erase(connection: Connection, rows: Sequence[ErasedRow], reason: str | None) -> int:
+def _count(found: Iterable[FoundText]) -> int:
+    return sum(len(each.columns) for each in found)
+
+
+def _erase(connection: Connection, found: Sequence[FoundText], reason: str | None) -> int:
     now = clock.now()
     if connection.dialect.name == "sqlite":  # which else leaves the bytes in free pages
         connection.exec_driver_sql("PRAGMA secure_delete = ON")
     erasure_id = uuid7(int(now.timestamp() * 1000), secrets.token_bytes(10))
-    return erase_texts(connection, rows, ErasureAuthor(operator_account(), reason, now), erasure_id)
+    author = ErasureAuthor(operator_account(), reason, now)
+    return erase_texts(connection, found, author, erasure_id)
 
 
-def _print_rows(rows: Iterable[ErasedRow]) -> None:
+def _print_rows(found: Iterable[FoundText], open_batches: int) -> None:
     counts: Counter[tuple[str, str]] = Counter()
     texts: Counter[tuple[str, str]] = Counter()
-    for row in rows:
-        place = row.tenant, row.table
+    for each in found:
+        place = each.tenant, each.table.name
         counts[place] += 1
-        texts[place] += len(row.columns)
+        texts[place] += len(each.columns)
     shown = [(*place, f"{counts[place]:,}", f"{texts[place]:,}") for place in sorted(counts)]
     print_rows(_COLUMNS, shown, None)
+    if open_batches:
+        text = "batches are still open: their chunks that have not arrived yet will be refused."
+        click.echo(f"{open_batches:,} of these {text}", err=True)
 
 
-def _confirm(texts: int, expected: int | None) -> None:
-    """Raise click.ClickException or click.Abort unless the operator wants to erase so many."""
-    if expected is None:
-        if not sys.stdin.isatty():
-            raise click.ClickException(
-                f"There is no terminal to confirm this on: give --yes {texts} to erase them."
-            )
-        click.confirm(f"Erase {texts:,} texts for ever?", abort=True, err=True)
-    elif texts > expected:
+def _confirm(texts: int, expected: int | None) -> int:
+    """Return the largest number of texts that the operator wants to erase.
+
+    Raises click.ClickException or click.Abort if these are too many.
+    """
+    if expected is not None:
+        _refuse_more(texts, expected)
+        return expected
+    if not sys.stdin.isatty():
         raise click.ClickException(
-            f"{texts:,} texts match, more than --yes {expected}. Nothing was erased."
+            f"There is no terminal to confirm this on: give --yes {texts} to erase them."
+        )
+    click.confirm(f"Erase {texts:,} texts for ever?", abort=True, err=True)
+    return texts
+
+
+def _refuse_more(texts: int, limit: int) -> None:
+    if texts > limit:
+        raise click.ClickException(
+            f"{texts:,} texts match, more than {limit:,}. Nothing was erased."
         )
 
 
 def _parse_rows(file: IO[str]) -> Iterator[ErasedRow]:
     for number, line in enumerate(file, 1):
         try:
-            values = json.loads(line)
-            row = ErasedRow(**values | {"columns": tuple(values["columns"])})
-        except (ValueError, TypeError, KeyError):
-            row = None
-        if row is None or row.table not in TABLE_NAMES:
+            yield ErasedRow.parse(line)
+        except (ValueError, TypeError):
             text = f"line {number} is not one that `audit erasures --export` wrote"
-            raise click.BadParameter(text, param_hint="--from")
-        yield row
+            raise click.BadParameter(text, param_hint="--from") from None
 
 
 @click.command("erasures")

@@ -4,10 +4,11 @@ The record of a row has only a commitment to each text. An erasure removes the t
 and leaves the commitment, so the tree still verifies. It cannot be undone.
 """
 
-from collections import Counter
+import json
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from sqlalchemy import (
     ColumnElement,
@@ -15,7 +16,6 @@ from sqlalchemy import (
     Update,
     and_,
     bindparam,
-    false,
     func,
     insert,
     or_,
@@ -23,11 +23,13 @@ from sqlalchemy import (
     update,
 )
 
-from models import Annotation, Batch, Cancellation, Erasure
+from models import Annotation, Batch, Cancellation, Erasure, Reservation
+from valetkey.wire.grant_ids import grant_id
 from worker.base.pages import Page, fetch_page, in_parts
 from worker.core.annotations import ANNOTATION_FIELDS, SALT_SUFFIX, commitment
 from worker.core.issued_grants import GrantName
 from worker.ledger.merkle import encode_record, entry_hash
+from worker.ledger.reservations import REMAINING
 from worker.ledger.tenant_history import is_of_tenant
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
 
@@ -67,7 +69,7 @@ class ErasureTarget(NamedTuple):
 
 
 class ErasedRow(NamedTuple):
-    """A row with texts to erase, or that were erased. columns are their names.
+    """A row whose texts in some columns were erased, or have to be, by names that every copy has.
 
     table is batch, item or cancellation. item_number is None but for an item.
     """
@@ -77,6 +79,41 @@ class ErasedRow(NamedTuple):
     batch_id: str
     item_number: int | None
     columns: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, line: str) -> Self:
+        """Parse one line of JSON. Raises ValueError unless it has all fields and no others."""
+        values = json.loads(line)
+        if not isinstance(values, dict) or values.keys() != set(cls._fields):
+            raise ValueError("it has other fields")
+        table = next((table for table in _TABLES if table.name == values["table"]), None)
+        columns, number = values["columns"], values["item_number"]
+        is_item = table is not None and table.model is Annotation
+        is_valid = (
+            table is not None
+            and isinstance(values["tenant"], str)
+            and isinstance(values["batch_id"], str)
+            and (type(number) is int if is_item else number is None)
+            and isinstance(columns, list)
+            and set(columns) <= set(table.texts)
+        )
+        if not is_valid:
+            raise ValueError("a field has another value")
+        return cls(**values | {"columns": tuple(columns)})
+
+
+class FoundText(NamedTuple):
+    """A row as it is stored, with the columns whose texts are to be erased."""
+
+    table: _Table
+    stored: Mapping[str, Any]
+    columns: tuple[str, ...]
+
+    @property
+    def tenant(self) -> str:
+        """The id of the tenant."""
+        tenant: str = self.stored["tenant"]
+        return tenant
 
 
 class ErasureAuthor(NamedTuple):
@@ -98,18 +135,17 @@ class ErasureRecord(NamedTuple):
     erasure: str
 
 
-TABLE_NAMES = tuple(table.name for table in _TABLES)
-
-
-def find_texts(connection: Connection, target: ErasureTarget) -> list[ErasedRow]:
-    """Return the rows with texts of the target, and those of their columns to erase."""
+def find_texts(
+    connection: Connection, target: ErasureTarget, *, locks: bool = False
+) -> list[FoundText]:
+    """Return the rows with texts of the target; with locks, nobody else changes them meanwhile."""
     erased = set(_erased_columns(target))
     found = []
-    for table in _TABLES:
-        for row in _read(connection, table, _conditions(connection, table, target)):
+    for table, conditions in _selections(connection, target):
+        for row in _read(connection, table, conditions, locks=locks):
             columns = tuple(name for name in table.texts if name in erased and row[name])
             if columns:
-                found.append(_erased_row(table, row, columns))
+                found.append(FoundText(table, row, columns))
     return found
 
 
@@ -122,37 +158,42 @@ def _erased_columns(target: ErasureTarget) -> Iterator[str]:
         yield from ("requested_by", "reason")
 
 
-def _conditions(
+_Conditions = list[ColumnElement[bool]]
+
+
+def _selections(
+    connection: Connection, target: ErasureTarget
+) -> Iterator[tuple[_Table, _Conditions]]:
+    """Yield tables and conditions that together select each row of the target once."""
+    for table in _TABLES:
+        own: _Conditions = []
+        if target.tenant is not None:
+            own = [is_of_tenant(connection, table.owner.tenant, target.tenant)]
+        for conditions in _alternatives(connection, table, target):
+            yield table, [*own, *conditions]
+
+
+def _alternatives(
     connection: Connection, table: _Table, target: ErasureTarget
-) -> Iterator[ColumnElement[bool]]:
-    if target.recipient is not None:
-        yield _is_recipient(table, target.recipient)
-    if target.requested_by is not None:
-        is_asked = "requested_by" in table.texts
-        yield _is_text(table.model.requested_by, target.requested_by) if is_asked else false()
-    if target.grant is not None:
+) -> Iterator[_Conditions]:
+    if target.recipient is not None and table.model is not Cancellation:
+        yield [_is_text(table.model.recipient, target.recipient)]
+        if table.model is Annotation:  # without a recipient of its own, it has that of its batch
+            has_none = Annotation.recipient.is_(None), Annotation.recipient_salt.is_(None)
+            yield [*has_none, _is_text(Batch.recipient, target.recipient)]
+    if target.requested_by is not None and "requested_by" in table.texts:
+        yield [_is_text(table.model.requested_by, target.requested_by)]
+    if target.grant is not None and table.model is not Cancellation:
         batch_id, number, tenant = target.grant
-        yield table.owner.batch_id == batch_id
-        if tenant is not None:
-            yield is_of_tenant(connection, table.owner.tenant, tenant)
-        if table.model is Annotation:
-            yield Annotation.item_number == number
-        else:  # the texts of a batch with more items are those of other grants as well
-            is_alone = table.model is Batch and number == 0
-            yield Batch.total == 1 if is_alone else false()
-    if target.tenant is not None:
-        yield is_of_tenant(connection, table.owner.tenant, target.tenant)
+        own = [] if tenant is None else [is_of_tenant(connection, Batch.tenant, tenant)]
+        # A batch with more items has the texts of other grants as well.
+        is_item = Annotation.item_number == number if table.model is Annotation else _IS_ALONE
+        if table.model is Annotation or number == 0:
+            yield [*own, Batch.batch_id == batch_id, is_item]
+        yield [*own, Batch.reissue_of == grant_id(batch_id, number)]
 
 
-def _is_recipient(table: _Table, recipient: str) -> ColumnElement[bool]:
-    """Return the condition that a row is about a recipient: an item can have that of its batch."""
-    if table.model is Cancellation:
-        return false()
-    if table.model is Batch:
-        return _is_text(Batch.recipient, recipient)
-    has_none = and_(Annotation.recipient.is_(None), Annotation.recipient_salt.is_(None))
-    is_of_batch = and_(has_none, _is_text(Batch.recipient, recipient))
-    return or_(_is_text(Annotation.recipient, recipient), is_of_batch)
+_IS_ALONE = Batch.total == 1
 
 
 def _is_text(column: Any, text: str) -> ColumnElement[bool]:
@@ -160,18 +201,43 @@ def _is_text(column: Any, text: str) -> ColumnElement[bool]:
     return is_equal
 
 
-def find_rows(connection: Connection, rows: Sequence[ErasedRow]) -> list[ErasedRow]:
-    """Return those of these rows that exist, with those of their columns that are not erased."""
+def _read(
+    connection: Connection, table: _Table, conditions: _Conditions, *, locks: bool = False
+) -> Iterator[Any]:
+    """Read the keys and texts of rows, with their tenant and batch id."""
+    texts = [getattr(table.model, name) for name in table.text_columns]
+    query = select(table.owner.tenant, table.owner.batch_id, *texts)
+    if table.owner is Batch:
+        query = query.add_columns(Batch.batch_number)
+    if table.model is Annotation:
+        is_own = Batch.batch_number == Annotation.batch_number
+        query = query.add_columns(Annotation.item_number).join(Annotation, is_own)
+    if locks:
+        query = query.with_for_update(of=table.model)
+    rows = connection.execute(query.where(*conditions), execution_options={"yield_per": 1_000})
+    yield from rows.mappings()
+
+
+def find_rows(
+    connection: Connection, rows: Iterable[ErasedRow], tenant: str | None, *, locks: bool = False
+) -> list[FoundText]:
+    """Return those of these rows that exist and have some of the texts, as `find_texts` does."""
+    by_batch: defaultdict[tuple[str, str, str], list[ErasedRow]] = defaultdict(list)
+    for row in rows:
+        by_batch[row[:3]].append(row)
     found = []
-    for table in _TABLES:
-        for part in in_parts([row for row in rows if row.table == table.name]):
-            columns = {row._replace(columns=()): row.columns for row in part}
-            is_one = or_(*(_is_row(table, row) for row in part))
-            for stored in _read(connection, table, [is_one]):
-                place = _erased_row(table, stored, ())
-                left = tuple(name for name in columns[place] if stored[name] is not None)
-                if left:
-                    found.append(place._replace(columns=left))
+    for (name, tenant_id, batch_id), of_batch in by_batch.items():
+        table = next(table for table in _TABLES if table.name == name)
+        own = [table.owner.tenant == tenant_id, table.owner.batch_id == batch_id]
+        if tenant is not None:
+            own.append(is_of_tenant(connection, table.owner.tenant, tenant))
+        for part in in_parts(of_batch):
+            columns = {row.item_number: row.columns for row in part}
+            items = [Annotation.item_number.in_(columns)] if table.model is Annotation else []
+            for stored in _read(connection, table, [*own, *items], locks=locks):
+                names = columns[stored.get("item_number")]
+                left = tuple(each for each in names if stored[each] is not None)
+                found += [FoundText(table, stored, left)] if left else []
     return found
 
 
@@ -183,76 +249,60 @@ def may_erase(connection: Connection) -> bool:
     return bool(connection.scalar(query))
 
 
-def _read(
-    connection: Connection, table: _Table, conditions: Iterable[ColumnElement[bool]]
-) -> Iterator[Any]:
-    """Read the keys and texts of rows, with their tenant and batch id."""
-    texts = [getattr(table.model, name) for name in table.text_columns]
-    query = select(table.owner.tenant, table.owner.batch_id, *texts)
-    if table.owner is Batch:
-        query = query.add_columns(Batch.batch_number)
-    if table.model is Annotation:
-        is_own = Batch.batch_number == Annotation.batch_number
-        query = query.add_columns(Annotation.item_number).join(Annotation, is_own)
-    rows = connection.execute(query.where(*conditions), execution_options={"yield_per": 1_000})
-    yield from rows.mappings()
-
-
-def _erased_row(table: _Table, row: Mapping[str, Any], columns: tuple[str, ...]) -> ErasedRow:
-    return ErasedRow(table.name, row["tenant"], row["batch_id"], row.get("item_number"), columns)
+def count_open(connection: Connection, found: Iterable[FoundText]) -> int:
+    """Count the batches of these rows of which chunks may still arrive: they will be refused."""
+    numbers = {each.stored["batch_number"] for each in found if each.table.owner is Batch}
+    query = select(func.count()).where(Reservation.chunk_number == REMAINING)
+    parts = in_parts(sorted(numbers))
+    counts = (connection.scalar(query.where(Reservation.batch_number.in_(part))) for part in parts)
+    return sum(count or 0 for count in counts)
 
 
 def erase_texts(
-    connection: Connection, rows: Sequence[ErasedRow], author: ErasureAuthor, erasure_id: str
+    connection: Connection, found: Sequence[FoundText], author: ErasureAuthor, erasure_id: str
 ) -> int:
-    """Erase texts of these rows, and return how many there were.
+    """Erase these texts, and return how many there were.
 
     Appends a leaf for each tenant that says how many. Call it last in the transaction, as
     `append_leaf` says.
     """
     counts: Counter[str] = Counter()
-    by_table = {table: [row for row in rows if row.table == table.name] for table in _TABLES}
-    for table, erased in by_table.items():
-        for part in in_parts(erased):
-            counts += _erase_part(connection, table, part)
+    for each in found:
+        counts[each.tenant] += len(each.columns)
+    for table in _TABLES:
+        values = [_new_values(each) for each in found if each.table is table]
+        for part in in_parts(values, _ROWS_PER_UPDATE):
+            connection.execute(_update(table), part)
+    _forget_requests(connection, found)
     for tenant, texts in sorted(counts.items()):
-        values = {"tenant": tenant, "erasure_id": erasure_id, "texts": texts, **author._asdict()}
-        connection.execute(insert(Erasure), values)
-        leaf = entry_hash([encode_record("erasure", values)])
+        row = {"tenant": tenant, "erasure_id": erasure_id, "texts": texts, **author._asdict()}
+        connection.execute(insert(Erasure), row)
+        leaf = entry_hash([encode_record("erasure", row)])
         append_leaf(connection, tenant, NewLeaf("erasure", leaf, reference=erasure_id))
     return counts.total()
 
 
-def _erase_part(connection: Connection, table: _Table, rows: list[ErasedRow]) -> Counter[str]:
-    """Erase texts of some rows of one table, and count them by tenant."""
-    columns = {row._replace(columns=()): row.columns for row in rows}
-    counts: Counter[str] = Counter()
-    values, batches = [], set()
-    is_one = or_(*(_is_row(table, row) for row in rows))
-    for stored in list(_read(connection, table, [is_one])):
-        place = _erased_row(table, stored, ())
-        new = {f"key_{name}": value for name, value in stored.items()}
-        for name in table.texts:
-            text, salt = stored[name], stored[name + SALT_SUFFIX]
-            is_erased = text is not None and name in columns[place]
-            counts[place.tenant] += is_erased
-            new[f"new_{name}"] = None if is_erased else text
-            new[f"new_{name}{SALT_SUFFIX}"] = commitment(text, salt) if is_erased else salt
-        values.append(new)
-        batches.add(stored.get("batch_number"))
-    if values:
-        connection.execute(_update(table), values)
-        # The fingerprints of a request cover its texts: with their salt, they confirm a guess.
-        forget = update(Batch).where(Batch.batch_number.in_(batches - {None}))
+_ROWS_PER_UPDATE = 5_000
+
+
+def _new_values(found: FoundText) -> dict[str, Any]:
+    """Return the parameters of `_update`: the key of the row, and all its texts and salts."""
+    stored = found.stored
+    new = {f"key_{name}": value for name, value in stored.items()}
+    for name in found.table.texts:
+        text, salt = stored[name], stored[name + SALT_SUFFIX]
+        is_erased = name in found.columns
+        new[f"new_{name}"] = None if is_erased else text
+        new[f"new_{name}{SALT_SUFFIX}"] = commitment(text, salt) if is_erased else salt
+    return new
+
+
+def _forget_requests(connection: Connection, found: Sequence[FoundText]) -> None:
+    """Erase the salts of the fingerprints of requests, which would confirm a guess of a text."""
+    numbers = {each.stored["batch_number"] for each in found if each.table.owner is Batch}
+    for part in in_parts(sorted(numbers)):
+        forget = update(Batch).where(Batch.batch_number.in_(part), Batch.request_salt.is_not(None))
         connection.execute(forget.values(request_salt=None))
-    return +counts
-
-
-def _is_row(table: _Table, row: ErasedRow) -> ColumnElement[bool]:
-    is_own = and_(table.owner.tenant == row.tenant, table.owner.batch_id == row.batch_id)
-    if table.model is Annotation:
-        return and_(is_own, Annotation.item_number == row.item_number)
-    return is_own
 
 
 def _update(table: _Table) -> Update:
@@ -265,9 +315,7 @@ def _update(table: _Table) -> Update:
 def read_erased(connection: Connection, tenant: str | None = None) -> Iterator[ErasedRow]:
     """Yield all rows whose texts were erased: what a restored backup has to erase again."""
     for table in _TABLES:
-        conditions: list[ColumnElement[bool]] = [
-            or_(*(_is_erased(table, name) for name in table.texts))
-        ]
+        conditions: _Conditions = [or_(*(_is_erased(table, name) for name in table.texts))]
         if tenant is not None:
             conditions.append(is_of_tenant(connection, table.owner.tenant, tenant))
         for row in _read(connection, table, conditions):
@@ -276,7 +324,8 @@ def read_erased(connection: Connection, tenant: str | None = None) -> Iterator[E
                 for name in table.texts
                 if row[name] is None and row[name + SALT_SUFFIX] is not None
             )
-            yield _erased_row(table, row, columns)
+            number = row.get("item_number")
+            yield ErasedRow(table.name, row["tenant"], row["batch_id"], number, columns)
 
 
 def _is_erased(table: _Table, name: str) -> ColumnElement[bool]:

@@ -11,7 +11,7 @@ from models.schema import APPEND_ONLY, Base
 from worker.base.database_engine import acquire_advisory_lock, write_transaction
 
 _GROWING = "tree_heads"
-_OWNERS = ("prunes", "item_edges")  # only the owner of the tables can remove grants
+_OWNERS = ("prunes", "item_edges", "erasures")  # only the owner of the tables can remove and erase
 _FUNCTION = "valetkey_add_partition(integer)"
 _TAMPERING = ("UPDATE", "DELETE", "TRUNCATE", "TRIGGER")
 

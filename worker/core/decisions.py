@@ -120,9 +120,9 @@ class RecordedChunk:
     access_key: str | None
     refusal: Refusal | None
     uploads: Mapping[int, StartedUpload]
-    recipient: str | None = None
-    reason: str | None = None
-    annotations: Annotations = field(default_factory=dict)
+    recipient: str | None
+    reason: str | None
+    annotations: Annotations
 
     def texts(self, item_number: int) -> dict[str, str | None]:
         """Return the recipient, the reason and the reference of an item.
@@ -186,6 +186,7 @@ MESSAGE_BYTES = 1_500
 """The bytes of a message in the database beside its terms and items, or of a cancellation."""
 
 _ITEM_BYTES = 150  # beside the key and the reason
+_TEXT_BYTES = 60  # of a text about an item: its salt, and its part of a row and of an index
 
 
 class NotRecorded(Exception):
@@ -218,7 +219,10 @@ def uncharged_bytes(message: ChunkMessage, decision: ChunkDecision, paid: int) -
     terms = len(json.dumps(recorded_terms(message.grant, message.grant.kind)))
     texts = sum(len(row.object_key.encode()) + len(json.dumps(row.detail)) for row in rows)
     annotations = sum(
-        len(getattr(item, name) or "") for item in message.items for name in ANNOTATION_FIELDS
+        _TEXT_BYTES + 2 * len(text.encode())  # in an index as well
+        for item in message.items
+        for name in ANNOTATION_FIELDS
+        if (text := getattr(item, name)) is not None
     )
     return MESSAGE_BYTES + terms + _ITEM_BYTES * len(rows) + texts + annotations
 

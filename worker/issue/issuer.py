@@ -35,7 +35,13 @@ from worker.core.decisions import (
     refused_outcome,
     start_no_upload,
 )
-from worker.core.fingerprints import BATCH_CLOSED, BATCH_CONFLICT, BatchHistory, RecordedBatch
+from worker.core.fingerprints import (
+    BATCH_CLOSED,
+    BATCH_CONFLICT,
+    BatchHistory,
+    RecordedBatch,
+    salted_fingerprint,
+)
 from worker.core.quota_rules import NO_COST, Cost, admit_cost
 from worker.core.tenant_config import Tenant, TenantConfig
 from worker.errors import Transient
@@ -159,8 +165,10 @@ def _commit_or_reissue(
 def _answer_unrecorded(chunk: NewChunk, decision: ChunkDecision, context: Context) -> ChunkDecision:
     """Count a message of which nothing is recorded. Its refusals stay, and nothing is granted."""
     (message, tenant, *_), now = chunk.request, chunk.now
+    # With a salt that is stored nowhere: the digest would confirm a guess of the message's texts.
+    digest = salted_fingerprint(chunk.request_salt, chunk.header_fingerprint)
     with write_transaction(context.engine) as connection:
-        count_rejections(connection, tenant.id, {NOT_RECORDED: [chunk.header_fingerprint]}, now)
+        count_rejections(connection, tenant.id, {NOT_RECORDED: [digest]}, now)
         quotas = quota_usage.read_quota_states(connection, tenant, now)
     if decision.issued:
         decision = refuse_chunk(message, ceiling_refusal(quota_usage.MAX_UNCHARGED_BYTES, now), now)

@@ -131,7 +131,8 @@ def dump_canonical(value: Any) -> str:
     only limits of quotas can be.
     """
     text = _encode_sorted(value)
-    return text if max(text) <= _LAST_OF_ONE_UNIT else _encode(_sort_names(value))
+    has_one_order = text.isascii() or max(text) <= _LAST_OF_ONE_UNIT
+    return text if has_one_order else _encode(_sort_names(value))
 
 
 def _sort_names(value: Any) -> Any:
@@ -147,15 +148,18 @@ def encode_record(kind: str, values: Mapping[str, Any], **batch: str) -> bytes:
     batch has the tenant and the id of the row's batch, which the record contains instead of its
     number.
     """
-    present: dict[str, Any] = {"type": kind}
-    for name, value in {**values, **batch}.items():
-        if name in _NOT_RECORDED or name.endswith(SALT_SUFFIX):
-            continue
-        salt = name + SALT_SUFFIX
-        recorded = commitment(value, values[salt]) if salt in values else value
-        if recorded is not None:
-            present[name] = _plain(recorded)
-    return dump_canonical(present).encode()
+    columns = {**values, **batch}
+    for salt in [name for name in columns if name.endswith(SALT_SUFFIX)]:
+        text = salt.removesuffix(SALT_SUFFIX)
+        value = columns.pop(salt)
+        if text in columns:
+            columns[text] = commitment(columns[text], value)
+    present = {
+        name: _plain(value)
+        for name, value in columns.items()
+        if value is not None and name not in _NOT_RECORDED
+    }
+    return dump_canonical(present | {"type": kind}).encode()
 
 
 ItemRow = tuple[int, str, str | None, Any, bytes | None]

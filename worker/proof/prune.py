@@ -21,10 +21,11 @@ from worker.proof.prune_rows import (
     TenantPart,
     chunks_before,
     chunks_without_edge,
-    delete_beside_items,
+    delete_annotations,
     delete_chunks,
     delete_groups,
     delete_old_objects,
+    delete_settlements,
     drop_partition,
     find_blockers,
     has_grants,
@@ -170,7 +171,11 @@ def _delete_uses(engine: Engine, before: datetime) -> None:
     deleted = 1
     while deleted:
         with write_transaction(engine) as connection:
-            deleted = delete_beside_items(connection, before)
+            deleted = delete_settlements(connection, before)
+    deleted = 1
+    while deleted:
+        with write_transaction(engine) as connection:
+            deleted = delete_annotations(connection, before)
     with write_transaction(engine) as connection:
         delete_old_objects(connection, before)
 

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Connection,
     Select,
     and_,
+    bindparam,
     case,
     delete,
     func,
@@ -43,7 +44,6 @@ from worker.base.inserts import insert_rows
 from worker.base.month_partitions import Partition, first_moment, format_month, parse_month
 from worker.core.annotations import Annotation as ItemAnnotation
 from worker.core.decisions import GrantRow
-from worker.ledger.chunk_items import is_in_chunk
 from worker.ledger.merkle import CHUNK_KINDS, encode_record, entry_hash, items_edge
 from worker.ledger.reservations import REMAINING
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
@@ -301,11 +301,16 @@ def _read_items(
 def _read_annotations(
     connection: Connection, chunks: list[ChunkItems]
 ) -> defaultdict[int, dict[int, ItemAnnotation]]:
-    """Read the texts about items of the batches of chunks, by batch and item number."""
+    """Read the texts about items of chunks, by batch and item number, with one query for all."""
     annotations: defaultdict[int, dict[int, ItemAnnotation]] = defaultdict(dict)
-    first, last = chunks[0].batch_number, chunks[-1].batch_number
-    is_near = Annotation.batch_number.between(first, last)
-    for batch, item, *values in connection.execute(select(*Annotation.__table__.c).where(is_near)):
+    first, last = chunks[0], chunks[-1]
+    position = tuple_(Annotation.batch_number, Annotation.item_number)
+    query = (
+        select(*Annotation.__table__.c)
+        .where(position >= (first.batch_number, first.first))
+        .where(position < (last.batch_number, last.stop))
+    )
+    for batch, item, *values in connection.execute(query):
         annotations[batch][item] = ItemAnnotation(*values)
     return annotations
 
@@ -354,7 +359,9 @@ def old_uses(
 def has_old_uses(connection: Connection, before: datetime) -> bool:
     """Return whether rows beside those of grants remain that a prune up to a month removes."""
     uses = select(Use.fingerprint).where(Use.recorded_at < before)
-    queries: list[Select[*tuple[Any, ...]]] = [uses, *_old_beside_items(before).values()]
+    queries: list[Select[*tuple[Any, ...]]] = [
+        *(uses, _old_settlements(before), _old_annotations(before)),
+    ]
     return any(connection.execute(query.limit(1)).first() is not None for query in queries)
 
 
@@ -386,20 +393,33 @@ def delete_groups(connection: Connection, groups: list[str]) -> None:
         connection.execute(delete(Use).where(Use.group_id.in_(groups)))
 
 
-def delete_beside_items(connection: Connection, before: datetime) -> int:
-    """Delete settlements of chunks issued before a moment, and texts about their items.
+def delete_settlements(connection: Connection, before: datetime) -> int:
+    """Delete settlements of chunks issued before a moment; return how many, 0 if none is left."""
+    return _delete_part(connection, Settlement, _old_settlements(before).limit(_PER_STATEMENT))
 
-    Returns the number of rows, 0 if none is left.
-    """
-    deleted = 0
-    for model, query in _old_beside_items(before).items():
-        rows = connection.execute(query.limit(_PER_STATEMENT)).all()
-        if rows:
-            key = tuple_(*model.__table__.primary_key)
-            with deletable(connection, model.__tablename__):
-                connection.execute(delete(model).where(key.in_([tuple(row) for row in rows])))
-        deleted += len(rows)
-    return deleted
+
+def delete_annotations(connection: Connection, before: datetime) -> int:
+    """Delete texts about items of chunks issued before a moment, as `delete_settlements` does."""
+    return _delete_part(connection, Annotation, _old_annotations(before).limit(_TEXTS_PER_DELETE))
+
+
+_TEXTS_PER_DELETE = 5_000  # on PostgreSQL, each part waits for whoever inserts some
+
+
+def _delete_part(
+    connection: Connection,
+    model: type[Settlement] | type[Annotation],
+    query: Select[*tuple[Any, ...]],
+) -> int:
+    """Delete the rows whose keys a query reads, and return their number."""
+    rows = connection.execute(query).mappings()
+    keys = [{f"key_{name}": value for name, value in row.items()} for row in rows]
+    if keys:
+        columns = model.__table__.primary_key
+        is_row = [column == bindparam(f"key_{column.name}") for column in columns]
+        with deletable(connection, model.__tablename__):
+            connection.execute(delete(model).where(*is_row), keys)
+    return len(keys)
 
 
 def delete_old_objects(connection: Connection, before: datetime) -> None:
@@ -412,19 +432,22 @@ def delete_old_objects(connection: Connection, before: datetime) -> None:
     connection.execute(delete(StoredObject).where(*is_old))
 
 
-def _old_beside_items(
-    before: datetime,
-) -> dict[type[Settlement] | type[Annotation], Select[*tuple[Any, ...]]]:
-    """Return queries for the keys of rows that belong to chunks issued before a moment."""
-    is_old = Chunk.issued_at < before
-    settlements = select(Settlement.batch_number, Settlement.chunk_number)
-    annotations = select(Annotation.batch_number, Annotation.item_number)
-    return {
-        Settlement: settlements.join(Chunk, _is_of_chunk(Settlement)).where(is_old),
-        Annotation: annotations.join(Batch, Batch.batch_number == Annotation.batch_number)
-        .join(Chunk, is_in_chunk(Annotation))
-        .where(is_old),
-    }
+def _old_settlements(before: datetime) -> Select[*tuple[Any, ...]]:
+    query = select(Settlement.batch_number, Settlement.chunk_number)
+    return query.join(Chunk, _is_of_chunk(Settlement)).where(Chunk.issued_at < before)
+
+
+def _old_annotations(before: datetime) -> Select[*tuple[Any, ...]]:
+    """Select in the order of the key, so that each part begins where the last one ended."""
+    chunk = Annotation.item_number // Batch.chunk_size
+    is_own = and_(Chunk.batch_number == Annotation.batch_number, Chunk.chunk_number == chunk)
+    return (
+        select(Annotation.batch_number, Annotation.item_number)
+        .join(Batch, Batch.batch_number == Annotation.batch_number)
+        .join(Chunk, is_own)
+        .where(Chunk.issued_at < before)
+        .order_by(Annotation.batch_number, Annotation.item_number)
+    )
 
 
 class TenantPart(NamedTuple):

@@ -14,8 +14,9 @@ from models.schema import APPEND_ONLY, Base
 PARTITIONS = ("grants_first", "grants_default")  # a trigger of statements is not inherited
 
 # On SQLite, INSERT OR REPLACE deletes rows without firing DELETE triggers. These conditions find
-# the rows that a new one would replace. `grants` is not among them: a search for each item made
-# issuing slower by up to a tenth. There, PRAGMA recursive_triggers fires the DELETE trigger.
+# the rows that a new one would replace. `grants` and `annotations` are not among them: a search for
+# each item made issuing slower by up to a tenth. There, PRAGMA recursive_triggers fires the DELETE
+# trigger.
 _IS_CHUNK = "batch_number = NEW.batch_number AND chunk_number = NEW.chunk_number"
 REPLACED = {
     "batches": "batch_number = NEW.batch_number"
@@ -24,6 +25,7 @@ REPLACED = {
     "config_changes": "change_number = NEW.change_number",
     "leaves": "tenant = NEW.tenant AND leaf_number = NEW.leaf_number",
     "prunes": "prune_number = NEW.prune_number",
+    "erasures": "tenant = NEW.tenant AND erasure_id = NEW.erasure_id",
     "item_edges": _IS_CHUNK,
     "settlements": _IS_CHUNK,
 }

@@ -170,7 +170,7 @@ def test_a_request_that_arrives_again_after_its_erasure_is_a_conflict(
         pytest.param([], 2, "give one of --recipient", id="without a target"),
         pytest.param(["--recipient", ANN, "--requested-by", "x"], 2, "give one of", id="with two"),
         pytest.param(["--recipient", "nobody", "--yes", "1"], 1, "No text matches", id="nothing"),
-        pytest.param(["--recipient", ANN, "--yes", "4"], 1, "more than --yes 4", id="more"),
+        pytest.param(["--recipient", ANN, "--yes", "4"], 1, "more than 4", id="more"),
         pytest.param(["--recipient", ANN], 1, "give --yes 5", id="nobody to ask"),
         pytest.param(["--recipient", ANN, "--yes", "0"], 2, "--yes", id="expecting none"),
         pytest.param(
@@ -223,6 +223,62 @@ def _restore(log: InProcessService, rows: list[dict[str, Any]]) -> None:
             connection.execute(text("ALTER TABLE annotations DISABLE TRIGGER ALL"))
         connection.execute(delete(Annotation))
         connection.execute(insert(Annotation), rows)
+
+
+def test_a_file_erases_only_texts_of_the_tenant_that_is_named(
+    run: Run, log: InProcessService, tmp_path: Path
+) -> None:
+    log.apply(replace(tenant_config(), tenants={"acme": TENANT, "globex": GLOBEX}))
+    batch = log.rows(Batch.batch_id)[0].batch_id
+    row = {"table": "item", "tenant": "acme", "batch_id": batch, "item_number": 0}
+    file = tmp_path / "erased.jsonl"
+    file.write_text(json.dumps(row | {"columns": ["ref"]}))
+    result = run("erase", "--from", str(file), "--tenant", "globex", "--yes", "5")
+    assert (result.exit_code, annotations(log)[0][2]) == (1, "mail-17")
+
+
+def test_a_grant_that_was_issued_again_is_erased_with_the_first_one(
+    run: Run, log: InProcessService
+) -> None:
+    request = grant_message(["acme/d"])
+    request["items"][0] |= TEXTS
+    (grant,) = log.issue(request)["items"]
+    header = {"v": 1, "ask": "reissue", "tenant": "acme", "requested_by": "support"}
+    log.issue(header | {"batch": batch_id(), "of": grant["id"]})
+    assert run("erase", "--grant", grant["id"], "--yes", "9").exit_code == 0
+    assert log.rows(Batch.recipient, Batch.reason)[-1] == (None, None)
+    assert annotations(log)[-2:] == [(None, None, None)] * 2
+
+
+def test_an_open_batch_is_named_before_its_texts_are_erased(
+    run: Run, log: InProcessService
+) -> None:
+    request = grant_message(["acme/d", "acme/e"], recipient="dora", chunk_size=1)
+    log.issue(request | {"items": request["items"][:1]})
+    result = run("erase", "--recipient", "dora", "--dry-run")
+    assert "1 of these batches are still open" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"columns": ["digest"]},
+        {"columns": "ref"},
+        {"batch_id": ["x"]},
+        {"item_number": "0"},
+        {"item_number": None},
+        {"tenant": 7},
+        {"more": 1},
+    ],
+)
+def test_a_line_with_other_values_is_refused(
+    run: Run, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    row = {"table": "item", "tenant": "acme", "batch_id": "x", "item_number": 0, "columns": ["ref"]}
+    file = tmp_path / "wrong.jsonl"
+    file.write_text(json.dumps(row | change))
+    result = run("erase", "--from", str(file), "--yes", "5")
+    assert (result.exit_code, "line 1" in result.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,8 @@ def _parse_checksum(value: Any) -> dict[str, Any]:
 
 def _parse_annotation(value: Any) -> str:
     try:
-        return _ANNOTATION.validate_python(value, strict=True)
+        text = str(value) if type(value) is int else value  # JSON often has numbers as references
+        return _ANNOTATION.validate_python(text, strict=True)
     except ValidationError:
         text = f"must be a text of 1 to {MAX_TEXT} characters without control characters"
         raise _InvalidValue(text, limit=MAX_TEXT) from None

@@ -222,7 +222,11 @@ def _refuse_duplicate(
     first_row = seen_index.find_or_add(identity, row.row_number)
     if first_row is None:
         return row
-    text, key = f"it repeats the object of line {first_row}: name each object once", row.item["key"]
+    once = "once for each recipient" if "recipient" in columns.identity else "once"
+    text, key = (
+        f"it repeats the object of line {first_row}: name each object {once}",
+        row.item["key"],
+    )
     return RowRefusal.create(
         row.row_number, Code.MALFORMED, text, "key", key=key, ref=row.item.get("ref")
     )

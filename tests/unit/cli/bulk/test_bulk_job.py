@@ -193,7 +193,7 @@ def test_quotas_are_those_of_the_newest_batch_of_any_expiry_group() -> None:
 def test_versions_of_a_key_are_different_objects() -> None:
     with scan_csv(b"key,version_id\na,1\na,2\na,\na,2\n") as scan:
         assert list(scan.row_groups) == [0, 0, 0, INVALID_ROW]
-        message = "it repeats the object of line 3: name each object once"
+        message = "it repeats the object of line 3: name each object once for each recipient"
         assert scan.first_invalid_rows[0].message == message
         assert next(scan.groups[0].items.read(1)) == {"key": "a", "version_id": "2"}
 

@@ -71,7 +71,7 @@ def test_a_row_of_any_kind_may_have_texts_for_the_audit_log(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("name", ["recipient", "reason", "ref"])
-@pytest.mark.parametrize("value", ['"' + "x" * 201 + '"', '"a\\tb"', '""', "7"])
+@pytest.mark.parametrize("value", ['"' + "x" * 201 + '"', '"a\\tb"', '""', "7.5"])
 def test_a_text_of_another_length_or_with_control_characters_is_refused(
     name: str, value: str
 ) -> None:
@@ -84,6 +84,11 @@ def test_a_refused_row_keeps_its_ref() -> None:
     (refused,) = parse_content("csv", b"key,expires_in,ref\na,9d,mail-17\n")
     assert isinstance(refused, RowRefusal)
     assert refused.ref == "mail-17"
+
+
+def test_a_reference_may_be_a_number() -> None:
+    (item,) = items_or_codes(parse_content("jsonl", b'{"key": "a", "ref": 4711}\n'))
+    assert item == {"key": "a", "ref": "4711"}
 
 
 def test_a_text_in_two_columns_is_refused() -> None:

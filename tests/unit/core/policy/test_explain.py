@@ -102,6 +102,9 @@ def explain_issued_chunk(raw: dict[str, Any], **changes: Any) -> Explanation:
         access_key="AKIDEXAMPLE",
         refusal=None,
         uploads={},
+        recipient=None,
+        reason=None,
+        annotations={},
     )
     fingerprint = salted_fingerprint(SALT, items_fingerprint(message))
     history = history_of_started_batch(raw, DecidedChunk(fingerprint, MORNING, None))
