@@ -141,7 +141,7 @@ class Annotation(Base):
 
     __tablename__ = "annotations"
     __table_args__ = (
-        Index("ix_annotations_recipient", func.lower(text("recipient"))),
+        *(Index(f"ix_annotations_{name}", func.lower(text(name))) for name in ("recipient", "ref")),
         {"sqlite_with_rowid": False},
     )
 
@@ -151,7 +151,7 @@ class Annotation(Base):
     recipient_salt: Mapped[bytes | None] = mapped_column(SALT)
     reason: Mapped[str | None] = mapped_column(ANNOTATION)
     reason_salt: Mapped[bytes | None] = mapped_column(SALT)
-    ref: Mapped[str | None] = mapped_column(ANNOTATION, index=True)
+    ref: Mapped[str | None] = mapped_column(ANNOTATION)
     ref_salt: Mapped[bytes | None] = mapped_column(SALT)
 
 

@@ -131,7 +131,10 @@ class LogWriter:
 
 
 def _row_maker(engine: Engine, table: type[Base]) -> Callable[[dict[str, Any]], _Row]:
-    """Return the function that makes a row for the driver, as the types of the columns convert."""
+    """Return the function that makes a row for the driver, as the types of the columns convert.
+
+    Columns without a value are NULL.
+    """
     dialect = engine.dialect
     converters = [
         (column.key, column.type.dialect_impl(dialect).bind_processor(dialect))
@@ -139,8 +142,7 @@ def _row_maker(engine: Engine, table: type[Base]) -> Callable[[dict[str, Any]], 
     ]
 
     def make_row(values: dict[str, Any]) -> _Row:
-        return tuple(
-            [convert(values[name]) if convert else values[name] for name, convert in converters]
-        )
+        row = [(values.get(name), convert) for name, convert in converters]
+        return tuple([convert(value) if convert else value for value, convert in row])
 
     return make_row

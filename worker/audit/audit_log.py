@@ -53,7 +53,8 @@ class Filters(TypedDict, total=False):
     tenant: an id, or a name, which selects all tenants that had it.
     buckets: bucket profiles or real buckets, of which one has to match.
     object_key, prefix, key_glob: an exact object key, its beginning, or a pattern.
-    requester, recipient, kind, batch_id: exact values.
+    requester, recipient, reason, ref: texts in any case, in which `*` and `?` are wildcards.
+    kind, batch_id: exact values.
     signed_by: the name of a tenant's key; an empty string selects unsigned requests.
     decisions: `issued`, `refused` or refusal codes, of which one has to match.
     states: states of issued grants at the time of the call, of which one has to match.
@@ -67,6 +68,8 @@ class Filters(TypedDict, total=False):
     key_glob: str
     requester: str
     recipient: str
+    reason: str
+    ref: str
     kind: str
     batch_id: str
     signed_by: str

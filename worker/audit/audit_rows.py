@@ -8,12 +8,12 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, func, select, tuple_
 
-from models import Batch, Cancellation, Chunk, Grant, Leaf, TreeHead
+from models import Annotation, Batch, Cancellation, Chunk, Grant, Leaf, TreeHead
 from valetkey.wire.grant_ids import grant_id
 from worker.audit.grant_filters import (
     ISSUED,
@@ -25,7 +25,9 @@ from worker.audit.grant_filters import (
 )
 from worker.audit.index_scans import read_rows
 from worker.audit.key_lookup import Position
+from worker.audit.text_conditions import batch_text, item_text, joined_text, shown_text
 from worker.base.pages import Page, fetch_page, in_parts
+from worker.core.annotations import ANNOTATION_FIELDS
 from worker.core.issued_grants import GrantName
 from worker.ledger.tenant_history import is_of_tenant
 
@@ -34,8 +36,9 @@ class GrantRecord(NamedTuple):
     """One requested item. decision is `issued` or the code of the refusal. tenant is an id.
 
     signed_by is the name of the tenant's key that signed the request; None if the tenant trusts
-    the queue and the request was not signed. recipient is for whom the grant was requested.
-    expires_at is None for a refused item.
+    the queue and the request was not signed. recipient is for whom the grant was requested, and ref
+    the producer's own reference. An erased text is `(erased)`. expires_at is None for a refused
+    item.
     """
 
     time: datetime
@@ -44,6 +47,7 @@ class GrantRecord(NamedTuple):
     signed_by: str | None
     recipient: str | None
     reason: str | None
+    ref: str | None
     bucket: str
     kind: str
     key: str
@@ -52,20 +56,29 @@ class GrantRecord(NamedTuple):
     grant: str
 
 
-SHARED_COLUMNS = GrantRecord._fields[:8]
-"""The columns of a record whose values the items of a chunk share."""
+COLUMNS = GrantRecord._fields
+SHARED_COLUMNS = COLUMNS[: COLUMNS.index("key")]
+"""The columns of a record whose values the items of a chunk share, but for texts of their own."""
+_FIRST_TEXT = COLUMNS.index(ANNOTATION_FIELDS[0])
+_AFTER_TEXTS = _FIRST_TEXT + len(ANNOTATION_FIELDS)
 
 
 class UnknownCursor(LookupError):
     """The audit log has no batch with this id, or several tenants have one."""
 
 
-_SHARED = (
-    *(Chunk.issued_at, Batch.tenant, Batch.requested_by, Chunk.signing_key, Batch.recipient),
-    *(Batch.reason, Batch.bucket, Batch.kind),
-)
+_SHARED: dict[str, Any] = {
+    "time": Chunk.issued_at,
+    "tenant": Batch.tenant,
+    "requested_by": shown_text(Batch, "requested_by"),
+    "signed_by": Chunk.signing_key,
+    "bucket": Batch.bucket,
+    "kind": Batch.kind,
+} | {name: batch_text(name) for name in ANNOTATION_FIELDS}
+_OF_ITEM = _SHARED | {name: item_text(name) for name in ANNOTATION_FIELDS}
 LIST_COLUMNS = (
-    *(*_SHARED, Chunk.expires_in, Batch.batch_id),
+    *(_OF_ITEM[name] for name in SHARED_COLUMNS),
+    *(Chunk.issued_at, Chunk.expires_in, Batch.batch_id),
     *(Grant.item_number, Grant.object_key, Grant.code),
 )
 """The columns of a query from which to_record makes a record."""
@@ -195,16 +208,9 @@ class Bound(NamedTuple):
 
 
 class ChunkHead(NamedTuple):
-    """The values that the items of a chunk share. The first ones are SHARED_COLUMNS."""
+    """The values that some items of a chunk share. shared has those of SHARED_COLUMNS."""
 
-    time: datetime
-    tenant: str
-    requested_by: str
-    signed_by: str | None
-    recipient: str | None
-    reason: str | None
-    bucket: str
-    kind: str
+    shared: tuple[Any, ...]
     batch_number: int
     chunk_number: int
     issued: int
@@ -214,14 +220,15 @@ class ChunkHead(NamedTuple):
     chunk_size: int
 
     @property
-    def shared(self) -> tuple[Any, ...]:
-        """The values of SHARED_COLUMNS."""
-        return self[: len(SHARED_COLUMNS)]
+    def values(self) -> dict[str, Any]:
+        """The values of SHARED_COLUMNS by their name."""
+        return dict(zip(SHARED_COLUMNS, self.shared, strict=True))
 
     @property
     def expires_at(self) -> datetime:
         """The expiry of the issued items."""
-        return self.time + timedelta(seconds=self.expires_in)
+        decided_at: datetime = self.shared[0]
+        return decided_at + timedelta(seconds=self.expires_in)
 
     @property
     def position(self) -> StreamPosition:
@@ -234,7 +241,7 @@ ItemRow = tuple[int, int, str, str | None]
 
 
 class ChunkItems(NamedTuple):
-    """A chunk and those of its items that match the filter."""
+    """A chunk, or the part with equal texts, and those of its items that match the filter."""
 
     head: ChunkHead
     items: Sequence[ItemRow]
@@ -250,7 +257,8 @@ def to_records(block: list[ChunkItems]) -> Iterator[GrantRecord]:
 
 
 _STREAM_COLUMNS = (
-    *(*_SHARED, Chunk.batch_number, Chunk.chunk_number, Chunk.issued, Chunk.refused),
+    *(_SHARED[name] for name in SHARED_COLUMNS),
+    *(Chunk.batch_number, Chunk.chunk_number, Chunk.issued, Chunk.refused),
     *(Chunk.expires_in, Batch.batch_id, Batch.chunk_size),
 )
 
@@ -294,7 +302,9 @@ def stream_blocks(
             .order_by(Chunk.batch_number, Chunk.chunk_number)
             .limit(_CHUNKS_PER_READ)
         )
-        heads = [ChunkHead._make(row) for row in connection.execute(query)]
+        width = len(SHARED_COLUMNS)
+        rows = connection.execute(query)
+        heads = [ChunkHead(tuple(row[:width]), *row[width:]) for row in rows]
         for block in _split_heads(heads):
             yield _read_items(connection, grant_filter, block)
         if len(heads) < _CHUNKS_PER_READ:
@@ -329,32 +339,49 @@ def _read_items(
     connection: Connection, grant_filter: GrantFilter, heads: list[ChunkHead]
 ) -> list[ChunkItems]:
     items = _matching_items(connection, grant_filter, heads)
-    block, end = [], 0
+    texts = _read_texts(connection, heads)
+    block, end = list[ChunkItems](), 0
     for head in heads:
         first = head.chunk_number * head.chunk_size
         start = bisect_left(items, (head.batch_number, first), end)
         end = bisect_left(items, (head.batch_number, first + head.chunk_size), start)
-        block.append(ChunkItems(head, items[start:end]))
+        chunk = ChunkItems(head, items[start:end])
+        block += _split_by_texts(chunk, texts) if texts and chunk.items else [chunk]
     return block
+
+
+def _split_by_texts(
+    chunk: ChunkItems, texts: Mapping[Any, tuple[Any, ...]]
+) -> Iterator[ChunkItems]:
+    """Yield the items of a chunk in their order, always those together whose texts are equal."""
+    shared = chunk.head.shared
+    for own, items in groupby(chunk.items, lambda item: texts.get(item[:2])):
+        values = shared if own is None else (*shared[:_FIRST_TEXT], *own, *shared[_AFTER_TEXTS:])
+        yield ChunkItems(chunk.head._replace(shared=values), list(items))
+
+
+def _read_texts(connection: Connection, heads: list[ChunkHead]) -> dict[Any, tuple[Any, ...]]:
+    """Read the texts of the items that have any of their own, by batch and item number."""
+    query = (
+        select(
+            Annotation.batch_number, Annotation.item_number, *map(joined_text, ANNOTATION_FIELDS)
+        )
+        .join(Batch, Batch.batch_number == Annotation.batch_number)
+        .where(*_are_in_block(Annotation, heads))
+    )
+    return {(batch, item): tuple(own) for batch, item, *own in connection.execute(query)}
 
 
 def _matching_items(
     connection: Connection, grant_filter: GrantFilter, heads: list[ChunkHead]
 ) -> list[Any]:
-    first, last = heads[0], heads[-1]
-    position = tuple_(Grant.batch_number, Grant.item_number)
     query = (
         select(Grant.batch_number, Grant.item_number, Grant.object_key, Grant.code)
-        .where(
-            position >= (first.batch_number, first.chunk_number * first.chunk_size),
-            position < (last.batch_number, (last.chunk_number + 1) * last.chunk_size),
-            *item_conditions(connection, grant_filter),
-        )
+        .where(*_are_in_block(Grant, heads), *item_conditions(connection, grant_filter))
         .order_by(Grant.batch_number, Grant.item_number)
     )
-    numbers = {head.batch_number for head in heads}
-    if len(numbers) <= last.batch_number - first.batch_number:  # the filter left out batches
-        query = query.where(Grant.batch_number.in_(sorted(numbers)))
+    if grant_filter.texts:
+        query = query.join(Batch, Batch.batch_number == Grant.batch_number)
     result = connection.execute(query)
     if result.cursor is None:
         raise RuntimeError("the database returned no rows to read")
@@ -362,6 +389,17 @@ def _matching_items(
     rows = list(result.cursor.fetchall())
     result.close()
     return rows
+
+
+def _are_in_block(table: Any, heads: list[ChunkHead]) -> Iterator[ColumnElement[bool]]:
+    """Yield the conditions that rows of a table with the key of `Grant` are of some chunks."""
+    first, last = heads[0], heads[-1]
+    position = tuple_(table.batch_number, table.item_number)
+    yield position >= (first.batch_number, first.chunk_number * first.chunk_size)
+    yield position < (last.batch_number, (last.chunk_number + 1) * last.chunk_size)
+    numbers = {head.batch_number for head in heads}
+    if len(numbers) <= last.batch_number - first.batch_number:  # the filter left out batches
+        yield table.batch_number.in_(sorted(numbers))
 
 
 class CancellationRecord(NamedTuple):
@@ -383,8 +421,8 @@ def read_cancellations(
 ) -> Page[CancellationRecord]:
     """Read at most limit cancellations, newest first. A filter that is None matches everything."""
     query = select(
-        *(Cancellation.cancelled_at, Cancellation.tenant, Cancellation.requested_by),
-        *(Cancellation.signing_key, Cancellation.reason, Cancellation.batch_id),
+        *(Cancellation.cancelled_at, Cancellation.tenant, shown_text(Cancellation, "requested_by")),
+        *(Cancellation.signing_key, shown_text(Cancellation, "reason"), Cancellation.batch_id),
     )
     if tenant is not None:
         query = query.where(is_of_tenant(connection, Cancellation.tenant, tenant))

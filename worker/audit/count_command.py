@@ -38,6 +38,7 @@ from worker.cli.command_options import (
 )
 from worker.cli.database import check_tenant_option, open_database
 from worker.cli.output import print_rows
+from worker.core.annotations import ANNOTATION_FIELDS
 
 NUMBERS = ("issued", "refused", "total", "bytes")
 """The columns of numbers that follow those of a group."""
@@ -111,8 +112,9 @@ def note_pruned_counts(
 
     Counts that are read from the counters of chunks have them all.
     """
-    has_item_columns = options.exact_bytes or not {"key", "code", "state"}.isdisjoint(options.by)
-    if has_item_columns or grant_filter.selects_items:
+    of_items = {"key", "code", "state", *ANNOTATION_FIELDS}
+    has_item_columns = options.exact_bytes or not of_items.isdisjoint(options.by)
+    if has_item_columns or grant_filter.selects_items or grant_filter.texts:
         note_pruned(connection, grant_filter.since)
 
 
@@ -166,7 +168,7 @@ def summary(*, output_format: Any, **filters: Any) -> None:
     print_rows((*by, "issued", "refused"), rows, output_format)
 
 
-_RANKED = ("requester", "recipient", "key", "tenant", "bucket", "kind", "code")
+_RANKED = ("requester", *ANNOTATION_FIELDS, "key", "tenant", "bucket", "kind", "code")
 _RANKINGS = [f"{dimension}s" for dimension in _RANKED]
 
 
@@ -194,8 +196,9 @@ def _parse_ranking(_context: click.Context, _argument: click.Parameter, text: st
 def top(*, dimension: Dimension, sort: Any, limit: int, output_format: Any, **filters: Any) -> None:
     """List the requesters, keys, tenants or others with the most items.
 
-    COLUMN is one of requesters, recipients, keys, tenants, buckets, kinds and codes. Codes are the
-    reasons of refusals. The numbers are those of `audit count`.
+    COLUMN is one of requesters, recipients, reasons, refs, keys, tenants, buckets, kinds and codes.
+    Codes are why items were refused, and reasons why they were requested. The numbers are those of
+    `audit count`.
 
     \b
     Examples:

@@ -1,6 +1,6 @@
 """The options that select audit rows, in every command that reads the audit log of grants."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -9,8 +9,9 @@ import click
 from sqlalchemy import Connection
 
 from worker import clock
-from worker.audit.grant_filters import ISSUED, GrantFilter, find_profiles, is_glob, resolve_names
+from worker.audit.grant_filters import ISSUED, GrantFilter, find_profiles, resolve_names
 from worker.audit.state_conditions import STATES
+from worker.audit.text_conditions import ERASED, is_glob
 from worker.base.pages import did_you_mean
 from worker.cli.command_options import (
     TEXT,
@@ -22,9 +23,12 @@ from worker.cli.command_options import (
     until_option,
     zone_option,
 )
+from worker.core.annotations import ANNOTATION_FIELDS
 from worker.ledger.tenant_history import UnknownName, pruned_month
 
 _MAX_GLOB = 1_024  # characters
+_MAX_TEXT = 200  # characters, as of what producers send
+_CONTROLS = {*map(chr, range(0x20)), "\x7f"}
 _SCHEME = "s3://"
 _EXAMPLE_GLOB = "acme/2026/*.pdf"
 
@@ -33,6 +37,18 @@ def _parse_batch(_context: click.Context, _option: click.Parameter, text: str | 
     if text is not None and set(text) & set("./"):
         raise click.BadParameter("a batch's id has no dot and no slash: --grant takes a grant's id")
     return None if text is None else text.strip().lower()
+
+
+def _parse_text(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:
+    if text is None or (0 < len(text) <= _MAX_TEXT and not _CONTROLS.intersection(text)):
+        return text
+    raise click.BadParameter(f"write 1 to {_MAX_TEXT} characters, none of them a control character")
+
+
+def _text_option(name: str, what: str) -> Callable[[Command], Command]:
+    """Return the filter by a text of producers."""
+    help_ = f"Only {what}; `*` and `?` are wildcards, and A to Z are as a to z. {ERASED} if erased."
+    return click.option(f"--{name}", type=TEXT, callback=_parse_text, help=help_)
 
 
 def _split_names(
@@ -53,8 +69,8 @@ _OPTIONS = (
         " either in a bucket, as in s3://BUCKET/KEY. `*` also matches slashes.",
     ),
     click.option("--prefix", type=TEXT, help="Only object keys that begin with this prefix."),
-    click.option("--requester", type=TEXT, help="Only requests whose `requested_by` is this."),
-    click.option("--recipient", type=TEXT, help="Only requests for this recipient."),
+    _text_option("requester", "requests with this `requested_by`"),
+    *(_text_option(name, f"items with this {name}") for name in ANNOTATION_FIELDS),
     click.option(
         "--signed-by",
         type=TEXT,

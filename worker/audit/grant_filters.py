@@ -1,121 +1,31 @@
 """The filters that all queries of the audit log share, as SQL, and checks of the names in them.
 
-A query joins `Chunk`, `Batch` and, for conditions on single items, `Grant`. A glob pattern matches
-as `fnmatch.fnmatchcase` does: `*` stands for any text, slashes included, `?` for one character,
-`[a-z]` and `[!a-z]` for one in or outside of a set, and case matters. A name is known if the config
-has it now, if it ever had it, or if rows of requests have it.
+A query joins `Chunk`, `Batch` and, for conditions on single items, `Grant`. A name is known if the
+config has it now, if it ever had it, or if rows of requests have it.
 """
 
-import fnmatch
-import re
-import string
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, get_args
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, case, false, or_, select, true
 
 from models import Batch, Bucket, Chunk, ConfigChange, Grant, TenantKey
 from worker.audit.state_conditions import STATES, has_state, may_have_state
+from worker.audit.text_conditions import (
+    by_code_point,
+    has_prefix,
+    item_text,
+    matches_glob,
+    matches_text,
+    may_have_text,
+    shown_text,
+)
+from worker.core.annotations import ANNOTATION_FIELDS, ItemTexts
 from worker.core.issued_grants import GrantName
 from worker.ledger.chunk_items import is_in_chunk
 from worker.ledger.tenant_history import FilterField, UnknownName, check_tenant, is_of_tenant
-
-_WILDCARDS = "*?["
-_LAST_CHARACTER = 0x10FFFF
-
-
-def is_glob(text: str) -> bool:
-    """Tell whether a text has wildcards."""
-    return any(character in text for character in _WILDCARDS)
-
-
-def has_prefix(connection: Connection, prefix: str) -> ColumnElement[bool]:
-    """Return the condition that an object key begins with a text, as a range."""
-    # Not LIKE, which ignores case on SQLite.
-    column = _by_code_point(connection)
-    end = _after_prefix(prefix)
-    is_after: ColumnElement[bool] = column >= prefix
-    return is_after if end is None else and_(is_after, column < end)
-
-
-def matches_glob(connection: Connection, pattern: str) -> ColumnElement[bool]:
-    """Return the condition that an object key matches a pattern, or is the pattern itself.
-
-    So a key that has wildcards in its name is found by its name.
-    """
-    # On SQLite, SQLAlchemy defines REGEXP by Python's `re`.
-    is_sqlite = connection.dialect.name == "sqlite"
-    regex = fnmatch.translate(pattern) if is_sqlite else _to_postgresql_regex(pattern) + r"\Z"
-    is_match = _by_code_point(connection).regexp_match(rf"\A{regex}")
-    literal = re.split(f"[{re.escape(_WILDCARDS)}]", pattern)[0]
-    is_found = or_(is_match, Grant.object_key == pattern)
-    return and_(has_prefix(connection, literal), is_found) if literal else is_found
-
-
-def _by_code_point(connection: Connection) -> ColumnElement[str]:
-    """Return the object key as an expression that is compared by code points on both databases."""
-    is_sqlite = connection.dialect.name == "sqlite"  # it has no other order
-    column: ColumnElement[str] = Grant.object_key.expression
-    return column if is_sqlite else column.collate("C")
-
-
-def _after_prefix(prefix: str) -> str | None:
-    """Return the first text after all that begin with a prefix, or None if there is none."""
-    while prefix and ord(prefix[-1]) == _LAST_CHARACTER:
-        prefix = prefix[:-1]
-    if not prefix:
-        return None
-    following = ord(prefix[-1]) + 1
-    if following == 0xD800:  # noqa: PLR2004 - no text contains the surrogates that begin here
-        following = 0xE000
-    return prefix[:-1] + chr(following)
-
-
-def _to_postgresql_regex(pattern: str) -> str:
-    parts: list[str] = []
-    position = 0
-    while position < len(pattern):
-        character = pattern[position]
-        end = _set_end(pattern, position) if character == "[" else None
-        if end is not None:
-            parts.append(_set_to_regex(pattern[position + 1 : end]))
-            position = end
-        elif character == "?":
-            parts.append(".")
-        elif character != "*":
-            parts.append(f"\\{character}" if character in string.punctuation else character)
-        elif parts[-1:] != [".*"]:  # `**` takes long to compare
-            parts.append(".*")
-        position += 1
-    return "".join(parts)
-
-
-def _set_end(pattern: str, start: int) -> int | None:
-    """Return the position of the bracket that ends a set; a bracket without an end is literal."""
-    first = start + 1 + pattern.startswith("!", start + 1)
-    end = pattern.find("]", first + 1)  # a bracket at the beginning of the set is one of its items
-    return None if end < 0 else end
-
-
-def _set_to_regex(content: str) -> str:
-    is_negated = content.startswith("!")
-    content = content[is_negated:]
-    ranges = ""
-    position = 0
-    while position < len(content):
-        first = last = content[position]
-        if content[position + 1 : position + 2] == "-" and position + 2 < len(content):
-            last = content[position + 2]
-            position += 2
-        if first <= last:
-            ranges += f"\\U{ord(first):08x}-\\U{ord(last):08x}"
-        position += 1
-    if not ranges:
-        return "." if is_negated else r"\Z."  # which matches nothing
-    return f"[{'^' * is_negated}{ranges}]"
-
 
 ISSUED = "issued"
 REFUSED = "refused"
@@ -123,14 +33,15 @@ REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GrantFilter:
+class GrantFilter(ItemTexts):
     """Conditions that all have to match; None and an empty tuple match everything.
 
     tenant is an id, or a name, which selects all tenants that had it. buckets are names of bucket
-    profiles, of which one has to match. key_glob is a pattern as in key_globs. signed_by is the
-    name of a tenant's key; an empty string selects unsigned requests. decisions are `issued`,
-    `refused` or refusal codes, of which one has to match. states are those of issued grants at the
-    moment states_at, of which one has to match. since is included in the range, until is not.
+    profiles, of which one has to match. key_glob is a pattern. requester and the texts of items are
+    as shown, in any case, or patterns. signed_by is the name of a tenant's key; an empty string
+    selects unsigned requests. decisions are `issued`, `refused` or refusal codes, of which one has
+    to match. states are those of issued grants at the moment states_at, of which one has to match.
+    since is included in the range, until is not.
     """
 
     tenant: str | None = None
@@ -139,7 +50,6 @@ class GrantFilter:
     prefix: str | None = None
     key_glob: str | None = None
     requester: str | None = None
-    recipient: str | None = None
     signed_by: str | None = None
     decisions: tuple[str, ...] = ()
     states: tuple[str, ...] = ()
@@ -151,8 +61,14 @@ class GrantFilter:
     grant: GrantName | None = None
 
     @property
+    def texts(self) -> dict[str, str]:
+        """The patterns of the texts that items can have."""
+        values = {name: getattr(self, name) for name in ANNOTATION_FIELDS}
+        return {name: pattern for name, pattern in values.items() if pattern is not None}
+
+    @property
     def selects_items(self) -> bool:
-        """True if there are conditions on single items, besides those on batches and chunks."""
+        """True if there are conditions on single items, besides those on their texts."""
         values = (self.object_key, self.prefix, self.key_glob, self.grant)
         return bool(self.decisions or self.states) or any(value is not None for value in values)
 
@@ -162,13 +78,9 @@ def batch_conditions(
 ) -> Iterator[ColumnElement[bool]]:
     """Yield the conditions on `Batch` and `Chunk`."""
     grant = grant_filter.grant
-    values = {
-        Batch.requested_by: grant_filter.requester,
-        Batch.recipient: grant_filter.recipient,
-        Batch.kind: grant_filter.kind,
-        Batch.batch_id: grant_filter.batch_id,
-    }
+    values = {Batch.kind: grant_filter.kind, Batch.batch_id: grant_filter.batch_id}
     yield from (column == value for column, value in values.items() if value is not None)
+    yield from _text_conditions(connection, grant_filter)
     if grant is not None:
         yield Batch.batch_id == grant.batch_id
     if grant_filter.buckets:
@@ -193,6 +105,16 @@ def batch_conditions(
         )
 
 
+def _text_conditions(
+    connection: Connection, grant_filter: GrantFilter
+) -> Iterator[ColumnElement[bool]]:
+    if grant_filter.requester is not None:
+        requested_by = shown_text(Batch, "requested_by")
+        yield matches_text(connection, requested_by, grant_filter.requester)
+    for name, pattern in grant_filter.texts.items():
+        yield may_have_text(connection, name, pattern)
+
+
 def scan_conditions(
     connection: Connection, grant_filter: GrantFilter
 ) -> Iterator[ColumnElement[bool]]:
@@ -204,15 +126,19 @@ def scan_conditions(
 def item_conditions(
     connection: Connection, grant_filter: GrantFilter
 ) -> Iterator[ColumnElement[bool]]:
-    """Yield the conditions on `Grant`."""
+    """Yield the conditions on `Grant`, and on `Batch` if there are texts."""
+    object_key = by_code_point(connection, Grant.object_key)
+    for name, pattern in grant_filter.texts.items():
+        # PostgreSQL takes it for so rare that it would sort all items instead of reading a page.
+        yield case((matches_text(connection, item_text(name), pattern), true()), else_=false())
     if grant_filter.grant is not None:
         yield Grant.item_number == grant_filter.grant.item_number
     if grant_filter.object_key is not None:
         yield Grant.object_key == grant_filter.object_key
     if grant_filter.prefix:
-        yield has_prefix(connection, grant_filter.prefix)
+        yield has_prefix(object_key, grant_filter.prefix)
     if grant_filter.key_glob is not None:
-        yield matches_glob(connection, grant_filter.key_glob)
+        yield matches_glob(connection, object_key, grant_filter.key_glob)
     if grant_filter.decisions:
         yield or_(*_decision_conditions(grant_filter.decisions))
     if grant_filter.states:

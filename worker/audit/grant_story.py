@@ -5,11 +5,11 @@ The stories that it returns have no links, signatures or tokens.
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypedDict, final
+from typing import Any, TypedDict, cast, final
 from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, select
 
 from models import (
     Batch,
@@ -33,6 +33,8 @@ from valetkey.wire.terms import AnyTerms
 from worker.audit.grant_filters import ISSUED, GrantFilter
 from worker.audit.item_counts import CountOptions, count_items
 from worker.audit.link_lookup import find_batches
+from worker.audit.text_conditions import batch_text, item_text, shown_text
+from worker.core.annotations import ANNOTATION_FIELDS, TextValues
 from worker.core.grant_kinds import issued_cost, reserved_cost
 from worker.core.issued_grants import GrantName
 from worker.core.quota_rules import NO_COST, WINDOWS, Cost, window_start
@@ -56,6 +58,11 @@ _Conditions = tuple[ColumnElement[bool], ...]
 _LEFT_OUT = {"tenant", "batch_number", "item_number", "fingerprint", "group_id"}  # of uses
 _SHOWN = 4  # characters at each end of an access key id
 _TERMS: TypeAdapter[AnyTerms] = TypeAdapter(AnyTerms)
+_BATCH_TEXTS = {"requested_by", *ANNOTATION_FIELDS}
+_BATCH_COLUMNS = (
+    *(column for column in Batch.__table__.columns if column.name not in _BATCH_TEXTS),
+    shown_text(Batch, "requested_by"),
+)
 
 
 class ItemCounts(TypedDict):
@@ -158,7 +165,7 @@ class UseValues(TypedDict):
     settlement: dict[str, Any] | None
 
 
-class RequestStory(TypedDict):
+class RequestStory(TextValues):
     """The part that the stories of a batch and of a grant have in common.
 
     real_bucket is the bucket behind the profile when the batch was decided. quota is None if
@@ -168,8 +175,6 @@ class RequestStory(TypedDict):
     tenant: str
     batch: str
     requested_by: str
-    reason: str | None
-    recipient: str | None
     reissue_of: str | None
     kind: str
     bucket: str
@@ -290,8 +295,7 @@ def _read_request(
         "tenant": batch.tenant,
         "batch": batch.batch_id,
         "requested_by": batch.requested_by,
-        "reason": batch.reason,
-        "recipient": batch.recipient,
+        **_texts(batch),
         "reissue_of": batch.reissue_of,
         "kind": batch.kind,
         "bucket": batch.bucket,
@@ -305,8 +309,8 @@ def _read_request(
         "cancellation": _read_values(
             connection,
             select(
-                *(Cancellation.cancelled_at.label("at"), Cancellation.requested_by),
-                *(Cancellation.signing_key.label("signed_by"), Cancellation.reason),
+                *(Cancellation.cancelled_at.label("at"), shown_text(Cancellation, "requested_by")),
+                *(Cancellation.signing_key.label("signed_by"), shown_text(Cancellation, "reason")),
             ).where(Cancellation.tenant == batch.tenant, Cancellation.batch_id == batch.batch_id),
         ),
         "revocations": [_revocation(each) for each in revocations],
@@ -317,6 +321,10 @@ def _read_request(
         "deliveries": _read_deliveries(connection, batch, chunk_number),
         "quota": None,
     }
+
+
+def _texts(batch: _Row) -> TextValues:
+    return cast("TextValues", {name: getattr(batch, name) for name in ANNOTATION_FIELDS})
 
 
 def _read_rows(connection: Connection, query: Select[*tuple[Any, ...]]) -> list[Any]:
@@ -520,12 +528,16 @@ def find_story(connection: Connection, grant: str, now: datetime) -> GrantStory 
     if len(selected) > 1:
         raise UnknownGrant(f"several tenants have a batch with this id: {' or '.join(names)}?")
     batch_number = selected[0][1]
-    batch = connection.execute(select(Batch).where(Batch.batch_number == batch_number)).one()
+    of_batch = select(*_BATCH_COLUMNS).where(Batch.batch_number == batch_number)
     if item_number is None:
+        batch = connection.execute(of_batch.add_columns(*map(batch_text, ANNOTATION_FIELDS))).one()
         return _read_batch_story(connection, batch, now)
-    item = connection.execute(select(Grant).where(*_is_item(Grant, batch, item_number))).first()
+    is_item = Grant.batch_number == batch_number, Grant.item_number == item_number
+    item = connection.execute(select(Grant).where(*is_item)).first()
     if item is None:
         raise _undecided(connection, names[0], batch_number, item_number)
+    texts = map(item_text, ANNOTATION_FIELDS)
+    batch = connection.execute(of_batch.add_columns(*texts).join(Grant, and_(*is_item))).one()
     return _read_grant_story(connection, batch, item, now)
 
 

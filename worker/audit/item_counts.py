@@ -46,7 +46,15 @@ from worker.audit.state_conditions import (
     state_column,
     used_states,
 )
+from worker.audit.text_conditions import (
+    batch_text,
+    has_own_texts,
+    item_text,
+    matches_text,
+    shown_text,
+)
 from worker.base.pages import seconds_since_epoch
+from worker.core.annotations import ANNOTATION_FIELDS, TextName
 from worker.core.issued_grants import SLOT_KINDS
 from worker.ledger.chunk_items import is_in_chunk
 
@@ -79,7 +87,7 @@ def describe_unit(period: Period, zone: tzinfo, unit: int) -> str:
 
 
 Dimension = Literal[
-    "tenant", "bucket", "kind", "decision", "code", "state", "requester", "recipient", "key", Period
+    "tenant", "bucket", "kind", "decision", "code", "state", "requester", TextName, "key", Period
 ]
 Query = Select[*tuple[Any, ...]]
 PERIODS: dict[str, Period] = {period: period for period in get_args(Period)}
@@ -90,8 +98,7 @@ _COLUMNS: dict[str, Any] = {
     "tenant": Batch.tenant,
     "bucket": Batch.bucket,
     "kind": Batch.kind,
-    "requester": Batch.requested_by,
-    "recipient": Batch.recipient,
+    "requester": shown_text(Batch, "requested_by"),
     "key": Grant.object_key,
     "code": Grant.code,
 }
@@ -121,8 +128,10 @@ def grouped_columns(options: CountOptions) -> list[str]:
     return [name for name in options.by if name != "decision"]
 
 
-def item_column(name: str, options: CountOptions) -> Any:
-    """Return a column that needs no other rows than those of an item."""
+def item_column(name: str, options: CountOptions, text: Callable[[str], Any] = item_text) -> Any:
+    """Return a column that needs no other rows than those of an item; text returns its texts."""
+    if name in ANNOTATION_FIELDS:
+        return text(name)
     if name not in PERIODS:
         return _COLUMNS[name]
     seconds = seconds_per_unit(PERIODS[name], options.zone)
@@ -218,9 +227,13 @@ def count_queries(
         numbers = Batch.batch_number, Chunk.batch_number  # each has an index
         conditions += [number > options.after_batch for number in numbers]
     on_items = [*item_conditions(connection, grant_filter)]
+    of_items = _item_query(connection, grant_filter, options).where(*on_items)
     if replace(grant_filter, decisions=()).selects_items or "key" in options.by:
-        yield _item_query(connection, grant_filter, options).where(*conditions, *on_items)
+        yield of_items.where(*conditions)
         return
+    if grant_filter.texts or not set(ANNOTATION_FIELDS).isdisjoint(options.by):
+        yield of_items.where(*conditions, has_own_texts())
+        conditions += _batch_text_conditions(connection, grant_filter)
     counts_issued = not decisions or ISSUED in decisions
     refusals = refusals_of(grant_filter)
     reads_codes = bool(refusals) and ("code" in options.by or REFUSED not in refusals)
@@ -234,14 +247,20 @@ def count_queries(
     if issued is not _ZERO or refused is not _ZERO:
         yield _chunk_query(options, issued, refused).where(*conditions)
     if reads_codes:
-        is_refused = Chunk.refused > 0, Grant.code.is_not(None)
-        yield _item_query(connection, grant_filter, options).where(
-            *conditions, *is_refused, *on_items
-        )
+        yield of_items.where(*conditions, Chunk.refused > 0, Grant.code.is_not(None))
     if counts_issued and options.exact_bytes:
         has_size = Batch.kind.in_(KINDS_WITH_EXACT_SIZE), Chunk.issued > 0, Grant.code.is_(None)
         query = _item_query(connection, grant_filter, options, only_bytes=True)
         yield query.where(*conditions, *has_size)
+
+
+def _batch_text_conditions(
+    connection: Connection, grant_filter: GrantFilter
+) -> Iterator[ColumnElement[bool]]:
+    """Yield the conditions that items have no texts but those of their batch, which match."""
+    yield ~has_own_texts()
+    for name, pattern in grant_filter.texts.items():
+        yield matches_text(connection, batch_text(name), pattern)
 
 
 def _chunk_query(
@@ -250,7 +269,7 @@ def _chunk_query(
     """Return a SELECT that reads no items, with the numbers of a chunk and the state of them."""
     of_items = {"code": _NULL, "state": state}
     columns = [
-        of_items[name] if name in of_items else item_column(name, options)
+        of_items[name] if name in of_items else item_column(name, options, batch_text)
         for name in grouped_columns(options)
     ]
     size = _ZERO if issued is _ZERO else issued * max_size(exact=options.exact_bytes)

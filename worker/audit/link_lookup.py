@@ -10,6 +10,8 @@ from sqlalchemy import Connection, and_, bindparam, func, select
 from models import Batch, Bucket, Cancellation, Chunk, ConfigChange, Grant, MultipartUpload, Reissue
 from valetkey.wire.grant_ids import grant_id
 from worker.audit.link_verdicts import AuditedGrant, PastedGrant, Signing, Verdict, judge
+from worker.audit.text_conditions import item_text, shown_text
+from worker.core.annotations import ANNOTATION_FIELDS
 from worker.core.issued_grants import GrantName
 from worker.core.revocation_targets import RecordedRevocation, RevokedItem
 from worker.ledger.chunk_items import is_in_chunk
@@ -33,7 +35,7 @@ _FIRST_ITEM = Chunk.chunk_number * Batch.chunk_size
 _GRANT = (
     select(
         *(Batch.batch_number, Batch.batch_id, Batch.tenant, Batch.bucket, Batch.kind, Batch.terms),
-        *(Batch.requested_by, Batch.recipient, Batch.reason),
+        *(shown_text(Batch, "requested_by"), *map(item_text, ANNOTATION_FIELDS)),
         *(Chunk.chunk_number, Chunk.issued_at, Chunk.expires_in, Chunk.limited_by),
         *(Chunk.access_key, Chunk.signing_key.label("signed_by"), _FIRST_ITEM.label("first_item")),
         *(Grant.item_number, Grant.object_key.label("key"), Grant.code, Grant.digest),

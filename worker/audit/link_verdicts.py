@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
+from worker.core.annotations import ItemTexts
 from worker.core.issued_grants import GrantName
 from worker.core.revocation_targets import RecordedRevocation
 from worker.core.sigv4 import signature_digest
@@ -244,8 +245,8 @@ class Signing:
     signed_again_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AuditedGrant:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditedGrant(ItemTexts):
     """A grant of the audit log, with its bucket profile of today and the state of its upload.
 
     real_buckets are those that the profile has had; provider is None if it was removed. signings
@@ -258,8 +259,6 @@ class AuditedGrant:
     key: str
     kind: str
     requested_by: str
-    recipient: str | None
-    reason: str | None
     signed_by: str | None
     issued_at: datetime
     expires_in: int

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 
 from valetkey.cli.terminal_text import escape_unprintable, terminal_columns
 from worker.audit.audit_rows import (
+    COLUMNS,
     CancellationRecord,
     GrantRecord,
     UnknownCursor,
@@ -44,13 +45,14 @@ from worker.cli.output import (
     print_next_page,
     print_rows,
 )
+from worker.core.annotations import ANNOTATION_FIELDS
 
-COLUMNS = (
-    *("time", "tenant", "requested_by", "signed_by", "reason", "recipient", "bucket", "kind"),
-    *("key", "decision", "expires_at", "grant"),
-)
 _NARROW = ("time", "tenant", "kind", "decision", "key")
-_WIDE = ("time", "tenant", "requested_by", "kind", "decision", "key", "grant")
+_NARROW_WITH_RECIPIENT = ("time", "recipient", "decision", "key")
+_WIDE = ("time", "tenant", "requested_by", "recipient", "kind", "decision", "key", "grant")
+_WHO_GOT_WHAT = ("key", *ANNOTATION_FIELDS)
+"""The options of questions that the recipients of a list answer."""
+
 _WIDE_TERMINAL = 150
 _GAP = 2
 _MIN_KEY = 16
@@ -79,12 +81,17 @@ _columns_option = click.option(
 )
 
 
-def default_columns(*, is_table: bool) -> tuple[str, ...]:
-    """Return the columns that fit into the terminal, or all columns if there is none."""
+def default_columns(*, is_table: bool, has_recipient: bool) -> tuple[str, ...]:
+    """Return the columns that fit into the terminal, or all columns if there is none.
+
+    A narrow terminal gets recipients only if has_recipient.
+    """
     width = terminal_columns()
     if not is_table or width is None:
         return COLUMNS
-    return _WIDE if width >= _WIDE_TERMINAL else _NARROW
+    if width >= _WIDE_TERMINAL:
+        return _WIDE
+    return _NARROW_WITH_RECIPIENT if has_recipient else _NARROW
 
 
 def select_cells(
@@ -171,10 +178,11 @@ def list_grants(context: click.Context, /, **options: Any) -> None:
     Examples:
       python -m worker audit list --tenant acme --decision refused --since yesterday
       python -m worker audit list --key 's3://reports/acme/2026/*.pdf' --columns time,decision,grant
+      python -m worker audit list --recipient '*@example.com' --since 30d
       python -m worker audit list --since 2026-11 --tz Europe/Berlin --all --csv
     """
     _refuse_contradictions(context, options)
-    printer = _Printer(context, options["columns"], options["output_format"])
+    printer = _Printer(context, options)
     try:
         if options["follow"]:
             _follow(printer, options)
@@ -187,15 +195,13 @@ def list_grants(context: click.Context, /, **options: Any) -> None:
 class _Printer:
     """Prints blocks of rows as one table, as CSV, or as JSON lines."""
 
-    def __init__(
-        self,
-        context: click.Context,
-        columns: tuple[str, ...] | None,
-        output_format: OutputFormat | None,
-    ) -> None:
+    def __init__(self, context: click.Context, options: dict[str, Any]) -> None:
         self._zone = chosen_zone(context)
-        self._columns = columns or default_columns(is_table=output_format is None)
-        self._format = output_format
+        self._format: OutputFormat | None = options["output_format"]
+        has_recipient = any(options[name] is not None for name in _WHO_GOT_WHAT)
+        self._columns: tuple[str, ...] = options["columns"] or default_columns(
+            is_table=self._format is None, has_recipient=has_recipient
+        )
         self._has_headings = False
 
     def print(self, records: Iterable[GrantRecord]) -> None:

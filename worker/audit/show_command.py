@@ -19,6 +19,7 @@ from worker.base.database_engine import read_transaction
 from worker.cli.command_options import TEXT, chosen_zone, zone_option
 from worker.cli.database import open_database
 from worker.cli.output import format_in_zone
+from worker.core.annotations import ANNOTATION_FIELDS
 
 Values = Mapping[str, Any]
 _STATES = {
@@ -148,8 +149,8 @@ def _request_topics(values: Values) -> Iterator[tuple[str, str | None]]:
     signer = values.get("signed_by", ...)
     signed = "" if signer is ... else f", signed with the key {signer}" if signer else ", unsigned"
     yield "requested", f"{values['decided_at']} by {values['requested_by']}{signed}"
-    yield "recipient", values["recipient"]
-    yield "reason", values["reason"]
+    for name in ANNOTATION_FIELDS:
+        yield name, values[name]
     yield "reissue of", values["reissue_of"]
 
 

@@ -24,6 +24,7 @@ from worker.audit.link_verdicts import (
 )
 from worker.base.database_engine import read_transaction
 from worker.cli.database import open_database
+from worker.core.annotations import ANNOTATION_FIELDS
 from worker.core.issued_grants import GrantName
 from worker.ledger.tenant_history import pruned_item_month, pruned_month
 
@@ -39,7 +40,7 @@ _SENTENCES = {
 _COLOURS = {"genuine": "green", "altered": "red", "forged": "red"}
 _GOOD = {"genuine", "named"}
 _OBJECT = ("grant", "tenant", "bucket", "key", "kind")
-_REQUEST = ("requested_by", "recipient", "reason", "signed_by")
+_REQUEST = ("requested_by", *ANNOTATION_FIELDS, "signed_by")
 _NOT_OURS = "this link is not from this service: it has no valetkey grant id, and the audit log"
 _KEY_HINT = "`audit list --key` finds the grants of an object, if you know its key"
 

@@ -6,15 +6,35 @@ confirm a guess of the text.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from secrets import token_bytes
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypedDict, get_args
 
 if TYPE_CHECKING:  # audit commands read records without pydantic
     from valetkey.wire.messages import Item
 
-ANNOTATION_FIELDS = ("recipient", "reason", "ref")
+TextName = Literal["recipient", "reason", "ref"]
+ANNOTATION_FIELDS: tuple[TextName, ...] = get_args(TextName)
 """The fields of an item that are texts for the audit log. Nothing of them is signed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemTexts:
+    """A value for each text about an item, None if there is none."""
+
+    recipient: str | None = None
+    reason: str | None = None
+    ref: str | None = None
+
+
+class TextValues(TypedDict):
+    """The same as a dict."""
+
+    recipient: str | None
+    reason: str | None
+    ref: str | None
+
 
 SALT_SUFFIX = "_salt"
 """The end of the name of the column with the salt of a text, or with its commitment."""

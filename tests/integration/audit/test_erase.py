@@ -14,6 +14,7 @@ from models import Annotation, Batch, Cancellation, Erasure
 from tests.support.builders.messages import POLICY, batch_id, grant_message, tenant_config
 from tests.support.builders.services import InProcessService
 from tests.support.cli.operator import ON_SQLITE, Run, json_rows, run_audit
+from worker.audit.text_conditions import ERASED
 from worker.base.database_engine import write_transaction
 from worker.core.tenant_config import Quota, Tenant
 
@@ -59,6 +60,21 @@ def test_a_recipient_is_erased_with_reason_and_reference_in_any_case(
     assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "Erased 5 texts.")
     assert annotations(log) == [(None, None, None), tuple(OTHERS.values())]
     assert log.rows(Batch.recipient, Batch.reason)[1] == (None, None)
+
+
+def test_what_was_erased_is_listed_as_erased_and_found_no_more(run: Run) -> None:
+    run("erase", "--recipient", ANN, "--yes", "5")
+    run("erase", "--requested-by", "carl", "--yes", "4")
+    rows = {row["key"]: row for row in json_rows(run("list", "--json"))}
+    assert {key: row["recipient"] for key, row in rows.items()} == {
+        "acme/a": ERASED,
+        "acme/b": "bob",
+        "acme/c": ERASED,
+    }
+    assert (rows["acme/a"]["ref"], rows["acme/c"]["requested_by"]) == (ERASED, ERASED)
+    assert json_rows(run("list", "--recipient", ANN, "--json")) == []
+    (cancelled,) = json_rows(run("cancellations", "--json"))
+    assert (cancelled["requested_by"], cancelled["reason"]) == (ERASED, ERASED)
 
 
 def test_a_requester_is_erased_from_batches_and_cancellations(

@@ -19,6 +19,7 @@ from worker.audit import audit_rows
 from worker.audit.audit_rows import GrantRecord, read_bound, stream_blocks, to_records
 from worker.audit.export.export_run import FormatName, HashedStream, open_writer
 from worker.audit.grant_filters import GrantFilter
+from worker.core.annotations import ANNOTATION_FIELDS
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
 
@@ -39,8 +40,7 @@ def expected(row: LogRow) -> dict[str, Any]:
         "tenant": batch.tenant,
         "requested_by": batch.requested_by,
         "signed_by": batch.signed_by,
-        "recipient": batch.recipient,
-        "reason": batch.reason,
+        **{name: row.value(name) for name in ANNOTATION_FIELDS},
         "bucket": batch.bucket,
         "kind": batch.kind,
         "key": row.key,

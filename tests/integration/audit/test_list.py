@@ -16,9 +16,9 @@ from tests.support.builders.audit_rows import MORNING, AuditedBatch, batch_id
 from tests.support.cli.audit_log import ALL, FIRST, LOG, SECOND, grants, items, write_batches
 from tests.support.cli.operator import Run, audit_pages, json_rows, refusal, run_audit
 from worker.audit import index_scans, list_command
-from worker.audit.audit_rows import GrantRecord
+from worker.audit.audit_rows import COLUMNS, GrantRecord
 from worker.audit.grant_filters import GrantFilter
-from worker.audit.list_command import COLUMNS, follow_grants
+from worker.audit.list_command import follow_grants
 from worker.base.database_engine import write_transaction
 from worker.core.tenant_config import Bucket, Tenant, TenantConfig, TenantKey
 from worker.ledger.tenant_rows import load_config, store_config
@@ -40,8 +40,9 @@ def test_an_issued_item_has_its_request_and_expiry(run: Run) -> None:
         "tenant": "acme",
         "requested_by": "billing",
         "signed_by": None,
-        "reason": None,
         "recipient": None,
+        "reason": None,
+        "ref": None,
         "bucket": "demo",
         "kind": "download",
         "key": "acme/1",
@@ -159,7 +160,7 @@ def test_only_the_chosen_columns_are_printed_in_their_order(run: Run) -> None:
 def test_the_columns_are_listed_on_request(run: Run) -> None:
     result = run("list", "--columns", "help")
     assert (result.exit_code, result.stdout.split()) == (0, list(COLUMNS))
-    assert set(COLUMNS) == set(GrantRecord._fields)
+    assert GrantRecord._fields == COLUMNS
 
 
 @pytest.mark.parametrize("format_", ["--json", "--csv", None])

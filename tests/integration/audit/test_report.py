@@ -109,7 +109,7 @@ def test_the_commands_on_the_page_print_the_same_figures(run: Run) -> None:
         for section in sections
         for command in re.findall("<code>python -m worker audit (.*?)</code>", section)
     ]
-    assert (len(sections), len(commands)) == (13, 9)
+    assert (len(sections), len(commands)) == (14, 9)
     for section, command in commands:
         shown = shown_states if 'id="states"' in section else shown_rows
         assert shown(section) == printed_rows(command)

@@ -1,3 +1,4 @@
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from datetime import UTC
 from zoneinfo import ZoneInfo
@@ -68,6 +69,22 @@ def test_recipients_are_counted_and_items_for_nobody_are_the_others(
     assert recipients.others is not None
     assert [recipients.others.issued, recipients.others.refused] == expected.pop("")
     assert {row.name: [row.issued, row.refused] for row in recipients.rows} == expected
+
+
+@pytest.mark.parametrize("tenant", [None, "globex"])
+def test_it_is_told_what_each_recipient_got(connection: Connection, tenant: str | None) -> None:
+    grants: dict[str, list[LoggedItem]] = defaultdict(list)
+    for item in LOG.items(tenant):
+        if item.code is None and item.recipient is not None:
+            grants[item.recipient].append(item)
+    received = read(connection, tenant).received
+    assert {each.recipient: (each.grants, each.objects) for each in received} == {
+        name: (len(items), len({item.key for item in items})) for name, items in grants.items()
+    }
+    assert [each.grants for each in received] == sorted(map(len, grants.values()), reverse=True)
+    for each in received:
+        newest = [(item.time, item.key) for item in grants[each.recipient][:-4:-1]]
+        assert list(each.newest) == newest
 
 
 def test_a_report_tells_before_which_month_items_were_removed(engine: Engine) -> None:

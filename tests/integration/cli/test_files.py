@@ -15,7 +15,7 @@ from tests.support.docs.command_lines import ROOT
 from tests.support.fakes.fake_service import running_fake_service
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 
-REPEATED = "it repeats the object of line 2: name each object once"
+REPEATED = "it repeats the object of line 2: name each object once for each recipient"
 ROWS = "key,filename,expires_in\na,,\nb,x.pdf,15m\nno/c,,\na,,\nd,,900\ne\n"
 DOWNLOAD = ("download", "reports", "--from")
 

@@ -29,6 +29,7 @@ from worker.cli.database import (
 from worker.doctor.doctor_command import doctor
 
 
+@pytest.mark.filterwarnings("ignore:.*expression-based index")
 def test_the_migrations_create_the_tables_of_the_models(engine: Engine) -> None:
     with engine.connect() as connection:
         options = {"compare_type": True, "include_name": is_in_models}

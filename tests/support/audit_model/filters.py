@@ -1,6 +1,8 @@
 """Generates filters of the audit log, and applies them to plain rows."""
 
+import string
 from datetime import timedelta
+from fnmatch import fnmatchcase
 from typing import Any
 
 from hypothesis import strategies as st
@@ -10,6 +12,26 @@ from tests.support.audit_model.uses import NOWS
 from tests.support.builders.audit_rows import batch_id
 from worker.audit.grant_filters import GrantFilter, moment_of_states
 from worker.audit.state_conditions import STATES
+from worker.core.annotations import ANNOTATION_FIELDS
+
+TO_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+
+
+PATTERNS = st.sampled_from(
+    [
+        "ANN@example.ORG",
+        "ann@*",
+        "*",
+        "?1",
+        "@ü",
+        "@Ü*",
+        "(erased)",
+        "(ERASED)",
+        "nobody",
+        "*[e)]",
+        "",
+    ]
+)
 
 
 @st.composite
@@ -20,7 +42,8 @@ def filters(draw: st.DrawFn) -> GrantFilter:
         "buckets": st.sampled_from([("demo",), ("other", "demo")]),
         "object_key": st.sampled_from(KEYS),
         "prefix": st.sampled_from(["a/", "A", "=", "ü"]),
-        "requester": st.sampled_from(["billing", "line\nbreak"]),
+        "requester": st.sampled_from(["billing", "BILL*", "line\nbreak", "*e*"]),
+        **dict.fromkeys(ANNOTATION_FIELDS, PATTERNS),
         "signed_by": st.sampled_from(["", "key-1"]),
         "decisions": st.sampled_from(
             [("issued",), ("refused",), (CODES[0],), ("issued", CODES[1]), ("issued", "refused")]
@@ -46,7 +69,8 @@ def matches(row: LogRow, grant_filter: GrantFilter) -> bool:
             not wanted.buckets or batch.bucket in wanted.buckets,
             wanted.object_key in {None, row.key},
             wanted.prefix is None or row.key.startswith(wanted.prefix),
-            wanted.requester in {None, batch.requested_by},
+            _is_text(batch.requested_by, wanted.requester),
+            *(_is_text(row.value(name), getattr(wanted, name)) for name in ANNOTATION_FIELDS),
             wanted.signed_by is None or (batch.signed_by or "") == wanted.signed_by,
             not wanted.decisions or bool(decisions & set(wanted.decisions)),
             not wanted.states or state_of(row, wanted) in wanted.states,
@@ -56,6 +80,14 @@ def matches(row: LogRow, grant_filter: GrantFilter) -> bool:
             wanted.batch_id is None or row.grant.startswith(f"{wanted.batch_id}."),
         )
     )
+
+
+def _is_text(text: str | None, pattern: str | None) -> bool:
+    """Tell whether a text is or matches a pattern, in any case of A to Z."""
+    if pattern is None or text is None:
+        return pattern is None
+    text, pattern = (each.translate(TO_LOWER) for each in (text, pattern))
+    return text == pattern or fnmatchcase(text, pattern)
 
 
 def state_of(row: LogRow, grant_filter: GrantFilter) -> str | None:

@@ -10,6 +10,8 @@ from sqlalchemy import Connection
 
 from tests.support.audit_model.uses import LoggedUses, logged_uses
 from tests.support.builders.audit_rows import AuditedBatch, batch_id
+from worker.audit.text_conditions import ERASED
+from worker.core.annotations import ANNOTATION_FIELDS
 
 no_shrinking = settings(
     phases=(Phase.explicit, Phase.generate),  # making an example smaller takes minutes of inserts
@@ -32,6 +34,11 @@ MOMENTS = st.sampled_from(
 )
 KEYS = ["a/1", "a/2", "A/1", "=1+1", "-x", "@y", 'q"uote', "new\nline", "ü/ß", "🗝", "a,b", "%_*"]
 CODES = ["key_traversal", "quota_exceeded"]
+TEXTS = st.sampled_from(
+    ["", "why, not", "-1", "ann@example.org", "Ann@Example.org", "@ü", "@Ü", ERASED]
+)
+_NAMES: list[str] = [*ANNOTATION_FIELDS]
+OWN_TEXTS = st.dictionaries(st.sampled_from(_NAMES), TEXTS)
 MAX_SIZE = 5 * 2**40  # of a multipart upload
 
 
@@ -61,6 +68,8 @@ class LogRow(NamedTuple):
             return "issued" if self.code is None else "refused"
         if name in {"key", "code"}:
             return getattr(self, name)
+        if name in ANNOTATION_FIELDS:
+            return self.batch.text(name, self.item_number)
         return getattr(self.batch, {"requester": "requested_by"}.get(name, name))
 
     def bytes(self, *, exact: bool) -> int:
@@ -127,13 +136,14 @@ def batches(draw: st.DrawFn, number: int) -> AuditedBatch:
         tenant=f"same-{number}" if is_same_id else tenant,
         bucket=draw(st.sampled_from(["demo", "other"])),
         kind=kind,
-        requested_by=draw(st.sampled_from(["billing", "=cmd()", 'n "b"', "line\nbreak"])),
-        reason=draw(st.sampled_from([None, "", "why, not", "-1"])),
-        recipient=draw(st.sampled_from([None, "ann@example.org", "@ü"])),
+        requested_by=draw(st.sampled_from(["billing", "=cmd()", 'n "b"', "line\nbreak", ERASED])),
+        reason=draw(st.none() | TEXTS),
+        recipient=draw(st.none() | TEXTS),
         signed_by=draw(st.sampled_from([None, "key-1"])),
         id_number=number - 1 if is_same_id else None,
         terms={"max_size": draw(st.sampled_from([1, 10, MAX_SIZE]))} if stores else {},
         sizes=dict.fromkeys(numbers, draw(st.integers(0, 10))) if stores else {},
+        texts=draw(st.dictionaries(st.sampled_from(numbers), OWN_TEXTS)),
     )
 
 

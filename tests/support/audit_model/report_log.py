@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection
 
 from tests.support.builders.audit_rows import MORNING, AuditedBatch
+from worker.audit.text_conditions import ERASED
 
 HOSTILE = "</script><img src=x onerror=\"alert('1')\">{0}&amp;"
 RIGHT_TO_LEFT = "مستأجر/تقرير 2026.pdf"
@@ -53,7 +54,7 @@ class ReportLog:
                         batch.bucket,
                         batch.kind,
                         batch.requested_by,
-                        batch.recipient,
+                        batch.text("recipient", number),
                     )
                     code = batch.codes.get(number)
                     yield LoggedItem(time, *names, key, code, batch.expires_in, batch.limited_by)
@@ -91,10 +92,12 @@ def _build_batch(random: Random, number: int) -> AuditedBatch:
         "expires_in": random.choice([30, 60, 61, 900, 86_400, 700_000]),
         "limited_by": random.choice(["request", "policy"]),
     }
+    own = {item: random.choice(["ann", "bob", HOSTILE, ERASED]) for item in range(size)}
     return AuditedBatch(
         number,
         [random.choice(keys) for _ in range(size)],
         {item: code for item, code in codes.items() if random.random() < 0.25},
         decided_at=MORNING - timedelta(hours=random.uniform(-24, 24 * 21)),
+        texts={item: {"recipient": own[item]} for item in own if random.random() < 0.3},
         **fields,
     )

@@ -6,7 +6,9 @@ from typing import Any
 
 from sqlalchemy import Connection, insert
 
-from models import Batch, Chunk, Grant
+from models import Annotation, Batch, Chunk, Grant
+from worker.audit.text_conditions import ERASED
+from worker.core.annotations import ANNOTATION_FIELDS, SALT_SUFFIX
 
 MORNING = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 
@@ -21,7 +23,8 @@ class AuditedBatch:
 
     The first chunk is decided at decided_at, and each further one seconds_between_chunks later.
     With id_number, the batch has the id of the batch with that number, which belongs to another
-    tenant. sizes are those that items name, by item number.
+    tenant. sizes are those that items name, by item number, and texts those of their own. A text
+    `(erased)` was erased.
     """
 
     number: int
@@ -42,6 +45,7 @@ class AuditedBatch:
     seconds_between_chunks: int = 1
     terms: dict[str, Any] = field(default_factory=dict)
     sizes: dict[int, int] = field(default_factory=dict)
+    texts: dict[int, dict[str, str]] = field(default_factory=dict)
 
     def write(self, connection: Connection) -> None:
         connection.execute(insert(Batch).values(self._batch_row()))
@@ -49,15 +53,32 @@ class AuditedBatch:
             connection.execute(insert(Chunk).values(self._chunk_row(number)))
         rows = [self._grant_row(number) for number in range(len(self.object_keys))]
         connection.execute(insert(Grant), rows)
+        if self.texts:
+            connection.execute(
+                insert(Annotation), [self._annotation(*each) for each in self.texts.items()]
+            )
+
+    def text(self, name: str, item: int) -> str | None:
+        """Return what is shown of a text of an item."""
+        return self.texts.get(item, {}).get(name, getattr(self, name, None))
+
+    def _annotation(self, item: int, texts: dict[str, str]) -> dict[str, Any]:
+        key = {"batch_number": self.number, "item_number": item}
+        return key | _text_columns({name: texts.get(name) for name in ANNOTATION_FIELDS})
 
     def _batch_row(self) -> dict[str, Any]:
-        same = ("tenant", "bucket", "kind", "requested_by", "reason", "recipient", "terms")
-        return {name: getattr(self, name) for name in (*same, "chunk_size", "decided_at")} | {
-            "batch_number": self.number,
-            "batch_id": batch_id(self.number if self.id_number is None else self.id_number),
-            "total": len(self.object_keys),
-            "fingerprint": bytes(32),
-        }
+        same = ("tenant", "bucket", "kind", "terms", "chunk_size", "decided_at")
+        texts = {name: getattr(self, name) for name in ("requested_by", "reason", "recipient")}
+        return (
+            {name: getattr(self, name) for name in same}
+            | _text_columns(texts)
+            | {
+                "batch_number": self.number,
+                "batch_id": batch_id(self.number if self.id_number is None else self.id_number),
+                "total": len(self.object_keys),
+                "fingerprint": bytes(32),
+            }
+        )
 
     def _chunk_row(self, number: int) -> dict[str, Any]:
         first = number * self.chunk_size
@@ -90,3 +111,11 @@ class AuditedBatch:
         if code is not None:
             return {"code": code, "message": "refused"}
         return {"size": self.sizes[number]} if number in self.sizes else None
+
+
+def _text_columns(texts: dict[str, str | None]) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    for name, text in texts.items():
+        columns[name] = None if text == ERASED else text
+        columns[name + SALT_SUFFIX] = None if text is None else bytes(32)
+    return columns

@@ -3,7 +3,6 @@
 import io
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import Any
 
 import pytest
 
@@ -19,18 +18,18 @@ CODES = (None, None, None, "key_invalid", "=code")
 PLAIN = (None, "billing", None, None)
 HOSTILE = ("acme/ü", "=cmd,1", 'Ann "A" Ü', "a\nreason")
 DIGESTS = {
-    "csv": "2abde077bde81b7479347437015ca3b6b0871429fcf685e32874c0ec630b66e3",
-    "jsonl": "5cc1da736803d5e0bf470fb34ddc0e62c3c8cd4c979b50886ccd13f910c7cc1d",
-    "ocsf": "8f93152a2ae13176849d8a5bf697fbd1b1d0fc9038b4ce024e30d8af2773ab1f",
+    "csv": "42a4f569f69a7e401d6992c744b3b7523db8cc8766d7e6e2a7582b3f5c45417a",
+    "jsonl": "4b462aa05c30f6b94b917d370343132e9bd223a344e9643e70ff59360166c75d",
+    "ocsf": "e40f2019328239135ad7947212229142019c8347dba49772d1f143929501cc46",
 }
 
 
 def chunk(number: int, keys: tuple[str, ...], *, is_plain: bool) -> ChunkItems:
     key, requester, recipient, reason = PLAIN if is_plain else HOSTILE
-    fields: list[Any] = [MORNING + timedelta(seconds=number), "acme", requester, key, recipient]
-    fields += [reason, "demo", "download", number, 0, len(keys), 0, 3_600]
-    fields += [f"0199a000-0000-7000-8000-{number:012d}", 600]
-    head = ChunkHead(*fields)
+    names = "acme", requester, key, recipient, reason, None if is_plain else "=ref", "demo"
+    shared = (MORNING + timedelta(seconds=number), *names, "download")
+    batch_id = f"0199a000-0000-7000-8000-{number:012d}"
+    head = ChunkHead(shared, number, 0, len(keys), 0, 3_600, batch_id, 600)
     items = [(number, n, key, CODES[n % len(CODES)]) for n, key in enumerate(keys)]
     return ChunkItems(head, items)
 

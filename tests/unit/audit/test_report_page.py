@@ -17,6 +17,7 @@ from worker.audit.report.report_figures import (
     CheckpointState,
     LogState,
     PeriodUnit,
+    Received,
     ReportFigures,
     Scope,
     Tally,
@@ -41,9 +42,10 @@ def figures(names: Breakdown, log: LogState = NO_LOG, tenant: str | None = None)
     issued = sum(row.issued for row in names.rows)
     refused = sum(row.refused for row in names.rows)
     periods = (Tally("2026-11-23", issued, refused), Tally("2026-11-24", 0, 0))
-    breakdowns: dict[str, Any] = dict.fromkeys(BREAKDOWNS, names)
+    fields: dict[str, Any] = dict.fromkeys(BREAKDOWNS, names)
+    fields["received"] = [Received(row.name, 3, 2, ((END, row.name),) * 2) for row in names.rows]
     return ReportFigures(
-        scope=scope, generated_at=END, periods=periods, quotas=(), log=log, **breakdowns
+        scope=scope, generated_at=END, periods=periods, quotas=(), log=log, **fields
     )
 
 

@@ -39,6 +39,7 @@ from worker.audit.audit_rows import (
 )
 from worker.audit.grant_filters import ISSUED, GrantFilter
 from worker.cli.output import escape_formula
+from worker.core.annotations import ANNOTATION_FIELDS
 
 _needs_quotes = re.compile(r'[",\r\n]').search
 
@@ -77,7 +78,7 @@ def format_json_lines(block: list[ChunkItems]) -> str:
 
 
 def _shared_texts(head: ChunkHead) -> tuple[str | None, ...]:
-    return (format_utc(head.time), *head.shared[1:])
+    return (format_utc(head.shared[0]), *head.shared[1:])
 
 
 def _format_cell(text: str | None) -> str:
@@ -105,7 +106,7 @@ def format_ocsf(block: list[ChunkItems]) -> str:
         shared = json.dumps(_shared_fields(head))[:-1]
         metadata = json.dumps(_metadata(head))[:-1]
         grant = quote(f"{head.batch_id}.")[:-1]
-        bucket = quote(head.bucket)
+        bucket = quote(head.values["bucket"])
         allowed = _outcome(_SUCCESS, "Success", ISSUED)
         unmapped = json.dumps(_unmapped(head, is_issued=True))
         refused_unmapped = json.dumps(_unmapped(head, is_issued=False))
@@ -120,9 +121,10 @@ def format_ocsf(block: list[ChunkItems]) -> str:
 
 
 def _shared_fields(head: ChunkHead) -> dict[str, Any]:
-    user: dict[str, Any] = {"name": head.requested_by, "org": {"uid": head.tenant}}
-    if head.signed_by is not None:
-        user["credential_uid"] = head.signed_by
+    values = head.values
+    user: dict[str, Any] = {"name": values["requested_by"], "org": {"uid": values["tenant"]}}
+    if values["signed_by"] is not None:
+        user["credential_uid"] = values["signed_by"]
     return {
         "category_uid": CATEGORY_UID,
         "category_name": "Application Activity",
@@ -134,11 +136,11 @@ def _shared_fields(head: ChunkHead) -> dict[str, Any]:
         "type_name": "API Activity: Create",
         "severity_id": _INFORMATIONAL,
         "severity": "Informational",
-        "time": int(head.time.timestamp() * 1_000),
+        "time": int(values["time"].timestamp() * 1_000),
         "actor": {"user": user},
-        "api": {"operation": f"grant.{head.kind}", "service": {"name": "valetkey"}},
+        "api": {"operation": f"grant.{values['kind']}", "service": {"name": "valetkey"}},
         # The queue names no address of the producer.
-        "src_endpoint": {"name": head.requested_by},
+        "src_endpoint": {"name": values["requested_by"]},
     }
 
 
@@ -146,7 +148,7 @@ def _metadata(head: ChunkHead) -> dict[str, Any]:
     return {
         "version": OCSF_VERSION,
         "product": {"name": "valetkey", "vendor_name": "valetkey"},
-        "tenant_uid": head.tenant,
+        "tenant_uid": head.values["tenant"],
         "correlation_uid": head.batch_id,
     }
 
@@ -156,7 +158,7 @@ def _outcome(status_id: int, status: str, code: str) -> str:
 
 
 def _unmapped(head: ChunkHead, *, is_issued: bool) -> dict[str, Any]:
-    values = {"kind": head.kind, "recipient": head.recipient, "reason": head.reason}
+    values = {name: head.values[name] for name in ("kind", *ANNOTATION_FIELDS)}
     present: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
     if is_issued:
         present["expires_at"] = int(head.expires_at.timestamp() * 1_000)
@@ -367,7 +369,8 @@ def write_rows(
             rows = journal.rows + sum(len(items) for _, items in block)
             progress = {"position": block[-1].head.position, "rows": rows, "bytes": stream.size}
             journal = journal.model_copy(update=progress)
-            on_rows(sum(head.issued + head.refused for head, _ in block))
+            sizes = {head.position: head.issued + head.refused for head, _ in block}
+            on_rows(sum(sizes.values()))
             if monotonic() - saved_at > _SECONDS_PER_CHECKPOINT:
                 stream.flush()
                 output.save_journal(journal)

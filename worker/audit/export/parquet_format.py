@@ -1,6 +1,7 @@
 """Writes exported rows as Parquet: typed columns, compressed with zstd, in row groups."""
 
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,13 +14,12 @@ ROWS_PER_GROUP = 100_000
 _MOMENT = pa.timestamp("us", tz="UTC")
 _NAME = pa.dictionary(pa.int32(), pa.string())
 _TYPES = {"time": _MOMENT, "expires_at": _MOMENT} | dict.fromkeys(
-    ("recipient", "key", "grant"), pa.string()
+    ("recipient", "ref", "key", "grant"), pa.string()
 )
-_OPTIONAL = {"signed_by", "recipient", "reason", "expires_at"}
 SCHEMA = pa.schema(
     [
-        pa.field(name, _TYPES.get(name, _NAME), nullable=name in _OPTIONAL)
-        for name in GrantRecord._fields
+        pa.field(name, _TYPES.get(name, _NAME), nullable=NoneType in get_args(hint))
+        for name, hint in get_type_hints(GrantRecord).items()
     ]
 )
 

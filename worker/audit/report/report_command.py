@@ -1,19 +1,25 @@
 """Reads the figures of a report on the audit log, and writes it as a web page."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import click
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, and_, func, or_, select
 
-from models import Batch, Chunk
+from models import Annotation, Batch, Chunk, Grant
 from worker import clock
 from worker.audit.filter_options import note_pruned
-from worker.audit.grant_filters import ISSUED, GrantFilter, batch_conditions, resolve_names
+from worker.audit.grant_filters import (
+    ISSUED,
+    GrantFilter,
+    batch_conditions,
+    join_items,
+    resolve_names,
+)
 from worker.audit.item_counts import (
     CountOptions,
     Dimension,
@@ -28,11 +34,13 @@ from worker.audit.report.report_figures import (
     CheckpointState,
     LogState,
     PeriodUnit,
+    Received,
     ReportFigures,
     Scope,
     Tally,
 )
 from worker.audit.report.report_page import render_page
+from worker.audit.text_conditions import batch_text, has_own_texts, joined_text, shown_text
 from worker.base.database_engine import snapshot_transaction
 from worker.base.private_files import write_private_file
 from worker.cli.command_options import (
@@ -84,9 +92,10 @@ def report(
 ) -> None:
     """Write a report on the audit log as one web page that loads nothing from a network.
 
-    Shows issued and refused items by time, tenant, bucket, kind and reason, lifetimes, the largest
-    requesters and keys, quotas, and the state of the log. Without --since, the report is about the
-    last 30 days. Without --until, it ends now. With --tenant, it has nothing about other tenants.
+    Shows who got what, issued and refused items by time, tenant, bucket, kind and reason,
+    lifetimes, the largest requesters and keys, quotas, and the state of the log. Without --since,
+    the report is about the last 30 days. Without --until, it ends now. With --tenant, it has
+    nothing about other tenants.
 
     \b
     Examples:
@@ -192,6 +201,7 @@ def period_names(scope: Scope) -> list[str]:
 
 
 TABLE_ROWS = 50
+_RECIPIENTS, _NEWEST = 20, 3  # recipients of whom it is told what they got, and grants of each
 _MAX_CODES = 1_000  # more than there are refusal codes
 _GROUPED: tuple[Dimension, ...] = ("tenant", "bucket", "kind")
 _LIFETIMES = {
@@ -212,6 +222,7 @@ def read_report(
     """Read the figures of a report. grant_filter has the range and the filters of its scope."""
     groups = count_items(connection, grant_filter, CountOptions(_GROUPED))
     lifetimes = _count_lifetimes(connection, grant_filter)
+    recipients = _read_largest(connection, grant_filter, "recipient", groups)
     return ReportFigures(
         scope=scope,
         generated_at=now,
@@ -226,7 +237,8 @@ def read_report(
             _read_largest(connection, grant_filter, "requester", groups),
             groups=_count_requesters(connection, grant_filter),
         ),
-        recipients=_read_largest(connection, grant_filter, "recipient", groups),
+        recipients=recipients,
+        received=tuple(_read_received(connection, grant_filter)) if recipients.rows else (),
         keys=_read_largest(connection, grant_filter, "key", groups),
         states=_read_states(connection, grant_filter, now),
         quotas=tuple(_read_quotas(connection, scope.tenant, now)),
@@ -250,7 +262,8 @@ def _count_lifetimes(
 
 
 def _count_requesters(connection: Connection, grant_filter: GrantFilter) -> int:
-    query = select(func.count(Batch.requested_by.distinct())).select_from(Chunk)
+    number = func.count(shown_text(Batch, "requested_by").distinct())
+    query = select(number).select_from(Chunk)
     query = query.join(Batch, Batch.batch_number == Chunk.batch_number)
     return connection.scalar(query.where(*batch_conditions(connection, grant_filter))) or 0
 
@@ -306,6 +319,40 @@ def _rest(groups: Iterable[ItemCount], rows: Iterable[Tally]) -> Tally | None:
     issued = sum(count.issued for count in groups) - sum(row.issued for row in rows)
     refused = sum(count.refused for count in groups) - sum(row.refused for row in rows)
     return Tally("", issued, refused) if issued or refused else None
+
+
+def _read_received(connection: Connection, grant_filter: GrantFilter) -> Iterator[Received]:
+    """Yield what the recipients with the most grants got."""
+    columns = (joined_text("recipient"), Grant.object_key, Chunk.issued_at)
+    has_recipients = or_(batch_text("recipient").is_not(None), has_own_texts())
+    conditions = (*batch_conditions(connection, grant_filter), has_recipients)
+    is_own = and_(
+        Annotation.batch_number == Grant.batch_number, Annotation.item_number == Grant.item_number
+    )
+    grants = join_items(connection, *columns, Grant.batch_number, Grant.item_number)
+    grants = grants.outerjoin(Annotation, is_own)
+    items = grants.where(*conditions, Grant.code.is_(None)).subquery().c
+    number = func.count()
+    largest = (
+        select(items.recipient, number, func.count(items.object_key.distinct()))
+        .where(items.recipient.is_not(None))
+        .group_by(items.recipient)
+        .order_by(number.desc(), items.recipient)
+        .limit(_RECIPIENTS)
+    )
+    rows = connection.execute(largest).all()
+    order = items.batch_number.desc(), items.item_number.desc()
+    rank = func.row_number().over(partition_by=items.recipient, order_by=order).label("rank")
+    of_these = items.recipient.in_([name for name, _, _ in rows])
+    ranked = select(items.recipient, items.issued_at, items.object_key, rank).where(of_these)
+    ranks = ranked.subquery().c
+    newest = defaultdict[str, list[tuple[datetime, str]]](list)
+    query = select(ranks.recipient, ranks.issued_at, ranks.object_key)
+    query = query.where(ranks.rank <= _NEWEST).order_by(ranks.rank)
+    for name, time, key in connection.execute(query):
+        newest[name].append((time, key))
+    for name, grants_, objects in rows:
+        yield Received(name, grants_, objects, tuple(newest[name]))
 
 
 def _to_tally(count: ItemCount) -> Tally:

@@ -38,6 +38,18 @@ class Breakdown:
     groups: int | None = None
 
 
+class Received(NamedTuple):
+    """What a recipient got: the numbers of grants and of objects, and the newest grants.
+
+    newest has their times and object keys.
+    """
+
+    recipient: str
+    grants: int
+    objects: int
+    newest: tuple[tuple[datetime, str], ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
     """The range, time zone and filters of a report. since is included, until is not."""
@@ -80,8 +92,8 @@ class ReportFigures:
     """All figures of one report, read in one transaction.
 
     periods are the hours, days or months of the range, named as `audit count` names them. Items for
-    no recipient are among the others of recipients. states counts issued grants by kind and state.
-    pruned_month is the month before
+    no recipient are among the others of recipients. received tells what the recipients with the
+    most grants got. states counts issued grants by kind and state. pruned_month is the month before
     which items were removed, None if none of the range were.
     """
 
@@ -97,6 +109,7 @@ class ReportFigures:
     requesters: Breakdown
     recipients: Breakdown
     keys: Breakdown
+    received: tuple[Received, ...] = ()
     states: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     quotas: tuple[QuotaStatus, ...]
     log: LogState

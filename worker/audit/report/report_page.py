@@ -454,7 +454,34 @@ def _digest(text: str) -> str:
     return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
 
 
+def _received_section(figures: ReportFigures) -> Section:
+    """Render who got what: the recipients with the most grants, and their newest ones."""
+    rows = [
+        (
+            name_cell(received.recipient),
+            number_cell(received.grants),
+            number_cell(received.objects),
+            Cell(
+                Markup("<br>").join(
+                    Markup("{} {}").format(format_moment(time, figures.scope), isolate(key))
+                    for time, key in received.newest
+                ),
+                received.newest[0][0].isoformat(),
+            ),
+        )
+        for received in figures.received
+    ]
+    return Section(
+        "received",
+        "Who got what",
+        "The recipients with the most grants, and the newest grants of each.",
+        render_table("Who got what", ("Recipient", "Grants", "Objects", "Newest"), rows),
+    )
+
+
 def _sections(figures: ReportFigures) -> Iterator[Section]:
+    if figures.received:
+        yield _received_section(figures)
     if figures.issued or figures.refused:
         yield _time_section(figures)
         yield from _breakdown_sections(figures)

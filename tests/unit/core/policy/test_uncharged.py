@@ -62,6 +62,16 @@ def test_large_terms_and_keys_count_with_their_bytes() -> None:
     assert 2_000 < long < 4_500
 
 
+def test_texts_of_items_count_with_their_bytes_once_for_the_row_and_once_for_the_index() -> None:
+    request = grant_message(["acme/a"])
+    sizes = []
+    for text in ("", "é" * 100):
+        request["items"] = [{"key": "acme/a"} | ({"ref": text, "reason": text} if text else {})]
+        each = ChunkMessage.model_validate(request)
+        sizes.append(uncharged_bytes(each, refuse_chunk(each, REFUSAL, NOW), 0))
+    assert sizes[1] - sizes[0] >= 2 * 2 * 200
+
+
 def test_the_refusal_names_the_limit_and_the_end_of_the_day() -> None:
     assert REFUSAL.quota is not None
     assert REFUSAL.quota.resets_at is not None

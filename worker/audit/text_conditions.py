@@ -1,0 +1,181 @@
+"""Texts of the audit log as SQL: what is shown of them, and which match a pattern.
+
+A glob pattern matches as `fnmatch.fnmatchcase` does: `*` stands for any text, slashes included, `?`
+for one character, `[a-z]` and `[!a-z]` for one in or outside of a set, and case matters. Producers'
+texts are compared as they are shown, and without regard to the case of A to Z.
+"""
+
+import fnmatch
+import re
+import string
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    case,
+    func,
+    literal_column,
+    null,
+    or_,
+    select,
+)
+
+from models import Annotation, Batch, Grant
+from worker.core.annotations import SALT_SUFFIX
+
+ERASED = "(erased)"
+"""What is shown of a text that was erased."""
+_ERASED: ColumnElement[str] = literal_column(f"'{ERASED}'")
+
+_INDEXED = {"recipient", "ref"}  # by their lower case, in `annotations`
+_TO_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+_WILDCARDS = "*?["
+_LAST_CHARACTER = 0x10FFFF
+
+
+def is_glob(text: str) -> bool:
+    """Tell whether a text has wildcards."""
+    return any(character in text for character in _WILDCARDS)
+
+
+def has_prefix(column: Any, prefix: str) -> ColumnElement[bool]:
+    """Return the condition that a column by code points begins with a text, as a range."""
+    # Not LIKE, which ignores case on SQLite.
+    end = _after_prefix(prefix)
+    is_after: ColumnElement[bool] = column >= prefix
+    return is_after if end is None else and_(is_after, column < end)
+
+
+def matches_glob(connection: Connection, column: Any, pattern: str) -> ColumnElement[bool]:
+    """Return the condition that a column by code points matches a pattern, or is the pattern.
+
+    So a key that has wildcards in its name is found by its name.
+    """
+    # On SQLite, SQLAlchemy defines REGEXP by Python's `re`.
+    is_sqlite = connection.dialect.name == "sqlite"
+    regex = fnmatch.translate(pattern) if is_sqlite else _to_postgresql_regex(pattern) + r"\Z"
+    is_match = column.regexp_match(rf"\A{regex}")
+    literal = re.split(f"[{re.escape(_WILDCARDS)}]", pattern)[0]
+    is_found = or_(is_match, column == pattern)
+    return and_(has_prefix(column, literal), is_found) if literal else is_found
+
+
+def by_code_point(connection: Connection, column: Any) -> Any:
+    """Return a text as an expression that is compared by code points on both databases."""
+    is_sqlite = connection.dialect.name == "sqlite"  # it has no other order
+    return column if is_sqlite else column.collate("C")
+
+
+def _after_prefix(prefix: str) -> str | None:
+    """Return the first text after all that begin with a prefix, or None if there is none."""
+    while prefix and ord(prefix[-1]) == _LAST_CHARACTER:
+        prefix = prefix[:-1]
+    if not prefix:
+        return None
+    following = ord(prefix[-1]) + 1
+    if following == 0xD800:  # noqa: PLR2004 - no text contains the surrogates that begin here
+        following = 0xE000
+    return prefix[:-1] + chr(following)
+
+
+def _to_postgresql_regex(pattern: str) -> str:
+    parts: list[str] = []
+    position = 0
+    while position < len(pattern):
+        character = pattern[position]
+        end = _set_end(pattern, position) if character == "[" else None
+        if end is not None:
+            parts.append(_set_to_regex(pattern[position + 1 : end]))
+            position = end
+        elif character == "?":
+            parts.append(".")
+        elif character != "*":
+            parts.append(f"\\{character}" if character in string.punctuation else character)
+        elif parts[-1:] != [".*"]:  # `**` takes long to compare
+            parts.append(".*")
+        position += 1
+    return "".join(parts)
+
+
+def _set_end(pattern: str, start: int) -> int | None:
+    """Return the position of the bracket that ends a set; a bracket without an end is literal."""
+    first = start + 1 + pattern.startswith("!", start + 1)
+    end = pattern.find("]", first + 1)  # a bracket at the beginning of the set is one of its items
+    return None if end < 0 else end
+
+
+def _set_to_regex(content: str) -> str:
+    is_negated = content.startswith("!")
+    content = content[is_negated:]
+    ranges = ""
+    position = 0
+    while position < len(content):
+        first = last = content[position]
+        if content[position + 1 : position + 2] == "-" and position + 2 < len(content):
+            last = content[position + 2]
+            position += 2
+        if first <= last:
+            ranges += f"\\U{ord(first):08x}-\\U{ord(last):08x}"
+        position += 1
+    if not ranges:
+        return "." if is_negated else r"\Z."  # which matches nothing
+    return f"[{'^' * is_negated}{ranges}]"
+
+
+def shown_text(table: Any, name: str) -> ColumnElement[Any]:
+    """Return what is shown of a text of a table that has its salt, NULL if there never was one."""
+    text, salt = getattr(table, name), getattr(table, name + SALT_SUFFIX)
+    return case((text.is_not(None), text), (salt.is_not(None), _ERASED)).label(name)
+
+
+def batch_text(name: str) -> ColumnElement[Any]:
+    """Return the text of a batch, which its items have that have none of their own."""
+    return shown_text(Batch, name) if hasattr(Batch, name) else null().label(name)
+
+
+def item_text(name: str) -> ColumnElement[Any]:
+    """Return the text of an item: its own, or else its batch's."""
+    # A query that joined the table would search it for all its rows before it leaves some out.
+    own = (
+        select(shown_text(Annotation, name))
+        .where(Annotation.batch_number == Grant.batch_number)
+        .where(Annotation.item_number == Grant.item_number)
+        .correlate(Grant)
+        .scalar_subquery()
+    )
+    return func.coalesce(own, batch_text(name)).label(name)
+
+
+def joined_text(name: str) -> ColumnElement[Any]:
+    """Return the same as item_text, in a query that joins `Annotation` with `Batch`."""
+    return func.coalesce(shown_text(Annotation, name), batch_text(name)).label(name)
+
+
+def has_own_texts() -> ColumnElement[bool]:
+    """Return the condition that items of a batch have texts of their own."""
+    own = select(Annotation.batch_number).where(Annotation.batch_number == Batch.batch_number)
+    return own.correlate(Batch).exists()
+
+
+def matches_text(
+    connection: Connection, text: ColumnElement[Any], pattern: str
+) -> ColumnElement[bool]:
+    """Return the condition that a shown text is, or matches, a pattern in any case."""
+    # By code points, PostgreSQL has no lower case of other letters, as SQLite.
+    lower, pattern = func.lower(by_code_point(connection, text)), pattern.translate(_TO_LOWER)
+    is_equal: ColumnElement[bool] = lower == pattern
+    return matches_glob(connection, lower, pattern) if is_glob(pattern) else is_equal
+
+
+def may_have_text(connection: Connection, name: str, pattern: str) -> ColumnElement[bool]:
+    """Return the condition that a batch, or one of its items, has a text that matches."""
+    of_batch = matches_text(connection, batch_text(name), pattern)
+    own = select(Annotation.batch_number)
+    if name in _INDEXED and not is_glob(pattern) and pattern.translate(_TO_LOWER) != ERASED:
+        own = own.where(func.lower(getattr(Annotation, name)) == func.lower(pattern))
+        return or_(of_batch, Batch.batch_number.in_(own))
+    own = own.where(matches_text(connection, shown_text(Annotation, name), pattern))
+    own = own.where(Annotation.batch_number == Batch.batch_number).correlate(Batch)
+    return or_(of_batch, own.exists())
