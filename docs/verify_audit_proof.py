@@ -24,8 +24,11 @@ from typing import Any, NamedTuple
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+VERSION = 1
 ED25519 = b"\x01"
 HASH_BYTES = 32
+SALT_BYTES = 16
+TEXTS = {"requested_by", "recipient", "reason", "ref"}
 
 
 class WrongProof(Exception):
@@ -194,7 +197,21 @@ def verify_leaf(leaf: dict[str, Any], checkpoint: Checkpoint) -> dict[int, dict[
     path = [check_hash(decode(each)) for each in leaf["path"]]
     if inclusion_root(hash_leaf(root), leaf["leaf"], checkpoint.size, path) != checkpoint.root:
         raise WrongProof("the records are not in the log")
+    check_positions(records, leaf["records"])
     return records
+
+
+def check_positions(records: dict[int, dict[str, Any]], size: int) -> None:
+    """Raise WrongProof unless the last records of a leaf are the chunk, and the batch if any."""
+    positions = {record.get("type"): position for position, record in records.items()}
+    if "chunk" not in positions:
+        raise WrongProof("the proof has no record of the chunk")
+    chunk = records[positions["chunk"]]
+    count = chunk["issued"] + chunk["refused"]
+    has_batch = "batch" in positions
+    last = (positions["chunk"], positions.get("batch"))
+    if last != (count, count + 1 if has_batch else None) or size != count + 1 + has_batch:
+        raise WrongProof("a record has another position")
 
 
 def parse_record(text: str) -> dict[str, Any]:
@@ -219,8 +236,12 @@ def open_texts(record: dict[str, Any], texts: dict[str, dict[str, str]]) -> dict
     A text that was erased has none: its commitment stays.
     """
     for name, opening in texts.items():
-        data = bytes.fromhex(opening["salt"]) + opening["text"].encode()
-        if record.get(name) != sha256(data).hexdigest():
+        salt = bytes.fromhex(opening["salt"])
+        if name not in TEXTS:  # a key that looks like a hash is no commitment
+            raise WrongProof(f"{name} is no text that has a salt")
+        if len(salt) != SALT_BYTES:  # a longer one could have the beginning of the text
+            raise WrongProof(f"the salt of {name} has another length")
+        if record.get(name) != sha256(salt + opening["text"].encode()).hexdigest():
             raise WrongProof(f"the text of {name} is not the one that was recorded")
     return record | {name: opening["text"] for name, opening in texts.items()}
 
@@ -228,27 +249,26 @@ def open_texts(record: dict[str, Any], texts: dict[str, dict[str, str]]) -> dict
 def verify_inclusion(proof: dict[str, Any], checkpoint: Checkpoint) -> list[dict[str, Any]]:
     """Return the records of the item, of its chunk and of its batch. Raises WrongProof."""
     batch_id, _, number = proof["grant"].rpartition(".")
-    first, *others = [(leaf["records"], verify_leaf(leaf, checkpoint)) for leaf in proof["leaves"]]
-    size, records = first
-    item = next((record for record in records.values() if "type" not in record), {})
-    # Chunk and batch have the last positions of their leaf.
-    chunk = find_record([first], "chunk")
-    batch = find_record([first, *others], "batch")
+    records, *others = [verify_leaf(leaf, checkpoint) for leaf in proof["leaves"]]
+    items = [(position, item) for position, item in records.items() if "type" not in item]
+    position, item = items[0] if items else (-1, {})
+    chunk = find_record([records], "chunk")
+    batch = find_record([records, *others], "batch")
     if str(item.get("item")) != number:
         raise WrongProof("the proof is of another item")
-    for record in (chunk, batch):
+    for record in (chunk, batch, *(find_record([leaf], "chunk") for leaf in others)):
         if (record["tenant"], record["batch_id"]) != (proof["tenant"], batch_id):
             raise WrongProof("the proof is of another batch")
     if batch["chunk_size"] < 1 or int(number) // batch["chunk_size"] != chunk["chunk_number"]:
         raise WrongProof("the proof is of another chunk")
-    if size < len(records):
-        raise WrongProof("the leaf has fewer records")
+    if position != int(number) % batch["chunk_size"]:
+        raise WrongProof("the item has another position")
     return [item, chunk, batch]
 
 
-def find_record(leaves: list[tuple[int, dict[int, dict[str, Any]]]], kind: str) -> dict[str, Any]:
+def find_record(leaves: list[dict[int, dict[str, Any]]], kind: str) -> dict[str, Any]:
     """Return the record of a kind. Raises WrongProof if there is none."""
-    for _size, records in leaves:
+    for records in leaves:
         for record in records.values():
             if record.get("type") == kind:
                 return record
@@ -257,6 +277,8 @@ def find_record(leaves: list[tuple[int, dict[int, dict[str, Any]]]], kind: str) 
 
 def verify(proof: dict[str, Any], keys: list[Key]) -> list[str]:
     """Verify a proof, and return lines that say what it proves. Raises WrongProof."""
+    if proof["version"] != VERSION:
+        raise WrongProof("it has another version than this script reads")
     checkpoint = verify_checkpoint(proof["checkpoint"], keys, proof["tenant"])
     head = f"{checkpoint.origin} with {checkpoint.size:,} leaves"
     if proof["proof"] == "inclusion":

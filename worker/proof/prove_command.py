@@ -221,13 +221,16 @@ def _read_records(connection: Connection, batch_number: int, leaf: ChunkLeaf) ->
     )
     items = [GrantRow(*row) for row in rows]
     annotations = read_annotations(connection, batch_number, range(first, first + len(items)))
-    records = [item_record(item, annotations.get(item.item_number)) for item in items]
     texts = {number - first: each._asdict() for number, each in annotations.items()}
     names = {"tenant": batch["tenant"], "batch_id": batch["batch_id"]}
-    records.append(encode_record("chunk", dict(chunk), **names))
-    if leaf.kind == "batch":
-        records.append(encode_record("batch", dict(batch)))
-        texts[len(records) - 1] = dict(batch)
+    try:
+        records = [item_record(item, annotations.get(item.item_number)) for item in items]
+        records.append(encode_record("chunk", dict(chunk), **names))
+        if leaf.kind == "batch":
+            records.append(encode_record("batch", dict(batch)))
+            texts[len(records) - 1] = dict(batch)
+    except ValueError as error:  # of a value that the service does not write
+        raise LogDiffers(f"{error} (`python -m worker audit verify` says which)") from None
     return _Records([item.item_number for item in items], records, texts)
 
 

@@ -160,6 +160,36 @@ def test_the_service_writes_the_file_itself_and_prints_one_link_to_it(
     assert len(manifest.splitlines()) == len(STATEMENTS.splitlines()) - 1
 
 
+MAILS = 60
+
+
+def test_each_of_many_recipients_gets_a_link_and_the_operator_finds_who_got_what(
+    service: Service, sandbox: GuideSandbox
+) -> None:
+    mail, ask, forget = (text for _, text in BLOCKS if "mails.csv" in text or "user-17@" in text)
+    assert "n <= 10000;" in mail
+    code, _, stderr = sandbox.command("sh", "-ec", mail.replace("n <= 10000;", f"n <= {MAILS};"))
+    assert code == 0, stderr
+    mails = [line.split() for line in (sandbox.folder / "mails.txt").read_text().splitlines()]
+    assert [mail[:2] for mail in mails] == [
+        [f"mail-{n}", f"user-{n}@example.com"] for n in range(1, MAILS + 1)
+    ]
+    assert len({url for *_, url in mails}) == MAILS
+    assert is_genuine(mails[16][2])
+    operator = {"PATH": sandbox.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    operator = {**service.stack.environ, **operator}
+    code, stdout, stderr = sandbox.command("sh", "-ec", ask, **operator)
+    assert code == 0, stderr
+    assert stdout.count("user-17@example.com") == 3
+    assert "GENUINE" in stdout
+    code, stdout, stderr = sandbox.command("sh", "-ec", f"{forget.strip()} --yes 3", **operator)
+    assert code == 0, stderr
+    assert "Erased 3 texts" in stdout
+    code, stdout, _ = sandbox.command("sh", "-c", ask, **operator)
+    assert "user-17@example.com" not in stdout
+    assert "GENUINE" in stdout
+
+
 def test_no_output_of_the_notebook_shows_a_link(sandbox: GuideSandbox) -> None:
     async def kernel() -> list[str]:  # a notebook runs its cells inside an event loop
         return run_notebook(PROGRAMS["notebook.py"])

@@ -51,6 +51,8 @@ def _delete_rows(db: StoredTables, leaf: Row) -> None:
             )
         case "cancellation":
             db.delete("cancellations", {"tenant": leaf["tenant"], "batch_id": reference})
+        case "erasure":
+            db.delete("erasures", {"tenant": leaf["tenant"], "erasure_id": reference})
         case "revocation":
             db.delete("revocations", {"tenant": leaf["tenant"], "revocation_id": reference})
         case "use":

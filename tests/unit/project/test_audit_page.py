@@ -3,8 +3,7 @@
 import base64
 import json
 import re
-import sqlite3
-from contextlib import closing
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -15,24 +14,49 @@ import pytest
 from sqlalchemy import JSON, Column, Integer, LargeBinary, String, Table
 
 import models
-from models.base import Base, Instant
-from tests.support.audit_log.logs import generate_log
+from models.base import Instant
+from models.schema import Base
 from tests.support.crypto.audit_proofs import run_verifier
 from tests.support.docs.command_lines import ROOT
-from tests.support.docs.record_verifier import (
-    ITEM,
-    Members,
-    RecordVerifier,
-    documented_members,
-    load_program,
-    record_section,
-)
-from tests.support.servers.databases import migrated_file
+from tests.support.docs.record_verifier import KEYS, verify_proof
 from valetkey.wire.messages import CancelMessage, ChunkMessage
 from worker.core.annotations import Annotation
 from worker.ledger.merkle import RightEdge, encode_record, item_record
+from worker.proof.checkpoint_format import CheckpointText, SignerKey
 from worker.proof.merkle_proofs import consistency_ranges, inclusion_ranges, subtree_roots
 from worker.proof.verify.tree_check import _SHAPES
+
+TYPES = ("text", "number", "time", "bytes", "JSON", "commitment")
+ITEM = "item"
+
+Members = dict[str, tuple[str, bool]]
+"""The type of each member of a record, and whether it can be absent."""
+
+
+def record_section(page: str) -> str:
+    """Return the part of docs/audit.md about records."""
+    return page.partition("\n## The record\n")[2].partition("\n## Retention\n")[0]
+
+
+def documented_members(section: str) -> dict[str, Members]:
+    """Return the members of each type of record; those of an item under `item`."""
+    rows = re.findall(r"^\| (?:`(\w+)`|none: an item) \| (`\w+`\?? .+) \|$", section, re.MULTILINE)
+    members = {kind or ITEM: _parse_members(cell) for kind, cell in rows}
+    return {kind: found for kind, found in members.items() if found}
+
+
+def _parse_members(cell: str) -> Members:
+    members = re.findall(rf"`(\w+)`(\??) ({'|'.join(TYPES)})\b", cell)
+    return {name: (type_, mark == "?") for name, mark, type_ in members}
+
+
+def load_program(section: str) -> SimpleNamespace:
+    """Return the functions of the section's program."""
+    (text,) = re.findall(r"^```python\n(.+?)^```$", section, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(text, "record_hashes.py", "exec"), names)  # noqa: S102 - the page's own code
+    return SimpleNamespace(**names)
+
 
 PAGE = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
 SECTION = record_section(PAGE)
@@ -149,6 +173,11 @@ def test_the_leaves_name_their_rows_as_the_page_says() -> None:
     assert {kind: tuple(name in cell for name in names) for kind, cell in rows} == _SHAPES
 
 
+def test_the_page_lists_all_tables_that_no_leaf_covers() -> None:
+    listed = SECTION.partition("- These tables:\n")[2]
+    assert sorted(re.findall(r"`(\w+)`", listed)) == sorted(Base.metadata.tables.keys() - KEYS)
+
+
 @pytest.fixture(scope="module")
 def program() -> SimpleNamespace:
     """The functions of the page's program."""
@@ -220,6 +249,68 @@ def test_a_proof_without_the_texts_is_as_good(tmp_path: Path) -> None:
     assert (result.returncode, "ann@example.com" in result.stdout) == (0, False), result.stderr
 
 
+def test_the_beginning_of_a_text_cannot_be_the_end_of_its_salt(tmp_path: Path) -> None:
+    proof = json.loads(json.dumps(INCLUSION))
+    opening = proof["leaves"][0]["proven"][0]["texts"]["recipient"]
+    opening["salt"] += opening["text"][:4].encode().hex()
+    opening["text"] = opening["text"][4:]
+    path = tmp_path / "proof.json"
+    path.write_text(json.dumps(proof))
+    result = run_verifier(path, KEY[0], tmp_path)
+    assert result.returncode == 1
+    assert "the salt of recipient has another length" in result.stderr
+
+
+def signed_proof(program: SimpleNamespace, records: list[str], signer: SignerKey) -> Any:
+    """Return a proof of records that are a leaf, the only one of a tree, in this order."""
+    hashes = [program.leaf_hash(record.encode()) for record in records]
+    root = program.hash_of_leaf([record.encode() for record in records])
+    text = CheckpointText(f"{signer.name}/acme", 1, root)
+    proven = []
+    for position, record in enumerate(records):
+        path = subtree_roots(inclusion_ranges(position, len(records)), hashes)
+        encoded = [base64.b64encode(each).decode() for each in path]
+        proven.append({"position": position, "record": record, "path": encoded})
+    leaf = {"leaf": 0, "path": [], "records": len(records), "proven": proven}
+    proof = {name: INCLUSION[name] for name in ("proof", "version", "tenant")}
+    item = next(json.loads(record)["item"] for record in records if '"item"' in record)
+    grant = f"{json.loads(RECORDS[1])['batch_id']}.{item}"
+    return proof | {"grant": grant, "checkpoint": signer.sign(str(text)), "leaves": [leaf]}
+
+
+SECOND_ITEM = RECORDS[0].replace('"item":0', '"item":1')
+TWO_ITEMS = [RECORDS[0], SECOND_ITEM, RECORDS[1].replace('"issued":1', '"issued":2'), RECORDS[2]]
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        (RECORDS, None),
+        ([RECORDS[1], RECORDS[0], RECORDS[2]], "a record has another position"),
+        ([RECORDS[0], RECORDS[2], RECORDS[1]], "a record has another position"),
+        ([RECORDS[0], *RECORDS], "a record has another position"),
+        (TWO_ITEMS, None),
+        ([SECOND_ITEM, *RECORDS[1:]], "the item has another position"),
+    ],
+)
+def test_the_records_of_a_proof_have_their_positions(
+    program: SimpleNamespace, tmp_path: Path, records: list[str], message: str | None
+) -> None:
+    signer = SignerKey.generate("audit.example.com/valetkey")
+    proof = signed_proof(program, records, signer)
+    if len(records) == 4:  # of the items, only the first is proven
+        del proof["leaves"][0]["proven"][1]
+    path = tmp_path / "proof.json"
+    path.write_text(json.dumps(proof))
+    result = run_verifier(path, str(signer.verifier), tmp_path)
+    assert result.returncode == (0 if message is None else 1)
+    assert (message or "Right:") in result.stdout + result.stderr
+    with (
+        nullcontext() if message is None else pytest.raises(ValueError, match="the proof is wrong")
+    ):
+        verify_proof(proof, [str(signer.verifier)])
+
+
 @pytest.mark.parametrize("size", range(1, 18))
 def test_the_program_computes_every_path_as_the_service_does(
     program: SimpleNamespace, size: int
@@ -237,22 +328,6 @@ def test_the_program_computes_every_path_as_the_service_does(
         old_root = program.root(hashes[:old])
         roots = program.consistent_roots(old, size, path, old_root)
         assert roots == (old_root, edge.root())
-
-
-@pytest.mark.parametrize("is_pruned", [False, True], ids=["whole", "pruned"])
-def test_all_leaves_follow_from_the_tables_as_the_page_says(
-    tmp_path: Path, *, is_pruned: bool
-) -> None:
-    path = tmp_path / "log.db"
-    generate_log(migrated_file(path), seed=26, is_pruned=is_pruned)
-    with closing(sqlite3.connect(path)) as connection:
-        verifier = RecordVerifier(connection, SECTION)
-        leaves = list(verifier.leaves())
-        removed = {leaf["kind"] for leaf, hash_ in leaves if hash_ is None}
-        assert removed <= ({"use", "settlement"} if is_pruned else set())
-        assert all(leaf["hash"] == hash_ for leaf, hash_ in leaves if hash_ is not None)
-        assert {leaf["kind"] for leaf, _ in leaves} >= set(_SHAPES) - {"prune"}
-        assert all(stored == edge for stored, edge in verifier.heads())
 
 
 def decode(path: list[str]) -> list[bytes]:

@@ -156,7 +156,10 @@ def read_instant(name: str, value: Any) -> datetime:
 
 
 def read_json(name: str, value: Any) -> Any:
-    """Return what a JSON text contains, or a number as it is. Raises WrongValue."""
+    """Return what a JSON text contains, or a number as it is. Raises WrongValue.
+
+    The service stores NULL and no null.
+    """
     if not isinstance(value, str):
         if isinstance(value, int | float) and math.isfinite(value):
             return value
@@ -166,7 +169,7 @@ def read_json(name: str, value: Any) -> Any:
         is_spelled = json.dumps(content, allow_nan=False) == value
     except (ValueError, RecursionError):
         raise WrongValue(f"{name} is no JSON") from None
-    if not is_spelled:
+    if not is_spelled or content is None:
         raise WrongValue(f"{name} is not spelled as the service writes JSON")
     return content
 
