@@ -230,7 +230,8 @@ def _read_records(connection: Connection, batch_number: int, leaf: ChunkLeaf) ->
             records.append(encode_record("batch", dict(batch)))
             texts[len(records) - 1] = dict(batch)
     except ValueError as error:  # of a value that the service does not write
-        raise LogDiffers(f"{error} (`python -m worker audit verify` says which)") from None
+        text = f"rows or leaves were changed: {error} (`python -m worker audit verify` says which)"
+        raise LogDiffers(text) from None
     return _Records([item.item_number for item in items], records, texts)
 
 

@@ -98,8 +98,12 @@ def mixed_messages() -> list[Any]:
 
 
 def test_a_bundle_is_decided_as_its_messages_one_by_one(
-    service: InProcessService, alone: InProcessService, clock: Clock
+    service: InProcessService,
+    alone: InProcessService,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("worker.core.annotations.token_bytes", bytes)  # salts without randomness
     messages = mixed_messages()
     *one_by_one, last, before_last = issue_each(alone, clock, *messages[:-2], *messages[:-3:-1])
     one_by_one += [before_last, last]

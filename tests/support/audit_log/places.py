@@ -89,5 +89,5 @@ def place_of_leaf(db: StoredTables, leaf: Row) -> Place:
     elif leaf["kind"] == "cancellation":
         batches = (leaf["reference"],)
     others = ("reissues", "settlements", "cancellations", "revocations", "uses", "config_changes")
-    tables = ("leaves", *ROW_TABLES, *others, "prunes")
+    tables = ("leaves", *ROW_TABLES, *others, "prunes", "erasures")
     return Place(tables, (leaf["tenant"], None), batches, (leaf["leaf_number"],))
