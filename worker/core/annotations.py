@@ -70,7 +70,7 @@ def commitment(text: str | None, salt: bytes | None) -> bytes | None:
     return salt if text is None else sha256(salt + text.encode()).digest()
 
 
-class Annotation(NamedTuple):
+class SaltedTexts(NamedTuple):
     """The texts about one item with their salts, as stored."""
 
     recipient: str | None
@@ -113,7 +113,7 @@ class Annotation(NamedTuple):
         return values
 
 
-Annotations = Mapping[int, Annotation]
+Annotations = Mapping[int, SaltedTexts]
 """The texts about the items of a chunk, by item number. Most items have none."""
 
 NO_ANNOTATIONS: Annotations = {}

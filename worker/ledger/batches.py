@@ -8,8 +8,7 @@ from typing import Any, NamedTuple, Self
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Connection, and_, bindparam, func, insert, literal, select, union_all
 
-from models import Annotation as AnnotationRow
-from models import Batch, Cancellation, Chunk, Grant, Reissue, Reservation
+from models import Annotation, Batch, Cancellation, Chunk, Grant, Reissue, Reservation
 from valetkey.wire.messages import CancelMessage
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.terms import AnyTerms, Parts
@@ -17,7 +16,7 @@ from worker.base.database_engine import DriverStatement, acquire_advisory_lock
 from worker.base.inserts import insert_once, insert_rows
 from worker.base.month_partitions import partition_key
 from worker.core.admission import calls_back
-from worker.core.annotations import Annotation, Annotations, new_salt, salted
+from worker.core.annotations import Annotations, SaltedTexts, new_salt, salted
 from worker.core.decisions import (
     ChunkDecision,
     ChunkRequest,
@@ -67,7 +66,7 @@ _INSERT_BATCH = DriverStatement(insert(Batch).returning(Batch.batch_number))
 _INSERT_BATCHES = insert(Batch).returning(Batch.batch_number, sort_by_parameter_order=True)
 _INSERT_CHUNK = DriverStatement(insert(Chunk))
 _INSERT_CHUNKS = insert(Chunk)
-_ANNOTATION_COLUMNS = ("batch_number", "item_number", *Annotation._fields)
+_ANNOTATION_COLUMNS = ("batch_number", "item_number", *SaltedTexts._fields)
 _GRANT_COLUMNS = ("batch_number", "item_number", "object_key", "code", "detail", "digest")
 
 
@@ -94,7 +93,7 @@ class NewChunk(NamedTuple):
         annotations = {
             number: annotation
             for number, item in enumerate(message.items, message.first_item)
-            if (annotation := Annotation.of(item)) is not None
+            if (annotation := SaltedTexts.of(item)) is not None
         }
         return cls(
             request,
@@ -237,7 +236,7 @@ def _insert_annotations(
         for number, annotation in chunk.annotations.items()
     ]
     if rows:
-        insert_rows(connection, AnnotationRow.__tablename__, _ANNOTATION_COLUMNS, rows)
+        insert_rows(connection, Annotation.__tablename__, _ANNOTATION_COLUMNS, rows)
 
 
 def _chunk_values(batch_number: int, chunk: NewChunk, decision: ChunkDecision) -> dict[str, Any]:

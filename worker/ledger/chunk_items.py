@@ -4,9 +4,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, select
 
-from models import Annotation as AnnotationRow
-from models import Batch, Chunk, Grant
-from worker.core.annotations import Annotation
+from models import Annotation, Batch, Chunk, Grant
+from worker.core.annotations import SaltedTexts
 
 
 def is_in_chunk(
@@ -27,11 +26,11 @@ def is_in_chunk(
 
 def read_annotations(
     connection: Connection, batch_number: int, items: range
-) -> dict[int, Annotation]:
+) -> dict[int, SaltedTexts]:
     """Read the producer's texts about items of a batch, by item number."""
     rows = connection.execute(
-        select(*AnnotationRow.__table__.c)
-        .where(AnnotationRow.batch_number == batch_number)
-        .where(AnnotationRow.item_number >= items.start, AnnotationRow.item_number < items.stop)
+        select(*Annotation.__table__.c)
+        .where(Annotation.batch_number == batch_number)
+        .where(Annotation.item_number >= items.start, Annotation.item_number < items.stop)
     )
-    return {number: Annotation(*values) for _, number, *values in rows}
+    return {number: SaltedTexts(*values) for _, number, *values in rows}

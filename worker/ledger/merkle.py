@@ -24,8 +24,8 @@ from typing import Any, NamedTuple, Self
 from worker.core.annotations import (
     NO_ANNOTATIONS,
     SALT_SUFFIX,
-    Annotation,
     Annotations,
+    SaltedTexts,
     commitment,
 )
 
@@ -166,7 +166,7 @@ ItemRow = tuple[int, str, str | None, Any, bytes | None]
 """An item's number, key, code, detail and digest, as in a `GrantRow`."""
 
 
-def item_record(row: ItemRow, annotation: Annotation | None = None) -> bytes:
+def item_record(row: ItemRow, annotation: SaltedTexts | None = None) -> bytes:
     """Return the record of an item: its values without those that are None."""
     number, key, code, detail, digest = row
     # Six hundred of these are made for each chunk: much faster than encode_record.

@@ -42,7 +42,7 @@ from models import (
 from models.grants import PARTITIONED
 from worker.base.inserts import insert_rows
 from worker.base.month_partitions import Partition, first_moment, format_month, parse_month
-from worker.core.annotations import Annotation as ItemAnnotation
+from worker.core.annotations import SaltedTexts
 from worker.core.decisions import GrantRow
 from worker.ledger.merkle import CHUNK_KINDS, encode_record, entry_hash, items_edge
 from worker.ledger.reservations import REMAINING
@@ -300,9 +300,9 @@ def _read_items(
 
 def _read_annotations(
     connection: Connection, chunks: list[ChunkItems]
-) -> defaultdict[int, dict[int, ItemAnnotation]]:
+) -> defaultdict[int, dict[int, SaltedTexts]]:
     """Read the texts about items of chunks, by batch and item number, with one query for all."""
-    annotations: defaultdict[int, dict[int, ItemAnnotation]] = defaultdict(dict)
+    annotations: defaultdict[int, dict[int, SaltedTexts]] = defaultdict(dict)
     first, last = chunks[0], chunks[-1]
     position = tuple_(Annotation.batch_number, Annotation.item_number)
     query = (
@@ -311,7 +311,7 @@ def _read_annotations(
         .where(position < (last.batch_number, last.stop))
     )
     for batch, item, *values in connection.execute(query):
-        annotations[batch][item] = ItemAnnotation(*values)
+        annotations[batch][item] = SaltedTexts(*values)
     return annotations
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.support.audit_log.logs import KEY_NAME
 from tests.support.audit_log.stored_tables import Row, StoredTables
-from worker.core.annotations import Annotation
+from worker.core.annotations import SaltedTexts
 from worker.core.decisions import GrantRow
 from worker.ledger.merkle import RightEdge, encode_record, entry_hash, items_edge
 from worker.proof.checkpoint_format import CheckpointText, SignerKey, tree_origin
@@ -114,7 +114,7 @@ def _entry_hash(db: StoredTables, leaf: Row, batch: Row, chunk: int) -> bytes:
         for row in items
     ]
     annotations = {
-        row["item_number"]: Annotation(**{name: row[name] for name in Annotation._fields})
+        row["item_number"]: SaltedTexts(**{name: row[name] for name in SaltedTexts._fields})
         for row in db.rows("annotations", "batch_number = ?", number)
     }
     values = _values(db, CHUNK, "batch_number = ? AND chunk_number = ?", number, chunk)

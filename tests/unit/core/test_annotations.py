@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from valetkey.wire.messages import Item
-from worker.core.annotations import Annotation, commitment, salted
+from worker.core.annotations import SaltedTexts, commitment, salted
 
 _TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 
 
-def annotation(**texts: str) -> Annotation:
+def annotation(**texts: str) -> SaltedTexts:
     """Return the stored texts of an item."""
-    stored = Annotation.of(Item.model_validate({"key": "acme/a", **texts}))
+    stored = SaltedTexts.of(Item.model_validate({"key": "acme/a", **texts}))
     assert stored is not None
     return stored
 
@@ -62,4 +62,4 @@ def test_each_text_of_an_item_has_a_salt_of_its_own() -> None:
     "texts", [{}, {"recipient": None}, {"recipient": None, "reason": None, "ref": None}]
 )
 def test_an_item_without_texts_has_no_row(texts: dict[str, Any]) -> None:
-    assert Annotation.of(Item(key="acme/a", **texts)) is None
+    assert SaltedTexts.of(Item(key="acme/a", **texts)) is None

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.crypto.merkle_vectors import LEAVES, ROOTS, slow_root
-from worker.core.annotations import Annotation
+from worker.core.annotations import SaltedTexts
 from worker.core.decisions import GrantRow
 from worker.ledger.merkle import (
     RightEdge,
@@ -97,7 +97,7 @@ def test_the_record_of_an_item_is_canonical_json(row: GrantRow) -> None:
 
 
 def test_the_record_of_an_item_has_commitments_and_neither_texts_nor_salts() -> None:
-    texts = Annotation("ann", b"1" * 16, None, None, "mail-17", b"2" * 16)
+    texts = SaltedTexts("ann", b"1" * 16, None, None, "mail-17", b"2" * 16)
     record = json.loads(item_record(GrantRow(0, "k", digest=bytes(32)), texts))
     assert record == {
         "digest": "00" * 32,

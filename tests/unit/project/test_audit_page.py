@@ -20,7 +20,7 @@ from tests.support.crypto.audit_proofs import run_verifier
 from tests.support.docs.command_lines import ROOT
 from tests.support.docs.record_verifier import KEYS, verify_proof
 from valetkey.wire.messages import CancelMessage, ChunkMessage
-from worker.core.annotations import Annotation
+from worker.core.annotations import SaltedTexts
 from worker.ledger.merkle import RightEdge, encode_record, item_record
 from worker.proof.checkpoint_format import CheckpointText, SignerKey
 from worker.proof.merkle_proofs import consistency_ranges, inclusion_ranges, subtree_roots
@@ -152,7 +152,7 @@ def test_a_column_that_is_null_has_no_member() -> None:
 
 
 def test_the_members_of_an_item_are_those_of_its_rows() -> None:
-    texts = Annotation("a", b"s" * 16, "b", b"s" * 16, "c", b"s" * 16)
+    texts = SaltedTexts("a", b"s" * 16, "b", b"s" * 16, "c", b"s" * 16)
     whole = json.loads(item_record((1, "k", "c", {"a": 1}, b"d"), texts))
     least = json.loads(item_record((1, "k", None, None, None)))
     names = {"item_number": "item", "object_key": "key"}

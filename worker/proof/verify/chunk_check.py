@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from worker.core.annotations import SALT_SUFFIX, Annotation
+from worker.core.annotations import SALT_SUFFIX, SaltedTexts
 from worker.ledger.merkle import ItemRow, RightEdge, encode_record, entry_hash, items_edge
 from worker.proof.verify.charge_check import Charges, batch_cost
 from worker.proof.verify.leaf_check import UNREADABLE, Leaf, LeafCheck, LogState
@@ -69,8 +69,8 @@ class Items:
         for row in self._annotations:
             self.number = row[1]
             values = ANNOTATION.read(row)
-            own = {name: values[name] for name in Annotation._fields}
-            annotations[self.number] = Annotation(**own)
+            own = {name: values[name] for name in SaltedTexts._fields}
+            annotations[self.number] = SaltedTexts(**own)
         return items_edge(self._read(), annotations)
 
     def _read(self) -> Iterator[ItemRow]:
