@@ -1,4 +1,4 @@
-"""What a handle waits for after the results: the manifest of a batch, or a stored object.
+"""Waits of a handle after the results: the manifest of a batch, or a stored object.
 
 The manifest is the file of a batch's results that the service writes to storage.
 """

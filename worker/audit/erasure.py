@@ -55,6 +55,9 @@ _TABLES = (
 )
 
 
+_BY_NAME = {table.name: table for table in _TABLES}
+
+
 class ErasureTarget(NamedTuple):
     """The texts to erase: those that name a person, or those of one grant.
 
@@ -86,7 +89,7 @@ class ErasedRow(NamedTuple):
         values = json.loads(line)
         if not isinstance(values, dict) or values.keys() != set(cls._fields):
             raise ValueError("it has other fields")
-        table = next((table for table in _TABLES if table.name == values["table"]), None)
+        table = _BY_NAME.get(values["table"])
         columns, number = values["columns"], values["item_number"]
         is_item = table is not None and table.model is Annotation
         is_valid = (
@@ -227,7 +230,7 @@ def find_rows(
         by_batch[row[:3]].append(row)
     found = []
     for (name, tenant_id, batch_id), of_batch in by_batch.items():
-        table = next(table for table in _TABLES if table.name == name)
+        table = _BY_NAME[name]
         own = [table.owner.tenant == tenant_id, table.owner.batch_id == batch_id]
         if tenant is not None:
             own.append(is_of_tenant(connection, table.owner.tenant, tenant))

@@ -26,7 +26,7 @@ from models import Annotation, Batch, Grant
 from worker.core.annotations import SALT_SUFFIX
 
 ERASED = "(erased)"
-"""What is shown of a text that was erased."""
+"""The words in place of a text that was erased."""
 _ERASED: ColumnElement[str] = literal_column(f"'{ERASED}'")
 
 _INDEXED = {"recipient", "ref"}  # by their lower case, in `annotations`

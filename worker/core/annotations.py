@@ -5,7 +5,7 @@ text is erased, the commitment replaces the salt: the record stays what it was, 
 confirm a guess of the text.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from secrets import token_bytes
@@ -119,6 +119,12 @@ Annotations = Mapping[int, SaltedTexts]
 NO_ANNOTATIONS: Annotations = {}
 
 
-def with_ref(result: dict[str, Any], ref: str | None) -> dict[str, Any]:
-    """Return the result of an item with the producer's reference, by which it is joined."""
-    return result if ref is None else result | {"ref": ref}
+def with_refs(
+    results: Sequence[dict[str, Any]], refs: Iterable[str | None]
+) -> Sequence[dict[str, Any]]:
+    """Return the results of items with the producer's references, by which they are joined."""
+    refs = list(refs)
+    if not any(refs):  # as in most chunks
+        return results
+    pairs = zip(results, refs, strict=True)
+    return [result if ref is None else result | {"ref": ref} for result, ref in pairs]

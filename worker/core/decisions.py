@@ -17,7 +17,7 @@ from valetkey.wire.refusals import Code, QuotaState, Refusal
 from valetkey.wire.replies import Outcome
 from valetkey.wire.terms import AnyTerms
 from worker.core.admission import BATCH_RULES, PROVIDER_RULE, Admission
-from worker.core.annotations import ANNOTATION_FIELDS, Annotations, with_ref
+from worker.core.annotations import ANNOTATION_FIELDS, Annotations, with_refs
 from worker.core.fingerprints import recorded_terms
 from worker.core.grant_kinds import (
     ContinuedUpload,
@@ -358,8 +358,7 @@ class ChunkDecider:
 
         decisions = [decide(number, item) for number, item in enumerate(message.items, first_item)]
         rows, results = zip(*decisions, strict=True)
-        refs = [item.ref for item in message.items]
-        results = [with_ref(*each) for each in zip(results, refs, strict=True)]
+        results = with_refs(results, (item.ref for item in message.items))
         issued = [item for item, row in zip(message.items, rows, strict=True) if row.code is None]
         validity, access_key = self._context.validity, self._context.credentials.access_key
         cost = issued_cost(terms, issued)
@@ -405,11 +404,8 @@ def sign_again(
 
     decisions = [decide(index, row) for index, row in enumerate(recorded.rows)]
     rows, results = zip(*decisions, strict=True)
-    refs = {number: annotation.ref for number, annotation in recorded.annotations.items()}
-    results = [
-        with_ref(result, refs.get(row.item_number))
-        for row, result in zip(rows, results, strict=True)
-    ]
+    refs = {number: texts.ref for number, texts in recorded.annotations.items()}
+    results = with_refs(results, (refs.get(row.item_number) for row in rows))
     return ChunkDecision(rows, results, context.validity, context.credentials.access_key)
 
 

@@ -168,14 +168,11 @@ def _delete_uses(engine: Engine, before: datetime) -> None:
     for groups in parts:
         with write_transaction(engine) as connection:
             delete_groups(connection, groups)
-    deleted = 1
-    while deleted:
-        with write_transaction(engine) as connection:
-            deleted = delete_settlements(connection, before)
-    deleted = 1
-    while deleted:
-        with write_transaction(engine) as connection:
-            deleted = delete_annotations(connection, before)
+    for delete_part in (delete_settlements, delete_annotations):
+        deleted = 1
+        while deleted:
+            with write_transaction(engine) as connection:
+                deleted = delete_part(connection, before)
     with write_transaction(engine) as connection:
         delete_old_objects(connection, before)
 

@@ -39,7 +39,7 @@ class Breakdown:
 
 
 class Received(NamedTuple):
-    """What a recipient got: the numbers of grants and of objects, and the newest grants.
+    """A recipient, with the numbers of their grants and objects, and the newest grants.
 
     newest has their times and object keys.
     """

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from worker.core.annotations import SALT_SUFFIX, SaltedTexts
+from worker.core.annotations import SaltedTexts
 from worker.ledger.merkle import ItemRow, RightEdge, encode_record, entry_hash, items_edge
 from worker.proof.verify.charge_check import Charges, batch_cost
 from worker.proof.verify.leaf_check import UNREADABLE, Leaf, LeafCheck, LogState
@@ -11,7 +11,6 @@ from worker.proof.verify.log_reader import LogReader, Row, where_tenant
 from worker.proof.verify.stored_rows import (
     ANNOTATION,
     BATCH,
-    CANCELLATION,
     CHUNK,
     GRANT,
     Found,
@@ -138,6 +137,8 @@ class ChunkCheck(LeafCheck):
 
     def _check_annotated(self, key: Row) -> None:
         """Raise Found for a row without a text, or with those of an item that does not exist."""
+        if not self._annotations:  # most chunks have none
+            return
         numbers = {row[1] for row in self._items}
         for _, item, *texts in self._annotations:
             if item not in numbers or not any(texts):
@@ -289,39 +290,3 @@ def _problems(
             query.format(where=where, listed=listed), *params
         ):
             yield Problem(table, text, tenant=tenant, batch=batch, chunk=chunk)
-
-
-def check_erased(log: LogState) -> Iterator[Problem]:
-    """Yield each tenant with more erased texts than its erasures have recorded."""
-    recorded: dict[str, int] = dict(
-        log.reader.fetch("SELECT tenant, sum(texts) FROM erasures GROUP BY tenant")
-    )
-    where, params = where_tenant("tenant", log.tenants)
-    own = "annotations JOIN batches ON batches.batch_number = annotations.batch_number"
-    counts = " UNION ALL ".join(
-        f"SELECT tenant, {_erased(table)} AS erased FROM {source}"  # noqa: S608 - no value
-        for table, source in (
-            (BATCH, "batches"),
-            (ANNOTATION, own),
-            (CANCELLATION, "cancellations"),
-        )
-    )
-    rows = log.reader.fetch(
-        f"SELECT tenant, sum(erased) FROM ({counts}) AS each_row"  # noqa: S608 - no value
-        f" WHERE erased > 0 AND {where} GROUP BY tenant",
-        *params,
-    )
-    for tenant, erased in rows:
-        if erased > recorded.get(tenant, 0):
-            text = f"record the erasure of {recorded.get(tenant, 0):,} texts, and {erased:,} are"
-            yield Problem("erasures", f"{text} erased", tenant=tenant)
-
-
-def _erased(table: StoredTable) -> str:
-    """Return the SQL of the number of erased texts in a row."""
-    names = [column.name for column in table.columns]
-    columns = [f"{table.name}.{name}" for name in names if name + SALT_SUFFIX in names]
-    return " + ".join(
-        f"CASE WHEN {column} IS NULL AND {column}{SALT_SUFFIX} IS NOT NULL THEN 1 ELSE 0 END"
-        for column in columns
-    )

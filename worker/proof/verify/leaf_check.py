@@ -13,9 +13,12 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from worker.core.annotations import SALT_SUFFIX
 from worker.ledger.merkle import CONFIG_LOG, encode_record, entry_hash
 from worker.proof.verify.log_reader import LogReader, Row, where_tenant
 from worker.proof.verify.stored_rows import (
+    ANNOTATION,
+    BATCH,
     CANCELLATION,
     CHUNK,
     CONFIG_CHANGE,
@@ -79,7 +82,7 @@ class Leaf(NamedTuple):
 
     @property
     def key(self) -> Row:
-        """What the leaf names: the number of a batch and of a chunk, a tenant, and a reference."""
+        """The columns that name its rows: numbers of a batch and a chunk, a tenant, a reference."""
         return self[:_KEY]
 
 
@@ -394,3 +397,39 @@ def compare_removals(log: LogState) -> Iterator[Problem]:
             name = what.replace("use_groups", "groups of uses")
             text = f"record the removal of {recorded:,} {name}, and {missing:,} are missing"
             yield Problem("prunes", text, tenant=tenant)
+
+
+def check_erased(log: LogState) -> Iterator[Problem]:
+    """Yield each tenant with more erased texts than its erasures have recorded."""
+    recorded: dict[str, int] = dict(
+        log.reader.fetch("SELECT tenant, sum(texts) FROM erasures GROUP BY tenant")
+    )
+    where, params = where_tenant("tenant", log.tenants)
+    own = "annotations JOIN batches ON batches.batch_number = annotations.batch_number"
+    counts = " UNION ALL ".join(
+        f"SELECT tenant, {_erased(table)} AS erased FROM {source}"  # noqa: S608 - no value
+        for table, source in (
+            (BATCH, "batches"),
+            (ANNOTATION, own),
+            (CANCELLATION, "cancellations"),
+        )
+    )
+    rows = log.reader.fetch(
+        f"SELECT tenant, sum(erased) FROM ({counts}) AS each_row"  # noqa: S608 - no value
+        f" WHERE erased > 0 AND {where} GROUP BY tenant",
+        *params,
+    )
+    for tenant, erased in rows:
+        if erased > recorded.get(tenant, 0):
+            text = f"record the erasure of {recorded.get(tenant, 0):,} texts, and {erased:,} are"
+            yield Problem("erasures", f"{text} erased", tenant=tenant)
+
+
+def _erased(table: StoredTable) -> str:
+    """Return the SQL of the number of erased texts in a row."""
+    names = [column.name for column in table.columns]
+    columns = [f"{table.name}.{name}" for name in names if name + SALT_SUFFIX in names]
+    return " + ".join(
+        f"CASE WHEN {column} IS NULL AND {column}{SALT_SUFFIX} IS NOT NULL THEN 1 ELSE 0 END"
+        for column in columns
+    )

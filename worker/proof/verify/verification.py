@@ -10,7 +10,6 @@ from worker.proof.checkpoint_format import VerifierKey
 from worker.proof.verify.charge_check import Charges, StoredUsage, compare_usage, read_usage
 from worker.proof.verify.chunk_check import (
     ChunkCheck,
-    check_erased,
     check_other_rows,
     check_refused_chunks,
 )
@@ -25,6 +24,7 @@ from worker.proof.verify.leaf_check import (
     RevocationCheck,
     SettlementCheck,
     UseCheck,
+    check_erased,
     compare_removals,
 )
 from worker.proof.verify.log_reader import LogReader, open_reader
