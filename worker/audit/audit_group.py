@@ -75,7 +75,7 @@ _COMMANDS: LazyCommands = {
         "List the requesters, keys, tenants or others with the most items.",
     ),
     "verify": (
-        "proof.verify.verify_command:verify",
+        "audit.verify.verify_command:verify",
         "Verify that no row of the audit log was changed, removed, added or moved.",
     ),
     "whose": (

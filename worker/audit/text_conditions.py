@@ -169,6 +169,14 @@ def matches_text(
     return matches_glob(connection, lower, pattern) if is_glob(pattern) else is_equal
 
 
+def is_match(text: str | None, pattern: str) -> bool:
+    """Tell the same as matches_text of a text that was read."""
+    if text is None:
+        return False
+    text, pattern = text.translate(_TO_LOWER), pattern.translate(_TO_LOWER)
+    return text == pattern or (is_glob(pattern) and fnmatch.fnmatchcase(text, pattern))
+
+
 def may_have_text(connection: Connection, name: str, pattern: str) -> ColumnElement[bool]:
     """Return the condition that a batch, or one of its items, has a text that matches."""
     of_batch = matches_text(connection, batch_text(name), pattern)

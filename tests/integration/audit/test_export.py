@@ -26,6 +26,7 @@ from worker.core.tenant_config import Bucket, TenantConfig
 from worker.dev.embedded_servers import Storage, create_buckets
 
 ROWS = 20
+MANIFEST = "audit/all.csv.manifest.json"
 
 
 @pytest.fixture
@@ -71,7 +72,8 @@ def test_an_interrupted_export_is_continued_by_the_same_command(
     interrupt(3)
     stopped = export(*words, "out")
     assert (stopped.exit_code, "same command" in stopped.stderr) == (130, True)
-    assert names(tmp_path) == {"whole", "out.partial", "out.resume.json"}
+    partial_names = {"out.partial", "out.resume.json"}
+    assert names(tmp_path) == {"whole", "whole.manifest.json", *partial_names}
     # What a killed process has written after its last checkpoint.
     with (tmp_path / "out.partial").open("ab") as file:
         file.write(b"half a row")
@@ -79,7 +81,9 @@ def test_an_interrupted_export_is_continued_by_the_same_command(
     assert finished.exit_code == 0, finished.output
     whole = (tmp_path / "whole").read_bytes()
     assert (tmp_path / "out").read_bytes() == whole
-    assert names(tmp_path) == {"whole", "out"}
+    assert names(tmp_path) == {"whole", "whole.manifest.json", "out", "out.manifest.json"}
+    manifest = json.loads((tmp_path / "out.manifest.json").read_text())
+    assert (manifest["rows"], manifest["sha256"]) == (ROWS, sha256(whole).hexdigest())
     assert f"out: {ROWS} rows (8 of them now)" in finished.stderr
     assert f"SHA-256: {sha256(whole).hexdigest()}" in finished.stderr
 
@@ -112,7 +116,7 @@ def test_an_interrupted_export_is_not_continued_with_other_options(
     assert "--force" in error
     assert interrupted(*words, "--force").exit_code == 0
     assert len((tmp_path / "out.csv").read_text().splitlines()) == ROWS // 2 + 1
-    assert names(tmp_path) == {"out.csv"}
+    assert names(tmp_path) == {"out.csv", "out.csv.manifest.json"}
 
 
 def test_a_partial_file_that_was_shortened_is_begun_anew(interrupted: Run, tmp_path: Path) -> None:
@@ -148,11 +152,12 @@ def test_an_existing_output_or_damaged_journal_is_only_replaced_with_force(
     assert stat.S_IMODE((tmp_path / "out.csv").stat().st_mode) == 0o600
 
 
-def test_stdout_has_the_rows_alone(export: Run) -> None:
+def test_stdout_has_the_rows_alone(export: Run, tmp_path: Path) -> None:
     result = export("--format", "jsonl", "--out", "-")
     assert [json.loads(line)["tenant"] for line in result.stdout.splitlines()] == ["acme"] * ROWS
     assert result.stderr.startswith(f"stdout: {ROWS} rows")
     assert export().stdout.count("\n") == ROWS + 1
+    assert not names(tmp_path)
 
 
 @ON_SQLITE
@@ -219,14 +224,20 @@ def test_an_object_is_stored_once_and_replaced_with_force(
     place = {"Bucket": "exports", "Key": "audit/all.csv"}
     client = seaweed.client()
     create_buckets(client, {"exports"})
-    client.delete_object(**place)
+    for key in (place["Key"], MANIFEST):
+        client.delete_object(Bucket="exports", Key=key)
     apply_config(TenantConfig({"archive": Bucket("archive", "exports", "us-east-1", "path")}))
     words = ("--out", f"s3://archive/{place['Key']}")
     result = export(*words)
     assert result.exit_code == 0, result.output
-    assert len(client.get_object(**place)["Body"].read().splitlines()) == ROWS + 1
-    again = export(*words)
-    assert (again.exit_code, "--force" in again.stderr) == (1, True)
+    data = client.get_object(**place)["Body"].read()
+    assert len(data.splitlines()) == ROWS + 1
+    manifest = json.loads(client.get_object(Bucket="exports", Key=MANIFEST)["Body"].read())
+    assert (manifest["rows"], manifest["sha256"]) == (ROWS, sha256(data).hexdigest())
+    for key in (place["Key"], MANIFEST):  # each of them is enough
+        again = export(*words)
+        assert (again.exit_code, "--force" in again.stderr) == (1, True)
+        client.delete_object(Bucket="exports", Key=key)
     assert export(*words, "--force").exit_code == 0
     assert "Uploads" not in client.list_multipart_uploads(Bucket="exports")
 

@@ -13,13 +13,13 @@ from tests.support.builders.messages import Clock, grant_message, tenant_config
 from tests.support.builders.services import InProcessService, build_service
 from tests.support.cli.scraping import parse_metrics
 from tests.support.servers.databases import open_engine, url_text
+from worker.audit.verify.verify_command import verify
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.month_partitions import add_months, add_partition, month_of
 from worker.cli.database import migrate
 from worker.cli.database_roles import grant_privileges
 from worker.doctor.metrics_command import PARTS, metrics
-from worker.proof.verify.verify_command import verify
 from worker.tasks import clean_up
 
 Migrate = Callable[..., Result]

@@ -20,6 +20,7 @@ PART_BYTES = 16 * 2**20
 _MAX_PARTS = 10_000  # AWS: qfacts.html; parts grow, so that their number suffices for 5 TiB
 _PARTS_PER_SIZE = 500
 _EXISTS = "PreconditionFailed"
+_IS_TAKEN = "an object has this key, or that of its manifest: name another one, or add --force"
 _SESSION = "audit-export"  # the name of a role's session in storage's logs
 _Response = TypeVar("_Response")
 
@@ -84,7 +85,7 @@ def open_object(
         return clients.client(bucket, _SESSION, (key,), clock.now())
 
     if not may_replace and find_grant_id(client(), bucket.bucket, key) is not None:
-        raise Malformed("another object has this key: name another one, or add --force")
+        raise Malformed(_IS_TAKEN)
     started = _require(start_upload(client(), bucket.bucket, key, {}))
     stream = _PartStream(client(), bucket, key, started.upload_id)
     try:
@@ -109,5 +110,5 @@ def _require(response: _Response | ErrorResponse) -> _Response:
     if not isinstance(response, ErrorResponse):
         return response
     if response.code == _EXISTS:
-        raise Malformed("another object has this key: name another one, or add --force")
+        raise Malformed(_IS_TAKEN)
     raise Malformed(f"storage refuses it: {response.words}")

@@ -5,8 +5,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import click
 from rich.console import Console
@@ -20,6 +21,7 @@ from valetkey.cli.terminal_text import stderr_console
 from valetkey.units import format_size, format_utc
 from worker import clock
 from worker.audit.audit_rows import count_streamed, read_bound
+from worker.audit.export.export_manifest import SUFFIX, make_manifest, manifest_path, read_trees
 from worker.audit.export.export_run import (
     ExportJournal,
     ExportResult,
@@ -36,6 +38,7 @@ from worker.audit.export.export_run import (
 from worker.audit.filter_options import filter_options, note_pruned, read_filter
 from worker.audit.grant_filters import GrantFilter
 from worker.base.database_engine import autocommit_read
+from worker.base.private_files import write_private_file
 from worker.cli.database import open_database
 from worker.errors import Malformed
 
@@ -66,7 +69,7 @@ class ExportRequest(NamedTuple):
 
 
 class StdoutTarget:
-    """Standard output, which cannot be continued."""
+    """Standard output, which cannot be continued, and has no place for a manifest."""
 
     def __str__(self) -> str:
         return "stdout"
@@ -77,7 +80,7 @@ class StdoutTarget:
     ) -> Iterator[Output]:
         """Open stdout for bytes."""
         stream = HashedStream(sys.stdout.buffer)
-        yield _new_output(connection, request, grant_filter, stream)
+        yield _new_output(connection, request, grant_filter, stream, BytesIO())
         sys.stdout.buffer.flush()
 
 
@@ -100,6 +103,7 @@ class FileTarget:
             journal = _new_journal(connection, request, grant_filter)
         else:
             grant_filter = replace(grant_filter, since=journal.since, until=journal.until)
+        manifest = BytesIO()
         with open_partial(self.path, journal) as (file, started):
             stream = HashedStream(file)
             stream.read_existing()
@@ -109,7 +113,8 @@ class FileTarget:
                     os.fsync(file.fileno())
                     save_journal(self.path, progress)
 
-            yield Output(stream, request.format_name, started, grant_filter, save)
+            yield Output(stream, manifest, request.format_name, started, grant_filter, save)
+        write_private_file(manifest_path(self.path), manifest.getvalue(), replace=True)
 
     def _load_journal(self, request: ExportRequest) -> ExportJournal | None:
         folder = self.path.parent
@@ -122,9 +127,11 @@ class FileTarget:
             raise click.BadParameter(text, param_hint="--out") from None
         if request.is_forced:
             discard(self.path)
+            manifest_path(self.path).unlink(missing_ok=True)  # it says nothing of the new file
             return None
-        if self.path.exists():
-            raise click.UsageError(f"{self.path} exists: name another file, or add --force")
+        for path in (self.path, manifest_path(self.path)):
+            if path.exists():
+                raise click.UsageError(f"{path} exists: name another file, or add --force")
         path = journal_path(self.path)
         try:
             journal = load_journal(self.path)
@@ -163,9 +170,13 @@ class BucketTarget:
         # Imported for this target alone: boto3 takes long to import.
         from worker.audit.export.bucket_object import open_object  # noqa: PLC0415
 
-        forced = request.is_forced
-        with open_object(connection, self.profile, self.key, may_replace=forced) as file:
-            yield _new_output(connection, request, grant_filter, HashedStream(file))
+        forced, key = request.is_forced, self.key
+        with (  # the last one is completed first
+            open_object(connection, self.profile, key + SUFFIX, may_replace=forced) as manifest,
+            open_object(connection, self.profile, key, may_replace=forced) as file,
+        ):
+            stream = HashedStream(file)
+            yield _new_output(connection, request, grant_filter, stream, manifest)
 
 
 Target = StdoutTarget | FileTarget | BucketTarget
@@ -190,9 +201,10 @@ def _new_output(
     request: ExportRequest,
     grant_filter: GrantFilter,
     stream: HashedStream,
+    manifest: IO[bytes],
 ) -> Output:
     journal = _new_journal(connection, request, grant_filter)
-    return Output(stream, request.format_name, journal, grant_filter, lambda _: None)
+    return Output(stream, manifest, request.format_name, journal, grant_filter, lambda _: None)
 
 
 def _new_journal(
@@ -203,6 +215,7 @@ def _new_journal(
         since=grant_filter.since,
         until=grant_filter.until,
         bound=read_bound(connection, clock.now()),
+        trees=read_trees(connection, grant_filter),
     )
 
 
@@ -307,7 +320,23 @@ def _run(target: Target, request: ExportRequest) -> ExportResult:
                 selected = output.grant_filter
                 total = count_streamed(connection, selected, journal.bound, journal.position)
             with row_progress(console, total, journal.rows) as on_rows:
-                return write_rows(connection, output, on_rows)
+                result = write_rows(connection, output, on_rows)
+            filters = _typed_filters(request.options)
+            output.manifest.write(make_manifest(connection, output, result, filters))
+    return result
+
+
+def _typed_filters(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the filters among the options as typed, by the names that they have there."""
+    names = {str(option.name): option.opts[0] for option in filter_parameters()}
+    return {names[name]: text for name, text in options.items() if name in names}
+
+
+def filter_parameters() -> list[click.Parameter]:
+    """Return the options that select rows."""
+    return [
+        option for option in export.params if option.name not in {"format_name", "out", "force"}
+    ]
 
 
 def _describe(target: Target, result: ExportResult) -> str:
@@ -317,4 +346,5 @@ def _describe(target: Target, result: ExportResult) -> str:
         f"{target}: {result.rows:,} rows{now}, {format_size(result.bytes)}, in"
         f" {describe_seconds(result.seconds)} ({rate}), decided before"
         f" {format_utc(result.bound.decided_before)}\nSHA-256: {result.sha256}"
+        + ("" if isinstance(target, StdoutTarget) else f"\nManifest: {target}{SUFFIX}")
     )

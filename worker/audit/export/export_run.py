@@ -20,9 +20,9 @@ from hashlib import sha256
 from json.encoder import encode_basestring_ascii as quote
 from pathlib import Path
 from time import monotonic
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
 from valetkey.cli.atomic_output import partial_path
@@ -40,6 +40,7 @@ from worker.audit.audit_rows import (
 from worker.audit.grant_filters import ISSUED, GrantFilter
 from worker.cli.output import escape_formula
 from worker.core.annotations import ANNOTATION_FIELDS
+from worker.proof.checkpoint_format import names_a_tree
 
 _needs_quotes = re.compile(r'[",\r\n]').search
 
@@ -237,17 +238,39 @@ def open_writer(
     yield lambda block: stream.write(format_block(block).encode())
 
 
+Number = Annotated[int, Field(ge=0, lt=2**63)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+def _check_tenant(tenant: str) -> str:
+    if not names_a_tree(tenant):
+        raise ValueError("no tenant can have this id")
+    return tenant
+
+
+class ExportedTree(BaseModel):
+    """A tenant's tree when an export began, and its newest checkpoint when it ended."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    tenant: Annotated[str, AfterValidator(_check_tenant)]
+    size: Number
+    root: Digest
+    checkpoint: str | None
+
+
 class ExportJournal(BaseModel, frozen=True):
     """The progress of an export: its options, its bound, and what the partial file contains.
 
-    options are as typed. since and until are the moments that they meant when the export began.
-    position is None before the first chunk.
+    options are as typed. since and until are the moments that they meant when the export began, and
+    trees are those of that time. position is None before the first chunk.
     """
 
     options: dict[str, Any]
     since: datetime | None
     until: datetime | None
     bound: Bound
+    trees: tuple[ExportedTree, ...]
     position: StreamPosition | None = None
     rows: int = 0
     bytes: int = 0
@@ -342,9 +365,13 @@ class ExportResult(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """An open output: where to write, in which format, from which journal on, and which rows."""
+    """An open output: where to write, in which format, from which journal on, and which rows.
+
+    manifest takes the manifest, which is stored after the rows.
+    """
 
     stream: HashedStream
+    manifest: IO[bytes]
     format_name: FormatName
     journal: ExportJournal
     grant_filter: GrantFilter

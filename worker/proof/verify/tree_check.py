@@ -22,20 +22,25 @@ from worker.proof.verify.stored_rows import CHECKPOINT, LEAF, Found, Problem, Wr
 
 
 class KnownCheckpoint(NamedTuple):
-    """The root that a tree must have at a size; file is None for one in the database."""
+    """The root that a tree must have at a size; file is None for one in the database.
+
+    is_tree marks one that was never signed: the tree as an export found it.
+    """
 
     size: int
     root: bytes
     tenant: str
     file: str | None = None
     signer: str | None = None
+    is_tree: bool = False
 
     @property
     def name(self) -> str:
         """Its description in a problem."""
         source = "" if self.file is None else f" in {self.file}"
         signer = "" if self.signer is None else f", signed by {self.signer},"
-        return f"the checkpoint of size {self.size}{source}{signer}"
+        noun = "tree" if self.is_tree else "checkpoint"
+        return f"the {noun} of size {self.size}{source}{signer}"
 
 
 class UnusableFile(Exception):
@@ -67,13 +72,19 @@ def _files(path: Path) -> Iterator[Path]:
 def _read_file(path: Path, keys: Sequence[VerifierKey]) -> KnownCheckpoint:
     try:
         with path.open("rb") as file:
-            note = file.read(MAX_NOTE_BYTES + 1).decode()
-        content, tenant, signer = _open_note(note, keys)
+            return read_note(file.read(MAX_NOTE_BYTES + 1).decode(), keys, path)
     except OSError as error:
         raise UnusableFile(f"{path}: {error.strerror}") from None
-    except (InvalidNote, UnicodeDecodeError) as error:
-        reason = error if isinstance(error, InvalidNote) else "it is not UTF-8"
-        raise UnusableFile(f"{path} is no checkpoint that can be trusted: {reason}") from None
+    except UnicodeDecodeError:
+        raise UnusableFile(f"{path} is no checkpoint: it is not UTF-8") from None
+
+
+def read_note(note: str, keys: Sequence[VerifierKey], path: Path) -> KnownCheckpoint:
+    """Read the checkpoint of a note in a file. Raises UnusableFile."""
+    try:
+        content, tenant, signer = _open_note(note, keys)
+    except InvalidNote as error:
+        raise UnusableFile(f"{path} is no checkpoint that can be trusted: {error}") from None
     if tenant is None:
         raise UnusableFile(f"{path} is the checkpoint of another log: {content.origin}")
     return KnownCheckpoint(content.size, content.root, tenant, str(path), signer)
@@ -231,7 +242,7 @@ class _TreeCheck:
     def _compare(self, checkpoint: KnownCheckpoint) -> None:
         if self.edge.root() == checkpoint.root:
             self._sound = checkpoint.size
-            self.checkpoints += 1
+            self.checkpoints += not checkpoint.is_tree
             return
         if self.broken:
             return

@@ -147,6 +147,26 @@ def test_checkpoints_in_files_show_that_a_log_was_cut_with_its_checkpoints(
     assert (result.exit_code, "the tree has 0 leaves" in result.stdout) == (1, True), result.output
 
 
+def test_a_given_checkpoint_that_the_database_lacks_is_named(
+    run: Run, stored: StoredTables, log: GeneratedLog, tmp_path: Path
+) -> None:
+    (tmp_path / "acme.checkpoint").write_text(log.notes["acme"])
+    words = ("--key", str(log.signer.verifier), "--checkpoint", str(tmp_path))
+    assert "lacks" not in run(*words).output
+    forget_checkpoints(stored)
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    size = log.notes["acme"].splitlines()[1]
+    line = next(line for line in result.stdout.splitlines() if "the database lacks it" in line)
+    assert line.startswith(
+        f"The checkpoint of size {size} in {tmp_path}/acme.checkpoint, signed by"
+    )
+    notice = json.loads(run(*words, "--json").stdout.splitlines()[0])
+    values = [notice[name] for name in ("type", "tenant", "size", "file", "text")]
+    assert values == ["notice", "acme", int(size), f"{tmp_path}/acme.checkpoint", line]
+    assert "lacks" not in run(*words, "--tenant", "globex").output
+
+
 def test_only_the_tenant_is_verified(run: Run, stored: StoredTables) -> None:
     batch = stored.rows("batches", "tenant = 'globex'")[0]
     stored.update("batches", batch, reason="another")

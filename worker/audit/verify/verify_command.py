@@ -4,22 +4,31 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from time import monotonic
+from typing import Any, NamedTuple
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from valetkey.cli.terminal_text import escape_unprintable, stderr_console
+from worker.base.database_engine import autocommit_read
 from worker.cli.database import (
     database_errors,
     existing_database,
+    open_database,
     tables_state,
     unusable_tables,
 )
 from worker.proof.checkpoint_format import InvalidKey, VerifierKey
 from worker.proof.verify.log_reader import UnknownTenant, open_reader, tenant_ids
-from worker.proof.verify.tree_check import UnusableFile, read_checkpoint_files
+from worker.proof.verify.tree_check import (
+    KnownCheckpoint,
+    UnusableFile,
+    read_checkpoint_files,
+)
 from worker.proof.verify.verification import (
     COUNTS,
     OnProgress,
@@ -70,6 +79,13 @@ def _parse_key(
     help="Also compare with this checkpoint, or with all in this folder.",
 )
 @click.option(
+    "--export",
+    "exported",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Also compare a file of `audit export` with its manifest and with the log.",
+)
+@click.option(
     "--keep-going", is_flag=True, help=f"List up to {_MAX_PROBLEMS} problems, not only the first."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
@@ -81,6 +97,7 @@ def verify(  # noqa: PLR0913 - one for each option
     tenant: str | None,
     keys: tuple[VerifierKey, ...],
     files: tuple[Path, ...],
+    exported: Path | None,
     keep_going: bool,
     as_json: bool,
 ) -> None:
@@ -91,6 +108,9 @@ def verify(  # noqa: PLR0913 - one for each option
     checkpoints that are kept outside of the database show that the whole log was written anew, or
     that its end was cut off: give them with --checkpoint.
 
+    With --export, also compares the file with the log, and the log with the trees in its manifest.
+    Only the log of the tenants that the export can contain is verified.
+
     Ends with 0 if nothing differs, and with 1 and the first row that does. Only reads, so that a
     copy of the database, or a user who may only SELECT, is enough.
 
@@ -98,38 +118,101 @@ def verify(  # noqa: PLR0913 - one for each option
     Examples:
       python -m worker audit verify
       python -m worker audit verify --key "$(cat auditor.vkey)" --checkpoint checkpoints/
+      python -m worker audit verify --export november.csv
     """
-    result, seconds = _verify(tenant, keys or _configured_keys(), files, keep_going)
-    print_lines = _print_json if as_json else _print_text
-    print_lines(result, seconds)
-    if result.counts["leaves"] and not result.counts["checkpoints"]:
-        text = "No checkpoint was compared, so nothing shows that the log was not written anew."
-        click.echo(text, err=True)
-    if result.counts["checkpoints"] and not (keys or _configured_keys()):
-        click.echo("No signature was verified: give the public key with --key.", err=True)
-    context.exit(not result.is_sound)
+    keys = keys or _configured_keys()
+    known, limit = _read_checkpoints(files, keys), _MAX_PROBLEMS if keep_going else 1
+    options = VerifyOptions((), keys, known, limit)
+    if exported is None:
+        outcome = _verify(tenant, options)
+    else:
+        outcome = _verify_export(exported, tenant, options)
+    (_print_json if as_json else _print_text)(outcome)
+    _note_weak_proof(outcome.result, keys)
+    context.exit(not outcome.result.is_sound)
 
 
-def _verify(
-    tenant: str | None,
-    keys: tuple[VerifierKey, ...],
-    files: tuple[Path, ...],
-    keep_going: bool,  # noqa: FBT001 - the command's option
-) -> tuple[Verification, float]:
-    """Verify the log; return what was found, and the seconds that it took."""
-    url = existing_database()
+class _Outcome(NamedTuple):
+    """What was found in the log, what else to say, and the time that reading the log took.
+
+    A notice has a `text`, a `type`, and the values that the text has.
+    """
+
+    result: Verification
+    notices: list[dict[str, Any]]
+    seconds: float
+
+
+def _read_checkpoints(
+    files: tuple[Path, ...], keys: tuple[VerifierKey, ...]
+) -> tuple[KnownCheckpoint, ...]:
     try:
-        checkpoints = tuple(read_checkpoint_files(files, keys))
+        return tuple(read_checkpoint_files(files, keys))
     except UnusableFile as error:
         text = escape_unprintable(str(error))
         raise click.BadParameter(text, param_hint="--checkpoint") from None
+
+
+def _verify(tenant: str | None, options: VerifyOptions) -> _Outcome:
+    """Verify the log of all tenants, or of one."""
+    url = existing_database()
     with database_errors(url), _progress() as on_progress:
         refuse_other_tables(url)
         tenants = () if tenant is None else _tenants(url, tenant)
-        limit = _MAX_PROBLEMS if keep_going else 1
-        options = VerifyOptions(tenants, keys, checkpoints, limit)
+        options = replace(options, tenants=tenants)
         started = monotonic()
-        return verify_log(url, options, on_progress), monotonic() - started
+        result = verify_log(url, options, on_progress)
+        seconds = monotonic() - started
+        return _Outcome(result, _find_notices(url, options), seconds)
+
+
+def _verify_export(path: Path, tenant: str | None, options: VerifyOptions) -> _Outcome:
+    """Verify the log of the tenants of an export, and compare its rows."""
+    if tenant is not None:
+        raise click.UsageError("--export verifies the tenants of the export: leave out --tenant")
+    # Imported for this option alone: they import pydantic.
+    from worker.audit.export.export_manifest import UnusableManifest  # noqa: PLC0415
+    from worker.audit.verify.export_check import ExportCheck  # noqa: PLC0415
+
+    with open_database(autocommit_read) as connection:
+        try:
+            check = ExportCheck(connection, path)
+            known = [*options.files, *check.checkpoints(options.keys)]
+        except (UnusableManifest, UnusableFile) as error:
+            text = escape_unprintable(str(error))
+            raise click.BadParameter(text, param_hint="--export") from None
+        files = tuple(sorted(known, key=attrgetter("size")))
+        outcome = _verify(check.tenant, replace(options, files=files))
+        try:
+            outcome.result.problems += check.compare()
+        except OSError as error:
+            raise click.ClickException(f"{path}: {error.strerror}.") from None
+        outcome.notices.append(check.summary())
+        return outcome
+
+
+def _find_notices(url: str, options: VerifyOptions) -> list[dict[str, Any]]:
+    """Name the checkpoints that the database lacks, and the trees that no checkpoint covers."""
+    notices = []
+    newest = {known.tenant: known.size for known in options.files if not known.is_tree}
+    with closing(open_reader(url)) as reader:
+        for known in options.files:
+            size, root, tenant = known[:3]
+            if options.tenants and tenant not in options.tenants:
+                continue
+            if known.is_tree:
+                stored = "SELECT 1 FROM checkpoints WHERE tenant = ? AND size >= ?"
+                is_missing = newest.get(tenant, 0) < size and not reader.fetch(stored, tenant, size)
+                text = "no checkpoint covers it yet: `audit checkpoint` signs one"
+            else:
+                stored = "SELECT 1 FROM checkpoints WHERE tenant = ? AND size = ? AND root = ?"
+                is_missing = not reader.fetch(stored, tenant, size, root)
+                text = "the database lacks it: it was removed there, or an older copy was restored"
+            if is_missing:
+                text = f"{known.name.rstrip(',')}, of tenant {tenant}: {text}."
+                place = {"tenant": tenant, "size": size, "file": known.file}
+                notices.append({"type": "notice", "text": text[0].upper() + text[1:], **place})
+    return notices
 
 
 def _configured_keys() -> tuple[VerifierKey, ...]:
@@ -171,20 +254,35 @@ def _progress() -> Iterator[OnProgress]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _print_json(result: Verification, seconds: float) -> None:
+def _note_weak_proof(result: Verification, keys: tuple[VerifierKey, ...]) -> None:
+    """Say on stderr if the log was compared with no checkpoint, or with none whose key is known."""
+    if result.counts["leaves"] and not result.counts["checkpoints"]:
+        text = "No checkpoint was compared, so nothing shows that the log was not written anew."
+        click.echo(text, err=True)
+    if result.counts["checkpoints"] and not keys:
+        click.echo("No signature was verified: give the public key with --key.", err=True)
+
+
+def _print_json(outcome: _Outcome) -> None:
+    result, notices, seconds = outcome
     for problem in result.problems:
         click.echo(json.dumps({"type": "problem", **problem._asdict()}, default=str))
+    for notice in notices:
+        click.echo(json.dumps(notice))
     rate = round(result.counts["items"] / seconds) if seconds else None
     counts = {name: result.counts[name] for name in COUNTS}
     summary = {"type": "summary", "sound": result.is_sound, **counts}
     click.echo(json.dumps({**summary, "seconds": round(seconds, 3), "rows_per_second": rate}))
 
 
-def _print_text(result: Verification, seconds: float) -> None:
+def _print_text(outcome: _Outcome) -> None:
+    result, notices, seconds = outcome
     for problem in result.problems:
         click.echo(escape_unprintable(str(problem)))
     if result.problems:
         click.echo("Next: docs/operating.md, The audit log does not verify.")
+    for notice in notices:
+        click.echo(escape_unprintable(notice["text"]))
     rate = f"{result.counts['items'] / seconds:,.0f} rows/s" if seconds else ""
     found = "Nothing differs" if result.is_sound else "It does NOT verify"
     numbers = ", ".join(f"{result.counts[name]:,} {name}" for name in COUNTS if result.counts[name])

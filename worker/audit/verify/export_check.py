@@ -1,0 +1,256 @@
+"""Compares an exported file with its manifest, and its rows with those of the database."""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from hashlib import file_digest
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any
+
+import click
+from sqlalchemy import Connection, select
+
+from models import Leaf
+from worker.audit.audit_rows import (
+    COLUMNS,
+    Bound,
+    ChunkHead,
+    GrantRecord,
+    stream_blocks,
+    to_records,
+)
+from worker.audit.export.export_command import export, filter_parameters
+from worker.audit.export.export_manifest import (
+    ExportManifest,
+    UnusableManifest,
+    manifest_path,
+    read_manifest,
+)
+from worker.audit.export.export_run import FormatName, HashedStream, open_writer
+from worker.audit.filter_options import read_filter
+from worker.audit.grant_filters import GrantFilter
+from worker.audit.text_conditions import ERASED, is_match
+from worker.base.month_partitions import first_moment, parse_month
+from worker.core.annotations import ANNOTATION_FIELDS
+from worker.ledger.merkle import CHUNK_KINDS
+from worker.ledger.tenant_history import pruned_month
+from worker.proof.checkpoint_format import VerifierKey
+from worker.proof.verify.stored_rows import Problem
+from worker.proof.verify.tree_check import KnownCheckpoint, read_note
+
+_MOMENTS = {"--since", "--until", "--tz"}  # the manifest has what they meant
+_TEXTS = {"requested_by", "name", *ANNOTATION_FIELDS}  # OCSF calls the requester `name`
+_MAX_LINE = 2**20
+_LONGEST_COMMIT = timedelta(minutes=15)
+_NEXT = "export the same rows again, and compare both files"
+_UNREADABLE = (
+    *(ValueError, LookupError, TypeError, ArithmeticError, RecursionError, MemoryError),
+    *(NotImplementedError, OSError, csv.Error),
+)
+Row = dict[str, Any]
+
+
+class _WrongRow(Exception):
+    """A row of the file is not the one that the database has."""
+
+
+class ExportCheck:
+    """A comparison of a file with its manifest, and with the rows of the database.
+
+    counts has the rows that were compared, those that differ by erasures since, and those that were
+    not compared, because their items were pruned in the database.
+    """
+
+    def __init__(self, connection: Connection, path: Path) -> None:
+        """Read the manifest. Raises UnusableManifest."""
+        self._connection = connection
+        self._path = path
+        self._manifest = read_manifest(path)
+        self._selected = _read_filter(connection, self._manifest)
+        month = pruned_month(connection, self._selected.since)
+        self._kept_since = None if month is None else first_moment(parse_month(month))
+        self._sizes = {tree.tenant: tree.size for tree in self._manifest.trees}
+        self._number = 0
+        self.counts = Counter(rows=0, erased=0, pruned=0)
+
+    @property
+    def tenant(self) -> str | None:
+        """The tenant that the export was filtered by."""
+        return self._selected.tenant
+
+    def checkpoints(self, keys: Sequence[VerifierKey]) -> Iterator[KnownCheckpoint]:
+        """Yield the trees in the manifest, and their checkpoints. Raises UnusableFile."""
+        file = manifest_path(self._path)
+        for tree in self._manifest.trees:
+            root = bytes.fromhex(tree.root)
+            yield KnownCheckpoint(tree.size, root, tree.tenant, str(file), is_tree=True)
+            if tree.checkpoint is not None:
+                yield read_note(tree.checkpoint, keys, file)
+
+    def compare(self) -> list[Problem]:
+        """Compare the file, and return what differs. Raises OSError."""
+        manifest, texts = self._manifest, list[str]()
+        with self._path.open("rb") as file:
+            digest = file_digest(file, "sha256").hexdigest()
+            size = file.tell()
+            if size != manifest.bytes:
+                texts.append(f"it has {size:,} bytes, and its manifest states {manifest.bytes:,}")
+            elif digest != manifest.sha256:
+                texts.append("its SHA-256 is not that of its manifest")
+            file.seek(0)
+            try:
+                self._compare_rows(file)
+            except _WrongRow as error:
+                texts.append(str(error))
+        return [Problem(str(self._path), f"{text}: {_NEXT}") for text in texts]
+
+    def summary(self) -> dict[str, Any]:
+        """Return what was compared, with a `text` that says it."""
+        counts, rest = self.counts, ""
+        if counts["erased"]:
+            rest += f" {counts['erased']:,} of them differ by erasures since."
+        if counts["pruned"]:
+            text = "rows were not compared: the database lacks them since an `audit prune`."
+            rest += f" {counts['pruned']:,} {text}"
+        if self._selected.states:
+            rest += " States change, so rows of other states may be missing."
+        text = f"{self._path}: compared {counts['rows']:,} rows, {self._manifest.selection}.{rest}"
+        return {"type": "export", "text": text, "file": str(self._path), **counts}
+
+    def _compare_rows(self, file: IO[bytes]) -> None:
+        """Go through the rows of both, which have the same order. Raises _WrongRow."""
+        rows = self._file_rows(file)
+        row = next(rows, None)
+        for head, record, expected in self._database_rows():
+            if row is not None and _is_row(row, expected):
+                self.counts["rows"] += 1
+                self.counts["erased"] += row != expected
+                row = next(rows, None)
+            elif self._is_required(head, record):
+                place = "after its last row" if row is None else f"instead of row {self._number:,}"
+                raise _WrongRow(
+                    f"{place}, the database has grant {record.grant} of tenant {record.tenant}"
+                )
+        if row is not None:
+            raise _WrongRow(f"the database has no row {self._number:,} for its filters")
+        if self._number != self._manifest.rows:
+            stated = f"its manifest states {self._manifest.rows:,}"
+            raise _WrongRow(f"it has {self._number:,} rows, and {stated}")
+
+    def _file_rows(self, file: IO[bytes]) -> Iterator[Row]:
+        """Yield the rows of the file that were not pruned in the database. Raises _WrongRow."""
+        try:
+            for row in _read_rows(self._manifest.format, file):
+                self._number += 1
+                if self._kept_since is not None and _time_of(row) < self._kept_since:
+                    self.counts["pruned"] += 1
+                else:
+                    yield row
+        except _UNREADABLE:
+            text = f"after {self._number:,} rows, it is not {self._manifest.format} as exported"
+            raise _WrongRow(text) from None
+
+    def _database_rows(self) -> Iterator[tuple[ChunkHead, GrantRecord, Row]]:
+        """Yield what the database has now for the filters, as the format spells it."""
+        manifest, since = self._manifest, self._selected.since
+        if self._kept_since is not None:
+            since = max(filter(None, (since, self._kept_since)))
+        # Erasures change texts, and uses change states, so that other rows would match now.
+        texts: dict[str, Any] = dict.fromkeys(("requester", *ANNOTATION_FIELDS))
+        selected = replace(self._selected, since=since, states=(), **texts)
+        bound = Bound(manifest.last_batch_number, manifest.decided_before)
+        for block in stream_blocks(self._connection, selected, bound):
+            buffer = BytesIO()
+            with open_writer(manifest.format, HashedStream(buffer)) as write:
+                write(block)
+            buffer.seek(0)
+            heads = (head for head, items in block for _ in items)
+            rows = _read_rows(manifest.format, buffer)
+            for head, record, row in zip(heads, to_records(block), rows, strict=True):
+                if all(text == ERASED or is_match(text, its) for text, its in self._texts(record)):
+                    yield head, record, row
+
+    def _texts(self, record: GrantRecord) -> Iterator[tuple[str | None, str]]:
+        """Yield the texts of a record that the filters select by, with their patterns."""
+        if self._selected.requester is not None:
+            yield record.requested_by, self._selected.requester
+        for name, pattern in self._selected.texts.items():
+            yield getattr(record, name), pattern
+
+    def _is_required(self, head: ChunkHead, record: GrantRecord) -> bool:
+        """Tell whether the file must have a row: its filters selected it when the export began."""
+        if self._selected.states or any(text == ERASED for text, _ in self._texts(record)):
+            return False
+        query = select(Leaf.leaf_number).where(
+            Leaf.tenant == record.tenant,
+            Leaf.batch_number == head.batch_number,
+            Leaf.chunk_number == head.chunk_number,
+            Leaf.kind.in_(CHUNK_KINDS),
+        )
+        leaf = self._connection.scalar(query)
+        # A chunk that was decided just before the export began can have been committed afterwards.
+        is_late = leaf is not None and leaf >= self._sizes.get(record.tenant, 0)
+        return not is_late or record.time < self._manifest.decided_before - _LONGEST_COMMIT
+
+
+def _read_filter(connection: Connection, manifest: ExportManifest) -> GrantFilter:
+    """Return the filter of an export, as its command read it. Raises UnusableManifest."""
+    known = {option.opts[0] for option in filter_parameters()}
+    if not known.issuperset(manifest.filters):
+        raise UnusableManifest("its manifest has filters that `audit export` does not have")
+    words = [
+        f"{option}={text}"
+        for option, texts in manifest.filters.items()
+        for text in ([texts] if isinstance(texts, str) else texts)
+        if option not in _MOMENTS
+    ]
+    try:
+        with export.make_context("export", words) as context:
+            selected = read_filter(connection, context.params)
+    except click.UsageError as error:
+        raise UnusableManifest(f"a filter in its manifest: {error.format_message()}") from None
+    return replace(selected, since=manifest.since, until=manifest.until, buckets=manifest.buckets)
+
+
+def _read_rows(name: FormatName, stream: IO[bytes]) -> Iterator[Row]:
+    """Yield the rows of a format. Raises what _UNREADABLE has."""
+    if name == "parquet":
+        import pyarrow.parquet as pq  # noqa: PLC0415 - as in open_writer
+
+        for batch in pq.ParquetFile(stream).iter_batches():
+            yield from batch.to_pylist()
+        return
+    lines = iter(partial(stream.readline, _MAX_LINE), b"")
+    texts = (line.decode(errors="replace") for line in lines)
+    if name != "csv":
+        yield from map(json.loads, texts)
+        return
+    rows = csv.reader(texts, strict=True)
+    if next(rows, None) != list(COLUMNS):
+        raise ValueError("the heading is another one")
+    yield from (dict(zip(COLUMNS, cells, strict=True)) for cells in rows)
+
+
+def _time_of(row: Row) -> datetime:
+    time = row["time"]
+    if isinstance(time, int):  # OCSF has milliseconds
+        return datetime.fromtimestamp(time / 1_000, UTC)
+    return time if isinstance(time, datetime) else datetime.fromisoformat(time)
+
+
+def _is_row(row: Any, expected: Any) -> bool:
+    """Tell whether a row is the expected one, but for texts that were erased since."""
+    if row == expected:
+        return True
+    if not isinstance(row, dict) or not isinstance(expected, dict) or row.keys() != expected.keys():
+        return False
+    return all(
+        _is_row(row[name], value)
+        or (name in _TEXTS and value == ERASED and isinstance(row[name], str))
+        for name, value in expected.items()
+    )
