@@ -187,6 +187,8 @@ def export_as(name: str) -> Callable[[Service, Path], str]:
     def export(service: Service, folder: Path) -> str:
         out = folder / "out"
         output = run_worker(service, "audit", "export", "--format", name, "--out", str(out))
+        output += run_worker(service, "audit", "verify", "--export", str(out))
+        output += (folder / "out.manifest.json").read_text()
         is_table = name == "parquet"
         return output + (str(pq.read_table(out).to_pylist()) if is_table else out.read_text())
 

@@ -283,7 +283,8 @@ def export(
     The file or object appears under its name when it is complete, or not at all. It contains what
     was decided before the export began. If an export of csv, jsonl or ocsf to a file is
     interrupted, the same command continues it. parquet has typed columns, and ocsf has OCSF events
-    of the class API Activity. No format contains links or signatures.
+    of the class API Activity. No format contains links or signatures. Beside a file or object is
+    its manifest, by which `audit verify --export` finds what is missing.
 
     \b
     Examples:

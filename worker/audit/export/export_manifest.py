@@ -8,7 +8,6 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from sqlalchemy import Connection, select
 
 from models import TreeHead
-from valetkey.units import format_utc
 from worker import clock
 from worker.audit.audit_rows import COLUMNS
 from worker.audit.export.export_run import (
@@ -70,14 +69,13 @@ class ExportManifest(BaseModel):
     trees: tuple[ExportedTree, ...]
 
     @property
-    def selection(self) -> str:
-        """Its filters and its end, for a person."""
-        values = [
-            f"{option} {text!r}"
-            for option, texts in sorted(self.filters.items())
+    def options(self) -> list[tuple[str, str]]:
+        """The options of the filters, each with its text."""
+        return [
+            (option, text)
+            for option, texts in self.filters.items()
             for text in ([texts] if isinstance(texts, str) else texts)
         ]
-        return ", ".join([*values, f"decided before {format_utc(self.decided_before)}"])
 
 
 def manifest_path(path: Path) -> Path:

@@ -16,6 +16,7 @@ import click
 from sqlalchemy import Connection, select
 
 from models import Leaf
+from valetkey.units import format_utc
 from worker.audit.audit_rows import (
     COLUMNS,
     Bound,
@@ -111,15 +112,16 @@ class ExportCheck:
 
     def summary(self) -> dict[str, Any]:
         """Return what was compared, with a `text` that says it."""
-        counts, rest = self.counts, ""
+        manifest, counts = self._manifest, self.counts
+        filters = "".join(f"{option} {text!r}, " for option, text in manifest.options)
+        end = format_utc(manifest.decided_before)
+        text = f"{self._path}: compared {counts['rows']:,} rows, {filters}decided before {end}."
         if counts["erased"]:
-            rest += f" {counts['erased']:,} of them differ by erasures since."
+            text += f" {counts['erased']:,} of them differ by erasures since."
         if counts["pruned"]:
-            text = "rows were not compared: the database lacks them since an `audit prune`."
-            rest += f" {counts['pruned']:,} {text}"
+            text += f" {counts['pruned']:,} rows were not compared: `audit prune` removed them."
         if self._selected.states:
-            rest += " States change, so rows of other states may be missing."
-        text = f"{self._path}: compared {counts['rows']:,} rows, {self._manifest.selection}.{rest}"
+            text += " States change, so rows of other states may be missing."
         return {"type": "export", "text": text, "file": str(self._path), **counts}
 
     def _compare_rows(self, file: IO[bytes]) -> None:
@@ -203,12 +205,7 @@ def _read_filter(connection: Connection, manifest: ExportManifest) -> GrantFilte
     known = {option.opts[0] for option in filter_parameters()}
     if not known.issuperset(manifest.filters):
         raise UnusableManifest("its manifest has filters that `audit export` does not have")
-    words = [
-        f"{option}={text}"
-        for option, texts in manifest.filters.items()
-        for text in ([texts] if isinstance(texts, str) else texts)
-        if option not in _MOMENTS
-    ]
+    words = [f"{option}={text}" for option, text in manifest.options if option not in _MOMENTS]
     try:
         with export.make_context("export", words) as context:
             selected = read_filter(connection, context.params)
