@@ -7,6 +7,7 @@ from hashlib import sha256
 from random import Random
 from typing import Any, NamedTuple
 
+from worker.core.annotations import new_salt, salted
 from worker.core.decisions import GrantRow
 
 END = datetime(2026, 11, 27, tzinfo=UTC)
@@ -118,9 +119,13 @@ def _generate_batch(rng: Random, batch: _BatchPlan) -> GeneratedBatch:
         "tenant": batch.tenant,
         "bucket": bucket,
         "kind": kind,
-        "requested_by": f"{batch.tenant}/service-{rng.randrange(20)}",
-        "reason": rng.choice(_REASONS),
-        "recipient": None,
+        **salted(
+            {
+                "requested_by": f"{batch.tenant}/service-{rng.randrange(20)}",
+                "reason": rng.choice(_REASONS),
+                "recipient": None,
+            }
+        ),
         "notify": None,
         "reissue_of": None,
         "terms": {"kind": kind, "bucket": bucket, "expires_in": 3_600, **_SIZE_TERMS.get(kind, {})},
@@ -128,6 +133,7 @@ def _generate_batch(rng: Random, batch: _BatchPlan) -> GeneratedBatch:
         "chunk_size": CHUNK_ITEMS,
         "callback": None,
         "fingerprint": sha256(b"%d" % batch.number).digest(),
+        "request_salt": new_salt(),
         "refusal": _refusal(batch.code),
         "decided_at": batch.decided_at,
     }

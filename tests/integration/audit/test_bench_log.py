@@ -13,6 +13,7 @@ from worker.audit.audit_rows import read_grants
 from worker.audit.grant_filters import GrantFilter
 from worker.audit.key_lookup import MIN_CHUNKS
 from worker.base.database_engine import create_database_engine, read_transaction
+from worker.proof.verify.verification import VerifyOptions, verify_log
 
 PLAN = DataPlan(3_000)
 
@@ -44,3 +45,4 @@ def test_the_log_of_a_plan_has_all_of_its_rows_trees_and_keys(
             page = read_grants(connection, GrantFilter(object_key=key), PLAN.rows)
             assert [record.grant for record in page.records] == grants[key][::-1]
     engine.dispose()
+    assert verify_log(database_url, VerifyOptions()).is_sound
