@@ -51,7 +51,7 @@ _COMMANDS: LazyCommands = {
         "Remove the grants of all chunks that were issued before a month, for ever.",
     ),
     "rejections": (
-        "audit.rejections_command:list_rejections",
+        "audit.list_command:list_rejections",
         "Count, by hour, the messages that could not be read or authenticated.",
     ),
     "report": (

@@ -1,4 +1,4 @@
-"""Reads the audit log: pages of grants, new grants, a stream of all, and cancellations.
+"""Reads the audit log: pages of grants, new grants, and a stream of all.
 
 The stream reads and formats the values that the items of a chunk share once. Each block is one
 statement on chunks and one on grants, so no transaction stays open while rows are written.
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, func, select, tuple_
 
-from models import Annotation, Batch, Cancellation, Chunk, Grant, Leaf, TreeHead
+from models import Annotation, Batch, Chunk, Grant, Leaf, TreeHead
 from valetkey.wire.grant_ids import grant_id
 from worker.audit.grant_filters import (
     ISSUED,
@@ -26,10 +26,9 @@ from worker.audit.grant_filters import (
 from worker.audit.index_scans import read_rows
 from worker.audit.key_lookup import Position
 from worker.audit.text_conditions import batch_text, item_text, joined_text, shown_text
-from worker.base.pages import Page, fetch_page, in_parts
+from worker.base.pages import Page, in_parts
 from worker.core.annotations import ANNOTATION_FIELDS
 from worker.core.issued_grants import GrantName
-from worker.ledger.tenant_history import is_of_tenant
 
 
 class GrantRecord(NamedTuple):
@@ -400,33 +399,3 @@ def _are_in_block(table: Any, heads: list[ChunkHead]) -> Iterator[ColumnElement[
     numbers = {head.batch_number for head in heads}
     if len(numbers) <= last.batch_number - first.batch_number:  # the filter left out batches
         yield table.batch_number.in_(sorted(numbers))
-
-
-class CancellationRecord(NamedTuple):
-    """A cancelled batch: when, by whom and why it was cancelled.
-
-    signed_by is the name of the tenant's key that signed the request; None if it was not signed.
-    """
-
-    at: datetime
-    tenant: str
-    requested_by: str
-    signed_by: str | None
-    reason: str | None
-    batch: str
-
-
-def read_cancellations(
-    connection: Connection, limit: int, *, tenant: str | None, since: datetime | None
-) -> Page[CancellationRecord]:
-    """Read at most limit cancellations, newest first. A filter that is None matches everything."""
-    query = select(
-        *(Cancellation.cancelled_at, Cancellation.tenant, shown_text(Cancellation, "requested_by")),
-        *(Cancellation.signing_key, shown_text(Cancellation, "reason"), Cancellation.batch_id),
-    )
-    if tenant is not None:
-        query = query.where(is_of_tenant(connection, Cancellation.tenant, tenant))
-    if since is not None:
-        query = query.where(Cancellation.cancelled_at >= since)
-    query = query.order_by(Cancellation.cancelled_at.desc())
-    return fetch_page(connection, query, limit, lambda row: CancellationRecord(*row))

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any, NamedTuple
 
 import click
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
+from models import Erasure
 from valetkey.wire.chunking import uuid7
 from worker import clock
 from worker.audit.erasure import (
     ErasedRow,
     ErasureAuthor,
-    ErasureRecord,
     ErasureTarget,
     FoundText,
     count_open,
@@ -24,12 +24,11 @@ from worker.audit.erasure import (
     find_texts,
     may_erase,
     read_erased,
-    read_erasures,
 )
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.cli.command_options import TEXT, parse_cursor, tenant_option
 from worker.cli.database import check_tenant_option, open_database, operator_account
-from worker.cli.output import first_page_options, print_first_page, print_rows
+from worker.cli.output import first_page_options, print_list, print_rows
 
 _MAX_REASON = 200
 _COLUMNS = ("tenant", "table", "rows", "texts")
@@ -212,7 +211,11 @@ def list_erasures(*, export: bool, **options: Any) -> None:
       python -m worker audit erasures --export > erased.jsonl
     """
     if not export:
-        print_first_page(ErasureRecord._fields, read_erasures, options)
+        query = select(
+            *(Erasure.erased_at.label("at"), Erasure.tenant, Erasure.erased_by, Erasure.reason),
+            *(Erasure.texts, Erasure.erasure_id.label("erasure")),
+        )
+        print_list(query.order_by(Erasure.erased_at.desc(), Erasure.tenant), options)
         return
     with open_database(read_transaction) as connection:
         check_tenant_option(connection, options["tenant"])

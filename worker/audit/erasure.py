@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from models import Annotation, Batch, Cancellation, Erasure, Reservation
 from valetkey.wire.grant_ids import grant_id
-from worker.base.pages import Page, fetch_page, in_parts
+from worker.base.pages import in_parts
 from worker.core.annotations import ANNOTATION_FIELDS, SALT_SUFFIX, commitment
 from worker.core.issued_grants import GrantName
 from worker.ledger.merkle import encode_record, entry_hash
@@ -125,17 +125,6 @@ class ErasureAuthor(NamedTuple):
     erased_by: str
     reason: str | None
     erased_at: datetime
-
-
-class ErasureRecord(NamedTuple):
-    """An erasure of the texts of one tenant."""
-
-    at: datetime
-    tenant: str
-    erased_by: str
-    reason: str | None
-    texts: int
-    erasure: str
 
 
 def find_texts(
@@ -334,19 +323,3 @@ def read_erased(connection: Connection, tenant: str | None = None) -> Iterator[E
 def _is_erased(table: _Table, name: str) -> ColumnElement[bool]:
     salt = getattr(table.model, name + SALT_SUFFIX)
     return and_(getattr(table.model, name).is_(None), salt.is_not(None))
-
-
-def read_erasures(
-    connection: Connection, limit: int, *, tenant: str | None, since: datetime | None
-) -> Page[ErasureRecord]:
-    """Read at most limit erasures, newest first. A filter that is None matches everything."""
-    query = select(
-        *(Erasure.erased_at, Erasure.tenant, Erasure.erased_by, Erasure.reason, Erasure.texts),
-        Erasure.erasure_id,
-    )
-    if tenant is not None:
-        query = query.where(is_of_tenant(connection, Erasure.tenant, tenant))
-    if since is not None:
-        query = query.where(Erasure.erased_at >= since)
-    query = query.order_by(Erasure.erased_at.desc(), Erasure.tenant)
-    return fetch_page(connection, query, limit, ErasureRecord._make)

@@ -1,24 +1,23 @@
-"""The commands `audit list`, which can follow the log, and `audit cancellations`."""
+"""The commands `audit list`, which can follow the log, `audit cancellations` and `rejections`."""
 
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import tzinfo
+from datetime import timedelta, tzinfo
 from itertools import islice
 from typing import Any
 
 import click
 from click.core import ParameterSource
 from rich.cells import cell_len
-from sqlalchemy import Engine
+from sqlalchemy import Engine, func, select
 
+from models import Cancellation, RejectionCount
 from valetkey.cli.terminal_text import escape_unprintable, terminal_columns
 from worker.audit.audit_rows import (
     COLUMNS,
-    CancellationRecord,
     GrantRecord,
     UnknownCursor,
-    read_cancellations,
     read_grants,
     read_heads,
     read_new_grants,
@@ -33,6 +32,7 @@ from worker.audit.filter_options import (
     read_filter,
 )
 from worker.audit.grant_filters import GrantFilter
+from worker.audit.text_conditions import shown_text
 from worker.base.database_engine import autocommit_read, read_transaction
 from worker.cli.command_options import chosen_zone, format_options, limit_option, parse_cursor
 from worker.cli.database import open_database
@@ -41,7 +41,7 @@ from worker.cli.output import (
     first_page_options,
     format_cell,
     in_zone,
-    print_first_page,
+    print_list,
     print_next_page,
     print_rows,
 )
@@ -98,7 +98,7 @@ def select_cells(
     records: Iterable[GrantRecord], columns: Sequence[str], zone: tzinfo
 ) -> list[list[Any]]:
     """Return the given columns of each record, with times in a zone."""
-    return [in_zone([getattr(each, name) for name in columns], zone) for each in records]
+    return [list(in_zone([getattr(each, name) for name in columns], zone)) for each in records]
 
 
 def shorten_keys(columns: Sequence[str], rows: list[list[Any]]) -> None:
@@ -283,4 +283,35 @@ def list_cancellations(**options: Any) -> None:
     Example:
       python -m worker audit cancellations --tenant acme
     """
-    print_first_page(CancellationRecord._fields, read_cancellations, options)
+    query = select(
+        *(Cancellation.cancelled_at.label("at"), Cancellation.tenant),
+        *(shown_text(Cancellation, "requested_by"), Cancellation.signing_key.label("signed_by")),
+        *(shown_text(Cancellation, "reason"), Cancellation.batch_id.label("batch")),
+    )
+    print_list(query.order_by(Cancellation.cancelled_at.desc()), options)
+
+
+@click.command("rejections")
+@first_page_options
+def list_rejections(**options: Any) -> None:
+    """Count, by hour, the messages that could not be read or authenticated.
+
+    The code not_recorded counts refused messages beyond what a day records without a charge.
+    The tenant is the one that a message named, which does not prove that it sent the message.
+    last_digest is the SHA-256 of the last message, to find that message by. --since includes the
+    whole hour that contains the moment.
+
+    \b
+    Example:
+      python -m worker audit rejections --tenant acme --since 1d
+    """
+    table = RejectionCount
+    tenant = func.nullif(table.tenant, "").label("tenant")
+    print_list(
+        select(
+            table.hour, tenant, table.code, table.count, table.last_at, table.last_digest
+        ).order_by(table.hour.desc(), table.tenant, table.code),
+        options,
+        is_since=lambda since: table.hour > since - timedelta(hours=1),
+        checks_tenant=False,
+    )

@@ -101,33 +101,24 @@ def fetch_page(
     connection: Connection,
     query: Select[*tuple[Any, ...]],
     limit: int,
-    to_record: Callable[[Row[*tuple[Any, ...]]], Record],
-) -> Page[Record]:
-    """Read at most limit records. One row beyond the limit shows whether there are more."""
-    rows = connection.execute(query.limit(limit + 1)).all()
-    return Page([to_record(row) for row in rows[:limit]], has_more=len(rows) > limit)
+    is_unwanted: Callable[[Row[*tuple[Any, ...]]], bool] | None = None,
+) -> Page[Row[*tuple[Any, ...]]]:
+    """Read at most limit rows that are wanted, and count the others before the last one.
 
-
-def fetch_page_without(
-    is_unwanted: Callable[[Record], bool],
-    connection: Connection,
-    query: Select[*tuple[Any, ...]],
-    limit: int,
-    to_record: Callable[[Row[*tuple[Any, ...]]], Record],
-) -> Page[Record]:
-    """Read at most limit records that are wanted, and count the others before the last one.
-
-    The database cannot tell which records are wanted. Their rows are read in parts until the page
-    is full.
+    The database cannot tell which rows are unwanted: then they are read in parts until the page is
+    full.
     """
-    records: list[Record] = []
+    if is_unwanted is None:  # one row beyond the limit shows whether there are more
+        rows = list(connection.execute(query.limit(limit + 1)))
+        return Page(rows[:limit], has_more=len(rows) > limit)
+    records: list[Row[*tuple[Any, ...]]] = []
     skipped = 0
-    with connection.execute(query, execution_options={"yield_per": _ROWS_PER_READ}) as rows:
-        for record in map(to_record, rows):
-            if is_unwanted(record):
+    with connection.execute(query, execution_options={"yield_per": _ROWS_PER_READ}) as stream:
+        for row in stream:
+            if is_unwanted(row):
                 skipped += 1
             elif len(records) == limit:
                 return Page(records, has_more=True, skipped=skipped)
             else:
-                records.append(record)
+                records.append(row)
     return Page(records, has_more=False, skipped=skipped)

@@ -4,12 +4,13 @@ import csv
 import io
 import json
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from itertools import chain
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import click
+from sqlalchemy import ColumnElement, Connection, Row, Select
 
 from valetkey.cli.terminal_text import (
     escape_unprintable,
@@ -19,7 +20,7 @@ from valetkey.cli.terminal_text import (
 )
 from valetkey.units import format_utc
 from worker.base.database_engine import read_transaction
-from worker.base.pages import Page
+from worker.base.pages import fetch_page
 from worker.cli.command_options import (
     Command,
     chosen_zone,
@@ -31,10 +32,11 @@ from worker.cli.command_options import (
     zone_option,
 )
 from worker.cli.database import check_tenant_option, open_database
+from worker.ledger.tenant_history import is_of_tenant
 
 OutputFormat = Literal["table", "json", "csv"]
-Record = TypeVar("Record", bound=Sequence[Any])
 
+_Row = Row[*tuple[Any, ...]]
 _JSON_TYPES = {bool, list, tuple, dict}
 _FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")
 
@@ -46,7 +48,7 @@ def print_rows(
     *,
     with_headings: bool = True,
 ) -> None:
-    """Print rows. Times are in UTC. None is an empty cell, and null in JSON.
+    """Print rows. Times are in UTC, bytes in hex. None is an empty cell, and null in JSON.
 
     In tables and CSV, lists, objects and booleans are printed as JSON, too. A terminal that is too
     narrow for a table gets it folded by column. Without headings, the rows continue a table or CSV.
@@ -65,31 +67,16 @@ def print_rows(
             click.echo("\n".join(format_table(cells, terminal_columns())))
 
 
-def in_zone(row: Sequence[Any], zone: tzinfo) -> list[Any]:
+def in_zone(row: Sequence[Any], zone: tzinfo) -> Sequence[Any]:
     """Return a row with its times as texts in a time zone, with its offset."""
+    if zone is UTC:
+        return row
     return [format_in_zone(cell, zone) if isinstance(cell, datetime) else cell for cell in row]
 
 
 def format_in_zone(moment: datetime, zone: tzinfo) -> str:
     """Format an aware datetime as ISO 8601 in a time zone, with a Z for UTC."""
     return moment.astimezone(zone).isoformat().replace("+00:00", "Z")
-
-
-def print_page(
-    context: click.Context,
-    columns: Sequence[str],
-    page: Page[Record],
-    cursor: Callable[[Record], object],
-    output_format: OutputFormat | None,
-) -> None:
-    """Print a page and, if there are more records, the exact command for the next page.
-
-    cursor returns the value of --after that continues after a record. The command is printed to
-    stderr if the page is JSON or CSV.
-    """
-    print_rows(columns, _rows_in_zone(page, chosen_zone(context)), output_format)
-    if page.has_more:
-        print_next_page(context, cursor(page.records[-1]), output_format)
 
 
 def print_next_page(
@@ -103,37 +90,48 @@ def print_next_page(
 
 
 def first_page_options(command: Command) -> Command:
-    """Add the options of a list that shows one page, of which print_first_page takes the values."""
+    """Add the options of a list that shows one page, of which print_list takes the values."""
     for option in (format_options, limit_option, zone_option, since_option, tenant_option):
         command = option(command)
     return command
 
 
-def print_first_page(
-    columns: Sequence[str],
-    read_page: Callable[..., Page[Record]],
-    options: dict[str, Any],
+def print_list(  # noqa: PLR0913 - what lists differ in
+    query: Select[*tuple[Any, ...]],
+    options: Mapping[str, Any],
     *,
+    is_since: Callable[[datetime], ColumnElement[bool]] | None = None,
+    is_unwanted: Callable[[_Row], bool] | None = None,
+    complete: Callable[[Connection, Sequence[_Row]], Iterable[Sequence[Any]]] | None = None,
     checks_tenant: bool = True,
-) -> None:
-    """Print the only page that a command can show, and a note if there are more records.
+) -> int:
+    """Print a page of a query, whose labels are the headings, and how to read what follows it.
 
-    read_page takes a connection, a limit, and the values of --tenant and --since by name.
+    --tenant selects by the column `tenant`, --since by is_since or the column `at`, and --after by
+    the column `number`; without that option, a list has no second page. complete returns the rows
+    to print. Rows that are unwanted are left out, and their number is returned.
     """
-    tenant, since = options["tenant"], options["since"]
+    context, columns = click.get_current_context(), query.selected_columns
+    tenant, since, after = (options.get(name) for name in ("tenant", "since", "after"))
     refuse_empty_range(since, None)
     with open_database(read_transaction) as connection:
-        if checks_tenant:
-            check_tenant_option(connection, tenant)
-        page = read_page(connection, options["limit"], tenant=tenant, since=since)
-    rows = _rows_in_zone(page, options["zone"] or UTC)
-    print_rows(columns, rows, options["output_format"])
-    if page.has_more:
+        if tenant is not None:
+            if checks_tenant:
+                check_tenant_option(connection, tenant)
+            query = query.where(is_of_tenant(connection, columns.tenant, tenant))
+        if since is not None:
+            query = query.where(is_since(since) if is_since else columns.at >= since)
+        if after is not None:
+            query = query.where(columns.number < after)
+        page = fetch_page(connection, query, options["limit"], is_unwanted)
+        rows = complete(connection, page.records) if complete else page.records
+    zone, output_format = chosen_zone(context), options["output_format"]
+    print_rows(columns.keys(), (in_zone(row, zone) for row in rows), output_format)
+    if page.has_more and "after" in options:
+        print_next_page(context, page.records[-1].number, output_format)
+    elif page.has_more:
         click.echo("\nThere are more rows: give a larger --limit, or a later --since.", err=True)
-
-
-def _rows_in_zone(page: Page[Record], zone: tzinfo) -> Iterable[Sequence[Any]]:
-    return page.records if zone is UTC else (in_zone(row, zone) for row in page.records)
+    return page.skipped
 
 
 def _option_words(option: click.Parameter, params: dict[str, Any]) -> list[str]:
@@ -168,6 +166,8 @@ def format_cell(value: Any) -> str:
 def _format_value(value: Any) -> str:
     if isinstance(value, datetime):
         return format_utc(value)
+    if isinstance(value, bytes):
+        return value.hex()
     if type(value) in _JSON_TYPES:  # not subclasses such as named tuples, which have a __str__
         return json.dumps(value, ensure_ascii=False)
     return "" if value is None else str(value)

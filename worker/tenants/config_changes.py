@@ -1,13 +1,12 @@
 """The audit log of administration: each change of the tenant config and of quotas."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, insert, select
 
 from models import ConfigChange
-from worker.base.pages import Page, fetch_page, fetch_page_without
 from worker.ledger.merkle import CONFIG_LOG, encode_record, entry_hash
 from worker.ledger.tree_leaves import NewLeaf, append_leaf, lock_head
 
@@ -16,19 +15,16 @@ _INSERT_CHANGES = insert(ConfigChange).returning(
 )
 
 
-class ChangeRecord(NamedTuple):
-    """A change of one field: the row's columns. before is None if it was added, after if removed.
+CHANGES = select(
+    *(ConfigChange.change_number.label("number"), ConfigChange.changed_at.label("at")),
+    *(ConfigChange.changed_by.label("by"), ConfigChange.command.label("through")),
+    *(ConfigChange.path, ConfigChange.before, ConfigChange.after),
+).order_by(ConfigChange.change_number.desc())
+"""All changes, newest first.
 
-    by is the operator's account, through the command that made the change.
-    """
-
-    number: int
-    at: datetime
-    by: str
-    through: str
-    path: str
-    before: Any
-    after: Any
+by is the operator's account, through the command that made the change. before is None if the field
+was added, after if it was removed.
+"""
 
 
 class ChangeAuthor(NamedTuple):
@@ -62,27 +58,3 @@ def record_changes(
     reference = f"{numbers[0]}-{numbers[-1]}"
     leaf = NewLeaf("config", entry_hash(records), reference=reference)
     append_leaf(connection, CONFIG_LOG, leaf)
-
-
-def read_changes(
-    connection: Connection,
-    limit: int,
-    *,
-    since: datetime | None = None,
-    after: int | None = None,
-    is_unwanted: Callable[[ChangeRecord], bool] | None = None,
-) -> Page[ChangeRecord]:
-    """Read at most limit changes, newest first. A filter that is None matches everything.
-
-    after is the number of the last change of the previous page. Changes that are unwanted are left
-    out, and counted.
-    """
-    query = select(*ConfigChange.__table__.columns)
-    if since is not None:
-        query = query.where(ConfigChange.changed_at >= since)
-    if after is not None:
-        query = query.where(ConfigChange.change_number < after)
-    query = query.order_by(ConfigChange.change_number.desc())
-    if is_unwanted is None:
-        return fetch_page(connection, query, limit, ChangeRecord._make)
-    return fetch_page_without(is_unwanted, connection, query, limit, ChangeRecord._make)

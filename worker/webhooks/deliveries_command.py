@@ -1,14 +1,11 @@
 """Lists webhook deliveries and manifests."""
 
-from operator import attrgetter
 from typing import Any
 
 import click
 from sqlalchemy import ColumnElement, Select, and_, case, select
 
 from models import Batch, Delivery, EndpointCircuit, Manifest
-from worker.base.database_engine import read_transaction
-from worker.base.pages import fetch_page
 from worker.cli.command_options import (
     Command,
     after_number_option,
@@ -16,9 +13,7 @@ from worker.cli.command_options import (
     limit_option,
     tenant_option,
 )
-from worker.cli.database import open_database
-from worker.cli.output import OutputFormat, print_page
-from worker.ledger.tenant_history import is_of_tenant
+from worker.cli.output import print_list
 
 
 @click.group()
@@ -38,8 +33,7 @@ def _list_options(command: Command) -> Command:
     help="Only deliveries in this state.",
 )
 @_list_options
-@click.pass_context
-def list_deliveries(context: click.Context, /, **options: Any) -> None:
+def list_deliveries(*, state: str | None, **options: Any) -> None:
     """List deliveries, newest first. next_attempt_at is set while a delivery is pending.
 
     paused_until is set after repeated failures of its endpoint: until then, none is attempted.
@@ -61,7 +55,7 @@ def list_deliveries(context: click.Context, /, **options: Any) -> None:
         *(_only_if(is_pending, EndpointCircuit.open_until, "paused_until"), Delivery.event),
     )
     query = select(*columns).join(Batch, Batch.batch_number == Delivery.batch_number)
-    _print_list(context, query.outerjoin(EndpointCircuit, is_endpoint), **options)
+    _print_list(query.outerjoin(EndpointCircuit, is_endpoint), state, options)
 
 
 @deliveries.command("manifests")
@@ -71,8 +65,7 @@ def list_deliveries(context: click.Context, /, **options: Any) -> None:
     help="Only manifests in this state.",
 )
 @_list_options
-@click.pass_context
-def list_manifests(context: click.Context, /, **options: Any) -> None:
+def list_manifests(*, state: str | None, **options: Any) -> None:
     """List manifests, newest first, with storage's words if it refused one.
 
     \b
@@ -86,35 +79,17 @@ def list_manifests(context: click.Context, /, **options: Any) -> None:
         Manifest.created_at,
     )
     query = select(*columns).join(Batch, Batch.batch_number == Manifest.batch_number)
-    _print_list(context, query, **options)
+    _print_list(query, state, options)
 
 
 def _only_if(condition: ColumnElement[bool], column: Any, name: str = "next_attempt_at") -> Any:
     return case((condition, column)).label(name)
 
 
-def _print_list(  # noqa: PLR0913 - the options of a list
-    context: click.Context,
-    query: Select[*tuple[Any, ...]],
-    *,
-    output_format: OutputFormat | None,
-    limit: int,
-    state: str | None,
-    tenant: str | None,
-    after: int | None,
-) -> None:
-    """Print a page of rows, those with the highest numbers first. None filters nothing.
-
-    after is the number of the last row of the previous page.
-    """
+def _print_list(query: Select[*tuple[Any, ...]], state: str | None, options: Any) -> None:
+    """Print a page of rows, those with the highest numbers first."""
     columns = query.selected_columns
     query = query.order_by(columns.number.desc())
     if state is not None:
         query = query.where(columns.state == state)
-    if after is not None:
-        query = query.where(columns.number < after)
-    with open_database(read_transaction) as connection:
-        if tenant is not None:
-            query = query.where(is_of_tenant(connection, columns.tenant, tenant))
-        page = fetch_page(connection, query, limit, lambda row: row)
-    print_page(context, columns.keys(), page, attrgetter("number"), output_format)
+    print_list(query, options, checks_tenant=False)

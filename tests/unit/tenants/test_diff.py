@@ -17,7 +17,6 @@ from worker.core.tenant_config import (
 )
 from worker.tenants.apply_plan import diff_config
 from worker.tenants.changes_command import is_default
-from worker.tenants.config_changes import ChangeRecord
 
 DEMO = Bucket("demo", "valetkey-demo", "us-east-1")
 DEMO_POLICY = Policy("demo", ("acme/",), ("download",))
@@ -142,7 +141,7 @@ EDITS: list[tuple[str, Any, Any]] = [
 
 
 def is_edit(path: str, before: Any, after: Any) -> bool:
-    return not is_default(ChangeRecord(1, MIDNIGHT, "alice", "apply", path, before, after))
+    return not is_default(path, before, after)
 
 
 @pytest.mark.parametrize(("path", "value"), DEFAULT_VALUES)
