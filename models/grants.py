@@ -132,6 +132,10 @@ class Grant(Base):
     digest: Mapped[bytes | None] = mapped_column(LargeBinary(32))
 
 
+INDEXED_TEXTS = ("recipient", "ref")
+"""The columns of `Annotation` that an index has in lower case: those that most items differ in."""
+
+
 class Annotation(Base):
     """The producer's own texts about one item. They take precedence over those of its batch.
 
@@ -141,7 +145,7 @@ class Annotation(Base):
 
     __tablename__ = "annotations"
     __table_args__ = (
-        *(Index(f"ix_annotations_{name}", func.lower(text(name))) for name in ("recipient", "ref")),
+        *(Index(f"ix_annotations_{name}", func.lower(text(name))) for name in INDEXED_TEXTS),
         {"sqlite_with_rowid": False},
     )
 

@@ -23,11 +23,11 @@ _COMMANDS: LazyCommands = {
         "Count issued and refused items by tenant, day, reason or other columns.",
     ),
     "erase": (
-        "audit.erase_command:erase",
+        "audit.erasure:erase",
         "Erase recipients, requesters, reasons and references from the audit log, for ever.",
     ),
     "erasures": (
-        "audit.erase_command:list_erasures",
+        "audit.erasure:list_erasures",
         "List erasures of texts, newest first, with who erased how many and why.",
     ),
     "export": (

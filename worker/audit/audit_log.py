@@ -8,7 +8,9 @@ print(grant.time, grant.key, grant.decision)
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, tzinfo
-from typing import TypedDict, Unpack
+from typing import Unpack
+
+from sqlalchemy import Connection
 
 from worker import clock
 from worker.audit.audit_rows import GrantRecord, read_bound, stream_blocks, to_records
@@ -30,6 +32,7 @@ from worker.base.database_engine import (
     read_transaction,
     sqlite_path,
 )
+from worker.core.annotations import TextValues
 from worker.ledger.tenant_history import UnknownName
 
 __all__ = [
@@ -47,18 +50,11 @@ __all__ = [
 ]
 
 
-class Filters(TypedDict, total=False):
-    """Conditions that all have to match. They are those of `audit list`.
+class Filters(TextValues, total=False):
+    """Conditions that all have to match: those of `GrantFilter`, and of `audit list`.
 
-    tenant: an id, or a name, which selects all tenants that had it.
-    buckets: bucket profiles or real buckets, of which one has to match.
-    object_key, prefix, key_glob: an exact object key, its beginning, or a pattern.
-    requester, recipient, reason, ref: texts in any case, in which `*` and `?` are wildcards.
-    kind, batch_id: exact values.
-    signed_by: the name of a tenant's key; an empty string selects unsigned requests.
-    decisions: `issued`, `refused` or refusal codes, of which one has to match.
-    states: states of issued grants at the time of the call, of which one has to match.
-    since, until: moments with a time zone; since is included in the range, until is not.
+    buckets can also be real buckets. states are those at the time of the call. since and until have
+    a time zone.
     """
 
     tenant: str
@@ -67,9 +63,6 @@ class Filters(TypedDict, total=False):
     prefix: str
     key_glob: str
     requester: str
-    recipient: str
-    reason: str
-    ref: str
     kind: str
     batch_id: str
     signed_by: str
@@ -107,7 +100,7 @@ class AuditLog(AbstractContextManager["AuditLog"]):
         Items that arrive after the first one was read are left out.
         """
         with autocommit_read(self._engine) as connection:
-            grant_filter = resolve_names(connection, _make_filter(filters))
+            grant_filter = _make_filter(connection, filters)
             bound = read_bound(connection, clock.now())
             for block in stream_blocks(connection, grant_filter, bound):
                 yield from to_records(block)
@@ -146,8 +139,7 @@ class AuditLog(AbstractContextManager["AuditLog"]):
         """
         options = CountOptions(by, zone, exact_bytes)
         with read_transaction(self._engine) as connection:
-            grant_filter = resolve_names(connection, _make_filter(filters))
-            return count_items(connection, grant_filter, options)
+            return count_items(connection, _make_filter(connection, filters), options)
 
     def top(
         self,
@@ -158,12 +150,12 @@ class AuditLog(AbstractContextManager["AuditLog"]):
     ) -> list[ItemCount]:
         """Return the largest counts by one column, largest first."""
         with read_transaction(self._engine) as connection:
-            grant_filter = resolve_names(connection, _make_filter(filters))
+            grant_filter = _make_filter(connection, filters)
             return top_items(connection, grant_filter, dimension, limit, sort)
 
 
-def _make_filter(filters: Filters) -> GrantFilter:
+def _make_filter(connection: Connection, filters: Filters) -> GrantFilter:
     for moment in (filters.get("since"), filters.get("until")):
         if moment is not None and moment.tzinfo is None:
             raise ValueError("since and until need a time zone")
-    return GrantFilter(**filters, states_at=clock.now())
+    return resolve_names(connection, GrantFilter(**filters, states_at=clock.now()))

@@ -56,6 +56,11 @@ class GrantRecord(NamedTuple):
 
 
 COLUMNS = GrantRecord._fields
+NARROW = ("time", "tenant", "kind", "decision", "key")
+NARROW_WITH_TEXT = ("time", "recipient", "decision", "key")
+WIDE = ("time", "tenant", "requested_by", "recipient", "kind", "decision", "key", "grant")
+"""The columns that a narrow and a wide terminal show, and the answers to whom got what."""
+
 SHARED_COLUMNS = COLUMNS[: COLUMNS.index("key")]
 """The columns of a record whose values the items of a chunk share, but for texts of their own."""
 _FIRST_TEXT = COLUMNS.index(ANNOTATION_FIELDS[0])
@@ -95,22 +100,24 @@ def read_grants(
     exactly once, even if rows are added meanwhile. Raises UnknownCursor if after does not
     name one batch.
     """
-    start = None if after is None else _find_start(connection, after)
     # One row beyond the limit shows whether there are more.
-    with closing(read_rows(connection, grant_filter, LIST_COLUMNS, start, limit + 1)) as rows:
-        records = [to_record(row) for row in islice(rows, limit + 1)]
+    records = list(stream_grants(connection, grant_filter, after, limit + 1))
     return Page(records[:limit], has_more=len(records) > limit)
 
 
 def stream_grants(
-    connection: Connection, grant_filter: GrantFilter, after: GrantName | None = None
+    connection: Connection,
+    grant_filter: GrantFilter,
+    after: GrantName | None = None,
+    limit: int | None = None,
 ) -> Iterator[GrantRecord]:
-    """Yield all grants of a filter, newest first, in constant memory. Raises as read_grants does.
+    """Yield grants of a filter, newest first, in constant memory. Raises as read_grants does.
 
     Needs a transaction, which has to stay open while the caller iterates.
     """
     start = None if after is None else _find_start(connection, after)
-    return map(to_record, read_rows(connection, grant_filter, LIST_COLUMNS, start))
+    with closing(read_rows(connection, grant_filter, LIST_COLUMNS, start, limit)) as rows:
+        yield from map(to_record, islice(rows, limit))
 
 
 def record_cursor(record: GrantRecord) -> GrantName:
@@ -255,13 +262,6 @@ def to_records(block: list[ChunkItems]) -> Iterator[GrantRecord]:
             yield GrantRecord._make((*shared, *own, grant_id(head.batch_id, item_number)))
 
 
-_STREAM_COLUMNS = (
-    *(_SHARED[name] for name in SHARED_COLUMNS),
-    *(Chunk.batch_number, Chunk.chunk_number, Chunk.issued, Chunk.refused),
-    *(Chunk.expires_in, Batch.batch_id, Batch.chunk_size),
-)
-
-
 def read_bound(connection: Connection, now: datetime) -> Bound:
     """Return the bound of a stream that begins now."""
     return Bound(connection.scalar(select(func.max(Batch.batch_number))) or 0, now)
@@ -292,18 +292,18 @@ def stream_blocks(
     The connection is in autocommit mode. Chunks without matching items are included.
     """
     position: tuple[int, int] = after or _FIRST_POSITION
+    own = Chunk.batch_number, Chunk.chunk_number, Chunk.issued, Chunk.refused, Chunk.expires_in
+    shared = [_SHARED[name] for name in SHARED_COLUMNS]
+    query = (
+        select(*shared, *own, Batch.batch_id, Batch.chunk_size)
+        .join(Batch, Batch.batch_number == Chunk.batch_number)
+        .order_by(Chunk.batch_number, Chunk.chunk_number)
+        .limit(_CHUNKS_PER_READ)
+    )
     while True:
         conditions = _chunk_conditions(connection, grant_filter, bound, position)
-        query = (
-            select(*_STREAM_COLUMNS)
-            .join(Batch, Batch.batch_number == Chunk.batch_number)
-            .where(*conditions)
-            .order_by(Chunk.batch_number, Chunk.chunk_number)
-            .limit(_CHUNKS_PER_READ)
-        )
-        width = len(SHARED_COLUMNS)
-        rows = connection.execute(query)
-        heads = [ChunkHead(tuple(row[:width]), *row[width:]) for row in rows]
+        rows = connection.execute(query.where(*conditions))
+        heads = [ChunkHead(tuple(row[: len(shared)]), *row[len(shared) :]) for row in rows]
         for block in _split_heads(heads):
             yield _read_items(connection, grant_filter, block)
         if len(heads) < _CHUNKS_PER_READ:

@@ -124,25 +124,19 @@ def print_counts(
     """Print counts. A table has sizes in units and, with_total, a last line with the sums."""
     if not counts:
         note_empty_result()
-    columns = (*by, *NUMBERS)
-    rows: Iterable[tuple[Any, ...]] = map(_row, counts)
     if output_format is None:
-        rows = list(rows)
-        if with_total and by and rows:
-            sums = map(sum, zip(*(row[len(by) :] for row in rows), strict=True))
-            rows.append(("total", *[""] * (len(by) - 1), *sums))
-        rows = map(_format_numbers, rows)
-    print_rows(columns, rows, output_format)
+        if with_total and by and counts:
+            sums = (sum(getattr(each, name) for each in counts) for name in ItemCount._fields[1:])
+            counts = [*counts, ItemCount(("total", *[""] * (len(by) - 1)), *sums)]
+        rows: Iterable[Any] = map(_format_count, counts)
+    else:
+        rows = ((*each.group, *(getattr(each, name) for name in NUMBERS)) for each in counts)
+    print_rows((*by, *NUMBERS), rows, output_format)
 
 
-def _row(item_count: ItemCount) -> tuple[Any, ...]:
-    numbers = item_count.issued, item_count.refused, item_count.total, item_count.bytes
-    return (*item_count.group, *numbers)
-
-
-def _format_numbers(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    *group, issued, refused, total, size = row
-    return (*group, f"{issued:,}", f"{refused:,}", f"{total:,}", format_size(size))
+def _format_count(count: ItemCount) -> tuple[Any, ...]:
+    numbers = (f"{number:,}" for number in (count.issued, count.refused, count.total))
+    return (*count.group, *numbers, format_size(count.bytes))
 
 
 @click.command("summary")
@@ -181,7 +175,20 @@ def _parse_ranking(_context: click.Context, _argument: click.Parameter, text: st
     return dimension
 
 
-@click.command("top")
+_TOP_HELP = f"""List the requesters, keys, tenants or others with the most items.
+
+COLUMN is one of {", ".join(_RANKINGS[:-1])} and {_RANKINGS[-1]}.
+Codes are why items were refused, and reasons why they were requested. The numbers are those of
+`audit count`.
+
+\b
+Examples:
+  python -m worker audit top requesters --since 7d --limit 10
+  python -m worker audit top keys --tenant acme --sort refused
+"""
+
+
+@click.command("top", help=_TOP_HELP)
 @click.argument("dimension", metavar="COLUMN", callback=_parse_ranking)
 @click.option(
     "--sort",
@@ -194,17 +201,7 @@ def _parse_ranking(_context: click.Context, _argument: click.Parameter, text: st
 @limit_option
 @format_options
 def top(*, dimension: Dimension, sort: Any, limit: int, output_format: Any, **filters: Any) -> None:
-    """List the requesters, keys, tenants or others with the most items.
-
-    COLUMN is one of requesters, recipients, reasons, refs, keys, tenants, buckets, kinds and codes.
-    Codes are why items were refused, and reasons why they were requested. The numbers are those of
-    `audit count`.
-
-    \b
-    Examples:
-      python -m worker audit top requesters --since 7d --limit 10
-      python -m worker audit top keys --tenant acme --sort refused
-    """
+    """Print the largest counts by one column."""
     with open_database(read_transaction) as connection:
         grant_filter = read_filter(connection, filters)
         counts = top_items(connection, grant_filter, dimension, limit, sort)

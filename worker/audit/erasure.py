@@ -1,15 +1,20 @@
-"""Erases texts of producers, which may be personal, and records how many were erased and why.
+"""The commands `audit erase` and `audit erasures`, and how texts are erased.
 
-The record of a row has only a commitment to each text. An erasure removes the text and its salt,
-and leaves the commitment, so the tree still verifies. It cannot be undone.
+The record of a row has only a commitment to each text, which may be personal. An erasure removes
+the text and its salt, and leaves the commitment, so the tree still verifies. It cannot be undone.
 """
 
 import json
+import secrets
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, Self
+from functools import cached_property, partial
+from typing import IO, Any, NamedTuple, Self
 
+import click
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -24,8 +29,14 @@ from sqlalchemy import (
 )
 
 from models import Annotation, Batch, Cancellation, Erasure, Reservation
+from valetkey.wire.chunking import uuid7
 from valetkey.wire.grant_ids import grant_id
+from worker import clock
+from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.pages import in_parts
+from worker.cli.command_options import TEXT, parse_cursor, tenant_option
+from worker.cli.database import check_tenant_option, open_database, operator_account
+from worker.cli.output import first_page_options, print_list, print_rows
 from worker.core.annotations import ANNOTATION_FIELDS, SALT_SUFFIX, commitment
 from worker.core.issued_grants import GrantName
 from worker.ledger.merkle import encode_record, entry_hash
@@ -34,28 +45,39 @@ from worker.ledger.tenant_history import is_of_tenant
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
 
 
-class _Table(NamedTuple):
+@dataclass(frozen=True)
+class _Table:
     """A table with texts that can be erased. owner is the table that names the tenant and batch."""
 
     name: str
     model: Any
     owner: Any
-    texts: tuple[str, ...]
 
-    @property
+    @cached_property
+    def texts(self) -> list[str]:
+        """The columns of the texts: those that have another one for their salt."""
+        names = self.model.__table__.columns.keys()
+        return [name for name in names if name + SALT_SUFFIX in names]
+
+    @cached_property
     def text_columns(self) -> list[str]:
         """The columns of the texts, and of their salts."""
         return [each for name in self.texts for each in (name, name + SALT_SUFFIX)]
 
 
-_TABLES = (
-    _Table("batch", Batch, Batch, ("requested_by", "reason", "recipient")),
-    _Table("item", Annotation, Batch, ANNOTATION_FIELDS),
-    _Table("cancellation", Cancellation, Cancellation, ("requested_by", "reason")),
-)
+_TABLES = {
+    "batch": _Table("batch", Batch, Batch),
+    "item": _Table("item", Annotation, Batch),
+    "cancellation": _Table("cancellation", Cancellation, Cancellation),
+}
 
 
-_BY_NAME = {table.name: table for table in _TABLES}
+_ERASED_WITH: dict[str, tuple[str, ...]] = {
+    "recipient": ANNOTATION_FIELDS,
+    "requested_by": ("requested_by", "reason"),
+    "grant": ("requested_by", *ANNOTATION_FIELDS),
+}
+"""The texts in the same row that are erased, by the field of the target that selects it."""
 
 
 class ErasureTarget(NamedTuple):
@@ -89,7 +111,7 @@ class ErasedRow(NamedTuple):
         values = json.loads(line)
         if not isinstance(values, dict) or values.keys() != set(cls._fields):
             raise ValueError("it has other fields")
-        table = _BY_NAME.get(values["table"])
+        table = _TABLES.get(values["table"])
         columns, number = values["columns"], values["item_number"]
         is_item = table is not None and table.model is Annotation
         is_valid = (
@@ -112,12 +134,6 @@ class FoundText(NamedTuple):
     stored: Mapping[str, Any]
     columns: tuple[str, ...]
 
-    @property
-    def tenant(self) -> str:
-        """The id of the tenant."""
-        tenant: str = self.stored["tenant"]
-        return tenant
-
 
 class ErasureAuthor(NamedTuple):
     """The account that erases, its reason, and the time."""
@@ -131,43 +147,33 @@ def find_texts(
     connection: Connection, target: ErasureTarget, *, locks: bool = False
 ) -> list[FoundText]:
     """Return the rows with texts of the target; with locks, nobody else changes them meanwhile."""
-    erased = set(_erased_columns(target))
+    erased = {
+        name
+        for option, names in _ERASED_WITH.items()
+        if getattr(target, option) is not None
+        for name in names
+    }
     found = []
-    for table, conditions in _selections(connection, target):
-        for row in _read(connection, table, conditions, locks=locks):
-            columns = tuple(name for name in table.texts if name in erased and row[name])
-            if columns:
-                found.append(FoundText(table, row, columns))
+    for table in _TABLES.values():
+        own = _of_tenant(connection, table, target.tenant)
+        for conditions in _alternatives(connection, table, target):
+            for row in _read(connection, table, [*own, *conditions], locks=locks):
+                columns = tuple(name for name in table.texts if name in erased and row[name])
+                found += [FoundText(table, row, columns)] if columns else []
     return found
-
-
-def _erased_columns(target: ErasureTarget) -> Iterator[str]:
-    if target.grant is not None:
-        yield from ("requested_by", *ANNOTATION_FIELDS)
-    if target.recipient is not None:
-        yield from ANNOTATION_FIELDS
-    if target.requested_by is not None:
-        yield from ("requested_by", "reason")
 
 
 _Conditions = list[ColumnElement[bool]]
 
 
-def _selections(
-    connection: Connection, target: ErasureTarget
-) -> Iterator[tuple[_Table, _Conditions]]:
-    """Yield tables and conditions that together select each row of the target once."""
-    for table in _TABLES:
-        own: _Conditions = []
-        if target.tenant is not None:
-            own = [is_of_tenant(connection, table.owner.tenant, target.tenant)]
-        for conditions in _alternatives(connection, table, target):
-            yield table, [*own, *conditions]
+def _of_tenant(connection: Connection, table: _Table, tenant: str | None) -> _Conditions:
+    return [] if tenant is None else [is_of_tenant(connection, table.owner.tenant, tenant)]
 
 
 def _alternatives(
     connection: Connection, table: _Table, target: ErasureTarget
 ) -> Iterator[_Conditions]:
+    """Yield conditions that together select each row of the target once."""
     if target.recipient is not None and table.model is not Cancellation:
         yield [_is_text(table.model.recipient, target.recipient)]
         if table.model is Annotation:  # without a recipient of its own, it has that of its batch
@@ -177,7 +183,7 @@ def _alternatives(
         yield [_is_text(table.model.requested_by, target.requested_by)]
     if target.grant is not None and table.model is not Cancellation:
         batch_id, number, tenant = target.grant
-        own = [] if tenant is None else [is_of_tenant(connection, Batch.tenant, tenant)]
+        own = _of_tenant(connection, table, tenant)
         # A batch with more items has the texts of other grants as well.
         is_item = Annotation.item_number == number if table.model is Annotation else _IS_ALONE
         if table.model is Annotation or number == 0:
@@ -188,9 +194,8 @@ def _alternatives(
 _IS_ALONE = Batch.total == 1
 
 
-def _is_text(column: Any, text: str) -> ColumnElement[bool]:
-    is_equal: ColumnElement[bool] = func.lower(column) == func.lower(text)
-    return is_equal
+def _is_text(column: Any, text: str) -> Any:
+    return func.lower(column) == func.lower(text)
 
 
 def _read(
@@ -219,10 +224,9 @@ def find_rows(
         by_batch[row[:3]].append(row)
     found = []
     for (name, tenant_id, batch_id), of_batch in by_batch.items():
-        table = _BY_NAME[name]
+        table = _TABLES[name]
         own = [table.owner.tenant == tenant_id, table.owner.batch_id == batch_id]
-        if tenant is not None:
-            own.append(is_of_tenant(connection, table.owner.tenant, tenant))
+        own += _of_tenant(connection, table, tenant)
         for part in in_parts(of_batch):
             columns = {row.item_number: row.columns for row in part}
             items = [Annotation.item_number.in_(columns)] if table.model is Annotation else []
@@ -243,11 +247,17 @@ def may_erase(connection: Connection) -> bool:
 
 def count_open(connection: Connection, found: Iterable[FoundText]) -> int:
     """Count the batches of these rows of which chunks may still arrive: they will be refused."""
-    numbers = {each.stored["batch_number"] for each in found if each.table.owner is Batch}
     query = select(func.count()).where(Reservation.chunk_number == REMAINING)
-    parts = in_parts(sorted(numbers))
-    counts = (connection.scalar(query.where(Reservation.batch_number.in_(part))) for part in parts)
+    counts = (
+        connection.scalar(query.where(Reservation.batch_number.in_(part)))
+        for part in _batch_numbers(found)
+    )
     return sum(count or 0 for count in counts)
+
+
+def _batch_numbers(found: Iterable[FoundText]) -> Iterator[list[int]]:
+    numbers = {each.stored["batch_number"] for each in found if each.table.owner is Batch}
+    return in_parts(sorted(numbers))
 
 
 def erase_texts(
@@ -260,8 +270,8 @@ def erase_texts(
     """
     counts: Counter[str] = Counter()
     for each in found:
-        counts[each.tenant] += len(each.columns)
-    for table in _TABLES:
+        counts[each.stored["tenant"]] += len(each.columns)
+    for table in _TABLES.values():
         values = [_new_values(each) for each in found if each.table is table]
         for part in in_parts(values, _ROWS_PER_UPDATE):
             connection.execute(_update(table), part)
@@ -291,8 +301,7 @@ def _new_values(found: FoundText) -> dict[str, Any]:
 
 def _forget_requests(connection: Connection, found: Sequence[FoundText]) -> None:
     """Erase the salts of the fingerprints of requests, which would confirm a guess of a text."""
-    numbers = {each.stored["batch_number"] for each in found if each.table.owner is Batch}
-    for part in in_parts(sorted(numbers)):
+    for part in _batch_numbers(found):
         forget = update(Batch).where(Batch.batch_number.in_(part), Batch.request_salt.is_not(None))
         connection.execute(forget.values(request_salt=None))
 
@@ -306,11 +315,10 @@ def _update(table: _Table) -> Update:
 
 def read_erased(connection: Connection, tenant: str | None = None) -> Iterator[ErasedRow]:
     """Yield all rows whose texts were erased: what a restored backup has to erase again."""
-    for table in _TABLES:
-        conditions: _Conditions = [or_(*(_is_erased(table, name) for name in table.texts))]
-        if tenant is not None:
-            conditions.append(is_of_tenant(connection, table.owner.tenant, tenant))
-        for row in _read(connection, table, conditions):
+    for table in _TABLES.values():
+        is_erased = or_(*(_is_erased(table, name) for name in table.texts))
+        own = _of_tenant(connection, table, tenant)
+        for row in _read(connection, table, [is_erased, *own]):
             columns = tuple(
                 name
                 for name in table.texts
@@ -323,3 +331,194 @@ def read_erased(connection: Connection, tenant: str | None = None) -> Iterator[E
 def _is_erased(table: _Table, name: str) -> ColumnElement[bool]:
     salt = getattr(table.model, name + SALT_SUFFIX)
     return and_(getattr(table.model, name).is_(None), salt.is_not(None))
+
+
+_MAX_REASON = 200
+
+
+def _parse_reason(
+    _context: click.Context, _option: click.Parameter, text: str | None
+) -> str | None:
+    if text is not None and not (0 < len(text) <= _MAX_REASON and text.isprintable()):
+        raise click.BadParameter(f"write 1 to {_MAX_REASON} characters on one line")
+    return text
+
+
+@click.command("erase")
+@click.option("--recipient", type=TEXT, metavar="NAME", help="Texts of grants for this recipient.")
+@click.option(
+    "--requested-by", type=TEXT, metavar="NAME", help="Texts of requests by this requester."
+)
+@click.option("--grant", callback=parse_cursor, metavar="GRANT", help="Texts of one grant.")
+@click.option(
+    "--from",
+    "file",
+    type=click.File("r", encoding="utf-8"),
+    help="Erase again what `audit erasures --export` wrote, in a restored backup.",
+)
+@tenant_option
+@click.option(
+    "--reason",
+    callback=_parse_reason,
+    metavar="TEXT",
+    help=f"Why, for the audit log; {_MAX_REASON} characters at most.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be erased, and erase nothing.")
+@click.option(
+    "--yes",
+    "expected",
+    type=click.IntRange(min=1),
+    metavar="COUNT",
+    help="Do not ask: erase if there are at most COUNT texts.",
+)
+def erase(
+    *, file: IO[str] | None, reason: str | None, dry_run: bool, expected: int | None, **target: Any
+) -> None:
+    """Erase recipients, requesters, reasons and references from the audit log, for ever.
+
+    Names are compared without regard to the case of A to Z. Erasing a recipient also erases the
+    reason and the reference of the same items, and erasing a requester the reason. Everything else
+    about the grants stays. `audit verify` still verifies: the log has a commitment to each text. It
+    records how many texts were erased, when, by whom and why, and nothing of what they were. Grants
+    that were issued again for --grant are erased as well. Chunks of a batch that arrive after one
+    of its texts was erased are refused.
+
+    Object keys, addresses in uses, and backups are not changed. After a backup was restored, give
+    --from what `audit erasures --export` wrote before.
+
+    \b
+    Examples:
+      python -m worker audit erase --recipient ann@example.com --dry-run
+      python -m worker audit erase --recipient ann@example.com --reason "case 4711" --yes 12
+
+    Exits with 1 if nothing matches, or more than COUNT.
+    """
+    if [file, *map(target.get, _ERASED_WITH)].count(None) != len(_ERASED_WITH):  # all but one
+        raise click.UsageError("give one of --recipient, --requested-by, --grant and --from")
+    selected = None if file is None else list(_parse_rows(file))
+    search = partial(_search, ErasureTarget(**target), selected)
+    # Nobody waits for the operator's answer: the second transaction searches again.
+    with open_database(read_transaction, refuses_later=True) as connection:
+        check_tenant_option(connection, target["tenant"])
+        found = search(connection)
+        _print_rows(found, count_open(connection, found))
+    if dry_run:
+        click.echo("Nothing was erased: this was a dry run.")
+        return
+    limit = _confirm(_count(found), expected)
+    with open_database(write_transaction, refuses_later=True) as connection:
+        found = search(connection, locks=True)
+        _refuse_more(_count(found), limit)
+        erased = _erase(connection, found, reason)
+    click.echo(f"Erased {erased:,} texts.")
+
+
+def _search(
+    target: ErasureTarget,
+    rows: list[ErasedRow] | None,
+    connection: Connection,
+    *,
+    locks: bool = False,
+) -> list[FoundText]:
+    """Return the texts of a target, or those that a file names. Raises click.ClickException."""
+    if not may_erase(connection):
+        text = "Only the owner of the tables can erase: name its user in VALETKEY_DATABASE_URL."
+        raise click.ClickException(text)
+    if rows is not None:
+        found = find_rows(connection, rows, target.tenant, locks=locks)
+    else:
+        found = find_texts(connection, target, locks=locks)
+    if target.grant is not None and len({each.stored["tenant"] for each in found}) > 1:
+        text = "several tenants have this grant: name one, as in TENANT/BATCH.NUMBER"
+        raise click.BadParameter(text, param_hint="--grant")
+    if not found:
+        raise click.ClickException("No text matches, or it was erased before.")
+    return found
+
+
+def _count(found: Iterable[FoundText]) -> int:
+    return sum(len(each.columns) for each in found)
+
+
+def _erase(connection: Connection, found: Sequence[FoundText], reason: str | None) -> int:
+    now = clock.now()
+    if connection.dialect.name == "sqlite":  # which else leaves the bytes in free pages
+        connection.exec_driver_sql("PRAGMA secure_delete = ON")
+    erasure_id = uuid7(int(now.timestamp() * 1000), secrets.token_bytes(10))
+    author = ErasureAuthor(operator_account(), reason, now)
+    return erase_texts(connection, found, author, erasure_id)
+
+
+def _print_rows(found: Iterable[FoundText], open_batches: int) -> None:
+    counts, texts = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for each in found:
+        place = each.stored["tenant"], each.table.name
+        counts[place] += 1
+        texts[place] += len(each.columns)
+    shown = [(*place, f"{counts[place]:,}", f"{texts[place]:,}") for place in sorted(counts)]
+    print_rows(("tenant", "table", "rows", "texts"), shown, None)
+    if open_batches:
+        text = "batches are still open: their chunks that have not arrived yet will be refused."
+        click.echo(f"{open_batches:,} of these {text}", err=True)
+
+
+def _confirm(texts: int, expected: int | None) -> int:
+    """Return the largest number of texts that the operator wants to erase.
+
+    Raises click.ClickException or click.Abort if these are too many.
+    """
+    if expected is not None:
+        _refuse_more(texts, expected)
+        return expected
+    if not sys.stdin.isatty():
+        raise click.ClickException(
+            f"There is no terminal to confirm this on: give --yes {texts} to erase them."
+        )
+    click.confirm(f"Erase {texts:,} texts for ever?", abort=True, err=True)
+    return texts
+
+
+def _refuse_more(texts: int, limit: int) -> None:
+    if texts > limit:
+        raise click.ClickException(
+            f"{texts:,} texts match, more than {limit:,}. Nothing was erased."
+        )
+
+
+def _parse_rows(file: IO[str]) -> Iterator[ErasedRow]:
+    for number, line in enumerate(file, 1):
+        try:
+            yield ErasedRow.parse(line)
+        except (ValueError, TypeError):
+            text = f"line {number} is not one that `audit erasures --export` wrote"
+            raise click.BadParameter(text, param_hint="--from") from None
+
+
+@click.command("erasures")
+@click.option(
+    "--export", is_flag=True, help="Print the erased rows instead, for `erase --from` in a backup."
+)
+@first_page_options
+def list_erasures(*, export: bool, **options: Any) -> None:
+    """List erasures of texts, newest first, with who erased how many and why.
+
+    --export prints one JSON object for each row of the log whose texts were erased, whatever
+    --limit and --since are. It has no text, and says where texts have to be erased again after a
+    backup was restored.
+
+    \b
+    Examples:
+      python -m worker audit erasures --tenant acme
+      python -m worker audit erasures --export > erased.jsonl
+    """
+    if not export:
+        query = select(
+            *(Erasure.erased_at.label("at"), Erasure.tenant, Erasure.erased_by, Erasure.reason),
+            *(Erasure.texts, Erasure.erasure_id.label("erasure")),
+        )
+        print_list(query.order_by(Erasure.erased_at.desc(), Erasure.tenant), options)
+        return
+    with open_database(read_transaction) as connection:
+        check_tenant_option(connection, options["tenant"])
+        for row in read_erased(connection, options["tenant"]):
+            click.echo(json.dumps(row._asdict()))

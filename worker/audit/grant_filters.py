@@ -4,7 +4,7 @@ A query joins `Chunk`, `Batch` and, for conditions on single items, `Grant`. A n
 config has it now, if it ever had it, or if rows of requests have it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, get_args
@@ -37,8 +37,9 @@ class GrantFilter(ItemTexts):
     """Conditions that all have to match; None and an empty tuple match everything.
 
     tenant is an id, or a name, which selects all tenants that had it. buckets are names of bucket
-    profiles, of which one has to match. key_glob is a pattern. requester and the texts of items are
-    as shown, in any case, or patterns. signed_by is the name of a tenant's key; an empty string
+    profiles, of which one has to match. prefix is the beginning of an object key, key_glob a
+    pattern. requester and the texts of items are as shown, in any case, or patterns, in which `*`
+    and `?` are wildcards. signed_by is the name of a tenant's key; an empty string
     selects unsigned requests. decisions are `issued`, `refused` or refusal codes, of which one has
     to match. states are those of issued grants at the moment states_at, of which one has to match.
     since is included in the range, until is not.
@@ -182,11 +183,6 @@ def _decision_conditions(decisions: tuple[str, ...]) -> Iterator[ColumnElement[b
         yield Grant.code.in_(codes)
 
 
-def _check_listed(field: FilterField, name: str, known_names: tuple[str, ...]) -> None:
-    if name not in known_names:
-        raise UnknownName(field, name, known_names)
-
-
 def resolve_names(connection: Connection, grant_filter: GrantFilter) -> GrantFilter:
     """Check all names of a filter, and replace real buckets by the profiles that use them.
 
@@ -195,22 +191,25 @@ def resolve_names(connection: Connection, grant_filter: GrantFilter) -> GrantFil
     if grant_filter.kind is not None:
         from valetkey.wire.terms import Kind  # noqa: PLC0415 - imports pydantic
 
-        _check_listed("kind", grant_filter.kind, get_args(Kind))
+        _check("kind", (grant_filter.kind,), get_args(Kind))
     codes = [name for name in grant_filter.decisions if name not in {ISSUED, REFUSED}]
     if codes:
         from valetkey.wire.refusals import Code  # noqa: PLC0415 - imports pydantic
 
-        known_codes = (ISSUED, REFUSED, *(code.value for code in Code))
-        for code in codes:
-            _check_listed("decision", code, known_codes)
-    for state in grant_filter.states:
-        _check_listed("state", state, STATES)
+        _check("decision", codes, (ISSUED, REFUSED, *(code.value for code in Code)))
+    _check("state", grant_filter.states, STATES)
     if grant_filter.tenant is not None:
         check_tenant(connection, grant_filter.tenant)
     if grant_filter.signed_by:
         _check_signing_key(connection, grant_filter.signed_by)
     profiles = {name for text in grant_filter.buckets for name in find_profiles(connection, text)}
     return replace(grant_filter, buckets=tuple(sorted(profiles)))
+
+
+def _check(field: FilterField, names: Iterable[str], known_names: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in known_names:
+            raise UnknownName(field, name, known_names)
 
 
 def find_profiles(connection: Connection, bucket: str) -> tuple[str, ...]:

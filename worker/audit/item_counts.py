@@ -102,7 +102,6 @@ _COLUMNS: dict[str, Any] = {
     "key": Grant.object_key,
     "code": Grant.code,
 }
-KINDS_WITH_MAX_SIZE = ("upload", "put", "multipart")
 KINDS_WITH_EXACT_SIZE = ("put", "multipart")
 """The kinds whose items have a size of their own."""
 
@@ -122,10 +121,10 @@ class CountOptions(NamedTuple):
     exact_bytes: bool = False
     after_batch: int | None = None
 
-
-def grouped_columns(options: CountOptions) -> list[str]:
-    """Return the columns that the statements have: all but the decision."""
-    return [name for name in options.by if name != "decision"]
+    @property
+    def columns(self) -> list[str]:
+        """The columns that the statements have: all but the decision."""
+        return [name for name in self.by if name != "decision"]
 
 
 def item_column(name: str, options: CountOptions, text: Callable[[str], Any] = item_text) -> Any:
@@ -140,7 +139,7 @@ def item_column(name: str, options: CountOptions, text: Callable[[str], Any] = i
 
 def max_size(*, exact: bool) -> Any:
     """Return the number of bytes that each issued item of a batch lets its holder upload."""
-    kinds = [kind for kind in KINDS_WITH_MAX_SIZE if not exact or kind not in KINDS_WITH_EXACT_SIZE]
+    kinds = [kind for kind in SLOT_KINDS if not exact or kind not in KINDS_WITH_EXACT_SIZE]
     size = cast(Batch.terms["max_size"].as_string(), BigInteger)
     return case(
         (Batch.kind.in_(kinds), func.coalesce(size, 0)), else_=literal_column("0", BigInteger)
@@ -270,7 +269,7 @@ def _chunk_query(
     of_items = {"code": _NULL, "state": state}
     columns = [
         of_items[name] if name in of_items else item_column(name, options, batch_text)
-        for name in grouped_columns(options)
+        for name in options.columns
     ]
     size = _ZERO if issued is _ZERO else issued * max_size(exact=options.exact_bytes)
     return _sum_query(columns, (issued, refused), size)
@@ -292,7 +291,7 @@ def _item_query(
         state_column(connection, moment_of_states(grant_filter))
         if name == "state"
         else item_column(name, options)
-        for name in grouped_columns(options)
+        for name in options.columns
     ]
     issued, refused = case((is_issued, _ONE), else_=_ZERO), case((is_issued, _ZERO), else_=_ONE)
     numbers = (_ZERO, _ZERO) if only_bytes else (issued, refused)
@@ -405,7 +404,7 @@ def top_items(
 def _read_groups(
     connection: Connection, query: Query, options: CountOptions
 ) -> Generator[tuple[Group, tuple[int, int, int]], None, None]:
-    labels = [_label(name, options.zone) for name in grouped_columns(options)]
+    labels = [_label(name, options.zone) for name in options.columns]
     split_at = options.by.index("decision") if "decision" in options.by else None
     with connection.execute(query, execution_options={"yield_per": _ROWS_PER_READ}) as rows:
         for row in rows:

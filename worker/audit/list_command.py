@@ -2,9 +2,9 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import timedelta, tzinfo
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from itertools import chain, islice
 from typing import Any
 
 import click
@@ -16,6 +16,9 @@ from models import Cancellation, RejectionCount
 from valetkey.cli.terminal_text import escape_unprintable, terminal_columns
 from worker.audit.audit_rows import (
     COLUMNS,
+    NARROW,
+    NARROW_WITH_TEXT,
+    WIDE,
     GrantRecord,
     UnknownCursor,
     read_grants,
@@ -34,10 +37,10 @@ from worker.audit.filter_options import (
 from worker.audit.grant_filters import GrantFilter
 from worker.audit.text_conditions import shown_text
 from worker.base.database_engine import autocommit_read, read_transaction
+from worker.base.pages import Page, in_parts
 from worker.cli.command_options import chosen_zone, format_options, limit_option, parse_cursor
 from worker.cli.database import open_database
 from worker.cli.output import (
-    OutputFormat,
     first_page_options,
     format_cell,
     in_zone,
@@ -47,15 +50,15 @@ from worker.cli.output import (
 )
 from worker.core.annotations import ANNOTATION_FIELDS
 
-_NARROW = ("time", "tenant", "kind", "decision", "key")
-_NARROW_WITH_RECIPIENT = ("time", "recipient", "decision", "key")
-_WIDE = ("time", "tenant", "requested_by", "recipient", "kind", "decision", "key", "grant")
-_WHO_GOT_WHAT = ("key", *ANNOTATION_FIELDS)
-"""The options of questions that the recipients of a list answer."""
-
+_EXCLUSIVE = (
+    *(("--all", "--limit"), ("--follow", "--all"), ("--follow", "--after")),
+    ("--follow", "--until"),
+)
 _WIDE_TERMINAL = 150
 _GAP = 2
 _MIN_KEY = 16
+_ROWS_PER_BLOCK = 500
+POLL_SECONDS = 1.0
 
 
 def _parse_columns(
@@ -77,28 +80,19 @@ _columns_option = click.option(
     metavar="NAME,…",
     callback=_parse_columns,
     help=f"Only these columns, in this order: {', '.join(COLUMNS)}. A terminal gets"
-    f" {', '.join(_NARROW)}, and more if it is wide; everything else gets all.",
+    f" {', '.join(NARROW)}, and more if it is wide; everything else gets all.",
 )
 
 
-def default_columns(*, is_table: bool, has_recipient: bool) -> tuple[str, ...]:
-    """Return the columns that fit into the terminal, or all columns if there is none.
-
-    A narrow terminal gets recipients only if has_recipient.
-    """
+def _default_columns(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the columns that fit into the terminal, or all columns if there is none."""
     width = terminal_columns()
-    if not is_table or width is None:
+    if options["output_format"] is not None or width is None:
         return COLUMNS
     if width >= _WIDE_TERMINAL:
-        return _WIDE
-    return _NARROW_WITH_RECIPIENT if has_recipient else _NARROW
-
-
-def select_cells(
-    records: Iterable[GrantRecord], columns: Sequence[str], zone: tzinfo
-) -> list[list[Any]]:
-    """Return the given columns of each record, with times in a zone."""
-    return [list(in_zone([getattr(each, name) for name in columns], zone)) for each in records]
+        return WIDE
+    asks_who = any(options[name] is not None for name in ("key", *ANNOTATION_FIELDS))
+    return NARROW_WITH_TEXT if asks_who else NARROW
 
 
 def shorten_keys(columns: Sequence[str], rows: list[list[Any]]) -> None:
@@ -126,10 +120,6 @@ def shorten_middle(text: str, width: int) -> str:
     return f"{head}…{tail}"
 
 
-POLL_SECONDS = 1.0
-_ROWS_PER_BLOCK = 500
-
-
 def follow_grants(
     engine: Engine, grant_filter: GrantFilter, limit: int
 ) -> Iterator[Sequence[GrantRecord]]:
@@ -155,9 +145,6 @@ def follow_grants(
         time.sleep(POLL_SECONDS)
 
 
-_ROWS_PER_PRINT = 500
-
-
 @click.command("list")
 @filter_options
 @_columns_option
@@ -181,97 +168,68 @@ def list_grants(context: click.Context, /, **options: Any) -> None:
       python -m worker audit list --recipient '*@example.com' --since 30d
       python -m worker audit list --since 2026-11 --tz Europe/Berlin --all --csv
     """
-    _refuse_contradictions(context, options)
-    printer = _Printer(context, options)
+    given = {
+        option.opts[0]
+        for option in context.command.params
+        if context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+    }
+    for pair in _EXCLUSIVE:
+        if given.issuperset(pair):
+            raise click.UsageError(" and ".join(pair) + " exclude each other")
     try:
         if options["follow"]:
-            _follow(printer, options)
+            _follow(context, options)
         else:
-            _list(context, printer, options)
+            _list(context, options)
     except UnknownCursor as error:
         raise click.BadParameter(str(error), param_hint="--after") from None
 
 
-class _Printer:
-    """Prints blocks of rows as one table, as CSV, or as JSON lines."""
-
-    def __init__(self, context: click.Context, options: dict[str, Any]) -> None:
-        self._zone = chosen_zone(context)
-        self._format: OutputFormat | None = options["output_format"]
-        has_recipient = any(options[name] is not None for name in _WHO_GOT_WHAT)
-        self._columns: tuple[str, ...] = options["columns"] or default_columns(
-            is_table=self._format is None, has_recipient=has_recipient
-        )
-        self._has_headings = False
-
-    def print(self, records: Iterable[GrantRecord]) -> None:
-        rows = select_cells(records, self._columns, self._zone)
-        if self._format is None:
-            shorten_keys(self._columns, rows)
-        headings = not self._has_headings
-        print_rows(self._columns, rows, self._format, with_headings=headings)
-        self._has_headings = True
-        sys.stdout.flush()
-
-
-def _refuse_contradictions(context: click.Context, options: dict[str, Any]) -> None:
-    has_limit = context.get_parameter_source("limit") is ParameterSource.COMMANDLINE
-    given = {
-        "--all": options["all_rows"],
-        "--follow": options["follow"],
-        "--limit": has_limit,
-        "--after": options["after"] is not None,
-        "--until": options["until"] is not None,
-    }
-    pairs = (
-        *(("--all", "--limit"), ("--follow", "--all"), ("--follow", "--after")),
-        ("--follow", "--until"),
-    )
-    for option, other in pairs:
-        if given[option] and given[other]:
-            raise click.UsageError(f"{option} and {other} exclude each other")
-
-
-def _list(context: click.Context, printer: _Printer, options: dict[str, Any]) -> None:
-    limit, after = options["limit"], options["after"]
+def _list(context: click.Context, options: Mapping[str, Any]) -> None:
+    page = Page[GrantRecord]([], has_more=False)
     with open_database(read_transaction) as connection:
         grant_filter = read_filter(connection, options)
         if options["all_rows"]:
-            stream = stream_grants(connection, grant_filter, after)
-            is_empty = _print_blocks(printer, stream)
-            has_more = False
+            stream = stream_grants(connection, grant_filter, options["after"])
+            blocks: Iterable[Sequence[GrantRecord]] = in_parts(stream, _ROWS_PER_BLOCK)
         else:
-            page = read_grants(connection, grant_filter, limit, after)
-            printer.print(page.records)
-            is_empty, has_more = not page.records, page.has_more
-        if not has_more:
+            page = read_grants(connection, grant_filter, options["limit"], options["after"])
+            blocks = [page.records]
+        is_empty = not _print_blocks(context, options, blocks)
+        if not page.has_more:
             note_pruned(connection, grant_filter.since)
     if is_empty:
         note_empty_result()
-    if has_more:
-        after = record_cursor(page.records[-1])
-        print_next_page(context, after, options["output_format"])
+    if page.has_more:
+        print_next_page(context, record_cursor(page.records[-1]), options["output_format"])
 
 
-def _print_blocks(printer: _Printer, records: Iterator[GrantRecord]) -> bool:
-    """Print all records; return true if there are none."""
-    block = list(islice(records, _ROWS_PER_PRINT))
-    is_empty = not block
-    printer.print(block)
-    while block := list(islice(records, _ROWS_PER_PRINT)):
-        printer.print(block)
-    return is_empty
-
-
-def _follow(printer: _Printer, options: dict[str, Any]) -> None:
+def _follow(context: click.Context, options: Mapping[str, Any]) -> None:
     # Each look has a transaction of its own: an open one would keep old versions of rows.
     with open_database(autocommit_read) as connection:
         grant_filter = read_filter(connection, options)
         try:
-            for block in follow_grants(connection.engine, grant_filter, options["limit"]):
-                printer.print(block)
+            blocks = follow_grants(connection.engine, grant_filter, options["limit"])
+            _print_blocks(context, options, blocks)
         except KeyboardInterrupt:
-            click.get_current_context().exit(130)
+            context.exit(130)
+
+
+def _print_blocks(
+    context: click.Context, options: Mapping[str, Any], blocks: Iterable[Sequence[GrantRecord]]
+) -> bool:
+    """Print rows as one table, as CSV, or as JSON lines; return false if there are none."""
+    columns = options["columns"] or _default_columns(options)
+    remaining = iter(blocks)
+    first = next(remaining, [])
+    for block in chain([first], remaining):
+        cells = ([getattr(record, name) for name in columns] for record in block)
+        rows = [list(in_zone(row, chosen_zone(context))) for row in cells]
+        if options["output_format"] is None:
+            shorten_keys(columns, rows)
+        print_rows(columns, rows, options["output_format"], with_headings=block is first)
+        sys.stdout.flush()
+    return bool(first)
 
 
 @click.command("cancellations")

@@ -23,13 +23,13 @@ from sqlalchemy import (
 )
 
 from models import Annotation, Batch, Grant
+from models.grants import INDEXED_TEXTS
 from worker.core.annotations import SALT_SUFFIX
 
 ERASED = "(erased)"
 """The words in place of a text that was erased."""
 _ERASED: ColumnElement[str] = literal_column(f"'{ERASED}'")
 
-_INDEXED = {"recipient", "ref"}  # by their lower case, in `annotations`
 _TO_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _WILDCARDS = "*?["
 _LAST_CHARACTER = 0x10FFFF
@@ -55,7 +55,7 @@ def matches_glob(connection: Connection, column: Any, pattern: str) -> ColumnEle
     """
     # On SQLite, SQLAlchemy defines REGEXP by Python's `re`.
     is_sqlite = connection.dialect.name == "sqlite"
-    regex = fnmatch.translate(pattern) if is_sqlite else _to_postgresql_regex(pattern) + r"\Z"
+    regex = fnmatch.translate(pattern) if is_sqlite else _PARTS.sub(_to_regex, pattern) + r"\Z"
     is_match = column.regexp_match(rf"\A{regex}")
     literal = re.split(f"[{re.escape(_WILDCARDS)}]", pattern)[0]
     is_found = or_(is_match, column == pattern)
@@ -80,48 +80,22 @@ def _after_prefix(prefix: str) -> str | None:
     return prefix[:-1] + chr(following)
 
 
-def _to_postgresql_regex(pattern: str) -> str:
-    parts: list[str] = []
-    position = 0
-    while position < len(pattern):
-        character = pattern[position]
-        end = _set_end(pattern, position) if character == "[" else None
-        if end is not None:
-            parts.append(_set_to_regex(pattern[position + 1 : end]))
-            position = end
-        elif character == "?":
-            parts.append(".")
-        elif character != "*":
-            parts.append(f"\\{character}" if character in string.punctuation else character)
-        elif parts[-1:] != [".*"]:  # `**` takes long to compare
-            parts.append(".*")
-        position += 1
-    return "".join(parts)
+_PARTS = re.compile(r"(\*+)|(\?)|\[(!?+)(.[^]]*)\]|(.)", re.DOTALL)
+_RANGES = re.compile("(.)-(.)|(.)", re.DOTALL)
 
 
-def _set_end(pattern: str, start: int) -> int | None:
-    """Return the position of the bracket that ends a set; a bracket without an end is literal."""
-    first = start + 1 + pattern.startswith("!", start + 1)
-    end = pattern.find("]", first + 1)  # a bracket at the beginning of the set is one of its items
-    return None if end < 0 else end
-
-
-def _set_to_regex(content: str) -> str:
-    is_negated = content.startswith("!")
-    content = content[is_negated:]
-    ranges = ""
-    position = 0
-    while position < len(content):
-        first = last = content[position]
-        if content[position + 1 : position + 2] == "-" and position + 2 < len(content):
-            last = content[position + 2]
-            position += 2
-        if first <= last:
-            ranges += f"\\U{ord(first):08x}-\\U{ord(last):08x}"
-        position += 1
+def _to_regex(part: re.Match[str]) -> str:
+    """Return the expression for a part of a pattern; a bracket without an end is literal."""
+    stars, mark, negation, characters, literal = part.groups()
+    if stars or mark:  # `**` as `.*.*` takes long to compare
+        return ".*" if stars else "."
+    if literal:
+        return f"\\{literal}" if literal in string.punctuation else literal
+    bounds = [(first or one, last or one) for first, last, one in _RANGES.findall(characters)]
+    ranges = [f"\\U{ord(a):08x}-\\U{ord(b):08x}" for a, b in bounds if a <= b]
     if not ranges:
-        return "." if is_negated else r"\Z."  # which matches nothing
-    return f"[{'^' * is_negated}{ranges}]"
+        return "." if negation else r"\Z."  # which matches nothing
+    return f"[{'^' * bool(negation)}{''.join(ranges)}]"
 
 
 def shown_text(table: Any, name: str) -> ColumnElement[Any]:
@@ -181,7 +155,7 @@ def may_have_text(connection: Connection, name: str, pattern: str) -> ColumnElem
     """Return the condition that a batch, or one of its items, has a text that matches."""
     of_batch = matches_text(connection, batch_text(name), pattern)
     own = select(Annotation.batch_number)
-    if name in _INDEXED and not is_glob(pattern) and pattern.translate(_TO_LOWER) != ERASED:
+    if name in INDEXED_TEXTS and not is_glob(pattern) and pattern.translate(_TO_LOWER) != ERASED:
         own = own.where(func.lower(getattr(Annotation, name)) == func.lower(pattern))
         return or_(of_batch, Batch.batch_number.in_(own))
     own = own.where(matches_text(connection, shown_text(Annotation, name), pattern))

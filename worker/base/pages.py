@@ -1,6 +1,6 @@
 """Pages of rows, and values in them: ranges of items, seconds of moments, and similar names."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from itertools import islice
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -71,7 +71,7 @@ def _compile_seconds_postgresql(
 Value = TypeVar("Value")
 
 
-def in_parts(values: Collection[Value], size: int = 500) -> Iterator[list[Value]]:
+def in_parts(values: Iterable[Value], size: int = 500) -> Iterator[list[Value]]:
     """Yield values in parts, such as keys for one query each.
 
     SQLite builds a tree of a query's tuples, which may be at most 1,000 deep.

@@ -105,7 +105,7 @@ class ChunkDecision:
 class RecordedChunk:
     """A chunk as it was committed: enough to sign its grants again byte for byte.
 
-    terms, total, callback, recipient and reason are those of its batch.
+    terms, total, callback and batch_texts are those of its batch.
     """
 
     batch_number: int
@@ -120,18 +120,17 @@ class RecordedChunk:
     access_key: str | None
     refusal: Refusal | None
     uploads: Mapping[int, StartedUpload]
-    recipient: str | None
-    reason: str | None
+    batch_texts: Mapping[str, str | None]
     annotations: Annotations
 
-    def texts(self, item_number: int) -> dict[str, str | None]:
-        """Return the recipient, the reason and the reference of an item.
+    def texts(self, item_number: int) -> dict[str, Any]:
+        """Return the texts about an item, by their field.
 
         Its own take the place of the batch's, also if they were erased.
         """
-        texts = {"recipient": self.recipient, "reason": self.reason, "ref": None}
         annotation = self.annotations.get(item_number)
-        return texts if annotation is None else texts | annotation.own
+        own = {} if annotation is None else annotation.own
+        return {**dict.fromkeys(ANNOTATION_FIELDS), **self.batch_texts, **own}
 
 
 def refuse_chunk(message: ChunkMessage, refusal: Refusal, now: datetime) -> ChunkDecision:

@@ -13,6 +13,7 @@ from valetkey.wire.replies import BatchState, Cancelled, Outcome
 from valetkey.wire.terms import AnyTerms
 from worker.base.database_engine import autocommit_read, read_transaction, write_transaction
 from worker.context import Context
+from worker.core.annotations import BATCH_TEXTS
 from worker.core.authentication import AuthenticatedMessage, message_digest
 from worker.core.decisions import (
     MESSAGE_BYTES,
@@ -259,8 +260,7 @@ def _new_request(
         tenant=message.tenant,
         batch=message.batch,
         requested_by=message.requested_by,
-        reason=message.reason or texts["reason"],
-        recipient=message.recipient or texts["recipient"],
+        **{name: getattr(message, name) or texts[name] for name in BATCH_TEXTS},
         grant=_new_terms(recorded.terms, message.expires_in),
         total=1,
         items=[recorded_item(row).model_copy(update={"ref": texts["ref"]})],

@@ -16,7 +16,7 @@ from worker.base.database_engine import DriverStatement, acquire_advisory_lock
 from worker.base.inserts import insert_once, insert_rows
 from worker.base.month_partitions import partition_key
 from worker.core.admission import calls_back
-from worker.core.annotations import Annotations, SaltedTexts, new_salt, salted
+from worker.core.annotations import BATCH_TEXTS, Annotations, SaltedTexts, new_salt, salted
 from worker.core.decisions import (
     ChunkDecision,
     ChunkRequest,
@@ -142,13 +142,7 @@ def _batch_values(chunk: NewChunk, refusal: Refusal | None) -> dict[str, Any]:
         "tenant": chunk.request.tenant.id,
         "bucket": message.grant.bucket,
         "kind": message.grant.kind,
-        **salted(
-            {
-                "requested_by": message.requested_by,
-                "reason": message.reason,
-                "recipient": message.recipient,
-            }
-        ),
+        **salted({name: getattr(message, name) for name in ("requested_by", *BATCH_TEXTS)}),
         "terms": recorded_terms(message.grant, message.grant.kind),
         "total": message.total,
         "chunk_size": message.chunk_size,
@@ -499,7 +493,7 @@ def read_recorded_chunk(
     header = connection.execute(
         select(
             *(Batch.batch_id, Batch.tenant, Batch.terms, Batch.total, Batch.chunk_size),
-            *(Batch.callback, Batch.recipient, Batch.reason, Chunk),
+            *(Batch.callback, *(getattr(Batch, name) for name in BATCH_TEXTS), Chunk),
         )
         .join(Chunk, Chunk.batch_number == Batch.batch_number)
         .where(Batch.batch_number == batch_number, Chunk.chunk_number == chunk_number)
@@ -520,8 +514,7 @@ def read_recorded_chunk(
         terms=_read_terms(header.terms),
         total=header.total,
         callback=header.callback,
-        recipient=header.recipient,
-        reason=header.reason,
+        batch_texts={name: getattr(header, name) for name in BATCH_TEXTS},
         rows=[GrantRow(*row) for row in rows],
         annotations=read_annotations(connection, batch_number, items),
         validity=Validity(header.issued_at, header.expires_in, header.limited_by),

@@ -32,6 +32,7 @@ from worker.audit.item_counts import (
 from worker.base.database_engine import write_transaction
 from worker.core.annotations import ANNOTATION_FIELDS
 from worker.core.grant_kinds import KINDS
+from worker.core.issued_grants import SLOT_KINDS
 
 ZONES: list[tzinfo] = [UTC, ZoneInfo("Europe/Berlin"), ZoneInfo("Asia/Kathmandu")]
 OPTIONS = st.builds(
@@ -168,7 +169,7 @@ def test_a_count_with_too_many_groups_is_refused(
 
 def test_the_kinds_with_bytes_are_those_whose_terms_have_a_size() -> None:
     kinds = {name for name, kind in KINDS.items() if "max_size" in kind.terms_class.model_fields}
-    assert set(item_counts.KINDS_WITH_MAX_SIZE) == kinds
+    assert set(SLOT_KINDS) == kinds
 
 
 def test_an_hour_that_comes_twice_is_two_groups(with_log: WithLog) -> None:

@@ -165,7 +165,7 @@ def test_the_columns_are_listed_on_request(run: Run) -> None:
 
 @pytest.mark.parametrize("format_", ["--json", "--csv", None])
 def test_all_rows_are_streamed(run: Run, monkeypatch: pytest.MonkeyPatch, format_: str) -> None:
-    monkeypatch.setattr("worker.audit.list_command._ROWS_PER_PRINT", 3)
+    monkeypatch.setattr("worker.audit.list_command._ROWS_PER_BLOCK", 3)
     words = ["--all", "--columns", "grant", *([format_] if format_ else [])]
     result = run("list", *words)
     assert result.exit_code == 0

@@ -6,6 +6,7 @@ from typing import Any, get_args, get_type_hints
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from models.grants import INDEXED_TEXTS
 from worker.audit.audit_rows import ChunkItems, GrantRecord
 from worker.audit.grant_filters import ISSUED
 
@@ -14,7 +15,7 @@ ROWS_PER_GROUP = 100_000
 _MOMENT = pa.timestamp("us", tz="UTC")
 _NAME = pa.dictionary(pa.int32(), pa.string())
 _TYPES = {"time": _MOMENT, "expires_at": _MOMENT} | dict.fromkeys(
-    ("recipient", "ref", "key", "grant"), pa.string()
+    (*INDEXED_TEXTS, "key", "grant"), pa.string()
 )
 SCHEMA = pa.schema(
     [

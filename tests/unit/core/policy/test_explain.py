@@ -102,8 +102,7 @@ def explain_issued_chunk(raw: dict[str, Any], **changes: Any) -> Explanation:
         access_key="AKIDEXAMPLE",
         refusal=None,
         uploads={},
-        recipient=None,
-        reason=None,
+        batch_texts={},
         annotations={},
     )
     fingerprint = salted_fingerprint(SALT, items_fingerprint(message))
