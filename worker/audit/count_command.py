@@ -8,14 +8,14 @@ import click
 from sqlalchemy import Connection
 
 from valetkey.units import format_size
-from worker.audit.filter_options import (
+from worker.audit.grant_filters import (
+    GrantFilter,
     filter_options,
     note_empty_result,
     note_pruned,
     parse_columns,
     read_filter,
 )
-from worker.audit.grant_filters import GrantFilter
 from worker.audit.item_counts import (
     DIMENSIONS,
     MAX_GROUPS,

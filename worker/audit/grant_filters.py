@@ -1,31 +1,53 @@
-"""The filters that all queries of the audit log share, as SQL, and checks of the names in them.
+"""The filters that all queries of the audit log share: as options, as SQL, with names checked.
 
 A query joins `Chunk`, `Batch` and, for conditions on single items, `Grant`. A name is known if the
 config has it now, if it ever had it, or if rows of requests have it.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, get_args
 
+import click
 from sqlalchemy import ColumnElement, Connection, Select, case, false, or_, select, true
 
 from models import Batch, Bucket, Chunk, ConfigChange, Grant, TenantKey
+from valetkey.cli.format_options import add_options
+from worker import clock
 from worker.audit.state_conditions import STATES, has_state, may_have_state
 from worker.audit.text_conditions import (
+    ERASED,
     by_code_point,
     has_prefix,
+    is_glob,
     item_text,
     matches_glob,
     matches_text,
     may_have_text,
     shown_text,
 )
+from worker.base.pages import did_you_mean
+from worker.cli.command_options import (
+    TEXT,
+    Command,
+    parse_cursor,
+    refuse_empty_range,
+    since_option,
+    tenant_option,
+    until_option,
+    zone_option,
+)
 from worker.core.annotations import ANNOTATION_FIELDS, ItemTexts
 from worker.core.issued_grants import GrantName
 from worker.ledger.chunk_items import is_in_chunk
-from worker.ledger.tenant_history import FilterField, UnknownName, check_tenant, is_of_tenant
+from worker.ledger.tenant_history import (
+    FilterField,
+    UnknownName,
+    check_tenant,
+    is_of_tenant,
+    pruned_month,
+)
 
 ISSUED = "issued"
 REFUSED = "refused"
@@ -79,11 +101,13 @@ def batch_conditions(
 ) -> Iterator[ColumnElement[bool]]:
     """Yield the conditions on `Batch` and `Chunk`."""
     grant = grant_filter.grant
-    values = {Batch.kind: grant_filter.kind, Batch.batch_id: grant_filter.batch_id}
-    yield from (column == value for column, value in values.items() if value is not None)
-    yield from _text_conditions(connection, grant_filter)
-    if grant is not None:
-        yield Batch.batch_id == grant.batch_id
+    batch_ids = grant_filter.batch_id, grant and grant.batch_id
+    pairs = ((Batch.kind, grant_filter.kind), *((Batch.batch_id, each) for each in batch_ids))
+    yield from (column == value for column, value in pairs if value is not None)
+    if grant_filter.requester is not None:
+        requested_by = shown_text(Batch, "requested_by")
+        yield matches_text(connection, requested_by, grant_filter.requester)
+    yield from (may_have_text(connection, *text) for text in grant_filter.texts.items())
     if grant_filter.buckets:
         yield Batch.bucket.in_(grant_filter.buckets)
     for tenant in (grant_filter.tenant, grant and grant.tenant):
@@ -104,16 +128,6 @@ def batch_conditions(
                 for name in grant_filter.decisions
             )
         )
-
-
-def _text_conditions(
-    connection: Connection, grant_filter: GrantFilter
-) -> Iterator[ColumnElement[bool]]:
-    if grant_filter.requester is not None:
-        requested_by = shown_text(Batch, "requested_by")
-        yield matches_text(connection, requested_by, grant_filter.requester)
-    for name, pattern in grant_filter.texts.items():
-        yield may_have_text(connection, name, pattern)
 
 
 def scan_conditions(
@@ -222,7 +236,7 @@ def find_profiles(connection: Connection, bucket: str) -> tuple[str, ...]:
     profiles = {profile for profile, real_bucket in pairs if bucket in {profile, real_bucket}}
     if profiles:
         return tuple(sorted(profiles))
-    if _exists(connection, select(1).where(Batch.bucket == bucket)):
+    if _is_used(connection, Batch.bucket == bucket):
         return (bucket,)
     raise UnknownName("bucket", bucket, {name for pair in pairs for name in pair})
 
@@ -238,11 +252,165 @@ def _check_signing_key(connection: Connection, name: str) -> None:
     known_names = set(connection.scalars(select(TenantKey.name)))
     paths = select(ConfigChange.path).where(ConfigChange.path.like("tenants.%.keys.%.sign"))
     known_names |= {path.split(".")[3] for path in connection.scalars(paths)}
-    if name in known_names:
-        return
-    if not _exists(connection, select(1).where(Chunk.signing_key == name)):
+    if name not in known_names and not _is_used(connection, Chunk.signing_key == name):
         raise UnknownName("signed_by", name, known_names)
 
 
-def _exists(connection: Connection, query: Select[Any]) -> bool:
-    return connection.execute(query.limit(1)).first() is not None
+def _is_used(connection: Connection, condition: ColumnElement[bool]) -> bool:
+    return connection.scalar(select(1).where(condition).limit(1)) is not None
+
+
+_MAX_GLOB = 1_024  # characters
+_MAX_TEXT = 200  # characters, as of what producers send
+_CONTROLS = {*map(chr, range(0x20)), "\x7f"}
+_SCHEME = "s3://"
+_EXAMPLE_GLOB = "acme/2026/*.pdf"
+
+
+def _parse_batch(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:
+    if text is not None and set(text) & set("./"):
+        raise click.BadParameter("a batch's id has no dot and no slash: --grant takes a grant's id")
+    return None if text is None else text.strip().lower()
+
+
+def _parse_text(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:
+    if text is None or (0 < len(text) <= _MAX_TEXT and not _CONTROLS.intersection(text)):
+        return text
+    raise click.BadParameter(f"write 1 to {_MAX_TEXT} characters, none of them a control character")
+
+
+def _text_option(name: str, what: str) -> Callable[[Command], Command]:
+    """Return the filter by a text of producers."""
+    help_ = f"Only {what}; `*` and `?` are wildcards, and A to Z are as a to z. {ERASED} if erased."
+    return click.option(f"--{name}", type=TEXT, callback=_parse_text, help=help_)
+
+
+def _split_names(
+    _context: click.Context, _option: click.Parameter, texts: tuple[str, ...]
+) -> tuple[str, ...]:
+    return tuple(word.strip() for text in texts for word in text.split(","))
+
+
+filter_options = add_options(
+    tenant_option,
+    click.option(
+        "--bucket", type=TEXT, help="Only this bucket profile, or the profiles of this bucket."
+    ),
+    click.option(
+        "--key",
+        type=TEXT,
+        help=f"Only this object key, the keys that match a pattern such as {_EXAMPLE_GLOB!r}, or"
+        " either in a bucket, as in s3://BUCKET/KEY. `*` also matches slashes.",
+    ),
+    click.option("--prefix", type=TEXT, help="Only object keys that begin with this prefix."),
+    _text_option("requester", "requests with this `requested_by`"),
+    *(_text_option(name, f"items with this {name}") for name in ANNOTATION_FIELDS),
+    click.option(
+        "--signed-by",
+        type=TEXT,
+        help='Only requests signed with the tenant\'s key of this name; "" selects unsigned ones.',
+    ),
+    click.option(
+        "--decision",
+        "decisions",
+        type=TEXT,
+        multiple=True,
+        callback=_split_names,
+        help="Only `issued` or `refused` items, or those refused with this code. Several, as"
+        " in key_invalid,key_traversal, select each of them.",
+    ),
+    click.option(
+        "--state",
+        "states",
+        type=TEXT,
+        multiple=True,
+        callback=_split_names,
+        help=f"Only issued grants that are in this state now: {', '.join(STATES)}. Several, as in"
+        " late,unused, select each of them.",
+    ),
+    click.option("--kind", type=TEXT, help="Only this kind: download, upload, put, …"),
+    since_option,
+    until_option,
+    zone_option,
+    click.option(
+        "--batch", "batch_id", type=TEXT, callback=_parse_batch, help="Only the batch of this id."
+    ),
+    click.option("--grant", type=TEXT, callback=parse_cursor, help="Only the grant of this id."),
+)
+"""Adds all options that select audit rows, and --tz, to a command: their values for read_filter."""
+
+
+def read_filter(connection: Connection, options: Mapping[str, Any]) -> GrantFilter:
+    """Return the filter that the options of filter_options describe, with every name checked.
+
+    Raises click.UsageError for an unknown name, with the most similar known one, and for a range
+    that ends before it begins.
+    """
+    names = {field.name for field in fields(GrantFilter)}
+    values = {name: value for name, value in options.items() if name in names}
+    refuse_empty_range(values["since"], values["until"])
+    if values["states"] and values["decisions"] and ISSUED not in values["decisions"]:
+        text = "--state selects issued grants, and --decision refused items: no item is both"
+        raise click.UsageError(text)
+    values["object_key"], values["key_glob"], bucket = _parse_key(options["key"])
+    try:
+        grant_filter = resolve_names(connection, GrantFilter(**values, states_at=clock.now()))
+        buckets = _select_buckets(connection, options["bucket"], bucket)
+        return replace(grant_filter, buckets=buckets)
+    except UnknownName as error:
+        hint = f"--{error.field.replace('_', '-')}"
+        if error.field == "bucket" and error.name == bucket:
+            hint = "--key"
+        raise click.BadParameter(str(error), param_hint=hint) from None
+
+
+def parse_columns(text: str, known_names: Collection[str], otherwise: str) -> tuple[str, ...]:
+    """Split names of columns at commas. Raises click.BadParameter, with a hint for unknown ones."""
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if name not in known_names:
+            hint = did_you_mean(name, known_names, otherwise)
+            raise click.BadParameter(f"there is no column {name!r}{hint}")
+    return names
+
+
+def note_empty_result() -> None:
+    """Say on stderr that nothing matches, so that an empty output is not taken for a failure."""
+    click.echo("No item of the audit log matches.", err=True)
+
+
+def note_pruned(connection: Connection, since: datetime | None) -> None:
+    """Say on stderr that `audit prune` has removed items from a range, if it has."""
+    month = pruned_month(connection, since)
+    if month is not None:
+        text = f"`audit prune` removed the items of chunks that were issued before {month} (UTC)."
+        click.echo(text, err=True)
+
+
+def _parse_key(text: str | None) -> tuple[str | None, str | None, str | None]:
+    """Return the exact key, the pattern and the bucket that --key has."""
+    if text is None:
+        return None, None, None
+    bucket, key = None, text
+    if text.startswith(_SCHEME):
+        bucket, _, key = text.removeprefix(_SCHEME).partition("/")
+    if not key or bucket == "":
+        example = f"s3://{bucket or 'BUCKET'}/{_EXAMPLE_GLOB}" if bucket is not None else "acme/*"
+        raise click.BadParameter(f"a key must not be empty: try {example!r}", param_hint="--key")
+    if not is_glob(key):
+        return key, None, bucket
+    if len(key) > _MAX_GLOB:
+        text = f"a pattern has at most {_MAX_GLOB:,} characters, as keys do"
+        raise click.BadParameter(text, param_hint="--key")
+    return None, key, bucket
+
+
+def _select_buckets(connection: Connection, *names: str | None) -> tuple[str, ...]:
+    """Return the bucket profiles that every given name selects."""
+    selected = [set(find_profiles(connection, name)) for name in names if name is not None]
+    if not selected:
+        return ()
+    common = set.intersection(*selected)
+    if not common:
+        raise click.UsageError("--bucket and --key name different buckets")
+    return tuple(sorted(common))

@@ -27,14 +27,14 @@ from worker.audit.audit_rows import (
     record_cursor,
     stream_grants,
 )
-from worker.audit.filter_options import (
+from worker.audit.grant_filters import (
+    GrantFilter,
     filter_options,
     note_empty_result,
     note_pruned,
     parse_columns,
     read_filter,
 )
-from worker.audit.grant_filters import GrantFilter
 from worker.audit.text_conditions import shown_text
 from worker.base.database_engine import autocommit_read, read_transaction
 from worker.base.pages import Page, in_parts

@@ -13,7 +13,7 @@ from valetkey.cli.terminal_text import escape_unprintable, print_hanging
 from valetkey.units import describe_amount, describe_duration, format_duration, format_size
 from valetkey.wire.refusals import Refusal
 from worker import clock
-from worker.audit.filter_options import note_pruned
+from worker.audit.grant_filters import note_pruned
 from worker.audit.grant_story import UnknownGrant, find_story
 from worker.base.database_engine import read_transaction
 from worker.cli.command_options import TEXT, chosen_zone, zone_option

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import click
 from sqlalchemy import ColumnElement, Connection, Row, Select
 
+from valetkey.cli.format_options import add_options
 from valetkey.cli.terminal_text import (
     escape_unprintable,
     format_table,
@@ -22,7 +23,6 @@ from valetkey.units import format_utc
 from worker.base.database_engine import read_transaction
 from worker.base.pages import fetch_page
 from worker.cli.command_options import (
-    Command,
     chosen_zone,
     format_options,
     limit_option,
@@ -89,11 +89,10 @@ def print_next_page(
     click.echo(f"\nNext page: {command}", err=output_format is not None)
 
 
-def first_page_options(command: Command) -> Command:
-    """Add the options of a list that shows one page, of which print_list takes the values."""
-    for option in (format_options, limit_option, zone_option, since_option, tenant_option):
-        command = option(command)
-    return command
+first_page_options = add_options(
+    tenant_option, since_option, zone_option, limit_option, format_options
+)
+"""Adds the options of a list that shows one page, of which print_list takes the values."""
 
 
 def print_list(  # noqa: PLR0913 - what lists differ in

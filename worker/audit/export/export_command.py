@@ -35,8 +35,7 @@ from worker.audit.export.export_run import (
     save_journal,
     write_rows,
 )
-from worker.audit.filter_options import filter_options, note_pruned, read_filter
-from worker.audit.grant_filters import GrantFilter
+from worker.audit.grant_filters import GrantFilter, filter_options, note_pruned, read_filter
 from worker.base.database_engine import autocommit_read
 from worker.base.private_files import write_private_file
 from worker.cli.database import open_database

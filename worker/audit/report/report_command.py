@@ -12,12 +12,12 @@ from sqlalchemy import Connection, Row, and_, func, or_, select
 
 from models import Annotation, Batch, Chunk, Grant
 from worker import clock
-from worker.audit.filter_options import note_pruned
 from worker.audit.grant_filters import (
     ISSUED,
     GrantFilter,
     batch_conditions,
     join_items,
+    note_pruned,
     resolve_names,
 )
 from worker.audit.item_counts import (
