@@ -29,6 +29,7 @@ from worker.audit.text_conditions import batch_text, item_text, joined_text, sho
 from worker.base.pages import Page, in_parts
 from worker.core.annotations import ANNOTATION_FIELDS
 from worker.core.issued_grants import GrantName
+from worker.ledger.merkle import CHUNK_KINDS
 
 
 class GrantRecord(NamedTuple):
@@ -177,18 +178,14 @@ def read_new_grants(
         yield from map(to_record, connection.execute(query, execution_options={"yield_per": 500}))
 
 
-def _new_chunks(connection: Connection, before: Heads, now: Heads) -> Iterator[tuple[int, int]]:
+def _new_chunks(connection: Connection, before: Heads, now: Heads) -> Iterator[Any]:
     for tenant, size in now.items():
         if size > before.get(tenant, 0):
             query = select(Leaf.batch_number, Leaf.chunk_number).where(
-                Leaf.tenant == tenant,
-                Leaf.leaf_number >= before.get(tenant, 0),
-                Leaf.leaf_number < size,
-                Leaf.kind.in_(("batch", "chunk")),
+                *(Leaf.tenant == tenant, Leaf.leaf_number >= before.get(tenant, 0)),
+                *(Leaf.leaf_number < size, Leaf.kind.in_(CHUNK_KINDS)),
             )
-            for batch_number, chunk_number in connection.execute(query):
-                if batch_number is not None and chunk_number is not None:  # all leaves of chunks
-                    yield batch_number, chunk_number
+            yield from map(tuple, connection.execute(query))
 
 
 _CHUNKS_PER_READ = 2_000

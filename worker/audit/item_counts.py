@@ -95,9 +95,7 @@ HALF = 2**32
 """Bytes are summed in two halves: SQLite's sum() fails beyond 63 bits."""
 
 _COLUMNS: dict[str, Any] = {
-    "tenant": Batch.tenant,
-    "bucket": Batch.bucket,
-    "kind": Batch.kind,
+    **{name: getattr(Batch, name) for name in ("tenant", "bucket", "kind")},
     "requester": shown_text(Batch, "requested_by"),
     "key": Grant.object_key,
     "code": Grant.code,
@@ -154,8 +152,8 @@ def state_queries(
     The first one counts all as if nothing was told of them, and each further pair moves some.
     """
     is_alive = is_open(connection, moment_of_states(grant_filter))
-    state: Any = case((is_alive, "open"), else_="unknown")
-    yield _chunk_query(options, Chunk.issued, state=state)
+    untold = case((is_alive, literal_column("'open'")), else_=literal_column("'unknown'"))
+    yield _chunk_query(options, Chunk.issued, state=untold)
     unused = count_unused(connection)
     is_chunk = and_(
         Settlement.batch_number == Chunk.batch_number,
@@ -169,10 +167,9 @@ def state_queries(
         yield query.join(Settlement, is_chunk).where(*has_unused)
     by_item, by_chunk = _used_items(options, grant_filter.batch_id)
     key = GrantKey(by_item.c.batch_number, by_item.c.item_number)
-    before = case((is_alive, literal_column("'open'")), else_=literal_column("'unknown'"))
     for part, state, weight in (
         (by_item, func.coalesce(*used_states(key)), _ONE),
-        (by_chunk, before, -by_chunk.c.used_items),
+        (by_chunk, untold, -by_chunk.c.used_items),
     ):
         is_part = and_(
             part.c.batch_number == Chunk.batch_number, part.c.chunk_number == Chunk.chunk_number
