@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import timedelta, tzinfo
 from itertools import chain, islice
 from typing import Any
 
@@ -43,7 +43,6 @@ from worker.cli.database import open_database
 from worker.cli.output import (
     first_page_options,
     format_cell,
-    in_zone,
     print_list,
     print_next_page,
     print_rows,
@@ -95,14 +94,14 @@ def _default_columns(options: Mapping[str, Any]) -> tuple[str, ...]:
     return NARROW_WITH_TEXT if asks_who else NARROW
 
 
-def shorten_keys(columns: Sequence[str], rows: list[list[Any]]) -> None:
+def shorten_keys(columns: Sequence[str], rows: list[list[Any]], zone: tzinfo) -> None:
     """Shorten object keys in the middle, so that rows fit into the terminal."""
     width = terminal_columns()
     if width is None or "key" not in columns:
         return
     number = columns.index("key")
     others = sum(
-        max([cell_len(heading), *(cell_len(format_cell(row[other])) for row in rows)]) + _GAP
+        max([cell_len(heading), *(cell_len(format_cell(row[other], zone)) for row in rows)]) + _GAP
         for other, heading in enumerate(columns)
         if other != number
     )
@@ -222,12 +221,12 @@ def _print_blocks(
     columns = options["columns"] or _default_columns(options)
     remaining = iter(blocks)
     first = next(remaining, [])
+    output_format, zone = options["output_format"], chosen_zone(context)
     for block in chain([first], remaining):
-        cells = ([getattr(record, name) for name in columns] for record in block)
-        rows = [list(in_zone(row, chosen_zone(context))) for row in cells]
-        if options["output_format"] is None:
-            shorten_keys(columns, rows)
-        print_rows(columns, rows, options["output_format"], with_headings=block is first)
+        rows = [[getattr(record, name) for name in columns] for record in block]
+        if output_format is None:
+            shorten_keys(columns, rows, zone)
+        print_rows(columns, rows, output_format, zone=zone, with_headings=block is first)
         sys.stdout.flush()
     return bool(first)
 

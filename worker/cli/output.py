@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
+from functools import partial
 from itertools import chain
 from typing import Any, Literal
 
@@ -19,7 +20,6 @@ from valetkey.cli.terminal_text import (
     print_table,
     terminal_columns,
 )
-from valetkey.units import format_utc
 from worker.base.database_engine import read_transaction
 from worker.base.pages import fetch_page
 from worker.cli.command_options import (
@@ -46,9 +46,10 @@ def print_rows(
     rows: Iterable[Sequence[Any]],
     output_format: OutputFormat | None,
     *,
+    zone: tzinfo = UTC,
     with_headings: bool = True,
 ) -> None:
-    """Print rows. Times are in UTC, bytes in hex. None is an empty cell, and null in JSON.
+    """Print rows. Times are in a zone, bytes in hex. None is an empty cell, and null in JSON.
 
     In tables and CSV, lists, objects and booleans are printed as JSON, too. A terminal that is too
     narrow for a table gets it folded by column. Without headings, the rows continue a table or CSV.
@@ -56,22 +57,16 @@ def print_rows(
     if output_format == "json":
         for row in rows:
             values = dict(zip(columns, row, strict=True))
-            click.echo(json.dumps(values, default=_format_value))
+            click.echo(json.dumps(values, default=partial(_format_value, zone=zone)))
     elif output_format == "csv":
-        click.echo(_format_csv(chain([columns], rows) if with_headings else rows), nl=False)
+        lines = chain([columns], rows) if with_headings else rows
+        click.echo(_format_csv(lines, zone), nl=False)
     else:
-        cells = [list(map(format_cell, row)) for row in rows]
+        cells = [[format_cell(value, zone) for value in row] for row in rows]
         if with_headings:
             print_table(columns, cells)
         elif cells:
             click.echo("\n".join(format_table(cells, terminal_columns())))
-
-
-def in_zone(row: Sequence[Any], zone: tzinfo) -> Sequence[Any]:
-    """Return a row with its times as texts in a time zone, with its offset."""
-    if zone is UTC:
-        return row
-    return [format_in_zone(cell, zone) if isinstance(cell, datetime) else cell for cell in row]
 
 
 def format_in_zone(moment: datetime, zone: tzinfo) -> str:
@@ -124,8 +119,8 @@ def print_list(  # noqa: PLR0913 - what lists differ in
             query = query.where(columns.number < after)
         page = fetch_page(connection, query, options["limit"], is_unwanted)
         rows = complete(connection, page.records) if complete else page.records
-    zone, output_format = chosen_zone(context), options["output_format"]
-    print_rows(columns.keys(), (in_zone(row, zone) for row in rows), output_format)
+    output_format = options["output_format"]
+    print_rows(columns.keys(), rows, output_format, zone=chosen_zone(context))
     if page.has_more and "after" in options:
         print_next_page(context, page.records[-1].number, output_format)
     elif page.has_more:
@@ -144,10 +139,10 @@ def _option_words(option: click.Parameter, params: dict[str, Any]) -> list[str]:
     return [word for item in values for word in (option.opts[0], _format_value(item))]
 
 
-def _format_csv(rows: Iterable[Sequence[Any]]) -> str:
+def _format_csv(rows: Iterable[Sequence[Any]], zone: tzinfo) -> str:
     buffer = io.StringIO(newline="")
     csv.writer(buffer, lineterminator="\n").writerows(
-        [escape_formula(_format_value(value)) for value in row] for row in rows
+        [escape_formula(_format_value(value, zone)) for value in row] for row in rows
     )
     return buffer.getvalue()
 
@@ -157,14 +152,14 @@ def escape_formula(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA_PREFIXES) else text
 
 
-def format_cell(value: Any) -> str:
+def format_cell(value: Any, zone: tzinfo) -> str:
     """Format a value for a table."""
-    return escape_unprintable(_format_value(value))
+    return escape_unprintable(_format_value(value, zone))
 
 
-def _format_value(value: Any) -> str:
+def _format_value(value: Any, zone: tzinfo = UTC) -> str:
     if isinstance(value, datetime):
-        return format_utc(value)
+        return format_in_zone(value, zone)
     if isinstance(value, bytes):
         return value.hex()
     if type(value) in _JSON_TYPES:  # not subclasses such as named tuples, which have a __str__
