@@ -316,21 +316,16 @@ def _update(table: _Table) -> Update:
 def read_erased(connection: Connection, tenant: str | None = None) -> Iterator[ErasedRow]:
     """Yield all rows whose texts were erased: what a restored backup has to erase again."""
     for table in _TABLES.values():
-        is_erased = or_(*(_is_erased(table, name) for name in table.texts))
+        columns = table.model.__table__.c
+        pairs = [(name, name + SALT_SUFFIX) for name in table.texts]
+        is_erased = or_(
+            *(and_(columns[text].is_(None), columns[salt].is_not(None)) for text, salt in pairs)
+        )
         own = _of_tenant(connection, table, tenant)
         for row in _read(connection, table, [is_erased, *own]):
-            columns = tuple(
-                name
-                for name in table.texts
-                if row[name] is None and row[name + SALT_SUFFIX] is not None
-            )
-            number = row.get("item_number")
-            yield ErasedRow(table.name, row["tenant"], row["batch_id"], number, columns)
-
-
-def _is_erased(table: _Table, name: str) -> ColumnElement[bool]:
-    salt = getattr(table.model, name + SALT_SUFFIX)
-    return and_(getattr(table.model, name).is_(None), salt.is_not(None))
+            erased = [text for text, salt in pairs if row[text] is None and row[salt] is not None]
+            key = row["tenant"], row["batch_id"], row.get("item_number")
+            yield ErasedRow(table.name, *key, tuple(erased))
 
 
 _MAX_REASON = 200

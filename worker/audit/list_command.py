@@ -74,15 +74,6 @@ def _parse_columns(
     return names
 
 
-_columns_option = click.option(
-    "--columns",
-    metavar="NAME,…",
-    callback=_parse_columns,
-    help=f"Only these columns, in this order: {', '.join(COLUMNS)}. A terminal gets"
-    f" {', '.join(NARROW)}, and more if it is wide; everything else gets all.",
-)
-
-
 def _default_columns(options: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the columns that fit into the terminal, or all columns if there is none."""
     width = terminal_columns()
@@ -146,7 +137,13 @@ def follow_grants(
 
 @click.command("list")
 @filter_options
-@_columns_option
+@click.option(
+    "--columns",
+    metavar="NAME,…",
+    callback=_parse_columns,
+    help=f"Only these columns, in this order: {', '.join(COLUMNS)}. A terminal gets"
+    f" {', '.join(NARROW)}, and more if it is wide; everything else gets all.",
+)
 @limit_option
 @click.option("--after", callback=parse_cursor, help="Start after the grant with this id.")
 @click.option("--all", "all_rows", is_flag=True, help="Print all rows, not a page of them.")

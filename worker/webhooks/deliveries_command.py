@@ -6,8 +6,8 @@ import click
 from sqlalchemy import ColumnElement, Select, and_, case, select
 
 from models import Batch, Delivery, EndpointCircuit, Manifest
+from valetkey.cli.format_options import add_options
 from worker.cli.command_options import (
-    Command,
     after_number_option,
     format_options,
     limit_option,
@@ -21,9 +21,8 @@ def deliveries() -> None:
     """Show which webhooks and manifests are pending, delivered or failed."""
 
 
-def _list_options(command: Command) -> Command:
-    """Add the filters of a list, except for its states, and the format."""
-    return tenant_option(limit_option(after_number_option(format_options(command))))
+_list_options = add_options(tenant_option, limit_option, after_number_option, format_options)
+"""Adds the filters of a list, except for its states, and the format."""
 
 
 @deliveries.command("list")
