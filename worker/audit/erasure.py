@@ -107,24 +107,21 @@ class ErasedRow(NamedTuple):
 
     @classmethod
     def parse(cls, line: str) -> Self:
-        """Parse one line of JSON. Raises ValueError unless it has all fields and no others."""
-        values = json.loads(line)
-        if not isinstance(values, dict) or values.keys() != set(cls._fields):
-            raise ValueError("it has other fields")
-        table = _TABLES.get(values["table"])
-        columns, number = values["columns"], values["item_number"]
+        """Parse one line of JSON. Raises TypeError for other fields, ValueError for other types."""
+        row = cls(**json.loads(line))
+        table = _TABLES.get(row.table)
         is_item = table is not None and table.model is Annotation
         is_valid = (
             table is not None
-            and isinstance(values["tenant"], str)
-            and isinstance(values["batch_id"], str)
-            and (type(number) is int if is_item else number is None)
-            and isinstance(columns, list)
-            and set(columns) <= set(table.texts)
+            and isinstance(row.tenant, str)
+            and isinstance(row.batch_id, str)
+            and (type(row.item_number) is int if is_item else row.item_number is None)
+            and isinstance(row.columns, list)
+            and set(row.columns) <= set(table.texts)
         )
         if not is_valid:
             raise ValueError("a field has another value")
-        return cls(**values | {"columns": tuple(columns)})
+        return row._replace(columns=tuple(row.columns))
 
 
 class FoundText(NamedTuple):
