@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, update
 
 from models import TreeHead
 from tests.integration.conftest import ApplyConfig
@@ -468,3 +468,15 @@ def test_a_text_is_matched_in_memory_as_in_the_database() -> None:
         expected = [text for text in ("Ann", "Ann", "bob") if is_match(text, pattern)]
         assert sorted(texts) == expected
     assert not is_match(None, "*")
+
+
+def test_a_tree_whose_head_was_changed_is_left_out_and_its_rows_are_exported(
+    engine: Engine,
+) -> None:
+    with write_transaction(engine) as connection:
+        grown = {"size": TreeHead.size + 1, "edge": b"x"}
+        connection.execute(update(TreeHead).where(TreeHead.tenant == "acme").values(grown))
+    manifest = export()
+    assert [tree["tenant"] for tree in manifest["trees"]] == ["globex"]
+    assert manifest["rows"] == 6
+    assert run("verify", "--export", "out").exit_code == 1

@@ -33,8 +33,7 @@ from worker.audit.export.export_manifest import (
     read_manifest,
 )
 from worker.audit.export.export_run import FormatName, HashedStream, open_writer
-from worker.audit.filter_options import read_filter
-from worker.audit.grant_filters import GrantFilter
+from worker.audit.grant_filters import GrantFilter, read_filter
 from worker.audit.text_conditions import ERASED, is_match
 from worker.base.month_partitions import first_moment, parse_month
 from worker.core.annotations import ANNOTATION_FIELDS
