@@ -290,19 +290,14 @@ class UnindexedChunk(Base):
 class KeySegment(Base):
     """A sorted list of the object keys of some chunks, divided into pages by their hash.
 
-    The number of pages is 2 to the power of page_bits. oldest_batch and newest_batch are the
-    numbers of the first and of the last batch in it. state is building, complete or obsolete.
+    The number of pages is 2 to the power of page_bits.
     """
 
     __tablename__ = "key_segments"
 
     segment_number: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=True)
-    state: Mapped[str] = mapped_column(String(16))
     entries: Mapped[int]
     page_bits: Mapped[int]
-    oldest_batch: Mapped[int] = mapped_column(NUMBER)
-    newest_batch: Mapped[int] = mapped_column(NUMBER)
-    changed_at: Mapped[datetime]
 
 
 class KeyPage(Base):

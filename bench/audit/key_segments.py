@@ -3,14 +3,11 @@
 The upkeep worker's job would read all rows again, and merge them.
 """
 
-from datetime import UTC, datetime
-
 from sqlalchemy import Connection, delete, tuple_
 
 from bench.audit.data import GeneratedBatch, GeneratedChunk
 from models import UnindexedChunk
-from worker.audit import key_lookup
-from worker.audit.key_lookup import MAX_MERGED_ENTRIES, divide_into_pages, make_entry, page_bits_for
+from worker.audit.key_lookup import MAX_MERGED_ENTRIES, make_entry, write_segment
 
 
 class KeyCollector:
@@ -35,10 +32,6 @@ class KeyCollector:
         """Write the segment, if there are keys, and delete the marks of its chunks."""
         if not self._entries:
             return
-        entries, chunks = sorted(self._entries), self._chunks
-        bits = page_bits_for(len(entries))
-        segment = key_lookup.Segment(0, len(entries), bits, chunks[0][0], chunks[-1][0])
-        number = key_lookup.insert_segment(connection, "complete", segment, datetime.now(UTC))
-        key_lookup.insert_pages(connection, number, divide_into_pages(entries, bits))
+        write_segment(connection, sorted(self._entries))
         key = tuple_(UnindexedChunk.batch_number, UnindexedChunk.chunk_number)
-        connection.execute(delete(UnindexedChunk).where(key <= tuple_(*chunks[-1])))
+        connection.execute(delete(UnindexedChunk).where(key <= tuple_(*self._chunks[-1])))

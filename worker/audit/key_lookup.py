@@ -9,27 +9,25 @@ none yet.
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
-from datetime import datetime, timedelta
+from contextlib import closing
 from hashlib import blake2b
 from heapq import merge
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
     Integer,
+    Row,
     Select,
-    bindparam,
-    cast,
     delete,
     insert,
+    literal,
     select,
     true,
     tuple_,
-    update,
 )
 
 from models import Batch, Grant, KeyPage, KeySegment, UnindexedChunk
@@ -81,18 +79,11 @@ def page_of(hash_: bytes, page_bits: int) -> int:
 
 def divide_into_pages(entries: Sequence[bytes], page_bits: int) -> Iterator[tuple[int, bytes]]:
     """Yield the number and the content of each page that has entries; entries are sorted."""
-    start = 0
-    while start < len(entries):
-        page = page_of(entries[start][:_HASH_BYTES], page_bits)
-        after = (page + 1) << (HASH_BITS - page_bits)  # the first hash of the next page
-        end = len(entries)
-        if after < 1 << HASH_BITS:
-            end = bisect_left(entries, after.to_bytes(_HASH_BYTES, "big"), start)
-        yield page, b"".join(entries[start:end])
-        start = end
+    for page, group in groupby(entries, lambda entry: page_of(entry[:_HASH_BYTES], page_bits)):
+        yield page, b"".join(group)
 
 
-def split_page(content: bytes) -> Iterable[bytes]:
+def split_page(content: bytes) -> list[bytes]:
     """Return the entries of a page."""
     return [content[at : at + ENTRY_BYTES] for at in range(0, len(content), ENTRY_BYTES)]
 
@@ -125,17 +116,6 @@ def _unpack(position: bytes) -> Position:
 
 _ROWS_PER_READ = 50
 _IS_IN_CHUNK = is_in_chunk(Grant, UnindexedChunk)
-_IN_CHUNK = (
-    select(Grant.batch_number, Grant.item_number)
-    .join(Batch, Batch.batch_number == Grant.batch_number)
-    .where(Grant.object_key == bindparam("key"), _IS_IN_CHUNK)
-)
-_PAGE_NUMBER = cast(bindparam("hash"), BigInteger).bitwise_rshift(HASH_BITS - KeySegment.page_bits)
-_PAGES = (
-    select(KeyPage.entries)
-    .join(KeySegment, KeySegment.segment_number == KeyPage.segment_number)
-    .where(KeyPage.page_number == _PAGE_NUMBER, KeySegment.state == "complete")
-)
 
 
 def find_positions(
@@ -149,21 +129,29 @@ def find_positions(
     the transaction ends, unless it is exhausted.
     """
     hash_ = hash_key(object_key)
-    parameters = {"key": object_key, "hash": int.from_bytes(hash_, "big")}
-    unindexed, pages = _unindexed_query(connection.dialect.name, before), _PAGES
-    if before is not None:
-        pages = pages.where(KeySegment.oldest_batch <= before.batch_number)
+    number = literal(int.from_bytes(hash_, "big"), BigInteger)
+    page = select(KeyPage.entries).where(
+        KeyPage.segment_number == KeySegment.segment_number,
+        KeyPage.page_number == number.bitwise_rshift(HASH_BITS - KeySegment.page_bits),
+    )
+    # Not a join: without statistics, SQLite would read all pages, and search the segment of each.
+    pages = select(page.scalar_subquery()).select_from(KeySegment)
+    unindexed = _unindexed_query(connection.dialect.name, object_key, before)
     # In this order, each a snapshot: a chunk that is indexed meanwhile is found twice, not missed.
-    with closing(connection.execute(unindexed, parameters)) as rows:
+    with closing(connection.execute(unindexed)) as rows:
         in_chunks = (Position(*row) for row in rows)
-        contents = connection.scalars(pages, parameters).all()
+        contents = filter(None, connection.scalars(pages).all())
         in_pages = (newest_positions(content, hash_, before) for content in contents)
         for position, _ in groupby(merge(in_chunks, *in_pages, reverse=True)):
             yield position
 
 
-def _unindexed_query(dialect: str, before: Position | None) -> Select[int, int]:
-    rows = _IN_CHUNK
+def _unindexed_query(dialect: str, object_key: str, before: Position | None) -> Select[int, int]:
+    rows = (
+        select(Grant.batch_number, Grant.item_number)
+        .join(Batch, Batch.batch_number == Grant.batch_number)
+        .where(Grant.object_key == object_key, _IS_IN_CHUNK)
+    )
     if before is not None:
         rows = rows.where(
             tuple_(Grant.batch_number, Grant.item_number)
@@ -195,55 +183,23 @@ _KEYS = (
 
 MIN_CHUNKS, MAX_CHUNKS = 16, 128
 """The numbers of chunks that make a segment. Fewer are not indexed: a search scans them."""
-MERGED_SEGMENTS = 16
-MAX_MERGED_ENTRIES = 1 << 20
-"""The size over which segments stay as they are: a search reads one page for each."""
-_STALE = timedelta(minutes=10)
-_ENTRIES_PER_STEP = 50_000  # in one transaction, which makes other writers wait
+MERGED_SEGMENTS = 8
+MAX_MERGED_ENTRIES = 1 << 16
+"""The size over which segments stay as they are: a search reads one page for each.
+
+One transaction writes all that are merged into one, and other writers of SQLite wait for it.
+"""
 
 
-class Segment(NamedTuple):
-    """A segment, complete or being built. See models.KeySegment."""
-
-    segment_number: int
-    entries: int
-    page_bits: int
-    oldest_batch: int
-    newest_batch: int
-
-
-class SegmentLost(Exception):
-    """Another process has indexed the same chunks, or merged the same segments."""
-
-
-def insert_segment(connection: Connection, state: str, values: Segment, now: datetime) -> int:
-    """Insert a segment without its pages, and return its number; that in values is ignored."""
-    columns = values._asdict() | {"state": state, "changed_at": now}
-    del columns["segment_number"]
-    statement = insert(KeySegment).returning(KeySegment.segment_number)
-    return connection.execute(statement, columns).scalar_one()
-
-
-def insert_pages(
-    connection: Connection, segment_number: int, pages: Iterable[tuple[int, bytes]]
-) -> None:
-    """Insert pages of a segment."""
-    rows = [(segment_number, page_number, content) for page_number, content in pages]
-    if rows:
-        insert_rows(connection, KeyPage.__tablename__, _PAGE_COLUMNS, rows)
-
-
-def _change_state(
-    connection: Connection, numbers: Sequence[int], before: str, after: str, now: datetime
-) -> None:
-    """Change the state of segments. Raises SegmentLost if one is no longer in the state before."""
-    statement = (
-        update(KeySegment)
-        .where(KeySegment.segment_number.in_(numbers), KeySegment.state == before)
-        .values(state=after, changed_at=now)
-    )
-    if connection.execute(statement).rowcount != len(numbers):
-        raise SegmentLost
+def write_segment(connection: Connection, entries: Sequence[bytes]) -> None:
+    """Insert a segment with its pages; entries are sorted."""
+    page_bits = page_bits_for(len(entries))
+    segment = insert(KeySegment).returning(KeySegment.segment_number)
+    values = {"entries": len(entries), "page_bits": page_bits}
+    number = connection.execute(segment, values).scalar_one()
+    pages = [(number, *page) for page in divide_into_pages(entries, page_bits)]
+    if pages:
+        insert_rows(connection, KeyPage.__tablename__, _PAGE_COLUMNS, pages)
 
 
 def index_keys(context: "Context", run: "JobRun | None" = None) -> dict[str, int]:
@@ -258,15 +214,17 @@ def index_keys(context: "Context", run: "JobRun | None" = None) -> dict[str, int
         run = JobRun()
     counts = {"indexed_chunks": 0, "merged_segments": 0}
     while not run.is_stopping:
-        indexed = _index_chunks(context)
-        merged = _merge_segments(context, run)
+        indexed, merged = _index_chunks(context), _merge_segments(context)
         counts["indexed_chunks"] += indexed
         counts["merged_segments"] += merged
         run.progress()
         if indexed == 0 and merged == 0:
             break
-    _delete_obsolete(context, run)
     return counts
+
+
+# In both steps, all is read and sorted before other writers have to wait. Rows that are missing
+# afterwards were indexed or merged by another process meanwhile.
 
 
 def _index_chunks(context: "Context") -> int:
@@ -278,115 +236,55 @@ def _index_chunks(context: "Context") -> int:
             return 0
         are_indexed = set(chunks)
         is_between = tuple_(*_CHUNK_KEY) >= chunks[0], tuple_(*_CHUNK_KEY) <= chunks[-1]
-        # All of this is read and sorted before other writers have to wait.
         entries = sorted(
             make_entry(key, batch, item)
             for chunk, batch, item, key in connection.execute(_KEYS.where(*is_between))
             if (batch, chunk) in are_indexed
         )
-    page_bits = page_bits_for(len(entries))
-    segment = Segment(0, len(entries), page_bits, chunks[0][0], chunks[-1][0])
-    indexed = delete(UnindexedChunk).where(tuple_(*_CHUNK_KEY).in_(chunks))
-    with suppress(SegmentLost), write_transaction(context.engine) as connection:
-        if connection.execute(indexed).rowcount != len(chunks):
-            raise SegmentLost
-        if entries:  # their audit rows may be gone
-            number = insert_segment(connection, "complete", segment, context.now())
-            insert_pages(connection, number, divide_into_pages(entries, page_bits))
-        return len(chunks)
-    return 0
-
-
-def _merge_segments(context: "Context", run: "JobRun") -> int:
-    """Merge segments of a similar size, if there are enough, and return their number."""
-    candidates = (
-        select(*(getattr(KeySegment, name) for name in Segment._fields))
-        .where(KeySegment.state == "complete", KeySegment.entries <= MAX_MERGED_ENTRIES)
-        .order_by(KeySegment.newest_batch, KeySegment.segment_number)
-    )
-    building = select(KeySegment.segment_number).where(KeySegment.state == "building").limit(1)
-    with read_transaction(context.engine) as connection:
-        sources = _choose_sources([Segment(*row) for row in connection.execute(candidates)])
-        if not sources or connection.scalar(building) is not None:
+    is_indexed = tuple_(*_CHUNK_KEY).in_(chunks)
+    with write_transaction(context.engine) as connection:
+        if not _lock(connection, select(*_CHUNK_KEY).where(is_indexed), len(chunks)):
             return 0
-    with suppress(SegmentLost):
-        return len(sources) if _merge(context, run, sources) else 0
-    return 0
+        connection.execute(delete(UnindexedChunk).where(is_indexed))
+        if entries:  # their audit rows may be gone
+            write_segment(connection, entries)
+        return len(chunks)
 
 
-def _choose_sources(candidates: Sequence[Segment]) -> Sequence[Segment]:
-    by_size: defaultdict[int, list[Segment]] = defaultdict(list)
-    for segment in candidates:
-        size = (segment.entries.bit_length() - 1) // (MERGED_SEGMENTS.bit_length() - 1)
-        by_size[size].append(segment)
-        if len(by_size[size]) == MERGED_SEGMENTS:
-            return by_size[size]
+def _merge_segments(context: "Context") -> int:
+    """Merge segments of a similar size, if there are enough, and return their number."""
+    number = KeySegment.segment_number
+    candidates = select(number, KeySegment.entries).where(KeySegment.entries <= MAX_MERGED_ENTRIES)
+    with read_transaction(context.engine) as connection:
+        sources = _choose_sources(connection.execute(candidates.order_by(number)))
+        if not sources:
+            return 0
+        is_page = KeyPage.segment_number.in_(sources)
+        contents = connection.scalars(select(KeyPage.entries).where(is_page))
+        entries = sorted(entry for content in contents for entry in split_page(content))
+    with write_transaction(context.engine) as connection:
+        if not _lock(connection, select(number).where(number.in_(sources)), len(sources)):
+            return 0
+        # Before the sources are deleted: SQLite would give a number of theirs again, and another
+        # process that has read them would delete the new segment.
+        write_segment(connection, entries)
+        connection.execute(delete(KeyPage).where(is_page))
+        connection.execute(delete(KeySegment).where(number.in_(sources)))
+        return len(sources)
+
+
+def _choose_sources(candidates: Iterable[Row[int, int]]) -> Sequence[int]:
+    """Return the numbers of the oldest segments of a similar size; candidates have their sizes."""
+    by_size: defaultdict[int, list[int]] = defaultdict(list)
+    for number, entries in candidates:
+        similar = by_size[(entries.bit_length() - 1) // (MERGED_SEGMENTS.bit_length() - 1)]
+        similar.append(number)
+        if len(similar) == MERGED_SEGMENTS:
+            return similar
     return ()
 
 
-def _merge(context: "Context", run: "JobRun", sources: Sequence[Segment]) -> bool:
-    """Build a segment in small transactions, which no search reads, and then replace the sources.
-
-    Returns whether that was done before the run had to stop. Raises SegmentLost if the sources were
-    merged by another process, or this one was too slow.
-    """
-    entries = sum(source.entries for source in sources)
-    oldest = min(source.oldest_batch for source in sources)
-    newest = max(source.newest_batch for source in sources)
-    target = Segment(0, entries, page_bits_for(entries), oldest, newest)
-    with write_transaction(context.engine) as connection:
-        number = insert_segment(connection, "building", target, context.now())
-    for step in _sorted_steps(context, sources, entries):
-        pages = list(divide_into_pages(step, target.page_bits))
-        with write_transaction(context.engine) as connection:
-            _change_state(connection, [number], "building", "building", context.now())
-            insert_pages(connection, number, pages)
-        run.progress()
-        if run.is_stopping:
-            with write_transaction(context.engine) as connection:
-                _change_state(connection, [number], "building", "obsolete", context.now())
-            return False
-    source_numbers = [source.segment_number for source in sources]
-    with write_transaction(context.engine) as connection:
-        _change_state(connection, [number], "building", "complete", context.now())
-        _change_state(connection, source_numbers, "complete", "obsolete", context.now())
-    return True
-
-
-def _sorted_steps(
-    context: "Context", sources: Sequence[Segment], entries: int
-) -> Iterator[list[bytes]]:
-    """Yield the entries of all sources in order, in steps that end at the end of a page."""
-    bits = (entries // _ENTRIES_PER_STEP).bit_length()
-    bits = min(bits, *(source.page_bits for source in sources))
-    for step in range(1 << bits):
-        merged: list[bytes] = []
-        with read_transaction(context.engine) as connection:
-            for source in sources:
-                shift = source.page_bits - bits
-                pages = select(KeyPage.entries).where(
-                    KeyPage.segment_number == source.segment_number,
-                    KeyPage.page_number >= step << shift,
-                    KeyPage.page_number < (step + 1) << shift,
-                )
-                for content in connection.scalars(pages):
-                    merged += split_page(content)
-        merged.sort()  # fast, because it consists of sorted runs
-        yield merged
-
-
-def _delete_obsolete(context: "Context", run: "JobRun") -> None:
-    """Delete segments that were merged, or that a process was building and made no progress."""
-    state, number = KeySegment.state, KeySegment.segment_number
-    is_stale = state == "building", KeySegment.changed_at < context.now() - _STALE
-    with write_transaction(context.engine) as connection:
-        connection.execute(update(KeySegment).where(*is_stale).values(state="obsolete"))
-    obsolete = select(number).where(state == "obsolete").limit(1).with_for_update(skip_locked=True)
-    while not run.is_stopping:
-        with write_transaction(context.engine) as connection:
-            deleted = connection.scalar(obsolete)
-            if deleted is None:
-                return
-            connection.execute(delete(KeyPage).where(KeyPage.segment_number == deleted))
-            connection.execute(delete(KeySegment).where(number == deleted))
-        run.progress()
+def _lock(connection: Connection, rows: Select[*tuple[Any, ...]], number: int) -> bool:
+    """Lock rows in one order, and return whether there still are as many."""
+    locked = rows.order_by(*rows.selected_columns).with_for_update()
+    return len(connection.execute(locked).all()) == number
