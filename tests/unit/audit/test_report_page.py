@@ -10,7 +10,6 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from tests.support.audit_model.report_log import HOSTILE, LONG, RIGHT_TO_LEFT
-from worker.audit.report.report_charts import describe_share
 from worker.audit.report.report_command import TABLE_ROWS, UnusableRange, choose_unit, period_names
 from worker.audit.report.report_figures import (
     Breakdown,
@@ -22,7 +21,7 @@ from worker.audit.report.report_figures import (
     Scope,
     Tally,
 )
-from worker.audit.report.report_page import render_page
+from worker.audit.report.report_page import describe_share, render_page
 
 END = datetime(2026, 11, 24, 8, tzinfo=UTC)
 NO_LOG = LogState(rows=0, batches=0, trees=0, leaves=0, unsigned_leaves=0, pending_webhooks=0)
@@ -61,7 +60,9 @@ class Elements(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
 
-@pytest.mark.parametrize("name", [HOSTILE, '"><script>alert(1)</script>', "{policy}", "&lt;b&gt;"])
+@pytest.mark.parametrize(
+    "name", [HOSTILE, '"><script>alert(1)</script>', "{{ policy }}", "&lt;b&gt;"]
+)
 def test_names_from_the_database_are_never_elements(name: str) -> None:
     plain = Elements(render_page(figures(breakdown("acme", "b")), "Report")).tags
     hostile = Elements(render_page(figures(breakdown(name, "b")), "Report")).tags

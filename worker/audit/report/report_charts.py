@@ -1,16 +1,12 @@
-"""Charts as SVG, drawn by Vega-Lite, and tables as HTML.
+"""Charts as SVG, drawn by Vega-Lite, which escapes all texts.
 
 Colors are CSS variables of the page, so that one picture serves light and dark screens and paper.
-All text from the database is escaped.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from markupsafe import Markup, escape
-
-from valetkey.cli.terminal_text import escape_unprintable
 from worker.audit.report.report_figures import PeriodUnit, Tally
 
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
@@ -52,7 +48,7 @@ class Bar(NamedTuple):
     mark: float | None = None
 
 
-def draw_periods(periods: Sequence[Tally], unit: PeriodUnit, width: int) -> Markup:
+def draw_periods(periods: Sequence[Tally], unit: PeriodUnit, width: int) -> str:
     """Draw issued and refused items by time, one above the other, each with its own scale."""
     return _draw_chart(
         {
@@ -111,7 +107,7 @@ def _period_panel(
     }
 
 
-def draw_ranking(bars: Sequence[Bar], largest: float | None = None) -> Markup:
+def draw_ranking(bars: Sequence[Bar], largest: float | None = None) -> str:
     """Draw a bar for each row, below its name and value.
 
     largest is the size that fills the whole width; by default, that of the largest bar.
@@ -172,7 +168,7 @@ def _segment(start: str, length: str | None, color: str) -> dict[str, Any]:
     }
 
 
-def _draw_chart(spec: dict[str, Any]) -> Markup:
+def _draw_chart(spec: dict[str, Any]) -> str:
     # Imported here because it loads 80 MB, which only this command needs.
     import vl_convert  # noqa: PLC0415
 
@@ -180,110 +176,4 @@ def _draw_chart(spec: dict[str, Any]) -> Markup:
         {"$schema": _SCHEMA, "config": _CONFIG, **spec}, allowed_base_urls=[]
     )
     # The page describes the picture beside it: assistive technology skips it.
-    hidden = svg.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
-    return Markup(hidden)  # noqa: S704 - Vega escapes its texts
-
-
-_TABLE = Markup("""\
-<div class="rows" role="region" aria-label="Table: {caption}" tabindex="0">
-<table>
-<caption class="only-spoken">{caption}</caption>
-<thead><tr>{headings}</tr></thead>
-<tbody>
-{rows}
-</tbody>{foot}
-</table>
-</div>""")
-
-
-_SMALL_SHARE, _LARGE_SHARE = 0.1, 99.9  # percent
-
-
-class Cell(NamedTuple):
-    """A cell: its content, and the value by which rows are sorted."""
-
-    content: str
-    value: str | int | float
-
-    @property
-    def is_number(self) -> bool:
-        """True for a number, which is aligned to the right."""
-        return not isinstance(self.value, str)
-
-
-Row = Sequence[Cell]
-
-
-def name_cell(name: str, order: int | None = None) -> Cell:
-    """Return the cell of a name from the database, sorted by order if that is given."""
-    return Cell(isolate(name), escape_unprintable(name) if order is None else f"{order:03}")
-
-
-def text_cell(text: str) -> Cell:
-    """Return the cell of a text of our own."""
-    return Cell(text, text)
-
-
-def number_cell(number: int) -> Cell:
-    """Return the cell of a number."""
-    return Cell(f"{number:,}", number)
-
-
-def share_cell(number: int, total: int) -> Cell:
-    """Return the cell of a number's share of a total, in percent."""
-    return Cell(describe_share(number, total), number / total if total else 0)
-
-
-def isolate(text: str) -> Markup:
-    """Return text from the database for the page, so that its writing direction stays its own."""
-    return Markup("<bdi>{}</bdi>").format(escape_unprintable(text))
-
-
-def describe_share(number: int, total: int) -> str:
-    """Describe a share in percent; a small share is not 0%, and one of nearly all is not 100%."""
-    if not number or number == total:
-        return "100%" if number else "0%"
-    percent = number * 100 / total
-    if percent < _SMALL_SHARE:
-        return f"<{_SMALL_SHARE}%"
-    return f"{percent:.1f}%" if percent <= _LARGE_SHARE else f">{_LARGE_SHARE}%"
-
-
-def render_table(
-    caption: str, columns: Sequence[str], rows: Sequence[Row], foot: Iterable[Row] = ()
-) -> Markup:
-    """Render a table in a region of its own, which scrolls if the page is too narrow.
-
-    There is at least one row. The first cell of each row is the row's heading. Rows of the foot are
-    not sorted.
-    """
-    headings = Markup("").join(map(_render_heading, columns, rows[0]))
-    foot_rows = Markup("\n").join(map(_render_row, foot))
-    return _TABLE.format(
-        caption=caption,
-        headings=headings,
-        rows=Markup("\n").join(map(_render_row, rows)),
-        foot=Markup("\n<tfoot>\n{}\n</tfoot>").format(foot_rows) if foot_rows else "",
-    )
-
-
-def _render_heading(title: str, cell: Cell) -> Markup:
-    css = Markup(' class="number"') if cell.is_number else ""
-    return Markup('<th scope="col"{}>{}</th>').format(css, title)
-
-
-def _render_row(row: Row) -> Markup:
-    first, *rest = row
-    cells = [
-        Markup('<td class="{css}"{number} data-value="{value}">{content}</td>').format(
-            css="number" if cell.is_number else "text",
-            number=Markup(" data-number") if cell.is_number else "",
-            value=cell.value,
-            content=cell.content,
-        )
-        for cell in rest
-    ]
-    head = Markup('<th scope="row" class="name" data-value="{value}">{content}</th>').format(
-        value=escape(first.value), content=first.content
-    )
-    return Markup("<tr>{}{}</tr>").format(head, Markup("").join(cells))
+    return str(svg.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1))

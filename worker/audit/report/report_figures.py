@@ -1,12 +1,9 @@
-"""The figures of a report on the audit log, and the commands that print the same."""
+"""The figures of a report on the audit log."""
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from typing import Literal, NamedTuple
-
-from markupsafe import Markup
 
 from worker.core.quota_rules import QuotaStatus
 
@@ -124,34 +121,3 @@ class ReportFigures:
     def refused(self) -> int:
         """The number of refused items in the range."""
         return sum(period.refused for period in self.periods)
-
-
-_PROGRAM = "python -m worker"
-
-
-def render_command(words: str, scope: Scope | None = None, *, has_zone: bool = False) -> Markup:
-    """Render a command, with the range and the filters of a report if they are given.
-
-    has_zone adds the time zone, for figures by hour, day or month.
-    """
-    options = _scope_options(scope, has_zone=has_zone) if scope else ""
-    return Markup('<p class="quiet command">The same figures: <code>{}</code></p>').format(
-        f"{_PROGRAM} {words}{options}"
-    )
-
-
-def tenant_option(scope: Scope) -> str:
-    """Return the option that selects the report's tenant, after a space, if it has one."""
-    return f" {shlex.join(['--tenant', scope.tenant])}" if scope.tenant else ""
-
-
-def _scope_options(scope: Scope, *, has_zone: bool) -> str:
-    options = {
-        "--since": scope.since.astimezone(scope.zone).isoformat(),
-        "--until": scope.until.astimezone(scope.zone).isoformat(),
-        "--tz": str(scope.zone) if has_zone else None,
-        "--tenant": scope.tenant,
-        "--bucket": scope.bucket,
-    }
-    words = [word for name, value in options.items() if value for word in (name, value)]
-    return f" {shlex.join(words)}"
