@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from worker import clock
 from worker.audit.audit_rows import GrantRecord, read_bound, stream_blocks, to_records
 from worker.audit.grant_filters import GrantFilter, resolve_names
-from worker.audit.grant_story import BatchStory, GrantStory, UnknownGrant, find_story
+from worker.audit.grant_story import Story, UnknownGrant, find_story
 from worker.audit.item_counts import (
     CountOptions,
     Dimension,
@@ -37,14 +37,13 @@ from worker.ledger.tenant_history import UnknownName
 
 __all__ = [
     "AuditLog",
-    "BatchStory",
     "Dimension",
     "Filters",
     "GrantRecord",
-    "GrantStory",
     "ItemCount",
     "JudgedGrant",
     "SortOrder",
+    "Story",
     "UnknownGrant",
     "UnknownName",
 ]
@@ -114,7 +113,7 @@ class AuditLog(AbstractContextManager["AuditLog"]):
         with read_transaction(self._engine) as connection:
             return find_pasted(connection, pasted)
 
-    def show(self, grant: str) -> GrantStory | BatchStory:
+    def show(self, grant: str) -> Story:
         """Return everything that is known about a grant, or about a batch.
 
         grant is the id of a grant, BATCH.NUMBER, or of a batch; TENANT/ before it chooses between
