@@ -5,7 +5,7 @@ from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, func, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, select
 
 from models import Batch, Bucket, Cancellation, Chunk, ConfigChange, Grant, MultipartUpload, Reissue
 from valetkey.wire.grant_ids import grant_id
@@ -31,7 +31,6 @@ _WINDOWS = (timedelta(minutes=1), timedelta(days=1), timedelta(days=31))
 _COMMIT_TIME = timedelta(minutes=5)
 
 _FIRST_ITEM = Chunk.chunk_number * Batch.chunk_size
-# Statements are built once: building one takes longer than running it.
 _GRANT = (
     select(
         *(Batch.batch_number, Batch.batch_id, Batch.tenant, Batch.bucket, Batch.kind, Batch.terms),
@@ -57,62 +56,16 @@ _GRANT = (
         Cancellation,
         and_(Cancellation.tenant == Batch.tenant, Cancellation.batch_id == Batch.batch_id),
     )
-    .where(Batch.batch_id == bindparam("id"), Grant.item_number == bindparam("item"))
     .order_by(Batch.batch_number)
-)
-_REISSUES = (
-    select(Reissue.access_key, Reissue.reissued_at, Reissue.digests)
-    .where(Reissue.batch_number == bindparam("batch"), Reissue.chunk_number == bindparam("chunk"))
-    .order_by(Reissue.reissued_at)
-)
-_POSITION = select(func.count()).where(
-    Grant.batch_number == bindparam("batch"),
-    Grant.item_number >= bindparam("first"),
-    Grant.item_number < bindparam("item"),
-    Grant.digest.is_not(None),
-)
-_ISSUED_THEN = and_(
-    Batch.decided_at >= bindparam("earliest"),
-    Batch.decided_at <= bindparam("latest"),
-    Chunk.issued_at == bindparam("issued_at"),
-)
-_BUCKET_CHANGES = select(ConfigChange.before, ConfigChange.after).where(
-    ConfigChange.path == bindparam("path")
-)
-_BY_DIGEST = (
-    select(Batch.tenant, Batch.batch_id, Grant.item_number)
-    .join(Chunk, Chunk.batch_number == Batch.batch_number)
-    .join(Grant, is_in_chunk())
-    .where(_ISSUED_THEN, Grant.digest == bindparam("digest"))
-)
-_REISSUED_THEN = (
-    select(Batch.tenant, Batch.batch_id, Chunk.batch_number, _FIRST_ITEM, Reissue.digests)
-    .join(Chunk, Chunk.batch_number == Batch.batch_number)
-    .join(
-        Reissue,
-        and_(
-            Reissue.batch_number == Chunk.batch_number, Reissue.chunk_number == Chunk.chunk_number
-        ),
-    )
-    .where(_ISSUED_THEN)
-)
-_ISSUED_ITEM = (
-    select(Grant.item_number)
-    .where(Grant.batch_number == bindparam("batch"), Grant.item_number >= bindparam("first"))
-    .where(Grant.digest.is_not(None))
-    .order_by(Grant.item_number)
-    .limit(1)
-    .offset(bindparam("position"))
 )
 
 
 def find_named(connection: Connection, name: GrantName) -> list[AuditedGrant]:
     """Return the grants with an id: several if tenants chose the same id for a batch."""
-    query = _GRANT
+    query = _GRANT.where(Batch.batch_id == name.batch_id, Grant.item_number == name.item_number)
     if name.tenant is not None:
         query = query.where(is_of_tenant(connection, Batch.tenant, name.tenant))
-    params = {"id": name.batch_id, "item": name.item_number}
-    return [_audited(connection, row) for row in connection.execute(query, params).all()]
+    return [_audited(connection, row) for row in connection.execute(query).all()]
 
 
 def find_signed(
@@ -124,28 +77,44 @@ def find_signed(
     then, and of earlier ones only if none of them has the digest.
     """
     for window in _WINDOWS:
-        times = {
-            "earliest": issued_at - window,
-            "latest": issued_at + _COMMIT_TIME,
-            "issued_at": issued_at,
-        }
+        was_decided = Batch.decided_at.between(issued_at - window, issued_at + _COMMIT_TIME)
         for digest in digests:
-            name = _name_of(connection, digest, times)
+            name = _name_of(connection, digest, and_(was_decided, Chunk.issued_at == issued_at))
             if name is not None:
                 return next(iter(find_named(connection, name)), None)
     return None
 
 
-def _name_of(connection: Connection, digest: bytes, times: dict[str, datetime]) -> GrantName | None:
-    row = connection.execute(_BY_DIGEST, {**times, "digest": digest}).first()
+def _name_of(
+    connection: Connection, digest: bytes, was_issued: ColumnElement[bool]
+) -> GrantName | None:
+    chunks = select(Batch.tenant, Batch.batch_id).where(was_issued)
+    chunks = chunks.join(Chunk, Chunk.batch_number == Batch.batch_number)
+    items = chunks.add_columns(Grant.item_number).join(Grant, is_in_chunk())
+    row = connection.execute(items.where(Grant.digest == digest)).first()
     if row is not None:
         return GrantName(row.batch_id, row.item_number, _only(row.tenant))
-    for tenant, batch_id, batch, first, digests in connection.execute(_REISSUED_THEN, times):
+    reissues = chunks.add_columns(Chunk.batch_number, _FIRST_ITEM, Reissue.digests).join(
+        Reissue,
+        and_(
+            Reissue.batch_number == Chunk.batch_number, Reissue.chunk_number == Chunk.chunk_number
+        ),
+    )
+    for tenant, batch_id, batch, first, digests in connection.execute(reissues):
         if digest in (pieces := _split(digests)):
-            params = {"batch": batch, "first": first, "position": pieces.index(digest)}
-            item = connection.scalar(_ISSUED_ITEM, params)
+            issued = _issued_items(batch, first).order_by(Grant.item_number)
+            item = connection.scalar(issued.limit(1).offset(pieces.index(digest)))
             return None if item is None else GrantName(batch_id, item, _only(tenant))
     return None
+
+
+def _issued_items(batch_number: int, first_item: int) -> Select[int]:
+    """Select the numbers of the issued items of a batch, from one on."""
+    return select(Grant.item_number).where(
+        Grant.batch_number == batch_number,
+        Grant.item_number >= first_item,
+        Grant.digest.is_not(None),
+    )
 
 
 def _only(tenant_id: str) -> str:
@@ -179,22 +148,29 @@ def _real_buckets(connection: Connection, row: Any) -> Iterator[str]:
     """Yield the real buckets that a profile has had, as far as its changes are recorded."""
     if row.real_bucket is not None:
         yield row.real_bucket
-    params = {"path": f"buckets.{row.bucket}.bucket"}
-    for before, after in connection.execute(_BUCKET_CHANGES, params):
-        yield from (name for name in (before, after) if isinstance(name, str))
+    changes = select(ConfigChange.before, ConfigChange.after).where(
+        ConfigChange.path == f"buckets.{row.bucket}.bucket"
+    )
+    for change in connection.execute(changes):
+        yield from (name for name in change if isinstance(name, str))
 
 
 def _signings(connection: Connection, row: Any) -> Iterator[Signing]:
     if row.digest is None:
         return
     yield Signing(row.digest, row.access_key)
-    batch = {"batch": row.batch_number}
-    again = connection.execute(_REISSUES, batch | {"chunk": row.chunk_number}).all()
+    reissues = (
+        select(Reissue.access_key, Reissue.reissued_at, Reissue.digests)
+        .where(Reissue.batch_number == row.batch_number, Reissue.chunk_number == row.chunk_number)
+        .order_by(Reissue.reissued_at)
+    )
+    again = connection.execute(reissues).all()
     if not again:
         return
     # A reissue has the digests of the issued items of its chunk, in their order.
-    items = batch | {"first": row.first_item, "item": row.item_number}
-    position = connection.execute(_POSITION, items).scalar_one()
+    before = _issued_items(row.batch_number, row.first_item)
+    before = before.where(Grant.item_number < row.item_number)
+    position = len(connection.execute(before).all())
     for access_key, reissued_at, digests in again:
         digest = digests[position * _DIGEST_BYTES : (position + 1) * _DIGEST_BYTES]
         if digest != row.digest:

@@ -185,10 +185,10 @@ def read_pasted_grant(text: str) -> PastedGrant:
     is_url = bool(pairs.get("url"))
     if not names and not values and not signatures and not is_url:
         names = _bare_ids(text)
+        if not names:
+            raise Unreadable("this is no link, form, metadata or grant id")
     if len(names) > 1:
         raise Unreadable("this names several grants: give one of them")
-    if not names and not values and not signatures and not is_url:
-        raise Unreadable("this is no link, form, metadata or grant id")
     dates = frozenset(map(_moment, pairs.get("x-amz-date", ())))
     return PastedGrant(
         name=next(iter(names), None),
