@@ -56,9 +56,8 @@ _DECISION_TIME = timedelta(hours=1)
 _IS_LATE = (Chunk.chunk_number > literal_column("0"), Chunk.issued == literal_column("0"))
 _IS_REFUSED = Grant.code.is_not(None)
 
-_FIRST_READ, _LARGEST_READ, _MAX_READ = 64, 512, 2_000  # ranges of items
+_RANGES_PER_READ, _MAX_READ = 256, 2_000  # ranges of items, or positions
 _ROWS_PER_RANGE = 4  # on average at most, because all items of many chunks can be refused
-_POSITIONS_PER_READ = 256
 _ROWS_PER_READ = 1_000
 # As one parameter: SQLAlchemy compiles a statement with a list of VALUES each time.
 _RANGES = {
@@ -95,10 +94,10 @@ class _ItemRange(NamedTuple):
     end: int
 
 
-_Index = Callable[[Position | None, int], list[_ItemRange]]
+_Index = Callable[[Position | None], list[_ItemRange]]
 """Returns the next ranges, newest first, that have all rows of a filter before a position.
 
-It returns as many as the second argument says, or fewer if there are no others.
+It returns _RANGES_PER_READ of them, or fewer if there are no others.
 """
 
 
@@ -121,7 +120,8 @@ def read_rows(
         return
     indexed: _Rows | None = None
     if _selects_refusals(grant_filter):
-        indexed = _read_refused_rows(connection, grant_filter, columns, before)
+        query = _select_in_ranges(connection, grant_filter, columns)
+        indexed = _read_refused_rows(connection, grant_filter, query, before)
     elif grant_filter.states and USED_STATES.union({"unused"}).issuperset(grant_filter.states):
         index = _to_index(_positions_of_states(connection, grant_filter, before))
         query = _select_in_ranges(connection, grant_filter, columns)
@@ -268,10 +268,10 @@ def _read_ranges(
     rows, or the position after which the caller has to scan: if the other conditions leave few of
     the rows in many ranges, a scan by them is faster.
     """
-    size, count = _FIRST_READ, 0
+    count = 0
     while max_ranges is None or count < max_ranges:
         for index in indexes:
-            ranges = index(before, size)
+            ranges = index(before)
             if not ranges:
                 return None
             limit = _ROWS_PER_RANGE * len(ranges)
@@ -281,10 +281,9 @@ def _read_ranges(
             before = Position(ranges[-1].batch_number, ranges[-1].first)
             if len(rows) == limit:
                 before = Position(rows[-1].batch_number, rows[-1].item_number)
-            elif len(ranges) < size:
+            elif len(ranges) < _RANGES_PER_READ:
                 return None
-        count += size
-        size = min(4 * size, _LARGEST_READ)
+        count += _RANGES_PER_READ
     return before
 
 
@@ -312,7 +311,7 @@ def _select_in_ranges(
 
 
 def _to_index(positions: Iterator[Position]) -> _Index:
-    return lambda _before, size: [_single_item(*each) for each in islice(positions, size)]
+    return lambda _before: [_single_item(*each) for each in islice(positions, _RANGES_PER_READ)]
 
 
 def _single_item(batch_number: int, item_number: int) -> _ItemRange:
@@ -349,12 +348,12 @@ def _read_descending(
     connection: Connection, query: _Query, key: tuple[Any, Any], before: Any
 ) -> Iterator[_Row]:
     """Yield the rows of a query that begin with a key, the largest key first, in several reads."""
-    query = query.order_by(*(column.desc() for column in key)).limit(_POSITIONS_PER_READ)
+    query = query.order_by(*(column.desc() for column in key)).limit(_RANGES_PER_READ)
     while True:
         later = () if before is None else (tuple_(*key) < tuple(before),)
         rows = connection.execute(query.where(*later)).all()
         yield from rows
-        if len(rows) < _POSITIONS_PER_READ:
+        if len(rows) < _RANGES_PER_READ:
             return
         before = rows[-1][:2]
 
@@ -366,10 +365,7 @@ def _selects_refusals(grant_filter: GrantFilter) -> bool:
 
 
 def _read_refused_rows(
-    connection: Connection,
-    grant_filter: GrantFilter,
-    columns: Sequence[Any],
-    before: Position | None,
+    connection: Connection, grant_filter: GrantFilter, query: _Query, before: Position | None
 ) -> _Rows:
     """Read the rows of a filter that selects refusals, newest first.
 
@@ -391,33 +387,24 @@ def _read_refused_rows(
         indexes.append(partial(_items_of_codes, connection, codes, after))
     # With the codes, PostgreSQL finds the refused items of a range by their index, and SQLite
     # does so if there is one code. If there are several, it reads all items of the range.
-    query = _select_in_ranges(connection, grant_filter, columns)
     query = query.where(Grant.code.in_(codes), _IS_REFUSED)
     max_ranges = _MAX_READ if grant_filter.tenant is None else None
     return _read_ranges(connection, query, indexes, before, max_ranges)
 
 
 def _items_of_codes(
-    connection: Connection,
-    codes: Sequence[str],
-    after: int | None,
-    before: Position | None,
-    size: int,
+    connection: Connection, codes: Sequence[str], after: int | None, before: Position | None
 ) -> list[_ItemRange]:
     """Return the items that were refused with some codes, by the index of codes."""
     key = (Grant.batch_number, Grant.item_number)
     parts = [select(*key).where(Grant.code == code, _IS_REFUSED) for code in codes]
     if before is not None:
         parts = [part.where(tuple_(*key) < before) for part in parts]
-    return [_single_item(*row) for row in _read_newest(connection, parts, after, size)]
+    return [_single_item(*row) for row in _read_newest(connection, parts, after)]
 
 
 def _chunks_with_refusals(
-    connection: Connection,
-    tenants: Sequence[str],
-    after: int | None,
-    before: Position | None,
-    size: int,
+    connection: Connection, tenants: Sequence[str], after: int | None, before: Position | None
 ) -> list[_ItemRange]:
     """Return the chunks of a tenant that have refused items, up to a position."""
     key = (RefusedChunk.batch_number, RefusedChunk.chunk_number)
@@ -426,7 +413,7 @@ def _chunks_with_refusals(
         number, item = before
         last = number, (item - 1) // _chunk_size(connection, number)
         parts = [part.where(tuple_(*key) <= last) for part in parts]
-    rows = _read_newest(connection, parts, after, size)
+    rows = _read_newest(connection, parts, after)
     numbers = {number for number, _ in rows}
     query = select(Batch.batch_number, Batch.chunk_size).where(Batch.batch_number.in_(numbers))
     sizes = {row.batch_number: row.chunk_size for row in connection.execute(query)}
@@ -440,7 +427,7 @@ def _chunks_with_refusals(
 
 
 def _read_newest(
-    connection: Connection, parts: Sequence[_Query], after: int | None, size: int
+    connection: Connection, parts: Sequence[_Query], after: int | None
 ) -> Sequence[_Row]:
     """Read the largest keys of all parts, each of which an index has in order."""
     if not parts:
@@ -449,7 +436,8 @@ def _read_newest(
     for part in parts:
         number, rank = part.selected_columns
         bounded = part if after is None else part.where(number > after)
-        of_parts.append(select(bounded.order_by(number.desc(), rank.desc()).limit(size).subquery()))
+        newest = bounded.order_by(number.desc(), rank.desc()).limit(_RANGES_PER_READ)
+        of_parts.append(select(newest.subquery()))
     keys = union_all(*of_parts).subquery()
     newest_first = (column.desc() for column in keys.c)
-    return connection.execute(select(keys).order_by(*newest_first).limit(size)).all()
+    return connection.execute(select(keys).order_by(*newest_first).limit(_RANGES_PER_READ)).all()

@@ -85,8 +85,7 @@ def test_pages_of_refusal_codes_are_the_whole_list_once(
 ) -> None:
     """The index has all candidates, or some of them, and the rest is scanned."""
     monkeypatch.setattr(index_scans, "_MAX_READ", max_read)
-    monkeypatch.setattr(index_scans, "_FIRST_READ", 1)
-    monkeypatch.setattr(index_scans, "_LARGEST_READ", 2)
+    monkeypatch.setattr(index_scans, "_RANGES_PER_READ", 1)
     words = ("list", "--decision", "key_traversal,quota_exceeded", "--json", "--limit", str(limit))
     listed = [row["grant"] for rows in audit_pages(*words) for row in rows]
     assert listed == SECOND + items(1, 2)

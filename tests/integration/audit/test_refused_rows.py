@@ -45,8 +45,7 @@ def test_pages_of_refused_items_are_those_of_a_plain_loop(
         size: int,
         rows_per_range: int,
     ) -> None:
-        monkeypatch.setattr(index_scans, "_FIRST_READ", size)
-        monkeypatch.setattr(index_scans, "_LARGEST_READ", size)
+        monkeypatch.setattr(index_scans, "_RANGES_PER_READ", size)
         monkeypatch.setattr(index_scans, "_MAX_READ", 3)
         monkeypatch.setattr(index_scans, "_ROWS_PER_RANGE", rows_per_range)
         grant_filter = replace(conditions, decisions=decisions)

@@ -23,8 +23,7 @@ STATE_SETS = st.lists(st.sampled_from(STATES), min_size=1, max_size=3, unique=Tr
 def test_lists_by_state_equal_those_of_a_loop(
     with_log: WithLog, examples: int, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_scans, "_POSITIONS_PER_READ", block)
-    monkeypatch.setattr(index_scans, "_FIRST_READ", block)
+    monkeypatch.setattr(index_scans, "_RANGES_PER_READ", block)
     # With the blocks of one, it scans after three.
     monkeypatch.setattr(index_scans, "_MAX_READ", 3 if block == 1 else 2_000)
 
