@@ -11,7 +11,7 @@ from worker.audit.report.report_figures import PeriodUnit, Tally
 
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 _INK, _MUTED, _RULE, _TRACK = "var(--ink)", "var(--muted)", "var(--rule)", "var(--track)"
-ISSUED_COLOR, REFUSED_COLOR = "var(--issued)", "var(--refused)"
+_ISSUED_COLOR, _REFUSED_COLOR = "var(--issued)", "var(--refused)"
 
 _CONFIG: dict[str, Any] = {
     "aria": False,  # the page names the picture, and has a table of its figures
@@ -58,8 +58,8 @@ def draw_periods(periods: Sequence[Tally], unit: PeriodUnit, width: int) -> str:
             ],
             "spacing": 14,
             "vconcat": [
-                _period_panel("issued", ISSUED_COLOR, _labelled(periods, width), (width, 150)),
-                _period_panel("refused", REFUSED_COLOR, _labelled(periods, width), (width, 70)),
+                _period_panel("issued", _ISSUED_COLOR, _labelled(periods, width), (width, 150)),
+                _period_panel("refused", _REFUSED_COLOR, _labelled(periods, width), (width, 70)),
             ],
         }
     )
@@ -82,16 +82,21 @@ def _period_panel(
 ) -> dict[str, Any]:
     width, height = size
     name_axis = {
-        "grid": False,
-        "values": labelled,
-        "labelExpr": "labels[datum.value]",
-        "labelAngle": 0,
-        "labelOverlap": False,
-        "ticks": False,
-        "labelPadding": 6,
+        "axis": {
+            "grid": False,
+            "values": labelled,
+            "labelExpr": "labels[datum.value]",
+            "labelAngle": 0,
+            "labelOverlap": False,
+            "ticks": False,
+            "labelPadding": 6,
+        },
+        "scale": {"paddingInner": 0.18, "paddingOuter": 0.1},
     }
-    count_axis = {"tickCount": 3, "domain": False, "ticks": False, "format": "~s", "minExtent": 36}
-    scale = {"paddingInner": 0.18, "paddingOuter": 0.1}
+    count_axis = {
+        "axis": {"tickCount": 3, "domain": False, "ticks": False, "format": "~s", "minExtent": 36},
+        "scale": {"domainMin": 0, "nice": True},
+    }
     return {
         "width": width,
         "height": height,
@@ -99,10 +104,8 @@ def _period_panel(
         "mark": {"type": "bar", "color": color},
         "encoding": {
             # Names, not times: Vega knows no zone but that of the machine.
-            "x": {"field": "name", "type": "ordinal", "sort": None, "axis": name_axis}
-            | {"scale": scale},
-            "y": {"field": field, "type": "quantitative", "axis": count_axis}
-            | {"scale": {"domainMin": 0, "nice": True}},
+            "x": {"field": "name", "type": "ordinal", "sort": None, **name_axis},
+            "y": {"field": field, "type": "quantitative", **count_axis},
         },
     }
 
@@ -118,9 +121,9 @@ def draw_ranking(bars: Sequence[Bar], largest: float | None = None) -> str:
     text = {"type": "text", "baseline": "bottom", "fontSize": _LABEL_SIZE, "dy": 1}
     value_width = 8 * max((len(bar.value) for bar in bars), default=0) + 16
     layers = [
-        _segment("full", None, _TRACK),
-        _segment("issued", None, ISSUED_COLOR),
-        _segment("issued", "refused", REFUSED_COLOR),
+        _segment("0", "datum.full", _TRACK),
+        _segment("0", "datum.issued", _ISSUED_COLOR),
+        _segment("datum.issued", "datum.issued + datum.refused", _REFUSED_COLOR),
         {
             "transform": [{"filter": "isValid(datum.mark)"}],
             "mark": {"type": "tick", "thickness": 2, "size": 14, "yOffset": 12, "color": _INK},
@@ -147,21 +150,13 @@ def draw_ranking(bars: Sequence[Bar], largest: float | None = None) -> str:
     )
 
 
-def _segment(start: str, length: str | None, color: str) -> dict[str, Any]:
-    """Draw from zero to start, or from start on for a length."""
-    begin, end = ("0", f"datum.{start}")
-    if length is not None:
-        begin, end = f"datum.{start}", f"datum.{start} + datum.{length}"
+def _segment(begin: str, end: str, color: str) -> dict[str, Any]:
+    x = {"type": "quantitative", "axis": None, "scale": {"nice": False}}
     return {
         "transform": [{"calculate": begin, "as": "begin"}, {"calculate": end, "as": "end"}],
         "mark": {"type": "bar", "height": 10, "yOffset": 12, "color": color},
         "encoding": {
-            "x": {
-                "field": "begin",
-                "type": "quantitative",
-                "axis": None,
-                "scale": {"nice": False},
-            },
+            "x": {"field": "begin", **x},
             "x2": {"field": "end"},
             "y": {"field": "row", "type": "ordinal", "axis": None},
         },

@@ -1,9 +1,10 @@
 """Reads the figures of a report on the audit log, and writes it as a web page."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +125,9 @@ def _build_scope(context: click.Context, options: dict[str, Any], now: datetime)
     since = options["since"] or min(until, now) - _DEFAULT_RANGE
     # Whole seconds: the page shows the range exactly.
     since, until = (moment.replace(microsecond=0) for moment in (since, until))
-    try:
-        unit = choose_unit(since, until)
-    except UnusableRange as error:
-        raise click.UsageError(f"--since and --until: {error}.") from None
     names = {name: options[name] for name in ("tenant", "bucket")}
-    return Scope(since=since, until=until, zone=chosen_zone(context), unit=unit, **names)
+    unit, zone = choose_unit(since, until), chosen_zone(context)
+    return Scope(since=since, until=until, zone=zone, unit=unit, **names)
 
 
 def _check_out(out: str, *, force: bool) -> None:
@@ -169,25 +167,22 @@ def _write(path: Path, page: str, *, force: bool) -> None:
 
 MAX_YEARS = 20
 _HOUR = 3_600
-_LONGEST: tuple[tuple[PeriodUnit, timedelta], ...] = (
-    ("hour", timedelta(days=3)),
-    ("day", timedelta(days=93)),  # a quarter, and the hour that it can be longer
-    ("month", timedelta(days=366 * MAX_YEARS)),
-)
-
-
-class UnusableRange(ValueError):
-    """The range of a report is empty or too long."""
+_LONGEST: dict[PeriodUnit, timedelta] = {
+    "hour": timedelta(days=3),
+    "day": timedelta(days=93),  # a quarter, and the hour that it can be longer
+    "month": timedelta(days=366 * MAX_YEARS),
+}
 
 
 def choose_unit(since: datetime, until: datetime) -> PeriodUnit:
-    """Return the unit in which a report shows a range. Raises UnusableRange."""
+    """Return the unit in which a report shows a range. Raises click.UsageError."""
     if since >= until:
-        raise UnusableRange(f"the range ends at {until:%F %T} UTC, before it begins")
-    for unit, longest in _LONGEST:
+        text = f"the range ends at {until:%F %T} UTC, before it begins"
+        raise click.UsageError(f"--since and --until: {text}.")
+    for unit, longest in _LONGEST.items():
         if until - since <= longest:
             return unit
-    raise UnusableRange(f"the range is longer than {MAX_YEARS} years")
+    raise click.UsageError(f"--since and --until: the range is longer than {MAX_YEARS} years.")
 
 
 def period_names(scope: Scope) -> list[str]:
@@ -227,12 +222,12 @@ def read_report(
         scope=scope,
         generated_at=now,
         periods=_read_periods(connection, scope, grant_filter),
-        tenants=_sum_by(groups, "tenant"),
-        buckets=_sum_by(groups, "bucket"),
-        kinds=_sum_by(groups, "kind"),
-        codes=_read_codes(connection, grant_filter),
+        tenants=_break_down(_to_tally(count, "tenant") for count in groups),
+        buckets=_break_down(_to_tally(count, "bucket") for count in groups),
+        kinds=_break_down(_to_tally(count, "kind") for count in groups),
+        codes=_break_down(map(_to_tally, top_items(connection, grant_filter, "code", _MAX_CODES))),
         lifetimes=_group_lifetimes(lifetimes),
-        limits=_break_down(_sum_limits(lifetimes)),
+        limits=_break_down(Tally(count.limited_by, count.issued, 0) for count in lifetimes),
         requesters=replace(
             _read_largest(connection, grant_filter, "requester", groups),
             groups=_count_requesters(connection, grant_filter),
@@ -277,27 +272,24 @@ def _read_periods(
     return tuple(Tally(name, *numbers.get(name, (0, 0))) for name in period_names(scope))
 
 
-def _sum_by(groups: Iterable[ItemCount], dimension: Dimension) -> Breakdown:
-    index = _GROUPED.index(dimension)
-    sums: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for count in groups:
-        totals = sums[str(count.group[index])]
-        totals[0] += count.issued
-        totals[1] += count.refused
-    return _break_down(Tally(name, *totals) for name, totals in sums.items())
+def _to_tally(count: ItemCount, dimension: Dimension | None = None) -> Tally:
+    """Return a count by one dimension, or the share of one of _GROUPED in a count by all."""
+    index = _GROUPED.index(dimension) if dimension else 0
+    return Tally(str(count.group[index]), count.issued, count.refused)
 
 
 def _break_down(tallies: Iterable[Tally]) -> Breakdown:
-    """Return the largest tallies first, and the sum of those for which there is no row."""
-    largest = sorted(tallies, key=lambda tally: (-tally.total, tally.name))
+    """Sum tallies by name; return the largest sums first, and the sum of those without a row."""
+    by_name = groupby(sorted(tallies), lambda tally: tally.name)
+    sums = [_sum(name, group) for name, group in by_name]
+    largest = sorted(sums, key=lambda tally: (-tally.total, tally.name))
     rest = largest[TABLE_ROWS:]
-    others = Tally("", sum(t.issued for t in rest), sum(t.refused for t in rest))
-    return Breakdown(tuple(largest[:TABLE_ROWS]), others if rest else None, len(largest))
+    return Breakdown(tuple(largest[:TABLE_ROWS]), _sum("", rest) if rest else None, len(largest))
 
 
-def _read_codes(connection: Connection, grant_filter: GrantFilter) -> Breakdown:
-    counts = top_items(connection, grant_filter, "code", _MAX_CODES)
-    return _break_down(_to_tally(count) for count in counts)
+def _sum(name: str, tallies: Iterable[Tally]) -> Tally:
+    issued, refused = zip(*((tally.issued, tally.refused) for tally in tallies), strict=True)
+    return Tally(name, sum(issued), sum(refused))
 
 
 def _read_largest(
@@ -310,15 +302,10 @@ def _read_largest(
     # One more than there are rows, because items for no recipient are a group as well.
     counts = top_items(connection, grant_filter, dimension, TABLE_ROWS + 1)
     rows = tuple(_to_tally(count) for count in counts if count.group[0] is not None)[:TABLE_ROWS]
-    others = _rest(groups, rows)
-    return Breakdown(rows, others, None if others else len(rows))
-
-
-def _rest(groups: Iterable[ItemCount], rows: Iterable[Tally]) -> Tally | None:
-    """Return the number of items that are in no row, None if there are none."""
     issued = sum(count.issued for count in groups) - sum(row.issued for row in rows)
     refused = sum(count.refused for count in groups) - sum(row.refused for row in rows)
-    return Tally("", issued, refused) if issued or refused else None
+    others = Tally("", issued, refused) if issued or refused else None
+    return Breakdown(rows, others, None if others else len(rows))
 
 
 def _read_received(connection: Connection, grant_filter: GrantFilter) -> Iterator[Received]:
@@ -355,10 +342,6 @@ def _read_received(connection: Connection, grant_filter: GrantFilter) -> Iterato
         yield Received(name, grants_, objects, tuple(newest[name]))
 
 
-def _to_tally(count: ItemCount) -> Tally:
-    return Tally(str(count.group[0]), count.issued, count.refused)
-
-
 def _group_lifetimes(counts: Iterable[Row[int, str, int]]) -> Breakdown:
     """Return the lifetimes by range, shortest first, without empty ranges at both ends."""
     sums = dict.fromkeys((*_LIFETIMES, _LONGEST_LIFETIME), 0)
@@ -369,13 +352,6 @@ def _group_lifetimes(counts: Iterable[Row[int, str, int]]) -> Breakdown:
     used = [number for number, name in enumerate(names) if sums[name]]
     shown = names[used[0] : used[-1] + 1] if used else []
     return Breakdown(tuple(Tally(name, sums[name], 0) for name in shown), None, len(shown))
-
-
-def _sum_limits(counts: Iterable[Row[int, str, int]]) -> Iterable[Tally]:
-    sums: Counter[str] = Counter()
-    for count in counts:
-        sums[count.limited_by] += count.issued
-    return [Tally(name, number, 0) for name, number in sums.items()]
 
 
 def _read_states(
