@@ -48,11 +48,6 @@ class Topic(NamedTuple):
     others: str = "All others"
 
     @property
-    def items(self) -> str:
-        """The noun for what it counts."""
-        return {"total": "items", "issued": "grants", "refused": "refusals"}[self.counts]
-
-    @property
     def decisions(self) -> list[str]:
         """The decisions that it counts."""
         return ["issued", "refused"] if self.counts == "total" else [self.counts]
