@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from secrets import token_bytes
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypedDict, get_args
 
 if TYPE_CHECKING:  # audit commands read records without pydantic
     from valetkey.wire.messages import Item
@@ -29,6 +29,14 @@ class ItemTexts:
     recipient: str | None = None
     reason: str | None = None
     ref: str | None = None
+
+
+class TextValues(TypedDict, total=False):
+    """The same as a dict."""
+
+    recipient: str | None
+    reason: str | None
+    ref: str | None
 
 
 SALT_SUFFIX = "_salt"
