@@ -39,7 +39,7 @@ from worker.core.grant_kinds import reserved_cost
 from worker.core.quota_rules import Cost
 from worker.core.signing_context import Validity
 from worker.errors import Transient
-from worker.ledger.chunk_items import read_annotations
+from worker.ledger.chunk_items import read_annotations, read_items
 from worker.ledger.merkle import (
     RightEdge,
     encode_record,
@@ -500,12 +500,6 @@ def read_recorded_chunk(
     ).one()
     first_item = chunk_number * header.chunk_size
     items = range(first_item, first_item + header.chunk_size)
-    rows = connection.execute(
-        select(Grant.item_number, Grant.object_key, Grant.code, Grant.detail, Grant.digest)
-        .where(Grant.batch_number == batch_number, Grant.item_number >= items.start)
-        .where(Grant.item_number < items.stop)
-        .order_by(Grant.item_number)
-    )
     return RecordedChunk(
         batch_number=batch_number,
         batch_id=header.batch_id,
@@ -515,7 +509,7 @@ def read_recorded_chunk(
         total=header.total,
         callback=header.callback,
         batch_texts={name: getattr(header, name) for name in BATCH_TEXTS},
-        rows=[GrantRow(*row) for row in rows],
+        rows=[GrantRow(*row) for row in read_items(connection, batch_number, items)],
         annotations=read_annotations(connection, batch_number, items),
         validity=Validity(header.issued_at, header.expires_in, header.limited_by),
         access_key=header.access_key,

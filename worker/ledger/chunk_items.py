@@ -1,11 +1,19 @@
-"""Joins a chunk to the rows of its items, and reads the producer's texts about these."""
+"""Joins a chunk to the rows of its items, and reads these and the producer's texts about them."""
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, select
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, select
 
 from models import Annotation, Batch, Chunk, Grant
+from worker.base.database_engine import DriverStatement
 from worker.core.annotations import SaltedTexts
+
+_READ_ITEMS = DriverStatement(
+    select(Grant.item_number, Grant.object_key, Grant.code, Grant.detail, Grant.digest)
+    .where(Grant.batch_number == bindparam("batch"))
+    .where(Grant.item_number >= bindparam("first"), Grant.item_number < bindparam("stop"))
+    .order_by(Grant.item_number)
+)
 
 
 def is_in_chunk(
@@ -22,6 +30,12 @@ def is_in_chunk(
         item.item_number >= first,
         item.item_number < first + Batch.chunk_size,
     )
+
+
+def read_items(connection: Connection, batch_number: int, items: range) -> list[Any]:
+    """Read items of a batch: rows with the fields of `GrantRow`, in order."""
+    params = {"batch": batch_number, "first": items.start, "stop": items.stop}
+    return _READ_ITEMS.run(connection, params)
 
 
 def read_annotations(

@@ -14,16 +14,15 @@ from typing import Any, NamedTuple
 import click
 from sqlalchemy import Connection, func, select
 
-from models import Batch, Chunk, Grant, Leaf
+from models import Batch, Chunk, Leaf
 from valetkey.wire.grant_ids import grant_id
 from worker.base.database_engine import read_transaction
 from worker.base.pages import did_you_mean
 from worker.cli.command_options import parse_cursor
 from worker.cli.database import open_database
 from worker.core.annotations import SALT_SUFFIX
-from worker.core.decisions import GrantRow
 from worker.core.issued_grants import GrantName
-from worker.ledger.chunk_items import read_annotations
+from worker.ledger.chunk_items import read_annotations, read_items
 from worker.ledger.merkle import CHUNK_KINDS, encode_record, hash_leaf, item_record
 from worker.proof.checkpoint_format import MAX_NOTE_BYTES, CheckpointText, InvalidNote, Note
 from worker.proof.checkpoint_rows import (
@@ -213,14 +212,9 @@ def _read_records(connection: Connection, batch_number: int, leaf: ChunkLeaf) ->
     if batch is None or chunk is None:
         raise NothingToProve(_PRUNED)
     first = chunk["chunk_number"] * batch["chunk_size"]
-    rows = connection.execute(
-        select(Grant.item_number, Grant.object_key, Grant.code, Grant.detail, Grant.digest)
-        .where(Grant.batch_number == batch_number, Grant.item_number >= first)
-        .where(Grant.item_number < first + batch["chunk_size"])
-        .order_by(Grant.item_number)
-    )
-    items = [GrantRow(*row) for row in rows]
-    annotations = read_annotations(connection, batch_number, range(first, first + len(items)))
+    numbers = range(first, first + batch["chunk_size"])
+    items = read_items(connection, batch_number, numbers)
+    annotations = read_annotations(connection, batch_number, numbers)
     texts = {number - first: each._asdict() for number, each in annotations.items()}
     names = {"tenant": batch["tenant"], "batch_id": batch["batch_id"]}
     try:

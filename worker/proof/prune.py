@@ -1,49 +1,98 @@
 """Removes grants and uses of old months; keeps their batches, chunks, leaves, trees of items."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    and_,
+    case,
+    delete,
+    func,
+    insert,
+    literal,
+    literal_column,
+    select,
+    text,
+    true,
+    tuple_,
+    union_all,
+)
 
-from worker.base.database_engine import acquire_advisory_lock, read_transaction, write_transaction
+from models import (
+    Annotation,
+    Base,
+    Batch,
+    Checkpoint,
+    Chunk,
+    Delivery,
+    EndedSlot,
+    Grant,
+    ItemEdge,
+    Leaf,
+    Manifest,
+    MultipartUpload,
+    Prune,
+    Reservation,
+    Settlement,
+    StoredObject,
+    Use,
+)
+from models.grants import PARTITIONED
+from worker.base.database_engine import acquire_advisory_lock, write_transaction
 from worker.base.month_partitions import (
     Partition,
     default_months,
     first_moment,
     format_month,
     has_partitions,
+    parse_month,
     read_partitions,
 )
-from worker.proof.prune_rows import (
-    Blocker,
-    PruneRefused,
-    TenantPart,
-    chunks_before,
-    chunks_without_edge,
-    delete_annotations,
-    delete_chunks,
-    delete_groups,
-    delete_old_objects,
-    delete_settlements,
-    drop_partition,
-    find_blockers,
-    has_grants,
-    has_old_uses,
-    insert_item_edges,
-    insert_prune,
-    lock_grants,
-    old_groups,
-    owns_grants,
-    pruned_before,
-    tenant_parts,
-    uncovered_tenants,
-)
+from worker.ledger.chunk_items import is_in_chunk, read_annotations, read_items
+from worker.ledger.merkle import CHUNK_KINDS, encode_record, entry_hash, items_edge
+from worker.ledger.reservations import REMAINING
+from worker.ledger.tree_leaves import NewLeaf, append_leaf
 
-MAX_ITEMS = 5_000
+MAX_ROWS = 5_000
 """The number of rows that one transaction reads or deletes. On SQLite, other writers wait."""
 
-_FIRST_CHUNK = (-1, -1)
+_LOCK_TIME = "2s"
+_IS_OWNER = text("SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(:t)")
+_READ_TRIGGER = text("SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = :name")
+_DELETE_ITEMS = "DELETE FROM grants WHERE batch_number = ? AND item_number >= ? AND item_number < ?"
+
+
+class PruneRefused(Exception):
+    """The grants cannot be removed yet. Nothing was changed."""
+
+
+class Blocker(NamedTuple):
+    """Unfinished work: its number, the id of its first batch, and what it is and what ends it."""
+
+    number: int
+    batch_id: str
+    what: str
+    hint: str
+
+
+class TenantPart(NamedTuple):
+    """A tenant's part of a prune: numbers of chunks, of their items, of leaves of uses, and uses.
+
+    uncovered is the number of leaves that no signed checkpoint covers, or that are missing.
+    """
+
+    tenant: str
+    chunks: int
+    items: int
+    use_groups: int
+    uses: int
+    uncovered: int
 
 
 class PrunePlan(NamedTuple):
@@ -58,7 +107,6 @@ class PrunePlan(NamedTuple):
     parts: list[TenantPart]
     partitions: list[Partition]
     blockers: list[Blocker]
-    uncovered: list[str]
     is_begun: bool
 
     @property
@@ -77,6 +125,11 @@ class PrunePlan(NamedTuple):
         return sum(partition.bytes for partition in self.partitions)
 
     @property
+    def uncovered(self) -> list[str]:
+        """The ids of the tenants of which a signed checkpoint does not cover everything."""
+        return [part.tenant for part in self.parts if part.uncovered]
+
+    @property
     def is_empty(self) -> bool:
         """True if there is nothing to remove."""
         return not self.parts and not self.partitions and not self.is_begun
@@ -84,32 +137,79 @@ class PrunePlan(NamedTuple):
 
 def plan_prune(connection: Connection, before: int, now: datetime) -> PrunePlan:
     """Plan to remove the grants of all chunks issued before a month. Raises PruneRefused."""
-    moment = first_moment(before)
-    partitions = _partitions_to_drop(connection, before)
-    parts = tenant_parts(connection, moment)
-    pruned = pruned_before(connection)
+    moment, pruned = first_moment(before), _pruned_before(connection)
     return PrunePlan(
         before=before,
         pruned_before=pruned,
-        parts=parts,
-        partitions=partitions,
-        blockers=find_blockers(connection, moment, now),
-        uncovered=uncovered_tenants(connection, parts),
-        is_begun=pruned is not None and _is_begun(connection, moment, pruned),
+        parts=_tenant_parts(connection, pruned, moment),
+        partitions=_partitions_to_drop(connection, before),
+        blockers=_find_blockers(connection, moment, now),
+        is_begun=pruned is not None and _has_rows(connection, min(moment, pruned)),
     )
 
 
-def _is_begun(connection: Connection, before: datetime, pruned: datetime) -> bool:
-    if has_old_uses(connection, min(before, pruned)):
-        return True
-    keeps_rows = not has_partitions(connection) and pruned >= before
-    return keeps_rows and has_grants(connection, before)
+def _pruned_before(connection: Connection) -> datetime | None:
+    """Return the moment before which the grants of all chunks were removed; None if none were.
+
+    On SQLite, a removal that is going on has not reached all of them yet.
+    """
+    before = connection.scalar(select(func.max(Prune.before)))
+    return None if before is None else first_moment(parse_month(before))
+
+
+def _tenant_parts(
+    connection: Connection, since: datetime | None, before: datetime
+) -> list[TenantPart]:
+    """Return what was issued or recorded before a moment and is not pruned yet, by tenant id.
+
+    A group of uses has one time, so it is removed as a whole, and its leaf needs no row any more.
+    Uses of old grants that were recorded later stay until their month is removed.
+    """
+
+    def is_old(moment: Any) -> ColumnElement[bool]:
+        return and_(moment < before, true() if since is None else moment >= since)
+
+    numbers = ("chunks", "items", "use_groups", "uses")
+    of_chunk = literal(1), Chunk.issued + Chunk.refused, literal(0), literal(0)
+    chunks = (
+        select(Batch.tenant, Leaf.leaf_number, *map(ColumnElement.label, of_chunk, numbers))
+        .join(Chunk, Chunk.batch_number == Batch.batch_number)
+        .outerjoin(Leaf, and_(_is_of_chunk(Leaf), Leaf.kind.in_(CHUNK_KINDS)))
+        .where(is_old(Chunk.issued_at))
+    )
+    is_leaf = Leaf.tenant == Use.tenant, Leaf.kind == "use", Leaf.reference == Use.group_id
+    groups = (
+        select(Use.tenant, Leaf.leaf_number, literal(0), literal(0), literal(1), func.count())
+        .outerjoin(Leaf, and_(*is_leaf))
+        .where(is_old(Use.recorded_at))
+        .group_by(Use.tenant, Use.group_id, Leaf.leaf_number)
+    )
+    rows = union_all(chunks, groups).subquery()
+    newest = (
+        select(Checkpoint.tenant, func.max(Checkpoint.size).label("size"))
+        .group_by(Checkpoint.tenant)
+        .subquery()
+    )
+    is_covered = rows.c.leaf_number < newest.c.size  # NULL without a leaf, or a checkpoint
+    sums = (func.sum(rows.c[name]) for name in numbers)
+    query = (
+        select(rows.c.tenant, *sums, func.sum(case((is_covered, 0), else_=1)))
+        .select_from(rows)
+        .outerjoin(newest, newest.c.tenant == rows.c.tenant)
+        .group_by(rows.c.tenant)
+    )
+    return sorted(TenantPart(row[0], *map(int, row[1:])) for row in connection.execute(query))
+
+
+def _is_of_chunk(table: Any) -> ColumnElement[bool]:
+    """Return the condition that joins the rows of a table to their chunks."""
+    return and_(Chunk.batch_number == table.batch_number, Chunk.chunk_number == table.chunk_number)
 
 
 def _partitions_to_drop(connection: Connection, before: int) -> list[Partition]:
     if not has_partitions(connection):
         return []
-    if not owns_grants(connection):
+    if not connection.scalar(_IS_OWNER, {"t": PARTITIONED}):
         raise PruneRefused("only the owner of the tables can drop partitions: connect as the owner")
     if any(month < before for month in default_months(connection)):
         raise PruneRefused(
@@ -126,6 +226,97 @@ def _partitions_to_drop(connection: Connection, before: int) -> list[Partition]:
     return [partition for partition in partitions if partition.end <= before]
 
 
+def _find_blockers(connection: Connection, before: datetime, now: datetime) -> list[Blocker]:
+    """Find the unfinished work that needs grants of chunks issued before a moment."""
+
+    def of_old_chunk(table: Any) -> ColumnElement[bool]:
+        chunks = select(Chunk.batch_number).where(_is_of_chunk(table), Chunk.issued_at < before)
+        return chunks.exists()
+
+    # Not a parameter: a partial index is used only if the statement itself contains this text.
+    pending: ColumnElement[str] = literal_column("'pending'")
+    is_old_batch, is_live = Batch.decided_at < before, Reservation.expires_at > now
+    work: tuple[tuple[Any, tuple[ColumnElement[bool], ...], str, str], ...] = (
+        (
+            Reservation,
+            (of_old_chunk(Reservation), is_live),
+            "chunks with grants that are still valid",
+            "wait until they expire",
+        ),
+        (
+            Reservation,
+            (is_old_batch, is_live, Reservation.chunk_number == REMAINING),
+            "open batches",
+            "wait until they close, or cancel them",
+        ),
+        (
+            Delivery,
+            (of_old_chunk(Delivery), Delivery.state == pending),
+            "pending webhooks",
+            "python -m worker deliveries list --state pending",
+        ),
+        (
+            Manifest,
+            (is_old_batch, Manifest.state == pending),
+            "pending manifests",
+            "python -m worker deliveries manifests --state pending",
+        ),
+        (
+            MultipartUpload,
+            (is_old_batch, MultipartUpload.state == "open"),
+            "open multipart uploads",
+            "the upkeep worker aborts them when they have expired",
+        ),
+        (
+            EndedSlot,
+            (of_old_chunk(EndedSlot),),
+            "chunks of upload slots that are not settled",
+            "the upkeep worker settles them when storage has told what they stored",
+        ),
+    )
+    blockers = []
+    for table, conditions, what, hint in work:
+        query = select(func.count(), func.min(Batch.batch_id)).select_from(table)
+        query = query.join(Batch, Batch.batch_number == table.batch_number).where(*conditions)
+        number, batch_id = connection.execute(query).one()
+        if number:
+            blockers.append(Blocker(number, batch_id, what, hint))
+    return blockers
+
+
+def _old_rows(before: datetime) -> dict[type[Base], Select[*tuple[Any, ...]]]:
+    """Select what else than grants a prune removes: by table, the keys of rows of whole leaves.
+
+    They are in the order of an index, so that each part begins where the last one ended.
+    """
+    chunk = Annotation.item_number // Batch.chunk_size
+    is_annotated = and_(Chunk.batch_number == Batch.batch_number, Chunk.chunk_number == chunk)
+    return {
+        Use: select(Use.group_id).where(Use.recorded_at < before).order_by(Use.group_id),
+        Settlement: (
+            select(Settlement.batch_number, Settlement.chunk_number)
+            .join(Chunk, _is_of_chunk(Settlement))
+            .where(Chunk.issued_at < before)
+        ),
+        Annotation: (
+            select(Annotation.batch_number, Annotation.item_number)
+            .join(Batch, Batch.batch_number == Annotation.batch_number)
+            .join(Chunk, is_annotated)
+            .where(Chunk.issued_at < before)
+            .order_by(Annotation.batch_number, Annotation.item_number)
+        ),
+    }
+
+
+def _has_rows(connection: Connection, before: datetime) -> bool:
+    """Return whether rows remain that a prune up to a moment removes."""
+    queries = list(_old_rows(before).values())
+    if not has_partitions(connection):
+        grants = select(Grant.batch_number).join(Batch, Batch.batch_number == Grant.batch_number)
+        queries.append(grants.join(Chunk, is_in_chunk()).where(Chunk.issued_at < before))
+    return any(connection.execute(query.limit(1)).first() is not None for query in queries)
+
+
 def prune(
     engine: Engine,
     plan: PrunePlan,
@@ -137,68 +328,184 @@ def prune(
 
     Before, it stores the tree of each chunk's items, in transactions of their own. Uses and
     settlements, on SQLite also grants, are deleted after the transaction that records the prune, in
-    many further ones. After an interruption, the same call goes on. progress gets the number of
-    items whose tree is stored, and then also the number removed. Raises PruneRefused if something
-    changed since it was planned or if items are missing, Transient and DBAPIError.
+    many further ones. After an interruption, the same call goes on. progress gets each number of
+    items whose tree was stored, or which were removed. Raises PruneRefused if something changed
+    since it was planned or if items are missing, Transient and DBAPIError.
     """
-    hashed = _store_item_edges(engine, plan, progress)
+    moment, since = first_moment(plan.before), plan.pruned_before
+    is_old = Chunk.issued_at < moment
+    has_items = true() if since is None else Chunk.issued_at >= since
+    has_edge = select(ItemEdge).where(_is_of_chunk(ItemEdge)).exists()
+    _handle_chunks(engine, insert_item_edges, progress, is_old, has_items, ~has_edge)
     with write_transaction(engine) as connection:
-        if has_partitions(connection):
-            lock_grants(connection)
-        is_changed = pruned_before(connection) != plan.pruned_before
-        if is_changed or find_blockers(connection, first_moment(plan.before), now):
+        if is_dropping := has_partitions(connection):
+            _lock_grants(connection)
+        is_changed = _pruned_before(connection) != since
+        if is_changed or _find_blockers(connection, moment, now):
             raise PruneRefused("something changed meanwhile: run the command again")
         for part in plan.parts:
             insert_prune(connection, part, plan.before, pruned_by, now)
         for partition in plan.partitions:
-            drop_partition(connection, partition)
-        is_dropped = has_partitions(connection)
-    removed = (
-        plan.items
-        if is_dropped
-        else _delete_rows(engine, plan.before, lambda total: progress(hashed + total))
-    )
-    _delete_uses(engine, first_moment(plan.before))
+            name = connection.dialect.identifier_preparer.quote_identifier(partition.name)
+            connection.exec_driver_sql(f"DROP TABLE {name}")
+    removed = plan.items
+    if not is_dropping:
+        removed = _handle_chunks(engine, delete_items, progress, is_old)
+    _delete_rest(engine, moment)
     return removed
 
 
-def _delete_uses(engine: Engine, before: datetime) -> None:
-    with read_transaction(engine) as connection:
-        parts = list(old_groups(connection, before, MAX_ITEMS))
-    for groups in parts:
-        with write_transaction(engine) as connection:
-            delete_groups(connection, groups)
-    for delete_part in (delete_settlements, delete_annotations):
-        deleted = 1
-        while deleted:
-            with write_transaction(engine) as connection:
-                deleted = delete_part(connection, before)
-    with write_transaction(engine) as connection:
-        delete_old_objects(connection, before)
+class ChunkItems(NamedTuple):
+    """A chunk, and the numbers and the number of its items."""
+
+    batch_id: str
+    batch_number: int
+    chunk_number: int
+    numbers: range
+    items: int
 
 
-def _store_item_edges(engine: Engine, plan: PrunePlan, progress: Callable[[int], None]) -> int:
-    before = first_moment(plan.before)
-    total, last = 0, _FIRST_CHUNK
+def _handle_chunks(
+    engine: Engine,
+    handle: Callable[[Connection, list[ChunkItems]], int],
+    progress: Callable[[int], None],
+    *conditions: ColumnElement[bool],
+) -> int:
+    """Call a function with some chunks in each of many transactions, and add up what it returns."""
+    total, after = 0, (-1, -1)
     while True:
         with write_transaction(engine) as connection:
             acquire_advisory_lock(connection, "item_edges")
-            chunks = chunks_without_edge(connection, plan.pruned_before, before, last, MAX_ITEMS)
+            chunks = _read_chunks(connection, after, *conditions)
             if not chunks:
                 return total
-            insert_item_edges(connection, chunks)
-        total += sum(chunk.items for chunk in chunks)
-        last = chunks[-1].batch_number, chunks[-1].chunk_number
-        progress(total)
+            number = handle(connection, chunks)
+        total += number
+        after = chunks[-1].batch_number, chunks[-1].chunk_number
+        progress(number)
 
 
-def _delete_rows(engine: Engine, before: int, progress: Callable[[int], None]) -> int:
-    total, last = 0, _FIRST_CHUNK
-    while True:
-        with write_transaction(engine) as connection:
-            chunks = chunks_before(connection, first_moment(before), last, MAX_ITEMS)
-            if not chunks:
-                return total
-            total += delete_chunks(connection, chunks)
-        last = chunks[-1].batch_number, chunks[-1].chunk_number
-        progress(total)
+def _read_chunks(
+    connection: Connection, after: tuple[int, int], *conditions: ColumnElement[bool]
+) -> list[ChunkItems]:
+    """Return the next chunks, with at most MAX_ROWS items, or one chunk.
+
+    after is the batch and the number of the last chunk of the previous call.
+    """
+    items = Chunk.issued + Chunk.refused
+    query = (
+        select(Batch.batch_id, Chunk.batch_number, Chunk.chunk_number, Batch.chunk_size, items)
+        .join(Batch, Batch.batch_number == Chunk.batch_number)
+        .where(tuple_(Chunk.batch_number, Chunk.chunk_number) > after, *conditions)
+        .order_by(Chunk.batch_number, Chunk.chunk_number)
+        .limit(MAX_ROWS)
+    )
+    chunks: list[ChunkItems] = []
+    total = 0
+    for batch_id, batch_number, chunk_number, size, number in connection.execute(query):
+        total += number
+        if total > MAX_ROWS and chunks:
+            break
+        numbers = range(chunk_number * size, (chunk_number + 1) * size)
+        chunks.append(ChunkItems(batch_id, batch_number, chunk_number, numbers, number))
+    return chunks
+
+
+def insert_item_edges(connection: Connection, chunks: list[ChunkItems]) -> int:
+    """Store the right edge of the tree of each chunk's items; return their number.
+
+    Raises PruneRefused.
+    """
+    rows = []
+    for batch_id, batch_number, chunk_number, numbers, count in chunks:
+        try:
+            items = read_items(connection, batch_number, numbers)
+            edge = items_edge(items, read_annotations(connection, batch_number, numbers))
+        except (TypeError, AttributeError, ValueError):
+            edge = None
+        if edge is None or edge.size != count:
+            raise PruneRefused(
+                f"the items of chunk {chunk_number} of batch {batch_id} cannot be read, or are not"
+                f" {count:,}, as it counts: `python -m worker audit verify` says more"
+            )
+        key = {"batch_number": batch_number, "chunk_number": chunk_number}
+        rows.append(key | {"edge": edge.to_bytes()})
+    connection.execute(insert(ItemEdge), rows)
+    return sum(chunk.items for chunk in chunks)
+
+
+def _lock_grants(connection: Connection) -> None:
+    """Lock the partitioned table before anything else is locked, as every insertion does.
+
+    Raises DBAPIError if a reader holds it for longer than two seconds: all others wait meanwhile.
+    """
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_TIME}'")
+    connection.exec_driver_sql(f"LOCK TABLE {PARTITIONED} IN ACCESS EXCLUSIVE MODE")
+
+
+def insert_prune(
+    connection: Connection, part: TenantPart, before: int, pruned_by: str, now: datetime
+) -> None:
+    """Record that a tenant's grants are removed, with a leaf in its tree."""
+    values: dict[str, Any] = {
+        "tenant": part.tenant,
+        "before": format_month(before),
+        "pruned_by": pruned_by,
+        "pruned_at": now,
+        "chunks": part.chunks,
+        "items": part.items,
+        "edges": part.chunks,
+        "use_groups": part.use_groups,
+    }
+    number = connection.scalar(insert(Prune).values(values).returning(Prune.prune_number))
+    leaf = NewLeaf("prune", entry_hash([encode_record("prune", values)]), reference=str(number))
+    append_leaf(connection, part.tenant, leaf)
+
+
+def delete_items(connection: Connection, chunks: list[ChunkItems]) -> int:
+    """Delete the grants of chunks on SQLite; return how many there were."""
+    ranges = [(chunk.batch_number, chunk.numbers.start, chunk.numbers.stop) for chunk in chunks]
+    with _deletable(connection, PARTITIONED):
+        return connection.exec_driver_sql(_DELETE_ITEMS, ranges).rowcount
+
+
+def _delete_rest(engine: Engine, before: datetime) -> None:
+    for table in _old_rows(before):
+        deleted = 1
+        while deleted:
+            with write_transaction(engine) as connection:
+                deleted = delete_old_rows(connection, table, before)
+    # Objects that were deleted: their rows kept older reports from changing anything. Grants that
+    # are named by reports of that time are removed.
+    is_old = StoredObject.is_deleted, StoredObject.changed_at < before
+    with write_transaction(engine) as connection:
+        connection.execute(delete(StoredObject).where(*is_old))
+
+
+def delete_old_rows(connection: Connection, table: type[Base], before: datetime) -> int:
+    """Delete some of the old rows of a table; return how many, 0 if none is left."""
+    old = _old_rows(before)[table].limit(MAX_ROWS)
+    key = tuple_(*(getattr(table, column.name) for column in old.selected_columns))
+    with _deletable(connection, table.__tablename__):
+        return connection.execute(delete(table).where(key.in_(old))).rowcount
+
+
+@contextmanager
+def _deletable(connection: Connection, table: str) -> Iterator[None]:
+    """Let rows of an append-only table be deleted in the block, which one transaction contains.
+
+    On PostgreSQL only the owner of the table can do it, and nobody else writes to it meanwhile.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_TIME}'")
+        connection.exec_driver_sql(f"ALTER TABLE {table} DISABLE TRIGGER append_only")
+        yield
+        connection.exec_driver_sql(f"ALTER TABLE {table} ENABLE TRIGGER append_only")
+        return
+    name = f"{table}_no_delete"
+    trigger = connection.scalar(_READ_TRIGGER, {"name": name})
+    if trigger is not None:
+        connection.exec_driver_sql(f"DROP TRIGGER {name}")
+    yield
+    if trigger is not None:
+        connection.exec_driver_sql(trigger)

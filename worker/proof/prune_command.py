@@ -15,8 +15,7 @@ from worker.cli import database
 from worker.cli.database import open_database
 from worker.cli.output import print_rows
 from worker.errors import Transient
-from worker.proof.prune import PrunePlan, plan_prune, prune
-from worker.proof.prune_rows import PruneRefused
+from worker.proof.prune import PrunePlan, PruneRefused, plan_prune, prune
 
 _COLUMNS = ("tenant", "chunks", "items", "uses", "checkpoint")
 
@@ -89,7 +88,7 @@ def prune_log(*, before: int, dry_run: bool, yes: bool, without_checkpoint: bool
 def _print_plan(plan: PrunePlan) -> None:
     rows = []
     for part in plan.parts:
-        covered = "missing" if part.tenant in plan.uncovered else "signed"
+        covered = "missing" if part.uncovered else "signed"
         rows.append((part.tenant, f"{part.chunks:,}", f"{part.items:,}", f"{part.uses:,}", covered))
     if rows:
         print_rows(_COLUMNS, rows, None)
@@ -133,7 +132,7 @@ def _remove(engine: Engine, plan: PrunePlan, now: datetime) -> int:
         length=2 * plan.items, label="Removing", file=sys.stderr, hidden=not sys.stderr.isatty()
     ) as bar:
         try:
-            return prune(engine, plan, account, now, lambda total: bar.update(total - bar.pos))
+            return prune(engine, plan, account, now, bar.update)
         except PruneRefused as error:
             raise click.ClickException(f"{error}.") from None
         except (DBAPIError, Transient) as error:

@@ -202,7 +202,7 @@ class _Generator:
         with read_transaction(self._engine) as connection:
             plan = plan_prune(connection, KEPT, now)
         assert plan.items > 0
-        prune(self._engine, plan, "ops", now, lambda _total: None)
+        prune(self._engine, plan, "ops", now, lambda _number: None)
 
     def _change_config(self) -> None:
         changes: list[tuple[str, Any, Any]] = [

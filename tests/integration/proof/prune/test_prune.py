@@ -15,7 +15,6 @@ from worker.audit.audit_group import audit
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.month_partitions import add_months, format_month
 from worker.proof import prune as prune_module
-from worker.proof import prune_rows
 
 
 def test_grants_before_the_month_are_removed(engine: Engine, run: RunPrune) -> None:
@@ -65,7 +64,7 @@ def test_an_interrupted_prune_goes_on(
     engine: Engine, run: RunPrune, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(prune_module, "delete_chunks", mock.Mock(side_effect=KeyboardInterrupt))
+        patch.setattr(prune_module, "delete_items", mock.Mock(side_effect=KeyboardInterrupt))
         assert run("--yes").exit_code != 0
     assert keys(engine) == ALL
     result = run("--yes")
@@ -78,14 +77,14 @@ def test_each_transaction_deletes_few_rows(
     engine: Engine, run: RunPrune, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    delete = prune_rows.delete_chunks
+    delete = prune_module.delete_items
 
     def record(connection: Any, chunks: Any) -> int:
         sizes.append(sum(chunk.items for chunk in chunks))
         return delete(connection, chunks)
 
-    monkeypatch.setattr(prune_module, "delete_chunks", record)
-    monkeypatch.setattr(prune_module, "MAX_ITEMS", 3)
+    monkeypatch.setattr(prune_module, "delete_items", record)
+    monkeypatch.setattr(prune_module, "MAX_ROWS", 3)
     run("--yes", before=add_months(KEPT, 1))
     assert sizes == [3, 1]
     assert keys(engine) == []

@@ -118,7 +118,7 @@ def test_an_interrupted_removal_of_uses_goes_on(
     engine: Engine, prune: RunPrune, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(prune_module, "delete_groups", mock.Mock(side_effect=KeyboardInterrupt))
+        patch.setattr(prune_module, "delete_old_rows", mock.Mock(side_effect=KeyboardInterrupt))
         assert prune().exit_code != 0
     assert verified(engine).problems == []
     result = prune()
