@@ -1,4 +1,4 @@
-"""Files and folders that only their owner can access."""
+"""Files that are written as a whole, and files and folders that only their owner can access."""
 
 import os
 import stat
@@ -28,7 +28,12 @@ def create_private_file(path: Path) -> None:
 
 
 def write_private_file(path: Path, data: bytes, *, replace: bool) -> None:
-    """Write a file for its owner only, complete or not at all.
+    """Write a file for its owner only, as `write_file` does."""
+    write_file(path, data, replace=replace, mode=0o600)
+
+
+def write_file(path: Path, data: bytes, *, replace: bool, mode: int = 0o644) -> None:
+    """Write a file, complete or not at all.
 
     Raises FileExistsError if there is a file that must not be replaced, and other OSErrors.
     """
@@ -38,6 +43,7 @@ def write_private_file(path: Path, data: bytes, *, replace: bool) -> None:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
             stream.flush()
+            os.fchmod(stream.fileno(), mode)
             os.fsync(stream.fileno())
         if replace:
             partial.replace(path)

@@ -17,6 +17,7 @@ commitment to both instead: so the text and its salt can be erased, and nobody c
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import reduce
 from hashlib import sha256
 from json.encoder import encode_basestring
 from typing import Any, NamedTuple, Self
@@ -87,6 +88,10 @@ class RightEdge(NamedTuple):
             hashes.append(hash_children(left, right))
             size //= 2
         return type(self)(self.size + 1, tuple(hashes))
+
+    def extend(self, leaf_hashes: Iterable[bytes]) -> Self:
+        """Return the tree with more leaves."""
+        return reduce(type(self).append, leaf_hashes, self)
 
     def root(self) -> bytes:
         """Return the hash of the whole tree."""
@@ -190,10 +195,7 @@ def items_edge(rows: Iterable[ItemRow], annotations: Annotations = NO_ANNOTATION
 
 def entry_hash(records: Iterable[bytes], items: RightEdge = NO_LEAVES) -> bytes:
     """Return the hash of the leaf that covers these records, after those of the items."""
-    edge = items
-    for record in records:
-        edge = edge.append(hash_leaf(record))
-    return hash_leaf(edge.root())
+    return hash_leaf(items.extend(map(hash_leaf, records)).root())
 
 
 def _plain(value: Any) -> Any:

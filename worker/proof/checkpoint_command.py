@@ -1,7 +1,5 @@
 """Signs the heads of the audit log's trees, and publishes them."""
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +7,7 @@ import click
 from sqlalchemy import Connection
 
 from worker.base.database_engine import autocommit_read
+from worker.base.private_files import write_file
 from worker.cli.command_options import format_options
 from worker.cli.database import open_database
 from worker.cli.output import print_rows
@@ -20,7 +19,6 @@ from worker.proof.checkpoints import SigningResult, publish_checkpoints, sign_ch
 from worker.proof.prove_command import find_trees
 from worker.settings import Settings
 
-_MODE = 0o644
 _COLUMNS = ("tenant", "state", "size", "signed_at", "root", "note")
 
 
@@ -105,11 +103,7 @@ def _write_note(out: str, checkpoint: StoredCheckpoint | None) -> None:
     if out == "-":
         click.echo(checkpoint.note, nl=False)
         return
-    path = Path(out)
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-            file.write(checkpoint.note.encode())
-            os.fchmod(file.fileno(), _MODE)
-        Path(file.name).replace(path)
+        write_file(Path(out), checkpoint.note.encode(), replace=True)
     except OSError as error:
         raise click.BadParameter(f"{out}: {error.strerror}", param_hint="--out") from None

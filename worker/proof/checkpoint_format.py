@@ -259,3 +259,17 @@ def tenant_of(origin: str, key_name: str) -> str | None:
     prefix = tree_origin(key_name, "")
     tenant_id = origin.removeprefix(prefix)
     return tenant_id if origin.startswith(prefix) and tenant_id else None
+
+
+def open_checkpoint(note: str, keys: Sequence[VerifierKey] = ()) -> tuple[CheckpointText, str]:
+    """Return what a signed checkpoint says, and the id of its tenant. Raises InvalidNote.
+
+    One of the keys must have signed it. Without keys, no signature is verified.
+    """
+    content = CheckpointText.parse(verify_note(note, keys) if keys else Note.parse(note).text)
+    names = [key.name for key in keys] or [content.origin.rpartition("/")[0]]
+    tenant_ids = (tenant_of(content.origin, name) for name in names)
+    tenant_id = next(filter(None, tenant_ids), None)
+    if tenant_id is None:
+        raise InvalidNote(f"it is the checkpoint of another log: {content.origin}")
+    return content, tenant_id

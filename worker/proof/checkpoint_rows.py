@@ -122,22 +122,16 @@ def insert_checkpoint(connection: Connection, checkpoint: StoredCheckpoint) -> b
 
 def leaf_hashes(connection: Connection, tenant_id: str, start: int, end: int) -> Iterator[bytes]:
     """Yield the hashes of a tenant's leaves from start to end, and stop where one is missing."""
-    position = start
-    while position < end:
-        query = (
-            select(Leaf.leaf_number, Leaf.hash)
-            .where(Leaf.tenant == tenant_id, Leaf.leaf_number >= position, Leaf.leaf_number < end)
-            .order_by(Leaf.leaf_number)
-            .limit(_PAGE_LEAVES)
-        )
-        page = connection.execute(query).all()
-        for number, leaf_hash in page:
+    query = (
+        select(Leaf.leaf_number, Leaf.hash)
+        .where(Leaf.tenant == tenant_id, Leaf.leaf_number >= start, Leaf.leaf_number < end)
+        .order_by(Leaf.leaf_number)
+    )
+    with connection.execute(query, execution_options={"yield_per": _PAGE_LEAVES}) as rows:
+        for position, (number, leaf_hash) in enumerate(rows, start):
             if number != position:
                 return
             yield leaf_hash
-            position += 1
-        if not page:
-            return
 
 
 def read_publications(connection: Connection) -> list[Publication]:

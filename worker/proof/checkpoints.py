@@ -6,14 +6,11 @@ next time.
 
 import io
 import json
-import os
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
-from functools import reduce
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -24,17 +21,17 @@ from sqlalchemy import Connection
 from worker.aws.object_calls import ObjectFile, put_object
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.jobs import JobRun
+from worker.base.private_files import write_file
 from worker.context import Context
 from worker.errors import Malformed, Transient
-from worker.ledger.merkle import RightEdge
+from worker.ledger.merkle import NO_LEAVES, RightEdge
 from worker.proof.checkpoint_format import (
     CheckpointText,
     InvalidNote,
-    Note,
     VerifierKey,
     names_a_tree,
+    open_checkpoint,
     tree_origin,
-    verify_note,
 )
 from worker.proof.checkpoint_key import CheckpointKeys, KeyUnusable, NoKey, configured_keys
 from worker.proof.checkpoint_rows import (
@@ -52,7 +49,6 @@ from worker.proof.checkpoint_rows import (
     read_trees,
     store_publication,
 )
-from worker.proof.merkle_proofs import edge_of
 from worker.settings import (
     BucketDestination,
     Destination,
@@ -139,21 +135,17 @@ def _continue_log(
     if last is not None and (problem := _wrong_note(last, keys.trusted)):
         raise InconsistentLog(f"the last checkpoint, of {last.size:,} leaves, {problem}")
     if head is None or (last is not None and head.size < last.size):
-        signed, size = last.size if last else 0, head.size if head else 0
+        size, signed_size = head.size if head else 0, last.size if last else 0
         raise InconsistentLog(
-            f"the tree has {size:,} leaves, and its last checkpoint signs {signed:,}: leaves were"
-            " removed"
+            f"the tree has {size:,} leaves, and its last checkpoint signs {signed_size:,}: leaves"
+            " were removed"
         )
-    start = 0 if last is None else last.size
-    hashes = leaf_hashes(connection, tenant_id, start, head.size)
-    if last is None:
-        edge = edge_of(hashes)
-    else:
-        edge = reduce(RightEdge.append, hashes, _edge_at(connection, last))
+    signed = NO_LEAVES if last is None else _edge_at(connection, last)
+    edge = signed.extend(leaf_hashes(connection, tenant_id, signed.size, head.size))
     if edge.size != head.size:
         raise InconsistentLog(f"leaf {edge.size} is missing, of a tree with {head.size:,} leaves")
     if edge.to_bytes() != head.edge:
-        text = f"the head of the tree does not follow from its leaves from {start:,} on"
+        text = f"the head of the tree does not follow from its leaves from {signed.size:,} on"
         raise InconsistentLog(text)
     return edge
 
@@ -164,22 +156,18 @@ def _wrong_note(checkpoint: StoredCheckpoint, keys: Sequence[VerifierKey]) -> st
     Without keys, no signature is verified.
     """
     try:
-        note = verify_note(checkpoint.note, keys) if keys else Note.parse(checkpoint.note).text
-        text = CheckpointText.parse(note)
+        text, tenant_id = open_checkpoint(checkpoint.note, keys)
     except InvalidNote as error:
         return f"is not trusted: {error}"
-    names = [key.name for key in keys] or [text.origin.rpartition("/")[0]]
-    origins = {tree_origin(name, checkpoint.tenant) for name in names}
-    if text.origin not in origins or (text.size, text.root) != (checkpoint.size, checkpoint.root):
+    if (tenant_id, text.size, text.root) != (checkpoint.tenant, checkpoint.size, checkpoint.root):
         return "was changed: its note says something else"
     return None
 
 
 def _edge_at(connection: Connection, last: StoredCheckpoint) -> RightEdge:
     """Return the right edge at the last checkpoint, from its row or else from all its leaves."""
-    edge = edge_of_checkpoint(last)
-    if edge is None:
-        edge = edge_of(leaf_hashes(connection, last.tenant, 0, last.size))
+    leaves = leaf_hashes(connection, last.tenant, 0, last.size)
+    edge = edge_of_checkpoint(last) or NO_LEAVES.extend(leaves)
     if (edge.size, edge.root()) != (last.size, last.root):
         raise InconsistentLog(
             f"the first {last.size:,} leaves are not those of the last checkpoint: they were"
@@ -204,7 +192,6 @@ MAX_LOST_SECONDS = 60.0
 EVENT = "audit.checkpoint"
 _SERVICE = "valetkey-audit"  # in the name of a role's session, where tenants have theirs
 _SUCCESS = 2  # the first digit of a successful status
-_MODE = 0o644
 
 
 class _Publisher(NamedTuple):
@@ -229,7 +216,7 @@ class _Publisher(NamedTuple):
         if bucket is None:
             raise Malformed(f"there is no bucket profile {destination.profile}")
         data = checkpoint.note.encode()
-        key = f"{destination.prefix}{checkpoint.tenant}/{checkpoint_file_name(checkpoint)}"
+        key = f"{destination.prefix}{checkpoint.tenant}/{_file_name(checkpoint)}"
         prefixes = (destination.prefix,)
         client = context.s3.client(bucket, _SERVICE, prefixes, now)
         file = ObjectFile(
@@ -244,7 +231,7 @@ class _Publisher(NamedTuple):
         reference = self.settings.audit_webhook_secret
         if reference is None:
             raise Malformed("VALETKEY_AUDIT_WEBHOOK_SECRET is not set")
-        text = CheckpointText.parse(Note.parse(checkpoint.note).text)
+        text, _ = open_checkpoint(checkpoint.note)
         values = {
             "type": EVENT,
             "tenant": checkpoint.tenant,
@@ -339,7 +326,7 @@ def _check_signed(checkpoint: StoredCheckpoint, keys: list[VerifierKey]) -> None
         raise Malformed(f"the stored checkpoint of size {checkpoint.size} {problem}")
 
 
-def checkpoint_file_name(checkpoint: StoredCheckpoint) -> str:
+def _file_name(checkpoint: StoredCheckpoint) -> str:
     """Return the name of a checkpoint's file or object, in the order of the sizes."""
     return f"{checkpoint.size:012d}.checkpoint"
 
@@ -350,18 +337,9 @@ def _write_file(folder: Path, checkpoint: StoredCheckpoint) -> None:
     Raises Malformed if another checkpoint has the name, and OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path, data = folder / checkpoint_file_name(checkpoint), checkpoint.note.encode()
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".", delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), _MODE)
-            with suppress(FileExistsError):  # a link, unlike a renamed file, replaces nothing
-                path.hardlink_to(temporary)
-        finally:
-            temporary.unlink()
+    path, data = folder / _file_name(checkpoint), checkpoint.note.encode()
+    with suppress(FileExistsError):
+        write_file(path, data, replace=False)
     if path.read_bytes() != data:
         raise Malformed(f"another checkpoint is in {path}")
 

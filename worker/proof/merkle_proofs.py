@@ -5,36 +5,30 @@ the leaves are read once, in order, and are never all in memory.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from worker.ledger.merkle import RightEdge, hash_children, merkle_root
-
-_BLOCK = 1024  # leaves, a power of two
+from worker.ledger.merkle import NO_LEAVES, hash_children, merkle_root
 
 
 class WrongProof(ValueError):
     """The path does not lead to the root."""
 
 
-def inclusion_ranges(index: int, size: int) -> list[range]:
+def inclusion_ranges(index: int, size: int, start: int = 0) -> list[range]:
     """Return the subtrees of an inclusion path (section 2.1.3.1), from the leaf to the root.
 
-    Raises ValueError if the tree has no leaf of this index.
+    Raises ValueError if the tree has no leaf of this index. start is the number of its first leaf.
     """
     if not 0 <= index < size:
         raise ValueError(f"a tree of {size} leaves has no leaf {index}")
-    ranges = []
-    start, end = 0, size
-    while end - start > 1:
-        middle = start + _left_size(end - start)
-        if index < middle:
-            ranges.append(range(middle, end))
-            end = middle
-        else:
-            ranges.append(range(start, middle))
-            start = middle
-    return ranges[::-1]
+    if size == 1:
+        return []
+    left, end = _left_size(size), start + size
+    if index < left:
+        return [*inclusion_ranges(index, left, start), range(start + left, end)]
+    rest = inclusion_ranges(index - left, size - left, start + left)
+    return [*rest, range(start, start + left)]
 
 
 def consistency_ranges(old_size: int, new_size: int) -> list[range]:
@@ -45,21 +39,17 @@ def consistency_ranges(old_size: int, new_size: int) -> list[range]:
     """
     if not 0 <= old_size <= new_size:
         raise ValueError(f"a tree of {new_size} leaves does not continue one of {old_size}")
-    if old_size in {0, new_size}:
-        return []
-    ranges = []
-    start, end = 0, new_size
-    while end != old_size:
-        middle = start + _left_size(end - start)
-        if old_size <= middle:
-            ranges.append(range(middle, end))
-            end = middle
-        else:
-            ranges.append(range(start, middle))
-            start = middle
-    if start:  # otherwise this subtree is the old tree, and its root is known
-        ranges.append(range(start, end))
-    return ranges[::-1]
+    return _consistency_ranges(old_size, range(new_size)) if old_size else []
+
+
+def _consistency_ranges(old_size: int, tree: range) -> list[range]:
+    if tree.stop == old_size:
+        return [tree] if tree.start else []  # the root of the old tree is known
+    middle = tree.start + _left_size(len(tree))
+    left, right = range(tree.start, middle), range(middle, tree.stop)
+    if old_size <= middle:
+        return [*_consistency_ranges(old_size, left), right]
+    return [*_consistency_ranges(old_size, right), left]
 
 
 def subtree_roots(ranges: Sequence[range], leaf_hashes: Iterable[bytes]) -> list[bytes]:
@@ -71,22 +61,12 @@ def subtree_roots(ranges: Sequence[range], leaf_hashes: Iterable[bytes]) -> list
     roots: dict[int, bytes] = {}
     for leaves_of_root in sorted(ranges, key=lambda each: each.start):
         deque(islice(leaves, leaves_of_root.start - position), maxlen=0)
-        edge = edge_of(islice(leaves, len(leaves_of_root)))
+        edge = NO_LEAVES.extend(islice(leaves, len(leaves_of_root)))
         if edge.size != len(leaves_of_root):
             raise ValueError("leaves are missing")
         roots[leaves_of_root.start] = edge.root()
         position = leaves_of_root.stop
     return [roots[each.start] for each in ranges]
-
-
-def edge_of(leaf_hashes: Iterable[bytes]) -> RightEdge:
-    """Return the tree of these leaves, of which only a block at a time is in memory."""
-    leaves = iter(leaf_hashes)
-    blocks = RightEdge(0, ())
-    while len(block := list(islice(leaves, _BLOCK))) == _BLOCK:
-        blocks = blocks.append(merkle_root(block))
-    rest = RightEdge.of(block)
-    return RightEdge(blocks.size * _BLOCK + rest.size, blocks.hashes + rest.hashes)
 
 
 def root_of_inclusion(leaf_hash: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:
@@ -96,19 +76,17 @@ def root_of_inclusion(leaf_hash: bytes, index: int, size: int, path: Sequence[by
     """
     if not 0 <= index < size:
         raise WrongProof(f"a tree of {size} leaves has no leaf {index}")
-    number, last, root = index, size - 1, leaf_hash
-    for sibling in path:
-        if last == 0:
+    if size == 1:
+        if path:
             raise WrongProof("the inclusion path is too long")
-        if number % 2 or number == last:
-            root = hash_children(sibling, root)
-            number, last = _next_left(number, last)
-        else:
-            root = hash_children(root, sibling)
-        number, last = number // 2, last // 2
-    if last:
+        return leaf_hash
+    if not path:
         raise WrongProof("the inclusion path is too short")
-    return root
+    *rest, sibling = path
+    left = _left_size(size)
+    if index < left:
+        return hash_children(root_of_inclusion(leaf_hash, index, left, rest), sibling)
+    return hash_children(sibling, root_of_inclusion(leaf_hash, index - left, size - left, rest))
 
 
 def check_consistency(
@@ -117,48 +95,36 @@ def check_consistency(
     """Raise WrongProof unless a path shows that a tree continues an older one (section 2.1.4.2)."""
     if not 0 <= old_size <= new_size:
         raise WrongProof(f"a tree of {new_size} leaves does not continue one of {old_size}")
-    if old_size in {0, new_size}:
-        empty = merkle_root(())
-        is_right = old_root == new_root if old_size == new_size else old_root == empty
-        if path or not is_right:
-            raise WrongProof
-        return
-    hashes = iter(path if old_size.bit_count() != 1 else (old_root, *path))
-    first = next(hashes, None)
-    if first is None:
-        raise WrongProof("the consistency path is too short")
-    if _consistent_roots(old_size, new_size, first, hashes) != (old_root, new_root):
+    if old_size == 0:
+        is_right = not path and old_root == (new_root if new_size == 0 else merkle_root(()))
+    else:
+        roots = _consistent_roots(old_size, new_size, path, old_root)
+        is_right = roots == (old_root, new_root)
+    if not is_right:
         raise WrongProof
 
 
 def _consistent_roots(
-    old_size: int, new_size: int, first: bytes, hashes: Iterator[bytes]
+    old_size: int, new_size: int, path: Sequence[bytes], old_root: bytes | None = None
 ) -> tuple[bytes, bytes]:
-    """Return the roots of the old and of the new tree, to which a consistency path leads."""
-    number, last = old_size - 1, new_size - 1
-    while number % 2:
-        number, last = number // 2, last // 2
-    old_root = new_root = first
-    for sibling in hashes:
-        if last == 0:
-            raise WrongProof("the consistency path is too long")
-        if number % 2 or number == last:
-            old_root = hash_children(sibling, old_root)
-            new_root = hash_children(sibling, new_root)
-            number, last = _next_left(number, last)
-        else:
-            new_root = hash_children(new_root, sibling)
-        number, last = number // 2, last // 2
-    if last:
+    """Return the roots of the old and of the new tree, to which a consistency path leads.
+
+    old_root is that of the whole old tree, of a subtree None.
+    """
+    if old_size == new_size:
+        known = [old_root, *path] if old_root is not None else path
+        if len(known) != 1:
+            raise WrongProof("the consistency path has another length")
+        return known[0], known[0]
+    if not path:
         raise WrongProof("the consistency path is too short")
-    return old_root, new_root
-
-
-def _next_left(number: int, last: int) -> tuple[int, int]:
-    """Go up to the first node that has a left sibling, as the tree's last node may skip levels."""
-    while number and not number % 2:
-        number, last = number // 2, last // 2
-    return number, last
+    *rest, sibling = path
+    left = _left_size(new_size)
+    if old_size <= left:
+        old, new = _consistent_roots(old_size, left, rest, old_root)
+        return old, hash_children(new, sibling)
+    old, new = _consistent_roots(old_size - left, new_size - left, rest)
+    return hash_children(sibling, old), hash_children(sibling, new)
 
 
 def _left_size(size: int) -> int:

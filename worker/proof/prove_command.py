@@ -24,7 +24,7 @@ from worker.core.annotations import SALT_SUFFIX
 from worker.core.issued_grants import GrantName
 from worker.ledger.chunk_items import read_annotations, read_items
 from worker.ledger.merkle import CHUNK_KINDS, encode_record, hash_leaf, item_record
-from worker.proof.checkpoint_format import MAX_NOTE_BYTES, CheckpointText, InvalidNote, Note
+from worker.proof.checkpoint_format import MAX_NOTE_BYTES, InvalidNote, open_checkpoint
 from worker.proof.checkpoint_rows import (
     StoredCheckpoint,
     known_names,
@@ -42,14 +42,6 @@ from worker.proof.merkle_proofs import (
 )
 
 
-class ChunkLeaf(NamedTuple):
-    """The leaf of a chunk; its kind is batch if it also covers the batch."""
-
-    leaf_number: int
-    kind: str
-    chunk_number: int | None
-
-
 def _find_batch(connection: Connection, batch_id: str, tenant_ids: Sequence[str] | None) -> Any:
     """Return the batch with an id, or None; tenant_ids None means any tenant.
 
@@ -64,13 +56,11 @@ def _find_batch(connection: Connection, batch_id: str, tenant_ids: Sequence[str]
     return connection.execute(query).first()
 
 
-def _read_chunk_leaves(connection: Connection, batch_number: int) -> dict[int | None, ChunkLeaf]:
-    query = (
-        select(Leaf.leaf_number, Leaf.kind, Leaf.chunk_number)
-        .where(Leaf.batch_number == batch_number, Leaf.kind.in_(CHUNK_KINDS))
-        .order_by(Leaf.chunk_number)
-    )
-    return {row.chunk_number: ChunkLeaf(*row) for row in connection.execute(query)}
+def _read_chunk_leaves(connection: Connection, batch_number: int) -> Sequence[Any]:
+    """Return the leaves of the chunks of a batch; the kind of the one that opened it is batch."""
+    query = select(Leaf.leaf_number, Leaf.kind, Leaf.chunk_number)
+    is_of_batch = Leaf.batch_number == batch_number, Leaf.kind.in_(CHUNK_KINDS)
+    return connection.execute(query.where(*is_of_batch)).all()
 
 
 VERSION = 1
@@ -84,13 +74,6 @@ class NothingToProve(Exception):
 
 class LogDiffers(Exception):
     """The log is not the one that its checkpoint signs."""
-
-
-class _LeafProof(NamedTuple):
-    leaf: ChunkLeaf
-    records: list[bytes]
-    positions: list[int]
-    texts: Mapping[int, Mapping[str, Any]]
 
 
 class _Records(NamedTuple):
@@ -119,8 +102,8 @@ def prove_grant(
         raise NothingToProve(text)
     leaves = _read_chunk_leaves(connection, batch.batch_number)
     chunk_number = item_number // batch.chunk_size
-    leaf = leaves.get(chunk_number)
-    opener = next((leaf for leaf in leaves.values() if leaf.kind == "batch"), None)
+    leaf = next((leaf for leaf in leaves if leaf.chunk_number == chunk_number), None)
+    opener = next((leaf for leaf in leaves if leaf.kind == "batch"), None)
     if leaf is None or opener is None:
         raise NothingToProve(
             "no leaf covers this item: its chunk is not decided yet, or the service did not write"
@@ -128,14 +111,16 @@ def prove_grant(
         )
     last_leaf = max(leaf.leaf_number, opener.leaf_number)
     checkpoint = _newest_checkpoint(connection, batch.tenant, last_leaf)
-    proofs = _leaf_proofs(connection, batch.batch_number, item_number, leaf, opener)
+    proofs = [_prove_leaf(connection, checkpoint, batch.batch_number, leaf, item_number)]
+    if opener != leaf:
+        proofs.append(_prove_leaf(connection, checkpoint, batch.batch_number, opener, None))
     return {
         "proof": "inclusion",
         "version": VERSION,
         "tenant": batch.tenant,
         "grant": grant_id(batch_id, item_number),
         "checkpoint": checkpoint.note,
-        "leaves": [_prove_leaf(connection, checkpoint, proof) for proof in proofs],
+        "leaves": proofs,
     }
 
 
@@ -144,12 +129,11 @@ def prove_consistency(connection: Connection, note: str) -> dict[str, Any]:
 
     Raises InvalidNote, NothingToProve and LogDiffers.
     """
-    old = CheckpointText.parse(Note.parse(note).text)
-    tenant_id = old.origin.rpartition("/")[2]
+    old, tenant_id = open_checkpoint(note)
     checkpoint = read_last_checkpoint(connection, tenant_id)
     if checkpoint is None:
         raise NothingToProve(f"the audit log has no checkpoint of {old.origin}")
-    new = CheckpointText.parse(Note.parse(checkpoint.note).text)
+    new, _ = open_checkpoint(checkpoint.note)
     if old.origin != new.origin:
         text = f"it is a checkpoint of another log: {old.origin}, and not {new.origin}"
         raise NothingToProve(text)
@@ -188,22 +172,7 @@ def _newest_checkpoint(
     return checkpoint
 
 
-def _leaf_proofs(
-    connection: Connection, batch_number: int, item_number: int, leaf: ChunkLeaf, opener: ChunkLeaf
-) -> list[_LeafProof]:
-    """Return the leaf of the item's chunk, and that of the batch if it is another one."""
-    items, records, texts = _read_records(connection, batch_number, leaf)
-    if item_number not in items:
-        raise NothingToProve(_PRUNED)
-    positions = [items.index(item_number), *range(len(items), len(records))]
-    proofs = [_LeafProof(leaf, records, positions, texts)]
-    if opener != leaf:
-        _, records, texts = _read_records(connection, batch_number, opener)
-        proofs.append(_LeafProof(opener, records, [len(records) - 2, len(records) - 1], texts))
-    return proofs
-
-
-def _read_records(connection: Connection, batch_number: int, leaf: ChunkLeaf) -> _Records:
+def _read_records(connection: Connection, batch_number: int, leaf: Any) -> _Records:
     """Return the records that a chunk's leaf covers. Raises NothingToProve for pruned rows."""
     is_batch = Batch.batch_number == batch_number
     batch = connection.execute(select(Batch.__table__).where(is_batch)).mappings().first()
@@ -230,9 +199,20 @@ def _read_records(connection: Connection, batch_number: int, leaf: ChunkLeaf) ->
 
 
 def _prove_leaf(
-    connection: Connection, checkpoint: StoredCheckpoint, proof: _LeafProof
+    connection: Connection,
+    checkpoint: StoredCheckpoint,
+    batch_number: int,
+    leaf: Any,
+    item_number: int | None,
 ) -> dict[str, Any]:
-    number, records = proof.leaf.leaf_number, proof.records
+    """Prove the records of a chunk, its batch if it is in the leaf, and an item of the chunk."""
+    items, records, texts = _read_records(connection, batch_number, leaf)
+    positions = list(range(len(items), len(records)))
+    if item_number is not None:
+        if item_number not in items:
+            raise NothingToProve(_PRUNED)
+        positions.insert(0, items.index(item_number))
+    number = leaf.leaf_number
     path = _subtree_roots(connection, checkpoint, inclusion_ranges(number, checkpoint.size))
     hashes = [hash_leaf(record) for record in records]
     (root,) = subtree_roots([range(len(hashes))], hashes)
@@ -249,10 +229,10 @@ def _prove_leaf(
             {
                 "position": position,
                 "record": records[position].decode(),
-                "texts": _openings(proof.texts.get(position, {})),
+                "texts": _openings(texts.get(position, {})),
                 "path": _encode(subtree_roots(inclusion_ranges(position, len(hashes)), hashes)),
             }
-            for position in proof.positions
+            for position in positions
         ],
     }
 

@@ -10,12 +10,9 @@ from typing import Any, NamedTuple
 from worker.ledger.merkle import RightEdge
 from worker.proof.checkpoint_format import (
     MAX_NOTE_BYTES,
-    CheckpointText,
     InvalidNote,
-    Note,
     VerifierKey,
-    tenant_of,
-    verify_note,
+    open_checkpoint,
 )
 from worker.proof.verify.log_reader import LogReader, Row
 from worker.proof.verify.stored_rows import CHECKPOINT, LEAF, Found, Problem, WrongValue
@@ -82,27 +79,17 @@ def _read_file(path: Path, keys: Sequence[VerifierKey]) -> KnownCheckpoint:
 def read_note(note: str, keys: Sequence[VerifierKey], path: Path) -> KnownCheckpoint:
     """Read the checkpoint of a note in a file. Raises UnusableFile."""
     try:
-        content, tenant, signer = _open_note(note, keys)
+        return _known_checkpoint(note, keys, str(path))
     except InvalidNote as error:
         raise UnusableFile(f"{path} is no checkpoint that can be trusted: {error}") from None
-    if tenant is None:
-        raise UnusableFile(f"{path} is the checkpoint of another log: {content.origin}")
-    return KnownCheckpoint(content.size, content.root, tenant, str(path), signer)
 
 
-def _open_note(
-    note: str, keys: Sequence[VerifierKey]
-) -> tuple[CheckpointText, str | None, str | None]:
-    """Return what a note says, its tenant, and the name of the key whose signature was verified.
-
-    The tenant is None if the note is of another log.
-    """
-    if not keys:
-        content = CheckpointText.parse(Note.parse(note).text)
-        return content, content.origin.rpartition("/")[2], None
-    content = CheckpointText.parse(verify_note(note, keys))
-    found = filter(None, (tenant_of(content.origin, key.name) for key in keys))
-    return content, next(found, None), keys[0].name
+def _known_checkpoint(
+    note: str, keys: Sequence[VerifierKey], file: str | None = None
+) -> KnownCheckpoint:
+    """Return what a note says, with the name of the key that signed it. Raises InvalidNote."""
+    content, tenant = open_checkpoint(note, keys)
+    return KnownCheckpoint(content.size, content.root, tenant, file, keys[0].name if keys else None)
 
 
 def stored_checkpoints(
@@ -128,14 +115,14 @@ def stored_checkpoints(
 
 def _check_values(values: dict[str, Any], keys: Sequence[VerifierKey]) -> KnownCheckpoint:
     """Raise WrongValue unless the row of a checkpoint is that of its note, and InvalidNote."""
-    content, tenant, signer = _open_note(values["note"], keys)
-    stored = values["tenant"], values["size"], values["root"]
-    if stored != (tenant, content.size, content.root):
-        raise WrongValue(f"its note is of {content.origin} with {content.size} leaves, or its root")
+    checkpoint = _known_checkpoint(values["note"], keys)
+    size, root, tenant, *_ = checkpoint
+    if (values["size"], values["root"], values["tenant"]) != (size, root, tenant):
+        raise WrongValue(f"its note is of {tenant} with {size} leaves, or has another root")
     edge = values["edge"]
-    if edge is not None and RightEdge.from_bytes(content.size, edge).root() != content.root:
+    if edge is not None and RightEdge.from_bytes(size, edge).root() != root:
         raise WrongValue("edge is not that of a tree with this root")
-    return KnownCheckpoint(content.size, content.root, values["tenant"], None, signer)
+    return checkpoint
 
 
 # The columns that identify the rows of each kind of leaf: batch and chunk number, reference.
