@@ -1,6 +1,6 @@
 """Compares the usage of tenants with what their grants and reservations cost."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,8 +9,8 @@ from typing import Any
 
 from models.schema import Base
 from worker.core.quota_rules import CHARGED_METRICS, NO_COST, Cost
-from worker.proof.verify.log_reader import LogReader, where_tenant
-from worker.proof.verify.stored_rows import Found, Problem, read_instant, select_column
+from worker.proof.verify.log_reader import LogReader
+from worker.proof.verify.stored_rows import Found, Problem, read_instant
 
 WindowKey = tuple[str, str, str]
 """The id of a tenant, a window, and the part of its start that names it, like 2026-11."""
@@ -20,16 +20,16 @@ _LENGTHS = {"minute": 16, "hour": 13, "day": 10, "month": 7}
 _METRICS = ", ".join(CHARGED_METRICS)
 
 _CHANGES = {
-    "multipart_uploads": (
-        "batches",
-        "decided_at",
-        "size",
-        "state = 'closed'",
-    ),  # may have been given back
-    "settlements": ("batches", "decided_at", "returned_bytes", "1 = 1"),  # given back
-    "uses": ("uses", "recorded_at", "charged_bytes", "charged_bytes IS NOT NULL"),  # charged late
+    "reservations": ("reservations.charged_at", _METRICS, "chunk_number = -1"),
+    "uses": ("uses.recorded_at", "charged_bytes", "charged_bytes IS NOT NULL"),
+    "settlements": ("batches.decided_at", "returned_bytes", "1 = 1"),
+    "multipart_uploads": ("batches.decided_at", "size", "state = 'closed'"),
 }
-"""Tables of bytes that were given back, or charged later: their time, their size, a condition."""
+"""Tables of costs beside those of issued items: their time, the column of bytes, or of each metric.
+
+The first two were charged, for chunks that have not arrived and late, the others given back: bytes
+of an upload that was closed perhaps.
+"""
 
 
 def batch_cost(kind: str, terms: Any, issued: int, sizes: int) -> Cost | None:
@@ -81,103 +81,77 @@ class Charges:
 
 @dataclass(frozen=True, slots=True)
 class StoredUsage:
-    """The usage of windows, what is reserved, and the uploads that have ended, at one moment.
+    """The usage of windows, what is reserved, and other changes of usage, at one moment.
 
-    reserved are all reservations of a tenant, with the bytes of slots that are not settled;
-    remaining are those for chunks that have not arrived. changes has the bytes of _CHANGES, by
-    table. stored are the bytes that each tenant is counted to have stored, objects those of its
-    newest known objects of settled slots.
+    reserved are all reservations of a tenant, with the bytes of slots that are not settled. changes
+    has the costs of _CHANGES, by table. stored are the bytes that each tenant is counted to have
+    stored, objects those of its newest known objects of settled slots.
     """
 
     usage: Mapping[WindowKey, Cost]
     reserved: Mapping[str, Cost]
-    remaining: Charges
     changes: Mapping[str, Charges]
     stored: Mapping[str, int]
     objects: Mapping[str, int]
 
 
-def read_usage(reader: LogReader, tenants: tuple[str, ...]) -> StoredUsage:
-    """Read the usage of tenants, or of all. Raises Found for values that cannot be read."""
-    where, params = where_tenant("tenant", tenants)
-    start = _time_column(reader, "usage", "window_start")
+def read_usage(reader: LogReader) -> StoredUsage:
+    """Read the usage of the selected tenants. Raises Found for values that cannot be read."""
+    start = _time_column(reader, "usage.window_start")
     usage = {}
-    statement = f'SELECT tenant, "window", {start}, {_METRICS} FROM usage WHERE {where}'  # noqa: S608 - no value
     with _readable("usage"):
-        for tenant, window, moment, *amounts in reader.stream(statement, *params):
+        rows = reader.select(f'tenant, "window", {start}, {_METRICS}', "usage", "tenant IN {}")
+        for tenant, window, moment, *amounts in rows:
             started = read_instant("window_start", moment).isoformat(" ")
             key = _text(tenant), _text(window), started[: _LENGTHS.get(window)]
             usage[key] = Cost(*map(index, amounts))
+    reserved = {
+        tenant: Cost(*amounts)
+        for tenant, amounts in _sums(reader, "reservations", CHARGED_METRICS).items()
+    }
+    for tenant, (size,) in _sums(reader, "ended_slots", ["reserved_bytes"]).items():
+        reserved[tenant] = reserved.get(tenant, NO_COST).plus(Cost(upload_bytes=size))
     windows = frozenset(usage)
+    objects = _sums(reader, "stored_objects", ["size"], "AND is_counted")
     return StoredUsage(
         usage,
-        _read_reserved(reader, tenants),
-        _sum_charges(
-            reader,
-            windows,
-            "reservations",
-            f"SELECT tenant, {_time_column(reader, 'reservations', 'charged_at')}, {_METRICS}"  # noqa: S608
-            f" FROM reservations WHERE chunk_number = -1 AND {where}",
-            params,
-        ),
-        {table: _read_bytes(reader, windows, tenants, table) for table in _CHANGES},
-        _sum_by_tenant(reader, tenants, "usage", "stored_bytes"),
-        _sum_by_tenant(reader, tenants, "stored_objects", "size", "is_counted"),
+        reserved,
+        {table: _read_charges(reader, windows, table) for table in _CHANGES},
+        {tenant: size for tenant, (size,) in _sums(reader, "usage", ["stored_bytes"]).items()},
+        {tenant: size for tenant, (size,) in objects.items()},
     )
 
 
-def _time_column(reader: LogReader, table: str, column: str) -> str:
-    return select_column(reader.dialect, Base.metadata.tables[table].columns[column])
+def _time_column(reader: LogReader, name: str) -> str:
+    table, _, column = name.partition(".")
+    return reader.column(Base.metadata.tables[table].columns[column])
 
 
-def _read_reserved(reader: LogReader, tenants: tuple[str, ...]) -> Mapping[str, Cost]:
-    where, params = where_tenant("tenant", tenants)
-    sums = ", ".join(f"sum({metric})" for metric in CHARGED_METRICS)
-    statement = f"SELECT tenant, {sums} FROM reservations WHERE {where} GROUP BY tenant"  # noqa: S608
-    with _readable("reservations"):
-        rows = reader.fetch(statement, *params)
-        reserved = {_text(tenant): Cost(*map(int, amounts)) for tenant, *amounts in rows}
-    for tenant, size in _sum_by_tenant(reader, tenants, "ended_slots", "reserved_bytes").items():
-        reserved[tenant] = reserved.get(tenant, NO_COST).plus(Cost(upload_bytes=size))
-    return reserved
-
-
-def _sum_by_tenant(
-    reader: LogReader, tenants: tuple[str, ...], table: str, column: str, condition: str = "1 = 1"
-) -> Mapping[str, int]:
-    where, params = where_tenant("tenant", tenants)
-    statement = (
-        f"SELECT tenant, sum({column}) FROM {table} "  # noqa: S608 - no value
-        f"WHERE {condition} AND {where} GROUP BY tenant"
-    )
+def _sums(
+    reader: LogReader, table: str, columns: Sequence[str], condition: str = ""
+) -> Mapping[str, list[int]]:
+    """Add up columns of a table by tenant."""
+    sums = ", ".join(f"sum({column})" for column in columns)
+    rows = reader.select(f"tenant, {sums}", table, "tenant IN {}", f"{condition} GROUP BY tenant")
     with _readable(table):
-        return {
-            _text(tenant): int(total or 0) for tenant, total in reader.fetch(statement, *params)
-        }
+        return {_text(tenant): [int(total or 0) for total in totals] for tenant, *totals in rows}
 
 
-def _read_bytes(
-    reader: LogReader, windows: Windows, tenants: tuple[str, ...], table: str
-) -> Charges:
-    """Sum the bytes of a table of _CHANGES."""
-    *charged_at, column, condition = _CHANGES[table]
-    where, params = where_tenant("batches.tenant", tenants)
-    amounts = ", ".join(column if metric == "upload_bytes" else "0" for metric in CHARGED_METRICS)
-    statement = (
-        f"SELECT batches.tenant, {_time_column(reader, *charged_at)}, {amounts} FROM {table} "  # noqa: S608 - no value
-        f"JOIN batches ON batches.batch_number = {table}.batch_number WHERE {condition} AND {where}"
-    )
-    return _sum_charges(reader, windows, table, statement, params)
-
-
-def _sum_charges(
-    reader: LogReader, windows: Windows, table: str, statement: str, params: tuple[str, ...]
-) -> Charges:
-    """Sum the costs that a query of tenants, times and amounts by metric returns."""
+def _read_charges(reader: LogReader, windows: Windows, table: str) -> Charges:
+    """Add up the costs of a table of _CHANGES."""
+    moment, columns, condition = _CHANGES[table]
     charges = Charges(windows)
+    rows = reader.select(
+        f"batches.tenant, {_time_column(reader, moment)}, {columns}",
+        f"{table} JOIN batches ON batches.batch_number = {table}.batch_number",
+        "batches.tenant IN {}",
+        f"AND {condition}",
+    )
     with _readable(table):
-        for tenant, moment, *amounts in reader.stream(statement, *params):
-            charges.add(tenant, read_instant("charged_at", moment), Cost(*map(index, amounts)))
+        for tenant, charged_at, *amounts in rows:
+            numbers = map(index, amounts)
+            cost = Cost(*numbers) if columns == _METRICS else Cost(upload_bytes=next(numbers))
+            charges.add(tenant, read_instant("charged_at", charged_at), cost)
     return charges
 
 
@@ -203,17 +177,18 @@ def compare_usage(stored: StoredUsage, charges: Charges) -> Iterator[Problem]:
     """
     for key, charged in sorted(stored.usage.items()):
         tenant, window, start = key
-        if window == "live":
-            due, returned = stored.reserved.get(tenant, NO_COST), 0
-        elif key in charges.unknown:
+        if key in charges.unknown:
             continue
+        changes = {name: each.costs.get(key, NO_COST) for name, each in stored.changes.items()}
+        if window == "live":
+            due, returned = stored.reserved.get(tenant, NO_COST), NO_COST
         else:
-            due = charges.costs.get(key, NO_COST).plus(stored.remaining.costs.get(key, NO_COST))
-            due = due.plus(stored.changes["uses"].costs.get(key, NO_COST))
-            due = due.minus(stored.changes["settlements"].costs.get(key, NO_COST))
-            returned = stored.changes["multipart_uploads"].costs.get(key, NO_COST).upload_bytes
-        lowest = due.minus(Cost(upload_bytes=returned))
-        for metric, low, amount, high in zip(CHARGED_METRICS, lowest, charged, due, strict=False):
+            due = charges.costs.get(key, NO_COST).plus(changes["reservations"])
+            due = due.plus(changes["uses"]).minus(changes["settlements"])
+            returned = changes["multipart_uploads"]
+        for metric, low, amount, high in zip(
+            CHARGED_METRICS, due.minus(returned), charged, due, strict=False
+        ):
             if not low <= amount <= high:
                 name = window if window == "live" else f"{window} {start}"
                 text = f"window {name}: {amount:,} {metric} are charged, and the rows cost {high:,}"

@@ -6,8 +6,8 @@ from typing import Any
 from worker.core.annotations import SaltedTexts
 from worker.ledger.merkle import ItemRow, RightEdge, encode_record, entry_hash, items_edge
 from worker.proof.verify.charge_check import Charges, batch_cost
-from worker.proof.verify.leaf_check import UNREADABLE, Leaf, LeafCheck, LogState
-from worker.proof.verify.log_reader import LogReader, Row, where_tenant
+from worker.proof.verify.leaf_check import UNREADABLE, Key, Leaf, LeafCheck, LogState
+from worker.proof.verify.log_reader import LogReader, Row
 from worker.proof.verify.stored_rows import (
     ANNOTATION,
     BATCH,
@@ -21,22 +21,17 @@ from worker.proof.verify.stored_rows import (
 )
 
 _FIRST_ITEM = -(2**63)
-_COLUMNS = slice(5, 5 + len(CHUNK.columns))
-_BATCH_COLUMNS = slice(_COLUMNS.stop, _COLUMNS.stop + len(BATCH.columns))
-_CHUNK_SIZE = _BATCH_COLUMNS.start + list(BATCH.columns.keys()).index("chunk_size")
+_CHUNK_SIZE = BATCH.columns.keys().index("chunk_size")
 
 
 class ItemRows:
     """The rows of a table that belong to items, in the order of their batches and items."""
 
-    def __init__(self, table: StoredTable, log: LogState) -> None:
-        where, params = where_tenant("tenant", log.tenants)
-        if params:
-            where = f"batch_number IN (SELECT batch_number FROM batches WHERE {where})"  # noqa: S608
-        columns, order = table.select(log.reader.dialect), "batch_number, item_number"
-        statement = f"SELECT {columns} FROM {table.name} WHERE {where} ORDER BY {order}"  # noqa: S608
+    def __init__(self, table: StoredTable, reader: LogReader) -> None:
+        of_tenants = "batch_number IN (SELECT batch_number FROM batches WHERE tenant IN {})"
+        order = "ORDER BY batch_number, item_number"
         self.table = table
-        self._rows = log.reader.stream(statement, *params)
+        self._rows = reader.select(table.select(reader), table.name, of_tenants, order)
         self.next = next(self._rows, None)
 
     def take_before(self, batch_number: int, item_number: int) -> list[Row]:
@@ -92,22 +87,21 @@ class ChunkCheck(LeafCheck):
         super().__init__(log)
         self._charges = charges
         self._on_progress = on_progress
-        self._item_rows = ItemRows(GRANT, log), ItemRows(ANNOTATION, log)
+        self._item_rows = ItemRows(GRANT, log.reader), ItemRows(ANNOTATION, log.reader)
         self._items: list[Row] = []
         self._annotations: list[Row] = []
 
-    def _rows(self) -> Iterator[Row]:
-        dialect, tenant = self.reader.dialect, self._by_bytes("batches.tenant")
-        where, params = where_tenant("batches.tenant", self.log.tenants)
-        return self.reader.stream(
-            f"SELECT chunks.batch_number, chunks.chunk_number, {tenant}, NULL, batches.batch_id,"  # noqa: S608
-            f" {CHUNK.select(dialect)}, {BATCH.select(dialect)}, item_edges.edge FROM chunks"
-            " LEFT JOIN batches ON batches.batch_number = chunks.batch_number LEFT JOIN item_edges"
-            " ON item_edges.batch_number = chunks.batch_number"
-            " AND item_edges.chunk_number = chunks.chunk_number"
-            f" WHERE {where} ORDER BY chunks.batch_number, chunks.chunk_number",
-            *params,
+    def _rows(self) -> Iterator[tuple[Key, Row]]:
+        """Yield the rows of chunks, those of their batches, and the trees of removed items."""
+        key = Key("chunks.batch_number", "chunks.chunk_number", "batches.tenant", "NULL")
+        columns = f"{CHUNK.select(self.reader)}, {BATCH.select(self.reader)}, item_edges.edge"
+        source = (
+            "chunks LEFT JOIN batches USING (batch_number)"
+            " LEFT JOIN item_edges USING (batch_number, chunk_number)"
         )
+        end = len(CHUNK.columns)
+        for own_key, row in self._select(key, columns, source, "", "5"):
+            yield own_key, (row[:end], row[end:-1], row[-1])
 
     def run(self) -> Iterator[Problem]:
         """Yield what is wrong with the rows or their leaves, and an item after all chunks."""
@@ -116,9 +110,9 @@ class ChunkCheck(LeafCheck):
             if item_rows.next is not None:
                 yield self._stray(item_rows, item_rows.next)
 
-    def _check(self, key: Row, rows: list[Row], leaves: list[Leaf]) -> None:
+    def _check(self, key: Key, rows: list[Row], leaves: list[Leaf]) -> None:
         number, chunk, *_ = key
-        size = rows[0][_CHUNK_SIZE] if rows else None
+        size = rows[0][1][_CHUNK_SIZE] if rows else None
         # Without a batch, its items belong to no chunk: those of other batches must not.
         start, end = (number, _FIRST_ITEM), (number + 1, _FIRST_ITEM)
         if isinstance(size, int) and isinstance(chunk, int):
@@ -135,7 +129,7 @@ class ChunkCheck(LeafCheck):
             raise Found(self._stray(*strays[0]))
         super()._check(key, rows, leaves)
 
-    def _check_annotated(self, key: Row) -> None:
+    def _check_annotated(self, key: Key) -> None:
         """Raise Found for a row without a text, or with those of an item that does not exist."""
         if not self._annotations:  # most chunks have none
             return
@@ -150,14 +144,14 @@ class ChunkCheck(LeafCheck):
         return Problem(table, "belongs to no chunk", batch=batch, item=row[1])
 
     def _leaf_hash(self, rows: list[Row], leaf: Leaf) -> bytes:
-        (row,) = rows
-        chunk, batch = CHUNK.read(row[_COLUMNS]), BATCH.read(row[_BATCH_COLUMNS])
+        ((chunk_row, batch_row, stored_edge),) = rows
+        chunk, batch = CHUNK.read(chunk_row), BATCH.read(batch_row)
         own = {"tenant": batch["tenant"], "batch_id": batch["batch_id"]}
         records = [encode_record("chunk", chunk, **own)]
         if leaf.kind == "batch":
             records.append(encode_record("batch", batch))
         if not self._items and self._is_explained(chunk, leaf):
-            return self._removed_hash(row, chunk, records, leaf)
+            return self._removed_hash(stored_edge, chunk, batch, records, leaf)
         self._check_annotated(leaf.key)
         items = Items(self._items, self._annotations)
         try:
@@ -165,43 +159,47 @@ class ChunkCheck(LeafCheck):
         except UNREADABLE as error:
             text = str(error) if isinstance(error, WrongValue) else "cannot be read"
             raise self._found(leaf.key, text, table="grants", item=items.number) from None
-        if row[-1] is not None and row[-1] != edge.to_bytes():
+        if stored_edge is not None and stored_edge != edge.to_bytes():
             raise self._found(leaf.key, "is not that of its items", table="item_edges")
         expected = entry_hash(records, edge)
         if expected == leaf.hash:
             cost = batch_cost(batch["kind"], batch["terms"], items.issued, items.sizes)
             self._charges.add(batch["tenant"], batch["decided_at"], cost)
-            self.log.counts.update(chunks=1, items=len(self._items))
+            self.log.counts["items"] += len(self._items)
             self._on_progress(self.log.counts["items"])
         return expected
 
     def _is_explained(self, chunk: dict[str, Any], leaf: Leaf) -> bool:
-        removals = self.log.removals[leaf.tenant]
+        removals = self.log.removals[leaf.key.tenant]
         return any(each.explains(chunk["issued_at"], leaf.number) for each in removals)
 
     def _removed_hash(
-        self, row: Row, chunk: dict[str, Any], records: list[bytes], leaf: Leaf
+        self,
+        stored_edge: Any,
+        chunk: dict[str, Any],
+        batch: dict[str, Any],
+        records: list[bytes],
+        leaf: Leaf,
     ) -> bytes:
         """Return the hash of the leaf of a chunk whose items were removed because of their age."""
-        if row[-1] is None:
+        if stored_edge is None:
             raise self._found(leaf.key, "is missing", table="item_edges", leaf=leaf.number)
-        count = chunk["issued"] + chunk["refused"]
+        count, tenant = chunk["issued"] + chunk["refused"], batch["tenant"]
         try:
-            edge = RightEdge.from_bytes(count, row[-1])
+            edge = RightEdge.from_bytes(count, stored_edge)
         except UNREADABLE:
             text = "is not that of as many items as the chunk counts"
             raise self._found(leaf.key, text, table="item_edges") from None
         expected = entry_hash(records, edge)
         if expected == leaf.hash:
-            batch = BATCH.read(row[_BATCH_COLUMNS])
-            self._charges.add(batch["tenant"], batch["decided_at"], None)
-            self.log.counts.update(chunks=1, pruned=count)
-            self.log.missing.update({(leaf.tenant, "chunks"): 1, (leaf.tenant, "items"): count})
+            self._charges.add(tenant, batch["decided_at"], None)
+            self.log.counts["pruned"] += count
+            self.log.missing.update({(tenant, "chunks"): 1, (tenant, "items"): count})
         return expected
 
-    def _differing(self, key: Row, rows: list[Row], leaf: Leaf) -> Found:
-        row = rows[0]
-        chunk, batch = CHUNK.read(row[_COLUMNS]), BATCH.read(row[_BATCH_COLUMNS])
+    def _differing(self, key: Key, rows: list[Row], leaf: Leaf) -> Found:
+        chunk_row, batch_row, _ = rows[0]
+        chunk, batch = CHUNK.read(chunk_row), BATCH.read(batch_row)
         first = chunk["chunk_number"] * batch["chunk_size"]
         numbers = range(first, min(first + batch["chunk_size"], batch["total"]))
         existing = {item[1] for item in self._items}
@@ -216,77 +214,43 @@ class ChunkCheck(LeafCheck):
         return self._found(key, text, **place)
 
 
-_OTHER_ROWS = (
-    (
-        "batches",
-        "no leaf covers it, or several",
-        (
-            "SELECT batches.tenant, batches.batch_id, NULL FROM batches WHERE {where} AND 1 <>"
-            " (SELECT count(*) FROM leaves WHERE leaves.batch_number = batches.batch_number"
-            " AND leaves.kind = 'batch')"
-        ),
-    ),
-    (
-        "item_edges",
-        "belongs to no chunk",
-        (
-            "SELECT batches.tenant, batches.batch_id, item_edges.chunk_number FROM item_edges"
-            " LEFT JOIN batches ON batches.batch_number = item_edges.batch_number WHERE {where}"
-            " AND NOT EXISTS (SELECT 1 FROM chunks"
-            " WHERE chunks.batch_number = item_edges.batch_number"
-            " AND chunks.chunk_number = item_edges.chunk_number)"
-        ),
-    ),
-)
-_REFUSED_CHUNKS = (
-    (
-        "refused_chunks",
-        "the chunk has refused items, and is missing",
-        (
-            "SELECT batches.tenant, batches.batch_id, chunks.chunk_number FROM chunks"
-            " JOIN batches ON batches.batch_number = chunks.batch_number WHERE {where}"
-            " AND chunks.refused > 0 AND NOT EXISTS (SELECT 1 FROM refused_chunks WHERE"
-            " tenant = batches.tenant AND batch_number = chunks.batch_number"
-            " AND chunk_number = chunks.chunk_number)"
-        ),
-    ),
-    (
-        "refused_chunks",
-        "has none",
-        (
-            "SELECT refused_chunks.tenant, batches.batch_id, refused_chunks.chunk_number"
-            " FROM refused_chunks LEFT JOIN batches"
-            " ON batches.batch_number = refused_chunks.batch_number"
-            " AND batches.tenant = refused_chunks.tenant LEFT JOIN chunks"
-            " ON chunks.batch_number = refused_chunks.batch_number"
-            " AND chunks.chunk_number = refused_chunks.chunk_number"
-            " WHERE {listed} AND (batches.tenant IS NULL OR coalesce(chunks.refused, 0) = 0)"
-        ),
-    ),
-)
-
-
-def check_other_rows(reader: LogReader, tenants: tuple[str, ...]) -> Iterator[Problem]:
+def check_other_rows(reader: LogReader) -> Iterator[Problem]:
     """Yield batches without one first leaf, and the trees of items of no chunk."""
-    return _problems(reader, tenants, _OTHER_ROWS)
+    count = "SELECT count(*) FROM leaves WHERE leaves.batch_number = batches.batch_number"
+    condition = f"AND 1 <> ({count} AND leaves.kind = 'batch')"
+    for row in reader.select("tenant, batch_id", "batches", "tenant IN {}", condition):
+        yield Problem("batches", "no leaf covers it, or several", *row)
+    source = (
+        "item_edges LEFT JOIN batches USING (batch_number)"
+        " LEFT JOIN chunks USING (batch_number, chunk_number)"
+    )
+    columns, condition = f"{_BATCH}, item_edges.chunk_number", "AND chunks.batch_number IS NULL"
+    for row in reader.select(columns, source, "batches.tenant IN {}", condition):
+        yield Problem("item_edges", "belongs to no chunk", *row)
 
 
-def check_refused_chunks(reader: LogReader, tenants: tuple[str, ...]) -> Iterator[Problem]:
+_BATCH = "batches.tenant, batches.batch_id"
+
+
+def check_refused_chunks(reader: LogReader) -> Iterator[Problem]:
     """Yield where the list of chunks with refused items differs from the chunks.
 
     Questions for refusals read this list. No leaf covers it: it follows from the chunks, which
     have to be verified before.
     """
-    return _problems(reader, tenants, _REFUSED_CHUNKS)
-
-
-def _problems(
-    reader: LogReader, tenants: tuple[str, ...], queries: tuple[tuple[str, str, str], ...]
-) -> Iterator[Problem]:
-    where, params = where_tenant("batches.tenant", tenants)
-    listed, _ = where_tenant("refused_chunks.tenant", tenants)
-    for table, text, query in queries:
-        for tenant, batch, chunk in reader.stream(
-            query.format(where=where, listed=listed), *params
-        ):
-            yield Problem(table, text, tenant=tenant, batch=batch, chunk=chunk)
+    source = (
+        "chunks JOIN batches USING (batch_number)"
+        " LEFT JOIN refused_chunks USING (tenant, batch_number, chunk_number)"
+    )
+    columns = f"{_BATCH}, chunks.chunk_number"
+    condition = "AND chunks.refused > 0 AND refused_chunks.tenant IS NULL"
+    for row in reader.select(columns, source, "batches.tenant IN {}", condition):
+        yield Problem("refused_chunks", "the chunk has refused items, and is missing", *row)
+    source = (
+        "refused_chunks LEFT JOIN batches USING (tenant, batch_number)"
+        " LEFT JOIN chunks USING (batch_number, chunk_number)"
+    )
+    columns = "refused_chunks.tenant, batches.batch_id, refused_chunks.chunk_number"
+    condition = "AND (batches.tenant IS NULL OR coalesce(chunks.refused, 0) = 0)"
+    for row in reader.select(columns, source, "refused_chunks.tenant IN {}", condition):
+        yield Problem("refused_chunks", "has none", *row)

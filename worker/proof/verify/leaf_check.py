@@ -10,12 +10,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from operator import attrgetter
+from heapq import merge
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from worker.core.annotations import SALT_SUFFIX
 from worker.ledger.merkle import CONFIG_LOG, encode_record, entry_hash
-from worker.proof.verify.log_reader import LogReader, Row, where_tenant
+from worker.proof.verify.log_reader import LogReader, Row
 from worker.proof.verify.stored_rows import (
     ANNOTATION,
     BATCH,
@@ -33,11 +35,12 @@ from worker.proof.verify.stored_rows import (
     StoredTable,
     WrongValue,
     read_instant,
-    select_column,
 )
 
 UNREADABLE = (TypeError, AttributeError, ValueError)
 """The errors of a value that has no record."""
+
+_UNREADABLE = "has a value that the service does not write"
 
 
 class Removal(NamedTuple):
@@ -58,47 +61,45 @@ class Removal(NamedTuple):
 class LogState:
     """The log that is verified, and what the checks have found in it so far.
 
-    tenants are the ids of the selected tenants, none for all. removals are those of each tenant;
-    missing counts what a removal explains, by tenant and by name of what is missing.
+    removals are those of each tenant; missing counts what a removal explains, by tenant and by name
+    of what is missing.
     """
 
     reader: LogReader
-    tenants: tuple[str, ...] = ()
     counts: Counter[str] = field(default_factory=Counter)
     removals: defaultdict[str, list[Removal]] = field(default_factory=lambda: defaultdict(list))
     missing: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
-class Leaf(NamedTuple):
-    """A stored leaf, after the four columns that name its rows. Nothing of it is checked."""
+class Key(NamedTuple):
+    """The columns of a leaf that name its rows. Nothing of it is checked."""
 
     batch_number: Any
     chunk_number: Any
     tenant: Any
     reference: Any
+
+
+class Leaf(NamedTuple):
+    """A stored leaf. Nothing of it is checked."""
+
+    key: Key
     kind: str
     number: int
     hash: bytes
-
-    @property
-    def key(self) -> Row:
-        """The columns that name its rows: numbers of a batch and a chunk, a tenant, a reference."""
-        return self[:_KEY]
-
-
-_KEY = 4
 
 
 class LeafCheck:
     """Compares the rows of a table with the leaves of a kind.
 
-    reference is the SQL of a row's name in its leaf, NULL if the leaf names a chunk.
+    reference is the SQL of a row's name in its leaf, NULL if the leaf names a chunk. A row is the
+    id of its batch, and its columns.
     """
 
     table: StoredTable
     kinds: tuple[str, ...]
     reference = "NULL"
-    counted: str | None = None
+    counted: str | None = None  # the name of the table, if it is None
     differs = "differs"
 
     def __init__(self, log: LogState) -> None:
@@ -113,43 +114,41 @@ class LeafCheck:
             except Found as found:
                 yield found.problem
             except UNREADABLE:
-                yield self._found(key, "has a value that the service does not write").problem
+                yield self._found(key, _UNREADABLE).problem
 
-    def _rows(self) -> Iterator[Row]:
-        """Yield the rows: what a leaf would name, the id of the batch, and the columns."""
+    def _rows(self) -> Iterator[tuple[Key, Row]]:
+        """Yield the rows in the order of what a leaf would name."""
         name, columns = self.table.name, self.table.columns
-        batch_id, numbers, join = "NULL", ["NULL", "NULL"], ""
+        batch_id, source, numbers = "NULL", name, ("NULL", "NULL")
         tenant = f"{name}.tenant" if "tenant" in columns else "batches.tenant"
         if "batch_number" in columns:
-            batch_id = "batches.batch_id"
-            join = f" LEFT JOIN batches ON batches.batch_number = {name}.batch_number"
-            if "tenant" in columns:
-                join += f" AND batches.tenant = {name}.tenant"
+            shared = "batch_number, tenant" if "tenant" in columns else "batch_number"
+            batch_id, source = "batches.batch_id", f"{name} LEFT JOIN batches USING ({shared})"
         if "chunk_number" in columns:
-            numbers = [f"{name}.batch_number", f"{name}.chunk_number"]
-        key = ", ".join((*numbers, self._by_bytes(tenant), self._by_bytes(self.reference)))
-        where, params = where_tenant(tenant, self.log.tenants)
+            numbers = f"{name}.batch_number", f"{name}.chunk_number"
+        rest = ", ".join((batch_id, self.table.select(self.reader)))
         order = ", ".join(f"{name}.{column}" for column in self.table.key)
-        return self.reader.stream(
-            f"SELECT {key}, {batch_id}, {self.table.select(self.reader.dialect)}"  # noqa: S608 - no value
-            f" FROM {name}{join} WHERE {where} ORDER BY 1, 2, 3, 4, {order}",
-            *params,
-        )
+        return self._select(Key(*numbers, tenant, self.reference), rest, source, "", order)
 
     def _leaves(self) -> Iterator[Leaf]:
         """Yield the leaves of these kinds in the order of the rows."""
         kinds = ", ".join(f"'{kind}'" for kind in self.kinds)
-        where, params = where_tenant("tenant", self.log.tenants)
-        columns = ", ".join(
-            ("batch_number", "chunk_number", *map(self._by_bytes, ("tenant", "reference")))
-        )
-        statement = (
-            f"SELECT {columns}, kind, leaf_number, hash FROM leaves"  # noqa: S608 - no value
-            f" WHERE kind IN ({kinds}) AND {where} ORDER BY 1, 2, 3, 4, leaf_number"
-        )
-        return map(Leaf._make, self.reader.stream(statement, *params))
+        key, columns = Key(*Key._fields), "kind, leaf_number, hash"
+        condition = f"AND kind IN ({kinds})"
+        for own_key, row in self._select(key, columns, "leaves", condition, "leaf_number"):
+            yield Leaf(own_key, *row)
 
-    def _check(self, key: Row, rows: list[Row], leaves: list[Leaf]) -> None:
+    def _select(
+        self, key: Key, columns: str, source: str, condition: str, order: str
+    ) -> Iterator[tuple[Key, Row]]:
+        """Yield the key and the columns of rows of the selected tenants in the order of the key."""
+        texts = map(self.reader.by_bytes, (key.tenant, key.reference))
+        names = ", ".join((*key[:2], *texts, columns))
+        rest = f"{condition} ORDER BY 1, 2, 3, 4, {order}"
+        for row in self.reader.select(names, source, f"{key.tenant} IN {{}}", rest):
+            yield Key(*row[: len(key)]), row[len(key) :]
+
+    def _check(self, key: Key, rows: list[Row], leaves: list[Leaf]) -> None:
         """Compare the rows with a key with the leaves that name it. Raises Found."""
         if len(leaves) > 1:
             text = f"covers what leaf {leaves[0].number} covers as well"
@@ -161,81 +160,67 @@ class LeafCheck:
         if not rows:
             if self._is_removed(leaf):
                 return
-            raise self._found(
-                key, f"has no row, but leaf {leaf.number} covers it", leaf=leaf.number
-            )
+            text = f"has no row, but leaf {leaf.number} covers it"
+            raise self._found(key, text, leaf=leaf.number)
         try:
             expected = self._leaf_hash(rows, leaf)
-        except WrongValue as error:
-            raise self._found(key, str(error), leaf=leaf.number) from None
-        except UNREADABLE:
-            text = "has a value that the service does not write"
+        except UNREADABLE as error:
+            text = str(error) if isinstance(error, WrongValue) else _UNREADABLE
             raise self._found(key, text, leaf=leaf.number) from None
         if leaf.hash != expected:
             raise self._differing(key, rows, leaf)
-        if self.counted is not None:
-            self.log.counts[self.counted] += len(rows)
+        self.log.counts[self.counted or self.table.name] += len(rows)
 
     def _leaf_hash(self, rows: list[Row], leaf: Leaf) -> bytes:
         """Return the hash of the leaf of these rows. Raises UNREADABLE."""
         return entry_hash([self._record(row, leaf) for row in rows])
 
     def _record(self, row: Row, leaf: Leaf) -> bytes:
-        batch_id, *columns = row[_KEY:]
+        batch_id, *columns = row
         values = self.table.read(columns)
         if "batch_number" not in values:
             return encode_record(self.kinds[0], values)
         if not isinstance(batch_id, str):
             number = values["batch_number"]
             raise WrongValue(f"belongs to batch number {number}, which its tenant does not have")
-        return encode_record(self.kinds[0], values, tenant=leaf.tenant, batch_id=batch_id)
+        return encode_record(self.kinds[0], values, tenant=leaf.key.tenant, batch_id=batch_id)
 
     def _is_removed(self, leaf: Leaf) -> bool:  # noqa: ARG002 - of subclasses
         """Return whether the rows of a leaf were removed because of their age, and count that."""
         return False
 
-    def _differing(self, key: Row, rows: list[Row], leaf: Leaf) -> Found:  # noqa: ARG002
+    def _differing(self, key: Key, rows: list[Row], leaf: Leaf) -> Found:  # noqa: ARG002
         """Return the problem of rows that have another hash than their leaf."""
-        return self._found(
-            key, f"{self.differs} from what leaf {leaf.number} covers", leaf=leaf.number
-        )
+        text = f"{self.differs} from what leaf {leaf.number} covers"
+        return self._found(key, text, leaf=leaf.number)
 
-    def _found(self, key: Row, text: str, **place: Any) -> Found:
+    def _found(self, key: Key, text: str, **place: Any) -> Found:
         """Return a problem of the rows or leaves with a key."""
         number, chunk, tenant, reference = key
         named = {"tenant": tenant, "batch": self._batch_id(number), "chunk": chunk}
         return Found(Problem(self.table.name, text, **named, reference=reference)._replace(**place))
 
     def _batch_id(self, batch_number: Any) -> str | None:
-        if batch_number is None:
+        if not isinstance(batch_number, int):
             return None
         statement = "SELECT batch_id FROM batches WHERE batch_number = ?"
         return next((row[0] for row in self.reader.fetch(statement, batch_number)), None)
 
-    def _by_bytes(self, column: str) -> str:
-        """Return a column of texts in the order of their bytes, as SQLite has it."""
-        return f'{column} COLLATE "C"' if self.reader.dialect == "postgresql" else column
-
 
 def _merge(
-    rows: Iterator[Row], leaves: Iterator[Leaf]
-) -> Iterator[tuple[Row, list[Row], list[Leaf]]]:
-    """Put together rows and leaves by their first columns, in whose order both are."""
-    row, leaf = next(rows, None), next(leaves, None)
-    while row is not None or leaf is not None:
-        keys = [each[:_KEY] for each in (row, leaf) if each is not None]
-        key = keys[0] if keys[0] == keys[-1] else min(keys, key=_sort_key)
-        own_rows, own_leaves = list[Row](), list[Leaf]()
-        while row is not None and row[:_KEY] == key:
-            own_rows.append(row)
-            row = next(rows, None)
-        while leaf is not None and leaf[:_KEY] == key:
-            own_leaves.append(leaf)
-            leaf = next(leaves, None)
-        yield key, own_rows, own_leaves
+    rows: Iterator[tuple[Key, Row]], leaves: Iterator[Leaf]
+) -> Iterator[tuple[Key, list[Row], list[Leaf]]]:
+    """Put together rows and leaves by their keys, in whose order both are."""
+    named_rows = ((key, row, None) for key, row in rows)
+    named_leaves = ((leaf.key, None, leaf) for leaf in leaves)
+    both = merge(named_rows, named_leaves, key=lambda each: _sort_key(each[0]))
+    for key, group in groupby(both, itemgetter(0)):
+        members = list(group)
+        own_leaves = [leaf for _, _, leaf in members if leaf is not None]
+        yield key, [row for _, row, _ in members if row is not None], own_leaves
 
 
-def _sort_key(key: Row) -> tuple[Any, ...]:
+def _sort_key(key: Key) -> tuple[Any, ...]:
     """Return the key as SQLite sorts it: a changed value can have another type."""
     return tuple((_RANKS.get(type(value), 1), value) for value in key)
 
@@ -246,78 +231,67 @@ _RANKS = {type(None): 0, str: 2, bytes: 3}
 class CancellationCheck(LeafCheck):
     """A cancellation has the id of a batch, which its leaf names."""
 
-    table, kinds, counted = CANCELLATION, ("cancellation",), "cancellations"
-    reference = "cancellations.batch_id"
+    table, kinds, reference = CANCELLATION, ("cancellation",), "cancellations.batch_id"
 
-    def _found(self, key: Row, text: str, **place: Any) -> Found:
-        return super()._found(key, text, **{"batch": key[-1], "reference": None, **place})
+    def _found(self, key: Key, text: str, **place: Any) -> Found:
+        return super()._found(key, text, **{"batch": key.reference, "reference": None, **place})
 
 
 class RevocationCheck(LeafCheck):
     """A revocation has a leaf in the tree of each tenant whose grants it ended."""
 
-    table, kinds, counted = REVOCATION, ("revocation",), "revocations"
-    reference = "revocations.revocation_id"
+    table, kinds, reference = REVOCATION, ("revocation",), "revocations.revocation_id"
 
 
 class ErasureCheck(LeafCheck):
     """An erasure has a leaf in the tree of each tenant whose texts it erased."""
 
-    table, kinds, counted = ERASURE, ("erasure",), "erasures"
-    reference = "erasures.erasure_id"
+    table, kinds, reference = ERASURE, ("erasure",), "erasures.erasure_id"
 
 
 class ReissueCheck(LeafCheck):
     """The leaf of a reissue names the fingerprint of its digests."""
 
-    table, kinds, counted = REISSUE, ("reissue",), "reissues"
+    table, kinds = REISSUE, ("reissue",)
 
     def __init__(self, log: LogState) -> None:
         super().__init__(log)
-        is_sqlite = log.reader.dialect == "sqlite"
-        self.reference = (
-            "lower(hex(reissues.fingerprint))"
-            if is_sqlite
-            else "encode(reissues.fingerprint, 'hex')"
-        )
+        self.reference = log.reader.hex("reissues.fingerprint")
 
 
 class UseCheck(LeafCheck):
     """A leaf covers all uses that one transaction recorded for a tenant."""
 
-    table, kinds, counted = USE, ("use",), "uses"
-    reference = "uses.group_id"
+    table, kinds, reference = USE, ("use",), "uses.group_id"
     differs = "differ"
 
     def _is_removed(self, leaf: Leaf) -> bool:
-        removals = self.log.removals[leaf.tenant]
+        removals = self.log.removals[leaf.key.tenant]
         if not any(each.use_groups and leaf.number < each.leaf for each in removals):
             return False
-        self.log.missing[leaf.tenant, "use_groups"] += 1
+        self.log.missing[leaf.key.tenant, "use_groups"] += 1
         return True
 
 
 class SettlementCheck(LeafCheck):
     """The settlement of a chunk is removed after the items of the chunk."""
 
-    table, kinds, counted = SETTLEMENT, ("settlement",), "settlements"
+    table, kinds = SETTLEMENT, ("settlement",)
 
     def _is_removed(self, leaf: Leaf) -> bool:
-        issued_at = select_column(self.reader.dialect, CHUNK.columns["issued_at"])
+        issued_at = self.reader.column(CHUNK.columns["issued_at"])
         first = "chunks.chunk_number * batches.chunk_size"
         rows = self.reader.fetch(
-            f"SELECT {issued_at} FROM chunks"  # noqa: S608 - no value
-            " JOIN batches ON batches.batch_number = chunks.batch_number"
+            f"SELECT {issued_at} FROM chunks JOIN batches USING (batch_number)"  # noqa: S608 - no value
             " WHERE chunks.batch_number = ? AND chunks.chunk_number = ? AND NOT EXISTS"
             " (SELECT 1 FROM grants WHERE grants.batch_number = chunks.batch_number"
             f" AND item_number >= {first} AND item_number < {first} + batches.chunk_size)",
-            *(leaf.batch_number, leaf.chunk_number),
+            *leaf.key[:2],
         )
-        moments = [read_instant("issued_at", row[0]) for row in rows]
         return any(
-            each.explains(moment, leaf.number)
-            for each in self.log.removals[leaf.tenant]
-            for moment in moments
+            each.explains(read_instant("issued_at", moment), leaf.number)
+            for each in self.log.removals[leaf.key.tenant]
+            for (moment,) in rows
         )
 
 
@@ -327,18 +301,18 @@ _is_month = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])").fullmatch
 class PruneCheck(LeafCheck):
     """The records of removals, which explain rows that are missing. There are few."""
 
-    table, kinds = PRUNE, ("prune",)
-    reference = "CAST(prunes.prune_number AS TEXT)"
+    table, kinds, reference = PRUNE, ("prune",), "CAST(prunes.prune_number AS TEXT)"
 
-    def _check(self, key: Row, rows: list[Row], leaves: list[Leaf]) -> None:
+    def _check(self, key: Key, rows: list[Row], leaves: list[Leaf]) -> None:
         super()._check(key, rows, leaves)
-        values = self.table.read(rows[0][_KEY + 1 :])
-        before, leaf = values["before"], leaves[0]
+        _, *columns = rows[0]
+        values, leaf = self.table.read(columns), leaves[0].number
+        before = values["before"]
         if not _is_month(before) or before > values["pruned_at"].strftime("%Y-%m"):
             text = f"{before} is no month that had begun at the time of the removal"
-            raise self._found(key, text, leaf=leaf.number)
-        counts = [values[name] for name in Removal._fields[2:]]
-        self.log.removals[leaf.tenant].append(Removal(before, leaf.number, *counts))
+            raise self._found(key, text, leaf=leaf)
+        counts = values["chunks"], values["items"], values["use_groups"]
+        self.log.removals[key.tenant].append(Removal(before, leaf, *counts))
 
 
 _match_numbers = re.compile(r"([0-9]{1,18})-([0-9]{1,18})").fullmatch
@@ -352,26 +326,27 @@ class ChangeCheck(LeafCheck):
 
     def _leaves(self) -> Iterator[Leaf]:
         # There is one for each command that changed the config, so they fit into memory.
-        leaves = [leaf._replace(reference=_numbers(leaf.reference)) for leaf in super()._leaves()]
-        return iter(sorted(leaves, key=attrgetter("reference", "tenant")))
+        for leaf in sorted(super()._leaves(), key=lambda leaf: _numbers(leaf.key.reference)):
+            numbers = _numbers(leaf.key.reference)
+            yield leaf._replace(key=leaf.key._replace(reference=numbers))
 
-    def _rows(self) -> Iterator[Row]:
-        ranges = [leaf.reference for leaf in self._leaves()]
-        names = self.table.select(self.reader.dialect)
+    def _rows(self) -> Iterator[tuple[Key, Row]]:
+        ranges = [leaf.key.reference for leaf in self._leaves()]
+        names = self.table.select(self.reader)
         statement = f"SELECT {names} FROM config_changes ORDER BY change_number"  # noqa: S608 - no value
         for row in self.reader.stream(statement):
             number = row[0]
             index = bisect_right(ranges, (number, 2**63))
             covering = ranges[index - 1] if index else (0, -1)
             named = covering if number <= covering[1] else (number, number)
-            yield (None, None, CONFIG_LOG, named, None, *row)
+            yield Key(None, None, CONFIG_LOG, named), (None, *row)
 
     def _leaf_hash(self, rows: list[Row], leaf: Leaf) -> bytes:
-        first, last = leaf.reference
+        first, last = leaf.key.reference
         return super()._leaf_hash(rows, leaf) if len(rows) == last - first + 1 else b""
 
-    def _found(self, key: Row, text: str, **place: Any) -> Found:
-        first, last = key[-1]
+    def _found(self, key: Key, text: str, **place: Any) -> Found:
+        first, last = key.reference
         place = {"reference": None, "number": first, "last_number": last, **place}
         if place.get("table") == "leaves":
             place["last_number"] = None
@@ -399,26 +374,18 @@ def compare_removals(log: LogState) -> Iterator[Problem]:
             yield Problem("prunes", text, tenant=tenant)
 
 
-def check_erased(log: LogState) -> Iterator[Problem]:
+def check_erased(reader: LogReader) -> Iterator[Problem]:
     """Yield each tenant with more erased texts than its erasures have recorded."""
-    recorded: dict[str, int] = dict(
-        log.reader.fetch("SELECT tenant, sum(texts) FROM erasures GROUP BY tenant")
-    )
-    where, params = where_tenant("tenant", log.tenants)
-    own = "annotations JOIN batches ON batches.batch_number = annotations.batch_number"
+    statement = "SELECT tenant, sum(texts) FROM erasures GROUP BY tenant"
+    recorded: dict[str, int] = dict(reader.fetch(statement))
+    own = "annotations JOIN batches USING (batch_number)"
+    sources = (BATCH, "batches"), (ANNOTATION, own), (CANCELLATION, "cancellations")
     counts = " UNION ALL ".join(
         f"SELECT tenant, {_erased(table)} AS erased FROM {source}"  # noqa: S608 - no value
-        for table, source in (
-            (BATCH, "batches"),
-            (ANNOTATION, own),
-            (CANCELLATION, "cancellations"),
-        )
+        for table, source in sources
     )
-    rows = log.reader.fetch(
-        f"SELECT tenant, sum(erased) FROM ({counts}) AS each_row"  # noqa: S608 - no value
-        f" WHERE erased > 0 AND {where} GROUP BY tenant",
-        *params,
-    )
+    rest = "AND erased > 0 GROUP BY tenant"
+    rows = reader.select("tenant, sum(erased)", f"({counts}) AS each_row", "tenant IN {}", rest)
     for tenant, erased in rows:
         if erased > recorded.get(tenant, 0):
             text = f"record the erasure of {recorded.get(tenant, 0):,} texts, and {erased:,} are"

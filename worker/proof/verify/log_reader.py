@@ -2,84 +2,116 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
+from sqlalchemy import JSON, Column
 from sqlalchemy.engine import make_url
 
+from models.base import Instant
 from worker.base.database_engine import LOCK_TIMEOUT, POSTGRES_OPTIONS, sqlite_path
 from worker.base.pages import did_you_mean
 
 Row = tuple[Any, ...]
 
 _BLOCK = 2_000  # the rows that a server sends at once
-_NOT_UTF8 = "Could not decode to UTF-8"
 _CANNOT_CREATE = ("unable to open", "readonly database")
 
 
-class LogReader(Protocol):
-    """A connection that reads one state of the database. Statements have `?` for each parameter."""
+class LogReader:
+    """Reads one state of a SQLite database. Statements have `?` for each parameter.
 
-    dialect: str
+    `select` returns the rows of these tenants only, or of all if there are none.
+    """
+
+    dialect = "sqlite"
+
+    def __init__(self, connection: Any, tenants: tuple[str, ...]) -> None:
+        self._connection = connection
+        self.tenants = tenants
 
     def fetch(self, statement: str, *params: Any) -> list[Row]:
         """Return all rows of a query."""
+        return list(self.stream(statement, *params))
 
     def stream(self, statement: str, *params: Any) -> Iterator[Row]:
-        """Yield the rows of a query, which has no LIMIT, and of which few are in memory."""
+        """Yield the rows of a query, of which few are in memory."""
+        yield from self._connection.execute(statement, params)
+
+    def select(self, columns: str, source: str, condition: str, rest: str = "") -> Iterator[Row]:
+        """Yield the rows of the selected tenants.
+
+        The list of their ids replaces {} in the condition, which is left out without them. rest
+        continues it, or orders the rows.
+        """
+        ids = ", ".join("?" * len(self.tenants))
+        condition = condition.format(f"({ids})") if ids else "1 = 1"
+        statement = f"SELECT {columns} FROM {source} WHERE {condition} {rest}"  # noqa: S608 - no value
+        return self.stream(statement, *self.tenants)
+
+    def column(self, column: Column[Any]) -> str:
+        """Return a column in a query: a time as SQLite stores it, JSON as its text."""
+        return f'{column.table.name}."{column.name}"'
+
+    def by_bytes(self, column: str) -> str:
+        """Return a column of texts in the order of their bytes."""
+        return column
+
+    def hex(self, column: str) -> str:
+        """Return the hexadecimal text of a column of bytes."""
+        return f"lower(hex({column}))"
 
     def close(self) -> None:
         """End the transaction and the connection."""
+        self._connection.close()
 
 
-def open_reader(url: str) -> LogReader:
+class _PostgresReader(LogReader):
+    dialect = "postgresql"
+
+    def __init__(self, url: str, tenants: tuple[str, ...]) -> None:
+        # Imported for PostgreSQL alone: it takes as long as to verify 100,000 rows.
+        import psycopg  # noqa: PLC0415
+        from psycopg import sql  # noqa: PLC0415
+
+        parsed = make_url(url).set(drivername="postgresql+psycopg")
+        # Not as a URL: libpq decodes other characters of names and passwords than SQLAlchemy.
+        _, arguments = parsed.get_dialect()().create_connect_args(parsed)
+        options: dict[str, Any] = {**POSTGRES_OPTIONS, **arguments}
+        super().__init__(psycopg.connect(**options), tenants)
+        self._connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        self._connection.read_only = True
+        self._connection.execute(sql.SQL("SET lock_timeout = {}").format(f"{LOCK_TIMEOUT}s"))
+        self._streams = 0
+
+    def stream(self, statement: str, *params: Any) -> Iterator[Row]:
+        self._streams += 1
+        with self._connection.cursor(name=f"valetkey_{self._streams}") as cursor:
+            cursor.execute(statement.replace("?", "%s"), params, binary=True)
+            while block := cursor.fetchmany(_BLOCK):
+                yield from block
+
+    def column(self, column: Column[Any]) -> str:
+        name = super().column(column)
+        if isinstance(column.type, Instant):
+            return f"to_char({name} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')"
+        return f"{name}::text" if isinstance(column.type, JSON) else name
+
+    def by_bytes(self, column: str) -> str:
+        return f'{column} COLLATE "C"'
+
+    def hex(self, column: str) -> str:
+        return f"encode({column}, 'hex')"
+
+
+def open_reader(url: str, tenants: tuple[str, ...] = ()) -> LogReader:
     """Open a database for reading. Raises the driver's errors.
 
     Of a SQLite database, nothing is written, not even beside its file.
     """
     path = sqlite_path(url)
-    return _PostgresReader(url) if path is None else _SqliteReader(path)
-
-
-class _SqliteReader:
-    dialect = "sqlite"
-
-    def __init__(self, path: Path) -> None:
-        self._connection = _open_file(path)
-        self._decodes_all = False
-
-    def fetch(self, statement: str, *params: Any) -> list[Row]:
-        return list(self.stream(statement, *params))
-
-    def stream(self, statement: str, *params: Any) -> Iterator[Row]:
-        read = 0
-        try:
-            for row in self._rows(statement, params):
-                read += 1
-                yield row
-        except sqlite3.OperationalError as error:
-            if self._decodes_all or _NOT_UTF8 not in str(error):
-                raise
-        else:
-            return
-        # A value is no text. A function that returns such values halves the rate, so it is used
-        # from here on only. The transaction reads the same rows again in the same order.
-        self._decodes_all = True
-        self._connection.text_factory = _decode_text
-        yield from self._rows(f"{statement} LIMIT -1 OFFSET {read}", params)
-
-    def _rows(self, statement: str, params: tuple[Any, ...]) -> Iterator[Row]:
-        cursor = self._connection.execute(statement, params)
-        try:
-            yield from cursor
-        finally:
-            with suppress(sqlite3.ProgrammingError):  # the reader was closed before
-                cursor.close()
-
-    def close(self) -> None:
-        self._connection.close()
+    return _PostgresReader(url, tenants) if path is None else LogReader(_open_file(path), tenants)
 
 
 def _open_file(path: Path) -> sqlite3.Connection:
@@ -98,6 +130,7 @@ def _open_file(path: Path) -> sqlite3.Connection:
 
 def _begin(uri: str) -> sqlite3.Connection:
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=LOCK_TIMEOUT)
+    connection.text_factory = _decode_text
     try:
         connection.execute("BEGIN")
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # fixes the state
@@ -113,49 +146,6 @@ def _decode_text(data: bytes) -> str | bytes:
         return data.decode()
     except UnicodeDecodeError:
         return data
-
-
-class _PostgresReader:
-    dialect = "postgresql"
-
-    def __init__(self, url: str) -> None:
-        # Imported for PostgreSQL alone: it takes as long as to verify 100,000 rows.
-        import psycopg  # noqa: PLC0415
-        from psycopg import sql  # noqa: PLC0415
-
-        parsed = make_url(url).set(drivername="postgresql+psycopg")
-        # Not as a URL: libpq decodes other characters of names and passwords than SQLAlchemy.
-        _, arguments = parsed.get_dialect()().create_connect_args(parsed)
-        options: dict[str, Any] = {**POSTGRES_OPTIONS, **arguments}
-        self._connection = psycopg.connect(**options)
-        self._connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        self._connection.read_only = True
-        self._connection.execute(sql.SQL("SET lock_timeout = {}").format(f"{LOCK_TIMEOUT}s"))
-        self._streams = 0
-
-    def fetch(self, statement: str, *params: Any) -> list[Row]:
-        return self._connection.execute(_with_markers(statement), params).fetchall()
-
-    def stream(self, statement: str, *params: Any) -> Iterator[Row]:
-        self._streams += 1
-        with self._connection.cursor(name=f"valetkey_{self._streams}") as cursor:
-            cursor.execute(_with_markers(statement), params, binary=True)
-            while block := cursor.fetchmany(_BLOCK):
-                yield from block
-
-    def close(self) -> None:
-        self._connection.close()
-
-
-def _with_markers(statement: str) -> Any:
-    return statement.replace("?", "%s")
-
-
-def where_tenant(column: str, tenants: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """Return a condition that selects the rows of tenants, or all, and the condition's values."""
-    if not tenants:
-        return "1 = 1", ()
-    return f"{column} IN ({', '.join('?' * len(tenants))})", tenants
 
 
 _FIRST = "~1"

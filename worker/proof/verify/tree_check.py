@@ -1,7 +1,7 @@
 """Verifies the tree of one tenant: its leaves give its head, and the roots of its checkpoints."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 from operator import attrgetter
 from pathlib import Path
@@ -96,7 +96,7 @@ def stored_checkpoints(
     reader: LogReader, tenant: str, keys: Sequence[VerifierKey], problems: list[Problem]
 ) -> Iterator[KnownCheckpoint]:
     """Yield the checkpoints of a tenant that are sound, in order; add the problems of others."""
-    names = CHECKPOINT.select(reader.dialect)
+    names = CHECKPOINT.select(reader)
     statement = f"SELECT {names} FROM checkpoints WHERE tenant = ? ORDER BY size"  # noqa: S608 - no value
     signed_at = None
     for row in reader.stream(statement, tenant):
@@ -205,7 +205,7 @@ class _TreeCheck:
 
     def _leaf_hashes(self, size: int) -> Iterator[bytes]:
         """Yield the hashes of a tree with size leaves, which are all that there are."""
-        names = LEAF.select(self._reader.dialect)
+        names = LEAF.select(self._reader)
         statement = f"SELECT {names} FROM leaves WHERE tenant = ? ORDER BY leaf_number"  # noqa: S608 - no value
         expected = 0
         for row in self._reader.stream(statement, self._tenant):
@@ -272,29 +272,18 @@ def _compare_edges(edge: RightEdge, stored: RightEdge, tenant: str) -> Problem |
     return None
 
 
-def read_heads(
-    reader: LogReader, tenants: Collection[str], files: Sequence[KnownCheckpoint] = ()
-) -> list[StoredHead]:
-    """Read the heads of trees, of all tenants or of those with the given ids.
+def read_heads(reader: LogReader, files: Sequence[KnownCheckpoint] = ()) -> list[StoredHead]:
+    """Read the heads of the trees of the selected tenants.
 
     A tenant that has leaves or checkpoints, and no head, is listed with an empty tree. So is one of
     which only files have checkpoints: everything else may have been removed. Raises Found.
     """
     heads = [StoredHead(*row) for row in reader.fetch("SELECT tenant, size, edge FROM tree_heads")]
     known = {head.tenant for head in heads}
-    named = {*_tenants_of(reader, "leaves"), *_tenants_of(reader, "checkpoints")}
-    named.update(file.tenant for file in files)
+    tenants_of = "SELECT tenant FROM leaves UNION SELECT tenant FROM checkpoints"
+    named = {*(row[0] for row in reader.fetch(tenants_of)), *(file.tenant for file in files)}
     if not all(isinstance(tenant, str) for tenant in known | named):
         text = "has a tenant that is no text, here or in another table"
         raise Found(Problem("tree_heads", text))
     heads += [StoredHead(tenant, 0, b"") for tenant in named - known]
-    return sorted(head for head in heads if not tenants or head.tenant in tenants)
-
-
-def _tenants_of(reader: LogReader, table: str) -> Iterator[str]:
-    # One search of the primary key a tenant, and not a scan of all rows.
-    first = f"SELECT min(tenant) FROM {table}"  # noqa: S608 - no value
-    found = reader.fetch(first)[0][0]
-    while found is not None:
-        yield found
-        found = reader.fetch(f"{first} WHERE tenant > ?", found)[0][0]
+    return sorted(head for head in heads if head.tenant in (reader.tenants or [head.tenant]))

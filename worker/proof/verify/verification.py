@@ -77,7 +77,7 @@ def verify_log(
 
     Raises the driver's errors.
     """
-    with closing(open_reader(url)) as reader:
+    with closing(open_reader(url, options.tenants)) as reader:
         run = _Run(reader, options, on_progress)
         problems = list(islice(run.problems(), options.max_problems))
         return Verification(run.log.counts, problems)
@@ -89,14 +89,14 @@ class _Run:
     def __init__(self, reader: LogReader, options: VerifyOptions, on_progress: OnProgress) -> None:
         self._options = options
         self._on_progress = on_progress
-        self.log = LogState(reader, options.tenants)
+        self.log = LogState(reader)
 
     def problems(self) -> Iterator[Problem]:
         """Verify, and yield each problem. What only a range of leaves is known of comes last."""
         try:
             broken = list[Problem]()
             yield from self._check_trees(broken)
-            usage = read_usage(self.log.reader, self._options.tenants)
+            usage = read_usage(self.log.reader)
             charges = Charges(frozenset(usage.usage))
             explained = list[Problem]()
             is_sound = True
@@ -117,7 +117,7 @@ class _Run:
     def _check_trees(self, broken: list[Problem]) -> Iterator[Problem]:
         """Yield the problems of single leaves and checkpoints; add ranges of leaves to broken."""
         options, reader = self._options, self.log.reader
-        for head in read_heads(reader, options.tenants, options.files):
+        for head in read_heads(reader, options.files):
             files = [file for file in options.files if file.tenant == head.tenant]
             result = check_tree(reader, head, options.keys, files)
             self.log.counts.update(result.counts)
@@ -129,14 +129,14 @@ class _Run:
         yield from PruneCheck(log).run()  # first: they explain rows that are missing
         checks: list[type[LeafCheck]] = [CancellationCheck, RevocationCheck, ErasureCheck]
         checks += [UseCheck, ReissueCheck, SettlementCheck]
-        if not log.tenants:
+        if not log.reader.tenants:
             checks.append(ChangeCheck)
         yield from chain.from_iterable(check(log).run() for check in checks)
         yield from self._check_chunks(charges)
-        yield from check_other_rows(log.reader, log.tenants)
-        if not log.tenants:
+        yield from check_other_rows(log.reader)
+        if not log.reader.tenants:
             yield from _check_identities(log.reader)
-        yield from check_erased(log)
+        yield from check_erased(log.reader)
         yield from compare_removals(log)
 
     def _check_chunks(self, charges: Charges) -> Iterator[Problem]:
@@ -148,7 +148,7 @@ class _Run:
     def _check_derived(self, usage: StoredUsage, charges: Charges) -> Iterator[Problem]:
         """Compare what follows from rows that were verified."""
         yield from compare_usage(usage, charges)
-        yield from check_refused_chunks(self.log.reader, self.log.tenants)
+        yield from check_refused_chunks(self.log.reader)
         self.log.counts["charges"] = len(usage.usage)
 
 
