@@ -66,8 +66,7 @@ _INSERT_BATCH = DriverStatement(insert(Batch).returning(Batch.batch_number))
 _INSERT_BATCHES = insert(Batch).returning(Batch.batch_number, sort_by_parameter_order=True)
 _INSERT_CHUNK = DriverStatement(insert(Chunk))
 _INSERT_CHUNKS = insert(Chunk)
-_ANNOTATION_COLUMNS = ("batch_number", "item_number", *SaltedTexts._fields)
-_GRANT_COLUMNS = ("batch_number", "item_number", "object_key", "code", "detail", "digest")
+_GRANT_COLUMNS = Grant.__table__.columns.keys()
 
 
 class NewChunk(NamedTuple):
@@ -230,7 +229,8 @@ def _insert_annotations(
         for number, annotation in chunk.annotations.items()
     ]
     if rows:
-        insert_rows(connection, Annotation.__tablename__, _ANNOTATION_COLUMNS, rows)
+        columns = Annotation.__table__.columns.keys()
+        insert_rows(connection, Annotation.__tablename__, columns, rows)
 
 
 def _chunk_values(batch_number: int, chunk: NewChunk, decision: ChunkDecision) -> dict[str, Any]:

@@ -103,11 +103,6 @@ class RightEdge(NamedTuple):
         return root
 
 
-def merkle_root(leaf_hashes: Sequence[bytes]) -> bytes:
-    """Return the hash of the tree of these leaves."""
-    return RightEdge.of(leaf_hashes).root()
-
-
 CONFIG_LOG = "~config"
 """The name of the tree of changes of the config. No tenant has this id."""
 

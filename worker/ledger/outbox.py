@@ -7,22 +7,18 @@ from typing import Any, NamedTuple
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    ScalarSelect,
     and_,
     bindparam,
     case,
     exists,
-    func,
     insert,
     literal_column,
     or_,
     select,
     update,
 )
-from sqlalchemy.orm import aliased
 
 from models import Batch, Delivery, Manifest, Reservation
-from models.base import Instant
 from valetkey.wire.replies import ManifestState
 from worker.base.jobs import TurnKey
 from worker.core.decisions import ChunkDecision, ChunkRequest
@@ -106,50 +102,12 @@ def pending_values(now: datetime) -> dict[str, Any]:
     return {"state": "pending", "attempts": 0, "next_attempt_at": now, "created_at": now}
 
 
-_row, _next = aliased(Delivery), aliased(Delivery)
-_FIRST = (
-    select(_row.tenant, _row.endpoint, _row.next_attempt_at)
-    .where(_row.state == _PENDING)
-    .order_by(_row.tenant, _row.endpoint, _row.next_attempt_at)
-    .limit(1)
-    .subquery()
-)
-_HEADS = select(_FIRST).cte("heads", recursive=True)
-
-
-def _first_pending(*conditions: ColumnElement[bool]) -> ScalarSelect[int]:
-    return (
-        select(_next.delivery_number)
-        .where(_next.state == _PENDING, *conditions)
-        .order_by(_next.tenant, _next.endpoint, _next.next_attempt_at)
-        .limit(1)
-        .scalar_subquery()
-    )
-
-
-# One or two index searches per endpoint, however many deliveries each has: the first pending row
-# of an endpoint leads to that of the next endpoint. SQLite would not use the second column of the
-# index for a comparison of pairs.
-_HEADS = _HEADS.union_all(
-    select(_row.tenant, _row.endpoint, _row.next_attempt_at)
-    .select_from(_HEADS)
-    .join(
-        _row,
-        _row.delivery_number
-        == func.coalesce(
-            _first_pending(_next.tenant == _HEADS.c.tenant, _next.endpoint > _HEADS.c.endpoint),
-            _first_pending(_next.tenant > _HEADS.c.tenant),
-        ),
-    )
-)
-_DUE_ENDPOINTS = select(_HEADS.c.tenant, _HEADS.c.endpoint).where(
-    _HEADS.c.next_attempt_at <= bindparam("now", type_=Instant())
-)
-
-
 def due_endpoints(connection: Connection, now: datetime) -> list[TurnKey]:
     """Return the endpoints that have deliveries that are due, by tenant."""
-    return [TurnKey(*row) for row in connection.execute(_DUE_ENDPOINTS, {"now": now})]
+    endpoint = Delivery.tenant, Delivery.endpoint
+    is_due = Delivery.state == _PENDING, Delivery.next_attempt_at <= now
+    query = select(*endpoint).distinct().where(*is_due).order_by(*endpoint)
+    return [TurnKey(*row) for row in connection.execute(query)]
 
 
 _DUE = (
@@ -303,37 +261,11 @@ def read_manifest_state(connection: Connection, batch_number: int) -> ManifestSt
     return None if row is None else ManifestState(**row)
 
 
-_manifest_row, _next_manifest = aliased(Manifest), aliased(Manifest)
-_first_manifest = (
-    select(Manifest.tenant, Manifest.next_attempt_at)
-    .where(Manifest.state == _PENDING)
-    .order_by(Manifest.tenant, Manifest.next_attempt_at)
-    .limit(1)
-    .subquery()
-)
-_MANIFEST_HEADS = select(_first_manifest).cte("heads", recursive=True)
-# One index search per tenant, however many manifests each has.
-_MANIFEST_HEADS = _MANIFEST_HEADS.union_all(
-    select(_manifest_row.tenant, _manifest_row.next_attempt_at)
-    .select_from(_MANIFEST_HEADS)
-    .join(
-        _manifest_row,
-        _manifest_row.batch_number
-        == select(_next_manifest.batch_number)
-        .where(_next_manifest.state == _PENDING, _next_manifest.tenant > _MANIFEST_HEADS.c.tenant)
-        .order_by(_next_manifest.tenant, _next_manifest.next_attempt_at)
-        .limit(1)
-        .scalar_subquery(),
-    )
-)
-_TENANTS_WITH_MANIFESTS = select(_MANIFEST_HEADS.c.tenant).where(
-    _MANIFEST_HEADS.c.next_attempt_at <= bindparam("now", type_=Instant())
-)
-
-
 def tenants_with_due_manifests(connection: Connection, now: datetime) -> list[str]:
     """Return the tenants whose manifests may be due; their batches may still be open."""
-    return list(connection.scalars(_TENANTS_WITH_MANIFESTS, {"now": now}))
+    is_due = Manifest.state == _PENDING, Manifest.next_attempt_at <= now
+    query = select(Manifest.tenant).distinct().where(*is_due).order_by(Manifest.tenant)
+    return list(connection.scalars(query))
 
 
 def lease_manifest(

@@ -10,10 +10,7 @@ from worker.base.database_engine import execute_in_driver
 from worker.base.inserts import insert_once, insert_rows
 from worker.ledger.merkle import NO_LEAVES, RightEdge
 
-_LEAF_COLUMNS = (
-    *("tenant", "leaf_number", "kind", "batch_number", "chunk_number", "reference"),
-    "hash",
-)
+_LEAF_COLUMNS = Leaf.__table__.columns.keys()
 _READ = {
     "sqlite": "SELECT size, edge FROM tree_heads WHERE tenant = ?",
     "postgresql": "SELECT size, edge FROM tree_heads WHERE tenant = %s FOR UPDATE",

@@ -155,6 +155,8 @@ def _wrong_note(checkpoint: StoredCheckpoint, keys: Sequence[VerifierKey]) -> st
 
     Without keys, no signature is verified.
     """
+    if not names_a_tree(checkpoint.tenant):
+        return "is of no possible tenant"
     try:
         text, tenant_id = open_checkpoint(checkpoint.note, keys)
     except InvalidNote as error:
@@ -201,7 +203,9 @@ class _Publisher(NamedTuple):
 
     def send(self, destination: Destination, checkpoint: StoredCheckpoint) -> None:
         """Publish one checkpoint. Raises Transient, Malformed and OSError."""
-        _check_signed(checkpoint, self.keys)
+        # Whoever writes to the table may not have the key.
+        if problem := _wrong_note(checkpoint, self.keys):
+            raise Malformed(f"the stored checkpoint of size {checkpoint.size} {problem}")
         match destination:
             case FolderDestination(path):
                 _write_file(Path(path) / checkpoint.tenant, checkpoint)
@@ -316,14 +320,6 @@ def _trusted_keys(settings: Settings) -> list[VerifierKey]:
         return configured_keys(settings).trusted
     except KeyUnusable:
         return []
-
-
-def _check_signed(checkpoint: StoredCheckpoint, keys: list[VerifierKey]) -> None:
-    """Raise Malformed unless this service signed it: whoever writes to the table may not."""
-    is_named = names_a_tree(checkpoint.tenant)
-    problem = _wrong_note(checkpoint, keys) if is_named else "is of no possible tenant"
-    if problem is not None:
-        raise Malformed(f"the stored checkpoint of size {checkpoint.size} {problem}")
 
 
 def _file_name(checkpoint: StoredCheckpoint) -> str:

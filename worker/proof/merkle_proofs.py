@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from worker.ledger.merkle import NO_LEAVES, hash_children, merkle_root
+from worker.ledger.merkle import NO_LEAVES, hash_children
 
 
 class WrongProof(ValueError):
@@ -96,7 +96,7 @@ def check_consistency(
     if not 0 <= old_size <= new_size:
         raise WrongProof(f"a tree of {new_size} leaves does not continue one of {old_size}")
     if old_size == 0:
-        is_right = not path and old_root == (new_root if new_size == 0 else merkle_root(()))
+        is_right = not path and old_root == (new_root if new_size == 0 else NO_LEAVES.root())
     else:
         roots = _consistent_roots(old_size, new_size, path, old_root)
         is_right = roots == (old_root, new_root)

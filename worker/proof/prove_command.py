@@ -6,13 +6,11 @@ service.
 
 import base64
 import json
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
 from models import Batch, Chunk, Leaf
 from valetkey.wire.grant_ids import grant_id
@@ -42,18 +40,23 @@ from worker.proof.merkle_proofs import (
 )
 
 
-def _find_batch(connection: Connection, batch_id: str, tenant_ids: Sequence[str] | None) -> Any:
-    """Return the batch with an id, or None; tenant_ids None means any tenant.
+def _find_batch(
+    connection: Connection, batch_id: str, tenant_ids: Sequence[str] | None
+) -> dict[str, Any]:
+    """Return the row of the batch with an id; tenant_ids None means any tenant.
 
-    is_ambiguous is true if another tenant has one with the same id.
+    Raises NothingToProve.
     """
-    query = select(
-        *(Batch.batch_number, Batch.tenant, Batch.total, Batch.chunk_size),
-        (func.count().over() > 1).label("is_ambiguous"),
-    ).where(Batch.batch_id == batch_id)
+    query = select(Batch.__table__).where(Batch.batch_id == batch_id)
     if tenant_ids is not None:
         query = query.where(Batch.tenant.in_(tenant_ids))
-    return connection.execute(query).first()
+    rows = connection.execute(query.limit(2)).mappings().all()
+    if not rows:
+        raise NothingToProve("the audit log has no batch with this id, or its detail was pruned")
+    if len(rows) > 1:
+        text = "several tenants have a batch with this id: name one, as in TENANT/BATCH.NUMBER"
+        raise NothingToProve(text)
+    return dict(rows[0])
 
 
 def _read_chunk_leaves(connection: Connection, batch_number: int) -> Sequence[Any]:
@@ -76,14 +79,6 @@ class LogDiffers(Exception):
     """The log is not the one that its checkpoint signs."""
 
 
-class _Records(NamedTuple):
-    """The records of a leaf, the numbers of its items, and the columns with texts by position."""
-
-    items: list[int]
-    records: list[bytes]
-    texts: Mapping[int, Mapping[str, Any]]
-
-
 def prove_grant(
     connection: Connection, batch_id: str, item_number: int, tenant_ids: Sequence[str] | None
 ) -> dict[str, Any]:
@@ -92,16 +87,11 @@ def prove_grant(
     tenant_ids None means any tenant. Raises NothingToProve and LogDiffers.
     """
     batch = _find_batch(connection, batch_id, tenant_ids)
-    if batch is None:
-        raise NothingToProve("the audit log has no batch with this id, or its detail was pruned")
-    if batch.is_ambiguous:
-        text = "several tenants have a batch with this id: name one, as in TENANT/BATCH.NUMBER"
-        raise NothingToProve(text)
-    if item_number >= batch.total:
-        text = f"the batch has {batch.total:,} items: the last is {batch.total - 1}"
-        raise NothingToProve(text)
-    leaves = _read_chunk_leaves(connection, batch.batch_number)
-    chunk_number = item_number // batch.chunk_size
+    tenant, total = batch["tenant"], batch["total"]
+    if item_number >= total:
+        raise NothingToProve(f"the batch has {total:,} items: the last is {total - 1}")
+    leaves = _read_chunk_leaves(connection, batch["batch_number"])
+    chunk_number, position = divmod(item_number, batch["chunk_size"])
     leaf = next((leaf for leaf in leaves if leaf.chunk_number == chunk_number), None)
     opener = next((leaf for leaf in leaves if leaf.kind == "batch"), None)
     if leaf is None or opener is None:
@@ -110,14 +100,14 @@ def prove_grant(
             " its row (`python -m worker audit verify`)"
         )
     last_leaf = max(leaf.leaf_number, opener.leaf_number)
-    checkpoint = _newest_checkpoint(connection, batch.tenant, last_leaf)
-    proofs = [_prove_leaf(connection, checkpoint, batch.batch_number, leaf, item_number)]
+    checkpoint = _newest_checkpoint(connection, tenant, last_leaf)
+    proofs = [_prove_leaf(connection, checkpoint, batch, leaf, position)]
     if opener != leaf:
-        proofs.append(_prove_leaf(connection, checkpoint, batch.batch_number, opener, None))
+        proofs.append(_prove_leaf(connection, checkpoint, batch, opener, None))
     return {
         "proof": "inclusion",
         "version": VERSION,
-        "tenant": batch.tenant,
+        "tenant": tenant,
         "grant": grant_id(batch_id, item_number),
         "checkpoint": checkpoint.note,
         "leaves": proofs,
@@ -172,49 +162,51 @@ def _newest_checkpoint(
     return checkpoint
 
 
-def _read_records(connection: Connection, batch_number: int, leaf: Any) -> _Records:
-    """Return the records that a chunk's leaf covers. Raises NothingToProve for pruned rows."""
-    is_batch = Batch.batch_number == batch_number
-    batch = connection.execute(select(Batch.__table__).where(is_batch)).mappings().first()
+_Record = tuple[bytes, Mapping[str, Any]]
+"""A record, and the columns that have its texts."""
+
+
+def _read_records(
+    connection: Connection, batch: Mapping[str, Any], leaf: Any
+) -> tuple[list[_Record], list[_Record]]:
+    """Return the records of the items that a chunk's leaf covers, and those after them."""
+    batch_number, first = batch["batch_number"], leaf.chunk_number * batch["chunk_size"]
     is_chunk = Chunk.batch_number == batch_number, Chunk.chunk_number == leaf.chunk_number
     chunk = connection.execute(select(Chunk.__table__).where(*is_chunk)).mappings().first()
-    if batch is None or chunk is None:
+    if chunk is None:
         raise NothingToProve(_PRUNED)
-    first = chunk["chunk_number"] * batch["chunk_size"]
     numbers = range(first, first + batch["chunk_size"])
-    items = read_items(connection, batch_number, numbers)
     annotations = read_annotations(connection, batch_number, numbers)
-    texts = {number - first: each._asdict() for number, each in annotations.items()}
     names = {"tenant": batch["tenant"], "batch_id": batch["batch_id"]}
     try:
-        records = [item_record(item, annotations.get(item.item_number)) for item in items]
-        records.append(encode_record("chunk", dict(chunk), **names))
+        items = list[_Record]()
+        for item in read_items(connection, batch_number, numbers):
+            own = annotations.get(item.item_number)
+            items.append((item_record(item, own), {} if own is None else own._asdict()))
+        others: list[_Record] = [(encode_record("chunk", dict(chunk), **names), {})]
         if leaf.kind == "batch":
-            records.append(encode_record("batch", dict(batch)))
-            texts[len(records) - 1] = dict(batch)
+            others.append((encode_record("batch", batch), batch))
     except ValueError as error:  # of a value that the service does not write
         text = f"rows or leaves were changed: {error} (`python -m worker audit verify` says which)"
         raise LogDiffers(text) from None
-    return _Records([item.item_number for item in items], records, texts)
+    return items, others
 
 
 def _prove_leaf(
     connection: Connection,
     checkpoint: StoredCheckpoint,
-    batch_number: int,
+    batch: Mapping[str, Any],
     leaf: Any,
-    item_number: int | None,
+    item: int | None,
 ) -> dict[str, Any]:
-    """Prove the records of a chunk, its batch if it is in the leaf, and an item of the chunk."""
-    items, records, texts = _read_records(connection, batch_number, leaf)
-    positions = list(range(len(items), len(records)))
-    if item_number is not None:
-        if item_number not in items:
-            raise NothingToProve(_PRUNED)
-        positions.insert(0, items.index(item_number))
-    number = leaf.leaf_number
+    """Prove the records of a chunk, its batch if it is in the leaf, and the item at a position."""
+    items, others = _read_records(connection, batch, leaf)
+    if item is not None and item >= len(items):
+        raise NothingToProve(_PRUNED)
+    records, number = [*items, *others], leaf.leaf_number
+    positions = [*([] if item is None else [item]), *range(len(items), len(records))]
     path = _subtree_roots(connection, checkpoint, inclusion_ranges(number, checkpoint.size))
-    hashes = [hash_leaf(record) for record in records]
+    hashes = [hash_leaf(record) for record, _ in records]
     (root,) = subtree_roots([range(len(hashes))], hashes)
     if root_of_inclusion(hash_leaf(root), number, checkpoint.size, path) != checkpoint.root:
         raise LogDiffers(
@@ -228,8 +220,8 @@ def _prove_leaf(
         "proven": [
             {
                 "position": position,
-                "record": records[position].decode(),
-                "texts": _openings(texts.get(position, {})),
+                "record": records[position][0].decode(),
+                "texts": _openings(records[position][1]),
                 "path": _encode(subtree_roots(inclusion_ranges(position, len(hashes)), hashes)),
             }
             for position in positions
@@ -327,11 +319,8 @@ def _prove_grant(connection: Connection, grant: GrantName) -> dict[str, Any]:
 def _read_note(path: str) -> str:
     """Read a signed note. Raises InvalidNote."""
     try:
-        if path == "-":
-            data = sys.stdin.buffer.read(MAX_NOTE_BYTES + 1)
-        else:
-            with Path(path).open("rb") as stream:
-                data = stream.read(MAX_NOTE_BYTES + 1)
+        with click.open_file(path, "rb") as stream:
+            data: bytes = stream.read(MAX_NOTE_BYTES + 1)
         return data.decode()
     except UnicodeDecodeError:
         raise InvalidNote("it is not text") from None

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Engine,
     Select,
     and_,
+    bindparam,
     case,
     delete,
     func,
@@ -185,19 +186,11 @@ def _tenant_parts(
         .group_by(Use.tenant, Use.group_id, Leaf.leaf_number)
     )
     rows = union_all(chunks, groups).subquery()
-    newest = (
-        select(Checkpoint.tenant, func.max(Checkpoint.size).label("size"))
-        .group_by(Checkpoint.tenant)
-        .subquery()
-    )
-    is_covered = rows.c.leaf_number < newest.c.size  # NULL without a leaf, or a checkpoint
+    signed = select(func.max(Checkpoint.size)).where(Checkpoint.tenant == rows.c.tenant)
+    is_covered = rows.c.leaf_number < signed.scalar_subquery()  # NULL without a leaf
     sums = (func.sum(rows.c[name]) for name in numbers)
-    query = (
-        select(rows.c.tenant, *sums, func.sum(case((is_covered, 0), else_=1)))
-        .select_from(rows)
-        .outerjoin(newest, newest.c.tenant == rows.c.tenant)
-        .group_by(rows.c.tenant)
-    )
+    uncovered = func.sum(case((is_covered, 0), else_=1))
+    query = select(rows.c.tenant, *sums, uncovered).group_by(rows.c.tenant)
     return sorted(TenantPart(row[0], *map(int, row[1:])) for row in connection.execute(query))
 
 
@@ -226,59 +219,50 @@ def _partitions_to_drop(connection: Connection, before: int) -> list[Partition]:
     return [partition for partition in partitions if partition.end <= before]
 
 
+# Not a parameter: a partial index is used only if the statement itself contains this text.
+_PENDING: ColumnElement[str] = literal_column("'pending'")
+_IS_LIVE = Reservation.expires_at > bindparam("now")
+_WORK: tuple[tuple[Any, bool, ColumnElement[bool], str, str], ...] = (
+    (
+        *(Reservation, True, _IS_LIVE),
+        *("chunks with grants that are still valid", "wait until they expire"),
+    ),
+    (
+        *(Reservation, False, and_(_IS_LIVE, Reservation.chunk_number == REMAINING)),
+        *("open batches", "wait until they close, or cancel them"),
+    ),
+    (
+        *(Delivery, True, Delivery.state == _PENDING),
+        *("pending webhooks", "python -m worker deliveries list --state pending"),
+    ),
+    (
+        *(Manifest, False, Manifest.state == _PENDING),
+        *("pending manifests", "python -m worker deliveries manifests --state pending"),
+    ),
+    (
+        *(MultipartUpload, False, MultipartUpload.state == "open", "open multipart uploads"),
+        "the upkeep worker aborts them when they have expired",
+    ),
+    (
+        *(EndedSlot, True, true(), "chunks of upload slots that are not settled"),
+        "the upkeep worker settles them when storage has told what they stored",
+    ),
+)
+"""Unfinished work: its table, true if its rows are of chunks, a condition, and the two texts."""
+
+
 def _find_blockers(connection: Connection, before: datetime, now: datetime) -> list[Blocker]:
     """Find the unfinished work that needs grants of chunks issued before a moment."""
-
-    def of_old_chunk(table: Any) -> ColumnElement[bool]:
-        chunks = select(Chunk.batch_number).where(_is_of_chunk(table), Chunk.issued_at < before)
-        return chunks.exists()
-
-    # Not a parameter: a partial index is used only if the statement itself contains this text.
-    pending: ColumnElement[str] = literal_column("'pending'")
-    is_old_batch, is_live = Batch.decided_at < before, Reservation.expires_at > now
-    work: tuple[tuple[Any, tuple[ColumnElement[bool], ...], str, str], ...] = (
-        (
-            Reservation,
-            (of_old_chunk(Reservation), is_live),
-            "chunks with grants that are still valid",
-            "wait until they expire",
-        ),
-        (
-            Reservation,
-            (is_old_batch, is_live, Reservation.chunk_number == REMAINING),
-            "open batches",
-            "wait until they close, or cancel them",
-        ),
-        (
-            Delivery,
-            (of_old_chunk(Delivery), Delivery.state == pending),
-            "pending webhooks",
-            "python -m worker deliveries list --state pending",
-        ),
-        (
-            Manifest,
-            (is_old_batch, Manifest.state == pending),
-            "pending manifests",
-            "python -m worker deliveries manifests --state pending",
-        ),
-        (
-            MultipartUpload,
-            (is_old_batch, MultipartUpload.state == "open"),
-            "open multipart uploads",
-            "the upkeep worker aborts them when they have expired",
-        ),
-        (
-            EndedSlot,
-            (of_old_chunk(EndedSlot),),
-            "chunks of upload slots that are not settled",
-            "the upkeep worker settles them when storage has told what they stored",
-        ),
-    )
     blockers = []
-    for table, conditions, what, hint in work:
+    for table, is_of_chunk, is_unfinished, what, hint in _WORK:
+        is_old: ColumnElement[bool] = Batch.decided_at < before
+        if is_of_chunk:
+            is_own = _is_of_chunk(table), Chunk.issued_at < before
+            is_old = select(Chunk.batch_number).where(*is_own).exists()
         query = select(func.count(), func.min(Batch.batch_id)).select_from(table)
-        query = query.join(Batch, Batch.batch_number == table.batch_number).where(*conditions)
-        number, batch_id = connection.execute(query).one()
+        query = query.join(Batch, Batch.batch_number == table.batch_number)
+        query = query.where(is_old, is_unfinished)
+        number, batch_id = connection.execute(query, {"now": now}).one()
         if number:
             blockers.append(Blocker(number, batch_id, what, hint))
     return blockers

@@ -19,7 +19,6 @@ from worker.ledger.merkle import (
     hash_leaf,
     item_record,
     items_edge,
-    merkle_root,
 )
 
 _HASHES = st.lists(st.binary(min_size=32, max_size=32), max_size=70)
@@ -27,12 +26,12 @@ _HASHES = st.lists(st.binary(min_size=32, max_size=32), max_size=70)
 
 @pytest.mark.parametrize("size", range(9))
 def test_the_roots_are_those_of_the_published_vectors(size: int) -> None:
-    assert merkle_root([hash_leaf(leaf) for leaf in LEAVES[:size]]).hex() == ROOTS[size]
+    assert RightEdge.of([hash_leaf(leaf) for leaf in LEAVES[:size]]).root().hex() == ROOTS[size]
 
 
 @given(_HASHES.filter(bool))
 def test_the_root_is_the_one_that_the_definition_gives(hashes: list[bytes]) -> None:
-    assert merkle_root(hashes) == slow_root(hashes)
+    assert RightEdge.of(hashes).root() == slow_root(hashes)
 
 
 @given(_HASHES, _HASHES)
@@ -141,4 +140,4 @@ def test_a_leaf_covers_the_items_first_and_then_the_other_records(
     rows: list[GrantRow], records: list[bytes]
 ) -> None:
     hashes = [hash_leaf(record) for record in (*map(item_record, rows), *records)]
-    assert entry_hash(records, items_edge(rows)) == hash_leaf(merkle_root(hashes))
+    assert entry_hash(records, items_edge(rows)) == hash_leaf(RightEdge.of(hashes).root())

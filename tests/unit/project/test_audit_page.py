@@ -24,7 +24,7 @@ from worker.core.annotations import SaltedTexts
 from worker.ledger.merkle import RightEdge, encode_record, item_record
 from worker.proof.checkpoint_format import CheckpointText, SignerKey
 from worker.proof.merkle_proofs import consistency_ranges, inclusion_ranges, subtree_roots
-from worker.proof.verify.tree_check import _SHAPES
+from worker.proof.verify.tree_check import SHAPES
 
 TYPES = ("text", "number", "time", "bytes", "JSON", "commitment")
 ITEM = "item"
@@ -170,7 +170,7 @@ def test_the_leaves_name_their_rows_as_the_page_says() -> None:
     names_rows = r"^\| `(\w+)` \| (`(?:batch_number|reference)`.*?) \| .+ \|$"
     rows = re.findall(names_rows, SECTION, re.MULTILINE)
     names = ("`batch_number`", "`chunk_number`", "`reference`")
-    assert {kind: tuple(name in cell for name in names) for kind, cell in rows} == _SHAPES
+    assert {kind: tuple(name in cell for name in names) for kind, cell in rows} == SHAPES
 
 
 def test_the_page_lists_all_tables_that_no_leaf_covers() -> None:

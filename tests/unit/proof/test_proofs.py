@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.crypto.merkle_vectors import slow_root
-from worker.ledger.merkle import NO_LEAVES, hash_leaf, merkle_root
+from worker.ledger.merkle import NO_LEAVES, RightEdge, hash_leaf
 from worker.proof import merkle_proofs
 from worker.proof.merkle_proofs import WrongProof
 
@@ -102,7 +102,7 @@ def test_a_path_of_another_length_fails(data: st.DataObject, size: int, more: in
 
 
 def test_an_empty_tree_is_continued_by_any_other_without_a_path() -> None:
-    merkle_proofs.check_consistency(0, merkle_root(()), 3, slow_root(leaves(3)), [])
+    merkle_proofs.check_consistency(0, NO_LEAVES.root(), 3, slow_root(leaves(3)), [])
     with pytest.raises(WrongProof):
         merkle_proofs.check_consistency(0, slow_root(leaves(1)), 3, slow_root(leaves(3)), [])
 
@@ -140,4 +140,4 @@ def test_missing_leaves_are_noticed() -> None:
 def test_a_stream_of_leaves_gives_the_same_tree_as_their_list(size: int) -> None:
     hashes = leaves(size)
     edge = NO_LEAVES.extend(iter(hashes))
-    assert (edge.size, edge.root()) == (size, merkle_root(hashes))
+    assert (edge.size, edge.root()) == (size, RightEdge.of(hashes).root())

@@ -10,7 +10,7 @@ from typing import Any
 from models.schema import Base
 from worker.core.quota_rules import CHARGED_METRICS, NO_COST, Cost
 from worker.proof.verify.log_reader import LogReader
-from worker.proof.verify.stored_rows import Found, Problem, read_instant
+from worker.proof.verify.stored_rows import Found, Problem, read_instant, select_column
 
 WindowKey = tuple[str, str, str]
 """The id of a tenant, a window, and the part of its start that names it, like 2026-11."""
@@ -124,7 +124,7 @@ def read_usage(reader: LogReader) -> StoredUsage:
 
 def _time_column(reader: LogReader, name: str) -> str:
     table, _, column = name.partition(".")
-    return reader.column(Base.metadata.tables[table].columns[column])
+    return select_column(reader.dialect, Base.metadata.tables[table].columns[column])
 
 
 def _sums(

@@ -1,6 +1,8 @@
 """Verifies chunks with their batches and items, and that nothing else claims to belong to them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, groupby
+from operator import itemgetter
 from typing import Any
 
 from worker.core.annotations import SaltedTexts
@@ -20,33 +22,6 @@ from worker.proof.verify.stored_rows import (
     read_json,
 )
 
-_FIRST_ITEM = -(2**63)
-_CHUNK_SIZE = BATCH.columns.keys().index("chunk_size")
-
-
-class ItemRows:
-    """The rows of a table that belong to items, in the order of their batches and items."""
-
-    def __init__(self, table: StoredTable, reader: LogReader) -> None:
-        of_tenants = "batch_number IN (SELECT batch_number FROM batches WHERE tenant IN {})"
-        order = "ORDER BY batch_number, item_number"
-        self.table = table
-        self._rows = reader.select(table.select(reader), table.name, of_tenants, order)
-        self.next = next(self._rows, None)
-
-    def take_before(self, batch_number: int, item_number: int) -> list[Row]:
-        """Remove and return the rows before an item of a batch. Raises Found."""
-        end, taken = (batch_number, item_number), list[Row]()
-        try:
-            while self.next is not None and self.next[:2] < end:
-                taken.append(self.next)
-                self.next = next(self._rows, None)
-        except TypeError:
-            self.next = next(self._rows, None)
-            text = "has a number that is no whole number"
-            raise Found(Problem(self.table.name, text)) from None
-        return taken
-
 
 class Items:
     """The items of a chunk: how many were issued, and the sum of the sizes that these name."""
@@ -62,9 +37,8 @@ class Items:
         annotations = {}
         for row in self._annotations:
             self.number = row[1]
-            values = ANNOTATION.read(row)
-            own = {name: values[name] for name in SaltedTexts._fields}
-            annotations[self.number] = SaltedTexts(**own)
+            _, _, *texts = ANNOTATION.read(row).values()
+            annotations[self.number] = SaltedTexts(*texts)
         return items_edge(self._read(), annotations)
 
     def _read(self) -> Iterator[ItemRow]:
@@ -87,14 +61,14 @@ class ChunkCheck(LeafCheck):
         super().__init__(log)
         self._charges = charges
         self._on_progress = on_progress
-        self._item_rows = ItemRows(GRANT, log.reader), ItemRows(ANNOTATION, log.reader)
         self._items: list[Row] = []
         self._annotations: list[Row] = []
 
     def _rows(self) -> Iterator[tuple[Key, Row]]:
         """Yield the rows of chunks, those of their batches, and the trees of removed items."""
         key = Key("chunks.batch_number", "chunks.chunk_number", "batches.tenant", "NULL")
-        columns = f"{CHUNK.select(self.reader)}, {BATCH.select(self.reader)}, item_edges.edge"
+        dialect = self.reader.dialect
+        columns = f"{CHUNK.select(dialect)}, {BATCH.select(dialect)}, item_edges.edge"
         source = (
             "chunks LEFT JOIN batches USING (batch_number)"
             " LEFT JOIN item_edges USING (batch_number, chunk_number)"
@@ -103,30 +77,27 @@ class ChunkCheck(LeafCheck):
         for own_key, row in self._select(key, columns, source, "", "5"):
             yield own_key, (row[:end], row[end:-1], row[-1])
 
-    def run(self) -> Iterator[Problem]:
-        """Yield what is wrong with the rows or their leaves, and an item after all chunks."""
-        yield from super().run()
-        for item_rows in self._item_rows:
-            if item_rows.next is not None:
-                yield self._stray(item_rows, item_rows.next)
+    def _parts(self) -> Sequence[Iterator[tuple[Key, list[Row]]]]:
+        return self._rows_of_items(GRANT), self._rows_of_items(ANNOTATION)
 
-    def _check(self, key: Key, rows: list[Row], leaves: list[Leaf]) -> None:
-        number, chunk, *_ = key
-        size = rows[0][1][_CHUNK_SIZE] if rows else None
-        # Without a batch, its items belong to no chunk: those of other batches must not.
-        start, end = (number, _FIRST_ITEM), (number + 1, _FIRST_ITEM)
-        if isinstance(size, int) and isinstance(chunk, int):
-            start, end = (number, chunk * size), (number, (chunk + 1) * size)
-        elif not rows:
-            end = start
-        strays = [
-            (item_rows, row)
-            for item_rows in self._item_rows
-            for row in item_rows.take_before(*start)
-        ]
-        self._items, self._annotations = (each.take_before(*end) for each in self._item_rows)
-        if strays:
-            raise Found(self._stray(*strays[0]))
+    def _rows_of_items(self, table: StoredTable) -> Iterator[tuple[Key, list[Row]]]:
+        """Yield the rows of each chunk's items. Those without a batch have no chunk."""
+        name = table.name
+        chunk = f"{name}.item_number / nullif(batches.chunk_size, 0)"
+        rows = self.reader.select(
+            f"{name}.batch_number, {chunk}, batches.tenant, {table.select(self.reader.dialect)}",
+            f"{name} LEFT JOIN batches USING (batch_number)",
+            "batches.tenant IN {}",
+            f"ORDER BY {name}.batch_number, {name}.item_number",
+        )
+        for (batch, number, tenant), group in groupby(rows, itemgetter(0, 1, 2)):
+            yield Key(batch, number, tenant, None), [row[3:] for row in group]
+
+    def _check(self, key: Key, rows: list[Row], leaves: list[Leaf], *parts: list[Any]) -> None:
+        self._items, self._annotations = (list(chain.from_iterable(part)) for part in parts)
+        if not rows and not leaves:
+            table, own = (GRANT, self._items) if self._items else (ANNOTATION, self._annotations)
+            raise self._found(key, "belongs to no chunk", table=table.name, item=own[0][1])
         super()._check(key, rows, leaves)
 
     def _check_annotated(self, key: Key) -> None:
@@ -138,10 +109,6 @@ class ChunkCheck(LeafCheck):
             if item not in numbers or not any(texts):
                 text = "has no text" if item in numbers else "belongs to no item"
                 raise self._found(key, text, table=ANNOTATION.name, item=item)
-
-    def _stray(self, item_rows: ItemRows, row: Row) -> Problem:
-        batch, table = self._batch_id(row[0]), item_rows.table.name
-        return Problem(table, "belongs to no chunk", batch=batch, item=row[1])
 
     def _leaf_hash(self, rows: list[Row], leaf: Leaf) -> bytes:
         ((chunk_row, batch_row, stored_edge),) = rows

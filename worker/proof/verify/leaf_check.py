@@ -7,13 +7,14 @@ what the leaves name. Then each leaf has to have the hash of its rows.
 import re
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from heapq import merge
-from itertools import groupby
-from operator import itemgetter
+from itertools import groupby, repeat
 from typing import Any, NamedTuple
+
+from sqlalchemy import LargeBinary
 
 from worker.core.annotations import SALT_SUFFIX
 from worker.ledger.merkle import CONFIG_LOG, encode_record, entry_hash
@@ -35,6 +36,7 @@ from worker.proof.verify.stored_rows import (
     StoredTable,
     WrongValue,
     read_instant,
+    select_column,
 )
 
 UNREADABLE = (TypeError, AttributeError, ValueError)
@@ -92,13 +94,13 @@ class Leaf(NamedTuple):
 class LeafCheck:
     """Compares the rows of a table with the leaves of a kind.
 
-    reference is the SQL of a row's name in its leaf, NULL if the leaf names a chunk. A row is the
-    id of its batch, and its columns.
+    reference is the column with a row's name in its leaf, None if the leaf names a chunk. A row is
+    the id of its batch, and its columns.
     """
 
     table: StoredTable
     kinds: tuple[str, ...]
-    reference = "NULL"
+    reference: str | None = None
     counted: str | None = None  # the name of the table, if it is None
     differs = "differs"
 
@@ -106,11 +108,18 @@ class LeafCheck:
         self.log = log
         self.reader = log.reader
 
+    @classmethod
+    def shape(cls) -> tuple[bool, bool, bool]:
+        """Return which of these the leaves have: numbers of a batch and a chunk, a reference."""
+        names_chunk = "chunk_number" in cls.table.columns
+        return names_chunk, names_chunk, cls.reference is not None
+
     def run(self) -> Iterator[Problem]:
         """Yield what is wrong with the rows or their leaves."""
-        for key, rows, leaves in _merge(self._rows(), self._leaves()):
+        leaves = ((leaf.key, leaf) for leaf in self._leaves())
+        for key, members in _merge(self._rows(), leaves, *self._parts()):
             try:
-                self._check(key, rows, leaves)
+                self._check(key, *members)
             except Found as found:
                 yield found.problem
             except UNREADABLE:
@@ -126,9 +135,21 @@ class LeafCheck:
             batch_id, source = "batches.batch_id", f"{name} LEFT JOIN batches USING ({shared})"
         if "chunk_number" in columns:
             numbers = f"{name}.batch_number", f"{name}.chunk_number"
-        rest = ", ".join((batch_id, self.table.select(self.reader)))
+        rest = ", ".join((batch_id, self.table.select(self.reader.dialect)))
         order = ", ".join(f"{name}.{column}" for column in self.table.key)
-        return self._select(Key(*numbers, tenant, self.reference), rest, source, "", order)
+        return self._select(Key(*numbers, tenant, self._reference()), rest, source, "", order)
+
+    def _reference(self) -> str:
+        """Return the SQL of a row's name in its leaf."""
+        if self.reference is None:
+            return "NULL"
+        name = f"{self.table.name}.{self.reference}"
+        is_bytes = isinstance(self.table.columns[self.reference].type, LargeBinary)
+        return self.reader.hex(name) if is_bytes else f"CAST({name} AS TEXT)"
+
+    def _parts(self) -> Sequence[Iterator[tuple[Key, Any]]]:
+        """Return what else belongs to the rows, in their order, for `_check`."""
+        return ()
 
     def _leaves(self) -> Iterator[Leaf]:
         """Yield the leaves of these kinds in the order of the rows."""
@@ -148,7 +169,7 @@ class LeafCheck:
         for row in self.reader.select(names, source, f"{key.tenant} IN {{}}", rest):
             yield Key(*row[: len(key)]), row[len(key) :]
 
-    def _check(self, key: Key, rows: list[Row], leaves: list[Leaf]) -> None:
+    def _check(self, key: Key, rows: list[Row], leaves: list[Leaf], *_parts: list[Any]) -> None:
         """Compare the rows with a key with the leaves that name it. Raises Found."""
         if len(leaves) > 1:
             text = f"covers what leaf {leaves[0].number} covers as well"
@@ -207,17 +228,15 @@ class LeafCheck:
         return next((row[0] for row in self.reader.fetch(statement, batch_number)), None)
 
 
-def _merge(
-    rows: Iterator[tuple[Key, Row]], leaves: Iterator[Leaf]
-) -> Iterator[tuple[Key, list[Row], list[Leaf]]]:
-    """Put together rows and leaves by their keys, in whose order both are."""
-    named_rows = ((key, row, None) for key, row in rows)
-    named_leaves = ((leaf.key, None, leaf) for leaf in leaves)
-    both = merge(named_rows, named_leaves, key=lambda each: _sort_key(each[0]))
-    for key, group in groupby(both, itemgetter(0)):
-        members = list(group)
-        own_leaves = [leaf for _, _, leaf in members if leaf is not None]
-        yield key, [row for _, row, _ in members if row is not None], own_leaves
+def _merge(*sources: Iterable[tuple[Key, Any]]) -> Iterator[tuple[Key, list[list[Any]]]]:
+    """Put together what sources have by their keys, in whose order all of them are."""
+    numbered = (zip(source, repeat(number)) for number, source in enumerate(sources))
+    merged = merge(*numbered, key=lambda each: _sort_key(each[0][0]))
+    for key, group in groupby(merged, lambda each: each[0][0]):
+        values: list[list[Any]] = [[] for _ in sources]
+        for (_, value), number in group:
+            values[number].append(value)
+        yield key, values
 
 
 def _sort_key(key: Key) -> tuple[Any, ...]:
@@ -231,7 +250,7 @@ _RANKS = {type(None): 0, str: 2, bytes: 3}
 class CancellationCheck(LeafCheck):
     """A cancellation has the id of a batch, which its leaf names."""
 
-    table, kinds, reference = CANCELLATION, ("cancellation",), "cancellations.batch_id"
+    table, kinds, reference = CANCELLATION, ("cancellation",), "batch_id"
 
     def _found(self, key: Key, text: str, **place: Any) -> Found:
         return super()._found(key, text, **{"batch": key.reference, "reference": None, **place})
@@ -240,29 +259,25 @@ class CancellationCheck(LeafCheck):
 class RevocationCheck(LeafCheck):
     """A revocation has a leaf in the tree of each tenant whose grants it ended."""
 
-    table, kinds, reference = REVOCATION, ("revocation",), "revocations.revocation_id"
+    table, kinds, reference = REVOCATION, ("revocation",), "revocation_id"
 
 
 class ErasureCheck(LeafCheck):
     """An erasure has a leaf in the tree of each tenant whose texts it erased."""
 
-    table, kinds, reference = ERASURE, ("erasure",), "erasures.erasure_id"
+    table, kinds, reference = ERASURE, ("erasure",), "erasure_id"
 
 
 class ReissueCheck(LeafCheck):
     """The leaf of a reissue names the fingerprint of its digests."""
 
-    table, kinds = REISSUE, ("reissue",)
-
-    def __init__(self, log: LogState) -> None:
-        super().__init__(log)
-        self.reference = log.reader.hex("reissues.fingerprint")
+    table, kinds, reference = REISSUE, ("reissue",), "fingerprint"
 
 
 class UseCheck(LeafCheck):
     """A leaf covers all uses that one transaction recorded for a tenant."""
 
-    table, kinds, reference = USE, ("use",), "uses.group_id"
+    table, kinds, reference = USE, ("use",), "group_id"
     differs = "differ"
 
     def _is_removed(self, leaf: Leaf) -> bool:
@@ -279,7 +294,7 @@ class SettlementCheck(LeafCheck):
     table, kinds = SETTLEMENT, ("settlement",)
 
     def _is_removed(self, leaf: Leaf) -> bool:
-        issued_at = self.reader.column(CHUNK.columns["issued_at"])
+        issued_at = select_column(self.reader.dialect, CHUNK.columns["issued_at"])
         first = "chunks.chunk_number * batches.chunk_size"
         rows = self.reader.fetch(
             f"SELECT {issued_at} FROM chunks JOIN batches USING (batch_number)"  # noqa: S608 - no value
@@ -301,9 +316,9 @@ _is_month = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])").fullmatch
 class PruneCheck(LeafCheck):
     """The records of removals, which explain rows that are missing. There are few."""
 
-    table, kinds, reference = PRUNE, ("prune",), "CAST(prunes.prune_number AS TEXT)"
+    table, kinds, reference = PRUNE, ("prune",), "prune_number"
 
-    def _check(self, key: Key, rows: list[Row], leaves: list[Leaf]) -> None:
+    def _check(self, key: Key, rows: list[Row], leaves: list[Leaf], *_parts: list[Any]) -> None:
         super()._check(key, rows, leaves)
         _, *columns = rows[0]
         values, leaf = self.table.read(columns), leaves[0].number
@@ -319,9 +334,10 @@ _match_numbers = re.compile(r"([0-9]{1,18})-([0-9]{1,18})").fullmatch
 
 
 class ChangeCheck(LeafCheck):
-    """A leaf covers a range of changes of the config, from a first to a last number."""
+    """A leaf covers a range of changes of the config, which are of no single tenant."""
 
-    table, kinds, counted = CONFIG_CHANGE, ("config",), "changes"
+    table, kinds, reference = CONFIG_CHANGE, ("config",), "change_number"
+    counted = "changes"
     differs = "differ"
 
     def _leaves(self) -> Iterator[Leaf]:
@@ -331,8 +347,10 @@ class ChangeCheck(LeafCheck):
             yield leaf._replace(key=leaf.key._replace(reference=numbers))
 
     def _rows(self) -> Iterator[tuple[Key, Row]]:
+        if self.reader.tenants:
+            return
         ranges = [leaf.key.reference for leaf in self._leaves()]
-        names = self.table.select(self.reader)
+        names = self.table.select(self.reader.dialect)
         statement = f"SELECT {names} FROM config_changes ORDER BY change_number"  # noqa: S608 - no value
         for row in self.reader.stream(statement):
             number = row[0]
@@ -356,6 +374,14 @@ class ChangeCheck(LeafCheck):
 def _numbers(reference: Any) -> tuple[int, int]:
     match = _match_numbers(reference) if isinstance(reference, str) else None
     return (int(match[1]), int(match[2])) if match else (-1, -1)
+
+
+CHECKS: tuple[type[LeafCheck], ...] = (
+    PruneCheck,  # first: it explains rows that are missing
+    *(CancellationCheck, RevocationCheck, ErasureCheck, UseCheck, ReissueCheck, SettlementCheck),
+    ChangeCheck,
+)
+"""The checks of all leaves but those of chunks."""
 
 
 def compare_removals(log: LogState) -> Iterator[Problem]:

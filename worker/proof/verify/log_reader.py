@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import JSON, Column
 from sqlalchemy.engine import make_url
 
-from models.base import Instant
 from worker.base.database_engine import LOCK_TIMEOUT, POSTGRES_OPTIONS, sqlite_path
 from worker.base.pages import did_you_mean
 
@@ -50,10 +48,6 @@ class LogReader:
         statement = f"SELECT {columns} FROM {source} WHERE {condition} {rest}"  # noqa: S608 - no value
         return self.stream(statement, *self.tenants)
 
-    def column(self, column: Column[Any]) -> str:
-        """Return a column in a query: a time as SQLite stores it, JSON as its text."""
-        return f'{column.table.name}."{column.name}"'
-
     def by_bytes(self, column: str) -> str:
         """Return a column of texts in the order of their bytes."""
         return column
@@ -91,12 +85,6 @@ class _PostgresReader(LogReader):
             cursor.execute(statement.replace("?", "%s"), params, binary=True)
             while block := cursor.fetchmany(_BLOCK):
                 yield from block
-
-    def column(self, column: Column[Any]) -> str:
-        name = super().column(column)
-        if isinstance(column.type, Instant):
-            return f"to_char({name} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')"
-        return f"{name}::text" if isinstance(column.type, JSON) else name
 
     def by_bytes(self, column: str) -> str:
         return f'{column} COLLATE "C"'

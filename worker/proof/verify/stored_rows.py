@@ -11,7 +11,6 @@ from sqlalchemy import JSON, Column, Integer, LargeBinary, String
 import models
 from models.base import Base, Instant
 from worker.ledger.merkle import HASH_BYTES
-from worker.proof.verify.log_reader import LogReader
 
 
 class WrongValue(ValueError):
@@ -91,9 +90,9 @@ class StoredTable:
         self.key = [column.name for column in table.primary_key]
         self._readers = [(column.name, *_reader(column)) for column in table.columns]
 
-    def select(self, reader: LogReader) -> str:
+    def select(self, dialect: str) -> str:
         """Return the list of all columns in a query."""
-        return ", ".join(map(reader.column, self.columns))
+        return ", ".join(select_column(dialect, column) for column in self.columns)
 
     def read(self, row: Sequence[Any]) -> dict[str, Any]:
         """Return the values of a row by column. Raises WrongValue."""
@@ -103,6 +102,16 @@ class StoredTable:
                 raise WrongValue(f"{name} has a value of another type")
             values[name] = value if value is None or convert is None else convert(name, value)
         return values
+
+
+def select_column(dialect: str, column: Column[Any]) -> str:
+    """Return a column in a query: a time as SQLite stores it, JSON as its text."""
+    name = f'{column.table.name}."{column.name}"'
+    if dialect == "sqlite":
+        return name
+    if isinstance(column.type, Instant):
+        return f"to_char({name} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')"
+    return f"{name}::text" if isinstance(column.type, JSON) else name
 
 
 _Convert = Callable[[str, Any], Any]

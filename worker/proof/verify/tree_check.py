@@ -7,13 +7,15 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from worker.ledger.merkle import RightEdge
+from worker.ledger.merkle import NO_LEAVES, RightEdge
 from worker.proof.checkpoint_format import (
     MAX_NOTE_BYTES,
     InvalidNote,
     VerifierKey,
     open_checkpoint,
 )
+from worker.proof.verify.chunk_check import ChunkCheck
+from worker.proof.verify.leaf_check import CHECKS, LeafCheck
 from worker.proof.verify.log_reader import LogReader, Row
 from worker.proof.verify.stored_rows import CHECKPOINT, LEAF, Found, Problem, WrongValue
 
@@ -92,27 +94,6 @@ def _known_checkpoint(
     return KnownCheckpoint(content.size, content.root, tenant, file, keys[0].name if keys else None)
 
 
-def stored_checkpoints(
-    reader: LogReader, tenant: str, keys: Sequence[VerifierKey], problems: list[Problem]
-) -> Iterator[KnownCheckpoint]:
-    """Yield the checkpoints of a tenant that are sound, in order; add the problems of others."""
-    names = CHECKPOINT.select(reader)
-    statement = f"SELECT {names} FROM checkpoints WHERE tenant = ? ORDER BY size"  # noqa: S608 - no value
-    signed_at = None
-    for row in reader.stream(statement, tenant):
-        try:
-            values = CHECKPOINT.read(row)
-            checkpoint = _check_values(values, keys)
-            if signed_at is not None and values["signed_at"] < signed_at:
-                raise WrongValue("signed_at is before that of a smaller checkpoint")
-        except ValueError as error:
-            text = str(error) if isinstance(error, WrongValue) else f"cannot be trusted: {error}"
-            problems.append(Problem("checkpoints", text, tenant=tenant, number=row[1]))
-        else:
-            signed_at = values["signed_at"]
-            yield checkpoint
-
-
 def _check_values(values: dict[str, Any], keys: Sequence[VerifierKey]) -> KnownCheckpoint:
     """Raise WrongValue unless the row of a checkpoint is that of its note, and InvalidNote."""
     checkpoint = _known_checkpoint(values["note"], keys)
@@ -125,14 +106,9 @@ def _check_values(values: dict[str, Any], keys: Sequence[VerifierKey]) -> KnownC
     return checkpoint
 
 
-# The columns that identify the rows of each kind of leaf: batch and chunk number, reference.
-_SHAPES = {
-    **dict.fromkeys(("batch", "chunk", "settlement"), (True, True, False)),
-    "reissue": (True, True, True),
-    **dict.fromkeys(
-        ("cancellation", "config", "erasure", "prune", "revocation", "use"), (False, False, True)
-    ),
-}
+_CHECKS: tuple[type[LeafCheck], ...] = (ChunkCheck, *CHECKS)
+SHAPES = {kind: check.shape() for check in _CHECKS for kind in check.kinds}
+"""The columns that identify the rows of each kind of leaf: batch and chunk number, reference."""
 
 
 class StoredHead(NamedTuple):
@@ -143,102 +119,117 @@ class StoredHead(NamedTuple):
     edge: Any
 
 
-class TreeResult(NamedTuple):
-    """The numbers of leaves and checkpoints that were verified, and the problems.
+class TreeCheck:
+    """Verifies the tree of one tenant.
 
-    problem is one of a single row. broken are ranges of leaves that differ from the head, or from a
-    checkpoint: which leaf of them it is, or whether it is the head, is unknown.
+    counts are the numbers of leaves and checkpoints that were verified. problems are those of
+    single rows. broken are ranges of leaves that differ from the head, or from a checkpoint: which
+    leaf of them it is, or whether it is the head, is unknown.
     """
 
-    tenant: str
-    counts: Counter[str]
-    problems: list[Problem]
-    broken: list[Problem]
-
-
-def check_tree(
-    reader: LogReader,
-    head: StoredHead,
-    keys: Sequence[VerifierKey],
-    files: Sequence[KnownCheckpoint],
-) -> TreeResult:
-    """Verify the leaves of a tree, its head and its checkpoints; files are in order of size."""
-    check = _TreeCheck(reader, head.tenant)
-    stored = stored_checkpoints(reader, head.tenant, keys, check.problems)
-    checkpoints = merge(stored, files, key=attrgetter("size"))
-    try:
-        check.run(_read_head(head), checkpoints)
-    except Found as found:
-        check.problems.append(found.problem)
-    counts = Counter(trees=1, leaves=check.edge.size, checkpoints=check.checkpoints)
-    return TreeResult(head.tenant, counts, check.problems, check.broken)
-
-
-class _TreeCheck:
-    def __init__(self, reader: LogReader, tenant: str) -> None:
+    def __init__(self, reader: LogReader, head: StoredHead) -> None:
         self._reader = reader
-        self._tenant = tenant
+        self._head = head
+        self._tenant = head.tenant
         self._sound = 0  # the size of the last checkpoint that agrees
-        self.edge = RightEdge(0, ())
-        self.checkpoints = 0
+        self._edge = NO_LEAVES
+        self.counts = Counter(trees=1)
         self.problems: list[Problem] = []
         self.broken: list[Problem] = []
 
-    def run(self, expected: RightEdge, checkpoints: Iterator[KnownCheckpoint]) -> None:
-        """Append all leaves, and compare. Raises Found."""
+    def run(self, keys: Sequence[VerifierKey], files: Sequence[KnownCheckpoint]) -> None:
+        """Compare the leaves with the head and the checkpoints; files are in order of size."""
+        try:
+            expected = _read_head(self._head)
+            self._append_leaves(
+                expected, merge(self._stored_checkpoints(keys), files, key=attrgetter("size"))
+            )
+        except Found as found:
+            self.problems.append(found.problem)
+        self.counts["leaves"] = self._edge.size
+
+    def _stored_checkpoints(self, keys: Sequence[VerifierKey]) -> Iterator[KnownCheckpoint]:
+        """Yield the stored checkpoints that are sound, in order of size."""
+        names = CHECKPOINT.select(self._reader.dialect)
+        statement = f"SELECT {names} FROM checkpoints WHERE tenant = ? ORDER BY size"  # noqa: S608 - no value
+        signed_at = None
+        for row in self._reader.stream(statement, self._tenant):
+            try:
+                values = CHECKPOINT.read(row)
+                checkpoint = _check_values(values, keys)
+                if signed_at is not None and values["signed_at"] < signed_at:
+                    raise WrongValue("signed_at is before that of a smaller checkpoint")
+            except ValueError as error:
+                is_value = isinstance(error, WrongValue)
+                text = str(error) if is_value else f"cannot be trusted: {error}"
+                problem = Problem("checkpoints", text, tenant=self._tenant, number=row[1])
+                self.problems.append(problem)
+            else:
+                signed_at = values["signed_at"]
+                yield checkpoint
+
+    def _append_leaves(self, expected: RightEdge, checkpoints: Iterator[KnownCheckpoint]) -> None:
+        leaves = self._leaf_hashes(expected.size)
         checkpoint = next(checkpoints, None)
-        while checkpoint is not None and checkpoint.size <= 0:
-            self._compare(checkpoint)
-            checkpoint = next(checkpoints, None)
-        for leaf_hash in self._leaf_hashes(expected.size):
-            self.edge = self.edge.append(leaf_hash)
-            while checkpoint is not None and checkpoint.size == self.edge.size:
+        while True:
+            while checkpoint is not None and checkpoint.size <= self._edge.size:
                 self._compare(checkpoint)
                 checkpoint = next(checkpoints, None)
-        different = _compare_edges(self.edge, expected, self._tenant)
-        if different is not None:
-            self.broken.append(different)
+            leaf_hash = next(leaves, None)
+            if leaf_hash is None:
+                break
+            self._edge = self._edge.append(leaf_hash)
+        self._compare_edges(expected)
         if checkpoint is not None:
-            size = self.edge.size
+            size = self._edge.size
             text = f"the tree has {size} leaves, and {checkpoint.name} covers {checkpoint.size}"
-            raise Found(self._wrong_range(text, size, checkpoint))
+            raise self._wrong_leaves(text, size, checkpoint.size - 1)
 
     def _leaf_hashes(self, size: int) -> Iterator[bytes]:
         """Yield the hashes of a tree with size leaves, which are all that there are."""
-        names = LEAF.select(self._reader)
+        names = LEAF.select(self._reader.dialect)
         statement = f"SELECT {names} FROM leaves WHERE tenant = ? ORDER BY leaf_number"  # noqa: S608 - no value
         expected = 0
         for row in self._reader.stream(statement, self._tenant):
             number = row[1]
             if number != expected and expected < size:
-                raise self._wrong_leaf("is missing", expected)
+                raise self._wrong_leaves("is missing", expected)
             if expected >= size:
-                raise self._wrong_leaf(f"is not in the tree, which has {size} leaves", number)
+                raise self._wrong_leaves(f"is not in the tree, which has {size} leaves", number)
             try:
                 yield _checked_hash(row)
             except WrongValue as error:
-                raise self._wrong_leaf(str(error), number) from None
+                raise self._wrong_leaves(str(error), number) from None
             expected += 1
         if expected < size:
-            text = "is missing"
-            raise Found(self._wrong_leaf(text, expected).problem._replace(last_number=size - 1))
+            raise self._wrong_leaves("is missing", expected, size - 1)
 
-    def _wrong_leaf(self, text: str, number: int) -> Found:
-        return Found(Problem("leaves", text, tenant=self._tenant, number=number))
+    def _wrong_leaves(self, text: str, first: int, last: int | None = None) -> Found:
+        problem = Problem("leaves", text, tenant=self._tenant, number=first, last_number=last)
+        return Found(problem)
+
+    def _compare_edges(self, stored: RightEdge) -> None:
+        """Find the first complete subtree whose leaves differ from the head."""
+        first, size = 0, self._edge.size
+        exponents = [n for n in reversed(range(size.bit_length())) if size >> n & 1]
+        for exponent, found, expected in zip(
+            exponents, self._edge.hashes, stored.hashes, strict=True
+        ):
+            last = first + 2**exponent - 1
+            if found != expected:
+                wrong = self._wrong_leaves("differ from the head of the tree", first, last)
+                self.broken.append(wrong.problem)
+                return
+            first = last + 1
 
     def _compare(self, checkpoint: KnownCheckpoint) -> None:
-        if self.edge.root() == checkpoint.root:
+        if self._edge.root() == checkpoint.root:
             self._sound = checkpoint.size
-            self.checkpoints += not checkpoint.is_tree
-            return
-        if self.broken:
-            return
-        text = f"differ from {checkpoint.name}"
-        self.broken.append(self._wrong_range(text, self._sound, checkpoint))
-
-    def _wrong_range(self, text: str, first: int, checkpoint: KnownCheckpoint) -> Problem:
-        last = checkpoint.size - 1
-        return Problem("leaves", text, tenant=self._tenant, number=first, last_number=last)
+            self.counts["checkpoints"] += not checkpoint.is_tree
+        elif not self.broken:
+            text = f"differ from {checkpoint.name}"
+            found = self._wrong_leaves(text, self._sound, checkpoint.size - 1)
+            self.broken.append(found.problem)
 
 
 def _read_head(head: StoredHead) -> RightEdge:
@@ -253,23 +244,10 @@ def _checked_hash(row: Row) -> bytes:
     """Return the hash of a leaf. Raises WrongValue."""
     values = LEAF.read(row)
     names = values["batch_number"], values["chunk_number"], values["reference"]
-    if _SHAPES.get(values["kind"]) != tuple(name is not None for name in names):
+    if SHAPES.get(values["kind"]) != tuple(name is not None for name in names):
         raise WrongValue("names its rows as no leaf of its kind does")
     leaf_hash: bytes = values["hash"]
     return leaf_hash
-
-
-def _compare_edges(edge: RightEdge, stored: RightEdge, tenant: str) -> Problem | None:
-    """Return the first complete subtree whose leaves differ from the head, as a problem."""
-    first = 0
-    exponents = [n for n in reversed(range(edge.size.bit_length())) if edge.size >> n & 1]
-    for exponent, found, expected in zip(exponents, edge.hashes, stored.hashes, strict=True):
-        if found != expected:
-            text = "differ from the head of the tree"
-            last = first + 2**exponent - 1
-            return Problem("leaves", text, tenant=tenant, number=first, last_number=last)
-        first += 2**exponent
-    return None
 
 
 def read_heads(reader: LogReader, files: Sequence[KnownCheckpoint] = ()) -> list[StoredHead]:

@@ -13,23 +13,10 @@ from worker.proof.verify.chunk_check import (
     check_other_rows,
     check_refused_chunks,
 )
-from worker.proof.verify.leaf_check import (
-    CancellationCheck,
-    ChangeCheck,
-    ErasureCheck,
-    LeafCheck,
-    LogState,
-    PruneCheck,
-    ReissueCheck,
-    RevocationCheck,
-    SettlementCheck,
-    UseCheck,
-    check_erased,
-    compare_removals,
-)
+from worker.proof.verify.leaf_check import CHECKS, LogState, check_erased, compare_removals
 from worker.proof.verify.log_reader import LogReader, open_reader
 from worker.proof.verify.stored_rows import Found, Problem
-from worker.proof.verify.tree_check import KnownCheckpoint, check_tree, read_heads
+from worker.proof.verify.tree_check import KnownCheckpoint, TreeCheck, read_heads
 
 OnProgress = Callable[[int, int], None]
 """Called with the number of items that were verified, and with the number of all."""
@@ -119,23 +106,18 @@ class _Run:
         options, reader = self._options, self.log.reader
         for head in read_heads(reader, options.files):
             files = [file for file in options.files if file.tenant == head.tenant]
-            result = check_tree(reader, head, options.keys, files)
-            self.log.counts.update(result.counts)
-            broken += result.broken
-            yield from result.problems
+            check = TreeCheck(reader, head)
+            check.run(options.keys, files)
+            self.log.counts.update(check.counts)
+            broken += check.broken
+            yield from check.problems
 
     def _check_rows(self, charges: Charges) -> Iterator[Problem]:
         log = self.log
-        yield from PruneCheck(log).run()  # first: they explain rows that are missing
-        checks: list[type[LeafCheck]] = [CancellationCheck, RevocationCheck, ErasureCheck]
-        checks += [UseCheck, ReissueCheck, SettlementCheck]
-        if not log.reader.tenants:
-            checks.append(ChangeCheck)
-        yield from chain.from_iterable(check(log).run() for check in checks)
+        yield from chain.from_iterable(check(log).run() for check in CHECKS)
         yield from self._check_chunks(charges)
         yield from check_other_rows(log.reader)
-        if not log.reader.tenants:
-            yield from _check_identities(log.reader)
+        yield from _check_identities(log.reader)
         yield from check_erased(log.reader)
         yield from compare_removals(log)
 
@@ -168,7 +150,7 @@ def _wrong_leaf(problem: Problem) -> Problem:
 
 def _check_identities(reader: LogReader) -> Iterator[Problem]:
     """Yield the names of tenants that do not follow from their ids, which the leaves cover."""
-    for tenant, name in reader.fetch("SELECT id, name FROM tenant_identities ORDER BY id"):
+    for tenant, name in reader.select("id, name", "tenant_identities", "id IN {}", "ORDER BY id"):
         if not isinstance(tenant, str) or name != tenant.partition("~")[0]:
             text = "name is not the name that belongs to the id"
             yield Problem("tenant_identities", text, tenant=tenant)
