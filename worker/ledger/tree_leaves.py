@@ -3,18 +3,19 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, bindparam, select
 
 from models import Leaf, TreeHead
-from worker.base.database_engine import execute_in_driver
+from worker.base.database_engine import DriverStatement, execute_in_driver
 from worker.base.inserts import insert_once, insert_rows
 from worker.ledger.merkle import NO_LEAVES, RightEdge
 
 _LEAF_COLUMNS = Leaf.__table__.columns.keys()
-_READ = {
-    "sqlite": "SELECT size, edge FROM tree_heads WHERE tenant = ?",
-    "postgresql": "SELECT size, edge FROM tree_heads WHERE tenant = %s FOR UPDATE",
-}
+_READ = DriverStatement(
+    select(TreeHead.size, TreeHead.edge)
+    .where(TreeHead.tenant == bindparam("tenant_id"))
+    .with_for_update()
+)
 _UPDATE = {
     "sqlite": "UPDATE tree_heads SET size = ?, edge = ? WHERE tenant = ?",
     "postgresql": "UPDATE tree_heads SET size = %s, edge = %s WHERE tenant = %s",
@@ -64,10 +65,10 @@ def append_leaves(connection: Connection, tenant_id: str, leaves: Iterable[NewLe
 
 def lock_head(connection: Connection, tenant_id: str) -> RightEdge:
     """Lock the head of a tenant's tree until the transaction ends, and return its right edge."""
-    read = _READ[connection.dialect.name]
-    row = execute_in_driver(connection, read, (tenant_id,)).fetchone()
-    if row is None:
+    tenant = {"tenant_id": tenant_id}
+    rows = _READ.run(connection, tenant)
+    if not rows:
         values = {"tenant": tenant_id, "size": 0, "edge": NO_LEAVES.to_bytes()}
         insert_once(connection, TreeHead, values)
-        row = execute_in_driver(connection, read, (tenant_id,)).fetchone()
-    return RightEdge.from_bytes(*row)
+        rows = _READ.run(connection, tenant)
+    return RightEdge.from_bytes(*rows[0])

@@ -1,6 +1,6 @@
 """Compares the usage of tenants with what their grants and reservations cost."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -8,7 +8,7 @@ from operator import index
 from typing import Any
 
 from models.schema import Base
-from worker.core.quota_rules import CHARGED_METRICS, NO_COST, Cost
+from worker.core.quota_rules import CHARGED_METRICS, METRICS, NO_COST, Cost
 from worker.proof.verify.log_reader import LogReader
 from worker.proof.verify.stored_rows import Found, Problem, read_instant, select_column
 
@@ -17,15 +17,23 @@ WindowKey = tuple[str, str, str]
 Windows = frozenset[WindowKey]
 
 _LENGTHS = {"minute": 16, "hour": 13, "day": 10, "month": 7}
-_METRICS = ", ".join(CHARGED_METRICS)
+_Columns = Mapping[str, str]
+_CHARGED: _Columns = {metric: metric for metric in CHARGED_METRICS}
 
-_CHANGES = {
-    "reservations": ("reservations.charged_at", _METRICS, "chunk_number = -1"),
-    "uses": ("uses.recorded_at", "charged_bytes", "charged_bytes IS NOT NULL"),
-    "settlements": ("batches.decided_at", "returned_bytes", "1 = 1"),
-    "multipart_uploads": ("batches.decided_at", "size", "state = 'closed'"),
+_LIVE: Mapping[str, tuple[_Columns, str]] = {
+    "reservations": (_CHARGED, "1 = 1"),
+    "ended_slots": ({"upload_bytes": "reserved_bytes"}, "1 = 1"),
+    "stored_objects": ({"stored_bytes": "size"}, "is_counted"),
 }
-"""Tables of costs beside those of issued items: their time, the column of bytes, or of each metric.
+"""Tables of what is charged in the window live: their columns by metric, and a condition."""
+
+_CHANGES: Mapping[str, tuple[str, _Columns, str]] = {
+    "reservations": ("reservations.charged_at", _CHARGED, "chunk_number = -1"),
+    "uses": ("uses.recorded_at", {"upload_bytes": "charged_bytes"}, "charged_bytes IS NOT NULL"),
+    "settlements": ("batches.decided_at", {"upload_bytes": "returned_bytes"}, "1 = 1"),
+    "multipart_uploads": ("batches.decided_at", {"upload_bytes": "size"}, "state = 'closed'"),
+}
+"""Tables of costs beside those of issued items: their time, their columns by metric, a condition.
 
 The first two were charged, for chunks that have not arrived and late, the others given back: bytes
 of an upload that was closed perhaps.
@@ -81,45 +89,30 @@ class Charges:
 
 @dataclass(frozen=True, slots=True)
 class StoredUsage:
-    """The usage of windows, what is reserved, and other changes of usage, at one moment.
+    """The usage of windows, and what follows from rows beside those of items, at one moment.
 
-    reserved are all reservations of a tenant, with the bytes of slots that are not settled. changes
-    has the costs of _CHANGES, by table. stored are the bytes that each tenant is counted to have
-    stored, objects those of its newest known objects of settled slots.
+    live is the usage of each tenant's window live, from the tables of _LIVE. changes has the costs
+    of _CHANGES, by table.
     """
 
     usage: Mapping[WindowKey, Cost]
-    reserved: Mapping[str, Cost]
+    live: Mapping[str, Cost]
     changes: Mapping[str, Charges]
-    stored: Mapping[str, int]
-    objects: Mapping[str, int]
 
 
 def read_usage(reader: LogReader) -> StoredUsage:
     """Read the usage of the selected tenants. Raises Found for values that cannot be read."""
-    start = _time_column(reader, "usage.window_start")
+    columns = f'tenant, "window", {_time_column(reader, "usage.window_start")}'
     usage = {}
     with _readable("usage"):
-        rows = reader.select(f'tenant, "window", {start}, {_METRICS}', "usage", "tenant IN {}")
+        rows = reader.select(f"{columns}, {', '.join(METRICS)}", "usage", "tenant IN {}")
         for tenant, window, moment, *amounts in rows:
             started = read_instant("window_start", moment).isoformat(" ")
             key = _text(tenant), _text(window), started[: _LENGTHS.get(window)]
             usage[key] = Cost(*map(index, amounts))
-    reserved = {
-        tenant: Cost(*amounts)
-        for tenant, amounts in _sums(reader, "reservations", CHARGED_METRICS).items()
-    }
-    for tenant, (size,) in _sums(reader, "ended_slots", ["reserved_bytes"]).items():
-        reserved[tenant] = reserved.get(tenant, NO_COST).plus(Cost(upload_bytes=size))
     windows = frozenset(usage)
-    objects = _sums(reader, "stored_objects", ["size"], "AND is_counted")
-    return StoredUsage(
-        usage,
-        reserved,
-        {table: _read_charges(reader, windows, table) for table in _CHANGES},
-        {tenant: size for tenant, (size,) in _sums(reader, "usage", ["stored_bytes"]).items()},
-        {tenant: size for tenant, (size,) in objects.items()},
-    )
+    changes = {table: _read_changes(reader, windows, table) for table in _CHANGES}
+    return StoredUsage(usage, _read_live(reader), changes)
 
 
 def _time_column(reader: LogReader, name: str) -> str:
@@ -127,30 +120,30 @@ def _time_column(reader: LogReader, name: str) -> str:
     return select_column(reader.dialect, Base.metadata.tables[table].columns[column])
 
 
-def _sums(
-    reader: LogReader, table: str, columns: Sequence[str], condition: str = ""
-) -> Mapping[str, list[int]]:
-    """Add up columns of a table by tenant."""
-    sums = ", ".join(f"sum({column})" for column in columns)
-    rows = reader.select(f"tenant, {sums}", table, "tenant IN {}", f"{condition} GROUP BY tenant")
-    with _readable(table):
-        return {_text(tenant): [int(total or 0) for total in totals] for tenant, *totals in rows}
+def _read_live(reader: LogReader) -> Mapping[str, Cost]:
+    """Add up the rows of the tables of _LIVE by tenant."""
+    live: dict[str, Cost] = {}
+    for table, (columns, condition) in _LIVE.items():
+        sums = ", ".join(f"sum({column})" for column in columns.values())
+        rest = f"AND {condition} GROUP BY tenant"
+        with _readable(table):
+            for tenant, *totals in reader.select(f"tenant, {sums}", table, "tenant IN {}", rest):
+                amounts = (int(total or 0) for total in totals)
+                cost = Cost(**dict(zip(columns, amounts, strict=True)))
+                live[_text(tenant)] = live.get(tenant, NO_COST).plus(cost)
+    return live
 
 
-def _read_charges(reader: LogReader, windows: Windows, table: str) -> Charges:
+def _read_changes(reader: LogReader, windows: Windows, table: str) -> Charges:
     """Add up the costs of a table of _CHANGES."""
     moment, columns, condition = _CHANGES[table]
     charges = Charges(windows)
-    rows = reader.select(
-        f"batches.tenant, {_time_column(reader, moment)}, {columns}",
-        f"{table} JOIN batches ON batches.batch_number = {table}.batch_number",
-        "batches.tenant IN {}",
-        f"AND {condition}",
-    )
+    names = ", ".join(("batches.tenant", _time_column(reader, moment), *columns.values()))
+    source = f"{table} JOIN batches ON batches.batch_number = {table}.batch_number"
     with _readable(table):
+        rows = reader.select(names, source, "batches.tenant IN {}", f"AND {condition}")
         for tenant, charged_at, *amounts in rows:
-            numbers = map(index, amounts)
-            cost = Cost(*numbers) if columns == _METRICS else Cost(upload_bytes=next(numbers))
+            cost = Cost(**dict(zip(columns, map(index, amounts), strict=True)))
             charges.add(tenant, read_instant("charged_at", charged_at), cost)
     return charges
 
@@ -181,27 +174,20 @@ def compare_usage(stored: StoredUsage, charges: Charges) -> Iterator[Problem]:
             continue
         changes = {name: each.costs.get(key, NO_COST) for name, each in stored.changes.items()}
         if window == "live":
-            due, returned = stored.reserved.get(tenant, NO_COST), NO_COST
+            name, due, returned = window, stored.live.get(tenant, NO_COST), NO_COST
         else:
+            name, returned = f"{window} {start}", changes["multipart_uploads"]
             due = charges.costs.get(key, NO_COST).plus(changes["reservations"])
             due = due.plus(changes["uses"]).minus(changes["settlements"])
-            returned = changes["multipart_uploads"]
-        for metric, low, amount, high in zip(
-            CHARGED_METRICS, due.minus(returned), charged, due, strict=False
-        ):
+        lowest = due.minus(returned)
+        for metric, low, amount, high in zip(METRICS, lowest, charged, due, strict=True):
             if not low <= amount <= high:
-                name = window if window == "live" else f"{window} {start}"
-                text = f"window {name}: {amount:,} {metric} are charged, and the rows cost {high:,}"
-                yield Problem("usage", text, tenant=tenant)
-    for tenant in sorted(stored.stored.keys() | stored.objects.keys()):
-        counted, found = stored.stored.get(tenant, 0), stored.objects.get(tenant, 0)
-        if counted != found:
-            text = (
-                f"window live: {counted:,} stored_bytes are counted, and the known objects have"
-                f" {found:,}"
-            )
-            yield Problem("usage", text, tenant=tenant)
+                text = f"{amount:,} {metric} are charged, and the rows cost {high:,}"
+                if metric == "stored_bytes":
+                    text = f"{amount:,} {metric} are counted, and the known objects have {high:,}"
+                yield Problem("usage", f"window {name}: {text}", tenant=tenant)
     charged_tenants = {tenant for tenant, window, _ in stored.usage if window == "live"}
-    for tenant, cost in sorted(stored.reserved.items()):
+    for tenant, cost in sorted(stored.live.items()):
         if tenant not in charged_tenants and cost != NO_COST:
-            yield Problem("usage", "window live: has no row, though grants are live", tenant=tenant)
+            text = "window live: has no row, though grants are live, or objects are known"
+            yield Problem("usage", text, tenant=tenant)
