@@ -231,29 +231,27 @@ def _open_batches(connection: Connection, chunks: Sequence[NewChunk]) -> list[Ch
     costs = [chunk.opening_cost for chunk in chunks]
     # Charged before they are admitted, because the charge locks the usage rows.
     usage = quota_usage.charge(connection, tenant.id, reduce(Cost.plus, costs), now)
-    unused, decisions = NO_COST, []
+    unused, decided = NO_COST, list[NewChunk]()
     for chunk, cost in zip(chunks, costs, strict=True):
         decision = chunk.decision
         refusal, quotas, usage = admit_cost(tenant, usage, cost, now)
         if refusal is not None:
             unused = unused.plus(cost)
             decision = refuse_chunk(chunk.request.message, refusal, now)
-        decisions.append(replace(decision, quotas=quotas))
+        decided.append(chunk.decided(replace(decision, quotas=quotas)))
     quota_usage.release(connection, tenant.id, unused, now)
-    insert_new_batches(connection, chunks, decisions)
-    return decisions
+    insert_new_batches(connection, decided)
+    return [chunk.decision for chunk in decided]
 
 
 def _continue_batch(connection: Connection, chunk: NewChunk, batch: RecordedBatch) -> ChunkDecision:
     """Add a later chunk, which uses what the first chunk reserved for it."""
-    request, decision, now = chunk.request, chunk.decision, chunk.now
+    request, now, number = chunk.request, chunk.now, batch.batch_number
     refusal = batch.later_refusal
     if refusal is not None:
-        decision = refuse_chunk(request.message, refusal, now)
-    number = batch.batch_number
-    uncharged = admit_uncharged(connection, [chunk], [decision])
-    batches = [InsertedBatch(number)]
-    (leaf,) = insert_chunks(connection, batches, [chunk], [decision], batch.decided_at)
+        chunk = chunk.decided(refuse_chunk(request.message, refusal, now))
+    uncharged = admit_uncharged(connection, [chunk])
+    (leaf,) = insert_chunks(connection, [InsertedBatch(number)], [chunk], batch.decided_at)
     if refusal is None:
         # Last, because other chunks of the batch wait for this row from then on.
         if not take_from_remaining(connection, number, request):
@@ -261,7 +259,8 @@ def _continue_batch(connection: Connection, chunk: NewChunk, batch: RecordedBatc
         quota_usage.release(connection, request.tenant.id, chunk.unused_cost, batch.decided_at)
     quota_usage.charge_uncharged(connection, request.tenant.id, uncharged, now)
     append_leaf(connection, request.tenant.id, leaf)
-    return replace(decision, quotas=quota_usage.read_quota_states(connection, request.tenant, now))
+    quotas = quota_usage.read_quota_states(connection, request.tenant, now)
+    return replace(chunk.decision, quotas=quotas)
 
 
 _Numbered = dict[int, dict[str, Any]]

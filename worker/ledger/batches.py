@@ -105,6 +105,13 @@ class NewChunk(NamedTuple):
             items_edge(decision.rows, annotations),
         )
 
+    def decided(self, decision: ChunkDecision) -> Self:
+        """Return the chunk with another decision."""
+        if decision.rows is self.decision.rows:
+            return self._replace(decision=decision)
+        edge = items_edge(decision.rows, self.annotations)
+        return self._replace(decision=decision, items_edge=edge)
+
     @property
     def unused_cost(self) -> Cost:
         """The part of the chunk's reserved cost that it does not need: refusals, exact sizes."""
@@ -133,7 +140,7 @@ class InsertedBatch(NamedTuple):
     record: bytes | None = None
 
 
-def _batch_values(chunk: NewChunk, refusal: Refusal | None) -> dict[str, Any]:
+def _batch_values(chunk: NewChunk) -> dict[str, Any]:
     """Return the row of the batch that a chunk opens."""
     message = chunk.request.message
     return {
@@ -150,7 +157,7 @@ def _batch_values(chunk: NewChunk, refusal: Refusal | None) -> dict[str, Any]:
         "reissue_of": chunk.request.reissue_of,
         "fingerprint": salted_fingerprint(chunk.request_salt, chunk.header_fingerprint),
         "request_salt": chunk.request_salt,
-        "refusal": _json(refusal),
+        "refusal": _json(chunk.decision.refusal),
         "decided_at": chunk.now,
     }
 
@@ -159,7 +166,6 @@ def insert_chunks(
     connection: Connection,
     batches: Sequence[InsertedBatch],
     chunks: Sequence[NewChunk],
-    decisions: Sequence[ChunkDecision],
     charged_at: datetime,
 ) -> list[NewLeaf]:
     """Insert chunks of one tenant and month, their audit rows, and what follows from them.
@@ -167,35 +173,31 @@ def insert_chunks(
     Returns the leaves to append. Raises Transient if uploads of a chunk are left to the cleanup.
     """
     numbers = [batch.batch_number for batch in batches]
-    records = _insert_audit_rows(connection, numbers, chunks, decisions)
+    records = _insert_audit_rows(connection, numbers, chunks)
     deliveries = []
-    for number, (request, _, now, *_), decision in zip(numbers, chunks, decisions, strict=True):
+    for number, (request, decision, now, *_) in zip(numbers, chunks, strict=True):
         if decision.attempt is not None:
             if not take_starts(connection, decision.attempt, decision.uploads.keys()):
                 raise Transient("the uploads of this message took too long to start", "storage")
             insert_uploads(connection, number, request, decision)
         if calls_back(request.tenant, request.message):
             deliveries.append(delivery_values(number, request, decision, now))
-    requests = [chunk.request for chunk in chunks]
-    insert_chunk_reservations(connection, numbers, requests, decisions, charged_at)
+    decided = [(chunk.request, chunk.decision) for chunk in chunks]
+    insert_chunk_reservations(connection, numbers, decided, charged_at)
     insert_deliveries(connection, deliveries)
-    return list(map(_chunk_leaf, batches, chunks, decisions, records))
+    return list(map(_chunk_leaf, batches, chunks, records))
 
 
 def _insert_audit_rows(
-    connection: Connection,
-    batch_numbers: Sequence[int],
-    chunks: Sequence[NewChunk],
-    decisions: Sequence[ChunkDecision],
+    connection: Connection, batch_numbers: Sequence[int], chunks: Sequence[NewChunk]
 ) -> list[bytes]:
     """Insert chunks, and the audit rows of their items. Returns the records of the chunks."""
-    written = list(zip(batch_numbers, chunks, decisions, strict=True))
-    values = [_chunk_values(*each) for each in written]
+    values = list(map(_chunk_values, batch_numbers, chunks))
     if len(values) > 1:
         connection.execute(_INSERT_CHUNKS, values)
     else:
         _INSERT_CHUNK.run(connection, values[0])
-    month = partition_key(connection, decisions[0].validity.issued_at)
+    month = partition_key(connection, chunks[0].decision.validity.issued_at)
     columns = (*_GRANT_COLUMNS, "month") if month else _GRANT_COLUMNS
     rows = [
         (
@@ -207,8 +209,8 @@ def _insert_audit_rows(
             row.digest,
             *month,
         )
-        for batch_number, _, decision in written
-        for row in decision.rows
+        for batch_number, chunk in zip(batch_numbers, chunks, strict=True)
+        for row in chunk.decision.rows
     ]
     insert_rows(connection, Grant.__tablename__, columns, rows)
     _insert_annotations(connection, batch_numbers, chunks)
@@ -233,8 +235,8 @@ def _insert_annotations(
         insert_rows(connection, Annotation.__tablename__, columns, rows)
 
 
-def _chunk_values(batch_number: int, chunk: NewChunk, decision: ChunkDecision) -> dict[str, Any]:
-    issued = decision.issued
+def _chunk_values(batch_number: int, chunk: NewChunk) -> dict[str, Any]:
+    decision, issued = chunk.decision, chunk.decision.issued
     return {
         "batch_number": batch_number,
         "chunk_number": chunk.request.message.chunk,
@@ -248,15 +250,13 @@ def _chunk_values(batch_number: int, chunk: NewChunk, decision: ChunkDecision) -
     }
 
 
-def admit_uncharged(
-    connection: Connection, chunks: Sequence[NewChunk], decisions: Sequence[ChunkDecision]
-) -> int:
+def admit_uncharged(connection: Connection, chunks: Sequence[NewChunk]) -> int:
     """Return the bytes that chunks of one tenant record without a charge.
 
     Raises NotRecorded if the tenant may record nothing more in that way.
     """
     total, uncharged = 0, {}
-    for (request, *_), decision in zip(chunks, decisions, strict=True):
+    for request, decision, *_ in chunks:
         terms, paid = request.message.grant, decision.cost.grants
         if isinstance(terms, Parts):
             paid = take_paid_parts(connection, request.tenant.id, terms.of, decision.issued)
@@ -270,16 +270,12 @@ def admit_uncharged(
     return total
 
 
-def _chunk_leaf(
-    batch: InsertedBatch, chunk: NewChunk, decision: ChunkDecision, record: bytes
-) -> NewLeaf:
+def _chunk_leaf(batch: InsertedBatch, chunk: NewChunk, record: bytes) -> NewLeaf:
     """Return the leaf of a chunk, which also covers its batch if the chunk opened it."""
-    is_unchanged = decision.rows is chunk.decision.rows
-    edge = chunk.items_edge if is_unchanged else items_edge(decision.rows, chunk.annotations)
     records = [record] if batch.record is None else [record, batch.record]
     return NewLeaf(
         "chunk" if batch.record is None else "batch",
-        entry_hash(records, edge),
+        entry_hash(records, chunk.items_edge),
         batch.batch_number,
         chunk.request.message.chunk,
     )
@@ -365,34 +361,27 @@ def known_batches(connection: Connection, tenant_id: str, batch_ids: Sequence[st
     return set(connection.scalars(_FIND_KNOWN, {"of_tenant": tenant_id, "ids": batch_ids}))
 
 
-def insert_new_batches(
-    connection: Connection, chunks: Sequence[NewChunk], decisions: Sequence[ChunkDecision]
-) -> None:
+def insert_new_batches(connection: Connection, chunks: Sequence[NewChunk]) -> None:
     """Insert the batches that chunks of one tenant open, with all that follows from the decisions.
 
     Call it last in the transaction, as `append_leaf` says. Raises NotRecorded as `admit_uncharged`
     does.
     """
     tenant_id, now = chunks[0].request.tenant.id, chunks[0].now
-    uncharged = admit_uncharged(connection, chunks, decisions)
-    batches = _insert_batches(connection, chunks, decisions)
-    for batch, (request, *_), decision in zip(batches, chunks, decisions, strict=True):
+    uncharged = admit_uncharged(connection, chunks)
+    batches = _insert_batches(connection, chunks)
+    for batch, (request, decision, *_) in zip(batches, chunks, strict=True):
         if decision.refusal is None:
             insert_remaining_reservation(connection, batch.batch_number, request, now)
             if request.message.manifest is not None:
                 insert_manifest(connection, batch.batch_number, request, now)
-    leaves = insert_chunks(connection, batches, chunks, decisions, now)
+    leaves = insert_chunks(connection, batches, chunks, now)
     charge_uncharged(connection, tenant_id, uncharged, now)
     append_leaves(connection, tenant_id, leaves)
 
 
-def _insert_batches(
-    connection: Connection, chunks: Sequence[NewChunk], decisions: Sequence[ChunkDecision]
-) -> list[InsertedBatch]:
-    rows = [
-        _batch_values(chunk, decision.refusal)
-        for chunk, decision in zip(chunks, decisions, strict=True)
-    ]
+def _insert_batches(connection: Connection, chunks: Sequence[NewChunk]) -> list[InsertedBatch]:
+    rows = list(map(_batch_values, chunks))
     if len(rows) > 1:
         numbers = connection.scalars(_INSERT_BATCHES, rows).all()
     else:

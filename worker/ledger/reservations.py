@@ -295,15 +295,14 @@ def take_from_remaining(connection: Connection, batch_number: int, request: Chun
 def insert_chunk_reservations(
     connection: Connection,
     batch_numbers: Iterable[int],
-    requests: Iterable[ChunkRequest],
-    decisions: Iterable[ChunkDecision],
+    chunks: Iterable[tuple[ChunkRequest, ChunkDecision]],
     charged_at: datetime,
 ) -> None:
     """Insert the reservations of chunks: grants count in the window live until they expire."""
     rows = [
         _row(number, request.message.chunk, request, decision.issued, decision.cost)
         | {"charged_at": charged_at, "expires_at": decision.validity.expires_at}
-        for number, request, decision in zip(batch_numbers, requests, decisions, strict=True)
+        for number, (request, decision) in zip(batch_numbers, chunks, strict=True)
         if decision.cost != NO_COST
     ]
     if len(rows) == 1:
