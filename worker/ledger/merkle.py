@@ -148,18 +148,15 @@ def encode_record(kind: str, values: Mapping[str, Any], **batch: str) -> bytes:
     batch has the tenant and the id of the row's batch, which the record contains instead of its
     number.
     """
-    columns = {**values, **batch}
-    for salt in [name for name in columns if name.endswith(SALT_SUFFIX)]:
-        text = salt.removesuffix(SALT_SUFFIX)
-        value = columns.pop(salt)
-        if text in columns:
-            columns[text] = commitment(columns[text], value)
-    present = {
-        name: _plain(value)
-        for name, value in columns.items()
-        if value is not None and name not in _NOT_RECORDED
-    }
-    return dump_canonical(present | {"type": kind}).encode()
+    record: dict[str, Any] = {"type": kind}
+    for name, value in {**values, **batch}.items():
+        if name in _NOT_RECORDED or name.endswith(SALT_SUFFIX):
+            continue
+        salt = name + SALT_SUFFIX
+        recorded = commitment(value, values[salt]) if salt in values else value
+        if recorded is not None:
+            record[name] = _plain(recorded)
+    return dump_canonical(record).encode()
 
 
 ItemRow = tuple[int, str, str | None, Any, bytes | None]
