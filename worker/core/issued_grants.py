@@ -54,11 +54,6 @@ def storage_host(endpoint: str | None) -> str | None:
     return None if host.endswith(_AWS_SUFFIXES) else host
 
 
-def is_ordinary_bucket(name: str) -> bool:
-    """Return True if the name is neither that of an access point nor of a directory bucket."""
-    return not name.startswith("arn:") and not name.endswith(("--x-s3", "--xa-s3"))
-
-
 _MAX_ITEM_DIGITS = 9  # more than the item numbers of any batch have
 
 

@@ -385,7 +385,7 @@ def _check_storage_class(terms: StorageTerms, policy: Policy) -> Refusal | None:
     if terms.storage_class in {None, *policy.storage_classes}:
         return None
     text = "the tenant's policy does not allow this storage class"
-    allowed = list(policy.storage_classes)
+    allowed: list[str] = list(policy.storage_classes)
     return refuse(Code.STORAGE_CLASS_NOT_ALLOWED, "grant.storage_class", text, allowed)
 
 

@@ -1,90 +1,167 @@
-"""The in-memory form of tenants.toml: tenants, their policies, quotas and keys, and buckets."""
+"""The tenant config: the fields of tenants.toml, with their types, defaults and descriptions.
+
+The docstring of a field is the hint in its errors. Only tenants.toml is validated: code creates
+these objects without checks. Tables that contradict each other are found by
+`worker.tenants.config_conflicts`.
+"""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import count
-from typing import Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetPydanticSchema,
+    StrictBool,
+    ValidationInfo,
+)
+from pydantic_core.core_schema import CoreSchema, no_info_after_validator_function
 
 from valetkey.wire.refusals import Metric, Window
-from valetkey.wire.terms import MAX_EXPIRES_IN, PolicyKind
+from valetkey.wire.terms import MAX_EXPIRES_IN, PolicyKind, StorageClass
+from worker.core import config_values as values
+from worker.core.config_values import NOT_EMPTY, Name, NotInFile, TableName, add_names, value_error
 
 Addressing = Literal["virtual", "path"]
 Provider = Literal["aws", "r2", "other"]
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """A bucket profile. Producers name the profile and never the real bucket behind it.
+class _Table:
+    """The base of all tables. Unknown fields are refused: a misspelled limit has no effect."""
 
-    Signed URLs contain endpoint, the address that clients reach. The worker sends its own requests
-    to internal_endpoint. post is true if the storage accepts POST forms, conditional_writes if it
-    refuses a PUT with If-None-Match where the object exists. versioned is true if the bucket keeps
-    earlier versions of objects. owner is the AWS account that the
-    bucket must belong to. max_expires_in is the longest validity that the provider allows and
-    role_seconds the duration of a role's session, both in seconds. events_queue is the URL of the
-    SQS queue that gets the bucket's event notifications. probe_rate is the largest number of
-    requests a second that ask storage for the objects of ended upload slots; 0 asks for none.
-    The role's sessions from before sessions_from were ended: they sign nothing any more. It is no
-    field of tenants.toml: `revoke` sets it for all profiles of a role, and `apply` keeps it.
+    __slots__ = ()
+    __pydantic_config__ = ConfigDict(
+        extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True
+    )
+
+
+def _check_role_is_set(value: Any, info: ValidationInfo) -> Any:
+    # An invalid role_arn is missing from data, and has an error of its own.
+    if info.data.get("role_arn", "invalid") is None:
+        raise value_error("this has no effect without role_arn: add role_arn or remove this")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket(_Table):
+    """[buckets.NAME]: a bucket profile.
+
+    Producers name the profile and never the real bucket behind it.
     """
 
-    name: str
-    bucket: str
-    region: str
+    name: TableName
+    bucket: values.BucketName
+    """the name of the real bucket, like acme-reports, or an access point's ARN"""
+    region: values.Region
+    """the region in signatures, like eu-central-1"""
     addressing: Addressing = "virtual"
-    endpoint: str | None = None
-    profile: str | None = None
-    internal_endpoint: str | None = None
+    """ "virtual" or "path" """
+    endpoint: values.S3Endpoint | None = None
+    """the address that the users of links reach, like https://s3.example.com"""
+    profile: values.AwsProfile | None = None
+    """a profile of the AWS configuration, 1 to 255 characters"""
+    internal_endpoint: values.S3Endpoint | None = None
+    """the address that this worker reaches, like http://minio:9000"""
     provider: Provider = "aws"
-    post: bool = True
-    conditional_writes: bool = True
-    versioned: bool = False
-    fips: bool = False
-    dualstack: bool = False
-    accelerate: bool = False
-    owner: str | None = None
-    max_expires_in: int = MAX_EXPIRES_IN
-    role_arn: str | None = None
-    external_id: str | None = field(default=None, repr=False)
-    role_seconds: int = 3_600
-    events_queue: str | None = None
-    probe_rate: int = 20
-    sessions_from: datetime | None = field(default=None, compare=False)
+    """ "aws", "r2" or "other" """
+    post: StrictBool = True
+    """true if the storage accepts POST forms"""
+    conditional_writes: StrictBool = True
+    """false if the storage ignores If-None-Match of a PUT"""
+    versioned: StrictBool = False
+    """true if the bucket keeps earlier versions of its objects"""
+    fips: StrictBool = False
+    """true selects Amazon's FIPS endpoint"""
+    dualstack: StrictBool = False
+    """true selects Amazon's endpoint with IPv6"""
+    accelerate: StrictBool = False
+    """true selects S3 Transfer Acceleration"""
+    owner: values.AwsAccount | None = None
+    """the account that owns the bucket, a string like "111122223333" """
+    max_expires_in: values.ExpiresIn = MAX_EXPIRES_IN
+    """seconds, or like 12h: the longest that the provider allows, 7d at most"""
+    role_arn: values.RoleArn | None = None
+    """the role that signs, like arn:aws:iam::111122223333:role/valetkey"""
+    external_id: Annotated[values.ExternalId | None, AfterValidator(_check_role_is_set)] = field(
+        default=None, repr=False
+    )
+    """the external id that the role's trust policy requires"""
+    role_seconds: Annotated[values.RoleSeconds, AfterValidator(_check_role_is_set)] = 3_600
+    """seconds of a session, or like 1h: 15m to the role's maximum, 12h at most"""
+    events_queue: values.QueueUrl | None = None
+    """the URL of the SQS queue that gets the bucket's event notifications"""
+    probe_rate: values.ProbeRate = 20
+    """requests a second, 0 to 1,000, that ask storage what upload slots stored"""
+    sessions_from: NotInFile[datetime | None] = field(default=None, compare=False)
+    """The role's sessions from before this time were ended: they sign nothing any more.
+
+    `revoke` sets it for all profiles of a role, and `apply` keeps it.
+    """
+
+
+def is_ordinary_bucket(name: str) -> bool:
+    """Return True if the name is neither that of an access point nor of a directory bucket."""
+    return not name.startswith("arn:") and not name.endswith(("--x-s3", "--xa-s3"))
+
+
+def _add_provider_defaults(table: Any) -> Any:
+    """Add provider and post to a bucket profile in the file, whose defaults depend on others."""
+    if not isinstance(table, dict):
+        return table
+    table = {"provider": "aws" if table.get("endpoint") is None else "other", **table}
+    is_ordinary = is_ordinary_bucket(str(table.get("bucket", "")))
+    return {"post": is_ordinary and table["provider"] != "r2", **table}
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """The requests that one tenant may make in one bucket profile.
+class Policy(_Table):
+    """[tenants.NAME.allow.BUCKET]: the requests that a tenant may make in a bucket profile."""
 
-    max_expires_in is in seconds and max_size in bytes. overrides lists the response headers that a
-    download may set, and inline the content types that it may display in the browser. redirects
-    lists the pages and folders to which an upload's success_redirect may lead. With free_names a
-    form's object key may end in ${filename}. Without overwrite a put never replaces an object. With
-    plain a download may be a link without response headers and grant id. callbacks lists the
-    endpoints that may receive webhooks (None: any endpoint of the tenant). max_batch, if set, takes
-    precedence over the tenant's. shared permits an overlap with another tenant's prefixes if that
-    tenant's policy is shared too.
-    """
-
-    bucket: str
-    prefixes: tuple[str, ...]
-    kinds: tuple[PolicyKind, ...]
-    max_expires_in: int = 3_600
-    max_size: int = 0
-    content_types: tuple[str, ...] = ("application/octet-stream",)
-    acls: tuple[str, ...] = ()
-    inline: tuple[str, ...] = ()
-    overrides: tuple[str, ...] = ()
-    storage_classes: tuple[str, ...] = ()
-    kms_keys: tuple[str, ...] = ()
-    redirects: tuple[str, ...] = ()
-    free_names: bool = False
-    overwrite: bool = False
-    plain: bool = False
-    callbacks: tuple[str, ...] | None = None
-    max_batch: int | None = None
-    shared: bool = False
+    bucket: TableName
+    prefixes: Annotated[tuple[values.Prefix, ...], NOT_EMPTY]
+    """like ["acme/"], or ["*"] for the whole bucket"""
+    kinds: Annotated[tuple[PolicyKind, ...], NOT_EMPTY]
+    """an array of "download", "upload", "put" and "multipart" """
+    max_expires_in: values.ExpiresIn = 3_600
+    """seconds, or a duration like 15m or 12h, 7d at most"""
+    max_size: values.UploadSize = 0
+    """bytes of one upload, or a size like 500KiB or 5GiB, 5TiB at most"""
+    content_types: Annotated[tuple[values.ContentType, ...], NOT_EMPTY] = (
+        "application/octet-stream",
+    )
+    """like ["image/*", "application/pdf"]"""
+    acls: tuple[values.CannedAcl, ...] = ()
+    """like ["bucket-owner-full-control"]"""
+    inline: tuple[values.ExactContentType, ...] = ()
+    """types that a download may display in the browser, like ["image/png"]"""
+    overrides: tuple[
+        Literal["cache_control", "content_language", "content_encoding", "expires"], ...
+    ] = ()
+    """like ["cache_control"]"""
+    storage_classes: tuple[StorageClass, ...] = ()
+    """like ["STANDARD_IA"]"""
+    kms_keys: tuple[values.KmsKey, ...] = ()
+    """like ["arn:aws:kms:eu-central-1:111122223333:key/1234abcd-…"]"""
+    redirects: tuple[values.Redirect, ...] = ()
+    """like ["https://app.example.com/done/"]"""
+    free_names: StrictBool = False
+    """true lets a form's key end in ${filename}"""
+    overwrite: StrictBool = False
+    """true lets a put replace an object"""
+    plain: StrictBool = False
+    """true allows links that leave the response to the stored object"""
+    callbacks: tuple[Name, ...] | None = None
+    """endpoints that may receive webhooks, like ["billing"]; unset: all of them"""
+    max_batch: values.BatchSize | None = None
+    """items in one request, a whole number from 1 to 1,000,000"""
+    shared: StrictBool = False
+    """true lets another tenant's prefixes overlap, if its policy is shared too"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +189,106 @@ class QuotaOverride:
     expires_at: datetime
 
 
+def _parse_percentage(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, str) or not value.endswith("%"):
+        return value
+    digits = value.removesuffix("%").strip()
+    if not (digits.isascii() and digits.isdecimal() and 1 <= int(digits) <= 100):  # noqa: PLR2004 - percent
+        raise value_error('a percentage of the limit is "1%" to "100%", in whole percent')
+    limit = info.data.get("limit")
+    if limit is None:  # the limit itself is invalid, and has an error of its own
+        return None
+    return -(-limit * int(digits) // 100)  # rounded up
+
+
+def _check_warn(value: int | None, info: ValidationInfo) -> int | None:
+    limit = info.data.get("limit")
+    if value is not None and limit is not None and value > limit:
+        raise value_error(f"usage never reaches a warning above the limit: write {limit} or less")
+    return value
+
+
+_WARN = AfterValidator(_check_warn), BeforeValidator(_parse_percentage)
+
+
 @dataclass(frozen=True, slots=True)
-class TenantKey:
-    """A pair of public keys of a tenant, each in base64url.
+class QuotaLimit(_Table):
+    """{ limit = …, warn = … }: a limit and the usage from which warnings are sent."""
+
+    limit: values.CountLimit
+    """a whole number"""
+    warn: Annotated[values.CountLimit | None, *_WARN] = None
+    """a number up to the limit, or a percentage like "80%" """
+
+
+@dataclass(frozen=True, slots=True)
+class ByteQuotaLimit(_Table):
+    """{ limit = …, warn = … } in bytes."""
+
+    limit: values.ByteLimit
+    """bytes, or a size like 500KiB or 10GiB"""
+    warn: Annotated[values.ByteLimit | None, *_WARN] = None
+    """a size up to the limit, or a percentage like "80%" """
+
+
+ONLY_LIVE_QUOTA = "stored_bytes counts what is stored now: its only window is live"
+
+
+def _check_only_live(windows: Any) -> Any:
+    if isinstance(windows, dict) and not windows.keys() <= {"live"}:
+        raise value_error(ONLY_LIVE_QUOTA)
+    return windows
+
+
+_PLAIN_LIMIT = BeforeValidator(lambda value: value if isinstance(value, dict) else {"limit": value})
+_CountLimits = Mapping[Window, Annotated[QuotaLimit, _PLAIN_LIMIT]]
+_ByteLimits = Mapping[Window, Annotated[ByteQuotaLimit, _PLAIN_LIMIT]]
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaLimits(_Table):
+    """[tenants.NAME.quotas]: limits by metric and window. All windows but live are in UTC.
+
+    A plain value in place of a table is its limit.
+    """
+
+    grants: _CountLimits = field(default_factory=dict)
+    download_grants: _CountLimits = field(default_factory=dict)
+    stored_bytes: Annotated[_ByteLimits, BeforeValidator(_check_only_live)] = field(
+        default_factory=dict
+    )
+    upload_bytes: _ByteLimits = field(default_factory=dict)
+
+    def to_quotas(self) -> tuple[Quota, ...]:
+        """Return the quotas in the order of the database's primary key."""
+        metrics: tuple[Metric, ...] = get_args(Metric)
+        return tuple(
+            Quota(metric, window, limit.limit, limit.warn)
+            for metric in sorted(metrics)
+            for window, limit in sorted(getattr(self, metric).items())
+        )
+
+
+def _read_quota_limits(_: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    return no_info_after_validator_function(QuotaLimits.to_quotas, handler(QuotaLimits))
+
+
+@dataclass(frozen=True, slots=True)
+class TenantKey(_Table):
+    """NAME = { sign = …, seal = … }: two public keys, as `valetkey keygen` prints them.
 
     sign verifies the tenant's messages. Responses are encrypted to seal.
     """
 
-    name: str
-    sign: str
-    seal: str
-    expires: datetime | None = None
-    revoked: bool = False
+    name: TableName
+    sign: values.PublicKey
+    """copy the line that `valetkey keygen` prints"""
+    seal: values.PublicKey
+    """copy the line that `valetkey keygen` prints"""
+    expires: values.Time | None = None
+    """like 2027-11-25, which is 00:00 UTC, or 2027-11-25T08:30:00Z"""
+    revoked: StrictBool = False
+    """true refuses the key's messages as key_revoked"""
 
 
 def is_usable_key(key: TenantKey | None, now: datetime) -> bool:
@@ -132,38 +297,49 @@ def is_usable_key(key: TenantKey | None, now: datetime) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class WebhookEndpoint:
-    """A webhook endpoint. secret is a reference to the secret: env:NAME or file:PATH."""
+class WebhookEndpoint(_Table):
+    """[tenants.NAME.endpoints.NAME]: an endpoint that a request's callback can name."""
 
-    name: str
+    name: TableName
     url: str
-    secret: str
+    """an https:// URL with a public host name and port 443 or 8443"""
+    secret: Annotated[str, Field(max_length=2_048)]
+    """a reference like "env:NAME" or "file:PATH", 2,048 characters at most"""
+
+
+_NAMED = BeforeValidator(add_names)
 
 
 @dataclass(frozen=True, slots=True)
-class Tenant:
-    """The account that a producer acts for.
+class Tenant(_Table):
+    """[tenants.NAME]: an account that producers act for.
 
     With trust = "keys" the service accepts only messages that one of its keys signed. With
-    trust = "queue" it also accepts unsigned messages, from anyone who can write to the queue.
-    With refund_unused, the bytes that an upload slot reserved and did not use are given back when
-    it ends. quota_overrides are added by operators. tenants.toml has none, and `apply` keeps them.
+    trust = "queue" it also accepts unsigned messages.
 
     Rows of requests have the tenant's id, which no other tenant ever had. The first tenant of a
-    name has the name as its id. created_at is None if it is unknown.
+    name has the name as its id. created_at is None if it is unknown. quota_overrides are added by
+    operators, and kept by `apply`.
     """
 
-    name: str
+    name: TableName
     trust: Literal["keys", "queue"] = "keys"
-    max_batch: int = 100_000
-    refund_unused: bool = True
-    policies: Mapping[str, Policy] = field(default_factory=dict)
-    quotas: tuple[Quota, ...] = ()
-    endpoints: Mapping[str, WebhookEndpoint] = field(default_factory=dict)
-    keys: Mapping[str, TenantKey] = field(default_factory=dict)
-    quota_overrides: tuple[QuotaOverride, ...] = ()
-    id: str = ""
-    created_at: datetime | None = field(default=None, compare=False)  # follows from the id
+    """ "keys", or "queue": anyone who can write to the queue can act for the tenant"""
+    max_batch: values.BatchSize = 100_000
+    """items in one request, a whole number from 1 to 1,000,000"""
+    refund_unused: StrictBool = True
+    """false keeps the bytes of unused upload slots charged"""
+    policies: Annotated[Mapping[str, Policy], _NAMED, Field(alias="allow")] = field(
+        default_factory=dict
+    )
+    quotas: Annotated[
+        tuple[Quota, ...], GetPydanticSchema(_read_quota_limits), Field(exclude=True)
+    ] = ()
+    endpoints: Annotated[Mapping[Name, WebhookEndpoint], _NAMED] = field(default_factory=dict)
+    keys: Annotated[Mapping[Name, TenantKey], _NAMED] = field(default_factory=dict)
+    quota_overrides: NotInFile[tuple[QuotaOverride, ...]] = ()
+    id: NotInFile[str] = ""
+    created_at: NotInFile[datetime | None] = field(default=None, compare=False)  # follows from id
 
     def __post_init__(self) -> None:
         if not self.id:
@@ -184,11 +360,13 @@ class TenantAccess(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class TenantConfig:
-    """All bucket profiles and tenants, by name."""
+class TenantConfig(_Table):
+    """All bucket profiles and tenants, by name: the whole file."""
 
-    buckets: Mapping[str, Bucket] = field(default_factory=dict)
-    tenants: Mapping[str, Tenant] = field(default_factory=dict)
+    buckets: Annotated[
+        Mapping[Name, Annotated[Bucket, BeforeValidator(_add_provider_defaults)]], _NAMED
+    ] = field(default_factory=dict)
+    tenants: Annotated[Mapping[Name, Tenant], _NAMED] = field(default_factory=dict)
 
     def tenant_by_id(self, tenant_id: str) -> Tenant | None:
         """Return the tenant with this id, or None if it was removed.

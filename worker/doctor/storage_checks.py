@@ -18,11 +18,11 @@ from worker.aws.storage_calls import call_storage
 from worker.aws.storage_requests import StorageConnection, StorageRequest
 from worker.base.jobs import call_with_timeout
 from worker.cli.service_failures import Cause, network_cause, silent
-from worker.core.issued_grants import is_ordinary_bucket, may_store
+from worker.core.issued_grants import may_store
 from worker.core.role_session import versioning_session
 from worker.core.signing_context import Validity
 from worker.core.storage_errors import ErrorResponse
-from worker.core.tenant_config import Bucket, TenantConfig
+from worker.core.tenant_config import Bucket, TenantConfig, is_ordinary_bucket
 from worker.doctor.checks import Check, State
 from worker.errors import Malformed, Transient
 from worker.settings import Settings

@@ -5,9 +5,9 @@ Configs are compared field by field, without the database.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 from valetkey.units import format_utc
@@ -19,16 +19,13 @@ from worker.core.tenant_config import (
     Tenant,
     TenantConfig,
     TenantKey,
-    WebhookEndpoint,
     is_usable_key,
 )
-from worker.tenants.toml_fields import describe_number
+from worker.tenants.toml_fields import config_type, describe_number
 
 Value = str | int | tuple[str, ...] | dict[str, int | str]
 FieldValues = dict[str, Value]
-_Table = Bucket | Policy | WebhookEndpoint | TenantKey
 
-_TENANT_FIELDS = ("trust", "max_batch", "refund_unused")  # the others are tables of their own
 _is_public_key_path = re.compile(r"tenants\.[^.]+\.keys\.[^.]+\.(sign|seal)").fullmatch
 _PUBLIC_KEY_PREVIEW = 8  # characters: enough to distinguish keys
 
@@ -62,46 +59,27 @@ def diff_config(before: TenantConfig, after: TenantConfig) -> list[FieldChange]:
 
 
 def _config_values(config: TenantConfig) -> FieldValues:
-    values: FieldValues = {}
-    for bucket in config.buckets.values():
-        values |= _table_values(f"buckets.{bucket.name}", bucket)
+    """Return the values of all fields that the file has, and the ids that it has not."""
+    tables = config_type().dump_python(config, by_alias=True, exclude_none=True, warnings=False)
+    values = dict(chain.from_iterable(_leaves(name, tables[name]) for name in tables))
     for tenant in config.tenants.values():
-        values |= _tenant_values(f"tenants.{tenant.name}", tenant)
+        path = f"tenants.{tenant.name}"
+        if tenant.replaces_another:
+            values[f"{path}.id"] = tenant.id
+        for quota in tenant.quotas:
+            quota_path = f"{path}.quotas.{quota.metric}.{quota.window}"
+            values[quota_path] = quota.limit
+            if quota.warn_at is not None:
+                values[f"{quota_path}.warn"] = quota.warn_at
     return values
 
 
-def _tenant_values(path: str, tenant: Tenant) -> FieldValues:
-    values = _field_values(path, tenant, _TENANT_FIELDS)
-    if tenant.replaces_another:
-        values[f"{path}.id"] = tenant.id
-    for bucket, policy in tenant.policies.items():
-        values |= _table_values(f"{path}.allow.{bucket}", policy)
-    for quota in tenant.quotas:
-        quota_path = f"{path}.quotas.{quota.metric}.{quota.window}"
-        values[quota_path] = quota.limit
-        if quota.warn_at is not None:
-            values[f"{quota_path}.warn"] = quota.warn_at
-    for name, endpoint in tenant.endpoints.items():
-        values |= _table_values(f"{path}.endpoints.{name}", endpoint)
-    for name, key in tenant.keys.items():
-        values |= _table_values(f"{path}.keys.{name}", key)
-    return values
-
-
-def _table_values(path: str, table: _Table) -> FieldValues:
-    """Return the values of all fields that the file has, but for the one in the table's path."""
-    left_out = {"bucket"} if isinstance(table, Policy) else {"name", "sessions_from"}
-    names = [field.name for field in fields(table) if field.name not in left_out]
-    return _field_values(path, table, names)
-
-
-def _field_values(path: str, table: _Table | Tenant, names: Iterable[str]) -> FieldValues:
-    values = {name: getattr(table, name) for name in names}
-    return {
-        f"{path}.{name}": _to_toml_value(value)
-        for name, value in values.items()
-        if value is not None
-    }
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, Value]]:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _leaves(f"{path}.{name}", item)
+    else:
+        yield path, _to_toml_value(value)
 
 
 def _to_toml_value(value: Value | datetime) -> Value:

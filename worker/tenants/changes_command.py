@@ -1,7 +1,5 @@
 """Lists the audit log of administration, without changes that are only defaults of a table."""
 
-import re
-from dataclasses import MISSING, fields
 from typing import Any
 
 import click
@@ -14,28 +12,19 @@ from worker.cli.command_options import (
     zone_option,
 )
 from worker.cli.output import print_list
-from worker.core.tenant_config import Bucket, Policy, Tenant, TenantKey
 from worker.tenants.config_changes import CHANGES
+from worker.tenants.toml_fields import find_fields
 
-_TABLES: tuple[tuple[str, type], ...] = (
-    (r"buckets\.[^.]+", Bucket),
-    (r"tenants\.[^.]+", Tenant),
-    (r"tenants\.[^.]+\.allow\.[^.]+", Policy),
-    (r"tenants\.[^.]+\.keys\.[^.]+", TenantKey),
-)
 _ALWAYS_SHOWN = frozenset({"trust"})  # the only field that every tenant has, and who may act for it
 
 
 def is_default(path: str, before: Any, after: Any) -> bool:
     """Return true if the field was added or removed together with its table, at its default."""
-    table, _, name = path.rpartition(".")
+    *table, name = path.split(".")
     if (before is None) is (after is None) or name in _ALWAYS_SHOWN:
         return False
     value = after if before is None else before
-    value = tuple(value) if isinstance(value, list) else value  # as JSON has it
-    classes = (class_ for pattern, class_ in _TABLES if re.fullmatch(pattern, table))
-    defaults = {field.name: field.default for class_ in classes for field in fields(class_)}
-    default = defaults.get(name, MISSING)
+    default = find_fields(table).get(name, {}).get("default")
     return type(default) is type(value) and bool(default == value)
 
 

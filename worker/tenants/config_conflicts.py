@@ -1,7 +1,7 @@
 """Finds contradictions in a config: between valid fields, tenants' prefixes, and new quotas."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from itertools import chain
@@ -21,6 +21,7 @@ from worker.core.tenant_config import (
     QuotaOverride,
     Tenant,
     TenantConfig,
+    is_ordinary_bucket,
 )
 from worker.tenants.toml_fields import Location, closest_name
 
@@ -96,21 +97,90 @@ class Conflict(NamedTuple):
     """A value of tenants.toml that contradicts another value or the lack of one.
 
     location is the value to correct, other_location the one that it contradicts, if there is one.
+    Without a hint, the description of the field is one.
     """
 
     location: Location
     message: str
-    hint: str
+    hint: str | None = None
     other_location: Location | None = None
 
 
 def find_conflicts(
     config: TenantConfig, endpoints: DefaultEndpoints = NO_ENDPOINTS
 ) -> list[Conflict]:
-    """Return all conflicts: first those within each tenant, then those between tenants."""
-    tenants = config.tenants.values()
-    within = chain.from_iterable(_tenant_conflicts(tenant, config) for tenant in tenants)
-    return [*within, *_key_conflicts(config), *_prefix_conflicts(config, endpoints)]
+    """Return all conflicts: first those within each table, then those between tenants."""
+    within = (
+        *(_bucket_conflicts(bucket) for bucket in config.buckets.values()),
+        *(_tenant_conflicts(tenant, config) for tenant in config.tenants.values()),
+    )
+    between = _key_conflicts(config), _prefix_conflicts(config, endpoints)
+    return list(chain.from_iterable((*within, *between)))
+
+
+_ENDPOINT_CHOSEN_TWICE = (
+    "this selects one of Amazon's endpoints, but endpoint is set already: remove one of the two"
+)
+_BUCKET_RULES: tuple[tuple[str, Callable[[Bucket], object], str], ...] = (
+    (
+        "addressing",  # AWS: VirtualHosting.html; its wildcard certificate covers one label
+        lambda bucket: bucket.addressing == "virtual" and "." in bucket.bucket,
+        'no certificate covers a bucket name with a dot as a host name: write addressing = "path"',
+    ),
+    (
+        "provider",  # Cloudflare: r2/api/s3/api, "Bucket region"
+        lambda bucket: (
+            bucket.provider == "r2" and not (bucket.endpoint and bucket.region == "auto")
+        ),
+        (
+            'R2 needs region = "auto" and the account\'s endpoint,'
+            ' like endpoint = "https://ACCOUNT.r2.cloudflarestorage.com"'
+        ),
+    ),
+    (
+        "post",  # boto3 signs no form for an access point
+        lambda bucket: bucket.post and not is_ordinary_bucket(bucket.bucket),
+        "access points and directory buckets accept no POST forms: write post = false",
+    ),
+    ("fips", lambda bucket: bucket.fips and bucket.endpoint, _ENDPOINT_CHOSEN_TWICE),
+    ("dualstack", lambda bucket: bucket.dualstack and bucket.endpoint, _ENDPOINT_CHOSEN_TWICE),
+    ("accelerate", lambda bucket: bucket.accelerate and bucket.endpoint, _ENDPOINT_CHOSEN_TWICE),
+    (
+        "accelerate",  # AWS: transfer-acceleration.html, "Requirements"
+        lambda bucket: (
+            bucket.accelerate
+            and (bucket.addressing == "path" or not is_ordinary_bucket(bucket.bucket))
+        ),
+        'acceleration needs addressing = "virtual" and an ordinary bucket without dots in its name',
+    ),
+    (
+        "accelerate",
+        lambda bucket: bucket.accelerate and bucket.fips,
+        "acceleration has no FIPS endpoint: remove fips or accelerate",
+    ),
+    (
+        "role_arn",
+        lambda bucket: (
+            bucket.role_arn and (bucket.provider == "r2" or not is_ordinary_bucket(bucket.bucket))
+        ),
+        (
+            "a role's session can be limited to prefixes only in an ordinary bucket, not in an"
+            " access point, a directory bucket or R2: remove role_arn"
+        ),
+    ),
+)
+"""Fields of a bucket profile, the predicate that is true if others contradict it, the message."""
+
+
+def _bucket_conflicts(bucket: Bucket) -> Iterator[Conflict]:
+    location = ("buckets", bucket.name)
+    for field, is_contradicted, message in _BUCKET_RULES:
+        if is_contradicted(bucket):
+            yield Conflict((*location, field), message)
+    region = bucket.bucket.split(":")[3] if bucket.bucket.startswith("arn:") else bucket.region
+    if region != bucket.region:
+        message = f'the access point\'s ARN has another region: write "{region}"'
+        yield Conflict((*location, "region"), message)
 
 
 def _tenant_conflicts(tenant: Tenant, config: TenantConfig) -> Iterator[Conflict]:
@@ -197,6 +267,9 @@ def _quota_location(tenant: Tenant, quota: Quota) -> Location:
 
 def _policy_conflicts(tenant: Tenant, policy: Policy) -> Iterator[Conflict]:
     location = _policy_location(tenant, policy)
+    if may_store(policy) and not policy.max_size:
+        message = 'kinds that upload need max_size: add a line like max_size = "5GiB"'
+        yield Conflict((*location, "max_size"), message)
     if policy.max_batch is not None and policy.max_batch > tenant.max_batch:
         message = f"this is more than the tenant's own max_batch of {tenant.max_batch:,}"
         hint = "lower this limit, or increase the tenant's max_batch"
@@ -224,11 +297,17 @@ def _policy_location(tenant: Tenant, policy: Policy) -> Location:
 
 
 def _key_conflicts(config: TenantConfig) -> Iterator[Conflict]:
-    """Find public keys that occur in more than one key table; each table is reported once."""
+    """Find public keys that occur more than once; a repetition is reported once for each table."""
     locations: dict[str, Location] = {}
     for tenant in config.tenants.values():
         for key in tenant.keys.values():
             location = ("tenants", tenant.name, "keys", key.name)
+            if key.sign == key.seal:
+                message = (
+                    "sign and seal are two different keys, but here they are equal: copy the line"
+                    " of `valetkey keygen`"
+                )
+                yield Conflict(location, message)
             for public_key in (key.sign, key.seal):
                 first = locations.setdefault(public_key, location)
                 if first != location:

@@ -25,7 +25,13 @@ from worker.core.quota_rules import (
     resets_at,
     status_row,
 )
-from worker.core.tenant_config import Quota, QuotaOverride, Tenant, TenantConfig
+from worker.core.tenant_config import (
+    ONLY_LIVE_QUOTA,
+    Quota,
+    QuotaOverride,
+    Tenant,
+    TenantConfig,
+)
 from worker.ledger import quota_usage
 from worker.ledger.tenant_rows import add_quota_override, load_config, store_config
 from worker.tenants import config_changes
@@ -37,7 +43,7 @@ from worker.tenants.config_conflicts import (
     override_conflicts,
     with_quota,
 )
-from worker.tenants.toml_fields import ONLY_LIVE_QUOTA, closest_name, error_message, parse_quota
+from worker.tenants.toml_fields import closest_name, error_message, parse_quota
 
 _COLUMNS = ("tenant", "quota", "used", "limit", "share", "", "resets in", "")
 _LIVE_OVERRIDE = timedelta(days=1)  # the window `live` has no end, so its overrides need one
