@@ -215,7 +215,7 @@ def uncharged_bytes(message: ChunkMessage, decision: ChunkDecision, paid: int) -
     rows = decision.rows
     if pays_for_records(paid, len(rows)):
         return 0
-    terms = len(json.dumps(recorded_terms(message.grant, message.grant.kind)))
+    terms = len(json.dumps(recorded_terms(message.grant)))
     texts = sum(len(row.object_key.encode()) + len(json.dumps(row.detail)) for row in rows)
     annotations = sum(
         _TEXT_BYTES + 2 * len(text.encode())  # in an index as well

@@ -9,66 +9,31 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from hashlib import sha256
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, TypeAdapter
 
 from valetkey.wire.messages import ChunkMessage, Item
 from valetkey.wire.refusals import Code, Refusal
-from valetkey.wire.terms import Terms
+from valetkey.wire.terms import AnyTerms
 
-_Values = Mapping[str, Any]
-
-# The defaults that release 0.1.0 puts into fingerprints. They are data and not read from the
-# models: a default that changes later must not change these fingerprints. Never change an entry and
-# never add one: each entry is part of fingerprints in databases. Fields without an entry are left
-# out unless they were said, as all fields of later releases are.
-_HEADER: _Values = MappingProxyType(
-    {
-        "v": 1,
-        "reason": None,
-        "chunk_size": 600,
-        "callback": None,
-        "deadline": None,
-        "manifest": None,
-    }
-)
-_STORAGE: _Values = MappingProxyType(
-    {
-        "min_expires_in": None,
-        "content_type": "application/octet-stream",
-        "acl": None,
-        "metadata": {},
-        "tags": {},
-        "storage_class": None,
-        "encryption": None,
-    }
-)
-_FIRST_TERMS: Mapping[str, _Values] = {
-    "download": {
-        "min_expires_in": None,
-        "method": "GET",
-        "filename": None,
-        "content_type": None,
-        "inline": False,
-        "cache_control": None,
-        "content_language": None,
-        "content_encoding": None,
-        "expires": None,
-        "check_owner": False,
-    },
-    "upload": {**_STORAGE, "min_size": 0, "success_status": None, "success_redirect": None},
-    "put": {**_STORAGE, "overwrite": False, "check_owner": False},
-    "multipart": {**_STORAGE, "part_size": None},
-    "parts": {"min_expires_in": None},
-}
-_FIRST_PARTS: Mapping[str, _Values] = {"encryption": {"key": None}}
 _NOT_IN_HEADER = frozenset({"ask", "chunk", "items", "grant"})
 _ITEMS = TypeAdapter(list[Item])
 
-_CHANGED_DEFAULTS: _Values = {}
-"""The first default of each later field whose default has changed since, by the field's name."""
+_CHANGED_DEFAULTS: Mapping[str, Any] = {}
+"""The first default of each field whose default has changed since, by the field's name.
+
+It is part of fingerprints in databases: never change an entry.
+"""
+
+# Never add a term. One of a later release is recorded only if it was said, because a worker of the
+# release before cannot read it, and must be able to sign the batch again.
+_ALWAYS_RECORDED = {
+    *("kind", "min_expires_in", "method", "filename", "content_type", "inline", "cache_control"),
+    *("content_language", "content_encoding", "expires", "check_owner", "acl", "metadata", "tags"),
+    *("storage_class", "encryption", "min_size", "success_status", "success_redirect"),
+    *("overwrite", "part_size"),
+}
 
 
 def fingerprint(text: str) -> bytes:
@@ -83,16 +48,15 @@ def salted_fingerprint(salt: bytes, request_fingerprint: bytes) -> bytes:
 
 def header_fingerprint(message: ChunkMessage) -> bytes:
     """Return the SHA-256 of the header that all chunks of a batch share."""
-    header = _said_values(message, _HEADER, _NOT_IN_HEADER)
-    header["grant"] = _said_terms(message.grant, message.grant.kind)
+    header = _said_values(message, _NOT_IN_HEADER)
+    header["grant"] = {"kind": message.grant.kind, **_said_values(message.grant)}
     return fingerprint(json.dumps(header, sort_keys=True))
 
 
 def items_fingerprint(message: ChunkMessage) -> bytes:
     """Return the SHA-256 of the items of one chunk.
 
-    A field is left out unless it was said with another value than its default, which is None for
-    all fields of release 0.1.0.
+    A field is left out unless it was said with another value than its default.
     """
     try:
         text = _ITEMS.dump_json(message.items, exclude_none=True, exclude_defaults=True)
@@ -105,46 +69,30 @@ def items_fingerprint(message: ChunkMessage) -> bytes:
     return sha256(text).digest()
 
 
-def recorded_terms(terms: Terms, kind: str) -> dict[str, Any]:
-    """Return the terms as JSON values for the batch's row.
-
-    The terms with an entry above are complete. Others are left out unless they were said: a worker
-    of the release before a new term cannot read it, and must be able to sign the batch again.
-    """
-    return _without_none(_said_terms(terms, kind))
+def recorded_terms(terms: AnyTerms) -> dict[str, Any]:
+    """Return the terms as JSON values for the batch's row: complete, whatever defaults change."""
+    defaults = terms.model_dump(mode="json", include=_ALWAYS_RECORDED, exclude_none=True)
+    return defaults | _said_values(terms)
 
 
-def _said_terms(terms: Terms, kind: str) -> dict[str, Any]:
-    return {"kind": kind, **_said_values(terms, _FIRST_TERMS.get(kind, {}))}
+def _said_values(model: BaseModel, left_out: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Return the fields that were said with another value than their first default, as JSON values.
 
-
-def _said_values(
-    model: BaseModel, first_defaults: _Values, left_out: frozenset[str] = frozenset()
-) -> dict[str, Any]:
-    """Return the fields with an entry, and the fields that were said, as JSON values.
-
-    Fields with an entry are always included, so only what was said replaces their default.
-    Another field is included if it was said, and with another value than its first default: then a
-    client that begins to say the default sends the same request as before.
+    So a client that begins to say a default sends the same request as before.
     """
     said = {
-        name
-        for name in model.model_fields_set - left_out
-        if name in first_defaults or not _has_first_default(model, name)
+        name for name in model.model_fields_set - left_out if not _has_first_default(model, name)
     }
     values = model.model_dump(mode="json", include=said)
-    for name in said:
-        values[name] = _said_parts(getattr(model, name), values[name], _FIRST_PARTS.get(name, {}))
-    return {**first_defaults, **values}
+    return {name: _said_parts(getattr(model, name), values[name]) for name in values}
 
 
-def _said_parts(part: object, value: Any, first_defaults: _Values) -> Any:
+def _said_parts(part: object, value: Any) -> Any:
     """Return the JSON value of a field, in which the objects contain only what was said."""
     if isinstance(part, BaseModel):
-        return _said_values(part, first_defaults)
+        return _said_values(part)
     if isinstance(part, list):
-        pairs = zip(part, value, strict=True)
-        return [_said_parts(item, dumped, first_defaults) for item, dumped in pairs]
+        return [_said_parts(item, dumped) for item, dumped in zip(part, value, strict=True)]
     return value
 
 
@@ -154,14 +102,6 @@ def _has_first_default(model: BaseModel, name: str) -> bool:
         return False
     default = _CHANGED_DEFAULTS.get(name, field.get_default(call_default_factory=True))
     return bool(getattr(model, name) == default)
-
-
-def _without_none(values: _Values) -> dict[str, Any]:
-    return {
-        name: _without_none(value) if isinstance(value, Mapping) else value
-        for name, value in values.items()
-        if value is not None
-    }
 
 
 BATCH_CONFLICT = Refusal(

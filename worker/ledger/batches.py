@@ -149,7 +149,7 @@ def _batch_values(chunk: NewChunk) -> dict[str, Any]:
         "bucket": message.grant.bucket,
         "kind": message.grant.kind,
         **salted({name: getattr(message, name) for name in ("requested_by", *BATCH_TEXTS)}),
-        "terms": recorded_terms(message.grant, message.grant.kind),
+        "terms": recorded_terms(message.grant),
         "total": message.total,
         "chunk_size": message.chunk_size,
         "callback": message.callback,

@@ -11,7 +11,7 @@ from pydantic import Field, TypeAdapter, create_model
 from tests.support.builders.messages import grant_message
 from valetkey.wire.messages import ChunkMessage, Item
 from valetkey.wire.refusals import Code, Refusal
-from valetkey.wire.terms import AnyTerms, Download, Encryption, Put, Terms, WireModel
+from valetkey.wire.terms import AnyTerms, Download, Encryption, Put, WireModel
 from worker.core import fingerprints
 from worker.core.fingerprints import (
     BATCH_CLOSED,
@@ -114,7 +114,7 @@ def test_the_first_fingerprints_cover_every_kind_and_every_field_of_today() -> N
 def test_recorded_terms_are_complete_as_in_release_0_1_0(first: dict[str, Any]) -> None:
     terms = ChunkMessage.model_validate(first["message"]).grant
     expected = terms.model_dump(mode="json", exclude_none=True, exclude=LATER_TERMS)
-    assert recorded_terms(terms, terms.kind) == expected
+    assert recorded_terms(terms) == expected
 
 
 def test_fields_of_a_later_release_change_no_fingerprint_while_nobody_says_them() -> None:
@@ -140,16 +140,7 @@ def test_a_said_value_of_header_or_terms_changes_the_fingerprint(
     assert later_header(changes, **terms) != header_fingerprint(MESSAGE)
 
 
-def test_a_default_that_changes_later_changes_no_fingerprint_of_release_0_1_0() -> None:
-    changed = create_model("Changed", __base__=Download, inline=(bool, True))
-    for said in ({}, {"inline": False}, {"inline": True}):
-        terms = RAW["grant"] | said
-        message = MESSAGE.model_copy(update={"grant": changed.model_validate(terms)})
-        today = ChunkMessage.model_validate(RAW | {"grant": terms})
-        assert header_fingerprint(message) == header_fingerprint(today)
-
-
-def test_a_later_default_that_changes_is_still_the_same_request(
+def test_a_default_that_changes_later_is_still_the_same_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(fingerprints, "_CHANGED_DEFAULTS", {"once": False})
@@ -194,10 +185,10 @@ def test_items_are_compared_by_what_was_said(monkeypatch: pytest.MonkeyPatch, ke
 
 
 def test_recorded_terms_leave_out_later_terms_that_nobody_said() -> None:
-    terms: Terms = LaterDownload.model_validate(RAW["grant"] | {"once": False})
-    assert TERMS.validate_python(recorded_terms(terms, "download")) == MESSAGE.grant
-    said: Terms = LaterDownload.model_validate(RAW["grant"] | {"once": True})
-    assert recorded_terms(said, "download")["once"] is True
+    terms = LaterDownload.model_validate(RAW["grant"] | {"once": False})
+    assert TERMS.validate_python(recorded_terms(terms)) == MESSAGE.grant
+    said = LaterDownload.model_validate(RAW["grant"] | {"once": True})
+    assert recorded_terms(said)["once"] is True
 
 
 def test_keys_that_utf8_cannot_encode_have_different_items_fingerprints() -> None:
