@@ -68,8 +68,9 @@ format: install ## Format the code and apply automatic lint fixes
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-contract: install ## Generate docs/contract from the messages
+contract: install ## Generate docs/contract from the messages, docs/tenants.md from the config
 	$(BIN)/python -m worker contract --out docs/contract
+	$(BIN)/python -m tools.tenants_page
 
 bench: install ## Run the benchmarks; they report ratios within one run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock

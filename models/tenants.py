@@ -68,12 +68,7 @@ class TenantKey(Base):
 
 
 class Bucket(Base):
-    """A bucket profile: a real bucket, its endpoint and addressing, and the credentials that sign.
-
-    versioned is true if the bucket keeps earlier versions of its objects. max_expires_in and
-    role_seconds are in seconds, probe_rate in requests a second. events_queue is
-    the URL of the queue in SQS that gets the bucket's event notifications.
-    """
+    """A bucket profile. worker.core.tenant_config describes the columns, which are its fields."""
 
     __tablename__ = "buckets"
 
@@ -101,10 +96,7 @@ class Bucket(Base):
 
 
 class Policy(Base):
-    """The grants that one tenant may request in one bucket profile; seconds and bytes.
-
-    NULL in callbacks allows every endpoint of the tenant; NULL in max_batch means the tenant's own.
-    """
+    """The requests that one tenant may make in one bucket profile; columns as for Bucket."""
 
     __tablename__ = "policies"
 

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from valetkey.units import parse_duration, parse_size
 from valetkey.wire.messages import MAX_BATCH_ITEMS
-from valetkey.wire.terms import MAX_EXPIRES_IN, MAX_MULTIPART_BYTES
+from valetkey.wire.terms import MAX_EXPIRES_IN, MAX_MULTIPART_BYTES, NAME_PATTERN
 from worker.core.callback_urls import parse_redirect_prefix
 from worker.core.object_keys import key_refusal
 
@@ -72,7 +72,7 @@ def add_names(tables: Any) -> Any:
 Name = Annotated[
     str,
     _matches(
-        r"[a-z0-9][a-z0-9_-]{0,62}",
+        NAME_PATTERN,
         "a name is 1 to 63 characters of a-z, 0-9, _ and -, and starts with a-z or 0-9",
     ),
 ]
@@ -172,20 +172,22 @@ def _check_not_empty(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+TYPE_NAME = r"[a-z0-9][a-z0-9!#$&^_.+-]*"
+"""The pattern of a type or subtype: in lower case."""
 NOT_EMPTY = AfterValidator(_check_not_empty)
 Prefix = Annotated[str, AfterValidator(_parse_prefix)]
 Redirect = Annotated[str, AfterValidator(_check_redirect_prefix)]
 ContentType = Annotated[
     str,
     _matches(
-        r"\*/\*|[a-z0-9][a-z0-9!#$&^_.+-]*/(\*|[a-z0-9][a-z0-9!#$&^_.+-]*)",
+        rf"\*/\*|{TYPE_NAME}/(\*|{TYPE_NAME})",
         "a content type is type/subtype, type/* or */*, in lower case and without parameters",
     ),
 ]
 ExactContentType = Annotated[
     str,
     _matches(
-        r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*",
+        rf"{TYPE_NAME}/{TYPE_NAME}",
         "a content type here is type/subtype, in lower case and without wildcards or parameters",
     ),
 ]

@@ -25,6 +25,7 @@ from valetkey.wire.terms import (
     StorageTerms,
     Upload,
 )
+from worker.core.config_values import TYPE_NAME
 from worker.core.response_headers import FILENAME_TOO_LONG, MAX_FILENAME_BYTES, find_filename_fault
 from worker.core.sigv4 import FILENAME_VARIABLE
 from worker.core.tenant_config import Bucket, Policy, Tenant
@@ -187,9 +188,8 @@ _FORM_FAMILIES: dict[str, str | None] = {
 }
 
 _FIELD = "grant.content_type"
-_TOKEN = r"[a-z0-9][a-z0-9!#$&^_.+-]*"  # noqa: S105 - an RFC 9110 token, not a secret
-_TYPE = re.compile(rf"{_TOKEN}/{_TOKEN}").fullmatch
-_FAMILY = re.compile(rf"{_TOKEN}/\*").fullmatch
+_TYPE = re.compile(rf"{TYPE_NAME}/{TYPE_NAME}").fullmatch
+_FAMILY = re.compile(rf"{TYPE_NAME}/\*").fullmatch
 
 
 def check_content_type(terms: Download | StorageTerms, policy: Policy) -> Refusal | None:

@@ -1,8 +1,8 @@
 """The tenant config: the fields of tenants.toml, with their types, defaults and descriptions.
 
-The docstring of a field is the hint in its errors. Only tenants.toml is validated: code creates
-these objects without checks. Tables that contradict each other are found by
-`worker.tenants.config_conflicts`.
+The docstring of a field is the hint in its errors, and its text in docs/tenants.md. Only
+tenants.toml is validated: code creates these objects without checks. What contradicts another
+field is found by `worker.tenants.config_conflicts`.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -253,11 +253,15 @@ class QuotaLimits(_Table):
     """
 
     grants: _CountLimits = field(default_factory=dict)
+    """numbers of grants of every kind, like { hour = 50_000, live = { limit = 100, warn = 80 } }"""
     download_grants: _CountLimits = field(default_factory=dict)
+    """numbers of downloads, like { day = 50_000 }"""
     stored_bytes: Annotated[_ByteLimits, BeforeValidator(_check_only_live)] = field(
         default_factory=dict
     )
+    """what is stored, like { live = "1TiB" }"""
     upload_bytes: _ByteLimits = field(default_factory=dict)
+    """what uploads may store, like { month = { limit = "500GiB", warn = "80%" } }"""
 
     def to_quotas(self) -> tuple[Quota, ...]:
         """Return the quotas in the order of the database's primary key."""
