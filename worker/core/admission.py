@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
 from valetkey.units import describe_duration
 from valetkey.wire.messages import ChunkMessage
@@ -20,6 +19,7 @@ from worker.core.policy_rules import (
     first_refusal,
     refuse,
 )
+from worker.core.signing_context import Validity
 from worker.core.tenant_config import Bucket, Policy, Tenant, TenantConfig
 
 _MANIFEST_KINDS = [name for name, kind in KINDS.items() if kind.has_manifest]
@@ -137,12 +137,9 @@ REQUEST_RULES: tuple[Rule[RequestContext], ...] = (
 """The rules of every request's header, in the order in which they apply."""
 
 
-_LimitedBy = Literal["request", "policy"]
-
-
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A request that policy allows: its terms, bucket profile, policy and validity in seconds.
+    """A request that policy allows: its terms, bucket profile, policy and validity.
 
     terms are the request's own, or those of a put if the provider accepts no forms.
     """
@@ -150,8 +147,7 @@ class Admission:
     terms: AnyTerms
     bucket: Bucket
     policy: Policy
-    expires_in: int
-    limited_by: _LimitedBy
+    validity: Validity
 
 
 def admit(
@@ -208,14 +204,15 @@ def _admission(context: RequestContext) -> Admission | Refusal:
     limit = _expiry_limit(context)
     if isinstance(limit, Refusal):
         return limit
-    return Admission(terms, context.bucket, context.policy, *limit)
+    validity = Validity(context.now.replace(microsecond=0), *limit)
+    return Admission(terms, context.bucket, context.policy, validity)
 
 
 def _terms_for_provider(context: PolicyContext) -> AnyTerms | Refusal:
     return adapt_terms_to_provider(context.terms, context.bucket, context.policy)
 
 
-def _expiry_limit(context: RequestContext) -> tuple[int, _LimitedBy] | Refusal:
+def _expiry_limit(context: RequestContext) -> tuple[int, str] | Refusal:
     """Return the longest validity that policy allows, in seconds, and what limits it."""
     terms, maximum = context.terms, context.policy.max_expires_in
     if terms.expires_in <= maximum:

@@ -248,16 +248,6 @@ def _reject_as(refusal: Refusal, cause: str, tenant: Tenant | None) -> Rejection
 _MAX_ID_LENGTH = 36  # characters of a UUID: longer invalid ids are cut
 
 
-class ClaimedChunk(NamedTuple):
-    """The batch id and the chunk number that a message claims. Neither is verified.
-
-    batch is "" and chunk is 0 if the message has no readable value.
-    """
-
-    batch: str
-    chunk: int
-
-
 def message_digest(raw: Any) -> bytes:
     """Return the SHA-256 of a message, which is the same for equal messages.
 
@@ -270,15 +260,16 @@ def message_digest(raw: Any) -> bytes:
     return sha256(text.encode(errors="surrogatepass")).digest()
 
 
-def parse_claimed_chunk(content: Any) -> ClaimedChunk:
-    """Return the claimed batch and chunk of a message, for the response to its sender.
+def parse_claimed_chunk(content: Any) -> tuple[str, int]:
+    """Return the batch and chunk that a message claims, for the response to its sender.
 
-    The sender finds the response by the id of the task. The batch and chunk are additional help.
-    The batch is printable and at most 36 characters long; the chunk is a valid chunk number.
+    The sender finds the response by the id of the task. The batch and chunk are additional help,
+    and not verified. The batch is printable and at most 36 characters long, the chunk is a valid
+    chunk number. They are "" and 0 if the message has no readable value.
     """
     fields = content if isinstance(content, Mapping) else {}
     batch, chunk = fields.get("batch"), fields.get("chunk")
-    return ClaimedChunk(
+    return (
         object_keys.printable_key(batch)[:_MAX_ID_LENGTH] if isinstance(batch, str) else "",
         chunk if type(chunk) is int and 0 <= chunk < MAX_BATCH_ITEMS else 0,
     )

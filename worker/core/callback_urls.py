@@ -153,18 +153,10 @@ class WebhookUrl:
         return host if self.port == _default_port(self.scheme) else f"{host}:{self.port}"
 
 
-def find_url_violation(url: str, *, development: bool = False) -> UrlViolation | None:
-    """Return the rule that a webhook URL violates, or None if the URL is acceptable.
-
-    With development, http, IP addresses, names without a dot and any port are accepted, too.
-    """
-    parsed = parse_webhook_url(url, development=development)
-    return parsed if isinstance(parsed, UrlViolation) else None
-
-
 def parse_webhook_url(url: str, *, development: bool = False) -> WebhookUrl | UrlViolation:
     """Parse a webhook URL, or return the rule that it violates.
 
+    With development, http, IP addresses, names without a dot and any port are accepted, too.
     Checking and sending share this parser, because two parsers could read a URL differently.
     """
     # urlsplit silently drops tabs and newlines, and other parsers read a backslash as a slash.

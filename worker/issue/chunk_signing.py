@@ -54,12 +54,11 @@ def first_signing_context(
     credentials.
     """
     bucket, maximum = admission.bucket, admission.bucket.max_expires_in
-    issued_at = now.replace(microsecond=0)
-    validity = Validity(issued_at, admission.expires_in, admission.limited_by)
+    validity = admission.validity
     if upload is not None:
         # The URL of a part does not outlive its upload. Earlier clients request parts for as long
         # as the upload, later, and without min_expires_in: they must not be refused.
-        seconds = int((upload.expires_at - issued_at).total_seconds())
+        seconds = int((upload.expires_at - validity.issued_at).total_seconds())
         validity = validity.limit_to(seconds, "provider")
     min_validity = timedelta(seconds=min(validity.expires_in, maximum))
     prefixes = admission.policy.prefixes

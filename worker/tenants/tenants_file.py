@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from valetkey.crypto.keys import build_public_key
-from worker.core.callback_urls import VIOLATION_TEXTS, find_url_violation
+from worker.core.callback_urls import VIOLATION_TEXTS, UrlViolation, parse_webhook_url
 from worker.core.tenant_config import NO_ENDPOINTS, DefaultEndpoints, Tenant, TenantConfig
 from worker.tenants.config_conflicts import Conflict, find_conflicts
 from worker.tenants.toml_fields import (
@@ -108,8 +108,9 @@ def _tenant_conflicts(
         yield Conflict(("tenants", tenant.name, "allow", bucket), message)
     for endpoint in tenant.endpoints.values():
         location = ("tenants", tenant.name, "endpoints", endpoint.name)
-        if rule := find_url_violation(endpoint.url, development=development):
-            message = f"webhooks cannot be sent to this URL ({rule}): {VIOLATION_TEXTS[rule]}"
+        url = parse_webhook_url(endpoint.url, development=development)
+        if isinstance(url, UrlViolation):
+            message = f"webhooks cannot be sent to this URL ({url}): {VIOLATION_TEXTS[url]}"
             yield Conflict((*location, "url"), message)
         if error := secret_reference_error(endpoint.secret):
             yield Conflict((*location, "secret"), error)

@@ -105,11 +105,6 @@ def test_an_invalid_limit_has_a_hint(
     assert (problem.line, problem.hint) == (LINE, hint)
 
 
-def test_an_invalid_batch_size_has_a_hint(tenants_file: TenantsFile) -> None:
-    problem = tenants_file.problem(file_text(policy="max_batch = 0"))
-    assert problem.hint == "items in one request, a whole number from 1 to 1,000,000"
-
-
 @pytest.mark.parametrize(
     ("quotas", "path", "other"),
     [

@@ -41,7 +41,6 @@ from worker.core.authentication import (
     MAX_CLOCK_SKEW,
     MAX_MESSAGE_AGE,
     AuthenticatedMessage,
-    ClaimedChunk,
     Rejection,
     authenticate,
     message_digest,
@@ -327,7 +326,7 @@ def test_every_message_has_a_digest(raw: Any) -> None:
 
 @pytest.mark.parametrize("content", [None, 7, "a.b.c", [], ["batch"], {}, {"chunk": None}])
 def test_a_message_without_a_batch_claims_none(content: Any) -> None:
-    assert parse_claimed_chunk(content) == ClaimedChunk("", 0)
+    assert parse_claimed_chunk(content) == ("", 0)
 
 
 @pytest.mark.parametrize(
@@ -341,17 +340,17 @@ def test_a_message_without_a_batch_claims_none(content: Any) -> None:
     ],
 )
 def test_a_batch_id_is_cut_and_made_printable(batch: Any, expected: str) -> None:
-    assert parse_claimed_chunk({"batch": batch, "chunk": 1}) == ClaimedChunk(expected, 1)
+    assert parse_claimed_chunk({"batch": batch, "chunk": 1}) == (expected, 1)
 
 
 @pytest.mark.parametrize("chunk", [-1, MAX_BATCH_ITEMS, 2**80, True, 1.0, "1", None])
 def test_an_invalid_chunk_number_is_replaced_by_0(chunk: Any) -> None:
-    assert parse_claimed_chunk({"batch": BATCH, "chunk": chunk}) == ClaimedChunk(BATCH, 0)
+    assert parse_claimed_chunk({"batch": BATCH, "chunk": chunk}) == (BATCH, 0)
 
 
 @given(any_values, any_values)
 def test_every_claim_fits_into_a_response(batch: Any, chunk: Any) -> None:
-    claim = parse_claimed_chunk({"batch": batch, "chunk": chunk})
+    claimed, number = parse_claimed_chunk({"batch": batch, "chunk": chunk})
     refusal = Refusal(code=Code.MALFORMED, field="", message="")
-    outcome = Outcome(batch=claim.batch, chunk=claim.chunk, status="refused", refusal=refusal)
+    outcome = Outcome(batch=claimed, chunk=number, status="refused", refusal=refusal)
     assert Outcome.model_validate_json(outcome.model_dump_json()) == outcome

@@ -56,7 +56,7 @@ WITH_SECRET = replace(tenant_config(), buckets={"demo": DEMO, "secret": SECRET})
 def test_a_request_that_the_policy_allows_is_admitted_unchanged(raw: dict[str, Any]) -> None:
     admission = admission_of(raw)
     assert admission.terms == ChunkMessage.model_validate(raw).grant
-    assert (admission.expires_in, admission.limited_by) == (300, "request")
+    assert admission.validity == (NOW, 300, "request")
 
 
 REFUSED = [
@@ -115,7 +115,7 @@ def test_a_bucket_profile_of_others_is_refused_exactly_as_one_that_does_not_exis
 
 def test_a_validity_over_the_policys_maximum_is_shortened_if_min_expires_in_permits_it() -> None:
     admission = admission_of(download_message(expires_in=604_800, min_expires_in=3_600))
-    assert (admission.expires_in, admission.limited_by) == (86_400, "policy")
+    assert admission.validity == (NOW, 86_400, "policy")
 
 
 ENDPOINTS = {
