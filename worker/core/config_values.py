@@ -50,10 +50,7 @@ def _refuse(_: Any) -> None:
 
 
 TABLE_NAME = "[name]"
-"""The key under which a table has its own name. No key that TOML reads without quotes is like it.
-
-Validation puts it there: in the file, the name stands in front of the table.
-"""
+"""The key under which `add_names` gives a table its name. No bare key of TOML has brackets."""
 
 TableName = Annotated[SkipJsonSchema[str], Field(alias=TABLE_NAME, exclude=True)]
 NotInFile = Annotated[SkipJsonSchema[T], BeforeValidator(_refuse), Field(exclude=True)]

@@ -8,6 +8,7 @@ none of them until a producer uses it.
 import json
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -48,8 +49,8 @@ def salted_fingerprint(salt: bytes, request_fingerprint: bytes) -> bytes:
 
 def header_fingerprint(message: ChunkMessage) -> bytes:
     """Return the SHA-256 of the header that all chunks of a batch share."""
-    header = _said_values(message, _NOT_IN_HEADER)
-    header["grant"] = {"kind": message.grant.kind, **_said_values(message.grant)}
+    header = _values(message, _said_fields(message) - _NOT_IN_HEADER)
+    header["grant"] = _values(message.grant, {"kind"} | _said_fields(message.grant))
     return fingerprint(json.dumps(header, sort_keys=True))
 
 
@@ -71,37 +72,41 @@ def items_fingerprint(message: ChunkMessage) -> bytes:
 
 def recorded_terms(terms: AnyTerms) -> dict[str, Any]:
     """Return the terms as JSON values for the batch's row: complete, whatever defaults change."""
-    defaults = terms.model_dump(mode="json", include=_ALWAYS_RECORDED, exclude_none=True)
-    return defaults | _said_values(terms)
+    values = _values(terms, _ALWAYS_RECORDED | _said_fields(terms))
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def _said_values(model: BaseModel, left_out: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """Return the fields that were said with another value than their first default, as JSON values.
-
-    So a client that begins to say a default sends the same request as before.
-    """
-    said = {
-        name for name in model.model_fields_set - left_out if not _has_first_default(model, name)
-    }
-    values = model.model_dump(mode="json", include=said)
-    return {name: _said_parts(getattr(model, name), values[name]) for name in values}
+def _values(model: BaseModel, names: set[str]) -> dict[str, Any]:
+    """Return fields as JSON values, in which the objects contain only what was said."""
+    values, fields = model.model_dump(mode="json", include=names), vars(model)
+    return {name: _said_parts(fields[name], value) for name, value in values.items()}
 
 
 def _said_parts(part: object, value: Any) -> Any:
-    """Return the JSON value of a field, in which the objects contain only what was said."""
     if isinstance(part, BaseModel):
-        return _said_values(part)
+        return _values(part, _said_fields(part))
     if isinstance(part, list):
         return [_said_parts(item, dumped) for item, dumped in zip(part, value, strict=True)]
     return value
 
 
-def _has_first_default(model: BaseModel, name: str) -> bool:
-    field = type(model).model_fields[name]
-    if field.is_required():
-        return False
-    default = _CHANGED_DEFAULTS.get(name, field.get_default(call_default_factory=True))
-    return bool(getattr(model, name) == default)
+def _said_fields(model: BaseModel) -> set[str]:
+    """Return the fields that were said with another value than their first default.
+
+    So a client that begins to say a default sends the same request as before.
+    """
+    defaults, values = _first_defaults(type(model)), vars(model)
+    said = model.model_fields_set
+    return {name for name in said if name not in defaults or values[name] != defaults[name]}
+
+
+@cache
+def _first_defaults(model: type[BaseModel]) -> Mapping[str, Any]:
+    return {
+        name: _CHANGED_DEFAULTS.get(name, field.get_default(call_default_factory=True))
+        for name, field in model.model_fields.items()
+        if not field.is_required()
+    }
 
 
 BATCH_CONFLICT = Refusal(

@@ -6,13 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import NamedTuple, assert_never, get_args
 
-from valetkey.units import (
-    describe_amount,
-    describe_live_reset,
-    format_amount,
-    format_duration,
-    format_utc,
-)
+from valetkey.units import describe_amount, format_utc
 from valetkey.wire.refusals import Code, Metric, QuotaState, Refusal, Window
 from worker.core.issued_grants import MAX_OPEN_TIME
 from worker.core.tenant_config import Quota, QuotaOverride, Tenant
@@ -203,9 +197,6 @@ def _quota_refusal(state: QuotaState) -> Refusal:
     )
 
 
-_BAR_WIDTH = 20  # columns
-
-
 class QuotaStatus(NamedTuple):
     """The usage of one metric in one window, and its limit if there is a quota.
 
@@ -254,48 +245,3 @@ def quota_statuses(
 def override_to_dict(override: QuotaOverride) -> dict[str, int | str]:
     """Return a quota override as JSON values: its amount (by) and its end (until)."""
     return {"by": override.extra, "until": format_utc(override.expires_at)}
-
-
-def status_row(status: QuotaStatus, now: datetime) -> tuple[str, ...]:
-    """Format a status as text: tenant, quota, used, limit, share, bar, time to reset, notes."""
-    return (
-        status.tenant,
-        f"{status.metric}.{status.window}",
-        format_amount(status.metric, status.used),
-        "none" if status.limit is None else format_amount(status.metric, status.limit),
-        "" if status.percent is None else f"{status.percent}%",
-        _format_bar(status),
-        _format_reset(status, now),
-        "; ".join(_notes(status)),
-    )
-
-
-def _format_reset(status: QuotaStatus, now: datetime) -> str:
-    if status.resets_at is not None:
-        return format_duration(status.resets_at - now)
-    return describe_live_reset(status.metric)
-
-
-def _format_bar(status: QuotaStatus) -> str:
-    """Draw the used share of the limit, and a mark at which warnings begin.
-
-    Any use fills at least one cell. Only a quota with nothing left fills all of them.
-    """
-    if status.limit is None:
-        return ""
-    full = min(-(-status.used * _BAR_WIDTH // status.limit), _BAR_WIDTH)
-    if status.left:
-        full = min(full, _BAR_WIDTH - 1)
-    cells = ["█"] * full + ["░"] * (_BAR_WIDTH - full)
-    if status.warn_at is not None:
-        cells[min(status.warn_at * _BAR_WIDTH // status.limit, _BAR_WIDTH - 1)] = "│"
-    return "".join(cells)
-
-
-def _notes(status: QuotaStatus) -> Iterator[str]:
-    if status.warn_at is not None:
-        verb = "WARNS" if status.warns else "warns"
-        yield f"{verb} from {format_amount(status.metric, status.warn_at)}"
-    for override in status.raises:
-        amount = format_amount(status.metric, int(override["by"]))
-        yield f"raised by {amount} until {override['until']}"

@@ -33,7 +33,7 @@ Provider = Literal["aws", "r2", "other"]
 
 
 class _Table:
-    """The base of all tables. Unknown fields are refused: a misspelled limit has no effect."""
+    """The base of all tables. Unknown fields are refused: a misspelled limit would do nothing."""
 
     __slots__ = ()
     __pydantic_config__ = ConfigDict(

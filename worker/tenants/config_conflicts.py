@@ -10,7 +10,7 @@ from typing import NamedTuple
 from valetkey.units import describe_amount, describe_size
 from valetkey.wire.refusals import Metric, Window
 from worker.core.issued_grants import may_store, storage_host, storage_name
-from worker.core.quota_rules import METRICS, effective_quotas
+from worker.core.quota_rules import METRICS, PAST_WINDOWS, effective_quotas
 from worker.core.role_session import MAX_POLICY_LENGTH, session_policy
 from worker.core.tenant_config import (
     NO_ENDPOINTS,
@@ -88,9 +88,6 @@ def _overlapping_pairs(claims: list[PrefixClaim]) -> Iterator[tuple[PrefixClaim,
             if outer.tenant != claim.tenant and not (outer.shared and claim.shared):
                 yield claim, outer
         enclosing.append(claim)
-
-
-_WINDOWS_BY_LENGTH: tuple[Window, ...] = ("minute", "hour", "day", "month")
 
 
 class Conflict(NamedTuple):
@@ -237,7 +234,7 @@ def _limit_conflicts(tenant: Tenant) -> Iterator[Conflict]:
     quotas = {(quota.metric, quota.window): quota for quota in tenant.quotas}
     for metric in METRICS:
         by_length = [
-            quotas[metric, window] for window in _WINDOWS_BY_LENGTH if (metric, window) in quotas
+            quotas[metric, window] for window in PAST_WINDOWS if (metric, window) in quotas
         ]
         for number, quota in enumerate(by_length[:-1], start=1):
             smallest = min(by_length[number:], key=lambda longer: longer.limit)

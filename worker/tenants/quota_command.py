@@ -1,6 +1,7 @@
 """Shows the quotas of tenants, and changes a single one without applying a tenants file."""
 
 import json
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -8,7 +9,13 @@ import click
 from pydantic import ValidationError
 from sqlalchemy import Connection
 
-from valetkey.units import describe_amount, parse_duration
+from valetkey.units import (
+    describe_amount,
+    describe_live_reset,
+    format_amount,
+    format_duration,
+    parse_duration,
+)
 from valetkey.wire.refusals import Metric, Window
 from worker import clock
 from worker.base.database_engine import read_transaction, write_transaction
@@ -23,7 +30,6 @@ from worker.core.quota_rules import (
     override_to_dict,
     quota_statuses,
     resets_at,
-    status_row,
 )
 from worker.core.tenant_config import (
     ONLY_LIVE_QUOTA,
@@ -46,6 +52,7 @@ from worker.tenants.config_conflicts import (
 from worker.tenants.toml_fields import closest_name, error_message, parse_quota
 
 _COLUMNS = ("tenant", "quota", "used", "limit", "share", "", "resets in", "")
+_BAR_WIDTH = 20  # columns
 _LIVE_OVERRIDE = timedelta(days=1)  # the window `live` has no end, so its overrides need one
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print what changed as JSON.")
@@ -92,6 +99,51 @@ def show_quotas(*, tenant: str | None, include_unlimited: bool, output_format: A
         print_rows(_COLUMNS, [status_row(status, now) for status in statuses], output_format)
     else:
         click.echo("There are no quotas.", err=True)
+
+
+def status_row(status: QuotaStatus, now: datetime) -> tuple[str, ...]:
+    """Format a status as text: tenant, quota, used, limit, share, bar, time to reset, notes."""
+    return (
+        status.tenant,
+        f"{status.metric}.{status.window}",
+        format_amount(status.metric, status.used),
+        "none" if status.limit is None else format_amount(status.metric, status.limit),
+        "" if status.percent is None else f"{status.percent}%",
+        _format_bar(status),
+        _format_reset(status, now),
+        "; ".join(_notes(status)),
+    )
+
+
+def _format_reset(status: QuotaStatus, now: datetime) -> str:
+    if status.resets_at is not None:
+        return format_duration(status.resets_at - now)
+    return describe_live_reset(status.metric)
+
+
+def _format_bar(status: QuotaStatus) -> str:
+    """Draw the used share of the limit, and a mark at which warnings begin.
+
+    Any use fills at least one cell. Only a quota with nothing left fills all of them.
+    """
+    if status.limit is None:
+        return ""
+    full = min(-(-status.used * _BAR_WIDTH // status.limit), _BAR_WIDTH)
+    if status.left:
+        full = min(full, _BAR_WIDTH - 1)
+    cells = ["█"] * full + ["░"] * (_BAR_WIDTH - full)
+    if status.warn_at is not None:
+        cells[min(status.warn_at * _BAR_WIDTH // status.limit, _BAR_WIDTH - 1)] = "│"
+    return "".join(cells)
+
+
+def _notes(status: QuotaStatus) -> Iterator[str]:
+    if status.warn_at is not None:
+        verb = "WARNS" if status.warns else "warns"
+        yield f"{verb} from {format_amount(status.metric, status.warn_at)}"
+    for override in status.raises:
+        amount = format_amount(status.metric, int(override["by"]))
+        yield f"raised by {amount} until {override['until']}"
 
 
 def _find_tenant(config: TenantConfig, name: str) -> Tenant:
