@@ -12,6 +12,7 @@ from worker.aws.storage_requests import StorageConnection, StorageRequest
 from worker.context import Context
 from worker.core.revocation_targets import LiveGrant
 from worker.core.signing_context import Validity
+from worker.core.storage_errors import ErrorResponse
 from worker.core.tenant_config import Bucket
 from worker.errors import Transient
 from worker.revoke.kept_statements import SESSION_NAME, is_denied
@@ -33,6 +34,7 @@ _SERVED = {200, 206, 416}  # 416: an empty object has no first byte
 _FORBIDDEN = 403
 _LINK_SECONDS = 20.0  # S3 applies a policy within seconds
 _SESSION_SECONDS = 60.0  # IAM applies a policy within seconds, and sometimes in a few minutes
+_FIND_SECONDS = 5.0  # in which storage has to answer before the denial, which must not wait
 _POLL_SECONDS = 0.5
 _MAX_TRIALS = 3
 
@@ -40,8 +42,8 @@ _MAX_TRIALS = 3
 class Trial(NamedTuple):
     """A request for an object, which storage answered or, if was_refused, did not allow before.
 
-    send repeats it, and returns refusal if storage refuses it. Raises Transient. seconds is the
-    time that storage may take until it does.
+    send repeats it, and returns refusal if storage refuses it. Raises Transient if storage does not
+    answer. seconds is the time that storage may take until it refuses it.
     """
 
     object_key: str
@@ -81,11 +83,12 @@ def find_trial(
         keys = list(dict.fromkeys(grant.object_key for grant in grants))  # in order, and each once
         return _find_link(lever.profile, keys, context)
     objects = dict.fromkeys((grant.bucket, grant.object_key) for grant in grants)
+    end = time.monotonic() + _FIND_SECONDS
     for profile, object_key in list(objects)[:_MAX_TRIALS]:
         bucket = plan.config.buckets[profile]
         reader = context.s3.file_reader(bucket, SESSION_NAME, (object_key,), context.now())
-        if isinstance(reader.find(object_key), StoredFile):
-            send = partial(reader.find, object_key)
+        send = partial(reader.find, object_key)
+        if isinstance(_get_answer(send, end), StoredFile):
             return Trial(object_key, send, "hidden", _SESSION_SECONDS)
     return None
 
@@ -96,12 +99,12 @@ def _find_link(bucket: Bucket, object_keys: Sequence[str], context: Context) -> 
     It is signed with the credentials that sign grants, and has no grant id and a user agent of its
     own: the import of access logs takes it for nobody's download. Only the first byte is requested.
     """
-    endpoint = context.s3.internal_endpoint(bucket)
+    endpoint, end = context.s3.internal_endpoint(bucket), time.monotonic() + _FIND_SECONDS
     refused = None
     for object_key in object_keys[:_MAX_TRIALS]:
         send = partial(_use_link, _sign_link(bucket, object_key, context), endpoint)
         trial = Trial(object_key, send, _FORBIDDEN, _LINK_SECONDS)
-        status = send()
+        status = _get_answer(send, end)
         if status in _SERVED:
             return trial
         if status == _FORBIDDEN:
@@ -119,12 +122,29 @@ def _sign_link(bucket: Bucket, object_key: str, context: Context) -> StorageRequ
 
 
 def _use_link(link: StorageRequest, endpoint: str | None) -> int:
-    """Send a link to an endpoint, None for its own host; return the status. Raises Transient."""
+    """Send a link to an endpoint, None for its own host; return the status.
+
+    Raises Transient if storage does not answer. A temporary error is no answer.
+    """
     with closing(StorageConnection()) as connection:
         try:
-            return connection.send(link, _REQUEST_SECONDS, endpoint).status
+            answer = ErrorResponse(connection.send(link, _REQUEST_SECONDS, endpoint).status)
         except Transient as error:
-            raise Transient(f"a link could not be tried: {error}") from None
+            raise Transient(f"storage did not answer a link: {error}") from None
+    if answer.is_transient:
+        raise Transient(f"storage did not answer a link: {answer.words}")
+    return answer.status
+
+
+def _get_answer(send: Callable[[], object], end: float) -> object:
+    """Send a request until storage answers it. Raises Transient if it has not at the end."""
+    while True:
+        try:
+            return send()
+        except Transient:
+            if time.monotonic() >= end:
+                raise
+        time.sleep(_POLL_SECONDS)
 
 
 def prove(trial: Trial | None, lever: Lever, plan: RevocationPlan) -> Proof:
@@ -137,7 +157,7 @@ def prove(trial: Trial | None, lever: Lever, plan: RevocationPlan) -> Proof:
     ):
         return "untried"
     end = time.monotonic() + trial.seconds
-    while trial.send() != trial.refusal:
+    while _get_answer(trial.send, end) != trial.refusal:
         if time.monotonic() >= end:
             return "accepted"
         time.sleep(_POLL_SECONDS)

@@ -1,5 +1,7 @@
 """Proofs of revocations, and the steps that can fail after a revocation is recorded."""
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +10,9 @@ import pytest
 from models import Denial, Revocation
 from tests.integration.revoke.conftest import KEY, OTHER_KEY, Links, check
 from tests.support.builders.messages import POLICY, grant_message, put_message, upload_message
+from tests.support.fakes.http_storage import StorageResponse, StoredRequest
 from tests.support.s3.http_requests import Request, send, status
+from tests.support.s3.unreliable_storage import HUNG_UP, SLOW_DOWN, unreliable_storage
 from worker.aws.storage_requests import StorageConnection
 from worker.revoke import proofs
 from worker.uses.access_log import read_line
@@ -96,6 +100,43 @@ def test_a_link_that_still_works_is_an_error(links: Links, monkeypatch: pytest.M
     assert "Error: storage still accepts a link" in result.output
 
 
+@pytest.mark.parametrize("failure", [SLOW_DOWN, HUNG_UP])
+@pytest.mark.parametrize(
+    ("answered", "exit_code", "text"),
+    [
+        ({"served", "refused"}, 0, "Proven: storage served a link"),
+        ({"refused"}, 1, "storage did not answer a link"),
+        ({"served"}, 1, "storage did not answer a link"),
+    ],
+)
+def test_a_temporary_error_of_storage_is_no_answer_to_a_link(
+    links: Links,
+    failure: StorageResponse,
+    answered: set[str],
+    exit_code: int,
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(proofs, "_FIND_SECONDS", 2)
+    monkeypatch.setattr(proofs, "_LINK_SECONDS", 2)
+    failed = Counter[str]()
+
+    def interfere(
+        request: StoredRequest, forward: Callable[[], StorageResponse]
+    ) -> StorageResponse:
+        if request.headers["user-agent"] != proofs.USER_AGENT:
+            return forward()
+        part = "refused" if links.statements() else "served"
+        failed[part] += 1
+        return forward() if part in answered and failed[part] > 1 else failure
+
+    [grant] = links.grant(KEY)
+    with unreliable_storage(links.client.meta.endpoint_url) as storage:
+        storage.interfere = interfere
+        links.change_bucket(internal_endpoint=storage.url)
+        check(links.revoke(grant), exit_code, text)
+
+
 def test_the_link_of_a_proof_is_nobodys_download(
     links: Links, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,7 +160,7 @@ def test_unreachable_storage_does_not_keep_a_revocation_from_being_recorded(link
     [grant] = links.issue(message)["items"]
     links.change_bucket(internal_endpoint="http://127.0.0.1:9")
     result = links.revoke(grant)
-    check(result, 1, "a link could not be tried")
+    check(result, 1, "storage did not answer a link")
     assert "storage still accepts 1 of 1 grants" in result.output
     assert links.rows(Revocation.target) == [(grant["id"],)]
     assert links.issue(message)["items"][0]["code"] == "revoked"
