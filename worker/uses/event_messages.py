@@ -22,7 +22,7 @@ from worker.core.tenant_config import Bucket, TenantAccess, TenantConfig
 from worker.errors import StorageSilent, Transient
 from worker.uses.event_notifications import parse_body
 from worker.uses.storage_probes import open_files
-from worker.uses.stored_objects import ObjectName, grants_of_objects
+from worker.uses.stored_objects import ObjectName, read_objects
 from worker.uses.use_recorder import record_uses
 from worker.uses.use_rows import bucket_history
 
@@ -308,7 +308,7 @@ def _deletions(
     known: Container[ObjectName] = ()
     if names:
         with read_transaction(context.engine) as connection:
-            known = grants_of_objects(connection, names)
+            known = read_objects(connection, names)
     for event, reports in deletions:
         found = [each for each in reports if (each.bucket, each.object_key) in known]
         if len(found) > 1 and len(targets.today.get(event.report.bucket, ())) > 1:

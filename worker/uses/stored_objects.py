@@ -25,32 +25,42 @@ ObjectName = tuple[str, str]
 ChunkKey = tuple[int, int]
 """The number of a batch, and of one of its chunks."""
 
-_KEY = tuple_(StoredObject.bucket, StoredObject.object_key)
+_COLUMNS = StoredObject.__table__.columns
+_NAME = StoredObject.bucket, StoredObject.object_key
 
 
 class KnownObject(NamedTuple):
-    """The newest known state of a key: the tenant whose grant stored the object, and its size.
+    """The newest known object of a key: the columns of its row, and the id of its grant's batch."""
 
-    The size after a deletion is 0. version is that of the object, None if its bucket has none.
-    is_counted is false while a reservation stands for the object.
-    """
-
+    bucket: str
+    object_key: str
     tenant: str
+    batch_number: int
+    item_number: int
     size: int
-    changed_at: datetime
-    sequencer: str
-    version: str | None
-    is_counted: bool
-
-
-class ObjectOfGrant(NamedTuple):
-    """The grant that stored the newest known object of a key, and that object."""
-
-    grant_id: str
     is_deleted: bool
     changed_at: datetime
     sequencer: str
     version: str | None
+    is_counted: bool
+    batch_id: str
+
+    @property
+    def grant_id(self) -> str:
+        """The id of the grant that stored it."""
+        return grant_id(self.batch_id, self.item_number)
+
+    @property
+    def counted_bytes(self) -> int:
+        """The bytes that count as stored: none while a reservation stands for the object."""
+        return self.size if self.is_counted else 0
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The values of its row."""
+        values = self._asdict()
+        del values["batch_id"]
+        return values
 
     def is_deleted_by(self, report: UseReport) -> bool:
         """Return true if the deletion that is reported deletes this object.
@@ -64,18 +74,20 @@ class ObjectOfGrant(NamedTuple):
         return report.version is None or self.version in {None, report.version}
 
 
-def grants_of_objects(
-    connection: Connection, names: Iterable[ObjectName]
-) -> Mapping[ObjectName, ObjectOfGrant]:
-    """Return the newest known objects of these keys, with the grants that stored them."""
-    found: dict[ObjectName, ObjectOfGrant] = {}
-    query = select(
-        *(StoredObject.bucket, StoredObject.object_key, Batch.batch_id, StoredObject.item_number),
-        *(getattr(StoredObject, name) for name in ObjectOfGrant._fields[1:]),
-    ).join(Batch, Batch.batch_number == StoredObject.batch_number)
+def read_objects(
+    connection: Connection, names: Iterable[ObjectName], *, lock: bool = False
+) -> dict[ObjectName, KnownObject]:
+    """Return the newest known objects of these keys. They are locked in the order of the keys."""
+    query = select(*_COLUMNS, Batch.batch_id).order_by(*_NAME)
+    query = query.join(Batch, Batch.batch_number == StoredObject.batch_number)
+    if lock:
+        query = query.with_for_update(of=StoredObject)
+    found: dict[ObjectName, KnownObject] = {}
     for part in in_parts(sorted(set(names))):
-        for bucket, key, batch, item, *state in connection.execute(query.where(_KEY.in_(part))):
-            found[bucket, key] = ObjectOfGrant(grant_id(batch, item), *state)
+        for known in map(
+            KnownObject._make, connection.execute(query.where(tuple_(*_NAME).in_(part)))
+        ):
+            found[known.bucket, known.object_key] = known
     return found
 
 
@@ -113,23 +125,17 @@ def update_stored_objects(
         is_counted = not (use.grant.has_known_key and use.grant.chunk in unsettled)
         change = _Change(use, use.report in new_reports, is_counted)
         by_name[use.report.bucket, use.report.object_key].append(change)
-    known = _lock(connection, by_name)
-    new = {name: _newest(by_name[name], None) for name in sorted(by_name.keys() - known.keys())}
-    inserted = _insert(connection, [values for values in new.values() if values is not None])
-    # Another transaction inserted the others meanwhile, and this one has waited for its commit.
-    known |= _lock(connection, new.keys() - inserted)
+    new = {name: _newest(each[1:], _state(each[0], None)) for name, each in sorted(by_name.items())}
+    inserted = _insert(connection, list(new.values()))
+    # Another transaction may have inserted some of the others just now: this one has waited for it.
+    known = read_objects(connection, by_name.keys() - inserted, lock=True)
+    newest = {name: _newest(by_name[name], before) for name, before in known.items()}
+    _update(connection, [each for name, each in newest.items() if each != known[name]])
     changes: Counter[str] = Counter()
-    changed: list[dict[str, Any]] = []
-    for name in sorted(by_name):
-        before = known.get(name)
-        values = new[name] if before is None else _newest(by_name[name], before)
-        if values is None:
-            continue
-        if before is not None:
-            changed.append(values)
-            changes[before.tenant] -= before.size if before.is_counted else 0
-        changes[values["tenant"]] += values["size"] if values["is_counted"] else 0
-    _update(connection, changed)
+    for state in [*(new[name] for name in inserted), *newest.values()]:
+        changes[state.tenant] += state.counted_bytes
+    for state in known.values():
+        changes[state.tenant] -= state.counted_bytes
     return changes
 
 
@@ -141,14 +147,12 @@ class _Change(NamedTuple):
     is_counted: bool
 
 
-def _newest(changes: Iterable[_Change], known: KnownObject | None) -> dict[str, Any] | None:
-    """Return the values of the newest object of a key, None if it is the known one."""
-    values = None
+def _newest(changes: Iterable[_Change], known: KnownObject) -> KnownObject:
+    """Return the newest object of a key, of a known one and those of changes, in their order."""
     for change in changes:
-        if known is None or not _is_older(change, known):
-            values = _values(change, known)
-            known = KnownObject(*(values[name] for name in KnownObject._fields))
-    return values
+        if not _is_older(change, known):
+            known = _state(change, known)
+    return known
 
 
 def _is_older(change: _Change, known: KnownObject) -> bool:
@@ -168,22 +172,11 @@ def _is_older(change: _Change, known: KnownObject) -> bool:
     return (report.occurred_at, report.sequencer[:64]) <= (known.changed_at, known.sequencer)
 
 
-def _lock(connection: Connection, names: Collection[ObjectName]) -> dict[ObjectName, KnownObject]:
-    columns = (getattr(StoredObject, name) for name in KnownObject._fields)
-    query = select(StoredObject.bucket, StoredObject.object_key, *columns)
-    query = query.order_by(StoredObject.bucket, StoredObject.object_key).with_for_update()
-    known: dict[ObjectName, KnownObject] = {}
-    for part in in_parts(sorted(names)):
-        for bucket, object_key, *state in connection.execute(query.where(_KEY.in_(part))):
-            known[bucket, object_key] = KnownObject(*state)
-    return known
-
-
 def _size_after(report: UseReport) -> int:
     return 0 if report.event == "deleted" else report.size or 0
 
 
-def _values(change: _Change, before: KnownObject | None) -> dict[str, Any]:
+def _state(change: _Change, before: KnownObject | None) -> KnownObject:
     report, grant = change.use.report, change.use.grant
     changed_at, size = report.occurred_at, _size_after(report)
     if before is not None and report.occurred_at < before.changed_at:
@@ -191,19 +184,20 @@ def _values(change: _Change, before: KnownObject | None) -> dict[str, Any]:
         if report.event == "completed" and before.tenant == grant.tenant:
             # It is not known which of the two is there: the larger one counts.
             size = max(size, before.size)
-    return {
-        "bucket": report.bucket,
-        "object_key": report.object_key,
-        "tenant": grant.tenant,
-        "batch_number": grant.batch_number,
-        "item_number": grant.item_number,
-        "size": size,
-        "is_deleted": report.event == "deleted",
-        "changed_at": changed_at,
-        "sequencer": report.sequencer[:64],
-        "version": report.version,
-        "is_counted": change.is_counted,
-    }
+    return KnownObject(
+        bucket=report.bucket,
+        object_key=report.object_key,
+        tenant=grant.tenant,
+        batch_number=grant.batch_number,
+        item_number=grant.item_number,
+        size=size,
+        is_deleted=report.event == "deleted",
+        changed_at=changed_at,
+        sequencer=report.sequencer[:64],
+        version=report.version,
+        is_counted=change.is_counted,
+        batch_id=grant.batch_id,
+    )
 
 
 def begin_counting_objects(
@@ -233,21 +227,23 @@ def begin_counting_objects(
     return changes
 
 
-def _insert(connection: Connection, rows: Sequence[dict[str, Any]]) -> set[ObjectName]:
-    """Insert the objects of keys that have no row, and return those that were inserted."""
-    if not rows:
-        return set()
+def _insert(connection: Connection, objects: Sequence[KnownObject]) -> set[ObjectName]:
+    """Insert the objects of keys that have no row, and return the names of those."""
     statement = insert_statement(StoredObject, connection.dialect.name).on_conflict_do_nothing()
-    names = statement.returning(StoredObject.bucket, StoredObject.object_key)
-    return {(bucket, object_key) for bucket, object_key in connection.execute(names, rows)}
+    rows = (
+        connection.execute(statement.returning(*_NAME), [each.row for each in objects])
+        if objects
+        else ()
+    )
+    return {(bucket, object_key) for bucket, object_key in rows}
 
 
-def _update(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    if rows:
-        name = ["bucket", "object_key"]
-        statement = insert_statement(StoredObject, connection.dialect.name)
-        changed = {each: statement.excluded[each] for each in rows[0] if each not in name}
-        connection.execute(statement.on_conflict_do_update(index_elements=name, set_=changed), rows)
+def _update(connection: Connection, objects: Sequence[KnownObject]) -> None:
+    statement = insert_statement(StoredObject, connection.dialect.name)
+    changed = {column.name: statement.excluded[column.name] for column in _COLUMNS}
+    if objects:
+        update_ = statement.on_conflict_do_update(index_elements=_NAME, set_=changed)
+        connection.execute(update_, [each.row for each in objects])
 
 
 _MAX_BYTES = 2**62

@@ -19,7 +19,7 @@ from worker.ledger.reservations import lock_unsettled
 from worker.uses.stored_objects import (
     ChunkKey,
     add_stored_bytes,
-    grants_of_objects,
+    read_objects,
     update_stored_objects,
 )
 from worker.uses.upload_deliveries import insert_use_deliveries
@@ -32,7 +32,7 @@ from worker.uses.use_rows import (
     leave_out_excess,
     read_stored_sizes,
 )
-from worker.uses.use_rules import STORING, judge, kept_bytes
+from worker.uses.use_rules import STORING, judge, kept_bytes, use_fingerprint
 
 
 class RecordedUses(NamedTuple):
@@ -65,11 +65,11 @@ def record_uses(reports: Iterable[UseReport], context: Context) -> RecordedUses:
         judged = _judge(connection, named, config, ignored)
         # Before what else a settlement locks.
         unsettled = lock_unsettled(connection, {use.grant.chunk for use in judged})
-        kept, last = leave_out_excess(connection, judged)
-        charged = _price_late_uses(connection, kept, unsettled, last)
-        inserted = insert_uses(connection, charged, now, context.new_lease)
+        kept = leave_out_excess(connection, judged, ignored)
+        priced = _price_late_uses(connection, kept, unsettled)
+        inserted = insert_uses(connection, priced, now, context.new_lease)
         new = [use.report for group in inserted for use in group.uses]
-        ignored.update(too_many_uses=len(judged) - len(kept), known=len(kept) - len(new))
+        ignored["known"] += len(kept) - len(new)  # that another process has recorded meanwhile
         changes = update_stored_objects(connection, judged, frozenset(new), unsettled)
         _charge_uses(connection, inserted, changes, now)
         deliveries = insert_use_deliveries(connection, inserted, now)
@@ -95,7 +95,7 @@ def _name_deletions(
 ) -> list[UseReport]:
     """Return the reports that name a grant. A deletion gets the one that stored the object."""
     nameless = [r for r in reports if r.event == "deleted" and r.grant_id is None]
-    stored = grants_of_objects(connection, [(r.bucket, r.object_key) for r in nameless])
+    stored = read_objects(connection, [(r.bucket, r.object_key) for r in nameless])
     named: list[UseReport] = []
     for report in reports:
         known = stored.get((report.bucket, report.object_key))
@@ -138,40 +138,39 @@ def _judge_report(report: UseReport, candidates: Iterable[UsedGrant]) -> JudgedU
     for grant in sorted(candidates, key=lambda grant: (grant.issued_at, grant.batch_number)):
         verdict = judge(report, grant)
         if not isinstance(verdict, str):
-            return JudgedUse(report, grant, verdict)
+            return JudgedUse(report, grant, verdict, use_fingerprint(report, grant))
         reason = verdict
     return reason
 
 
 def _price_late_uses(
-    connection: Connection,
-    uses: Sequence[JudgedUse],
-    unsettled: Container[ChunkKey],
-    last: Collection[bytes],
+    connection: Connection, uses: Sequence[JudgedUse], unsettled: Container[ChunkKey]
 ) -> list[JudgedUse]:
     """Return the uses with the bytes that each costs, None for one that costs nothing.
 
     A use costs what its object has more than what the settlement and earlier uses left charged. The
-    last one that is recorded of a grant, by its fingerprint, costs all that the grant may still
-    store: of those after it nothing is known.
+    last one that is recorded of a grant costs all that the grant may still store: of those after it
+    nothing is known.
     """
-    suspects = [use for use in uses if _may_cost(use, last) and use.grant.chunk not in unsettled]
-    kept = _read_kept(connection, suspects) if suspects else {}
-    charged: list[JudgedUse] = []
+    suspects = [use for use in uses if _may_cost(use) and use.grant.chunk not in unsettled]
+    kept = _read_kept(connection, suspects)
+    priced: list[JudgedUse] = []
     for use in uses:
-        size = kept_bytes(
-            None if _is_last(use, last) else use.report.size, use.grant.reserved_bytes
-        )
-        known = kept.get(use.grant.item, size)
-        if _may_cost(use, last) and size > known:
-            kept[use.grant.item] = size
-            charged.append(use._replace(charged_bytes=size - known))
+        item, size = use.grant.item, None if use.is_last else use.report.size
+        stored = kept_bytes(size, use.grant.reserved_bytes)
+        if _may_cost(use) and stored > kept.get(item, stored):
+            priced.append(use._replace(charged_bytes=stored - kept[item]))
+            kept[item] = stored
         else:
-            charged.append(use)
-    return charged
+            priced.append(use)
+    return priced
 
 
-def _read_kept(connection: Connection, uses: Collection[JudgedUse]) -> dict[tuple[int, int], int]:
+def _may_cost(use: JudgedUse) -> bool:
+    return use.grant.has_known_key and (use.report.event in STORING or use.is_last)
+
+
+def _read_kept(connection: Connection, uses: Iterable[JudgedUse]) -> dict[tuple[int, int], int]:
     """Return the bytes that are still charged for the items of chunks that got some back.
 
     They are what the settlement left, and what late uses were charged since.
@@ -185,10 +184,10 @@ def _read_kept(connection: Connection, uses: Collection[JudgedUse]) -> dict[tupl
     kept: dict[tuple[int, int], int] = {}
     for part in in_parts(sorted(by_chunk)):
         for row in connection.execute(query.where(tuple_(*key).in_(part))).all():
-            batch_number, grants = row.batch_number, by_chunk[row.batch_number, row.chunk_number]
+            grants = by_chunk[row.batch_number, row.chunk_number]
             unused = frozenset(chain.from_iterable(parse_items(row.unused)))
-            stored = read_stored_sizes(connection, batch_number, grants, row.settled_at)
-            charged = _read_charged(connection, batch_number, grants)
+            stored = read_stored_sizes(connection, row.batch_number, grants, row.settled_at)
+            charged = _read_charged(connection, row.batch_number, grants)
             for number, grant in grants.items():
                 size = stored.get(number, 0 if number in unused else None)
                 kept[grant.item] = kept_bytes(size, grant.reserved_bytes) + charged[number]
@@ -205,12 +204,3 @@ def _read_charged(
         .group_by(Use.item_number)
     )
     return Counter({row.item_number: int(row.size) for row in connection.execute(query)})
-
-
-def _may_cost(use: JudgedUse, last: Collection[bytes]) -> bool:
-    return use.grant.has_known_key and (use.report.event in STORING or _is_last(use, last))
-
-
-def _is_last(use: JudgedUse, last: Collection[bytes]) -> bool:
-    # Hardly any grant has as many uses: hash only then.
-    return bool(last) and use.fingerprint in last

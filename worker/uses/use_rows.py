@@ -5,10 +5,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from datetime import datetime
 from itertools import groupby
-from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import ARRAY, Connection, String, Text, and_, bindparam, case, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, and_, case, func, select, tuple_
 
 from models import Batch, Chunk, ConfigChange, Grant, Reissue, Use
 from valetkey.wire.grant_ids import split_grant_id
@@ -19,23 +18,19 @@ from worker.core.tenant_config import TenantConfig
 from worker.ledger.chunk_items import is_in_chunk
 from worker.ledger.merkle import encode_record, entry_hash
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
-from worker.uses.use_rules import STORING, Judgement, use_fingerprint
+from worker.uses.use_rules import STORING, Judgement
 
-# Read apart from the grants, so that the terms of a batch are decoded once.
-_BATCHES = select(
-    *(Batch.batch_number, Batch.batch_id, Batch.tenant, Batch.bucket, Batch.kind, Batch.terms),
-    Batch.notify,
-)
-_GRANT_COLUMNS = (
-    *(Chunk.chunk_number, Chunk.issued_at, Chunk.expires_in, Chunk.access_key),
-    *(Grant.batch_number, Grant.item_number, Grant.object_key, Grant.detail),
-)
-_GRANT_QUERY = (
-    select(*_GRANT_COLUMNS)
+_GRANTS = (
+    select(
+        *(Batch.tenant, Batch.batch_number, Batch.batch_id, Chunk.chunk_number, Grant.item_number),
+        *(Batch.kind, Batch.bucket, Grant.object_key, Chunk.issued_at, Chunk.expires_in),
+        *(Batch.terms, Grant.detail, Batch.notify, Chunk.access_key),
+    )
     .select_from(Batch)
     .join(Grant, Grant.batch_number == Batch.batch_number)
     .join(Chunk, is_in_chunk())
     .where(Grant.digest.is_not(None))
+    .order_by(Batch.batch_number, Grant.item_number)
 )
 
 
@@ -48,30 +43,16 @@ def find_used_grants(
     """
     names = sorted({name for text in ids for name in _split(text)})
     found: defaultdict[str, list[UsedGrant]] = defaultdict(list)
-    buckets: dict[str, frozenset[str]] = {}
     for part in in_parts(names):
-        rows = _read_grants(connection, part)
-        later_keys = _later_keys(connection, {row.batch_number for _, row in rows})
-        for batch, row in rows:
-            if batch.bucket not in buckets:
-                buckets[batch.bucket] = real_buckets(connection, batch.bucket, config)
-            grant = _used_grant(batch, row, buckets[batch.bucket])
-            if row.access_key:
-                keys = {row.access_key} | later_keys[grant.chunk]
-                grant = grant._replace(access_keys=frozenset(keys))
+        numbers: defaultdict[str, list[int]] = defaultdict(list)
+        query = select(Batch.batch_id, Batch.batch_number)
+        query = query.where(Batch.batch_id.in_({batch_id for batch_id, _ in part}))
+        for batch_id, number in connection.execute(query):
+            numbers[batch_id].append(number)
+        pairs = [(number, item) for batch_id, item in part for number in numbers[batch_id]]
+        is_named = tuple_(Grant.batch_number, Grant.item_number).in_(pairs)
+        for grant in _read_grants(connection, config, is_named):
             found[grant.id].append(grant)
-    return found
-
-
-def _later_keys(
-    connection: Connection, batches: Collection[int]
-) -> Mapping[tuple[int, int], set[str]]:
-    """Return the access keys that signed chunks of these batches again, by batch and chunk."""
-    query = select(Reissue.batch_number, Reissue.chunk_number, Reissue.access_key).distinct()
-    found: defaultdict[tuple[int, int], set[str]] = defaultdict(set)
-    if batches:
-        for batch, chunk, key in connection.execute(query.where(Reissue.batch_number.in_(batches))):
-            found[batch, chunk].add(key)
     return found
 
 
@@ -80,36 +61,49 @@ def _split(text: str) -> Iterator[tuple[str, int]]:
         yield split_grant_id(text)
 
 
-def _read_grants(
-    connection: Connection, names: Collection[tuple[str, int]]
-) -> list[tuple[Any, Any]]:
-    ids = {batch_id for batch_id, _ in names}
-    batches: dict[int, Any] = {}
-    by_id: defaultdict[str, list[int]] = defaultdict(list)
-    for batch in connection.execute(_BATCHES.where(Batch.batch_id.in_(ids))):
-        batches[batch.batch_number] = batch
-        by_id[batch.batch_id].append(batch.batch_number)
-    pairs = [(number, item) for batch_id, item in names for number in by_id[batch_id]]
-    if not pairs:
-        return []
-    key = tuple_(Grant.batch_number, Grant.item_number)
-    rows = connection.execute(_GRANT_QUERY.where(key.in_(pairs))).all()
-    return [(batches[row.batch_number], row) for row in rows]
-
-
 def read_chunk_grants(
     connection: Connection, batch_number: int, chunk_number: int, config: TenantConfig
 ) -> list[UsedGrant]:
     """Return the issued grants of a chunk, by item number; none if they were pruned."""
-    query = _GRANT_QUERY.where(
-        Batch.batch_number == batch_number, Chunk.chunk_number == chunk_number
-    )
-    rows = connection.execute(query.order_by(Grant.item_number)).all()
-    if not rows:
-        return []
-    batch = connection.execute(_BATCHES.where(Batch.batch_number == batch_number)).one()
-    buckets = real_buckets(connection, batch.bucket, config)
-    return [_used_grant(batch, row, buckets) for row in rows]
+    is_of_chunk = Batch.batch_number == batch_number, Chunk.chunk_number == chunk_number
+    return _read_grants(connection, config, *is_of_chunk)
+
+
+def _read_grants(
+    connection: Connection, config: TenantConfig, *conditions: ColumnElement[bool]
+) -> list[UsedGrant]:
+    rows = connection.execute(_GRANTS.where(*conditions)).all()
+    profiles = {row.bucket for row in rows}
+    buckets = {name: real_buckets(connection, name, config) for name in profiles}
+    later_keys = _later_keys(connection, {row.batch_number for row in rows})
+    return [_used_grant(row, buckets[row.bucket], later_keys) for row in rows]
+
+
+def _used_grant(
+    row: Any, buckets: frozenset[str], later_keys: Mapping[tuple[int, int], set[str]]
+) -> UsedGrant:
+    values = row._asdict()
+    access_key = values.pop("access_key")
+    keys = {access_key} | later_keys[row.batch_number, row.chunk_number] if access_key else ()
+    values |= {
+        "real_buckets": buckets,
+        "terms": row.terms or {},
+        "detail": row.detail or {},
+        "notify": tuple(row.notify or ()),
+        "access_keys": frozenset(keys),
+    }
+    return UsedGrant(**values)
+
+
+def _later_keys(
+    connection: Connection, batches: Collection[int]
+) -> Mapping[tuple[int, int], set[str]]:
+    """Return the access keys that signed chunks of these batches again, by batch and chunk."""
+    query = select(Reissue.batch_number, Reissue.chunk_number, Reissue.access_key).distinct()
+    found: defaultdict[tuple[int, int], set[str]] = defaultdict(set)
+    for batch, chunk, key in connection.execute(query.where(Reissue.batch_number.in_(batches))):
+        found[batch, chunk].add(key)
+    return found
 
 
 def real_buckets(connection: Connection, profile: str, config: TenantConfig) -> frozenset[str]:
@@ -149,25 +143,6 @@ def bucket_history(
     )
 
 
-def _used_grant(batch: Any, row: Any, buckets: frozenset[str]) -> UsedGrant:
-    return UsedGrant(
-        tenant=batch.tenant,
-        batch_number=batch.batch_number,
-        batch_id=batch.batch_id,
-        chunk_number=row.chunk_number,
-        item_number=row.item_number,
-        kind=batch.kind,
-        bucket=batch.bucket,
-        real_buckets=buckets,
-        object_key=row.object_key,
-        issued_at=row.issued_at,
-        expires_in=row.expires_in,
-        terms=batch.terms if isinstance(batch.terms, dict) else {},
-        detail=row.detail or {},
-        notify=tuple(batch.notify or ()),
-    )
-
-
 _FROM_REPORT = (
     *("event", "source", "occurred_at", "size", "etag", "version", "checksum", "content_type"),
     *("remote_address", "user_agent"),
@@ -175,36 +150,20 @@ _FROM_REPORT = (
 _LENGTHS = {"etag": 128, "checksum": 128, "content_type": 255}
 _LENGTHS |= {"version": 1_024, "remote_address": 64, "user_agent": 256}
 
-# A foreign key gets its type when the table that it refers to is loaded, which may be later.
-_TYPES = {column.name: column.type for column in Use.__table__.columns}
-_TYPES["batch_number"] = Batch.batch_number.type
-# A cast to VARCHAR(n) would cut a value off, which then differs from its leaf. TEXT is refused.
-_TYPES |= {name: Text() for name, type_ in _TYPES.items() if isinstance(type_, String)}
-
-
-def _if_new(statement: Any) -> Any:
-    statement = statement.on_conflict_do_nothing(index_elements=["fingerprint"])
-    return statement.returning(Use.fingerprint)
-
-
-_INSERT_ROWS = _if_new(insert_statement(Use, "sqlite"))
-# With a parameter for each value, the same INSERT of a thousand rows took five times as long.
-_ARRAYS = select(*(func.unnest(bindparam(n, type_=ARRAY(type_))) for n, type_ in _TYPES.items()))
-_INSERT_ARRAYS = _if_new(insert_statement(Use, "postgresql").from_select(list(_TYPES), _ARRAYS))
-
 
 class JudgedUse(NamedTuple):
-    """A report, the grant that it is about, the verdict, and the bytes that the use costs."""
+    """A report, the grant that it is about, the verdict, and the fingerprint of the use.
+
+    is_last is true for the last use that is recorded of its grant. charged_bytes are those that the
+    use costs.
+    """
 
     report: UseReport
     grant: UsedGrant
     judgement: Judgement
+    fingerprint: bytes
+    is_last: bool = False
     charged_bytes: int | None = None
-
-    @property
-    def fingerprint(self) -> bytes:
-        """The fingerprint that identifies the use."""
-        return use_fingerprint(self.report, self.grant)
 
 
 class InsertedUses(NamedTuple):
@@ -222,53 +181,50 @@ def insert_uses(
     now: datetime,
     new_group_id: Callable[[], str],
 ) -> list[InsertedUses]:
-    """Insert the uses that are not recorded yet, and return them by tenant.
+    """Insert the uses that no other process has recorded meanwhile, and return them by tenant.
 
     The caller appends the leaves at the end of the transaction, with `append_use_leaves`. Rows are
     inserted in the order of their fingerprints, so that processes that are told of the same uses
     wait for each other instead of ending in a deadlock.
     """
-    groups = defaultdict[str, str](new_group_id)
-    told: dict[bytes, tuple[JudgedUse, dict[str, Any]]] = {}
-    for use in uses:
-        row = _use_values(use, now, groups[use.grant.tenant])
-        told.setdefault(row["fingerprint"], (use, row))
-    if not told:
+    if not uses:
         return []
-    inserted = _insert_new(connection, [told[fingerprint][1] for fingerprint in sorted(told)])
-    # The rows keep the order of the fingerprints, which the records of a leaf have.
-    new = [(told[mark][0].grant.tenant, *told[mark]) for mark in sorted(inserted)]
-    result = []
-    for tenant, group in groupby(sorted(new, key=itemgetter(0)), key=itemgetter(0)):
-        of_tenant = list(group)
-        records = [
-            encode_record("use", row, batch_id=use.grant.batch_id) for _, use, row in of_tenant
-        ]
-        leaf = NewLeaf("use", entry_hash(records), reference=groups[tenant])
-        result.append(InsertedUses(tenant, groups[tenant], [use for _, use, _ in of_tenant], leaf))
-    return result
+    groups = defaultdict[str, str](new_group_id)
+    ordered = sorted(uses, key=lambda use: use.fingerprint)
+    rows = {use.fingerprint: _use_values(use, now, groups[use.grant.tenant]) for use in ordered}
+    statement = insert_statement(Use, connection.dialect.name)
+    statement = statement.on_conflict_do_nothing(index_elements=["fingerprint"])
+    new = set(connection.scalars(statement.returning(Use.fingerprint), list(rows.values())))
+    by_tenant: defaultdict[str, list[JudgedUse]] = defaultdict(list)
+    for use in ordered:  # the order that the records of a leaf have
+        if use.fingerprint in new:
+            by_tenant[use.grant.tenant].append(use)
+    return [
+        InsertedUses(tenant, groups[tenant], of_tenant, _leaf(of_tenant, rows, groups[tenant]))
+        for tenant, of_tenant in sorted(by_tenant.items())
+    ]
 
 
-def _insert_new(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> set[bytes]:
-    """Insert the rows that are new, in their order, and return their fingerprints."""
-    if connection.dialect.name == "sqlite":
-        return set(connection.scalars(_INSERT_ROWS, rows))
-    arrays = {name: [row[name] for row in rows] for name in _TYPES}
-    return set(connection.scalars(_INSERT_ARRAYS, arrays))
+def _leaf(
+    uses: Iterable[JudgedUse], rows: Mapping[bytes, Mapping[str, Any]], group_id: str
+) -> NewLeaf:
+    records = [
+        encode_record("use", rows[use.fingerprint], batch_id=use.grant.batch_id) for use in uses
+    ]
+    return NewLeaf("use", entry_hash(records), reference=group_id)
 
 
 def _use_values(use: JudgedUse, now: datetime, group_id: str) -> dict[str, Any]:
-    report, grant, judgement, charged_bytes = use
-    told = {name: getattr(report, name) for name in _FROM_REPORT}
+    told = {name: getattr(use.report, name) for name in _FROM_REPORT}
     for name, length in _LENGTHS.items():
         told[name] = told[name] and told[name][:length]
     return told | {
-        "tenant": grant.tenant,
-        "batch_number": grant.batch_number,
-        "item_number": grant.item_number,
-        "verdict": judgement.verdict,
-        "problem": judgement.problem,
-        "charged_bytes": charged_bytes,
+        "tenant": use.grant.tenant,
+        "batch_number": use.grant.batch_number,
+        "item_number": use.grant.item_number,
+        "verdict": use.judgement.verdict,
+        "problem": use.judgement.problem,
+        "charged_bytes": use.charged_bytes,
         "recorded_at": now,
         "fingerprint": use.fingerprint,
         "group_id": group_id,
@@ -290,33 +246,24 @@ each webhook. The newest object of a key is kept up to date all the same.
 
 
 def leave_out_excess(
-    connection: Connection, uses: Sequence[JudgedUse]
-) -> tuple[list[JudgedUse], set[bytes]]:
-    """Return the uses without those that are more than a grant may have.
-
-    The second value has the fingerprints of the last uses that are recorded of their grants. Uses
-    that are recorded already count once.
-    """
+    connection: Connection, uses: Sequence[JudgedUse], ignored: Counter[str]
+) -> list[JudgedUse]:
+    """Return the uses that are to be recorded, and count why the others are not."""
+    known = _read_known(connection, {use.fingerprint for use in uses})
     # Each download is of a request that storage counted.
-    limited = [use for use in uses if use.report.event != "downloaded"]
-    counts = _count_uses(connection, {use.grant.item for use in limited})
-    highest = counts + Counter(use.grant.item for use in limited)
-    near = {use.fingerprint for use in limited if highest[use.grant.item] >= MAX_USES}
-    if not near:
-        return list(uses), set()
-    known = _read_known(connection, near)
+    counts = _count_uses(connection, {u.grant.item for u in uses if u.report.event != "downloaded"})
     kept: list[JudgedUse] = []
-    last: set[bytes] = set()
     for use in uses:
-        mark, item = use.fingerprint, use.grant.item
-        if mark in near and mark not in known:
-            known.add(mark)
-            counts[item] += 1
-            if counts[item] == MAX_USES:
-                last.add(mark)
-        if mark not in near or counts[item] <= MAX_USES:
-            kept.append(use)
-    return kept, last
+        item = use.grant.item
+        if use.fingerprint in known:
+            ignored["known"] += 1
+        elif use.report.event != "downloaded" and counts[item] >= MAX_USES:
+            ignored["too_many_uses"] += 1
+        else:
+            known.add(use.fingerprint)
+            counts[item] += use.report.event != "downloaded"
+            kept.append(use._replace(is_last=counts[item] == MAX_USES))
+    return kept
 
 
 def _read_known(connection: Connection, fingerprints: Iterable[bytes]) -> set[bytes]:
