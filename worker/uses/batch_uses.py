@@ -14,14 +14,12 @@ from worker.context import Context
 from worker.core.fingerprints import BATCH_UNKNOWN, RecordedBatch
 from worker.ledger.batches import read_history
 from worker.uses.state_facts import (
-    ItemUses,
     count_state_facts,
     read_decided_chunks,
     read_item_uses,
-    read_state_facts,
 )
 from worker.uses.storage_probes import probe_items
-from worker.uses.use_rules import StateFacts, grant_state
+from worker.uses.use_rules import grant_state
 
 _NO_CHUNK = -1  # a chunk number that no chunk has
 
@@ -86,29 +84,20 @@ def _missing_state(batch: RecordedBatch) -> str:
 def _read_states(
     connection: Connection, batch: RecordedBatch, items: Sequence[int], now: datetime
 ) -> Iterator[UseState]:
-    uses = read_item_uses(connection, batch.batch_number, items)
-    facts = read_state_facts(connection, batch.batch_number, items)
+    found = read_item_uses(connection, batch.batch_number, items)
     decided = read_decided_chunks(connection, batch.batch_number)
     for item in items:
-        row = uses.rows.get(item)
-        if row is None:
+        if item not in found:
             is_pruned = item // batch.chunk_size in decided
             yield UseState(item=item, state="unknown" if is_pruned else _missing_state(batch))
-        elif row.code is not None:
-            yield UseState(item=item, state="refused", key=row.object_key)
+            continue
+        key, facts, uses, stored = found[item]
+        if facts is None:
+            yield UseState(item=item, state="refused", key=key)
         else:
-            yield _issued_state(item, facts[item], uses, now)
-
-
-def _issued_state(item: int, facts: StateFacts, uses: ItemUses, now: datetime) -> UseState:
-    state = UseState(
-        item=item,
-        state=grant_state(facts, now),
-        key=uses.keys.get(item, uses.rows[item].object_key),
-        expires_at=facts.expires_at,
-        uses=uses.counts.get(item, 0),
-    )
-    return state.model_copy(update=uses.objects.get(item))
+            state, expires_at = grant_state(facts, now), facts.expires_at
+            issued = UseState(item=item, state=state, key=key, expires_at=expires_at, uses=uses)
+            yield issued.model_copy(update=stored)
 
 
 def _refuse(message: StatusMessage, refusal: Refusal) -> Outcome:

@@ -1,17 +1,17 @@
 """Imports access logs from files and buckets: records the downloads in their lines, each once."""
 
 import gzip
-import io
 import stat
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from tempfile import TemporaryFile
+from typing import IO, Any, ClassVar, NamedTuple, cast
 
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import DataError
@@ -77,29 +77,24 @@ class LogFile:
     @property
     def may_grow(self) -> bool:
         """True if lines may be added later, so that the last one may be unfinished."""
-        return self.path.suffix != _COMPRESSED
+        return not self.path.name.endswith(_COMPRESSED)
 
-    def mark(self) -> str:
+    def mark(self, length: int = _MARKED_BYTES) -> str:
         """Return the mark of its first bytes, with which a rotated file does not begin."""
-        return _mark(self._start)
+        with self.path.open("rb") as stream:
+            start = stream.read(length)
+        return f"{len(start)}:{sha256(start).hexdigest()}"
 
     def continues(self, mark: str) -> bool:
         """Return true if the file still begins with the bytes of this mark, and it has some."""
         length = mark.partition(":")[0]
-        return length.isdecimal() and length != "0" and mark == _mark(self._start[: int(length)])
+        return length.isdecimal() and length != "0" and mark == self.mark(int(length))
 
-    @property
-    def _start(self) -> bytes:
-        with self.path.open("rb") as stream:
-            return stream.read(_MARKED_BYTES)
-
-    def open(self) -> IO[bytes]:
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
         """Open it for reading, uncompressed."""
-        return self.path.open("rb") if self.may_grow else cast("IO[bytes]", gzip.open(self.path))
-
-
-def _mark(start: bytes) -> str:
-    return f"{len(start)}:{sha256(start).hexdigest()}"
+        with self.path.open("rb") as stream:
+            yield _uncompress(self.path.name, stream)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +106,12 @@ class LogObject:
     key: str
     etag: str
     size: int
+    may_grow: ClassVar = False  # its last line is complete, or cut off for ever
 
     @property
     def name(self) -> str:
         """The name under which its progress is stored."""
         return f"{_S3}{self.bucket.name}/{self.key}"
-
-    @property
-    def may_grow(self) -> bool:
-        """False: its last line is complete, or cut off for ever."""
-        return False
 
     def mark(self) -> str:
         """Return the ETag."""
@@ -130,60 +121,42 @@ class LogObject:
         """Return true if the object still has this ETag."""
         return mark == self.mark()
 
-    def open(self) -> IO[bytes]:
-        """Open it for reading, uncompressed. Raises Transient and Malformed, also while reading."""
-        stream = io.BufferedReader(_Ranges(self), _RANGE_BYTES)
-        is_compressed = self.key.endswith(_COMPRESSED)
-        return cast("IO[bytes]", gzip.GzipFile(fileobj=stream) if is_compressed else stream)
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """Open a copy for reading, uncompressed. Raises Transient and Malformed.
 
-
-class _Ranges(io.RawIOBase):
-    """Reads an object in ranges: none of storage's answers is large."""
-
-    def __init__(self, source: LogObject) -> None:
-        self._source = source
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._source.size}
-        self._position = max(base[whence] + offset, 0)
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        end = min(self._position + min(len(buffer), _RANGE_BYTES), self._source.size)
-        if end <= self._position:
-            return 0
-        data = self._read_range(self._position, end)
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
+        The copy has no name, so that nothing of it remains. It is made in ranges: none of storage's
+        answers is large.
+        """
+        with TemporaryFile() as copy:
+            for start in range(0, self.size, _RANGE_BYTES):
+                copy.write(self._read_range(start, min(start + _RANGE_BYTES, self.size)))
+            copy.seek(0)
+            yield _uncompress(self.key, copy)
 
     def _read_range(self, start: int, end: int) -> bytes:
         response = call_storage(
             self._get,
-            Bucket=self._source.bucket.bucket,
-            Key=self._source.key,
+            Bucket=self.bucket.bucket,
+            Key=self.key,
             Range=f"bytes={start}-{end - 1}",
-            IfMatch=self._source.etag,
+            IfMatch=self.etag,
         )
         if isinstance(response, ErrorResponse):
             raise Malformed(f"storage refuses to read it: {response.words}")
         data: bytes = response["Data"]
         if len(data) != end - start:
-            raise Malformed(f"{self._source.name}: storage sends another range than asked for")
+            raise Malformed(f"{self.name}: storage sends another range than asked for")
         return data
 
     def _get(self, **params: Any) -> dict[str, bytes]:
         """Get a range, and read no more: storage may send the whole object, or without end."""
-        body = self._source.client.get_object(**params)["Body"]
-        with closing(body):
+        with closing(self.client.get_object(**params)["Body"]) as body:
             return {"Data": body.read(_RANGE_BYTES + 1)}
+
+
+def _uncompress(name: str, stream: IO[bytes]) -> IO[bytes]:
+    return cast("IO[bytes]", gzip.open(stream)) if name.endswith(_COMPRESSED) else stream
 
 
 LogSource = LogFile | LogObject
@@ -333,11 +306,11 @@ class LogImporter:
         reports: list[UseReport] = []
         start = position = stream.tell()
         lines, is_log = 0, start > 0
-        for line, length, is_finished in _read_lines(stream):
+        for line, is_finished in _read_lines(stream):
             if source.may_grow and not is_finished:
                 self.result.unfinished += 1
                 break
-            position, lines = position + length, lines + 1
+            position, lines = stream.tell(), lines + 1
             is_log = is_log or is_log_line(line)
             report = read_line(line)
             if isinstance(report, UseReport):
@@ -388,15 +361,14 @@ def _describe(error: Exception) -> str:
     return f"not compressed as its name says, or cut off: {error}"
 
 
-def _read_lines(stream: IO[bytes]) -> Iterator[tuple[bytes, int, bool]]:
-    """Yield each line with its length, and true if it is finished.
+def _read_lines(stream: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """Yield each line, and true if it is finished.
 
     Of a line that is too long only the start is yielded: what follows would be read as a line of
     its own, which its client could have written.
     """
     while line := stream.readline(MAX_LINE_BYTES + 1):
-        length, part = len(line), line
+        part = line
         while len(part) > MAX_LINE_BYTES and not part.endswith(b"\n"):
             part = stream.readline(MAX_LINE_BYTES + 1)
-            length += len(part)
-        yield line, length, part.endswith(b"\n")
+        yield line, part.endswith(b"\n")

@@ -9,7 +9,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Integer,
-    Row,
     Select,
     and_,
     cast,
@@ -20,7 +19,6 @@ from sqlalchemy import (
 
 from models import Batch, Chunk, Grant, Settlement, StoredObject, Use
 from worker.base.pages import in_parts, parse_items
-from worker.core.sigv4 import FILENAME_VARIABLE
 from worker.ledger.chunk_items import is_in_chunk
 from worker.uses.use_rules import STORING, StateFacts
 
@@ -62,6 +60,26 @@ def split_ranges(connection: Connection, ranges: Any) -> RangeBounds:
 DOWNLOADED = "downloaded"
 
 
+_NO_USES = ("aborted", "deleted")  # the ends of an upload and of an object
+_NEWEST_OBJECT = (
+    *(Use.verdict, Use.size, Use.etag, Use.version, Use.checksum, Use.content_type),
+    *(Use.occurred_at.label("stored_at"), Use.problem),
+)
+
+
+class ItemUses(NamedTuple):
+    """A decided item: its object key, the facts about its grant, None if it was refused, and uses.
+
+    The object key of a form that leaves the name to the client is that of its object, once that is
+    known. stored has the fields of the newest object that it stored, as in `UseState`.
+    """
+
+    object_key: str
+    facts: StateFacts | None
+    uses: int
+    stored: Mapping[str, Any]
+
+
 def read_state_facts(
     connection: Connection, batch_number: int, items: Collection[int]
 ) -> Mapping[int, StateFacts]:
@@ -69,44 +87,69 @@ def read_state_facts(
 
     Items that are refused, not decided yet or pruned are missing from the result.
     """
-    facts: dict[int, StateFacts] = {}
+    found = read_item_uses(connection, batch_number, items)
+    return {item: each.facts for item, each in found.items() if each.facts is not None}
+
+
+def read_item_uses(
+    connection: Connection, batch_number: int, items: Collection[int]
+) -> Mapping[int, ItemUses]:
+    """Read some items of a batch, by number. What is not decided yet or pruned is missing."""
+    found: dict[int, ItemUses] = {}
     for part in in_parts(sorted(set(items))):
-        facts |= _read_part(connection, batch_number, part)
-    return facts
+        found |= _read_part(connection, batch_number, part)
+    return found
 
 
 def _read_part(
     connection: Connection, batch_number: int, items: Sequence[int]
-) -> Mapping[int, StateFacts]:
-    stored = {
-        row.item_number: {"stored_verdict": row.verdict, "is_replaced": row.is_replaced}
-        for row in connection.execute(_stored_items(batch_number, items))
-    }
-    downloads = _count_downloads(connection, batch_number, items)
-    rows = _issued_grants(connection, batch_number, items)
+) -> Mapping[int, ItemUses]:
+    stored: dict[int, dict[str, Any]] = {}
+    is_use = _is_item(Use, batch_number, items)
+    for row in connection.execute(newest_stored(_NEWEST_OBJECT, *is_use)):
+        values = row._asdict()
+        stored[values.pop("item_number")] = values
+    # Each stored object gets the row of its key, which only a newer object takes over.
+    own = select(StoredObject.item_number, StoredObject.object_key)
+    own = own.where(*_is_item(StoredObject, batch_number, items)).order_by(StoredObject.changed_at)
+    keys = {row.item_number: row.object_key for row in connection.execute(own)}
+    counts = _count_events(connection, batch_number, items)
+    rows = connection.execute(_decided_items(batch_number, items)).all()
     unused = _unused_items(connection, batch_number, {row.chunk_number for row in rows})
-    return {
-        row.item_number: _row_facts(row)._replace(
-            **stored.get(row.item_number, {}),
-            downloads=downloads[row.item_number],
-            is_settled=row.item_number in unused[row.chunk_number],
+    found: dict[int, ItemUses] = {}
+    for row in rows:
+        item, values = row.item_number, stored.get(row.item_number, {})
+        facts = _row_facts(row)._replace(
+            stored_verdict=values.pop("verdict", None),
+            downloads=counts[item][DOWNLOADED],
+            is_replaced=item in stored and item not in keys,
+            is_settled=item in unused[row.chunk_number],
         )
-        for row in rows
-    }
+        uses = sum(count for event, count in counts[item].items() if event not in _NO_USES)
+        key = keys.get(item, row.object_key)
+        found[item] = ItemUses(key, facts if row.code is None else None, uses, values)
+    return found
 
 
-def _issued_grants(
-    connection: Connection, batch_number: int, items: Sequence[int]
-) -> Sequence[Row[*tuple[Any, ...]]]:
-    query = (
-        select(Grant.item_number, Batch.kind, Chunk.chunk_number)
+def _decided_items(batch_number: int, items: Sequence[int]) -> Select[Any]:
+    return (
+        select(Grant.item_number, Grant.object_key, Grant.code, Batch.kind, Chunk.chunk_number)
         .add_columns(Chunk.issued_at, Chunk.expires_in)
         .select_from(Grant)
         .join(Batch, Batch.batch_number == Grant.batch_number)
         .join(Chunk, is_in_chunk())
-        .where(*_is_item(Grant, batch_number, items), Grant.code.is_(None))
+        .where(*_is_item(Grant, batch_number, items))
     )
-    return connection.execute(query).all()
+
+
+def _count_events(
+    connection: Connection, batch_number: int, items: Sequence[int]
+) -> Mapping[int, Counter[str]]:
+    counts: defaultdict[int, Counter[str]] = defaultdict(Counter)
+    query = select(Use.item_number, Use.event, func.count()).group_by(Use.item_number, Use.event)
+    for item, event, count in connection.execute(query.where(*_is_item(Use, batch_number, items))):
+        counts[item][event] = count
+    return counts
 
 
 def _unused_items(
@@ -131,37 +174,10 @@ def newest_stored(columns: Iterable[Any], *conditions: ColumnElement[bool]) -> S
     return select(*(column for column in uses.c if column.name != "rank")).where(uses.c.rank == 1)
 
 
-def _stored_items(batch_number: int, items: Sequence[int] | None = None) -> Select[Any]:
-    """Select the items whose grants stored an object, with the newest verdict and replacement.
-
-    Each stored object gets the row of its key, which only a newer object takes over.
-    """
-    newest = newest_stored([Use.verdict], *_is_item(Use, batch_number, items)).subquery()
-    own = select(StoredObject.item_number).where(*_is_item(StoredObject, batch_number, items))
-    current = own.distinct().subquery()
-    is_replaced = current.c.item_number.is_(None).label("is_replaced")
-    return select(newest.c.item_number, newest.c.verdict, is_replaced).select_from(
-        newest.outerjoin(current, current.c.item_number == newest.c.item_number)
-    )
-
-
-def _count_downloads(
-    connection: Connection, batch_number: int, items: Sequence[int]
-) -> Counter[int]:
-    query = (
-        select(Use.item_number, func.count().label("downloads"))
-        .where(*_is_item(Use, batch_number, items), Use.event == DOWNLOADED)
-        .group_by(Use.item_number)
-    )
-    return Counter({row.item_number: row.downloads for row in connection.execute(query)})
-
-
 def _is_item(
-    table: Any, batch_number: int, items: Sequence[int] | None
-) -> tuple[ColumnElement[bool], ...]:
-    """Return the conditions that a row is of these items of a batch; None means all of them."""
-    is_of_batch = table.batch_number == batch_number
-    return (is_of_batch,) if items is None else (is_of_batch, table.item_number.in_(items))
+    table: Any, batch_number: int, items: Sequence[int]
+) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return table.batch_number == batch_number, table.item_number.in_(items)
 
 
 _COMMIT_TIME = timedelta(minutes=5)
@@ -184,9 +200,13 @@ def count_state_facts(connection: Connection, batch_number: int, chunk_size: int
     chunks = connection.execute(_issued_chunks(batch_number)).all()
     used: defaultdict[int, Counter[StateFacts]] = defaultdict(Counter)
     facts_of = {row.chunk_number: _row_facts(row) for row in chunks}
-    stored = _stored_items(batch_number).subquery()
-    groups = _chunk_of(stored.c.item_number, chunk_size), stored.c.verdict, stored.c.is_replaced
+    newest = newest_stored([Use.verdict], Use.batch_number == batch_number).subquery()
+    own = select(StoredObject.item_number).where(StoredObject.batch_number == batch_number)
+    kept = own.distinct().subquery()
+    is_replaced = kept.c.item_number.is_(None)
+    groups = _chunk_of(newest.c.item_number, chunk_size), newest.c.verdict, is_replaced
     query = select(*groups, func.count()).group_by(*groups)
+    query = query.select_from(newest.outerjoin(kept, kept.c.item_number == newest.c.item_number))
     for chunk, verdict, is_replaced, count in connection.execute(query):
         facts = facts_of[chunk]._replace(stored_verdict=verdict, is_replaced=is_replaced)
         used[chunk][facts] += count
@@ -253,62 +273,6 @@ def _downloaded_items(batch_number: int, chunk_size: int) -> Any:
 def _chunk_of(item_number: Any, chunk_size: int) -> Any:
     # A literal: PostgreSQL groups by no expression that has a parameter.
     return item_number // literal_column(str(chunk_size), Integer)
-
-
-_NO_USES = ("aborted", "deleted")  # the ends of an upload and of an object
-
-
-_NEWEST_OBJECT = (
-    *(Use.size, Use.etag, Use.version, Use.checksum, Use.content_type),
-    *(Use.occurred_at.label("stored_at"), Use.problem),
-)
-
-
-class ItemUses(NamedTuple):
-    """The audit rows, numbers of uses and newest stored objects of some items, by item number.
-
-    A row has an object_key, and the code if the item was refused. An object has the fields of a
-    `UseState`. keys has the object keys of forms that leave the name to the client, once they are
-    known.
-    """
-
-    rows: Mapping[int, Any]
-    counts: Mapping[int, int]
-    objects: Mapping[int, Mapping[str, Any]]
-    keys: Mapping[int, str]
-
-
-def read_item_uses(connection: Connection, batch_number: int, items: Sequence[int]) -> ItemUses:
-    """Read the rows of some items of a batch. What is not decided yet or pruned is missing."""
-    rows: dict[int, Any] = {}
-    counts: Counter[int] = Counter()
-    objects: dict[int, Mapping[str, Any]] = {}
-    for part in in_parts(items):
-        audit = select(Grant.item_number, Grant.object_key, Grant.code)
-        audit = audit.where(*_is_item(Grant, batch_number, part))
-        rows |= {row.item_number: row for row in connection.execute(audit)}
-        is_item = _is_item(Use, batch_number, part)
-        uses = select(Use.item_number, func.count()).where(*is_item, Use.event.not_in(_NO_USES))
-        for item, count in connection.execute(uses.group_by(Use.item_number)):
-            counts[item] += count
-        for newest in connection.execute(newest_stored(_NEWEST_OBJECT, *is_item)):
-            values = newest._asdict()
-            objects[values.pop("item_number")] = values
-    free = [item for item, row in rows.items() if row.object_key.endswith(FILENAME_VARIABLE)]
-    return ItemUses(rows, counts, objects, _stored_keys(connection, batch_number, free))
-
-
-def _stored_keys(
-    connection: Connection, batch_number: int, items: Sequence[int]
-) -> Mapping[int, str]:
-    """Return the object key of the newest object of each item, if it is its key's newest one."""
-    keys: dict[int, str] = {}
-    query = select(StoredObject.item_number, StoredObject.object_key)
-    query = query.order_by(StoredObject.changed_at)
-    for part in in_parts(items):
-        rows = connection.execute(query.where(*_is_item(StoredObject, batch_number, part)))
-        keys |= {row.item_number: row.object_key for row in rows}
-    return keys
 
 
 def read_decided_chunks(connection: Connection, batch_number: int) -> set[int]:
