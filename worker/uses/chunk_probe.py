@@ -87,7 +87,12 @@ class ChunkProbe:
             for grant, answer in answers
             if moved or not self._is_clear(answer, grant, stored, is_denied=is_denied)
         )
-        return ProbedChunk(slot, grants, unclear, _own_sizes(answers))
+        sizes = {
+            grant.item_number: answer.size
+            for grant, answer in answers
+            if isinstance(answer, StoredFile) and answer.grant_id == grant.id
+        }
+        return ProbedChunk(slot, grants, unclear, sizes)
 
     def _ask(
         self, tenant: str, grants: Sequence[UsedGrant], storage: ProbedStorage
@@ -148,7 +153,7 @@ class ChunkProbe:
         if self._context.s3.is_aws(storage.bucket):
             return False
         with read_transaction(self._context.engine) as connection:
-            return _has_denials(connection, storage_name(storage.bucket))
+            return _has_row(connection, Denial.storage == storage_name(storage.bucket))
 
     def _check_hiding(self, tenant: str, storage: ProbedStorage) -> None:
         """Find out, once, if storage answers 403 for what is missing.
@@ -181,14 +186,6 @@ def _may_give_back(grant: UsedGrant, stored: Mapping[int, int | None]) -> bool:
     return kept_bytes(stored[grant.item_number], grant.reserved_bytes) < grant.reserved_bytes
 
 
-def _own_sizes(answers: Sequence[tuple[UsedGrant, _Answer]]) -> dict[int, int]:
-    return {
-        grant.item_number: answer.size
-        for grant, answer in answers
-        if isinstance(answer, StoredFile) and answer.grant_id == grant.id
-    }
-
-
 def _has_unfinished_uploads(
     connection: Connection, batch_number: int, items: Collection[int]
 ) -> bool:
@@ -209,11 +206,6 @@ def _find_stored_key(connection: Connection, tenant: str, bucket: str) -> str | 
         StoredObject.is_deleted.is_(False),
     )
     return connection.scalar(query.limit(1))
-
-
-def _has_denials(connection: Connection, storage: str) -> bool:
-    """Return true if a revocation denies objects in the policy of the bucket of this name."""
-    return _has_row(connection, Denial.storage == storage)
 
 
 def _has_moved(connection: Connection, profile: str, since: datetime) -> bool:

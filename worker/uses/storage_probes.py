@@ -5,7 +5,7 @@ than a moment, and a tenant that asks all the time takes at most half of what a 
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -57,35 +57,26 @@ Sighting = tuple[UsedGrant, StoredFile]
 """A grant, and the object that has its key."""
 
 
-def record_sightings(bucket: Bucket, sightings: Sequence[Sighting], context: Context) -> None:
+def record_sightings(bucket: Bucket, sightings: Iterable[Sighting], context: Context) -> None:
     """Record the objects that are there, for the grants that stored them. Raises Transient."""
-    if not sightings:
-        return
-    others = {file.grant_id for grant, file in sightings if file.grant_id not in {None, grant.id}}
-    kinds = {grant.id: grant.kind for grant, _ in sightings}
-    if others:
-        with read_transaction(context.engine) as connection:
-            found = find_used_grants(connection, filter(None, others), context.config.current())
-        kinds = {name: grants[0].kind for name, grants in found.items()} | kinds
-    record_uses([_sighting_report(bucket, *each, kinds) for each in sightings], context)
-
-
-def _sighting_report(
-    bucket: Bucket, grant: UsedGrant, file: StoredFile, kinds: Mapping[str, str]
-) -> UseReport:
-    return UseReport(
-        event="completed" if kinds.get(file.grant_id or "") == "multipart" else "stored",
-        source="probe",
-        bucket=storage_name(bucket),
-        object_key=grant.object_key,
-        grant_id=file.grant_id,
-        occurred_at=file.modified_at,
-        size=file.size,
-        etag=file.etag,
-        version=file.version,
-        checksum=file.checksum,
-        content_type=file.content_type,
-    )
+    reports = [
+        UseReport(
+            event="stored",
+            source="probe",
+            bucket=storage_name(bucket),
+            object_key=grant.object_key,
+            grant_id=file.grant_id,
+            occurred_at=file.modified_at,
+            size=file.size,
+            etag=file.etag,
+            version=file.version,
+            checksum=file.checksum,
+            content_type=file.content_type,
+        )
+        for grant, file in sightings
+    ]
+    if reports:
+        record_uses(reports, context)
 
 
 _MAX_SECONDS = 2.0  # after which no further object is asked for

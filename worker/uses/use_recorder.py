@@ -132,13 +132,16 @@ def _judge(
 def _judge_report(report: UseReport, candidates: Iterable[UsedGrant]) -> JudgedUse | str:
     """Return the use of the first grant that fits, or why none does.
 
-    Tenants choose the ids of their batches. Of two with one id, the later has copied it.
+    Tenants choose the ids of their batches. Of two with one id, the later has copied it. A probe
+    does not see whether an object was stored in parts: its grant tells.
     """
     reason = "unknown_grant"
     for grant in sorted(candidates, key=lambda grant: (grant.issued_at, grant.batch_number)):
-        verdict = judge(report, grant)
+        is_of_parts = report.source == "probe" and grant.kind == "multipart"
+        told = report._replace(event="completed") if is_of_parts else report
+        verdict = judge(told, grant)
         if not isinstance(verdict, str):
-            return JudgedUse(report, grant, verdict, use_fingerprint(report, grant))
+            return JudgedUse(told, grant, verdict, use_fingerprint(told, grant))
         reason = verdict
     return reason
 
