@@ -133,7 +133,7 @@ def _read_json(text: str) -> UseReport | Skipped:
 def _report(
     values: dict[str, Any],
     parse_time: Callable[[str], datetime],
-    read_key: Callable[[str, str, str], str],
+    read_key: Callable[[str, tuple[str, str]], str],
 ) -> UseReport | Skipped:
     """Return the download of a line. is_signed is None in a format that does not tell it."""
     if values["operation"] not in _OPERATIONS:
@@ -154,7 +154,7 @@ def _report(
         event="downloaded",
         source="log",
         bucket=values["bucket"],
-        object_key=read_key(values["object_key"], values["bucket"], path),
+        object_key=read_key(values["object_key"], _possible_keys(values["bucket"], path)),
         grant_id=query[_GRANT_ID],
         occurred_at=(time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC),
         size=_sent(values["sent"]),
@@ -192,25 +192,21 @@ def _present(text: str) -> str | None:
     return None if text in {"", "-"} else text
 
 
-def _decode_key(logged: str, bucket: str, target_path: str) -> str:
+def _decode_key(logged: str, keys: tuple[str, str]) -> str:
     """Return the object key of a logged one, which is URL-encoded once or twice.
 
     The path of the request, which is encoded once, decides.
     """
     once = unquote(logged)
-    twice = unquote(once)
-    if once == twice:
-        return once
-    keys = _possible_keys(bucket, target_path)
-    return twice if once not in keys and twice in keys else once
+    return next((key for key in (once, unquote(once)) if key in keys), once)
 
 
-def _requested_key(logged: str, bucket: str, target_path: str) -> str:
+def _requested_key(logged: str, keys: tuple[str, str]) -> str:
     """Return the object key of a request. It is logged as it is, or not at all.
 
     Without it, a path that begins with the bucket's name is taken for one of path style.
     """
-    path, without_bucket = _possible_keys(bucket, target_path)
+    path, without_bucket = keys
     return path if logged == path else without_bucket
 
 

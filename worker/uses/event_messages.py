@@ -21,7 +21,7 @@ from worker.core.issued_grants import UseReport, may_store, storage_name
 from worker.core.tenant_config import Bucket, TenantAccess, TenantConfig
 from worker.errors import StorageSilent, Transient
 from worker.uses.event_notifications import parse_body
-from worker.uses.storage_probes import open_files
+from worker.uses.storage_probes import file_fields, open_files
 from worker.uses.stored_objects import ObjectName, read_objects
 from worker.uses.use_recorder import record_uses
 from worker.uses.use_rows import bucket_history
@@ -137,14 +137,8 @@ def _identify_object(report: UseReport, access: TenantAccess, context: Context) 
         return "replaced"
     if file.grant_id is None:
         return "no_grant_id"
-    return report._replace(
-        grant_id=file.grant_id,
-        size=file.size,
-        etag=file.etag,
-        version=report.version or file.version,
-        checksum=file.checksum,
-        content_type=file.content_type,
-    )
+    version = report.version or file.version
+    return report._replace(**file_fields(file) | {"version": version})
 
 
 RETRY_FOR = timedelta(minutes=5)
@@ -162,9 +156,9 @@ REPORTS_PER_TRANSACTION = 1_000
 
 
 class _Event(NamedTuple):
-    """A report, and the number of its message in the group."""
+    """A report, and its message."""
 
-    message: int
+    message: QueueMessage
     report: UseReport
 
 
@@ -184,12 +178,12 @@ class HandledMessages:
     ignored: Counter[str] = field(default_factory=Counter)
     waiting: Counter[str] = field(default_factory=Counter)
     problem: Transient | None = None
-    _kept: set[int] = field(default_factory=set)
+    _kept: set[QueueMessage] = field(default_factory=set)
 
     @property
     def handled(self) -> Sequence[QueueMessage]:
         """The messages to delete."""
-        return [each for number, each in enumerate(self.messages) if number not in self._kept]
+        return [message for message in self.messages if message not in self._kept]
 
     def keep(self, event: _Event, reason: str) -> None:
         """Let the message of an event come again."""
@@ -198,9 +192,8 @@ class HandledMessages:
 
     def keep_for_some_time(self, event: _Event, reason: str) -> None:
         """Let the message of an event come again until RETRY_FOR is over."""
-        message = self.messages[event.message]
-        repetitions = (message.receive_count - 1) * timedelta(seconds=VISIBILITY_SECONDS)
-        sent_at = message.sent_at or self.now - repetitions
+        repetitions = (event.message.receive_count - 1) * timedelta(seconds=VISIBILITY_SECONDS)
+        sent_at = event.message.sent_at or self.now - repetitions
         is_new = sent_at > self.now - _RETRY_FOR_LONG
         if is_new and max(sent_at, self.reachable_since) > self.now - RETRY_FOR:
             self.keep(event, reason)
@@ -229,7 +222,7 @@ def handle_messages(
 
 
 def _parse(group: HandledMessages, targets: QueueTargets) -> Iterator[_Event]:
-    for number, message in enumerate(group.messages):
+    for message in group.messages:
         parsed = parse_body(message.body)
         group.ignored.update(parsed.ignored)
         for report in parsed.reports:
@@ -238,7 +231,7 @@ def _parse(group: HandledMessages, targets: QueueTargets) -> Iterator[_Event]:
             elif report.grant_id == "":
                 group.ignored["no_grant_id"] += 1
             else:
-                yield _Event(number, report)
+                yield _Event(message, report)
 
 
 def _identified(

@@ -7,7 +7,7 @@ than a moment, and a tenant that asks all the time takes at most half of what a 
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from valetkey.wire.grant_ids import grant_id
 from valetkey.wire.messages import MAX_PROBED_ITEMS
@@ -57,6 +57,13 @@ Sighting = tuple[UsedGrant, StoredFile]
 """A grant, and the object that has its key."""
 
 
+def file_fields(file: StoredFile) -> dict[str, Any]:
+    """Return the fields of a report that storage tells of an object."""
+    fields = file._asdict()
+    del fields["modified_at"]
+    return fields
+
+
 def record_sightings(bucket: Bucket, sightings: Iterable[Sighting], context: Context) -> None:
     """Record the objects that are there, for the grants that stored them. Raises Transient."""
     reports = [
@@ -65,13 +72,8 @@ def record_sightings(bucket: Bucket, sightings: Iterable[Sighting], context: Con
             source="probe",
             bucket=storage_name(bucket),
             object_key=grant.object_key,
-            grant_id=file.grant_id,
             occurred_at=file.modified_at,
-            size=file.size,
-            etag=file.etag,
-            version=file.version,
-            checksum=file.checksum,
-            content_type=file.content_type,
+            **file_fields(file),
         )
         for grant, file in sightings
     ]

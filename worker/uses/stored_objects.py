@@ -68,7 +68,7 @@ class KnownObject(NamedTuple):
         It deletes none that was stored later, and in a versioned bucket no other version. A
         deletion without a version deletes whatever is there, or hides it.
         """
-        time = report.occurred_at, report.sequencer[:64]
+        time = report.occurred_at, report.sequencer
         if self.is_deleted or time <= (self.changed_at, self.sequencer):
             return False
         return report.version is None or self.version in {None, report.version}
@@ -169,7 +169,7 @@ def _is_older(change: _Change, known: KnownObject) -> bool:
         if report.event == "completed":
             return False
         return report.occurred_at < known.changed_at.replace(microsecond=0)
-    return (report.occurred_at, report.sequencer[:64]) <= (known.changed_at, known.sequencer)
+    return (report.occurred_at, report.sequencer) <= (known.changed_at, known.sequencer)
 
 
 def _size_after(report: UseReport) -> int:
@@ -193,7 +193,7 @@ def _state(change: _Change, before: KnownObject | None) -> KnownObject:
         size=size,
         is_deleted=report.event == "deleted",
         changed_at=changed_at,
-        sequencer=report.sequencer[:64],
+        sequencer=report.sequencer,
         version=report.version,
         is_counted=change.is_counted,
         batch_id=grant.batch_id,
@@ -249,8 +249,6 @@ def _update(connection: Connection, objects: Sequence[KnownObject]) -> None:
 _MAX_BYTES = 2**62
 """The bytes beyond which nothing is counted. Twice as many do not fit into the column."""
 
-_BYTES_AFTER = Usage.stored_bytes + bindparam("change")
-
 
 def add_stored_bytes(connection: Connection, changes: Mapping[str, int]) -> None:
     """Add changes, by tenant id, to the bytes that are stored, which stay between 0 and 2^62.
@@ -258,21 +256,15 @@ def add_stored_bytes(connection: Connection, changes: Mapping[str, int]) -> None
     Locks the usage of the window live until the transaction ends, in the order of the tenants, to
     avoid deadlocks. Issuing waits for it, so call it late.
     """
+    statement = insert_statement(Usage, connection.dialect.name)
+    after = Usage.stored_bytes + bindparam("change")
+    limited = case((after < 0, 0), (after > _MAX_BYTES, _MAX_BYTES), else_=after)
+    statement = statement.on_conflict_do_update(
+        index_elements=("tenant", "window", "window_start"), set_={"stored_bytes": limited}
+    )
+    values = {"window": "live", "window_start": LIVE_START} | dict.fromkeys(CHARGED_METRICS, 0)
     for tenant_id, change in sorted(changes.items()):
         if change:
-            _add_bytes(connection, tenant_id, max(1 - _MAX_BYTES, min(change, _MAX_BYTES - 1)))
-
-
-def _add_bytes(connection: Connection, tenant_id: str, change: int) -> None:
-    values = {"tenant": tenant_id, "window": "live", "window_start": LIVE_START}
-    values |= dict.fromkeys(CHARGED_METRICS, 0) | {"stored_bytes": max(change, 0)}
-    statement = insert_statement(Usage, connection.dialect.name).values(values)
-    statement = statement.on_conflict_do_update(
-        index_elements=("tenant", "window", "window_start"),
-        set_={
-            "stored_bytes": case(
-                (_BYTES_AFTER < 0, 0), (_BYTES_AFTER > _MAX_BYTES, _MAX_BYTES), else_=_BYTES_AFTER
-            )
-        },
-    )
-    connection.execute(statement, {"change": change})
+            limited_change = max(1 - _MAX_BYTES, min(change, _MAX_BYTES - 1))
+            new = values | {"tenant": tenant_id, "stored_bytes": max(limited_change, 0)}
+            connection.execute(statement.values(new), {"change": limited_change})
