@@ -145,12 +145,11 @@ def _denials(
             and objects.include(grant.object_key)
             and KINDS[grant.kind].s3_actions & actions
         ]
-        denied = [grant for grant in grants if objects.include(grant.object_key)]
         profile = config.buckets[grants[0].bucket]
         yield Denial(
             name="deny",
             where=storage,
-            **_effect(grants, ended) | {"ends": _count(denied), "targets": _ids(denied)},
+            **_effect(grants, ended),
             problem=_denial_problem(profile, objects.keys),
             profile=profile,
             objects=objects,
@@ -222,17 +221,13 @@ def _group_by(
 
 def _effect(grants: Sequence[LiveGrant], ended: Sequence[LiveGrant]) -> dict[str, Any]:
     """Return the fields of a lever that ends targeted grants, and maybe others among ended."""
-    ids = _ids(grants)
+    ids = frozenset(grant.full_id for grant in grants)
     return {
         "ends": _count(grants),
         "others": _count(grant for grant in ended if grant.full_id not in ids),
         "lapses_at": max(grant.expires_at for grant in [*ended, *grants]),
         "targets": ids,
     }
-
-
-def _ids(grants: Iterable[LiveGrant]) -> frozenset[tuple[str, str]]:
-    return frozenset(grant.full_id for grant in grants)
 
 
 def _count(grants: Iterable[LiveGrant]) -> Mapping[str, int]:

@@ -29,9 +29,9 @@ class RevocationResult:
 
     ended are the tenant ids and ids of grants that a lever ended, and ended_roles the moment of
     each role whose sessions were ended. cancelled counts batches, and unread results that were
-    deleted from the broker. proofs has the result of each denied bucket in which a download can be
-    tried, and session_proofs that of each role. unproven counts the ended grants of kinds that
-    cannot be tried, by kind.
+    deleted from the broker. proofs has the result of each denied bucket, and of each role, for
+    which a download can be tried. unproven counts the ended grants of kinds that cannot be tried,
+    by kind.
     """
 
     revocation_id: str
@@ -43,7 +43,6 @@ class RevocationResult:
     cancelled: int = 0
     unread: int = 0
     proofs: dict[str, Proof] = field(default_factory=dict)
-    session_proofs: dict[str, Proof] = field(default_factory=dict)
     unproven: Counter[str] = field(default_factory=Counter)
 
     @contextmanager
@@ -62,19 +61,16 @@ class RevocationResult:
     @property
     def is_proven(self) -> bool | None:
         """True if all is proven, False if storage still accepts a link, and None otherwise."""
-        if "accepted" in self._proofs:
+        found = set(self.proofs.values())
+        if "accepted" in found:
             return False
-        return True if self._proofs == {"proven"} and not self.unproven else None
+        return True if found == {"proven"} and not self.unproven else None
 
     @property
     def is_complete(self) -> bool:
         """True if nothing failed, and all is proven or was done by an earlier revocation."""
-        is_proven = self._proofs <= {"proven", "repeated"} and not self.unproven
+        is_proven = {"proven", "repeated"}.issuperset(self.proofs.values()) and not self.unproven
         return not self.problems and not self.left and is_proven
-
-    @property
-    def _proofs(self) -> set[Proof]:
-        return {*self.proofs.values(), *self.session_proofs.values()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +91,7 @@ def _count_unproven(plans: Sequence[RevocationPlan], result: RevocationResult) -
         grant
         for plan in plans
         for lever in plan.session_ends
-        if result.session_proofs.get(lever.where) == "proven"
+        if result.proofs.get(lever.where) == "proven"
         for grant in lever.targets
     }
     ended = result.ended - proven
@@ -283,6 +279,5 @@ def _prove(
     done = {*(denial.where for denial in result.denied), *result.ended_roles}
     for lever in (*plan.denials, *plan.session_ends):
         if lever.where in done.intersection(trials):
-            proofs = result.proofs if isinstance(lever, Denial) else result.session_proofs
             with result.noting(lever.where, Transient):
-                proofs[lever.where] = prove(trials[lever.where], lever, plan)
+                result.proofs[lever.where] = prove(trials[lever.where], lever, plan)

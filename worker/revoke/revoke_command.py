@@ -231,14 +231,14 @@ def describe_result(result: RevocationResult) -> Iterator[str]:
             f"Error: storage still accepts {result.left:,} of {result.grants:,} grants: no lever of"
             " this command ended them."
         )
-    for where, proof in result.proofs.items():
-        yield f"{_PROOFS[proof]} ({where})"
-        if proof == "accepted":
+    for where in sorted(result.proofs.keys() - result.ended_roles.keys()):
+        yield f"{_PROOFS[result.proofs[where]]} ({where})"
+        if result.proofs[where] == "accepted":
             yield _CAUSES
     for role_arn, moment in result.ended_roles.items():
         yield f"Sessions from before {format_utc(moment)} are ended. ({role_arn})"
-    for role_arn, proof in result.session_proofs.items():
-        yield f"{_SESSION_PROOFS[proof]} ({role_arn})"
+        if role_arn in result.proofs:
+            yield f"{_SESSION_PROOFS[result.proofs[role_arn]]} ({role_arn})"
     if result.unproven:
         kinds = ", ".join(f"{count:,} of kind {kind}" for kind, count in result.unproven.items())
         yield f"Error: not proven for {kinds}: storage may still accept them. Try one of them."
