@@ -234,15 +234,15 @@ def _attempt(
     except LeaseLost:
         raise
     except Malformed as error:
-        return ManifestProblem(str(error)[:_MAX_PROBLEM_LENGTH], None)
+        problem, retry_at = str(error), None
     except Transient as error:
-        retry_at = _next_attempt(manifest, context)
-        return ManifestProblem(str(error)[:_MAX_PROBLEM_LENGTH], retry_at)
+        problem, retry_at = str(error), _next_attempt(manifest, context)
     except Exception as error:
         # The log is scrubbed. The producer reads the problem, which names only the type.
         log.exception("manifest_failed", batch=manifest.batch_id)
         problem = f"an unexpected error: {type(error).__name__}"
-        return ManifestProblem(problem, _next_attempt(manifest, context))
+        retry_at = _next_attempt(manifest, context)
+    return ManifestProblem(problem[:_MAX_PROBLEM_LENGTH], retry_at)
 
 
 def _next_attempt(manifest: ManifestLease, context: Context) -> datetime | None:

@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import NamedTuple
 
 import structlog
 from sqlalchemy import ColumnElement, Connection, delete, select, update
@@ -113,16 +112,51 @@ def _is_endpoint(endpoint: TurnKey) -> tuple[ColumnElement[bool], ...]:
     return row.tenant == endpoint.owner, row.endpoint == endpoint.name
 
 
-class UploadMessage(NamedTuple):
-    """A webhook about uploads. bucket is the bucket profile; message_id is the same each time."""
+log = structlog.get_logger()
 
-    message_id: str
-    bucket: str
-    body: bytes
+EXPIRED = "its grants had expired"
+MAX_ATTEMPTS = len(RETRY_SCHEDULE)
+_MAX_PROBLEM_LENGTH = 200
+_SUCCESS = 2  # the first digit of a successful status; redirects are failures too
+_SERVER_ERROR = 5
+_GONE = 410  # the endpoint wants no more webhooks: Standard Webhooks 1.0.0
 
 
-def upload_message(delivery: DeliveryLease, context: Context) -> UploadMessage:
-    """Build the message of a delivery that has an event: the same for each attempt.
+def attempt_delivery(delivery: DeliveryLease, context: Context) -> DeliveryResult:
+    """Attempt a delivery once, and return its result. Raises nothing.
+
+    Any number of threads may do this at once, for different deliveries.
+    """
+    if delivery.attempts > MAX_ATTEMPTS:
+        return DeliveryResult(None, "every process that sent it was stopped", None)
+    attempt = _attempt_outcome if delivery.event is None else _attempt_upload_event
+    try:
+        return attempt(delivery, context)
+    except Malformed as error:
+        return DeliveryResult(None, str(error)[:_MAX_PROBLEM_LENGTH], None)
+    except WebhookFailure as error:
+        return _retry(delivery, str(error), context, is_endpoint_up=False)
+    except Transient as error:
+        return _retry(delivery, str(error), context)
+    except Exception as error:
+        # The log is scrubbed. The problem is shown to operators, and names only the type.
+        log.exception("delivery_failed", delivery=delivery.delivery_number)
+        return _retry(delivery, f"an unexpected error: {type(error).__name__}", context)
+
+
+def _attempt_outcome(delivery: DeliveryLease, context: Context) -> DeliveryResult:
+    recorded = read_recorded(delivery.batch_number, delivery.chunk_number, context)
+    if recorded.refusal is None and recorded.validity.expires_at <= context.now():
+        raise Malformed(EXPIRED)
+    endpoint = _allowed_endpoint(delivery, recorded.terms.bucket, context)
+    decision = reissue_chunk(recorded, context)
+    outcome = chunk_outcome(recorded.batch_id, recorded.chunk_number, decision)
+    message_id = f"{recorded.batch_id}-{recorded.chunk_number}"
+    return _send(delivery, endpoint, message_id, json.dumps(outcome).encode(), context)
+
+
+def _attempt_upload_event(delivery: DeliveryLease, context: Context) -> DeliveryResult:
+    """Send the message about uploads: the same at each attempt.
 
     Raises Malformed if the rows or the tenant are not there.
     """
@@ -143,59 +177,9 @@ def upload_message(delivery: DeliveryLease, context: Context) -> UploadMessage:
     body = event.model_dump_json(exclude_defaults=True).encode()
     # Standard Webhooks allows no dot in an id. The group tells webhooks of one chunk apart.
     suffix = "-".join(filter(None, (delivery.event.rpartition(".")[2], delivery.group_id)))
-    return UploadMessage(f"{news.batch_id}-{delivery.chunk_number}-{suffix}", news.bucket, body)
-
-
-log = structlog.get_logger()
-
-EXPIRED = "its grants had expired"
-MAX_ATTEMPTS = len(RETRY_SCHEDULE)
-_MAX_PROBLEM_LENGTH = 200
-_SUCCESS = 2  # the first digit of a successful status; redirects are failures too
-_SERVER_ERROR = 5
-_GONE = 410  # the endpoint wants no more webhooks: Standard Webhooks 1.0.0
-
-
-def attempt_delivery(delivery: DeliveryLease, context: Context) -> DeliveryResult:
-    """Attempt a delivery once, and return its result. Raises nothing.
-
-    Any number of threads may do this at once, for different deliveries.
-    """
-    if delivery.attempts > MAX_ATTEMPTS:
-        return DeliveryResult(None, "every process that sent it was stopped", None)
-    try:
-        return _attempt(delivery, context)
-    except Malformed as error:
-        return DeliveryResult(None, str(error)[:_MAX_PROBLEM_LENGTH], None)
-    except WebhookFailure as error:
-        failed = _retry(delivery, None, str(error), None, context)
-        return failed._replace(is_endpoint_up=False)
-    except Transient as error:
-        return _retry(delivery, None, str(error), None, context)
-    except Exception as error:
-        # The log is scrubbed. The problem is shown to operators, and names only the type.
-        log.exception("delivery_failed", delivery=delivery.delivery_number)
-        problem = f"an unexpected error: {type(error).__name__}"
-        return _retry(delivery, None, problem, None, context)
-
-
-def _attempt(delivery: DeliveryLease, context: Context) -> DeliveryResult:
-    if delivery.event is None:
-        return _attempt_outcome(delivery, context)
-    message = upload_message(delivery, context)
-    endpoint = _allowed_endpoint(delivery, message.bucket, context)
-    return _send(delivery, endpoint, message.message_id, message.body, context)
-
-
-def _attempt_outcome(delivery: DeliveryLease, context: Context) -> DeliveryResult:
-    recorded = read_recorded(delivery.batch_number, delivery.chunk_number, context)
-    if recorded.refusal is None and recorded.validity.expires_at <= context.now():
-        return DeliveryResult(None, EXPIRED, None)
-    endpoint = _allowed_endpoint(delivery, recorded.terms.bucket, context)
-    decision = reissue_chunk(recorded, context)
-    outcome = chunk_outcome(recorded.batch_id, recorded.chunk_number, decision)
-    message_id = f"{recorded.batch_id}-{recorded.chunk_number}"
-    return _send(delivery, endpoint, message_id, json.dumps(outcome).encode(), context)
+    message_id = f"{news.batch_id}-{delivery.chunk_number}-{suffix}"
+    endpoint = _allowed_endpoint(delivery, news.bucket, context)
+    return _send(delivery, endpoint, message_id, body, context)
 
 
 def _allowed_endpoint(delivery: DeliveryLease, bucket: str, context: Context) -> WebhookEndpoint:
@@ -229,20 +213,21 @@ def _send(
     if status == _GONE:
         return DeliveryResult(status, "the endpoint is gone", None, is_up)
     problem = f"the endpoint responded with {status}"
-    failed = _retry(delivery, status, problem, response.retry_after, context)
-    return failed._replace(is_endpoint_up=is_up)
+    result = _retry(delivery, problem, context, response.retry_after, is_endpoint_up=is_up)
+    return result._replace(status=status)
 
 
 def _retry(
     delivery: DeliveryLease,
-    status: int | None,
     problem: str,
-    retry_after: timedelta | None,
     context: Context,
+    retry_after: timedelta | None = None,
+    *,
+    is_endpoint_up: bool | None = None,
 ) -> DeliveryResult:
     delay = retry_delay(delivery.attempts, context.random(), retry_after)
     retry_at = None if delay is None else context.now() + delay
-    return DeliveryResult(status, problem[:_MAX_PROBLEM_LENGTH], retry_at)
+    return DeliveryResult(None, problem[:_MAX_PROBLEM_LENGTH], retry_at, is_endpoint_up)
 
 
 LIMITS = TurnLimits(total=64, per_owner=32, per_key=4, suspects=32)
@@ -322,39 +307,35 @@ class _Deliveries:
         self._run.sleep(1)
 
     def _settle(self) -> None:
-        if not self._unsettled:
-            return
-        try:
+        if self._unsettled:
             self._write(self._unsettled)
-        except Transient:
-            raise
-        except Exception:  # noqa: BLE001 - one delivery must not stop the others
-            for finished in self._unsettled:
-                self._write_alone(finished)
         for _, result in self._unsettled:
             self.counts["delivered" if result.problem is None else "undelivered"] += 1
         self._unsettled = []
 
     def _write(self, finished: Sequence[_Finished]) -> None:
+        """Write results, each alone if that fails: one delivery must not stop the others."""
         now = self._context.now()
-        with write_transaction(self._context.engine) as connection:
-            settled = [
-                (delivery, result)
-                for delivery, result in finished
-                if settle_delivery(connection, delivery, result, now)
-            ]
-            opened = record_responses(connection, settled, now)
-        for endpoint in opened:
-            log.warning("endpoint_paused", tenant=endpoint.owner, endpoint=endpoint.name)
-
-    def _write_alone(self, finished: _Finished) -> None:
         try:
-            self._write([finished])
+            with write_transaction(self._context.engine) as connection:
+                settled = [
+                    (delivery, result)
+                    for delivery, result in finished
+                    if settle_delivery(connection, delivery, result, now)
+                ]
+                opened = record_responses(connection, settled, now)
         except Transient:
             raise
         except Exception:
-            # Its lease expires, and it is attempted again, up to the number of attempts.
-            log.exception("delivery_failed", delivery=finished[0].delivery_number)
+            if len(finished) > 1:
+                for each in finished:
+                    self._write([each])
+            else:
+                # Its lease expires, and it is attempted again, up to the number of attempts.
+                log.exception("delivery_failed", delivery=finished[0][0].delivery_number)
+            return
+        for endpoint in opened:
+            log.warning("endpoint_paused", tenant=endpoint.owner, endpoint=endpoint.name)
 
     def _claim(self) -> int:
         """Lease what may be sent now, and start to send it; return how many deliveries."""
