@@ -115,8 +115,9 @@ class UsedGrant(NamedTuple):
     """An issued grant: whose it is, and the limits that its use must keep.
 
     real_buckets are the storage names of those to which its bucket profile leads or has led. terms
-    are those of its batch, detail the fields of its item. expires_in is in seconds. access_keys are
-    all those that signed it, or none if they were not read.
+    are those of its batch, detail the fields of its item. expires_in is in seconds. The endpoint
+    callback is told of the types of events in notify. access_keys are all those that signed it, or
+    none if they were not read.
     """
 
     tenant: str
@@ -133,6 +134,7 @@ class UsedGrant(NamedTuple):
     terms: Mapping[str, Any]
     detail: Mapping[str, Any]
     notify: tuple[str, ...] = ()
+    callback: str | None = None
     access_keys: frozenset[str] = frozenset()
 
     @property

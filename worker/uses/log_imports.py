@@ -48,12 +48,9 @@ def read_imported(connection: Connection, source: str) -> ImportedPart:
 
 def write_imported(connection: Connection, source: str, part: ImportedPart, now: datetime) -> None:
     """Store how much of a log was imported."""
-    statement = insert_statement(LogImport, connection.dialect.name)
     values = {"source": source, **part._asdict(), "imported_at": now}
-    set_ = {name: statement.excluded[name] for name in values if name != "source"}
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=["source"], set_=set_), values
-    )
+    statement = insert_statement(LogImport, connection.dialect.name).values(values)
+    connection.execute(statement.on_conflict_do_update(index_elements=["source"], set_=values))
 
 
 _SESSION = "usage-import"  # the name of a role's session in storage's logs

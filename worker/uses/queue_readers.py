@@ -181,23 +181,21 @@ class QueueReader:
 
     def _handle_each(self, messages: Sequence[QueueMessage]) -> bool:
         """Handle messages one by one: one of them must not keep the others from being handled."""
-        failed = [message for message in messages if not self._handle_alone(message)]
+        failed: list[QueueMessage] = []
+        for message in messages:
+            try:
+                self._delete(self._record([message]).handled)
+            except Transient:
+                raise
+            except Exception:
+                log.exception("event_failed", queue=self._queue.name, message=message.message_id)
+                failed.append(message)
         succeeded_recently = time.monotonic() - self._succeeded_at < 2 * VISIBILITY_SECONDS
         for message in failed:
             if succeeded_recently and message.receive_count >= MAX_FAULTS:
                 self._delete([message])
                 log.error("event_discarded", queue=self._queue.name, message=message.message_id)
         return len(failed) < len(messages)
-
-    def _handle_alone(self, message: QueueMessage) -> bool:
-        try:
-            self._delete(self._record([message]).handled)
-        except Transient:
-            raise
-        except Exception:
-            log.exception("event_failed", queue=self._queue.name, message=message.message_id)
-            return False
-        return True
 
     def _delete(self, messages: Sequence[QueueMessage]) -> None:
         failed = sum(self._threads.map(self._queue.delete, in_parts(messages, MAX_MESSAGES)))

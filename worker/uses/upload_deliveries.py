@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, select
@@ -10,20 +9,11 @@ from sqlalchemy import Connection, and_, select
 from models import Batch, Chunk, Grant, Settlement, Use
 from valetkey.wire.grant_ids import grant_id
 from valetkey.wire.upload_events import ReportedUpload, UploadEventType
-from worker.base.pages import in_parts, parse_items
+from worker.base.pages import parse_items
 from worker.core.issued_grants import UsedGrant
 from worker.ledger.outbox import EVENT_LIFETIME, DeliveryLease, insert_deliveries, pending_values
 from worker.uses.use_rows import InsertedUses, JudgedUse
 from worker.uses.use_rules import STORING, is_late
-
-
-class _Subject(NamedTuple):
-    """The topics of a delivery."""
-
-    batch_number: int
-    chunk_number: int
-    event: UploadEventType
-    group_id: str | None
 
 
 class UploadNews(NamedTuple):
@@ -43,13 +33,14 @@ def insert_use_deliveries(
     There is one for each chunk, type and group: a retry of the transaction inserts no use again,
     and therefore no delivery.
     """
-    subjects = {
-        _Subject(use.grant.batch_number, use.grant.chunk_number, event, group.group_id)
+    rows = {
+        (use.grant.chunk, event): _row(use.grant, event, group.group_id, now)
         for group in inserted
         for use in group.uses
         if (event := _event_type(use)) in use.grant.notify
     }
-    return _insert(connection, subjects, now)
+    insert_deliveries(connection, [row for _, row in sorted(rows.items())])
+    return len(rows)
 
 
 def insert_unused_delivery(connection: Connection, grant: UsedGrant, now: datetime) -> bool:
@@ -57,9 +48,10 @@ def insert_unused_delivery(connection: Connection, grant: UsedGrant, now: dateti
 
     Call it in the transaction that inserts the settlement, if `Settlement.unused` is not empty.
     """
-    event: UploadEventType = "upload.unused"
-    subject = _Subject(grant.batch_number, grant.chunk_number, event, None)
-    return event in grant.notify and _insert(connection, {subject}, now) > 0
+    is_wanted = "upload.unused" in grant.notify
+    if is_wanted:
+        insert_deliveries(connection, [_row(grant, "upload.unused", None, now)])
+    return is_wanted
 
 
 def _event_type(use: JudgedUse) -> UploadEventType | None:
@@ -68,23 +60,18 @@ def _event_type(use: JudgedUse) -> UploadEventType | None:
     return "upload.mismatched" if use.judgement.verdict == "mismatched" else "upload.stored"
 
 
-def _insert(connection: Connection, subjects: set[_Subject], now: datetime) -> int:
-    batches: dict[int, dict[str, Any]] = {}
-    query = select(Batch.tenant, Batch.callback.label("endpoint"))
-    query = query.add_columns(Batch.batch_number).where(Batch.callback.is_not(None))
-    for part in in_parts({subject.batch_number for subject in subjects}):
-        for row in connection.execute(query.where(Batch.batch_number.in_(part))):
-            batches[row.batch_number] = row._asdict()
-    rows = [
-        pending_values(now)
-        | subject._asdict()
-        | batches[subject.batch_number]
-        | {"expires_at": now + EVENT_LIFETIME}
-        for subject in sorted(subjects, key=itemgetter(0, 1, 2))
-        if subject.batch_number in batches
-    ]
-    insert_deliveries(connection, rows)
-    return len(rows)
+def _row(
+    grant: UsedGrant, event: UploadEventType | None, group_id: str | None, now: datetime
+) -> dict[str, Any]:
+    return pending_values(now) | {
+        "tenant": grant.tenant,
+        "endpoint": grant.callback,
+        "batch_number": grant.batch_number,
+        "chunk_number": grant.chunk_number,
+        "event": event,
+        "group_id": group_id,
+        "expires_at": now + EVENT_LIFETIME,
+    }
 
 
 def read_upload_news(connection: Connection, delivery: DeliveryLease) -> UploadNews | None:

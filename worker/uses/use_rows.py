@@ -24,7 +24,7 @@ _GRANTS = (
     select(
         *(Batch.tenant, Batch.batch_number, Batch.batch_id, Chunk.chunk_number, Grant.item_number),
         *(Batch.kind, Batch.bucket, Grant.object_key, Chunk.issued_at, Chunk.expires_in),
-        *(Batch.terms, Grant.detail, Batch.notify, Chunk.access_key),
+        *(Batch.terms, Grant.detail, Batch.notify, Batch.callback, Chunk.access_key),
     )
     .select_from(Batch)
     .join(Grant, Grant.batch_number == Batch.batch_number)
