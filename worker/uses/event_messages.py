@@ -163,16 +163,18 @@ class _Event(NamedTuple):
 
 
 @dataclass(slots=True)
-class HandledMessages:
-    """Messages that are handled together, when, and the outcome of their events.
+class MessageGroup:
+    """Messages of one queue that are handled together, and the outcome of their events.
 
-    reachable_since is the time since which the database and storage answer. recorded counts uses,
-    ignored counts events by reason that tell of none, and waiting those whose messages come again.
-    problem is why storage could not be asked for some, or None.
+    threads ask storage, and reachable_since is the time since which it and the database answer.
+    recorded counts uses, ignored counts events by reason that tell of none, and waiting those whose
+    messages come again. problem is why storage could not be asked for some, or None.
     """
 
     messages: Sequence[QueueMessage]
-    now: datetime
+    targets: QueueTargets
+    context: Context
+    threads: Executor
     reachable_since: datetime
     recorded: int = 0
     ignored: Counter[str] = field(default_factory=Counter)
@@ -185,137 +187,116 @@ class HandledMessages:
         """The messages to delete."""
         return [message for message in self.messages if message not in self._kept]
 
-    def keep(self, event: _Event, reason: str) -> None:
+    def handle(self) -> None:
+        """Record the uses in the messages.
+
+        Objects are recorded before deletions, which name no grant. Messages that are not handled,
+        and those that an interrupted call committed, come again: recording is idempotent. Raises
+        Transient if nothing could be recorded.
+        """
+        events = list(self._parse())
+        self._record(list(self._identified(events)))
+        self._record(list(self._deletions(events)))
+
+    def _parse(self) -> Iterator[_Event]:
+        for message in self.messages:
+            parsed = parse_body(message.body)
+            self.ignored.update(parsed.ignored)
+            for report in parsed.reports:
+                if not self.targets.known_buckets(report.bucket):
+                    self.ignored["other_bucket"] += 1
+                elif report.grant_id == "":
+                    self.ignored["no_grant_id"] += 1
+                else:
+                    yield _Event(message, report)
+
+    def _identified(self, events: Sequence[_Event]) -> Iterator[UseReport]:
+        """Yield the reports of objects that name their grant, or whose grant storage names."""
+        unknown: list[tuple[_Event, TenantAccess]] = []
+        for event in events:
+            if event.report.event == "deleted":
+                continue
+            for report in _in_buckets(event, self.targets.storing_buckets(event.report.bucket)):
+                access = self.targets.find_access(report.bucket, report.object_key)
+                if report.grant_id is not None:
+                    yield report
+                elif access is None:
+                    self.ignored["other_prefix"] += 1
+                else:
+                    unknown.append((event._replace(report=report), access))
+        end = time.monotonic() + ASK_SECONDS
+
+        def ask(found: tuple[_Event, TenantAccess]) -> Identity:
+            event, access = found
+            is_late = time.monotonic() >= end
+            return "postponed" if is_late else _identify_object(event.report, access, self.context)
+
+        for (event, _), identity in zip(unknown, self.threads.map(ask, unknown), strict=True):
+            if isinstance(identity, UseReport):
+                yield identity
+            else:
+                self._leave(event, identity)
+
+    def _leave(self, event: _Event, reason: Unidentified | Transient) -> None:
+        match reason:
+            case Transient():
+                self.problem = reason
+                self._keep(event, "storage_away")
+            case "postponed":
+                self._keep(event, reason)
+            case "hidden" | "refused":
+                self._keep_for_some_time(event, reason)
+            case _:
+                self.ignored[reason] += 1
+
+    def _deletions(self, events: Iterable[_Event]) -> Iterator[UseReport]:
+        """Yield the deletions of objects that a grant is known to have stored.
+
+        The others wait if a tenant stores objects under such a key.
+        """
+        deletions = [
+            (event, _in_buckets(event, self.targets.known_buckets(event.report.bucket)))
+            for event in events
+            if event.report.event == "deleted"
+        ]
+        names = [(each.bucket, each.object_key) for _, reports in deletions for each in reports]
+        known: Container[ObjectName] = ()
+        if names:
+            with read_transaction(self.context.engine) as connection:
+                known = read_objects(connection, names)
+        for event, reports in deletions:
+            found = [each for each in reports if (each.bucket, each.object_key) in known]
+            if len(found) > 1 and len(self.targets.today.get(event.report.bucket, ())) > 1:
+                self.ignored["ambiguous_bucket"] += 1
+            elif found:
+                yield from found
+            elif any(self.targets.find_access(each.bucket, each.object_key) for each in reports):
+                self._keep_for_some_time(event, "unknown_object")
+            else:
+                self.ignored["other_prefix"] += 1
+
+    def _keep(self, event: _Event, reason: str) -> None:
         """Let the message of an event come again."""
         self._kept.add(event.message)
         self.waiting[reason] += 1
 
-    def keep_for_some_time(self, event: _Event, reason: str) -> None:
+    def _keep_for_some_time(self, event: _Event, reason: str) -> None:
         """Let the message of an event come again until RETRY_FOR is over."""
+        now = self.context.now()
         repetitions = (event.message.receive_count - 1) * timedelta(seconds=VISIBILITY_SECONDS)
-        sent_at = event.message.sent_at or self.now - repetitions
-        is_new = sent_at > self.now - _RETRY_FOR_LONG
-        if is_new and max(sent_at, self.reachable_since) > self.now - RETRY_FOR:
-            self.keep(event, reason)
+        sent_at = event.message.sent_at or now - repetitions
+        is_new = sent_at > now - _RETRY_FOR_LONG
+        if is_new and max(sent_at, self.reachable_since) > now - RETRY_FOR:
+            self._keep(event, reason)
         else:
             self.ignored[reason] += 1
 
-
-def handle_messages(
-    messages: Sequence[QueueMessage],
-    targets: QueueTargets,
-    context: Context,
-    threads: Executor,
-    reachable_since: datetime,
-) -> HandledMessages:
-    """Record the uses in these messages.
-
-    Objects are recorded before deletions, which name no grant. Messages that are not handled, and
-    those that an interrupted call committed, come again: recording is idempotent. Raises Transient
-    if nothing could be recorded.
-    """
-    group = HandledMessages(messages, context.now(), reachable_since)
-    events = list(_parse(group, targets))
-    _record(group, list(_identified(group, events, targets, context, threads)), context)
-    _record(group, list(_deletions(group, events, targets, context)), context)
-    return group
-
-
-def _parse(group: HandledMessages, targets: QueueTargets) -> Iterator[_Event]:
-    for message in group.messages:
-        parsed = parse_body(message.body)
-        group.ignored.update(parsed.ignored)
-        for report in parsed.reports:
-            if not targets.known_buckets(report.bucket):
-                group.ignored["other_bucket"] += 1
-            elif report.grant_id == "":
-                group.ignored["no_grant_id"] += 1
-            else:
-                yield _Event(message, report)
-
-
-def _identified(
-    group: HandledMessages,
-    events: Sequence[_Event],
-    targets: QueueTargets,
-    context: Context,
-    threads: Executor,
-) -> Iterator[UseReport]:
-    """Yield the reports of objects that name their grant, or whose grant storage names."""
-    unknown: list[tuple[_Event, TenantAccess]] = []
-    for event in events:
-        if event.report.event == "deleted":
-            continue
-        for report in _in_buckets(event, targets.storing_buckets(event.report.bucket)):
-            access = targets.find_access(report.bucket, report.object_key)
-            if report.grant_id is not None:
-                yield report
-            elif access is None:
-                group.ignored["other_prefix"] += 1
-            else:
-                unknown.append((event._replace(report=report), access))
-    end = time.monotonic() + ASK_SECONDS
-
-    def ask(found: tuple[_Event, TenantAccess]) -> Identity:
-        event, access = found
-        is_late = time.monotonic() >= end
-        return "postponed" if is_late else _identify_object(event.report, access, context)
-
-    for (event, _), identity in zip(unknown, threads.map(ask, unknown), strict=True):
-        if isinstance(identity, UseReport):
-            yield identity
-        else:
-            _leave(group, event, identity)
-
-
-def _leave(group: HandledMessages, event: _Event, reason: Unidentified | Transient) -> None:
-    match reason:
-        case Transient():
-            group.problem = reason
-            group.keep(event, "storage_away")
-        case "postponed":
-            group.keep(event, reason)
-        case "hidden" | "refused":
-            group.keep_for_some_time(event, reason)
-        case _:
-            group.ignored[reason] += 1
+    def _record(self, reports: Sequence[UseReport]) -> None:
+        for part in in_parts(reports, REPORTS_PER_TRANSACTION):
+            recorded = record_uses(part, self.context)
+            self.ignored.update(recorded.ignored)
+            self.recorded += recorded.total
 
 
 def _in_buckets(event: _Event, names: Iterable[str]) -> list[UseReport]:
     return [event.report._replace(bucket=name) for name in sorted(names)]
-
-
-def _deletions(
-    group: HandledMessages, events: Iterable[_Event], targets: QueueTargets, context: Context
-) -> Iterator[UseReport]:
-    """Yield the deletions of objects that a grant is known to have stored.
-
-    The others wait if a tenant stores objects under such a key.
-    """
-    deletions = [
-        (event, _in_buckets(event, targets.known_buckets(event.report.bucket)))
-        for event in events
-        if event.report.event == "deleted"
-    ]
-    names = [(each.bucket, each.object_key) for _, reports in deletions for each in reports]
-    known: Container[ObjectName] = ()
-    if names:
-        with read_transaction(context.engine) as connection:
-            known = read_objects(connection, names)
-    for event, reports in deletions:
-        found = [each for each in reports if (each.bucket, each.object_key) in known]
-        if len(found) > 1 and len(targets.today.get(event.report.bucket, ())) > 1:
-            group.ignored["ambiguous_bucket"] += 1
-        elif found:
-            yield from found
-        elif any(targets.find_access(each.bucket, each.object_key) for each in reports):
-            group.keep_for_some_time(event, "unknown_object")
-        else:
-            group.ignored["other_prefix"] += 1
-
-
-def _record(group: HandledMessages, reports: Sequence[UseReport], context: Context) -> None:
-    for part in in_parts(reports, REPORTS_PER_TRANSACTION):
-        recorded = record_uses(part, context)
-        group.ignored.update(recorded.ignored)
-        group.recorded += recorded.total

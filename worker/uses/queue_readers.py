@@ -23,7 +23,7 @@ from worker.base.pages import in_parts
 from worker.context import Context
 from worker.core.tenant_config import Bucket, TenantConfig
 from worker.errors import Malformed, Transient
-from worker.uses.event_messages import HandledMessages, QueueTargets, handle_messages, queue_targets
+from worker.uses.event_messages import MessageGroup, QueueTargets, queue_targets
 
 WAIT_SECONDS = 10
 """The time in seconds that a poll waits for messages: 260,000 polls of an idle queue a month."""
@@ -159,14 +159,15 @@ class QueueReader:
         # What waits for one storage holds up no events of others.
         return group.problem is None or bool(group.handled)
 
-    def _record(self, messages: Sequence[QueueMessage]) -> HandledMessages:
+    def _record(self, messages: Sequence[QueueMessage]) -> MessageGroup:
         self.progress_at = time.monotonic()
         if self._is_troubled:
             self._reachable_since = self._context.now()
         self._is_troubled = True  # unless nothing fails
-        group = handle_messages(
+        group = MessageGroup(
             messages, self._targets(), self._context, self._threads, self._reachable_since
         )
+        group.handle()
         self._is_troubled = group.problem is not None
         if group.handled:
             self._succeeded_at = time.monotonic()

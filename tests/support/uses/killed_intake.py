@@ -30,7 +30,7 @@ def after(module: Any, name: str) -> None:
 
 
 STEPS: dict[str, Callable[[], None]] = {
-    "received": lambda: before(queue_readers, "handle_messages"),
+    "received": lambda: before(event_messages.MessageGroup, "handle"),
     "identified": lambda: before(event_messages, "record_uses"),
     "recording": lambda: before(use_recorder, "append_use_leaves"),
     "recorded": lambda: before(queue_readers.QueueReader, "_delete"),

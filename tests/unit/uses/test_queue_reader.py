@@ -14,7 +14,7 @@ from worker.aws.event_queues import QueueMessage, QueueUnusable
 from worker.base.jobs import HANG_TIME
 from worker.supervisor import STOP_TIMEOUT
 from worker.uses import queue_readers
-from worker.uses.event_messages import HandledMessages
+from worker.uses.event_messages import MessageGroup
 from worker.uses.queue_readers import MAX_FAULTS, QueueReader, QueueReaders
 
 
@@ -47,12 +47,11 @@ class FakeQueue(Event):
 def read(monkeypatch: pytest.MonkeyPatch, *polls: list[str]) -> FakeQueue:
     """Read a queue in which messages are poison, or tell of uses."""
 
-    def handle(messages: list[QueueMessage], *others: Any) -> HandledMessages:
-        if any(message.body == "poison" for message in messages):
+    def handle(group: MessageGroup) -> None:
+        if any(message.body == "poison" for message in group.messages):
             raise ZeroDivisionError
-        return HandledMessages(messages, *others[-2:])
 
-    monkeypatch.setattr(queue_readers, "handle_messages", handle)
+    monkeypatch.setattr(MessageGroup, "handle", handle)
     monkeypatch.setattr(queue_readers, "queue_targets", Mock())
     queue: Any = FakeQueue(polls)
     context: Any = SimpleNamespace(now=lambda: None, config=Mock())

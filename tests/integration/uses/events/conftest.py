@@ -18,7 +18,7 @@ from worker.aws.event_queues import EventQueue, QueueMessage
 from worker.aws.s3_clients import S3Clients
 from worker.core.tenant_config import Bucket, TenantConfig
 from worker.dev.embedded_servers import Storage, create_buckets
-from worker.uses.event_messages import HandledMessages, handle_messages, queue_targets
+from worker.uses.event_messages import MessageGroup, queue_targets
 from worker.uses.queue_readers import QueueReader
 
 BUCKET = "events"
@@ -54,7 +54,7 @@ class Intake(UploadService):
         waiting: timedelta = timedelta(0),
         away: timedelta = timedelta(0),
         storage_is_away: bool = False,
-    ) -> HandledMessages:
+    ) -> MessageGroup:
         """Handle messages together, as SQS hands them over: texts, or records with a message each.
 
         They were sent a while ago, while the service was away.
@@ -66,7 +66,9 @@ class Intake(UploadService):
         texts = [each if isinstance(each, str) else body(each) for each in messages]
         received = [QueueMessage(str(n), "", text, sent_at=sent_at) for n, text in enumerate(texts)]
         targets = queue_targets(self.queue_url, context.config.current(), context)
-        return handle_messages(received, targets, context, self.threads, sent_at + away)
+        group = MessageGroup(received, targets, context, self.threads, sent_at + away)
+        group.handle()
+        return group
 
     @contextmanager
     def reading(self) -> Iterator[None]:
