@@ -112,17 +112,19 @@ SESSION_NAME = "revocation"
 """The name of a role's session in storage's logs."""
 
 
-def denial_row(denial: Denial, revocation_id: str, on_aws: Collection[str]) -> DenialRow:
-    """Return the row of a new statement. on_aws are the bucket profiles on AWS."""
-    bucket = denial.profile.name
-    statement = denial_statement(denial, revocation_id, is_aws=bucket in on_aws)
-    text = json.dumps(statement)
-    return DenialRow(statement["Sid"], bucket, denial.where, text, denial.lapses_at)
+def denial_row(denial: Denial, revocation_id: str) -> DenialRow:
+    """Return the row of a new statement."""
+    statement = denial_statement(denial, revocation_id)
+    return DenialRow(
+        sid=statement["Sid"],
+        bucket=denial.profile.name,
+        storage=denial.where,
+        statement=json.dumps(statement),
+        lapses_at=denial.lapses_at,
+    )
 
 
-def find_earlier(
-    levers: Iterable[Lever], live: Sequence[LiveDenial], on_aws: Collection[str]
-) -> dict[str, LiveDenial]:
+def find_earlier(levers: Iterable[Lever], live: Sequence[LiveDenial]) -> dict[str, LiveDenial]:
     """Return the oldest statement that already denies all that a lever would, by its place.
 
     It denies at least as long. The live statements are in the order of their age.
@@ -131,7 +133,7 @@ def find_earlier(
     for denial in levers:
         if not isinstance(denial, Denial):
             continue
-        wanted = json.loads(denial_row(denial, "", on_aws).statement)
+        wanted = denial_statement(denial, "")
         for each in live:
             is_here = each.row.storage == denial.where and each.row.lapses_at >= denial.lapses_at
             if is_here and _includes(json.loads(each.row.statement), wanted):
@@ -146,14 +148,12 @@ def _includes(statement: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     )
 
 
-def is_denied(
-    object_key: str, denial: Denial, live: Iterable[LiveDenial], on_aws: Collection[str]
-) -> bool:
+def is_denied(object_key: str, denial: Denial, live: Iterable[LiveDenial]) -> bool:
     """Return whether one of these statements denies an object in the bucket of a denial.
 
     It may end before the denial would, and so be no substitute for it.
     """
-    arn = object_arn(denial.profile, object_key, is_aws=denial.profile.name in on_aws)
+    arn = object_arn(denial, object_key)
     here = [each.row.statement for each in live if each.row.storage == denial.where]
     return any(includes(json.loads(statement)["Resource"], arn) for statement in here)
 

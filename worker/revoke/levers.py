@@ -109,11 +109,16 @@ class Lever:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denial(Lever):
-    """The objects and actions that a statement denies in the bucket of a profile."""
+    """The objects and actions that a statement denies in the bucket of a profile.
+
+    host is that in the links of the profile.
+    """
 
     profile: Bucket
     objects: DeniedObjects
     actions: frozenset[str]
+    host: str | None = None
+    is_aws: bool = False
 
 
 def plan_levers(

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from valetkey.units import format_utc
 from worker.core.issued_grants import aws_partition
-from worker.core.tenant_config import Bucket
 from worker.errors import Malformed
 from worker.revoke.levers import Denial
 
@@ -32,16 +31,15 @@ def denial_sid(revocation_id: str, storage: str) -> str:
     return SID_PREFIX + revocation_id.replace("-", "") + sha256(storage.encode()).hexdigest()[:8]
 
 
-def denial_statement(denial: Denial, revocation_id: str, *, is_aws: bool) -> dict[str, Any]:
+def denial_statement(denial: Denial, revocation_id: str) -> dict[str, Any]:
     """Return the statement that denies the actions of a denial on its objects.
 
     On AWS it denies only presigned requests and forms, and nothing after the denial lapses. Others
     ignore a statement with a condition: there it denies every request, until it is removed.
     """
-    bucket, objects = denial.profile, denial.objects
     arns = {
-        *(object_arn(bucket, key, is_aws=is_aws) for key in objects.keys),
-        *(f"{object_arn(bucket, prefix, is_aws=is_aws)}*" for prefix in objects.prefixes),
+        *(object_arn(denial, key) for key in denial.objects.keys),
+        *(f"{object_arn(denial, prefix)}*" for prefix in denial.objects.prefixes),
     }
     statement: dict[str, Any] = {
         "Sid": denial_sid(revocation_id, denial.where),
@@ -50,7 +48,7 @@ def denial_statement(denial: Denial, revocation_id: str, *, is_aws: bool) -> dic
         "Action": sorted(denial.actions),
         "Resource": sorted(arns),
     }
-    if is_aws:
+    if denial.is_aws:
         statement["Condition"] = {
             "StringEquals": {"s3:authType": _PRESIGNED},
             "DateLessThan": {"aws:CurrentTime": format_utc(denial.lapses_at)},
@@ -58,13 +56,16 @@ def denial_statement(denial: Denial, revocation_id: str, *, is_aws: bool) -> dic
     return statement
 
 
-def object_arn(bucket: Bucket, object_key: str, *, is_aws: bool) -> str:
-    """Return the ARN of an object. Outside of AWS, it may name a few other objects as well.
+def object_arn(denial: Denial, object_key: str) -> str:
+    """Return the ARN of an object in the bucket of a denial.
+
+    Outside of AWS, it may name a few other objects as well.
 
     In a resource, some characters are wildcards, or begin a variable. ? is any one character: other
     storage than AWS takes variables literally. SeaweedFS would take ${*} so, and deny nothing.
     """
-    text = _SPECIAL.sub(lambda match: f"${{{match[0]}}}" if is_aws else "?", object_key)
+    bucket = denial.profile
+    text = _SPECIAL.sub(lambda match: f"${{{match[0]}}}" if denial.is_aws else "?", object_key)
     return f"arn:{aws_partition(bucket.region)}:s3:::{bucket.bucket}/{text}"
 
 

@@ -60,15 +60,11 @@ def provable_grants(lever: Lever, plan: RevocationPlan) -> list[LiveGrant]:
     the policy of the bucket denies it, and so its refusal is that of the role. On other storage,
     the statement would refuse it.
     """
-    denied = frozenset().union(*(denial.targets for denial in plan.denials))
+    provable = lever.targets
+    if not isinstance(lever, Denial):
+        provable = provable.difference(*(each.targets for each in plan.denials if not each.is_aws))
     return [
-        grant
-        for grant in plan.targeted
-        if grant.kind == "download"
-        and grant.full_id in lever.targets
-        and (
-            isinstance(lever, Denial) or grant.bucket in plan.on_aws or grant.full_id not in denied
-        )
+        grant for grant in plan.targeted if grant.kind == "download" and grant.full_id in provable
     ]
 
 
@@ -152,8 +148,7 @@ def prove(trial: Trial | None, lever: Lever, plan: RevocationPlan) -> Proof:
     if trial is None:
         return "untried"
     if trial.was_refused and not (
-        isinstance(lever, Denial)
-        and is_denied(trial.object_key, lever, plan.live_denials, plan.on_aws)
+        isinstance(lever, Denial) and is_denied(trial.object_key, lever, plan.live_denials)
     ):
         return "untried"
     end = time.monotonic() + trial.seconds

@@ -161,7 +161,7 @@ def _record(
         "lapses_at": max([now, *ends]),
     }
     new = [denial for denial in plan.denials if denial.where not in plan.earlier]
-    rows = [denial_row(denial, revocation_id, plan.on_aws) for denial in new]
+    rows = [denial_row(denial, revocation_id) for denial in new]
     with write_transaction(context.engine) as connection:
         insert_revocation(connection, revocation, grants, rows)
     return {row.storage: row.sid for row in [*rows, *(each.row for each in plan.earlier.values())]}

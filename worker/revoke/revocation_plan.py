@@ -1,7 +1,7 @@
 """Plans a revocation: which live grants it ends, by which levers, and which others with them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, and_, or_, select
@@ -129,9 +129,8 @@ class RevocationPlan:
 
     unsent are the tenants and ids of batches that still accept chunks: they will be cancelled.
     With ends_sessions, the sessions of roles will be ended, which ends the grants of all tenants
-    that share them. hosts has the host in links of each bucket profile of a targeted grant, and
-    on_aws those of them that are on AWS. earlier are statements that already deny all that a lever
-    would, by the lever's place, and live_denials all statements that deny anything.
+    that share them. earlier are statements that already deny all that a lever would, by the lever's
+    place, and live_denials all statements that deny anything.
     """
 
     target: Target
@@ -140,8 +139,6 @@ class RevocationPlan:
     levers: Sequence[Lever]
     unsent: Sequence[tuple[str, str]]
     ends_sessions: bool = False
-    hosts: Mapping[str, str | None] = field(default_factory=dict)
-    on_aws: frozenset[str] = frozenset()
     earlier: Mapping[str, LiveDenial] = field(default_factory=dict)
     live_denials: Sequence[LiveDenial] = ()
 
@@ -190,14 +187,15 @@ def plan_revocation(
         beside = read_beside(connection, targeted, config, now) if targeted else []
         unsent = open_batches(connection, target, config)
         denials = read_live_denials(connection, now)
-    levers = plan_levers(target, targeted, beside, config)
-    names = {grant.bucket for grant in targeted}
-    buckets = [bucket for name, bucket in config.buckets.items() if name in names]
-    on_aws = frozenset(bucket.name for bucket in buckets if context.s3.is_aws(bucket))
+    s3 = context.s3
+    levers = [
+        replace(lever, host=s3.host(lever.profile), is_aws=s3.is_aws(lever.profile))
+        if isinstance(lever, Denial)
+        else lever
+        for lever in plan_levers(target, targeted, beside, config)
+    ]
     return RevocationPlan(
         *(target, config, targeted, levers, unsent, ends_sessions),
-        hosts={bucket.name: context.s3.host(bucket) for bucket in buckets},
-        on_aws=on_aws,
-        earlier=find_earlier(levers, denials, on_aws),
+        earlier=find_earlier(levers, denials),
         live_denials=denials,
     )

@@ -16,6 +16,7 @@ from valetkey.units import format_utc
 from valetkey.wire.messages import BUNDLE_TASK_PREFIX, BatchId, GrantId
 from valetkey.wire.terms import Text
 from worker.base.database_engine import read_transaction
+from worker.base.pages import did_you_mean
 from worker.broker.queues import RESULT_INDEX
 from worker.cli.command_options import Command
 from worker.cli.database import open_engine, operator_account
@@ -33,7 +34,6 @@ from worker.revoke.revocation import revoke as revoke_grants
 from worker.revoke.revocation_plan import RevocationPlan, plan_revocation, was_issued
 from worker.setting_names import names_service
 from worker.settings import Settings
-from worker.tenants.toml_fields import closest_name
 
 _TARGETS: Mapping[TargetKind, tuple[str, str]] = {
     "grant": ("[TENANT/]BATCH.NUMBER", "One grant, by its id."),
@@ -111,9 +111,7 @@ def _read_location(kind: TargetKind, text: str, config: TenantConfig) -> Target:
     if not text.startswith(_S3) or not slash or not key:
         raise click.BadParameter(f"write {_TARGETS[kind][0]}", param_hint=option)
     if profile not in config.buckets:
-        hint = closest_name(profile, config.buckets)
-        suggestion = f": did you mean {hint}?" if hint else ""
-        text = f"there is no bucket profile {profile!r}{suggestion}"
+        text = f"there is no bucket profile {profile!r}{did_you_mean(profile, config.buckets)}"
         raise click.BadParameter(text, param_hint=option)
     return Target(kind, key, profile)
 
@@ -166,7 +164,7 @@ def describe_plan(plan: RevocationPlan, *, is_done: bool) -> Iterator[str]:
 def _describe_lever(lever: Lever, plan: RevocationPlan) -> Iterator[str]:
     yield f"  - {_LEVERS[lever.name]} {lever.where}"
     if isinstance(lever, Denial):
-        yield f"      at {plan.hosts.get(lever.profile.name) or 'an unknown host'}"
+        yield f"      at {lever.host or 'an unknown host'}"
     yield f"      ends {_format_counts(lever.ends, 'grant')}"
     others = _format_counts(lever.others, "other grant") if lever.others else "no other grants"
     yield f"      and {others}"
@@ -186,7 +184,7 @@ def _describe_denial(denial: Denial, plan: RevocationPlan) -> Iterator[str]:
     has_forms = any(
         grant.kind == "upload" and grant.full_id in denial.targets for grant in plan.targeted
     )
-    if has_forms and denial.profile.name not in plan.on_aws:
+    if has_forms and not denial.is_aws:
         yield "      storage other than AWS may still accept forms: SeaweedFS does"
     if earlier := plan.earlier.get(denial.where):
         yield (
@@ -253,7 +251,7 @@ def plan_as_json(plan: RevocationPlan, result: RevocationResult | None) -> dict[
             {
                 "lever": lever.name,
                 "where": lever.where,
-                "host": plan.hosts.get(lever.profile.name) if isinstance(lever, Denial) else None,
+                "host": lever.host if isinstance(lever, Denial) else None,
                 "ends": dict(lever.ends),
                 "others": dict(lever.others),
                 "problem": lever.problem,

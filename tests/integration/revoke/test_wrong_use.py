@@ -27,7 +27,7 @@ UNKNOWN = "01a21b56-be30-7f7e-b432-9ffae038cc56"
         (("--grant", "x.1"), "an id of a grant is a batch id, a dot and a number"),
         (("--key", "acme/a.pdf"), "write s3://PROFILE/KEY"),
         (("--prefix", "s3://demo/"), "the prefix is empty: write s3://PROFILE/PREFIX, or"),
-        (("--key", "s3://dem/a"), "there is no bucket profile 'dem': did you mean demo?"),
+        (("--key", "s3://dem/a"), "there is no bucket profile 'dem': did you mean 'demo'?"),
         (("--tenant", ""), "it is empty"),
         (("--tenant", "acme", "--reason", "a\nb"), "write 1 to 200 characters on one line"),
         (("--tenant", "acme", "--reason", "x" * 201), "write 1 to 200 characters on one line"),

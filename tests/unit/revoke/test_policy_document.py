@@ -37,8 +37,9 @@ def statement(*keys: str, is_aws: bool = True, prefixes: tuple[str, ...] = ()) -
         profile=BUCKET,
         objects=objects,
         actions=frozenset({"s3:GetObject"}),
+        is_aws=is_aws,
     )
-    return denial_statement(denial, REVOCATION, is_aws=is_aws)
+    return denial_statement(denial, REVOCATION)
 
 
 def policy(*statements: dict[str, Any]) -> str:

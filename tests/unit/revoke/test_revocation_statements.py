@@ -27,7 +27,7 @@ def denied(targeted: Sequence[LiveGrant], *others: LiveGrant) -> list[tuple[Any,
     """Return the end of each statement and the objects that it denies."""
     levers = plan_levers(Target("batch", "b"), targeted, [*targeted, *others], CONFIG)
     denials = [lever for lever in levers if isinstance(lever, Denial)]
-    statements = [denial_statement(denial, "r", is_aws=True) for denial in denials]
+    statements = [denial_statement(replace(denial, is_aws=True), "r") for denial in denials]
     return [(each["Condition"]["DateLessThan"], each["Resource"]) for each in statements]
 
 
