@@ -8,9 +8,8 @@ radosgw/bucket_logging.
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from worker.core.issued_grants import aws_partition
 from worker.core.tenant_config import Bucket
@@ -23,35 +22,37 @@ _VERSION = "2012-10-17"  # of IAM's policy language
 _RETENTION = timedelta(days=14)  # the longest (AWS: SQS quotas): the time to repair the intake
 
 
-@dataclass(frozen=True, slots=True)
-class SetupNames:
+class SetupNames(NamedTuple):
     """The names in a configuration. account is the AWS account that owns bucket and queue."""
 
-    bucket: Bucket
+    profile: str
+    bucket: str
+    region: str
+    partition: str
     account: str
     queue: str
+    queue_arn: str
+    queue_url: str
     log_bucket: str
+    log_prefix: str
 
-    @property
-    def partition(self) -> str:
-        """The partition of AWS that has the bucket's region."""
-        return aws_partition(self.bucket.region)
 
-    @property
-    def queue_arn(self) -> str:
-        """The ARN of the queue."""
-        return f"arn:{self.partition}:sqs:{self.bucket.region}:{self.account}:{self.queue}"
-
-    @property
-    def queue_url(self) -> str:
-        """The URL of the queue."""
-        domain = "amazonaws.com.cn" if self.partition == "aws-cn" else "amazonaws.com"
-        return f"https://sqs.{self.bucket.region}.{domain}/{self.account}/{self.queue}"
-
-    @property
-    def log_prefix(self) -> str:
-        """The prefix of the keys of access logs."""
-        return f"{self.bucket.bucket}/"
+def setup_names(bucket: Bucket, account: str, queue: str) -> SetupNames:
+    """Return the names in the configuration of the storage behind a bucket profile."""
+    partition = aws_partition(bucket.region)
+    domain = "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com"
+    return SetupNames(
+        profile=bucket.name,
+        bucket=bucket.bucket,
+        region=bucket.region,
+        partition=partition,
+        account=account,
+        queue=queue,
+        queue_arn=f"arn:{partition}:sqs:{bucket.region}:{account}:{queue}",
+        queue_url=f"https://sqs.{bucket.region}.{domain}/{account}/{queue}",
+        log_bucket=f"{bucket.bucket}-logs",
+        log_prefix=f"{bucket.bucket}/",
+    )
 
 
 def setup_documents(storage: Storage, names: SetupNames) -> Mapping[str, dict[str, Any]]:
@@ -74,7 +75,7 @@ def _logging(names: SetupNames) -> dict[str, Any]:
 
 def _aws_documents(names: SetupNames) -> dict[str, dict[str, Any]]:
     source = {
-        "ArnLike": {"aws:SourceArn": f"arn:{names.partition}:s3:::{names.bucket.bucket}"},
+        "ArnLike": {"aws:SourceArn": f"arn:{names.partition}:s3:::{names.bucket}"},
         "StringEquals": {"aws:SourceAccount": names.account},
     }
     logs = f"arn:{names.partition}:s3:::{names.log_bucket}"
@@ -124,16 +125,8 @@ def _statement(
 
 def setup_steps(storage: Storage, names: SetupNames) -> str:
     """Return the commands of a setup for a shell, with a comment for each step."""
-    values = {
-        "bucket": names.bucket.bucket,
-        "profile": names.bucket.name,
-        "region": names.bucket.region,
-        "queue": names.queue,
-        "queue_url": names.queue_url,
-        "log_bucket": names.log_bucket,
-        "log_prefix": names.log_prefix,
-    }
-    return _STEPS[storage].format_map({name: shlex.quote(text) for name, text in values.items()})
+    words = {name: shlex.quote(text) for name, text in names._asdict().items()}
+    return _STEPS[storage].format_map(words)
 
 
 _STEPS: Mapping[Storage, str] = {

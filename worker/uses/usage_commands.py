@@ -20,7 +20,7 @@ from worker.core.tenant_config import Bucket, DefaultEndpoints
 from worker.errors import Transient
 from worker.ledger.tenant_rows import load_config
 from worker.settings import Settings
-from worker.uses.storage_setup import SetupNames, Storage, setup_documents, setup_steps
+from worker.uses.storage_setup import Storage, setup_documents, setup_names, setup_steps
 
 if TYPE_CHECKING:
     from worker.uses.log_imports import ImportResult
@@ -196,12 +196,8 @@ def setup(
         text = f"{bucket.name} is not on AWS: add --storage minio, rgw or seaweedfs"
         raise click.UsageError(text)
     storage = storage or "aws"
-    names = SetupNames(
-        bucket,
-        account or bucket.owner or _EXAMPLE_ACCOUNT,
-        queue or f"valetkey-{profile}",
-        f"{bucket.bucket}-logs",
-    )
+    account = account or bucket.owner or _EXAMPLE_ACCOUNT
+    names = setup_names(bucket, account, queue or f"valetkey-{profile}")
     documents = setup_documents(storage, names)
     if output_format == "json":
         if not documents:

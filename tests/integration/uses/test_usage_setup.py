@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import tenant_config
 from worker.core.tenant_config import Bucket, TenantConfig
-from worker.uses.storage_setup import SetupNames, setup_documents, setup_steps
+from worker.uses.storage_setup import setup_documents, setup_names, setup_steps
 from worker.uses.usage_commands import usage
 
 Setup = Callable[..., Result]
@@ -92,10 +92,10 @@ def test_a_default_endpoint_that_is_not_of_aws_needs_its_storage(
 
 def test_names_are_words_of_the_shell() -> None:
     bucket = Bucket("demo", "a; b", "us-east-1")
-    steps = setup_steps("aws", SetupNames(bucket, "111122223333", "$(c)", "d e"))
+    steps = setup_steps("aws", setup_names(bucket, "111122223333", "$(c)"))
     assert "--bucket 'a; b'" in steps
     assert "--queue-name '$(c)'" in steps
-    assert "--bucket 'd e'" in steps
+    assert "--bucket 'a; b-logs'" in steps
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_names_are_words_of_the_shell() -> None:
     ],
 )
 def test_arns_and_urls_are_those_of_the_partition(region: str, partition: str, domain: str) -> None:
-    names = SetupNames(Bucket("demo", "b", region), "111122223333", "q", "l")
+    names = setup_names(Bucket("demo", "b", region), "111122223333", "q")
     assert names.queue_arn == f"arn:{partition}:sqs:{region}:111122223333:q"
     assert names.queue_url == f"https://sqs.{region}.{domain}/111122223333/q"
     assert "arn:aws:s3" not in json.dumps(setup_documents("aws", names)) or partition == "aws"

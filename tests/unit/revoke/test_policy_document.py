@@ -97,13 +97,6 @@ def test_a_policy_of_our_statements_alone_is_removed() -> None:
     assert change_policy(policy(statement()), [], {SID}).policy is None
 
 
-def test_a_statement_without_room_keeps_out_no_other() -> None:
-    large = statement(*(f"{n:0200}" for n in range(100))) | {"Sid": "Large"}
-    change = change_policy(policy(OTHER), [large, statement()])
-    assert f"S3 takes {MAX_POLICY_BYTES:,}" in change.unfit["Large"]
-    assert json.loads(change.policy or "")["Statement"] == [OTHER, statement()]
-
-
 def test_bytes_are_counted_as_they_are_sent() -> None:
     change = change_policy(None, [statement(*(f"{n}{'ä' * 400}" for n in range(20)))])
     assert change.unfit == {}
