@@ -5,6 +5,7 @@ endpoints are rows that all processes share.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -45,6 +46,8 @@ from worker.webhooks.webhook_rules import (
 
 _MAX_AGE = timedelta(days=7)
 
+_Finished = tuple[DeliveryLease, DeliveryResult]
+
 
 def read_circuits(connection: Connection) -> dict[TurnKey, Circuit]:
     """Return the circuits of all endpoints that failed and have not responded since."""
@@ -65,37 +68,36 @@ def begin_probe(connection: Connection, endpoint: TurnKey, now: datetime) -> boo
 
 
 def record_responses(
-    connection: Connection, results: Iterable[tuple[DeliveryLease, DeliveryResult]], now: datetime
+    connection: Connection, results: Iterable[_Finished], now: datetime
 ) -> list[TurnKey]:
     """Close the circuits of endpoints that responded, and count the failures of the others.
 
     Returns the endpoints whose circuits were opened. Rows are locked in one order.
     """
-    responses: dict[TurnKey, list[tuple[bool, bool]]] = {}
+    called: defaultdict[TurnKey, list[_Finished]] = defaultdict(list)
     for delivery, result in results:
         if result.is_endpoint_up is not None:
-            response = (result.is_endpoint_up, delivery.is_probe)
-            responses.setdefault(delivery.endpoint, []).append(response)
+            called[delivery.endpoint].append((delivery, result))
     opened = []
-    for endpoint, of_endpoint in sorted(responses.items()):
-        is_probe = any(is_probe for _, is_probe in of_endpoint)
-        if any(is_up for is_up, _ in of_endpoint):
+    for endpoint, finished in sorted(called.items()):
+        if any(result.is_endpoint_up for _, result in finished):
             connection.execute(delete(EndpointCircuit).where(*_is_endpoint(endpoint)))
-        elif _count_failures(connection, endpoint, len(of_endpoint), now, is_probe=is_probe):
+        elif _count_failures(connection, endpoint, [each for each, _ in finished], now):
             opened.append(endpoint)
     return opened
 
 
 def _count_failures(
-    connection: Connection, endpoint: TurnKey, count: int, now: datetime, *, is_probe: bool
+    connection: Connection, endpoint: TurnKey, failed: Sequence[DeliveryLease], now: datetime
 ) -> bool:
     """Count failures; return true if they opened a circuit that was closed."""
+    is_probe = any(delivery.is_probe for delivery in failed)
     key = {"tenant": endpoint.owner, "endpoint": endpoint.name}
     insert_once(connection, EndpointCircuit, key | {"failures": 0, "failed_at": now})
     row = EndpointCircuit
     query = select(row.failures, row.open_until).where(*_is_endpoint(endpoint)).with_for_update()
     before = Circuit(*connection.execute(query).one_or_none() or CLOSED_CIRCUIT)
-    after = before.after_failures(count, now, is_probe=is_probe)
+    after = before.after_failures(len(failed), now, is_probe=is_probe)
     connection.execute(
         update(row).where(*_is_endpoint(endpoint)).values(failed_at=now, **after._asdict())
     )
@@ -238,8 +240,6 @@ _SCAN_INTERVAL = 0.2  # seconds after which new deliveries are found, while othe
 _REPORT_INTERVAL = timedelta(minutes=1)  # between two log lines of a long run
 _STUCK_AFTER = 180.0  # seconds: every step of an attempt has a shorter timeout of its own
 _MAX_DATABASE_FAILURES = 60  # in a row, a second apart: by then the leases have expired
-
-_Finished = tuple[DeliveryLease, DeliveryResult]
 
 
 def deliver_due(context: Context, run: JobRun | None = None) -> dict[str, int]:
