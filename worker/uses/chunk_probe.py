@@ -1,6 +1,6 @@
 """Asks storage which objects of a chunk of upload slots it has, and which answers are certain."""
 
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import datetime
 from functools import cache, partial
 from secrets import token_hex
@@ -87,12 +87,7 @@ class ChunkProbe:
             for grant, answer in answers
             if moved or not self._is_clear(answer, grant, stored, is_denied=is_denied)
         )
-        sizes = {
-            grant.item_number: answer.size
-            for grant, answer in answers
-            if isinstance(answer, StoredFile) and answer.grant_id == grant.id
-        }
-        return ProbedChunk(slot, grants, unclear, sizes)
+        return ProbedChunk(slot, grants, unclear, _own_sizes(answers))
 
     def _ask(
         self, tenant: str, grants: Sequence[UsedGrant], storage: ProbedStorage
@@ -186,14 +181,20 @@ def _may_give_back(grant: UsedGrant, stored: Mapping[int, int | None]) -> bool:
     return kept_bytes(stored[grant.item_number], grant.reserved_bytes) < grant.reserved_bytes
 
 
-def _has_unfinished_uploads(
-    connection: Connection, batch_number: int, items: Collection[int]
-) -> bool:
+def _own_sizes(answers: Sequence[tuple[UsedGrant, _Answer]]) -> dict[int, int]:
+    return {
+        grant.item_number: answer.size
+        for grant, answer in answers
+        if isinstance(answer, StoredFile) and answer.grant_id == grant.id
+    }
+
+
+def _has_unfinished_uploads(connection: Connection, batch_number: int, items: range) -> bool:
     """Return true if the abort of a multipart upload of these items is still to come."""
     return _has_row(
         connection,
         MultipartUpload.batch_number == batch_number,
-        MultipartUpload.item_number.between(min(items), max(items)),
+        MultipartUpload.item_number.between(items.start, items.stop - 1),
         MultipartUpload.state != "closed",
     )
 
