@@ -81,12 +81,13 @@ def read_upload_news(connection: Connection, delivery: DeliveryLease) -> UploadN
     return _read_stored(connection, delivery)
 
 
+_UPLOAD = (  # with the names that a webhook has
+    *(Use.item_number.label("item"), Grant.object_key.label("key"), Use.size, Use.etag),
+    *(Use.version, Use.occurred_at.label("stored_at"), Use.problem),
+)
 _STORED = (
-    select(
-        *(Batch.batch_id, Batch.bucket, Grant.object_key, Chunk.issued_at, Chunk.expires_in),
-        *(Use.item_number, Use.size, Use.etag, Use.version, Use.occurred_at, Use.problem),
-        Use.recorded_at,
-    )
+    select(Batch.batch_id, Batch.bucket, Chunk.issued_at, Chunk.expires_in, Use.recorded_at)
+    .add_columns(*_UPLOAD)
     .join(Batch, Batch.batch_number == Use.batch_number)
     .join(Grant, and_(Grant.batch_number == Use.batch_number, Grant.item_number == Use.item_number))
     .join(Chunk, Chunk.batch_number == Use.batch_number)
@@ -111,15 +112,9 @@ def _read_stored(connection: Connection, delivery: DeliveryLease) -> UploadNews 
         return None
     uploads = [
         ReportedUpload(
-            id=grant_id(row.batch_id, row.item_number),
-            item=row.item_number,
-            key=row.object_key,
-            size=row.size,
-            etag=row.etag,
-            version=row.version,
-            stored_at=row.occurred_at,
-            late=is_late(row.occurred_at, row.issued_at + timedelta(seconds=row.expires_in)),
-            problem=row.problem,
+            id=grant_id(row.batch_id, row.item),
+            late=is_late(row.stored_at, row.issued_at + timedelta(seconds=row.expires_in)),
+            **{column.key: getattr(row, column.key) for column in _UPLOAD},
         )
         for row in rows
     ]
