@@ -1,6 +1,6 @@
 """Verifies the whole audit log, as one state of the database has it."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -104,10 +104,12 @@ class _Run:
     def _check_trees(self, broken: list[Problem]) -> Iterator[Problem]:
         """Yield the problems of single leaves and checkpoints; add ranges of leaves to broken."""
         options, reader = self._options, self.log.reader
+        files = defaultdict[str, list[KnownCheckpoint]](list)
+        for file in options.files:
+            files[file.tenant].append(file)
         for head in read_heads(reader, options.files):
-            files = [file for file in options.files if file.tenant == head.tenant]
             check = TreeCheck(reader, head)
-            check.run(options.keys, files)
+            check.run(options.keys, files[head.tenant])
             self.log.counts.update(check.counts)
             broken += check.broken
             yield from check.problems
