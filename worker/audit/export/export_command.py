@@ -113,7 +113,8 @@ class FileTarget:
                     save_journal(self.path, progress)
 
             yield Output(stream, manifest, request.format_name, started, grant_filter, save)
-        write_private_file(manifest_path(self.path), manifest.getvalue(), replace=True)
+            # Before the file gets its name: if this fails, the same command continues the export.
+            write_private_file(manifest_path(self.path), manifest.getvalue(), replace=True)
 
     def _load_journal(self, request: ExportRequest) -> ExportJournal | None:
         folder = self.path.parent
@@ -128,9 +129,6 @@ class FileTarget:
             discard(self.path)
             manifest_path(self.path).unlink(missing_ok=True)  # it says nothing of the new file
             return None
-        for path in (self.path, manifest_path(self.path)):
-            if path.exists():
-                raise click.UsageError(f"{path} exists: name another file, or add --force")
         path = journal_path(self.path)
         try:
             journal = load_journal(self.path)
@@ -138,6 +136,10 @@ class FileTarget:
             raise click.UsageError(
                 f"{path} is damaged: add --force to begin the export anew"
             ) from None
+        # An export that was stopped at its very end has left its manifest.
+        for taken in (self.path, manifest_path(self.path))[: 2 if journal is None else 1]:
+            if taken.exists():
+                raise click.UsageError(f"{taken} exists: name another file, or add --force")
         if journal is not None and journal.options != request.options:
             names = sorted(
                 name
@@ -213,8 +215,8 @@ def _new_journal(
         options=request.options,
         since=grant_filter.since,
         until=grant_filter.until,
+        trees=read_trees(connection, grant_filter),  # first, so that all their chunks are exported
         bound=read_bound(connection, clock.now()),
-        trees=read_trees(connection, grant_filter),
     )
 
 
@@ -332,11 +334,10 @@ def _typed_filters(options: dict[str, Any]) -> dict[str, Any]:
     return {names[name]: text for name, text in options.items() if name in names}
 
 
-def filter_parameters() -> list[click.Parameter]:
+def filter_parameters() -> list[click.Option]:
     """Return the options that select rows."""
-    return [
-        option for option in export.params if option.name not in {"format_name", "out", "force"}
-    ]
+    options = [option for option in export.params if isinstance(option, click.Option)]
+    return [option for option in options if option.name not in {"format_name", "out", "force"}]
 
 
 def _describe(target: Target, result: ExportResult) -> str:
