@@ -1,17 +1,21 @@
 """An export ends with a manifest, by which `audit verify --export` finds what the file lacks."""
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from datetime import datetime, timedelta
+from errno import ENOSPC
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Connection, Engine, select, update
 
 from models import TreeHead
 from tests.integration.conftest import ApplyConfig
@@ -22,10 +26,12 @@ from tests.support.builders.services import InProcessService
 from tests.support.cli.operator import ON_SQLITE, json_lines, refusal
 from tests.support.cli.operator import run_audit as run
 from tests.support.servers.databases import url_text
-from worker.audit.audit_rows import COLUMNS
+from worker.audit.audit_rows import COLUMNS, Bound, read_bound
 from worker.audit.export import export_command
 from worker.audit.text_conditions import ERASED, is_match
+from worker.audit.verify import export_check
 from worker.base.database_engine import write_transaction
+from worker.base.private_files import write_private_file
 from worker.core.tenant_config import Tenant
 from worker.ledger.merkle import RightEdge
 from worker.proof.checkpoint_key import create_key_file, read_key_file
@@ -217,10 +223,45 @@ def test_a_file_of_the_same_size_is_found_by_its_hash() -> None:
     export()
     OUT.write_bytes(OUT.read_bytes().replace(b"bob", b"eve"))
     result = run("verify", "--export", "out")
-    assert (result.exit_code, "its SHA-256 is not that of its manifest" in result.stdout) == (
-        1,
-        True,
-    )
+    assert (result.exit_code, "its SHA-256 is not that of" in result.stdout) == (1, True)
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("name", ["jsonl", "ocsf", "parquet"])
+def test_a_value_that_is_there_twice_is_found(name: str) -> None:
+    export("--format", name)
+    if name == "parquet":
+        table = pq.read_table(OUT)
+        columns = [pa.array(["other"] * 6), *table.columns]
+        pq.write_table(pa.Table.from_arrays(columns, ["key", *table.column_names]), OUT)
+    else:
+        OUT.write_bytes(OUT.read_bytes().replace(b"{", b'{"time": 0, ', 1))
+    mend(6)
+    assert problem() == f"after 0 rows, it is not {name} as exported"
+
+
+@ON_SQLITE
+def test_a_row_without_end_is_not_read_to_its_end() -> None:
+    file = BytesIO(",".join(COLUMNS).encode() + b'\n"' + b'\n","' * 2**20)
+    with pytest.raises(ValueError, match="too long"):
+        list(export_check._read_rows("csv", file))
+    assert file.tell() < 2**21
+
+
+@ON_SQLITE
+def test_an_earlier_last_batch_hides_no_rows() -> None:
+    export()
+    OUT.write_bytes(OUT.read_bytes().splitlines(keepends=True)[0])
+    change_manifest(last_batch_number=0)
+    mend(0)
+    assert problem().startswith("after its last row, the database has grant ")
+
+
+@ON_SQLITE
+def test_what_was_compared_is_printed_and_not_what_the_options_were() -> None:
+    export("--since", "3h", "--until", "1m", "--bucket", "valetkey-demo", "--tz", "Asia/Tokyo")
+    text = "of the bucket profiles 'demo', since 2026-11-24T10:30:00Z, until 2026-11-24T13:29:00Z, "
+    assert text in verified()["text"]
 
 
 @ON_SQLITE
@@ -236,7 +277,7 @@ def test_the_manifest_of_another_export_is_found() -> None:
 @ON_SQLITE
 def test_a_number_of_rows_that_is_wrong_alone_is_found() -> None:
     export()
-    mend(7)
+    change_manifest(rows=7)
     assert problem() == "it has 6 rows, and its manifest states 7"
 
 
@@ -281,7 +322,8 @@ def test_rows_are_found_in_whatever_state_they_are_now(
     assert export("--state", "open")["rows"] == 1
     at_clock.forward(hours=1)
     assert verified()["rows"] == 1
-    assert "rows of other states may be missing" in verified()["text"]
+    assert verified()["absent"] == 6
+    assert "6 rows of the database are not in it, and need not be" in verified()["text"]
 
 
 def test_a_row_that_its_filters_do_not_select_is_found() -> None:
@@ -301,7 +343,7 @@ def test_rows_of_a_chunk_that_was_committed_during_the_export_may_be_missing(
     OUT.write_bytes(Path("less").read_bytes())
     change_manifest(trees=before["trees"])
     mend(6)
-    assert verified()["rows"] == 6
+    assert (verified()["rows"], verified()["absent"]) == (6, 1)
     change_manifest(trees=after["trees"])
     assert problem().startswith("after its last row, the database has grant ")
 
@@ -394,12 +436,15 @@ TREE = {"tenant": "acme", "size": 1, "root": "0" * 64, "checkpoint": None}
         {"filters": {"--tenant": 1}},
         {"filters": {"--out": "other"}},
         {"filters": {"--help": ""}},
+        {"filters": {"--tenant": ["acme", "globex"]}},
+        {"filters": {"--decision": "issued"}},
         {"filters": {"--decision": ["no_such_code"]}},
         {"filters": {"--key": "\0"}},
         {"filters": {"--key": "*" * 2_000}},
         {"buckets": ["\0"]},
         {"trees": [TREE | {"tenant": "a/b"}]},
         {"trees": [TREE | {"root": "00"}]},
+        {"trees": [TREE | {"size": 0, "root": sha256().hexdigest()}]},
         {"trees": [TREE | {"checkpoint": "none"}]},
     ],
     ids=str,
@@ -439,9 +484,49 @@ def test_an_export_of_all_tenants_has_the_trees_of_all(engine: Engine, at_clock:
     assert [tree["tenant"] for tree in export()["trees"]] == ["acme", "globex"]
 
 
+def test_a_chunk_that_is_committed_while_an_export_begins_may_be_missing(
+    service: InProcessService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(connection: Connection, now: datetime) -> Bound:
+        bound = read_bound(connection, now + timedelta(minutes=1))
+        service.issue(grant_message(["acme/5"]))
+        return bound
+
+    monkeypatch.setattr(export_command, "read_bound", read)
+    assert export()["rows"] == 6
+    assert verified()["absent"] == 1
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(
+    ("table", "values"),
+    [
+        ("chunks", {"issued_at": 2**62}),
+        ("chunks", {"issued": "x"}),
+        ("chunks", {"expires_in": 2**50}),
+        ("grants", {"object_key": b"\xff"}),
+    ],
+    ids=str,
+)
+def test_a_database_that_cannot_be_read_does_not_hide_its_problem(
+    engine: Engine, table: str, values: dict[str, Any]
+) -> None:
+    export()
+    with closing(StoredTables(url_text(engine.url))) as tables:
+        tables.update(table, tables.rows(table)[0], **values)
+    result = run("verify", "--export", "out")
+    assert result.exit_code == 1, result.output
+    assert result.stdout.startswith(f"{table}: tenant acme")
+    assert (
+        "out: the database has rows that cannot be read, so it was not compared." in result.stdout
+    )
+
+
 @ON_SQLITE
 def test_a_wrong_use_is_named() -> None:
     assert "'out' does not exist" in refusal(run("verify", "--export", "out"))
+    Path("n" * 250).touch()
+    assert "File name too long" in refusal(run("verify", "--export", "n" * 250))
     export()
     assert "leave out --tenant" in refusal(run("verify", "--export", "out", "--tenant", "acme"))
 
@@ -458,6 +543,36 @@ def test_no_old_manifest_vouches_for_a_new_file(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(export_command, "write_rows", fail)
     assert run("export", "--out", "out", "--force").exit_code == 130
     assert not MANIFEST.exists()
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(
+    ("error", "code"), [(OSError(ENOSPC, "No space left on device"), 1), (KeyboardInterrupt(), 130)]
+)
+def test_an_export_whose_manifest_fails_is_continued(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
+) -> None:
+    def fail(path: Path, data: bytes, *, replace: bool) -> None:
+        if code != 1:
+            write_private_file(path, data, replace=replace)
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export_command, "write_private_file", fail)
+        assert run("export", "--out", "out").exit_code == code
+    assert not OUT.exists()
+    assert export()["rows"] == 6
+    assert verified()["rows"] == 6
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("name", ["/dev/zero", "fifo"])
+def test_what_is_no_regular_file_is_not_read(name: str) -> None:
+    export()
+    OUT.unlink()
+    os.mkfifo("fifo")
+    OUT.symlink_to(name)
+    assert "no regular file" in refusal(run("verify", "--export", "out"))
 
 
 def test_a_text_is_matched_in_memory_as_in_the_database() -> None:

@@ -130,10 +130,11 @@ def make_manifest(
 def read_manifest(path: Path) -> ExportManifest:
     """Read the manifest beside an export. Raises UnusableManifest."""
     manifest = manifest_path(path)
-    if not manifest.is_file():
-        text = f"there is no file {manifest}: `audit export` writes it, unless it is interrupted"
-        raise UnusableManifest(text)
+    if not path.is_file():
+        raise UnusableManifest(f"{path} is no regular file, so it has no manifest")
     try:
+        if not manifest.is_file():
+            raise UnusableManifest(f"there is no file {manifest}: `audit export` writes it")
         with manifest.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
     except OSError as error:

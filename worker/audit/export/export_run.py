@@ -254,7 +254,7 @@ class ExportedTree(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     tenant: Annotated[str, AfterValidator(_check_tenant)]
-    size: Number
+    size: Annotated[Number, Field(gt=0)]
     root: Digest
     checkpoint: str | None
 

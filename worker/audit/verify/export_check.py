@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cached_property
 from hashlib import file_digest
 from io import BytesIO
+from os import fstat
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,9 +20,9 @@ from models import Leaf
 from valetkey.units import format_utc
 from worker.audit.audit_rows import (
     COLUMNS,
-    Bound,
     ChunkHead,
     GrantRecord,
+    read_bound,
     stream_blocks,
     to_records,
 )
@@ -45,13 +46,10 @@ from worker.proof.verify.tree_check import KnownCheckpoint, read_note
 
 _MOMENTS = {"--since", "--until", "--tz"}  # the manifest has what they meant
 _TEXTS = {"requested_by", "name", *ANNOTATION_FIELDS}  # OCSF calls the requester `name`
-_MAX_LINE = 2**20
+_MAX_ROW = 2**20  # bytes
+_ROWS_PER_BATCH = 1_000
 _LONGEST_COMMIT = timedelta(minutes=15)
 _NEXT = "export the same rows again, and compare both files"
-_UNREADABLE = (
-    *(ValueError, LookupError, TypeError, ArithmeticError, RecursionError, MemoryError),
-    *(NotImplementedError, OSError, csv.Error),
-)
 Row = dict[str, Any]
 
 
@@ -62,8 +60,9 @@ class _WrongRow(Exception):
 class ExportCheck:
     """A comparison of a file with its manifest, and with the rows of the database.
 
-    counts has the rows that were compared, those that differ by erasures since, and those that were
-    not compared, because their items were pruned in the database.
+    counts has the rows that were compared, those that differ by erasures since, those that were not
+    compared, because their items were pruned in the database, and those of the database that the
+    file lacks and may lack.
     """
 
     def __init__(self, connection: Connection, path: Path) -> None:
@@ -72,11 +71,14 @@ class ExportCheck:
         self._path = path
         self._manifest = read_manifest(path)
         self._selected = _read_filter(connection, self._manifest)
-        month = pruned_month(connection, self._selected.since)
-        self._kept_since = None if month is None else first_moment(parse_month(month))
         self._sizes = {tree.tenant: tree.size for tree in self._manifest.trees}
         self._number = 0
-        self.counts = Counter(rows=0, erased=0, pruned=0)
+        self.counts = Counter(rows=0, erased=0, pruned=0, absent=0)
+
+    @cached_property
+    def _kept_since(self) -> datetime | None:
+        month = pruned_month(self._connection, self._selected.since)
+        return None if month is None else first_moment(parse_month(month))
 
     @property
     def tenant(self) -> str | None:
@@ -96,11 +98,10 @@ class ExportCheck:
         """Compare the file, and return what differs. Raises OSError."""
         manifest, texts = self._manifest, list[str]()
         with self._path.open("rb") as file:
-            digest = file_digest(file, "sha256").hexdigest()
-            size = file.tell()
+            size = fstat(file.fileno()).st_size
             if size != manifest.bytes:
                 texts.append(f"it has {size:,} bytes, and its manifest states {manifest.bytes:,}")
-            elif digest != manifest.sha256:
+            elif file_digest(file, "sha256").hexdigest() != manifest.sha256:
                 texts.append("its SHA-256 is not that of its manifest")
             file.seek(0)
             try:
@@ -112,15 +113,20 @@ class ExportCheck:
     def summary(self) -> dict[str, Any]:
         """Return what was compared, with a `text` that says it."""
         manifest, counts = self._manifest, self.counts
-        filters = "".join(f"{option} {text!r}, " for option, text in manifest.options)
-        end = format_utc(manifest.decided_before)
-        text = f"{self._path}: compared {counts['rows']:,} rows, {filters}decided before {end}."
+        selected = [f"{name} {text!r}" for name, text in manifest.options if name not in _MOMENTS]
+        if manifest.buckets:
+            selected.append(f"of the bucket profiles {', '.join(map(repr, manifest.buckets))}")
+        moments = {"since": manifest.since, "until": manifest.until}
+        moments["decided before"] = manifest.decided_before
+        selected += [f"{name} {format_utc(moment)}" for name, moment in moments.items() if moment]
+        text = f"{self._path}: compared {counts['rows']:,} rows, {', '.join(selected)}."
         if counts["erased"]:
             text += f" {counts['erased']:,} of them differ by erasures since."
         if counts["pruned"]:
             text += f" {counts['pruned']:,} rows were not compared: `audit prune` removed them."
-        if self._selected.states:
-            text += " States change, so rows of other states may be missing."
+        if counts["absent"]:
+            text += f" {counts['absent']:,} rows of the database are not in it, and need not be:"
+            text += " of other states, erased since, or committed during the export."
         return {"type": "export", "text": text, "file": str(self._path), **counts}
 
     def _compare_rows(self, file: IO[bytes]) -> None:
@@ -137,6 +143,8 @@ class ExportCheck:
                 raise _WrongRow(
                     f"{place}, the database has grant {record.grant} of tenant {record.tenant}"
                 )
+            else:
+                self.counts["absent"] += 1
         if row is not None:
             raise _WrongRow(f"the database has no row {self._number:,} for its filters")
         if self._number != self._manifest.rows:
@@ -145,14 +153,15 @@ class ExportCheck:
 
     def _file_rows(self, file: IO[bytes]) -> Iterator[Row]:
         """Yield the rows of the file that were not pruned in the database. Raises _WrongRow."""
+        kept_since = self._kept_since
         try:
             for row in _read_rows(self._manifest.format, file):
                 self._number += 1
-                if self._kept_since is not None and _time_of(row) < self._kept_since:
+                if kept_since is not None and _time_of(row) < kept_since:
                     self.counts["pruned"] += 1
                 else:
                     yield row
-        except _UNREADABLE:
+        except Exception:  # noqa: BLE001 - whatever a file contains
             text = f"after {self._number:,} rows, it is not {self._manifest.format} as exported"
             raise _WrongRow(text) from None
 
@@ -161,10 +170,11 @@ class ExportCheck:
         manifest, since = self._manifest, self._selected.since
         if self._kept_since is not None:
             since = max(filter(None, (since, self._kept_since)))
+        # Not up to the last batch: a manifest that names an earlier one would hide rows.
+        bound = read_bound(self._connection, manifest.decided_before)
         # Erasures change texts, and uses change states, so that other rows would match now.
         texts: dict[str, Any] = dict.fromkeys(("requester", *ANNOTATION_FIELDS))
         selected = replace(self._selected, since=since, states=(), **texts)
-        bound = Bound(manifest.last_batch_number, manifest.decided_before)
         for block in stream_blocks(self._connection, selected, bound):
             buffer = BytesIO()
             with open_writer(manifest.format, HashedStream(buffer)) as write:
@@ -201,8 +211,8 @@ class ExportCheck:
 
 def _read_filter(connection: Connection, manifest: ExportManifest) -> GrantFilter:
     """Return the filter of an export, as its command read it. Raises UnusableManifest."""
-    known = {option.opts[0] for option in filter_parameters()}
-    if not known.issuperset(manifest.filters):
+    known = {option.opts[0]: option.multiple for option in filter_parameters()}
+    if any(known.get(name) is not isinstance(its, list) for name, its in manifest.filters.items()):
         raise UnusableManifest("its manifest has filters that `audit export` does not have")
     words = [f"{option}={text}" for option, text in manifest.options if option not in _MOMENTS]
     try:
@@ -214,22 +224,47 @@ def _read_filter(connection: Connection, manifest: ExportManifest) -> GrantFilte
 
 
 def _read_rows(name: FormatName, stream: IO[bytes]) -> Iterator[Row]:
-    """Yield the rows of a format. Raises what _UNREADABLE has."""
+    """Yield the rows of a format. Raises any Exception for other bytes."""
     if name == "parquet":
         import pyarrow.parquet as pq  # noqa: PLC0415 - as in open_writer
 
-        for batch in pq.ParquetFile(stream).iter_batches():
+        from worker.audit.export.parquet_format import SCHEMA  # noqa: PLC0415
+
+        file = pq.ParquetFile(stream)
+        if file.schema_arrow != SCHEMA:
+            raise ValueError("the columns are others")
+        for batch in file.iter_batches(_ROWS_PER_BATCH):
             yield from batch.to_pylist()
         return
-    lines = iter(partial(stream.readline, _MAX_LINE), b"")
-    texts = (line.decode(errors="replace") for line in lines)
-    if name != "csv":
-        yield from map(json.loads, texts)
-        return
-    rows = csv.reader(texts, strict=True)
-    if next(rows, None) != list(COLUMNS):
-        raise ValueError("the heading is another one")
-    yield from (dict(zip(COLUMNS, cells, strict=True)) for cells in rows)
+    size = 0  # of the row, of which quotes in CSV can contain line ends
+
+    def read_lines() -> Iterator[str]:
+        nonlocal size
+        while line := stream.readline(_MAX_ROW):
+            size += len(line)
+            if size >= _MAX_ROW:
+                raise ValueError("a row is too long")
+            yield line.decode()
+
+    rows: Iterator[Row]
+    if name == "csv":
+        if stream.readline(_MAX_ROW).decode().strip() != ",".join(COLUMNS):
+            raise ValueError("the heading is another one")
+        cells = csv.reader(read_lines(), strict=True)
+        rows = (dict(zip(COLUMNS, each, strict=True)) for each in cells)
+    else:
+        rows = (json.loads(line, object_pairs_hook=_make_object) for line in read_lines())
+    for row in rows:
+        size = 0
+        yield row
+
+
+def _make_object(members: list[tuple[str, Any]]) -> Row:
+    """Return an object of JSON. Raises ValueError for a name that readers can take for another."""
+    row = dict(members)
+    if len(row) < len(members):
+        raise ValueError("a member is there twice")
+    return row
 
 
 def _time_of(row: Row) -> datetime:

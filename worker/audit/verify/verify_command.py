@@ -187,6 +187,12 @@ def _verify_export(path: Path, tenant: str | None, options: VerifyOptions) -> _O
             outcome.result.problems += check.compare()
         except OSError as error:
             raise click.ClickException(f"{path}: {error.strerror}.") from None
+        except Exception:
+            if outcome.result.is_sound:
+                raise
+            text = f"{path}: the database has rows that cannot be read, so it was not compared."
+            outcome.notices.append({"type": "notice", "text": text, "file": str(path)})
+            return outcome
         outcome.notices.append(check.summary())
         return outcome
 
