@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from valetkey.aio import AsyncClient
-    from valetkey.async_handles import AsyncBatchHandle, AsyncGrantHandle, AsyncMultipartHandle
     from valetkey.client import Client
     from valetkey.errors import (
         BrokerUnreachable,
@@ -20,7 +19,14 @@ if TYPE_CHECKING:
         UnusableGrant,
         ValetkeyError,
     )
-    from valetkey.handles import BatchHandle, GrantHandle, MultipartHandle
+    from valetkey.handles import (
+        AsyncBatchHandle,
+        AsyncGrantHandle,
+        AsyncMultipartHandle,
+        BatchHandle,
+        GrantHandle,
+        MultipartHandle,
+    )
     from valetkey.waits import Manifest, StoredObject
     from valetkey.wire.messages import Item
     from valetkey.wire.refusals import Code, QuotaState, Refusal
@@ -76,14 +82,16 @@ __all__ = [
 
 _NAMES_BY_MODULE = {
     "aio": ("AsyncClient",),
-    "async_handles": ("AsyncBatchHandle", "AsyncGrantHandle", "AsyncMultipartHandle"),
     "client": ("Client",),
     "errors": (
         *("BrokerUnreachable", "NoAnswer", "NotConfigured", "NotStored", "Refused"),
         *("SealedForAnotherKey", "ServiceUnavailable", "StorageError", "UnreadableReply"),
         *("UnusableGrant", "ValetkeyError"),
     ),
-    "handles": ("BatchHandle", "GrantHandle", "MultipartHandle"),
+    "handles": (
+        *("AsyncBatchHandle", "AsyncGrantHandle", "AsyncMultipartHandle"),
+        *("BatchHandle", "GrantHandle", "MultipartHandle"),
+    ),
     "waits": ("Manifest", "StoredObject"),
     "wire.messages": ("Item",),
     "wire.refusals": ("Code", "QuotaState", "Refusal"),

@@ -1,8 +1,8 @@
-"""The client of the service for asyncio."""
+"""The client of the service for asyncio, and what it shares with the one that blocks."""
 
 import asyncio
 import random
-import time
+from abc import abstractmethod
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -17,30 +17,40 @@ from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 from weakref import WeakSet
 
-from valetkey.async_handles import (
-    AsyncBatchHandle,
-    AsyncGrantHandle,
-    AsyncMultipartHandle,
-    AsyncWaiters,
-    request_reply,
-)
 from valetkey.config import load_config
 from valetkey.crypto.codec import Codec
 from valetkey.delivery.async_dispatcher import AsyncDispatcher
 from valetkey.delivery.async_transport import AsyncTransport
+from valetkey.delivery.dispatcher import BaseDispatcher
+from valetkey.delivery.pending_request import DEFAULT_TIMEOUT
 from valetkey.delivery.progress import BatchProgress, ReopenedBatchProgress
 from valetkey.delivery.retransmit import RetransmitTimer
-from valetkey.delivery.transport import client_servers
-from valetkey.handles import DEFAULT_TIMEOUT, new_id, read_grant_id, read_subject
-from valetkey.request_methods import ExplainMethods, RequestMethods
-from valetkey.waits import Manifest, ManifestWait, StoredObject, StoredWait, build_manifest
+from valetkey.delivery.transport import Servers, client_servers
+from valetkey.handles import (
+    AsyncBatchHandle,
+    AsyncGrantHandle,
+    AsyncMultipartHandle,
+    BaseBatchHandle,
+    BaseGrantHandle,
+    read_grant_id,
+    read_subject,
+)
+from valetkey.request_methods import (
+    BatchResult,
+    ExplainMethods,
+    Items,
+    Keys,
+    MultipartResult,
+    RequestMethods,
+    SingleResult,
+)
+from valetkey.session import Session, new_id
 from valetkey.wire import requests
 from valetkey.wire.chunking import ChunkMessageBuilder, ItemInput, chunk_slices
-from valetkey.wire.grant_ids import grant_id
-from valetkey.wire.messages import Ask, Item
+from valetkey.wire.messages import Item
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import QuotaState
 from valetkey.wire.replies import (
@@ -48,15 +58,270 @@ from valetkey.wire.replies import (
     Cancelled,
     Explanation,
     Grant,
-    ManifestState,
     ServiceInfo,
     Usage,
     UseStates,
 )
 from valetkey.wire.requests import GrantRequest, Requester
 
-Keys = Iterable[str | Item] | AsyncIterable[str | Item]
-Items = Iterable[Item] | AsyncIterable[Item]
+AsyncKeys = Iterable[str | Item] | AsyncIterable[str | Item]
+AsyncItems = Iterable[Item] | AsyncIterable[Item]
+GrantSubject = str | Grant | BaseGrantHandle[BaseBatchHandle]
+Subject = GrantSubject | BaseBatchHandle
+
+
+class BaseClient(RequestMethods[SingleResult, MultipartResult, BatchResult, Keys, Items]):
+    """The part of Client and AsyncClient that does not wait."""
+
+    def __init__(  # noqa: PLR0913 - each has its own default
+        self,
+        broker_url: str | None = None,
+        result_url: str | None = None,
+        tenant: str | None = None,
+        requested_by: str | None = None,
+        *,
+        key: str | Path | None = None,
+        exit_timeout: float | None = 60.0,
+    ) -> None:
+        self._config = load_config(
+            {
+                "broker_url": broker_url,
+                "result_url": result_url,
+                "tenant": tenant,
+                "requested_by": requested_by,
+                "key": key,
+            }
+        )
+        codec, timer = Codec(self._config.key), RetransmitTimer(random.random)
+        self._dispatcher = self._connect(client_servers(self._config), codec, timer)
+        self._session = Session(self._config, self._dispatcher)
+        self._exit_timeout = exit_timeout
+
+    def reissue(
+        self,
+        grant: GrantSubject,
+        *,
+        expires_in: int | None = None,
+        reason: str | None = None,
+        recipient: str | None = None,
+        batch_id: str | None = None,
+    ) -> SingleResult:
+        """Request a fresh grant of the same object, under the terms of an earlier one.
+
+        grant is the earlier grant, its handle or its id: a download, an upload or a put of the
+        tenant, expired or not. The new grant is charged and recorded as any other; the audit log
+        says which one it was issued again for. expires_in is its lifetime in seconds, by default
+        that which was requested for the earlier one. batch_id is a UUIDv7 that you create, to
+        repeat the request after a crash. Raises ValueError for a text that is no grant id.
+        """
+        name = new_id() if batch_id is None else batch_id
+        options = {"reason": reason, "recipient": recipient, "expires_in": expires_in}
+        message = requests.reissue_message(self._config, name, read_grant_id(grant), options)
+        batch = BatchProgress(requests.single_header(name), iter([message]))
+        self._dispatcher.start(batch)
+        return self._grant_handle(batch)
+
+    async def _reopen(self, batch_id: str, timeout: float | None) -> BatchProgress:
+        state = await self._session.ask(BatchState, "batch", timeout, batch=batch_id)
+        messages = requests.reopen_messages(self._config, new_id(), state)
+        return ReopenedBatchProgress(state, messages)
+
+    @abstractmethod
+    def _connect(self, servers: Servers, codec: Codec, timer: RetransmitTimer) -> BaseDispatcher:
+        """Return a new dispatcher for these servers."""
+
+    @abstractmethod
+    def _grant_handle(self, batch: BatchProgress) -> SingleResult:
+        """Return the handle of a batch of one grant."""
+
+    @abstractmethod
+    def _batch_handle(self, batch: BatchProgress) -> BatchResult:
+        """Return the handle of a batch."""
+
+    def _request_grant(self, request: GrantRequest) -> SingleResult:
+        return self._grant_handle(self._start(request))
+
+    def _request_batch(self, request: GrantRequest) -> BatchResult:
+        return self._batch_handle(self._start(request))
+
+    def _start(self, request: GrantRequest) -> BatchProgress:
+        return self._session.start(request)
+
+
+AnyClient = BaseClient[Any, Any, Any, Any, Any]
+
+
+class AsyncClient(
+    BaseClient[AsyncGrantHandle, AsyncMultipartHandle, AsyncBatchHandle, AsyncKeys, AsyncItems]
+):
+    """The client for asyncio: one for a whole application, shared by all its coroutines.
+
+    Its arguments, configuration and results are those of Client. Its request methods return a
+    handle at once, to await or to iterate. One task receives the results, however many coroutines
+    wait, and sends messages again even if none waits. Cancelling a wait does not withdraw the
+    request. The keys of a batch may come from an async iterable if total is their number. Other
+    iterables are read in the event loop, so they must not block.
+
+    A client belongs to the event loop that it is first used in. Leaving an `async with` block waits
+    until every request is answered, or raises NoAnswer after exit_timeout seconds; None has no
+    limit. Raises NotConfigured.
+    """
+
+    _dispatcher: AsyncDispatcher
+
+    def explain(
+        self, timeout: float | None = DEFAULT_TIMEOUT
+    ) -> ExplainMethods[Awaitable[Explanation], AsyncKeys, AsyncItems]:
+        """Ask how a request would be decided, rule by rule. Nothing is charged or signed.
+
+        The returned object has this client's request methods, but each returns an Explanation to
+        await, for at most `timeout` seconds: `await client.explain().download("reports", "a.pdf")`.
+        Only the first chunk of a batch is explained.
+        """
+        return ExplainMethods(partial(self._explain_request, timeout=timeout))
+
+    async def usage(self: AnyClient, timeout: float | None = DEFAULT_TIMEOUT) -> list[QuotaState]:
+        """Return the state of the tenant's quotas.
+
+        Raises Refused, and after `timeout` seconds NoAnswer, or BrokerUnreachable if that is the
+        cause.
+        """
+        return (await self._session.ask(Usage, "usage", timeout)).quotas
+
+    async def service(self: AnyClient, timeout: float | None = DEFAULT_TIMEOUT) -> ServiceInfo:
+        """Return the release, versions, kinds and limits of the service. Raises as usage() does."""
+        return await self._session.ask(ServiceInfo, "service", timeout)
+
+    async def batch(self, batch: str, timeout: float | None = DEFAULT_TIMEOUT) -> AsyncBatchHandle:
+        """Reopen a batch by its id. Any process of the tenant can do this.
+
+        The result and errors are those of Client.batch.
+        """
+        return self._batch_handle(await self._reopen(batch, timeout))
+
+    async def status(
+        self: AnyClient,
+        subject: Subject,
+        *,
+        probe: bool = True,
+        timeout: float | None = DEFAULT_TIMEOUT,
+    ) -> UseStates:
+        """Return what became of a grant, or the numbers of a batch's items by state.
+
+        subject is a grant, a handle, a grant id or a batch id. For one grant, the result has the
+        state; for a batch, it has counts. Any process of the tenant can ask.
+
+        With probe, the service first asks storage for the objects of upload slots of which it
+        knows no use: of a grant, or of a batch of at most 50 items. Without it, the service tells
+        only what it knows. Raises Refused, and after `timeout` seconds NoAnswer, or
+        BrokerUnreachable if that is the cause; ValueError for a text that is no id, and TypeError
+        for a subject of another type.
+        """
+        batch_id, item = read_subject(subject)
+        fields = {"items": None if item is None else [item], "probe": probe}
+        return await self._session.ask(UseStates, "status", timeout, batch=batch_id, **fields)
+
+    async def cancel(
+        self: AnyClient,
+        batch: str | BaseBatchHandle | BaseGrantHandle[BaseBatchHandle],
+        reason: str | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        *,
+        abort_uploads: bool = False,
+    ) -> Cancelled:
+        """Cancel a batch: grant no further items, and release what is reserved for them.
+
+        batch is a handle or a batch id. A handle sends no more chunks, and the items of unsent
+        chunks come out refused. Granted items remain valid and charged, so cancelling a batch that
+        was granted completely has no effect. Cancelling twice is no error. Raises as usage() does.
+
+        With abort_uploads, the service also aborts the granted multipart uploads that are still
+        unfinished, and gives their bytes back to the quotas within minutes. A service of an earlier
+        release refuses this as unknown_field.
+        """
+        batch = batch.batch if isinstance(batch, BaseGrantHandle) else batch
+        if isinstance(batch, BaseBatchHandle):
+            batch.stop()
+            batch = batch.id
+        return await self._session.ask(
+            Cancelled,
+            "cancel",
+            timeout,
+            batch=batch,
+            requested_by=self._config.requested_by,
+            reason=reason,
+            abort_uploads=abort_uploads or None,
+        )
+
+    async def flush(self: AnyClient, timeout: float | None = None) -> None:
+        """Wait until every request is answered; None has no time limit.
+
+        All results that nobody has read yet are kept in memory. Raises NoAnswer after `timeout`
+        seconds, or BrokerUnreachable if that is the cause. AsyncClient raises the error of a failed
+        request that nobody awaited, too.
+        """
+        await self._dispatcher.flush(timeout)
+
+    async def close(self) -> None:
+        """Close the connections without waiting for results: fire and forget.
+
+        The consequences are those of Client.close. Coroutines that still wait get NoAnswer. If this
+        is cancelled, it closes all connections first, which takes a few seconds at most.
+        """
+        closing = asyncio.create_task(self._close(), name="valetkey-close")
+        try:
+            await asyncio.shield(closing)
+        finally:  # nobody else can close what a cancelled call leaves open
+            await asyncio.shield(closing)
+
+    async def _close(self) -> None:
+        for feed in list(self._feeds):
+            await feed.close()
+        await self._dispatcher.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                await self.flush(self._exit_timeout)
+        finally:
+            await self.close()
+
+    def _connect(self, servers: Servers, codec: Codec, timer: RetransmitTimer) -> AsyncDispatcher:
+        self._feeds: WeakSet[MessageFeed] = WeakSet()
+        return AsyncDispatcher(AsyncTransport(servers), codec, timer)
+
+    def _grant_handle(self, batch: BatchProgress) -> AsyncGrantHandle:
+        return AsyncGrantHandle(self._batch_handle(batch))
+
+    def _batch_handle(self, batch: BatchProgress) -> AsyncBatchHandle:
+        return AsyncBatchHandle(self._session, batch)
+
+    def _request_multipart(self, request: GrantRequest) -> AsyncMultipartHandle:
+        request_parts = partial(self.parts, request.bucket)
+        return AsyncMultipartHandle(self._request_batch(request), request_parts)
+
+    def _start(self, request: GrantRequest) -> BatchProgress:
+        if not isinstance(request.items, AsyncIterable):
+            return super()._start(request)
+        header, _ = request.header(self._config, new_id())
+        chunks = async_chunk_messages(header, request.items, request.first_chunk)
+        feed = MessageFeed(chunks, self._dispatcher.wake)
+        self._feeds.add(feed)
+        batch = BatchProgress(header, feed, request.first_chunk)
+        self._dispatcher.start(batch)
+        return batch
+
+    async def _explain_request(self, request: GrantRequest, timeout: float | None) -> Explanation:
+        message = await build_explain_message(request, self._config, new_id())
+        return await self._session.send(Explanation, message, timeout)
 
 
 class MessageFeed(Iterator[PendingMessage | None]):
@@ -136,238 +401,3 @@ async def _take(items: AsyncIterator[ItemInput], count: int) -> list[ItemInput]:
         except StopAsyncIteration:
             break
     return taken
-
-
-class AsyncClient(
-    RequestMethods[AsyncGrantHandle, AsyncMultipartHandle, AsyncBatchHandle, Keys, Items]
-):
-    """The client for asyncio: one for a whole application, shared by all its coroutines.
-
-    Its arguments, configuration and results are those of Client. Its request methods return a
-    handle at once, to await or to iterate. One task receives the results, however many coroutines
-    wait, and sends messages again even if none waits. Cancelling a wait does not withdraw the
-    request. The keys of a batch may come from an async iterable if total is their number. Other
-    iterables are read in the event loop, so they must not block.
-
-    A client belongs to the event loop that it is first used in. Leaving an `async with` block waits
-    until every request is answered, or raises NoAnswer after exit_timeout seconds; None has no
-    limit. Raises NotConfigured.
-    """
-
-    def __init__(  # noqa: PLR0913 - each has its own default
-        self,
-        broker_url: str | None = None,
-        result_url: str | None = None,
-        tenant: str | None = None,
-        requested_by: str | None = None,
-        *,
-        key: str | Path | None = None,
-        exit_timeout: float | None = 60.0,
-    ) -> None:
-        self._config = load_config(
-            {
-                "broker_url": broker_url,
-                "result_url": result_url,
-                "tenant": tenant,
-                "requested_by": requested_by,
-                "key": key,
-            }
-        )
-        transport = AsyncTransport(client_servers(self._config))
-        self._dispatcher = AsyncDispatcher(
-            transport, Codec(self._config.key), RetransmitTimer(random.random)
-        )
-        self._exit_timeout = exit_timeout
-        self._feeds: WeakSet[MessageFeed] = WeakSet()
-
-    def explain(
-        self, timeout: float | None = DEFAULT_TIMEOUT
-    ) -> ExplainMethods[Awaitable[Explanation], Keys, Items]:
-        """Ask how a request would be decided, rule by rule. Nothing is charged or signed.
-
-        The returned object has this client's request methods, but each returns an Explanation to
-        await, for at most `timeout` seconds: `await client.explain().download("reports", "a.pdf")`.
-        Only the first chunk of a batch is explained.
-        """
-        return ExplainMethods(partial(self._explain_request, timeout=timeout))
-
-    async def usage(self, timeout: float | None = DEFAULT_TIMEOUT) -> list[QuotaState]:
-        """Return the state of the tenant's quotas.
-
-        Raises Refused, and after `timeout` seconds NoAnswer, or BrokerUnreachable if that is the
-        cause.
-        """
-        message = self._message("usage")
-        return cast("Usage", await request_reply(self._dispatcher, message, timeout)).quotas
-
-    async def service(self, timeout: float | None = DEFAULT_TIMEOUT) -> ServiceInfo:
-        """Return the release, versions, kinds and limits of the service, as Client.service does."""
-        message = self._message("service")
-        return cast("ServiceInfo", await request_reply(self._dispatcher, message, timeout))
-
-    async def batch(self, batch: str, timeout: float | None = DEFAULT_TIMEOUT) -> AsyncBatchHandle:
-        """Reopen a batch by its id. Any process of the tenant can do this.
-
-        The result and errors are those of Client.batch.
-        """
-        message = self._message("batch", batch=batch)
-        state = cast("BatchState", await request_reply(self._dispatcher, message, timeout))
-        messages = requests.reopen_messages(self._config, new_id(), state)
-        progress = ReopenedBatchProgress(state, messages)
-        return AsyncBatchHandle(self._dispatcher, progress, self._waiters)
-
-    async def status(
-        self,
-        subject: str | Grant | AsyncGrantHandle | AsyncBatchHandle,
-        *,
-        probe: bool = True,
-        timeout: float | None = DEFAULT_TIMEOUT,
-    ) -> UseStates:
-        """Return what became of a grant, or the numbers of a batch's items by state.
-
-        The arguments and errors are those of Client.status.
-        """
-        batch_id, item = read_subject(subject)
-        items = None if item is None else [item]
-        message = self._message("status", batch=batch_id, items=items, probe=probe)
-        return cast("UseStates", await request_reply(self._dispatcher, message, timeout))
-
-    def reissue(
-        self,
-        grant: str | Grant | AsyncGrantHandle,
-        *,
-        expires_in: int | None = None,
-        reason: str | None = None,
-        recipient: str | None = None,
-        batch_id: str | None = None,
-    ) -> AsyncGrantHandle:
-        """Request a fresh grant of the same object, under the terms of an earlier one.
-
-        The arguments and errors are those of Client.reissue.
-        """
-        name = new_id() if batch_id is None else batch_id
-        options = {"reason": reason, "recipient": recipient, "expires_in": expires_in}
-        message = requests.reissue_message(self._config, name, read_grant_id(grant), options)
-        progress = BatchProgress(requests.single_header(name), iter([message]))
-        self._dispatcher.add(progress)
-        return AsyncGrantHandle(self._dispatcher, progress, self._waiters)
-
-    async def cancel(
-        self,
-        batch: str | AsyncBatchHandle | AsyncGrantHandle,
-        reason: str | None = None,
-        timeout: float | None = DEFAULT_TIMEOUT,
-        *,
-        abort_uploads: bool = False,
-    ) -> Cancelled:
-        """Cancel a batch: grant no further items, and release what is reserved for them.
-
-        The arguments and errors are those of Client.cancel.
-        """
-        batch = batch.batch if isinstance(batch, AsyncGrantHandle) else batch
-        if isinstance(batch, AsyncBatchHandle):
-            batch.stop()
-            batch = batch.id
-        fields = {"reason": reason, "abort_uploads": abort_uploads or None}
-        requested_by = self._config.requested_by
-        message = self._message("cancel", batch=batch, requested_by=requested_by, **fields)
-        return cast("Cancelled", await request_reply(self._dispatcher, message, timeout))
-
-    async def flush(self, timeout: float | None = None) -> None:
-        """Wait until every request is answered; None has no time limit.
-
-        All results that nobody has read yet are kept in memory. Raises NoAnswer after `timeout`
-        seconds, or BrokerUnreachable if that is the cause, and the error of a failed request that
-        nobody awaited.
-        """
-        await self._dispatcher.flush(timeout)
-
-    async def close(self) -> None:
-        """Close the connections without waiting for results: fire and forget.
-
-        The consequences are those of Client.close. Coroutines that still wait get NoAnswer. If this
-        is cancelled, it closes all connections first, which takes a few seconds at most.
-        """
-        closing = asyncio.create_task(self._close(), name="valetkey-close")
-        try:
-            await asyncio.shield(closing)
-        finally:  # nobody else can close what a cancelled call leaves open
-            await asyncio.shield(closing)
-
-    async def _close(self) -> None:
-        for feed in list(self._feeds):
-            await feed.close()
-        await self._dispatcher.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            if kind is None:
-                await self.flush(self._exit_timeout)
-        finally:
-            await self.close()
-
-    def _message(self, ask: Ask, **fields: Any) -> PendingMessage:
-        return requests.build_message(self._config, new_id(), ask, **fields)
-
-    def _request_grant(self, request: GrantRequest) -> AsyncGrantHandle:
-        return AsyncGrantHandle(self._dispatcher, self._start(request), self._waiters)
-
-    def _request_multipart(self, request: GrantRequest) -> AsyncMultipartHandle:
-        request_parts = partial(self.parts, request.bucket)
-        return AsyncMultipartHandle(
-            self._dispatcher, self._start(request), self._waiters, request_parts
-        )
-
-    def _request_batch(self, request: GrantRequest) -> AsyncBatchHandle:
-        return AsyncBatchHandle(self._dispatcher, self._start(request), self._waiters)
-
-    def _start(self, request: GrantRequest) -> BatchProgress:
-        messages: Iterator[PendingMessage | None]
-        if isinstance(request.items, AsyncIterable):
-            header, _ = request.header(self._config, new_id())
-            chunks = async_chunk_messages(header, request.items, request.first_chunk)
-            messages = feed = MessageFeed(chunks, self._dispatcher.wake)
-            self._feeds.add(feed)
-        else:
-            header, messages = requests.header_and_messages(request, self._config, new_id())
-        progress = BatchProgress(header, messages, request.first_chunk)
-        self._dispatcher.add(progress)
-        return progress
-
-    @property
-    def _waiters(self) -> AsyncWaiters:
-        return AsyncWaiters(self._wait_for_manifest, self._wait_until_stored)
-
-    async def _wait_for_manifest(self, batch_id: str, timeout: float) -> Manifest:
-        waiting = ManifestWait(timeout, time.monotonic)
-        while True:
-            message = self._message("batch", batch=batch_id)
-            reply = await request_reply(self._dispatcher, message, waiting.limit)
-            state = cast("BatchState", reply)
-            result = waiting.receive(state)
-            if isinstance(result, ManifestState):
-                link = self.download(state.bucket, result.key, min_expires_in=1)
-                return build_manifest(result, await link.result(waiting.limit))
-            await asyncio.sleep(result)
-
-    async def _wait_until_stored(self, batch_id: str, item: int, timeout: float) -> StoredObject:
-        waiting = StoredWait(grant_id(batch_id, item), timeout, time.monotonic)
-        while True:
-            message = self._message("status", batch=batch_id, items=[item], probe=True)
-            reply = await request_reply(self._dispatcher, message, waiting.limit)
-            result = waiting.receive(cast("UseStates", reply))
-            if isinstance(result, StoredObject):
-                return result
-            await asyncio.sleep(result)
-
-    async def _explain_request(self, request: GrantRequest, timeout: float | None) -> Explanation:
-        message = await build_explain_message(request, self._config, new_id())
-        return cast("Explanation", await request_reply(self._dispatcher, message, timeout))

@@ -1,56 +1,42 @@
-"""The handles that a Client returns: they read results as they arrive."""
+"""The handles that the clients return: they read results as they arrive."""
 
-import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from datetime import UTC, datetime
-from typing import Generic, NamedTuple, Protocol, TypeVar, Unpack
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, Unpack
 
-from valetkey.delivery.dispatcher import Dispatcher
-from valetkey.delivery.dispatcher import request_reply as request_reply  # noqa: PLC0414 - as before
-from valetkey.delivery.pending_request import HEAD_START_SECONDS, ServiceOutage
+from valetkey.blocking import blocking, blocking_iterator
+from valetkey.delivery.pending_request import DEFAULT_TIMEOUT, ServiceOutage
 from valetkey.delivery.progress import CANCELLED, BatchProgress, ReopenedBatchProgress
-from valetkey.errors import NoAnswer, Refused
+from valetkey.errors import Refused
+from valetkey.session import Session
 from valetkey.waits import (
     MANIFEST_TIMEOUT,
     STORED_TIMEOUT,
     Manifest,
+    ManifestWait,
     StoredObject,
+    StoredWait,
+    build_manifest,
     require_seconds,
 )
-from valetkey.wire.chunking import uuid7
 from valetkey.wire.grant_ids import grant_id, split_grant_id
 from valetkey.wire.options import RequestOptions
 from valetkey.wire.refusals import QuotaState, Refusal
-from valetkey.wire.replies import Grant
-
-DEFAULT_TIMEOUT = 30.0  # seconds
+from valetkey.wire.replies import BatchState, Grant, ManifestState, UseStates
+from valetkey.wire.requests import GrantRequest
 
 _MIN_WAIT = 1.0  # seconds in which the service can still reply that the deadline has passed
 
-Seconds = TypeVar("Seconds", float, float | None)
-ManifestResult = TypeVar("ManifestResult")
-StoredResult = TypeVar("StoredResult")
+ItemResult = Grant | Refusal
 Batch_co = TypeVar("Batch_co", bound="BaseBatchHandle", covariant=True)
-
-
-def new_id() -> str:
-    """Return a new UUIDv7: a batch id, or the task id of a request that is not a batch."""
-    return uuid7(time.time_ns() // 10**6, secrets.token_bytes(10))
-
-
-def wait_limit(progress: BatchProgress, timeout: Seconds) -> Seconds:
-    """Return how many seconds to wait for a batch: `timeout`, but not beyond its deadline."""
-    if progress.deadline is None:
-        return timeout
-    seconds = max((progress.deadline - datetime.now(UTC)).total_seconds(), _MIN_WAIT)
-    return seconds if timeout is None else min(timeout, seconds)
 
 
 class BaseBatchHandle:
     """The part of BatchHandle and AsyncBatchHandle that does not wait."""
 
-    def __init__(self, progress: BatchProgress) -> None:
+    def __init__(self, session: Session, progress: BatchProgress) -> None:
+        self._session = session
         self._progress = progress
 
     @property
@@ -105,25 +91,234 @@ class BaseBatchHandle:
         if not 0 <= item < self.total:
             raise ValueError(f"the batch has {self.total} items: item must be one of them, from 0")
 
+    async def _read_results(
+        self, is_ready: Callable[[], bool], read_chunk: Callable[[], None], timeout: float | None
+    ) -> AsyncGenerator[ItemResult, None]:
+        progress = self._progress
+
+        def can_continue() -> bool:  # other tasks may read the same batch
+            return bool(progress.ready_results) or progress.is_fully_read or is_ready()
+
+        while True:
+            while progress.ready_results:
+                yield progress.ready_results.popleft()
+            if progress.is_fully_read:
+                return
+            seconds = wait_limit(progress, timeout)
+            await self._session.dispatcher.wait(progress, can_continue, seconds)
+            if not progress.ready_results and is_ready():
+                read_chunk()
+
+    async def _read_single(self, timeout: float | None) -> ItemResult | None:
+        """Return the result of a batch of one item; None if it was read before."""
+        progress = self._progress
+        seconds = wait_limit(progress, timeout)
+        await self._session.dispatcher.wait(
+            progress, lambda: progress.has_next_chunk or progress.is_fully_read, seconds
+        )
+        if not progress.has_next_chunk:
+            return None
+        progress.read_next_chunk()
+        return progress.ready_results.popleft()
+
+
+def wait_limit(progress: BatchProgress, timeout: float | None) -> float | None:
+    """Return how many seconds to wait for a batch: `timeout`, but not beyond its deadline."""
+    if progress.deadline is None:
+        return timeout
+    seconds = max((progress.deadline - datetime.now(UTC)).total_seconds(), _MIN_WAIT)
+    return seconds if timeout is None else min(timeout, seconds)
+
+
+class AsyncBatchHandle(BaseBatchHandle):
+    """A requested batch; `async for` yields one Grant or Refusal per item, in request order.
+
+    Each item is handed out once. Chunks are sent as results are read, so a batch of any size takes
+    little memory.
+    """
+
+    def __aiter__(self) -> AsyncIterator[ItemResult]:
+        return self.results()
+
+    def results(
+        self: BaseBatchHandle, timeout: float | None = DEFAULT_TIMEOUT
+    ) -> AsyncGenerator[ItemResult, None]:
+        """Yield the results that were not handed out yet, in request order.
+
+        timeout is the longest wait for the next chunk, in seconds; None has no limit. Raises
+        NoAnswer after it, or BrokerUnreachable if that is the cause; call it again to continue from
+        there.
+        """
+        progress = self._progress
+        return self._read_results(
+            lambda: progress.has_next_chunk, progress.read_next_chunk, timeout
+        )
+
+    def as_completed(
+        self: BaseBatchHandle, timeout: float | None = DEFAULT_TIMEOUT
+    ) -> AsyncGenerator[ItemResult, None]:
+        """Yield results as results() does, but each chunk as soon as it is answered.
+
+        Within a chunk they are in request order. A slow chunk does not delay the others. The key of
+        a result identifies its item.
+        """
+        progress = self._progress
+        return self._read_results(lambda: progress.has_any_chunk, progress.read_any_chunk, timeout)
+
+    async def manifest(self: BaseBatchHandle, timeout: float = MANIFEST_TIMEOUT) -> Manifest:
+        """Wait until the batch is decided, and then for the file with its results.
+
+        timeout is the longest wait for the next chunk, and then for the file, in seconds. The link
+        to the file is charged as any other. Raises Refused if the batch or the link is refused,
+        StorageError if the file cannot be written, and ValueError if the batch has no manifest.
+        After NoAnswer or BrokerUnreachable, call it again to continue.
+        """
+        if not isinstance(self._progress, ReopenedBatchProgress):
+            async for _ in AsyncBatchHandle.results(self, timeout):
+                pass
+            if self.refusal is not None and not self.issued:
+                raise Refused(self.refusal)
+        session, waiting = self._session, ManifestWait(timeout, time.monotonic)
+        while True:
+            state = await session.ask(BatchState, "batch", waiting.limit, batch=self.id)
+            result = waiting.receive(state)
+            if isinstance(result, ManifestState):
+                terms = {"min_expires_in": 1}
+                link = session.start(GrantRequest("download", state.bucket, [result.key], terms))
+                grant = AsyncGrantHandle(AsyncBatchHandle(session, link)).result(waiting.limit)
+                return build_manifest(result, await grant)
+            await session.dispatcher.pause(result)
+
+    async def stored(
+        self: BaseBatchHandle, item: int, timeout: float = STORED_TIMEOUT
+    ) -> StoredObject:
+        """Wait until storage has the object of an item, at most `timeout` seconds.
+
+        item is its number in the batch, from 0. Any process of the tenant can wait: see
+        Client.batch. Raises NotStored if the object is not there in time, or not as granted;
+        Refused if the service does not know the batch yet, and ValueError if the batch has no such
+        item, or its grants store no object. After NoAnswer or BrokerUnreachable, call it again.
+        """
+        self.check_item(item)
+        waiting = StoredWait(grant_id(self.id, item), timeout, time.monotonic)
+        subject = {"batch": self.id, "items": [item], "probe": True}
+        while True:
+            states = await self._session.ask(UseStates, "status", waiting.limit, **subject)
+            result = waiting.receive(states)
+            if isinstance(result, StoredObject):
+                return result
+            await self._session.dispatcher.pause(result)
+
+
+class BatchHandle(BaseBatchHandle):
+    """A requested batch, as AsyncBatchHandle: iterate it for one Grant or Refusal per item."""
+
+    def __iter__(self) -> Iterator[ItemResult]:
+        return self.results()
+
+    results = blocking_iterator(AsyncBatchHandle.results)
+    as_completed = blocking_iterator(AsyncBatchHandle.as_completed)
+    manifest = blocking(AsyncBatchHandle.manifest)
+    stored = blocking(AsyncBatchHandle.stored)
+
 
 class BaseGrantHandle(Generic[Batch_co]):
     """The part of GrantHandle and AsyncGrantHandle that does not wait."""
 
     def __init__(self, batch: Batch_co) -> None:
         self.batch = batch
-        self._result: Grant | Refusal | None = None
+        self._result: ItemResult | None = None
 
     @property
     def id(self) -> str:
         """The id of the request: its batch id."""
         return self.batch.id
 
-    def _grant(self) -> Grant:
+
+class AsyncGrantHandle(BaseGrantHandle[AsyncBatchHandle]):
+    """A requested grant: await it. batch is the handle of its request, a batch of one item."""
+
+    def __await__(self) -> Generator[Any, None, Grant]:
+        return self.result().__await__()
+
+    async def result(
+        self: BaseGrantHandle[BaseBatchHandle], timeout: float | None = DEFAULT_TIMEOUT
+    ) -> Grant:
+        """Wait for the grant, at most `timeout` seconds.
+
+        Cancelling the wait does not withdraw the request. Raises Refused; RuntimeError if the grant
+        was read from the batch instead; NoAnswer or BrokerUnreachable, after which you can call it
+        again to ask again.
+        """
+        if self._result is None:
+            result = await self.batch._read_single(timeout)  # noqa: SLF001 - of this module
+            self._result = self._result or result  # another coroutine may have read it
         if self._result is None:
             raise RuntimeError("the grant was already read from its batch")
         if isinstance(self._result, Refusal):
             raise Refused(self._result)
         return self._result
+
+    async def stored(
+        self: BaseGrantHandle[BaseBatchHandle], timeout: float = STORED_TIMEOUT
+    ) -> StoredObject:
+        """Wait for the grant, and then until storage has its object: at most `timeout` seconds.
+
+        Somebody has to use the grant meanwhile. Raises as result() and BatchHandle.stored() do.
+        """
+        end = time.monotonic() + require_seconds(timeout)
+        await AsyncGrantHandle.result(self, timeout)
+        return await AsyncBatchHandle.stored(self.batch, 0, max(end - time.monotonic(), 0))
+
+
+class GrantHandle(BaseGrantHandle[BatchHandle]):
+    """A requested grant. batch is the handle of its request, a batch of one item."""
+
+    result = blocking(AsyncGrantHandle.result)
+    stored = blocking(AsyncGrantHandle.stored)
+
+
+class PartsRequester(Protocol[Batch_co]):
+    """A callable like a client's method parts() whose bucket is already given."""
+
+    def __call__(
+        self, grant: Grant, first: int, last: int | None, **options: Unpack[RequestOptions]
+    ) -> Batch_co:
+        """Request the URLs of some parts."""
+
+
+class AsyncMultipartHandle(AsyncGrantHandle):
+    """A requested multipart upload: await its grant, and request part URLs."""
+
+    def __init__(
+        self, batch: AsyncBatchHandle, request_parts: PartsRequester[AsyncBatchHandle]
+    ) -> None:
+        super().__init__(batch)
+        self._request_parts = request_parts
+
+    async def parts(
+        self, first: int = 1, last: int | None = None, **options: Unpack[RequestOptions]
+    ) -> AsyncBatchHandle:
+        """Request a URL for each part from first to last, as MultipartHandle.parts does."""
+        return self._request_parts(await self.result(), first, last, **options)
+
+
+class MultipartHandle(GrantHandle):
+    """A requested multipart upload: wait for its grant, and request part URLs."""
+
+    def __init__(self, batch: BatchHandle, request_parts: PartsRequester[BatchHandle]) -> None:
+        super().__init__(batch)
+        self._request_parts = request_parts
+
+    def parts(
+        self, first: int = 1, last: int | None = None, **options: Unpack[RequestOptions]
+    ) -> BatchHandle:
+        """Request a URL for each part from first to last; None is the last part of the upload.
+
+        If you upload slowly, request a few parts at a time, and again those whose URLs have
+        expired. Raises as result() does, and ValueError if the upload has no such parts.
+        """
+        return self._request_parts(self.result(), first, last, **options)
 
 
 class Subject(NamedTuple):
@@ -165,163 +360,3 @@ def read_grant_id(subject: object) -> str:
     if item is None:
         raise ValueError(f"{batch_id!r} is the id of a batch: add a dot and the item's number")
     return grant_id(batch_id, item)
-
-
-class Waiters(NamedTuple, Generic[ManifestResult, StoredResult]):
-    """The waits of a handle that send requests of their own, each at most so many seconds.
-
-    manifest waits for that of the batch with an id, stored for the object of an item of it.
-    """
-
-    manifest: Callable[[str, float], ManifestResult]
-    stored: Callable[[str, int, float], StoredResult]
-
-
-BlockingWaiters = Waiters[Manifest, StoredObject]
-
-
-class BatchHandle(BaseBatchHandle):
-    """A requested batch; iterate it for one Grant or Refusal per item, in request order.
-
-    Each item is handed out once. Chunks are sent as results are read, so a batch of any size takes
-    little memory.
-    """
-
-    def __init__(
-        self, dispatcher: Dispatcher, progress: BatchProgress, waiters: BlockingWaiters
-    ) -> None:
-        super().__init__(progress)
-        self._dispatcher = dispatcher
-        self._waiters = waiters
-
-    def __iter__(self) -> Iterator[Grant | Refusal]:
-        return self.results()
-
-    def results(self, timeout: float = DEFAULT_TIMEOUT) -> Iterator[Grant | Refusal]:
-        """Yield the results that were not handed out yet, in request order.
-
-        timeout is the longest wait for the next chunk, in seconds. Raises NoAnswer after it, or
-        BrokerUnreachable if that is the cause; call it again to continue from there.
-        """
-        progress = self._progress
-        return self._read_results(
-            lambda: progress.has_next_chunk, progress.read_next_chunk, timeout
-        )
-
-    def as_completed(self, timeout: float = DEFAULT_TIMEOUT) -> Iterator[Grant | Refusal]:
-        """Yield results as results() does, but each chunk as soon as it is answered.
-
-        Within a chunk they are in request order. A slow chunk does not delay the others. The key of
-        a result identifies its item.
-        """
-        progress = self._progress
-        return self._read_results(lambda: progress.has_any_chunk, progress.read_any_chunk, timeout)
-
-    def manifest(self, timeout: float = MANIFEST_TIMEOUT) -> Manifest:
-        """Wait until the batch is decided, and then for the file with its results.
-
-        timeout is the longest wait for the next chunk, and then for the file, in seconds. The link
-        to the file is charged as any other. Raises Refused if the batch or the link is refused,
-        StorageError if the file cannot be written, and ValueError if the batch has no manifest.
-        After NoAnswer or BrokerUnreachable, call it again to continue.
-        """
-        if not isinstance(self._progress, ReopenedBatchProgress):
-            for _ in self.results(timeout):
-                pass
-            if self.refusal is not None and not self.issued:
-                raise Refused(self.refusal)
-        return self._waiters.manifest(self.id, timeout)
-
-    def stored(self, item: int, timeout: float = STORED_TIMEOUT) -> StoredObject:
-        """Wait until storage has the object of an item, at most `timeout` seconds.
-
-        item is its number in the batch, from 0. Any process of the tenant can wait: see
-        Client.batch. Raises NotStored if the object is not there in time, or not as granted;
-        Refused if the service does not know the batch yet, and ValueError if the batch has no such
-        item, or its grants store no object. After NoAnswer or BrokerUnreachable, call it again.
-        """
-        self.check_item(item)
-        return self._waiters.stored(self.id, item, timeout)
-
-    def _read_results(
-        self, is_ready: Callable[[], bool], read_chunk: Callable[[], None], timeout: float
-    ) -> Iterator[Grant | Refusal]:
-        progress = self._progress
-        self._dispatcher.add(progress)
-        while not progress.is_fully_read:
-            if not progress.ready_results:
-                seconds = wait_limit(progress, timeout)
-                if not (is_ready() or self._dispatcher.wait(is_ready, seconds)):
-                    raise self._dispatcher.give_up(progress, seconds)
-                read_chunk()
-            while progress.ready_results:
-                yield progress.ready_results.popleft()
-            if not progress.is_fully_read:
-                self._dispatcher.wait(is_ready, 0)  # reading a chunk made room to send another
-
-
-def start_batch(
-    dispatcher: Dispatcher, progress: BatchProgress, waiters: BlockingWaiters
-) -> BatchHandle:
-    """Send chunks until the window is full or the first result arrives; return the batch's handle.
-
-    Raises NoAnswer, or BrokerUnreachable if that is the cause, if no chunk can be sent.
-    """
-    dispatcher.add(progress)
-    if not dispatcher.wait(lambda: progress.has_started, DEFAULT_TIMEOUT):
-        dispatcher.drop(progress)
-        raise dispatcher.outage or NoAnswer(
-            f"no chunk could be sent within {DEFAULT_TIMEOUT:g} s: too many messages are unanswered"
-        )
-    dispatcher.wait(lambda: progress.has_next_chunk or progress.is_fully_sent, HEAD_START_SECONDS)
-    return BatchHandle(dispatcher, progress, waiters)
-
-
-class GrantHandle(BaseGrantHandle[BatchHandle]):
-    """A requested grant. batch is the handle of its request, a batch of one item."""
-
-    def result(self, timeout: float = DEFAULT_TIMEOUT) -> Grant:
-        """Wait for the grant, at most `timeout` seconds.
-
-        Raises Refused; RuntimeError if the grant was read from the batch instead; NoAnswer or
-        BrokerUnreachable, after which you can call it again to ask again.
-        """
-        if self._result is None:
-            self._result = next(self.batch.results(timeout), None)
-        return self._grant()
-
-    def stored(self, timeout: float = STORED_TIMEOUT) -> StoredObject:
-        """Wait for the grant, and then until storage has its object: at most `timeout` seconds.
-
-        Somebody has to use the grant meanwhile. Raises as result() and BatchHandle.stored() do.
-        """
-        end = time.monotonic() + require_seconds(timeout)
-        self.result(timeout)
-        return self.batch.stored(0, max(end - time.monotonic(), 0))
-
-
-class PartsRequester(Protocol[Batch_co]):
-    """A callable like a client's method parts() whose bucket is already given."""
-
-    def __call__(
-        self, grant: Grant, first: int, last: int | None, **options: Unpack[RequestOptions]
-    ) -> Batch_co:
-        """Request the URLs of some parts."""
-
-
-class MultipartHandle(GrantHandle):
-    """A requested multipart upload: wait for its grant, and request part URLs."""
-
-    def __init__(self, batch: BatchHandle, request_parts: PartsRequester[BatchHandle]) -> None:
-        super().__init__(batch)
-        self._request_parts = request_parts
-
-    def parts(
-        self, first: int = 1, last: int | None = None, **options: Unpack[RequestOptions]
-    ) -> BatchHandle:
-        """Request a URL for each part from first to last; None is the last part of the upload.
-
-        If you upload slowly, request a few parts at a time, and again those whose URLs have
-        expired. Raises as result() does, and ValueError if the upload has no such parts.
-        """
-        return self._request_parts(self.result(), first, last, **options)

@@ -15,8 +15,9 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 from xml.sax.saxutils import escape
 
+from valetkey.delivery.pending_request import DEFAULT_TIMEOUT
 from valetkey.errors import Refused, StorageError, UnusableGrant
-from valetkey.handles import DEFAULT_TIMEOUT, MultipartHandle
+from valetkey.handles import MultipartHandle
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Grant
 

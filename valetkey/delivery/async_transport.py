@@ -138,6 +138,10 @@ class AsyncTransport:
         except TimeoutError:
             return None
 
+    async def sleep(self, seconds: float) -> None:
+        """Do nothing for some seconds."""
+        await asyncio.sleep(seconds)
+
     def silence(self) -> BrokerUnreachable:
         """Return the error for a broker that neither takes a message nor fails to."""
         return self._servers.broker.unreachable(TimeoutError())

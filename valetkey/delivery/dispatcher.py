@@ -1,10 +1,14 @@
-"""Delivers requests in the caller's own thread: sends, listens, and sends again."""
+"""Delivers requests: sends, listens, and sends again. In the caller's own thread, or in a loop."""
 
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import cast
 
+from valetkey.blocking import run
 from valetkey.crypto.codec import Codec
+from valetkey.delivery.async_transport import AsyncTransport
 from valetkey.delivery.engine import (
     POLL_INTERVAL,
     ClearResult,
@@ -15,48 +19,47 @@ from valetkey.delivery.engine import (
     ResultAction,
 )
 from valetkey.delivery.in_flight import Send
-from valetkey.delivery.pending_request import PendingRequest, no_answer_error, queue_to_ask
-from valetkey.delivery.progress import SingleRequest
+from valetkey.delivery.pending_request import (
+    DEFAULT_TIMEOUT,
+    HEAD_START_SECONDS,
+    PendingRequest,
+    no_answer_error,
+    queue_to_ask,
+)
+from valetkey.delivery.progress import BatchProgress, SingleRequest
 from valetkey.delivery.retransmit import DEFAULT_WINDOW, RetransmitTimer
 from valetkey.delivery.transport import Transport
-from valetkey.errors import BrokerUnreachable, Refused, ValetkeyError
+from valetkey.errors import BrokerUnreachable, NoAnswer, Refused, ValetkeyError
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.replies import Outcome, Reply
+
+Condition = Callable[[], bool]
 
 log = logging.getLogger("valetkey")
 _SENDS_PER_LISTEN = 4  # new messages until results are read: more than one, so the window fills
 
 
-class Dispatcher:
-    """Delivers several requests over one transport. It works only while wait() runs.
+class BaseDispatcher(ABC):
+    """Delivers several requests over one transport.
 
-    The DeliveryEngine decides; this class does the I/O.
+    The DeliveryEngine decides; this class does the I/O. Its coroutines suspend only where those of
+    the transport do.
     """
 
     def __init__(
         self,
-        transport: Transport,
+        transport: Transport | AsyncTransport,
         codec: Codec,
         timer: RetransmitTimer,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._transport = transport
         self._codec = codec
         self._engine = DeliveryEngine(timer, codec.decode, first_lookup=clock() + POLL_INTERVAL)
         self._clock = clock
-        self._sleep = sleep
-        self._is_closed = False
-
-    @property
-    def is_idle(self) -> bool:
-        """True if every request is complete or given up."""
-        return self._engine.is_idle
-
-    @property
-    def outage(self) -> BrokerUnreachable | None:
-        """The error of a server that is unreachable at the moment."""
-        return self._engine.outage
+        self._flush_count = 0
+        self._is_sending = self._is_closed = False
+        self._to_unsubscribe: list[str] = []
 
     def add(self, request: PendingRequest) -> None:
         """Add a request, or resume one that was given up.
@@ -66,39 +69,225 @@ class Dispatcher:
         if self._is_closed and (request.unanswered or not request.is_fully_sent):
             raise RuntimeError("the client is closed: create a new one")
         self._engine.add(request)
-        while (send := self._engine.next_resumed(self._clock())) is not None:
-            self._send(send)
 
-    def give_up(self, request: PendingRequest, seconds: float) -> ValetkeyError:
-        """Give up a request after some seconds; return the error with the likely cause."""
-        self.drop(request)
-        if self.outage is not None:
-            return self.outage
+    def start(self, batch: BatchProgress) -> None:
+        """Add a new batch."""
+        self.add(batch)
+
+    async def wait(
+        self, request: PendingRequest, is_done: Condition, timeout: float | None
+    ) -> None:
+        """Wait until is_done(), at most `timeout` seconds, and send what has room.
+
+        Raises what the request fails with. After the timeout it gives up the request, and raises
+        NoAnswer, or BrokerUnreachable if that is the cause.
+        """
+        if not is_done():
+            self.add(request)
+        if not await self._wait_until(request, is_done, timeout):
+            self._give_up(request)
+            raise await self._timeout_error(request, timeout or 0)
+
+    async def request_reply(self, message: PendingMessage, timeout: float | None) -> Reply:
+        """Send a message that has one reply, and wait for it, at most `timeout` seconds.
+
+        Raises Refused, NoAnswer, BrokerUnreachable.
+        """
+        request = SingleRequest(message)
+        await self.wait(request, lambda: request.reply is not None, timeout)
+        reply = cast("Reply", request.reply)
+        if isinstance(reply, Outcome) and reply.refusal is not None:
+            raise Refused(reply.refusal)
+        return reply
+
+    async def flush(self, timeout: float | None) -> None:
+        """Wait until every request is complete or given up, even if nobody reads its results."""
+        self._flush_count += 1
+        try:
+            if not await self._wait_until(None, lambda: self._engine.is_idle, timeout):
+                text = f"not every request was answered within {timeout or 0:g} s"
+                raise self._engine.outage or NoAnswer(text)
+        finally:
+            self._flush_count -= 1
+
+    async def pause(self, seconds: float) -> None:
+        """Wait for some seconds."""
+        await self._transport.sleep(seconds)
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close the transport and give up all requests."""
+
+    @abstractmethod
+    async def _wait_until(
+        self, request: PendingRequest | None, is_done: Condition, timeout: float | None
+    ) -> bool:
+        """Wait for a request, or with None for all, until is_done(); false after the timeout."""
+
+    @abstractmethod
+    def _fail(self, failures: Sequence[Fail]) -> None:
+        """Give up requests, and raise their errors to those who wait for them."""
+
+    @abstractmethod
+    def _wake(self, request: PendingRequest) -> None:
+        """Wake those who wait for a request."""
+
+    def _drop(self, request: PendingRequest) -> None:
+        """Send none of a request's messages any more, and listen for none."""
+        self._to_unsubscribe += self._engine.drop(request)
+
+    def _give_up(self, request: PendingRequest) -> None:
+        """Drop a request after the timeout of one who waits for it."""
+        self._drop(request)
+
+    async def _timeout_error(self, request: PendingRequest, seconds: float) -> ValetkeyError:
+        """Return the error for a request without a reply, with the likely cause."""
+        if self._engine.outage is not None:
+            return self._engine.outage
         queue = queue_to_ask(request)
-        length = None if queue is None else self._transport.queue_length(queue)
+        length = None if queue is None else await self._transport.queue_length(queue)
         return no_answer_error(request, seconds, length)
 
-    def drop(self, request: PendingRequest) -> None:
-        """Give up a request: none of its messages is sent or listened for any more."""
-        self._unsubscribe(self._engine.drop(request))
+    async def _send_new(self) -> bool:
+        """Send resumed messages and what waits to be sent; return false if there is nothing new."""
+        while (send := self._engine.next_resumed(self._clock())) is not None:
+            await self._send(send)
+        # A message that is left unsent by an error of an iterable is sent by the next call.
+        for request in self._engine.read_new(self._read, self._clock()):
+            self._wake(request)
+        is_sent = False
+        while (send := self._engine.next_new()) is not None:
+            await self._send(send)
+            is_sent = True
+        return is_sent
 
-    def wait(
+    def _read(self, request: PendingRequest) -> PendingMessage | None:
+        limit = float("inf") if self._flush_count else DEFAULT_WINDOW
+        try:
+            return request.next_message(self._engine.unread_limit(request, limit, self._clock()))
+        except Exception as error:  # noqa: BLE001 - the caller's own iterable failed
+            self._fail([Fail(request, error)])
+            return None
+        except BaseException:
+            self._drop(request)
+            raise
+
+    async def _resend(self) -> None:
+        for send in self._engine.resends(self._clock()):
+            if not await self._send(send):
+                return
+
+    async def _send(self, send: Send) -> bool:
+        message = send.message
+        error: BrokerUnreachable | None = None
+        failures: list[Fail] = []
+        is_sent, self._is_sending = False, True
+        try:
+            argument = self._codec.encode(message.body)
+            await self._transport.send(message.task_id, argument, message.queue)
+            is_sent = True
+        except BrokerUnreachable as unreachable:
+            error = unreachable
+        finally:  # reported even if it is interrupted, or the message would never be sent again
+            self._is_sending = False
+            if is_sent:
+                self._engine.message_sent(message.task_id, self._clock())
+            else:
+                failures = self._engine.send_failed(send, error, self._clock())
+        self._fail(failures)
+        return is_sent
+
+    async def _listen(self, seconds: float | None) -> None:
+        try:
+            results = await self._transport.listen(seconds)
+            if (task_ids := self._engine.tasks_to_look_up(self._clock())) is not None:
+                results += await self._transport.look_up(task_ids)
+                self._engine.lookup_done(self._clock())
+            for task_id, raw in results:
+                action = self._engine.result_received(task_id, raw, self._clock())
+                if action is not None:
+                    await self._perform(action)
+            self._engine.store_reached()
+        except BrokerUnreachable as error:
+            self._fail(self._engine.store_failed(error))
+            await self._transport.sleep(
+                POLL_INTERVAL if seconds is None else min(seconds, POLL_INTERVAL)
+            )
+
+    async def _perform(self, action: ResultAction) -> None:
+        match action:
+            case CompleteTask(requests, task_ids):
+                self._to_unsubscribe += task_ids
+                for request in requests:
+                    self._wake(request)
+            case ClearResult(task_id):
+                await self._transport.clear(task_id)
+            case LogOutage(outage):
+                log.warning("waiting: %s", outage.hint.subject)
+            case Fail(_, _, clear_task_id):
+                if clear_task_id is not None:
+                    await self._transport.clear(clear_task_id)
+                self._fail([action])
+
+    async def _unsubscribe(self) -> None:
+        task_ids, self._to_unsubscribe = self._to_unsubscribe, []
+        try:
+            await self._transport.unsubscribe(task_ids)
+        except BrokerUnreachable as error:
+            self._engine.store_failed(error)
+
+
+class Dispatcher(BaseDispatcher):
+    """Delivers requests in the caller's own thread, and only while one of its methods runs.
+
+    Its coroutines block, and never suspend: run them with blocking.run.
+    """
+
+    def start(self, batch: BatchProgress) -> None:
+        """Send chunks until the window is full or the first result arrives.
+
+        Raises NoAnswer, or BrokerUnreachable if that is the cause, if no chunk can be sent.
+        """
+        self.add(batch)
+        if not run(self._wait_until(batch, lambda: batch.has_started, DEFAULT_TIMEOUT)):
+            self._drop(batch)
+            raise self._engine.outage or NoAnswer(
+                f"no chunk could be sent within {DEFAULT_TIMEOUT:g} s: too many messages are "
+                "unanswered"
+            )
+        run(
+            self._wait_until(
+                batch, lambda: batch.has_next_chunk or batch.is_fully_sent, HEAD_START_SECONDS
+            )
+        )
+
+    async def pause(self, seconds: float) -> None:
+        """Send and listen for some seconds."""
+        await self._wait_until(None, lambda: False, seconds)
+
+    async def close(self) -> None:
+        """Close the transport and give up all requests."""
+        self._is_closed = True
+        for request in self._engine.requests:
+            self._engine.drop(request)
+        await self._transport.close()
+
+    async def _wait_until(
         self,
-        is_done: Callable[[], bool],
-        timeout: float | None = None,
-        unread_limit: float = DEFAULT_WINDOW,
+        request: PendingRequest | None,  # noqa: ARG002 - all requests are delivered
+        is_done: Condition,
+        timeout: float | None,
     ) -> bool:
-        """Work until is_done(), or for `timeout` seconds; return is_done().
+        """Send and listen until is_done(), or for `timeout` seconds; return is_done().
 
-        unread_limit is the number of messages of one request that may be sent before their replies
-        are read. Raises what fails for any request: SealedForAnotherKey, UnreadableReply,
-        BrokerUnreachable if the broker was never reached, and errors of the items' iterable.
+        Raises what fails for any request: SealedForAnotherKey, UnreadableReply, BrokerUnreachable
+        if the broker was never reached, and errors of the items' iterable.
         """
         end = float("inf") if timeout is None else self._clock() + timeout
         while True:
-            self._send_new(is_done, unread_limit)
+            await self._fill_window(is_done)
             if not timeout or self._clock() < end:  # a silent server may have used all the time
-                self._resend()
+                await self._resend()
             if is_done():
                 return True
             now = self._clock()
@@ -106,119 +295,24 @@ class Dispatcher:
                 return False
             # Bounded, as the engine returns infinity while no message waits for a reply.
             until = min(end, now + POLL_INTERVAL, self._engine.listen_until(now))
-            self._listen(max(until - now, 0))
+            await self._listen(max(until - now, 0))
+            await self._unsubscribe()
 
-    def close(self) -> None:
-        """Close the transport and give up all requests."""
-        self._is_closed = True
-        for request in self._engine.requests:
-            self._engine.drop(request)
-        self._transport.close()
-
-    def _send_new(self, is_done: Callable[[], bool], unread_limit: float) -> None:
+    async def _fill_window(self, is_done: Condition) -> None:
         """Send new messages while there is room, and read results in between."""
         send_count = 0
-        while self._send_next(unread_limit):
+        while await self._send_new():
             send_count += 1
             if send_count % _SENDS_PER_LISTEN == 0:
-                self._listen(0)
+                await self._listen(0)
                 if is_done():
                     return
 
-    def _send_next(self, unread_limit: float) -> bool:
-        # A message that is left unsent by an error of an iterable is sent by the next call.
-        self._engine.read_new(lambda request: self._read(request, unread_limit), self._clock())
-        is_sent = False
-        while (send := self._engine.next_new()) is not None:
-            self._send(send)
-            is_sent = True
-        return is_sent
+    def _wake(self, request: PendingRequest) -> None:
+        """Do nothing: only the caller waits."""
 
-    def _read(self, request: PendingRequest, unread_limit: float) -> PendingMessage | None:
-        limit = self._engine.unread_limit(request, unread_limit, self._clock())
-        try:
-            return request.next_message(limit)
-        except BaseException:  # the caller's own iterable failed: the batch cannot be completed
-            self.drop(request)
-            raise
-
-    def _resend(self) -> None:
-        for send in self._engine.resends(self._clock()):
-            if not self._send(send):
-                return
-
-    def _send(self, send: Send) -> bool:
-        message = send.message
-        error: BrokerUnreachable | None = None
-        failures: list[Fail] = []
-        is_sent = False
-        try:
-            argument = self._codec.encode(message.body)
-            self._transport.send(message.task_id, argument, message.queue)
-            is_sent = True
-        except BrokerUnreachable as unreachable:
-            error = unreachable
-        finally:  # reported even if Ctrl-C interrupts it, or the message would never be sent again
-            if is_sent:
-                self._engine.message_sent(message.task_id, self._clock())
-            else:
-                failures = self._engine.send_failed(send, error, self._clock())
+    def _fail(self, failures: Sequence[Fail]) -> None:
         for failure in failures:
-            self.drop(failure.request)
+            self._drop(failure.request)
         if failures:
             raise failures[0].error
-        return is_sent
-
-    def _listen(self, seconds: float) -> None:
-        try:
-            results = self._transport.listen(seconds)
-            if (task_ids := self._engine.tasks_to_look_up(self._clock())) is not None:
-                results += self._transport.look_up(task_ids)
-                self._engine.lookup_done(self._clock())
-            for task_id, raw in results:
-                action = self._engine.result_received(task_id, raw, self._clock())
-                if action is not None:
-                    self._perform(action)
-            self._engine.store_reached()
-        except BrokerUnreachable as error:
-            failures = self._engine.store_failed(error)
-            for failure in failures:
-                self._engine.drop(failure.request)
-            if failures:
-                raise
-            self._sleep(min(seconds, POLL_INTERVAL))
-
-    def _perform(self, action: ResultAction) -> None:
-        match action:
-            case CompleteTask(_, task_ids):
-                self._unsubscribe(task_ids)
-            case ClearResult(task_id):
-                self._transport.clear(task_id)
-            case LogOutage(outage):
-                log.warning("waiting: %s", outage.hint.subject)
-            case Fail(request, error, clear_task_id):
-                if clear_task_id is not None:
-                    self._transport.clear(clear_task_id)
-                self.drop(request)
-                raise error
-
-    def _unsubscribe(self, task_ids: Sequence[str]) -> None:
-        try:
-            self._transport.unsubscribe(task_ids)
-        except BrokerUnreachable as error:
-            self._engine.store_failed(error)
-
-
-def request_reply(dispatcher: Dispatcher, message: PendingMessage, timeout: float) -> Reply:
-    """Send a message that has one reply, and wait for it, at most `timeout` seconds.
-
-    Raises Refused, NoAnswer, BrokerUnreachable.
-    """
-    request = SingleRequest(message)
-    dispatcher.add(request)
-    dispatcher.wait(lambda: request.reply is not None, timeout)
-    if request.reply is None:
-        raise dispatcher.give_up(request, timeout)
-    if isinstance(request.reply, Outcome) and request.reply.refusal is not None:
-        raise Refused(request.reply.refusal)
-    return request.reply

@@ -10,6 +10,7 @@ from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Reply
 from valetkey.wire.unavailable import Unavailable
 
+DEFAULT_TIMEOUT = 30.0  # seconds
 HEAD_START_SECONDS = 0.05  # for the service to answer a request's first messages before the rest
 _HEAD_START_MESSAGES = 4  # enough for the workers of a small machine that also runs the client
 

@@ -195,7 +195,8 @@ def _create_app() -> Celery:
 class Transport:
     """The broker and the result store of one client; for one thread at a time.
 
-    Every method raises BrokerUnreachable, within seconds, if its server does not answer.
+    Its coroutines block, and never suspend. Each raises BrokerUnreachable, within seconds, if its
+    server does not answer.
     """
 
     def __init__(self, servers: Servers) -> None:
@@ -210,23 +211,23 @@ class Transport:
         self._pubsub = self._redis.pubsub()  # type: ignore[no-untyped-call]  # redis-py's gap
         self._unused_channels: set[str] = set()
 
-    def send(self, task_id: str, argument: dict[str, Any] | str, queue: str) -> None:
+    async def send(self, task_id: str, argument: dict[str, Any] | str, queue: str) -> None:
         """Subscribe to the result of a task, then put the task into a queue."""
         self._unused_channels.discard(RESULT_PREFIX + task_id)
         with self._servers.store_errors():
             self._pubsub.subscribe(RESULT_PREFIX + task_id)
         self._publisher.send(task_id, argument, queue)
 
-    def listen(self, seconds: float) -> Results:
+    async def listen(self, seconds: float | None) -> Results:
         """Wait for an announced result; return it, or nothing after some seconds."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + (seconds or 0)
         with self._servers.store_errors():
             while event := self._pubsub.get_message(timeout=max(end - time.monotonic(), 0)):
                 if event["type"] == "message":
                     return [(event["channel"].decode().removeprefix(RESULT_PREFIX), event["data"])]
         return []
 
-    def look_up(self, task_ids: Sequence[str]) -> Results:
+    async def look_up(self, task_ids: Sequence[str]) -> Results:
         """Read the stored results of these tasks: an announcement is lost if nobody listened."""
         if not task_ids:
             return []
@@ -234,12 +235,12 @@ class Transport:
             values = self._redis.mget([RESULT_PREFIX + task_id for task_id in task_ids])
         return [(task_id, raw) for task_id, raw in zip(task_ids, values, strict=True) if raw]
 
-    def clear(self, task_id: str) -> None:
+    async def clear(self, task_id: str) -> None:
         """Remove an unusable result, so that no lookup returns it again."""
         with self._servers.store_errors():
             self._redis.delete(RESULT_PREFIX + task_id)
 
-    def unsubscribe(self, task_ids: Sequence[str]) -> None:
+    async def unsubscribe(self, task_ids: Sequence[str]) -> None:
         """Unsubscribe from the results of these tasks, once there are many."""
         self._unused_channels.update(RESULT_PREFIX + task_id for task_id in task_ids)
         if len(self._unused_channels) >= UNSUBSCRIBE_BATCH:
@@ -247,11 +248,15 @@ class Transport:
             with self._servers.store_errors():
                 self._pubsub.unsubscribe(*channels)
 
-    def queue_length(self, queue: str) -> int | None:
+    async def queue_length(self, queue: str) -> int | None:
         """Return the number of messages in a queue; None if that is not known."""
         return self._publisher.queue_length(queue)
 
-    def close(self) -> None:
+    async def sleep(self, seconds: float) -> None:
+        """Do nothing for some seconds."""
+        time.sleep(seconds)  # noqa: ASYNC251 - it blocks, as the class says
+
+    async def close(self) -> None:
         """Close all connections."""
         self._pubsub.close()
         self._redis.close()

@@ -124,7 +124,7 @@ def test_the_first_result_is_returned_before_the_window_is_full(
     broker: str, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("valetkey.delivery.pending_request.HEAD_START_SECONDS", 10.0)
-    monkeypatch.setattr("valetkey.handles.HEAD_START_SECONDS", 10.0)
+    monkeypatch.setattr("valetkey.delivery.dispatcher.HEAD_START_SECONDS", 10.0)
     keys_read: list[str] = []
 
     with running_fake_service(broker):

@@ -5,6 +5,7 @@ from typing import Any, cast
 import pytest
 
 from tests.support.fakes.pending_requests import usage_message
+from valetkey.blocking import run
 from valetkey.crypto.codec import Codec
 from valetkey.delivery.dispatcher import Dispatcher
 from valetkey.delivery.progress import SingleRequest
@@ -27,24 +28,24 @@ class FakeServers:
     def clock(self) -> float:
         return self.now
 
-    def sleep(self, seconds: float) -> None:
+    async def sleep(self, seconds: float) -> None:
         self.now += seconds
 
-    def send(self, task_id: str, _argument: Any, _queue: str) -> None:
+    async def send(self, task_id: str, _argument: Any, _queue: str) -> None:
         if self.interrupts:
             raise KeyboardInterrupt
         self._try(task_id)
         self.sent.append(task_id)
 
-    def listen(self, seconds: float) -> Results:
+    async def listen(self, seconds: float) -> Results:
         self._try("listen")
         self.now += seconds
         return []
 
-    def look_up(self, _task_ids: Any) -> Results:
+    async def look_up(self, _task_ids: Any) -> Results:
         return []
 
-    def unsubscribe(self, _task_ids: Any) -> None: ...
+    async def unsubscribe(self, _task_ids: Any) -> None: ...
 
     def _try(self, name: str) -> None:
         if self.is_silent:
@@ -53,18 +54,18 @@ class FakeServers:
             raise BrokerUnreachable(name)
 
 
-def never() -> bool:
-    return False
+def work(dispatcher: Dispatcher, seconds: float) -> None:
+    run(dispatcher.pause(seconds))
 
 
 def dispatcher_with_due_messages(servers: FakeServers, count: int) -> Dispatcher:
     """Return a dispatcher with `count` messages that are due again; its servers fall silent."""
     transport = cast("Transport", servers)
     timer = RetransmitTimer(lambda: 0.0)
-    dispatcher = Dispatcher(transport, Codec(None), timer, servers.clock, servers.sleep)
+    dispatcher = Dispatcher(transport, Codec(None), timer, servers.clock)
     for number in range(count):
         dispatcher.add(usage_request(f"old.{number}"))
-    dispatcher.wait(never, 0)
+    work(dispatcher, 0)
     servers.now += FIRST_INTERVAL
     servers.is_silent = True
     return dispatcher
@@ -78,16 +79,16 @@ def test_a_silent_broker_is_tried_once_with_a_new_message_and_with_no_other() ->
     servers = FakeServers()
     dispatcher = dispatcher_with_due_messages(servers, 9)
     dispatcher.add(usage_request("new.0"))
-    assert not dispatcher.wait(never, 2)
+    work(dispatcher, 2)
     assert servers.tries == ["new.0"]
-    assert dispatcher.outage is not None
+    assert dispatcher._engine.outage is not None
 
 
 def test_after_a_silent_server_has_used_all_the_time_nothing_more_is_tried() -> None:
     servers = FakeServers()
     dispatcher = dispatcher_with_due_messages(servers, 9)
     servers.now -= 1  # nothing is due at first
-    assert not dispatcher.wait(never, 2)
+    work(dispatcher, 2)
     assert servers.tries == ["listen"]
 
 
@@ -95,7 +96,7 @@ def test_a_long_wait_tries_again_to_send_a_stuck_message() -> None:
     servers = FakeServers()
     dispatcher = dispatcher_with_due_messages(servers, 1)
     dispatcher.add(usage_request("new.0"))
-    assert not dispatcher.wait(never, 60)
+    work(dispatcher, 60)
     assert {"old.0", "new.0"} <= set(servers.tries)
     assert servers.tries.count("new.0") > 1
 
@@ -107,7 +108,7 @@ def test_a_message_whose_sending_was_interrupted_is_sent_again() -> None:
     dispatcher.add(usage_request("new.0"))
     servers.interrupts = True
     with pytest.raises(KeyboardInterrupt):
-        dispatcher.wait(never, 2)
+        work(dispatcher, 2)
     servers.interrupts = False
-    assert not dispatcher.wait(never, 2 * FIRST_INTERVAL)
+    work(dispatcher, 2 * FIRST_INTERVAL)
     assert servers.sent == ["new.0"]
