@@ -80,33 +80,16 @@ __all__ = [
     "ValetkeyError",
 ]
 
-_NAMES_BY_MODULE = {
-    "aio": ("AsyncClient",),
-    "client": ("Client",),
-    "errors": (
-        *("BrokerUnreachable", "NoAnswer", "NotConfigured", "NotStored", "Refused"),
-        *("SealedForAnotherKey", "ServiceUnavailable", "StorageError", "UnreadableReply"),
-        *("UnusableGrant", "ValetkeyError"),
-    ),
-    "handles": (
-        *("AsyncBatchHandle", "AsyncGrantHandle", "AsyncMultipartHandle"),
-        *("BatchHandle", "GrantHandle", "MultipartHandle"),
-    ),
-    "waits": ("Manifest", "StoredObject"),
-    "wire.messages": ("Item",),
-    "wire.refusals": ("Code", "QuotaState", "Refusal"),
-    "wire.replies": (
-        *("Cancelled", "Explanation", "Grant", "RuleVerdict", "ServiceInfo", "ServiceLimits"),
-        *("UseState", "UseStates"),
-    ),
-    "wire.terms": ("Checksum", "Encryption"),
-}
-_MODULES = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
+# Those that load little before those that load Celery and Redis.
+_MODULES = ("wire.terms", "wire.messages", "errors", "wire.replies", "waits", "aio", "client")
 
 
 def __getattr__(name: str) -> Any:
     # Import modules on first use. The client loads Celery and Redis, the wire pydantic, and the
     # operator's command line needs neither for most of its commands.
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    if name in __all__:
+        for module in _MODULES:
+            value = getattr(import_module(f"{__name__}.{module}"), name, None)
+            if value is not None:
+                return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,11 +13,11 @@ from collections.abc import (
     Iterator,
     Mapping,
 )
-from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 from weakref import WeakSet
 
 from valetkey.config import load_config
@@ -51,6 +51,7 @@ from valetkey.session import Session, new_id
 from valetkey.wire import requests
 from valetkey.wire.chunking import ChunkMessageBuilder, ItemInput, chunk_slices
 from valetkey.wire.messages import Item
+from valetkey.wire.options import ReissueOptions
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import QuotaState
 from valetkey.wire.replies import (
@@ -62,7 +63,7 @@ from valetkey.wire.replies import (
     Usage,
     UseStates,
 )
-from valetkey.wire.requests import GrantRequest, Requester
+from valetkey.wire.requests import GrantRequest
 
 AsyncKeys = Iterable[str | Item] | AsyncIterable[str | Item]
 AsyncItems = Iterable[Item] | AsyncIterable[Item]
@@ -101,21 +102,17 @@ class BaseClient(RequestMethods[SingleResult, MultipartResult, BatchResult, Keys
         self,
         grant: GrantSubject,
         *,
-        expires_in: int | None = None,
-        reason: str | None = None,
-        recipient: str | None = None,
         batch_id: str | None = None,
+        **options: Unpack[ReissueOptions],
     ) -> SingleResult:
         """Request a fresh grant of the same object, under the terms of an earlier one.
 
         grant is the earlier grant, its handle or its id: a download, an upload or a put of the
         tenant, expired or not. The new grant is charged and recorded as any other; the audit log
-        says which one it was issued again for. expires_in is its lifetime in seconds, by default
-        that which was requested for the earlier one. batch_id is a UUIDv7 that you create, to
-        repeat the request after a crash. Raises ValueError for a text that is no grant id.
+        says which one it was issued again for. batch_id is a UUIDv7 that you create, to repeat the
+        request after a crash. Raises ValueError for a text that is no grant id.
         """
         name = new_id() if batch_id is None else batch_id
-        options = {"reason": reason, "recipient": recipient, "expires_in": expires_in}
         message = requests.reissue_message(self._config, name, read_grant_id(grant), options)
         batch = BatchProgress(requests.single_header(name), iter([message]))
         self._dispatcher.start(batch)
@@ -320,7 +317,10 @@ class AsyncClient(
         return batch
 
     async def _explain_request(self, request: GrantRequest, timeout: float | None) -> Explanation:
-        message = await build_explain_message(request, self._config, new_id())
+        if isinstance(request.items, AsyncIterable) and request.total is not None:
+            first_items = await _take(aiter(request.items), request.chunk_size + 1)
+            request = replace(request, items=first_items)
+        message = requests.explain_message(request, self._config, new_id())
         return await self._session.send(Explanation, message, timeout)
 
 
@@ -378,19 +378,6 @@ async def async_chunk_messages(
         chunk_items = await _take(iterator, chunk.item_count)
         has_more = chunk.is_last and bool(await _take(iterator, 1))
         yield chunker.build_message(chunk, chunk_items, has_more=has_more)
-
-
-async def build_explain_message(
-    request: GrantRequest, requester: Requester, new_batch_id: str
-) -> PendingMessage:
-    """Return the message that explains a request; the async form of requests.explain_message."""
-    header, items = request.header(requester, new_batch_id)
-    if not isinstance(items, AsyncIterable):
-        return requests.explain_message(request, requester, new_batch_id)
-    async with aclosing(async_chunk_messages({**header, "ask": "explain"}, items)) as messages:
-        async for message in messages:
-            return message
-    raise ValueError("there are no items to explain: pass at least one")
 
 
 async def _take(items: AsyncIterator[ItemInput], count: int) -> list[ItemInput]:

@@ -4,12 +4,15 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Callable, Iterable
 from typing import Generic, TypeVar, Unpack
 
-from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS, Item
+from valetkey.wire.messages import Item
 from valetkey.wire.options import (
+    DownloadManyOptions,
     DownloadOptions,
     MultipartOptions,
+    PutManyOptions,
     PutOptions,
     RequestOptions,
+    UploadManyOptions,
     UploadOptions,
 )
 from valetkey.wire.replies import Grant
@@ -27,7 +30,8 @@ class RequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult, Ke
     """Requests grants: a single one, a multipart upload, or a batch.
 
     Each client defines the types that the methods return, and whether the keys and items of a batch
-    may come from an async iterable.
+    may come from an async iterable. The options are keyword arguments; valetkey.wire.options
+    describes each of them.
 
     All methods raise TypeError for an option that the kind does not have, and ValueError for a
     chunk_size out of range or a date without a time zone.
@@ -41,7 +45,7 @@ class RequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult, Ke
         version_id: str | None = None,
         **options: Unpack[DownloadOptions],
     ) -> SingleResult:
-        """Request a link to one object; see options.DownloadOptions."""
+        """Request a link to one object."""
         item = {"key": key, "version_id": version_id}
         return self._request_grant(GrantRequest("download", bucket, [item], options))
 
@@ -54,7 +58,7 @@ class RequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult, Ke
         checksum: Checksum | None = None,
         **options: Unpack[UploadOptions],
     ) -> SingleResult:
-        """Request a form that stores one object; see options.UploadOptions.
+        """Request a form that stores one object.
 
         size is the exact size in bytes. It is only needed if storage does not support forms: the
         grant is then a PUT.
@@ -71,7 +75,7 @@ class RequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult, Ke
         checksum: Checksum | None = None,
         **options: Unpack[PutOptions],
     ) -> SingleResult:
-        """Request a PUT that stores one object of exactly size bytes; see options.PutOptions."""
+        """Request a PUT that stores one object of exactly size bytes."""
         item = {"key": key, "size": size, "checksum": checksum}
         return self._request_grant(
             GrantRequest("put", bucket, [item], {"max_size": max(size, 1), **options})
@@ -80,7 +84,7 @@ class RequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult, Ke
     def multipart(
         self, bucket: str, key: str, *, size: int, **options: Unpack[MultipartOptions]
     ) -> MultipartResult:
-        """Request a multipart upload of one object of size bytes; see options.MultipartOptions."""
+        """Request a multipart upload of one object of size bytes."""
         item = {"key": key, "size": size}
         terms = {"max_size": max(size, 1), **options}
         return self._request_multipart(GrantRequest("multipart", bucket, [item], terms))
@@ -107,80 +111,29 @@ class RequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult, Ke
             GrantRequest("parts", bucket, items, {"of": grant.id, **options})
         )
 
-    def download_many(  # noqa: PLR0913 - each has its own default
-        self,
-        bucket: str,
-        keys: Keys,
-        *,
-        total: int | None = None,
-        chunk_size: int = DEFAULT_CHUNK_ITEMS,
-        batch_id: str | None = None,
-        first_chunk: int = 0,
-        manifest: str | None = None,
-        **options: Unpack[DownloadOptions],
+    def download_many(
+        self, bucket: str, keys: Keys, **options: Unpack[DownloadManyOptions]
     ) -> BatchResult:
-        """Request a link to each of many objects.
+        """Request a link to each of many objects."""
+        return self._request_batch(GrantRequest.of_many("download", bucket, keys, options))
 
-        total is the number of keys; without it, keys without a length are read into a list first.
-        The batch is admitted, or refused for a quota, as a whole.
-
-        batch_id is a UUIDv7 that you create. With it, any process can continue an interrupted
-        batch: pass the same total, chunk_size and options, and the keys from chunk first_chunk on.
-        Granted items are granted again, and charged once. A batch grants nothing new once it is a
-        day old, or as old as the shortest window (minute or hour) of the tenant's quotas.
-
-        manifest is an object key in the same bucket, for very large batches: the service writes all
-        item results to that file. The handle then yields only refusals of the whole batch; see its
-        manifest().
-        """
-        more = (batch_id, first_chunk, manifest)
-        return self._request_batch(
-            GrantRequest("download", bucket, keys, options, total, chunk_size, *more)
-        )
-
-    def upload_many(  # noqa: PLR0913 - each has its own default
-        self,
-        bucket: str,
-        keys: Keys,
-        *,
-        total: int | None = None,
-        chunk_size: int = DEFAULT_CHUNK_ITEMS,
-        batch_id: str | None = None,
-        first_chunk: int = 0,
-        manifest: str | None = None,
-        **options: Unpack[UploadOptions],
+    def upload_many(
+        self, bucket: str, keys: Keys, **options: Unpack[UploadManyOptions]
     ) -> BatchResult:
-        """Request a form for each of many objects. Other arguments are as in download_many."""
-        more = (batch_id, first_chunk, manifest)
-        return self._request_batch(
-            GrantRequest("upload", bucket, keys, options, total, chunk_size, *more)
-        )
+        """Request a form for each of many objects."""
+        return self._request_batch(GrantRequest.of_many("upload", bucket, keys, options))
 
-    def put_many(  # noqa: PLR0913 - each has its own default
-        self,
-        bucket: str,
-        items: Items,
-        *,
-        total: int | None = None,
-        chunk_size: int = DEFAULT_CHUNK_ITEMS,
-        batch_id: str | None = None,
-        first_chunk: int = 0,
-        manifest: str | None = None,
-        **options: Unpack[PutOptions],
-    ) -> BatchResult:
+    def put_many(self, bucket: str, items: Items, **options: Unpack[PutManyOptions]) -> BatchResult:
         """Request a PUT for each of many objects. Every item must have a size.
 
-        Other arguments are as in download_many. Without max_size, items without a length are read
-        into a list first, even if total is passed.
+        Without max_size, items without a length are read into a list first, even if total is
+        passed.
         """
         sized: Iterable[Item] | AsyncIterable[Item] = items
         if "max_size" not in options:
             sized = ensure_sized(sized, "max_size")
             options["max_size"] = max((item.size or 1 for item in sized), default=1)
-        more = (batch_id, first_chunk, manifest)
-        return self._request_batch(
-            GrantRequest("put", bucket, sized, options, total, chunk_size, *more)
-        )
+        return self._request_batch(GrantRequest.of_many("put", bucket, sized, options))
 
     @abstractmethod
     def _request_grant(self, request: GrantRequest) -> SingleResult:

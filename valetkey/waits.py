@@ -143,23 +143,12 @@ class StoredWait(_Wait):
             raise ValueError(f"a grant of the kind {states.kind} stores no object to wait for")
         (state,) = states.items
         if state.state == "used" and state.stored_at is not None:
-            return _stored_object(self._grant_id, state, state.stored_at)
+            values = state.model_dump(include=set(StoredObject._fields))
+            values |= {"key": state.key or "", "size": state.size or 0}
+            return StoredObject(grant=self._grant_id, **values)
         if state.state in _FINAL or self._remaining <= 0:
             raise _not_stored(self._grant_id, state)
         return self._next_pause()
-
-
-def _stored_object(grant_id: str, state: UseState, stored_at: datetime) -> StoredObject:
-    return StoredObject(
-        key=state.key or "",
-        size=state.size or 0,
-        etag=state.etag,
-        version=state.version,
-        stored_at=stored_at,
-        grant=grant_id,
-        content_type=state.content_type,
-        checksum=state.checksum,
-    )
 
 
 def _not_stored(grant_id: str, state: UseState) -> NotStored:

@@ -56,6 +56,10 @@ ItemNumber = Annotated[int, Field(ge=0, le=MAX_BATCH_ITEMS - 1)]
 """The number of an item in its batch, counted from 0."""
 
 
+ITEM_TEXTS = ("recipient", "reason", "ref")
+"""The fields of an item that are only recorded in the audit log: they change no grant."""
+
+
 class Item(WireModel):
     """One object of a batch, with the fields that apply to this object alone.
 

@@ -30,6 +30,39 @@ class RequestOptions(TypedDict, total=False):
     deadline: datetime | None
 
 
+class ReissueOptions(TypedDict, total=False):
+    """Options of a request for a fresh grant, as in RequestOptions.
+
+    expires_in: by default that which was requested for the earlier grant.
+    """
+
+    expires_in: int | None
+    reason: str | None
+    recipient: str | None
+
+
+class BatchOptions(TypedDict, total=False):
+    """Options of a request for many grants.
+
+    total: the number of items; without it, items without a length are read into a list first. The
+    batch is admitted, or refused for a quota, as a whole.
+    chunk_size: the number of items in one message.
+    batch_id: a UUIDv7 that you create. With it, any process can continue an interrupted batch: pass
+    the same total, chunk_size and other options, and the items from chunk first_chunk on. Granted
+    items are granted again, and charged once. A batch grants nothing new once it is a day old, or
+    as old as the shortest window (minute or hour) of the tenant's quotas.
+    manifest: an object key in the same bucket, for very large batches: the service writes all item
+    results to that file. The handle then yields only refusals of the whole batch; see its
+    manifest().
+    """
+
+    total: int | None
+    chunk_size: int
+    batch_id: str | None
+    first_chunk: int
+    manifest: str | None
+
+
 class DownloadOptions(RequestOptions, total=False):
     """Options of a download. Most of them set headers of storage's response.
 
@@ -95,6 +128,18 @@ class PutOptions(ObjectOptions, total=False):
     max_size: int
     overwrite: bool
     check_owner: bool
+
+
+class DownloadManyOptions(DownloadOptions, BatchOptions, total=False):
+    """Options of many downloads."""
+
+
+class UploadManyOptions(UploadOptions, BatchOptions, total=False):
+    """Options of many POST forms."""
+
+
+class PutManyOptions(PutOptions, BatchOptions, total=False):
+    """Options of many PUTs."""
 
 
 class MultipartOptions(ObjectOptions, total=False):

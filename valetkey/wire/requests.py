@@ -2,19 +2,28 @@
 
 import json
 from collections.abc import AsyncIterable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, Protocol, TypeVar
 
 from valetkey.wire.chunking import ItemInput, chunk_messages, json_value
-from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS, MAX_CHUNK_ITEMS, VERSION, Ask
+from valetkey.wire.messages import (
+    DEFAULT_CHUNK_ITEMS,
+    MAX_CHUNK_ITEMS,
+    VERSION,
+    Ask,
+    BatchHeader,
+)
 from valetkey.wire.messages import task_id as chunk_task_id
+from valetkey.wire.options import BatchOptions, ObjectOptions, ReissueOptions
 from valetkey.wire.pending import PendingMessage, build_pending_message
 from valetkey.wire.replies import BatchState
 from valetkey.wire.terms import TERMS_BY_KIND, Kind, StorageTerms
 
-_HEADER_OPTIONS = ("callback", "notify", "deadline", "reason", "recipient")
+# The options that are not terms of the grants.
+_HEADER_OPTIONS = [n for n in BatchHeader.model_fields if n in ObjectOptions.__annotations__]
 
 Item = TypeVar("Item")
 Items = Iterable[ItemInput] | AsyncIterable[ItemInput]
@@ -51,6 +60,16 @@ class GrantRequest:
     first_chunk: int = 0
     manifest: str | None = None
 
+    @classmethod
+    def of_many(
+        cls, kind: Kind, bucket: str, items: Items, options: Mapping[str, Any]
+    ) -> "GrantRequest":
+        """Return a request whose options are those of the kind and BatchOptions."""
+        names = BatchOptions.__annotations__.keys()
+        of_kind = {name: value for name, value in options.items() if name not in names}
+        of_batch = {name: options[name] for name in names & options.keys()}
+        return cls(kind, bucket, items, of_kind, **of_batch)
+
     def header(self, requester: Requester, new_batch_id: str) -> tuple[dict[str, Any], Items]:
         """Return the fields that all of its chunks share, as JSON values, and its items.
 
@@ -63,9 +82,7 @@ class GrantRequest:
         if total is None:
             items = ensure_sized(items, "total")
             total = len(items)
-        unknown = sorted(self.options.keys() - option_names(self.kind))
-        if unknown:
-            raise TypeError(f"{self.kind} has no option {unknown[0]!r}")
+        _reject_unknown(self.kind, self.options, option_names(self.kind))
         size = self.chunk_size
         if not 1 <= size <= MAX_CHUNK_ITEMS:
             raise ValueError(f"chunk_size must be from 1 to {MAX_CHUNK_ITEMS}, not {size}")
@@ -81,6 +98,12 @@ class GrantRequest:
             "chunk_size": size,
         } | {name: _header_value(values[name]) for name in _HEADER_OPTIONS if name in values}
         return header if self.manifest is None else header | {"manifest": self.manifest}, items
+
+
+def _reject_unknown(subject: str, options: Mapping[str, Any], known: AbstractSet[str]) -> None:
+    unknown = sorted(options.keys() - known)
+    if unknown:
+        raise TypeError(f"{subject} has no option {unknown[0]!r}")
 
 
 def option_names(kind: Kind) -> set[str]:
@@ -169,6 +192,7 @@ def reissue_message(
     Its task id depends on all that it asks. Otherwise a stored reply to another request under the
     same batch id would be taken for its own: it tells the new grant, but not the earlier one.
     """
+    _reject_unknown("reissue", options, ReissueOptions.__annotations__.keys())
     fields = {"batch": batch_id, "of": grant_id, "requested_by": requester.requested_by, **options}
     message = build_message(requester, "", "reissue", **fields)
     # A wrong value is refused, not sent.

@@ -9,6 +9,7 @@ from valetkey.cli.bulk.input_rows import Columns, Row, is_encodable
 from valetkey.cli.parameter_types import parse_checksum
 from valetkey.cli.row_errors import RowRefusal
 from valetkey.units import describe_duration, describe_size, parse_duration, parse_size
+from valetkey.wire.messages import ITEM_TEXTS
 from valetkey.wire.refusals import Code
 from valetkey.wire.requests import option_names
 from valetkey.wire.terms import (
@@ -22,10 +23,9 @@ from valetkey.wire.terms import (
 
 # The maximum of an object key in UTF-8 (AWS: object-keys.html); no other value is longer.
 _MAX_TEXT_BYTES = 1_024
-_TEXT_COLUMNS = ("recipient", "reason", "ref")
-_STORAGE_COLUMNS = ("key", "size", "checksum", "expires_in", *_TEXT_COLUMNS)
+_STORAGE_COLUMNS = ("key", "size", "checksum", "expires_in", *ITEM_TEXTS)
 _COLUMNS: dict[Kind, Sequence[str]] = {
-    "download": ("key", "filename", "version_id", "expires_in", *_TEXT_COLUMNS),
+    "download": ("key", "filename", "version_id", "expires_in", *ITEM_TEXTS),
     "upload": _STORAGE_COLUMNS,
     "put": _STORAGE_COLUMNS,
 }
@@ -78,6 +78,12 @@ def parse_row(row: Row, required: Sequence[str]) -> RowRequest | RowRefusal:
 def item_identity(item: dict[str, Any], names: Sequence[str]) -> bytes:
     """Return bytes that are equal for two items with the same values of these columns."""
     return "\0".join(item.get(name, "") for name in names).encode()
+
+
+def describe_repetition(first_row: int, identity: Sequence[str]) -> str:
+    """Describe a row that has the same identity as an earlier one."""
+    once = "once for each recipient" if "recipient" in identity else "once"
+    return f"it repeats the object of line {first_row}: name each object {once}"
 
 
 def _require_value(row: Row, name: str) -> None:
@@ -161,5 +167,5 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "expires_in": _number_parser(
         parse_duration, Code.EXPIRY_INVALID, 1, MAX_EXPIRES_IN, describe_duration
     ),
-    **dict.fromkeys(_TEXT_COLUMNS, _parse_annotation),
+    **dict.fromkeys(ITEM_TEXTS, _parse_annotation),
 }

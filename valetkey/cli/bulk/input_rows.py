@@ -12,6 +12,7 @@ from typing import IO, Any, Literal, NamedTuple
 
 from valetkey.cli.row_errors import InputError, RowRefusal
 from valetkey.cli.terminal_text import escape_unprintable
+from valetkey.wire.messages import ITEM_TEXTS
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import Grant
 
@@ -23,7 +24,7 @@ MAX_COPIED_COLUMNS = 256
 # `charged` and `refused` exist only in the output; the other names are those of the results.
 OUTPUT_NAMES = frozenset({"charged", "refused", *Grant.__dataclass_fields__, *Refusal.model_fields})
 # Part of the request, and of each row of the output as well: whoever mails a link needs both.
-_REPEATED = frozenset({"recipient", "reason"})
+_REPEATED = frozenset(ITEM_TEXTS) - OUTPUT_NAMES
 # A column `URL` beside `url` would lead readers that ignore case to another address.
 _LINK_NAMES = ("method", "url", "fields", "headers")
 _SIMILARITY = 0.8  # of `expires` and `expires_in`; `name` and `filename` have 0.67

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from itertools import islice
 from typing import IO, Any
 
-from valetkey.cli.bulk.columns import RowRequest, item_identity, parse_row
+from valetkey.cli.bulk.columns import RowRequest, describe_repetition, item_identity, parse_row
 from valetkey.cli.bulk.input_rows import (
     Columns,
     InputFormat,
@@ -163,7 +163,13 @@ class InputScan:
     def _add_valid(self, row: RowRequest) -> int:
         if row.expires_in not in self._group_indexes:
             if len(self.groups) == MAX_EXPIRY_GROUPS:
-                return self._add_invalid(_refuse_expiry_group(row))
+                text = (
+                    f"its expires_in differs from the {MAX_EXPIRY_GROUPS} values of the rows above:"
+                    f" a file may have at most {MAX_EXPIRY_GROUPS} different ones"
+                )
+                limit = MAX_EXPIRY_GROUPS
+                refusal = _refuse(row, Code.EXPIRY_INVALID, text, "expires_in", limit)
+                return self._add_invalid(refusal)
             self._group_indexes[row.expires_in] = len(self.groups)
             self.groups.append(ExpiryGroup(row.expires_in))
         group_index = self._group_indexes[row.expires_in]
@@ -183,9 +189,8 @@ def scan_input(
 ) -> Iterator[InputScan]:
     """Validate a whole input, and yield its scan for use inside the `with` block.
 
-    A row that repeats the object of an earlier one is refused, unless both are downloads for
-    different recipients. Raises InputError, and
-    OSError if the folder for temporary files is full.
+    A row that repeats an earlier one in the columns of its identity is refused. Raises InputError,
+    and OSError if the folder for temporary files is full.
     """
     lines, scan = LineReader(stream), InputScan()
     with closing(scan):
@@ -193,7 +198,11 @@ def scan_input(
             for row in read_rows(lines, input_format, columns):
                 request = row if isinstance(row, RowRefusal) else parse_row(row, columns.required)
                 if isinstance(request, RowRequest):
-                    request = _refuse_duplicate(request, columns, seen_index)
+                    identity = item_identity(request.item, columns.identity)
+                    first_row = seen_index.find_or_add(identity, request.row_number)
+                    if first_row is not None:
+                        text = describe_repetition(first_row, columns.identity)
+                        request = _refuse(request, Code.MALFORMED, text, "key")
                 scan.append(request, _copied_values(row, request))
         scan.digest = lines.digest
         yield scan
@@ -215,29 +224,8 @@ def _copied_values(row: Row | RowRefusal, request: RowRequest | RowRefusal) -> M
     return escape_values(row.copied) if isinstance(request, RowRefusal) else row.copied
 
 
-def _refuse_duplicate(
-    row: RowRequest, columns: Columns, seen_index: SeenIndex
-) -> RowRequest | RowRefusal:
-    identity = item_identity(row.item, columns.identity)
-    first_row = seen_index.find_or_add(identity, row.row_number)
-    if first_row is None:
-        return row
-    once = "once for each recipient" if "recipient" in columns.identity else "once"
-    text, key = (
-        f"it repeats the object of line {first_row}: name each object {once}",
-        row.item["key"],
-    )
-    return RowRefusal.create(
-        row.row_number, Code.MALFORMED, text, "key", key=key, ref=row.item.get("ref")
-    )
-
-
-def _refuse_expiry_group(row: RowRequest) -> RowRefusal:
-    limit, key = MAX_EXPIRY_GROUPS, row.item["key"]
-    text = (
-        f"its expires_in differs from the {limit} values of the rows above: "
-        f"a file may have at most {limit} different ones"
-    )
-    return RowRefusal.create(
-        row.row_number, Code.EXPIRY_INVALID, text, "expires_in", limit, key, row.item.get("ref")
-    )
+def _refuse(
+    row: RowRequest, code: Code, text: str, column: str, limit: int | None = None
+) -> RowRefusal:
+    key, ref = row.item["key"], row.item.get("ref")
+    return RowRefusal.create(row.row_number, code, text, column, limit, key, ref)

@@ -35,14 +35,7 @@ from valetkey.wire.terms import Checksum
 @click.command()
 @object_argument
 @link_options
-def presign(
-    bucket: str,
-    key: str,
-    expires_in: int,
-    reason: str | None,
-    recipient: str | None,
-    **options: Any,
-) -> None:
+def presign(bucket: str, key: str, **options: Any) -> None:
     """Print a link to one object, and nothing else.
 
     \b
@@ -52,10 +45,9 @@ def presign(
     Unlike in `aws s3 presign`, the name after s3:// is that of a bucket profile of the service.
     `valetkey download` has more options, and prints links to several objects.
     """
+    grant_options = cast("DownloadOptions", command_base.extract_grant_options(options, "download"))
     with command_base.report_errors(options), command_base.open_client(options) as client:
-        handle = client.download(
-            bucket, key, expires_in=expires_in, reason=reason, recipient=recipient
-        )
+        handle = client.download(bucket, key, **grant_options)
         grant = handle.result(options["timeout"])
     click.echo(grant.url)
     result_output.print_quota_warnings(handle.batch.quotas)

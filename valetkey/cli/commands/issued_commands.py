@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -21,6 +21,7 @@ from valetkey.errors import BrokerUnreachable, NoAnswer, NotStored, Refused
 from valetkey.handles import GrantHandle
 from valetkey.waits import STORED_TIMEOUT
 from valetkey.wire.grant_ids import grant_id
+from valetkey.wire.options import ReissueOptions
 from valetkey.wire.refusals import Code
 from valetkey.wire.replies import Grant
 
@@ -94,7 +95,7 @@ def reissue(grant_id: str, **options: Any) -> None:
     by the policy and the quotas of today, and is charged as any other. The audit log names the
     grant that it was issued again for. A multipart upload cannot be issued again.
     """
-    request = {name: options[name] for name in ("expires_in", "reason", "recipient")}
+    request = cast("ReissueOptions", {n: options[n] for n in ReissueOptions.__annotations__})
     with command_base.report_errors(options), command_base.open_client(options) as client:
         if options["output_format"] == "html":
             _require_page(client, grant_id, options["timeout"])

@@ -37,6 +37,7 @@ from valetkey.errors import StorageError, ValetkeyError
 from valetkey.handles import MultipartHandle
 from valetkey.multipart_upload import MultipartUploader, StoredPart
 from valetkey.units import format_duration, format_size
+from valetkey.wire.messages import ITEM_TEXTS
 from valetkey.wire.options import MultipartOptions
 from valetkey.wire.replies import Grant, MultipartInfo
 from valetkey.wire.terms import MAX_PARTS
@@ -46,7 +47,7 @@ _BLOCK = 1024**2  # bytes read at once
 _MAX_BYTES = 2**48  # more than storage takes; a file position that every part has fits into 63 bits
 
 _MAX_CANCEL_WAIT = 10.0  # seconds: somebody who pressed Ctrl-C waits for it
-_FREE_TO_DIFFER = {"expires_in", "min_expires_in", "reason", "recipient"}
+_FREE_TO_DIFFER = {"expires_in", "min_expires_in", *ITEM_TEXTS}
 
 
 class UploadState(BaseModel):
