@@ -48,34 +48,21 @@ def read_finished_rows(path: Path) -> Iterator[FinishedRow]:
 
 
 def _read_csv(stream: Iterable[str]) -> Iterator[FinishedRow]:
-    lines = _RecordedLines(stream)
-    records = csv.reader(lines, strict=True)
+    lines: list[str] = []  # of the current record, so that it is copied byte for byte
+
+    def record_lines() -> Iterator[str]:
+        for line in stream:
+            lines.append(line)
+            yield line
+
+    records = csv.reader(record_lines(), strict=True)
     heading = next(records)
-    lines.take_text()
+    lines.clear()
     for cells in records:
         row = dict(zip(heading, cells, strict=True))
         expiry = None if row["refused"] else datetime.fromisoformat(row["expires_at"])
-        yield FinishedRow(lines.take_text(), row["key"], expiry)
-
-
-class _RecordedLines:
-    """Lines that remember their text, so that a record is copied byte for byte."""
-
-    def __init__(self, lines: Iterable[str]) -> None:
-        self._lines = iter(lines)
-        self._taken: list[str] = []
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        self._taken.append(next(self._lines))
-        return self._taken[-1]
-
-    def take_text(self) -> str:
-        text = "".join(self._taken)
-        self._taken.clear()
-        return text
+        yield FinishedRow("".join(lines), row["key"], expiry)
+        lines.clear()
 
 
 def _row_from_json(line: str) -> FinishedRow:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from valetkey.crypto.codec import DecodedResult
-from valetkey.delivery.pending_request import HeadStarts, PendingRequest
+from valetkey.delivery.pending_request import NOTHING_SENT, HeadStart, PendingRequest
 from valetkey.delivery.retransmit import RetransmitTimer
 from valetkey.wire.messages import MAX_BUNDLE_MESSAGES
 from valetkey.wire.messages import task_id as chunk_task_id
@@ -17,6 +17,7 @@ from valetkey.wire.pending import PendingMessage, build_bundle
 from valetkey.wire.replies import BundleReply, Reply
 from valetkey.wire.unavailable import Unavailable
 
+_HEAD_START_MESSAGES = 4  # enough for the workers of a small machine that also runs the client
 _MIN_LIMIT = 32  # messages; halves of so few cost more than several workers gain
 
 ReadMessage = Callable[[PendingRequest], PendingMessage | None]
@@ -123,7 +124,6 @@ class InFlight:
     def __init__(self, timer: RetransmitTimer) -> None:
         self._timer = timer
         self._unsent: dict[PendingRequest, None] = {}  # in the order of their turns
-        self._head_starts = HeadStarts()
         self._resumed: deque[str] = deque()
         self._sends: dict[str, Send] = {}
         self._outbox = Outbox()
@@ -156,7 +156,7 @@ class InFlight:
         self._stuck_task_id = None  # the caller tries again, so nothing holds back its messages
         if not request.is_fully_sent and request not in self._unsent:
             self._unsent[request] = None
-            self._head_starts.add(request)
+            request.head_start = NOTHING_SENT
         for message in list(request.unanswered.values()):
             if message.task_id not in self._sends and self._register(request, message):
                 self._resumed.append(message.task_id)
@@ -164,7 +164,7 @@ class InFlight:
     def drop(self, request: PendingRequest) -> list[str]:
         """Give up a request; return the tasks whose results are not listened for any more."""
         self._unsent.pop(request, None)
-        self._head_starts.drop(request)
+        request.head_start = None
         task_ids = [task_id for task_id, send in self._sends.items() if send.request is request]
         for task_id in task_ids:
             self._remove(task_id)
@@ -208,7 +208,9 @@ class InFlight:
 
     def unread_limit(self, request: PendingRequest, limit: float, now: float) -> float:
         """Return how many messages of a request may be sent before their replies are read."""
-        return self._head_starts.limit(request, limit, now)
+        head_start = request.head_start
+        is_limited = head_start is not None and now < head_start.ends_at
+        return min(limit, _HEAD_START_MESSAGES) if is_limited else limit
 
     def record_send(self, task_id: str, now: float, *, is_stuck: bool = False) -> None:
         """Record that a message was sent, for the first time or again; or that it is stuck.
@@ -233,7 +235,9 @@ class InFlight:
 
     def next_due(self, now: float) -> float:
         """Return the time of the next send if no reply arrives until then; infinity is never."""
-        return min((self._timer.next_due(), *self._head_starts.ends(now)))
+        head_starts = [each.head_start for each in self._unsent if each.head_start is not None]
+        ends = [head_start.ends_at for head_start in head_starts if head_start.ends_at > now]
+        return min([self._timer.next_due(), *ends])
 
     def receive(self, task_id: str, result: DecodedResult, now: float) -> ResultKind:
         """Record the result of a task; an unusable one must be removed from the store."""
@@ -271,7 +275,8 @@ class InFlight:
     def _accept(self, task_id: str, reply: Reply) -> None:
         request, message = self._sends[task_id]
         self._remove(task_id)
-        self._head_starts.end(request, task_id)
+        if request.head_start is not None and request.head_start.first_task_id == task_id:
+            request.head_start = None
         request.service_outages.end()
         request.receive_reply(message, message.with_release_hint(reply))
 
@@ -298,7 +303,10 @@ class InFlight:
         self._unsent.pop(request, None)
         if not request.is_fully_sent:
             self._unsent[request] = None
-        self._head_starts.begin(request, message, now)
+        if request.is_fully_sent:
+            request.head_start = None
+        elif request.head_start is NOTHING_SENT:
+            request.head_start = HeadStart.begin(message.task_id, now)
         is_known = message.task_id in self._sends  # another request has the same batch id
         if not self._register(request, message):
             return False

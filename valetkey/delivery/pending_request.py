@@ -1,8 +1,7 @@
 """The requests that a dispatcher delivers. Pure."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from valetkey.errors import NoAnswer, ServiceUnavailable
 from valetkey.wire.pending import PendingMessage
@@ -12,7 +11,26 @@ from valetkey.wire.unavailable import Unavailable
 
 DEFAULT_TIMEOUT = 30.0  # seconds
 HEAD_START_SECONDS = 0.05  # for the service to answer a request's first messages before the rest
-_HEAD_START_MESSAGES = 4  # enough for the workers of a small machine that also runs the client
+
+
+class HeadStart(NamedTuple):
+    """Limits a request to a few messages, until a time or until the first one is answered.
+
+    To build and send a whole window takes longer than to answer one message, and the workers may
+    share the client's machine.
+    """
+
+    ends_at: float
+    first_task_id: str
+
+    @classmethod
+    def begin(cls, first_task_id: str, now: float) -> Self:
+        """Return the head start of a request that sends its first message now."""
+        return cls(now + HEAD_START_SECONDS, first_task_id)
+
+
+NOTHING_SENT = HeadStart(float("-inf"), "")
+"""The head start of a request whose first message is to be sent."""
 
 
 class ServiceOutage(NamedTuple):
@@ -52,7 +70,7 @@ class PendingRequest(ABC):
 
     failures counts the results that were no valid reply, postponements the replies that decided
     nothing yet. unanswered has the messages without a reply, by task id. service_outages
-    has what the service says about not answering them.
+    has what the service says about not answering them. head_start is None once it is over.
     """
 
     def __init__(self) -> None:
@@ -60,6 +78,7 @@ class PendingRequest(ABC):
         self.postponements = 0
         self.service_outages = ServiceOutages()
         self.unanswered: dict[str, PendingMessage] = {}
+        self.head_start: HeadStart | None = None
 
     @property
     def closing_refusal(self) -> Refusal | None:
@@ -86,63 +105,6 @@ class PendingRequest(ABC):
     @abstractmethod
     def receive_reply(self, message: PendingMessage, reply: Reply) -> None:
         """Record the reply to a message."""
-
-
-class _HeadStart(NamedTuple):
-    """Limits a request to its first messages, until a time or until the first one is answered."""
-
-    ends_at: float
-    first_task_id: str
-
-
-class HeadStarts:
-    """Limits how many messages new requests may send at first.
-
-    To build and send a whole window takes longer than to answer one message, and the workers may
-    share the client's machine.
-    """
-
-    def __init__(self) -> None:
-        self._new: set[PendingRequest] = set()
-        self._running: dict[PendingRequest, _HeadStart] = {}
-
-    def add(self, request: PendingRequest) -> None:
-        """Add a request that has messages to send."""
-        self._new.add(request)
-
-    def begin(self, request: PendingRequest, message: PendingMessage, now: float) -> None:
-        """Record that a request sends a message: its first one begins the head start."""
-        if request.is_fully_sent:
-            self._running.pop(request, None)
-        elif request in self._new:
-            self._running[request] = _HeadStart(now + HEAD_START_SECONDS, message.task_id)
-        self._new.discard(request)
-
-    def end(self, request: PendingRequest, task_id: str) -> None:
-        """Record a reply to a message of a request: that to the first one ends the head start."""
-        if request in self._running and self._running[request].first_task_id == task_id:
-            del self._running[request]
-
-    def drop(self, request: PendingRequest) -> None:
-        """Remove a request."""
-        self._new.discard(request)
-        self._running.pop(request, None)
-
-    def limit(self, request: PendingRequest, limit: float, now: float) -> float:
-        """Return how many messages a request may send before their replies are read."""
-        head_start = self._running.get(request)
-        if head_start is None or now >= head_start.ends_at:
-            return limit
-        return min(_HEAD_START_MESSAGES, limit)
-
-    def ends(self, now: float) -> Iterator[float]:
-        """Yield the times at which head starts end, and forget those that have ended."""
-        self._running = {
-            request: head_start
-            for request, head_start in self._running.items()
-            if head_start.ends_at > now
-        }
-        return (head_start.ends_at for head_start in self._running.values())
 
 
 def queue_to_ask(request: PendingRequest) -> str | None:
