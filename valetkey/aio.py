@@ -114,7 +114,8 @@ class BaseClient(RequestMethods[SingleResult, MultipartResult, BatchResult, Keys
         """
         name = new_id() if batch_id is None else batch_id
         message = requests.reissue_message(self._config, name, read_grant_id(grant), options)
-        batch = BatchProgress(requests.single_header(name), iter([message]))
+        header = {"batch": name, "total": 1, "chunk_size": 1}
+        batch = BatchProgress(header, iter([message]))
         self._dispatcher.start(batch)
         return self._grant_handle(batch)
 

@@ -2,16 +2,15 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 
-from valetkey.cli.journal import Checkpoint, FinishedRow
+from valetkey.cli.journal import FinishedRow
 from valetkey.cli.snippets import render_curl, render_javascript, render_page, render_text
-from valetkey.delivery.pending_request import ServiceOutage
 from valetkey.units import format_utc
-from valetkey.wire.refusals import QuotaState, Refusal
+from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Grant
 
 ItemResult = Grant | Refusal
@@ -25,30 +24,6 @@ RowResult = Grant | Refusal | FinishedRow
 
 Renderer = Callable[[ItemResult], str]
 """Renders one result with its line ending."""
-
-
-class ResultSource(Protocol):
-    """The results of one or more batches.
-
-    total is the expected number of results, refused that of the refusals so far; refusals are those
-    of whole batches, each listed once. service_outage is set while the service says that it cannot
-    answer. results() yields the results after a checkpoint; `timeout` is the longest wait for the
-    next ones, in seconds. copied_values() yields the values of each of these rows that are copied
-    from the input.
-    """
-
-    @property
-    def total(self) -> int: ...  # noqa: D102 - described by the class, here and below
-    @property
-    def refused(self) -> int: ...  # noqa: D102
-    @property
-    def refusals(self) -> Sequence[Refusal]: ...  # noqa: D102
-    @property
-    def quotas(self) -> Sequence[QuotaState]: ...  # noqa: D102
-    @property
-    def service_outage(self) -> ServiceOutage | None: ...  # noqa: D102
-    def results(self, timeout: float, checkpoint: Checkpoint) -> Iterator[RowResult]: ...  # noqa: D102
-    def copied_values(self, checkpoint: Checkpoint) -> Iterator[Mapping[str, Any]]: ...  # noqa: D102
 
 
 class _EchoStream:

@@ -15,7 +15,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from valetkey.cli.formats import ResultSource, RowResult
+from valetkey.cli.formats import RowResult
+from valetkey.cli.result_source import ResultSource
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 
 _UPDATE_INTERVAL = 100  # results between two updates of the bar

@@ -2,9 +2,8 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,12 @@ from valetkey.cli.descriptions import (
     describe_row_refusal,
     describe_run,
 )
-from valetkey.cli.formats import ResultSource, RowResult, get_layout
+from valetkey.cli.formats import RowResult, get_layout
 from valetkey.cli.journal import Checkpoint, Journal
+from valetkey.cli.result_source import ResultSource
 from valetkey.cli.row_errors import RowRefusal
 from valetkey.cli.tables import show_explanation
 from valetkey.cli.terminal_text import stderr_console
-from valetkey.delivery.pending_request import ServiceOutage
 from valetkey.handles import BatchHandle, GrantHandle
 from valetkey.wire.refusals import QuotaState, Refusal
 from valetkey.wire.replies import Explanation
@@ -48,7 +47,7 @@ def write_response(
         show_explanation(response, options["output_format"])
         return 0 if response.decision == "issue" else 1
     batch = response.batch if isinstance(response, GrantHandle) else response
-    return write_results(_SingleBatch(batch), default_format, options)
+    return write_results(ResultSource(batch.total, batch), default_format, options)
 
 
 def write_results(
@@ -97,36 +96,6 @@ def print_quota_warnings(quotas: Iterable[QuotaState]) -> None:
     for quota in quotas:
         if quota.warns:
             click.echo(describe_quota_warning(quota), err=True)
-
-
-class _SingleBatch:
-    """A ResultSource of one batch; its results always begin with the first item."""
-
-    def __init__(self, batch: BatchHandle) -> None:
-        self._batch = batch
-        self.total = batch.total
-
-    @property
-    def refused(self) -> int:
-        return self._batch.refused
-
-    @property
-    def refusals(self) -> Sequence[Refusal]:
-        return [self._batch.refusal] if self._batch.refusal else []
-
-    @property
-    def quotas(self) -> Sequence[QuotaState]:
-        return self._batch.quotas
-
-    @property
-    def service_outage(self) -> ServiceOutage | None:
-        return self._batch.service_outage
-
-    def results(self, timeout: float, _checkpoint: Checkpoint) -> Iterator[RowResult]:
-        return self._batch.results(timeout)
-
-    def copied_values(self, _checkpoint: Checkpoint) -> Iterator[Mapping[str, Any]]:
-        return repeat({})
 
 
 class _StdoutWriter:

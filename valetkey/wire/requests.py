@@ -179,11 +179,6 @@ def reopen_messages(
         yield build_message(requester, chunk_id, "batch", state, batch=state.batch, chunk=number)
 
 
-def single_header(batch_id: str) -> dict[str, Any]:
-    """Return the header fields of a batch of one item, as far as its progress needs them."""
-    return {"batch": batch_id, "total": 1, "chunk_size": 1}
-
-
 def reissue_message(
     requester: Requester, batch_id: str, grant_id: str, options: Mapping[str, Any]
 ) -> PendingMessage:

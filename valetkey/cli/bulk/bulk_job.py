@@ -5,13 +5,12 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from valetkey.cli.bulk.input_scan import INVALID_ROW, KEPT_ROW, InputScan
-from valetkey.cli.descriptions import deduplication_key
 from valetkey.cli.journal import BulkPlan, Checkpoint, FinishedRow
+from valetkey.cli.result_source import ResultSource
 from valetkey.cli.row_errors import RowRefusal, renumber_refusal
-from valetkey.delivery.pending_request import ServiceOutage
 from valetkey.handles import BatchHandle
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS, Item
-from valetkey.wire.refusals import QuotaState, Refusal
+from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Grant
 
 _MIN_CHUNK_ITEMS = 100  # with 16 expiry groups, about 50,000 results may then wait: 80 MB
@@ -71,7 +70,7 @@ def remaining_batches(
         batch_index, first_chunk = batch_index + 1, 0
 
 
-class BulkJob:
+class BulkJob(ResultSource):
     """Requests all batches of an input, and merges their results in the order of the rows.
 
     refused counts all refusals, those of invalid rows included. finished_rows returns the rows of
@@ -85,33 +84,11 @@ class BulkJob:
         request_batch: BatchRequester,
         finished_rows: Callable[[], Iterator[FinishedRow]] = lambda: iter(()),
     ) -> None:
-        self.total = len(scan.row_groups)
-        self.refused = 0
+        super().__init__(len(scan.row_groups))
         self._scan = scan
         self._batch_plan = batch_plan
         self._request_batch = request_batch
         self._finished_rows = finished_rows
-        self._batches: dict[int, BatchHandle] = {}  # by expiry group: finished ones are dropped
-        self._refusals: dict[tuple[str, str, str], Refusal] = {}
-        self._quotas: list[QuotaState] = []
-
-    @property
-    def refusals(self) -> list[Refusal]:
-        """The refusals of whole batches; equal ones are listed once."""
-        self._update_status()
-        return list(self._refusals.values())
-
-    @property
-    def quotas(self) -> list[QuotaState]:
-        """The tenant's quotas as of the latest response."""
-        self._update_status()
-        return self._quotas
-
-    @property
-    def service_outage(self) -> ServiceOutage | None:
-        """Set while the service says that it cannot answer a batch; the longest of them."""
-        outages = [batch.service_outage for batch in list(self._batches.values())]
-        return min((o for o in outages if o is not None), key=lambda o: o.since, default=None)
 
     def copied_values(self, checkpoint: Checkpoint) -> Iterator[Mapping[str, Any]]:
         """Yield the values that are copied to the output for each row after the checkpoint."""
@@ -158,17 +135,12 @@ class BulkJob:
             self._scan, self._batch_plan, group_index, batch_index, first_chunk
         )
         for batch_slice in slices:
-            self._batches.pop(group_index, None)  # re-insert, so that the newest batch is the last
+            # By expiry group, and inserted anew, so that the newest batch is the last.
+            self._batches.pop(group_index, None)
             batch = self._batches[group_index] = self._request_batch(batch_slice)
             yield from islice(batch.results(timeout), items_of_chunk, None)
             self._update_status()
             items_of_chunk = 0
-
-    def _update_status(self) -> None:
-        for batch in self._batches.values():
-            self._quotas = batch.quotas or self._quotas
-            if batch.refusal is not None:
-                self._refusals.setdefault(deduplication_key(batch.refusal), batch.refusal)
 
 
 def _item_from_json(item: dict[str, Any]) -> str | Item:
