@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from valetkey.cli.commands.multipart_command import StateFile
+from valetkey.cli.commands.multipart_command import load_state
 from valetkey.cli.row_errors import InputError
 
 _STATE = {
@@ -33,11 +33,9 @@ _STATE = {
     ],
 )
 def test_a_number_that_no_upload_has_is_refused(tmp_path: Path, name: str, value: Any) -> None:
-    file = tmp_path / "film"
-    file.write_bytes(b"hello")
-    state_file = StateFile(file)
-    state_file.path.write_text(json.dumps(_STATE), encoding="utf-8")
-    assert state_file.load() is not None
-    state_file.path.write_text(json.dumps(_STATE | {name: value}), encoding="utf-8")
+    path = tmp_path / "film.upload.json"
+    path.write_text(json.dumps(_STATE), encoding="utf-8")
+    assert load_state(path) is not None
+    path.write_text(json.dumps(_STATE | {name: value}), encoding="utf-8")
     with pytest.raises(InputError, match="is not the state of an unfinished upload"):
-        state_file.load()
+        load_state(path)

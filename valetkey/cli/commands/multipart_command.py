@@ -39,7 +39,7 @@ from valetkey.multipart_upload import MultipartUploader, StoredPart
 from valetkey.units import format_duration, format_size
 from valetkey.wire.messages import ITEM_TEXTS
 from valetkey.wire.options import MultipartOptions
-from valetkey.wire.replies import Grant, MultipartInfo
+from valetkey.wire.replies import Grant
 from valetkey.wire.terms import MAX_PARTS
 
 _SAVE_INTERVAL = 1.0  # seconds: the file of an upload of 10,000 parts has a megabyte
@@ -97,67 +97,26 @@ class UploadState(BaseModel):
         return (number - 1) * self.part_size
 
 
-class StateFile:
-    """The file of one upload's state. add() writes it at most once a second."""
-
-    def __init__(self, source: Path) -> None:
-        self.path = source.with_name(f"{source.name}.upload.json")
-        self._saved_at = 0.0
-
-    def check_writable(self) -> None:
-        """Raise InputError if the file cannot be written, before anything is requested."""
-        folder = self.path.parent
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise InputError(f"--keep writes {self.path}, but the folder {folder} is not writable")
-
-    def load(self) -> UploadState | None:
-        """Return the state, or None if there is none. Raises InputError if it cannot be read."""
-        try:
-            return UploadState.model_validate_json(self.path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValidationError):
-            raise InputError(
-                f"{self.path} is not the state of an unfinished upload: remove it to start anew"
-            ) from None
-
-    def start(
-        self, request: dict[str, Any], source: Path, grant: Grant, info: MultipartInfo
-    ) -> UploadState:
-        """Save and return the state of an upload that begins. Raises OSError."""
-        status = source.stat()
-        state = UploadState(
-            request=request,
-            grant_id=grant.id,
-            expires_at=grant.expires_at,
-            size=status.st_size,
-            modified_ns=status.st_mtime_ns,
-            part_size=info.part_size,
-        )
-        self.save(state)
-        return state
-
-    def add(self, state: UploadState, number: int, part: StoredPart) -> None:
-        """Add a stored part to the state."""
-        state.parts[number] = part
-        if time.monotonic() >= self._saved_at + _SAVE_INTERVAL:
-            self.save(state)
-
-    def save(self, state: UploadState) -> None:
-        """Write the file atomically, readable by its owner only. Raises OSError."""
-        write_private(self.path, state.model_dump_json() + "\n")
-        self._saved_at = time.monotonic()
-
-    def remove(self) -> None:
-        """Remove the file."""
-        self.path.unlink(missing_ok=True)
+def state_path(source: Path) -> Path:
+    """Return the file in which the state of a source's upload is kept."""
+    return source.with_name(f"{source.name}.upload.json")
 
 
-def check_resumable(
-    state: UploadState, state_file: StateFile, file: Path, request: Mapping[str, Any]
-) -> None:
+def load_state(path: Path) -> UploadState | None:
+    """Return a kept state, or None if there is none. Raises InputError if it cannot be read."""
+    try:
+        return UploadState.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError):
+        raise InputError(
+            f"{path} is not the state of an unfinished upload: remove it to start anew"
+        ) from None
+
+
+def check_resumable(state: UploadState, file: Path, request: Mapping[str, Any]) -> None:
     """Raise click.UsageError if the upload has expired, or is of another request or file."""
-    anew = f"remove {state_file.path} and run the command without --resume to start anew"
+    anew = f"remove {state_path(file)} and run the command without --resume to start anew"
     if state.expires_at <= datetime.now(UTC):
         raise click.UsageError(
             f"the unfinished upload expired at {_format_time(state.expires_at)}: {anew}"
@@ -174,66 +133,93 @@ def check_resumable(
 
 
 class FileUpload:
-    """The upload of one file by a requested multipart upload."""
+    """The upload of one file by a requested multipart upload.
+
+    state is that of an upload to resume. It is kept in a file, which is written at most once a
+    second.
+    """
 
     def __init__(
-        self, client: Client, upload: MultipartHandle, file: Path, options: Mapping[str, Any]
+        self,
+        client: Client,
+        upload: MultipartHandle,
+        file: Path,
+        options: Mapping[str, Any],
+        state: UploadState | None = None,
     ) -> None:
         self._client = client
         self._upload = upload
         self._file = file
         self._options = options
-        self._state_file = StateFile(file)
+        self._state = state
+        self._saved_at = 0.0
 
     def start(self, request: dict[str, Any]) -> None:
         """Upload the whole file; with --keep, save the state from which it can be resumed."""
         grant = self._upload.result(self._options["timeout"])
         result_output.print_quota_warnings(self._upload.batch.quotas)
-        state = None
         if self._options["keep"] and grant.multipart is not None:
-            with self._clean_up_failure(grant, None):  # the disk may be full
-                state = self._state_file.start(request, self._file, grant, grant.multipart)
-        self._run(grant, state)
+            status = self._file.stat()
+            state = UploadState(
+                request=request,
+                grant_id=grant.id,
+                expires_at=grant.expires_at,
+                size=status.st_size,
+                modified_ns=status.st_mtime_ns,
+                part_size=grant.multipart.part_size,
+            )
+            with self._clean_up_failure(grant):  # the disk may be full
+                self._save(state)
+            self._state = state
+        self._run(grant)
 
-    def resume(self, state: UploadState) -> None:
+    def resume(self) -> None:
         """Upload the parts that are missing."""
-        self._run(self._upload.result(self._options["timeout"]), state)
+        self._run(self._upload.result(self._options["timeout"]))
 
-    def _run(self, grant: Grant, state: UploadState | None) -> None:
-        size, stored_before = self._file.stat().st_size, state.stored_bytes if state else 0
+    def _run(self, grant: Grant) -> None:
+        size = self._file.stat().st_size
+        stored_before = self._state.stored_bytes if self._state else 0
         if stored_before:
             total = f"{format_size(stored_before)} of {format_size(size)}"
             click.echo(f"resuming: {total} are stored already", err=True)
         began = time.monotonic()
-        with (
-            self._clean_up_failure(grant, state),
-            _progress_bar(size, stored_before) as advance,
-        ):
+        with self._clean_up_failure(grant), _progress_bar(size, stored_before) as advance:
             MultipartUploader(
                 self._upload,
                 self._file,
                 parallel=self._options["parallel"],
                 timeout=self._options["timeout"],
-                stored_parts=state.parts if state else {},
-                on_stored=partial(self._state_file.add, state) if state else lambda _n, _p: None,
+                stored_parts=self._state.parts if self._state else {},
+                on_stored=self._keep_part,
                 on_progress=advance,
             ).run()
-        if state:
-            self._state_file.remove()
+        if self._state:
+            state_path(self._file).unlink(missing_ok=True)
         click.echo(_summary(grant, size, stored_before, time.monotonic() - began), err=True)
         click.echo(grant.id)
 
+    def _keep_part(self, number: int, part: StoredPart) -> None:
+        if self._state:
+            self._state.parts[number] = part
+            if time.monotonic() >= self._saved_at + _SAVE_INTERVAL:
+                self._save(self._state)
+
+    def _save(self, state: UploadState) -> None:
+        write_private(state_path(self._file), state.model_dump_json() + "\n")
+        self._saved_at = time.monotonic()
+
     @contextmanager
-    def _clean_up_failure(self, grant: Grant, state: UploadState | None) -> Iterator[None]:
+    def _clean_up_failure(self, grant: Grant) -> Iterator[None]:
         """If the block fails, keep the upload if it has a state, else abort it, and say so."""
         try:
             yield
         except BaseException as error:  # KeyboardInterrupt included
-            if state is None:
+            if self._state is None:
                 click.echo(self._abort(grant), err=True)
             else:
-                self._state_file.save(state)
-                click.echo(_describe_kept_upload(state, self._state_file), err=True)
+                self._save(self._state)
+                click.echo(_describe_kept_upload(self._state, self._file), err=True)
             if isinstance(error, StorageError) and "NoSuchUpload" in str(error):
                 raise StorageError(
                     f"{error}: the upload was completed or aborted before; check the object, and "
@@ -263,11 +249,11 @@ class FileUpload:
         return "aborted: nothing of it is stored"
 
 
-def _describe_kept_upload(state: UploadState, state_file: StateFile) -> str:
+def _describe_kept_upload(state: UploadState, file: Path) -> str:
     return (
         f"kept until {_format_time(state.expires_at)}, with {format_size(state.stored_bytes)} of "
         f"{format_size(state.size)} stored: run the same command with --resume to continue "
-        f"({state_file.path} has the state)"
+        f"({state_path(file)} has the state)"
     )
 
 
@@ -346,7 +332,7 @@ def multipart(bucket: str, key: str, **options: Any) -> None:
             if file and state:
                 batch = client.batch(state.grant_id.partition(".")[0])
                 upload = MultipartHandle(batch, partial(client.parts, bucket))
-                FileUpload(client, upload, file, options).resume(state)
+                FileUpload(client, upload, file, options, state).resume()
                 return
             requester = command_base.select_request_methods(client, options)
             size = file.stat().st_size if file else options["size"]
@@ -380,21 +366,19 @@ def _comparable_request(bucket: str, key: str, options: MultipartOptions) -> dic
 
 def _load_state(file: Path, request: dict[str, Any], options: dict[str, Any]) -> UploadState | None:
     """Return the state of the upload to resume; None for a new upload."""
-    state_file = StateFile(file)
     if options["dry_run"]:
         return None
-    state = state_file.load()
+    path = state_path(file)
+    state = load_state(path)
     if (state is None) == options["resume"]:
         if state is None:
-            raise click.UsageError(
-                f"there is no upload to resume: {state_file.path} does not exist"
-            )
+            raise click.UsageError(f"there is no upload to resume: {path} does not exist")
         raise click.UsageError(
-            f"{state_file.path} belongs to an unfinished upload: add --resume to continue it, or "
-            "remove the file to start anew"
+            f"{path} belongs to an unfinished upload: add --resume to continue it, or remove the "
+            "file to start anew"
         )
     if state is not None:
-        check_resumable(state, state_file, file, request)
-    elif options["keep"]:
-        state_file.check_writable()
+        check_resumable(state, file, request)
+    elif options["keep"] and not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(f"--keep writes {path}, but the folder {path.parent} is not writable")
     return state
