@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from valetkey.config import Config, redact_url
-from valetkey.delivery.causes import find_cause
+from valetkey.delivery.causes import REFUSED, find_cause
 from valetkey.errors import BrokerUnreachable
 from valetkey.wire.messages import ISSUE_TASK
 
@@ -56,14 +56,14 @@ class Server(NamedTuple):
         same_server is set if its URL differs only in the database: the error then names this one,
         whose URL the user knows, unless the cause lies in the database.
         """
-        cause = find_cause(error)
-        server = same_server if same_server is not None and cause.is_of_server else self
+        kind, words = find_cause(error)
+        server = same_server if same_server is not None and kind.is_of_server else self
         where = f"{server.role} at {redact_url(server.url)} ({server.source})"
-        text = f"cannot use the {where}: {cause.words}; {cause.next_step}"
-        if cause.kind == "refused" and urlsplit(server.url).hostname in _LOOPBACK:
+        text = f"cannot use the {where}: {words}; {kind.next_step}"
+        if kind is REFUSED and urlsplit(server.url).hostname in _LOOPBACK:
             text += " (`python -m worker dev` starts one on this machine)"
         return BrokerUnreachable(
-            text, is_permanent=cause.is_permanent, is_busy=cause.is_busy, server=server.role
+            text, is_permanent=kind.is_permanent, is_busy=kind.is_busy, server=server.role
         )
 
 
