@@ -86,7 +86,12 @@ class Item(WireModel):
     ref: Text | None = None
 
 
-class BatchHeader(WireModel):
+class _Message(WireModel):
+    v: Literal[1] = 1
+    tenant: Name
+
+
+class BatchHeader(_Message):
     """The fields that are identical in every chunk of a batch.
 
     tenant: the tenant that the producer acts for.
@@ -105,8 +110,6 @@ class BatchHeader(WireModel):
     outcomes then only count items.
     """
 
-    v: Literal[1] = 1
-    tenant: Name
     batch: BatchId
     requested_by: Text
     reason: Text | None = None
@@ -146,15 +149,13 @@ class ChunkMessage(BatchHeader):
         return self.chunk * self.chunk_size
 
 
-class UsageMessage(WireModel):
+class UsageMessage(_Message):
     """A request for the state of the tenant's quotas. Returns a Usage."""
 
-    v: Literal[1] = 1
     ask: Literal["usage"]
-    tenant: Name
 
 
-class CancelMessage(WireModel):
+class CancelMessage(_Message):
     """A request to cancel a batch. Returns a Cancelled.
 
     The service issues no further grants of the batch and releases the quota that is reserved for
@@ -165,16 +166,14 @@ class CancelMessage(WireModel):
     still unfinished, and gives their bytes back to the quotas.
     """
 
-    v: Literal[1] = 1
     ask: Literal["cancel"]
-    tenant: Name
     batch: BatchId
     requested_by: Text
     reason: Text | None = None
     abort_uploads: bool = False
 
 
-class BatchMessage(WireModel):
+class BatchMessage(_Message):
     """A request for the progress of a batch, or for the outcome of one of its chunks.
 
     Any producer of the tenant may send it, for any batch of the tenant. It charges nothing. Without
@@ -183,22 +182,18 @@ class BatchMessage(WireModel):
     chunk: the number of the chunk whose Outcome to return.
     """
 
-    v: Literal[1] = 1
     ask: Literal["batch"]
-    tenant: Name
     batch: BatchId
     chunk: Annotated[int, Field(ge=0, le=MAX_BATCH_ITEMS - 1)] | None = None
 
 
-class ServiceMessage(WireModel):
+class ServiceMessage(_Message):
     """A request for the versions, kinds and limits of the service. Returns a ServiceInfo."""
 
-    v: Literal[1] = 1
     ask: Literal["service"]
-    tenant: Name
 
 
-class StatusMessage(WireModel):
+class StatusMessage(_Message):
     """A request for what became of the grants of a batch. Returns a UseStates.
 
     Any producer of the tenant may send it, for any batch of the tenant. It charges nothing.
@@ -211,9 +206,7 @@ class StatusMessage(WireModel):
     are then those that the service knows.
     """
 
-    v: Literal[1] = 1
     ask: Literal["status"]
-    tenant: Name
     batch: BatchId
     items: Annotated[list[ItemNumber], Field(min_length=1, max_length=MAX_STATUS_ITEMS)] | None = (
         None
@@ -221,7 +214,7 @@ class StatusMessage(WireModel):
     probe: bool = False
 
 
-class ReissueMessage(WireModel):
+class ReissueMessage(_Message):
     """A request for a fresh grant of the same object under the terms of an earlier one.
 
     The new grant is decided as any request: by the policy and the quotas of today, and charged as
@@ -237,9 +230,7 @@ class ReissueMessage(WireModel):
     the earlier one.
     """
 
-    v: Literal[1] = 1
     ask: Literal["reissue"]
-    tenant: Name
     batch: BatchId
     of: GrantId
     requested_by: Text
@@ -248,16 +239,14 @@ class ReissueMessage(WireModel):
     expires_in: Seconds | None = None
 
 
-class BundleMessage(WireModel):
+class BundleMessage(_Message):
     """Several requests for grants, each decided as if it were sent alone. Returns a BundleReply.
 
     messages: at most 64 ChunkMessages of this tenant. Each has a whole batch of at most 16
     downloads, uploads or puts, and no manifest.
     """
 
-    v: Literal[1] = 1
     ask: Literal["bundle"]
-    tenant: Name
     messages: Annotated[list[Any], Field(min_length=1, max_length=MAX_BUNDLE_MESSAGES)]
 
 

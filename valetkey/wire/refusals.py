@@ -168,21 +168,9 @@ class Refusal(BaseModel):
 
 # The service has not authenticated the sender, so it knows no key to encrypt the reply to: replies
 # with these codes are plain JSON.
-UNAUTHENTICATED = frozenset(
-    {
-        Code.MESSAGE_INVALID,
-        Code.TOKEN_INVALID,
-        Code.TOKEN_TOO_LARGE,
-        Code.ALGORITHM_NOT_ALLOWED,
-        Code.SIGNATURE_REQUIRED,
-        Code.SIGNATURE_INVALID,
-        Code.KEY_UNKNOWN,
-        Code.KEY_EXPIRED,
-        Code.KEY_REVOKED,
-        Code.CLAIM_MISSING,
-        Code.MESSAGE_EXPIRED,
-        Code.MESSAGE_FROM_FUTURE,
-        Code.TENANT_MISMATCH,
-        Code.TENANT_UNKNOWN,
-    }
-)
+UNAUTHENTICATED = frozenset({
+    Code.MESSAGE_INVALID, Code.TOKEN_INVALID, Code.TOKEN_TOO_LARGE, Code.ALGORITHM_NOT_ALLOWED,
+    Code.SIGNATURE_REQUIRED, Code.SIGNATURE_INVALID, Code.KEY_UNKNOWN, Code.KEY_EXPIRED,
+    Code.KEY_REVOKED, Code.CLAIM_MISSING, Code.MESSAGE_EXPIRED, Code.MESSAGE_FROM_FUTURE,
+    Code.TENANT_MISMATCH, Code.TENANT_UNKNOWN,
+})  # fmt: skip

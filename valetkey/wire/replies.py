@@ -17,16 +17,9 @@ from valetkey.wire.refusals import Code, QuotaState, Refusal
 from valetkey.wire.terms import Kind, ReplyModel
 
 State = Literal[
-    "open",
-    "used",
-    "unused",
-    "late",
-    "mismatched",
-    "overwritten",
-    "unknown",
-    "refused",
+    "open", "used", "unused", "late", "mismatched", "overwritten", "unknown", "refused",
     "undecided",
-]
+]  # fmt: skip
 
 _IN_ORDER = Field(union_mode="left_to_right")  # text only if it is none of the known values
 

@@ -30,15 +30,9 @@ PolicyKind = Literal["download", "upload", "put", "multipart"]
 Kind = Literal[PolicyKind, "parts"]  # parts need no permission of their own
 Algorithm = Literal["sha256", "crc32", "crc32c", "crc64nvme"]
 StorageClass = Literal[
-    "STANDARD",
-    "REDUCED_REDUNDANCY",
-    "STANDARD_IA",
-    "ONEZONE_IA",
-    "INTELLIGENT_TIERING",
-    "GLACIER",
-    "DEEP_ARCHIVE",
-    "GLACIER_IR",
-]
+    "STANDARD", "REDUCED_REDUNDANCY", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING",
+    "GLACIER", "DEEP_ARCHIVE", "GLACIER_IR",
+]  # fmt: skip
 
 
 class WireModel(BaseModel):

@@ -31,6 +31,12 @@ from valetkey.wire.messages import Item
 from valetkey.wire.options import DownloadOptions, PutOptions, UploadOptions
 from valetkey.wire.terms import Checksum
 
+_check_owner = click.option(
+    "--check-owner",
+    is_flag=True,
+    help="Let storage refuse unless the expected account owns the bucket.",
+)
+
 
 @click.command()
 @object_argument
@@ -73,11 +79,7 @@ def presign(bucket: str, key: str, **options: Any) -> None:
 @click.option(
     "--expires", type=TEXT, metavar="DATE", help="The Expires that storage responds with."
 )
-@click.option(
-    "--check-owner",
-    is_flag=True,
-    help="Let storage refuse unless the expected account owns the bucket.",
-)
+@_check_owner
 @click.option(
     "--plain", is_flag=True, help="Omit all response headers and the grant id from the link."
 )
@@ -215,11 +217,7 @@ def upload(
 )
 @click.option("--sha256", is_flag=True, help="Use the SHA-256 of --file as the checksum.")
 @click.option("--overwrite", is_flag=True, help="Allow replacing an existing object of this key.")
-@click.option(
-    "--check-owner",
-    is_flag=True,
-    help="Let storage refuse unless the expected account owns the bucket.",
-)
+@_check_owner
 @object_options
 @snippet_options("curl", "html", "js")
 @request_options
