@@ -1,7 +1,7 @@
 """The handles that the clients return: they read results as they arrive."""
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from datetime import UTC, datetime
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, Unpack
 
@@ -92,12 +92,13 @@ class BaseBatchHandle:
             raise ValueError(f"the batch has {self.total} items: item must be one of them, from 0")
 
     async def _read_results(
-        self, is_ready: Callable[[], bool], read_chunk: Callable[[], None], timeout: float | None
+        self, timeout: float | None, *, in_order: bool
     ) -> AsyncGenerator[ItemResult, None]:
         progress = self._progress
 
         def can_continue() -> bool:  # other tasks may read the same batch
-            return bool(progress.ready_results) or progress.is_fully_read or is_ready()
+            is_read = bool(progress.ready_results) or progress.is_fully_read
+            return is_read or progress.has_chunk(in_order=in_order)
 
         while True:
             while progress.ready_results:
@@ -106,19 +107,19 @@ class BaseBatchHandle:
                 return
             seconds = wait_limit(progress, timeout)
             await self._session.dispatcher.wait(progress, can_continue, seconds)
-            if not progress.ready_results and is_ready():
-                read_chunk()
+            if not progress.ready_results and progress.has_chunk(in_order=in_order):
+                progress.read_chunk(in_order=in_order)
 
     async def _read_single(self, timeout: float | None) -> ItemResult | None:
         """Return the result of a batch of one item; None if it was read before."""
         progress = self._progress
         seconds = wait_limit(progress, timeout)
         await self._session.dispatcher.wait(
-            progress, lambda: progress.has_next_chunk or progress.is_fully_read, seconds
+            progress, lambda: progress.has_chunk() or progress.is_fully_read, seconds
         )
-        if not progress.has_next_chunk:
+        if not progress.has_chunk():
             return None
-        progress.read_next_chunk()
+        progress.read_chunk()
         return progress.ready_results.popleft()
 
 
@@ -149,10 +150,7 @@ class AsyncBatchHandle(BaseBatchHandle):
         NoAnswer after it, or BrokerUnreachable if that is the cause; call it again to continue from
         there.
         """
-        progress = self._progress
-        return self._read_results(
-            lambda: progress.has_next_chunk, progress.read_next_chunk, timeout
-        )
+        return self._read_results(timeout, in_order=True)
 
     def as_completed(
         self: BaseBatchHandle, timeout: float | None = DEFAULT_TIMEOUT
@@ -162,8 +160,7 @@ class AsyncBatchHandle(BaseBatchHandle):
         Within a chunk they are in request order. A slow chunk does not delay the others. The key of
         a result identifies its item.
         """
-        progress = self._progress
-        return self._read_results(lambda: progress.has_any_chunk, progress.read_any_chunk, timeout)
+        return self._read_results(timeout, in_order=False)
 
     async def manifest(self: BaseBatchHandle, timeout: float = MANIFEST_TIMEOUT) -> Manifest:
         """Wait until the batch is decided, and then for the file with its results.

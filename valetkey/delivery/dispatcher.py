@@ -257,7 +257,7 @@ class Dispatcher(BaseDispatcher):
             )
         run(
             self._wait_until(
-                batch, lambda: batch.has_next_chunk or batch.is_fully_sent, HEAD_START_SECONDS
+                batch, lambda: batch.has_chunk() or batch.is_fully_sent, HEAD_START_SECONDS
             )
         )
 

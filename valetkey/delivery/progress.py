@@ -136,25 +136,13 @@ class BatchProgress(PendingRequest):
         """True once every item result was handed out."""
         return not self.ready_results and self._read_chunks == self._chunk_count
 
-    @property
-    def has_next_chunk(self) -> bool:
-        """True if the next chunk in the order of the request is answered."""
-        return self._next_chunk in self._results
+    def has_chunk(self, *, in_order: bool = True) -> bool:
+        """Return true if a chunk can be read: the next one of the request, or else any."""
+        return self._next_chunk in self._results if in_order else bool(self._results)
 
-    @property
-    def has_any_chunk(self) -> bool:
-        """True if a chunk is answered that was not read yet."""
-        return bool(self._results)
-
-    def read_next_chunk(self) -> None:
-        """Move the results of the next chunk, in the order of the request, to ready_results."""
-        self._read_chunk(self._next_chunk)
-
-    def read_any_chunk(self) -> None:
-        """Move the results of the chunk that was answered first to ready_results."""
-        self._read_chunk(next(iter(self._results)))
-
-    def _read_chunk(self, number: int) -> None:
+    def read_chunk(self, *, in_order: bool = True) -> None:
+        """Move the results of a chunk to ready_results: of the next, or of the first answered."""
+        number = self._next_chunk if in_order else next(iter(self._results))
         self.ready_results.extend(self._results.pop(number))
         self._read_chunks += 1
         self._read_early.add(number)

@@ -53,9 +53,9 @@ def answer(send: Send, *, without: BatchProgress | None = None) -> str:
 
 def granted(request: BatchProgress) -> bool:
     """Read the next result of a request; return false if there is none, or if it is no grant."""
-    if not request.has_next_chunk:
+    if not request.has_chunk():
         return False
-    request.read_next_chunk()
+    request.read_chunk()
     return isinstance(request.ready_results.popleft(), Grant)
 
 

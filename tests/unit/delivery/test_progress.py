@@ -64,10 +64,8 @@ def test_in_any_mixture_of_orders_each_chunk_is_read_once(choices: list[tuple[in
         if in_flight:
             answered = in_flight.pop(choice % len(in_flight))
             progress.receive_reply(answered, granted(answered))
-        if in_order and progress.has_next_chunk:
-            progress.read_next_chunk()
-        elif not in_order and progress.has_any_chunk:
-            progress.read_any_chunk()
+        if progress.has_chunk(in_order=in_order):
+            progress.read_chunk(in_order=in_order)
         read += read_chunk_numbers(progress)
     assert sorted(read) == list(range(6))
     assert progress.is_fully_read
@@ -81,11 +79,11 @@ def test_chunks_read_as_completed_come_in_the_order_of_the_replies() -> None:
         message = messages[number]
         assert message is not None
         progress.receive_reply(message, granted(message))
-    progress.read_any_chunk()
-    progress.read_any_chunk()
+    progress.read_chunk(in_order=False)
+    progress.read_chunk(in_order=False)
     assert read_chunk_numbers(progress) == [2, 0]
-    assert not progress.has_next_chunk
-    progress.read_any_chunk()
+    assert not progress.has_chunk()
+    progress.read_chunk(in_order=False)
     assert read_chunk_numbers(progress) == [3]
 
 
