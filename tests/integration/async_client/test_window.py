@@ -159,12 +159,13 @@ async def test_a_request_with_one_reply_is_sent_until_it_is_answered(
 
 @in_event_loop
 async def test_a_cancelled_handle_sends_no_more_chunks(broker: str) -> None:
-    with running_fake_service(broker, decide=reply_to):
+    with running_fake_service(broker, decide=reply_to) as service:
         async with async_client(broker) as client:
             batch = client.download_many("reports", KEYS, chunk_size=1)
             first = await anext(aiter(batch))
             await client.cancel(batch)
             results = [first, *[result async for result in batch]]
+            assert len(service.arrivals) - 1 == batch.issued < len(KEYS)
             single = client.download("reports", "a")
             assert (await client.cancel(single)).batch == single.id
     assert [result.key for result in results] == KEYS

@@ -27,11 +27,6 @@ def test_a_chunk_without_an_answer_is_sent_again(
     assert set(service.arrivals.values()) == {3}
 
 
-def test_a_result_that_was_not_announced_is_looked_up(broker: str, client: Client) -> None:
-    with running_fake_service(broker, lambda *_: "unannounced"):
-        assert client.download("reports", "a.pdf").result(10).key == "a.pdf"
-
-
 def test_no_more_than_a_window_is_read_before_its_reader_comes(broker: str, client: Client) -> None:
     keys_read: list[str] = []
 

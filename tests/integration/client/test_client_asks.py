@@ -34,14 +34,6 @@ def last_message(service: FakeService) -> dict[str, Any]:
     return service.received[-1][1]
 
 
-def test_a_cancelled_handle_sends_no_more_chunks(broker: str, client: Client) -> None:
-    with running_fake_service(broker, decide=reply_to) as service:
-        batch = client.download_many("reports", KEYS, chunk_size=1)
-        client.cancel(batch)
-        assert [result.key for result in batch.results(10)] == KEYS
-    assert len(service.arrivals) - 1 == batch.issued < len(KEYS)
-
-
 def test_a_malformed_request_is_refused_without_a_round_trip(client: Client) -> None:
     with pytest.raises(Refused):
         client.cancel("no id")

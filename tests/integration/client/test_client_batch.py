@@ -7,16 +7,12 @@ from typing import Any
 import pytest
 
 from tests.support.builders.keyed_service import (
-    KEY,
     Respond,
     keyed_client,
     wire_result,
 )
 from tests.support.fakes.fake_service import running_fake_service
-from tests.support.servers.event_loop import async_client as open_async_client
-from tests.support.servers.event_loop import in_event_loop
 from valetkey import Client, Code, Grant, NoAnswer, Refusal, Refused
-from valetkey.crypto.keys import dump_private_key
 
 KEYS = [*(f"acme/{number}" for number in range(18)), "globex/no", "acme/last"]
 
@@ -87,42 +83,9 @@ def test_an_unknown_batch_is_refused(keyed: Client, batch: str) -> None:
     assert caught.value.refusal.code in {Code.BATCH_UNKNOWN, Code.MALFORMED}
 
 
-@in_event_loop
-async def test_a_batch_is_reopened_in_an_event_loop(service: Respond, broker: str) -> None:
-    late = LateChunks()
-    with running_fake_service(broker, late, wire_result(service)), keyed_client(broker) as client:
-        batch = start_unfinished_batch(client)
-        async with open_async_client(broker, key=dump_private_key(KEY)) as other:
-            reopened = await other.batch(batch)
-            assert reopened.remaining == 10
-            assert len([result async for result in _take_async(reopened.as_completed(5), 10)]) == 10
-            with pytest.raises(NoAnswer, match="the service has not decided"):
-                [result async for result in reopened.results(0.2)]
-            late.released.set()
-            client.flush(10)
-            assert [result.key async for result in reopened] == KEYS[5:10] + KEYS[15:]
-            with pytest.raises(Refused):
-                await other.batch("0199a000-0000-7000-8000-000000000000")
-
-
-async def _take_async(results: Any, count: int) -> Any:
-    for _ in range(count):
-        yield await anext(results)
-
-
 def test_the_items_of_a_batch_may_be_results_of_another_batch(keyed: Client) -> None:
     first = keyed.download_many("demo", [f"acme/{n}" for n in range(40)], chunk_size=1)
     keys = (f"{result.key}.copy" for result in first)
     second = keyed.download_many("demo", keys, total=40, chunk_size=2)
     copies = [result.key for result in second.results(10)]
     assert copies == [f"acme/{n}.copy" for n in range(40)]
-
-
-@in_event_loop
-async def test_a_grant_that_was_read_from_its_batch_is_not_awaited_twice(broker: str) -> None:
-    with running_fake_service(broker):
-        async with open_async_client(broker) as client:
-            handle = client.download("demo", "acme/a")
-            assert [result.key async for result in handle.batch] == ["acme/a"]
-            with pytest.raises(RuntimeError, match="read from its batch"):
-                await handle

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from tests.support.fakes.fake_service import refuse_outcome, running_fake_service
-from tests.support.servers.event_loop import async_client, in_event_loop
 from valetkey import Client, Code, Refusal, Refused
 from valetkey.wire.messages import RELEASE
 
@@ -39,13 +38,6 @@ def test_the_service_tells_its_release_and_limits(broker: str, client: Client) -
 
 def test_the_real_service_describes_itself_to_a_signed_request(keyed: Client) -> None:
     assert keyed.service().release == RELEASE
-
-
-@in_event_loop
-async def test_the_async_client_asks_for_the_service_too(broker: str) -> None:
-    with running_fake_service(broker):
-        async with async_client(broker) as client:
-            assert (await client.service()).release == RELEASE
 
 
 def test_a_service_that_cannot_read_a_field_is_called_older(broker: str, client: Client) -> None:

@@ -10,7 +10,6 @@ import pytest
 import redis
 
 from tests.support.fakes.fake_service import Action, Plan, running_fake_service, stored_results
-from tests.support.servers.event_loop import async_client, in_event_loop
 from tests.support.servers.waiting import wait_until
 from valetkey import BatchHandle, Client, NoAnswer, ServiceUnavailable
 from valetkey.redis_urls import default_result_url
@@ -48,15 +47,6 @@ def test_a_request_that_waits_for_the_database_says_so_after_the_timeout(
     ):
         client.download("reports", "a.pdf").result(0.5)
     assert (isinstance(caught.value, NoAnswer), caught.value.retry_in) == (True, 4)
-
-
-@in_event_loop
-async def test_a_request_in_an_event_loop_says_so_as_well(broker: str) -> None:
-    with running_fake_service(broker, always("wait")):
-        async with async_client(broker) as client:
-            with pytest.raises(ServiceUnavailable, match=SAID) as caught:
-                await client.download("reports", "a.pdf").result(0.5)
-    assert caught.value.retry_in == 4
 
 
 def test_the_last_hint_does_not_stop_a_client_from_sending_again(

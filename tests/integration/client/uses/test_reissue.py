@@ -2,13 +2,10 @@
 
 import pytest
 
-from tests.support.builders.keyed_service import KEY
 from tests.support.builders.messages import batch_id
 from tests.support.fakes.fake_service import FakeService
 from tests.support.s3.http_requests import get, put, send
-from tests.support.servers.event_loop import async_client, in_event_loop
 from valetkey import Client, Refused
-from valetkey.crypto.keys import dump_private_key
 
 
 def used_grants(client: Client) -> int:
@@ -48,14 +45,3 @@ def test_another_request_under_a_used_batch_id_is_a_conflict(
         with pytest.raises(Refused, match="batch_conflict"):
             keyed.reissue(grant, batch_id=name, expires_in=seconds).result()
     assert len(task_ids(worker, name)) == 3
-
-
-@in_event_loop
-async def test_a_coroutine_reissues_too(broker: str, worker: FakeService) -> None:
-    async with async_client(broker, key=dump_private_key(KEY)) as client:
-        first = await client.download("demo", f"acme/{batch_id()}")
-        fresh = await client.reissue(first)
-        assert (fresh.key, fresh.id != first.id) == (first.key, True)
-        again = await client.reissue(fresh.id, expires_in=60)
-        assert again.expires_at < fresh.expires_at
-    assert sum(message.get("ask") == "reissue" for _, message in worker.received) >= 2

@@ -8,14 +8,11 @@ from typing import Any
 import pytest
 
 from tests.integration.client.uses.conftest import BUCKET
-from tests.support.builders.keyed_service import KEY
 from tests.support.builders.messages import batch_id
 from tests.support.fakes.fake_service import FakeService
 from tests.support.s3.http_requests import Request, post, put, send
-from tests.support.servers.event_loop import async_client, in_event_loop
 from tests.support.servers.waiting import wait_until
 from valetkey import Client, Grant, Item, NotStored, StorageError
-from valetkey.crypto.keys import dump_private_key
 
 
 def new_key() -> str:
@@ -85,21 +82,3 @@ def test_a_wait_that_is_over_can_be_continued(keyed: Client) -> None:
     assert over.value.use.state == "open"
     store(handle.result(), b"abc")
     assert handle.stored(timeout=30).size == 3
-
-
-@in_event_loop
-async def test_a_coroutine_waits_too(broker: str, worker: FakeService) -> None:
-    async with async_client(broker, key=dump_private_key(KEY)) as client:
-        handle = client.upload("demo", new_key(), max_size=100)
-        grant = await handle
-        with stored_meanwhile(worker, grant, b"hello"):
-            stored = await handle.stored(timeout=30)
-        assert (stored.key, stored.size) == (grant.key, 5)
-        assert (await client.status(handle)).state == "used"
-        assert (await client.status(handle.batch)).counts == {"used": 1}
-        put = client.put("demo", new_key(), size=3)
-        await put
-        with pytest.raises(NotStored, match="not known to be stored yet"):
-            await put.stored(timeout=0.3)
-        with pytest.raises(ValueError, match="the batch has 1 items"):
-            await handle.batch.stored(1)
