@@ -67,8 +67,8 @@ from valetkey.wire.requests import GrantRequest
 
 AsyncKeys = Iterable[str | Item] | AsyncIterable[str | Item]
 AsyncItems = Iterable[Item] | AsyncIterable[Item]
-GrantSubject = str | Grant | BaseGrantHandle[BaseBatchHandle]
-Subject = GrantSubject | BaseBatchHandle
+AnyGrant = str | Grant | BaseGrantHandle[BaseBatchHandle]
+"""A grant, its handle, or the id of one of them."""
 
 
 class BaseClient(RequestMethods[SingleResult, MultipartResult, BatchResult, Keys, Items]):
@@ -100,7 +100,7 @@ class BaseClient(RequestMethods[SingleResult, MultipartResult, BatchResult, Keys
 
     def reissue(
         self,
-        grant: GrantSubject,
+        grant: AnyGrant,
         *,
         batch_id: str | None = None,
         **options: Unpack[ReissueOptions],
@@ -199,7 +199,7 @@ class AsyncClient(
 
     async def status(
         self: AnyClient,
-        subject: Subject,
+        subject: AnyGrant | BaseBatchHandle,
         *,
         probe: bool = True,
         timeout: float | None = DEFAULT_TIMEOUT,

@@ -23,12 +23,11 @@ from valetkey.waits import (
 from valetkey.wire.grant_ids import grant_id, split_grant_id
 from valetkey.wire.options import RequestOptions
 from valetkey.wire.refusals import QuotaState, Refusal
-from valetkey.wire.replies import BatchState, Grant, ManifestState, UseStates
+from valetkey.wire.replies import BatchState, Grant, ItemResult, ManifestState, UseStates
 from valetkey.wire.requests import GrantRequest
 
 _MIN_WAIT = 1.0  # seconds in which the service can still reply that the deadline has passed
 
-ItemResult = Grant | Refusal
 Batch_co = TypeVar("Batch_co", bound="BaseBatchHandle", covariant=True)
 
 

@@ -11,14 +11,13 @@ from valetkey.cli.journal import FinishedRow
 from valetkey.cli.snippets import render_curl, render_javascript, render_page, render_text
 from valetkey.units import format_utc
 from valetkey.wire.refusals import Refusal
-from valetkey.wire.replies import Grant
+from valetkey.wire.replies import Grant, ItemResult
 
-ItemResult = Grant | Refusal
-
-_GRANT_COLUMNS = ("key", "id", "method", "url", "fields", "headers", "expires_at", "limited_by")
-_REFUSAL_COLUMNS = ("refused", "field", "message")
-_BOTH_COLUMNS = ("ref",)
-CSV_HEADING = ",".join((*_GRANT_COLUMNS, *_REFUSAL_COLUMNS, *_BOTH_COLUMNS)) + "\n"
+_CSV_COLUMNS = (
+    *("key", "id", "method", "url", "fields", "headers", "expires_at", "limited_by"),
+    *("refused", "field", "message", "ref"),
+)
+CSV_HEADING = ",".join(_CSV_COLUMNS) + "\n"
 
 RowResult = Grant | Refusal | FinishedRow
 
@@ -45,8 +44,13 @@ def json_line(result: ItemResult) -> str:
 
 def csv_row(result: ItemResult) -> str:
     """Render a result as a CSV row; a grant leaves the refusal's columns empty, and vice versa."""
-    cells = _grant_cells(result) if isinstance(result, Grant) else _refusal_cells(result)
-    return csv_cells(cells) + "\n"
+    if isinstance(result, Grant):
+        values = {name: getattr(result, name, "") for name in _CSV_COLUMNS}
+        values["fields"], values["headers"] = map(json.dumps, (result.fields, result.headers))
+        values["expires_at"] = format_utc(result.expires_at)
+    else:
+        values = {"refused": result.code, **dict(result)}
+    return csv_cells(values.get(name) or "" for name in _CSV_COLUMNS) + "\n"
 
 
 def csv_cells(cells: Iterable[object]) -> str:
@@ -76,22 +80,6 @@ _RENDERERS: dict[str, Renderer] = {
     "html": _render_grants(render_page),
     "js": _render_grants(render_javascript),
 }
-
-
-def _grant_cells(grant: Grant) -> tuple[str, ...]:
-    request = (grant.method, grant.url, _json_object(grant.fields), _json_object(grant.headers))
-    expiry = (format_utc(grant.expires_at), grant.limited_by)
-    return (grant.key, grant.id, *request, *expiry, "", "", "", grant.ref or "")
-
-
-def _refusal_cells(refusal: Refusal) -> tuple[str, ...]:
-    key = refusal.key or ""
-    cells = (key, "", "", "", "", "", "", "", refusal.code, refusal.field, refusal.message)
-    return (*cells, refusal.ref or "")
-
-
-def _json_object(values: dict[str, str]) -> str:
-    return json.dumps(values) if values else "{}"
 
 
 class RowLayout(NamedTuple):

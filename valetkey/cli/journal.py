@@ -155,12 +155,6 @@ class Journal(BaseModel):
         has_rows = self.request.get("output_format") in ("csv", "json")
         return has_rows and self.checkpoint.refused > self.checkpoint.invalid
 
-    def find_difference(self, input_sha256: str, request: Mapping[str, Any]) -> str | None:
-        """Return what differs from this run: `input`, the name of an option, or None."""
-        if input_sha256 != self.input_sha256:
-            return "input"
-        return find_changed_option(self.request, request)
-
 
 def find_changed_option(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """Return the name of the first option whose value differs, or None."""

@@ -214,6 +214,8 @@ class Grant:
     ref: str | None = None
 
 
+ItemResult = Grant | Refusal
+
 # Pydantic's default ("smart") mode validates both sides of the union and takes twice as long.
 ItemAnswer = Annotated[
     Grant | Annotated[Refusal, Field(strict=False)], Field(union_mode="left_to_right")

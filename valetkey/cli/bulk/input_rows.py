@@ -161,18 +161,13 @@ class Columns(NamedTuple):
             return None
         plain = _simplify(name)
         if plain in map(_simplify, self.options - set(self.known)):
-            option = plain_option(name)
+            option = "--" + name.strip().lower().replace("_", "-").replace(" ", "-")
             text = f"`{shown}` is no column, but an option for all rows, {option}"
             return f"{text}: use that, {_hint(shown)}"
         if similar := _find_similar(plain, (*self.known, *self.options)):
             return f"the unknown column `{shown}` resembles `{similar}`: correct it, {_hint(shown)}"
         text = f"`{shown}` resembles the output's own column `{plain}`: rename it, {_hint(shown)}"
         return text if plain in _LINK_NAMES else None
-
-
-def plain_option(name: str) -> str:
-    """Return the command-line option that a column seems to mean."""
-    return "--" + name.strip().lower().replace("_", "-").replace(" ", "-")
 
 
 def escape_values(values: Mapping[str, Any]) -> dict[str, Any]:

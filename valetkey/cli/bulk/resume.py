@@ -16,6 +16,7 @@ from valetkey.cli.journal import (
     FinishedRow,
     Journal,
     count_rows,
+    find_changed_option,
     journal_path,
     load_journal,
     read_finished_rows,
@@ -95,10 +96,10 @@ def resume_run(
 
     Raises click.UsageError if the input, an option or the output is another one.
     """
-    difference = journal.find_difference(scan.digest, request)
-    if difference is not None:
-        is_input = difference == "input"
-        what = "input: it has changed since" if is_input else escape_unprintable(difference)
+    changed = find_changed_option(journal.request, request)
+    is_input = scan.digest != journal.input_sha256
+    if is_input or changed is not None:
+        what = "input: it has changed since" if is_input else escape_unprintable(changed or "")
         raise click.UsageError(
             f"{out} was started with a different {what}; "
             "--resume needs the same input and the same options"
