@@ -105,7 +105,7 @@ _CSV = tuple(
 )
 _STARTUP = (
     Metric("valetkey_help_vs_python", "CPU: valetkey --help / python -c pass", "x", at_most(6)),
-    Metric("audit_list_vs_python", "CPU: audit list / python -c pass", "x", at_most(12)),
+    Metric("audit_list_vs_python", "CPU: audit list / python -c pass", "x", at_most(20)),
 )
 _LOOP = (
     Metric("loop_webhook_ms", "from the use of a grant to its webhook, median", "ms", at_most(500)),

@@ -20,9 +20,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+from pydantic import ValidationError
 
 from valetkey.cli.command_groups import CommandGroup, LazyCommands, LazyGroup
-from worker.setting_names import names_service, unknown_variables
+from worker.dev.data_folder import FolderUnusable, find_running_dev
+from worker.settings import Settings, describe_errors, unknown_variables
 
 _WITHOUT_SETTINGS = ("contract", "dev")
 _WORDS = "worker.words"
@@ -102,11 +104,10 @@ class _Commands(CommandGroup, LazyGroup):
         _use_running_dev(ctx, ctx.meta[_WORDS])
         try:
             return super().invoke(ctx)
-        except ValueError as error:
-            message = _describe_wrong_settings(error)
-            if message is None:
+        except ValidationError as error:
+            if error.title != Settings.__name__:
                 raise
-            raise WrongSettings(message) from None
+            raise WrongSettings(describe_errors(error)) from None
 
 
 def _use_running_dev(context: click.Context, words: Sequence[str]) -> None:
@@ -117,10 +118,6 @@ def _use_running_dev(context: click.Context, words: Sequence[str]) -> None:
     command = next((word for word in words if not word.startswith("-")), None)
     if command is None or command in _INDEPENDENT or _HELP & set(words):
         return
-    if names_service(os.environ):
-        return
-    from worker.dev.data_folder import FolderUnusable, find_running_dev  # noqa: PLC0415 - others do without them
-
     try:
         running = find_running_dev(os.environ, Path.cwd())
     except FolderUnusable as error:
@@ -131,18 +128,6 @@ def _use_running_dev(context: click.Context, words: Sequence[str]) -> None:
     context.with_resource(running.configuring(os.environ))
     if not _QUIET & set(words):
         click.echo(f"Using the service of `python -m worker dev` in {running.data}.", err=True)
-
-
-def _describe_wrong_settings(error: ValueError) -> str | None:
-    """Return a message about invalid settings, None if they are not the cause of the error."""
-    # Whoever raises this error has imported both; other commands do without them.
-    from pydantic import ValidationError  # noqa: PLC0415
-
-    from worker.settings import Settings, describe_errors  # noqa: PLC0415
-
-    if isinstance(error, ValidationError) and error.title == Settings.__name__:
-        return describe_errors(error)
-    return None
 
 
 @click.group(

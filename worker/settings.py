@@ -1,20 +1,26 @@
-"""The service's settings, and the destinations of checkpoints that one of them names."""
+"""The service's settings, the checks of their values, and the destinations of checkpoints.
 
+Each error says what to write, and repeats nothing of the value.
+"""
+
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
-from valetkey.redis_urls import default_result_url
-from worker import setting_checks
-from worker.setting_names import PREFIX
+from valetkey.redis_urls import default_result_url, verify_by_default
 
+PREFIX = "VALETKEY_"
 DESTINATION_FORMS = "folders, s3://PROFILE/PREFIX and https:// URLs, separated by commas"
 _is_profile = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}").fullmatch
 _is_prefix = re.compile(r"[A-Za-z0-9!_.*'()/-]{0,512}").fullmatch
@@ -106,6 +112,112 @@ def _check_webhook_url(url: str) -> str:
     return url
 
 
+_REDIS_SCHEMES = {"redis", "rediss"}
+_HTTP_ENDPOINT = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:[0-9]+)?").fullmatch
+_MAX_PORT = 65_535
+_MAX_ORIGIN = 200
+_DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
+_DATABASE_FORMS = (
+    "sqlite:///PATH (sqlite:////PATH if it is absolute) or"
+    " postgresql+psycopg://USER:PASSWORD@HOST:5432/DATABASE"
+)
+_ENCODING = "percent-encode special characters in its user and password"
+
+
+def _check_redis_url(url: str) -> str:
+    """Return a redis:// or rediss:// URL as all libraries read it. Raises ValueError."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme.lower() not in _REDIS_SCHEMES:
+        raise ValueError("it must be Redis or Valkey: write a redis:// or rediss:// URL")
+    url = f"{scheme.lower()}://{rest}"  # libraries compare it as it is written
+    if ";" in url:  # kombu would read several URLs
+        raise ValueError("it names one server; percent-encode ; as %3B")
+    try:
+        parts = urlsplit(url)
+        _check_port(parts.port)
+    except ValueError:  # do not chain it: its text may contain a part of the password
+        raise ValueError(
+            f"its host or port is not valid: the port is a number from 1 to"
+            f" {_MAX_PORT:,}; {_ENCODING}"
+        ) from None
+    if not parts.hostname:
+        raise ValueError("it names no host: write redis://HOST:6379/0")
+    database = parts.path.strip("/")
+    if database and not (database.isascii() and database.isdecimal()):
+        raise ValueError("its path is not a database number: write redis://HOST:6379/0")
+    if parts.fragment:
+        raise ValueError(f"it contains a #: {_ENCODING}")
+    return verify_by_default(url)
+
+
+def _check_database_url(text: str) -> str:
+    """Return the URL of a SQLite or PostgreSQL database, with its driver. Raises ValueError."""
+    try:
+        url = make_url(text)
+        _check_port(url.port)
+    except (ArgumentError, ValueError):  # do not chain it: its text may contain the password
+        raise ValueError(
+            f"this is not the URL of a database: write {_DATABASE_FORMS}; {_ENCODING}"
+        ) from None
+    driver = url.drivername.lower()
+    driver = _DRIVERS.get(driver, driver)
+    if driver == "sqlite":
+        return _check_sqlite(text)
+    if driver != "postgresql+psycopg":
+        raise ValueError(f"this database or driver is not supported: write {_DATABASE_FORMS}")
+    if "@" in (url.host or "") or "/" in (url.host or ""):
+        raise ValueError(f"its host is not valid: {_ENCODING}")
+    return url.set(drivername=driver).render_as_string(hide_password=False)
+
+
+def _check_sqlite(text: str) -> str:
+    url = make_url(text)
+    if url.host or url.username or url.port:
+        raise ValueError(
+            "a SQLite URL has three slashes before a relative path and four before an absolute one:"
+            " write sqlite:///PATH"
+        )
+    if not url.database or ":memory:" in url.database or url.query.get("mode") == "memory":
+        raise ValueError("a database in memory is lost at once: write sqlite:///PATH")
+    return text
+
+
+def _check_endpoint(url: str) -> str:
+    """Return the URL of an S3 or STS endpoint. Raises ValueError."""
+    try:
+        _check_port(urlsplit(url).port if _HTTP_ENDPOINT(url) else 0)
+    except ValueError:
+        raise ValueError(
+            "write http:// or https://, a host and an optional port, without user, path, query or"
+            " a final slash, like https://s3.example.com"
+        ) from None
+    return url
+
+
+def _check_origin(name: str) -> str:
+    """Return a name that a key of checkpoints may have. Raises ValueError."""
+    is_name = name.isprintable() and not any(map(str.isspace, name)) and "+" not in name
+    if not is_name or name.endswith("/") or len(name) > _MAX_ORIGIN:
+        raise ValueError(
+            f"write a name of at most {_MAX_ORIGIN} characters without spaces, + and a final"
+            " slash, like audit.example.com/valetkey"
+        )
+    return name
+
+
+def _check_secret_reference(reference: str) -> str:
+    """Return the reference of a secret. Raises ValueError, also for the secret itself."""
+    scheme, _, target = reference.partition(":")
+    if scheme not in {"env", "file"} or not target.strip():
+        raise ValueError("write where the secret is, as env:NAME or file:PATH")
+    return reference
+
+
+def _check_port(port: int | None) -> None:
+    if port is not None and not 1 <= port <= _MAX_PORT:
+        raise ValueError
+
+
 _NEXT_STEP = (
     "Next: correct them (docs/operating.md lists all); `python -m worker doctor` checks them."
 )
@@ -126,14 +238,9 @@ def _check_destinations(text: SecretStr) -> SecretStr:
     return text
 
 
-RedisUrl = Annotated[SecretStr, _check_secret(setting_checks.check_redis_url)]
+RedisUrl = Annotated[SecretStr, _check_secret(_check_redis_url)]
 """The URL of a broker or result store; of a rediss:// URL, the server is verified."""
-DatabaseUrl = Annotated[SecretStr, _check_secret(setting_checks.check_database_url)]
-Endpoint = Annotated[str, AfterValidator(setting_checks.check_endpoint)]
-Destinations = Annotated[SecretStr, AfterValidator(_check_destinations)]
-"""Where checkpoints are published; the URL of a webhook may contain a secret."""
-Origin = Annotated[str, AfterValidator(setting_checks.check_origin)]
-SecretReference = Annotated[str, AfterValidator(setting_checks.check_secret_reference)]
+Endpoint = Annotated[str, AfterValidator(_check_endpoint)]
 
 
 class Settings(BaseSettings):
@@ -149,7 +256,9 @@ class Settings(BaseSettings):
 
     broker_url: RedisUrl = SecretStr("redis://127.0.0.1:6379/0")
     result_url: RedisUrl = Field(default_factory=_default_result_url)
-    database_url: DatabaseUrl = SecretStr(setting_checks.DEFAULT_DATABASE_URL)
+    database_url: Annotated[SecretStr, _check_secret(_check_database_url)] = SecretStr(
+        "sqlite:///.valetkey/valetkey.db"
+    )
     s3_endpoint: Endpoint | None = None
     """The endpoint of bucket profiles that set none; if unset, AWS."""
     s3_internal_endpoint: Endpoint | None = None
@@ -174,11 +283,11 @@ class Settings(BaseSettings):
     )
     audit_key_file: Path | None = Field(default=None, description="the path of a file")
     """The private key that signs checkpoints; if unset, none are signed."""
-    audit_origin: Origin = "valetkey"
+    audit_origin: Annotated[str, AfterValidator(_check_origin)] = "valetkey"
     """The name of that key, with which the origins of all checkpoints begin."""
-    audit_checkpoints: Destinations | None = None
-    """Where checkpoints are published, besides the database."""
-    audit_webhook_secret: SecretReference | None = None
+    audit_checkpoints: Annotated[SecretStr, AfterValidator(_check_destinations)] | None = None
+    """Where checkpoints are published, besides the database. A webhook's URL may be a secret."""
+    audit_webhook_secret: Annotated[str, AfterValidator(_check_secret_reference)] | None = None
     """Where the secret is that signs checkpoints sent to webhooks."""
     audit_checkpoint_seconds: float = Field(
         default=3600.0,
@@ -195,18 +304,6 @@ class Settings(BaseSettings):
         if isinstance(value, str) and not value.strip():
             raise ValueError("it is set, but empty: write a value, or unset it")
         return value
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic's signature
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return where settings come from; a source has precedence over those after it."""
-        return init_settings, env_settings
 
 
 def describe_errors(error: ValidationError) -> str:
@@ -229,3 +326,33 @@ def _expectation(details: Any) -> str:
     if details["type"] == "value_error":
         return str(details["ctx"]["error"])
     return f"expected {Settings.model_fields[details['loc'][0]].description}"
+
+
+# Variables of the client, of `dev`, of a worker's supervisor and of docker-compose.yml.
+_OTHER_NAMES = {
+    *("TENANT", "REQUESTED_BY", "KEY", "KEY_FILE", "DATA_DIR"),
+    *("READY_FD", "SUPERVISOR_PID", "POSTGRES_PASSWORD"),
+}
+# Kubernetes sets these in each container if there is a Service of the name `valetkey`.
+_OF_KUBERNETES = re.compile(r"(\w+_)?(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_\w+)").fullmatch
+_MIN_SIMILARITY = 0.7
+
+
+class UnknownVariable(NamedTuple):
+    """A variable with our prefix that nothing reads, and the known one that is most like it."""
+
+    name: str
+    suggestion: str | None
+
+
+def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[UnknownVariable]:
+    """Return the variables with our prefix that nothing reads: they are probably misspelt."""
+    known = sorted({*map(str.upper, Settings.model_fields), *_OTHER_NAMES})
+    unknown = []
+    for variable in sorted(environ):
+        name = variable.upper().removeprefix(PREFIX)
+        is_ours = name != variable.upper() and not name.startswith("TEST_")
+        if is_ours and name not in known and not _OF_KUBERNETES(name):
+            similar = get_close_matches(name, known, n=1, cutoff=_MIN_SIMILARITY)
+            unknown.append(UnknownVariable(variable, PREFIX + similar[0] if similar else None))
+    return unknown

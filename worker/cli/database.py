@@ -1,14 +1,12 @@
 """Opens and migrates the database for commands, and identifies the operator's account.
 
-Commands end with a message instead of a traceback if the database cannot be used. Its URL is read
-without pydantic, for commands that need no other setting.
+Commands end with a message instead of a traceback if the database cannot be used.
 """
 
 import logging
 import os
 import pwd
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 import models
 from models.migrations.pre_release import PRE_RELEASE_REVISIONS
-from valetkey.redis_urls import default_result_url
-from worker import clock, setting_checks
+from worker import clock
 from worker.base.database_engine import (
     create_database_engine,
     limit_lock_waits,
@@ -31,70 +28,10 @@ from worker.base.database_engine import (
 )
 from worker.base.private_files import make_private, mode_of_others
 from worker.ledger.tenant_history import UnknownName, check_tenant
-from worker.setting_names import PREFIX, SETTING_NAMES
+from worker.settings import Settings
 
 if TYPE_CHECKING:  # only migrations need Alembic: commands that read start without it
     from alembic.config import Config
-
-
-def read_database_url(environ: Mapping[str, str]) -> str:
-    """Return VALETKEY_DATABASE_URL or its default.
-
-    All settings are checked together, as if they were read. Raises pydantic's ValidationError if
-    one is invalid.
-    """
-    variables = {name.upper(): value for name, value in environ.items()}
-    values = {
-        name: variables[PREFIX + name] for name in SETTING_NAMES if PREFIX + name in variables
-    }
-    try:
-        for name, value in values.items():
-            _CHECKS[name](value)
-    except (KeyError, ValueError):
-        from worker.settings import Settings  # noqa: PLC0415 - takes longer to import than to query
-
-        return Settings().database_url.get_secret_value()
-    url = values.get("DATABASE_URL", setting_checks.DEFAULT_DATABASE_URL)
-    return setting_checks.check_database_url(url)
-
-
-def _check_broker(url: str) -> None:
-    default = default_result_url(setting_checks.check_redis_url(url))
-    setting_checks.check_redis_url(default or "")
-
-
-def _check_origin(name: str) -> None:
-    setting_checks.check_origin(name)
-    _check_text(str.strip)(name)
-
-
-def _check_text(is_valid: Callable[[str], object]) -> Callable[[str], object]:
-    def check(value: str) -> None:
-        if not is_valid(value):
-            raise ValueError
-
-    return check
-
-
-_check_seconds = _check_text(re.compile(r"[1-9][0-9]{0,2}(\.[0-9])?").fullmatch)
-# Each accepts nothing that Settings refuses. What it does not accept, Settings decides.
-_CHECKS: Mapping[str, Callable[[str], object]] = {
-    "BROKER_URL": _check_broker,
-    "RESULT_URL": setting_checks.check_redis_url,
-    "DATABASE_URL": setting_checks.check_database_url,
-    "S3_ENDPOINT": setting_checks.check_endpoint,
-    "S3_INTERNAL_ENDPOINT": setting_checks.check_endpoint,
-    "STS_ENDPOINT": setting_checks.check_endpoint,
-    "IAM_ENDPOINT": setting_checks.check_endpoint,
-    "DEVELOPMENT": _check_text(re.compile(r"true|false|0|1").fullmatch),
-    "SWEEP_SECONDS": _check_seconds,
-    "CONCURRENCY": _check_text(re.compile(r"[1-9][0-9]{0,2}").fullmatch),
-    "AUDIT_KEY_FILE": _check_text(str.strip),
-    "AUDIT_ORIGIN": _check_origin,
-    "AUDIT_CHECKPOINTS": _check_text(re.compile(r"/[\w./-]*").fullmatch),
-    "AUDIT_WEBHOOK_SECRET": setting_checks.check_secret_reference,
-    "AUDIT_CHECKPOINT_SECONDS": _check_seconds,
-}
 
 
 # At INFO, Alembic logs two lines each time that the revision of the tables is read.
@@ -141,7 +78,7 @@ def migrate(*, grant_to: str | None, grant_read_to: str | None) -> None:
     """
     from worker.cli.database_roles import refuse_roles  # noqa: PLC0415
 
-    database_url = read_database_url(os.environ)
+    database_url = Settings().database_url.get_secret_value()
     options = {"--grant-to": grant_to, "--grant-read-to": grant_read_to}
     roles = {option: role for option, role in options.items() if role is not None}
     refuse_roles(roles, make_url(database_url).get_backend_name())
@@ -284,7 +221,7 @@ def check_tenant_option(connection: Connection, tenant: str | None) -> None:
 
 def existing_database() -> str:
     """Return VALETKEY_DATABASE_URL. Raises click.ClickException if its file does not exist."""
-    url = read_database_url(os.environ)
+    url = Settings().database_url.get_secret_value()
     path = sqlite_path(url)
     if path is not None and not path.exists():
         raise unusable_tables("missing", url)

@@ -17,7 +17,6 @@ from pathlib import Path
 from valetkey.dev_files import find_dev_file
 from worker.base.private_files import create_private_folder, make_private, mode_of_others
 from worker.errors import WorkerError
-from worker.setting_names import names_service
 
 _POLL_INTERVAL = 0.1  # seconds
 _PROBE_WAIT = 0.5  # seconds for which `has_running_stack` may hold the lock, with margin
@@ -268,6 +267,18 @@ class RunningDev:
         finally:
             environ.clear()
             environ.update(before)
+
+
+EXPLICIT_SETTINGS = (
+    *("VALETKEY_DATABASE_URL", "VALETKEY_BROKER_URL"),
+    *("VALETKEY_RESULT_URL", "VALETKEY_S3_ENDPOINT"),
+)
+"""Settings that name a service. If one is set, no `dev` is looked for."""
+
+
+def names_service(environ: Mapping[str, str]) -> bool:
+    """Return whether a setting names a service, so that no `dev` is looked for."""
+    return any(environ.get(name) for name in EXPLICIT_SETTINGS)
 
 
 def find_running_dev(environ: Mapping[str, str], folder: Path) -> RunningDev | None:

@@ -35,8 +35,7 @@ from worker.doctor.live_trial import FIRST_FAILED, GOOD_VERDICTS, Finding
 from worker.doctor.queue_checks import broker_checks
 from worker.errors import Malformed, Transient
 from worker.ledger.tenant_rows import load_config
-from worker.setting_names import unknown_variables
-from worker.settings import Settings, setting_errors
+from worker.settings import Settings, setting_errors, unknown_variables
 
 DEFAULT_LIVE_PREFIX = "valetkey-doctor/"
 _MAX_PREFIX = 900  # leaves room for the run's own prefix and names in a key of 1,024 bytes

@@ -25,6 +25,7 @@ from worker.cli.service_failures import ServiceUnusable
 from worker.context import Context, create_context
 from worker.core.revocation_targets import Target, TargetKind
 from worker.core.tenant_config import TenantConfig
+from worker.dev.data_folder import names_service
 from worker.errors import Malformed, Transient
 from worker.ledger.tenant_history import UnknownName, check_tenant
 from worker.revoke.levers import Denial, Lever
@@ -32,7 +33,6 @@ from worker.revoke.proofs import Proof
 from worker.revoke.revocation import Author, RevocationResult
 from worker.revoke.revocation import revoke as revoke_grants
 from worker.revoke.revocation_plan import RevocationPlan, plan_revocation, was_issued
-from worker.setting_names import names_service
 from worker.settings import Settings
 
 _TARGETS: Mapping[TargetKind, tuple[str, str]] = {

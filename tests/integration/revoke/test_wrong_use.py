@@ -4,8 +4,8 @@ import pytest
 
 from models import Revocation
 from tests.integration.revoke.conftest import KEY, Links, check
+from worker.dev.data_folder import EXPLICIT_SETTINGS
 from worker.dev.embedded_servers import Storage
-from worker.setting_names import EXPLICIT_SETTINGS
 
 # The refusals depend on no database.
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
