@@ -22,7 +22,7 @@ from pathlib import Path
 import click
 from pydantic import ValidationError
 
-from valetkey.cli.command_groups import CommandGroup, LazyCommands, LazyGroup
+from valetkey.cli.command_groups import CommandGroup, LazyGroup
 from worker.dev.data_folder import FolderUnusable, find_running_dev
 from worker.settings import Settings, describe_errors, unknown_variables
 
@@ -34,56 +34,22 @@ _INDEPENDENT = {"dev", "run", "migrate", "contract"}
 _QUIET = {"--json", "--csv"}  # for programs, which may read stderr with stdout
 _HELP = {"-h", "--help"}
 
-# Each text is the first sentence of the command's own help, as a test checks.
-_COMMANDS: LazyCommands = {
-    "apply": (
-        "tenants.apply_command:apply",
-        "Apply the tenants, keys, policies, quotas, endpoints and bucket profiles in FILE.",
-    ),
-    "audit": (
-        "audit.audit_group:audit",
-        "Read the audit log of requests, decisions and administration.",
-    ),
-    "contract": (
-        "contract.contract_command:contract",
-        "Print one DOCUMENT of the contract between producers and the service.",
-    ),
-    "deadletters": (
-        "broker.broker_commands:deadletters",
-        "Show and handle messages that were set aside because a worker failed on them.",
-    ),
-    "deliveries": (
-        "webhooks.deliveries_command:deliveries",
-        "Show which webhooks and manifests are pending, delivered or failed.",
-    ),
-    "dev": (
-        "dev.dev_command:dev",
-        "Run everything on this machine until Ctrl-C: broker, storage, database and worker.",
-    ),
-    "doctor": (
-        "doctor.doctor_command:doctor",
-        "Check everything that the service needs, and say how to repair what is wrong.",
-    ),
-    "explain": (
-        "issue.explain_command:explain",
-        "Explain the decision on the message in FILE, rule by rule.",
-    ),
-    "metrics": (
-        "doctor.metrics_command:metrics",
-        "Print metrics of the service for Prometheus, or serve them.",
-    ),
-    "migrate": (
-        "cli.database:migrate",
-        "Create or update the tables of the database at VALETKEY_DATABASE_URL.",
-    ),
-    "quota": ("tenants.quota_command:quota", "Show usage and quotas, and change a quota at once."),
-    "revoke": ("revoke.revoke_command:revoke", "Take grants back before their end."),
-    "run": ("run:run", "Run workers until SIGTERM or Ctrl-C, and restart one that ends by itself."),
-    "usage": ("uses.usage_commands:usage", "Learn from storage what became of grants."),
-    "workers": (
-        "broker.broker_commands:workers",
-        "List workers whose heartbeat is fresh, all or those with this NAME (as in issue@web1).",
-    ),
+_COMMANDS = {
+    "apply": "tenants.apply_command:apply",
+    "audit": "audit.audit_group:audit",
+    "contract": "contract.contract_command:contract",
+    "deadletters": "broker.broker_commands:deadletters",
+    "deliveries": "webhooks.deliveries_command:deliveries",
+    "dev": "dev.dev_command:dev",
+    "doctor": "doctor.doctor_command:doctor",
+    "explain": "issue.explain_command:explain",
+    "metrics": "doctor.metrics_command:metrics",
+    "migrate": "cli.database:migrate",
+    "quota": "tenants.quota_command:quota",
+    "revoke": "revoke.revoke_command:revoke",
+    "run": "run:run",
+    "usage": "uses.usage_commands:usage",
+    "workers": "broker.broker_commands:workers",
 }
 
 

@@ -1,19 +1,18 @@
 """The groups of both command lines: commands load when they run, failed output is reported."""
 
+import ast
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, TextIO
 
 import click
 
 INTERRUPTED = 130  # 128 plus SIGINT, as shells report it
-
-LazyCommands = Mapping[str, tuple[str, str]]
-"""By name: "module:attribute", relative to the group's package, and the one-line help."""
 
 
 class OutputFailure(click.ClickException):
@@ -85,24 +84,36 @@ def _discard_stdout() -> None:
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are modules of a package, or of its subpackages."""
+    """A group whose commands are functions of a package, "module:function" by name."""
 
-    def __init__(self, *, package: str, lazy_commands: LazyCommands, **options: Any) -> None:
+    def __init__(self, *, package: str, lazy_commands: Mapping[str, str], **options: Any) -> None:
         super().__init__(**options)
-        self._locations = {name: f"{package}.{path}" for name, (path, _) in lazy_commands.items()}
-        for name, (_, text) in lazy_commands.items():  # each stands for the one to be imported
-            self.add_command(click.Command(name, help=text))
+        self._package = package
+        self._locations = dict(lazy_commands)
+        for name in lazy_commands:  # each stands for the one to be imported
+            self.add_command(click.Command(name))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command, imported on its first use."""
         if cmd_name in self._locations:
             module, _, attribute = self._locations.pop(cmd_name).partition(":")
             try:
-                self.add_command(getattr(import_module(module), attribute), cmd_name)
+                imported = import_module(f"{self._package}.{module}")
+                self.add_command(getattr(imported, attribute), cmd_name)
             except KeyboardInterrupt:
                 raise SystemExit(INTERRUPTED) from None
         return super().get_command(ctx, cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands with their one-line helps, and import none of them."""
+        for name, location in self._locations.items():
+            self.commands[name].help = _read_docstring(self._package, location)
         click.Group(commands=self.commands).format_commands(ctx, formatter)
+
+
+def _read_docstring(package: str, location: str) -> str | None:
+    """Return the docstring of "module:function" from its source."""
+    module, _, name = location.partition(":")
+    source = files(package).joinpath(f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+    functions = (each for each in ast.parse(source).body if isinstance(each, ast.FunctionDef))
+    return next(ast.get_docstring(each) for each in functions if each.name == name)

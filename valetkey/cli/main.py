@@ -2,44 +2,22 @@
 
 import click
 
-from valetkey.cli.command_groups import CommandGroup, LazyCommands, LazyGroup
+from valetkey.cli.command_groups import CommandGroup, LazyGroup
 from valetkey.wire import RELEASE
 
-# Each text is the first sentence of the command's own help, as a test checks.
-_COMMANDS: LazyCommands = {
-    "cancel": (
-        "issued_commands:cancel",
-        "Cancel a batch: grant no further items, and release its reserved quota.",
-    ),
-    "download": (
-        "grant_commands:download",
-        "Print a link to one object, or to each of several objects.",
-    ),
-    "init": (
-        "setup_commands:init",
-        "Write a first tenants file, and a private key that this account's clients use.",
-    ),
-    "keygen": ("setup_commands:keygen", "Create a key pair that authenticates a tenant."),
-    "multipart": (
-        "multipart_command:multipart",
-        "Upload one large file in parts, and print the id of its grant.",
-    ),
-    "presign": ("grant_commands:presign", "Print a link to one object, and nothing else."),
-    "put": ("grant_commands:put", "Print a PUT request that stores one object of an exact size."),
-    "reissue": (
-        "issued_commands:reissue",
-        "Print a fresh link or form for the object of an earlier grant.",
-    ),
-    "service": (
-        "query_commands:service",
-        "Show the release of the service, and the versions, kinds and limits that it has.",
-    ),
-    "status": (
-        "query_commands:status",
-        "Show what became of a grant, or how many grants of a batch are in each state.",
-    ),
-    "upload": ("grant_commands:upload", "Print a form that stores one object of limited size."),
-    "usage": ("query_commands:usage", "Show the tenant's quotas and how much of each is used."),
+_COMMANDS = {
+    "cancel": "issued_commands:cancel",
+    "download": "grant_commands:download",
+    "init": "setup_commands:init",
+    "keygen": "setup_commands:keygen",
+    "multipart": "multipart_command:multipart",
+    "presign": "grant_commands:presign",
+    "put": "grant_commands:put",
+    "reissue": "issued_commands:reissue",
+    "service": "query_commands:service",
+    "status": "query_commands:status",
+    "upload": "grant_commands:upload",
+    "usage": "query_commands:usage",
 }
 
 
