@@ -1,6 +1,15 @@
 from datetime import UTC, datetime
 
-from sqlalchemy import BigInteger, DateTime, Dialect, Integer, MetaData, TypeDecorator
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Dialect,
+    Index,
+    Integer,
+    MetaData,
+    TypeDecorator,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase
 
 NAMES = {
@@ -13,6 +22,12 @@ NAMES = {
 
 # SQLite generates numbers only for a column that is declared as INTEGER.
 NUMBER = BigInteger().with_variant(Integer, "sqlite")
+
+
+def partial_index(name: str, condition: str, *columns: str) -> Index:
+    """Return an index of the rows that meet a condition, which has no parameters."""
+    where = text(condition)
+    return Index(name, *columns, postgresql_where=where, sqlite_where=where)
 
 
 class Instant(TypeDecorator[datetime]):

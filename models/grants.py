@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import NUMBER, Base
+from models.base import NUMBER, Base, partial_index
 from models.tenants import NAME, TENANT_ID
 
 BATCH_ID = String(36)
@@ -85,6 +85,12 @@ class Chunk(Base):
     """
 
     __tablename__ = "chunks"
+    # Chunks that were refused after their batch was closed: their times do not follow from its.
+    __table_args__ = (
+        partial_index(
+            "ix_chunks_late", "chunk_number > 0 AND issued = 0", "issued_at", "batch_number"
+        ),
+    )
 
     batch_number: Mapped[int] = mapped_column(ForeignKey("batches.batch_number"), primary_key=True)
     chunk_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
@@ -122,7 +128,12 @@ class Grant(Base):
     """
 
     __tablename__ = "grants"
-    __table_args__ = ({"sqlite_with_rowid": False},)
+    __table_args__ = (
+        partial_index(
+            "ix_grants_refused", "code IS NOT NULL", "code", "batch_number", "item_number"
+        ),
+        {"sqlite_with_rowid": False},
+    )
 
     batch_number: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=False)
     item_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base
+from models.base import Base, partial_index
 from models.tenants import NAME, TENANT_ID
 
 
@@ -22,7 +22,14 @@ class Use(Base):
     """
 
     __tablename__ = "uses"
-    __table_args__ = (Index(None, "batch_number", "item_number"), Index(None, "group_id"))
+    __table_args__ = (
+        Index(None, "batch_number", "item_number"),
+        Index(None, "group_id"),
+        # The few uses that are not as granted, which are looked for most often.
+        partial_index(
+            "ix_uses_exceptions", "verdict <> 'as_granted'", "batch_number", "item_number"
+        ),
+    )
 
     fingerprint: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
     tenant: Mapped[str] = mapped_column(TENANT_ID)

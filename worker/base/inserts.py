@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, literal
-from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects import postgresql, sqlite
 
 from models.base import Base
 from worker.base.database_engine import execute_in_driver
 
 if TYPE_CHECKING:
     import psycopg
-    from sqlalchemy.dialects import postgresql
 
 
 def insert_rows(
@@ -54,10 +53,6 @@ def insert_once(connection: Connection, table: type[Base], values: dict[str, Any
     return connection.execute(statement.returning(literal(1)), values).first() is not None
 
 
-def insert_statement(table: type[Base], dialect: str) -> "postgresql.Insert | sqlite.Insert":
+def insert_statement(table: type[Base], dialect: str) -> postgresql.Insert | sqlite.Insert:
     """Return the dialect's INSERT statement, to which the caller adds an ON CONFLICT clause."""
-    if dialect == "sqlite":
-        return sqlite.insert(table)
-    from sqlalchemy.dialects import postgresql  # noqa: PLC0415 - commands that read insert nothing
-
-    return postgresql.insert(table)
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)

@@ -6,8 +6,9 @@ import click
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import ProgrammingError
 
+from models import Base
 from models.grants import DEFAULT_PARTITION
-from models.schema import APPEND_ONLY, Base
+from models.schema import APPEND_ONLY
 from worker.base.database_engine import acquire_advisory_lock, write_transaction
 
 _GROWING = "tree_heads"

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from alembic import op
 from sqlalchemy import Table
 
-from models.schema import APPEND_ONLY, Base
+from models import Base
+from models.schema import APPEND_ONLY
 
 PARTITIONS = ("grants_first", "grants_default")  # a trigger of statements is not inherited
 

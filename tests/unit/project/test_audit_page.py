@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy import JSON, Column, Integer, LargeBinary, String, Table
 
 import models
+from models import Base
 from models.base import Instant
-from models.schema import Base
 from tests.support.crypto.audit_proofs import run_verifier
 from tests.support.docs.command_lines import ROOT
 from tests.support.docs.record_verifier import KEYS, verify_proof

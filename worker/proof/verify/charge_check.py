@@ -7,7 +7,7 @@ from datetime import datetime
 from operator import index
 from typing import Any
 
-from models.schema import Base
+from models import Base
 from worker.core.quota_rules import CHARGED_METRICS, METRICS, NO_COST, Cost
 from worker.proof.verify.log_reader import LogReader
 from worker.proof.verify.stored_rows import Found, Problem, read_instant, select_column
