@@ -4,20 +4,11 @@ import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from functools import cached_property
 from http import HTTPStatus
 from typing import Any, BinaryIO, Literal, NamedTuple
-from urllib.parse import quote
 
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import ReadOnlyCredentials
-from botocore.utils import parse_timestamp
-
-from worker.aws.storage_calls import call_storage, send_request
+from worker.aws.storage_calls import call_storage
 from worker.core.issued_grants import MAX_AHEAD, MAX_SIZE, is_storable
-from worker.core.sigv4 import PROBE_KEY, Credentials, Target, read_target
 from worker.core.storage_errors import UNREADABLE, ErrorResponse
 from worker.core.tenant_config import Bucket
 from worker.errors import Malformed, Transient
@@ -186,6 +177,7 @@ def _utc(moment: object) -> datetime | None:
 _ALGORITHMS = ("sha256", "crc32", "crc32c", "crc64nvme")
 _NO_VERSION = "null"  # of an object that was stored without versioning
 _MAX_TEXT = 1_024  # characters of a header
+_NONSENSE = "storage tells nonsense of an object"
 
 Missing = Literal["absent", "hidden"]
 """The reasons for which storage shows no object.
@@ -220,80 +212,48 @@ class StoredFile(NamedTuple):
 
 
 class FileReader:
-    """Looks for objects in one bucket, with the HTTP session and the credentials of a boto3 client.
+    """Looks for objects in one bucket with a boto3 client. Threads may share it."""
 
-    The requests are those of boto3's `head_object`, signed by botocore. What boto3 does around
-    them takes three times as long as sending and signing. Threads may share it.
-    """
-
-    def __init__(self, client: Any, bucket: Bucket, credentials: Credentials) -> None:
-        self._client, self._bucket = client, bucket
-        self._keys = ReadOnlyCredentials(
-            credentials.access_key, credentials.secret_key, credentials.token
-        )
-        self._headers = {"x-amz-checksum-mode": "ENABLED"}
+    def __init__(self, client: Any, bucket: Bucket) -> None:
+        self._client = client
+        self._params = {"Bucket": bucket.bucket, "ChecksumMode": "ENABLED"}
         if bucket.owner:
-            self._headers["x-amz-expected-bucket-owner"] = bucket.owner
+            self._params["ExpectedBucketOwner"] = bucket.owner
 
     def find(self, object_key: str, version: str | None = None) -> StoredFile | Missing:
         """Return the object of a key, or why there is none to see. Raises Transient."""
-        query = "" if version is None else f"?versionId={quote(version, safe='')}"
-        request = AWSRequest("HEAD", f"{self._address}{quote(object_key)}{query}", self._headers)
-        self._auth.add_auth(request)
-        response = send_request(self._client, request)
-        match response.status_code:
-            case HTTPStatus.OK:
-                return _stored_file(response.headers)
+        params = self._params if version is None else self._params | {"VersionId": version}
+        response = call_storage(self._client.head_object, Key=object_key, **params)
+        if not isinstance(response, ErrorResponse):
+            return _stored_file(response)
+        match response.status:
             case HTTPStatus.NOT_FOUND:
                 return "absent"
             case HTTPStatus.FORBIDDEN:
                 return "hidden"
-        answer = ErrorResponse(response.status_code)
-        if answer.is_transient:
-            raise Transient(f"storage cannot do it now: {answer.words}", "storage")
-        raise StorageRefuses(f"storage does not tell of an object: {answer.words}", "storage")
-
-    @cached_property
-    def _address(self) -> str:
-        """The URL of the object key "", which boto3 makes of endpoint and addressing."""
-        return f"{self._target.scheme}://{self._target.host}{self._target.prefix}"
-
-    @cached_property
-    def _auth(self) -> S3SigV4Auth:
-        return S3SigV4Auth(self._keys, self._target.service, self._target.region)
-
-    @cached_property
-    def _target(self) -> Target:
-        params = {"Bucket": self._bucket.bucket, "Key": PROBE_KEY}
-        return read_target(self._client.generate_presigned_url("head_object", Params=params))
+        if response == UNREADABLE:
+            raise StorageRefuses(_NONSENSE, "storage")
+        words = ErrorResponse(response.status).words
+        raise StorageRefuses(f"storage does not tell of an object: {words}", "storage")
 
 
-def _stored_file(headers: Mapping[str, str]) -> StoredFile:
-    version = headers.get("x-amz-version-id")
+def _stored_file(response: Mapping[str, Any]) -> StoredFile:
+    version = response.get("VersionId")
     try:
         file = StoredFile(
-            grant_id=headers.get("x-amz-meta-grant-id") or None,
-            size=int(headers["Content-Length"]),
-            etag=headers.get("ETag", "").strip('"'),
+            grant_id=response["Metadata"].get("grant-id") or None,
+            size=response["ContentLength"],
+            etag=response.get("ETag", "").strip('"'),
             version=None if version == _NO_VERSION else version,
-            checksum=_checksum(headers),
-            content_type=headers.get("Content-Type"),
-            modified_at=_time(headers["Last-Modified"]),
+            checksum=_checksum(response),
+            content_type=response.get("ContentType"),
+            modified_at=response["LastModified"].astimezone(UTC),
         )
-    except (KeyError, ValueError, ArithmeticError, RuntimeError):
+    except (KeyError, ValueError, ArithmeticError):
         file = None
     if file is None or not _is_credible(file):
-        raise StorageRefuses("storage tells nonsense of an object", "storage")
+        raise StorageRefuses(_NONSENSE, "storage")
     return file
-
-
-def _time(text: str) -> datetime:
-    """Return the time of a header. boto3's parser understands more, and takes ten times as long."""
-    try:
-        return parsedate_to_datetime(text).astimezone(UTC)  # RFC 9110, section 5.6.7
-    except ValueError:
-        other: datetime = parse_timestamp(text)
-        return other.astimezone(UTC)
 
 
 def _is_credible(file: StoredFile) -> bool:
@@ -306,9 +266,9 @@ def _is_credible(file: StoredFile) -> bool:
     )
 
 
-def _checksum(headers: Mapping[str, str]) -> str | None:
+def _checksum(response: Mapping[str, Any]) -> str | None:
     for algorithm in _ALGORITHMS:
-        value = headers.get(f"x-amz-checksum-{algorithm}")
+        value = response.get(f"Checksum{algorithm.upper()}")
         # A composite one, VALUE-COUNT, is over the checksums of the parts.
         if value is not None and "-" not in value:
             return f"{algorithm}:{value}"

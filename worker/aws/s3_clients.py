@@ -134,12 +134,6 @@ def _client_config(bucket: Bucket, limits: CallLimits, *, is_aws: bool) -> Confi
 _MIN_CALL_VALIDITY = timedelta(minutes=5)  # of credentials for calls to storage, if possible
 
 
-class _Client(NamedTuple):
-    credentials: Credentials
-    boto: Any
-    files: FileReader
-
-
 class S3Clients:
     """Credentials, signing targets and boto3 clients of all bucket profiles.
 
@@ -161,7 +155,10 @@ class S3Clients:
         self.silent_buckets = SilentBuckets()
         self._lock = Lock()
         self._targets: dict[Bucket, Target] = {}
-        self._clients: dict[tuple[Bucket, RoleSession | None, CallLimits], _Client] = {}
+        # Of each client, the credentials as well: others make another client.
+        self._clients: dict[
+            tuple[Bucket, RoleSession | None, CallLimits], tuple[Credentials, Any]
+        ] = {}
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -244,7 +241,7 @@ class S3Clients:
         session = _role_session(bucket, tenant, prefixes)
         if session and limit:
             session = limit(session, bucket.bucket, prefixes)
-        return self._client(bucket, session, now).boto
+        return self._client(bucket, session, now)
 
     def file_reader(
         self,
@@ -258,7 +255,8 @@ class S3Clients:
 
         Raises as `credentials` does.
         """
-        return self._client(bucket, _role_session(bucket, tenant, prefixes), now, limits).files
+        session = _role_session(bucket, tenant, prefixes)
+        return FileReader(self._client(bucket, session, now, limits), bucket)
 
     def check_rejection(
         self,
@@ -284,17 +282,17 @@ class S3Clients:
         session: RoleSession | None,
         now: datetime,
         limits: CallLimits = PATIENT,
-    ) -> _Client:
+    ) -> Any:
         credentials = self._credentials.get(bucket.profile, session, now, _MIN_CALL_VALIDITY)
         key = bucket, session, limits
         with self._lock:
-            client = self._clients.get(key)
-            if client is None or client.credentials != credentials:
-                endpoint = self._endpoints.internal_of(bucket)
-                boto = make_client(bucket, endpoint, credentials, limits)
-                bound_responses(boto)
-                client = _Client(credentials, boto, FileReader(boto, bucket, credentials))
-                self._clients[key] = client
+            used, client = self._clients.get(key, (None, None))
+            if used != credentials:
+                client = make_client(
+                    bucket, self._endpoints.internal_of(bucket), credentials, limits
+                )
+                bound_responses(client)
+                self._clients[key] = credentials, client
             return client
 
 

@@ -4,24 +4,21 @@ A timeout of a socket limits the time of each read. A server that sends one byte
 header after the other, or `100 Continue` again and again, would hold a worker for ever.
 """
 
-import os
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
-from threading import Thread
+from threading import Event, Timer
 from typing import Any
 
 from botocore import awsrequest
-from botocore.awsrequest import AWSRequest, AWSResponse
+from botocore.awsrequest import AWSResponse
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    ConnectTimeoutError,
     HTTPClientError,
     ParamValidationError,
-    ReadTimeoutError,
 )
 from botocore.parsers import ResponseParserError
 
@@ -34,66 +31,29 @@ MAX_ANSWER_SECONDS = 30.0
 _MAX_LINES, _MAX_LINE_BYTES = 100, 65_536
 
 
-class _Watchdog:
-    """Cuts a connection off after MAX_ANSWER_SECONDS: reads then end as if the server did."""
-
-    def __init__(self, connection: socket.socket | None) -> None:
-        self.was_late = False
-        self._connection = connection
-        self._end = time.monotonic() + MAX_ANSWER_SECONDS
-        _watcher.add(self)
-
-    def stop(self) -> None:
-        """Let the connection be."""
-        _watcher.discard(self)
-
-    def check(self, now: float) -> None:
-        """Cut the connection off if its time is over."""
-        if now < self._end:
-            return
-        self.was_late = True
-        if self._connection is not None:
-            with suppress(OSError):  # closed already
-                self._connection.shutdown(socket.SHUT_RDWR)
-
-
-class _Watcher:
-    """Checks all watchdogs of the process in one thread: a Timer each would double a call's CPU."""
-
-    def __init__(self) -> None:
-        self._watched: set[_Watchdog] = set()
-        self._thread = Thread()
-        # A child shares the sockets of its parent, and must not cut them off.
-        os.register_at_fork(after_in_child=self._watched.clear)
-
-    def add(self, watchdog: _Watchdog) -> None:
-        self._watched.add(watchdog)
-        if not self._thread.is_alive():  # a second one, of another thread, would do no harm
-            self._thread = Thread(target=self._run, name="storage-watcher", daemon=True)
-            self._thread.start()
-
-    def discard(self, watchdog: _Watchdog) -> None:
-        self._watched.discard(watchdog)
-
-    def _run(self) -> None:
-        while True:
-            time.sleep(MAX_ANSWER_SECONDS / 30)
-            for watchdog in self._watched.copy():
-                watchdog.check(time.monotonic())
-
-
-_watcher = _Watcher()
-
-
 @contextmanager
-def cut_off_late(connection: socket.socket | None) -> Iterator[_Watchdog]:
-    """Cut a connection off, and raise TimeoutError, if the block takes too long."""
-    watchdog = _Watchdog(connection)
+def cut_off_late(connection: socket.socket | None) -> Iterator[Timer]:
+    """Cut a connection off, and raise TimeoutError, if the block takes too long.
+
+    Reads then end as if the server had closed it: without the error, what was read by then would
+    count as the answer. The block may cancel the timer.
+    """
+    was_late = Event()
+
+    def cut_off() -> None:
+        was_late.set()
+        if connection is not None:
+            with suppress(OSError):  # closed already
+                connection.shutdown(socket.SHUT_RDWR)
+
+    timer = Timer(MAX_ANSWER_SECONDS, cut_off)
+    timer.daemon = True
+    timer.start()
     try:
-        yield watchdog
+        yield timer
     finally:
-        watchdog.stop()
-    if watchdog.was_late:  # else what was read by then would count as the answer
+        timer.cancel()
+    if was_late.is_set():
         raise TimeoutError
 
 
@@ -114,7 +74,7 @@ class _BoundedConnection(awsrequest.AWSConnection):  # type: ignore[misc] # boto
         return response
 
     def _handle_expect_response(self, message_body: Any) -> None:
-        with cut_off_late(self.sock) as self._watchdog:
+        with cut_off_late(self.sock) as self._timer:
             super()._handle_expect_response(message_body)
 
     def _consume_headers(self, fp: Any) -> None:
@@ -125,7 +85,7 @@ class _BoundedConnection(awsrequest.AWSConnection):  # type: ignore[misc] # boto
         raise ConnectionError  # the headers do not end
 
     def _send_message_body(self, message_body: Any) -> None:
-        self._watchdog.stop()  # a body may take long
+        self._timer.cancel()  # a body may take long
         super()._send_message_body(message_body)
 
 
@@ -150,13 +110,13 @@ MAX_BODY_SECONDS = 20.0  # a body that comes slowly; one that stops is cut off l
 # botocore raises these for what is not S3's XML.
 _UNREADABLE_ERRORS = (
     ResponseParserError,
+    ArithmeticError,
     AttributeError,
     KeyError,
-    RecursionError,
+    RuntimeError,
     TypeError,
     ValueError,
 )
-_TIMEOUTS = (ConnectTimeoutError, ReadTimeoutError)
 _READ_BYTES = 64 * 1024
 _BAD_REQUEST = 400
 _FIRST_ERROR = 300
@@ -185,26 +145,6 @@ def call_storage(call: Callable[..., Any], **params: Any) -> dict[str, Any] | Er
     if answer.is_transient and not answer.rejects_credentials:
         raise Transient(f"storage cannot do it now: {answer.words}", "storage")
     return answer
-
-
-def send_request(client: Any, request: AWSRequest) -> AWSResponse:
-    """Send a signed request over the HTTP session of a boto3 client, without its other work.
-
-    Sends it again once if there is no answer, as the client does: the connection may have been
-    closed while it was not used. A client of one attempt does not wait twice: its request is not
-    sent again after a timeout. Raises StorageSilent.
-    """
-    waits_once = client.meta.config.retries["total_max_attempts"] == 1
-    session = client._endpoint.http_session  # noqa: SLF001 - botocore has no public name for it
-    for is_last in (False, True):
-        try:
-            response: AWSResponse = session.send(request.prepare())
-        except BotoCoreError as error:
-            if is_last or (waits_once and isinstance(error, _TIMEOUTS)):
-                raise StorageSilent(f"storage does not answer: {type(error).__name__}") from None
-        else:
-            return response
-    raise AssertionError
 
 
 def read_error_response(error: ClientError) -> ErrorResponse:
