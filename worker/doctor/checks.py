@@ -1,10 +1,15 @@
-"""The result of a check of `doctor`, and the attempt to call a service for one."""
+"""The result of a check of `doctor`, the attempt to call a service for one, and overdue work."""
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, TypeVar
 
+from sqlalchemy import Connection
+
+from valetkey.units import format_duration
 from worker.base.jobs import call_with_timeout
 from worker.cli.service_failures import ServiceUnusable
+from worker.ledger import backlog
 
 State = Literal["ok", "warn", "fail"]
 
@@ -40,3 +45,79 @@ def attempt(
 def failed(check: str, error: ServiceUnusable) -> Check:
     """Return the failed check of a service that cannot be used."""
     return Check(check, "fail", error.message, error.cause.hint)
+
+
+class WaitingWork(NamedTuple):
+    """Work that may wait for up to a limit: how `doctor`, `metrics` and alert rules see it.
+
+    since reads since when the oldest waits, None if there is none. late is the message of the check
+    beyond the limit; {age} is for how long the oldest has waited. waiting is the message up to the
+    limit, if it is not that for none. metric is the name and the meaning of the age in seconds.
+    """
+
+    check: str
+    since: Callable[[Connection], datetime | None]
+    limit: timedelta
+    none: str
+    late: str
+    hint: str
+    state: State = "warn"
+    waiting: str | None = None
+    metric: tuple[str, str] = ("", "")
+
+
+OVERDUE_AFTER = timedelta(minutes=5)
+_OLDEST_WEBHOOK = "the oldest pending one was queued {age} ago"
+WEBHOOKS = WaitingWork(
+    "webhooks",
+    backlog.oldest_webhook_time,
+    OVERDUE_AFTER,
+    "none is pending",
+    _OLDEST_WEBHOOK,
+    "python -m worker deliveries list --state pending",
+    waiting=_OLDEST_WEBHOOK,
+)
+EXPIRED_GRANTS = WaitingWork(
+    "upkeep",
+    backlog.earliest_reservation_expiry,
+    OVERDUE_AFTER,
+    "expired grants are released",
+    "grants that expired {age} ago still count as live",
+    "no upkeep worker releases them: python -m worker run --only upkeep",
+    "fail",
+    metric=(
+        "release_overdue_seconds",
+        "Time since the end of the oldest grants that still count as live, 0 if none do.",
+    ),
+)
+ABANDONED_UPLOADS = WaitingWork(
+    "uploads",
+    backlog.oldest_abandoned_upload,
+    timedelta(minutes=15),  # by then an upload that no grant uses is usually aborted
+    "none is left behind in storage",
+    "uploads that no grant uses are in storage, the oldest for {age}",
+    "the log of the upkeep worker says why: aborts_postponed",
+)
+ENDED_SLOTS = WaitingWork(
+    "settlements",
+    backlog.oldest_ended_slot,
+    timedelta(days=1),  # storage may be unreachable for hours
+    "upload slots that ended are settled",
+    "upload slots have waited {age} for storage, to be settled or for the second look",
+    "the log of the upkeep worker has the reason, as settlement_postponed",
+    metric=(
+        "unsettled_oldest_age_seconds",
+        "Time for which ended upload slots wait to be settled or looked at again, 0 if none do.",
+    ),
+)
+
+
+def check_waiting(work: WaitingWork, oldest: datetime | None, now: datetime) -> Check:
+    """Check that no work waits for too long. oldest is since when, None if there is none."""
+    if oldest is None:
+        return Check(work.check, "ok", work.none)
+    age = now - oldest
+    if age <= work.limit:
+        text = work.waiting or work.none
+        return Check(work.check, "ok", text.format(age=format_duration(age)))
+    return Check(work.check, work.state, work.late.format(age=format_duration(age)), work.hint)

@@ -30,7 +30,17 @@ from worker.cli.database_failures import (
 from worker.cli.service_failures import ServiceUnusable
 from worker.core.issued_grants import storage_name
 from worker.core.tenant_config import TenantConfig
-from worker.doctor.checks import Check, State, attempt
+from worker.doctor.checks import (
+    ABANDONED_UPLOADS,
+    ENDED_SLOTS,
+    EXPIRED_GRANTS,
+    OVERDUE_AFTER,
+    WEBHOOKS,
+    Check,
+    State,
+    attempt,
+    check_waiting,
+)
 from worker.doctor.queue_checks import event_checks
 from worker.doctor.storage_checks import bucket_checks
 from worker.errors import Transient
@@ -61,66 +71,7 @@ def check_tenants(config: TenantConfig, now: datetime) -> Iterator[Check]:
         yield Check("tenants", "ok", text)
 
 
-class WaitingWork(NamedTuple):
-    """Work that may wait for up to a limit, and what its check says: then and if there is none.
-
-    late is the message beyond the limit; {age} is for how long the oldest has waited. waiting is
-    the message up to the limit, if it is not that for none.
-    """
-
-    check: str
-    limit: timedelta
-    none: str
-    late: str
-    hint: str
-    state: State = "warn"
-    waiting: str | None = None
-
-
-_OVERDUE_AFTER = timedelta(minutes=5)
 _LAST_DAY = timedelta(days=1)
-_OLDEST_WEBHOOK = "the oldest pending one was queued {age} ago"
-WEBHOOKS = WaitingWork(
-    "webhooks",
-    _OVERDUE_AFTER,
-    "none is pending",
-    _OLDEST_WEBHOOK,
-    "python -m worker deliveries list --state pending",
-    waiting=_OLDEST_WEBHOOK,
-)
-EXPIRED_GRANTS = WaitingWork(
-    "upkeep",
-    _OVERDUE_AFTER,
-    "expired grants are released",
-    "grants that expired {age} ago still count as live",
-    "no upkeep worker releases them: python -m worker run --only upkeep",
-    "fail",
-)
-ABANDONED_UPLOADS = WaitingWork(
-    "uploads",
-    timedelta(minutes=15),  # by then an upload that no grant uses is usually aborted
-    "none is left behind in storage",
-    "uploads that no grant uses are in storage, the oldest for {age}",
-    "the log of the upkeep worker says why: aborts_postponed",
-)
-ENDED_SLOTS = WaitingWork(
-    "settlements",
-    timedelta(days=1),  # storage may be unreachable for hours
-    "upload slots that ended are settled",
-    "upload slots have waited {age} for storage, to be settled or for the second look",
-    "the log of the upkeep worker has the reason, as settlement_postponed",
-)
-
-
-def check_waiting(work: WaitingWork, oldest: datetime | None, now: datetime) -> Check:
-    """Check that no work waits for too long. oldest is since when, None if there is none."""
-    if oldest is None:
-        return Check(work.check, "ok", work.none)
-    age = now - oldest
-    if age <= work.limit:
-        text = work.waiting or work.none
-        return Check(work.check, "ok", text.format(age=format_duration(age)))
-    return Check(work.check, work.state, work.late.format(age=format_duration(age)), work.hint)
 
 
 def check_circuits(circuits: Mapping[TurnKey, Circuit], now: datetime) -> Iterator[Check]:
@@ -179,7 +130,7 @@ def _list_months(months: Sequence[int]) -> str:
     return ", ".join(format_month(month) for month in months)
 
 
-_LITTLE_LEFT = 2_048  # bytes: the next revocation of a few keys may not fit
+LITTLE_LEFT = 2_048  # bytes: the next revocation of a few keys may not fit
 
 
 def check_denials(
@@ -201,7 +152,7 @@ def check_denials(
     for storage, size in sorted(sizes.items()):
         left = MAX_POLICY_BYTES - size
         text = f"{left:,} of {MAX_POLICY_BYTES:,} bytes are left of the policy of {storage}"
-        state: State = "warn" if left < _LITTLE_LEFT else "ok"
+        state: State = "warn" if left < LITTLE_LEFT else "ok"
         hint = "revoke prefixes instead of single keys: docs/usage.md, Taking back"
         yield Check("denials", state, text, hint if state == "warn" else None)
     for storage in sorted(storages - known):
@@ -329,13 +280,13 @@ def _read_facts() -> _DatabaseFacts:
 
 def _work_checks(connection: Connection, config: TenantConfig, now: datetime) -> Iterator[Check]:
     yield from check_circuits(read_circuits(connection), now)
-    yield check_waiting(WEBHOOKS, backlog.oldest_webhook_time(connection), now)
-    yield check_waiting(EXPIRED_GRANTS, backlog.earliest_reservation_expiry(connection), now)
+    yield check_waiting(WEBHOOKS, WEBHOOKS.since(connection), now)
+    yield check_waiting(EXPIRED_GRANTS, EXPIRED_GRANTS.since(connection), now)
     yield check_manifests(backlog.failed_manifests(connection, now - _LAST_DAY))
-    yield check_waiting(ABANDONED_UPLOADS, backlog.oldest_abandoned_upload(connection), now)
+    yield check_waiting(ABANDONED_UPLOADS, ABANDONED_UPLOADS.since(connection), now)
     yield from check_refused_uploads(backlog.refused_uploads(connection, now - _LAST_DAY))
-    yield check_waiting(ENDED_SLOTS, backlog.oldest_ended_slot(connection), now)
-    yield from check_denials(*read_denials(connection, now - _OVERDUE_AFTER), config)
+    yield check_waiting(ENDED_SLOTS, ENDED_SLOTS.since(connection), now)
+    yield from check_denials(*read_denials(connection, now - OVERDUE_AFTER), config)
     yield from check_partitions(connection, now)
 
 

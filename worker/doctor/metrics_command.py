@@ -1,14 +1,13 @@
 """Prints or serves metrics for Prometheus."""
 
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime, timedelta
-from ipaddress import IPv6Address
 from threading import Lock
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler
 
 import click
@@ -38,6 +37,7 @@ from worker.cli.command_options import signals_as_interrupt
 from worker.cli.database import open_engine
 from worker.cli.redis_servers import open_broker, open_results
 from worker.core.quota_rules import quota_statuses
+from worker.doctor.checks import ENDED_SLOTS, EXPIRED_GRANTS
 from worker.errors import Transient
 from worker.ledger import backlog
 from worker.ledger.quota_usage import read_usage
@@ -128,10 +128,6 @@ _UNSETTLED = Family(
     "Chunks of upload slots that ended and are not settled, by bucket profile.",
     ("bucket",),
 )
-_UNSETTLED_AGE = Family(
-    "unsettled_oldest_age_seconds",
-    "Time for which ended upload slots wait to be settled or looked at again, 0 if none do.",
-)
 _MISSING = Family(
     "denials_missing",
     "Statements of revocations that are not in the policy of their bucket, by bucket profile.",
@@ -141,10 +137,6 @@ _POLICY_LEFT = Family(
     "bucket_policy_free_bytes",
     "Bytes that are left of the policy of a bucket with statements of revocations.",
     ("bucket",),
-)
-_RELEASE = Family(
-    "release_overdue_seconds",
-    "Time since the end of the oldest grants that still count as live, 0 if none do.",
 )
 _QUOTA_LABELS = ("tenant", "metric", "window")
 _USED = Family(
@@ -197,8 +189,8 @@ def _read_backlog(connection: Connection, now: datetime, _window: Window) -> Ite
     yield _PENDING.gauge(backlog.count_pending_webhooks(connection))
     yield _DUE.single(age(backlog.earliest_due_webhook(connection), now))
     yield _UNSETTLED.gauge(backlog.count_ended_slots(connection))
-    yield _UNSETTLED_AGE.single(age(backlog.oldest_ended_slot(connection), now))
-    yield _RELEASE.single(age(backlog.earliest_reservation_expiry(connection), now))
+    for work in (ENDED_SLOTS, EXPIRED_GRANTS):
+        yield Family(*work.metric).single(age(work.since(connection), now))
 
 
 def _read_denials(connection: Connection, now: datetime, _window: Window) -> Iterator[Metric]:
@@ -359,8 +351,6 @@ _COMPLETE = Family(
 )
 
 
-_ADDRESS = re.compile(r"(?P<host>[^:\[\]\s/]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
-_MAX_PORT = 65_535
 _LONGEST_WINDOW = timedelta(days=7)
 _SOCKET_TIMEOUT = 5.0
 """The time in seconds that a client may send or take nothing."""
@@ -371,24 +361,17 @@ def _parse_address(
 ) -> tuple[str, int] | None:
     if text is None:
         return None
-    match = _ADDRESS.fullmatch(text)
-    if match is None or int(match["port"]) > _MAX_PORT or not _is_host(match["host"]):
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port
+        (host or "").encode("idna")  # sockets raise more than OSError for a name that is none
+    except ValueError:
+        host = port = None
+    if not host or port is None or not set("@/?# \t\n").isdisjoint(text):
         raise click.BadParameter(
             f"write HOST:PORT, like 127.0.0.1:9109 or [::1]:9109, not {text!r}"
         )
-    return match["host"].strip("[]"), int(match["port"])
-
-
-def _is_host(text: str) -> bool:
-    """Return whether sockets accept a name: they raise more than OSError for one that is none."""
-    try:
-        if text.startswith("["):
-            IPv6Address(text.strip("[]"))
-        else:
-            text.encode("idna")
-    except ValueError:
-        return False
-    return True
+    return host, port
 
 
 def _parse_window(_context: click.Context, _option: click.Parameter, text: str) -> Window:

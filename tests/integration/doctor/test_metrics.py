@@ -29,6 +29,8 @@ from worker.broker.queues import WAITING_LANES
 from worker.broker.result_store import DISCARD_COUNTER
 from worker.core.tenant_config import Quota
 from worker.doctor import metrics_command
+from worker.doctor.checks import ENDED_SLOTS, EXPIRED_GRANTS
+from worker.doctor.database_checks import LITTLE_LEFT
 from worker.doctor.metrics_command import PARTS
 from worker.errors import Transient
 from worker.ledger.rejections import count_rejections
@@ -345,6 +347,16 @@ def test_the_table_has_all_metrics_and_rules_use_no_others(scrape: Scrape) -> No
     metrics = set(scrape())
     assert metric_names(" ".join(rows)) == metrics
     assert [rule["alert"] for rule in RULES if metric_names(rule["expr"]) - metrics] == []
+
+
+def test_a_rule_fires_when_doctor_warns() -> None:
+    limits = [
+        f"{work.metric[0]} > {work.limit.total_seconds():.0f}"
+        for work in (ENDED_SLOTS, EXPIRED_GRANTS)
+    ]
+    limits.append(f"bucket_policy_free_bytes < {LITTLE_LEFT}")
+    expressions = " ".join(rule["expr"] for rule in RULES)
+    assert [limit for limit in limits if f"valetkey_{limit}" not in expressions] == []
 
 
 def test_each_rule_has_the_fields_of_a_rule_and_one_fires_if_nothing_is_scraped() -> None:

@@ -8,18 +8,20 @@ import pytest
 from tests.support.builders.messages import DEMO
 from worker.base.jobs import TurnKey, call_with_timeout
 from worker.core.tenant_config import Tenant, TenantConfig, TenantKey
-from worker.doctor.checks import Check
-from worker.doctor.database_checks import (
+from worker.doctor.checks import (
     ABANDONED_UPLOADS,
     ENDED_SLOTS,
     EXPIRED_GRANTS,
     WEBHOOKS,
+    Check,
     WaitingWork,
+    check_waiting,
+)
+from worker.doctor.database_checks import (
     check_circuits,
     check_denials,
     check_manifests,
     check_tenants,
-    check_waiting,
 )
 from worker.doctor.queue_checks import check_eviction, check_messages
 from worker.ledger.backlog import FailedManifests
