@@ -13,11 +13,8 @@ from valetkey.delivery.causes import describe_cause, exception_chain
 from worker.cli.service_failures import (
     Cause,
     ServiceUnusable,
+    cause_of_kind,
     network_cause,
-    refused,
-    silent,
-    tls_cause,
-    unresolvable,
 )
 from worker.errors import Transient
 
@@ -190,7 +187,7 @@ def _driver_cause(error: BaseException) -> Cause | None:
     cause: Cause | None = None
     match error:
         case psycopg.errors.ConnectionTimeout():
-            cause = silent(VARIABLE)
+            cause = cause_of_kind("timeout", VARIABLE)
         case psycopg.errors.LockNotAvailable() | psycopg.errors.DeadlockDetected():
             cause = _TABLE_LOCKED
         case psycopg.errors.UndefinedTable():
@@ -213,16 +210,17 @@ def _driver_cause(error: BaseException) -> Cause | None:
 def _network_words(text: str) -> Cause | None:
     is_socket_missing = "on socket" in text and "No such file or directory" in text
     if "Connection refused" in text or is_socket_missing:
-        return refused(VARIABLE)
+        return cause_of_kind("refused", VARIABLE)
     if re.search(r"resolve host|translate host name|Name or service not known", text):
-        return unresolvable(VARIABLE)
-    return silent(VARIABLE) if re.search(r"timeout expired|timed out", text) else None
+        return cause_of_kind("host", VARIABLE)
+    is_late = re.search(r"timeout expired|timed out", text)
+    return cause_of_kind("timeout", VARIABLE) if is_late else None
 
 
 def _tls_words(text: str) -> Cause | None:
     for words, said in _TLS_WORDS:
         if words in text:
-            return tls_cause(said, VARIABLE)
+            return cause_of_kind("tls", VARIABLE, said)
     return None
 
 

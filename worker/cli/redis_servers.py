@@ -10,8 +10,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from valetkey.config import redact_url
-from valetkey.delivery.causes import describe_cause, exception_chain
-from worker.cli.service_failures import Cause, ServiceUnusable, network_cause, silent
+from valetkey.delivery.causes import describe_cause
+from worker.cli.service_failures import Cause, ServiceUnusable, cause_of_kind, network_cause
 from worker.settings import Settings
 
 _NAMES = {"VALETKEY_BROKER_URL": "broker", "VALETKEY_RESULT_URL": "result store"}
@@ -25,60 +25,11 @@ def redis_unusable(error: BaseException, variable: str, url: str) -> ServiceUnus
 
 def redis_cause(error: BaseException, variable: str) -> Cause:
     """Return why a call of Redis failed. Repeats nothing of the error's text."""
-    errors = (each for each in exception_chain(error) if isinstance(each, redis.RedisError))
-    found = (_server_cause(each, variable) for each in errors)
-    cause = next(filter(None, found), None) or network_cause(error, variable)
-    if cause is not None:
-        return cause
-    if isinstance(error, exceptions.TimeoutError):
-        return silent(variable)
-    if isinstance(error, exceptions.ConnectionError):
-        hint = f"is it Redis or Valkey, at the right port, and does {variable} need rediss://?"
-        return Cause("the server closes the connection", hint, is_away=True)
-    return Cause(f"it fails with {describe_cause(error)}", "the log of the server may say more")
-
-
-def _server_cause(error: redis.RedisError, variable: str) -> Cause | None:  # noqa: PLR0911 - one return a cause
-    text = str(error)
-    match error:
-        case exceptions.AuthenticationError():
-            return _authentication_cause(text, variable)
-        case exceptions.NoPermissionError():
-            hint = "give the user the permissions of `worker` in examples/production/users.acl"
-            return Cause("its user may not run this command, or not on these keys", hint)
-        case exceptions.ReadOnlyError():
-            hint = f"write the address of the primary server into {variable}"
-            return Cause("it is a replica, which is read-only", hint)
-        case exceptions.OutOfMemoryError():
-            hint = "raise maxmemory of the server, or remove what fills it"
-            return Cause("its memory is full (maxmemory), so it takes no messages", hint)
-        case exceptions.BusyLoadingError() | exceptions.MasterDownError():
-            return Cause(
-                "it still loads its data, or has no primary server",
-                "wait a moment, and try again",
-                is_away=True,
-            )
-        case exceptions.ConnectionError() if "max number of clients" in text:
-            hint = "raise maxclients of the server, or close connections"
-            return Cause("it has no free connection (maxclients)", hint, is_away=True)
-        case exceptions.InvalidResponse():
-            hint = f"correct host and port in {variable}"
-            return Cause("what answers is not Redis or Valkey", hint)
-        case exceptions.ResponseError() if "DB index" in text or "SELECT is not allowed" in text:
-            hint = f"write a lower number at the end of {variable}; a server has 16 by default"
-            return Cause("the server has no database of this number", hint)
-    return None
-
-
-def _authentication_cause(text: str, variable: str) -> Cause:
-    if "NOAUTH" in text or "Authentication required" in text or text.startswith("HELLO must"):
-        hint = f"write the user and password into {variable}: redis://USER:PASSWORD@HOST:6379/0"
-        return Cause("the server asks for a password, and the URL has none", hint)
-    if "without any password configured" in text:
-        hint = f"remove the password from {variable}, or name its user"
-        return Cause("the server's default user has no password", hint)
-    hint = f"correct the user and password in {variable}"
-    return Cause("the server refuses the user or the password", hint)
+    cause = network_cause(error, variable)
+    if cause is None and isinstance(error, exceptions.ConnectionError):
+        return cause_of_kind("closed", variable)
+    hint = "the log of the server may say more"
+    return cause or Cause(f"it fails with {describe_cause(error)}", hint)
 
 
 _TIMEOUT = 3.0  # seconds

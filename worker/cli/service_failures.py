@@ -1,12 +1,12 @@
 """Why a service cannot be used, in the same words in every command, and without secrets."""
 
-import socket
 import ssl
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import click
 
-from valetkey.delivery.causes import describe_cause, exception_chain
+from valetkey.delivery.causes import Kind, exception_chain, find_cause
 
 
 class Cause(NamedTuple):
@@ -29,62 +29,94 @@ class ServiceUnusable(click.ClickException):
         return f"{self.message}\nNext: {self.cause.hint}"
 
 
+# By the kinds of valetkey.delivery.causes, which finds them. The later ones are those of Redis.
+_CAUSES: Mapping[Kind, tuple[str, str]] = {
+    "refused": (
+        "nothing listens at this host and port (connection refused)",
+        "start the server, or correct host and port in {setting}",
+    ),
+    "host": (
+        "its host name cannot be resolved",
+        "correct the host in {setting}, or the DNS of this machine",
+    ),
+    "timeout": (
+        "it does not respond in time",
+        "check that the server runs and no firewall drops packets, and host and port in {setting}",
+    ),
+    "closed": (
+        "the server closes the connection",
+        "is it the right server and port, and does {setting} need TLS?",
+    ),
+    "tls": (
+        "TLS failed",
+        "check the certificate and the TLS parameters of {setting} (docs/operating.md, TLS)",
+    ),
+    "password": (
+        "the server refuses the user or the password",
+        "correct the user and password in {setting}",
+    ),
+    "no password": (
+        "the server asks for a password, and the URL has none",
+        "write the user and password into {setting}: redis://USER:PASSWORD@HOST:6379/0",
+    ),
+    "unneeded password": (
+        "the server's default user has no password",
+        "remove the password from {setting}, or name its user",
+    ),
+    "permission": (
+        "its user may not run this command, or not on these keys",
+        "give the user the permissions of `worker` in examples/production/users.acl",
+    ),
+    "read-only": (
+        "it is a replica, which is read-only",
+        "write the address of the primary server into {setting}",
+    ),
+    "memory": (
+        "its memory is full (maxmemory), so it takes no messages",
+        "raise maxmemory of the server, or remove what fills it",
+    ),
+    "loading": (
+        "it still loads its data, or has no primary server",
+        "wait a moment, and try again",
+    ),
+    "clients": (
+        "it has no free connection (maxclients)",
+        "raise maxclients of the server, or close connections",
+    ),
+    "protocol": (
+        "what answers is not Redis or Valkey",
+        "correct host and port in {setting}",
+    ),
+    "database": (
+        "the server has no database of this number",
+        "write a lower number at the end of {setting}; a server has 16 by default",
+    ),
+}
+_AWAY: frozenset[Kind] = frozenset({"refused", "host", "timeout", "closed", "loading", "clients"})
+
+
+def cause_of_kind(kind: Kind, setting: str, text: str | None = None) -> Cause:
+    """Return the cause of a kind, with a text that says more of it, if any."""
+    default, hint = _CAUSES[kind]
+    return Cause(text or default, hint.format(setting=setting), is_away=kind in _AWAY)
+
+
 def network_cause(error: BaseException, setting: str) -> Cause | None:
-    """Return the cause of a failed connection; None if the network is not the cause.
+    """Return the cause of a failed connection or command; None if it is not known.
 
     setting names where the address comes from.
     """
-    found = (_system_cause(each, setting) for each in exception_chain(error))
-    return next(filter(None, found), None)
-
-
-def _system_cause(error: BaseException, setting: str) -> Cause | None:
-    cause: Cause | None = None
-    match error:
-        case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
-            cause = _closed(setting)  # a proxy whose server is away ends the handshake
-        case ssl.SSLError():
-            cause = tls_cause(describe_cause(error), setting)
-        case socket.gaierror():
-            cause = unresolvable(setting)
-        case ConnectionRefusedError():
-            cause = refused(setting)
-        case TimeoutError():
-            cause = silent(setting)
-        case ConnectionError():
-            cause = _closed(setting)
-        case OSError(errno=int(number), strerror=str(words), filename=None) if number > 0:
-            hint = f"check the network, and the host in {setting}"
-            cause = Cause(f"the network says: {words}", hint, is_away=True)
-    return cause
-
-
-def _closed(setting: str) -> Cause:
-    hint = f"is it the right port, and does {setting} need TLS?"
-    return Cause("the server closes the connection", hint, is_away=True)
-
-
-def tls_cause(text: str, setting: str) -> Cause:
-    """Return the cause of a failed TLS handshake, from the words of the library."""
-    hint = f"check the certificate and the TLS parameters of {setting} (docs/operating.md, TLS)"
-    return Cause(text, hint)
-
-
-def refused(setting: str) -> Cause:
-    """Return the cause of a refused connection."""
-    text = "nothing listens at this host and port (connection refused)"
-    return Cause(text, f"start the server, or correct host and port in {setting}", is_away=True)
-
-
-def unresolvable(setting: str) -> Cause:
-    """Return the cause of a host name without an address."""
-    hint = f"correct the host in {setting}, or the DNS of this machine"
-    return Cause("its host name cannot be resolved", hint, is_away=True)
-
-
-def silent(setting: str) -> Cause:
-    """Return the cause of a connection or call that took too long."""
-    hint = (
-        f"check that the server runs and no firewall drops packets, and host and port in {setting}"
-    )
-    return Cause("it does not respond in time", hint, is_away=True)
+    chain = list(exception_chain(error))
+    if any(isinstance(each, ssl.SSLEOFError | ssl.SSLZeroReturnError) for each in chain):
+        return cause_of_kind("closed", setting)  # a proxy whose server is away ends the handshake
+    kind, words = find_cause(error)
+    if kind in _CAUSES:
+        return cause_of_kind(kind, setting, words if kind == "tls" else None)
+    for each in chain:
+        match each:
+            case ConnectionError():
+                return cause_of_kind("closed", setting)
+            case OSError(errno=int(number), strerror=str(words), filename=None) if number > 0:
+                hint = f"check the network, and the host in {setting}"
+                return Cause(f"the network says: {words}", hint, is_away=True)
+    return None

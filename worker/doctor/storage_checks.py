@@ -17,7 +17,7 @@ from worker.aws.s3_clients import S3Clients
 from worker.aws.storage_calls import call_storage
 from worker.aws.storage_requests import StorageConnection, StorageRequest
 from worker.base.jobs import call_with_timeout
-from worker.cli.service_failures import Cause, network_cause, silent
+from worker.cli.service_failures import Cause, cause_of_kind, network_cause
 from worker.core.issued_grants import may_store
 from worker.core.role_session import versioning_session
 from worker.core.signing_context import Validity
@@ -169,7 +169,8 @@ def _unreachable_cause(error: BaseException, bucket: Bucket, settings: Settings)
         setting = "VALETKEY_S3_ENDPOINT"
     else:
         setting = "the region of the bucket profile"
-    return (network_cause(error, setting) or silent(setting))._replace(is_away=True)
+    cause = network_cause(error, setting) or cause_of_kind("timeout", setting)
+    return cause._replace(is_away=True)
 
 
 _SIGN_SECONDS = 8.0  # with the request that assumes a role
