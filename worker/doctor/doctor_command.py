@@ -25,7 +25,7 @@ from worker.core.object_keys import is_simple_key
 from worker.core.tenant_config import Bucket
 from worker.doctor.checks import Check
 from worker.doctor.database_checks import database_checks
-from worker.doctor.live_run import (
+from worker.doctor.live_checks import (
     LiveRun,
     deletion_finding,
     findings_of_unusable_profile,

@@ -6,14 +6,12 @@ nothing is read from or written to the database.
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from threading import Event
 from typing import Any, Literal, NamedTuple, TypeVar
 from urllib.parse import unquote
-
-from botocore.exceptions import BotoCoreError, ClientError
 
 from valetkey.wire.chunking import uuid7
 from valetkey.wire.grant_ids import grant_id
@@ -31,6 +29,7 @@ from valetkey.wire.terms import (
     Upload,
 )
 from worker import clock
+from worker.aws.object_calls import CreatedUpload, start_upload
 from worker.aws.s3_clients import S3Clients
 from worker.aws.storage_requests import StorageRequest, StorageResponse
 from worker.base.jobs import call_with_timeout
@@ -45,6 +44,7 @@ from worker.core.signing_context import (
     plan_parts,
 )
 from worker.core.sigv4 import Target
+from worker.core.storage_errors import UNREADABLE, ErrorResponse
 from worker.core.tenant_config import Bucket, Policy, Tenant, TenantConfig
 from worker.errors import Malformed, Transient
 from worker.issue.chunk_signing import first_signing_context
@@ -196,7 +196,7 @@ class LiveGrants:
         self,
         terms: AnyTerms,
         item: Item,
-        start_upload: StartUpload = start_no_upload,
+        start: StartUpload = start_no_upload,
         continued_upload: ContinuedLiveUpload | None = None,
         owner: str | None = None,
     ) -> Grant:
@@ -207,7 +207,7 @@ class LiveGrants:
         bucket = replace(self.bucket, owner=owner) if owner else self.bucket
         message, context, admission = self._context(terms, item, bucket)
         decider = ChunkDecider(admission, context)
-        decision = decider.decide(message, start_upload, continued_upload)
+        decision = decider.decide(message, start, continued_upload)
         (result,) = decision.results
         if "code" in result:
             raise Malformed(f"valetkey refused the grant: {result['code']}")
@@ -394,33 +394,20 @@ class Trial:
         leftovers.versions.setdefault(key, set())  # completing the upload will write it
         leftovers.unknown_uploads.add(key)
 
-        def call() -> str:
-            try:
-                response = client.create_multipart_upload(
-                    Bucket=grants.bucket.bucket, Key=key, **params
-                )
-            except ClientError:
+        def call() -> CreatedUpload | ErrorResponse:
+            created = start_upload(client, grants.bucket.bucket, key, params)
+            if isinstance(created, CreatedUpload):
+                leftovers.uploads[created.upload_id] = key
+            if created != UNREADABLE:
                 leftovers.unknown_uploads.discard(key)
-                raise
-            upload_id: str = response["UploadId"]
-            leftovers.uploads[upload_id] = key
-            leftovers.unknown_uploads.discard(key)
-            return upload_id
+            return created
 
-        try:
-            return self.call(call, seconds)
-        except ClientError as error:
-            raise StepFailed("starting the upload", _error_response(error)) from None
-        except (BotoCoreError, KeyError) as error:
-            raise Transient(f"starting the upload: {type(error).__name__}") from None
-
-
-def _error_response(error: ClientError) -> StorageResponse:
-    details = error.response
-    status = details.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    code, message = (str(details.get("Error", {}).get(name, "")) for name in ("Code", "Message"))
-    body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
-    return StorageResponse(status, {}, body.encode())
+        created = self.call(call, seconds)
+        if isinstance(created, CreatedUpload):
+            return created.upload_id
+        body = f"<Error><Code>{created.code}</Code><Message>{created.message}</Message></Error>"
+        response = StorageResponse(created.status, {}, body.encode())
+        raise StepFailed("starting the upload", response)
 
 
 def get_request(grant: Grant) -> StorageRequest:
@@ -439,3 +426,44 @@ def put_request(
 def form_request(grant: Grant, body: bytes = BODY) -> StorageRequest:
     """Return the request that posts a form with a file."""
     return StorageRequest("POST", grant.url, form=[*grant.fields.items(), ("file", body)])
+
+
+FormFields = Iterable[tuple[str, str | bytes]]
+
+
+def without_parameters(url: str, *names: str) -> str:
+    """Remove parameters of the query by name; a name that ends in `*` is a prefix."""
+    path, _, query = url.partition("?")
+    kept = [pair for pair in query.split("&") if pair and not _is_named(pair, names)]
+    return f"{path}?{'&'.join(kept)}" if kept else path
+
+
+def with_parameter(url: str, name: str, value: str) -> str:
+    """Replace or append a parameter of the query."""
+    rest = without_parameters(url, name)
+    return f"{rest}{'&' if '?' in rest else '?'}{name}={value}"
+
+
+def with_changed_signature(url: str) -> str:
+    """Change the last character of the signature of a URL."""
+    _, _, signature = url.partition("X-Amz-Signature=")
+    signature = signature.partition("&")[0]
+    return with_parameter(url, "X-Amz-Signature", change_last(signature))
+
+
+def change_last(text: str) -> str:
+    """Replace the last character of a text by another digit."""
+    return text[:-1] + ("0" if text[-1] != "0" else "1")
+
+
+def with_field(form: FormFields, name: str, value: str) -> list[tuple[str, str | bytes]]:
+    """Replace a field of a form, or add it before the file."""
+    fields = [(field, old) for field, old in form if field.lower() != name.lower()]
+    return [*fields[:-1], (name, value), fields[-1]]
+
+
+def _is_named(pair: str, names: Iterable[str]) -> bool:
+    name = pair.partition("=")[0]
+    return any(
+        name.startswith(wanted[:-1]) if wanted.endswith("*") else name == wanted for wanted in names
+    )

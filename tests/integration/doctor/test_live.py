@@ -37,7 +37,7 @@ from tests.support.fakes.socket_server import (
 )
 from worker.core.tenant_config import Bucket
 from worker.dev.embedded_servers import Storage
-from worker.doctor import doctor_command, live_checks, live_run, live_trial
+from worker.doctor import doctor_command, live_checks, live_trial
 from worker.doctor.doctor_command import doctor
 
 
@@ -264,8 +264,8 @@ def test_a_storage_that_does_not_finish_its_answer_is_given_up_in_time(
     use_storage: UseStorage, monkeypatch: pytest.MonkeyPatch, answer: Answer
 ) -> None:
     monkeypatch.setattr(live_trial, "REQUEST_SECONDS", 0.2)
-    monkeypatch.setattr(live_run, "MAX_DELETE_SECONDS", 0.2)
-    monkeypatch.setattr(live_run, "_SETTLE_SECONDS", 0.1)
+    monkeypatch.setattr(live_checks, "MAX_DELETE_SECONDS", 0.2)
+    monkeypatch.setattr(live_checks, "_SETTLE_SECONDS", 0.1)
     with running_socket_server(answer) as url:
         use_storage(url)
         started_at = time.monotonic()

@@ -15,7 +15,7 @@ from worker import clock
 from worker.aws.s3_clients import S3Clients
 from worker.core.tenant_config import Bucket, Tenant, TenantConfig
 from worker.doctor.doctor_command import doctor
-from worker.doctor.live_run import LIVE_CHECKS
+from worker.doctor.live_checks import LIVE_CHECKS
 
 
 def run_doctor(*options: str) -> Result:

@@ -2,7 +2,7 @@ import pytest
 
 from worker.aws.storage_requests import StorageRequest, StorageResponse
 from worker.core.sigv4 import Target
-from worker.doctor import live_checks
+from worker.doctor import live_trial
 from worker.doctor.live_trial import Leftovers, describe_answer, judge_misuse, judge_use
 
 URL = "https://s3.test/bucket/a%20b.txt?X-Amz-Expires=300&x-grant-id=1.0&X-Amz-Signature=abc0"
@@ -68,20 +68,20 @@ def test_an_error_message_shows_no_url_and_no_signature() -> None:
 
 
 def test_parameters_are_removed_replaced_and_appended_without_decoding() -> None:
-    assert live_checks.without_parameters(URL, "x-grant-id") == URL.replace("&x-grant-id=1.0", "")
-    assert live_checks.without_parameters(URL, "X-Amz-*", "x-grant-id") == URL.partition("?")[0]
-    assert live_checks.with_parameter(URL, "X-Amz-Expires", "9").endswith("&X-Amz-Expires=9")
-    assert live_checks.with_parameter("https://a/b", "c", "d") == "https://a/b?c=d"
+    assert live_trial.without_parameters(URL, "x-grant-id") == URL.replace("&x-grant-id=1.0", "")
+    assert live_trial.without_parameters(URL, "X-Amz-*", "x-grant-id") == URL.partition("?")[0]
+    assert live_trial.with_parameter(URL, "X-Amz-Expires", "9").endswith("&X-Amz-Expires=9")
+    assert live_trial.with_parameter("https://a/b", "c", "d") == "https://a/b?c=d"
 
 
 def test_a_changed_signature_differs_in_the_last_character() -> None:
-    assert live_checks.with_changed_signature(URL) == URL.replace("abc0", "abc1")
+    assert live_trial.with_changed_signature(URL) == URL.replace("abc0", "abc1")
 
 
 def test_a_field_is_replaced_or_added_before_the_file() -> None:
     form: list[tuple[str, str | bytes]] = [("key", "a"), ("Acl", "b"), ("file", b"c")]
-    assert live_checks.with_field(form, "acl", "d") == [("key", "a"), ("acl", "d"), ("file", b"c")]
-    assert live_checks.with_field(form, "tag", "d")[-2:] == [("tag", "d"), ("file", b"c")]
+    assert live_trial.with_field(form, "acl", "d") == [("key", "a"), ("acl", "d"), ("file", b"c")]
+    assert live_trial.with_field(form, "tag", "d")[-2:] == [("tag", "d"), ("file", b"c")]
 
 
 def test_a_key_that_may_be_written_is_recorded_before_the_response() -> None:
