@@ -148,7 +148,7 @@ def _servers() -> dict[str, Any]:
 def _channels() -> dict[str, Any]:
     requests = [item.__name__ for item in request_classes()]
     replies = [item.__name__ for item in reply_classes()]
-    queues: dict[str, Any] = {
+    channels: dict[str, Any] = {
         queue: {
             "address": queue,
             "title": f"The queue {queue}",
@@ -158,11 +158,7 @@ def _channels() -> dict[str, Any]:
         }
         for queue, text in _QUEUES.items()
     }
-    return queues | {"results": _results(replies), "webhooks": _webhooks()}
-
-
-def _results(replies: list[str]) -> dict[str, Any]:
-    return {
+    channels["results"] = {
         "address": "celery-task-meta-{taskId}",
         "title": "The result of a task",
         "description": "A key in Redis, and the channel on which its value is announced. The "
@@ -176,15 +172,13 @@ def _results(replies: list[str]) -> dict[str, Any]:
         },
         "messages": _references([*replies, "SealedReply"]),
     }
-
-
-def _webhooks() -> dict[str, Any]:
-    return {
+    channels["webhooks"] = {
         "address": None,
         "title": "A webhook endpoint of the tenant",
         "description": "The URL that the operator configured under the name in callback.",
         "messages": _references(["Webhook", UploadEvent.__name__]),
     }
+    return channels
 
 
 def _references(names: list[str]) -> dict[str, Any]:
@@ -197,12 +191,14 @@ def _operations() -> dict[str, Any]:
         suffix = "FromBulk" if queue == BULK_QUEUE else ""
         for item in request_classes():
             operations[f"receive{item.__name__}{suffix}"] = _receive(queue, item)
-    outcome_title = "Send the outcome of a chunk to the endpoint in callback"
-    event_title = "Send what became of uploads to the endpoint in callback, if notify asks for it"
-    return operations | {
-        "sendWebhook": _send("Webhook", outcome_title),
-        "sendUploadEvent": _send(UploadEvent.__name__, event_title),
-    }
+    operations["sendWebhook"] = _send(
+        "Webhook", "Send the outcome of a chunk to the endpoint in callback"
+    )
+    operations["sendUploadEvent"] = _send(
+        UploadEvent.__name__,
+        "Send what became of uploads to the endpoint in callback, if notify asks for it",
+    )
+    return operations
 
 
 def _send(message: str, title: str) -> dict[str, Any]:
@@ -239,23 +235,19 @@ def _reply_names(request: type) -> list[str]:
 
 
 def _messages() -> dict[str, Any]:
-    headers = headers_schema()
-    messages: dict[str, Any] = {
-        item.__name__: _message(item.__name__, item) | {"headers": headers}
-        for item in request_classes()
-    }
-    messages["SignedRequest"] = _token("SignedRequest", _SIGNED_TEXT, JWS_PATTERN) | {
-        "headers": headers
-    }
-    for item in reply_classes():
-        messages[item.__name__] = _message(item.__name__, item)
+    messages: dict[str, Any] = {item.__name__: _message(item) for item in request_classes()}
+    messages["SignedRequest"] = _token("SignedRequest", _SIGNED_TEXT, JWS_PATTERN)
+    for message in messages.values():
+        message["headers"] = headers_schema()
+    messages |= {item.__name__: _message(item) for item in reply_classes()}
     messages["SealedReply"] = _token("SealedReply", _SEALED_TEXT, JWE_PATTERN)
     for name, item in {"Webhook": Outcome, UploadEvent.__name__: UploadEvent}.items():
-        messages[name] = _message(name, item) | {"headers": _webhook_headers()}
+        messages[name] = _message(item, name) | {"headers": _webhook_headers()}
     return messages
 
 
-def _message(name: str, item: type) -> dict[str, Any]:
+def _message(item: type, name: str | None = None) -> dict[str, Any]:
+    name = name or item.__name__
     payload = {"$ref": f"{_SCHEMAS}{item.__name__}"}
     return {"name": name, "title": name, "contentType": "application/json", "payload": payload}
 

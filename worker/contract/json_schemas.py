@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import Enum
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import TypeAdapter
 
@@ -26,59 +26,33 @@ from valetkey.wire.upload_events import UploadEvent
 _FIELD_LINE = re.compile(r"(\w+(?:, \w+)*): (.+)")
 
 
-class Description(NamedTuple):
-    """The text of a docstring, and the texts of the fields that it describes."""
-
-    text: str
-    fields: dict[str, str]
-
-
-def read_description(docstring: str, field_names: Collection[str]) -> Description:
-    """Split a docstring into its text and the descriptions of fields.
+def _read_docstring(docstring: str, field_names: Collection[str]) -> tuple[str, dict[str, str]]:
+    """Return the text of a docstring, and the texts of the fields that it describes.
 
     A description begins on a line like `name: text` or `name, name: text`, and ends before the next
     such line or an empty line. A line with a name that is no field belongs to the text.
     """
-    text: list[str] = []
+    paragraphs = [""]
     fields: dict[str, str] = {}
-    for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(docstring)):
-        plain, described = _read_paragraph(paragraph, field_names)
-        text += [plain] if plain else []
-        fields |= described
-    return Description("\n\n".join(text), fields)
-
-
-def describe_class(described_class: type, field_names: Collection[str]) -> Description:
-    """Return the description of a class; its fields can be described by its base classes."""
-    fields: dict[str, str] = {}
-    for base in reversed(described_class.__mro__):
-        fields |= read_description(base.__doc__ or "", field_names).fields
-    text = read_description(described_class.__doc__ or "", field_names).text
-    return Description(text, fields)
-
-
-def _read_paragraph(paragraph: str, field_names: Collection[str]) -> tuple[str, dict[str, str]]:
-    plain: list[str] = []
-    fields: dict[str, list[str]] = {}
     names: list[str] = []
-    for line in paragraph.splitlines():
+    for line in inspect.cleandoc(docstring).splitlines():
         match = _FIELD_LINE.fullmatch(line)
         if match is not None and set(match[1].split(", ")) <= set(field_names):
             names = match[1].split(", ")
-            fields |= {name: [match[2]] for name in names}
+            fields |= dict.fromkeys(names, match[2])
+        elif not line:
+            names = []
+            paragraphs.append("")
         elif names:
-            for name in names:
-                fields[name].append(line.strip())
+            fields |= {name: f"{fields[name]} {line.strip()}" for name in names}
         else:
-            plain.append(line.strip())
-    return " ".join(plain), dict(_sentences(fields))
+            paragraphs[-1] += f" {line.strip()}"
+    return "\n\n".join(filter(None, map(str.strip, paragraphs))), fields
 
 
-def _sentences(fields: dict[str, list[str]]) -> Iterator[tuple[str, str]]:
-    for name, lines in fields.items():
-        text = " ".join(lines)
-        first_word = text.partition(" ")[0].rstrip(",;:")
-        yield name, text[0].upper() + text[1:] if first_word.isalpha() else text
+def _sentence(text: str) -> str:
+    first_word = text.partition(" ")[0].rstrip(",;:")
+    return text[0].upper() + text[1:] if first_word.isalpha() else text
 
 
 Schema = dict[str, Any]
@@ -138,9 +112,7 @@ def webhook_schema() -> Schema:
 
 def request_definitions(prefix: str = "#/$defs/") -> dict[str, Schema]:
     """Return a definition for each class in a request; references begin with the prefix."""
-    adapter: TypeAdapter[Any] = TypeAdapter(messages.AnyMessage)
-    schema = adapter.json_schema(ref_template=f"{prefix}{{model}}")
-    definitions: dict[str, Schema] = schema["$defs"]
+    definitions = _definitions(messages.AnyMessage, prefix)
     for name in _tagged_definitions(definitions):
         _require(definitions[name], "kind")
     for schema in _all_schemas(definitions.values()):
@@ -150,9 +122,7 @@ def request_definitions(prefix: str = "#/$defs/") -> dict[str, Schema]:
 
 def reply_definitions(prefix: str = "#/$defs/") -> dict[str, Schema]:
     """Return a definition for each class in a reply; references begin with the prefix."""
-    adapter: TypeAdapter[Any] = TypeAdapter(replies.Reply)
-    schema = adapter.json_schema(mode="serialization", ref_template=f"{prefix}{{model}}")
-    definitions: dict[str, Schema] = schema["$defs"]
+    definitions = _definitions(replies.Reply, prefix, mode="serialization")
     for definition in definitions.values():
         _require(definition, _STATUS)
     # Tells the replies apart, so it keeps its list of values.
@@ -169,12 +139,20 @@ def reply_definitions(prefix: str = "#/$defs/") -> dict[str, Schema]:
 
 def upload_event_definitions(prefix: str = "#/$defs/") -> dict[str, Schema]:
     """Return a definition for each class in a webhook about uploads."""
-    schema = TypeAdapter(UploadEvent).json_schema(ref_template=f"{prefix}{{model}}")
-    definitions: dict[str, Schema] = schema.pop("$defs")
-    definitions[UploadEvent.__name__] = schema
+    definitions = _definitions(UploadEvent, prefix)
     for schema in _all_schemas(definitions.values()):
         _open_schema(schema)
     return _described(definitions)
+
+
+def _definitions(
+    described: Any, prefix: str, mode: Literal["validation", "serialization"] = "validation"
+) -> dict[str, Schema]:
+    """Return pydantic's definitions of a class, or of the classes of a union."""
+    adapter: TypeAdapter[Any] = TypeAdapter(described)
+    schema = adapter.json_schema(mode=mode, ref_template=f"{prefix}{{model}}")
+    definitions: dict[str, Schema] = schema.pop("$defs")
+    return definitions | ({described.__name__: schema} if isinstance(described, type) else {})
 
 
 def _document(
@@ -259,14 +237,17 @@ def _described(definitions: dict[str, Schema]) -> dict[str, Schema]:
     """Add the descriptions of fields, and remove pydantic's titles of fields."""
     for name, definition in definitions.items():
         properties = definition.get("properties", {})
-        description = describe_class(_CLASSES[name], properties)
-        members = definition | {"title": name, "description": description.text}
+        text, fields = _read_docstring(_CLASSES[name].__doc__ or "", properties)
+        for base in _CLASSES[name].__mro__[1:]:  # they describe fields as well
+            fields = _read_docstring(base.__doc__ or "", properties)[1] | fields
+        members = definition | {"title": name, "description": text}
         definitions[name] = {key: members[key] for key in _MEMBER_ORDER if key in members}
         for field, schema in properties.items():
             schema.pop("title", None)
-            text = description.fields.get(field, _COMMON_FIELDS.get(field))
-            if text is not None:
-                schema["description"] = text
+            if field in fields:
+                schema["description"] = _sentence(fields[field])
+            elif field in _COMMON_FIELDS:
+                schema["description"] = _COMMON_FIELDS[field]
     return definitions
 
 
