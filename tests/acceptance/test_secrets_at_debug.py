@@ -14,7 +14,7 @@ from tests.support.s3.doubles import Role
 from tests.support.servers.external import KEYS
 from tests.support.servers.waiting import wait_until
 from valetkey.crypto.keys import dump_private_key
-from worker.dev.data_folder import write_private
+from worker.dev.data_folder import write_json
 from worker.dev.embedded_servers import Storage
 from worker.dev.stack import Commands
 
@@ -45,9 +45,9 @@ def service(ministack: Storage, tmp_path_factory: pytest.TempPathFactory) -> Ite
     ministack.client().create_bucket(Bucket=BUCKET)
     folder, endpoint = tmp_path_factory.mktemp("debug"), ministack.endpoint
     (folder / "data").mkdir(mode=0o700)
-    write_private(  # the storage accepts the keys with which the workers assume the role
+    write_json(  # the storage accepts the keys with which the workers assume the role
         folder / "data" / "credentials.json",
-        json.dumps({"access_key": KEYS.access_key, "secret_key": KEYS.secret_key}),
+        {"access_key": KEYS.access_key, "secret_key": KEYS.secret_key},
     )
     profile = PROFILE.format(bucket=BUCKET, endpoint=endpoint, role=ROLE, external_id=EXTERNAL_ID)
     commands = Commands(worker=at_debug("issue"), beat=at_debug("upkeep"))

@@ -7,15 +7,20 @@ import fcntl
 import json
 import os
 import secrets
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from valetkey.dev_files import find_dev_file
-from worker.base.private_files import create_private_folder, make_private, mode_of_others
+from worker.base.private_files import (
+    create_private_folder,
+    make_private,
+    mode_of_others,
+    write_private_file,
+)
 from worker.errors import WorkerError
 
 _POLL_INTERVAL = 0.1  # seconds
@@ -25,14 +30,6 @@ _ORPHAN_WAIT = 30  # seconds until the servers of a killed stack are stopped, wi
 
 class FolderUnusable(WorkerError):
     """The data folder cannot be used."""
-
-
-class FolderInUse(FolderUnusable):
-    """Another stack uses this data folder."""
-
-
-class FolderNotPrivate(FolderUnusable):
-    """Other accounts have access to this data folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +62,7 @@ def locked_folder(data: Path) -> Iterator[int]:
 
 def _make_folder_private(data: Path) -> None:
     if data.stat().st_uid != os.geteuid():
-        raise FolderNotPrivate(
+        raise FolderUnusable(
             f"{data} belongs to another account: choose a folder of your own with --data."
         )
     mode = mode_of_others(data)
@@ -75,12 +72,12 @@ def _make_folder_private(data: Path) -> None:
     # A folder with other contents may be shared on purpose. In a folder that others can write to,
     # they may have left files for us to trust.
     if contents and not (data / "lock").exists():
-        raise FolderNotPrivate(
+        raise FolderUnusable(
             f"Other accounts have access to {data} (mode {mode}), and it holds other files: choose "
             f"an empty folder with --data, or run `chmod 700 {data}`."
         )
     if any(path.lstat().st_uid != os.geteuid() for path in contents):
-        raise FolderNotPrivate(
+        raise FolderUnusable(
             f"Other accounts have access to {data} (mode {mode}), and have files in it: choose "
             "another folder with --data."
         )
@@ -92,7 +89,7 @@ def _lock(lock_fd: int, data: Path) -> None:
     while not _try_lock(lock_fd):
         wait = _PROBE_WAIT if _is_alive(_holder(lock_fd)) else _ORPHAN_WAIT
         if time.monotonic() > start + wait:
-            raise FolderInUse(
+            raise FolderUnusable(
                 f"{data} is in use by another `python -m worker dev`, or by servers that kept "
                 "running after such a command was killed. Stop those processes, or choose another "
                 "folder with --data. `python -m worker dev status` shows what runs there."
@@ -145,15 +142,14 @@ def storage_keys(data: Path) -> StorageKeys:
     path = data / "credentials.json"
     if not path.exists():
         keys = StorageKeys(f"DEV{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30))
-        write_private(path, json.dumps(asdict(keys)))
+        write_json(path, asdict(keys))
     return StorageKeys(**json.loads(path.read_text(encoding="utf-8")))
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, atomically."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, encoding="utf-8", delete=False) as file:
-        file.write(text)
-    Path(file.name).replace(path)
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file that only its owner can read, atomically."""
+    text = json.dumps(content, indent=2) + "\n"
+    write_private_file(path, text.encode(), replace=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +180,7 @@ def load_state(data: Path) -> StackState:
 
 def save_state(data: Path, state: StackState) -> None:
     """Replace the state of a data folder."""
-    write_private(data / "state.json", json.dumps(asdict(state), indent=2) + "\n")
+    write_json(data / "state.json", asdict(state))
 
 
 # A developer's AWS credentials must never sign for the embedded storage, and Celery prefers its

@@ -1,7 +1,6 @@
 """The embedded servers, from their wheels: Valkey as the broker, SeaweedFS as the storage."""
 
 import importlib.metadata
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -27,7 +26,7 @@ from worker.dev.child_processes import (
     reserved_ports,
     running,
 )
-from worker.dev.data_folder import StorageKeys, write_private
+from worker.dev.data_folder import StorageKeys, write_json
 
 STORAGE_REGION = "us-east-1"  # arbitrary: the region only enters the signature
 
@@ -176,7 +175,7 @@ def running_seaweedfs(
     binary, folder, users_path = _find_seaweedfs(), data / "seaweedfs", data / "seaweedfs.json"
     with reserved_ports(port, *[None] * (1 + 2 * len(_SERVERS))) as ports:
         _remove_startup_state(folder)
-        write_private(users_path, json.dumps(_users_config(keys)))
+        write_json(users_path, _users_config(keys))
         program = Program(
             name="SeaweedFS",
             command=(

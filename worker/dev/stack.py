@@ -1,6 +1,5 @@
 """The whole stack in one data folder: broker, storage, database, tenants and workers."""
 
-import json
 import subprocess
 import sys
 import time
@@ -34,7 +33,7 @@ from worker.dev.data_folder import (
     locked_folder,
     save_state,
     storage_keys,
-    write_private,
+    write_json,
 )
 from worker.dev.embedded_servers import (
     Storage,
@@ -180,7 +179,7 @@ def adopt_config(running: RunningDev, config: TenantConfig, file: Path) -> None:
     create_buckets(s3_client(info.s3_endpoint, keys, info.s3_region), local_buckets(config))
     tenant = info.tenant if info.tenant in config.tenants else next(iter(config.tenants), "")
     info = replace(info, tenant=tenant, public_keys=accepted_keys(config))
-    write_private(running.data / "dev.json", json.dumps(asdict(info), indent=2) + "\n")
+    write_json(running.data / "dev.json", asdict(info))
     state = load_state(running.data)
     save_state(running.data, replace(state, tenants_file=str(file.resolve())))
 
@@ -309,7 +308,7 @@ def _info_file(
         public_keys=accepted_keys(config),
         pids={name: child.pid for name, child in children.items()},
     )
-    write_private(path, json.dumps(asdict(info), indent=2) + "\n")
+    write_json(path, asdict(info))
     try:
         yield info
     finally:

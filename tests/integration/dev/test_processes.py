@@ -22,7 +22,7 @@ from worker.dev.child_processes import (
     reserved_ports,
     running,
 )
-from worker.dev.data_folder import FolderInUse, locked_folder, storage_keys
+from worker.dev.data_folder import FolderUnusable, locked_folder, storage_keys
 from worker.dev.embedded_servers import Storage, running_seaweedfs, running_valkey
 
 pytestmark = pytest.mark.slow
@@ -140,7 +140,7 @@ def test_a_server_that_is_left_behind_keeps_its_folder_closed(tmp_path: Path) ->
         context = running(program, has_logged("up"))
         child = context.__enter__()
     os.close(inherited_fd)
-    with pytest.raises(FolderInUse), locked_folder(tmp_path):
+    with pytest.raises(FolderUnusable, match="is in use by another"), locked_folder(tmp_path):
         pass
     assert is_running(child.pid)
     context.__exit__(None, None, None)

@@ -18,7 +18,6 @@ from tests.support.servers.waiting import wait_until
 from valetkey.crypto.keys import generate_key, public_key_line
 from worker.dev.child_processes import HOST
 from worker.dev.data_folder import (
-    FolderNotPrivate,
     FolderUnusable,
     StackState,
     has_running_stack,
@@ -147,7 +146,7 @@ def test_the_access_of_other_accounts_to_a_folder_is_taken_away(tmp_path: Path, 
 def test_a_folder_with_other_contents_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "report.pdf").touch()
     tmp_path.chmod(0o755)
-    with pytest.raises(FolderNotPrivate, match="holds other files"), locked_folder(tmp_path):
+    with pytest.raises(FolderUnusable, match="holds other files"), locked_folder(tmp_path):
         pass
     assert mode(tmp_path) == 0o755
     assert [path.name for path in tmp_path.iterdir()] == ["report.pdf"]
@@ -156,7 +155,7 @@ def test_a_folder_with_other_contents_is_left_as_it_is(tmp_path: Path) -> None:
 @needs_root
 def test_a_folder_of_another_account_is_refused(tmp_path: Path) -> None:
     os.chown(tmp_path, ANOTHER_ACCOUNT, -1)
-    with pytest.raises(FolderNotPrivate, match="another account"), locked_folder(tmp_path):
+    with pytest.raises(FolderUnusable, match="another account"), locked_folder(tmp_path):
         pass
 
 
@@ -167,5 +166,5 @@ def test_an_open_folder_with_files_of_another_account_is_refused(tmp_path: Path)
     tmp_path.chmod(0o777)
     (tmp_path / "credentials.json").touch()
     os.chown(tmp_path / "credentials.json", ANOTHER_ACCOUNT, -1)
-    with pytest.raises(FolderNotPrivate, match="have files in it"), locked_folder(tmp_path):
+    with pytest.raises(FolderUnusable, match="have files in it"), locked_folder(tmp_path):
         pass
