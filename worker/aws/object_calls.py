@@ -161,17 +161,14 @@ def list_uploads(client: Any, bucket: str, object_key: str) -> list[ListedUpload
             raise Transient(f"storage lists no uploads: {page.words}")
         for values in page.get("Uploads", []):
             if values.get("Key") == object_key and _is_upload_id(values.get("UploadId") or ""):
-                upload = ListedUpload(values["UploadId"], _utc(values.get("Initiated")))
-                uploads[upload.upload_id] = upload
+                moment = values.get("Initiated")
+                created_at = moment.astimezone(UTC) if isinstance(moment, datetime) else None
+                uploads[values["UploadId"]] = ListedUpload(values["UploadId"], created_at)
         names = (("NextKeyMarker", "KeyMarker"), ("NextUploadIdMarker", "UploadIdMarker"))
         markers = {name: page[source] for source, name in names if page.get(source)}
         if not page.get("IsTruncated") or not markers:
             break
     return list(uploads.values())
-
-
-def _utc(moment: object) -> datetime | None:
-    return moment.astimezone(UTC) if isinstance(moment, datetime) else None
 
 
 _ALGORITHMS = ("sha256", "crc32", "crc32c", "crc64nvme")

@@ -1,16 +1,13 @@
 """INSERT statements in the dialect of each database."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Connection, literal
 from sqlalchemy.dialects import postgresql, sqlite
 
 from models.base import Base
 from worker.base.database_engine import execute_in_driver
-
-if TYPE_CHECKING:
-    import psycopg
 
 
 def insert_rows(
@@ -30,18 +27,10 @@ def insert_rows(
         else:
             connection.exec_driver_sql(statement, list(rows))
         return
-    with _cursor(connection) as cursor, cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
+    driver: Any = connection.connection.driver_connection
+    with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
         for row in rows:
             copy.write_row(row)
-
-
-def _cursor(connection: Connection) -> "psycopg.Cursor[Any]":
-    import psycopg  # noqa: PLC0415 - takes 5 MB, and SQLite does without
-
-    driver = connection.connection.driver_connection
-    if not isinstance(driver, psycopg.Connection):
-        raise TypeError("PostgreSQL needs the driver psycopg 3: postgresql+psycopg://")
-    return driver.cursor()
 
 
 def insert_once(connection: Connection, table: type[Base], values: dict[str, Any]) -> bool:

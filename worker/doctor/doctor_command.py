@@ -159,18 +159,14 @@ def _run_live(run: LiveRun, findings: list[Finding]) -> bool:
     except KeyboardInterrupt:
         was_interrupted = True
     finally:
-        left = _delete_leftovers(run)
+        try:
+            left = run.delete()
+        except KeyboardInterrupt:  # the first one; later ones are ignored
+            left = run.delete()
         for line in left:
             click.echo(f"Not deleted: {escape_unprintable(line)}", err=True)
     findings.append(deletion_finding(left))
     return was_interrupted
-
-
-def _delete_leftovers(run: LiveRun) -> list[str]:
-    try:
-        return run.delete()
-    except KeyboardInterrupt:  # the first one; later ones are ignored
-        return run.delete()
 
 
 def _print_findings(bucket: Bucket, findings: Sequence[Finding], options: _LiveOptions) -> None:
