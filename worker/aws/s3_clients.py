@@ -18,14 +18,7 @@ from worker.aws.storage_calls import bound_responses
 from worker.core.issued_grants import storage_host
 from worker.core.role_session import RoleSession, SessionLimit, role_session
 from worker.core.signing_context import SigningContext, Validity
-from worker.core.sigv4 import (
-    PROBE_KEY,
-    Credentials,
-    FormSigner,
-    Target,
-    UrlSigner,
-    read_target,
-)
+from worker.core.sigv4 import PROBE_KEY, Credentials, FormSigner, Target, UrlSigner, read_target
 from worker.core.storage_errors import ErrorResponse
 from worker.core.tenant_config import Bucket, DefaultEndpoints
 from worker.errors import Malformed, StorageSilent, Transient

@@ -14,12 +14,7 @@ from typing import Any
 
 from botocore import awsrequest
 from botocore.awsrequest import AWSResponse
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    HTTPClientError,
-    ParamValidationError,
-)
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError
 from botocore.parsers import ResponseParserError
 
 from worker.core.storage_errors import UNREADABLE, ErrorResponse

@@ -172,10 +172,7 @@ LINK_CHECKS = (
     LiveCheck("link", "GET", _get(filename="report.txt"), find_problem=_wrong_download),
     LiveCheck("link", "HEAD", _get(method="HEAD"), find_problem=_missing_grant_id),
     LiveCheck(
-        "link",
-        "GET that names the bucket's owner",
-        _get(check_owner=True),
-        profile_field="owner",
+        "link", "GET that names the bucket's owner", _get(check_owner=True), profile_field="owner"
     ),
     _link_misuse("of another object", _get_another_key),
     _link_misuse("with another file name", _with_value("response-content-disposition", "inline")),

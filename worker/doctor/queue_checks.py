@@ -30,21 +30,10 @@ from worker.broker.queues import (
     workers_by_queue,
 )
 from worker.broker.result_store import read_discard_counts
-from worker.cli.redis_servers import (
-    open_broker,
-    open_results,
-    read_server_facts,
-    redis_unusable,
-)
+from worker.cli.redis_servers import open_broker, open_results, read_server_facts, redis_unusable
 from worker.cli.service_failures import ServiceUnusable
 from worker.core.tenant_config import Bucket, TenantConfig
-from worker.doctor.checks import (
-    CHECK_TIMEOUT,
-    Check,
-    State,
-    attempt,
-    failed,
-)
+from worker.doctor.checks import CHECK_TIMEOUT, Check, State, attempt, failed
 from worker.errors import Transient
 from worker.settings import Settings
 
