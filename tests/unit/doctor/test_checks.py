@@ -1,12 +1,11 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from threading import Event
 
 import pytest
 
 from tests.support.builders.messages import DEMO
-from worker.base.jobs import TurnKey, call_with_timeout
+from worker.base.jobs import TurnKey
 from worker.core.tenant_config import Tenant, TenantConfig, TenantKey
 from worker.doctor.checks import (
     ABANDONED_UPLOADS,
@@ -92,13 +91,6 @@ def test_a_tenant_that_trusts_the_queue_is_a_warning() -> None:
 
 def test_a_service_without_tenants_is_a_warning() -> None:
     assert states(check_tenants(TenantConfig(), NOW)) == ["warn"]
-
-
-def test_a_call_that_takes_too_long_raises_a_timeout() -> None:
-    event = Event()
-    with pytest.raises(TimeoutError):
-        call_with_timeout(0.01, event.wait)
-    event.set()
 
 
 def test_discarded_messages_are_counted_and_no_fault_of_the_service() -> None:
