@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from threading import Event, Thread
@@ -28,42 +28,32 @@ from worker.supervisor import Supervisor, WorkerProcess
 log = structlog.get_logger()
 
 
-class ServicesUnusable(click.ClickException):
-    """Services that cannot be used, and that time alone does not mend."""
+_Service = Callable[[], AbstractContextManager[Any]]
 
 
 def check_services() -> None:
     """Connect to the database, the broker and the result store.
 
-    Raises ServicesUnusable with the causes that an operator has to mend, such as a wrong password
-    or missing tables. Of a service that is away, only a warning is logged: workers wait for it.
+    Raises click.ClickException with the causes that an operator has to mend, such as a wrong
+    password or missing tables. Of a service that is away, only a warning is logged: workers wait.
     """
     wrong = []
-    checks: tuple[Callable[[], None], ...] = (
-        _check_database,
-        partial(_check_redis, open_broker),
-        partial(_check_redis, open_results),
-    )
-    for check in checks:
+    services: Mapping[_Service, Callable[[Any], object]] = {
+        partial(open_database, read_transaction): lambda _connection: None,
+        open_broker: read_server_facts,
+        open_results: read_server_facts,
+    }
+    for open_service, check in services.items():
         try:
-            check()
+            with open_service() as service:
+                check(service)
         except ServiceUnusable as error:
             if error.cause.is_away:
                 log.warning("service_away", problem=error.message, hint=error.cause.hint)
             else:
                 wrong.append(error.format_message())
     if wrong:
-        raise ServicesUnusable("no worker was started.\n" + "\n".join(wrong))
-
-
-def _check_database() -> None:
-    with open_database(read_transaction):
-        pass
-
-
-def _check_redis(open_server: Callable[[], AbstractContextManager[Any]]) -> None:
-    with open_server() as client:
-        read_server_facts(client)
+        raise click.ClickException("no worker was started.\n" + "\n".join(wrong))
 
 
 _FAIR_QUEUE_STOP_TIMEOUT = 1.0  # seconds; what it has not moved stays where it is
