@@ -9,7 +9,7 @@ import sqlite3
 import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -308,39 +308,29 @@ def _begin(connection: Connection) -> None:
         execute_in_driver(connection, begin)
 
 
-def write_transaction(engine: Engine) -> AbstractContextManager[Connection]:
-    """Open a transaction that commits at the end of its block.
-
-    Raises Transient if the database is unreachable, locked for too long, has no tables, or aborted
-    the transaction to resolve a deadlock. Nothing was written, or that is unknown; repeating the
-    call is safe.
-    """
-    return _transaction(engine, "write")
-
-
-def read_transaction(engine: Engine) -> AbstractContextManager[Connection]:
-    """Open a transaction that only reads, and therefore waits for no writer."""
-    return _transaction(engine, "read")
-
-
-def snapshot_transaction(engine: Engine) -> AbstractContextManager[Connection]:
-    """Open a transaction that only reads, and in which all queries see the same rows."""
-    return _transaction(engine, "snapshot")
-
-
-def autocommit_read(engine: Engine) -> AbstractContextManager[Connection]:
-    """Open a connection in autocommit mode for one SELECT; a transaction would double its cost."""
-    return _transaction(engine, "autocommit")
-
-
 @contextmanager
-def _transaction(engine: Engine, purpose: _Purpose) -> Iterator[Connection]:
+def _transaction(purpose: _Purpose, engine: Engine) -> Iterator[Connection]:
     with (
         _transient_errors(engine),
         engine.connect().execution_options(purpose=purpose) as connection,
         connection.begin(),
     ):
         yield connection
+
+
+write_transaction = partial(_transaction, "write")
+"""Opens a transaction that commits at the end of its block.
+
+Raises Transient if the database is unreachable, locked for too long, has no tables, or aborted the
+transaction to resolve a deadlock. Nothing was written, or that is unknown; repeating the call is
+safe.
+"""
+read_transaction = partial(_transaction, "read")
+"""Opens a transaction that only reads, and therefore waits for no writer."""
+snapshot_transaction = partial(_transaction, "snapshot")
+"""Opens a transaction that only reads, and in which all queries see the same rows."""
+autocommit_read = partial(_transaction, "autocommit")
+"""Opens a connection in autocommit mode for one SELECT; a transaction would double its cost."""
 
 
 def read_in_driver(engine: Engine, statement: str) -> Any:
