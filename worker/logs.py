@@ -89,11 +89,8 @@ def scrub(text: str) -> str:
 
     Takes time in proportion to the length of the text.
     """
-    return _TOKEN.sub(_HIDDEN, _SECRET.sub(_hide_value, text))
-
-
-def _hide_value(match: re.Match[str]) -> str:
-    return f"{match[match.lastindex or 0]}{_HIDDEN}"
+    without_values = _SECRET.sub(lambda match: f"{match[match.lastindex or 0]}{_HIDDEN}", text)
+    return _TOKEN.sub(_HIDDEN, without_values)
 
 
 def configure_logging(level: int = logging.INFO) -> None:

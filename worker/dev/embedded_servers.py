@@ -96,7 +96,11 @@ def running_valkey(
     with reserved_ports(port) as (bound_port,):
         program = Program(
             name="Valkey",
-            command=(binary, *_valkey_options(bound_port)),
+            command=(
+                *(binary, "--bind", HOST, "--port", str(bound_port), "--protected-mode", "yes"),
+                *("--dir", ".", "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"),
+                *("--maxmemory-policy", "noeviction"),
+            ),
             folder=data / "valkey",
             log=data / "logs" / "valkey.log",
             inherited_fds=inherited_fds,
@@ -118,14 +122,6 @@ def find_valkey() -> str:
             "There is no embedded Valkey for this platform. Set VALETKEY_BROKER_URL and "
             "VALETKEY_RESULT_URL to a Redis or Valkey server and start `python -m worker run`."
         ) from error
-
-
-def _valkey_options(port: int) -> list[str]:
-    return [
-        *("--bind", HOST, "--port", str(port), "--protected-mode", "yes", "--dir", "."),
-        *("--save", "", "--appendonly", "yes", "--appendfsync", "everysec"),
-        *("--maxmemory-policy", "noeviction"),
-    ]
 
 
 def _responds_as(port: int, child: ChildProcess) -> bool:
@@ -175,7 +171,10 @@ def running_seaweedfs(
     binary, folder, users_path = _find_seaweedfs(), data / "seaweedfs", data / "seaweedfs.json"
     with reserved_ports(port, *[None] * (1 + 2 * len(_SERVERS))) as ports:
         _remove_startup_state(folder)
-        write_json(users_path, _users_config(keys))
+        credentials = {"accessKey": keys.access_key, "secretKey": keys.secret_key}
+        actions = ["Admin", "Read", "List", "Tagging", "Write"]
+        user = {"name": "dev", "credentials": [credentials], "actions": actions}
+        write_json(users_path, {"identities": [user]})
         program = Program(
             name="SeaweedFS",
             command=(
@@ -226,12 +225,6 @@ def _remove_sockets(ports: list[int]) -> None:
     for port in ports:
         for socket_path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - fixed path
             socket_path.unlink()
-
-
-def _users_config(keys: StorageKeys) -> dict[str, Any]:
-    credentials = {"accessKey": keys.access_key, "secretKey": keys.secret_key}
-    actions = ["Admin", "Read", "List", "Tagging", "Write"]
-    return {"identities": [{"name": "dev", "credentials": [credentials], "actions": actions}]}
 
 
 def _seaweedfs_options(ports: list[int]) -> list[str]:
