@@ -5,6 +5,7 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
+from itertools import islice
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 from worker.aws.storage_calls import call_storage
@@ -149,25 +150,20 @@ def list_uploads(client: Any, bucket: str, object_key: str) -> list[ListedUpload
     Reads at most MAX_LISTINGS pages: the keys that begin with this one are in the same listing.
     Raises Transient, also if storage refuses, as abort_upload does.
     """
+    pages = client.get_paginator("list_multipart_uploads").paginate(
+        Bucket=bucket, Prefix=object_key
+    )
+    listing: Any = call_storage(lambda: list(islice(pages, MAX_LISTINGS)))
+    if isinstance(listing, ErrorResponse):
+        if listing.code in _ENDED:
+            return []
+        raise Transient(f"storage lists no uploads: {listing.words}")
     uploads: dict[str, ListedUpload] = {}
-    markers: dict[str, str] = {}
-    for _ in range(MAX_LISTINGS):
-        page = call_storage(
-            client.list_multipart_uploads, Bucket=bucket, Prefix=object_key, **markers
-        )
-        if isinstance(page, ErrorResponse):
-            if page.code in _ENDED:
-                return []
-            raise Transient(f"storage lists no uploads: {page.words}")
-        for values in page.get("Uploads", []):
-            if values.get("Key") == object_key and _is_upload_id(values.get("UploadId") or ""):
-                moment = values.get("Initiated")
-                created_at = moment.astimezone(UTC) if isinstance(moment, datetime) else None
-                uploads[values["UploadId"]] = ListedUpload(values["UploadId"], created_at)
-        names = (("NextKeyMarker", "KeyMarker"), ("NextUploadIdMarker", "UploadIdMarker"))
-        markers = {name: page[source] for source, name in names if page.get(source)}
-        if not page.get("IsTruncated") or not markers:
-            break
+    for values in (values for page in listing for values in page.get("Uploads", [])):
+        if values.get("Key") == object_key and _is_upload_id(values.get("UploadId") or ""):
+            moment = values.get("Initiated")
+            created_at = moment.astimezone(UTC) if isinstance(moment, datetime) else None
+            uploads[values["UploadId"]] = ListedUpload(values["UploadId"], created_at)
     return list(uploads.values())
 
 

@@ -102,7 +102,7 @@ def test_a_multipart_upload_of_a_removed_tenant_is_neither_continued_nor_aborted
     started = {"UploadId": "upload", "ResponseMetadata": {"RetryAttempts": 0}}
     client = SimpleNamespace(
         create_multipart_upload=lambda **_: started,
-        list_multipart_uploads=lambda **_: {},
+        get_paginator=lambda _: SimpleNamespace(paginate=lambda **_: []),
         abort_multipart_upload=lambda **call: aborted.append(call["UploadId"]),
     )
     monkeypatch.setattr(S3Clients, "client", lambda *_: client)
