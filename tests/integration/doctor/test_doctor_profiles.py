@@ -204,7 +204,7 @@ UNREACHABLE = "http://127.0.0.1:9/1/uploads"
 def queue(ministack: Storage, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestQueue]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ministack.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", ministack.secret_key)
-    sqs = boto3.client("sqs", "us-east-1", endpoint_url=ministack.endpoint)
+    sqs = boto3.Session().client("sqs", "us-east-1", endpoint_url=ministack.endpoint)
     queue = TestQueue(sqs)
     yield queue
     sqs.delete_queue(QueueUrl=queue.url)
