@@ -2,7 +2,7 @@
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import click
 import psycopg
@@ -56,93 +56,84 @@ _TABLE_EXISTS = Cause(
     f" valetkey alone, and correct {VARIABLE}",
 )
 
-_Words = tuple[str, str, str]
-# By the words of libpq and of the server, which are English unless lc_messages says otherwise.
-_SERVER_WORDS = (
-    (
-        r"database \"[^\"]*\" does not exist",
+# By the words of libpq and of the server, which are English unless lc_messages says otherwise. The
+# first that are found decide.
+_SERVER_WORDS: Mapping[str, Cause] = {
+    r"Connection refused|on socket.*No such file or directory": cause_of_kind("refused", VARIABLE),
+    r"resolve host|translate host name|Name or service not known": cause_of_kind("host", VARIABLE),
+    r"timeout expired|timed out": cause_of_kind("timeout", VARIABLE),
+    r"database \"[^\"]*\" does not exist": Cause(
         "the server has no such database",
         f"create it with `createdb`, or correct the name in {VARIABLE}",
     ),
     (
-        r"(password|SCRAM|SASL|LDAP|PAM|peer|Ident)[\w\s-]*authentication failed|invalid password",
+        r"(password|SCRAM|SASL|LDAP|PAM|peer|Ident)[\w\s-]*authentication failed"
+        r"|invalid password"
+    ): Cause(
         "the server refuses the user or the password",
         f"correct the user and password in {VARIABLE}, or PGPASSWORD",
     ),
-    (
-        r"no password supplied",
+    r"no password supplied": Cause(
         "the server asks for a password, and there is none",
         f"write it into {VARIABLE}, or set PGPASSWORD or PGPASSFILE",
     ),
-    (
-        r"role \"[^\"]*\" does not exist",
+    r"role \"[^\"]*\" does not exist": Cause(
         "the server has no such user",
         f"create it with `createuser`, or correct the user in {VARIABLE}",
     ),
-    (
-        r"no pg_hba\.conf entry",
+    r"no pg_hba\.conf entry": Cause(
         "the server admits no such connection (pg_hba.conf)",
         f"allow this user, database and host there, or add ?sslmode=require to {VARIABLE}",
     ),
-    (
-        r"permission denied|not permitted to log in",
+    r"permission denied|not permitted to log in": Cause(
         "its user lacks a permission",
         f"grant the user in {VARIABLE} access to the database and its tables",
     ),
-    (
-        r"does not support SSL",
+    r"does not support SSL": Cause(
         "the server has no TLS, and sslmode asks for it",
         f"enable TLS in the server, or remove sslmode from {VARIABLE}",
     ),
-    (
-        r"invalid connection option|invalid URI query parameter|invalid \w+ value",
+    r"invalid connection option|invalid URI query parameter|invalid \w+ value": Cause(
         "its URL has a parameter, or a value of one, that PostgreSQL does not know",
         f"correct what follows the ? in {VARIABLE}",
     ),
-    (
-        r"invalid response to SSL negotiation|expected authentication request",
-        "what answers is not PostgreSQL",
-        f"correct host and port in {VARIABLE}",
+    r"invalid response to SSL negotiation|expected authentication request": Cause(
+        "what answers is not PostgreSQL", f"correct host and port in {VARIABLE}"
     ),
-)
-_AWAY_WORDS = (
-    (
-        r"too many clients|remaining connection slots|too many connections",
+    r"certificate verify failed": cause_of_kind("tls", VARIABLE, "certificate verify failed"),
+    r"root certificate file": cause_of_kind(
+        "tls", VARIABLE, "the file of the certificate authority does not exist"
+    ),
+    r"does not match host name": cause_of_kind(
+        "tls", VARIABLE, "the certificate is not valid for this host name"
+    ),
+    r"SSL error": cause_of_kind("tls", VARIABLE, "TLS failed"),
+    r"too many clients|remaining connection slots|too many connections": Cause(
         "the server has no free connection",
         "raise max_connections of the server, or close connections",
+        is_away=True,
     ),
-    (
-        r"starting up|shutting down|in recovery mode",
-        "the server is starting or stopping",
-        "wait a moment, and try again",
+    r"starting up|shutting down|in recovery mode": Cause(
+        "the server is starting or stopping", "wait a moment, and try again", is_away=True
     ),
-)
-_TLS_WORDS = (
-    ("certificate verify failed", "certificate verify failed"),
-    ("root certificate file", "the file of the certificate authority does not exist"),
-    ("does not match host name", "the certificate is not valid for this host name"),
-    ("SSL error", "TLS failed"),
-)
-_FILE_WORDS: Sequence[_Words] = (
-    (r"locked|busy", FILE_LOCKED.text, FILE_LOCKED.hint),
-    (
-        r"readonly|read-only",
+}
+_FILE_WORDS: Mapping[str, Cause] = {
+    r"locked|busy": FILE_LOCKED._replace(is_away=False),
+    r"readonly|read-only": Cause(
         "this account may not write to the file or its folder",
         "run the command as the account of the workers, or correct the permissions",
     ),
-    (
-        r"not a database|malformed|corrupt",
+    r"not a database|malformed|corrupt": Cause(
         "the file is not a SQLite database, or is damaged",
         f"correct the path in {VARIABLE}, or restore a backup",
     ),
-    (r"full", "the disk is full", "free some space"),
-    (r"table \S+ already exists", _TABLE_EXISTS.text, _TABLE_EXISTS.hint),
-    (
-        r"unable to open|disk I/O",
+    r"unable to open|disk I/O": Cause(
         "the file cannot be opened",
         f"correct the path in {VARIABLE}, and check the permissions of the file and its folder",
     ),
-)
+    r"full": Cause("the disk is full", "free some space"),
+    r"table \S+ already exists": _TABLE_EXISTS,
+}
 
 
 def database_unusable(cause: Cause, url: str) -> ServiceUnusable:
@@ -195,8 +186,7 @@ def _driver_cause(error: BaseException) -> Cause | None:
         case psycopg.errors.DuplicateTable():
             cause = _TABLE_EXISTS
         case psycopg.Error():
-            cause = _network_words(str(error)) or _match(_SERVER_WORDS, str(error))
-            cause = cause or _tls_words(str(error)) or _match(_AWAY_WORDS, str(error), is_away=True)
+            cause = _match(_SERVER_WORDS, str(error))
         case sqlite3.Error():
             cause = _NO_TABLES if "no such table" in str(error) else _match(_FILE_WORDS, str(error))
         case OSError(filename=str(name), strerror=str(words)):
@@ -207,25 +197,5 @@ def _driver_cause(error: BaseException) -> Cause | None:
     return cause
 
 
-def _network_words(text: str) -> Cause | None:
-    is_socket_missing = "on socket" in text and "No such file or directory" in text
-    if "Connection refused" in text or is_socket_missing:
-        return cause_of_kind("refused", VARIABLE)
-    if re.search(r"resolve host|translate host name|Name or service not known", text):
-        return cause_of_kind("host", VARIABLE)
-    is_late = re.search(r"timeout expired|timed out", text)
-    return cause_of_kind("timeout", VARIABLE) if is_late else None
-
-
-def _tls_words(text: str) -> Cause | None:
-    for words, said in _TLS_WORDS:
-        if words in text:
-            return cause_of_kind("tls", VARIABLE, said)
-    return None
-
-
-def _match(causes: Sequence[_Words], text: str, *, is_away: bool = False) -> Cause | None:
-    for pattern, words, hint in causes:
-        if re.search(pattern, text):
-            return Cause(words, hint, is_away)
-    return None
+def _match(causes: Mapping[str, Cause], text: str) -> Cause | None:
+    return next((cause for words, cause in causes.items() if re.search(words, text)), None)
