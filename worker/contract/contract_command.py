@@ -110,6 +110,8 @@ _SEALED_TEXT = (
 
 def asyncapi_document() -> dict[str, Any]:
     """Return the document as JSON values."""
+    schemas = request_definitions() | reply_definitions() | upload_event_definitions()
+    text = json.dumps(schemas).replace("#/$defs/", _SCHEMAS)
     return {
         "asyncapi": "3.0.0",
         "id": f"urn:valetkey:{VERSION}",
@@ -124,12 +126,7 @@ def asyncapi_document() -> dict[str, Any]:
         "servers": _servers(),
         "channels": _channels(),
         "operations": _operations(),
-        "components": {
-            "messages": _messages(),
-            "schemas": request_definitions(_SCHEMAS)
-            | reply_definitions(_SCHEMAS)
-            | upload_event_definitions(_SCHEMAS),
-        },
+        "components": {"messages": _messages(), "schemas": json.loads(text)},
     }
 
 

@@ -110,9 +110,9 @@ def webhook_schema() -> Schema:
     return _document("webhooks", title, (UploadEvent,), upload_event_definitions())
 
 
-def request_definitions(prefix: str = "#/$defs/") -> dict[str, Schema]:
-    """Return a definition for each class in a request; references begin with the prefix."""
-    definitions = _definitions(messages.AnyMessage, prefix)
+def request_definitions() -> dict[str, Schema]:
+    """Return a definition for each class in a request."""
+    definitions = _definitions(messages.AnyMessage)
     for name in _tagged_definitions(definitions):
         _require(definitions[name], "kind")
     for schema in _all_schemas(definitions.values()):
@@ -120,9 +120,9 @@ def request_definitions(prefix: str = "#/$defs/") -> dict[str, Schema]:
     return _described(definitions)
 
 
-def reply_definitions(prefix: str = "#/$defs/") -> dict[str, Schema]:
-    """Return a definition for each class in a reply; references begin with the prefix."""
-    definitions = _definitions(replies.Reply, prefix, mode="serialization")
+def reply_definitions() -> dict[str, Schema]:
+    """Return a definition for each class in a reply."""
+    definitions = _definitions(replies.Reply, "serialization")
     for definition in definitions.values():
         _require(definition, _STATUS)
     # Tells the replies apart, so it keeps its list of values.
@@ -137,20 +137,20 @@ def reply_definitions(prefix: str = "#/$defs/") -> dict[str, Schema]:
     return _described(definitions)
 
 
-def upload_event_definitions(prefix: str = "#/$defs/") -> dict[str, Schema]:
+def upload_event_definitions() -> dict[str, Schema]:
     """Return a definition for each class in a webhook about uploads."""
-    definitions = _definitions(UploadEvent, prefix)
+    definitions = _definitions(UploadEvent)
     for schema in _all_schemas(definitions.values()):
         _open_schema(schema)
     return _described(definitions)
 
 
 def _definitions(
-    described: Any, prefix: str, mode: Literal["validation", "serialization"] = "validation"
+    described: Any, mode: Literal["validation", "serialization"] = "validation"
 ) -> dict[str, Schema]:
     """Return pydantic's definitions of a class, or of the classes of a union."""
     adapter: TypeAdapter[Any] = TypeAdapter(described)
-    schema = adapter.json_schema(mode=mode, ref_template=f"{prefix}{{model}}")
+    schema = adapter.json_schema(mode=mode)
     definitions: dict[str, Schema] = schema.pop("$defs")
     return definitions | ({described.__name__: schema} if isinstance(described, type) else {})
 
