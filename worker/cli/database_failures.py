@@ -9,7 +9,7 @@ import psycopg
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from valetkey.delivery.causes import describe_cause, exception_chain
+from valetkey.delivery.causes import HOST, REFUSED, TIMEOUT, TLS, describe_cause, exception_chain
 from worker.cli.service_failures import (
     Cause,
     ServiceUnusable,
@@ -59,9 +59,9 @@ _TABLE_EXISTS = Cause(
 # By the words of libpq and of the server, which are English unless lc_messages says otherwise. The
 # first that are found decide.
 _SERVER_WORDS: Mapping[str, Cause] = {
-    r"Connection refused|on socket.*No such file or directory": cause_of_kind("refused", VARIABLE),
-    r"resolve host|translate host name|Name or service not known": cause_of_kind("host", VARIABLE),
-    r"timeout expired|timed out": cause_of_kind("timeout", VARIABLE),
+    r"Connection refused|on socket.*No such file or directory": cause_of_kind(REFUSED, VARIABLE),
+    r"resolve host|translate host name|Name or service not known": cause_of_kind(HOST, VARIABLE),
+    r"timeout expired|timed out": cause_of_kind(TIMEOUT, VARIABLE),
     r"database \"[^\"]*\" does not exist": Cause(
         "the server has no such database",
         f"create it with `createdb`, or correct the name in {VARIABLE}",
@@ -100,14 +100,14 @@ _SERVER_WORDS: Mapping[str, Cause] = {
     r"invalid response to SSL negotiation|expected authentication request": Cause(
         "what answers is not PostgreSQL", f"correct host and port in {VARIABLE}"
     ),
-    r"certificate verify failed": cause_of_kind("tls", VARIABLE, "certificate verify failed"),
+    r"certificate verify failed": cause_of_kind(TLS, VARIABLE, "certificate verify failed"),
     r"root certificate file": cause_of_kind(
-        "tls", VARIABLE, "the file of the certificate authority does not exist"
+        TLS, VARIABLE, "the file of the certificate authority does not exist"
     ),
     r"does not match host name": cause_of_kind(
-        "tls", VARIABLE, "the certificate is not valid for this host name"
+        TLS, VARIABLE, "the certificate is not valid for this host name"
     ),
-    r"SSL error": cause_of_kind("tls", VARIABLE, "TLS failed"),
+    r"SSL error": cause_of_kind(TLS, VARIABLE, "TLS failed"),
     r"too many clients|remaining connection slots|too many connections": Cause(
         "the server has no free connection",
         "raise max_connections of the server, or close connections",
@@ -178,7 +178,7 @@ def _driver_cause(error: BaseException) -> Cause | None:
     cause: Cause | None = None
     match error:
         case psycopg.errors.ConnectionTimeout():
-            cause = cause_of_kind("timeout", VARIABLE)
+            cause = cause_of_kind(TIMEOUT, VARIABLE)
         case psycopg.errors.LockNotAvailable() | psycopg.errors.DeadlockDetected():
             cause = _TABLE_LOCKED
         case psycopg.errors.UndefinedTable():

@@ -10,7 +10,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from valetkey.config import redact_url
-from valetkey.delivery.causes import describe_cause
+from valetkey.delivery.causes import CLOSED, describe_cause
 from worker.cli.service_failures import Cause, ServiceUnusable, cause_of_kind, network_cause
 from worker.settings import Settings
 
@@ -27,7 +27,7 @@ def redis_cause(error: BaseException, variable: str) -> Cause:
     """Return why a call of Redis failed. Repeats nothing of the error's text."""
     cause = network_cause(error, variable)
     if cause is None and isinstance(error, exceptions.ConnectionError):
-        return cause_of_kind("closed", variable)
+        return cause_of_kind(CLOSED, variable)
     hint = "the log of the server may say more"
     return cause or Cause(f"it fails with {describe_cause(error)}", hint)
 

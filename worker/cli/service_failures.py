@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import click
 
+from valetkey.delivery import causes
 from valetkey.delivery.causes import Kind, exception_chain, find_cause
 
 
@@ -31,68 +32,70 @@ class ServiceUnusable(click.ClickException):
 
 # By the kinds of valetkey.delivery.causes, which finds them. The later ones are those of Redis.
 _CAUSES: Mapping[Kind, tuple[str, str]] = {
-    "refused": (
+    causes.REFUSED: (
         "nothing listens at this host and port (connection refused)",
         "start the server, or correct host and port in {setting}",
     ),
-    "host": (
+    causes.HOST: (
         "its host name cannot be resolved",
         "correct the host in {setting}, or the DNS of this machine",
     ),
-    "timeout": (
+    causes.TIMEOUT: (
         "it does not respond in time",
         "check that the server runs and no firewall drops packets, and host and port in {setting}",
     ),
-    "closed": (
+    causes.CLOSED: (
         "the server closes the connection",
         "is it the right server and port, and does {setting} need TLS?",
     ),
-    "tls": (
+    causes.TLS: (
         "TLS failed",
         "check the certificate and the TLS parameters of {setting} (docs/operating.md, TLS)",
     ),
-    "password": (
+    causes.PASSWORD: (
         "the server refuses the user or the password",
         "correct the user and password in {setting}",
     ),
-    "no password": (
+    causes.NO_PASSWORD: (
         "the server asks for a password, and the URL has none",
         "write the user and password into {setting}: redis://USER:PASSWORD@HOST:6379/0",
     ),
-    "unneeded password": (
+    causes.UNNEEDED_PASSWORD: (
         "the server's default user has no password",
         "remove the password from {setting}, or name its user",
     ),
-    "permission": (
+    causes.PERMISSION: (
         "its user may not run this command, or not on these keys",
         "give the user the permissions of `worker` in examples/production/users.acl",
     ),
-    "read-only": (
+    causes.READ_ONLY: (
         "it is a replica, which is read-only",
         "write the address of the primary server into {setting}",
     ),
-    "memory": (
+    causes.MEMORY: (
         "its memory is full (maxmemory), so it takes no messages",
         "raise maxmemory of the server, or remove what fills it",
     ),
-    "loading": (
+    causes.LOADING: (
         "it still loads its data, or has no primary server",
         "wait a moment, and try again",
     ),
-    "clients": (
+    causes.CLIENTS: (
         "it has no free connection (maxclients)",
         "raise maxclients of the server, or close connections",
     ),
-    "protocol": (
+    causes.PROTOCOL: (
         "what answers is not Redis or Valkey",
         "correct host and port in {setting}",
     ),
-    "database": (
+    causes.DATABASE: (
         "the server has no database of this number",
         "write a lower number at the end of {setting}; a server has 16 by default",
     ),
 }
-_AWAY: frozenset[Kind] = frozenset({"refused", "host", "timeout", "closed", "loading", "clients"})
+_AWAY = frozenset(
+    {causes.REFUSED, causes.HOST, causes.TIMEOUT, causes.CLOSED, causes.LOADING, causes.CLIENTS}
+)
 
 
 def cause_of_kind(kind: Kind, setting: str, text: str | None = None) -> Cause:
@@ -107,15 +110,16 @@ def network_cause(error: BaseException, setting: str) -> Cause | None:
     setting names where the address comes from.
     """
     chain = list(exception_chain(error))
+    # A proxy whose server is away ends the handshake.
     if any(isinstance(each, ssl.SSLEOFError | ssl.SSLZeroReturnError) for each in chain):
-        return cause_of_kind("closed", setting)  # a proxy whose server is away ends the handshake
+        return cause_of_kind(causes.CLOSED, setting)
     kind, words = find_cause(error)
     if kind in _CAUSES:
-        return cause_of_kind(kind, setting, words if kind == "tls" else None)
+        return cause_of_kind(kind, setting, words if kind == causes.TLS else None)
     for each in chain:
         match each:
             case ConnectionError():
-                return cause_of_kind("closed", setting)
+                return cause_of_kind(causes.CLOSED, setting)
             case OSError(errno=int(number), strerror=str(words), filename=None) if number > 0:
                 hint = f"check the network, and the host in {setting}"
                 return Cause(f"the network says: {words}", hint, is_away=True)

@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import NamedTuple
 
+from valetkey.delivery.causes import TIMEOUT
 from valetkey.units import format_duration
 from worker import clock
 from worker.aws.s3_clients import S3Clients
@@ -169,7 +170,7 @@ def _unreachable_cause(error: BaseException, bucket: Bucket, settings: Settings)
         setting = "VALETKEY_S3_ENDPOINT"
     else:
         setting = "the region of the bucket profile"
-    cause = network_cause(error, setting) or cause_of_kind("timeout", setting)
+    cause = network_cause(error, setting) or cause_of_kind(TIMEOUT, setting)
     return cause._replace(is_away=True)
 
 
