@@ -29,7 +29,6 @@ from worker.doctor.live_checks import (
     LiveRun,
     deletion_finding,
     findings_of_unusable_profile,
-    prepare_run,
 )
 from worker.doctor.live_trial import FIRST_FAILED, GOOD_VERDICTS, Finding
 from worker.doctor.queue_checks import broker_checks
@@ -87,7 +86,7 @@ def _check_live(names: Sequence[str], options: _LiveOptions) -> bool:
         for bucket in buckets:
             endpoint = s3.internal_endpoint(bucket) if options.internal else None
             send = partial(connection.send, endpoint=endpoint)
-            prepare = partial(prepare_run, s3, credentials, send, bucket, options.prefix)
+            prepare = partial(LiveRun, s3, credentials, send, bucket, options.prefix)
             results.append(_check_bucket(prepare, s3, bucket, options))
         return all(results)
 

@@ -8,7 +8,7 @@ import secrets
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from http import HTTPStatus
@@ -420,30 +420,39 @@ DELETE_ACTIONS = ("s3:AbortMultipartUpload", "s3:DeleteObject", "s3:DeleteObject
 _SETTLE_SECONDS = 3.0  # for requests that were under way when the run was interrupted
 
 
-@dataclass
 class LiveRun:
     """One run: its findings come from `findings`; `delete` must be called in any case.
 
-    credentials are those of the deletion. prefix is that of all runs: one check tries to write
-    beside the prefix of its own run.
+    Its objects are under a new prefix below `prefix`: one check tries to write beside it.
+    credentials are those of the deletion. Raises Malformed or Transient if boto3 cannot sign for
+    the bucket profile.
     """
 
-    trial: Trial
-    credentials: CredentialCache
-    prefix: str
-    verdicts: dict[str, Verdict] = field(default_factory=dict)  # of uses, by name
+    def __init__(
+        self,
+        s3: S3Clients,
+        credentials: CredentialCache,
+        send: Callable[[StorageRequest, float], StorageResponse],
+        bucket: Bucket,
+        prefix: str,
+    ) -> None:
+        grants = LiveGrants(s3, bucket, f"{prefix}{secrets.token_hex(8)}/")
+        self._trial = Trial(grants, Leftovers(s3.target(bucket)), send)
+        self._credentials = credentials
+        self._prefix = prefix
+        self._verdicts: dict[str, Verdict] = {}  # of uses, by name
 
     def findings(self) -> Iterator[Finding]:
         """Run each check in turn."""
         for check in LIVE_CHECKS:
             finding = self._examine(check)
             if not check.is_misuse:
-                self.verdicts[check.name] = finding.verdict
+                self._verdicts[check.name] = finding.verdict
             yield finding
 
     def delete(self) -> list[str]:
         """Delete what was written. Return a line for each thing that is left."""
-        self.trial.wait_for_calls(_SETTLE_SECONDS)
+        self._trial.wait_for_calls(_SETTLE_SECONDS)
         return list(self._delete_all())
 
     def _examine(self, check: LiveCheck) -> Finding:
@@ -451,10 +460,10 @@ class LiveRun:
         if reason:
             return finding._replace(note=reason)
         try:
-            request = check.act(self.trial)
-            response = self.trial.send(request)
+            request = check.act(self._trial)
+            response = self._trial.send(request)
             problem = (
-                check.find_problem(self.trial, request, response) if response.is_success else ""
+                check.find_problem(self._trial, request, response) if response.is_success else ""
             )
             verdict, note = (
                 judge_misuse(response) if check.is_misuse else judge_use(response, problem)
@@ -468,18 +477,18 @@ class LiveRun:
         return finding._replace(verdict=verdict, answer=describe_answer(response), note=note)
 
     def _skip_reason(self, check: LiveCheck) -> str:
-        if self.verdicts.get(LIVE_CHECKS[0].name, "ok") != "ok":
+        if self._verdicts.get(LIVE_CHECKS[0].name, "ok") != "ok":
             return FIRST_FAILED
-        if check.needs is not None and self.verdicts.get(check.needs) != "ok":
+        if check.needs is not None and self._verdicts.get(check.needs) != "ok":
             return f"proves nothing, because {check.needs!r} failed"
         name = check.profile_field
-        if name is None or getattr(self.trial.grants.bucket, name):
+        if name is None or getattr(self._trial.grants.bucket, name):
             return ""
         return WITHOUT_FIELD[name]
 
     def _delete_all(self) -> Iterator[str]:
         """Delete everything. Yield a line for each object or upload that could not be deleted."""
-        leftovers = self.trial.leftovers
+        leftovers = self._trial.leftovers
         deadline = time.monotonic() + MAX_DELETE_SECONDS
         for name, key, query in _deletions(leftovers):
             problem: str | None = "not tried, because storage took too long"
@@ -492,11 +501,13 @@ class LiveRun:
 
     def _delete_one(self, key: str, query: Mapping[str, str]) -> str | None:
         try:
-            response = self.trial.send_delete(self._delete_request(key, query))
+            response = self._trial.send_delete(self._delete_request(key, query))
             version = response.headers.get(VERSION_HEADER)
             if version and not query:
                 # In a versioned bucket, this has only added a delete marker.
-                response = self.trial.send_delete(self._delete_request(key, {"versionId": version}))
+                response = self._trial.send_delete(
+                    self._delete_request(key, {"versionId": version})
+                )
         except (Malformed, Transient) as error:
             return str(error)
         is_gone = response.is_success or response.status == HTTPStatus.NOT_FOUND
@@ -505,7 +516,7 @@ class LiveRun:
     def _delete_request(self, key: str, query: Mapping[str, str]) -> StorageRequest:
         now = clock.now()
         validity = Validity(now.replace(microsecond=0), 300, "request")
-        grants = self.trial.grants
+        grants = self._trial.grants
         credentials = self._load_credentials(grants.bucket, now)
         context = grants.s3.signing_context(grants.bucket, credentials, validity)
         return StorageRequest("DELETE", context.signer_for("DELETE").sign(key, query).url)
@@ -514,11 +525,11 @@ class LiveRun:
         """Return those of the profile, or a session of its role that may delete: no other may."""
         session, role = None, bucket.role_arn
         if role is not None:
-            session = role_session(role, bucket, "doctor-delete", (self.prefix,))
+            session = role_session(role, bucket, "doctor-delete", (self._prefix,))
             policy = json.loads(session.policy)
             policy["Statement"][0]["Action"] = DELETE_ACTIONS
             session = replace(session, policy=json.dumps(policy, separators=(",", ":")))
-        return self.credentials.get(bucket.profile, session, now, timedelta(minutes=5))
+        return self._credentials.get(bucket.profile, session, now, timedelta(minutes=5))
 
 
 def _deletions(leftovers: Leftovers) -> Iterator[tuple[str, str, dict[str, str]]]:
@@ -528,22 +539,6 @@ def _deletions(leftovers: Leftovers) -> Iterator[tuple[str, str, dict[str, str]]
             yield key, key, query
     for upload_id, key in tuple(leftovers.uploads.items()):
         yield f"an upload of {key}", key, {"uploadId": upload_id}
-
-
-def prepare_run(
-    s3: S3Clients,
-    deletion_credentials: CredentialCache,
-    send: Callable[[StorageRequest, float], StorageResponse],
-    bucket: Bucket,
-    prefix: str,
-) -> LiveRun:
-    """Prepare a run whose objects are under a new prefix below `prefix`.
-
-    Raises Malformed or Transient if boto3 cannot sign for the bucket profile.
-    """
-    grants = LiveGrants(s3, bucket, f"{prefix}{secrets.token_hex(8)}/")
-    trial = Trial(grants, Leftovers(s3.target(bucket)), send)
-    return LiveRun(trial, deletion_credentials, prefix)
 
 
 def findings_of_unusable_profile(error: str) -> list[Finding]:
