@@ -12,11 +12,14 @@ JSON ignores the space. redis-py sends a script by its digest.
 import secrets
 import threading
 import time
+from contextlib import suppress
 from typing import NamedTuple
 
 import redis
 import structlog
 from redis.backoff import NoBackoff
+from redis.exceptions import LockError
+from redis.lock import Lock
 from redis.retry import Retry
 
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
@@ -36,27 +39,6 @@ from worker.broker.lanes import (
 from worker.broker.queues import SHARING_LEASE, WAITING_LANES, lane_key, waiting_lanes
 
 SERVED_MARK = " "
-
-KEEP_LEASE_SCRIPT = """
-local holder = redis.call('GET', KEYS[1])
-if holder == ARGV[1] then
-  redis.call('PEXPIRE', KEYS[1], ARGV[2])
-elseif holder and redis.call('PTTL', KEYS[1]) >= 0 then
-  return 0
-else
-  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-end
-return 1
-"""
-"""KEYS: the lease. ARGV: holder, milliseconds. Takes or renews the lease if nobody else has
-one that expires."""
-
-END_LEASE_SCRIPT = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then
-  redis.call('DEL', KEYS[1])
-end
-"""
-"""KEYS: the lease. ARGV: holder."""
 
 READ_OLDEST_SCRIPT = """
 local mark, ignored = ARGV[1], tonumber(ARGV[2])
@@ -172,36 +154,6 @@ return served
 Serves frames of the lane with the smallest time, which then grows by the frame's cost. Returns the
 number of the lane's key and the length of each served frame; a length of 0 is an empty lane.
 """
-
-
-class Lease:
-    """A lease that expires unless its holder renews it.
-
-    A holder that was paused may believe for a moment that it still has the lease, so what it does
-    must be correct even if two processes do it.
-    """
-
-    def __init__(self, client: redis.Redis, name: str, seconds: float) -> None:
-        self._keep = client.register_script(KEEP_LEASE_SCRIPT)
-        self._end = client.register_script(END_LEASE_SCRIPT)
-        self._name, self._seconds = name, seconds
-        self._holder = secrets.token_hex(16)
-        self._renew_at = 0.0
-
-    def is_due(self) -> bool:
-        """Return whether it must be taken or renewed before the work goes on."""
-        return time.monotonic() >= self._renew_at
-
-    def keep(self) -> bool:
-        """Take or renew it; return False if another process has it."""
-        is_held = bool(self._keep([self._name], [self._holder, round(self._seconds * 1000)]))
-        self._renew_at = time.monotonic() + self._seconds / 4 if is_held else 0.0
-        return is_held
-
-    def end(self) -> None:
-        """Give it up, if it is held, so that another process need not wait for its expiry."""
-        self._renew_at = 0.0
-        self._end([self._name], [self._holder])
 
 
 INTERACTIVE_LIMIT = 16
@@ -340,9 +292,24 @@ _BUSY_INTERVAL = 0.025  # while messages wait
 _IDLE_INTERVAL = 0.25
 _MIN_BACKOFF, _MAX_BACKOFF = 0.5, 3.0
 _LOG_INTERVAL = 60.0
+_NEVER = -1  # the time to live of a key that does not expire
 _SOCKET_OPTIONS = {"socket_timeout": 5, "socket_connect_timeout": 3}
 
 log = structlog.get_logger()
+
+
+def _keep(lease: Lock, client: redis.Redis) -> bool:
+    """Renew or take the lease; return false if another process has it.
+
+    A process that was paused may believe for a moment that it still has it, so what it does must be
+    correct even if two processes do it.
+    """
+    try:
+        return lease.reacquire()
+    except LockError:
+        if client.pttl(SHARING_LEASE) == _NEVER:  # not of such a process
+            client.delete(SHARING_LEASE)
+        return bool(lease.acquire(blocking=False))
 
 
 class FairQueue:
@@ -379,15 +346,18 @@ class FairQueue:
         with redis.Redis.from_url(
             self._broker_url, retry=no_retry, protocol=2, **_SOCKET_OPTIONS
         ) as client:
-            lease, sharing = Lease(client, SHARING_LEASE, LEASE_SECONDS), QueueSharing(client)
+            lease, sharing = client.lock(SHARING_LEASE, LEASE_SECONDS), QueueSharing(client)
+            renew_at = 0.0
             while not stop.is_set():
-                if lease.is_due():
-                    if not lease.keep():
+                if time.monotonic() >= renew_at:
+                    if not _keep(lease, client):
                         stop.wait(LEASE_SECONDS / 4)
                         continue
+                    renew_at = time.monotonic() + LEASE_SECONDS / 4
                     sharing.load_lanes()
                 stop.wait(self._run_pass(sharing))
-            lease.end()
+            with suppress(LockError):
+                lease.release()  # so that another process need not wait for its expiry
 
     def _run_pass(self, sharing: QueueSharing) -> float:
         """Run a pass, and return the time in seconds until the next one."""

@@ -11,18 +11,19 @@ import json
 import re
 import uuid
 from base64 import b64decode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from valetkey.wire.messages import ISSUE_TASK
 
+# 4 MiB of signed content grow by 16/9 in two layers of base64; the rest is for the headers.
+MAX_FRAME_BYTES = 8 * 1024**2
 MAX_ID_LENGTH = 255
-_MAX_TEXT_LENGTH = 4_096
+_MAX_FRAME_MEMBERS = 32
 _MAX_HEADERS = 64
-_MAX_RETRIES = 20
-_MAX_TIME_LIMIT = 86_400  # seconds
-_MAX_PRIORITY = 255
 _EDGE = timedelta(days=2)  # more than any conversion between time zones moves a time
 # The worker keeps a message in memory until its eta, and Redis delivers it again after the
 # visibility timeout.
@@ -42,140 +43,78 @@ class InvalidMessage(Exception):
         self.task_id = task_id
 
 
-def clean_headers(headers: Any, now: datetime) -> dict[str, Any]:
-    """Return the headers that the service uses. Raises InvalidMessage.
-
-    Celery's other headers are checked and removed: a group, a stamp or a time limit has no use in
-    a request. Headers that Celery does not know, as tracing libraries add them, are removed.
-    """
-    if not isinstance(headers, Mapping) or len(headers) > _MAX_HEADERS:
-        raise InvalidMessage("headers")
-    for name, is_valid in _ALLOWED.items():
-        if not is_valid(headers.get(name)):
-            raise InvalidMessage(name)
-    if headers.get("compression"):
-        raise InvalidMessage("compression")
-    retries = headers.get("retries") or 0
-    eta = _parse_eta(headers, now)
-    _check_expiry(headers, now)
-    return {
-        "lang": "py",
-        "task": headers["task"],
-        "id": headers["id"],
-        "root_id": headers.get("root_id") or headers["id"],
-        "parent_id": headers.get("parent_id"),
-        "retries": retries,
-        "ignore_result": headers.get("ignore_result") or False,
-        # The service delays what it retries. A producer that delays messages would let a worker
-        # take them all, beyond its limit, and process them before those of other tenants.
-        "eta": eta.isoformat() if eta is not None and retries else None,
-        # Celery would refuse every later message with the id of an expired one.
-        "expires": None,
-        # Celery logs them, and the sender may have written object keys into them.
-        "argsrepr": "(message)",
-        "kwargsrepr": "{}",
-    }
+def _check_printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError
+    return value
 
 
-def clean_priority(value: Any) -> int:
-    """Return a message's priority as Redis has it, 0 to 9. Raises InvalidMessage."""
-    if value is None:
-        return 0
-    if type(value) is not int or not 0 <= value <= _MAX_PRIORITY:
-        raise InvalidMessage("priority")
-    return min(value, 9)
-
-
-def is_id(value: Any) -> bool:
-    """Return true for a printable text that can be the id of a task."""
-    return isinstance(value, str) and 0 < len(value) <= MAX_ID_LENGTH and value.isprintable()
-
-
-def is_text(value: Any) -> bool:
-    """Return true for a text of bounded length."""
-    return isinstance(value, str) and len(value) <= _MAX_TEXT_LENGTH
-
-
-def _parse_eta(headers: Mapping[str, Any], now: datetime) -> datetime | None:
-    eta = _parse_time(headers, "eta")
-    if eta is not None and eta > now + MAX_ETA_DELAY:
-        raise InvalidMessage("eta")
-    return eta
-
-
-def _check_expiry(headers: Mapping[str, Any], now: datetime) -> None:
-    expires = _parse_time(headers, "expires")
-    # A late trigger of a job does no harm.
-    if expires is not None and expires <= now and headers["task"] == ISSUE_TASK:
-        raise InvalidMessage("expires")
-
-
-def _parse_time(headers: Mapping[str, Any], name: str) -> datetime | None:
+def _parse_time(value: Any) -> datetime:
     """Return an ISO 8601 time in UTC, which Celery can convert to any time zone."""
-    value = headers.get(name)
-    if value is None:
-        return None
     try:
         time = datetime.fromisoformat(value)
         time = (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
         _ = time - _EDGE, time + _EDGE
-    except (TypeError, ValueError, OverflowError):
-        raise InvalidMessage(name) from None
+    except (TypeError, OverflowError):
+        raise ValueError from None
     return time
 
 
-def _is_optional(is_valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or is_valid(value)
+_Id = Annotated[
+    str, Field(min_length=1, max_length=MAX_ID_LENGTH), AfterValidator(_check_printable)
+]
+_Text = Annotated[str, Field(max_length=4_096)] | None
+_Count = Annotated[int, Field(ge=0, le=2**31)] | None
+_Seconds = Annotated[float, Field(gt=0, le=86_400)] | None
+_Time = Annotated[datetime, BeforeValidator(_parse_time)] | None
 
 
-def _is_count(maximum: int) -> Callable[[Any], bool]:
-    return lambda value: type(value) is int and 0 <= value <= maximum
+class _Part(BaseModel):
+    """A part of a frame. Other members, as tracing libraries add them, are dropped."""
+
+    model_config = ConfigDict(strict=True)
 
 
-def _is_time_limits(value: Any) -> bool:
-    match value:
-        case [None | int() | float(), None | int() | float()]:
-            return all(limit is None or 0 < limit <= _MAX_TIME_LIMIT for limit in value)
-    return False
+class _Headers(_Part):
+    """Celery's headers. Most are checked only: a group or a time limit has no use in a request."""
 
-
-def _is_names(value: Any) -> bool:
-    return isinstance(value, list) and len(value) <= _MAX_HEADERS and all(map(is_text, value))
-
-
-def _is_stamps(value: Any) -> bool:
-    return isinstance(value, Mapping) and len(value) <= _MAX_HEADERS
-
-
-_is_optional_text = _is_optional(is_text)
-_is_optional_id = _is_optional(is_id)
-_ALLOWED: dict[str, Callable[[Any], bool]] = {
-    "task": is_id,
-    "id": is_id,
-    "lang": _is_optional_text,
-    "root_id": _is_optional_id,
-    "parent_id": _is_optional_id,
-    "group": _is_optional_text,
-    "group_index": _is_optional(_is_count(2**31)),
-    "shadow": _is_optional_text,
-    "retries": _is_optional(_is_count(_MAX_RETRIES)),
-    "timelimit": _is_optional(_is_time_limits),
+    task: _Id
+    id: _Id
+    lang: _Text = None
+    root_id: _Id | None = None
+    parent_id: _Id | None = None
+    group: _Text = None
+    group_index: _Count = None
+    shadow: _Text = None
+    retries: Annotated[int, Field(ge=0, le=20)] | None = None
+    timelimit: Annotated[list[_Seconds], Field(min_length=2, max_length=2)] | None = None
     # Some libraries write whole messages here. The size of the frame bounds them.
-    "argsrepr": _is_optional(lambda value: isinstance(value, str)),
-    "kwargsrepr": _is_optional(lambda value: isinstance(value, str)),
-    "origin": _is_optional_text,
-    "ignore_result": _is_optional(lambda value: isinstance(value, bool)),
-    "replaced_task_nesting": _is_optional(_is_count(2**31)),
-    "stamped_headers": _is_optional(_is_names),
-    "stamps": _is_optional(_is_stamps),
-}
+    argsrepr: str | None = None
+    kwargsrepr: str | None = None
+    origin: _Text = None
+    ignore_result: bool | None = None
+    replaced_task_nesting: _Count = None
+    stamped_headers: Annotated[list[_Text], Field(max_length=_MAX_HEADERS)] | None = None
+    stamps: Annotated[dict[str, Any], Field(max_length=_MAX_HEADERS)] | None = None
+    compression: Literal[""] | None = None
+    eta: _Time = None
+    expires: _Time = None
 
 
-# 4 MiB of signed content grow by 16/9 in two layers of base64; the rest is for the headers.
-MAX_FRAME_BYTES = 8 * 1024**2
-_CONTENT_TYPE = "application/json"
-_CONTENT_ENCODINGS = ("utf-8", "utf8")
-_MAX_FRAME_MEMBERS = 32
+class _Properties(_Part):
+    correlation_id: _Text = None
+    reply_to: _Text = None
+    delivery_info: dict[str, Any] | None = None
+    priority: Annotated[int, Field(ge=0, le=255)] | None = None
+    body_encoding: Literal["base64", "utf-8"] | None = None
+
+
+class _Frame(_Part):
+    content_type: Literal["application/json"] = Field(alias="content-type")
+    content_encoding: str = Field(alias="content-encoding", pattern="(?i)^utf-?8$")
+    headers: _Headers
+    properties: _Properties
+    body: str = Field(min_length=1)
 
 
 def read_frame(data: bytes, queue: str, now: datetime) -> dict[str, Any]:
@@ -185,11 +124,43 @@ def read_frame(data: bytes, queue: str, now: datetime) -> dict[str, Any]:
     while both are processed. queue is the queue that the frame was in: it returns to no other.
     Raises InvalidMessage.
     """
-    frame = _parse_frame(data)
+    values = _parse_frame(data)
+    try:
+        frame = _Frame.model_validate(values)
+    except ValidationError as error:
+        # Without the positions in a list, which may follow.
+        paths = [each["loc"][:2] for each in error.errors(include_input=False)]
+        is_known = not {("headers",), ("headers", "id")}.intersection(paths)
+        task_id = values["headers"]["id"] if is_known else None
+        raise InvalidMessage(str(paths[0][-1]), task_id) from None
+    if len(values["headers"]) > _MAX_HEADERS:
+        raise InvalidMessage("headers", frame.headers.id)
     try:
         return _clean_frame(frame, queue, now)
     except InvalidMessage as error:
-        raise InvalidMessage(error.part, _task_id(frame.get("headers"))) from None
+        raise InvalidMessage(error.part, frame.headers.id) from None
+
+
+def _clean_frame(frame: _Frame, queue: str, now: datetime) -> dict[str, Any]:
+    delivery = frame.properties.delivery_info or {}
+    return {
+        "body": _decode_body(frame),
+        "content-type": frame.content_type,
+        "content-encoding": "utf-8",
+        "headers": _clean_headers(frame.headers, now),
+        "properties": {
+            "correlation_id": frame.headers.id,
+            "delivery_mode": 2,
+            "delivery_info": {
+                "exchange": "",
+                "routing_key": queue,
+                "redelivered": delivery.get("redelivered") is True,
+            },
+            "priority": min(frame.properties.priority or 0, 9),  # Redis has no others
+            "body_encoding": "utf-8",
+            "delivery_tag": str(uuid.uuid4()),
+        },
+    }
 
 
 def _parse_frame(data: bytes) -> dict[str, Any]:
@@ -205,21 +176,6 @@ def _parse_frame(data: bytes) -> dict[str, Any]:
     return frame
 
 
-def _clean_frame(frame: Mapping[str, Any], queue: str, now: datetime) -> dict[str, Any]:
-    _check_content(frame)
-    headers = clean_headers(frame.get("headers"), now)
-    properties = frame.get("properties")
-    if not isinstance(properties, Mapping):
-        raise InvalidMessage("properties")
-    return {
-        "body": _decode_body(frame.get("body"), properties.get("body_encoding")),
-        "content-type": _CONTENT_TYPE,
-        "content-encoding": "utf-8",
-        "headers": headers,
-        "properties": _clean_properties(properties, headers["id"], queue),
-    }
-
-
 def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
@@ -227,52 +183,39 @@ def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _task_id(headers: Any) -> str | None:
-    task_id = headers.get("id") if isinstance(headers, Mapping) else None
-    return task_id if is_id(task_id) else None
-
-
-def _check_content(frame: Mapping[str, Any]) -> None:
-    if frame.get("content-type") != _CONTENT_TYPE:
-        raise InvalidMessage("content-type")
-    encoding = frame.get("content-encoding")
-    if not isinstance(encoding, str) or encoding.lower() not in _CONTENT_ENCODINGS:
-        raise InvalidMessage("content-encoding")
-
-
-def _decode_body(body: Any, encoding: Any) -> str:
-    if not isinstance(body, str) or not body:
-        raise InvalidMessage("body")
-    try:
-        if encoding == "base64":
-            return b64decode(body).decode()
-        if encoding in (None, "utf-8"):
-            body.encode()
-            return body
-    except (ValueError, TypeError):
-        raise InvalidMessage("body") from None
-    raise InvalidMessage("body_encoding")
-
-
-def _clean_properties(properties: Mapping[str, Any], task_id: str, queue: str) -> dict[str, Any]:
-    for name in ("correlation_id", "reply_to"):
-        if not (properties.get(name) is None or is_text(properties[name])):
-            raise InvalidMessage(name)
-    delivery = properties.get("delivery_info") or {}
-    if not isinstance(delivery, Mapping):
-        raise InvalidMessage("delivery_info")
+def _clean_headers(headers: _Headers, now: datetime) -> dict[str, Any]:
+    """Return the headers that the service uses. Raises InvalidMessage."""
+    if headers.eta is not None and headers.eta > now + MAX_ETA_DELAY:
+        raise InvalidMessage("eta")
+    # A late trigger of a job does no harm.
+    if headers.expires is not None and headers.expires <= now and headers.task == ISSUE_TASK:
+        raise InvalidMessage("expires")
     return {
-        "correlation_id": task_id,
-        "delivery_mode": 2,
-        "delivery_info": {
-            "exchange": "",
-            "routing_key": queue,
-            "redelivered": delivery.get("redelivered") is True,
-        },
-        "priority": clean_priority(properties.get("priority")),
-        "body_encoding": "utf-8",
-        "delivery_tag": str(uuid.uuid4()),
+        "lang": "py",
+        "task": headers.task,
+        "id": headers.id,
+        "root_id": headers.root_id or headers.id,
+        "parent_id": headers.parent_id,
+        "retries": headers.retries or 0,
+        "ignore_result": headers.ignore_result or False,
+        # The service delays what it retries. A producer that delays messages would let a worker
+        # take them all, beyond its limit, and process them before those of other tenants.
+        "eta": headers.eta.isoformat() if headers.eta is not None and headers.retries else None,
+        # Celery would refuse every later message with the id of an expired one.
+        "expires": None,
+        # Celery logs them, and the sender may have written object keys into them.
+        "argsrepr": "(message)",
+        "kwargsrepr": "{}",
     }
+
+
+def _decode_body(frame: _Frame) -> str:
+    if frame.properties.body_encoding != "base64":
+        return frame.body
+    try:
+        return b64decode(frame.body).decode()
+    except ValueError:
+        raise InvalidMessage("body") from None
 
 
 # A request has about eight levels. The worker copies a body to another process, where more than
