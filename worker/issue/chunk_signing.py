@@ -19,6 +19,7 @@ from worker.core.decisions import (
     refuse_revoked,
     sign_again,
 )
+from worker.core.policy_rules import refuse
 from worker.core.signing_context import SigningContext, Validity, apply_signing_limits
 from worker.core.sigv4 import Credentials
 from worker.core.tenant_config import Bucket
@@ -28,14 +29,20 @@ from worker.ledger.batches import insert_reissued_digests, read_recorded_chunk
 from worker.ledger.multipart_rows import UploadRecord
 from worker.ledger.tenant_history import revocations_since
 
-_BUCKET_UNUSABLE = Refusal(
-    code=Code.BUCKET_UNUSABLE,
-    field="grant.bucket",
-    message="boto3 cannot sign for this bucket profile: its operator has to correct it",
+_BUCKET_UNUSABLE = refuse(
+    Code.BUCKET_UNUSABLE,
+    "grant.bucket",
+    "boto3 cannot sign for this bucket profile: its operator has to correct it",
 )
-
-_ROLE_DENIED = _BUCKET_UNUSABLE.model_copy(
-    update={"message": "the role of this bucket profile denies the service: see its log"}
+_ROLE_DENIED = refuse(
+    Code.BUCKET_UNUSABLE,
+    "grant.bucket",
+    "the role of this bucket profile denies the service: see its log",
+)
+_PRUNED = refuse(
+    Code.BATCH_CLOSED,
+    "batch",
+    "its rows were removed after the time for which they are kept: it is not signed again",
 )
 
 log = structlog.get_logger()
@@ -99,62 +106,45 @@ def _signing_context(
         return _BUCKET_UNUSABLE
 
 
-_PRUNED = Refusal(
-    code=Code.BATCH_CLOSED,
-    field="batch",
-    message="its rows were removed after the time for which they are kept: it is not signed again",
-)
-
-
-def reissue_chunk_by_number(
-    batch_number: int, chunk_number: int, context: Context
-) -> ChunkDecision:
-    """Read a committed chunk and sign it again, as `reissue_chunk` does."""
-    return reissue_chunk(read_recorded(batch_number, chunk_number, context), context)
-
-
 def read_recorded(batch_number: int, chunk_number: int, context: Context) -> RecordedChunk:
-    """Read a committed chunk."""
+    """Read a committed chunk; its items that were revoked are refused."""
     with read_transaction(context.engine) as connection:
-        return read_recorded_chunk(connection, batch_number, chunk_number)
+        recorded = read_recorded_chunk(connection, batch_number, chunk_number)
+        issued_at = recorded.validity.issued_at
+        revocations = revocations_since(connection, recorded.tenant_id, issued_at)
+    return refuse_revoked(recorded, revocations, context.config.current())
 
 
 def reissue_chunk(recorded: RecordedChunk, context: Context) -> ChunkDecision:
     """Sign a committed chunk again.
 
     The bytes are the same unless the credentials or the bucket profile changed. A chunk whose rows
-    were removed by `audit prune` is refused, and so are items that were revoked. What today's
-    policy refuses is refused: the whole chunk, or some of its items. If the signatures differ,
-    their digests are committed before the grants are returned. Raises Transient.
+    were removed by `audit prune` is refused. What today's policy refuses is refused: the whole
+    chunk, or some of its items. If the signatures differ, their digests are committed before the
+    grants are returned. Raises Transient.
     """
-    now = context.now()
-    recorded = _refuse_revoked(recorded, context)
-    if not recorded.rows:  # every chunk has items
-        return _refuse_chunk(recorded, recorded.refusal or _PRUNED)
-    admitted = recorded.refusal or admit_again(recorded, context.config.current(), now)
-    if isinstance(admitted, Refusal):
-        return _refuse_chunk(recorded, admitted)
-    terms, policy = admitted.terms, admitted.policy
-    signing = repeated_signing_context(recorded, admitted, context.s3, now)
-    if isinstance(signing, Refusal):
-        return _refuse_chunk(recorded, signing)
-    upload = None
-    if isinstance(terms, Parts):
-        upload = find_upload(recorded.tenant_id, terms, context)
-    if isinstance(upload, Refusal):
-        return _refuse_chunk(recorded, upload)
-    decision = sign_again(recorded, terms, policy, signing, upload and upload.upload)
+    decision = _sign_again(recorded, context)
+    if isinstance(decision, Refusal):
+        return ChunkDecision(recorded.rows, [], recorded.validity, refusal=decision)
     if [row.digest for row in decision.rows] != [row.digest for row in recorded.rows]:
         with write_transaction(context.engine) as connection:
             insert_reissued_digests(connection, recorded, decision, context.now())
     return decision
 
 
-def _refuse_revoked(recorded: RecordedChunk, context: Context) -> RecordedChunk:
-    with read_transaction(context.engine) as connection:
-        targets = revocations_since(connection, recorded.tenant_id, recorded.validity.issued_at)
-    return refuse_revoked(recorded, targets, context.config.current()) if targets else recorded
-
-
-def _refuse_chunk(recorded: RecordedChunk, refusal: Refusal) -> ChunkDecision:
-    return ChunkDecision(recorded.rows, [], recorded.validity, refusal=refusal)
+def _sign_again(recorded: RecordedChunk, context: Context) -> ChunkDecision | Refusal:
+    if not recorded.rows:  # every chunk has items
+        return recorded.refusal or _PRUNED
+    now = context.now()
+    admitted = recorded.refusal or admit_again(recorded, context.config.current(), now)
+    if isinstance(admitted, Refusal):
+        return admitted
+    signing = repeated_signing_context(recorded, admitted, context.s3, now)
+    if isinstance(signing, Refusal):
+        return signing
+    terms, policy, upload = admitted.terms, admitted.policy, None
+    if isinstance(terms, Parts):
+        upload = find_upload(recorded.tenant_id, terms, context)
+    if isinstance(upload, Refusal):
+        return upload
+    return sign_again(recorded, terms, policy, signing, upload and upload.upload)

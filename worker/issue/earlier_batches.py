@@ -1,9 +1,8 @@
 """Handles requests about earlier batches: reopen, cancel, and issue a grant afresh."""
 
-from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import select
 
 from models import Batch
 from valetkey.wire.grant_ids import split_grant_id
@@ -23,14 +22,13 @@ from worker.core.decisions import (
     ceiling_refusal,
     chunk_outcome,
     recorded_item,
-    refuse_revoked,
     refused_item_result,
     refused_outcome,
 )
-from worker.core.fingerprints import BATCH_CONFLICT, BATCH_UNKNOWN, RecordedBatch
+from worker.core.fingerprints import BATCH_CONFLICT, BATCH_UNKNOWN, BatchHistory
 from worker.core.policy_rules import refuse
 from worker.core.tenant_config import TenantConfig
-from worker.issue.chunk_signing import reissue_chunk_by_number
+from worker.issue.chunk_signing import read_recorded, reissue_chunk
 from worker.issue.issuer import issue_chunk
 from worker.ledger import quota_usage
 from worker.ledger.batches import (
@@ -38,13 +36,11 @@ from worker.ledger.batches import (
     insert_cancellation,
     lock_batch,
     read_history,
-    read_recorded_chunk,
 )
 from worker.ledger.multipart_rows import end_open_uploads
 from worker.ledger.outbox import read_manifest_state
 from worker.ledger.rejections import NOT_RECORDED, count_rejections
 from worker.ledger.reservations import close_batch
-from worker.ledger.tenant_history import revocations_since
 from worker.ledger.tree_leaves import append_leaf
 
 _NO_CHUNK = -1  # a chunk number that no chunk has
@@ -68,7 +64,7 @@ def reopen_batch(message: BatchMessage, tenant_id: str, context: Context) -> dic
     batch_number = _find_chunk(message, message.chunk, tenant_id, context)
     if isinstance(batch_number, Refusal):
         return refused_outcome(message.batch, message.chunk, batch_number)
-    decision = reissue_chunk_by_number(batch_number, message.chunk, context)
+    decision = reissue_chunk(read_recorded(batch_number, message.chunk, context), context)
     outcome = chunk_outcome(message.batch, message.chunk, decision)
     if decision.refusal is None:
         return outcome
@@ -109,21 +105,22 @@ def _find_chunk(
     message: BatchMessage, chunk_number: int, tenant_id: str, context: Context
 ) -> int | Refusal:
     """Return the number of a batch whose chunk is decided, or the refusal of that chunk."""
-    now = context.now()
-    with autocommit_read(context.engine) as connection:
-        history = read_history(connection, tenant_id, message.batch, chunk_number, now)
+    history = _read_history(message.batch, chunk_number, tenant_id, context)
     if history.batch is None:
         return BATCH_UNKNOWN
     if history.chunk is not None:
         return history.batch.batch_number
-    return _missing_chunk_refusal(history.batch, chunk_number)
-
-
-def _missing_chunk_refusal(batch: RecordedBatch, chunk_number: int) -> Refusal:
-    if chunk_number >= batch.chunk_count:
-        limit = batch.chunk_count - 1
+    limit = history.batch.chunk_count - 1
+    if chunk_number > limit:
         return refuse(Code.CHUNK_INVALID, "chunk", "the batch has no such chunk", limit)
-    return batch.later_refusal or _CHUNK_UNKNOWN
+    return history.batch.later_refusal or _CHUNK_UNKNOWN
+
+
+def _read_history(
+    batch_id: str, chunk_number: int, tenant_id: str, context: Context
+) -> BatchHistory:
+    with autocommit_read(context.engine) as connection:
+        return read_history(connection, tenant_id, batch_id, chunk_number, context.now())
 
 
 def _refused_item(row: GrantRow, chunk_refusal: Refusal) -> dict[str, Any]:
@@ -143,6 +140,7 @@ def cancel_batch(
     unfinished multipart uploads of the batch end now: the cleanup aborts them. Raises Transient.
     """
     batch_id, now = message.batch, context.now()
+    issued, released, aborting = 0, 0, 0 if message.abort_uploads else None
     with write_transaction(context.engine) as connection:
         lock_batch(connection, tenant_id, batch_id)  # against a first chunk that arrives meanwhile
         batch, _, is_cancelled = read_history(connection, tenant_id, batch_id, 0, now)
@@ -153,37 +151,23 @@ def cancel_batch(
             refusal = ceiling_refusal(quota_usage.MAX_UNCHARGED_BYTES, now)
             return Outcome(batch=batch_id, chunk=0, status="refused", refusal=refusal)
         leaf = insert_cancellation(connection, message, tenant_id, signing_key, now)
-        cancelled = _close_cancelled(connection, message, batch, tenant_id, now)
+        if batch is not None:
+            released = close_batch(connection, batch.batch_number, tenant_id)
+            issued = count_decided(connection, batch.batch_number).issued
+            if message.abort_uploads:
+                aborting = end_open_uploads(connection, batch.batch_number, now)
         if leaf is not None:
             quota_usage.charge_uncharged(connection, tenant_id, MESSAGE_BYTES * is_free, now)
             append_leaf(connection, tenant_id, leaf)
-    return cancelled
-
-
-def _close_cancelled(
-    connection: Connection,
-    message: CancelMessage,
-    batch: RecordedBatch | None,
-    tenant_id: str,
-    now: datetime,
-) -> Cancelled:
-    """Release what a batch has reserved, and end its uploads if the message asks for it."""
-    batch_id, aborting = message.batch, 0 if message.abort_uploads else None
-    if batch is None:
-        return Cancelled(batch=batch_id, issued=0, released=0, aborting=aborting)
-    released = close_batch(connection, batch.batch_number, tenant_id)
-    issued = count_decided(connection, batch.batch_number).issued
-    if message.abort_uploads:
-        aborting = end_open_uploads(connection, batch.batch_number, now)
     return Cancelled(batch=batch_id, issued=issued, released=released, aborting=aborting)
 
 
 _REISSUED_KINDS = ("download", "upload", "put")
 # Not multipart: the parts that were issued belong to the upload of the earlier grant.
-_GRANT_UNKNOWN = Refusal(
-    code=Code.GRANT_UNKNOWN,
-    field="of",
-    message="the tenant has no grant of this id, or its rows were removed after their time",
+_GRANT_UNKNOWN = refuse(
+    Code.GRANT_UNKNOWN,
+    "of",
+    "the tenant has no grant of this id, or its rows were removed after their time",
 )
 _GRANT_CANCELLED = refuse(
     Code.BATCH_CLOSED, "of", "the batch of the grant was cancelled: request a new one instead"
@@ -200,9 +184,8 @@ def reissue_grant(
     message again gets the same grant, even if the earlier one may no longer be issued again.
     Raises Transient.
     """
-    tenant, now = sender.tenant, context.now()
-    with read_transaction(context.engine) as connection:
-        request = _find_request(connection, message, tenant.id, config, now)
+    tenant = sender.tenant
+    request = _find_request(message, tenant.id, context)
     if isinstance(request, ChunkMessage):
         chunk = ChunkRequest(request, tenant, sender.signing_key, reissue_of=message.of)
         return issue_chunk(chunk, config, context)
@@ -215,20 +198,16 @@ def reissue_grant(
         return refused_outcome(message.batch, 0, request)
     if committed.reissue_of != message.of:
         return refused_outcome(message.batch, 0, BATCH_CONFLICT)
-    decision = reissue_chunk_by_number(committed.batch_number, 0, context)
+    decision = reissue_chunk(read_recorded(committed.batch_number, 0, context), context)
     return chunk_outcome(message.batch, 0, decision)
 
 
 def _find_request(
-    connection: Connection,
-    message: ReissueMessage,
-    tenant_id: str,
-    config: TenantConfig,
-    now: datetime,
+    message: ReissueMessage, tenant_id: str, context: Context
 ) -> ChunkMessage | Refusal:
     """Return the request that the message stands for, or its refusal."""
     batch_id, item = split_grant_id(message.of)
-    history = read_history(connection, tenant_id, batch_id, 0, now)
+    history = _read_history(batch_id, 0, tenant_id, context)
     batch = history.batch
     if batch is None or item >= batch.total:
         return _GRANT_UNKNOWN
@@ -238,11 +217,9 @@ def _find_request(
     if history.is_cancelled:
         return _GRANT_CANCELLED
     chunk = item // batch.chunk_size
-    if read_history(connection, tenant_id, batch_id, chunk, now).chunk is None:
+    if _read_history(batch_id, chunk, tenant_id, context).chunk is None:
         return _GRANT_UNKNOWN
-    recorded = read_recorded_chunk(connection, batch.batch_number, chunk)
-    revocations = revocations_since(connection, tenant_id, recorded.validity.issued_at)
-    return _new_request(message, refuse_revoked(recorded, revocations, config), item)
+    return _new_request(message, read_recorded(batch.batch_number, chunk, context), item)
 
 
 def _new_request(

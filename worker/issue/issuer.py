@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import reduce
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
@@ -45,8 +45,8 @@ from worker.core.fingerprints import (
 from worker.core.quota_rules import NO_COST, Cost, admit_cost
 from worker.core.tenant_config import Tenant, TenantConfig
 from worker.errors import Transient
-from worker.issue.chunk_signing import first_signing_context, reissue_chunk_by_number
-from worker.issue.multipart_uploads import UploadStarter, find_continued_upload, has_final_result
+from worker.issue.chunk_signing import first_signing_context, read_recorded, reissue_chunk
+from worker.issue.multipart_uploads import UploadStarter, find_continued_upload
 from worker.ledger import quota_usage
 from worker.ledger.batches import (
     InsertedBatch,
@@ -59,7 +59,6 @@ from worker.ledger.batches import (
     lock_batches,
     read_history,
 )
-from worker.ledger.multipart_rows import UploadRecord
 from worker.ledger.rejections import NOT_RECORDED, count_rejections
 from worker.ledger.reservations import take_from_remaining
 from worker.ledger.tree_leaves import append_leaf
@@ -68,13 +67,10 @@ from worker.ledger.tree_leaves import append_leaf
 _MAX_CONCURRENT_CHANGES = 2
 
 
-class DuplicateChunk(NamedTuple):
-    """The chunk was committed by an earlier message; batch_number identifies its batch."""
+_BatchNumber = int
+"""The batch in which an earlier message committed the same chunk."""
 
-    batch_number: int
-
-
-_Written = ChunkDecision | DuplicateChunk | Refusal
+_Written = ChunkDecision | _BatchNumber | Refusal
 
 
 class ConcurrentChange(Exception):
@@ -100,19 +96,15 @@ def issue_chunk(request: ChunkRequest, config: TenantConfig, context: Context) -
 def _issue_admitted(
     request: ChunkRequest, admission: Admission, context: Context, now: datetime
 ) -> ChunkDecision:
-    if not isinstance(admission.terms, Multipart):
-        return _commit_or_reissue(request, _decide(request, admission, None, context, now), context)
-    if has_final_result(request, context):
-        decision = refuse_chunk(request.message, BATCH_CLOSED, now)
-        return _commit_or_reissue(request, decision, context)  # the committed result replaces it
-    starter = UploadStarter(request, admission, admission.terms, context, now)
-    is_used = False
+    starter, terms, is_used = None, admission.terms, False
+    if isinstance(terms, Multipart):
+        starter = UploadStarter(request, admission, terms, context, now)
     try:
         decision = _decide(request, admission, starter, context, now)
         committed = _commit_or_reissue(request, decision, context)
-        is_used = committed.attempt == starter.attempt
+        is_used = starter is not None and committed.attempt == starter.attempt
     finally:
-        if not is_used:
+        if starter is not None and not is_used:
             starter.abort()
     return committed
 
@@ -124,8 +116,7 @@ def _decide(
     context: Context,
     now: datetime,
 ) -> ChunkDecision:
-    message = request.message
-    upload: UploadRecord | Refusal | None = None
+    message, upload = request.message, None
     if isinstance(message.grant, Parts):
         upload = find_continued_upload(request.tenant.id, message.grant, context, now)
     if isinstance(upload, Refusal):
@@ -158,8 +149,8 @@ def _commit_or_reissue(
         quotas = quota_usage.read_quota_states(connection, request.tenant, now)
     if isinstance(committed, Refusal):
         return replace(refuse_chunk(request.message, committed, now), quotas=quotas)
-    reissued = reissue_chunk_by_number(committed.batch_number, request.message.chunk, context)
-    return replace(reissued, quotas=quotas)
+    recorded = read_recorded(committed, request.message.chunk, context)
+    return replace(reissue_chunk(recorded, context), quotas=quotas)
 
 
 def _answer_unrecorded(chunk: NewChunk, decision: ChunkDecision, context: Context) -> ChunkDecision:
@@ -179,8 +170,9 @@ def _write_with_retries(chunk: NewChunk, context: Context) -> _Written:
     """Write a decision in one transaction: its rows, its cost, and what has to follow from it.
 
     The first chunk to arrive opens the batch: it charges for the whole batch, or the whole batch is
-    refused. Returns the decision as committed, DuplicateChunk, or the refusal of a message that
-    contradicts what was committed under its batch id. Raises NotRecorded.
+    refused. Returns the decision as committed, the number of the batch that has the chunk already,
+    or the refusal of a message that contradicts what was committed under its batch id. Raises
+    NotRecorded.
     """
     for _ in range(_MAX_CONCURRENT_CHANGES):
         with suppress(ConcurrentChange, IntegrityError), write_transaction(context.engine) as conn:
@@ -192,11 +184,12 @@ def _write_with_retries(chunk: NewChunk, context: Context) -> _Written:
 def _write_decision(connection: Connection, chunk: NewChunk) -> _Written:
     history = _locked_history(connection, chunk.request, chunk.now)
     if history.batch is None:
-        return _open_batch(connection, chunk, is_cancelled=history.is_cancelled)
+        new = chunk.refuse(BATCH_CLOSED) if history.is_cancelled else chunk
+        return _open_batches(connection, [new])[0]
     if history.conflicts_with(chunk.header_fingerprint, chunk.items_fingerprint):
         return BATCH_CONFLICT
     if history.chunk is not None:
-        return DuplicateChunk(history.batch.batch_number)
+        return history.batch.batch_number
     chunk = chunk._replace(request_salt=history.batch.request_salt or chunk.request_salt)
     return _continue_batch(connection, chunk, history.batch)
 
@@ -213,18 +206,10 @@ def _locked_history(connection: Connection, request: ChunkRequest, now: datetime
     return history
 
 
-def _open_batch(connection: Connection, chunk: NewChunk, *, is_cancelled: bool) -> ChunkDecision:
-    """Open a batch with its first chunk: charge for all of it, or refuse all of it."""
-    if is_cancelled:
-        refused = refuse_chunk(chunk.request.message, BATCH_CLOSED, chunk.now)
-        chunk = NewChunk.prepare(chunk.request, refused, chunk.now)
-    (decision,) = _open_batches(connection, [chunk])
-    return decision
-
-
 def _open_batches(connection: Connection, chunks: Sequence[NewChunk]) -> list[ChunkDecision]:
-    """Open batches of one tenant; return the decisions, each with the quotas after it.
+    """Open batches of one tenant with their first chunks: charge for all of each, or refuse it.
 
+    Returns the decisions, each with the quotas after it.
     Each one is admitted by what those before it left, as if it had a transaction of its own.
     """
     tenant, now = chunks[0].request.tenant, chunks[0].now
@@ -233,12 +218,11 @@ def _open_batches(connection: Connection, chunks: Sequence[NewChunk]) -> list[Ch
     usage = quota_usage.charge(connection, tenant.id, reduce(Cost.plus, costs), now)
     unused, decided = NO_COST, list[NewChunk]()
     for chunk, cost in zip(chunks, costs, strict=True):
-        decision = chunk.decision
         refusal, quotas, usage = admit_cost(tenant, usage, cost, now)
         if refusal is not None:
             unused = unused.plus(cost)
-            decision = refuse_chunk(chunk.request.message, refusal, now)
-        decided.append(chunk.decided(replace(decision, quotas=quotas)))
+        admitted = chunk if refusal is None else chunk.refuse(refusal)
+        decided.append(admitted._replace(decision=replace(admitted.decision, quotas=quotas)))
     quota_usage.release(connection, tenant.id, unused, now)
     insert_new_batches(connection, decided)
     return [chunk.decision for chunk in decided]
@@ -249,7 +233,7 @@ def _continue_batch(connection: Connection, chunk: NewChunk, batch: RecordedBatc
     request, now, number = chunk.request, chunk.now, batch.batch_number
     refusal = batch.later_refusal
     if refusal is not None:
-        chunk = chunk.decided(refuse_chunk(request.message, refusal, now))
+        chunk = chunk.refuse(refusal)
     uncharged = admit_uncharged(connection, [chunk])
     (leaf,) = insert_chunks(connection, [InsertedBatch(number)], [chunk], batch.decided_at)
     if refusal is None:
@@ -306,7 +290,6 @@ def _refuse_malformed(
         digests[refusal.code].append(message_digest(contents[n]))
     with write_transaction(context.engine) as connection:
         count_rejections(connection, tenant.id, digests, now)
-    with autocommit_read(context.engine) as connection:
         quotas = quota_usage.read_quota_states(connection, tenant, now)
     return {
         n: refused_outcome(*parse_claimed_chunk(contents[n]), refusal, quotas)

@@ -50,6 +50,25 @@ CHECK_DELAY = timedelta(minutes=5)
 log = structlog.get_logger()
 
 
+def _abort(record: UploadRecord, context: Context, now: datetime) -> bool | None:
+    """Abort an upload. Return whether storage had it as unfinished; None if it does not tell.
+
+    Raises Transient and Malformed.
+    """
+    access = context.config.current().find_access(record.tenant_id, record.bucket)
+    if access is None:
+        return None  # no credentials are configured any more: the bucket's lifecycle rule ends it
+    client, upload_id = _cleanup_client(access, context, now), record.upload.upload_id
+    bucket, had_upload = access.bucket.bucket, None
+    try:
+        listed = object_calls.list_uploads(client, bucket, record.object_key)
+        had_upload = any(upload.upload_id == upload_id for upload in listed)
+    except Transient as error:  # the abort does not depend on it
+        log.warning("upload_not_listed", bucket=record.bucket, problem=str(error))
+    object_calls.abort_upload(client, bucket, record.object_key, upload_id)
+    return had_upload
+
+
 def _is_nothing_stored(record: UploadRecord, context: Context, now: datetime) -> bool:
     """Return true if storage has neither an aborted upload nor an object that its grant stored.
 
@@ -59,22 +78,19 @@ def _is_nothing_stored(record: UploadRecord, context: Context, now: datetime) ->
     access = context.config.current().find_access(record.tenant_id, record.bucket)
     if access is None:
         return False
-    bucket, tenant, policy = access
-    client: Any = context.s3.client(bucket, tenant.name, policy.prefixes, now)
-    if _is_listed(record, access, context, now):
-        object_calls.abort_upload(client, bucket.bucket, record.object_key, record.upload.upload_id)
-        raise Transient("storage still has an upload that was aborted")
+    if _abort(record, context, now) is not False:
+        raise Transient("storage may still have an upload that was aborted")
     with read_transaction(context.engine) as connection:
         batch_id = batch_id_of(connection, record.batch_number)
+    bucket, tenant, policy = access
+    client: Any = context.s3.client(bucket, tenant.name, policy.prefixes, now)
     stored_by = object_calls.find_grant_id(client, bucket.bucket, record.object_key)
     return stored_by != grant_id(batch_id, record.item_number)
 
 
-def _is_listed(record: UploadRecord, access: TenantAccess, context: Context, now: datetime) -> bool:
+def _cleanup_client(access: TenantAccess, context: Context, now: datetime) -> Any:
     bucket, tenant, policy = access
-    client: Any = context.s3.client(bucket, tenant.name, policy.prefixes, now, cleanup_session)
-    listed = object_calls.list_uploads(client, bucket.bucket, record.object_key)
-    return any(upload.upload_id == record.upload.upload_id for upload in listed)
+    return context.s3.client(bucket, tenant.name, policy.prefixes, now, cleanup_session)
 
 
 GIVE_UP_AFTER = timedelta(days=7)
@@ -108,16 +124,15 @@ def abort_abandoned(bucket: str, context: Context, run: JobRun, now: datetime) -
         except (Malformed, Transient) as error:
             log.warning("aborts_postponed", bucket=bucket, problem=str(error))
             is_ended, failures = False, failures + 1
-        given_up = [] if is_ended else [s for s in of_key if s.started_at <= now - GIVE_UP_AFTER]
-        done = of_key if is_ended else given_up
-        later = [start for start in of_key if start not in done]
+        limit = now - GIVE_UP_AFTER
+        later = [] if is_ended else [start for start in of_key if start.started_at > limit]
+        done = [start for start in of_key if start not in later]
         with write_transaction(context.engine) as connection:
-            if done:
-                delete_starts(connection, [start.key for start in done])
+            delete_starts(connection, [start.key for start in done])
             if later:
                 keys = [start.key for start in later]
                 postpone_starts(connection, keys, now + _next_delay(later, now))
-        for start in given_up:
+        for start in done if not is_ended else ():
             log.warning("upload_left", bucket=bucket, batch=start.batch_id, item=start.item_number)
         counts.update(ended=len(done), postponed=len(later))
     return counts
@@ -137,17 +152,16 @@ def _end_starts(starts: Sequence[AbandonedStart], context: Context, now: datetim
     access = context.config.current().find_access(starts[0].tenant, starts[0].bucket)
     if access is None:
         return True  # no credentials are configured any more: the bucket's lifecycle rule ends it
-    bucket, tenant, policy = access
-    client = context.s3.client(bucket, tenant.name, policy.prefixes, now, cleanup_session)
+    client, bucket = _cleanup_client(access, context, now), access.bucket.bucket
     upload_ids = {start.upload_id for start in starts if start.upload_id is not None}
     unknown = [start for start in starts if start.upload_id is None]
     if unknown:
-        found = _find_unknown(unknown, client, bucket.bucket, context)
+        found = _find_unknown(unknown, client, bucket, context)
         if found is None:
             return False
         upload_ids |= found
     for upload_id in upload_ids:
-        object_calls.abort_upload(client, bucket.bucket, starts[0].object_key, upload_id)
+        object_calls.abort_upload(client, bucket, starts[0].object_key, upload_id)
     return True
 
 
@@ -275,19 +289,3 @@ def _end_upload(record: UploadRecord, context: Context, now: datetime) -> _Outco
             size = record.upload.plan.size
             give_back_upload(connection, record.batch_number, record.item_number, size)
     return outcome
-
-
-def _abort(record: UploadRecord, context: Context, now: datetime) -> bool:
-    """Abort an upload; return true if storage had it before. Raises Transient and Malformed."""
-    access = context.config.current().find_access(record.tenant_id, record.bucket)
-    if access is None:
-        return False  # no credentials are configured any more: the bucket's lifecycle rule ends it
-    bucket, tenant, policy = access
-    try:
-        had_upload = _is_listed(record, access, context, now)
-    except (Malformed, Transient) as error:  # the abort does not depend on it
-        had_upload = False
-        log.warning("upload_not_listed", bucket=record.bucket, problem=str(error))
-    client: Any = context.s3.client(bucket, tenant.name, policy.prefixes, now)
-    object_calls.abort_upload(client, bucket.bucket, record.object_key, record.upload.upload_id)
-    return had_upload

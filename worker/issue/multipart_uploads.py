@@ -27,6 +27,7 @@ from worker.core.decisions import (
     item_refusal,
     pays_for_records,
 )
+from worker.core.fingerprints import BATCH_CLOSED
 from worker.core.grant_kinds import issued_cost, reserved_cost
 from worker.core.issued_grants import storage_name
 from worker.core.policy_rules import refuse
@@ -54,18 +55,10 @@ from worker.ledger.tenant_history import revocations_since
 _UPLOAD_REVOKED = refuse(Code.REVOKED, "grant.of", "the grant was revoked: request another one")
 
 
-def has_final_result(request: ChunkRequest, context: Context) -> bool:
-    """Return true if a multipart request is already decided: no upload has to be started."""
-    message, now = request.message, context.now()
-    with read_transaction(context.engine) as connection:
-        history = read_history(connection, request.tenant.id, message.batch, message.chunk, now)
-    return history.is_final_for(message)
-
-
-def multipart_quota_refusal(
+def _refusal_before_start(
     request: ChunkRequest, items: Collection[Item], context: Context
 ) -> Refusal | None:
-    """Return the refusal of a batch that exceeds a quota, before its uploads are started.
+    """Return the refusal of a chunk that is decided already, or whose batch exceeds a quota.
 
     items are those of this chunk that policy allows. The commit decides; without this, a
     tenant beyond its quota could have the workers start and abort a thousand uploads per message.
@@ -74,10 +67,12 @@ def multipart_quota_refusal(
     later = message.total - len(message.items)
     cost = reserved_cost(message.grant, later).plus(issued_cost(message.grant, items))
     with read_transaction(context.engine) as connection:
+        history = read_history(connection, tenant.id, message.batch, message.chunk, now)
+        if history.is_final_for(message):
+            return BATCH_CLOSED  # the committed result replaces it
         is_limited = not pays_for_records(len(items), len(message.items))
         if is_limited and quota_usage.is_beyond_ceiling(connection, tenant.id, now):
             return ceiling_refusal(quota_usage.MAX_UNCHARGED_BYTES, now)
-        history = read_history(connection, tenant.id, message.batch, message.chunk, now)
         if history.batch is not None:
             return None  # its first chunk has reserved the cost of all
         usage = quota_usage.read_usage(connection, tenant.id, now)
@@ -145,11 +140,12 @@ log = structlog.get_logger()
 
 
 class _Start(NamedTuple):
-    """An upload to start: its item, the item's path in the message, and the plan of its parts."""
+    """An upload to start: its item, the item's path in the message, and how it is started."""
 
     item: Item
     field: str
     plan: MultipartPlan
+    params: dict[str, Any]
 
 
 class UploadStarter:
@@ -165,10 +161,10 @@ class UploadStarter:
     ) -> None:
         self._request = request
         self._admission = admission
-        self._terms = terms
         self._context = context
         self._now = now
-        self._id = context.new_lease()
+        self._terms = terms
+        self._attempt = UploadAttempt(context.new_lease(), frozenset(), now + ABANDONED_AFTER)
         self._starts: dict[int, _Start] = {}
         self._uploads: dict[int, StartedUpload] = {}
         self._refusals: dict[int, Refusal] = {}
@@ -180,7 +176,7 @@ class UploadStarter:
         """The attempt; None as long as no upload is recorded for it."""
         if not self._starts:
             return None
-        return UploadAttempt(self._id, frozenset(self._uncertain), self._now + ABANDONED_AFTER)
+        return self._attempt._replace(uncertain=frozenset(self._uncertain))
 
     def find(self, id_: str, _item: Item) -> StartedUpload | Refusal:
         """Return the upload of a grant, or storage's refusal."""
@@ -197,14 +193,17 @@ class UploadStarter:
         if not starts:
             return None
         items = [start.item for start in starts.values()]
-        refusal = multipart_quota_refusal(self._request, items, self._context)
+        refusal = _refusal_before_start(self._request, items, self._context)
         if refusal is not None:
             return refusal
         tenant, policy = self._request.tenant.name, self._admission.policy
         bucket, s3 = self._admission.bucket, self._context.s3
         s3.silent_buckets.check(bucket, self._now)
         client = s3.client(bucket, tenant, policy.prefixes, self._now)
-        self._record(starts)
+        self._starts = starts  # a transaction that fails may be committed
+        object_keys = {number: start.item.key for number, start in starts.items()}
+        with write_transaction(self._context.engine) as connection:
+            insert_starts(connection, self._attempt, self._request, object_keys, self._now)
         for number, start in starts.items():
             refusal = self._start(number, start, client)
             if refusal is not None:
@@ -217,15 +216,10 @@ class UploadStarter:
             field, plan = f"items[{index}]", plan_parts(item.size or 0, terms.part_size)
             refusal = item_refusal(item, terms, self._admission.policy, field)
             if refusal is None and plan is not None:
-                starts[message.first_item + index] = _Start(item, field, plan)
+                number = message.first_item + index
+                params = create_multipart_params(terms, grant_id(message.batch, number))
+                starts[number] = _Start(item, field, plan, params)
         return starts
-
-    def _record(self, starts: dict[int, _Start]) -> None:
-        object_keys = {number: start.item.key for number, start in starts.items()}
-        attempt = UploadAttempt(self._id, frozenset(), self._now + ABANDONED_AFTER)
-        self._starts = starts  # a transaction that fails may be committed
-        with write_transaction(self._context.engine) as connection:
-            insert_starts(connection, attempt, self._request, object_keys, self._now)
 
     def _start(self, number: int, start: _Start, client: Any) -> Refusal | None:
         """Start one upload; return a refusal that holds for all items."""
@@ -235,11 +229,9 @@ class UploadStarter:
             text = "storage takes too long to start the uploads of this message"
             raise Transient(text, "storage")
         item, bucket = start.item, self._admission.bucket
-        id_ = grant_id(self._request.message.batch, number)
-        params = create_multipart_params(self._terms, id_)
         self._uncertain.add(number)
         try:
-            created = object_calls.start_upload(client, bucket.bucket, item.key, params)
+            created = object_calls.start_upload(client, bucket.bucket, item.key, start.params)
         except StorageSilent:
             self._is_silent = True
             self._context.s3.silent_buckets.add(bucket, self._context.now())
@@ -286,15 +278,15 @@ class UploadStarter:
         try:
             with write_transaction(self._context.engine) as connection:
                 left = dict.fromkeys(self._uncertain) | started
-                abandoned = abandon_attempt(connection, self._id, left, cleanup_at)
+                abandoned = abandon_attempt(connection, self._attempt.id, left, cleanup_at)
             if self._is_silent:
                 return
             aborted = self._abort_started(abandoned & started.keys()) - self._uncertain
             if aborted:
                 with write_transaction(self._context.engine) as connection:
-                    delete_starts(connection, [(self._id, number) for number in aborted])
+                    delete_starts(connection, [(self._attempt.id, number) for number in aborted])
         except (Malformed, Transient) as error:
-            log.warning("aborts_postponed", attempt=self._id, problem=str(error))
+            log.warning("aborts_postponed", attempt=self._attempt.id, problem=str(error))
 
     def _abort_started(self, numbers: set[int]) -> set[int]:
         """Abort the uploads of these items until one fails or it takes long; return those done."""

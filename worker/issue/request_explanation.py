@@ -34,7 +34,7 @@ def explain_request(request: ChunkRequest, config: TenantConfig, context: Contex
     identity = "not signed: the tenant trusts the queue"
     if request.signing_key is not None:
         identity = f"signed by {request.tenant.name}/{request.signing_key}"
-    return explain(_explain_context(request.message, request.tenant, identity, config, context))
+    return _explain(request.message, request.tenant, identity, config, context)
 
 
 def explain_raw(raw: Any, context: Context) -> Explanation:
@@ -60,21 +60,21 @@ def explain_raw(raw: Any, context: Context) -> Explanation:
     if tenant is not None and (signing_key is not None or tenant.trust == "queue"):
         return explain_request(ChunkRequest(message, tenant, signing_key), config, context)
     identity = "not signed: explained as if it were"
-    return explain(_explain_context(message, tenant, identity, config, context))
+    return _explain(message, tenant, identity, config, context)
 
 
-def _explain_context(
+def _explain(
     message: ChunkMessage,
     tenant: Tenant | None,
     identity: str,
     config: TenantConfig,
     context: Context,
-) -> ExplainContext:
+) -> Explanation:
     now = context.now()
     admission = admit(message, tenant, config, now)
     explained = ExplainContext(message, identity, tenant, config, now, admission)
     if tenant is None:  # a removed tenant of this name is another one than the next
-        return explained
+        return explain(explained)
     with read_transaction(context.engine) as connection:
         history = read_history(connection, tenant.id, message.batch, message.chunk, now)
         recorded = _issued_chunk(connection, message, history)
@@ -89,14 +89,8 @@ def _explain_context(
         with suppress(Transient):
             signing = first_signing_context(request, admission, upload, context.s3, now)
             validity = signing if isinstance(signing, Refusal) else signing.validity
-    return replace(
-        explained,
-        history=history,
-        recorded=recorded,
-        usage=usage,
-        validity=validity,
-        continued_upload=upload,
-    )
+    explained = replace(explained, history=history, recorded=recorded, usage=usage)
+    return explain(replace(explained, validity=validity, continued_upload=upload))
 
 
 def _issued_chunk(

@@ -23,6 +23,7 @@ from worker.core.decisions import (
     GrantRow,
     NotRecorded,
     RecordedChunk,
+    refuse_chunk,
     uncharged_bytes,
 )
 from worker.core.fingerprints import (
@@ -105,10 +106,9 @@ class NewChunk(NamedTuple):
             items_edge(decision.rows, annotations),
         )
 
-    def decided(self, decision: ChunkDecision) -> Self:
-        """Return the chunk with another decision."""
-        if decision.rows is self.decision.rows:
-            return self._replace(decision=decision)
+    def refuse(self, refusal: Refusal) -> Self:
+        """Return the chunk with every item refused for the same reason."""
+        decision = refuse_chunk(self.request.message, refusal, self.now)
         edge = items_edge(decision.rows, self.annotations)
         return self._replace(decision=decision, items_edge=edge)
 
