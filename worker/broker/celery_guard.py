@@ -88,7 +88,7 @@ class GuardedQoS(redis.QoS):
             for tag, message in list(self._delivered.items()):
                 if tag not in accepted and not message.headers.get("eta"):
                     problem = f"ended a worker: {type(error).__name__}"
-                    self.channel.set_aside_message(message, problem)
+                    self.channel.set_aside(message._raw, problem)
         super().restore_unacked(client)
 
     def _is_from_lost_connection(self, error: BaseException | None) -> bool:
@@ -137,20 +137,17 @@ class GuardedChannel(redis.Channel):
             raise
         except Exception as error:
             log.exception("message_failed", queue=queue, task=frame["headers"]["id"])
-            self._set_aside(frame, f"caused an error in a worker: {type(error).__name__}")
+            self.set_aside(frame, f"caused an error in a worker: {type(error).__name__}")
 
     def _is_last_delivery(self, frame: dict[str, Any]) -> bool:
         with self.conn_or_acquire() as client:
             is_last = read_redeliveries(client, frame) >= MAX_DELIVERIES
         if is_last:
-            self._set_aside(frame, "two worker processes ended while they had it")
+            self.set_aside(frame, "two worker processes ended while they had it")
         return is_last
 
-    def set_aside_message(self, message: Any, problem: str) -> None:
-        """Move a delivered message to the dead letters, and fail its sender's task."""
-        self._set_aside(message._raw, problem)
-
-    def _set_aside(self, frame: dict[str, Any], problem: str) -> None:
+    def set_aside(self, frame: dict[str, Any], problem: str) -> None:
+        """Move a message to the dead letters, and fail its sender's task."""
         tag, task_id = frame["properties"]["delivery_tag"], frame["headers"]["id"]
         dead_letter = None
         try:
@@ -206,27 +203,19 @@ class GuardedConsumer(Consumer):  # type: ignore[misc] # Celery's Consumer has n
         return check_and_handle
 
     def _check(self, message: Any) -> None:
+        """Refuse tasks that are not the service's, those of another queue, and other calls."""
+        task_id, queue = message.headers["id"], message.delivery_info.get("routing_key")
+        if queue not in QUEUES_BY_TASK.get(message.headers["task"], ()):
+            raise InvalidMessage("task", task_id)
         try:
-            self._check_task(message)
             check_body_size(message.body)
-            check_call(_decode(message))
+            check_call(message.payload)
         except InvalidMessage as error:
-            raise InvalidMessage(error.part, message.headers["id"]) from None
+            raise InvalidMessage(error.part, task_id) from None
+        except (KombuError, ValueError, RecursionError):
+            raise InvalidMessage("body", task_id) from None
         if len(state.scheduled_requests) >= MAX_WAITING:
             message.headers["eta"] = None  # it is retried at once
-
-    def _check_task(self, message: Any) -> None:
-        """Refuse tasks that are not the service's, and those that belong into another queue."""
-        name, queue = message.headers["task"], message.delivery_info.get("routing_key")
-        if queue not in QUEUES_BY_TASK.get(name, ()):
-            raise InvalidMessage("task")
-
-
-def _decode(message: Any) -> Any:
-    try:
-        return message.payload
-    except (KombuError, ValueError, RecursionError):
-        raise InvalidMessage("body") from None
 
 
 class GuardedWorker(Worker):  # type: ignore[misc] # Celery's Worker has no types
@@ -245,7 +234,7 @@ class GuardedWorker(Worker):  # type: ignore[misc] # Celery's Worker has no type
             if self.semaphore is not None:
                 self.semaphore.release()  # the place in the pool that Celery reserved for it
             problem = f"caused an error: {type(error).__name__}"
-            request.message.channel.set_aside_message(request.message, problem)
+            request.message.channel.set_aside(request.message._raw, problem)
 
 
 class Heart:
@@ -259,36 +248,24 @@ class Heart:
 
     def start(self, consumer: Any) -> None:
         """Write a heartbeat now and every few seconds. Celery calls this at each connection."""
-        is_stuck = _StuckCheck(consumer)
+        idle_beats = 0
 
         def beat() -> None:
-            if is_stuck():
-                os.kill(os.getpid(), signal.SIGTERM)  # the supervisor starts it again
-            else:
+            nonlocal idle_beats
+            # Celery can lose count of its messages when a connection breaks, and then takes none,
+            # although it works on none. Its loop turns all the same.
+            is_idle = not (state.active_requests or state.reserved_requests)
+            takes_none = not consumer.task_consumer.channel.qos.can_consume()
+            idle_beats = idle_beats + 1 if is_idle and takes_none else 0
+            if idle_beats < MAX_IDLE_BEATS:
                 queues = sorted(queue.name for queue in consumer.task_consumer.queues)
                 own = consumer.hostname, queues, self._supervisor, os.getpid(), self._started_at
                 write_heartbeat(self._app.backend.client, Heartbeat(*own, datetime.now(UTC)))
+            else:
+                log.error("worker_stuck", worker=consumer.hostname)
+                os.kill(os.getpid(), signal.SIGTERM)  # the supervisor starts it again
 
         if self._timer is not None:
             self._timer.cancel()
         beat()
         self._timer = consumer.timer.call_repeatedly(HEARTBEAT_INTERVAL, beat)
-
-
-class _StuckCheck:
-    """Tells whether a worker takes no messages although it works on none, for half a minute.
-
-    Celery can lose count of its messages when a connection breaks. Its loop turns all the same.
-    """
-
-    def __init__(self, consumer: Any) -> None:
-        self._consumer = consumer
-        self._beats = 0
-
-    def __call__(self) -> bool:
-        is_idle = not (state.active_requests or state.reserved_requests)
-        takes_none = not self._consumer.task_consumer.channel.qos.can_consume()
-        self._beats = self._beats + 1 if is_idle and takes_none else 0
-        if self._beats >= MAX_IDLE_BEATS:
-            log.error("worker_stuck", worker=self._consumer.hostname)
-        return self._beats >= MAX_IDLE_BEATS

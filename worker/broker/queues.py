@@ -7,6 +7,7 @@ control could tell as much, but anyone at the broker could use it to stop worker
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -102,8 +103,11 @@ def write_heartbeat(client: Any, heartbeat: Heartbeat) -> None:
 def read_heartbeats(client: Any) -> list[Heartbeat]:
     """Return the heartbeats of the workers that are alive, ordered by their names."""
     keys = sorted(client.scan_iter(match=f"{HEARTBEAT_PREFIX}*", count=1_000))
-    found = [_parse_heartbeat(text) for text in (client.mget(keys) if keys else ()) if text]
-    return [heartbeat for heartbeat in found if heartbeat is not None]
+    found = []
+    for text in client.mget(keys) if keys else ():
+        with suppress(ValidationError):  # others can write there, too
+            found.append(_HEARTBEAT.validate_json(text or b""))
+    return found
 
 
 def workers_by_queue(client: Any) -> dict[str, list[str]]:
@@ -113,11 +117,3 @@ def workers_by_queue(client: Any) -> dict[str, list[str]]:
         for queue in heartbeat.queues:
             consumers[queue].append(heartbeat.worker)
     return dict(consumers)
-
-
-def _parse_heartbeat(text: bytes) -> Heartbeat | None:
-    """Return the heartbeat in a value, None if it is not one: others can write there, too."""
-    try:
-        return _HEARTBEAT.validate_json(text)
-    except ValidationError:
-        return None

@@ -1,5 +1,7 @@
 """What passes the checks but cannot be given to a child process, and workers that are stuck."""
 
+import os
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,12 +9,13 @@ import pytest
 from celery.worker import WorkController, state
 
 from tests.support.builders.frames import TASK_ID, call_text, celery_headers
+from worker.broker import celery_guard
 from worker.broker.celery_guard import (
     MAX_IDLE_BEATS,
     MAX_WAITING,
     GuardedConsumer,
     GuardedWorker,
-    _StuckCheck,
+    Heart,
 )
 
 
@@ -40,8 +43,8 @@ def failing_worker(events: Events, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def request_of(events: Events) -> Any:
-    channel = SimpleNamespace(set_aside_message=events.noting("set aside"))
-    message = SimpleNamespace(channel=channel, reject_log_error=events.noting("put back"))
+    channel = SimpleNamespace(set_aside=events.noting("set aside"))
+    message = SimpleNamespace(channel=channel, _raw={}, reject_log_error=events.noting("put back"))
     return SimpleNamespace(id=TASK_ID, message=message)
 
 
@@ -77,25 +80,38 @@ def test_a_worker_holds_a_limited_number_of_messages_until_their_eta(
     assert message.headers["eta"] == eta
 
 
-def check_of(*, can_consume: bool) -> _StuckCheck:
-    qos = SimpleNamespace(can_consume=lambda: can_consume)
-    channel = SimpleNamespace(qos=qos)
-    consumer = SimpleNamespace(hostname="issue@a", task_consumer=SimpleNamespace(channel=channel))
-    return _StuckCheck(consumer)
+def beat(events: Events, monkeypatch: pytest.MonkeyPatch, times: int, *, can_consume: bool) -> None:
+    """Let the heart of a worker beat, which notes its heartbeats and its signals to itself."""
+    monkeypatch.setattr(os, "kill", events.noting("stopped"))
+    monkeypatch.setattr(celery_guard, "write_heartbeat", events.noting("alive"))
+    beats: list[Callable[[], None]] = []
+    channel = SimpleNamespace(qos=SimpleNamespace(can_consume=lambda: can_consume))
+    consumer = SimpleNamespace(
+        hostname="issue@a",
+        task_consumer=SimpleNamespace(channel=channel, queues=[]),
+        timer=SimpleNamespace(call_repeatedly=lambda _seconds, beat: beats.append(beat)),
+    )
+    heart = Heart(SimpleNamespace(backend=SimpleNamespace(client=None)), supervisor=1)
+    heart.start(consumer)
+    for _ in range(times - 1):
+        beats[0]()
 
 
-def test_a_worker_that_takes_no_messages_and_works_on_none_is_stuck_after_a_while() -> None:
-    check = check_of(can_consume=False)
-    beats = [check() for _ in range(MAX_IDLE_BEATS)]
-    assert beats == [False] * (MAX_IDLE_BEATS - 1) + [True]
+def test_a_worker_that_takes_no_messages_and_works_on_none_is_stopped_after_a_while(
+    events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beat(events, monkeypatch, MAX_IDLE_BEATS, can_consume=False)
+    assert events == ["alive"] * (MAX_IDLE_BEATS - 1) + ["stopped"]
 
 
-def test_a_worker_that_waits_for_messages_is_not_stuck() -> None:
-    check = check_of(can_consume=True)
-    assert not any(check() for _ in range(2 * MAX_IDLE_BEATS))
+def test_a_worker_that_waits_for_messages_is_not_stuck(
+    events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beat(events, monkeypatch, 2 * MAX_IDLE_BEATS, can_consume=True)
+    assert "stopped" not in events
 
 
-def test_a_busy_worker_is_not_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_worker_is_not_stuck(events: Events, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state, "active_requests", {"a request"})
-    check = check_of(can_consume=False)
-    assert not any(check() for _ in range(2 * MAX_IDLE_BEATS))
+    beat(events, monkeypatch, 2 * MAX_IDLE_BEATS, can_consume=False)
+    assert "stopped" not in events
