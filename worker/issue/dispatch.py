@@ -135,13 +135,19 @@ def respond(raw: Any, context: Context) -> Response:
     if isinstance(message, ReissueMessage):
         return response._replace(is_decision=True)
     if isinstance(message, BundleMessage):
-        return response._replace(is_decision=True, has_webhook=_has_callback(message))
+        has_callback = any(
+            isinstance(raw, dict) and raw.get("callback") for raw in message.messages
+        )
+        # To trigger deliveries in vain is cheap.
+        return response._replace(is_decision=True, has_webhook=has_callback)
     if not isinstance(message, ChunkMessage) or message.ask != "grants":
         return response
+    # If other chunks are decided after the last one, the next scheduled run finds the manifest.
+    is_last = message.first_item + len(message.items) == message.total
     return response._replace(
         is_decision=True,
         has_webhook=calls_back(tenant, message),
-        may_complete_manifest=_may_complete_manifest(message),
+        may_complete_manifest=is_last and message.manifest is not None,
     )
 
 
@@ -199,20 +205,6 @@ def _seal(values: dict[str, Any], sender: AuthenticatedMessage) -> Response:
     public_key = build_public_key(sender.key.sign, sender.key.seal)
     token = seal(to_json(values), f"{sender.tenant.name}/{sender.key.name}", public_key)
     return Response(values, token, sender.tenant.name)
-
-
-def _has_callback(bundle: BundleMessage) -> bool:
-    """Tell whether a message of a bundle has a callback. To trigger deliveries in vain is cheap."""
-    return any(isinstance(raw, dict) and raw.get("callback") for raw in bundle.messages)
-
-
-def _may_complete_manifest(message: ChunkMessage) -> bool:
-    """Tell whether a chunk is the last of a batch with a manifest.
-
-    If other chunks are decided after it, the next scheduled run finds the manifest.
-    """
-    is_last = message.first_item + len(message.items) == message.total
-    return message.manifest is not None and is_last
 
 
 def _values(model: BaseModel) -> dict[str, Any]:

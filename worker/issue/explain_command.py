@@ -71,12 +71,9 @@ def _print_explanation(explanation: Explanation) -> None:
 
 def _rule_row(verdict: RuleVerdict) -> tuple[str, str, str]:
     word, colour = _DECISIONS["refuse"] if verdict.refusal else ("ok", "green")
-    return (verdict.rule, click.style(word, colour), _format_detail(verdict))
-
-
-def _format_detail(verdict: RuleVerdict) -> str:
     reason = None if verdict.refusal is None else _format_reason(verdict.refusal, verdict.rule)
-    return escape_unprintable("; ".join(filter(None, [verdict.found, reason])))
+    detail = escape_unprintable("; ".join(filter(None, [verdict.found, reason])))
+    return (verdict.rule, click.style(word, colour), detail)
 
 
 def _format_reason(refusal: Refusal, rule: str) -> str:

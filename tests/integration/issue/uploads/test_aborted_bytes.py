@@ -132,16 +132,33 @@ def test_no_part_is_granted_of_an_upload_that_is_being_aborted(service: UploadSe
     assert service.refusal_code(parts_message(first["id"], 1, key=first["key"])) == "upload_unknown"
 
 
+def deny_listing(*_: object) -> list[object_calls.ListedUpload]:
+    raise Transient("storage lists no uploads: AccessDenied")
+
+
 def test_storage_that_lists_no_uploads_gets_them_aborted_and_nothing_is_given_back(
     service: UploadService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def deny(*_: object) -> list[object_calls.ListedUpload]:
-        raise Transient("storage lists no uploads: AccessDenied")
-
     message = five_uploads()
     service.issue(message)
     cancel(service, message)
-    monkeypatch.setattr(object_calls, "list_uploads", deny)
+    monkeypatch.setattr(object_calls, "list_uploads", deny_listing)
     abort_and_check(service)
     assert service.unfinished() == 0
     assert charged(service) == {ALL}
+
+
+def test_bytes_wait_for_storage_that_lists_no_uploads_after_an_abort(
+    service: UploadService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = five_uploads()
+    service.issue(message)
+    cancel(service, message)
+    abort_expired_uploads(service.context)
+    service.clock.time += CHECK_DELAY
+    with monkeypatch.context() as patch:
+        patch.setattr(object_calls, "list_uploads", deny_listing)
+        abort_expired_uploads(service.context)
+    assert charged(service) == {ALL}
+    abort_expired_uploads(service.context)
+    assert charged(service) == {0}
