@@ -127,11 +127,15 @@ def record_cursor(record: GrantRecord) -> GrantName:
     return GrantName(batch_id, int(item_number), record.tenant)
 
 
+def find_batches(connection: Connection, batch_id: str) -> list[tuple[str, int]]:
+    """Return the tenant id and the number of each batch with an id, by tenant."""
+    query = select(Batch.tenant, Batch.batch_number).where(Batch.batch_id == batch_id)
+    return [(row.tenant, row.batch_number) for row in connection.execute(query.order_by("tenant"))]
+
+
 def _find_start(connection: Connection, cursor: GrantName) -> Position:
-    query = select(Batch.batch_number).where(Batch.batch_id == cursor.batch_id)
-    if cursor.tenant is not None:
-        query = query.where(Batch.tenant == cursor.tenant)
-    numbers = connection.scalars(query.limit(2)).all()
+    batches = find_batches(connection, cursor.batch_id)
+    numbers = [number for tenant, number in batches if cursor.tenant in {None, tenant}]
     if not numbers:
         raise UnknownCursor("the audit log has no batch with this id")
     if len(numbers) > 1:

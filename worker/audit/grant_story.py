@@ -5,12 +5,11 @@ The stories that it returns have no links, signatures or tokens.
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
 
 from models import (
     Batch,
@@ -31,10 +30,11 @@ from models import (
 from valetkey.wire.grant_ids import grant_id
 from valetkey.wire.messages import Item
 from valetkey.wire.terms import AnyTerms
+from worker.audit.audit_rows import find_batches
 from worker.audit.grant_filters import ISSUED, GrantFilter
 from worker.audit.item_counts import CountOptions, count_items
-from worker.audit.link_lookup import find_batches
-from worker.audit.text_conditions import batch_text, item_text, shown_text
+from worker.audit.link_lookup import BATCH_COLUMNS, GRANTS, read_revocations
+from worker.audit.text_conditions import batch_text, shown_text
 from worker.core.annotations import ANNOTATION_FIELDS
 from worker.core.grant_kinds import issued_cost, reserved_cost
 from worker.core.issued_grants import GrantName
@@ -43,11 +43,7 @@ from worker.core.revocation_targets import RecordedRevocation, RevokedItem
 from worker.ledger.merkle import CHUNK_KINDS
 from worker.ledger.reservations import REMAINING
 from worker.ledger.tenant_history import find_tenant_ids, pruned_item_month
-from worker.revoke.revocation_rows import (
-    read_batch_revocations,
-    read_item_revocations,
-    read_storage,
-)
+from worker.revoke.revocation_rows import read_batch_revocations, read_storage
 from worker.uses.state_facts import read_state_facts
 from worker.uses.use_rules import grant_state
 
@@ -70,11 +66,6 @@ _Conditions = tuple[ColumnElement[bool], ...]
 _LEFT_OUT = {"tenant", "batch_number", "item_number", "fingerprint", "group_id"}  # of uses
 _SHOWN = 4  # characters at each end of an access key id
 _TERMS: TypeAdapter[AnyTerms] = TypeAdapter(AnyTerms)
-_BATCH_TEXTS = {"requested_by", *ANNOTATION_FIELDS}
-_BATCH_COLUMNS = (
-    *(column for column in Batch.__table__.columns if column.name not in _BATCH_TEXTS),
-    shown_text(Batch, "requested_by"),
-)
 _CANCELLATION = select(
     *(Cancellation.cancelled_at.label("at"), shown_text(Cancellation, "requested_by")),
     *(Cancellation.signing_key.label("signed_by"), shown_text(Cancellation, "reason")),
@@ -104,7 +95,8 @@ def _read_batch_story(connection: Connection, batch: _Row, now: datetime) -> Sto
     revocations = read_batch_revocations(
         connection, batch.tenant, batch.batch_number, item, batch.decided_at
     )
-    story: Story = {"grant": None, **_read_request(connection, batch, revocations)}
+    is_delivery = (Delivery.batch_number == batch.batch_number,)
+    story: Story = {"grant": None, **_read_request(connection, batch, revocations, is_delivery)}
     of_batch = GrantFilter(
         tenant=batch.tenant, batch_id=batch.batch_id, decisions=(ISSUED,), states_at=now
     )
@@ -118,36 +110,31 @@ def _read_batch_story(connection: Connection, batch: _Row, now: datetime) -> Sto
     return story
 
 
-def _read_grant_story(connection: Connection, batch: _Row, item: _Row, now: datetime) -> Story:
-    number = item.item_number // batch.chunk_size
-    chunk = connection.execute(select(Chunk).where(*_is_chunk(Chunk, batch, number))).one()
-    storage = read_storage(connection, batch.bucket)
-    revoked = RevokedItem(batch.batch_id, item.item_number, batch.bucket, storage, item.object_key)
-    revocations = read_item_revocations(connection, batch.tenant, revoked, chunk.issued_at)
+def _read_grant_story(connection: Connection, item: _Row, now: datetime) -> Story:
     is_issued = item.code is None
-    expires_at = chunk.issued_at + timedelta(seconds=chunk.expires_in) if is_issued else None
-    is_upload = _is_item(MultipartUpload, batch, item.item_number)
-    is_leaf = *_is_chunk(Leaf, batch, number), Leaf.kind.in_(CHUNK_KINDS)
+    expires_at = item.issued_at + timedelta(seconds=item.expires_in) if is_issued else None
+    is_leaf = *_is_chunk(Leaf, item), Leaf.kind.in_(CHUNK_KINDS)
+    revocations = read_revocations(connection, item)
     return {
-        **_read_request(connection, batch, revocations, number),
-        "grant": grant_id(batch.batch_id, item.item_number),
-        "key": item.object_key,
+        **_read_request(connection, item, revocations, _is_chunk(Delivery, item)),
+        "grant": grant_id(item.batch_id, item.item_number),
+        "key": item.key,
         "detail": item.detail if is_issued else None,
         "decision": item.code or ISSUED,
-        "refusal": None if is_issued else batch.refusal or chunk.refusal or item.detail,
-        "decided_at": chunk.issued_at,
-        "signed_by": chunk.signing_key,
-        "chunk": number,
+        "refusal": None if is_issued else item.refusal or item.chunk_refusal or item.detail,
+        "decided_at": item.issued_at,
+        "signed_by": item.signed_by,
+        "chunk": item.chunk_number,
         "expires_at": expires_at,
-        "expires_in": chunk.expires_in if is_issued else None,
-        "limited_by": chunk.limited_by if is_issued else None,
+        "expires_in": item.expires_in if is_issued else None,
+        "limited_by": item.limited_by if is_issued else None,
         "is_alive": expires_at is not None and now < expires_at,
-        "access_key": _shorten_access_key(chunk.access_key) if is_issued else None,
-        "reissues": _read_reissues(connection, batch, number),
-        "upload": _read_values(connection, _UPLOAD.where(*is_upload)),
-        "quota": _read_grant_quota(connection, batch, item, number) if is_issued else None,
+        "access_key": _shorten_access_key(item.access_key) if is_issued else None,
+        "reissues": _read_reissues(connection, item),
+        "upload": _read_values(connection, _UPLOAD.where(*_is_item(MultipartUpload, item))),
+        "quota": _read_grant_quota(connection, item) if is_issued else None,
         "leaf_number": connection.scalar(select(Leaf.leaf_number).where(*is_leaf)),
-        **_read_uses(connection, batch, item.item_number, number, now),
+        **_read_uses(connection, item, now),
     }
 
 
@@ -155,13 +142,10 @@ def _read_request(
     connection: Connection,
     batch: _Row,
     revocations: Sequence[RecordedRevocation],
-    chunk_number: int | None = None,
+    is_delivery: _Conditions,
 ) -> Story:
-    """Read the common part of a story. With chunk_number, deliveries are those of the chunk."""
+    """Read the common part of a story, with its deliveries."""
     is_cancelled = Cancellation.tenant == batch.tenant, Cancellation.batch_id == batch.batch_id
-    deliveries = _DELIVERIES.where(Delivery.batch_number == batch.batch_number)
-    if chunk_number is not None:
-        deliveries = deliveries.where(Delivery.chunk_number == chunk_number)
     return {
         "tenant": batch.tenant,
         "batch": batch.batch_id,
@@ -182,7 +166,7 @@ def _read_request(
         "manifest": _read_values(
             connection, _MANIFEST.where(Manifest.batch_number == batch.batch_number)
         ),
-        "deliveries": _read_rows(connection, deliveries),
+        "deliveries": _read_rows(connection, _DELIVERIES.where(*is_delivery)),
         "quota": None,
     }
 
@@ -207,17 +191,19 @@ def _read_values(connection: Connection, query: _Query) -> Story | None:
     return next(iter(_read_rows(connection, query)), None)
 
 
-def _is_chunk(table: Any, batch: _Row, chunk_number: int) -> _Conditions:
-    return table.batch_number == batch.batch_number, table.chunk_number == chunk_number
+def _is_chunk(table: Any, item: _Row) -> _Conditions:
+    return table.batch_number == item.batch_number, table.chunk_number == item.chunk_number
 
 
-def _is_item(table: Any, batch: _Row, item_number: int) -> _Conditions:
-    return table.batch_number == batch.batch_number, table.item_number == item_number
+def _is_item(table: Any, item: _Row) -> _Conditions:
+    return table.batch_number == item.batch_number, table.item_number == item.item_number
 
 
 def _count_items(connection: Connection, batch: _Row) -> Story:
     """Count the items of a batch and its chunks. Those awaited have not arrived yet."""
-    awaited = select(Reservation.items).where(*_is_chunk(Reservation, batch, REMAINING))
+    awaited = select(Reservation.items).where(
+        Reservation.batch_number == batch.batch_number, Reservation.chunk_number == REMAINING
+    )
     counts = select(
         func.coalesce(func.sum(Chunk.issued), 0).label("issued"),
         func.coalesce(func.sum(Chunk.refused), 0).label("refused"),
@@ -264,45 +250,41 @@ def _shorten_access_key(access_key: str | None) -> str | None:
     return f"{access_key[:_SHOWN]}…{access_key[-_SHOWN:]}"
 
 
-def _read_reissues(connection: Connection, batch: _Row, chunk_number: int) -> list[Story]:
+def _read_reissues(connection: Connection, item: _Row) -> list[Story]:
     query = select(Reissue.reissued_at, Reissue.access_key).order_by(Reissue.reissued_at)
-    rows = connection.execute(query.where(*_is_chunk(Reissue, batch, chunk_number)))
+    rows = connection.execute(query.where(*_is_chunk(Reissue, item)))
     return [{"at": at, "access_key": _shorten_access_key(key)} for at, key in rows]
 
 
-def _read_uses(
-    connection: Connection, batch: _Row, item_number: int, chunk_number: int, now: datetime
-) -> Story:
+def _read_uses(connection: Connection, item: _Row, now: datetime) -> Story:
     """Read the state, the newest uses and the settlement of a grant. A refusal has no state."""
-    facts = read_state_facts(connection, batch.batch_number, [item_number]).get(item_number)
-    is_of_grant = _is_item(Use, batch, item_number)
+    number = item.item_number
+    facts = read_state_facts(connection, item.batch_number, [number]).get(number)
+    is_of_grant = _is_item(Use, item)
     columns = [column for column in Use.__table__.columns if column.name not in _LEFT_OUT]
     newest = select(*columns).where(*is_of_grant)
     newest = newest.order_by(Use.occurred_at.desc(), Use.fingerprint.desc()).limit(MAX_USES)
-    settlement = _SETTLEMENT.where(*_is_chunk(Settlement, batch, chunk_number))
     return {
         "state": None if facts is None else grant_state(facts, now),
         "uses": _read_rows(connection, newest)[::-1],
         "number_of_uses": connection.scalar(select(func.count()).where(*is_of_grant)) or 0,
-        "settlement": _read_values(connection, settlement),
+        "settlement": _read_values(connection, _SETTLEMENT.where(*_is_chunk(Settlement, item))),
     }
 
 
-def _read_grant_quota(
-    connection: Connection, batch: _Row, item: _Row, chunk_number: int
-) -> Story | None:
+def _read_grant_quota(connection: Connection, item: _Row) -> Story | None:
     """Return what an issued grant was charged, and whether it still counts as live."""
-    charge = _charge(batch, partial(_item_cost, item))
+    charge = _charge(item, lambda terms: _item_cost(item, terms))
     if charge is not None:
-        is_reserved = _is_chunk(Reservation, batch, chunk_number)
-        charge["counts_as_live"] = bool(connection.scalar(select(func.count()).where(*is_reserved)))
+        is_reserved = select(func.count()).where(*_is_chunk(Reservation, item))
+        charge["counts_as_live"] = bool(connection.scalar(is_reserved))
     return charge
 
 
 def _item_cost(row: _Row, terms: AnyTerms) -> Cost:
     # A later release may have written fields that this one does not know.
     known = {k: value for k, value in (row.detail or {}).items() if k in Item.model_fields}
-    return issued_cost(terms, [Item.model_validate({"key": row.object_key, **known})])
+    return issued_cost(terms, [Item.model_validate({"key": row.key, **known})])
 
 
 def _charge(batch: _Row, cost_of: Callable[[AnyTerms], Cost]) -> Story | None:
@@ -347,17 +329,15 @@ def find_story(connection: Connection, grant: str, now: datetime) -> Story:
     if len(selected) > 1:
         raise UnknownGrant(f"several tenants have a batch with this id: {' or '.join(names)}?")
     batch_number = selected[0][1]
-    of_batch = select(*_BATCH_COLUMNS).where(Batch.batch_number == batch_number)
+    is_batch = Batch.batch_number == batch_number
     if item_number is None:
-        batch = connection.execute(of_batch.add_columns(*map(batch_text, ANNOTATION_FIELDS))).one()
-        return _read_batch_story(connection, batch, now)
-    is_item = Grant.batch_number == batch_number, Grant.item_number == item_number
-    item = connection.execute(select(Grant).where(*is_item)).first()
+        query = select(*BATCH_COLUMNS, *map(batch_text, ANNOTATION_FIELDS)).where(is_batch)
+        return _read_batch_story(connection, connection.execute(query).one(), now)
+    is_item = is_batch, Grant.item_number == item_number
+    item = connection.execute(GRANTS.where(*is_item)).first()
     if item is None:
         raise _undecided(connection, names[0], batch_number, item_number)
-    texts = map(item_text, ANNOTATION_FIELDS)
-    batch = connection.execute(of_batch.add_columns(*texts).join(Grant, and_(*is_item))).one()
-    return _read_grant_story(connection, batch, item, now)
+    return _read_grant_story(connection, item, now)
 
 
 def _parse_id(text: str) -> tuple[str | None, str, int | None]:

@@ -18,32 +18,36 @@ from worker.ledger.chunk_items import is_in_chunk
 from worker.ledger.tenant_history import is_of_tenant
 from worker.revoke.revocation_rows import read_item_revocations, read_storage
 
-
-def find_batches(connection: Connection, batch_id: str) -> list[tuple[str, int]]:
-    """Return the tenant id and the number of each batch with an id, by tenant."""
-    query = select(Batch.tenant, Batch.batch_number).where(Batch.batch_id == batch_id)
-    return [(row.tenant, row.batch_number) for row in connection.execute(query.order_by("tenant"))]
-
-
 _DIGEST_BYTES = 32
 # A batch is decided when its first chunk is issued, and is open for later chunks for a day or more.
 _WINDOWS = (timedelta(minutes=1), timedelta(days=1), timedelta(days=31))
 _COMMIT_TIME = timedelta(minutes=5)
 
 _FIRST_ITEM = Chunk.chunk_number * Batch.chunk_size
-_GRANT = (
+_BATCH_TEXTS = {"requested_by", *ANNOTATION_FIELDS}
+BATCH_COLUMNS = (
+    *(column for column in Batch.__table__.columns if column.name not in _BATCH_TEXTS),
+    shown_text(Batch, "requested_by"),
+)
+"""The columns of a batch, without the texts that its items can have of their own."""
+GRANTS = (
     select(
-        *(Batch.batch_number, Batch.batch_id, Batch.tenant, Batch.bucket, Batch.kind, Batch.terms),
-        *(shown_text(Batch, "requested_by"), *map(item_text, ANNOTATION_FIELDS)),
+        *(*BATCH_COLUMNS, *map(item_text, ANNOTATION_FIELDS)),
         *(Chunk.chunk_number, Chunk.issued_at, Chunk.expires_in, Chunk.limited_by),
-        *(Chunk.access_key, Chunk.signing_key.label("signed_by"), _FIRST_ITEM.label("first_item")),
-        *(Grant.item_number, Grant.object_key.label("key"), Grant.code, Grant.digest),
-        *(Bucket.bucket.label("real_bucket"), Bucket.provider, Bucket.role_arn),
-        *(MultipartUpload.state.label("upload"), Cancellation.cancelled_at),
+        *(Chunk.access_key, Chunk.signing_key.label("signed_by")),
+        Chunk.refusal.label("chunk_refusal"),
+        *(Grant.item_number, Grant.object_key.label("key"), Grant.code, Grant.detail, Grant.digest),
     )
     .select_from(Batch)
     .join(Chunk, Chunk.batch_number == Batch.batch_number)
     .join(Grant, is_in_chunk())
+)
+"""The query for all that batches, chunks and items tell of a grant."""
+_AUDITED = (
+    GRANTS.add_columns(
+        *(_FIRST_ITEM.label("first_item"), Bucket.bucket.label("real_bucket"), Bucket.provider),
+        *(Bucket.role_arn, MultipartUpload.state.label("upload"), Cancellation.cancelled_at),
+    )
     .outerjoin(Bucket, Bucket.name == Batch.bucket)
     .outerjoin(
         MultipartUpload,
@@ -62,7 +66,7 @@ _GRANT = (
 
 def find_named(connection: Connection, name: GrantName) -> list[AuditedGrant]:
     """Return the grants with an id: several if tenants chose the same id for a batch."""
-    query = _GRANT.where(Batch.batch_id == name.batch_id, Grant.item_number == name.item_number)
+    query = _AUDITED.where(Batch.batch_id == name.batch_id, Grant.item_number == name.item_number)
     if name.tenant is not None:
         query = query.where(is_of_tenant(connection, Batch.tenant, name.tenant))
     return [_audited(connection, row) for row in connection.execute(query).all()]
@@ -134,11 +138,12 @@ def _audited(connection: Connection, row: Any) -> AuditedGrant:
         is_plain=terms.get("plain") is True,
         real_buckets=frozenset(_real_buckets(connection, row)),
         has_role=row.role_arn is not None,
-        revocations=_revocations(connection, row),
+        revocations=read_revocations(connection, row),
     )
 
 
-def _revocations(connection: Connection, row: Any) -> tuple[RecordedRevocation, ...]:
+def read_revocations(connection: Connection, row: Any) -> tuple[RecordedRevocation, ...]:
+    """Return the revocations that cover an item, of which this is a row, the oldest first."""
     storage = read_storage(connection, row.bucket)
     item = RevokedItem(row.batch_id, row.item_number, row.bucket, storage, row.key)
     return read_item_revocations(connection, row.tenant, item, row.issued_at)

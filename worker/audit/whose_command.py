@@ -11,7 +11,8 @@ from sqlalchemy import Connection
 from valetkey.cli.terminal_text import escape_unprintable, print_table
 from valetkey.units import format_utc
 from worker import clock
-from worker.audit.link_lookup import find_batches, find_pasted
+from worker.audit.audit_rows import find_batches
+from worker.audit.link_lookup import find_pasted
 from worker.audit.link_verdicts import (
     MAX_PASTED_BYTES,
     AuditedGrant,
