@@ -10,7 +10,6 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property, partial
 from typing import IO, Any, NamedTuple, Self
 
@@ -132,14 +131,6 @@ class FoundText(NamedTuple):
     columns: tuple[str, ...]
 
 
-class ErasureAuthor(NamedTuple):
-    """The account that erases, its reason, and the time."""
-
-    erased_by: str
-    reason: str | None
-    erased_at: datetime
-
-
 def find_texts(
     connection: Connection, target: ErasureTarget, *, locks: bool = False
 ) -> list[FoundText]:
@@ -258,9 +249,9 @@ def _batch_numbers(found: Iterable[FoundText]) -> Iterator[list[int]]:
 
 
 def erase_texts(
-    connection: Connection, found: Sequence[FoundText], author: ErasureAuthor, erasure_id: str
+    connection: Connection, found: Sequence[FoundText], erasure: Mapping[str, Any]
 ) -> int:
-    """Erase these texts, and return how many there were.
+    """Erase these texts, and return how many there were. erasure has its id, author and reason.
 
     Appends a leaf for each tenant that says how many. Call it last in the transaction, as
     `append_leaf` says.
@@ -274,10 +265,10 @@ def erase_texts(
             connection.execute(_update(table), part)
     _forget_requests(connection, found)
     for tenant, texts in sorted(counts.items()):
-        row = {"tenant": tenant, "erasure_id": erasure_id, "texts": texts, **author._asdict()}
+        row = {"tenant": tenant, "texts": texts, **erasure}
         connection.execute(insert(Erasure), row)
         leaf = entry_hash([encode_record("erasure", row)])
-        append_leaf(connection, tenant, NewLeaf("erasure", leaf, reference=erasure_id))
+        append_leaf(connection, tenant, NewLeaf("erasure", leaf, reference=row["erasure_id"]))
     return counts.total()
 
 
@@ -436,9 +427,13 @@ def _erase(connection: Connection, found: Sequence[FoundText], reason: str | Non
     now = clock.now()
     if connection.dialect.name == "sqlite":  # which else leaves the bytes in free pages
         connection.exec_driver_sql("PRAGMA secure_delete = ON")
-    erasure_id = uuid7(int(now.timestamp() * 1000), secrets.token_bytes(10))
-    author = ErasureAuthor(operator_account(), reason, now)
-    return erase_texts(connection, found, author, erasure_id)
+    erasure = {
+        "erasure_id": uuid7(int(now.timestamp() * 1000), secrets.token_bytes(10)),
+        "erased_by": operator_account(),
+        "erased_at": now,
+        "reason": reason,
+    }
+    return erase_texts(connection, found, erasure)
 
 
 def _print_rows(found: Iterable[FoundText], open_batches: int) -> None:

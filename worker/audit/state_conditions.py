@@ -57,17 +57,7 @@ GRANT_KEY = GrantKey(Grant.batch_number, Grant.item_number)
 
 def state_column(connection: Connection, now: datetime) -> ColumnElement[str | None]:
     """Return the state of a row of `grants` at a moment, NULL for a refused item."""
-    chunk, batch = aliased(Chunk), aliased(Batch)
-    idle = (
-        select(idle_state(connection, now, GRANT_KEY, batch, chunk))
-        .select_from(batch)
-        .join(chunk, chunk.batch_number == batch.batch_number)
-        .where(batch.batch_number == Grant.batch_number)
-        .where(chunk.chunk_number == Grant.item_number // batch.chunk_size)
-        .correlate(Grant)
-        .scalar_subquery()
-    )
-    state = func.coalesce(*used_states(GRANT_KEY), idle)
+    state = func.coalesce(*used_states(GRANT_KEY), _idle_state(connection, now))
     return case((Grant.code.is_(None), state), else_=null())
 
 
@@ -106,22 +96,30 @@ def _is_current(key: GrantKey) -> ColumnElement[bool]:
     )
 
 
-def idle_state(
-    connection: Connection, now: datetime, key: GrantKey, batch: Any = Batch, chunk: Any = Chunk
-) -> ColumnElement[str]:
+def _idle_state(connection: Connection, now: datetime) -> ColumnElement[str]:
     """Return the state of a grant that no use tells of, from its batch and chunk."""
+    chunk, batch = aliased(Chunk), aliased(Batch)
     is_unused = (
         select(_ONE)
         .where(Settlement.batch_number == chunk.batch_number)
         .where(Settlement.chunk_number == chunk.chunk_number)
-        .where(contains_item(connection, Settlement.unused, key.item_number))
+        .where(contains_item(connection, Settlement.unused, Grant.item_number))
         .correlate_except(Settlement)
         .exists()
     )
-    return case(
+    state = case(
         (is_open(connection, now, chunk), literal_column("'open'")),
         (and_(batch.kind.in_(SLOT_KINDS), is_unused), literal_column("'unused'")),
         else_=literal_column("'unknown'"),
+    )
+    return (
+        select(state)
+        .select_from(batch)
+        .join(chunk, chunk.batch_number == batch.batch_number)
+        .where(batch.batch_number == Grant.batch_number)
+        .where(chunk.chunk_number == Grant.item_number // batch.chunk_size)
+        .correlate(Grant)
+        .scalar_subquery()
     )
 
 

@@ -18,7 +18,7 @@ from tests.support.builders.services import InProcessService
 from tests.support.uses.reports import downloaded, stored
 from tests.support.uses.settlements import settle
 from valetkey.wire.grant_ids import grant_id
-from worker.audit.erasure import ErasureAuthor, ErasureTarget, erase_texts, find_texts
+from worker.audit.erasure import ErasureTarget, erase_texts, find_texts
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine, read_transaction, write_transaction
 from worker.base.month_partitions import add_months, first_moment
@@ -190,12 +190,12 @@ class _Generator:
                 insert_revocation(connection, revocation, owners, [])
 
     def _erase(self) -> None:
-        author = ErasureAuthor("carl", "case 12", self._clock())
+        erasure = {"erased_by": "carl", "reason": "case 12", "erased_at": self._clock()}
         for number, tenant in enumerate(TENANTS):
             id_ = f"01932000-0000-7000-8000-{number:012}"
             with write_transaction(self._engine) as connection:
                 rows = find_texts(connection, ErasureTarget(recipient="ann", tenant=tenant))
-                erase_texts(connection, rows, author, id_)
+                erase_texts(connection, rows, {**erasure, "erasure_id": id_})
 
     def _prune(self) -> None:
         now = first_moment(add_months(KEPT, 2))
