@@ -155,13 +155,11 @@ class PastedGrant:
     """The id and the digests of signatures that a text has, and what else it says of the grant.
 
     No field has a signature or a URL. paths and hosts are those of signed URLs; keys are named
-    beside them, as in a form. id_is_foreign is set if a grant id has another form than ours.
+    beside them, as in a form.
     """
 
     name: GrantName | None
     digests: frozenset[bytes] = field(repr=False)
-    is_url: bool = False
-    id_is_foreign: bool = False
     issued_at: datetime | None = None
     dates: frozenset[datetime | None] = frozenset()
     lifetimes: frozenset[str] = frozenset()
@@ -182,8 +180,7 @@ def read_pasted_grant(text: str) -> PastedGrant:
     values = pairs.get("x-grant-id", set()) | pairs.get("x-amz-meta-grant-id", set())
     names = _full_ids(map(str.strip, values)) | _full_ids(pairs.get("json-id", ()))
     signatures = {value.lower() for value in pairs.get("x-amz-signature", ())}
-    is_url = bool(pairs.get("url"))
-    if not names and not values and not signatures and not is_url:
+    if not (names or values or signatures or pairs.get("url")):
         names = _bare_ids(text)
         if not names:
             raise Unreadable("this is no link, form, metadata or grant id")
@@ -193,8 +190,6 @@ def read_pasted_grant(text: str) -> PastedGrant:
     return PastedGrant(
         name=next(iter(names), None),
         digests=frozenset(map(signature_digest, signatures)),
-        is_url=is_url,
-        id_is_foreign=bool(values) and not names,
         issued_at=next(iter(dates)) if len(dates) == 1 else None,
         dates=dates,
         lifetimes=frozenset(pairs.get("x-amz-expires", ())),
@@ -354,12 +349,8 @@ def is_alive(grant: AuditedGrant, now: datetime) -> bool:
     return grant.code is None and grant.expires_at > now and has_upload
 
 
-def ways_to_end(grant: AuditedGrant, signing: Signing, now: datetime) -> list[str]:
-    """Return what an operator can do. Empty if the grant is not alive."""
-    return list(_ways(grant, signing)) if is_alive(grant, now) else []
-
-
-def _ways(grant: AuditedGrant, signing: Signing) -> Iterator[str]:
+def ways_to_end(grant: AuditedGrant, signing: Signing) -> Iterator[str]:
+    """Yield what an operator can do to end a grant that is alive."""
     if grant.kind in _MULTIPART:
         yield (
             "abort the upload: `valetkey cancel` of the multipart batch with --abort-uploads, or"

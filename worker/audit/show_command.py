@@ -117,7 +117,8 @@ def _grant_topics(values: Values, left: timedelta | None) -> Iterator[tuple[str,
     yield from _terms_topics(values)
     yield "expires", _expiry(values, left)
     yield "credentials", values["access_key"] and f"access key {values['access_key']}"
-    yield "signed again", _reissues(values)
+    reissues = (f"{each['at']} with access key {each['access_key']}" for each in values["reissues"])
+    yield "signed again", ", ".join(reissues)
     yield "upload", _upload(values)
     yield from _use_topics(values)
     yield "quota", _quota(values)
@@ -202,12 +203,6 @@ def _expiry(values: Values, left: timedelta | None) -> str | None:
     limit = _LIMITS.get(values["limited_by"], f"limited by the {values['limited_by']}")
     after = describe_duration(values["expires_in"])
     return f"{values['expires_at']} ({state}), {after} after issue, {limit}"
-
-
-def _reissues(values: Values) -> str | None:
-    rows = values["reissues"]
-    texts = [f"{row['at']} with access key {row['access_key']}" for row in rows]
-    return ", ".join(texts)
 
 
 def _upload(values: Values) -> str | None:

@@ -141,6 +141,7 @@ def _describe_unknown_id(connection: Connection, name: GrantName) -> str:
 
 def _describe(pasted: PastedGrant, grant: AuditedGrant, now: Any) -> dict[str, Any]:
     signing = matching_signing(pasted, grant) or next(iter(grant.signings), None)
+    alive = is_alive(grant, now)
     return {
         **{name: getattr(grant, name) for name in _OBJECT},
         "decision": grant.code or "issued",
@@ -148,7 +149,7 @@ def _describe(pasted: PastedGrant, grant: AuditedGrant, now: Any) -> dict[str, A
         "issued_at": grant.issued_at,
         "signed_again_at": signing.signed_again_at if signing else None,
         "access_key": signing.access_key if signing else None,
-        "alive": is_alive(grant, now),
+        "alive": alive,
         "expires_at": None if grant.code else grant.expires_at,
         "limited_by": None if grant.code else grant.limited_by,
         "upload": grant.upload,
@@ -162,7 +163,7 @@ def _describe(pasted: PastedGrant, grant: AuditedGrant, now: Any) -> dict[str, A
             }
             for each in grant.revocations
         ],
-        "ends_sooner": ways_to_end(grant, signing, now) if signing else [],
+        "ends_sooner": list(ways_to_end(grant, signing)) if alive and signing else [],
     }
 
 

@@ -111,7 +111,7 @@ def test_a_url_without_signature_names_nothing(text: str) -> None:
         pasted = read_pasted_grant(text)
     except Unreadable:
         return
-    assert (pasted.name, pasted.digests, pasted.is_url) == (None, frozenset(), True)
+    assert (pasted.name, pasted.digests) == (None, frozenset())
 
 
 def test_the_key_of_a_link_is_not_taken_for_a_grant_id() -> None:

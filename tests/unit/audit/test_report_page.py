@@ -4,7 +4,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from html.parser import HTMLParser
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
@@ -42,10 +41,14 @@ def figures(names: Breakdown, log: LogState = NO_LOG, tenant: str | None = None)
     issued = sum(row.issued for row in names.rows)
     refused = sum(row.refused for row in names.rows)
     periods = (Tally("2026-11-23", issued, refused), Tally("2026-11-24", 0, 0))
-    fields: dict[str, Any] = dict.fromkeys(BREAKDOWNS, names)
-    fields["received"] = [Received(row.name, 3, 2, ((END, row.name),) * 2) for row in names.rows]
     return ReportFigures(
-        scope=scope, generated_at=END, periods=periods, quotas=(), log=log, **fields
+        scope=scope,
+        generated_at=END,
+        periods=periods,
+        breakdowns=dict.fromkeys(BREAKDOWNS, names),
+        received=tuple(Received(row.name, 3, 2, ((END, row.name),) * 2) for row in names.rows),
+        quotas=(),
+        log=log,
     )
 
 

@@ -199,6 +199,7 @@ TABLE_ROWS = 50
 _RECIPIENTS, _NEWEST = 20, 3  # recipients of whom it is told what they got, and grants of each
 _MAX_CODES = 1_000  # more than there are refusal codes
 _GROUPED: tuple[Dimension, ...] = ("tenant", "bucket", "kind")
+_LARGEST: tuple[Dimension, ...] = ("requester", "recipient", "key")
 _LIFETIMES = {
     "up to 1 minute": 60,
     "1 to 5 minutes": 300,
@@ -217,24 +218,23 @@ def read_report(
     """Read the figures of a report. grant_filter has the range and the filters of its scope."""
     groups = count_items(connection, grant_filter, CountOptions(_GROUPED))
     lifetimes = _count_lifetimes(connection, grant_filter)
-    recipients = _read_largest(connection, grant_filter, "recipient", groups)
+    codes = top_items(connection, grant_filter, "code", _MAX_CODES)
+    breakdowns = {
+        **{f"{name}s": _break_down(_to_tally(each, name) for each in groups) for name in _GROUPED},
+        "codes": _break_down(map(_to_tally, codes)),
+        "lifetimes": _group_lifetimes(lifetimes),
+        "limits": _break_down(Tally(each.limited_by, each.issued, 0) for each in lifetimes),
+        **{f"{name}s": _read_largest(connection, grant_filter, name, groups) for name in _LARGEST},
+    }
+    requesters = _count_requesters(connection, grant_filter)
+    breakdowns["requesters"] = replace(breakdowns["requesters"], groups=requesters)
+    has_recipients = breakdowns["recipients"].rows
     return ReportFigures(
         scope=scope,
         generated_at=now,
         periods=_read_periods(connection, scope, grant_filter),
-        tenants=_break_down(_to_tally(count, "tenant") for count in groups),
-        buckets=_break_down(_to_tally(count, "bucket") for count in groups),
-        kinds=_break_down(_to_tally(count, "kind") for count in groups),
-        codes=_break_down(map(_to_tally, top_items(connection, grant_filter, "code", _MAX_CODES))),
-        lifetimes=_group_lifetimes(lifetimes),
-        limits=_break_down(Tally(count.limited_by, count.issued, 0) for count in lifetimes),
-        requesters=replace(
-            _read_largest(connection, grant_filter, "requester", groups),
-            groups=_count_requesters(connection, grant_filter),
-        ),
-        recipients=recipients,
-        received=tuple(_read_received(connection, grant_filter)) if recipients.rows else (),
-        keys=_read_largest(connection, grant_filter, "key", groups),
+        breakdowns=breakdowns,
+        received=tuple(_read_received(connection, grant_filter)) if has_recipients else (),
         states=_read_states(connection, grant_filter, now),
         quotas=tuple(_read_quotas(connection, scope.tenant, now)),
         log=_read_log_state(connection, scope.tenant),

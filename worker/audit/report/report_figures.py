@@ -88,24 +88,17 @@ class LogState:
 class ReportFigures:
     """All figures of one report, read in one transaction.
 
-    periods are the hours, days or months of the range, named as `audit count` names them. Items for
-    no recipient are among the others of recipients. received tells what the recipients with the
-    most grants got. states counts issued grants by kind and state. pruned_month is the month before
-    which items were removed, None if none of the range were.
+    periods are the hours, days or months of the range, named as `audit count` names them.
+    breakdowns are by the ids of their topics; items for no recipient are among the others of
+    recipients. received tells what the recipients with the most grants got. states counts issued
+    grants by kind and state. pruned_month is the month before which items were removed, None if
+    none of the range were.
     """
 
     scope: Scope
     generated_at: datetime
     periods: tuple[Tally, ...]
-    tenants: Breakdown
-    buckets: Breakdown
-    kinds: Breakdown
-    codes: Breakdown
-    lifetimes: Breakdown
-    limits: Breakdown
-    requesters: Breakdown
-    recipients: Breakdown
-    keys: Breakdown
+    breakdowns: Mapping[str, Breakdown]
     received: tuple[Received, ...] = ()
     states: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     quotas: tuple[QuotaStatus, ...]

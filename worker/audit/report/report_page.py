@@ -140,7 +140,7 @@ def _titles(figures: ReportFigures) -> dict[str, str]:
 
 def _has_rows(figures: ReportFigures, topic: Topic) -> bool:
     """Return whether a topic has rows. A tenant's own report has no other tenants."""
-    rows = len(getattr(figures, topic.id).rows)
+    rows = len(figures.breakdowns[topic.id].rows)
     return rows > 1 if topic.id == "tenants" and figures.scope.tenant else rows > 0
 
 
