@@ -231,8 +231,7 @@ def find_profiles(connection: Connection, bucket: str) -> tuple[str, ...]:
 
     Raises UnknownName if there are none.
     """
-    configured = connection.execute(select(Bucket.name, Bucket.bucket)).all()
-    pairs = {(row.name, row.bucket) for row in configured} | set(_former_profiles(connection))
+    pairs = read_profiles(connection)
     profiles = {profile for profile, real_bucket in pairs if bucket in {profile, real_bucket}}
     if profiles:
         return tuple(sorted(profiles))
@@ -241,11 +240,15 @@ def find_profiles(connection: Connection, bucket: str) -> tuple[str, ...]:
     raise UnknownName("bucket", bucket, {name for pair in pairs for name in pair})
 
 
-def _former_profiles(connection: Connection) -> Iterator[tuple[str, str]]:
+def read_profiles(connection: Connection) -> set[tuple[str, str]]:
+    """Return each bucket profile with each real bucket that it uses, or is known to have used."""
+    configured = connection.execute(select(Bucket.name, Bucket.bucket))
+    pairs = {(profile, bucket) for profile, bucket in configured}
     query = select(ConfigChange.path, ConfigChange.before, ConfigChange.after)
     for row in connection.execute(query.where(ConfigChange.path.like("buckets.%.bucket"))):
         _, profile, _ = row.path.split(".", 2)
-        yield from ((profile, str(value)) for value in (row.before, row.after) if value)
+        pairs |= {(profile, str(value)) for value in (row.before, row.after) if value}
+    return pairs
 
 
 def _check_signing_key(connection: Connection, name: str) -> None:

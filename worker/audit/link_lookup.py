@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, select
 
-from models import Batch, Bucket, Cancellation, Chunk, ConfigChange, Grant, MultipartUpload, Reissue
+from models import Batch, Bucket, Cancellation, Chunk, Grant, MultipartUpload, Reissue
 from valetkey.wire.grant_ids import grant_id
+from worker.audit.grant_filters import read_profiles
 from worker.audit.link_verdicts import AuditedGrant, PastedGrant, Signing, Verdict, judge
 from worker.audit.text_conditions import item_text, shown_text
 from worker.core.annotations import ANNOTATION_FIELDS
@@ -45,8 +46,8 @@ GRANTS = (
 """The query for all that batches, chunks and items tell of a grant."""
 _AUDITED = (
     GRANTS.add_columns(
-        *(_FIRST_ITEM.label("first_item"), Bucket.bucket.label("real_bucket"), Bucket.provider),
-        *(Bucket.role_arn, MultipartUpload.state.label("upload"), Cancellation.cancelled_at),
+        *(_FIRST_ITEM.label("first_item"), Bucket.provider, Bucket.role_arn),
+        *(MultipartUpload.state.label("upload"), Cancellation.cancelled_at),
     )
     .outerjoin(Bucket, Bucket.name == Batch.bucket)
     .outerjoin(
@@ -131,12 +132,13 @@ _FIELDS = {field.name for field in fields(AuditedGrant)}
 
 def _audited(connection: Connection, row: Any) -> AuditedGrant:
     terms = row.terms if isinstance(row.terms, dict) else {}
+    profiles = read_profiles(connection)
     return AuditedGrant(
         **{name: value for name, value in row._asdict().items() if name in _FIELDS},
         grant=grant_id(row.batch_id, row.item_number),
         signings=tuple(_signings(connection, row)),
         is_plain=terms.get("plain") is True,
-        real_buckets=frozenset(_real_buckets(connection, row)),
+        real_buckets=frozenset(real for profile, real in profiles if profile == row.bucket),
         has_role=row.role_arn is not None,
         revocations=read_revocations(connection, row),
     )
@@ -147,17 +149,6 @@ def read_revocations(connection: Connection, row: Any) -> tuple[RecordedRevocati
     storage = read_storage(connection, row.bucket)
     item = RevokedItem(row.batch_id, row.item_number, row.bucket, storage, row.key)
     return read_item_revocations(connection, row.tenant, item, row.issued_at)
-
-
-def _real_buckets(connection: Connection, row: Any) -> Iterator[str]:
-    """Yield the real buckets that a profile has had, as far as its changes are recorded."""
-    if row.real_bucket is not None:
-        yield row.real_bucket
-    changes = select(ConfigChange.before, ConfigChange.after).where(
-        ConfigChange.path == f"buckets.{row.bucket}.bucket"
-    )
-    for change in connection.execute(changes):
-        yield from (name for name in change if isinstance(name, str))
 
 
 def _signings(connection: Connection, row: Any) -> Iterator[Signing]:
