@@ -20,8 +20,8 @@ from worker.audit.grant_filters import (
     GrantFilter,
     batch_conditions,
     item_conditions,
-    join_items,
     scan_conditions,
+    select_items,
 )
 from worker.audit.index_scans import read_rows
 from worker.audit.key_lookup import Position
@@ -172,11 +172,9 @@ def read_new_grants(
     """
     for chunks in in_parts(sorted(_new_chunks(connection, before, now)), _NEW_CHUNKS_PER_READ):
         query = (
-            join_items(connection, *LIST_COLUMNS)
+            select_items(connection, grant_filter, LIST_COLUMNS)
             .where(tuple_(Chunk.batch_number, Chunk.chunk_number).in_(chunks))
             .where(Batch.batch_number.in_({batch for batch, _ in chunks}))
-            .where(*batch_conditions(connection, grant_filter))
-            .where(*item_conditions(connection, grant_filter))
             .order_by(Batch.batch_number, Chunk.chunk_number, Grant.item_number)
         )
         yield from map(to_record, connection.execute(query, execution_options={"yield_per": 500}))

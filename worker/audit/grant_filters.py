@@ -168,8 +168,10 @@ def moment_of_states(grant_filter: GrantFilter) -> datetime:
     return grant_filter.states_at
 
 
-def join_items(connection: Connection, *columns: Any) -> Select[Any]:
-    """Return a SELECT of columns from `Batch`, its `Chunk` rows and their `Grant` rows.
+def select_items(
+    connection: Connection, grant_filter: GrantFilter, columns: Iterable[Any]
+) -> Select[Any]:
+    """Return a SELECT of columns from the rows of `Batch`, `Chunk` and `Grant` that match.
 
     SQLite knows too little of the tables to find out that batches are to be read first. There, the
     conditions of the joins can only be used in this order. PostgreSQL would infer that items have
@@ -184,6 +186,8 @@ def join_items(connection: Connection, *columns: Any) -> Select[Any]:
         .select_from(Batch)
         .join(Chunk, Chunk.batch_number == batch_number)
         .join(Grant, is_in_chunk(chunk_batch=Chunk.batch_number + 0))
+        .where(*batch_conditions(connection, grant_filter))
+        .where(*item_conditions(connection, grant_filter))
     )
 
 

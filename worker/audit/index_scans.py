@@ -36,9 +36,9 @@ from worker.audit.grant_filters import (
     GrantFilter,
     batch_conditions,
     item_conditions,
-    join_items,
     moment_of_states,
     scan_conditions,
+    select_items,
 )
 from worker.audit.key_lookup import Position, find_positions
 from worker.audit.state_conditions import LONGEST_VALIDITY, USED_STATES, may_cause_state
@@ -146,11 +146,9 @@ def _scan(
     the log as at its beginning.
     """
     query = (
-        join_items(connection, *columns)
+        select_items(connection, grant_filter, columns)
         .where(*_range_conditions(connection, grant_filter))
-        .where(*batch_conditions(connection, grant_filter))
         .where(*scan_conditions(connection, grant_filter))
-        .where(*item_conditions(connection, grant_filter))
         .order_by(Batch.batch_number.desc(), Chunk.chunk_number.desc(), Grant.item_number.desc())
         .limit(limit)
     )

@@ -17,9 +17,9 @@ from worker.audit.grant_filters import (
     ISSUED,
     GrantFilter,
     batch_conditions,
-    join_items,
     note_pruned,
     resolve_names,
+    select_items,
 )
 from worker.audit.item_counts import (
     CountOptions,
@@ -41,6 +41,7 @@ from worker.audit.report.report_figures import (
     Tally,
 )
 from worker.audit.report.report_page import render_page
+from worker.audit.state_conditions import GRANT_KEY
 from worker.audit.text_conditions import batch_text, has_own_texts, joined_text, shown_text
 from worker.base.database_engine import snapshot_transaction
 from worker.base.private_files import write_private_file
@@ -310,15 +311,13 @@ def _read_largest(
 
 def _read_received(connection: Connection, grant_filter: GrantFilter) -> Iterator[Received]:
     """Yield what the recipients with the most grants got."""
-    columns = (joined_text("recipient"), Grant.object_key, Chunk.issued_at)
+    columns = (joined_text("recipient"), *GRANT_KEY, Grant.object_key, Chunk.issued_at)
     has_recipients = or_(batch_text("recipient").is_not(None), has_own_texts())
-    conditions = (*batch_conditions(connection, grant_filter), has_recipients)
     is_own = and_(
         Annotation.batch_number == Grant.batch_number, Annotation.item_number == Grant.item_number
     )
-    grants = join_items(connection, *columns, Grant.batch_number, Grant.item_number)
-    grants = grants.outerjoin(Annotation, is_own)
-    items = grants.where(*conditions, Grant.code.is_(None)).subquery().c
+    grants = select_items(connection, grant_filter, columns).outerjoin(Annotation, is_own)
+    items = grants.where(has_recipients, Grant.code.is_(None)).subquery().c
     number = func.count()
     largest = (
         select(items.recipient, number, func.count(items.object_key.distinct()))
