@@ -64,8 +64,6 @@ WIDE = ("time", "tenant", "requested_by", "recipient", "kind", "decision", "key"
 
 SHARED_COLUMNS = COLUMNS[: COLUMNS.index("key")]
 """The columns of a record whose values the items of a chunk share, but for texts of their own."""
-_FIRST_TEXT = COLUMNS.index(ANNOTATION_FIELDS[0])
-_AFTER_TEXTS = _FIRST_TEXT + len(ANNOTATION_FIELDS)
 
 
 class UnknownCursor(LookupError):
@@ -213,9 +211,9 @@ class Bound(NamedTuple):
 
 
 class ChunkHead(NamedTuple):
-    """The values that some items of a chunk share. shared has those of SHARED_COLUMNS."""
+    """The values that some items of a chunk share. values has those of SHARED_COLUMNS."""
 
-    shared: tuple[Any, ...]
+    values: Mapping[str, Any]
     batch_number: int
     chunk_number: int
     issued: int
@@ -225,14 +223,9 @@ class ChunkHead(NamedTuple):
     chunk_size: int
 
     @property
-    def values(self) -> dict[str, Any]:
-        """The values of SHARED_COLUMNS by their name."""
-        return dict(zip(SHARED_COLUMNS, self.shared, strict=True))
-
-    @property
     def expires_at(self) -> datetime:
         """The expiry of the issued items."""
-        decided_at: datetime = self.shared[0]
+        decided_at: datetime = self.values["time"]
         return decided_at + timedelta(seconds=self.expires_in)
 
     @property
@@ -255,7 +248,7 @@ class ChunkItems(NamedTuple):
 def to_records(block: list[ChunkItems]) -> Iterator[GrantRecord]:
     """Yield the records of a block."""
     for head, items in block:
-        shared, expires_at = head.shared, head.expires_at
+        shared, expires_at = tuple(head.values.values()), head.expires_at
         for _, item_number, key, code in items:
             own = key, code or ISSUED, None if code else expires_at
             yield GrantRecord._make((*shared, *own, grant_id(head.batch_id, item_number)))
@@ -292,7 +285,7 @@ def stream_blocks(
     """
     position: tuple[int, int] = after or _FIRST_POSITION
     own = Chunk.batch_number, Chunk.chunk_number, Chunk.issued, Chunk.refused, Chunk.expires_in
-    shared = [_SHARED[name] for name in SHARED_COLUMNS]
+    shared, number = [_SHARED[name] for name in SHARED_COLUMNS], len(SHARED_COLUMNS)
     query = (
         select(*shared, *own, Batch.batch_id, Batch.chunk_size)
         .join(Batch, Batch.batch_number == Chunk.batch_number)
@@ -302,7 +295,10 @@ def stream_blocks(
     while True:
         conditions = _chunk_conditions(connection, grant_filter, bound, position)
         rows = connection.execute(query.where(*conditions))
-        heads = [ChunkHead(tuple(row[: len(shared)]), *row[len(shared) :]) for row in rows]
+        heads = [
+            ChunkHead(dict(zip(SHARED_COLUMNS, row[:number], strict=True)), *row[number:])
+            for row in rows
+        ]
         for block in _split_heads(heads):
             yield _read_items(connection, grant_filter, block)
         if len(heads) < _CHUNKS_PER_READ:
@@ -349,16 +345,15 @@ def _read_items(
 
 
 def _split_by_texts(
-    chunk: ChunkItems, texts: Mapping[Any, tuple[Any, ...]]
+    chunk: ChunkItems, texts: Mapping[Any, Mapping[str, Any]]
 ) -> Iterator[ChunkItems]:
     """Yield the items of a chunk in their order, always those together whose texts are equal."""
-    shared = chunk.head.shared
-    for own, items in groupby(chunk.items, lambda item: texts.get(item[:2])):
-        values = shared if own is None else (*shared[:_FIRST_TEXT], *own, *shared[_AFTER_TEXTS:])
-        yield ChunkItems(chunk.head._replace(shared=values), list(items))
+    for own, items in groupby(chunk.items, lambda item: texts.get(item[:2], {})):
+        values = {**chunk.head.values, **own}
+        yield ChunkItems(chunk.head._replace(values=values), list(items))
 
 
-def _read_texts(connection: Connection, heads: list[ChunkHead]) -> dict[Any, tuple[Any, ...]]:
+def _read_texts(connection: Connection, heads: list[ChunkHead]) -> dict[Any, dict[str, Any]]:
     """Read the texts of the items that have any of their own, by batch and item number."""
     query = (
         select(
@@ -367,7 +362,8 @@ def _read_texts(connection: Connection, heads: list[ChunkHead]) -> dict[Any, tup
         .join(Batch, Batch.batch_number == Annotation.batch_number)
         .where(*_are_in_block(Annotation, heads))
     )
-    return {(batch, item): tuple(own) for batch, item, *own in connection.execute(query)}
+    rows = connection.execute(query)
+    return {row[:2]: dict(zip(ANNOTATION_FIELDS, row[2:], strict=True)) for row in rows}
 
 
 def _matching_items(

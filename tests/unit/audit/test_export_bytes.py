@@ -6,7 +6,7 @@ from hashlib import sha256
 
 import pytest
 
-from worker.audit.audit_rows import ChunkHead, ChunkItems
+from worker.audit.audit_rows import SHARED_COLUMNS, ChunkHead, ChunkItems
 from worker.audit.export.export_run import FormatName, HashedStream, open_writer
 
 MORNING = datetime(2026, 11, 27, 8, 0, 0, 123, tzinfo=UTC)
@@ -29,7 +29,8 @@ def chunk(number: int, keys: tuple[str, ...], *, is_plain: bool) -> ChunkItems:
     names = "acme", requester, key, recipient, reason, None if is_plain else "=ref", "demo"
     shared = (MORNING + timedelta(seconds=number), *names, "download")
     batch_id = f"0199a000-0000-7000-8000-{number:012d}"
-    head = ChunkHead(shared, number, 0, len(keys), 0, 3_600, batch_id, 600)
+    values = dict(zip(SHARED_COLUMNS, shared, strict=True))
+    head = ChunkHead(values, number, 0, len(keys), 0, 3_600, batch_id, 600)
     items = [(number, n, key, CODES[n % len(CODES)]) for n, key in enumerate(keys)]
     return ChunkItems(head, items)
 

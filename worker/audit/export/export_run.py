@@ -29,7 +29,6 @@ from valetkey.cli.atomic_output import partial_path
 from valetkey.cli.journal import journal_path, write_private
 from valetkey.units import format_utc
 from worker.audit.audit_rows import (
-    SHARED_COLUMNS,
     Bound,
     ChunkHead,
     ChunkItems,
@@ -53,7 +52,7 @@ def format_csv(block: list[ChunkItems]) -> str:
     # Not the module csv, which on Python 3.11 does not quote a carriage return.
     lines: list[str] = []
     for head, items in block:
-        shared = ",".join(map(_format_cell, _shared_texts(head)))
+        shared = ",".join(map(_format_cell, _shared_texts(head).values()))
         expires_at, batch_id = format_utc(head.expires_at), _format_cell(head.batch_id)
         lines += [
             f"{shared},{_format_cell(key)},{_format_cell(code) if code else ISSUED},"
@@ -67,7 +66,7 @@ def format_json_lines(block: list[ChunkItems]) -> str:
     """Format a block as one JSON object per line, with values as stored."""
     lines: list[str] = []
     for head, items in block:
-        shared = json.dumps(dict(zip(SHARED_COLUMNS, _shared_texts(head), strict=True)))[:-1]
+        shared = json.dumps(_shared_texts(head))[:-1]
         grant = quote(f"{head.batch_id}.")[:-1]
         expires_at = quote(format_utc(head.expires_at))
         lines += [
@@ -78,8 +77,8 @@ def format_json_lines(block: list[ChunkItems]) -> str:
     return "".join(lines)
 
 
-def _shared_texts(head: ChunkHead) -> tuple[str | None, ...]:
-    return (format_utc(head.shared[0]), *head.shared[1:])
+def _shared_texts(head: ChunkHead) -> dict[str, str | None]:
+    return {**head.values, "time": format_utc(head.values["time"])}
 
 
 def _format_cell(text: str | None) -> str:

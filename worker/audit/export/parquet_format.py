@@ -37,7 +37,7 @@ class ParquetRowWriter:
         for head, items in block:
             expires_at = head.expires_at
             values = [
-                *([value] * len(items) for value in head.shared),
+                *([value] * len(items) for value in head.values.values()),
                 [key for _, _, key, _ in items],
                 [code or ISSUED for _, _, _, code in items],
                 [None if code else expires_at for _, _, _, code in items],
