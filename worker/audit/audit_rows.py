@@ -88,10 +88,7 @@ LIST_COLUMNS = (
 
 
 def read_grants(
-    connection: Connection,
-    grant_filter: GrantFilter,
-    limit: int,
-    after: GrantName | None = None,
+    connection: Connection, grant_filter: GrantFilter, limit: int, after: GrantName | None = None
 ) -> Page[GrantRecord]:
     """Read at most limit grants, newest first, starting after the given position.
 

@@ -31,12 +31,11 @@ from worker.base.pages import did_you_mean
 from worker.cli.command_options import (
     format_options,
     limit_option,
-    refuse_empty_range,
     since_option,
     tenant_option,
     until_option,
 )
-from worker.cli.database import check_tenant_option, open_database
+from worker.cli.database import open_database
 from worker.cli.output import print_rows
 from worker.core.annotations import ANNOTATION_FIELDS
 
@@ -68,11 +67,7 @@ def _parse_dimensions(
 )
 @format_options
 def count(
-    *,
-    by: tuple[Dimension, ...],
-    exact_bytes: bool,
-    output_format: Any,
-    **filters: Any,
+    *, by: tuple[Dimension, ...], exact_bytes: bool, output_format: Any, **filters: Any
 ) -> None:
     """Count issued and refused items by tenant, day, reason or other columns.
 
@@ -151,11 +146,9 @@ def summary(*, output_format: Any, **filters: Any) -> None:
     Example:
       python -m worker audit summary --since 1d
     """
-    refuse_empty_range(filters["since"], filters["until"])
+    by: tuple[Dimension, ...] = ("tenant", "kind")
     with open_database(read_transaction) as connection:
-        check_tenant_option(connection, filters["tenant"])
-        by: tuple[Dimension, ...] = ("tenant", "kind")
-        counts = count_items(connection, GrantFilter(**filters), CountOptions(by))
+        counts = count_items(connection, read_filter(connection, filters), CountOptions(by))
     if not counts:
         note_empty_result()
     rows = ((*count.group, count.issued, count.refused) for count in counts)

@@ -348,21 +348,22 @@ filter_options = add_options(
 
 
 def read_filter(connection: Connection, options: Mapping[str, Any]) -> GrantFilter:
-    """Return the filter that the options of filter_options describe, with every name checked.
+    """Return the filter that options of filter_options describe, with every name checked.
 
     Raises click.UsageError for an unknown name, with the most similar known one, and for a range
     that ends before it begins.
     """
     names = {field.name for field in fields(GrantFilter)}
     values = {name: value for name, value in options.items() if name in names}
-    refuse_empty_range(values["since"], values["until"])
-    if values["states"] and values["decisions"] and ISSUED not in values["decisions"]:
+    refuse_empty_range(options["since"], options["until"])
+    decisions = options.get("decisions")
+    if options.get("states") and decisions and ISSUED not in decisions:
         text = "--state selects issued grants, and --decision refused items: no item is both"
         raise click.UsageError(text)
-    values["object_key"], values["key_glob"], bucket = _parse_key(options["key"])
+    values["object_key"], values["key_glob"], bucket = _parse_key(options.get("key"))
     try:
         grant_filter = resolve_names(connection, GrantFilter(**values, states_at=clock.now()))
-        buckets = _select_buckets(connection, options["bucket"], bucket)
+        buckets = _select_buckets(connection, options.get("bucket"), bucket)
         return replace(grant_filter, buckets=buckets)
     except UnknownName as error:
         hint = f"--{error.field.replace('_', '-')}"

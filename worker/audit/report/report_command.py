@@ -18,7 +18,7 @@ from worker.audit.grant_filters import (
     GrantFilter,
     batch_conditions,
     note_pruned,
-    resolve_names,
+    read_filter,
     select_items,
 )
 from worker.audit.item_counts import (
@@ -57,13 +57,7 @@ from worker.cli.database import open_database
 from worker.core.quota_rules import QuotaStatus, quota_statuses
 from worker.ledger import quota_usage
 from worker.ledger.backlog import count_pending_webhooks
-from worker.ledger.tenant_history import (
-    UnknownName,
-    find_tenant_ids,
-    first_id,
-    is_of_tenant,
-    pruned_month,
-)
+from worker.ledger.tenant_history import find_tenant_ids, first_id, is_of_tenant, pruned_month
 from worker.ledger.tenant_rows import load_config
 from worker.proof.checkpoint_rows import read_tree_sizes
 
@@ -112,7 +106,8 @@ def report(
     scope = _build_scope(context, options, now)
     with open_database(snapshot_transaction) as connection:
         note_pruned(connection, scope.since)
-        figures = read_report(connection, scope, _find_filter(connection, scope), now)
+        in_scope = options | {"since": scope.since, "until": scope.until}
+        figures = read_report(connection, scope, read_filter(connection, in_scope), now)
     title = title or (f"Audit report: {scope.tenant}" if scope.tenant else "Audit report")
     page = render_page(figures, title)
     if out == _STDOUT:
@@ -144,16 +139,6 @@ def _check_out(out: str, *, force: bool) -> None:
         raise click.UsageError(f"{path} exists: name another --out, or add --force to replace it.")
     if not path.parent.is_dir():
         raise click.BadParameter(f"there is no folder {path.parent}", param_hint="--out")
-
-
-def _find_filter(connection: Connection, scope: Scope) -> GrantFilter:
-    """Return the filter of a report, with its names checked."""
-    buckets = () if scope.bucket is None else (scope.bucket,)
-    named = GrantFilter(tenant=scope.tenant, buckets=buckets, since=scope.since, until=scope.until)
-    try:
-        return resolve_names(connection, named)
-    except UnknownName as error:
-        raise click.BadParameter(str(error), param_hint=f"--{error.field}") from None
 
 
 def _write(path: Path, page: str, *, force: bool) -> None:
