@@ -18,6 +18,7 @@ from worker import clock
 from worker.audit.state_conditions import STATES, has_state, may_have_state
 from worker.audit.text_conditions import (
     ERASED,
+    MAX_LENGTH,
     by_code_point,
     has_prefix,
     is_glob,
@@ -267,7 +268,6 @@ def _is_used(connection: Connection, condition: ColumnElement[bool]) -> bool:
     return connection.scalar(select(1).where(condition).limit(1)) is not None
 
 
-_MAX_GLOB = 1_024  # characters
 _MAX_TEXT = 200  # characters, as of what producers send
 _CONTROLS = {*map(chr, range(0x20)), "\x7f"}
 _SCHEME = "s3://"
@@ -407,8 +407,8 @@ def _parse_key(text: str | None) -> tuple[str | None, str | None, str | None]:
         raise click.BadParameter(f"a key must not be empty: try {example!r}", param_hint="--key")
     if not is_glob(key):
         return key, None, bucket
-    if len(key) > _MAX_GLOB:
-        text = f"a pattern has at most {_MAX_GLOB:,} characters, as keys do"
+    if len(key) > MAX_LENGTH:
+        text = f"a pattern has at most {MAX_LENGTH:,} characters, as keys do"
         raise click.BadParameter(text, param_hint="--key")
     return None, key, bucket
 

@@ -32,7 +32,9 @@ _ERASED: ColumnElement[str] = literal_column(f"'{ERASED}'")
 
 _TO_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _WILDCARDS = "*?["
-_LAST_CHARACTER = 0x10FFFF
+_LAST_CHARACTER = chr(0x10FFFF)
+MAX_LENGTH = 1_024
+"""The characters of the longest object key. No other text of the log is as long."""
 
 
 def is_glob(text: str) -> bool:
@@ -43,9 +45,7 @@ def is_glob(text: str) -> bool:
 def has_prefix(column: Any, prefix: str) -> ColumnElement[bool]:
     """Return the condition that a column by code points begins with a text, as a range."""
     # Not LIKE, which ignores case on SQLite.
-    end = _after_prefix(prefix)
-    is_after: ColumnElement[bool] = column >= prefix
-    return is_after if end is None else and_(is_after, column < end)
+    return and_(column >= prefix, column <= prefix + _LAST_CHARACTER * MAX_LENGTH)
 
 
 def matches_glob(connection: Connection, column: Any, pattern: str) -> ColumnElement[bool]:
@@ -66,18 +66,6 @@ def by_code_point(connection: Connection, column: Any) -> Any:
     """Return a text as an expression that is compared by code points on both databases."""
     is_sqlite = connection.dialect.name == "sqlite"  # it has no other order
     return column if is_sqlite else column.collate("C")
-
-
-def _after_prefix(prefix: str) -> str | None:
-    """Return the first text after all that begin with a prefix, or None if there is none."""
-    while prefix and ord(prefix[-1]) == _LAST_CHARACTER:
-        prefix = prefix[:-1]
-    if not prefix:
-        return None
-    following = ord(prefix[-1]) + 1
-    if following == 0xD800:  # noqa: PLR2004 - no text contains the surrogates that begin here
-        following = 0xE000
-    return prefix[:-1] + chr(following)
 
 
 _PARTS = re.compile(r"(\*+)|(\?)|\[(!?+)(.[^]]*)\]|(.)", re.DOTALL)
