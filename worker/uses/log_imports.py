@@ -1,6 +1,7 @@
 """Imports access logs from files and buckets: records the downloads in their lines, each once."""
 
 import gzip
+import io
 import stat
 import zlib
 from collections import Counter
@@ -10,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import IO, Any, ClassVar, NamedTuple, cast
 
 from sqlalchemy import Connection, select
@@ -120,18 +120,12 @@ class LogObject:
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
-        """Open a copy for reading, uncompressed. Raises Transient and Malformed.
+        """Open it for reading, uncompressed. Raises Transient and Malformed, also while reading."""
+        stream = io.BufferedReader(_Ranges(self), _RANGE_BYTES)
+        yield _uncompress(self.key, cast("IO[bytes]", stream))
 
-        The copy has no name, so that nothing of it remains. It is made in ranges: none of storage's
-        answers is large.
-        """
-        with TemporaryFile() as copy:
-            for start in range(0, self.size, _RANGE_BYTES):
-                copy.write(self._read_range(start, min(start + _RANGE_BYTES, self.size)))
-            copy.seek(0)
-            yield _uncompress(self.key, copy)
-
-    def _read_range(self, start: int, end: int) -> bytes:
+    def read_range(self, start: int, end: int) -> bytes:
+        """Read some of its bytes. Raises Transient and Malformed."""
         response = call_storage(
             self._get,
             Bucket=self.bucket.bucket,
@@ -150,6 +144,34 @@ class LogObject:
         """Get a range, and read no more: storage may send the whole object, or without end."""
         with closing(self.client.get_object(**params)["Body"]) as body:
             return {"Data": body.read(_RANGE_BYTES + 1)}
+
+
+class _Ranges(io.RawIOBase):
+    """Reads an object in ranges, of which none is large and none is kept, however large it is."""
+
+    def __init__(self, source: LogObject) -> None:
+        self._source = source
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._source.size}
+        self._position = max(base[whence] + offset, 0)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        end = min(self._position + min(len(buffer), _RANGE_BYTES), self._source.size)
+        if end <= self._position:
+            return 0
+        data = self._source.read_range(self._position, end)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
 
 
 def _uncompress(name: str, stream: IO[bytes]) -> IO[bytes]:

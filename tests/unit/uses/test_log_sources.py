@@ -51,6 +51,16 @@ def test_a_range_is_read() -> None:
     assert read(BytesIO(b"abc"), 3) == b"abc"
 
 
+def test_a_log_is_read_range_by_range_without_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    bodies = [BytesIO(b"x" * MEBIBYTE) for _ in range(10)]
+    storage = Storage()
+    monkeypatch.setattr(storage, "get_object", lambda **_: {"Body": bodies.pop()})
+    with LogObject(storage, BUCKET, "key", "etag", 10 * MEBIBYTE).open() as stream:
+        stream.seek(5 * MEBIBYTE)
+        assert stream.read(100) == b"x" * 100
+        assert len(bodies) == 9
+
+
 @pytest.mark.parametrize("body", [Endless(), BytesIO(b"short"), BytesIO()])
 def test_another_range_than_the_one_that_was_asked_for_is_refused(body: BytesIO) -> None:
     with pytest.raises(Malformed, match="s3://logs/key: storage sends another range"):
