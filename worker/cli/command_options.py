@@ -5,7 +5,7 @@ import signal
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from datetime import MAXYEAR, MINYEAR, UTC, date, datetime, time, timedelta, tzinfo
 from difflib import get_close_matches
 from types import FrameType
 from typing import Any, NoReturn, TypeVar, cast
@@ -74,9 +74,13 @@ def parse_moment(text: str, now: datetime, zone: tzinfo = UTC) -> datetime:
         moment = _parse_duration_ago(words, now) or _parse_day(words, now.astimezone(zone).date())
         if moment is None:
             moment = datetime.fromisoformat(text.strip())
-        return (moment if moment.tzinfo else _localize(moment, zone)).astimezone(UTC)
+        moment = (moment if moment.tzinfo else _localize(moment, zone)).astimezone(UTC)
+        # Some hours before and after it can be computed.
+        if MINYEAR < moment.year < MAXYEAR:
+            return moment
     except (ValueError, OverflowError):
-        raise ValueError(f"expected {MOMENT_EXAMPLES} (UTC, unless it has a time zone)") from None
+        pass
+    raise ValueError(f"expected {MOMENT_EXAMPLES} (UTC, unless it has a time zone)")
 
 
 def parse_zone(name: str) -> tzinfo:
