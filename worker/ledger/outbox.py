@@ -7,18 +7,22 @@ from typing import Any, NamedTuple
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Select,
     and_,
     bindparam,
     case,
     exists,
+    func,
     insert,
     literal_column,
     or_,
     select,
     update,
 )
+from sqlalchemy.orm import aliased
 
 from models import Batch, Delivery, Manifest, Reservation
+from models.base import Instant
 from valetkey.wire.replies import ManifestState
 from worker.base.jobs import TurnKey
 from worker.core.decisions import ChunkDecision, ChunkRequest
@@ -102,12 +106,44 @@ def pending_values(now: datetime) -> dict[str, Any]:
     return {"state": "pending", "attempts": 0, "next_attempt_at": now, "created_at": now}
 
 
+def _select_due(table: Any, *key: str) -> Select[*tuple[Any, ...]]:
+    """Select the keys of rows that are due, with a few index searches a key, however many rows.
+
+    The first pending row of a key leads to that of the next key. SQLite would not use the second
+    column of an index for a comparison of pairs.
+    """
+    row, later = aliased(table), aliased(table)
+    names = (*key, "next_attempt_at")
+    columns = [getattr(row, name) for name in names]
+    (number,) = table.__table__.primary_key.columns.keys()
+
+    def first_number(*conditions: Any) -> ColumnElement[Any]:
+        query = select(getattr(later, number)).where(later.state == _PENDING, *conditions)
+        query = query.order_by(*(getattr(later, name) for name in names)).limit(1)
+        return query.scalar_subquery()
+
+    first = select(*columns).where(getattr(row, number) == first_number())
+    heads = first.cte("heads", recursive=True)
+    following = [
+        first_number(
+            *(getattr(later, name) == heads.c[name] for name in key[:position]),
+            getattr(later, key[position]) > heads.c[key[position]],
+        )
+        for position in reversed(range(len(key)))
+    ]
+    is_next = getattr(row, number) == func.coalesce(*following, None)
+    heads = heads.union_all(select(*columns).join_from(heads, row, is_next))
+    is_due = heads.c.next_attempt_at <= bindparam("now", type_=Instant())
+    return select(*(heads.c[name] for name in key)).where(is_due)
+
+
+_DUE_ENDPOINTS = _select_due(Delivery, "tenant", "endpoint")
+_TENANTS_WITH_MANIFESTS = _select_due(Manifest, "tenant")
+
+
 def due_endpoints(connection: Connection, now: datetime) -> list[TurnKey]:
     """Return the endpoints that have deliveries that are due, by tenant."""
-    endpoint = Delivery.tenant, Delivery.endpoint
-    is_due = Delivery.state == _PENDING, Delivery.next_attempt_at <= now
-    query = select(*endpoint).distinct().where(*is_due).order_by(*endpoint)
-    return [TurnKey(*row) for row in connection.execute(query)]
+    return [TurnKey(*row) for row in connection.execute(_DUE_ENDPOINTS, {"now": now})]
 
 
 _DUE = (
@@ -263,9 +299,7 @@ def read_manifest_state(connection: Connection, batch_number: int) -> ManifestSt
 
 def tenants_with_due_manifests(connection: Connection, now: datetime) -> list[str]:
     """Return the tenants whose manifests may be due; their batches may still be open."""
-    is_due = Manifest.state == _PENDING, Manifest.next_attempt_at <= now
-    query = select(Manifest.tenant).distinct().where(*is_due).order_by(Manifest.tenant)
-    return list(connection.scalars(query))
+    return list(connection.scalars(_TENANTS_WITH_MANIFESTS, {"now": now}))
 
 
 def lease_manifest(
