@@ -1,5 +1,6 @@
 """Removes grants and uses of old months; keeps their batches, chunks, leaves, trees of items."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -55,7 +56,8 @@ from worker.base.month_partitions import (
     parse_month,
     read_partitions,
 )
-from worker.ledger.chunk_items import is_in_chunk, read_annotations, read_items
+from worker.core.annotations import SaltedTexts
+from worker.ledger.chunk_items import is_in_chunk
 from worker.ledger.merkle import CHUNK_KINDS, encode_record, entry_hash, items_edge
 from worker.ledger.reservations import REMAINING
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
@@ -401,10 +403,12 @@ def insert_item_edges(connection: Connection, chunks: list[ChunkItems]) -> int:
     Raises PruneRefused.
     """
     rows = []
-    for batch_id, batch_number, chunk_number, numbers, count in chunks:
+    items, annotations = (_rows_by_chunk(connection, each, chunks) for each in (Grant, Annotation))
+    for batch_id, batch_number, chunk_number, _, count in chunks:
+        own = batch_number, chunk_number
         try:
-            items = read_items(connection, batch_number, numbers)
-            edge = items_edge(items, read_annotations(connection, batch_number, numbers))
+            texts = {number: SaltedTexts(*each) for _, number, *each in annotations[own]}
+            edge = items_edge((row[1:] for row in items[own]), texts)
         except (TypeError, AttributeError, ValueError):
             edge = None
         if edge is None or edge.size != count:
@@ -416,6 +420,29 @@ def insert_item_edges(connection: Connection, chunks: list[ChunkItems]) -> int:
         rows.append(key | {"edge": edge.to_bytes()})
     connection.execute(insert(ItemEdge), rows)
     return sum(chunk.items for chunk in chunks)
+
+
+def _rows_by_chunk(
+    connection: Connection, table: type[Grant | Annotation], chunks: list[ChunkItems]
+) -> defaultdict[tuple[int, int], list[Any]]:
+    """Read the rows of items of chunks by batch and chunk number, with one query for all.
+
+    Most chunks are small, and on SQLite other writers wait meanwhile.
+    """
+    position = tuple_(table.batch_number, table.item_number)
+    first, last = chunks[0], chunks[-1]
+    query = (
+        select(*table.__table__.c)
+        .where(position >= (first.batch_number, first.numbers.start))
+        .where(position < (last.batch_number, last.numbers.stop))
+        .order_by(table.batch_number, table.item_number)
+    )
+    sizes = {chunk.batch_number: len(chunk.numbers) for chunk in chunks}
+    rows: defaultdict[tuple[int, int], list[Any]] = defaultdict(list)
+    for row in connection.execute(query):
+        if row.batch_number in sizes:
+            rows[row.batch_number, row.item_number // sizes[row.batch_number]].append(row)
+    return rows
 
 
 def _lock_grants(connection: Connection) -> None:

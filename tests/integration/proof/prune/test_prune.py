@@ -90,6 +90,27 @@ def test_each_transaction_deletes_few_rows(
     assert keys(engine) == []
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_items_of_all_chunks_of_a_transaction_are_read_at_once(
+    run: RunPrune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[int, int]] = []
+    insert = prune_module.insert_item_edges
+
+    def record(connection: Any, chunks: Any) -> int:
+        queries: list[str] = []
+        driver = connection.connection.driver_connection
+        driver.set_trace_callback(lambda sql: queries.append(sql[:6]))
+        inserted = insert(connection, chunks)
+        driver.set_trace_callback(None)
+        calls.append((len(chunks), queries.count("SELECT")))
+        return inserted
+
+    monkeypatch.setattr(prune_module, "insert_item_edges", record)
+    run("--yes", before=add_months(KEPT, 1))
+    assert calls == [(2, 2)]  # one of items, one of texts
+
+
 @pytest.mark.parametrize(
     ("words", "notices"),
     [
