@@ -1,7 +1,7 @@
 """Removes grants and uses of old months; keeps their batches, chunks, leaves, trees of items."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    RowMapping,
     Select,
     and_,
     bindparam,
@@ -46,7 +47,7 @@ from models import (
     Use,
 )
 from models.grants import PARTITIONED
-from worker.base.database_engine import acquire_advisory_lock, write_transaction
+from worker.base.database_engine import acquire_advisory_lock, read_transaction, write_transaction
 from worker.base.month_partitions import (
     Partition,
     default_months,
@@ -283,6 +284,7 @@ def _old_rows(before: datetime) -> dict[type[Base], Select[*tuple[Any, ...]]]:
             select(Settlement.batch_number, Settlement.chunk_number)
             .join(Chunk, _is_of_chunk(Settlement))
             .where(Chunk.issued_at < before)
+            .order_by(Settlement.batch_number, Settlement.chunk_number)
         ),
         Annotation: (
             select(Annotation.batch_number, Annotation.item_number)
@@ -481,11 +483,17 @@ def delete_items(connection: Connection, chunks: list[ChunkItems]) -> int:
 
 
 def _delete_rest(engine: Engine, before: datetime) -> None:
-    for table in _old_rows(before):
-        deleted = 1
-        while deleted:
+    for table, old in _old_rows(before).items():
+        is_next: ColumnElement[bool] = true()
+        while True:
+            # Not in the transaction that deletes: rows that are kept may be many.
+            with read_transaction(engine) as connection:
+                keys = connection.execute(old.where(is_next).limit(MAX_ROWS)).mappings().all()
+            if not keys:
+                break
             with write_transaction(engine) as connection:
-                deleted = delete_old_rows(connection, table, before)
+                delete_old_rows(connection, table, keys)
+            is_next = tuple_(*old.selected_columns) > tuple(keys[-1].values())
     # Objects that were deleted: their rows kept older reports from changing anything. Grants that
     # are named by reports of that time are removed.
     is_old = StoredObject.is_deleted, StoredObject.changed_at < before
@@ -493,12 +501,12 @@ def _delete_rest(engine: Engine, before: datetime) -> None:
         connection.execute(delete(StoredObject).where(*is_old))
 
 
-def delete_old_rows(connection: Connection, table: type[Base], before: datetime) -> int:
-    """Delete some of the old rows of a table; return how many, 0 if none is left."""
-    old = _old_rows(before)[table].limit(MAX_ROWS)
-    key = tuple_(*(getattr(table, column.name) for column in old.selected_columns))
+def delete_old_rows(connection: Connection, table: type[Base], keys: Sequence[RowMapping]) -> None:
+    """Delete the rows of a table with these keys."""
+    own = [{f"old_{name}": value for name, value in key.items()} for key in keys]
+    is_old = [getattr(table, name) == bindparam(f"old_{name}") for name in keys[0]]
     with _deletable(connection, table.__tablename__):
-        return connection.execute(delete(table).where(key.in_(old))).rowcount
+        connection.execute(delete(table).where(*is_old), own)
 
 
 @contextmanager

@@ -125,3 +125,28 @@ def test_an_interrupted_removal_of_uses_goes_on(
     assert "An earlier prune was interrupted" in result.output
     assert counts(engine) == [3, 1, 2]
     assert (verified(engine).problems, count(engine, Prune)) == ([], 1)
+
+
+@pytest.mark.usefixtures("old")
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_the_transactions_that_delete_uses_do_not_read_kept_ones(
+    engine: Engine, prune: RunPrune, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {"recorded_at": clock(), "batch_number": 2}
+    with write_transaction(engine) as connection:
+        for number in range(1_000):
+            own = {"fingerprint": number.to_bytes(32, "big"), "group_id": f"{number:036}"}
+            connection.execute(insert_any(Use, **kept, **own))
+    steps: list[None] = []
+    delete = prune_module.delete_old_rows
+
+    def record(connection: Any, *args: Any) -> Any:
+        driver = connection.connection.driver_connection
+        driver.set_progress_handler(lambda: steps.append(None), 1)
+        deleted = delete(connection, *args)
+        driver.set_progress_handler(None, 1)
+        return deleted
+
+    monkeypatch.setattr(prune_module, "delete_old_rows", record)
+    prune()
+    assert 0 < len(steps) < 8_000
