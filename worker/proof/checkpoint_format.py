@@ -258,7 +258,7 @@ def tenant_of(origin: str, key_name: str) -> str | None:
     """Return the id of the tenant of an origin, or None if it belongs to another key."""
     prefix = tree_origin(key_name, "")
     tenant_id = origin.removeprefix(prefix)
-    return tenant_id if origin.startswith(prefix) and tenant_id else None
+    return tenant_id if origin.startswith(prefix) and names_a_tree(tenant_id) else None
 
 
 def open_checkpoint(note: str, keys: Sequence[VerifierKey] = ()) -> tuple[CheckpointText, str]:

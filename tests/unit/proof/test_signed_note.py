@@ -197,6 +197,7 @@ def test_an_origin_names_the_tenant_below_the_key() -> None:
         ("audit.example.com/valetkey/acme", "acme"),
         ("audit.example.com/valetkey/acme", ""),
         ("audit.example.com/valetkey/", "audit.example.com/valetkey"),
+        ("audit.example.com/valetkey/acme", "audit.example.com"),
     ],
 )
 def test_the_origin_of_another_key_or_of_the_key_alone_names_no_tenant(
