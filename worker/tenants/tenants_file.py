@@ -50,7 +50,7 @@ def read_tenants_file(
     try:
         text = file.read_text(encoding="utf-8")
         tables = tomllib.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return [_toml_problem(str(error))]
     lines = LineIndex(text)
     problems: list[FileProblem] = []

@@ -180,7 +180,9 @@ def test_a_table_that_is_defined_twice_is_refused_with_its_line(tenants_file: Te
         assert problem.hint == "define each table and field once"
 
 
-@pytest.mark.parametrize("content", [b"[tenants", b"a = 1\na = 2", b"a = '\xff'"])
+@pytest.mark.parametrize(
+    "content", [b"[tenants", b"a = 1\na = 2", b"a = '\xff'", b"a = " + b"[" * 2_000]
+)
 def test_a_file_that_is_not_toml_is_one_problem(tenants_file: TenantsFile, content: bytes) -> None:
     tenants_file.problem(content)
 
