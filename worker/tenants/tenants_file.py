@@ -99,7 +99,9 @@ def _tenant_conflicts(
     tenant: Tenant, bucket_names: Collection[str], *, development: bool
 ) -> Iterator[Conflict]:
     """Find what a valid tenant names and what does not exist, or cannot be used."""
-    for bucket in tenant.policies.keys() - bucket_names:
+    for bucket in tenant.policies:
+        if bucket in bucket_names:
+            continue
         suggestion = closest_name(bucket, bucket_names)
         question = (
             f"; did you mean {suggestion}?" if suggestion else ": add its [buckets.NAME] table"

@@ -141,6 +141,15 @@ def test_a_policy_needs_an_existing_bucket_profile(tenants_file: TenantsFile) ->
     assert problem.message.endswith("did you mean reports?")
 
 
+def test_problems_of_one_line_are_in_its_order(tenants_file: TenantsFile) -> None:
+    names = list("hfbdgace")
+    policies = ", ".join(f'{name} = {{ prefixes = ["*"], kinds = ["download"] }}' for name in names)
+    problems = tenants_file.problems(f'[tenants.acme]\ntrust = "queue"\nallow = {{ {policies} }}\n')
+    assert [problem.path for problem in problems] == [
+        f"tenants.acme.allow.{name}" for name in names
+    ]
+
+
 @pytest.mark.parametrize("name", ["Acme", "_acme", "a" * 64, "a.b", "akmé", ""])
 def test_an_invalid_name_is_refused(tenants_file: TenantsFile, name: str) -> None:
     tenant = f'[tenants."{name}"]\ntrust = "queue"\n'
