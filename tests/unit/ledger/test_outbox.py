@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, insert
 
-from models import Delivery, Manifest
-from models.schema import Base
+from models import Base, Delivery, Manifest
 from worker.ledger.outbox import due_endpoints, pending_values, tenants_with_due_manifests
 
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
