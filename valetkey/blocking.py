@@ -4,7 +4,7 @@ A coroutine that awaits only what blocks never suspends, and so needs no loop: C
 over a transport that blocks. It can be used in any thread, also in one whose event loop is running.
 """
 
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -33,21 +33,3 @@ def blocking(
         return run(method(*args, **kwargs))
 
     return call
-
-
-def blocking_iterator(
-    method: Callable[Parameters, AsyncGenerator[Result, None]],
-) -> Callable[Parameters, Iterator[Result]]:
-    """Return the form of a method that blocks, and yields the same results."""
-
-    @wraps(method)
-    def iterate(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Iterator[Result]:
-        results = method(*args, **kwargs)
-        while True:
-            try:
-                result = run(results.asend(None))
-            except StopAsyncIteration:
-                return
-            yield result
-
-    return iterate

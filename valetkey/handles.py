@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from datetime import UTC, datetime
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, Unpack
 
-from valetkey.blocking import blocking, blocking_iterator
+from valetkey.blocking import blocking, run
 from valetkey.delivery.pending_request import DEFAULT_TIMEOUT, ServiceOutage
 from valetkey.delivery.progress import CANCELLED, BatchProgress, ReopenedBatchProgress
 from valetkey.errors import Refused
@@ -90,24 +90,20 @@ class BaseBatchHandle:
         if not 0 <= item < self.total:
             raise ValueError(f"the batch has {self.total} items: item must be one of them, from 0")
 
-    async def _read_results(
-        self, timeout: float | None, *, in_order: bool
-    ) -> AsyncGenerator[ItemResult, None]:
+    async def _next_result(self, timeout: float | None, *, in_order: bool) -> ItemResult | None:
+        """Hand out one result, and wait for it; None once all were handed out."""
         progress = self._progress
 
         def can_continue() -> bool:  # other tasks may read the same batch
             is_read = bool(progress.ready_results) or progress.is_fully_read
             return is_read or progress.has_chunk(in_order=in_order)
 
-        while True:
-            while progress.ready_results:
-                yield progress.ready_results.popleft()
-            if progress.is_fully_read:
-                return
+        while not (progress.ready_results or progress.is_fully_read):
             seconds = wait_limit(progress, timeout)
             await self._session.dispatcher.wait(progress, can_continue, seconds)
             if not progress.ready_results and progress.has_chunk(in_order=in_order):
                 progress.read_chunk(in_order=in_order)
+        return progress.ready_results.popleft() if progress.ready_results else None
 
     async def _read_single(self, timeout: float | None) -> ItemResult | None:
         """Return the result of a batch of one item; None if it was read before."""
@@ -140,26 +136,19 @@ class AsyncBatchHandle(BaseBatchHandle):
     def __aiter__(self) -> AsyncIterator[ItemResult]:
         return self.results()
 
-    def results(
-        self: BaseBatchHandle, timeout: float | None = DEFAULT_TIMEOUT
+    async def results(
+        self, timeout: float | None = DEFAULT_TIMEOUT
     ) -> AsyncGenerator[ItemResult, None]:
-        """Yield the results that were not handed out yet, in request order.
+        """Yield results as BatchHandle.results does."""
+        while (result := await self._next_result(timeout, in_order=True)) is not None:
+            yield result
 
-        timeout is the longest wait for the next chunk, in seconds; None has no limit. Raises
-        NoAnswer after it, or BrokerUnreachable if that is the cause; call it again to continue from
-        there.
-        """
-        return self._read_results(timeout, in_order=True)
-
-    def as_completed(
-        self: BaseBatchHandle, timeout: float | None = DEFAULT_TIMEOUT
+    async def as_completed(
+        self, timeout: float | None = DEFAULT_TIMEOUT
     ) -> AsyncGenerator[ItemResult, None]:
-        """Yield results as results() does, but each chunk as soon as it is answered.
-
-        Within a chunk they are in request order. A slow chunk does not delay the others. The key of
-        a result identifies its item.
-        """
-        return self._read_results(timeout, in_order=False)
+        """Yield each chunk as soon as it is answered, as BatchHandle.as_completed does."""
+        while (result := await self._next_result(timeout, in_order=False)) is not None:
+            yield result
 
     async def manifest(self: BaseBatchHandle, timeout: float = MANIFEST_TIMEOUT) -> Manifest:
         """Wait until the batch is decided, and then for the file with its results.
@@ -170,7 +159,7 @@ class AsyncBatchHandle(BaseBatchHandle):
         After NoAnswer or BrokerUnreachable, call it again to continue.
         """
         if not isinstance(self._progress, ReopenedBatchProgress):
-            async for _ in AsyncBatchHandle.results(self, timeout):
+            while await self._next_result(timeout, in_order=True) is not None:
                 pass
             if self.refusal is not None and not self.issued:
                 raise Refused(self.refusal)
@@ -212,8 +201,23 @@ class BatchHandle(BaseBatchHandle):
     def __iter__(self) -> Iterator[ItemResult]:
         return self.results()
 
-    results = blocking_iterator(AsyncBatchHandle.results)
-    as_completed = blocking_iterator(AsyncBatchHandle.as_completed)
+    def results(self, timeout: float | None = DEFAULT_TIMEOUT) -> Iterator[ItemResult]:
+        """Yield the results that were not handed out yet, in request order.
+
+        timeout is the longest wait for the next chunk, in seconds; None has no limit. Raises
+        NoAnswer after it, or BrokerUnreachable if that is the cause; call it again to continue from
+        there.
+        """
+        return iter(lambda: run(self._next_result(timeout, in_order=True)), None)
+
+    def as_completed(self, timeout: float | None = DEFAULT_TIMEOUT) -> Iterator[ItemResult]:
+        """Yield results as results() does, but each chunk as soon as it is answered.
+
+        Within a chunk they are in request order. A slow chunk does not delay the others. The key of
+        a result identifies its item.
+        """
+        return iter(lambda: run(self._next_result(timeout, in_order=False)), None)
+
     manifest = blocking(AsyncBatchHandle.manifest)
     stored = blocking(AsyncBatchHandle.stored)
 

@@ -1,3 +1,5 @@
+import asyncio
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,7 +10,7 @@ from tests.support.fakes.fake_service import (
     running_fake_service,
     stored_results,
 )
-from valetkey import Client, NoAnswer
+from valetkey import Client, Grant, NoAnswer, Refusal
 from valetkey.delivery.retransmit import DEFAULT_WINDOW
 
 KEYS = [f"k/{number}" for number in range(50)]
@@ -113,6 +115,18 @@ def test_a_slow_chunk_does_not_delay_the_others(broker: str, client: Client) -> 
             next(results)
     with running_fake_service(broker):
         assert [result.key for result in batch.results(10)] == KEYS[:5]
+
+
+def test_results_that_were_begun_while_a_loop_ran_are_all_read_after_its_end(
+    broker: str, client: Client
+) -> None:
+    async def begin() -> Iterator[Grant | Refusal]:
+        results = client.download_many("reports", KEYS, chunk_size=5).results(10)
+        next(results)
+        return results
+
+    with running_fake_service(broker):
+        assert len(list(asyncio.run(begin()))) == 49
 
 
 def test_the_first_result_is_returned_before_the_window_is_full(
