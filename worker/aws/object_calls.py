@@ -233,8 +233,9 @@ class FileReader:
 def _stored_file(response: Mapping[str, Any]) -> StoredFile:
     version = response.get("VersionId")
     try:
+        metadata = {name.lower(): value for name, value in response["Metadata"].items()}
         file = StoredFile(
-            grant_id=response["Metadata"].get("grant-id") or None,
+            grant_id=metadata.get("grant-id") or None,
             size=response["ContentLength"],
             etag=response.get("ETag", "").strip('"'),
             version=None if version == _NO_VERSION else version,

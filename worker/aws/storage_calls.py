@@ -43,8 +43,8 @@ def cut_off_late(connection: socket.socket | None) -> Iterator[Timer]:
 
     timer = Timer(MAX_ANSWER_SECONDS, cut_off)
     timer.daemon = True
-    timer.start()
     try:
+        timer.start()
         yield timer
     finally:
         timer.cancel()

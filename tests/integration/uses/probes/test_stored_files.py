@@ -110,6 +110,15 @@ def test_a_version_and_a_checksum_are_told_if_they_are_of_the_whole_object(
     )
 
 
+def test_the_grant_of_an_object_is_told_whatever_the_case_of_its_header(
+    server: HttpStorage,
+) -> None:
+    server.respond = lambda _: StorageResponse(200, HEADERS | {"X-Amz-Meta-Grant-Id": "a.7"})
+    found = reader(server.url).find("a")
+    assert isinstance(found, StoredFile)
+    assert found.grant_id == "a.7"
+
+
 @pytest.mark.parametrize("name", NONSENSE)
 def test_nonsense_about_an_object_is_refused(server: HttpStorage, name: str) -> None:
     headers = HEADERS | NONSENSE[name]
