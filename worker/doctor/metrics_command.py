@@ -278,7 +278,7 @@ OnProblem = Callable[[str, click.ClickException | None], None]
 
 
 class ServiceCollector(Collector):
-    """Reads the metrics at each scrape, for one scrape at a time.
+    """Reads the metrics once at a time. Scrapes that wait meanwhile share the next reading.
 
     on_problem is called with the name of each service that the metrics are read from, and why it
     cannot be used, or None. Unless it raises that, the scrape says so, and has no metrics of it.
@@ -288,15 +288,24 @@ class ServiceCollector(Collector):
         self._window = window
         self._on_problem = on_problem
         self._lock = Lock()
+        self._metrics: list[Metric] = []
+        self._read_at = float("-inf")
 
     def collect(self) -> list[Metric]:
         """Return all metrics that can be read."""
+        arrived_at = time.monotonic()
         with self._lock:
-            return [
-                *self._read(DATABASE, open_engine, self._read_database),
-                *self._read("broker", open_broker, _read_broker),
-                *self._read("result_store", open_results, _read_results),
-            ]
+            if self._read_at < arrived_at:  # else slow readings would queue up
+                read_at = time.monotonic()
+                self._metrics, self._read_at = self._read_all(), read_at
+            return self._metrics
+
+    def _read_all(self) -> list[Metric]:
+        return [
+            *self._read(DATABASE, open_engine, self._read_database),
+            *self._read("broker", open_broker, _read_broker),
+            *self._read("result_store", open_results, _read_results),
+        ]
 
     def _read(
         self,
