@@ -159,16 +159,16 @@ class FileUpload:
         grant = self._upload.result(self._options["timeout"])
         result_output.print_quota_warnings(self._upload.batch.quotas)
         if self._options["keep"] and grant.multipart is not None:
-            status = self._file.stat()
-            state = UploadState(
-                request=request,
-                grant_id=grant.id,
-                expires_at=grant.expires_at,
-                size=status.st_size,
-                modified_ns=status.st_mtime_ns,
-                part_size=grant.multipart.part_size,
-            )
-            with self._clean_up_failure(grant):  # the disk may be full
+            with self._clean_up_failure(grant):  # the disk may be full, or the file gone
+                status = self._file.stat()
+                state = UploadState(
+                    request=request,
+                    grant_id=grant.id,
+                    expires_at=grant.expires_at,
+                    size=status.st_size,
+                    modified_ns=status.st_mtime_ns,
+                    part_size=grant.multipart.part_size,
+                )
                 self._save(state)
             self._state = state
         self._run(grant)

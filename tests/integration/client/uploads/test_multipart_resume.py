@@ -156,3 +156,16 @@ def test_an_upload_whose_state_cannot_be_saved_is_aborted(
         result = run_upload("--keep")
         assert len(storage.requests("DELETE")) == 1
     assert (result.exit_code, "No space left" in result.stderr) == (5, True)
+
+
+def test_an_upload_whose_file_disappears_before_its_state_is_kept_is_aborted(
+    broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "valetkey.cli.commands.multipart_command.result_output.print_quota_warnings",
+        lambda _: Path("film").unlink(),
+    )
+    with service(broker) as (_, storage):
+        result = run_upload("--keep")
+        assert len(storage.requests("DELETE")) == 1
+    assert (result.exit_code, "No such file" in result.stderr) == (5, True)
