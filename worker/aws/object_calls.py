@@ -138,10 +138,16 @@ def find_grant_id(client: Any, bucket: str, object_key: str) -> str | None:
     """
     response = call_storage(client.head_object, Bucket=bucket, Key=object_key)
     if not isinstance(response, ErrorResponse):
-        return str(response.get("Metadata", {}).get("grant-id", ""))
+        return _grant_id(response)
     if response.status not in {HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN}:
         raise Transient(f"storage does not tell of an object: {response.words}")
     return None
+
+
+def _grant_id(response: Mapping[str, Any]) -> str:
+    """Return the grant id in an object's metadata, or an empty text."""
+    metadata: Mapping[str, str] = response["Metadata"]  # names of headers, so case means nothing
+    return next((value for name, value in metadata.items() if name.lower() == "grant-id"), "")
 
 
 def list_uploads(client: Any, bucket: str, object_key: str) -> list[ListedUpload]:
@@ -233,9 +239,8 @@ class FileReader:
 def _stored_file(response: Mapping[str, Any]) -> StoredFile:
     version = response.get("VersionId")
     try:
-        metadata = {name.lower(): value for name, value in response["Metadata"].items()}
         file = StoredFile(
-            grant_id=metadata.get("grant-id") or None,
+            grant_id=_grant_id(response) or None,
             size=response["ContentLength"],
             etag=response.get("ETag", "").strip('"'),
             version=None if version == _NO_VERSION else version,

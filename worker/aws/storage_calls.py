@@ -14,7 +14,13 @@ from typing import Any
 
 from botocore import awsrequest
 from botocore.awsrequest import AWSResponse
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionClosedError,
+    HTTPClientError,
+    ParamValidationError,
+)
 from botocore.parsers import ResponseParserError
 
 from worker.core.storage_errors import UNREADABLE, ErrorResponse
@@ -192,7 +198,12 @@ class _BoundedSession:
         if request.stream_output:
             return self._session.send(request)
         request.stream_output = True
-        response = self._session.send(request)
+        try:
+            response = self._session.send(request)
+        except ConnectionClosedError:  # perhaps while it was not used
+            if request.method != "HEAD":
+                raise
+            response = self._session.send(request)
         body = _BoundedBody(response.raw)
         headers = dict(response.headers)
         headers[_IS_SUCCESS] = "true" if response.status_code < _FIRST_ERROR else "false"

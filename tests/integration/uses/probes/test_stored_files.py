@@ -14,8 +14,8 @@ from tests.integration.uses.probes.conftest import BUCKET
 from tests.support.fakes.http_storage import HttpStorage, StorageResponse, running_http_storage
 from tests.support.fakes.socket_server import drip, running_socket_server, send_garbage
 from worker.aws import storage_calls
-from worker.aws.object_calls import FileReader, StorageRefuses, StoredFile
-from worker.aws.s3_clients import S3Clients
+from worker.aws.object_calls import FileReader, StorageRefuses, StoredFile, find_grant_id
+from worker.aws.s3_clients import PATIENT, QUICK, CallLimits, S3Clients
 from worker.core.tenant_config import Bucket
 from worker.dev.embedded_servers import Storage
 from worker.errors import StorageSilent, Transient
@@ -43,9 +43,9 @@ NONSENSE = {
 }
 
 
-def reader(url: str, **fields: Any) -> FileReader:
+def reader(url: str, limits: CallLimits = PATIENT, **fields: Any) -> FileReader:
     bucket = Bucket("demo", BUCKET, "us-east-1", "path", url, **fields)
-    return S3Clients().file_reader(bucket, "acme", ("*",), datetime.now(UTC))
+    return S3Clients().file_reader(bucket, "acme", ("*",), datetime.now(UTC), limits)
 
 
 @pytest.fixture
@@ -114,9 +114,10 @@ def test_the_grant_of_an_object_is_told_whatever_the_case_of_its_header(
     server: HttpStorage,
 ) -> None:
     server.respond = lambda _: StorageResponse(200, HEADERS | {"X-Amz-Meta-Grant-Id": "a.7"})
-    found = reader(server.url).find("a")
+    files = reader(server.url)
+    found = files.find("a")
     assert isinstance(found, StoredFile)
-    assert found.grant_id == "a.7"
+    assert (found.grant_id, find_grant_id(files._client, BUCKET, "a")) == ("a.7", "a.7")
 
 
 @pytest.mark.parametrize("name", NONSENSE)
@@ -144,10 +145,11 @@ def test_errors_that_pass_are_told_from_those_of_an_object(
     assert isinstance(error.value, StorageRefuses) == refuses
 
 
-def test_a_connection_that_was_closed_is_opened_again() -> None:
+@pytest.mark.parametrize("limits", [PATIENT, QUICK])
+def test_a_connection_that_was_closed_is_opened_again(limits: CallLimits) -> None:
     missing = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
     with running_socket_server(once_of(b"", missing)) as url:
-        assert reader(url).find("a") == "absent"
+        assert reader(url, limits).find("a") == "absent"
 
 
 @pytest.mark.parametrize("answer", [send_garbage, drip])
