@@ -6,7 +6,6 @@ the text and its salt, and leaves the commitment, so the tree still verifies. It
 
 import json
 import secrets
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from valetkey.wire.grant_ids import grant_id
 from worker import clock
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.pages import in_parts
-from worker.cli.command_options import TEXT, parse_cursor, tenant_option
+from worker.cli.command_options import TEXT, confirm, parse_cursor, tenant_option
 from worker.cli.database import check_tenant_option, open_database, operator_account
 from worker.cli.output import first_page_options, print_list, print_rows
 from worker.core.annotations import ANNOTATION_FIELDS, SALT_SUFFIX, commitment
@@ -457,11 +456,8 @@ def _confirm(texts: int, expected: int | None) -> int:
     if expected is not None:
         _refuse_more(texts, expected)
         return expected
-    if not sys.stdin.isatty():
-        raise click.ClickException(
-            f"There is no terminal to confirm this on: give --yes {texts} to erase them."
-        )
-    click.confirm(f"Erase {texts:,} texts for ever?", abort=True, err=True)
+    unconfirmed = f"There is no terminal to confirm this on: give --yes {texts} to erase them."
+    confirm(f"Erase {texts:,} texts for ever?", unconfirmed)
     return texts
 
 

@@ -2,6 +2,7 @@
 
 import re
 import signal
+import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,17 @@ def signals_as_interrupt() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def confirm(question: str, unconfirmed: str | None = None) -> None:
+    """Ask a yes-or-no question on the terminal. Raises click.Abort after any other answer.
+
+    Raises click.ClickException without a terminal, with the text unconfirmed if there is one.
+    """
+    if not sys.stdin.isatty():
+        text = unconfirmed or "there is no terminal to confirm this on: give --yes"
+        raise click.ClickException(text)
+    click.confirm(question, abort=True, err=True)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:

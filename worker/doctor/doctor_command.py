@@ -18,7 +18,7 @@ from worker.aws.credentials import CredentialCache
 from worker.aws.s3_clients import S3Clients
 from worker.aws.storage_requests import StorageConnection
 from worker.base.database_engine import read_transaction
-from worker.cli.command_options import signals_as_interrupt
+from worker.cli.command_options import confirm, signals_as_interrupt
 from worker.cli.database import open_database
 from worker.cli.output import print_rows
 from worker.core.object_keys import is_simple_key
@@ -124,9 +124,7 @@ def _confirm_live(buckets: Sequence[tuple[Bucket, str]], options: _LiveOptions) 
             err=True,
         )
     click.echo("Nothing is charged to a tenant or recorded in the audit log.", err=True)
-    if not sys.stdin.isatty():
-        raise click.ClickException("there is no terminal to confirm this on: give --yes")
-    click.confirm("Go on?", abort=True, err=True)
+    confirm("Go on?")
 
 
 def _check_bucket(

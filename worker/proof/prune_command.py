@@ -12,6 +12,7 @@ from worker import clock
 from worker.base.database_engine import autocommit_read, read_transaction
 from worker.base.month_partitions import format_month, month_of, parse_month
 from worker.cli import database
+from worker.cli.command_options import confirm
 from worker.cli.database import open_database
 from worker.cli.output import print_rows
 from worker.errors import Transient
@@ -79,7 +80,8 @@ def prune_log(*, before: int, dry_run: bool, yes: bool, without_checkpoint: bool
     if dry_run:
         click.echo("Nothing was removed: this was a dry run.")
         return
-    _confirm(plan, yes=yes)
+    if not yes:
+        confirm(f"Remove {plan.items:,} grants for ever?")
     with open_database(autocommit_read) as connection:
         removed = _remove(connection.engine, plan, now)
     click.echo(f"Removed {removed:,} grants that were issued before {format_month(before)}.")
@@ -116,14 +118,6 @@ def _refuse(plan: PrunePlan, *, without_checkpoint: bool) -> None:
             " nobody can prove later what was removed. Run `python -m worker audit checkpoint`, or"
             " give --without-checkpoint."
         )
-
-
-def _confirm(plan: PrunePlan, *, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise click.ClickException("there is no terminal to confirm this on: give --yes")
-    click.confirm(f"Remove {plan.items:,} grants for ever?", abort=True, err=True)
 
 
 def _remove(engine: Engine, plan: PrunePlan, now: datetime) -> int:
