@@ -168,7 +168,7 @@ def _parse_frame(data: bytes) -> dict[str, Any]:
         raise InvalidMessage("size")
     try:
         # Others read the first of two equal members.
-        frame = json.loads(data, object_pairs_hook=_unique_members)
+        frame = json.loads(data, object_pairs_hook=unique_members)
     except (ValueError, RecursionError):
         raise InvalidMessage("json") from None
     if not isinstance(frame, dict) or len(frame) > _MAX_FRAME_MEMBERS:
@@ -176,7 +176,8 @@ def _parse_frame(data: bytes) -> dict[str, Any]:
     return frame
 
 
-def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON. Raises ValueError for a member that is there twice."""
     members = dict(pairs)
     if len(members) != len(pairs):
         raise ValueError

@@ -44,7 +44,7 @@ class UnusableManifest(ValueError):
 
 
 class ExportManifest(BaseModel):
-    """What an export states about itself.
+    """The statement of an export about itself.
 
     filters are the options as given, since and until the moments that they meant, and buckets the
     bucket profiles that they selected. trees are those of all tenants that the export can contain.

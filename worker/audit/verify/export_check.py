@@ -37,6 +37,7 @@ from worker.audit.export.export_run import FormatName, HashedStream, open_writer
 from worker.audit.grant_filters import GrantFilter, read_filter
 from worker.audit.text_conditions import ERASED, is_match
 from worker.base.month_partitions import first_moment, parse_month
+from worker.broker.message_guard import unique_members
 from worker.core.annotations import ANNOTATION_FIELDS
 from worker.ledger.merkle import CHUNK_KINDS
 from worker.ledger.tenant_history import pruned_month
@@ -253,18 +254,10 @@ def _read_rows(name: FormatName, stream: IO[bytes]) -> Iterator[Row]:
         cells = csv.reader(read_lines(), strict=True)
         rows = (dict(zip(COLUMNS, each, strict=True)) for each in cells)
     else:
-        rows = (json.loads(line, object_pairs_hook=_make_object) for line in read_lines())
+        rows = (json.loads(line, object_pairs_hook=unique_members) for line in read_lines())
     for row in rows:
         size = 0
         yield row
-
-
-def _make_object(members: list[tuple[str, Any]]) -> Row:
-    """Return an object of JSON. Raises ValueError for a name that readers can take for another."""
-    row = dict(members)
-    if len(row) < len(members):
-        raise ValueError("a member is there twice")
-    return row
 
 
 def _time_of(row: Row) -> datetime:

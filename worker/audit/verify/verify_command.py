@@ -133,7 +133,7 @@ def verify(  # noqa: PLR0913 - one for each option
 
 
 class _Outcome(NamedTuple):
-    """What was found in the log, what else to say, and the time that reading the log took.
+    """The result of a verification, what else to say, and the time that reading the log took.
 
     A notice has a `text`, a `type`, and the values that the text has.
     """
