@@ -40,8 +40,7 @@ def running_service(
     The tenant "bench" has a key, and the endpoint if there is one; the tenant "unsigned" has none.
     """
     environ = dict(os.environ) | {"VALETKEY_CONCURRENCY": str(workers)}
-    if database_url is not None:
-        environ["VALETKEY_DATABASE_URL"] = database_url
+    settings = {} if database_url is None else {"VALETKEY_DATABASE_URL": database_url}
     with tempfile.TemporaryDirectory(prefix="valetkey-bench-") as folder:
         tenants = Path(folder) / "tenants.toml"
         config = f"{_TENANTS.read_text(encoding='utf-8')}\n[tenants.bench.keys]\n"
@@ -51,7 +50,7 @@ def running_service(
             config += f'[tenants.bench.endpoints.{HOOK}]\nurl = "{hook.url}"\n'
             config += 'secret = "env:BENCH_SECRET"\n'
         tenants.write_text(config, encoding="utf-8")
-        with running_stack(Path(folder) / "data", tenants, environ) as stack:
+        with running_stack(Path(folder) / "data", tenants, environ, settings=settings) as stack:
             yield stack
 
 

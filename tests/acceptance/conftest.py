@@ -109,6 +109,7 @@ def running_service(
         example = (ROOT / "examples" / "tenants.toml").read_text()
         keys = (public_key_line(ACME_KEY), public_key_line(VAULT_KEY))
         tenants.write_text(example + TENANTS.format(*keys, port=receiver.port) + more_tenants)
-        environ = dict(os.environ) | {"TEST_HOOK_SECRET": SECRET} | settings
-        with running_stack(folder / "data", tenants, environ, commands=commands) as stack:
+        environ = dict(os.environ) | {"TEST_HOOK_SECRET": SECRET}
+        data = folder / "data"
+        with running_stack(data, tenants, environ, settings=settings, commands=commands) as stack:
             yield Service(stack, folder / "data", receiver)

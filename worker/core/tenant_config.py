@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import count
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import (
@@ -439,18 +440,28 @@ MAX_ID_LENGTH = 63
 
 
 def assign_ids(
-    before: TenantConfig, after: TenantConfig, used_ids: Collection[str], now: datetime
+    before: TenantConfig,
+    after: TenantConfig,
+    used_ids: Collection[str],
+    now: datetime,
+    restored_ids: Mapping[str, str] = MappingProxyType({}),
 ) -> TenantConfig:
     """Return the config `after` with the id and the creation time of each of its tenants.
 
-    A tenant that `before` has keeps both. Any other one is new, and gets an id that is not one of
-    used_ids, which are those of all existing and removed tenants.
+    A tenant that `before` has keeps both. restored_ids has those of removed tenants that exist
+    again, by name. Any other one is new, and gets an id that is not one of used_ids, which are
+    those of all existing and removed tenants.
     """
     used = set(used_ids)
     tenants = {}
     for name, tenant in after.tenants.items():
         old = before.tenants.get(name)
-        id_, created_at = (_new_id(name, used), now) if old is None else (old.id, old.created_at)
+        if old is not None:
+            id_, created_at = old.id, old.created_at
+        elif name in restored_ids:
+            id_, created_at = restored_ids[name], None  # the database has it
+        else:
+            id_, created_at = _new_id(name, used), now
         used.add(id_)
         tenants[name] = replace(tenant, id=id_, created_at=created_at)
     return replace(after, tenants=tenants)

@@ -186,6 +186,22 @@ def save_state(data: Path, state: StackState) -> None:
 # A developer's AWS credentials must never sign for the embedded storage, and Celery prefers its
 # CELERY_ variables to explicit settings.
 _EXCLUDED_PREFIXES = ("AWS_", "CELERY_")
+DATABASE_URL = "VALETKEY_DATABASE_URL"
+# They name no server, bucket, file or key.
+_INHERITED_SETTINGS = frozenset({"VALETKEY_CONCURRENCY", "VALETKEY_SWEEP_SECONDS"})
+
+
+def without_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that a stack inherits from the shell that starts it.
+
+    They contain no setting that names a database, server, destination or key: a shell that is set
+    up for a running service must not let a stack change that service's rows.
+    """
+    return {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith("VALETKEY_") or name in _INHERITED_SETTINGS
+    }
 
 
 def service_environment(environ: Mapping[str, str], **settings: str) -> dict[str, str]:
@@ -266,7 +282,7 @@ class RunningDev:
 
 
 EXPLICIT_SETTINGS = (
-    *("VALETKEY_DATABASE_URL", "VALETKEY_BROKER_URL"),
+    *(DATABASE_URL, "VALETKEY_BROKER_URL"),
     *("VALETKEY_RESULT_URL", "VALETKEY_S3_ENDPOINT"),
 )
 """Settings that name a service. If one is set, no `dev` is looked for."""

@@ -3,7 +3,8 @@
 import json
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,14 @@ from worker.cli.command_options import signals_as_interrupt
 from worker.cli.redis_servers import open_redis
 from worker.core.tenant_config import Policy, Tenant, TenantConfig
 from worker.dev.child_processes import ProcessEnded, StartFailed
-from worker.dev.data_folder import FolderUnusable, RunningDev, load_state, read_running_dev
+from worker.dev.data_folder import (
+    DATABASE_URL,
+    EXPLICIT_SETTINGS,
+    FolderUnusable,
+    RunningDev,
+    load_state,
+    read_running_dev,
+)
 from worker.dev.stack import Stack, read_config, running_stack
 
 _MAX_SIZE = 500 * 1024
@@ -140,26 +148,33 @@ _PORT = click.IntRange(1, 65535)
     "last stays, and the first start applies examples/tenants.toml.",
 )
 @click.option(
+    "--database",
+    metavar="URL",
+    help="Database to use, like postgresql://USER:PASSWORD@HOST/DATABASE. Default: SQLite in the "
+    "data folder, whatever VALETKEY_DATABASE_URL says.",
+)
+@click.option(
     "--port-s3", type=_PORT, help="Port of the S3 server. Default: that of the last start."
 )
 @click.option(
     "--port-broker", type=_PORT, help="Port of the broker. Default: that of the last start."
 )
 @click.pass_context
-def dev(
+def dev(  # noqa: PLR0913 - the command's options
     context: click.Context,
     /,
     *,
     data: Path,
     tenants: Path | None,
+    database: str | None,
     port_s3: int | None,
     port_broker: int | None,
 ) -> None:
     """Run everything on this machine until Ctrl-C: broker, storage, database and worker.
 
-    The database is SQLite, unless VALETKEY_DATABASE_URL names another one. Tenants, keys, grants,
-    stored objects and ports stay in the data folder until the next start. To start again from
-    nothing, stop this command and delete that folder.
+    Uses none of the servers that this shell's settings name. Tenants, keys, grants, stored objects
+    and ports stay in the data folder until the next start. To start again from nothing, stop this
+    command and delete that folder.
 
     \b
     Examples:
@@ -168,7 +183,8 @@ def dev(
       python -m worker dev status
     """
     if context.invoked_subcommand is None:
-        _run(data, tenants, (port_broker, port_s3))
+        settings = {} if database is None else {DATABASE_URL: database}
+        _run(data, tenants, settings, (port_broker, port_s3))
     else:
         context.obj = data
 
@@ -176,13 +192,19 @@ def dev(
 dev.add_command(status)
 
 
-def _run(data: Path, tenants: Path | None, ports: tuple[int | None, int | None]) -> None:
+def _run(
+    data: Path,
+    tenants: Path | None,
+    settings: dict[str, str],
+    ports: tuple[int | None, int | None],
+) -> None:
     console = Console(highlight=False)
+    start = partial(running_stack, data, tenants, os.environ, settings=settings, ports=ports)
     try:
         with (
             signals_as_interrupt(),
             console.status("") as step,
-            running_stack(data, tenants, os.environ, ports=ports, on_step=step.update) as stack,
+            start(on_step=step.update) as stack,
         ):
             step.stop()
             _print_summary(console, stack, data)
@@ -196,6 +218,15 @@ def _run(data: Path, tenants: Path | None, ports: tuple[int | None, int | None])
         raise click.ClickException(str(error)) from None
 
 
+def _ignored_settings(environ: Mapping[str, str]) -> Iterator[str]:
+    names = [name for name in EXPLICIT_SETTINGS if environ.get(name)]
+    if names:
+        yield (
+            f"This shell sets {', '.join(names)}: dev does not use them, but the commands below do."
+            " Run them in a shell without."
+        )
+
+
 def _print_summary(console: Console, stack: Stack, data: Path) -> None:
     info = stack.info
     table = Table.grid(padding=(0, 2))
@@ -207,9 +238,10 @@ def _print_summary(console: Console, stack: Stack, data: Path) -> None:
     table.add_row("Data, logs", escape(f"{data}, {data / 'logs'}"))
     console.print("[bold green]Everything is up.[/] Ctrl-C stops it.\n")
     console.print(table)
-    if stack.notes:
+    notes = [*stack.notes, *_ignored_settings(os.environ)]
+    if notes:
         console.print()
-    for note in stack.notes:
+    for note in notes:
         console.print(note, markup=False, soft_wrap=True)
     tenant = next(iter(stack.config.tenants.values()))
     console.print("\nTry in a second terminal, in this folder:\n")

@@ -3,10 +3,11 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import redis
 
@@ -24,6 +25,7 @@ from worker.dev.child_processes import (
     running,
 )
 from worker.dev.data_folder import (
+    DATABASE_URL,
     RunningDev,
     StackAddresses,
     StackInfo,
@@ -33,6 +35,7 @@ from worker.dev.data_folder import (
     locked_folder,
     save_state,
     storage_keys,
+    without_settings,
     write_json,
 )
 from worker.dev.embedded_servers import (
@@ -47,6 +50,7 @@ from worker.ledger.tenant_rows import load_config
 
 CHECKOUT = Path(worker.__file__).parents[1]
 _PYTHON = (sys.executable, "-m")
+_DATABASE_FILE = "valetkey.db"
 
 
 def workers_are_alive(result_url: str, supervisors: Collection[int]) -> bool:
@@ -65,6 +69,15 @@ class Commands:
     worker: tuple[str, ...] = (*_PYTHON, "worker", "run", "--only", "issue")
     beat: tuple[str, ...] = (*_PYTHON, "worker", "run", "--only", "upkeep")
     are_workers_ready: Callable[[str, Collection[int]], bool] = workers_are_alive
+
+    def for_database(self, settings: Mapping[str, str]) -> "Commands":
+        """Return commands that may replace every tenant of the stack's own database, of no other.
+
+        `settings` are as in running_stack.
+        """
+        if DATABASE_URL in settings:
+            return self
+        return replace(self, apply=(*self.apply, "--replace-all", _DATABASE_FILE))
 
 
 def run_command(command: tuple[str, ...], environ: Mapping[str, str]) -> str:
@@ -130,12 +143,12 @@ def prepare_tenants(
     StartFailed.
     """
     run_command(commands.migrate, environ)
-    before = read_config(environ["VALETKEY_DATABASE_URL"])
+    before = read_config(environ[DATABASE_URL])
     if tenants is None and before.tenants:
         return before, None, []
     path = tenants or EXAMPLE_TENANTS_FILE
     output = run_command((*commands.apply, str(path)), environ)
-    config = read_config(environ["VALETKEY_DATABASE_URL"])
+    config = read_config(environ[DATABASE_URL])
     if not config.tenants:
         raise StartFailed(f"{path} configures no tenant: add at least one [tenants.NAME] table.")
     # At the first start everything is new, and the file says it better than the difference.
@@ -169,10 +182,10 @@ def accepted_keys(config: TenantConfig) -> dict[str, str]:
     }
 
 
-def adopt_config(running: RunningDev, config: TenantConfig, file: Path) -> None:
+def adopt_config(running: RunningDev, config: TenantConfig, file: Path | None) -> None:
     """Create the buckets of a config that was applied, and tell producers its keys.
 
-    Raises StartFailed.
+    Without a file, the state keeps the one that was applied last. Raises StartFailed.
     """
     info = running.info
     keys = StorageKeys(info.s3_access_key, info.s3_secret_key)
@@ -180,8 +193,9 @@ def adopt_config(running: RunningDev, config: TenantConfig, file: Path) -> None:
     tenant = info.tenant if info.tenant in config.tenants else next(iter(config.tenants), "")
     info = replace(info, tenant=tenant, public_keys=accepted_keys(config))
     write_json(running.data / "dev.json", asdict(info))
-    state = load_state(running.data)
-    save_state(running.data, replace(state, tenants_file=str(file.resolve())))
+    if file is not None:
+        state = load_state(running.data)
+        save_state(running.data, replace(state, tenants_file=str(file.resolve())))
 
 
 _POLL_INTERVAL = 0.2  # seconds
@@ -215,31 +229,29 @@ def running_stack(  # noqa: PLR0913 - each has its own default
     tenants: Path | None,
     environ: Mapping[str, str],
     *,
+    settings: Mapping[str, str] = MappingProxyType({}),
     ports: tuple[int | None, int | None] = (None, None),
     commands: Commands = Commands(),
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Stack]:
     """Run the stack in the data folder, with the tenants of a TOML file, until the block ends.
 
-    Without a file the stored config stays, or is the example at the first start. `ports` are those
-    of the broker and of S3; None selects that of the last start, or a free one. `on_step` is called
-    with each step before it starts. While the block runs, producers find the stack's addresses in
-    data/dev.json. Raises FolderUnusable or StartFailed.
+    Without a file the stored config stays, or is the example at the first start. `settings` are the
+    service's, by variable; those in `environ` are not used. Without one of the database, it is
+    SQLite in the data folder. `ports` are those of the broker and of S3; None selects that of the
+    last start, or a free one. `on_step` is called with each step before it starts. While the block
+    runs, producers find the addresses in data/dev.json. Raises FolderUnusable or StartFailed.
     """
     data, tenants = data.resolve(), tenants.resolve() if tenants else None
     with ExitStack() as stack:
         lock_fds = (stack.enter_context(locked_folder(data)),)
         (info_path := data / "dev.json").unlink(missing_ok=True)  # left by a stack that was killed
         last = load_state(data)
-        on_step("Starting Valkey")
-        broker_port, s3_port = _usable_ports(ports, last)
-        broker = stack.enter_context(running_valkey(data, broker_port, lock_fds))
-        on_step("Starting SeaweedFS")
-        keys = storage_keys(data)
-        storage = stack.enter_context(running_seaweedfs(data, keys, s3_port, lock_fds))
-        addresses = _addresses(environ, data, broker, storage)
-        service_environ = addresses.environment(environ)
+        broker, storage = _start_servers(stack, data, _usable_ports(ports, last), lock_fds, on_step)
+        addresses = _addresses(settings, data, broker, storage)
+        service_environ = addresses.environment({**without_settings(environ), **settings})
         on_step("Preparing the database, the tenants and their buckets")
+        commands = commands.for_database(settings)
         config, applied, notes = prepare_tenants(commands, tenants, service_environ)
         create_buckets(storage.client(), local_buckets(config))
         state = StackState(broker.port, storage.port, applied or last.tenants_file)
@@ -250,6 +262,22 @@ def running_stack(  # noqa: PLR0913 - each has its own default
         info = stack.enter_context(_info_file(info_path, addresses, config, children))
         notes = [*_port_notes(last, state, ports), *notes]
         yield Stack(info, config, state, notes, tuple(children.values()), service_environ)
+
+
+def _start_servers(
+    stack: ExitStack,
+    data: Path,
+    ports: Iterable[int | None],
+    lock_fds: tuple[int, ...],
+    on_step: Callable[[str], None],
+) -> tuple[Valkey, Storage]:
+    broker_port, s3_port = ports
+    on_step("Starting Valkey")
+    broker = stack.enter_context(running_valkey(data, broker_port, lock_fds))
+    on_step("Starting SeaweedFS")
+    keys = storage_keys(data)
+    storage = stack.enter_context(running_seaweedfs(data, keys, s3_port, lock_fds))
+    return broker, storage
 
 
 def _usable_ports(
@@ -277,9 +305,9 @@ def _port_notes(
 
 
 def _addresses(
-    environ: Mapping[str, str], data: Path, broker: Valkey, storage: Storage
+    settings: Mapping[str, str], data: Path, broker: Valkey, storage: Storage
 ) -> StackAddresses:
-    database_url = environ.get("VALETKEY_DATABASE_URL") or f"sqlite:///{data / 'valetkey.db'}"
+    database_url = settings.get(DATABASE_URL) or f"sqlite:///{data / _DATABASE_FILE}"
     path = sqlite_path(database_url)
     if path is not None and not path.is_absolute():  # commands run in different folders
         database_url = f"sqlite:///{path.resolve()}"

@@ -1,10 +1,11 @@
 """The tenant config as rows: loaded as a whole, stored as a difference, kept by each process."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from threading import Lock
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Connection, Engine, Table, and_, delete, insert, select, update
@@ -146,18 +147,25 @@ def _tenant(row: Row, rows: dict[Table, list[Row]], overrides: list[Row]) -> ten
 
 
 def store_config(
-    connection: Connection, before: TenantConfig, after: TenantConfig, now: datetime
+    connection: Connection,
+    before: TenantConfig,
+    after: TenantConfig,
+    now: datetime,
+    restored_ids: Mapping[str, str] = MappingProxyType({}),
 ) -> TenantConfig:
     """Write the difference of two configs and increment the revision, in one transaction.
 
     Returns the stored config: `after`, with the ids that its tenants have, whatever `after` says.
-    The audit log and the usage of tenants stay, even of removed tenants. Raises Transient if the
-    database no longer contains `before`, because another config was applied meanwhile.
+    restored_ids are those of removed tenants that exist again, by name. The audit log and the usage
+    of tenants stay, even of removed tenants. Raises Transient if the database no longer contains
+    `before`, because another config was applied meanwhile.
     """
     increment_revision(connection)
     if load_config(connection) != before:
         raise Transient("another config was applied in the meantime: apply again")
-    stored = _assign_ids(connection, before, after, now)
+    recorded_ids = read_used_ids(connection)
+    stored = assign_ids(before, after, recorded_ids, now, restored_ids)
+    _insert_identities(connection, stored, recorded_ids)
     old, new = _rows(before), _rows(stored)
     for table in reversed(_PARENTS_FIRST):
         for key in old[table].keys() - new[table].keys():
@@ -171,12 +179,9 @@ def store_config(
     return stored
 
 
-def _assign_ids(
-    connection: Connection, before: TenantConfig, after: TenantConfig, now: datetime
-) -> TenantConfig:
-    """Assign ids to the tenants of `after`, and insert the ids that are new."""
-    recorded_ids = read_used_ids(connection)
-    stored = assign_ids(before, after, recorded_ids, now)
+def _insert_identities(
+    connection: Connection, stored: TenantConfig, recorded_ids: Collection[str]
+) -> None:
     rows = [
         {"id": tenant.id, "name": tenant.name, "created_at": tenant.created_at}
         for tenant in stored.tenants.values()
@@ -184,7 +189,6 @@ def _assign_ids(
     ]
     if rows:
         connection.execute(insert(TenantIdentity), rows)
-    return stored
 
 
 def increment_revision(connection: Connection) -> None:

@@ -53,13 +53,13 @@ class FieldChange(NamedTuple):
 
 def diff_config(before: TenantConfig, after: TenantConfig) -> list[FieldChange]:
     """Return every field that differs, in the order of its path."""
-    old, new = _config_values(before), _config_values(after)
+    old, new = config_values(before), config_values(after)
     paths = sorted(path for path in old | new if old.get(path) != new.get(path))
     return [FieldChange(path, old.get(path), new.get(path)) for path in paths]
 
 
-def _config_values(config: TenantConfig) -> FieldValues:
-    """Return the values of all fields that the file has, and the ids that it has not."""
+def config_values(config: TenantConfig) -> FieldValues:
+    """Return the values of all fields that the file has, and the ids that it has not, by path."""
     tables = config_type().dump_python(config, by_alias=True, exclude_none=True, warnings=False)
     values = dict(chain.from_iterable(_leaves(name, tables[name]) for name in tables))
     for tenant in config.tenants.values():
@@ -176,17 +176,20 @@ class ApplyPlan(NamedTuple):
 def plan_apply(
     before: TenantConfig, after: TenantConfig, in_use: InUseCounts, now: datetime
 ) -> ApplyPlan:
-    """Plan the replacement of one config by another, whose tenants have the ids that they get."""
+    """Plan the replacement of one config by another, whose tenants have the ids that they get.
+
+    Those that are created at `now` are new.
+    """
     return ApplyPlan(
         diff_config(before, after),
         find_removals(before, after, in_use, now),
-        [*_reuse_warnings(before, after), *config_warnings(after, now)],
+        [*_reuse_warnings(after, now), *config_warnings(after, now)],
     )
 
 
-def _reuse_warnings(before: TenantConfig, after: TenantConfig) -> Iterator[ConfigWarning]:
+def _reuse_warnings(after: TenantConfig, now: datetime) -> Iterator[ConfigWarning]:
     for name, tenant in after.tenants.items():
-        if name not in before.tenants and tenant.replaces_another:
+        if tenant.created_at == now and tenant.replaces_another:
             message = (
                 f"{name} is a new tenant, {tenant.id}: it inherits no batches, usage, raised quotas"
                 f" or webhooks of the removed tenant of this name"

@@ -13,18 +13,17 @@ from worker.cli.command_options import (
 )
 from worker.cli.output import print_list
 from worker.tenants.config_changes import CHANGES
-from worker.tenants.toml_fields import find_fields
+from worker.tenants.toml_fields import default_value
 
 _ALWAYS_SHOWN = frozenset({"trust"})  # the only field that every tenant has, and who may act for it
 
 
 def is_default(path: str, before: Any, after: Any) -> bool:
     """Return true if the field was added or removed together with its table, at its default."""
-    *table, name = path.split(".")
-    if (before is None) is (after is None) or name in _ALWAYS_SHOWN:
+    if (before is None) is (after is None) or path.rpartition(".")[2] in _ALWAYS_SHOWN:
         return False
     value = after if before is None else before
-    default = find_fields(table).get(name, {}).get("default")
+    default = default_value(path)
     return type(default) is type(value) and bool(default == value)
 
 

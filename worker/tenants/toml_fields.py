@@ -44,6 +44,12 @@ def find_fields(path: Iterable[str | int]) -> dict[str, dict[str, Any]]:
     return fields
 
 
+def default_value(path: str) -> Any:
+    """Return the default of the field at a dotted path as JSON; None if it has none."""
+    *table, name = path.split(".")
+    return find_fields(table).get(name, {}).get("default")
+
+
 def describe_field(location: Location) -> str | None:
     """Return the description of a field, or of the one that has this array or plain value."""
     *table, name = (part for part in location if isinstance(part, str))

@@ -9,7 +9,16 @@ from worker.dev.stack import Commands, Stack, running_stack
 
 CHECKOUT = Path(__file__).parents[3]
 EXAMPLE = CHECKOUT / "examples" / "tenants.toml"
-SHELL = {"PATH": os.defpath, "AWS_PROFILE": "work", "AWS_SECRET_ACCESS_KEY": "a developer's own"}
+RUNNING_SERVICE = {
+    "VALETKEY_DATABASE_URL": "sqlite:////valetkey-of-the-running-service/valetkey.db",
+    "VALETKEY_BROKER_URL": "redis://broker.example.com/0",
+    "VALETKEY_RESULT_URL": "redis://broker.example.com/1",
+    "VALETKEY_S3_INTERNAL_ENDPOINT": "https://s3.example.com",
+    "VALETKEY_AUDIT_CHECKPOINTS": "https://audit.example.com/hooks",
+    "VALETKEY_AUDIT_KEY_FILE": "/valetkey-of-the-running-service/audit.key",
+}
+AWS = {"AWS_PROFILE": "work", "AWS_SECRET_ACCESS_KEY": "a developer's own"}
+SHELL = {"PATH": os.defpath, "VALETKEY_CONCURRENCY": "3", **AWS, **RUNNING_SERVICE}
 
 
 def python_command(source: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.dev.conftest import CHECKOUT, SHELL, python_command
+from tests.integration.dev.conftest import CHECKOUT, RUNNING_SERVICE, SHELL, python_command
 from tests.support.servers.programs import run_program
 from tests.support.servers.waiting import is_running, wait_until
 from valetkey import Client
@@ -24,10 +24,11 @@ pytestmark = pytest.mark.slow
 
 
 @contextmanager
-def run_dev(data: Path) -> Iterator[subprocess.Popen[str]]:
+def run_dev(data: Path, **settings: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "worker", "dev", "--data", str(data)]
+    options: Any = {"cwd": CHECKOUT, "env": {**os.environ, **settings}, "text": True}
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=CHECKOUT, stdout=pipe, stderr=pipe, text=True) as process:
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, **options) as process:
         try:
             yield process
         finally:
@@ -60,6 +61,14 @@ def test_a_developers_credentials_stay_out_of_the_service(stack: Stack) -> None:
     assert "AWS_PROFILE" not in stack.environ
 
 
+def test_a_stack_uses_nothing_of_the_service_that_its_shell_is_set_up_for(
+    stack: Stack, data: Path
+) -> None:
+    assert RUNNING_SERVICE.items().isdisjoint(stack.environ.items())
+    assert stack.environ["VALETKEY_DATABASE_URL"] == f"sqlite:///{data / 'valetkey.db'}"
+    assert stack.environ["VALETKEY_CONCURRENCY"] == "3"
+
+
 def test_a_developers_celery_stays_out_of_the_service() -> None:
     environ = service_environment(
         {"CELERY_BROKER_URL": "redis://elsewhere", "LANG": "C"}, VALETKEY_X="1"
@@ -74,7 +83,8 @@ def test_a_command_that_fails_is_reported_with_its_output() -> None:
 
 
 def test_dev_serves_a_grant_and_stops_with_everything_on_ctrl_c(tmp_path: Path) -> None:
-    with run_dev(tmp_path) as process:
+    other = {"VALETKEY_DATABASE_URL": f"sqlite:///{tmp_path / 'other.db'}"}
+    with run_dev(tmp_path, **other) as process:
         info = read_dev_json(tmp_path)
         urls = info["broker_url"], info["result_url"]
         with Client(*urls, tenant=info["tenant"], requested_by="test") as client:
@@ -84,6 +94,8 @@ def test_dev_serves_a_grant_and_stops_with_everything_on_ctrl_c(tmp_path: Path) 
         stdout, stderr = process.communicate(timeout=40)
     assert (process.returncode, stderr) == (0, "")
     assert "Everything is up." in stdout
+    assert "This shell sets VALETKEY_DATABASE_URL: dev does not use" in stdout
+    assert not (tmp_path / "other.db").exists()
     assert stdout.endswith("Everything is stopped.\n")
     assert not any(map(is_running, info["pids"].values()))
     assert not (tmp_path / "dev.json").exists()

@@ -16,7 +16,7 @@ import pytest
 from tests.integration.dev.conftest import NO_WORKERS, SHELL
 from tests.support.servers.waiting import wait_until
 from valetkey.crypto.keys import generate_key, public_key_line
-from worker.dev.child_processes import HOST
+from worker.dev.child_processes import HOST, StartFailed
 from worker.dev.data_folder import (
     FolderUnusable,
     StackState,
@@ -30,8 +30,9 @@ pytestmark = pytest.mark.slow
 
 
 @contextmanager
-def start(data: Path, tenants: Path | None = None) -> Iterator[Stack]:
-    with running_stack(data, tenants, SHELL, commands=NO_WORKERS) as stack:
+def start(data: Path, tenants: Path | None = None, database: str = "") -> Iterator[Stack]:
+    settings = {"VALETKEY_DATABASE_URL": database} if database else {}
+    with running_stack(data, tenants, SHELL, settings=settings, commands=NO_WORKERS) as stack:
         yield stack
 
 
@@ -167,4 +168,17 @@ def test_an_open_folder_with_files_of_another_account_is_refused(tmp_path: Path)
     (tmp_path / "credentials.json").touch()
     os.chown(tmp_path / "credentials.json", ANOTHER_ACCOUNT, -1)
     with pytest.raises(FolderUnusable, match="have files in it"), locked_folder(tmp_path):
+        pass
+
+
+def test_not_every_tenant_of_a_database_outside_of_the_data_folder_is_replaced(
+    tmp_path: Path,
+) -> None:
+    database = f"sqlite:///{tmp_path / 'valetkey.db'}"
+    with start(tmp_path / "data", None, database) as stack:
+        assert stack.info.database_url == database
+    with (
+        pytest.raises(StartFailed, match="replaces every tenant of the database"),
+        start(tmp_path / "data", write_tenants(tmp_path, "initech"), database),
+    ):
         pass

@@ -219,7 +219,7 @@ def test_what_is_in_use_is_not_removed_without_a_terminal_or_yes(in_use: Operato
         result = in_use.apply(text)
         assert result.exit_code == 1
         assert removal in result.stderr
-        assert "give --yes" in result.stderr
+        assert "there is no terminal to confirm it on: give --" in result.stderr
     assert in_use.stored_config() == before
     assert len({change.at for change in in_use.change_records()}) == 1
 
@@ -249,6 +249,34 @@ def test_on_a_terminal_removals_are_listed_before_the_question(in_use: Operator)
     process = answer_on_terminal([*APPLY, str(in_use.file)], "n")
     assert process.stderr.index("2 live grants") < process.stderr.index("Apply this?")
     assert in_use.stored_config()[0] == 1
+
+
+OTHER_DATABASE = ["--yes", "--replace-all", "other"]
+
+
+def test_every_tenant_is_replaced_only_in_a_database_that_the_operator_names(
+    in_use: Operator,
+) -> None:
+    before = in_use.stored_config()
+    in_use.file.write_text(OTHER_TENANT, encoding="utf-8")
+    for options, text in ((["--yes"], "give --replace-all"), (OTHER_DATABASE, "not of other")):
+        result = CliRunner().invoke(apply, [str(in_use.file), *options])
+        assert (result.exit_code, text in result.stderr) == (1, True), result.output
+    assert in_use.stored_config() == before
+    named = CliRunner().invoke(apply, [str(in_use.file), "--replace-all", in_use.database_name])
+    assert named.exit_code == 0, named.output
+    assert in_use.stored_config()[1] == in_use.file_config()
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(("reply", "revision"), [("y", 1), ("valetkey.db", 2)])
+def test_on_a_terminal_the_operator_types_the_name_of_the_database(
+    in_use: Operator, reply: str, revision: int
+) -> None:
+    in_use.file.write_text(OTHER_TENANT, encoding="utf-8")
+    process = answer_on_terminal([*APPLY, str(in_use.file), "--yes"], reply)
+    assert "Type its name" in process.stderr
+    assert in_use.stored_config()[0] == revision
 
 
 def test_every_run_warns_of_tenants_that_trust_the_queue(operator: Operator) -> None:

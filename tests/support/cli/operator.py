@@ -35,9 +35,18 @@ class Operator:
         self.engine = engine
         self.file = file
 
+    @property
+    def database_name(self) -> str:
+        return Path(self.engine.url.database or "").name
+
     def apply(self, text: str, *options: str) -> Result:
+        """Apply a text; --yes also allows that no tenant stays."""
         self.file.write_text(text, encoding="utf-8")
-        return CliRunner().invoke(apply, [str(self.file), *options])
+        named = ["--replace-all", self.database_name] if "--yes" in options else []
+        return CliRunner().invoke(apply, [str(self.file), *options, *named])
+
+    def revert(self, change: int, *options: str) -> Result:
+        return CliRunner().invoke(apply, ["--revert", str(change), *options])
 
     def file_config(self) -> TenantConfig:
         config = read_tenants_file(self.file, development=False)
