@@ -25,7 +25,7 @@ from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.jobs import JobRun, ThreadGroup
 from worker.context import Context
 from worker.core.role_session import cleanup_session
-from worker.core.tenant_config import TenantAccess
+from worker.core.tenant_config import Bucket, TenantAccess
 from worker.errors import Malformed, Transient
 from worker.issue.multipart_uploads import ABANDONED_AFTER
 from worker.ledger.multipart_rows import (
@@ -58,28 +58,40 @@ def _abort(record: UploadRecord, context: Context, now: datetime) -> bool | None
     access = context.config.current().find_access(record.tenant_id, record.bucket)
     if access is None:
         return None  # no credentials are configured any more: the bucket's lifecycle rule ends it
-    client, upload_id = _cleanup_client(access, context, now), record.upload.upload_id
-    bucket, had_upload = access.bucket.bucket, None
+    client, had_upload = _cleanup_client(access, context, now), None
     try:
-        listed = object_calls.list_uploads(client, bucket, record.object_key)
-        had_upload = any(upload.upload_id == upload_id for upload in listed)
+        had_upload = _is_listed(record, access.bucket, client)
     except Transient as error:  # the abort does not depend on it
         log.warning("upload_not_listed", bucket=record.bucket, problem=str(error))
-    object_calls.abort_upload(client, bucket, record.object_key, upload_id)
+    _abort_at(record, access.bucket, client)
     return had_upload
+
+
+def _is_listed(record: UploadRecord, bucket: Bucket, client: Any) -> bool:
+    listed = object_calls.list_uploads(client, bucket.bucket, record.object_key)
+    return any(upload.upload_id == record.upload.upload_id for upload in listed)
+
+
+def _abort_at(record: UploadRecord, bucket: Bucket, client: Any) -> None:
+    upload_id = record.upload.upload_id
+    object_calls.abort_upload(client, bucket.bucket, record.object_key, upload_id)
 
 
 def _is_nothing_stored(record: UploadRecord, context: Context, now: datetime) -> bool:
     """Return true if storage has neither an aborted upload nor an object that its grant stored.
 
     An upload that is there again is aborted again: parts that were under way during the abort can
-    bring it back (AWS: API_AbortMultipartUpload.html). Raises Transient and Malformed.
+    bring it back (AWS: API_AbortMultipartUpload.html). One that is gone is not, because storage may
+    refuse that: the statement of a revocation denies it on some servers. Raises Transient and
+    Malformed.
     """
     access = context.config.current().find_access(record.tenant_id, record.bucket)
     if access is None:
         return False
-    if _abort(record, context, now) is not False:
-        raise Transient("storage may still have an upload that was aborted")
+    cleanup_client = _cleanup_client(access, context, now)
+    if _is_listed(record, access.bucket, cleanup_client):
+        _abort_at(record, access.bucket, cleanup_client)
+        raise Transient("storage still has an upload that was aborted")
     with read_transaction(context.engine) as connection:
         batch_id = batch_id_of(connection, record.batch_number)
     bucket, tenant, policy = access

@@ -5,7 +5,14 @@ from typing import Any
 import pytest
 
 from models import MultipartUpload, Usage
-from tests.integration.issue.uploads.conftest import BUCKET, KEYS, SIZE, UploadService, five_uploads
+from tests.integration.issue.uploads.conftest import (
+    BUCKET,
+    DENIED,
+    KEYS,
+    SIZE,
+    UploadService,
+    five_uploads,
+)
 from tests.support.builders.messages import parts_message
 from valetkey.wire.refusals import Metric
 from worker.aws import object_calls
@@ -160,5 +167,20 @@ def test_bytes_wait_for_storage_that_lists_no_uploads_after_an_abort(
         patch.setattr(object_calls, "list_uploads", deny_listing)
         abort_expired_uploads(service.context)
     assert charged(service) == {ALL}
+    abort_expired_uploads(service.context)
+    assert charged(service) == {0}
+
+
+def test_bytes_come_back_though_storage_refuses_to_abort_what_it_has_no_more(
+    service: UploadService,
+) -> None:
+    message = five_uploads()
+    service.issue(message)
+    cancel(service, message)
+    abort_expired_uploads(service.context)
+    service.storage.interfere = lambda request, forward: (
+        DENIED if request.method == "DELETE" else forward()
+    )
+    service.clock.time += CHECK_DELAY
     abort_expired_uploads(service.context)
     assert charged(service) == {0}
