@@ -16,11 +16,11 @@ class Leaf(Base):
     """One leaf of a tenant's tree: the hash over audit rows that one transaction added.
 
     leaf_number counts from 0 without gaps, in the order of the commits. kind is batch, chunk,
-    reissue, cancellation, config, prune, use, settlement, revocation or erasure. batch_number,
-    chunk_number and reference identify the rows: reference is the fingerprint of a reissue, the id
-    of a cancelled batch, the first and last number of changes of the config, the group of uses, or
-    the id of a revocation or an erasure. There is no foreign key: rows can be removed when they are
-    too old, and leaves stay.
+    reissue, cancellation, config, prune, use, settlement, revocation, erasure or fork.
+    batch_number, chunk_number and reference identify the rows: reference is the fingerprint of a
+    reissue, the id of a cancelled batch, the first and last number of changes of the config, the
+    group of uses, or the id of a revocation or an erasure. That of a fork is its record. There is
+    no foreign key: rows can be removed when they are too old, and leaves stay.
     """
 
     __tablename__ = "leaves"

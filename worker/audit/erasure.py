@@ -32,7 +32,14 @@ from valetkey.wire.grant_ids import grant_id
 from worker import clock
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.pages import in_parts
-from worker.cli.command_options import TEXT, confirm, parse_cursor, tenant_option
+from worker.cli.command_options import (
+    MAX_REASON,
+    TEXT,
+    confirm,
+    parse_cursor,
+    parse_reason,
+    tenant_option,
+)
 from worker.cli.database import check_tenant_option, open_database, operator_account
 from worker.cli.output import first_page_options, print_list, print_rows
 from worker.core.annotations import ANNOTATION_FIELDS, SALT_SUFFIX, commitment
@@ -315,17 +322,6 @@ def read_erased(connection: Connection, tenant: str | None = None) -> Iterator[E
             yield ErasedRow(table.name, *key, tuple(erased))
 
 
-_MAX_REASON = 200
-
-
-def _parse_reason(
-    _context: click.Context, _option: click.Parameter, text: str | None
-) -> str | None:
-    if text is not None and not (0 < len(text) <= _MAX_REASON and text.isprintable()):
-        raise click.BadParameter(f"write 1 to {_MAX_REASON} characters on one line")
-    return text
-
-
 @click.command("erase")
 @click.option("--recipient", type=TEXT, metavar="NAME", help="Texts of grants for this recipient.")
 @click.option(
@@ -341,9 +337,9 @@ def _parse_reason(
 @tenant_option
 @click.option(
     "--reason",
-    callback=_parse_reason,
+    callback=parse_reason,
     metavar="TEXT",
-    help=f"Why, for the audit log; {_MAX_REASON} characters at most.",
+    help=f"Why, for the audit log; {MAX_REASON} characters at most.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be erased, and erase nothing.")
 @click.option(

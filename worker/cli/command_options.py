@@ -203,6 +203,16 @@ def parse_cursor(
         raise click.BadParameter(f"{error}, as in the column `grant`") from None
 
 
+MAX_REASON = 200
+
+
+def parse_reason(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:
+    """Return a reason for the audit log. Raises click.BadParameter."""
+    if text is not None and not (0 < len(text) <= MAX_REASON and text.isprintable()):
+        raise click.BadParameter(f"write 1 to {MAX_REASON} characters on one line")
+    return text
+
+
 def refuse_empty_range(since: datetime | None, until: datetime | None) -> None:
     """Raise click.UsageError for a range that ends before it begins; without until it ends now."""
     if since is None:

@@ -47,9 +47,10 @@ from worker.errors import Transient
 from worker.ledger import backlog
 from worker.ledger.backlog import FailedManifests, RefusedUploads
 from worker.ledger.tenant_rows import load_config
+from worker.proof.checkpoint_destinations import configured_destinations
+from worker.proof.checkpoint_forks import CONTRADICTION, NOT_COMPARED
 from worker.proof.checkpoint_key import KeyUnusable, NoKey, configured_keys
 from worker.proof.checkpoint_rows import SIGNING, Publication, read_publications
-from worker.proof.checkpoints import configured_destinations
 from worker.revoke.policy_document import MAX_POLICY_BYTES
 from worker.revoke.revocation_rows import DenialRow, read_denials
 from worker.settings import BucketDestination, Destination, Settings, WebhookDestination
@@ -172,6 +173,14 @@ _UNTRUSTED_HINT = (
     " the key was not replaced: python -m worker audit verify"
 )
 _SETTINGS_HINT = "docs/operating.md, Settings; run doctor where the upkeep worker runs"
+_SIGNING_HINTS = {
+    "is not trusted": _UNTRUSTED_HINT,
+    CONTRADICTION: (
+        "if an older copy of the database was restored: python -m worker audit checkpoint --fork"
+        " REASON; else the log was rewritten: docs/operating.md, The audit log does not verify"
+    ),
+    NOT_COMPARED: "make one readable: docs/audit.md, Checkpoints and proofs",
+}
 
 
 def checkpoint_checks(
@@ -227,7 +236,8 @@ def _publication_failures(publications: Sequence[Publication]) -> Iterator[Check
         at = format_utc(row.attempted_at)
         if row.destination == SIGNING:
             text = f"the log of {row.tenant} is not signed: {row.problem} ({at})"
-            hint = _UNTRUSTED_HINT if "is not trusted" in row.problem else _CHANGED_HINT
+            hints = (hint for words, hint in _SIGNING_HINTS.items() if words in row.problem)
+            hint = next(hints, _CHANGED_HINT)
             yield Check("audit", "fail", text, hint)
         else:
             text = f"checkpoints of {row.tenant} do not reach {row.label}: {row.problem} ({at})"

@@ -43,7 +43,7 @@ from worker.ledger import backlog
 from worker.ledger.quota_usage import read_usage
 from worker.ledger.rejections import sum_rejections
 from worker.ledger.tenant_rows import load_config
-from worker.proof.checkpoint_rows import read_tree_sizes
+from worker.proof.checkpoint_rows import SIGNING, read_publications, read_tree_sizes
 from worker.revoke.policy_document import MAX_POLICY_BYTES
 from worker.revoke.revocation_rows import read_denials
 from worker.settings import Settings
@@ -154,6 +154,12 @@ _SIGNED = Family(
 _SIGNED_AGE = Family(
     "checkpoint_age_seconds", "Time since the newest checkpoint was signed.", ("tenant",)
 )
+_REFUSED = Family(
+    "checkpoint_refused",
+    "1 if the head of a tenant's tree was not signed at the last attempt, because it contradicts a"
+    " checkpoint or cannot be compared with any.",
+    ("tenant",),
+)
 _REJECTIONS = Family(
     "rejections",
     "Messages of the window that could not be authenticated or parsed, or were refused without a"
@@ -223,6 +229,9 @@ def _read_trees(connection: Connection, now: datetime, _window: Window) -> Itera
     yield _SIGNED_AGE.gauge(
         {tree.tenant: age(tree.signed_at, now) for tree in trees if tree.signed_at is not None}
     )
+    signings = [row for row in read_publications(connection) if row.destination == SIGNING]
+    refused = {row.tenant: row.problem is not None for row in signings}
+    yield _REFUSED.gauge({tree.tenant: refused.get(tree.tenant, False) for tree in trees})
 
 
 def _read_rejections(connection: Connection, now: datetime, window: Window) -> Iterator[Metric]:

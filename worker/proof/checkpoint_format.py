@@ -7,8 +7,10 @@ of private keys.
 
 import base64
 import binascii
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import NamedTuple, Self
@@ -16,7 +18,7 @@ from typing import NamedTuple, Self
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from worker.ledger.merkle import HASH_BYTES
+from worker.ledger.merkle import HASH_BYTES, encode_record
 
 MAX_NOTE_BYTES = 64 * 1024
 MAX_SIGNATURES = 100
@@ -273,3 +275,47 @@ def open_checkpoint(note: str, keys: Sequence[VerifierKey] = ()) -> tuple[Checkp
     if tenant_id is None:
         raise InvalidNote(f"it is the checkpoint of another log: {content.origin}")
     return content, tenant_id
+
+
+class Fork(NamedTuple):
+    """The statement that a tree does not continue some checkpoints, which are signed notes.
+
+    Its record is the reference of its leaf, so there is no row beside it.
+    """
+
+    tenant: str
+    contradicted: list[str]
+    reason: str
+    declared_by: str
+    declared_at: str
+
+    @classmethod
+    def parse(cls, record: str) -> Self:
+        """Parse a record. Raises ValueError, TypeError and AttributeError."""
+        try:
+            values = json.loads(record)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+        fork = cls(**{name: values.get(name) for name in cls._fields})
+        if not fork.heads or fork.record != record:
+            raise ValueError("it is not the record of a fork")
+        return fork
+
+    @property
+    def record(self) -> str:
+        """The canonical JSON that the leaf covers."""
+        return encode_record("fork", self._asdict()).decode()
+
+    @property
+    def heads(self) -> list[CheckpointText]:
+        """The heads that the tree does not continue."""
+        return [open_checkpoint(note)[0] for note in self.contradicted]
+
+
+def readable_forks(records: Iterable[str | None]) -> list[Fork]:
+    """Return the forks of these records, without those that the service does not write."""
+    forks = []
+    for record in records:
+        with suppress(TypeError, AttributeError, ValueError):
+            forks.append(Fork.parse(record or ""))
+    return forks

@@ -10,6 +10,7 @@ from models import Checkpoint, CheckpointPublication, Leaf, TenantIdentity, Tree
 from worker.base.inserts import insert_once, insert_statement
 from worker.ledger.merkle import CONFIG_LOG, RightEdge
 from worker.ledger.tenant_history import find_tenant_ids, is_of_tenant
+from worker.proof.checkpoint_format import Fork, readable_forks
 
 _PAGE_LEAVES = 10_000
 SIGNING = ""
@@ -71,9 +72,13 @@ def known_names(connection: Connection) -> list[str]:
     return [CONFIG_LOG, *connection.scalars(select(TenantIdentity.name).distinct())]
 
 
-def read_last_checkpoint(connection: Connection, tenant_id: str) -> StoredCheckpoint | None:
-    """Return the newest checkpoint of a tenant, or None if there is none."""
+def read_last_checkpoint(
+    connection: Connection, tenant_id: str, max_size: int | None = None
+) -> StoredCheckpoint | None:
+    """Return the newest checkpoint of a tenant with at most max_size leaves, or None."""
     query = select(*_CHECKPOINT_COLUMNS).where(Checkpoint.tenant == tenant_id, Checkpoint.size > 0)
+    if max_size is not None:
+        query = query.where(Checkpoint.size <= max_size)
     row = connection.execute(query.order_by(Checkpoint.size.desc()).limit(1)).first()
     return None if row is None else StoredCheckpoint._make(row)
 
@@ -132,6 +137,12 @@ def leaf_hashes(connection: Connection, tenant_id: str, start: int, end: int) ->
             if number != position:
                 return
             yield leaf_hash
+
+
+def read_forks(connection: Connection, tenant_id: str) -> list[Fork]:
+    """Return the declared forks of a tree. Reads all its leaves."""
+    query = select(Leaf.reference).where(Leaf.tenant == tenant_id, Leaf.kind == "fork")
+    return readable_forks(connection.scalars(query))
 
 
 def read_publications(connection: Connection) -> list[Publication]:

@@ -4,27 +4,32 @@ The table of checkpoints has them all, so a destination that fails loses none: i
 next time.
 """
 
-import io
-import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from datetime import datetime
-from hashlib import sha256
-from pathlib import Path
 from typing import NamedTuple
 
 import structlog
 from sqlalchemy import Connection
 
-from worker.aws.object_calls import ObjectFile, put_object
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.jobs import JobRun
-from worker.base.private_files import write_file
 from worker.context import Context
 from worker.errors import Malformed, Transient
 from worker.ledger.merkle import NO_LEAVES, RightEdge
+from worker.proof.checkpoint_destinations import Destinations, configured_destinations, names_of
+from worker.proof.checkpoint_forks import (
+    FAILURES,
+    MAX_LOST_SECONDS,
+    Comparison,
+    InconsistentLog,
+    abandoned_names,
+    describe_contradiction,
+    describe_failure,
+    edge_at,
+    find_contradictions,
+)
 from worker.proof.checkpoint_format import (
     CheckpointText,
     InvalidNote,
@@ -38,7 +43,6 @@ from worker.proof.checkpoint_rows import (
     SIGNING,
     Publication,
     StoredCheckpoint,
-    edge_of_checkpoint,
     insert_checkpoint,
     leaf_hashes,
     newest_checkpoint_sizes,
@@ -49,20 +53,7 @@ from worker.proof.checkpoint_rows import (
     read_trees,
     store_publication,
 )
-from worker.settings import (
-    BucketDestination,
-    Destination,
-    FolderDestination,
-    Settings,
-    WebhookDestination,
-    destination_id,
-    parse_destinations,
-)
-from worker.webhooks.webhook_rules import resolve_secrets, signature_headers
-
-
-class InconsistentLog(Exception):
-    """The log does not continue its last checkpoint: rows were changed or removed."""
+from worker.settings import Destination, Settings, destination_id
 
 
 class SigningResult(NamedTuple):
@@ -78,33 +69,45 @@ class SigningResult(NamedTuple):
 
 
 def sign_checkpoints(
-    context: Context, keys: CheckpointKeys, tenant_ids: Sequence[str] | None = None
+    context: Context,
+    keys: CheckpointKeys,
+    settings: Settings,
+    tenant_ids: Sequence[str] | None = None,
 ) -> Iterator[SigningResult]:
     """Sign and store the head of each tree that has grown; tenant_ids None means all trees.
 
-    A head that does not continue the tenant's last checkpoint is not signed: a signature would make
-    a rewritten log look right. Any number of processes may do this at once. Raises Transient.
+    A head that does not continue the newest checkpoint in the database and at each destination is
+    not signed: a signature would make a rewritten log look right. Any number of processes may do
+    this at once. Raises Transient.
     """
-    with read_transaction(context.engine) as connection:
-        signings = [row for row in read_publications(connection) if row.destination == SIGNING]
-        if tenant_ids is None:
-            # Those with a checkpoint as well: their tree may have been removed.
-            tenant_ids = sorted({*read_trees(connection), *newest_checkpoint_sizes(connection)})
-    failed = {row.tenant for row in signings if row.problem is not None}
-    for tenant_id in tenant_ids:
-        result = _sign(context, keys, tenant_id)
+    comparison = Comparison(Destinations(context, settings, keys.trusted))
+    failed = {
+        row.tenant for row in comparison.rows.values() if row.problem and row.destination == SIGNING
+    }
+    for tenant_id in all_trees(context) if tenant_ids is None else tenant_ids:
+        result = _sign(context, keys, tenant_id, comparison)
         if result.problem is not None or tenant_id in failed:
             _store_problem(context, result)
         yield result
 
 
-def _sign(context: Context, keys: CheckpointKeys, tenant_id: str) -> SigningResult:
+def all_trees(context: Context) -> list[str]:
+    """Return the trees with leaves or a checkpoint. One without leaves may have been removed."""
+    with read_transaction(context.engine) as connection:
+        return sorted({*read_trees(connection), *newest_checkpoint_sizes(connection)})
+
+
+def _sign(
+    context: Context, keys: CheckpointKeys, tenant_id: str, comparison: Comparison
+) -> SigningResult:
     if not names_a_tree(tenant_id):
         return SigningResult(tenant_id, None, problem="no tenant can have this id")
     try:
-        with read_transaction(context.engine) as connection:
-            last = read_last_checkpoint(connection, tenant_id)
-            edge = _continue_log(connection, keys, tenant_id, last)
+        last, edge = _read_tree(context, keys, tenant_id)
+        if last is None or last.size < edge.size:
+            if problem := comparison.find_problem(tenant_id):
+                return SigningResult(tenant_id, None, problem=problem)
+            last, edge = _read_tree(context, keys, tenant_id)  # others may have signed meanwhile
     except InconsistentLog as error:
         return SigningResult(tenant_id, None, problem=str(error))
     if last is not None and last.size == edge.size:
@@ -113,6 +116,15 @@ def _sign(context: Context, keys: CheckpointKeys, tenant_id: str) -> SigningResu
     with write_transaction(context.engine) as connection:
         is_new = insert_checkpoint(connection, checkpoint)
     return SigningResult(tenant_id, checkpoint, is_new)
+
+
+def _read_tree(
+    context: Context, keys: CheckpointKeys, tenant_id: str
+) -> tuple[StoredCheckpoint | None, RightEdge]:
+    """Return the last checkpoint of a tree, and its right edge. Raises InconsistentLog."""
+    with read_transaction(context.engine) as connection:
+        last = read_last_checkpoint(connection, tenant_id)
+        return last, _continue_log(connection, keys, tenant_id, last)
 
 
 def _sign_edge(
@@ -140,7 +152,7 @@ def _continue_log(
             f"the tree has {size:,} leaves, and its last checkpoint signs {signed_size:,}: leaves"
             " were removed"
         )
-    signed = NO_LEAVES if last is None else _edge_at(connection, last)
+    signed = NO_LEAVES if last is None else edge_at(connection, last)
     edge = signed.extend(leaf_hashes(connection, tenant_id, signed.size, head.size))
     if edge.size != head.size:
         raise InconsistentLog(f"leaf {edge.size} is missing, of a tree with {head.size:,} leaves")
@@ -166,18 +178,6 @@ def _wrong_note(checkpoint: StoredCheckpoint, keys: Sequence[VerifierKey]) -> st
     return None
 
 
-def _edge_at(connection: Connection, last: StoredCheckpoint) -> RightEdge:
-    """Return the right edge at the last checkpoint, from its row or else from all its leaves."""
-    leaves = leaf_hashes(connection, last.tenant, 0, last.size)
-    edge = edge_of_checkpoint(last) or NO_LEAVES.extend(leaves)
-    if (edge.size, edge.root()) != (last.size, last.root):
-        raise InconsistentLog(
-            f"the first {last.size:,} leaves are not those of the last checkpoint: they were"
-            " changed or removed"
-        )
-    return edge
-
-
 def _store_problem(context: Context, result: SigningResult) -> None:
     size = 0 if result.checkpoint is None else result.checkpoint.size
     row = Publication(SIGNING, result.tenant_id, "", size, result.problem, context.now())
@@ -187,77 +187,6 @@ def _store_problem(context: Context, result: SigningResult) -> None:
 
 MAX_CHECKPOINTS = 100
 """The largest number of checkpoints of a tenant that a run sends to one destination."""
-
-MAX_LOST_SECONDS = 60.0
-"""The time that a destination's failures may take in a run. Other destinations wait meanwhile."""
-
-EVENT = "audit.checkpoint"
-_SERVICE = "valetkey-audit"  # in the name of a role's session, where tenants have theirs
-_SUCCESS = 2  # the first digit of a successful status
-
-
-class _Publisher(NamedTuple):
-    context: Context
-    settings: Settings
-    keys: list[VerifierKey]
-
-    def send(self, destination: Destination, checkpoint: StoredCheckpoint) -> None:
-        """Publish one checkpoint. Raises Transient, Malformed and OSError."""
-        # Whoever writes to the table may not have the key.
-        if problem := _wrong_note(checkpoint, self.keys):
-            raise Malformed(f"the stored checkpoint of size {checkpoint.size} {problem}")
-        match destination:
-            case FolderDestination(path):
-                _write_file(Path(path) / checkpoint.tenant, checkpoint)
-            case BucketDestination():
-                self._put(destination, checkpoint)
-            case WebhookDestination(url):
-                self._post(url, checkpoint)
-
-    def _put(self, destination: BucketDestination, checkpoint: StoredCheckpoint) -> None:
-        context, now = self.context, self.context.now()
-        bucket = context.config.current().buckets.get(destination.profile)
-        if bucket is None:
-            raise Malformed(f"there is no bucket profile {destination.profile}")
-        data = checkpoint.note.encode()
-        key = f"{destination.prefix}{checkpoint.tenant}/{_file_name(checkpoint)}"
-        prefixes = (destination.prefix,)
-        client = context.s3.client(bucket, _SERVICE, prefixes, now)
-        file = ObjectFile(
-            io.BytesIO(data), sha256(data).digest(), "text/plain; charset=utf-8", may_replace=False
-        )
-        answer = put_object(client, bucket, key, file, lambda: None)
-        if answer is not None:
-            context.s3.check_rejection(answer, bucket, _SERVICE, prefixes, now)
-            raise Malformed(f"storage refused it: {answer.words}")
-
-    def _post(self, url: str, checkpoint: StoredCheckpoint) -> None:
-        reference = self.settings.audit_webhook_secret
-        if reference is None:
-            raise Malformed("VALETKEY_AUDIT_WEBHOOK_SECRET is not set")
-        text, _ = open_checkpoint(checkpoint.note)
-        values = {
-            "type": EVENT,
-            "tenant": checkpoint.tenant,
-            "origin": text.origin,
-            "size": text.size,
-            "root": text.root.hex(),
-            "note": checkpoint.note,
-        }
-        body = json.dumps(values).encode()
-        secrets = resolve_secrets(reference, self.context.environ)
-        message_id = f"checkpoint-{sha256(checkpoint.note.encode()).hexdigest()[:32]}"
-        headers = signature_headers(secrets, message_id, self.context.now(), body)
-        headers |= {"content-type": "application/json"}
-        response = self.context.webhook_client().post(url, body, headers)
-        if response.status // 100 != _SUCCESS:
-            raise Transient(f"it responded with {response.status}")
-
-
-def configured_destinations(settings: Settings) -> list[Destination]:
-    """Return the destinations of the settings."""
-    setting = settings.audit_checkpoints
-    return [] if setting is None else parse_destinations(setting.get_secret_value())
 
 
 def publish_checkpoints(
@@ -278,41 +207,57 @@ def publish_checkpoints(
         newest = newest_checkpoint_sizes(connection)
         rows = read_publications(connection)
     published = {(row.destination, row.tenant): row for row in rows}
-    publisher = _Publisher(context, settings, _trusted_keys(settings))
+    run = Destinations(context, settings, _trusted_keys(settings))
     lost_seconds: defaultdict[Destination, float] = defaultdict(float)
     for tenant_id, size in sorted(newest.items()):
         for destination in destinations if tenant_ids is None or tenant_id in tenant_ids else ():
             row = published.get((destination_id(destination), tenant_id))
-            # Of a destination without a row, only the newest is due.
-            sent = size - 1 if row is None else row.size
-            if sent < size and lost_seconds[destination] < MAX_LOST_SECONDS:
+            if (row is None or row.size < size) and lost_seconds[destination] < MAX_LOST_SECONDS:
                 started = monotonic()
-                result = _publish(publisher, destination, tenant_id, sent)
+                result = _publish(run, destination, (tenant_id, size), row)
                 if result.problem is not None:
                     lost_seconds[destination] += monotonic() - started
                 yield result
 
 
 def _publish(
-    publisher: _Publisher, destination: Destination, tenant_id: str, sent: int
+    run: Destinations, destination: Destination, newest: tuple[str, int], row: Publication | None
 ) -> Publication:
-    context = publisher.context
-    with read_transaction(context.engine) as connection:
-        due = read_checkpoints_after(connection, tenant_id, sent, MAX_CHECKPOINTS)
+    (tenant_id, size), sent = newest, row.size if row else 0
+    engine = run.context.engine
+    with read_transaction(engine) as connection:
+        # Of a destination that has none, only the newest is due.
+        due = read_checkpoints_after(connection, tenant_id, sent or size - 1, MAX_CHECKPOINTS)
     problem = None
     try:
+        if row is None or row.problem is not None:  # the others were compared for signing
+            for note in find_contradictions(run, destination, tenant_id, sent):
+                raise Malformed(describe_contradiction(note))
         for checkpoint in due:
-            publisher.send(destination, checkpoint)
+            _send(run, destination, checkpoint)
             sent = checkpoint.size
-    except (Transient, Malformed) as error:
-        problem = str(error)
-    except OSError as error:
-        problem = error.strerror or type(error).__name__
+    except FAILURES as error:
+        problem = describe_failure(error)
     key = destination_id(destination), tenant_id
-    row = Publication(*key, destination.label, sent, problem, context.now())
-    with write_transaction(context.engine) as connection:
+    row = Publication(*key, destination.label, sent, problem, run.context.now())
+    with write_transaction(engine) as connection:
         store_publication(connection, row)
     return row
+
+
+def _send(run: Destinations, destination: Destination, checkpoint: StoredCheckpoint) -> None:
+    """Publish one checkpoint, under its second name if an abandoned one has the first."""
+    # Whoever writes to the table may not have the key.
+    if problem := _wrong_note(checkpoint, run.keys):
+        raise Malformed(f"the stored checkpoint of size {checkpoint.size} {problem}")
+    name, second_name = names_of(checkpoint)
+    try:
+        run.send(destination, checkpoint, name)
+    except Malformed:
+        with read_transaction(run.context.engine) as connection:
+            if name not in abandoned_names(connection, checkpoint.tenant):
+                raise
+        run.send(destination, checkpoint, second_name)
 
 
 def _trusted_keys(settings: Settings) -> list[VerifierKey]:
@@ -320,24 +265,6 @@ def _trusted_keys(settings: Settings) -> list[VerifierKey]:
         return configured_keys(settings).trusted
     except KeyUnusable:
         return []
-
-
-def _file_name(checkpoint: StoredCheckpoint) -> str:
-    """Return the name of a checkpoint's file or object, in the order of the sizes."""
-    return f"{checkpoint.size:012d}.checkpoint"
-
-
-def _write_file(folder: Path, checkpoint: StoredCheckpoint) -> None:
-    """Write a checkpoint under its own name, complete or not at all; never replace another one.
-
-    Raises Malformed if another checkpoint has the name, and OSError.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    path, data = folder / _file_name(checkpoint), checkpoint.note.encode()
-    with suppress(FileExistsError):
-        write_file(path, data, replace=False)
-    if path.read_bytes() != data:
-        raise Malformed(f"another checkpoint is in {path}")
 
 
 log = structlog.get_logger()
@@ -373,7 +300,7 @@ class CheckpointJob:
         run = run or JobRun()
         try:
             keys = configured_keys(settings)
-            counts = _sign_and_count(context, keys, run) if is_signing else {}
+            counts = _sign_and_count(context, keys, settings, run) if is_signing else {}
             counts |= _publish_and_count(context, settings, run)
         except NoKey:
             return {}
@@ -383,14 +310,19 @@ class CheckpointJob:
         except Transient:  # the database is away
             self._sign_at = min(self._sign_at, now + RETRY_SECONDS)
             raise
+        retry_at = now + min(interval, REPUBLISH_SECONDS)
         if counts["failed"]:
-            self._publish_at = now + min(interval, REPUBLISH_SECONDS)
+            self._publish_at = retry_at
+        if counts.get("refused"):  # a destination may answer by then
+            self._sign_at = min(self._sign_at, retry_at)
         return counts
 
 
-def _sign_and_count(context: Context, keys: CheckpointKeys, run: JobRun) -> dict[str, int]:
+def _sign_and_count(
+    context: Context, keys: CheckpointKeys, settings: Settings, run: JobRun
+) -> dict[str, int]:
     signed = refused = 0
-    for result in sign_checkpoints(context, keys):
+    for result in sign_checkpoints(context, keys, settings):
         run.progress()
         signed += result.is_new
         if result.problem is not None:

@@ -27,8 +27,9 @@ from worker.core.revocation_targets import Target
 from worker.core.tenant_config import Quota, Tenant, TenantConfig
 from worker.ledger import tenant_rows
 from worker.ledger.chunk_items import is_in_chunk
-from worker.ledger.merkle import RightEdge
-from worker.proof.checkpoint_format import CheckpointText, SignerKey, tree_origin
+from worker.ledger.merkle import RightEdge, entry_hash
+from worker.ledger.tree_leaves import NewLeaf, append_leaf
+from worker.proof.checkpoint_format import CheckpointText, Fork, SignerKey, tree_origin
 from worker.proof.prune import plan_prune, prune
 from worker.revoke.revocation_rows import insert_revocation
 from worker.tenants.config_changes import ChangeAuthor, record_changes
@@ -94,6 +95,7 @@ class _Generator:
             self._use(service)
         self._revoke()
         self._erase()
+        self._declare_forks()
         self._change_config()
         return GeneratedLog(url, self._signer, self._sign())
 
@@ -196,6 +198,15 @@ class _Generator:
             with write_transaction(self._engine) as connection:
                 rows = find_texts(connection, ErasureTarget(recipient="ann", tenant=tenant))
                 erase_texts(connection, rows, {**erasure, "erasure_id": id_})
+
+    def _declare_forks(self) -> None:
+        for tenant in TENANTS:
+            text = CheckpointText(tree_origin(KEY_NAME, tenant), 9_999, bytes(32))
+            notes, at = [self._signer.sign(str(text))], "2026-11-24T12:30:00.000000Z"
+            record = Fork(tenant, notes, "restored a backup", "dora", at).record
+            leaf = NewLeaf("fork", entry_hash([record.encode()]), reference=record)
+            with write_transaction(self._engine) as connection:
+                append_leaf(connection, tenant, leaf)
 
     def _prune(self) -> None:
         now = first_moment(add_months(KEPT, 2))

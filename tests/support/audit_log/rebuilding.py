@@ -34,7 +34,8 @@ def append_leaf(db: StoredTables, leaf: Row, *, with_head: bool) -> int:
 def cut_tail(db: StoredTables, tenant: str, kept: int, *, with_checkpoints: bool) -> None:
     """Remove all leaves of a tree but the first ones, with their rows, and mend its head."""
     for leaf in reversed(db.rows("leaves", "tenant = ? AND leaf_number >= ?", tenant, kept)):
-        _delete_rows(db, leaf)
+        if leaf["kind"] != "fork":  # which has no row
+            _delete_rows(db, leaf)
         db.delete("leaves", leaf)
     store_head(db, tenant, kept)
     if with_checkpoints:

@@ -340,10 +340,17 @@ class Log:
         kind, tenant, tree = leaf["kind"], leaf["tenant"], Tree()
         names = ("batch_number", "chunk_number", "reference")
         given = "".join(name[0] for name in names if leaf[name] is not None)
-        if given != NAMED.get(kind, "r") or (kind == "config") is not (tenant == "~config"):
+        is_tree_wrong = kind != "fork" and (kind == "config") is not (tenant == "~config")
+        if given != NAMED.get(kind, "r") or is_tree_wrong:
             raise ValueError("its columns do not fit its kind")
         if kind in ("batch", "chunk"):
             return self.chunk_root(leaf)
+        if kind == "fork":
+            record = parse(leaf["reference"])
+            is_fork = record["type"] == kind and record["tenant"] == tenant
+            if canonical(record) != leaf["reference"] or not is_fork:
+                raise ValueError("its reference is not the record of a fork")
+            return leaf_hash(leaf["reference"].encode())
         keys = [key for key in self.rows_of(leaf) if key in self.tables[TABLES[kind]]]
         if not keys and kind in ("use", "settlement"):
             key = (leaf["batch_number"], leaf["chunk_number"])

@@ -27,6 +27,7 @@ from worker.proof.verify.log_reader import UnknownTenant, open_reader, tenant_id
 from worker.proof.verify.tree_check import (
     KnownCheckpoint,
     UnusableFile,
+    abandoned_checkpoints,
     read_checkpoint_files,
 )
 from worker.proof.verify.verification import (
@@ -214,6 +215,8 @@ def _find_notices(url: str, options: VerifyOptions) -> list[dict[str, Any]]:
                 stored = "SELECT 1 FROM checkpoints WHERE tenant = ? AND size = ? AND root = ?"
                 is_missing = not reader.fetch(stored, tenant, size, root)
                 text = "the database lacks it: it was removed there, or an older copy was restored"
+                if fork := is_missing and abandoned_checkpoints(reader, tenant).get(known[:2]):
+                    text = f"this log does not continue it: {fork}"
             if is_missing:
                 text = f"{known.name.rstrip(',')}, of tenant {tenant}: {text}."
                 place = {"tenant": tenant, "size": size, "file": known.file}

@@ -18,6 +18,7 @@ from sqlalchemy import LargeBinary
 
 from worker.core.annotations import SALT_SUFFIX
 from worker.ledger.merkle import CONFIG_LOG, encode_record, entry_hash
+from worker.proof.checkpoint_format import Fork
 from worker.proof.verify.log_reader import LogReader, Row
 from worker.proof.verify.stored_rows import (
     ANNOTATION,
@@ -26,6 +27,7 @@ from worker.proof.verify.stored_rows import (
     CHUNK,
     CONFIG_CHANGE,
     ERASURE,
+    LEAF,
     PRUNE,
     REISSUE,
     REVOCATION,
@@ -268,6 +270,27 @@ class ErasureCheck(LeafCheck):
     table, kinds, reference = ERASURE, ("erasure",), "erasure_id"
 
 
+class ForkCheck(LeafCheck):
+    """The leaf of a fork has no row: its reference is the record."""
+
+    table, kinds, reference = LEAF, ("fork",), "reference"
+    counted = "forks"
+
+    @classmethod
+    def shape(cls) -> tuple[bool, bool, bool]:
+        """Return that the leaves have only a reference."""
+        return False, False, True
+
+    def _rows(self) -> Iterator[tuple[Key, Row]]:
+        return ((leaf.key, (leaf.key.reference,)) for leaf in self._leaves())
+
+    def _record(self, row: Row, leaf: Leaf) -> bytes:
+        fork = Fork.parse(row[0])
+        if fork.tenant != leaf.key.tenant:
+            raise WrongValue("declares a fork of another tree")
+        return fork.record.encode()
+
+
 class ReissueCheck(LeafCheck):
     """The leaf of a reissue names the fingerprint of its digests."""
 
@@ -379,7 +402,7 @@ def _numbers(reference: Any) -> tuple[int, int]:
 CHECKS: tuple[type[LeafCheck], ...] = (
     PruneCheck,  # first: it explains rows that are missing
     *(CancellationCheck, RevocationCheck, ErasureCheck, UseCheck, ReissueCheck, SettlementCheck),
-    ChangeCheck,
+    *(ForkCheck, ChangeCheck),
 )
 """The checks of all leaves but those of chunks."""
 

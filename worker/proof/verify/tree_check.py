@@ -13,6 +13,7 @@ from worker.proof.checkpoint_format import (
     InvalidNote,
     VerifierKey,
     open_checkpoint,
+    readable_forks,
 )
 from worker.proof.verify.chunk_check import ChunkCheck
 from worker.proof.verify.leaf_check import CHECKS, LeafCheck
@@ -138,7 +139,12 @@ class TreeCheck:
         self.broken: list[Problem] = []
 
     def run(self, keys: Sequence[VerifierKey], files: Sequence[KnownCheckpoint]) -> None:
-        """Compare the leaves with the head and the checkpoints; files are in order of size."""
+        """Compare the leaves with the head and the checkpoints; files are in order of size.
+
+        Files that a declared fork abandons are left out.
+        """
+        forks = abandoned_checkpoints(self._reader, self._tenant) if files else {}
+        files = [file for file in files if file[:2] not in forks]
         try:
             expected = _read_head(self._head)
             self._append_leaves(
@@ -248,6 +254,21 @@ def _checked_hash(row: Row) -> bytes:
         raise WrongValue("names its rows as no leaf of its kind does")
     leaf_hash: bytes = values["hash"]
     return leaf_hash
+
+
+def abandoned_checkpoints(reader: LogReader, tenant: str) -> dict[tuple[int, bytes], str]:
+    """Return the sizes and roots that declared forks of a tree abandon, and which fork does.
+
+    The leaves of forks are not verified here.
+    """
+    statement = "SELECT leaf_number, reference FROM leaves WHERE tenant = ? AND kind = 'fork'"
+    return {
+        (text.size, text.root): f"leaf {number}, which {fork.declared_by} added at"
+        f" {fork.declared_at}, declares a fork: {fork.reason}"
+        for number, record in reader.fetch(statement, tenant)
+        for fork in readable_forks([record])
+        for text in fork.heads
+    }
 
 
 def read_heads(reader: LogReader, files: Sequence[KnownCheckpoint] = ()) -> list[StoredHead]:

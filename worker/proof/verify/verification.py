@@ -39,7 +39,7 @@ class VerifyOptions:
 
 COUNTS = (
     *("items", "chunks", "pruned", "reissues", "cancellations", "revocations", "uses"),
-    *("erasures", "settlements", "changes", "leaves", "trees", "checkpoints", "charges"),
+    *("erasures", "settlements", "changes", "leaves", "forks", "trees", "checkpoints", "charges"),
 )
 """The names of what is verified, in the order of the output."""
 

@@ -277,7 +277,7 @@ def test_failures_are_reported_until_they_are_mended(
 ) -> None:
     folder = tmp_path / "out"
     folder.write_text("a file")
-    monkeypatch.setenv("VALETKEY_AUDIT_CHECKPOINTS", str(folder))
+    monkeypatch.setenv("VALETKEY_AUDIT_CHECKPOINTS", f"{folder},{tmp_path / 'good'}")
     issue()
     result = run("checkpoint")
     assert result.exit_code == 1

@@ -67,7 +67,7 @@ def test_a_change_of_any_column_of_the_log_is_found(
 
 KINDS = (
     *("batch", "chunk", "reissue", "cancellation", "config", "prune", "use", "settlement"),
-    *("revocation", "erasure"),
+    *("revocation", "erasure", "fork"),
 )
 
 

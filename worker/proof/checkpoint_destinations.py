@@ -1,0 +1,208 @@
+"""The destinations of checkpoints: what they have, and what is sent to them."""
+
+import io
+import json
+import re
+from collections.abc import Callable
+from contextlib import closing, suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from worker.aws.object_calls import ObjectFile, put_object
+from worker.aws.storage_calls import call_storage
+from worker.base.private_files import write_file
+from worker.context import Context
+from worker.core.role_session import SessionLimit, listing_session
+from worker.core.storage_errors import ErrorResponse
+from worker.core.tenant_config import Bucket
+from worker.errors import Malformed, Transient
+from worker.proof.checkpoint_format import (
+    MAX_NOTE_BYTES,
+    CheckpointText,
+    InvalidNote,
+    VerifierKey,
+    names_a_tree,
+    open_checkpoint,
+)
+from worker.proof.checkpoint_rows import StoredCheckpoint
+from worker.settings import (
+    BucketDestination,
+    Destination,
+    FolderDestination,
+    Settings,
+    WebhookDestination,
+    parse_destinations,
+)
+from worker.webhooks.webhook_rules import resolve_secrets, signature_headers
+
+EVENT = "audit.checkpoint"
+_SERVICE = "valetkey-audit"  # in the name of a role's session, where tenants have theirs
+_SUCCESS = 2  # the first digit of a successful status
+_match_name = re.compile(r"([0-9]{12})(-[0-9a-f]{64})?\.checkpoint").fullmatch
+
+
+def configured_destinations(settings: Settings) -> list[Destination]:
+    """Return the destinations of the settings."""
+    setting = settings.audit_checkpoints
+    return [] if setting is None else parse_destinations(setting.get_secret_value())
+
+
+def names_of(checkpoint: StoredCheckpoint | CheckpointText) -> tuple[str, str]:
+    """Return the names that the file or object of a checkpoint can have, which sort by its size.
+
+    It has the second one if an abandoned checkpoint has the first.
+    """
+    size = f"{checkpoint.size:012d}"
+    return f"{size}.checkpoint", f"{size}-{checkpoint.root.hex()}.checkpoint"
+
+
+class Destinations(NamedTuple):
+    """Reads and writes checkpoints at destinations. Without keys, no signature is verified."""
+
+    context: Context
+    settings: Settings
+    keys: list[VerifierKey]
+
+    def names(self, destination: Destination, tenant_id: str, size: int) -> list[str]:
+        """Return the names of a tenant's checkpoints with at least size leaves, in order.
+
+        A webhook has none. Raises Transient, Malformed and OSError; Malformed also if one of this
+        size was published, and nothing is there.
+        """
+        if not names_a_tree(tenant_id):
+            raise Malformed("no tenant can have this id")
+        match destination:
+            case FolderDestination(path):
+                found = []
+                with suppress(FileNotFoundError):  # it has nothing of this tenant yet
+                    found = [file.name for file in (Path(path) / tenant_id).iterdir()]
+            case BucketDestination():
+                found = self._list(destination, tenant_id, f"{size:012d}")
+            case WebhookDestination():
+                return []
+        names = sorted(name for name in found if _match_name(name) and name >= f"{size:012d}")
+        if size and not names:
+            raise Malformed(f"it lacks the checkpoint of {size:,} leaves that was published to it")
+        return names
+
+    def read(
+        self, destination: Destination, tenant_id: str, name: str
+    ) -> tuple[str, CheckpointText]:
+        """Return the note of this name, and its text.
+
+        Raises Transient, OSError, and Malformed unless it is a trusted one of this tree and size.
+        """
+        if isinstance(destination, BucketDestination):
+            data = self._get(destination, f"{destination.prefix}{tenant_id}/{name}")
+        else:
+            with (Path(destination.label) / tenant_id / name).open("rb") as file:
+                data = file.read(MAX_NOTE_BYTES + 1)
+        try:
+            text, owner = open_checkpoint(data.decode(errors="replace"), self.keys)
+        except InvalidNote as error:
+            raise Malformed(f"{name} is no checkpoint of this log: {error}") from None
+        if owner != tenant_id or name not in names_of(text):
+            raise Malformed(f"{name} is the checkpoint of {owner} with {text.size:,} leaves")
+        return data.decode(), text
+
+    def send(self, destination: Destination, checkpoint: StoredCheckpoint, name: str) -> None:
+        """Publish one checkpoint under a name. Raises Transient, Malformed and OSError."""
+        match destination:
+            case FolderDestination(path):
+                _write_file(Path(path) / checkpoint.tenant / name, checkpoint.note.encode())
+            case BucketDestination():
+                self._put(destination, f"{checkpoint.tenant}/{name}", checkpoint.note.encode())
+            case WebhookDestination(url):
+                self._post(url, checkpoint)
+
+    def _list(self, destination: BucketDestination, tenant_id: str, first: str) -> list[str]:
+        folder = f"{destination.prefix}{tenant_id}/"
+
+        def list_names(client: Any, owned: dict[str, str]) -> dict[str, Any]:
+            pages = client.get_paginator("list_objects_v2").paginate(
+                Prefix=folder, StartAfter=f"{folder}{first}", **owned
+            )
+            keys = (item["Key"] for page in pages for item in page.get("Contents", ()))
+            return {"names": [key.removeprefix(folder) for key in keys]}
+
+        names: list[str] = self._read(destination, list_names)["names"]
+        return names
+
+    def _get(self, destination: BucketDestination, key: str) -> bytes:
+        def get(client: Any, owned: dict[str, str]) -> dict[str, Any]:
+            with closing(client.get_object(Key=key, **owned)["Body"]) as body:
+                return {"data": body.read(MAX_NOTE_BYTES + 1)}
+
+        data: bytes = self._read(destination, get)["data"]
+        return data
+
+    def _read(
+        self, destination: BucketDestination, call: Callable[[Any, dict[str, str]], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Return the response to a call. Raises Transient and Malformed."""
+        bucket, client = self._client(destination, listing_session)
+        owned = {"ExpectedBucketOwner": bucket.owner} if bucket.owner else {}
+        response = call_storage(lambda: call(client, {"Bucket": bucket.bucket, **owned}))
+        if isinstance(response, ErrorResponse):
+            self._refuse(destination, bucket, response)
+        return response
+
+    def _put(self, destination: BucketDestination, name: str, data: bytes) -> None:
+        bucket, client = self._client(destination)
+        file = ObjectFile(
+            io.BytesIO(data), sha256(data).digest(), "text/plain; charset=utf-8", may_replace=False
+        )
+        answer = put_object(client, bucket, f"{destination.prefix}{name}", file, lambda: None)
+        if answer is not None:
+            self._refuse(destination, bucket, answer)
+
+    def _client(
+        self, destination: BucketDestination, limit: SessionLimit | None = None
+    ) -> tuple[Bucket, Any]:
+        bucket = self.context.config.current().buckets.get(destination.profile)
+        if bucket is None:
+            raise Malformed(f"there is no bucket profile {destination.profile}")
+        prefixes, now = (destination.prefix,), self.context.now()
+        return bucket, self.context.s3.client(bucket, _SERVICE, prefixes, now, limit)
+
+    def _refuse(
+        self, destination: BucketDestination, bucket: Bucket, answer: ErrorResponse
+    ) -> NoReturn:
+        prefixes, now = (destination.prefix,), self.context.now()
+        self.context.s3.check_rejection(answer, bucket, _SERVICE, prefixes, now)
+        raise Malformed(f"storage refused it: {answer.words}")
+
+    def _post(self, url: str, checkpoint: StoredCheckpoint) -> None:
+        reference = self.settings.audit_webhook_secret
+        if reference is None:
+            raise Malformed("VALETKEY_AUDIT_WEBHOOK_SECRET is not set")
+        text, _ = open_checkpoint(checkpoint.note)
+        values = {
+            "type": EVENT,
+            "tenant": checkpoint.tenant,
+            "origin": text.origin,
+            "size": text.size,
+            "root": text.root.hex(),
+            "note": checkpoint.note,
+        }
+        body = json.dumps(values).encode()
+        secrets = resolve_secrets(reference, self.context.environ)
+        message_id = f"checkpoint-{sha256(checkpoint.note.encode()).hexdigest()[:32]}"
+        headers = signature_headers(secrets, message_id, self.context.now(), body)
+        headers |= {"content-type": "application/json"}
+        response = self.context.webhook_client().post(url, body, headers)
+        if response.status // 100 != _SUCCESS:
+            raise Transient(f"it responded with {response.status}")
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    """Write a file, complete or not at all; never replace another one.
+
+    Raises Malformed if another checkpoint has the name, and OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        write_file(path, data, replace=False)
+    if path.read_bytes() != data:
+        raise Malformed(f"another checkpoint is in {path}")
