@@ -66,7 +66,8 @@ _NAMES_IN_JSON = [f'"{name}"'.encode() for name in _JSON_FIELDS]
 # The fields before those that the client chooses.
 _begins_as_log = re.compile(rb"\S+ \S+ \[[0-9]{2}/[A-Z][a-z]{2}/[0-9]{4}:[^\]]+\] \S+ ").match
 _is_number = re.compile(r"[0-9]{1,16}").fullmatch
-_remove_origin = partial(re.compile(r"[A-Za-z]+://[^/]*").sub, "", count=1)
+# Only at the start of the target: a search at each letter of a long word takes its length squared.
+_remove_origin = partial(re.compile(r"\A[A-Za-z]++://[^/]*+").sub, "")
 
 
 def is_log_line(line: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from time import process_time
 from urllib.parse import quote
 
 import pytest
@@ -199,6 +200,27 @@ def test_a_url_with_a_host_hides_no_download() -> None:
     line = aws_line(key=quote(quote("acme/a b.pdf")), path="acme/a%20b.pdf")
     whole = line.replace(b"GET /", b"GET https://valetkey-demo.s3.amazonaws.com/")
     assert report_of(whole).object_key == "acme/a b.pdf"
+
+
+def test_a_url_in_a_key_stays_a_part_of_it() -> None:
+    key = "crawl/https://example.com/a.pdf"
+    assert report_of(aws_line(key=quote(quote(key)), path=key)).object_key == key
+
+
+HOSTILE = ["a", "a:", "://", "%25", "/", "&", "=", '"', '" ', "a/"]
+
+
+@pytest.mark.parametrize("unit", HOSTILE)
+@pytest.mark.parametrize("place", [b"/acme/a.pdf", b"curl/8.5", b"acme/a.pdf"], ids=str)
+def test_a_hostile_line_takes_time_in_proportion_to_its_length(unit: str, place: bytes) -> None:
+    def seconds(size: int) -> float:
+        line = aws_line().replace(place, unit.encode() * (size // len(unit)), 1)
+        start = process_time()
+        read_line(line)
+        return process_time() - start
+
+    # Quadratic time would be 16 times as long; 0.1 s is for a machine that is busy.
+    assert seconds(60_000) < 8 * seconds(15_000) + 0.1
 
 
 def test_a_format_without_the_field_of_the_authentication_asks_the_query() -> None:
