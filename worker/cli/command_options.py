@@ -259,7 +259,7 @@ def format_options(command: Command) -> Command:
     as_json = format_option("--json", "Print one JSON object per line, with values as stored.")
     as_csv = format_option(
         "--csv",
-        "Print CSV. A cell that a spreadsheet would run as a formula starts with an apostrophe.",
+        "Print CSV. A cell that a spreadsheet might run as a formula gets an apostrophe in front.",
     )
     return cast("Command", as_json(as_csv(command)))
 

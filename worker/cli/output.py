@@ -1,9 +1,9 @@
 """Prints rows as an aligned table, as JSON lines, or as CSV."""
 
-import csv
-import io
 import json
+import re
 import shlex
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from functools import partial
@@ -38,7 +38,9 @@ OutputFormat = Literal["table", "json", "csv"]
 
 _Row = Row[*tuple[Any, ...]]
 _JSON_TYPES = {bool, list, tuple, dict}
-_FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")
+_EMPTY = '""'  # an only cell, without which the line would be no row
+_needs_quotes = re.compile(r'[",\r\n]').search
+_FORMULA_STARTS = frozenset("=+-\N{MINUS SIGN}@'")
 
 
 def print_rows(
@@ -140,16 +142,39 @@ def _option_words(option: click.Parameter, params: dict[str, Any]) -> list[str]:
 
 
 def _format_csv(rows: Iterable[Sequence[Any]], zone: tzinfo) -> str:
-    buffer = io.StringIO(newline="")
-    csv.writer(buffer, lineterminator="\n").writerows(
-        [escape_formula(_format_value(value, zone)) for value in row] for row in rows
-    )
-    return buffer.getvalue()
+    lines = (",".join(_format_csv_value(value, zone) for value in row) for row in rows)
+    return "".join(f"{line or _EMPTY}\n" for line in lines)
+
+
+def _format_csv_value(value: Any, zone: tzinfo) -> str:
+    text = _format_value(value, zone)
+    return text if isinstance(value, int | float) else format_csv_cell(text)
+
+
+def format_csv_cell(text: str) -> str:
+    """Format a text as a cell of CSV that no spreadsheet runs as a formula.
+
+    The module csv quotes no carriage return before Python 3.13 if lines end with a line feed.
+    """
+    text = escape_formula(text)
+    if _needs_quotes(text):
+        quoted = text.replace('"', '""')
+        return f'"{quoted}"'
+    return text
 
 
 def escape_formula(text: str) -> str:
-    """Put an apostrophe before the text of a cell that a spreadsheet would run as a formula."""
-    return f"'{text}" if text.startswith(_FORMULA_PREFIXES) else text
+    """Put an apostrophe before the text of a cell that a spreadsheet might run as a formula.
+
+    That is a text whose first character is one of a formula, a compatible form of one such as a
+    fullwidth one, white space or a control or format character, which spreadsheets skip; or an
+    apostrophe, so that a reader gets the exact text by removing the first apostrophe of a cell.
+    """
+    first = text[:1]
+    if not first or first.isalnum():
+        return text
+    starts_formula = unicodedata.normalize("NFKC", first)[0] in _FORMULA_STARTS
+    return f"'{text}" if starts_formula or first.isspace() or not first.isprintable() else text
 
 
 def format_cell(value: Any, zone: tzinfo) -> str:

@@ -1,10 +1,14 @@
 import csv
+import io
 import json
 from datetime import datetime, timedelta, timezone
+from unicodedata import normalize
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from worker.cli.output import print_rows
+from worker.cli.output import escape_formula, print_rows
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=timezone(timedelta(hours=1)))
 
@@ -21,12 +25,28 @@ def test_control_characters_of_a_producer_are_escaped(capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == "key\na\\x1b[2J\\r\\u202eb\n"
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@a", "\t=1", "\r=1"])
+@pytest.mark.parametrize(
+    "first", "=+-@\u2212\uff1d\uff0b\uff0d\uff20\ufe66\u207a\t\r\n '\xa0\u3000\u200b\ufeff\x00"
+)
 def test_no_csv_cell_of_a_producer_is_a_formula(
-    capsys: pytest.CaptureFixture[str], text: str
+    capsys: pytest.CaptureFixture[str], first: str
 ) -> None:
-    print_rows(("key",), [(text,)], "csv")
-    assert capsys.readouterr().out.startswith(("key\n'", "key\n\"'"))
+    print_rows(("key",), [(f"{first}=1+1",)], "csv")
+    (_, (cell,)) = csv.reader(io.StringIO(capsys.readouterr().out, newline=""))
+    assert cell == f"'{first}=1+1"
+
+
+@given(st.text(st.characters(codec="utf-8")))
+def test_a_csv_cell_without_its_first_apostrophe_is_the_exact_value(text: str) -> None:
+    cell = escape_formula(text)
+    assert cell.removeprefix("'") == text
+    first = normalize("NFKC", cell.lstrip()[:1])
+    assert not first.startswith(tuple("=+-@"))
+
+
+def test_numbers_in_csv_stay_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows(("n", "x"), [(-1, -0.5)], "csv")
+    assert capsys.readouterr().out == "n,x\n-1,-0.5\n"
 
 
 def test_csv_keeps_commas_quotes_and_line_breaks_in_their_cell(

@@ -8,7 +8,6 @@ and this class has an actor, a call and its resources.
 import fcntl
 import json
 import os
-import re
 import stat
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,25 +36,23 @@ from worker.audit.audit_rows import (
     stream_blocks,
 )
 from worker.audit.grant_filters import ISSUED, GrantFilter
-from worker.cli.output import escape_formula
+from worker.cli.output import format_csv_cell
 from worker.core.annotations import ANNOTATION_FIELDS
 from worker.proof.checkpoint_format import names_a_tree
-
-_needs_quotes = re.compile(r'[",\r\n]').search
 
 
 def format_csv(block: list[ChunkItems]) -> str:
     """Format a block as CSV, without a heading.
 
-    A cell that a spreadsheet would run as a formula starts with an apostrophe.
+    A cell that a spreadsheet might run as a formula gets an apostrophe in front.
     """
     # Not the module csv, which on Python 3.11 does not quote a carriage return.
     lines: list[str] = []
     for head, items in block:
-        shared = ",".join(map(_format_cell, _shared_texts(head).values()))
-        expires_at, batch_id = format_utc(head.expires_at), _format_cell(head.batch_id)
+        shared = ",".join(format_csv_cell(text or "") for text in _shared_texts(head).values())
+        expires_at, batch_id = format_utc(head.expires_at), format_csv_cell(head.batch_id)
         lines += [
-            f"{shared},{_format_cell(key)},{_format_cell(code) if code else ISSUED},"
+            f"{shared},{format_csv_cell(key)},{format_csv_cell(code) if code else ISSUED},"
             f"{'' if code else expires_at},{batch_id}.{number}\n"
             for _, number, key, code in items
         ]
@@ -79,16 +76,6 @@ def format_json_lines(block: list[ChunkItems]) -> str:
 
 def _shared_texts(head: ChunkHead) -> dict[str, str | None]:
     return {**head.values, "time": format_utc(head.values["time"])}
-
-
-def _format_cell(text: str | None) -> str:
-    if not text:
-        return ""
-    text = escape_formula(text)
-    if _needs_quotes(text):
-        quoted = text.replace('"', '""')
-        return f'"{quoted}"'
-    return text
 
 
 OCSF_VERSION = "1.6.0"
