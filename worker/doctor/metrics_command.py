@@ -2,16 +2,20 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime, timedelta
+from ipaddress import ip_address
+from socket import SHUT_RDWR, SOCK_STREAM, getaddrinfo, socket
+from socketserver import ThreadingMixIn
 from threading import Lock
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
-from wsgiref.simple_server import WSGIRequestHandler
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import click
-from prometheus_client import CollectorRegistry, generate_latest, start_http_server
+from prometheus_client import CollectorRegistry, generate_latest, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection, Engine
@@ -402,6 +406,14 @@ def _parse_window(_context: click.Context, _option: click.Parameter, text: str) 
     help="Serve the metrics by HTTP at /metrics, until SIGTERM or Ctrl-C. Port 0 takes a free one.",
 )
 @click.option(
+    "--allow-host",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="A name under which Prometheus reaches the server; repeatable. IP addresses, localhost and"
+    " the host of --listen are always accepted.",
+)
+@click.option(
     "--window",
     metavar="DURATION",
     default="24h",
@@ -409,13 +421,14 @@ def _parse_window(_context: click.Context, _option: click.Parameter, text: str) 
     callback=_parse_window,
     help="Count recent grants, refusals, uses and rejections in this time before now.",
 )
-def metrics(*, address: tuple[str, int] | None, window: Window) -> None:
+def metrics(*, address: tuple[str, int] | None, names: tuple[str, ...], window: Window) -> None:
     """Print metrics of the service for Prometheus, or serve them.
 
     They are read from the database, the broker and the result store at each scrape: states and uses
     of recent grants, refusals, quotas, queues, and work that is overdue. Labels have names of
     tenants, buckets and endpoints, but no object keys, ids or links. The server has neither TLS nor
-    a password: let it listen where only Prometheus can connect.
+    a password: let it listen where only Prometheus can connect. A request with an unknown Host gets
+    421 and no content.
 
     Without --listen, exits with 1 if the database cannot be used. A server goes on, and says so in
     valetkey_database_up. docs/operating.md lists the metrics, with rules for alerts.
@@ -431,7 +444,7 @@ def metrics(*, address: tuple[str, int] | None, window: Window) -> None:
     if address is None:
         click.echo(generate_latest(registry), nl=False)
     else:
-        _serve(*address, registry)
+        _serve(*address, check_host(make_wsgi_app(registry), (address[0], *names)))
 
 
 class _Problems:
@@ -464,23 +477,86 @@ class _Handler(WSGIRequestHandler):
         """Log nothing."""
 
 
-def _serve(host: str, port: int, registry: CollectorRegistry) -> None:
+class MetricsServer(ThreadingMixIn, WSGIServer):
+    """Serves an application on few connections at once, each for a limited time.
+
+    Further connections are closed without a response.
+    """
+
+    daemon_threads = True
+    max_connections = 8
+    max_seconds = 30.0
+
+    def __init__(self, host: str, port: int, app: WSGIApplication) -> None:
+        """Listen on a host and a port, of which 0 takes a free one. Raises OSError."""
+        self._opened: dict[socket, float] = {}
+        self.address_family, *_, address = getaddrinfo(host, port, type=SOCK_STREAM)[0]
+        super().__init__(address[:2], _Handler)  # type: ignore[arg-type]
+        self.set_app(app)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own, or close it."""
+        if len(self._opened) >= self.max_connections:
+            self.shutdown_request(request)
+            return
+        self._opened[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection."""
+        self._opened.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """End connections that take too long, however little a client sends at a time."""
+        too_early = time.monotonic() - self.max_seconds
+        for connection, opened_at in self._opened.copy().items():
+            if opened_at < too_early:
+                with suppress(OSError):
+                    connection.shutdown(SHUT_RDWR)
+
+
+def check_host(app: WSGIApplication, names: Iterable[str]) -> WSGIApplication:
+    """Refuse requests whose Host is neither an IP address, nor localhost, nor one of these names.
+
+    A page in a browser can have a name of its own resolve to this server, but no address.
+    """
+    known = {"localhost", *(name.lower() for name in names)}
+
+    def respond(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if _is_known(environ.get("HTTP_HOST", ""), known):
+            return app(environ, start_response)
+        start_response("421 Misdirected Request", [("Content-Length", "0")])
+        return []
+
+    return respond
+
+
+def _is_known(header: str, names: Collection[str]) -> bool:
+    try:
+        host = urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return False
+    try:
+        ip_address(host)
+    except ValueError:
+        return host in names
+    return True
+
+
+def _serve(host: str, port: int, app: WSGIApplication) -> None:
     shown_host = f"[{host}]" if ":" in host else host
     try:
         with signals_as_interrupt():
             try:
-                server, thread = start_http_server(port, host, registry)
+                server = MetricsServer(host, port, app)
             except OSError as error:
                 text = f"cannot listen on {shown_host}:{port}: {error.strerror}"
                 hint = "Next: give --listen another host or port"
                 raise click.ClickException(f"{text}\n{hint}") from None
             with server:
-                server.RequestHandlerClass = _Handler  # the library's waits without end
                 url = f"http://{shown_host}:{server.server_port}/metrics"
                 click.echo(f"Serving {url} until Ctrl-C.", err=True)
-                try:
-                    thread.join()
-                finally:
-                    server.shutdown()
+                server.serve_forever()
     except KeyboardInterrupt:
         click.echo("Stopped.", err=True)

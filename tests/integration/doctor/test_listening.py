@@ -64,6 +64,14 @@ def test_a_silent_connection_is_ended_without_a_word() -> None:
         assert process.stderr.read() == "Stopped.\n"
 
 
+def test_a_name_that_is_allowed_is_accepted_and_any_other_gets_nothing() -> None:
+    with serving("--allow-host", "Metrics.internal") as (_, address):
+        for host in ("metrics.internal:9109", "metrics.internal"):
+            assert httpx.get(address, headers={"Host": host}, timeout=30).status_code == 200
+        response = httpx.get(address, headers={"Host": "evil.example:9109"}, timeout=30)
+        assert (response.status_code, response.content) == (421, b"")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_server(number: signal.Signals) -> None:
     with serving() as (process, _):

@@ -26,9 +26,9 @@ def parse_metrics(text: str) -> Scraped:
 
 
 @contextmanager
-def serving(**environ: str) -> Iterator[tuple[Popen[str], str]]:
+def serving(*options: str, **environ: str) -> Iterator[tuple[Popen[str], str]]:
     """Run the command with a free port; yield its process and the URL of its metrics."""
-    command = [sys.executable, "-m", "worker", "metrics", "--listen", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "worker", "metrics", "--listen", "127.0.0.1:0", *options]
     with Popen(command, env=os.environ | environ, stderr=PIPE, text=True) as process:
         try:
             assert process.stderr is not None
