@@ -109,9 +109,9 @@ class AuditLog(AbstractContextManager["AuditLog"]):
 
         The list is empty if the log has no such grant. Raises ValueError for any other text.
         """
-        pasted = read_pasted_grant(text)
+        readings = read_pasted_grant(text)
         with read_transaction(self._engine) as connection:
-            return find_pasted(connection, pasted)
+            return find_pasted(connection, readings)
 
     def show(self, grant: str) -> Story:
         """Return everything that is known about a grant, or about a batch.

@@ -7,17 +7,35 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, select
 
-from models import Batch, Bucket, Cancellation, Chunk, Grant, MultipartUpload, Reissue
+from models import (
+    Batch,
+    Bucket,
+    Cancellation,
+    Chunk,
+    ConfigChange,
+    Grant,
+    MultipartUpload,
+    Reissue,
+)
 from valetkey.wire.grant_ids import grant_id
 from worker.audit.grant_filters import read_profiles
-from worker.audit.link_verdicts import AuditedGrant, PastedGrant, Signing, Verdict, judge
+from worker.audit.link_verdicts import (
+    VERDICTS,
+    AuditedGrant,
+    PastedGrant,
+    Signing,
+    Verdict,
+    judge,
+    matching_signing,
+)
 from worker.audit.text_conditions import item_text, shown_text
 from worker.core.annotations import ANNOTATION_FIELDS
-from worker.core.issued_grants import GrantName
+from worker.core.issued_grants import GrantName, storage_host
 from worker.core.revocation_targets import RecordedRevocation, RevokedItem
 from worker.ledger.chunk_items import is_in_chunk
 from worker.ledger.tenant_history import is_of_tenant
 from worker.revoke.revocation_rows import read_item_revocations, read_storage
+from worker.settings import Settings
 
 _DIGEST_BYTES = 32
 # A batch is decided when its first chunk is issued, and is open for later chunks for a day or more.
@@ -46,7 +64,8 @@ GRANTS = (
 """The query for all that batches, chunks and items tell of a grant."""
 _AUDITED = (
     GRANTS.add_columns(
-        *(_FIRST_ITEM.label("first_item"), Bucket.provider, Bucket.role_arn),
+        *(_FIRST_ITEM.label("first_item"), Bucket.provider, Bucket.role_arn, Bucket.endpoint),
+        *(Bucket.fips, Bucket.dualstack, Bucket.accelerate),
         *(MultipartUpload.state.label("upload"), Cancellation.cancelled_at),
     )
     .outerjoin(Bucket, Bucket.name == Batch.bucket)
@@ -139,9 +158,27 @@ def _audited(connection: Connection, row: Any) -> AuditedGrant:
         signings=tuple(_signings(connection, row)),
         is_plain=terms.get("plain") is True,
         real_buckets=frozenset(real for profile, real in profiles if profile == row.bucket),
+        hosts=frozenset(_hosts(connection, row)),
         has_role=row.role_arn is not None,
         revocations=read_revocations(connection, row),
     )
+
+
+def _hosts(connection: Connection, row: Any) -> Iterator[str | None]:
+    """Yield the hosts of the endpoints that the bucket profile of a row has or had."""
+    default = Settings().s3_endpoint
+    if row.provider is not None:
+        is_aws = row.fips or row.dualstack or row.accelerate
+        yield storage_host(row.endpoint or (None if is_aws else default))
+    paths = [f"buckets.{row.bucket}.{name}" for name in ("bucket", "endpoint")]
+    query = select(ConfigChange.path, ConfigChange.changed_at, ConfigChange.before)
+    changes = connection.execute(query.where(ConfigChange.path.in_(paths))).all()
+    created = {
+        change.changed_at for change in changes if change.path == paths[0] and not change.before
+    }
+    for change in changes:
+        if change.path == paths[1] and (change.before or change.changed_at not in created):
+            yield storage_host(change.before or default)
 
 
 def read_revocations(connection: Connection, row: Any) -> tuple[RecordedRevocation, ...]:
@@ -178,21 +215,37 @@ def _split(digests: bytes) -> list[bytes]:
 
 
 class JudgedGrant(NamedTuple):
-    """A grant that a text names, the verdict on the text, and the parts in which it differs."""
+    """A grant that a text names, the verdict on the text, and the parts in which it differs.
+
+    signing is the one that the text has, or else the first one.
+    """
 
     grant: AuditedGrant
     verdict: Verdict
     differences: list[str]
+    signing: Signing | None
 
 
-def find_pasted(connection: Connection, pasted: PastedGrant) -> list[JudgedGrant]:
-    """Return the grants that a text names; several only if tenants chose the same batch id."""
+def find_pasted(connection: Connection, readings: list[PastedGrant]) -> list[JudgedGrant]:
+    """Return the grants that a text names, by its best reading.
+
+    They are several only if tenants chose the same batch id.
+    """
+    judged = [_judge_all(connection, each) for each in readings]
+    return min(judged, key=lambda found: min((VERDICTS.index(e.verdict) for e in found), default=9))
+
+
+def _judge_all(connection: Connection, pasted: PastedGrant) -> list[JudgedGrant]:
     grants: list[AuditedGrant] = []
     if pasted.name is not None:
         grants = find_named(connection, pasted.name)
     elif pasted.digests and pasted.issued_at is not None:
         signed = find_signed(connection, pasted.digests, pasted.issued_at)
         grants = [] if signed is None else [signed]
-    judged = [JudgedGrant(grant, *judge(pasted, grant)) for grant in grants]
+    judged = []
+    for grant in grants:
+        signing = matching_signing(pasted, grant) or next(iter(grant.signings), None)
+        judged.append(JudgedGrant(grant, *judge(pasted, grant), signing))
     # Tenants choose the ids of their batches. If several chose the same, the signature decides.
-    return [each for each in judged if each.verdict in {"genuine", "altered"}] or judged
+    proven = {"genuine", "altered"}
+    return [each for each in judged if each.verdict in proven] or judged

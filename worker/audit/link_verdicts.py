@@ -4,13 +4,13 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from html import unescape
 from html.parser import HTMLParser
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import unquote, urlsplit
 
+from worker.audit.link_decoding import decodings, unescape_entities, without_invisible
 from worker.core.annotations import ItemTexts
 from worker.core.issued_grants import GrantName
 from worker.core.revocation_targets import RecordedRevocation
@@ -27,17 +27,22 @@ _NAMES = "|".join(
 )
 # No pattern may go back: a pasted text is anybody's, and its length squared would be minutes.
 _PAIR = re.compile(
-    rf"""(?<![\w-])({_NAMES})(?:["']?[ \t]*+[:=][ \t]*+["']?)([^\s"'<>&,;()\\]++)""",
+    rf"""(?<![\w-])({_NAMES})(?:["']?[ \t]*+[:=][ \t]*+["']?)([^\s"'<>&,;()\\#|]++)""",
     re.IGNORECASE,
 )
 _KEY_LINE = re.compile(r"""(?im)^[ \t"']*+key[ \t]*+[:=][ \t]*+([^\r\n]++)""")
-# A link may be a parameter of another one.
-_URL = re.compile(r"""https?://(?:(?!https?://)[^\s"'<>`\\])+""", re.IGNORECASE)
-_SIGNATURE = re.compile(r"x-amz-signature[\"']?\s*+[:=]\s*+[\"']?[0-9a-f]{64}", re.IGNORECASE)
-_QUOTED_LINE = re.compile(r"(?<![ \t])[ \t]*+\r?\n[>| \t]*+")
-# Only these: `&reg` of a link's `&region=` is an entity, too.
-_ENTITY = re.compile("&(?:amp|quot|lt|gt|#34|#38|#39|#x26);")
-_MAX_DECODINGS = 2
+# A link may be a parameter or the path of another one.
+_URL = re.compile(r"""https?://(?:(?!https?://)[^\s"'<>`\\|])+""", re.IGNORECASE)
+_SIGNED = re.compile(
+    r"[^?*]*+\?(?:[^&*]*+&)*?x-amz-signature=[0-9a-f]{64}(?![0-9a-f])", re.IGNORECASE
+)
+_SIGNATURE_NAME = "x-amz-signature"
+_WHOLE_SIGNATURE = re.compile(r"x-amz-signature=([0-9a-f]{64})(?![0-9a-f])", re.IGNORECASE)
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+_is_time = re.compile(r"[0-9]{8}T[0-9]{6}Z").fullmatch
+_is_number = re.compile(r"[0-9]+").fullmatch
+_HEX = re.compile(r"[0-9a-f]*+")
+_INPUT = re.compile(r"<input\b[^<>]*+>", re.IGNORECASE)
 # Names that only JSON has: a grant as the client prints it, and the metadata in a HEAD response.
 _JSON_NAMES = {"id": "json-id", "grant-id": "x-amz-meta-grant-id", "key": "key", "method": "method"}
 PATH = "path"
@@ -45,8 +50,10 @@ HOST = "host"
 
 
 def read_pairs(text: str) -> Pairs:
-    """Return what the text says of a grant. Raises ValueError for JSON that is too deep."""
-    text = _QUOTED_LINE.sub("\n", text.strip().lstrip("\ufeff"))
+    """Return what the text says of a grant, without the text around signed links.
+
+    Raises ValueError for JSON that is too deep.
+    """
     values = _load_json(text)
     pairs: Pairs = defaultdict(set)
     if values is not None:
@@ -55,11 +62,11 @@ def read_pairs(text: str) -> Pairs:
             if name in _JSON_NAMES or name.startswith("x-"):
                 pairs[_JSON_NAMES.get(name, name)].add(value)
         text = "\n".join(value for _, value in strings if "://" in value)
-    elif "<input" in text.lower():
+    elif inputs := _INPUT.findall(text):
         form = _Form()
-        form.feed(text)
+        form.feed("".join(inputs))
         return form.pairs
-    _scan(_best_variant(text), pairs)
+    _scan(without_invisible(unescape_entities(text)), pairs)
     return pairs
 
 
@@ -101,46 +108,36 @@ class _Form(HTMLParser):
             self.pairs[values["name"].lower()].add(values.get("value", ""))
 
 
-def _best_variant(text: str) -> str:
-    """Return the text, or if that has no signature, without line breaks or percent-encoding."""
-    text = _ENTITY.sub(lambda entity: unescape(entity[0]), text)
-    variants = [text, _join_lines(text)]
-    for _ in range(_MAX_DECODINGS):
-        variants.append(unquote(variants[-1]))
-    links = (each for each in variants if any(map(_is_signed_link, _URL.findall(each))))
-    signed = (each for each in variants if _SIGNATURE.search(each))
-    named = (each for each in variants if _PAIR.search(each))
-    return next(links, None) or next(signed, None) or next(named, text)
-
-
-def _is_signed_link(url: str) -> bool:
-    return "?" in url and _SIGNATURE.search(url) is not None
-
-
-def _join_lines(text: str) -> str:
-    """Join the lines of a URL that was wrapped, up to the first line with a space."""
-    start = re.search(r"https?://", text, re.IGNORECASE)
-    if start is None:
-        return text
-    lines = text[start.start() :].split("\n")
-    end = next((n for n, line in enumerate(lines) if not line or " " in line), len(lines))
-    return "".join(lines[:end]) or lines[0]
-
-
 def _scan(text: str, pairs: Pairs) -> None:
+    urls = _URL.findall(text)
+    links = [url for url in urls if _is_signed_link(url)]
+    # A mail repeats a link as its text, shortened. But no link hides the signature of another one.
+    pairs[_SIGNATURE_NAME].update(_WHOLE_SIGNATURE.findall(text))
+    text = "\n".join(links) or text
     for name, value in _PAIR.findall(text):
         pairs[name.lower()].add(unquote(value).rstrip(".,;:!?)>]}*`"))
     for value in _KEY_LINE.findall(text):
         pairs["key"].add(value.rstrip(" \t\"'"))
-    for url in _URL.findall(text):
-        parts = urlsplit(url)
-        pairs["url"].add(parts.netloc.lower())
-        if _is_signed_link(url):
-            pairs[HOST].add(parts.netloc.lower())
-            pairs[PATH].add(unquote(parts.path).removeprefix("/"))
+    pairs["url"].update(urls)
+    for link in links:
+        parts = urlsplit(link)
+        port = _DEFAULT_PORTS.get(parts.scheme.lower(), ":")
+        pairs[HOST].add(parts.netloc.lower().removesuffix(port))
+        pairs[PATH].add(unquote(parts.path).removeprefix("/"))
+
+
+def _is_signed_link(url: str) -> bool:
+    """Return whether a URL is a whole signed link, and not one in the path of another.
+
+    The path of a signed link has neither an encoded slash nor a plain colon, and no asterisk.
+    """
+    path = url.partition("?")[0].lower()
+    return _SIGNED.match(url) is not None and "%2f" not in path and path.count(":/") == 1
 
 
 MAX_PASTED_BYTES = 65_536
+_MAX_DIGESTS = 10  # a multipart upload has links with several signatures
+_SIGNATURE_DIGITS = 64
 _ID = r"([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})\.([0-9]{1,9})"
 _GRANT_ID = re.compile(_ID, re.ASCII | re.IGNORECASE)
 _BARE_ID = re.compile(rf"(?<![\w.-])(?:(?<!~)([\w~-]++)/)?{_ID}(?![\w-])", re.ASCII | re.IGNORECASE)
@@ -155,11 +152,14 @@ class PastedGrant:
     """The id and the digests of signatures that a text has, and what else it says of the grant.
 
     No field has a signature or a URL. paths and hosts are those of signed URLs; keys are named
-    beside them, as in a form.
+    beside them, as in a form. is_ambiguous tells that the text names several grants, is_truncated
+    that it has no signature of 64 hexadecimal digits, but a part of one.
     """
 
     name: GrantName | None
     digests: frozenset[bytes] = field(repr=False)
+    is_ambiguous: bool = False
+    is_truncated: bool = False
     issued_at: datetime | None = None
     dates: frozenset[datetime | None] = frozenset()
     lifetimes: frozenset[str] = frozenset()
@@ -170,26 +170,76 @@ class PastedGrant:
     methods: frozenset[str] = frozenset()
     has_upload_id: bool = False
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the text has all that is compared: of a link, or of a form, which has no expiry.
 
-def read_pasted_grant(text: str) -> PastedGrant:
-    """Read a link, a form, JSON, metadata or a grant id. Raises Unreadable."""
+        Of a link that a wrapper has changed, a part is missing or unreadable.
+        """
+        if not (self.digests and self.access_keys and self.dates) or None in self.dates:
+            return False
+        is_link = bool(self.paths) and all(map(_is_number, self.lifetimes))
+        return is_link if self.lifetimes else bool(self.keys)
+
+
+def read_pasted_grant(text: str) -> list[PastedGrant]:
+    """Read a link, a form, JSON, metadata or a grant id, in all ways in which it can be decoded.
+
+    The least decoded text that is whole decides: a link in a parameter of another signed link is
+    not what was pasted. Raises Unreadable.
+    """
+    if len(text) > MAX_PASTED_BYTES:
+        raise Unreadable(f"the text is longer than {MAX_PASTED_BYTES:,} bytes")
+    partial: list[PastedGrant] = []
+    for depth, level in enumerate(decodings(text)):
+        readings = list(dict.fromkeys(filter(None, map(_read, level))))
+        if whole := [each for each in readings if each.is_whole]:
+            return _refuse_several(whole)
+        # The text itself may leave something out, but a decoding that does so may be a wrong one.
+        partial += map(_without_proof, readings) if depth else readings
+    if not partial:
+        raise Unreadable("this is no link, form, metadata or grant id")
+    return _refuse_several([max(partial, key=_rank)])
+
+
+def _without_proof(reading: PastedGrant) -> PastedGrant:
+    is_truncated = reading.is_truncated or bool(reading.digests)
+    return replace(reading, digests=frozenset(), is_truncated=is_truncated)
+
+
+def _rank(reading: PastedGrant) -> tuple[bool, bool, bool]:
+    is_named = reading.name is not None or reading.is_ambiguous
+    return bool(reading.digests), reading.is_truncated and is_named, is_named
+
+
+def _refuse_several(readings: list[PastedGrant]) -> list[PastedGrant]:
+    names = {each.name for each in readings if each.name is not None}
+    digests = {each.digests for each in readings}
+    is_ambiguous = any(each.is_ambiguous or len(each.digests) > _MAX_DIGESTS for each in readings)
+    if is_ambiguous or len(names) > 1 or len(digests) > 1:
+        raise Unreadable("this names several grants: give one of them")
+    return readings
+
+
+def _read(text: str) -> PastedGrant | None:
     try:
         pairs = read_pairs(text)
-    except ValueError:  # do not chain it: its text may contain a part of the link
-        raise Unreadable("this cannot be read") from None
+    except ValueError:  # no JSON or URL that can be read
+        return None
     values = pairs.get("x-grant-id", set()) | pairs.get("x-amz-meta-grant-id", set())
     names = _full_ids(map(str.strip, values)) | _full_ids(pairs.get("json-id", ()))
-    signatures = {value.lower() for value in pairs.get("x-amz-signature", ())}
+    signatures = {_hex_digits(value.lower()) for value in pairs.get(_SIGNATURE_NAME, ())}
     if not (names or values or signatures or pairs.get("url")):
         names = _bare_ids(text)
         if not names:
-            raise Unreadable("this is no link, form, metadata or grant id")
-    if len(names) > 1:
-        raise Unreadable("this names several grants: give one of them")
+            return None
+    whole = {each for each in signatures if len(each) == _SIGNATURE_DIGITS}
     dates = frozenset(map(_moment, pairs.get("x-amz-date", ())))
     return PastedGrant(
-        name=next(iter(names), None),
-        digests=frozenset(map(signature_digest, signatures)),
+        name=next(iter(names)) if len(names) == 1 else None,
+        digests=frozenset(map(signature_digest, whole)),
+        is_ambiguous=len(names) > 1,
+        is_truncated=bool(signatures) and not whole,
         issued_at=next(iter(dates)) if len(dates) == 1 else None,
         dates=dates,
         lifetimes=frozenset(pairs.get("x-amz-expires", ())),
@@ -200,6 +250,12 @@ def read_pasted_grant(text: str) -> PastedGrant:
         methods=frozenset(value.upper() for value in pairs.get("method", ())),
         has_upload_id=bool(pairs.get("uploadid")) and not pairs.get("partnumber"),
     )
+
+
+def _hex_digits(text: str) -> str:
+    """Return the digits at the beginning: a wrapper may have added something behind a signature."""
+    match = _HEX.match(text)
+    return match[0] if match else ""
 
 
 def _full_ids(texts: Iterable[str]) -> set[GrantName]:
@@ -213,13 +269,17 @@ def _bare_ids(text: str) -> set[GrantName]:
 
 
 def _moment(text: str) -> datetime | None:
+    if not _is_time(text):  # strptime also reads other digits, and fewer
+        return None
     try:
         return datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:
         return None
 
 
-Verdict = Literal["genuine", "altered", "forged", "unproven", "named"]
+Verdict = Literal["genuine", "altered", "unproven", "forged", "truncated", "named"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+"""All verdicts, the best first, of which the first one for any reading of a text counts."""
 
 _METHODS: dict[str, set[str]] = {
     "download": {"GET", "HEAD"},
@@ -228,7 +288,13 @@ _METHODS: dict[str, set[str]] = {
     "multipart": {"POST", "DELETE"},
     "parts": {"PUT"},
 }
+_FORM_KIND = "upload"
 _ARN = "arn:"
+_is_seconds = re.compile(r"[1-9][0-9]{0,6}").fullmatch
+# An endpoint of S3, as AWS's page "Amazon S3 endpoints and quotas" lists them, without a bucket.
+_is_s3 = re.compile(
+    r"s3[a-z0-9-]*(?:\.dualstack)?(?:\.[a-z-]+-[0-9]+)?\.amazonaws\.com(?:\.cn)?"
+).fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +310,9 @@ class Signing:
 class AuditedGrant(ItemTexts):
     """A grant of the audit log, with its bucket profile of today and the state of its upload.
 
-    real_buckets are those that the profile has had; provider is None if it was removed. signings
-    has the first one first. revocations are those that cover it, the oldest first.
+    real_buckets are those that the profile has had, and hosts those of its endpoints as
+    `storage_host` writes them; provider is None if it was removed. signings has the first one
+    first. revocations are those that cover it, the oldest first.
     """
 
     tenant: str
@@ -262,6 +329,7 @@ class AuditedGrant(ItemTexts):
     signings: tuple[Signing, ...]
     is_plain: bool
     real_buckets: frozenset[str]
+    hosts: frozenset[str | None]
     provider: str | None
     has_role: bool
     upload: str | None
@@ -283,9 +351,12 @@ def judge(pasted: PastedGrant, grant: AuditedGrant) -> tuple[Verdict, list[str]]
     """Return the verdict, and the names of the parts that differ from the audit log."""
     signing = matching_signing(pasted, grant)
     if not pasted.digests:
-        return "named", []
+        return "truncated" if pasted.is_truncated else "named", []
     if signing is not None:
         differences = list(_differences(pasted, grant, signing))
+        has_terms = pasted.keys if grant.kind == _FORM_KIND else pasted.paths and pasted.lifetimes
+        if not differences and not (has_terms and pasted.is_whole):
+            return "truncated", []
         return "altered" if differences else "genuine", differences
     # The link that aborts an upload is signed with the one that completes it, and has no digest.
     is_abort = grant.kind == "multipart" and pasted.has_upload_id and grant.code is None
@@ -295,10 +366,13 @@ def judge(pasted: PastedGrant, grant: AuditedGrant) -> tuple[Verdict, list[str]]
 def _differences(pasted: PastedGrant, grant: AuditedGrant, signing: Signing) -> Iterator[str]:
     if pasted.name is None and not grant.is_plain:
         yield "the grant id is missing"
-    if _differ(pasted.keys, grant.key) or not all(_is_path(p, grant) for p in pasted.paths):
+    if grant.kind != "multipart" and not pasted.digests <= {each.digest for each in grant.signings}:
+        yield "another signature"
+    keys = {grant.key, without_invisible(grant.key)}
+    if not pasted.keys <= keys or not all(_is_path(path, grant) for path in pasted.paths):
         yield "key or bucket"
     elif not all(_is_host(host, grant, pasted.paths) for host in pasted.hosts):
-        yield "bucket"
+        yield "host"
     if _differ(pasted.dates, grant.issued_at):
         yield "time of issue"
     if not all(_is_lifetime(text, grant, signing) for text in pasted.lifetimes):
@@ -321,18 +395,19 @@ def _is_path(path: str, grant: AuditedGrant) -> bool:
 
 
 def _is_host(host: str, grant: AuditedGrant, paths: Collection[str]) -> bool:
-    buckets = grant.real_buckets
-    if not buckets or _is_access_point(grant) or grant.key not in paths:
+    """Return whether the host of a link is that of the storage, as far as that is known."""
+    if not grant.hosts or _is_access_point(grant):
         return True
-    return host.startswith(tuple(f"{name}." for name in buckets))
+    is_virtual = grant.key in paths  # the bucket is in the host, and not in the path
+    buckets = [f"{bucket}." for bucket in grant.real_buckets] if is_virtual else [""]
+    servers = [host.removeprefix(each) for each in buckets if host.startswith(each)]
+    return any(each in grant.hosts or (None in grant.hosts and _is_s3(each)) for each in servers)
 
 
 def _is_lifetime(text: str, grant: AuditedGrant, signing: Signing) -> bool:
-    if not (text.isascii() and text.isdecimal()):
-        return False
     if signing.signed_again_at is not None:  # other credentials may have ended earlier
-        return 0 < int(text) <= grant.expires_in
-    return int(text) == grant.expires_in
+        return _is_seconds(text) is not None and int(text) <= grant.expires_in
+    return text == str(grant.expires_in)
 
 
 _MULTIPART = {"multipart", "parts"}

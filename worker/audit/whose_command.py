@@ -12,14 +12,12 @@ from valetkey.cli.terminal_text import escape_unprintable, print_table
 from valetkey.units import format_utc
 from worker import clock
 from worker.audit.audit_rows import find_batches
-from worker.audit.link_lookup import find_pasted
+from worker.audit.link_lookup import JudgedGrant, find_pasted
 from worker.audit.link_verdicts import (
     MAX_PASTED_BYTES,
-    AuditedGrant,
     PastedGrant,
     Unreadable,
     is_alive,
-    matching_signing,
     read_pasted_grant,
     ways_to_end,
 )
@@ -36,6 +34,7 @@ _SENTENCES = {
     "forged": "FORGED: the grant exists, but the signature is not the one that was issued",
     "unproven": "NOT PROVEN: this may be the link that aborts the upload, whose signature is not"
     " in the audit log",
+    "truncated": "TRUNCATED, not proven: the signature or what it signs is incomplete",
     "named": "NAMED ONLY, not proven: there is no signature to check",
 }
 _COLOURS = {"genuine": "green", "altered": "red", "forged": "red"}
@@ -66,32 +65,30 @@ def whose(context: click.Context, /, *, words: tuple[str, ...], as_json: bool) -
     \b
     Exit codes:
       0  the grant was found, and its signature, if there is one, is genuine
-      1  forged or altered, or not found
+      1  forged, altered or truncated, or not found
       2  this is no link, form, metadata or grant id
     """
-    pasted = _read(words)
+    readings = _read(words)
     now = clock.now()
     with open_database(read_transaction) as connection:
-        judged = find_pasted(connection, pasted)
-        unknown = "" if judged else _describe_unknown(connection, pasted)
+        judged = find_pasted(connection, readings)
+        unknown = "" if judged else _describe_unknown(connection, readings[0])
     if not judged:
         raise click.ClickException(unknown)
-    for grant, verdict, differences in judged:
-        values = _describe(pasted, grant, now) | {"verdict": verdict, "differences": differences}
+    for each in judged:
+        values = _describe(each, now)
         if as_json:
             click.echo(json.dumps(values, default=format_utc))
         else:
             _print(values)
-    if any(verdict not in _GOOD for _, verdict, _ in judged):
+    if any(each.verdict not in _GOOD for each in judged):
         context.exit(1)
 
 
-def _read(words: tuple[str, ...]) -> PastedGrant:
+def _read(words: tuple[str, ...]) -> list[PastedGrant]:
     # A link that was pasted without quotes may be several words. No message repeats them.
     try:
         text = _read_stdin() if words == (_STDIN,) else " ".join(words)
-        if len(text) > MAX_PASTED_BYTES:
-            raise click.UsageError(f"the text is longer than {MAX_PASTED_BYTES:,} bytes")
         return read_pasted_grant(text)
     except Unreadable as error:
         raise click.UsageError(
@@ -110,6 +107,8 @@ def _read_stdin() -> str:
 def _describe_unknown(connection: Connection, pasted: PastedGrant) -> str:
     if pasted.name is not None:
         return _describe_unknown_id(connection, pasted.name)
+    if pasted.is_truncated:
+        return f"this link cannot be searched: it has no grant id, and is cut off; {_KEY_HINT}"
     if not pasted.digests:
         return f"this is no grant: it has neither a grant id nor a signature; {_KEY_HINT}"
     if pasted.issued_at is None:
@@ -139,8 +138,8 @@ def _describe_unknown_id(connection: Connection, name: GrantName) -> str:
     return f"the audit log has the batch of this id, but not this grant: {rest} the batch"
 
 
-def _describe(pasted: PastedGrant, grant: AuditedGrant, now: Any) -> dict[str, Any]:
-    signing = matching_signing(pasted, grant) or next(iter(grant.signings), None)
+def _describe(judged: JudgedGrant, now: Any) -> dict[str, Any]:
+    grant, verdict, differences, signing = judged
     alive = is_alive(grant, now)
     return {
         **{name: getattr(grant, name) for name in _OBJECT},
@@ -164,6 +163,8 @@ def _describe(pasted: PastedGrant, grant: AuditedGrant, now: Any) -> dict[str, A
             for each in grant.revocations
         ],
         "ends_sooner": list(ways_to_end(grant, signing)) if alive and signing else [],
+        "verdict": verdict,
+        "differences": differences,
     }
 
 

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine, insert, select, text
 
-from models import Batch, Delivery, Manifest
+from models import Batch, ConfigChange, Delivery, Manifest
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import (
     DEMO,
@@ -74,6 +74,10 @@ def issue(service: InProcessService, kind: str) -> dict[str, Any]:
     grant: dict[str, Any] = service.issue(request(service, kind))["items"][-1]
     assert "url" in grant, grant
     return grant
+
+
+def service_time(grant: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(grant["expires_at"])
 
 
 def pasted(grant: dict[str, Any]) -> str:
@@ -141,6 +145,9 @@ def test_another_signature_is_forged_or_unknown(
     [
         ("key or bucket", r"/acme/b%20c\.png", "/acme/other.pdf"),
         ("key or bucket", "/valetkey-demo/", "/valetkey-other/"),
+        ("host", "http://[^/]+", "http://evil.example"),
+        ("host", "http://[^/]+", "http://evil.s3.amazonaws.com"),
+        ("expiry", "X-Amz-Expires=300", f"X-Amz-Expires={'9' * 5_000}"),
         ("time of issue", "X-Amz-Date=20261124", "X-Amz-Date=20261125"),
         ("expiry", "X-Amz-Expires=300", "X-Amz-Expires=86400"),
         ("access key", "Credential=AKIDEXAMPLE", "Credential=AKIDOTHER"),
@@ -188,6 +195,32 @@ def test_a_grant_that_was_signed_again_is_genuine_with_either_signature(
     result = CliRunner().invoke(show, [first["id"], "--json"])
     (reissue,) = json.loads(result.stdout)["reissues"]
     assert reissue["access_key"] == "AKID…ATED"
+
+
+def test_a_link_whose_signature_is_cut_off_is_truncated(
+    service: InProcessService, run: Whose
+) -> None:
+    result = run(pasted(issue(service, "download"))[:-30], "--json")
+    assert (result.exit_code, verdicts(result)) == (1, ["truncated"])
+    unnamed = run(pasted(issue(service, "plain"))[:-30])
+    assert (unnamed.exit_code, "is cut off" in unnamed.output) == (1, True)
+
+
+def test_a_link_to_an_earlier_endpoint_of_its_profile_is_genuine(
+    engine: Engine, service: InProcessService, run: Whose
+) -> None:
+    grant = issue(service, "download")
+    with write_transaction(engine) as connection:
+        before = connection.execute(text("SELECT endpoint FROM buckets")).scalar_one()
+        connection.execute(text("UPDATE buckets SET endpoint = 'https://new.example'"))
+        change = {"path": "buckets.demo.endpoint", "before": before, "after": "https://new.example"}
+        author = {"changed_at": service_time(grant), "changed_by": "op", "command": "apply"}
+        connection.execute(insert(ConfigChange).values(change | author))
+    assert verdicts(run(pasted(grant), "--json")) == ["genuine"]
+    moved = re.sub("http://[^/]+", "https://new.example", pasted(grant))
+    assert verdicts(run(moved, "--json")) == ["genuine"]
+    other = re.sub("http://[^/]+", "https://old.example", pasted(grant))
+    assert verdicts(run(other, "--json")) == ["altered"]
 
 
 def test_a_link_stays_genuine_if_its_profile_gets_another_bucket(
