@@ -26,7 +26,10 @@ def running(names: Iterable[str] = ()) -> Iterator[tuple[MetricsServer, Connect]
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
-            yield server, lambda: socket.create_connection(server.server_address[:2], timeout=30)
+            yield (
+                server,
+                lambda: socket.create_connection(("127.0.0.1", server.server_port), timeout=30),
+            )
         finally:
             server.shutdown()
             thread.join()
