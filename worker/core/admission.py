@@ -1,13 +1,14 @@
 """Admits a request, or refuses it, by its header: quotas and items are checked elsewhere."""
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from datetime import datetime
+from typing import TypeVar
 
 from valetkey.units import describe_duration
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Code, Refusal
-from valetkey.wire.terms import AnyTerms, StorageTerms
+from valetkey.wire.terms import StorageTerms
 from worker.core.grant_kinds import KINDS, adapt_terms_to_provider, grant_kind
 from worker.core.issued_grants import SLOT_KINDS
 from worker.core.object_keys import key_refusal, printable_key
@@ -22,6 +23,7 @@ from worker.core.policy_rules import (
 from worker.core.signing_context import Validity
 from worker.core.tenant_config import Bucket, Policy, Tenant, TenantConfig
 
+B = TypeVar("B", bound=BatchContext)
 _MANIFEST_KINDS = [name for name, kind in KINDS.items() if kind.has_manifest]
 _MANIFEST_UPLOAD_KINDS = {name for name, kind in KINDS.items() if kind.allows_manifest_upload}
 
@@ -137,31 +139,25 @@ REQUEST_RULES: tuple[Rule[RequestContext], ...] = (
 """The rules of every request's header, in the order in which they apply."""
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """A request that policy allows: its terms, bucket profile, policy and validity.
-
-    terms are the request's own, or those of a put if the provider accepts no forms.
-    """
-
-    terms: AnyTerms
-    bucket: Bucket
-    policy: Policy
-    validity: Validity
-
-
 def admit(
     message: ChunkMessage, tenant: Tenant | None, config: TenantConfig, now: datetime
-) -> Admission | Refusal:
+) -> RequestContext | Refusal:
     """Admit a request by its header, or refuse it for the first rule that it breaks.
 
     tenant is None if the config has no tenant of the message's name.
     """
     context = request_context(message, tenant, config, now)
-    if isinstance(context, Refusal):
-        return context
-    refusal = first_refusal(request_rules(context), context)
-    return refusal or _admission(context)
+    return context if isinstance(context, Refusal) else apply_rules(request_rules(context), context)
+
+
+def apply_rules(rules: Iterable[Rule[B]], context: B) -> B | Refusal:
+    """Return a batch that keeps the rules, with the terms to sign, or refuse it for the first one.
+
+    The terms are those of the batch, or those of a put if the provider accepts no forms.
+    """
+    refusal = first_refusal(rules, context)
+    terms = refusal or adapt_terms_to_provider(context.terms, context.bucket, context.policy)
+    return terms if isinstance(terms, Refusal) else replace(context, terms=terms)
 
 
 def request_context(
@@ -179,6 +175,7 @@ def request_context(
         text = "the tenant has no policy for a bucket profile of this name"
         allowed = sorted(tenant.policies)
         return refuse(Code.BUCKET_NOT_ALLOWED, "grant.bucket", text, allowed)
+    validity = Validity(now.replace(microsecond=0), message.grant.expires_in, "request")
     return RequestContext(
         terms=message.grant,
         bucket=config.buckets[name],
@@ -186,8 +183,9 @@ def request_context(
         tenant=tenant,
         total=message.total,
         callback=message.callback,
-        message=message,
+        validity=validity.limit_to(policy.max_expires_in, "policy"),
         now=now,
+        message=message,
     )
 
 
@@ -195,43 +193,28 @@ def request_rules(context: RequestContext) -> Iterator[Rule[RequestContext]]:
     """Yield the rules for a request's header and terms, in the order in which they apply."""
     yield from REQUEST_RULES
     yield from grant_kind(context.terms).rules
+    yield PROVIDER_RULE
+    yield _EXPIRY_RULE
 
 
-def _admission(context: RequestContext) -> Admission | Refusal:
-    terms = _terms_for_provider(context)
-    if isinstance(terms, Refusal):
-        return terms
-    limit = _expiry_limit(context)
-    if isinstance(limit, Refusal):
-        return limit
-    validity = Validity(context.now.replace(microsecond=0), *limit)
-    return Admission(terms, context.bucket, context.policy, validity)
-
-
-def _terms_for_provider(context: PolicyContext) -> AnyTerms | Refusal:
-    return adapt_terms_to_provider(context.terms, context.bucket, context.policy)
-
-
-def _expiry_limit(context: RequestContext) -> tuple[int, str] | Refusal:
-    """Return the longest validity that policy allows, in seconds, and what limits it."""
-    terms, maximum = context.terms, context.policy.max_expires_in
-    if terms.expires_in <= maximum:
-        return terms.expires_in, "request"
-    if terms.min_expires_in is not None and terms.min_expires_in <= maximum:
-        return maximum, "policy"
-    field = "grant.expires_in" if terms.min_expires_in is None else "grant.min_expires_in"
-    text = f"longer than the tenant's policy allows: at most {describe_duration(maximum)}"
-    return refuse(Code.EXPIRY_TOO_LONG, field, text, maximum)
-
-
-def _refusal_or_none(value: object) -> Refusal | None:
-    return value if isinstance(value, Refusal) else None
+def _check_provider(context: PolicyContext) -> Refusal | None:
+    terms = adapt_terms_to_provider(context.terms, context.bucket, context.policy)
+    return terms if isinstance(terms, Refusal) else None
 
 
 def _describe_provider(context: PolicyContext) -> str:
-    terms = _terms_for_provider(context)
+    terms = adapt_terms_to_provider(context.terms, context.bucket, context.policy)
     is_replaced = not isinstance(terms, Refusal) and terms.kind != context.terms.kind
     return "a put, because this storage takes no forms" if is_replaced else ""
+
+
+def _check_expiry(context: RequestContext) -> Refusal | None:
+    terms, maximum = context.terms, context.policy.max_expires_in
+    field = "expires_in" if terms.min_expires_in is None else "min_expires_in"
+    if getattr(terms, field) <= maximum:
+        return None
+    text = f"longer than the tenant's policy allows: at most {describe_duration(maximum)}"
+    return refuse(Code.EXPIRY_TOO_LONG, f"grant.{field}", text, maximum)
 
 
 def _describe_expiry(context: RequestContext) -> str:
@@ -239,16 +222,5 @@ def _describe_expiry(context: RequestContext) -> str:
     return f"{describe_duration(context.terms.expires_in)} of at most {maximum}"
 
 
-PROVIDER_RULE = Rule[PolicyContext](
-    "provider", lambda context: _refusal_or_none(_terms_for_provider(context)), _describe_provider
-)
-
-LIMIT_RULES: tuple[Rule[RequestContext], ...] = (
-    PROVIDER_RULE,
-    Rule(
-        "grant.expires_in",
-        lambda context: _refusal_or_none(_expiry_limit(context)),
-        _describe_expiry,
-    ),
-)
-"""The checks that `admit` makes after all rules, written as rules for explanations."""
+PROVIDER_RULE = Rule[PolicyContext]("provider", _check_provider, _describe_provider)
+_EXPIRY_RULE = Rule[RequestContext]("grant.expires_in", _check_expiry, _describe_expiry)

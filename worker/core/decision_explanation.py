@@ -10,7 +10,7 @@ from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Explanation, RuleVerdict
 from valetkey.wire.terms import AnyTerms
-from worker.core.admission import LIMIT_RULES, Admission, request_context, request_rules
+from worker.core.admission import request_context, request_rules
 from worker.core.decisions import (
     RecordedChunk,
     item_refusal,
@@ -26,7 +26,7 @@ from worker.core.grant_kinds import (
     issued_cost,
     reserved_cost,
 )
-from worker.core.policy_rules import PolicyContext, Rule
+from worker.core.policy_rules import PolicyContext, RequestContext, Rule
 from worker.core.quota_rules import (
     CEILINGS,
     NO_COST,
@@ -58,7 +58,7 @@ class ExplainContext:
     tenant: Tenant | None
     config: TenantConfig
     now: datetime
-    admission: Admission | Refusal
+    admission: RequestContext | Refusal
     history: BatchHistory = _NO_HISTORY
     recorded: RecordedChunk | None = None
     usage: UsageByWindow = field(default_factory=dict)
@@ -93,7 +93,7 @@ def _verdicts(context: ExplainContext) -> Iterator[RuleVerdict]:
         return
     yield RuleVerdict(rule="tenant", found=request.tenant.name)
     yield RuleVerdict(rule="grant.bucket", found=request.bucket.name)
-    yield from _rule_verdicts((*request_rules(request), *LIMIT_RULES), request)
+    yield from _rule_verdicts(request_rules(request), request)
     yield from _validity_verdicts(context)
     # The terms to sign, or the requested ones if policy refuses them.
     admission, upload = context.admission, context.continued_upload

@@ -6,7 +6,7 @@ Everything else in the audit log is bounded by quotas: it belongs to a grant tha
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -16,19 +16,18 @@ from valetkey.wire.messages import ChunkMessage, Item
 from valetkey.wire.refusals import Code, QuotaState, Refusal
 from valetkey.wire.replies import Outcome
 from valetkey.wire.terms import AnyTerms
-from worker.core.admission import BATCH_RULES, PROVIDER_RULE, Admission
+from worker.core.admission import BATCH_RULES, PROVIDER_RULE, apply_rules
 from worker.core.annotations import ANNOTATION_FIELDS, Annotations, with_refs
 from worker.core.fingerprints import recorded_terms
 from worker.core.grant_kinds import (
     ContinuedUpload,
-    adapt_terms_to_provider,
     grant_kind,
     issued_cost,
     part_refusal,
 )
 from worker.core.issued_grants import storage_name
 from worker.core.object_keys import is_simple_key, key_refusal, printable_key
-from worker.core.policy_rules import BatchContext, Rule, first_refusal, refuse
+from worker.core.policy_rules import BatchContext, PolicyContext, Rule, refuse
 from worker.core.quota_rules import NO_COST, Cost, resets_at
 from worker.core.revocation_targets import RecordedRevocation, RevokedItem, covers
 from worker.core.signing_context import NO_UPLOAD, SigningContext, StartedUpload, Validity
@@ -61,11 +60,12 @@ class GrantRow(NamedTuple):
 class UploadAttempt(NamedTuple):
     """One attempt to start the uploads of a chunk, recorded under its id before the first call.
 
-    uncertain are the items for which storage may have created another upload, whose id is unknown.
-    It is looked for from cleanup_at on.
+    uploads are those that it started, by item number. uncertain are the items for which storage may
+    have created another upload, whose id is unknown. It is looked for from cleanup_at on.
     """
 
     id: str
+    uploads: Mapping[int, StartedUpload]
     uncertain: frozenset[int]
     cleanup_at: datetime
 
@@ -74,10 +74,9 @@ class UploadAttempt(NamedTuple):
 class ChunkDecision:
     """The decision on a chunk: its audit rows, and the results of its items in the same order.
 
-    cost is the cost of its issued items, quotas are the tenant's quotas afterwards. uploads are
-    the multipart uploads that were started for it, by item number, and attempt the one that started
-    them. If refusal is set, the whole chunk is refused, and validity.issued_at is the time of the
-    refusal.
+    cost is the cost of its issued items, quotas are the tenant's quotas afterwards. attempt is the
+    one that started its multipart uploads. If refusal is set, the whole chunk is refused, and
+    validity.issued_at is the time of the refusal.
     """
 
     rows: Sequence[GrantRow]
@@ -87,7 +86,6 @@ class ChunkDecision:
     refusal: Refusal | None = None
     cost: Cost = NO_COST
     quotas: Sequence[QuotaState] = ()
-    uploads: Mapping[int, StartedUpload] = field(default_factory=dict)
     attempt: UploadAttempt | None = None
 
     @property
@@ -305,37 +303,32 @@ def _shape_refusal(item: Item, terms: AnyTerms, field: str) -> Refusal | None:
     return None
 
 
-StartUpload = Callable[[str, Item], StartedUpload | Refusal]
-"""Returns the started multipart upload of an item, given its grant id, or storage's refusal."""
-
-
-def start_no_upload(_grant_id: str, _item: Item) -> StartedUpload:
-    """Return NO_UPLOAD: the StartUpload callback of every kind but multipart."""
-    return NO_UPLOAD
-
+StartResults = Mapping[int, StartedUpload | Refusal]
+"""The multipart uploads that were started for a chunk, or storage's refusals, by item number."""
 
 _ItemDecision = tuple[GrantRow, dict[str, Any]]
 
 
 class ChunkDecider:
-    """Decides on the items of admitted chunks that have equal admissions and one context."""
+    """Decides on the items of admitted chunks that have equal terms and one signing context."""
 
-    def __init__(self, admission: Admission, context: SigningContext) -> None:
-        self.admission = admission
+    def __init__(self, admitted: PolicyContext, context: SigningContext) -> None:
+        self._terms = admitted.terms
+        self._policy = admitted.policy
         self._context = context
-        self._sign = grant_kind(admission.terms).make_signer(admission.terms, context)
-        self._is_simple = simple_item_check(admission.terms, admission.policy)
+        self._sign = grant_kind(admitted.terms).make_signer(admitted.terms, context)
+        self._is_simple = simple_item_check(admitted.terms, admitted.policy)
 
     def decide(
         self,
         message: ChunkMessage,
-        start_upload: StartUpload,
+        starts: StartResults | None = None,
         continued_upload: ContinuedUpload | None = None,
     ) -> ChunkDecision:
         """Decide on each item of a chunk; continued_upload has the requested parts."""
-        terms, policy = self.admission.terms, self.admission.policy
+        terms, policy = self._terms, self._policy
         sign, is_simple, first_item = self._sign, self._is_simple, message.first_item
-        uploads: dict[int, StartedUpload] = {}
+        only_upload = NO_UPLOAD if continued_upload is None else continued_upload.upload
 
         def decide(number: int, item: Item) -> _ItemDecision:
             id_ = grant_id(message.batch, number)
@@ -346,12 +339,9 @@ class ChunkDecider:
             refusal = item_refusal(item, terms, policy, field, continued_upload)
             if refusal is not None:
                 return _refuse_item(number, item, refusal)
-            parts = continued_upload
-            upload = start_upload(id_, item) if parts is None else parts.upload
+            upload = only_upload if starts is None else starts[number]
             if isinstance(upload, Refusal):
                 return _refuse_item(number, item, upload)
-            if parts is None and upload is not NO_UPLOAD:
-                uploads[number] = upload
             grant, digest = sign(id_, item, upload)
             return _issued_row(number, item, digest), grant
 
@@ -361,7 +351,7 @@ class ChunkDecider:
         issued = [item for item, row in zip(message.items, rows, strict=True) if row.code is None]
         validity, access_key = self._context.validity, self._context.credentials.access_key
         cost = issued_cost(terms, issued)
-        return ChunkDecision(rows, results, validity, access_key, cost=cost, uploads=uploads)
+        return ChunkDecision(rows, results, validity, access_key, cost=cost)
 
 
 def _issued_row(number: int, item: Item, digest: bytes) -> GrantRow:
@@ -408,47 +398,35 @@ def sign_again(
     return ChunkDecision(rows, results, context.validity, context.credentials.access_key)
 
 
-@dataclass(frozen=True, slots=True)
-class ReissueContext(BatchContext):
-    """The batch of a committed chunk, and the time for which the chunk's grants are still valid."""
-
-    remaining: timedelta
-
-
 def admit_again(
     recorded: RecordedChunk, config: TenantConfig, now: datetime
-) -> ReissueContext | Refusal:
+) -> BatchContext | Refusal:
     """Return the tenant, terms and policy to sign a committed chunk with, or today's refusal."""
     context = reissue_context(recorded, config, now)
-    if isinstance(context, Refusal):
-        return context
-    refusal = first_refusal(reissue_rules(context), context)
-    terms = refusal or adapt_terms_to_provider(context.terms, context.bucket, context.policy)
-    if isinstance(terms, Refusal):
-        return terms
-    return replace(context, terms=terms)
+    return context if isinstance(context, Refusal) else apply_rules(reissue_rules(context), context)
 
 
 def reissue_context(
     recorded: RecordedChunk, config: TenantConfig, now: datetime
-) -> ReissueContext | Refusal:
+) -> BatchContext | Refusal:
     """Find today's bucket profile and policy of a committed chunk, or refuse it without them."""
     access = config.find_access(recorded.tenant_id, recorded.terms.bucket)
     if access is None:
         text = "it was issued, but the tenant's policy no longer allows it"
         return refuse(Code.BUCKET_NOT_ALLOWED, "grant.bucket", text)
-    return ReissueContext(
+    return BatchContext(
         terms=recorded.terms,
         bucket=access.bucket,
         policy=access.policy,
         tenant=access.tenant,
         total=recorded.total,
         callback=recorded.callback,
-        remaining=recorded.validity.remaining(now),
+        validity=recorded.validity,
+        now=now,
     )
 
 
-def reissue_rules(context: ReissueContext) -> Iterator[Rule[ReissueContext]]:
+def reissue_rules(context: BatchContext) -> Iterator[Rule[BatchContext]]:
     """Yield the rules for signing a chunk again, in the order in which they apply.
 
     These are the rules of its request that depend on the policy. The deadline belongs to the
@@ -461,9 +439,9 @@ def reissue_rules(context: ReissueContext) -> Iterator[Rule[ReissueContext]]:
     yield _REMAINING_RULE
 
 
-def _check_remaining(context: ReissueContext) -> Refusal | None:
+def _check_remaining(context: BatchContext) -> Refusal | None:
     maximum = context.policy.max_expires_in
-    if context.remaining <= timedelta(seconds=maximum):
+    if context.validity.remaining(context.now) <= timedelta(seconds=maximum):
         return None
     text = (
         "it is still valid for longer than the tenant's policy now allows: at most "
@@ -472,12 +450,13 @@ def _check_remaining(context: ReissueContext) -> Refusal | None:
     return refuse(Code.EXPIRY_TOO_LONG, "grant.expires_in", text, maximum)
 
 
-def _describe_remaining(context: ReissueContext) -> str:
-    remaining = describe_duration(int(context.remaining.total_seconds()))
+def _describe_remaining(context: BatchContext) -> str:
+    seconds = context.validity.remaining(context.now).total_seconds()
+    remaining = describe_duration(int(seconds))
     return f"{remaining} left of at most {describe_duration(context.policy.max_expires_in)}"
 
 
-_REMAINING_RULE = Rule[ReissueContext]("grant.expires_in", _check_remaining, _describe_remaining)
+_REMAINING_RULE = Rule[BatchContext]("grant.expires_in", _check_remaining, _describe_remaining)
 
 
 REVOKED = refuse(Code.REVOKED, "batch", "the grant was revoked: request another one")

@@ -27,6 +27,7 @@ from valetkey.wire.terms import (
 )
 from worker.core.config_values import TYPE_NAME
 from worker.core.response_headers import FILENAME_TOO_LONG, MAX_FILENAME_BYTES, find_filename_fault
+from worker.core.signing_context import Validity
 from worker.core.sigv4 import FILENAME_VARIABLE
 from worker.core.tenant_config import Bucket, Policy, Tenant
 
@@ -44,11 +45,16 @@ class PolicyContext:
 
 @dataclass(frozen=True, slots=True)
 class BatchContext(PolicyContext):
-    """A batch, requested or committed: its tenant, total and callback as well as its terms."""
+    """A batch, requested or committed: its tenant, total and callback as well as its terms.
+
+    validity is that of its grants, now the time of the decision.
+    """
 
     tenant: Tenant
     total: int
     callback: str | None
+    validity: Validity
+    now: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,6 @@ class RequestContext(BatchContext):
     """A whole request: its message as well as what a committed batch has."""
 
     message: ChunkMessage
-    now: datetime
 
 
 C_contra = TypeVar("C_contra", bound=PolicyContext, contravariant=True)

@@ -34,8 +34,9 @@ from worker.aws.s3_clients import S3Clients
 from worker.aws.storage_requests import StorageRequest, StorageResponse
 from worker.base.jobs import call_with_timeout
 from worker.core.admission import admit
-from worker.core.decisions import ChunkDecider, ChunkRequest, StartUpload, start_no_upload
+from worker.core.decisions import ChunkDecider
 from worker.core.grant_kinds import grant_kind
+from worker.core.policy_rules import RequestContext
 from worker.core.signing_context import (
     NO_UPLOAD,
     SigningContext,
@@ -196,18 +197,20 @@ class LiveGrants:
         self,
         terms: AnyTerms,
         item: Item,
-        start: StartUpload = start_no_upload,
+        start: Callable[[str], StartedUpload] | None = None,
         continued_upload: ContinuedLiveUpload | None = None,
         owner: str | None = None,
     ) -> Grant:
         """Issue a grant. Raises Malformed if the service refuses it, and Transient as it does.
 
-        With an owner, issues it as if the bucket profile named that one.
+        With an owner, issues it as if the bucket profile named that one. start starts the multipart
+        upload of a grant, given its id.
         """
         bucket = replace(self.bucket, owner=owner) if owner else self.bucket
-        message, context, admission = self._context(terms, item, bucket)
-        decider = ChunkDecider(admission, context)
-        decision = decider.decide(message, start, continued_upload)
+        admitted, context = self._context(terms, item, bucket)
+        starts = start and {0: start(grant_id(admitted.message.batch, 0))}
+        decider = ChunkDecider(admitted, context)
+        decision = decider.decide(admitted.message, starts, continued_upload)
         (result,) = decision.results
         if "code" in result:
             raise Malformed(f"valetkey refused the grant: {result['code']}")
@@ -215,14 +218,14 @@ class LiveGrants:
 
     def sign_unchecked(self, allowed: AnyTerms, terms: AnyTerms, item: Item) -> Grant:
         """Sign what the service refuses, with the credentials that sign the allowed terms."""
-        message, context, _ = self._context(allowed, item, self.bucket)
+        admitted, context = self._context(allowed, item, self.bucket)
         sign = grant_kind(terms).make_signer(terms, context)
-        result, _ = sign(grant_id(message.batch, 0), item, NO_UPLOAD)
+        result, _ = sign(grant_id(admitted.message.batch, 0), item, NO_UPLOAD)
         return Grant(**result)
 
     def _context(
         self, terms: AnyTerms, item: Item, bucket: Bucket
-    ) -> tuple[ChunkMessage, SigningContext, Any]:
+    ) -> tuple[RequestContext, SigningContext]:
         now = clock.now()
         batch = uuid7(int(now.timestamp() * 1000), secrets.token_bytes(10))
         message = ChunkMessage(
@@ -234,14 +237,13 @@ class LiveGrants:
             items=[item],
         )
         config = TenantConfig({bucket.name: bucket}, {LIVE_TENANT: self._tenant})
-        admission = admit(message, self._tenant, config, now)
-        if isinstance(admission, Refusal):
-            raise Malformed(f"valetkey refused the grant: {admission.code}")
-        request = ChunkRequest(message, self._tenant, None)
-        context = first_signing_context(request, admission, None, self.s3, now)
+        admitted = admit(message, self._tenant, config, now)
+        if isinstance(admitted, Refusal):
+            raise Malformed(f"valetkey refused the grant: {admitted.code}")
+        context = first_signing_context(admitted, None, self.s3)
         if isinstance(context, Refusal):
             raise Malformed(f"valetkey cannot sign: {context.code}: {context.message}")
-        return message, context, admission
+        return admitted, context
 
 
 Result = TypeVar("Result")
@@ -371,12 +373,12 @@ class Trial:
             part_size=5 * 1024**2,
         )
 
-        def start(grant_id: str, item: Item) -> StartedUpload:
+        def start(grant_id: str) -> StartedUpload:
             plan = plan_parts(size, terms.part_size)
             if plan is None:
                 raise Malformed("S3 allows no upload of this size")
             params = create_multipart_params(terms, grant_id)
-            started.append(StartedUpload(self._create_upload(item.key, params), plan))
+            started.append(StartedUpload(self._create_upload(key, params), plan))
             return started[0]
 
         grant = self.grants.issue(terms, Item(key=key, size=size), start)

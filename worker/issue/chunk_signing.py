@@ -1,6 +1,6 @@
 """Finds the context in which a chunk is signed, and signs committed chunks again."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 
@@ -9,17 +9,14 @@ from valetkey.wire.terms import Parts
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.context import Context
-from worker.core.admission import Admission
 from worker.core.decisions import (
     ChunkDecision,
-    ChunkRequest,
     RecordedChunk,
-    ReissueContext,
     admit_again,
     refuse_revoked,
     sign_again,
 )
-from worker.core.policy_rules import refuse
+from worker.core.policy_rules import BatchContext, RequestContext, refuse
 from worker.core.signing_context import SigningContext, Validity, apply_signing_limits
 from worker.core.sigv4 import Credentials
 from worker.core.tenant_config import Bucket
@@ -49,52 +46,50 @@ log = structlog.get_logger()
 
 
 def first_signing_context(
-    request: ChunkRequest,
-    admission: Admission,
-    upload: UploadRecord | None,
-    s3: S3Clients,
-    now: datetime,
+    admitted: RequestContext, upload: UploadRecord | None, s3: S3Clients
 ) -> SigningContext | Refusal:
     """Return the credentials, target and validity for signing an admitted chunk, or a refusal.
 
     upload is the multipart upload that requested parts belong to. Raises Transient if there are no
     credentials.
     """
-    bucket, maximum = admission.bucket, admission.bucket.max_expires_in
-    validity = admission.validity
+    bucket, maximum = admitted.bucket, admitted.bucket.max_expires_in
+    validity = admitted.validity
     if upload is not None:
         # The URL of a part does not outlive its upload. Earlier clients request parts for as long
         # as the upload, later, and without min_expires_in: they must not be refused.
         seconds = int((upload.expires_at - validity.issued_at).total_seconds())
         validity = validity.limit_to(seconds, "provider")
     min_validity = timedelta(seconds=min(validity.expires_in, maximum))
-    prefixes = admission.policy.prefixes
     try:
-        credentials = s3.credentials(bucket, request.tenant.name, prefixes, now, min_validity)
+        credentials = _credentials(admitted, s3, min_validity)
     except Malformed as error:
         log.warning("bucket_unusable", bucket=bucket.name, problem=str(error))
         return _ROLE_DENIED
-    limited = apply_signing_limits(validity, admission.terms.min_expires_in, maximum, credentials)
+    limited = apply_signing_limits(validity, admitted.terms.min_expires_in, maximum, credentials)
     if isinstance(limited, Refusal):
         return limited
     return _signing_context(bucket, credentials, limited, s3)
 
 
-def repeated_signing_context(
-    recorded: RecordedChunk, admitted: ReissueContext, s3: S3Clients, now: datetime
-) -> SigningContext | Refusal:
+def repeated_signing_context(admitted: BatchContext, s3: S3Clients) -> SigningContext | Refusal:
     """Find the context that signs a recorded chunk again, after today's policy admitted it.
 
     Raises Transient if there are no credentials.
     """
-    validity, bucket, prefixes = recorded.validity, admitted.bucket, admitted.policy.prefixes
-    min_validity = validity.expires_at - now
+    validity = admitted.validity
     try:
-        credentials = s3.credentials(bucket, admitted.tenant.name, prefixes, now, min_validity)
+        credentials = _credentials(admitted, s3, validity.expires_at - admitted.now)
     except Malformed as error:
         # The grants were issued: a webhook or a manifest with a refusal of them would be final.
         raise Transient(str(error), "credentials") from None
-    return _signing_context(bucket, credentials, validity.limit_to_credentials(credentials), s3)
+    limited = validity.limit_to_credentials(credentials)
+    return _signing_context(admitted.bucket, credentials, limited, s3)
+
+
+def _credentials(admitted: BatchContext, s3: S3Clients, min_validity: timedelta) -> Credentials:
+    tenant, prefixes = admitted.tenant.name, admitted.policy.prefixes
+    return s3.credentials(admitted.bucket, tenant, prefixes, admitted.now, min_validity)
 
 
 def _signing_context(
@@ -135,11 +130,11 @@ def reissue_chunk(recorded: RecordedChunk, context: Context) -> ChunkDecision:
 def _sign_again(recorded: RecordedChunk, context: Context) -> ChunkDecision | Refusal:
     if not recorded.rows:  # every chunk has items
         return recorded.refusal or _PRUNED
-    now = context.now()
-    admitted = recorded.refusal or admit_again(recorded, context.config.current(), now)
+    config = context.config.current()
+    admitted = recorded.refusal or admit_again(recorded, config, context.now())
     if isinstance(admitted, Refusal):
         return admitted
-    signing = repeated_signing_context(recorded, admitted, context.s3, now)
+    signing = repeated_signing_context(admitted, context.s3)
     if isinstance(signing, Refusal):
         return signing
     terms, policy, upload = admitted.terms, admitted.policy, None

@@ -22,7 +22,7 @@ from valetkey.wire.refusals import Refusal
 from valetkey.wire.terms import Multipart, Parts
 from worker.base.database_engine import autocommit_read, write_transaction
 from worker.context import Context
-from worker.core.admission import Admission, admit
+from worker.core.admission import admit
 from worker.core.authentication import AuthenticatedMessage, message_digest, parse_claimed_chunk
 from worker.core.decisions import (
     ChunkDecider,
@@ -33,7 +33,6 @@ from worker.core.decisions import (
     chunk_outcome,
     refuse_chunk,
     refused_outcome,
-    start_no_upload,
 )
 from worker.core.fingerprints import (
     BATCH_CLOSED,
@@ -42,6 +41,7 @@ from worker.core.fingerprints import (
     RecordedBatch,
     salted_fingerprint,
 )
+from worker.core.policy_rules import RequestContext
 from worker.core.quota_rules import NO_COST, Cost, admit_cost
 from worker.core.tenant_config import Tenant, TenantConfig
 from worker.errors import Transient
@@ -84,52 +84,48 @@ def issue_chunk(request: ChunkRequest, config: TenantConfig, context: Context) -
     or storage are unreachable; the same message, sent again, then gets what was committed, if any.
     """
     message, now = request.message, context.now()
-    admission = admit(message, request.tenant, config, now)
-    if isinstance(admission, Refusal):
-        committed = _commit_or_reissue(request, refuse_chunk(message, admission, now), context)
+    admitted = admit(message, request.tenant, config, now)
+    if isinstance(admitted, Refusal):
+        committed = _commit_or_reissue(request, refuse_chunk(message, admitted, now), context)
+    elif isinstance(admitted.terms, Multipart):
+        committed = _issue_uploads(request, admitted, admitted.terms, context)
     else:
-        committed = _issue_admitted(request, admission, context, now)
+        committed = _commit_or_reissue(request, _decide(admitted, None, context), context)
     has_manifest = message.manifest is not None
     return chunk_outcome(message.batch, message.chunk, committed, has_manifest=has_manifest)
 
 
-def _issue_admitted(
-    request: ChunkRequest, admission: Admission, context: Context, now: datetime
+def _issue_uploads(
+    request: ChunkRequest, admitted: RequestContext, terms: Multipart, context: Context
 ) -> ChunkDecision:
-    starter, terms, is_used = None, admission.terms, False
-    if isinstance(terms, Multipart):
-        starter = UploadStarter(request, admission, terms, context, now)
+    """Start multipart uploads and issue their grants; abort them unless they are recorded."""
+    starter, is_used = UploadStarter(admitted, terms, context), False
     try:
-        decision = _decide(request, admission, starter, context, now)
-        committed = _commit_or_reissue(request, decision, context)
-        is_used = starter is not None and committed.attempt == starter.attempt
+        committed = _commit_or_reissue(request, _decide(admitted, starter, context), context)
+        is_used = committed.attempt == starter.attempt
     finally:
-        if starter is not None and not is_used:
+        if not is_used:
             starter.abort()
     return committed
 
 
 def _decide(
-    request: ChunkRequest,
-    admission: Admission,
-    starter: UploadStarter | None,
-    context: Context,
-    now: datetime,
+    admitted: RequestContext, starter: UploadStarter | None, context: Context
 ) -> ChunkDecision:
-    message, upload = request.message, None
+    message, now, upload = admitted.message, admitted.now, None
     if isinstance(message.grant, Parts):
-        upload = find_continued_upload(request.tenant.id, message.grant, context, now)
+        upload = find_continued_upload(admitted.tenant.id, message.grant, context, now)
     if isinstance(upload, Refusal):
         return refuse_chunk(message, upload, now)
-    signing = first_signing_context(request, admission, upload, context.s3, now)
+    signing = first_signing_context(admitted, upload, context.s3)
     if isinstance(signing, Refusal):
         return refuse_chunk(message, signing, now)
     if starter is None:
-        return ChunkDecider(admission, signing).decide(message, start_no_upload, upload)
+        return ChunkDecider(admitted, signing).decide(message, continued_upload=upload)
     refusal = starter.start_all()
     if refusal is not None:
         return refuse_chunk(message, refusal, now)
-    decision = ChunkDecider(admission, signing).decide(message, starter.find, upload)
+    decision = ChunkDecider(admitted, signing).decide(message, starter.results)
     return replace(decision, attempt=starter.attempt)
 
 
@@ -330,7 +326,7 @@ class _BundleAttempt:
         self._now = context.now()
         self._unusable_buckets: set[str] = set()  # not tried again
         self._decided_alone = 0
-        self._decider: ChunkDecider | None = None
+        self._decider: tuple[object, ChunkDecider] | None = None  # with what it depends on
         self.problem: Transient | None = None
 
     def prepare(self, request: ChunkRequest) -> NewChunk | None:
@@ -346,20 +342,21 @@ class _BundleAttempt:
 
     def _prepare(self, request: ChunkRequest) -> NewChunk:
         message, now = request.message, self._now
-        admission = admit(message, request.tenant, self._config, now)
-        decider = admission if isinstance(admission, Refusal) else self._find(request, admission)
+        admitted = admit(message, request.tenant, self._config, now)
+        decider = admitted if isinstance(admitted, Refusal) else self._find(admitted)
         if isinstance(decider, Refusal):
             return NewChunk.prepare(request, refuse_chunk(message, decider, now), now)
-        return NewChunk.prepare(request, decider.decide(message, start_no_upload), now)
+        return NewChunk.prepare(request, decider.decide(message), now)
 
-    def _find(self, request: ChunkRequest, admission: Admission) -> ChunkDecider | Refusal:
+    def _find(self, admitted: RequestContext) -> ChunkDecider | Refusal:
         """Return what signs an admitted request: most messages of a bundle have the same terms."""
-        if self._decider is None or self._decider.admission != admission:
-            signing = first_signing_context(request, admission, None, self._context.s3, self._now)
+        shared = admitted.terms, admitted.bucket, admitted.policy, admitted.validity
+        if self._decider is None or self._decider[0] != shared:
+            signing = first_signing_context(admitted, None, self._context.s3)
             if isinstance(signing, Refusal):
                 return signing
-            self._decider = ChunkDecider(admission, signing)
-        return self._decider
+            self._decider = shared, ChunkDecider(admitted, signing)
+        return self._decider[1]
 
     def _try(
         self, request: ChunkRequest, decide_on: Callable[[ChunkRequest], _Decided]

@@ -19,9 +19,8 @@ from valetkey.wire.terms import Multipart, Parts
 from worker.aws import object_calls
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.context import Context
-from worker.core.admission import Admission
 from worker.core.decisions import (
-    ChunkRequest,
+    StartResults,
     UploadAttempt,
     ceiling_refusal,
     item_refusal,
@@ -30,7 +29,7 @@ from worker.core.decisions import (
 from worker.core.fingerprints import BATCH_CLOSED
 from worker.core.grant_kinds import issued_cost, reserved_cost
 from worker.core.issued_grants import storage_name
-from worker.core.policy_rules import refuse
+from worker.core.policy_rules import RequestContext, refuse
 from worker.core.quota_rules import admit_cost
 from worker.core.revocation_targets import RevokedItem, covers
 from worker.core.signing_context import (
@@ -56,14 +55,14 @@ _UPLOAD_REVOKED = refuse(Code.REVOKED, "grant.of", "the grant was revoked: reque
 
 
 def _refusal_before_start(
-    request: ChunkRequest, items: Collection[Item], context: Context
+    request: RequestContext, items: Collection[Item], context: Context
 ) -> Refusal | None:
     """Return the refusal of a chunk that is decided already, or whose batch exceeds a quota.
 
     items are those of this chunk that policy allows. The commit decides; without this, a
     tenant beyond its quota could have the workers start and abort a thousand uploads per message.
     """
-    (message, tenant, *_), now = request, context.now()
+    message, tenant, now = request.message, request.tenant, context.now()
     later = message.total - len(message.items)
     cost = reserved_cost(message.grant, later).plus(issued_cost(message.grant, items))
     with read_transaction(context.engine) as connection:
@@ -140,31 +139,21 @@ log = structlog.get_logger()
 
 
 class _Start(NamedTuple):
-    """An upload to start: its item, the item's path in the message, and how it is started."""
+    """An upload to start: its item, and the item's path in the message."""
 
     item: Item
     field: str
     plan: MultipartPlan
-    params: dict[str, Any]
 
 
 class UploadStarter:
     """One attempt to start the uploads of a chunk; either all that it starts are used, or none."""
 
-    def __init__(
-        self,
-        request: ChunkRequest,
-        admission: Admission,
-        terms: Multipart,
-        context: Context,
-        now: datetime,
-    ) -> None:
+    def __init__(self, request: RequestContext, terms: Multipart, context: Context) -> None:
         self._request = request
-        self._admission = admission
-        self._context = context
-        self._now = now
         self._terms = terms
-        self._attempt = UploadAttempt(context.new_lease(), frozenset(), now + ABANDONED_AFTER)
+        self._context = context
+        self._id = context.new_lease()
         self._starts: dict[int, _Start] = {}
         self._uploads: dict[int, StartedUpload] = {}
         self._refusals: dict[int, Refusal] = {}
@@ -176,12 +165,13 @@ class UploadStarter:
         """The attempt; None as long as no upload is recorded for it."""
         if not self._starts:
             return None
-        return self._attempt._replace(uncertain=frozenset(self._uncertain))
+        cleanup_at = self._request.now + ABANDONED_AFTER
+        return UploadAttempt(self._id, self._uploads, frozenset(self._uncertain), cleanup_at)
 
-    def find(self, id_: str, _item: Item) -> StartedUpload | Refusal:
-        """Return the upload of a grant, or storage's refusal."""
-        number = int(id_.rpartition(".")[2])
-        return self._refusals.get(number) or self._uploads[number]
+    @property
+    def results(self) -> StartResults:
+        """The uploads that were started, and the items for which storage refused to."""
+        return {**self._uploads, **self._refusals}
 
     def start_all(self) -> Refusal | None:
         """Start an upload for each item that policy allows.
@@ -192,18 +182,20 @@ class UploadStarter:
         starts = self._plan()
         if not starts:
             return None
+        request, s3 = self._request, self._context.s3
         items = [start.item for start in starts.values()]
-        refusal = _refusal_before_start(self._request, items, self._context)
+        refusal = _refusal_before_start(request, items, self._context)
         if refusal is not None:
             return refusal
-        tenant, policy = self._request.tenant.name, self._admission.policy
-        bucket, s3 = self._admission.bucket, self._context.s3
-        s3.silent_buckets.check(bucket, self._now)
-        client = s3.client(bucket, tenant, policy.prefixes, self._now)
+        s3.silent_buckets.check(request.bucket, request.now)
+        client = s3.client(
+            request.bucket, request.tenant.name, request.policy.prefixes, request.now
+        )
         self._starts = starts  # a transaction that fails may be committed
         object_keys = {number: start.item.key for number, start in starts.items()}
+        cleanup_at = request.now + ABANDONED_AFTER
         with write_transaction(self._context.engine) as connection:
-            insert_starts(connection, self._attempt, self._request, object_keys, self._now)
+            insert_starts(connection, self._id, request, object_keys, cleanup_at)
         for number, start in starts.items():
             refusal = self._start(number, start, client)
             if refusal is not None:
@@ -214,24 +206,23 @@ class UploadStarter:
         message, terms, starts = self._request.message, self._terms, {}
         for index, item in enumerate(message.items):
             field, plan = f"items[{index}]", plan_parts(item.size or 0, terms.part_size)
-            refusal = item_refusal(item, terms, self._admission.policy, field)
+            refusal = item_refusal(item, terms, self._request.policy, field)
             if refusal is None and plan is not None:
-                number = message.first_item + index
-                params = create_multipart_params(terms, grant_id(message.batch, number))
-                starts[number] = _Start(item, field, plan, params)
+                starts[message.first_item + index] = _Start(item, field, plan)
         return starts
 
     def _start(self, number: int, start: _Start, client: Any) -> Refusal | None:
         """Start one upload; return a refusal that holds for all items."""
+        request, bucket = self._request, self._request.bucket
         limit = MIN_STARTING + len(self._starts) * STARTING_PER_ITEM
-        if self._context.now() > self._now + limit:
-            self._context.s3.silent_buckets.add(self._admission.bucket, self._context.now())
+        if self._context.now() > request.now + limit:
+            self._context.s3.silent_buckets.add(bucket, self._context.now())
             text = "storage takes too long to start the uploads of this message"
             raise Transient(text, "storage")
-        item, bucket = start.item, self._admission.bucket
+        params = create_multipart_params(self._terms, grant_id(request.message.batch, number))
         self._uncertain.add(number)
         try:
-            created = object_calls.start_upload(client, bucket.bucket, item.key, start.params)
+            created = object_calls.start_upload(client, bucket.bucket, start.item.key, params)
         except StorageSilent:
             self._is_silent = True
             self._context.s3.silent_buckets.add(bucket, self._context.now())
@@ -246,14 +237,18 @@ class UploadStarter:
         return self._refuse(number, start.field, created)
 
     def _refuse(self, number: int, field: str, answer: ErrorResponse) -> Refusal | None:
-        request, admission, context = self._request, self._admission, self._context
-        prefixes, tenant = admission.policy.prefixes, request.tenant.name
-        context.s3.check_rejection(answer, admission.bucket, tenant, prefixes, self._now)
+        request, bucket, prefixes = (
+            self._request,
+            self._request.bucket,
+            self._request.policy.prefixes,
+        )
+        s3 = self._context.s3
+        s3.check_rejection(answer, bucket, request.tenant.name, prefixes, request.now)
         refused = refuse_by_error(answer, field)
         log.warning(
             "storage_refused",
             tenant=request.tenant.id,
-            bucket=admission.bucket.name,
+            bucket=bucket.name,
             batch=request.message.batch,
             problem=answer.words,
         )
@@ -278,21 +273,20 @@ class UploadStarter:
         try:
             with write_transaction(self._context.engine) as connection:
                 left = dict.fromkeys(self._uncertain) | started
-                abandoned = abandon_attempt(connection, self._attempt.id, left, cleanup_at)
+                abandoned = abandon_attempt(connection, self._id, left, cleanup_at)
             if self._is_silent:
                 return
             aborted = self._abort_started(abandoned & started.keys()) - self._uncertain
             if aborted:
                 with write_transaction(self._context.engine) as connection:
-                    delete_starts(connection, [(self._attempt.id, number) for number in aborted])
+                    delete_starts(connection, [(self._id, number) for number in aborted])
         except (Malformed, Transient) as error:
-            log.warning("aborts_postponed", attempt=self._attempt.id, problem=str(error))
+            log.warning("aborts_postponed", attempt=self._id, problem=str(error))
 
     def _abort_started(self, numbers: set[int]) -> set[int]:
         """Abort the uploads of these items until one fails or it takes long; return those done."""
-        admission, now = self._admission, self._context.now()
-        prefixes, bucket = admission.policy.prefixes, admission.bucket
-        client = self._context.s3.client(bucket, self._request.tenant.name, prefixes, now)
+        request, bucket, now = self._request, self._request.bucket, self._context.now()
+        client = self._context.s3.client(bucket, request.tenant.name, request.policy.prefixes, now)
         done: set[int] = set()
         for number in numbers:
             if self._context.now() > now + MAX_ABORTING:

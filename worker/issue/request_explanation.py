@@ -84,10 +84,9 @@ def _explain(
         upload = find_continued_upload(tenant.id, message.grant, context, now)
     validity = None
     if not isinstance(admission, Refusal) and not isinstance(upload, Refusal):
-        request = ChunkRequest(message, tenant, None)
         # An operator's own machine may have no credentials.
         with suppress(Transient):
-            signing = first_signing_context(request, admission, upload, context.s3, now)
+            signing = first_signing_context(admission, upload, context.s3)
             validity = signing if isinstance(signing, Refusal) else signing.validity
     explained = replace(explained, history=history, recorded=recorded, usage=usage)
     return explain(replace(explained, validity=validity, continued_upload=upload))

@@ -50,7 +50,6 @@ from worker.ledger.merkle import (
 from worker.ledger.multipart_rows import (
     insert_uploads,
     take_paid_parts,
-    take_starts,
     uploads_of_chunk,
 )
 from worker.ledger.outbox import delivery_values, insert_deliveries, insert_manifest
@@ -177,9 +176,7 @@ def insert_chunks(
     deliveries = []
     for number, (request, decision, now, *_) in zip(numbers, chunks, strict=True):
         if decision.attempt is not None:
-            if not take_starts(connection, decision.attempt, decision.uploads.keys()):
-                raise Transient("the uploads of this message took too long to start", "storage")
-            insert_uploads(connection, number, request, decision)
+            insert_uploads(connection, number, request, decision, decision.attempt)
         if calls_back(request.tenant, request.message):
             deliveries.append(delivery_values(number, request, decision, now))
     decided = [(chunk.request, chunk.decision) for chunk in chunks]

@@ -20,7 +20,9 @@ from sqlalchemy import (
 from models import Batch, MultipartUpload, UploadStart
 from valetkey.wire.grant_ids import split_grant_id
 from worker.core.decisions import ChunkDecision, ChunkRequest, UploadAttempt
+from worker.core.policy_rules import RequestContext
 from worker.core.signing_context import MultipartPlan, StartedUpload
+from worker.errors import Transient
 
 
 class UploadRecord(NamedTuple):
@@ -38,9 +40,21 @@ class UploadRecord(NamedTuple):
 
 
 def insert_uploads(
-    connection: Connection, batch_number: int, request: ChunkRequest, decision: ChunkDecision
+    connection: Connection,
+    batch_number: int,
+    request: ChunkRequest,
+    decision: ChunkDecision,
+    attempt: UploadAttempt,
 ) -> None:
-    """Insert the uploads that were started for a chunk, together with its grants."""
+    """Insert the uploads of an attempt, together with the chunk's grants, instead of its starts.
+
+    The starts of uncertain items stay for the cleanup. Raises Transient if the attempt was
+    abandoned meanwhile: then its uploads must not be recorded.
+    """
+    uncertain = dict.fromkeys(attempt.uncertain)
+    starting = abandon_attempt(connection, attempt.id, uncertain, attempt.cleanup_at)
+    if not starting.issuperset(attempt.uploads):
+        raise Transient("the uploads of this message took too long to start", "storage")
     common = {
         "batch_number": batch_number,
         "tenant": request.tenant.id,
@@ -53,7 +67,7 @@ def insert_uploads(
         | {"item_number": row.item_number, "object_key": row.object_key}
         | {"upload_id": upload.upload_id, **upload.plan._asdict()}
         for row in decision.rows
-        if (upload := decision.uploads.get(row.item_number)) is not None
+        if (upload := attempt.uploads.get(row.item_number)) is not None
     ]
     if rows:
         connection.execute(insert(MultipartUpload), rows)
@@ -213,39 +227,26 @@ class AbandonedStart(NamedTuple):
 
 def insert_starts(
     connection: Connection,
-    attempt: UploadAttempt,
-    request: ChunkRequest,
+    attempt: str,
+    request: RequestContext,
     object_keys: Mapping[int, str],
-    now: datetime,
+    cleanup_at: datetime,
 ) -> None:
     """Insert the uploads that an attempt will start; object_keys are by item number."""
     common = {
-        "attempt": attempt.id,
+        "attempt": attempt,
         "tenant": request.tenant.id,
         "batch_id": request.message.batch,
         "bucket": request.message.grant.bucket,
         "state": _STARTING,
-        "started_at": now,
-        "cleanup_at": attempt.cleanup_at,
+        "started_at": request.now,
+        "cleanup_at": cleanup_at,
     }
     rows = [
         common | {"item_number": number, "object_key": object_key}
         for number, object_key in object_keys.items()
     ]
     connection.execute(insert(UploadStart), rows)
-
-
-def take_starts(
-    connection: Connection, attempt: UploadAttempt, item_numbers: Collection[int]
-) -> bool:
-    """Remove an attempt's rows in the transaction that records the uploads of these items.
-
-    Rows of uncertain items stay for the cleanup. Returns false if the uploads were abandoned
-    meanwhile: then they must not be recorded.
-    """
-    uncertain = dict.fromkeys(attempt.uncertain)
-    starting = abandon_attempt(connection, attempt.id, uncertain, attempt.cleanup_at)
-    return starting.issuperset(item_numbers)
 
 
 def abandon_attempt(

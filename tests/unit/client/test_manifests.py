@@ -9,14 +9,15 @@ from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Outcome
-from worker.core.admission import Admission, admit, may_overwrite_manifest
+from worker.core.admission import admit, may_overwrite_manifest
+from worker.core.policy_rules import RequestContext
 from worker.core.tenant_config import Policy, Tenant, TenantConfig
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 KEY = "acme/2026-11.jsonl.gz"
 
 
-def decide(raw: dict[str, Any], policy: Policy = POLICY) -> Admission | Refusal:
+def decide(raw: dict[str, Any], policy: Policy = POLICY) -> RequestContext | Refusal:
     config = TenantConfig({"demo": DEMO}, {"acme": Tenant("acme", policies={"demo": policy})})
     return admit(ChunkMessage.model_validate(raw), config.tenants["acme"], config, NOW)
 
@@ -30,7 +31,7 @@ def refusal_of(raw: dict[str, Any], policy: Policy = POLICY) -> tuple[str, str, 
 
 @pytest.mark.parametrize("raw", [grant_message(), upload_message(), put_message({"acme/a": 1})])
 def test_a_manifest_may_be_of_downloads_uploads_and_puts(raw: dict[str, Any]) -> None:
-    assert isinstance(decide(raw | {"manifest": KEY}), Admission)
+    assert isinstance(decide(raw | {"manifest": KEY}), RequestContext)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from tests.support.builders.messages import parts_message, tenant_config
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Refusal
 from worker.aws.s3_clients import S3Clients
-from worker.core.admission import Admission, admit
-from worker.core.decisions import ChunkRequest
+from worker.core.admission import admit
+from worker.core.policy_rules import RequestContext
 from worker.core.signing_context import NO_UPLOAD, SigningContext
 from worker.issue.chunk_signing import first_signing_context
 from worker.ledger.multipart_rows import UploadRecord
@@ -24,8 +24,8 @@ def signing_context(upload_seconds: int, **terms: Any) -> SigningContext | Refus
     """Admit a request for parts of an upload that ends this many seconds after they are issued."""
     message = ChunkMessage.model_validate(parts_message("b.0", 1, **terms))
     tenant = CONFIG.tenants["acme"]
-    admission = admit(message, tenant, CONFIG, NOW)
-    assert isinstance(admission, Admission)
+    admitted = admit(message, tenant, CONFIG, NOW)
+    assert isinstance(admitted, RequestContext)
     upload = UploadRecord(
         batch_number=1,
         item_number=0,
@@ -36,8 +36,7 @@ def signing_context(upload_seconds: int, **terms: Any) -> SigningContext | Refus
         expires_at=ISSUED_AT + timedelta(seconds=upload_seconds),
         is_open=True,
     )
-    request = ChunkRequest(message, tenant, None)
-    return first_signing_context(request, admission, upload, S3Clients(), NOW)
+    return first_signing_context(admitted, upload, S3Clients())
 
 
 @pytest.fixture(autouse=True)

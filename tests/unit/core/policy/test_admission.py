@@ -16,20 +16,21 @@ from tests.support.builders.messages import (
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Refusal
 from worker.core.admission import (
-    LIMIT_RULES,
-    Admission,
     admit,
     allowed_callback_names,
     request_context,
     request_rules,
 )
+from worker.core.policy_rules import RequestContext
 from worker.core.tenant_config import Bucket, TenantConfig, WebhookEndpoint
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 DEADLINE = NOW.isoformat()
 
 
-def admit_message(raw: dict[str, Any], config: TenantConfig | None = None) -> Admission | Refusal:
+def admit_message(
+    raw: dict[str, Any], config: TenantConfig | None = None
+) -> RequestContext | Refusal:
     message, config = ChunkMessage.model_validate(raw), config or tenant_config()
     return admit(message, config.tenants.get(message.tenant), config, NOW)
 
@@ -40,9 +41,9 @@ def refusal_values(raw: dict[str, Any], config: TenantConfig | None = None) -> t
     return str(refusal.code), refusal.field, refusal.limit
 
 
-def admission_of(raw: dict[str, Any], config: TenantConfig | None = None) -> Admission:
+def admission_of(raw: dict[str, Any], config: TenantConfig | None = None) -> RequestContext:
     admission = admit_message(raw, config)
-    assert isinstance(admission, Admission)
+    assert isinstance(admission, RequestContext)
     return admission
 
 
@@ -104,7 +105,7 @@ def test_the_refusal_is_that_of_the_first_rule_that_an_explanation_lists_as_refu
     if isinstance(context, Refusal):
         refusals = [context]
     else:
-        refusals = [rule.check(context) for rule in (*request_rules(context), *LIMIT_RULES)]
+        refusals = [rule.check(context) for rule in request_rules(context)]
     assert next(filter(None, refusals)) == admit_message(raw, WITH_SECRET)
 
 
