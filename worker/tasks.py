@@ -148,6 +148,9 @@ def _postpone(task: Any, error: Transient) -> NoReturn:
     raise Ignore
 
 
+_COUNTS = ("issued", "refused")
+
+
 def _log(response: Response) -> None:
     values, outcomes = response.values, response.outcomes
     subject = {"batch": values.get("batch"), "chunk": values.get("chunk")}
@@ -155,7 +158,7 @@ def _log(response: Response) -> None:
         subject = {"batches": [outcome["batch"] for outcome in outcomes]}
     refusals = (outcome.get("refusal") for outcome in outcomes)
     codes = sorted({refusal["code"] for refusal in refusals if refusal})
-    refused = sum(map(_refused_items, outcomes))
+    issued, refused = (sum(_count(outcome, name) for outcome in outcomes) for name in _COUNTS)
     log.info(
         "answered",
         tenant=response.tenant,
@@ -163,20 +166,16 @@ def _log(response: Response) -> None:
         status=values["status"],
         code=", ".join(codes) or None,
         refused=refused,
-        items=refused + sum(map(_issued_items, outcomes)),
+        items=issued + refused,
     )
     if response.is_decision and outcomes:
         _log_quota_warnings(response.tenant, outcomes[-1])
 
 
-def _refused_items(outcome: dict[str, Any]) -> int:
-    counted = sum("code" in item for item in outcome.get("items", ()))
-    return int(outcome.get("refused", counted))
-
-
-def _issued_items(outcome: dict[str, Any]) -> int:
-    counted = sum("code" not in item for item in outcome.get("items", ()))
-    return int(outcome.get("issued", counted))
+def _count(outcome: dict[str, Any], name: str) -> int:
+    """Return the number of issued or refused items; only that of a manifest is in the outcome."""
+    counted = sum(("code" in item) == (name == "refused") for item in outcome.get("items", ()))
+    return int(outcome.get(name, counted))
 
 
 def _log_quota_warnings(tenant: str | None, values: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from bench.audit.data import DataPlan, GeneratedBatch, GeneratedChunk, generate_
 from bench.audit.key_segments import KeyCollector
 from models import Batch, Chunk, Grant, Leaf, TreeHead
 from models.base import Base
-from worker.base.inserts import insert_rows
+from worker.base.database_engine import insert_rows
 from worker.ledger.merkle import (
     NO_LEAVES,
     RightEdge,

@@ -367,8 +367,7 @@ def _refuse_item(number: int, item: Item, refusal: Refusal) -> _ItemDecision:
 
 def sign_again(
     recorded: RecordedChunk,
-    terms: AnyTerms,
-    policy: Policy,
+    admitted: BatchContext,
     context: SigningContext,
     continued_upload: StartedUpload | None,
 ) -> ChunkDecision:
@@ -377,6 +376,7 @@ def sign_again(
     An item whose key is outside the prefixes of today's policy is refused; its row keeps the digest
     of the first signature. continued_upload is the multipart upload of the recorded parts, if any.
     """
+    terms, policy = admitted.terms, admitted.policy
     sign = grant_kind(terms).make_signer(terms, context)
 
     def decide(index: int, row: GrantRow) -> _ItemDecision:

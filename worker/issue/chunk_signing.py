@@ -72,21 +72,6 @@ def first_signing_context(
     return _signing_context(bucket, credentials, limited, s3)
 
 
-def repeated_signing_context(admitted: BatchContext, s3: S3Clients) -> SigningContext | Refusal:
-    """Find the context that signs a recorded chunk again, after today's policy admitted it.
-
-    Raises Transient if there are no credentials.
-    """
-    validity = admitted.validity
-    try:
-        credentials = _credentials(admitted, s3, validity.expires_at - admitted.now)
-    except Malformed as error:
-        # The grants were issued: a webhook or a manifest with a refusal of them would be final.
-        raise Transient(str(error), "credentials") from None
-    limited = validity.limit_to_credentials(credentials)
-    return _signing_context(admitted.bucket, credentials, limited, s3)
-
-
 def _credentials(admitted: BatchContext, s3: S3Clients, min_validity: timedelta) -> Credentials:
     tenant, prefixes = admitted.tenant.name, admitted.policy.prefixes
     return s3.credentials(admitted.bucket, tenant, prefixes, admitted.now, min_validity)
@@ -134,12 +119,19 @@ def _sign_again(recorded: RecordedChunk, context: Context) -> ChunkDecision | Re
     admitted = recorded.refusal or admit_again(recorded, config, context.now())
     if isinstance(admitted, Refusal):
         return admitted
-    signing = repeated_signing_context(admitted, context.s3)
+    try:
+        min_validity = recorded.validity.expires_at - admitted.now
+        credentials = _credentials(admitted, context.s3, min_validity)
+    except Malformed as error:
+        # The grants were issued: a webhook or a manifest with a refusal of them would be final.
+        raise Transient(str(error), "credentials") from None
+    validity = recorded.validity.limit_to_credentials(credentials)
+    signing = _signing_context(admitted.bucket, credentials, validity, context.s3)
     if isinstance(signing, Refusal):
         return signing
-    terms, policy, upload = admitted.terms, admitted.policy, None
-    if isinstance(terms, Parts):
-        upload = find_upload(recorded.tenant_id, terms, context)
+    upload = None
+    if isinstance(admitted.terms, Parts):
+        upload = find_upload(recorded.tenant_id, admitted.terms, context)
     if isinstance(upload, Refusal):
         return upload
-    return sign_again(recorded, terms, policy, signing, upload and upload.upload)
+    return sign_again(recorded, admitted, signing, upload and upload.upload)

@@ -34,7 +34,7 @@ from worker.ledger import quota_usage
 from worker.ledger.batches import (
     count_decided,
     insert_cancellation,
-    lock_batch,
+    lock_batches,
     read_history,
 )
 from worker.ledger.multipart_rows import end_open_uploads
@@ -142,7 +142,8 @@ def cancel_batch(
     batch_id, now = message.batch, context.now()
     issued, released, aborting = 0, 0, 0 if message.abort_uploads else None
     with write_transaction(context.engine) as connection:
-        lock_batch(connection, tenant_id, batch_id)  # against a first chunk that arrives meanwhile
+        # Against a first chunk that arrives meanwhile.
+        lock_batches(connection, tenant_id, batch_id)
         batch, _, is_cancelled = read_history(connection, tenant_id, batch_id, 0, now)
         is_free = batch is None and not is_cancelled
         if is_free and quota_usage.is_beyond_ceiling(connection, tenant_id, now):

@@ -55,7 +55,6 @@ from worker.ledger.batches import (
     insert_chunks,
     insert_new_batches,
     known_batches,
-    lock_batch,
     lock_batches,
     read_history,
 )
@@ -194,10 +193,10 @@ def _locked_history(connection: Connection, request: ChunkRequest, now: datetime
     message, tenant_id = request.message, request.tenant.id
     # Usually chunk 0 opens its batch, and every other chunk finds it open.
     if message.chunk == 0:
-        lock_batch(connection, tenant_id, message.batch)
+        lock_batches(connection, tenant_id, message.batch)
     history = read_history(connection, tenant_id, message.batch, message.chunk, now)
     if history.batch is None and message.chunk != 0:
-        lock_batch(connection, tenant_id, message.batch)
+        lock_batches(connection, tenant_id, message.batch)
         history = read_history(connection, tenant_id, message.batch, message.chunk, now)
     return history
 
@@ -402,7 +401,7 @@ def _commit_together(chunks: Sequence[NewChunk], context: Context) -> dict[str, 
 
 def _write_new(connection: Connection, chunks: Mapping[str, NewChunk]) -> dict[str, ChunkDecision]:
     tenant = next(iter(chunks.values())).request.tenant
-    lock_batches(connection, tenant.id, chunks)
+    lock_batches(connection, tenant.id, *chunks)
     known = known_batches(connection, tenant.id, list(chunks))
     new = [chunk for batch_id, chunk in chunks.items() if batch_id not in known]
     if not new:

@@ -237,12 +237,8 @@ class UploadStarter:
         return self._refuse(number, start.field, created)
 
     def _refuse(self, number: int, field: str, answer: ErrorResponse) -> Refusal | None:
-        request, bucket, prefixes = (
-            self._request,
-            self._request.bucket,
-            self._request.policy.prefixes,
-        )
-        s3 = self._context.s3
+        request, bucket = self._request, self._request.bucket
+        prefixes, s3 = request.policy.prefixes, self._context.s3
         s3.check_rejection(answer, bucket, request.tenant.name, prefixes, request.now)
         refused = refuse_by_error(answer, field)
         log.warning(

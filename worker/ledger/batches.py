@@ -1,7 +1,7 @@
 """Writes the rows of batches, chunks and grants, and reads what was committed under a batch id."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Self
 
@@ -12,8 +12,8 @@ from models import Annotation, Batch, Cancellation, Chunk, Grant, Reissue, Reser
 from valetkey.wire.messages import CancelMessage
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.terms import AnyTerms, Parts
-from worker.base.database_engine import DriverStatement, acquire_advisory_lock
-from worker.base.inserts import insert_once, insert_rows
+from worker.base.database_engine import DriverStatement, execute_in_driver, insert_rows
+from worker.base.inserts import insert_once
 from worker.base.month_partitions import partition_key
 from worker.core.admission import calls_back
 from worker.core.annotations import BATCH_TEXTS, Annotations, SaltedTexts, new_salt, salted
@@ -62,10 +62,10 @@ from worker.ledger.reservations import (
 from worker.ledger.tree_leaves import NewLeaf, append_leaf, append_leaves
 
 # Statements are built once: building one takes longer than running it.
-_INSERT_BATCH = DriverStatement(insert(Batch).returning(Batch.batch_number))
-_INSERT_BATCHES = insert(Batch).returning(Batch.batch_number, sort_by_parameter_order=True)
-_INSERT_CHUNK = DriverStatement(insert(Chunk))
-_INSERT_CHUNKS = insert(Chunk)
+_INSERT_BATCHES = DriverStatement(
+    insert(Batch).returning(Batch.batch_number, sort_by_parameter_order=True)
+)
+_INSERT_CHUNKS = DriverStatement(insert(Chunk))
 _GRANT_COLUMNS = Grant.__table__.columns.keys()
 
 
@@ -127,9 +127,19 @@ class NewChunk(NamedTuple):
         return cost.plus(reserved_cost(message.grant, later))
 
 
-def lock_batch(connection: Connection, tenant_id: str, batch_id: str) -> None:
-    """Lock a batch id until the transaction ends: no other one opens or cancels the batch."""
-    acquire_advisory_lock(connection, f"{tenant_id}/{batch_id}")
+_LOCK_BATCHES = (
+    "SELECT pg_advisory_xact_lock(hashtextextended(name, 0)) FROM unnest(%s::text[]) AS name"
+)
+
+
+def lock_batches(connection: Connection, tenant_id: str, *batch_ids: str) -> None:
+    """Lock batch ids until the transaction ends: no other one opens or cancels these batches.
+
+    Always in the same order, to avoid deadlocks. On SQLite, write transactions exclude each other.
+    """
+    if connection.dialect.name != "sqlite":
+        names = sorted(f"{tenant_id}/{batch_id}" for batch_id in batch_ids)
+        execute_in_driver(connection, _LOCK_BATCHES, (names,))
 
 
 class InsertedBatch(NamedTuple):
@@ -181,7 +191,8 @@ def insert_chunks(
             deliveries.append(delivery_values(number, request, decision, now))
     decided = [(chunk.request, chunk.decision) for chunk in chunks]
     insert_chunk_reservations(connection, numbers, decided, charged_at)
-    insert_deliveries(connection, deliveries)
+    if deliveries:
+        insert_deliveries(connection, deliveries)
     return list(map(_chunk_leaf, batches, chunks, records))
 
 
@@ -190,10 +201,7 @@ def _insert_audit_rows(
 ) -> list[bytes]:
     """Insert chunks, and the audit rows of their items. Returns the records of the chunks."""
     values = list(map(_chunk_values, batch_numbers, chunks))
-    if len(values) > 1:
-        connection.execute(_INSERT_CHUNKS, values)
-    else:
-        _INSERT_CHUNK.run(connection, values[0])
+    _INSERT_CHUNKS.run_each(connection, values)
     month = partition_key(connection, chunks[0].decision.validity.issued_at)
     columns = (*_GRANT_COLUMNS, "month") if month else _GRANT_COLUMNS
     rows = [
@@ -332,9 +340,6 @@ def _json(refusal: Refusal | None) -> dict[str, Any] | None:
     return None if refusal is None else refusal.model_dump(mode="json", exclude_none=True)
 
 
-_LOCK_BATCHES = (
-    "SELECT pg_advisory_xact_lock(hashtextextended(name, 0)) FROM unnest(%s::text[]) AS name"
-)
 _FIND_KNOWN = union_all(
     *(
         select(table.batch_id).where(
@@ -344,13 +349,6 @@ _FIND_KNOWN = union_all(
         for table in (Batch, Cancellation)
     )
 )
-
-
-def lock_batches(connection: Connection, tenant_id: str, batch_ids: Iterable[str]) -> None:
-    """Lock several batch ids as `lock_batch` does, always in the same order."""
-    if connection.dialect.name != "sqlite":
-        names = sorted(f"{tenant_id}/{batch_id}" for batch_id in batch_ids)
-        connection.exec_driver_sql(_LOCK_BATCHES, (names,))
 
 
 def known_batches(connection: Connection, tenant_id: str, batch_ids: Sequence[str]) -> set[str]:
@@ -379,13 +377,10 @@ def insert_new_batches(connection: Connection, chunks: Sequence[NewChunk]) -> No
 
 def _insert_batches(connection: Connection, chunks: Sequence[NewChunk]) -> list[InsertedBatch]:
     rows = list(map(_batch_values, chunks))
-    if len(rows) > 1:
-        numbers = connection.scalars(_INSERT_BATCHES, rows).all()
-    else:
-        numbers = [row.batch_number for row in _INSERT_BATCH.run(connection, rows[0])]
+    numbers = _INSERT_BATCHES.run_each(connection, rows)
     return [
         InsertedBatch(number, encode_record("batch", values))
-        for number, values in zip(numbers, rows, strict=True)
+        for (number,), values in zip(numbers, rows, strict=True)
     ]
 
 

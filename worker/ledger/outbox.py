@@ -82,9 +82,8 @@ class DeliveryResult(NamedTuple):
 
 
 def insert_deliveries(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Insert deliveries in the transaction that inserts what they tell of, if there are any."""
-    if rows:
-        connection.execute(_INSERT, rows)
+    """Insert one or more deliveries in the transaction that inserts what they tell of."""
+    connection.execute(_INSERT, rows)
 
 
 def delivery_values(

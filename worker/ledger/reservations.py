@@ -223,7 +223,6 @@ REMAINING = -1
 """The chunk number, which no chunk has, of the row for chunks that have not arrived."""
 
 _INSERT = DriverStatement(insert(Reservation))
-_INSERT_ALL = insert(Reservation)
 _COSTS = tuple(getattr(Reservation, metric) for metric in CHARGED_METRICS)
 _IS_REMAINING = (
     Reservation.batch_number == bindparam("batch"),
@@ -305,10 +304,7 @@ def insert_chunk_reservations(
         for number, (request, decision) in zip(batch_numbers, chunks, strict=True)
         if decision.cost != NO_COST
     ]
-    if len(rows) == 1:
-        _INSERT.run(connection, rows[0])
-    elif rows:
-        connection.execute(_INSERT_ALL, rows)
+    _INSERT.run_each(connection, rows)
 
 
 def _row(

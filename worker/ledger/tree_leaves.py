@@ -6,8 +6,8 @@ from typing import NamedTuple
 from sqlalchemy import Connection, bindparam, select
 
 from models import Leaf, TreeHead
-from worker.base.database_engine import DriverStatement, execute_in_driver
-from worker.base.inserts import insert_once, insert_rows
+from worker.base.database_engine import DriverStatement, execute_in_driver, insert_rows
+from worker.base.inserts import insert_once
 from worker.ledger.merkle import NO_LEAVES, RightEdge
 
 _LEAF_COLUMNS = Leaf.__table__.columns.keys()

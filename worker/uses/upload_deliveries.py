@@ -39,7 +39,8 @@ def insert_use_deliveries(
         for use in group.uses
         if (event := _event_type(use)) in use.grant.notify
     }
-    insert_deliveries(connection, [row for _, row in sorted(rows.items())])
+    if rows:
+        insert_deliveries(connection, [row for _, row in sorted(rows.items())])
     return len(rows)
 
 

@@ -17,13 +17,13 @@ from worker.base.database_engine import (
     acquire_advisory_lock,
     autocommit_read,
     execute_in_driver,
+    insert_rows,
     limit_time,
     read_in_driver,
     read_transaction,
     snapshot_transaction,
     write_transaction,
 )
-from worker.base.inserts import insert_rows
 from worker.errors import Transient
 
 EndConnection = Callable[[object], object]
