@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from valetkey.errors import NoAnswer, NotStored, StorageError
 from valetkey.wire.replies import BatchState, Grant, ManifestState, UseState, UseStates
+from valetkey.wire.terms import TERMS_BY_KIND, StorageTerms
 
 MANIFEST_TIMEOUT = 600.0  # seconds: a million lines take a minute, longer if storage is slow
 STORED_TIMEOUT = 600.0  # seconds: a person looks for a file, and a large one is sent
@@ -17,7 +18,9 @@ _MAX_INTERVAL = 5.0  # seconds
 _MIN_LIMIT = 1.0  # seconds in which a query is answered
 _MAX_MANIFEST_LIMIT = 30.0  # seconds in which a query about a manifest is answered
 _FINAL = frozenset({"unused", "late", "mismatched", "overwritten", "refused"})
-_OTHER_KINDS = ("download", "parts")  # which store no object of their own
+_OTHER_KINDS = {  # which store no object of their own
+    kind for kind, terms in TERMS_BY_KIND.items() if not issubclass(terms, StorageTerms)
+}
 _REASONS = {
     "open": "is not known to be stored yet: call again to go on waiting",
     "unused": "was never stored: the grant has ended",

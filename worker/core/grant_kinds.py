@@ -92,6 +92,11 @@ class GrantKind(Generic[T]):
     has_manifest: bool = False
     allows_manifest_upload: bool = False
 
+    @property
+    def is_charged_by_item(self) -> bool:
+        """True if each item is charged at its own size, and not at that of the terms."""
+        return self.required_field is not None and self.required_field.name == "size"
+
 
 def _storage_cost(count: int, size: int) -> Cost:
     return Cost(grants=count, upload_bytes=size)
@@ -499,6 +504,6 @@ def issued_cost(terms: AnyTerms, items: Collection[Item]) -> Cost:
     A form takes any size up to max_size, whatever size the item names.
     """
     kind = grant_kind(terms)
-    if kind.required_field is None or kind.required_field.name != "size":
+    if not kind.is_charged_by_item:
         return reserved_cost(terms, len(items))
     return kind.cost(len(items), sum(item.size or 0 for item in items))

@@ -8,6 +8,7 @@ from operator import index
 from typing import Any
 
 from models import Base
+from worker.core.grant_kinds import KINDS
 from worker.core.quota_rules import CHARGED_METRICS, METRICS, NO_COST, Cost
 from worker.proof.verify.log_reader import LogReader
 from worker.proof.verify.stored_rows import Found, Problem, read_instant, select_column
@@ -45,20 +46,13 @@ def batch_cost(kind: str, terms: Any, issued: int, sizes: int) -> Cost | None:
 
     Returns None for a kind of a later release.
     """
-    match kind:
-        case "download":
-            return Cost(grants=issued, download_grants=issued)
-        case "upload":
-            max_size = terms.get("max_size") if isinstance(terms, dict) else None
-            if not isinstance(max_size, int):
-                return None
-            return Cost(grants=issued, upload_bytes=issued * max_size)
-        case "put" | "multipart":
-            return Cost(grants=issued, upload_bytes=sizes)
-        case "parts":
-            return NO_COST
-        case _:
-            return None
+    spec = KINDS.get(kind)
+    if spec is None:
+        return None
+    if spec.is_charged_by_item or "max_size" not in spec.terms_class.model_fields:
+        return spec.cost(issued, sizes)
+    max_size = terms.get("max_size") if isinstance(terms, dict) else None
+    return spec.cost(issued, issued * max_size) if isinstance(max_size, int) else None
 
 
 @dataclass(slots=True)
