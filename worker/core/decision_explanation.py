@@ -58,7 +58,7 @@ class ExplainContext:
     tenant: Tenant | None
     config: TenantConfig
     now: datetime
-    admission: RequestContext | Refusal
+    admitted: RequestContext | Refusal
     history: BatchHistory = _NO_HISTORY
     recorded: RecordedChunk | None = None
     usage: UsageByWindow = field(default_factory=dict)
@@ -96,8 +96,8 @@ def _verdicts(context: ExplainContext) -> Iterator[RuleVerdict]:
     yield from _rule_verdicts(request_rules(request), request)
     yield from _validity_verdicts(context)
     # The terms to sign, or the requested ones if policy refuses them.
-    admission, upload = context.admission, context.continued_upload
-    terms = request.terms if isinstance(admission, Refusal) else admission.terms
+    admitted, upload = context.admitted, context.continued_upload
+    terms = request.terms if isinstance(admitted, Refusal) else admitted.terms
     upload = None if isinstance(upload, Refusal) else upload
     refusals = [
         item_refusal(item, terms, request.policy, f"items[{index}]", upload)
@@ -154,7 +154,7 @@ def _validity_verdicts(context: ExplainContext) -> Iterator[RuleVerdict]:
         yield RuleVerdict(rule="validity", found=text)
     elif isinstance(validity, Refusal):
         yield RuleVerdict(rule="validity", found="", refusal=validity)
-    elif not isinstance(context.admission, Refusal):
+    elif not isinstance(context.admitted, Refusal):
         text = "not checked against credentials, because there are none here"
         yield RuleVerdict(rule="validity", found=text)
 

@@ -132,23 +132,22 @@ def respond(raw: Any, context: Context) -> Response:
         values = _reject(raw, sender.content, rejection, context)
         return _seal(_with_quotas(values, tenant, context), sender)
     response = _seal(_run(message, sender, config, context), sender)
-    if isinstance(message, ReissueMessage):
-        return response._replace(is_decision=True)
-    if isinstance(message, BundleMessage):
-        has_callback = any(
-            isinstance(raw, dict) and raw.get("callback") for raw in message.messages
-        )
-        # To trigger deliveries in vain is cheap.
-        return response._replace(is_decision=True, has_webhook=has_callback)
-    if not isinstance(message, ChunkMessage) or message.ask != "grants":
-        return response
-    # If other chunks are decided after the last one, the next scheduled run finds the manifest.
-    is_last = message.first_item + len(message.items) == message.total
-    return response._replace(
-        is_decision=True,
-        has_webhook=calls_back(tenant, message),
-        may_complete_manifest=is_last and message.manifest is not None,
-    )
+    match message:
+        case ReissueMessage():
+            return response._replace(is_decision=True)
+        case BundleMessage(messages=bundled):
+            # To trigger deliveries in vain is cheap.
+            calls = any(isinstance(raw, dict) and raw.get("callback") for raw in bundled)
+            return response._replace(is_decision=True, has_webhook=calls)
+        case ChunkMessage(ask="grants"):
+            # If others are decided after the last chunk, the next scheduled run finds the manifest.
+            is_last = message.first_item + len(message.items) == message.total
+            return response._replace(
+                is_decision=True,
+                has_webhook=calls_back(tenant, message),
+                may_complete_manifest=is_last and message.manifest is not None,
+            )
+    return response
 
 
 def _run(

@@ -82,10 +82,10 @@ def issue_chunk(request: ChunkRequest, config: TenantConfig, context: Context) -
     config is the one that authenticated the message. Raises Transient if the database, credentials
     or storage are unreachable; the same message, sent again, then gets what was committed, if any.
     """
-    message, now = request.message, context.now()
-    admitted = admit(message, request.tenant, config, now)
+    message = request.message
+    admitted = admit(message, request.tenant, config, context.now())
     if isinstance(admitted, Refusal):
-        committed = _commit_or_reissue(request, refuse_chunk(message, admitted, now), context)
+        committed = _commit_or_reissue(request, admitted, context)
     elif isinstance(admitted.terms, Multipart):
         committed = _issue_uploads(request, admitted, admitted.terms, context)
     else:
@@ -110,26 +110,24 @@ def _issue_uploads(
 
 def _decide(
     admitted: RequestContext, starter: UploadStarter | None, context: Context
-) -> ChunkDecision:
-    message, now, upload = admitted.message, admitted.now, None
+) -> ChunkDecision | Refusal:
+    message, upload = admitted.message, None
     if isinstance(message.grant, Parts):
-        upload = find_continued_upload(admitted.tenant.id, message.grant, context, now)
+        upload = find_continued_upload(admitted.tenant.id, message.grant, context, admitted.now)
     if isinstance(upload, Refusal):
-        return refuse_chunk(message, upload, now)
+        return upload
     signing = first_signing_context(admitted, upload, context.s3)
     if isinstance(signing, Refusal):
-        return refuse_chunk(message, signing, now)
+        return signing
+    decider = ChunkDecider(admitted, signing)
     if starter is None:
-        return ChunkDecider(admitted, signing).decide(message, continued_upload=upload)
+        return decider.decide(message, continued_upload=upload)
     refusal = starter.start_all()
-    if refusal is not None:
-        return refuse_chunk(message, refusal, now)
-    decision = ChunkDecider(admitted, signing).decide(message, starter.results)
-    return replace(decision, attempt=starter.attempt)
+    return refusal or replace(decider.decide(message, starter.results), attempt=starter.attempt)
 
 
 def _commit_or_reissue(
-    request: ChunkRequest, decision: ChunkDecision, context: Context
+    request: ChunkRequest, decision: ChunkDecision | Refusal, context: Context
 ) -> ChunkDecision:
     """Commit a decision, or return the decision that was committed before it."""
     now = context.now()
@@ -340,12 +338,11 @@ class _BundleAttempt:
         return self._try(request, lambda each: issue_chunk(each, self._config, self._context))
 
     def _prepare(self, request: ChunkRequest) -> NewChunk:
-        message, now = request.message, self._now
-        admitted = admit(message, request.tenant, self._config, now)
+        admitted = admit(request.message, request.tenant, self._config, self._now)
         decider = admitted if isinstance(admitted, Refusal) else self._find(admitted)
         if isinstance(decider, Refusal):
-            return NewChunk.prepare(request, refuse_chunk(message, decider, now), now)
-        return NewChunk.prepare(request, decider.decide(message), now)
+            return NewChunk.prepare(request, decider, self._now)
+        return NewChunk.prepare(request, decider.decide(request.message), self._now)
 
     def _find(self, admitted: RequestContext) -> ChunkDecider | Refusal:
         """Return what signs an admitted request: most messages of a bundle have the same terms."""

@@ -71,8 +71,8 @@ def _explain(
     context: Context,
 ) -> Explanation:
     now = context.now()
-    admission = admit(message, tenant, config, now)
-    explained = ExplainContext(message, identity, tenant, config, now, admission)
+    admitted = admit(message, tenant, config, now)
+    explained = ExplainContext(message, identity, tenant, config, now, admitted)
     if tenant is None:  # a removed tenant of this name is another one than the next
         return explain(explained)
     with read_transaction(context.engine) as connection:
@@ -83,10 +83,10 @@ def _explain(
     if isinstance(message.grant, Parts):
         upload = find_continued_upload(tenant.id, message.grant, context, now)
     validity = None
-    if not isinstance(admission, Refusal) and not isinstance(upload, Refusal):
+    if not isinstance(admitted, Refusal) and not isinstance(upload, Refusal):
         # An operator's own machine may have no credentials.
         with suppress(Transient):
-            signing = first_signing_context(admission, upload, context.s3)
+            signing = first_signing_context(admitted, upload, context.s3)
             validity = signing if isinstance(signing, Refusal) else signing.validity
     explained = replace(explained, history=history, recorded=recorded, usage=usage)
     return explain(replace(explained, validity=validity, continued_upload=upload))

@@ -59,7 +59,7 @@ from worker.ledger.reservations import (
     insert_chunk_reservations,
     insert_remaining_reservation,
 )
-from worker.ledger.tree_leaves import NewLeaf, append_leaf, append_leaves
+from worker.ledger.tree_leaves import NewLeaf, append_leaf
 
 # Statements are built once: building one takes longer than running it.
 _INSERT_BATCHES = DriverStatement(
@@ -86,9 +86,13 @@ class NewChunk(NamedTuple):
     items_edge: RightEdge
 
     @classmethod
-    def prepare(cls, request: ChunkRequest, decision: ChunkDecision, now: datetime) -> Self:
-        """Compute what depends only on the decision."""
+    def prepare(
+        cls, request: ChunkRequest, decision: ChunkDecision | Refusal, now: datetime
+    ) -> Self:
+        """Compute what depends only on the decision; a refusal is one of every item."""
         message = request.message
+        if isinstance(decision, Refusal):
+            decision = refuse_chunk(message, decision, now)
         annotations = {
             number: annotation
             for number, item in enumerate(message.items, message.first_item)
@@ -372,7 +376,7 @@ def insert_new_batches(connection: Connection, chunks: Sequence[NewChunk]) -> No
                 insert_manifest(connection, batch.batch_number, request, now)
     leaves = insert_chunks(connection, batches, chunks, now)
     charge_uncharged(connection, tenant_id, uncharged, now)
-    append_leaves(connection, tenant_id, leaves)
+    append_leaf(connection, tenant_id, *leaves)
 
 
 def _insert_batches(connection: Connection, chunks: Sequence[NewChunk]) -> list[InsertedBatch]:

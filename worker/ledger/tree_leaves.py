@@ -1,6 +1,5 @@
 """Appends leaves to the trees, in the transaction that adds their audit rows."""
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, select
@@ -37,17 +36,12 @@ class NewLeaf(NamedTuple):
     reference: str | None = None
 
 
-def append_leaf(connection: Connection, tenant_id: str, leaf: NewLeaf) -> None:
-    """Append a leaf to a tenant's tree.
+def append_leaf(connection: Connection, tenant_id: str, *leaves: NewLeaf) -> None:
+    """Append a leaf, or several in this order, to a tenant's tree.
 
     Locks the head of the tree until the transaction ends, so call it last: leaves are in the order
     of the commits, and every other transaction of the tenant that appends waits.
     """
-    append_leaves(connection, tenant_id, [leaf])
-
-
-def append_leaves(connection: Connection, tenant_id: str, leaves: Iterable[NewLeaf]) -> None:
-    """Append leaves to a tenant's tree, as `append_leaf` does."""
     dialect = connection.dialect.name
     edge = lock_head(connection, tenant_id)
     rows = []

@@ -37,7 +37,7 @@ from worker.ledger.reservations import (
     postpone_ended_chunk,
     take_ended_chunk,
 )
-from worker.ledger.tree_leaves import NewLeaf, append_leaves
+from worker.ledger.tree_leaves import NewLeaf, append_leaf
 from worker.uses.chunk_probe import ChunkProbe, ProbedChunk
 from worker.uses.stored_objects import add_stored_bytes, begin_counting_objects
 from worker.uses.upload_deliveries import insert_unused_delivery
@@ -242,7 +242,7 @@ def _settle(
     give_back_bytes(connection, given_back)
     add_stored_bytes(connection, stored_bytes)
     for tenant_id, of_tenant in sorted(leaves.items()):
-        append_leaves(connection, tenant_id, of_tenant)
+        append_leaf(connection, tenant_id, *of_tenant)
     return counts, is_told
 
 

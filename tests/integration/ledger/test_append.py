@@ -5,12 +5,12 @@ from sqlalchemy import Engine, select
 from models import Leaf, TreeHead
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.ledger.merkle import RightEdge, hash_leaf
-from worker.ledger.tree_leaves import NewLeaf, append_leaf, append_leaves
+from worker.ledger.tree_leaves import NewLeaf, append_leaf
 
 
 def _append(engine: Engine, tenant_id: str, *data: bytes) -> None:
     with write_transaction(engine) as connection:
-        append_leaves(connection, tenant_id, [NewLeaf("config", hash_leaf(d)) for d in data])
+        append_leaf(connection, tenant_id, *(NewLeaf("config", hash_leaf(d)) for d in data))
 
 
 def _hashes(engine: Engine, tenant_id: str) -> list[bytes]:
