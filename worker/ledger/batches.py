@@ -1,7 +1,7 @@
 """Writes the rows of batches, chunks and grants, and reads what was committed under a batch id."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Self
 
@@ -186,7 +186,10 @@ def insert_chunks(
     Returns the leaves to append. Raises Transient if uploads of a chunk are left to the cleanup.
     """
     numbers = [batch.batch_number for batch in batches]
-    records = _insert_audit_rows(connection, numbers, chunks)
+    values = list(map(_chunk_values, numbers, chunks))
+    _INSERT_CHUNKS.run_each(connection, values)
+    _insert_grants(connection, numbers, chunks)
+    _insert_annotations(connection, numbers, chunks)
     deliveries = []
     for number, (request, decision, now, *_) in zip(numbers, chunks, strict=True):
         if decision.attempt is not None:
@@ -197,15 +200,12 @@ def insert_chunks(
     insert_chunk_reservations(connection, numbers, decided, charged_at)
     if deliveries:
         insert_deliveries(connection, deliveries)
-    return list(map(_chunk_leaf, batches, chunks, records))
+    return list(map(_chunk_leaf, batches, chunks, values))
 
 
-def _insert_audit_rows(
+def _insert_grants(
     connection: Connection, batch_numbers: Sequence[int], chunks: Sequence[NewChunk]
-) -> list[bytes]:
-    """Insert chunks, and the audit rows of their items. Returns the records of the chunks."""
-    values = list(map(_chunk_values, batch_numbers, chunks))
-    _INSERT_CHUNKS.run_each(connection, values)
+) -> None:
     month = partition_key(connection, chunks[0].decision.validity.issued_at)
     columns = (*_GRANT_COLUMNS, "month") if month else _GRANT_COLUMNS
     rows = [
@@ -222,13 +222,6 @@ def _insert_audit_rows(
         for row in chunk.decision.rows
     ]
     insert_rows(connection, Grant.__tablename__, columns, rows)
-    _insert_annotations(connection, batch_numbers, chunks)
-    return [
-        encode_record(
-            "chunk", each, tenant=chunk.request.tenant.id, batch_id=chunk.request.message.batch
-        )
-        for chunk, each in zip(chunks, values, strict=True)
-    ]
 
 
 def _insert_annotations(
@@ -279,15 +272,15 @@ def admit_uncharged(connection: Connection, chunks: Sequence[NewChunk]) -> int:
     return total
 
 
-def _chunk_leaf(batch: InsertedBatch, chunk: NewChunk, record: bytes) -> NewLeaf:
-    """Return the leaf of a chunk, which also covers its batch if the chunk opened it."""
-    records = [record] if batch.record is None else [record, batch.record]
-    return NewLeaf(
-        "chunk" if batch.record is None else "batch",
-        entry_hash(records, chunk.items_edge),
-        batch.batch_number,
-        chunk.request.message.chunk,
-    )
+def _chunk_leaf(batch: InsertedBatch, chunk: NewChunk, values: Mapping[str, Any]) -> NewLeaf:
+    """Return the leaf of a chunk's row, which also covers its batch if the chunk opened it."""
+    message, tenant_id = chunk.request.message, chunk.request.tenant.id
+    records = [encode_record("chunk", values, tenant=tenant_id, batch_id=message.batch)]
+    if batch.record is not None:
+        records.append(batch.record)
+    hash_ = entry_hash(records, chunk.items_edge)
+    kind = "chunk" if batch.record is None else "batch"
+    return NewLeaf(kind, hash_, batch.batch_number, message.chunk)
 
 
 def insert_reissued_digests(
