@@ -1,6 +1,7 @@
 """The Celery tasks. Their names are part of the wire: they stay the same when modules change."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
@@ -148,9 +149,6 @@ def _postpone(task: Any, error: Transient) -> NoReturn:
     raise Ignore
 
 
-_COUNTS = ("issued", "refused")
-
-
 def _log(response: Response) -> None:
     values, outcomes = response.values, response.outcomes
     subject = {"batch": values.get("batch"), "chunk": values.get("chunk")}
@@ -158,24 +156,25 @@ def _log(response: Response) -> None:
         subject = {"batches": [outcome["batch"] for outcome in outcomes]}
     refusals = (outcome.get("refusal") for outcome in outcomes)
     codes = sorted({refusal["code"] for refusal in refusals if refusal})
-    issued, refused = (sum(_count(outcome, name) for outcome in outcomes) for name in _COUNTS)
+    counts = sum(map(_count_items, outcomes), Counter[str]())
     log.info(
         "answered",
         tenant=response.tenant,
         **subject,
         status=values["status"],
         code=", ".join(codes) or None,
-        refused=refused,
-        items=issued + refused,
+        refused=counts["refused"],
+        items=counts.total(),
     )
     if response.is_decision and outcomes:
         _log_quota_warnings(response.tenant, outcomes[-1])
 
 
-def _count(outcome: dict[str, Any], name: str) -> int:
-    """Return the number of issued or refused items; only that of a manifest is in the outcome."""
-    counted = sum(("code" in item) == (name == "refused") for item in outcome.get("items", ()))
-    return int(outcome.get(name, counted))
+def _count_items(outcome: dict[str, Any]) -> Counter[str]:
+    """Count the issued and refused items. With a manifest, the outcome has only the numbers."""
+    items = outcome.get("items", ())
+    refused = outcome.get("refused", sum("code" in item for item in items))
+    return Counter(issued=outcome.get("issued", len(items) - refused), refused=refused)
 
 
 def _log_quota_warnings(tenant: str | None, values: dict[str, Any]) -> None:
