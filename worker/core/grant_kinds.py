@@ -50,7 +50,7 @@ from worker.core.signing_context import (
     file_conditions,
     plan_parts,
 )
-from worker.core.sigv4 import FormSigner, UrlSigner, signature_digest
+from worker.core.sigv4 import FormSigner, signature_digest
 from worker.core.tenant_config import Bucket, Policy
 
 T = TypeVar("T", bound=Terms)
@@ -157,8 +157,6 @@ def _override_rule(name: str) -> Rule[PolicyContext]:
 def _make_download_signer(terms: Download, context: SigningContext) -> ItemSigner:
     headers = context.owner_headers if terms.check_owner else {}
     common = context.common_fields(terms.method, headers)
-    if terms.plain:
-        return _plain_signer(context.signer_for(terms.method, headers=headers), common)
     overrides = {
         "response-content-disposition": content_disposition(terms.filename, inline=terms.inline),
         "response-content-type": terms.content_type or DEFAULT_CONTENT_TYPE,
@@ -167,12 +165,13 @@ def _make_download_signer(terms: Download, context: SigningContext) -> ItemSigne
         "response-content-encoding": terms.content_encoding,
         "response-expires": terms.expires,
     }
-    query = {name: value for name, value in overrides.items() if value is not None}
+    is_plain = terms.plain
+    query = {n: value for n, value in overrides.items() if value is not None and not is_plain}
     urls = context.signer_for(terms.method, query=query, headers=headers)
     sign_url = urls.with_item_parameter("x-grant-id")
 
     def sign(grant_id: str, item: Item, _: StartedUpload) -> SignedGrant:
-        if item.version_id is None and item.filename is None:
+        if item.version_id is None and item.filename is None and not is_plain:
             url, signature = sign_url(item.key, grant_id)
         else:
             signed = urls.sign(item.key, _item_query(grant_id, item, terms))
@@ -183,23 +182,13 @@ def _make_download_signer(terms: Download, context: SigningContext) -> ItemSigne
     return sign
 
 
-def _plain_signer(urls: UrlSigner, common: Mapping[str, Any]) -> ItemSigner:
-    def sign(grant_id: str, item: Item, _: StartedUpload) -> SignedGrant:
-        query = {} if item.version_id is None else {"versionId": item.version_id}
-        signed = urls.sign(item.key, query)
-        grant = {"id": grant_id, "key": item.key, "url": signed.url, **common}
-        return grant, signature_digest(signed.signature)
-
-    return sign
-
-
 def _item_query(grant_id: str, item: Item, terms: Download) -> dict[str, str]:
-    query = {"x-grant-id": grant_id}
+    query = {} if terms.plain else {"x-grant-id": grant_id}
     if item.version_id is not None:
-        query = {"versionId": item.version_id, **query}
+        query["versionId"] = item.version_id
     if item.filename is not None:
         disposition = content_disposition(item.filename, inline=terms.inline)
-        query = {"response-content-disposition": disposition, **query}
+        query["response-content-disposition"] = disposition
     return query
 
 
