@@ -49,7 +49,7 @@ def explain_message(raw: dict[str, Any], *quotas: Quota, **changes: Any) -> Expl
         "history": BatchHistory(),
         "recorded": None,
         "usage": {},
-        "admission": admit(message, config.tenants.get(message.tenant), config, NOW),
+        "admitted": admit(message, config.tenants.get(message.tenant), config, NOW),
         "validity": VALIDITY,
         "now": NOW,
     }
