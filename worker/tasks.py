@@ -22,7 +22,7 @@ from worker.base.database_engine import write_transaction
 from worker.base.jobs import JobRun, SingleFlight
 from worker.base.month_partitions import create_partitions
 from worker.broker.queues import UPKEEP_QUEUE
-from worker.broker.result_store import unnamed_batches
+from worker.broker.result_store import request_name, unnamed_batches
 from worker.context import Context, settings
 from worker.errors import Transient
 from worker.issue.dispatch import Response, respond
@@ -99,6 +99,7 @@ class SecretResultTask(Task):  # type: ignore[misc] # Celery's Task has no types
 def respond_to_message(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any] | str:
     """Respond to one message of any kind, passed as the only argument."""
     response = _respond(self, args[0] if len(args) == 1 and not kwargs else None)
+    self.request.update(answers=request_name(response.tenant, response.values))
     items = (item for outcome in response.outcomes for item in outcome.get("items", ()))
     expiries = [item["expires_at"] for item in items if "url" in item]
     if expiries:

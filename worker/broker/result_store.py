@@ -1,11 +1,14 @@
 """Celery's result store in Redis, and the results of messages that the guard discards.
 
-A result is written in one round trip, and kept for its life.
+A result is written in one round trip, and kept for its life. It names the request that it responds
+to, and a script that Redis runs atomically replaces no result of another request.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import cached_property
+from hashlib import sha256
 from typing import Any
 
 import redis
@@ -13,6 +16,7 @@ import structlog
 from celery import Celery, states
 from celery.backends.redis import RedisBackend
 from celery.exceptions import BackendError, BackendStoreError
+from redis.commands.core import Script
 from kombu.exceptions import KombuError
 
 from valetkey.delivery.causes import describe_cause
@@ -85,10 +89,47 @@ def _refusal_values(part: str) -> dict[str, Any]:
     return outcome.model_dump(mode="json", exclude_none=True)
 
 
+STORE_SCRIPT = """
+local head = redis.pcall('GETRANGE', KEYS[1], 0, 127)
+local pattern = '^{"status": "SUCCESS", "request": ([%w"]+)'
+local stored = type(head) == 'string' and string.match(head, pattern)
+local new = string.match(ARGV[1], pattern)
+local is_known = new and new ~= 'null'
+local is_stored = not stored or (is_known and (stored == 'null' or stored == new))
+if is_stored then
+  redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+end
+if is_stored or is_known then
+  redis.call('PUBLISH', KEYS[1], ARGV[1])
+end
+return is_stored and 1 or 0
+"""
+"""KEYS: result, which is also its channel. ARGV: value, seconds. Returns 1 if it is stored, else 0.
+
+A success with the request null, which refuses a message of unknown origin, replaces no success; one
+of a request replaces those of null and of the same request. One that is not stored is announced all
+the same: its sender listens, and only the first of two requests may have the place.
+"""
+
+
+def request_name(tenant: str | None, values: Mapping[str, Any]) -> str | None:
+    """Return the name of the request that a response answers; None if it replaces no other result.
+
+    tenant is the authenticated sender. The name is equal for every response to the same request.
+    """
+    # The batch belongs to another request of the tenant, whose result stays.
+    is_conflict = values.get("refusal", {}).get("code") == Code.BATCH_CONFLICT
+    if tenant is None or is_conflict:
+        return None
+    parts = tenant, values.get("batch"), values.get("chunk")
+    return sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32]
+
+
 class ResultStore(RedisBackend):  # type: ignore[misc] # Celery's RedisBackend has no types
     """Results that expire together with the first of their grants.
 
-    `expires_at` of the task's request is the time at which that grant expires, if there is any.
+    Of the task's request, `answers` is the name of the request that the result answers, and
+    `expires_at` the time at which its first grant expires, if there is any.
     """
 
     def mark_as_done(self, task_id: str, *args: Any, **options: Any) -> None:
@@ -110,20 +151,21 @@ class ResultStore(RedisBackend):  # type: ignore[misc] # Celery's RedisBackend h
         state: str,
         traceback: Any = None,
         request: Any = None,
-        **options: Any,
+        **_: Any,
     ) -> Any:
-        """Store and announce a result.
+        """Store and announce a result, unless one of another request is stored under its task id.
 
-        Celery first reads the stored one, so that nothing replaces SUCCESS. The result of a task
-        may: it has the same grants, and the producer may be unable to read what is stored.
+        The result of the same request is replaced: it has the same grants, and the producer may be
+        unable to read what is stored.
         """
-        if state != states.SUCCESS or request is None:
-            return super()._store_result(task_id, result, state, traceback, request, **options)
-        self._index(task_id, getattr(request, "batches", ()))
+        name = getattr(request, "answers", None) if state == states.SUCCESS else None
+        if name is not None:
+            self._index(task_id, getattr(request, "batches", ()))
         meta = self._get_result_meta(result, state, traceback, request)
-        meta["task_id"] = task_id
-        key = self.get_key_for_task(task_id)
-        self.set(key, self.encode(meta), expires=_seconds_kept(request, self.expires))
+        # The script reads the first two members.
+        values = {"status": state, "request": name} | meta | {"task_id": task_id}
+        key, seconds = self.get_key_for_task(task_id), _seconds_kept(request, self.expires)
+        self.set(key, self.encode(values), expires=seconds)
         return result
 
     def _index(self, task_id: str, batches: Iterable[str]) -> None:
@@ -137,14 +179,16 @@ class ResultStore(RedisBackend):  # type: ignore[misc] # Celery's RedisBackend h
                 pipe.expire(RESULT_INDEX + batch_id, self.expires)  # no result is kept longer
             pipe.execute()
 
-    def _set(self, key: str, value: str, expires: int | None = None) -> None:
-        """Write a value and announce it, in one packet."""
-        # Not as a transaction, for which the server and redis-py do twice the work: a value that
-        # is not announced is found by the producer's next look.
-        with self.client.pipeline(transaction=False) as pipe:
-            pipe.set(key, value, ex=expires or self.expires)
-            pipe.publish(key, value)
-            pipe.execute()
+    @cached_property
+    def _store(self) -> Script:
+        return Script(self.client, STORE_SCRIPT)
+
+    def _set(self, key: bytes, value: str, expires: int) -> None:
+        """Write a value and announce it, if the script lets it replace what is stored."""
+        if not self._store([key], [value, expires], client=self.client):
+            task_id = key.removeprefix(self.task_keyprefix).decode()
+            problem = "the result of another request is stored under this task id"
+            log.warning("result_not_stored", task=task_id, problem=problem)
 
 
 def unnamed_batches(task_id: str, outcomes: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -1,3 +1,5 @@
+import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +10,7 @@ from celery import Celery
 from structlog.testing import capture_logs
 
 from worker import clock
-from worker.broker.result_store import ResultStore, unnamed_batches
+from worker.broker.result_store import ResultStore, request_name, unnamed_batches
 
 REQUEST = SimpleNamespace(children=[], group=None, parent_id=None, chord=None, ignore_result=False)
 
@@ -25,6 +27,11 @@ def request_until(**duration: float) -> Any:
     return SimpleNamespace(**vars(REQUEST), expires_at=clock.now() + timedelta(**duration))
 
 
+def request_of(tenant: str, batch: str = "a", chunk: int = 0) -> Any:
+    name = request_name(tenant, {"batch": batch, "chunk": chunk})
+    return SimpleNamespace(**vars(REQUEST), answers=name)
+
+
 @pytest.mark.parametrize(("minutes", "seconds"), [(None, 900), (2, 120), (120, 900), (-1, 1)])
 def test_a_result_is_kept_until_its_first_grant_expires(
     broker: str, store: ResultStore, minutes: float | None, seconds: int
@@ -35,27 +42,72 @@ def test_a_result_is_kept_until_its_first_grant_expires(
         assert seconds - 10 < server.ttl("celery-task-meta-1") <= seconds
 
 
-def test_the_result_of_a_task_replaces_every_other(store: ResultStore) -> None:
-    store.store_result("1", "forged", "SUCCESS")
-    store.store_result("1", "sealed", "SUCCESS", request=REQUEST)
+@pytest.mark.parametrize("stored", [None, REQUEST, request_of("acme")])
+def test_a_result_replaces_that_of_the_same_request_and_those_of_nobody(
+    store: ResultStore, stored: Any
+) -> None:
+    store.store_result("1", "before", "SUCCESS", request=stored)
+    store.store_result("1", "sealed", "SUCCESS", request=request_of("acme"))
     assert store.get_task_meta("1", cache=False)["result"] == "sealed"
 
 
-@pytest.mark.parametrize(("state", "request_"), [("RETRY", REQUEST), ("SUCCESS", None)])
-def test_nothing_else_replaces_the_result_of_a_task(
+@pytest.mark.parametrize(
+    ("state", "request_"),
+    [
+        ("RETRY", request_of("acme")),
+        ("FAILURE", request_of("acme")),
+        ("SUCCESS", None),
+        ("SUCCESS", REQUEST),
+        ("SUCCESS", request_of("other")),
+        ("SUCCESS", request_of("acme", batch="b")),
+        ("SUCCESS", request_of("acme", chunk=1)),
+    ],
+)
+def test_nothing_else_replaces_the_result_of_a_request(
     store: ResultStore, state: str, request_: Any
 ) -> None:
-    store.store_result("1", "sealed", "SUCCESS", request=REQUEST)
-    store.store_result(
-        "1", {"exc_type": "A", "exc_message": [], "exc_module": "b"}, state, request=request_
-    )
+    store.store_result("1", "sealed", "SUCCESS", request=request_of("acme"))
+    failure = {"exc_type": "A", "exc_message": [], "exc_module": "b"}
+    with capture_logs() as log:
+        store.store_result("1", failure, state, request=request_)
     assert store.get_task_meta("1", cache=False)["result"] == "sealed"
+    assert [(line["event"], line["task"]) for line in log] == [("result_not_stored", "1")]
+
+
+def test_a_result_takes_the_place_of_a_list(broker: str, store: ResultStore) -> None:
+    with redis.Redis.from_url(broker) as server:
+        server.lpush("celery-task-meta-1", "forged")
+    store.store_result("1", "sealed", "SUCCESS", request=REQUEST)
+    assert store.get_task_meta("1", cache=False)["result"] == "sealed"
+
+
+def test_of_results_that_are_stored_at_once_the_first_one_stays(
+    broker: str, store: ResultStore
+) -> None:
+    def store_one(tenant: str) -> None:
+        store.store_result("1", tenant, "SUCCESS", request=request_of(tenant))
+
+    tenants = [f"tenant-{number}" for number in range(40)]
+    with redis.Redis.from_url(broker) as server, server.pubsub() as listener:
+        listener.subscribe("celery-task-meta-1")
+        listener.get_message(timeout=5)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(store_one, tenants))
+        announced = [listener.get_message(timeout=5) for _ in tenants]
+    results = [json.loads(event["data"])["result"] for event in announced if event]
+    assert sorted(results) == sorted(tenants)  # each one's sender may listen
+    assert store.get_task_meta("1", cache=False)["result"] == results[0]
+
+
+def test_the_refusal_of_a_conflict_replaces_no_result() -> None:
+    assert request_name("acme", {"batch": "a", "refusal": {"code": "batch_conflict"}}) is None
+    assert request_name("acme", {"batch": "a", "refusal": {"code": "quota_exceeded"}}) is not None
 
 
 def test_a_result_is_found_by_its_batches_for_as_long_as_it_is_kept(
     broker: str, store: ResultStore
 ) -> None:
-    request = SimpleNamespace(**vars(REQUEST), batches=["a", "b"])
+    request = SimpleNamespace(**vars(request_of("acme")), batches=["a", "b"])
     store.store_result("1", "sealed", "SUCCESS", request=request)
     with redis.Redis.from_url(broker) as server:
         for name in ("valetkey.results.a", "valetkey.results.b"):
