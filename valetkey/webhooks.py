@@ -4,7 +4,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from valetkey.errors import ValetkeyError
+from valetkey.wire.strict_json import parse_json
 from valetkey.wire.upload_events import ReportedUpload as ReportedUpload  # noqa: PLC0414 - public
 from valetkey.wire.upload_events import UploadEvent as UploadEvent  # noqa: PLC0414 - public
 
@@ -116,9 +116,10 @@ def _check_signature(keys: Sequence[bytes], content: bytes, signatures: str) -> 
 
 def _parse_payload(body: bytes) -> dict[str, Any]:
     try:
-        payload = json.loads(body.decode("utf-8"))
-    except (ValueError, RecursionError):
-        raise InvalidWebhook("the body is not JSON in UTF-8") from None
+        payload = parse_json(body)
+    except ValueError:
+        text = "the body is not JSON in UTF-8, or an object in it has a member twice"
+        raise InvalidWebhook(text) from None
     if not isinstance(payload, dict):
         raise InvalidWebhook("the body is not a JSON object")
     return payload

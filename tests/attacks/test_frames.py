@@ -19,6 +19,7 @@ from tests.attacks.conftest import IS_LONG, SEED, AttackTable
 from tests.support.builders.frames import build_frame, call_text, celery_headers
 from tests.support.builders.messages import grant_message
 from tests.support.servers.waiting import wait_until
+from valetkey.wire.strict_json import parse_json
 from worker.broker.dead_letters import read_dead_letters
 from worker.broker.message_guard import MAX_FRAME_BYTES
 from worker.broker.queues import queue_lengths, read_heartbeats
@@ -275,8 +276,8 @@ def has_readable_id(frame: HostileFrame) -> bool:
     if len(frame.data) > MAX_FRAME_BYTES:
         return False  # it is not decoded
     try:
-        headers = json.loads(frame.data)["headers"]
+        headers = parse_json(frame.data)["headers"]
         ignores_result = headers.get("ignore_result") is True
-    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         return False
     return headers.get("id") == frame.task_id and not ignores_result

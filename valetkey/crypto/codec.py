@@ -13,6 +13,7 @@ from valetkey.crypto.keys import PrivateKey
 from valetkey.errors import SealedForAnotherKey, UnreadableReply
 from valetkey.wire.refusals import UNAUTHENTICATED, Code
 from valetkey.wire.replies import Outcome, Reply
+from valetkey.wire.strict_json import parse_json
 from valetkey.wire.unavailable import Unavailable, read_unavailable
 
 DecodedResult = Reply | Unavailable | Literal["failed", "working"]
@@ -52,10 +53,10 @@ class Codec:
         UnreadableReply if it is a reply of the service that this release does not understand.
         """
         try:
-            result = _parse_result(raw)
+            result = _CeleryResult.model_validate(parse_json(raw))
             if result.status == "SUCCESS":
                 return self._decode_reply(result.result)
-        except (InvalidToken, ValueError, RecursionError):
+        except (InvalidToken, ValueError):
             return "failed"
         is_failed = result.status in _FAILED_STATES
         hint = read_unavailable(result.result, self._clock())
@@ -92,8 +93,8 @@ def _may_be_plain(reply: Reply) -> bool:
 
 
 # Pydantic's JSON refuses lone surrogates, which an object key may contain; Python's JSON, and so
-# Celery's, accepts them. The service refuses such a key, and its refusal repeats the key. The
-# functions below therefore try pydantic, which is faster, and then Python.
+# Celery's, accepts them. The service refuses such a key, and its refusal repeats the key. What is
+# sealed is therefore read by pydantic, which is faster, and then by Python.
 
 
 def _dump_json(message: dict[str, Any]) -> bytes:
@@ -103,19 +104,12 @@ def _dump_json(message: dict[str, Any]) -> bytes:
         return json.dumps(message).encode()
 
 
-def _parse_result(raw: bytes | str) -> _CeleryResult:
-    try:
-        return _CeleryResult.model_validate_json(raw)
-    except ValidationError:
-        return _CeleryResult.model_validate(json.loads(raw))
-
-
 def _parse_reply(content: bytes) -> Reply:
     try:
         return _REPLY_ADAPTER.validate_json(content)
     except ValidationError:
         pass
-    return _read_reply(json.loads(content))
+    return _read_reply(parse_json(content))
 
 
 def _read_reply(values: Any) -> Reply:

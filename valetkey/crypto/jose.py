@@ -6,16 +6,15 @@ Sources: RFC 7515, RFC 7516, RFC 8037, RFC 9864.
 
 import warnings
 import zlib
-from base64 import urlsafe_b64decode
 from typing import Any
 
 from joserfc import jwe, jws
 from joserfc.errors import ExceededSizeError, JoseError, SecurityWarning, UnsupportedAlgorithmError
 from joserfc.jwe import JWERegistry
 from joserfc.jws import CompactSignature, JWSRegistry
-from pydantic_core import from_json
 
 from valetkey.crypto.keys import PrivateKey, PublicKey
+from valetkey.wire.strict_json import decode_base64url, parse_json
 
 MAX_MESSAGE_BYTES = 4 * 1024**2  # bytes before base64; 1,000 items with the longest keys fit
 MAX_RESPONSE_BYTES = 16 * 1024**2  # bytes before base64, and after decompression
@@ -75,11 +74,13 @@ class SignedToken:
             self._parts: CompactSignature = jws.extract_compact(
                 token.encode(), registry=_JWS_REGISTRY
             )
+            # joserfc skips what is no base64url, and takes the last of two equal members.
+            encoded_header, *_ = map(decode_base64url, token.split("."))
+            header: Any = parse_json(encoded_header)
         except ExceededSizeError:
             raise TokenTooLarge from None
         except (JoseError, ValueError, TypeError):
             raise InvalidToken from None
-        header: Any = self._parts.headers()
         if not isinstance(header, dict):
             raise InvalidToken
         if header.get("alg") not in _SIGNATURE_ALGORITHMS:
@@ -115,7 +116,7 @@ def recipient_key_id(token: str) -> str:
     """
     header = token.partition(".")[0]
     try:
-        return str(from_json(urlsafe_b64decode(header + "==="))["kid"])
+        return str(parse_json(decode_base64url(header))["kid"])
     except (ValueError, LookupError, TypeError):
         raise InvalidToken from None
 

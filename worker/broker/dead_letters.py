@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, NamedTuple, cast
 
+from valetkey.wire.strict_json import parse_json
+
 KEY = "valetkey.deadletters"
 MAX_DEAD_LETTERS = 100
 MAX_DELIVERIES = 2
@@ -111,10 +113,10 @@ def _remove(client: Any, text: bytes, dead_letter: DeadLetter | None, *, to_queu
 def _parse(text: bytes) -> DeadLetter | None:
     """Return the dead letter in a value, None if it is not one: others can write there, too."""
     try:
-        values = json.loads(text)
+        values = parse_json(text)
         values["set_aside_at"] = datetime.fromtimestamp(values["set_aside_at"], UTC)
         dead_letter = DeadLetter(**values)
         _ = dead_letter.frame["body"], frame_digest(dead_letter.frame)
-    except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+    except (ValueError, TypeError, LookupError, OverflowError):
         return None
     return dead_letter

@@ -13,6 +13,8 @@ from zlib import crc32
 
 from pydantic_core import from_json
 
+from valetkey.wire.strict_json import decode_base64url, parse_json
+
 PREFIX_BYTES = 2_048
 """The length of the part of a frame that is read, so that a large frame costs no more."""
 
@@ -54,7 +56,8 @@ def _decode_body(body: str) -> str:
     """Decode a body, which is base64 unless it is JSON. Its end may be missing."""
     if body.lstrip().startswith("["):
         return body
-    return base64.b64decode(body[: len(body) // 4 * 4]).decode("utf-8", "ignore")
+    encoded = body[: len(body) // 4 * 4]
+    return base64.b64decode(encoded, validate=True).decode("utf-8", "ignore")
 
 
 def _read_key_id(token: str) -> str:
@@ -62,7 +65,7 @@ def _read_key_id(token: str) -> str:
     header, dot, _ = token.partition(".")
     if not dot:
         return ""
-    match from_json(base64.urlsafe_b64decode(header + "==")):
+    match parse_json(decode_base64url(header)):
         case {"kid": str(key_id)}:
             return key_id
     return ""

@@ -7,10 +7,8 @@ they see it, and only the parts that the service uses are passed on.
 Sources: kombu's virtual transport; Celery, "Message Protocol", version 2.
 """
 
-import json
 import re
 import uuid
-from base64 import b64decode
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
@@ -18,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from valetkey.wire.messages import ISSUE_TASK
+from valetkey.wire.strict_json import decode_base64, parse_json
 
 # 4 MiB of signed content grow by 16/9 in two layers of base64; the rest is for the headers.
 MAX_FRAME_BYTES = 8 * 1024**2
@@ -167,21 +166,12 @@ def _parse_frame(data: bytes) -> dict[str, Any]:
     if len(data) > MAX_FRAME_BYTES:
         raise InvalidMessage("size")
     try:
-        # Others read the first of two equal members.
-        frame = json.loads(data, object_pairs_hook=unique_members)
-    except (ValueError, RecursionError):
+        frame = parse_json(data)
+    except ValueError:
         raise InvalidMessage("json") from None
     if not isinstance(frame, dict) or len(frame) > _MAX_FRAME_MEMBERS:
         raise InvalidMessage("json")
     return frame
-
-
-def unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of JSON. Raises ValueError for a member that is there twice."""
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError
-    return members
 
 
 def _clean_headers(headers: _Headers, now: datetime) -> dict[str, Any]:
@@ -214,7 +204,7 @@ def _decode_body(frame: _Frame) -> str:
     if frame.properties.body_encoding != "base64":
         return frame.body
     try:
-        return b64decode(frame.body).decode()
+        return decode_base64(frame.body).decode()
     except ValueError:
         raise InvalidMessage("body") from None
 
@@ -229,16 +219,16 @@ _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _UNUSED_OPTIONS = ("callbacks", "errbacks", "chain", "chord")
 
 
-def check_body_size(body: bytes) -> None:
-    """Refuse JSON that would take much more memory than its text. Raises InvalidMessage."""
-    if _count_containers(body) > MAX_BODY_CONTAINERS and (
-        _count_containers(_STRING.sub(b"", body)) > MAX_BODY_CONTAINERS
-    ):
-        raise InvalidMessage("body")
+def check_body(body: bytes) -> None:
+    """Refuse a body that is not JSON of a call of a task without follow-up, or is too large.
 
-
-def check_call(call: Any) -> None:
-    """Refuse decoded JSON that is not a call of a task without follow-up. Raises InvalidMessage."""
+    Raises InvalidMessage.
+    """
+    _check_size(body)
+    try:
+        call = parse_json(body)
+    except ValueError:
+        raise InvalidMessage("body") from None
     match call:
         case [list(), dict(), dict() | None as options]:
             pass
@@ -248,6 +238,14 @@ def check_call(call: Any) -> None:
         if options and options.get(name):
             raise InvalidMessage(name)
     _check_depth(call)
+
+
+def _check_size(body: bytes) -> None:
+    """Refuse JSON that would take much more memory than its text."""
+    if _count_containers(body) > MAX_BODY_CONTAINERS and (
+        _count_containers(_STRING.sub(b"", body)) > MAX_BODY_CONTAINERS
+    ):
+        raise InvalidMessage("body")
 
 
 def _count_containers(text: bytes) -> int:

@@ -16,8 +16,8 @@ import structlog
 from celery import Celery, states
 from celery.backends.redis import RedisBackend
 from celery.exceptions import BackendError, BackendStoreError
-from redis.commands.core import Script
 from kombu.exceptions import KombuError
+from redis.commands.core import Script
 
 from valetkey.delivery.causes import describe_cause
 from valetkey.wire.messages import BUNDLE_TASK_PREFIX

@@ -8,8 +8,6 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from pydantic_core import from_json
-
 from valetkey.crypto.jose import (
     MAX_MESSAGE_BYTES,
     InvalidToken,
@@ -23,6 +21,7 @@ from valetkey.units import describe_duration, describe_size
 from valetkey.wire.messages import MAX_BATCH_ITEMS
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import Code, Refusal
+from valetkey.wire.strict_json import parse_json
 from valetkey.wire.terms import NAME_PATTERN
 from worker.core import object_keys
 from worker.core.tenant_config import Tenant, TenantConfig, TenantKey
@@ -171,9 +170,10 @@ def _check_claims(
 ) -> AuthenticatedMessage | Rejection:
     """Check the issue time and the tenant. iat belongs to the token, and is not passed on."""
     try:
-        content = _parse_json(payload)
-    except (ValueError, RecursionError):
-        return _reject(Code.TOKEN_INVALID, "", "the signed payload is not valid JSON", tenant)
+        content = parse_json(payload)
+    except ValueError:
+        text = "the signed payload is not JSON in UTF-8, or an object in it has a member twice"
+        return _reject(Code.TOKEN_INVALID, "", text, tenant)
     if not isinstance(content, dict):
         return _reject(Code.TOKEN_INVALID, "", "the signed payload is not a JSON object", tenant)
     rejection = _check_issue_time(content.pop("iat", None), tenant, now)
@@ -183,20 +183,6 @@ def _check_claims(
         text = "the message names another tenant than the key's"
         return _reject(Code.TENANT_MISMATCH, "tenant", text, tenant, tenant.name)
     return AuthenticatedMessage(content, tenant, key)
-
-
-def _parse_json(payload: bytes) -> Any:
-    """Parse JSON. The last of duplicate members counts, here and in all later steps."""
-    try:
-        return from_json(payload, allow_inf_nan=False)
-    except ValueError:
-        # An object key may contain a lone surrogate, which only Python's json accepts. This way
-        # only that item is refused later, and not the whole batch.
-        return json.loads(payload.decode(), parse_constant=_refuse_constant)
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"JSON has no {name}")
 
 
 def _check_issue_time(iat: Any, tenant: Tenant, now: datetime) -> Rejection | None:

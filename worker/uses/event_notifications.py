@@ -8,13 +8,13 @@ pairs. AWS sends none. Ceph and EventBridge do not encode keys. Ceph's sequencer
 time, whose bytes do not sort; its event time has microseconds.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote_plus, unquote_plus
 
+from valetkey.wire.strict_json import parse_json
 from worker.core.issued_grants import MAX_SIZE, Event, UseReport, is_storable
 from worker.core.signing_context import GRANT_ID_HEADER
 
@@ -239,12 +239,12 @@ def parse_body(body: str) -> ParsedBody:
     if len(body) > MAX_BODY_LENGTH:
         return ParsedBody((), Counter(["too_large"]))
     try:
-        value = json.loads(body)
+        value = parse_json(body)
         is_wrapped = isinstance(value, dict) and value.get("Type") == "Notification"
         if is_wrapped and isinstance(value.get("Message"), str):
-            value = json.loads(value["Message"])  # by SNS (AWS: sns-message-and-json-formats.html)
+            value = parse_json(value["Message"])  # by SNS (AWS: sns-message-and-json-formats.html)
         return _parse(value)
-    except (ValueError, RecursionError, _MalformedRecord):
+    except (ValueError, _MalformedRecord):
         return ParsedBody((), Counter(["malformed"]))
 
 

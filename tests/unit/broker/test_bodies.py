@@ -1,4 +1,3 @@
-import json
 from typing import Any
 
 import pytest
@@ -10,8 +9,7 @@ from worker.broker.message_guard import (
     MAX_BODY_CONTAINERS,
     MAX_BODY_DEPTH,
     InvalidMessage,
-    check_body_size,
-    check_call,
+    check_body,
 )
 
 
@@ -25,8 +23,7 @@ def nested(depth: int) -> Any:
 def check(text: str) -> str | None:
     """Return the part that is refused, if any."""
     try:
-        check_body_size(text.encode())
-        check_call(json.loads(text))
+        check_body(text.encode())
     except InvalidMessage as error:
         return error.part
     return None
@@ -38,10 +35,18 @@ def test_other_libraries_write_the_options_shorter(options: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["7", "null", "{}", "[]", "[[], {}]", "[[], [], []]", "[{}, [], null]", "[[], {}, 7]"]
+    "text",
+    ["", "[", "7", "{}", "[]", "[[], {}]", "[[], [], []]", "[{}, [], null]", "[[], {}, 7]"],
 )
 def test_json_of_another_form_is_refused(text: str) -> None:
     assert check(text) == "body"
+
+
+@pytest.mark.parametrize(
+    "message", ['{"tenant": "a", "tenant": "b"}', '{"items": [{"key": "a", "k\\u0065y": "b"}]}']
+)
+def test_an_object_with_a_member_twice_is_refused(message: str) -> None:
+    assert check(f"[[{message}], {{}}, null]") == "body"
 
 
 @pytest.mark.parametrize("name", ["callbacks", "errbacks", "chain", "chord"])

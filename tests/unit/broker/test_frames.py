@@ -130,6 +130,8 @@ def test_a_header_with_another_type_or_range_is_refused_by_its_name(name: str, v
     [
         (b"", "json"),
         (b"\xff\xfe", "json"),
+        (json.dumps(build_frame()).encode("utf-16"), "json"),
+        (json.dumps(build_frame() | {"more": float("nan")}).encode(), "json"),
         (b"null", "json"),
         (b"[" * 200_000, "json"),
         (b"[1" + b"0" * 5_000 + b"]", "json"),
@@ -154,6 +156,7 @@ def test_a_header_with_another_type_or_range_is_refused_by_its_name(name: str, v
         (build_frame(body=""), "body"),
         (build_frame(body=7), "body"),
         (build_frame(body="a"), "body"),
+        *((build_frame(body=body), "body") for body in ("W10", "W1 0=", "W10=\n", "W1*0=", "W11=")),
         (build_frame(body=b64encode(b"\xff").decode()), "body"),
         (build_frame(properties={"body_encoding": "utf-8"}, body="\ud800"), "body"),
     ],

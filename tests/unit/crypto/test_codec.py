@@ -158,6 +158,7 @@ JUNK: dict[str, bytes | str] = {
     "cut off": celery_result(sealed(ISSUED)[:-3]),
     "no text": b"\xff",
     "deep": b"[" * 100_000,
+    "two statuses": '{"status": "PENDING", "status": "RETRY"}',
     "a word": celery_result("?"),
     "dots": celery_result("." * 4),
     "null": celery_result(None),

@@ -141,6 +141,28 @@ def test_a_token_without_a_key_id_is_refused(header: str) -> None:
         recipient_key_id(f"{header}....")
 
 
+@pytest.mark.parametrize("segment", [0, 1, 2])
+@pytest.mark.parametrize("extra", ["=", "\n", "*", "AAAA\n"])
+def test_a_signed_token_that_is_not_strict_base64url_is_refused(segment: int, extra: str) -> None:
+    parts = sign(b"{}", KEY).split(".")
+    parts[segment] = parts[segment][:2] + extra + parts[segment][2:]
+    with pytest.raises(InvalidToken):
+        SignedToken(".".join(parts))
+
+
+def test_another_spelling_of_a_signature_is_refused() -> None:
+    token = sign(b"{}", KEY)  # 64 bytes: the last character has two bits of them
+    with pytest.raises(InvalidToken):
+        SignedToken(token[:-1] + chr(ord(token[-1]) + 1))
+
+
+def test_a_header_with_a_member_twice_is_refused() -> None:
+    header = urlsafe_b64encode(b'{"alg":"Ed25519","kid":"acme/x","kid":"acme/y"}').decode()
+    for parse in (SignedToken, recipient_key_id):
+        with pytest.raises(InvalidToken):
+            parse(f"{header.rstrip('=')}.e30.{'A' * 86}")
+
+
 def test_a_deeply_nested_header_is_refused() -> None:
     header = urlsafe_b64encode(b"[" * 100_000).decode()
     for parse in (recipient_key_id, SignedToken, lambda token: unseal(token, KEY)):

@@ -150,6 +150,7 @@ def test_a_malformed_record_does_not_hide_the_others_of_its_message() -> None:
     [
         *("", "nonsense", "[]", "1", "null", "{}", '{"Records": {}}', '{"Records": [1]}'),
         "[" * 100_000,
+        '{"Event": "a", "Event": "s3:TestEvent"}',
         '{"Type": "Notification", "Message": "nonsense"}',
         '{"size": ' + "9" * 5_000 + "}",
         '<?xml version="1.0"?>',

@@ -1,7 +1,6 @@
 """Compares an exported file with its manifest, and its rows with those of the database."""
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from sqlalchemy import Connection, select
 
 from models import Leaf
 from valetkey.units import format_utc
+from valetkey.wire.strict_json import parse_json
 from worker.audit.audit_rows import (
     COLUMNS,
     ChunkHead,
@@ -37,7 +37,6 @@ from worker.audit.export.export_run import FormatName, HashedStream, open_writer
 from worker.audit.grant_filters import GrantFilter, read_filter
 from worker.audit.text_conditions import ERASED, is_match
 from worker.base.month_partitions import first_moment, parse_month
-from worker.broker.message_guard import unique_members
 from worker.core.annotations import ANNOTATION_FIELDS
 from worker.ledger.merkle import CHUNK_KINDS
 from worker.ledger.tenant_history import pruned_month
@@ -254,7 +253,7 @@ def _read_rows(name: FormatName, stream: IO[bytes]) -> Iterator[Row]:
         cells = csv.reader(read_lines(), strict=True)
         rows = (dict(zip(COLUMNS, each, strict=True)) for each in cells)
     else:
-        rows = (json.loads(line, object_pairs_hook=unique_members) for line in read_lines())
+        rows = map(parse_json, read_lines())
     for row in rows:
         size = 0
         yield row

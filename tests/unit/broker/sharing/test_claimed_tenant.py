@@ -68,6 +68,16 @@ def test_a_message_without_a_readable_tenant_is_unknown(argument: Any) -> None:
     assert claim(argument) == UNKNOWN_TENANT
 
 
+def test_a_body_that_the_guard_cannot_decode_claims_no_tenant() -> None:
+    body = b64encode(json.dumps([[grant_message()], {}, {}]).encode()).decode()
+    assert body_claim(f"{body[:4]}\n{body[4:]}") == UNKNOWN_TENANT
+
+
+def test_a_header_with_two_key_ids_claims_no_tenant() -> None:
+    header = urlsafe_b64encode(b'{"kid":"acme/x","kid":"globex/x"}').decode().rstrip("=")
+    assert claim(f"{header}.e30.AAAA") == UNKNOWN_TENANT
+
+
 @pytest.mark.parametrize(
     "body",
     [
