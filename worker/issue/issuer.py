@@ -256,8 +256,8 @@ def issue_bundle(
     """Decide on each message of a bundle, and return their outcomes in order.
 
     Each outcome is that of the message alone. A message has none if it cannot be decided at the
-    moment, or would take too long: its sender sends it alone. Raises Transient if none can be
-    decided, or if the database is unreachable.
+    moment, or would take too long, or if an earlier one of its batch id has none: its sender sends
+    it alone. Raises Transient if none can be decided, or if the database is unreachable.
     """
     tenant, signing_key = sender.tenant, sender.signing_key
     parsed = dict(enumerate(parse_bundled(raw, tenant.name) for raw in bundle.messages))
@@ -270,7 +270,15 @@ def issue_bundle(
     outcomes = _issue_together(requests, config, context)
     if refusals:
         outcomes |= _refuse_malformed(bundle, refusals, tenant, context)
-    return [outcomes[n] for n in sorted(outcomes)]
+    replies: list[dict[str, Any]] = []
+    silent: set[str] = set()
+    for n, content in enumerate(bundle.messages):
+        batch_id, _ = parse_claimed_chunk(content)
+        if n not in outcomes:
+            silent.add(batch_id)
+        elif batch_id not in silent:  # else its sender would take it for that of the earlier one
+            replies.append(outcomes[n])
+    return replies
 
 
 def _refuse_malformed(
@@ -295,11 +303,10 @@ def _issue_together(
 ) -> _Numbered:
     attempt = _BundleAttempt(config, context)
     chunks = {n: attempt.prepare(request) for n, request in requests.items()}
-    committed = _commit_together([chunk for chunk in chunks.values() if chunk], context)
+    committed = _commit_together({n: chunk for n, chunk in chunks.items() if chunk}, context)
     outcomes: _Numbered = {}
     for n, request in requests.items():
-        # Taken out, because another message with the same batch id is decided alone.
-        decision = committed.pop(request.message.batch, None)
+        decision = committed.get(n)
         if decision is None:
             outcome = attempt.issue_alone(request)
         else:
@@ -375,25 +382,27 @@ class _BundleAttempt:
         return None
 
 
-def _commit_together(chunks: Sequence[NewChunk], context: Context) -> dict[str, ChunkDecision]:
-    """Commit new batches in one transaction; return the decisions as committed, by batch id.
+def _commit_together(chunks: Mapping[int, NewChunk], context: Context) -> dict[int, ChunkDecision]:
+    """Commit new batches in one transaction; return the decisions as committed, by number.
 
-    Batches that exist are left out, and all if the transaction fails because of one of them.
+    Batches that exist are left out, and all if the transaction fails because of one of them. Of
+    messages with the same batch id, the first one is committed: the others are decided alone.
     """
-    by_id: dict[str, NewChunk] = {}
-    for chunk in chunks:
-        by_id.setdefault(chunk.request.message.batch, chunk)
-    if len(by_id) < _MIN_TOGETHER:
+    numbers: dict[str, int] = {}
+    for n, chunk in chunks.items():
+        numbers.setdefault(chunk.request.message.batch, n)
+    if len(numbers) < _MIN_TOGETHER:
         return {}
     try:
         with write_transaction(context.engine) as connection:
-            return _write_new(connection, by_id)
+            decisions = _write_new(connection, {id_: chunks[n] for id_, n in numbers.items()})
     except NotRecorded as error:
         # They are refused alone, so that those that are charged stay together.
-        charged = [chunk for id_, chunk in by_id.items() if id_ not in error.decisions]
+        charged = {n: chunks[n] for id_, n in numbers.items() if id_ not in error.decisions}
         return _commit_together(charged, context)
     except DBAPIError:
         return {}
+    return {numbers[id_]: decision for id_, decision in decisions.items()}
 
 
 def _write_new(connection: Connection, chunks: Mapping[str, NewChunk]) -> dict[str, ChunkDecision]:

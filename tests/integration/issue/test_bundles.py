@@ -211,6 +211,19 @@ def test_a_message_that_cannot_be_decided_now_is_left_out_and_the_others_are_ans
     assert refusal_codes(outcomes) == [None, None]
 
 
+def test_the_second_message_of_a_batch_id_never_answers_the_first(
+    service: InProcessService, clock: Clock, failing_keys: dict[str, Exception]
+) -> None:
+    failing_keys["acme/bad"] = ValueError()
+    bad = grant_message(["acme/bad"])
+    good, malformed = bad | {"items": [{"key": "acme/good"}]}, bad | {"requested_by": ""}
+    other = grant_message()
+    outcomes = issue_all(service, clock, bad, good, malformed, other)
+    assert [outcome["batch"] for outcome in outcomes] == [other["batch"]]
+    del failing_keys["acme/bad"]
+    assert refusal_codes(issue_all(service, clock, good, bad)) == [None, "batch_conflict"]
+
+
 def test_no_third_bucket_is_tried_after_two_that_cannot_be_used(
     service: InProcessService, clock: Clock, failing_keys: dict[str, Exception]
 ) -> None:
