@@ -9,6 +9,7 @@ visibility_timeout = 120
 broker_transport_options = {
     "visibility_timeout": visibility_timeout,
     "unacked_restore_interval": 5,
+    "unacked_restore_limit": 200,  # forged entries must not stop a worker's loop
     "unacked_restore_throttle": 1,
     "unacked_mutex_expire": 30,
     # Read the queues in the order in which the worker lists them: requests that a caller waits for

@@ -27,17 +27,68 @@ from kombu.utils.json import dumps
 from redis.exceptions import ResponseError
 
 from worker import clock
+from worker.broker.dead_letters import KEY as DEAD_LETTERS
 from worker.broker.dead_letters import (
     MAX_DELIVERIES,
     add_dead_letter,
     count_redelivery,
     read_redeliveries,
 )
-from worker.broker.message_guard import InvalidMessage, check_body, read_frame
-from worker.broker.queues import HEARTBEAT_INTERVAL, QUEUES_BY_TASK, Heartbeat, write_heartbeat
+from worker.broker.message_guard import InvalidMessage, check_body, parse_unacked, read_frame
+from worker.broker.queues import (
+    HEARTBEAT_INTERVAL,
+    QUEUES_BY_TASK,
+    SHARING_LEASE,
+    WAITING_LANES,
+    Heartbeat,
+    write_heartbeat,
+)
 from worker.broker.result_store import report_discard, report_failure
 
 log = structlog.get_logger()
+
+
+REMOVE_FOREIGN_SCRIPT = """
+local removed = {}
+for i, key in ipairs(KEYS) do
+  local kind = redis.call('TYPE', key).ok
+  local is_foreign = kind ~= 'none' and kind ~= ARGV[i]
+  if kind == 'string' and not is_foreign then
+    local left = redis.call('PTTL', key)
+    is_foreign = left < 0 or left > 60000
+  end
+  if is_foreign then
+    redis.call('DEL', key)
+    removed[#removed + 1] = key
+  end
+end
+return removed
+"""
+"""KEYS: keys that workers share. ARGV: their types. Returns those that were removed.
+
+A key of another type is not from a worker, nor is a lease, the only string, without an end.
+"""
+
+_PRIORITIES = [f"{redis.Channel.sep}{step}" for step in redis.PRIORITY_STEPS[1:]]
+_QUEUES = {queue for queues in QUEUES_BY_TASK.values() for queue in queues}
+SHARED_KEYS = {
+    "unacked": "hash",
+    "unacked_index": "zset",
+    "unacked_mutex": "string",
+    SHARING_LEASE: "string",
+    WAITING_LANES: "set",
+    DEAD_LETTERS: "list",
+    **{f"{queue}{step}": "list" for queue in _QUEUES for step in ("", *_PRIORITIES)},
+    **{f"_kombu.binding{kind}.{queue}": "set" for queue in _QUEUES for kind in ("", "_permanent")},
+}
+"""The keys in the broker that workers share, and their types."""
+
+
+def remove_foreign_keys(client: Any) -> None:
+    """Remove the keys that no worker wrote and with which none could work."""
+    arguments = *SHARED_KEYS, *SHARED_KEYS.values()
+    for key in client.eval(REMOVE_FOREIGN_SCRIPT, len(SHARED_KEYS), *arguments):
+        log.error("foreign_key_removed", key=key.decode())
 
 
 class GuardedQoS(redis.QoS):
@@ -74,6 +125,37 @@ class GuardedQoS(redis.QoS):
         except self.channel.connection_errors:
             virtual.QoS.ack(self, delivery_tag)
             raise
+
+    def restore_visible(self, *args: Any, **options: Any) -> None:
+        """Return messages that were taken long ago to their queues: their worker was killed."""
+        with self.channel.conn_or_acquire() as client:
+            remove_foreign_keys(client)
+        super().restore_visible(*args, **options)
+
+    def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's
+        """Return a message to its queue, or remove an entry that no worker wrote.
+
+        kombu would stop at such an entry, and return no message that comes after it.
+        """
+
+        def restore(pipe: Any) -> None:
+            entry = pipe.hget(self.unacked_key, tag)
+            pipe.multi()
+            self._remove_from_indices(tag, pipe)
+            if entry is None:
+                return
+            try:
+                frame, queue = parse_unacked(entry)
+            except InvalidMessage as error:
+                log.error("unacked_entry_removed", part=error.part)  # noqa: TRY400 - no defect
+            else:
+                self.channel._do_restore_message(frame, "", queue, pipe, leftmost)
+
+        with self.channel.conn_or_acquire(client) as connected:
+            try:
+                connected.transaction(restore, self.unacked_key)
+            except ResponseError as error:  # the next entries may be returned all the same
+                log.warning("message_not_returned", problem=type(error).__name__)
 
     def restore_unacked(self, client: Any = None) -> None:
         """Return messages to their queues when the worker ends.
@@ -160,6 +242,13 @@ class GuardedChannel(redis.Channel):
         log.error("message_set_aside", task=task_id, dead_letter=dead_letter, problem=problem)
         report_failure(task_id, current_app)
 
+    def get_table(self, exchange: str) -> list[tuple[str, str, str]]:
+        """Return the bindings of an exchange: Celery's have one, to the queue of their name.
+
+        Those in Redis can be forged. Messages would then go into other lists, or none.
+        """
+        return [(exchange, "", exchange)]
+
     def _do_restore_message(
         self, payload: Any, exchange: str, routing_key: str, pipe: Any, *leftmost: bool
     ) -> None:
@@ -177,6 +266,13 @@ class GuardedTransport(redis.Transport):
     """Kombu's transport of redis:// and rediss:// URLs, with the guarded channel."""
 
     Channel = GuardedChannel
+
+    def create_channel(self, connection: Any) -> Any:
+        """Return a channel, on which queues can be declared and read."""
+        channel = super().create_channel(connection)
+        with channel.conn_or_acquire() as client:
+            remove_foreign_keys(client)
+        return channel
 
 
 # Celery keeps a message that it retries in memory until its eta, beyond its prefetch limit.

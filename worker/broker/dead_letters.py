@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, NamedTuple, cast
 
+from redis.exceptions import ResponseError
+
 from valetkey.wire.strict_json import parse_json
 
 KEY = "valetkey.deadletters"
@@ -44,7 +46,10 @@ def count_redelivery(pipe: Any, frame: dict[str, Any]) -> None:
 
 def read_redeliveries(client: Any, frame: dict[str, Any]) -> int:
     """Return how often a frame has returned to its queue because a worker ended."""
-    return int(client.get(_count_key(frame)) or 0)
+    try:
+        return int(client.get(_count_key(frame)) or 0)
+    except (ValueError, ResponseError):  # others can write there, too
+        return 0
 
 
 def _count_key(frame: dict[str, Any]) -> str:

@@ -162,6 +162,21 @@ def _clean_frame(frame: _Frame, queue: str, now: datetime) -> dict[str, Any]:
     }
 
 
+def parse_unacked(entry: bytes) -> tuple[dict[str, Any], str]:
+    """Return the frame and queue of a message that a worker took, as kombu notes it in Redis.
+
+    Raises InvalidMessage for an entry that no worker wrote.
+    """
+    try:
+        match parse_json(entry):
+            case [{"properties": {"delivery_info": dict()}} as frame, "", str(queue)]:
+                _Frame.model_validate(frame)
+                return frame, queue
+    except ValueError:
+        pass
+    raise InvalidMessage("unacked")
+
+
 def _parse_frame(data: bytes) -> dict[str, Any]:
     if len(data) > MAX_FRAME_BYTES:
         raise InvalidMessage("size")

@@ -11,8 +11,10 @@ from celery import Celery
 from kombu.connection import Connection
 from kombu.entity import Queue
 from kombu.messaging import Consumer
+from structlog.testing import capture_logs
 
-from tests.support.builders.frames import TASK_ID, build_frame, celery_headers
+from tests.support.builders.frames import TASK_ID, build_frame, call_text, celery_headers
+from worker.broker.celery_guard import SHARED_KEYS
 from worker.broker.dead_letters import read_dead_letters
 from worker.broker.result_store import read_discard_counts
 
@@ -220,6 +222,85 @@ def test_a_message_that_cannot_be_settled_takes_up_no_place(
     with pytest.raises(redis.ConnectionError):
         getattr(message, settle)()
     assert reader.channel.qos.can_consume()
+
+
+FRAME = build_frame(call_text(1), properties={"body_encoding": "utf-8"}, body=call_text(1))
+FORGED: list[Any] = [
+    "nonsense", "", "null", "[]", "[1, 2, 3]", '[{}, "", "q"]', '{"a": NaN}', "[" * 100_000,
+    json.dumps([FRAME, "valetkey", "valetkey"]), json.dumps([FRAME, "", None]),
+    json.dumps([FRAME | {"headers": {}}, "", "q"]), json.dumps([FRAME | {"body": None}, "", "q"]),
+    json.dumps([FRAME | {"properties": {"delivery_info": None}}, "", "q"]),
+]  # fmt: skip
+
+
+def test_forged_entries_are_removed_and_the_messages_after_them_are_redelivered(
+    guarded: Guarded,
+) -> None:
+    guarded.put()
+    dead = guarded.start()
+    dead.read()
+    for number, entry in enumerate(FORGED):
+        guarded.store.hset("unacked", f"forged-{number}", entry)
+        guarded.store.zadd("unacked_index", {f"forged-{number}": 10 + number})
+    dead.die()
+    reader = guarded.start()
+    with capture_logs() as log:
+        reader.channel.qos.restore_visible(num=100)
+    assert [message.headers["id"] for message in reader.read()] == [TASK_ID]
+    assert guarded.store.zcard("unacked_index") == 1
+    removed = [line for line in log if line["event"] == "unacked_entry_removed"]
+    assert len(removed) == len(FORGED)
+    assert "nonsense" not in repr(log)
+
+
+@pytest.mark.parametrize("count", ["forged", None])
+def test_a_forged_count_of_redeliveries_ends_no_reader(guarded: Guarded, count: str | None) -> None:
+    guarded.put()
+    reader = guarded.start()
+    reader.read()
+    reader.die()
+    guarded.start().channel.qos.restore_visible()
+    (key,) = guarded.store.keys("valetkey.redelivered:*")
+    guarded.store.delete(key)
+    guarded.store.set(key, count) if count else guarded.store.lpush(key, 1)
+    assert len(guarded.start().read()) == 1
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("valetkey", "valetkey.upkeep\x06\x163", "unacked", "unacked_index", "unacked_mutex"),
+        *("_kombu.binding.valetkey", "_kombu.binding_permanent.valetkey", "valetkey.waiting"),
+        *("valetkey.waiting.lease", "valetkey.deadletters"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["string", "list", "hash"])
+def test_a_key_of_another_type_is_removed_and_no_other(
+    guarded: Guarded, key: str, kind: str
+) -> None:
+    store = guarded.store
+    writes = {
+        "string": lambda: store.set(key, "forged"),
+        "list": lambda: store.lpush(key, "a"),
+        "hash": lambda: store.hset(key, "a", "b"),
+    }
+    reader = guarded.start()
+    writes[kind]()
+    is_genuine = SHARED_KEYS[key] == kind != "string"
+    reader.channel.qos.restore_visible()
+    assert bool(store.exists(key)) == is_genuine
+
+
+def test_a_lease_that_a_worker_has_is_kept(guarded: Guarded) -> None:
+    guarded.store.set("unacked_mutex", "worker", ex=30)
+    guarded.start().channel.qos.restore_visible()
+    assert guarded.store.get("unacked_mutex") == b"worker"
+
+
+def test_forged_bindings_lead_no_message_into_other_lists(guarded: Guarded) -> None:
+    guarded.store.sadd("_kombu.binding.valetkey", b"\xff", "", "valetkey\x06\x16\x06\x16other")
+    channel = guarded.start().channel
+    assert list(channel._lookup("valetkey", "valetkey")) == ["valetkey"]
 
 
 def test_a_sender_cannot_have_a_message_set_aside(guarded: Guarded) -> None:
