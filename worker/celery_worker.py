@@ -3,12 +3,14 @@
 It starts without Celery's command line, whose other commands take 8 MB in each process.
 """
 
+import logging
 import socket
 import sys
 from typing import Any
 
 from worker.app import app
 from worker.broker.queues import QUEUES_BY_ROLE
+from worker.logs import configure_logging, log_all_output
 
 # Upkeep waits for endpoints and storage. Its jobs share one process, which bounds what they do at
 # once; issuing needs the CPU, so it has a process for each request.
@@ -18,7 +20,10 @@ _DEFAULT_OPTIONS = {"pool_cls": "prefork"}
 
 def main(role: str, level: str) -> int:
     """Run a worker until SIGTERM; return its exit code."""
+    configure_logging(logging.getLevelNamesMapping()[level])
+    log_all_output()
     worker = app.Worker(
+        quiet=True,  # no banner
         hostname=f"{role}@{socket.gethostname()}",
         loglevel=level,
         queues=QUEUES_BY_ROLE[role],

@@ -18,7 +18,7 @@ from worker.app import job_context
 from worker.base.jobs import HANG_TIME
 from worker.broker.queues import EVENTS_PREFIX, EVENTS_ROLE, Heartbeat, write_heartbeat
 from worker.context import settings
-from worker.logs import configure_logging
+from worker.logs import configure_logging, log_all_output
 from worker.supervisor import STOP_TIMEOUT, SUPERVISOR_VARIABLE, say_ready, stop_with_supervisor
 from worker.uses.queue_readers import QueueReaders
 
@@ -49,6 +49,7 @@ _REDIS_TIMEOUT = 3.0  # seconds
 def main(level: str) -> None:
     """Read the queues until SIGTERM or SIGINT, and write heartbeats as Celery's workers do."""
     configure_logging(logging.getLevelNamesMapping()[level])
+    log_all_output()
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, lambda *_: stop.set())

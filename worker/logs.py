@@ -1,13 +1,20 @@
 """The service's log: one JSON object per line on stderr, without secrets.
 
+What libraries print, warnings and tracebacks are lines of the log, too.
+
 There are two safeguards. Loggers of libraries that handle secrets stay above a minimum level,
 whatever the level of the log. And everything that is written is scrubbed, because a library's
 warning or a traceback may still quote a secret.
 """
 
+import io
 import json
 import logging
+import os
 import re
+import socket
+import sys
+import threading
 from typing import Any
 
 import structlog
@@ -93,10 +100,22 @@ def scrub(text: str) -> str:
     return _TOKEN.sub(_HIDDEN, without_values)
 
 
+_HOST = socket.gethostname()
+
+
+def _process_fields() -> dict[str, Any]:
+    return {"pid": os.getpid(), "host": _HOST}
+
+
+def _add_process(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    return {**event, **_process_fields()}
+
+
 def configure_logging(level: int = logging.INFO) -> None:
     """Write all log records to stderr, one JSON object per line, with secrets replaced."""
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
+        _add_process,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     formatter = structlog.stdlib.ProcessorFormatter(
@@ -108,7 +127,8 @@ def configure_logging(level: int = logging.INFO) -> None:
             structlog.processors.JSONRenderer(),
         ],
     )
-    handler = _Handler()
+    # Celery configures logging again, after `log_all_output`.
+    handler = _Handler(sys.__stderr__ if isinstance(sys.stderr, _PrintedLines) else None)
     handler.setFormatter(formatter)
     handler.addFilter(reaches_min_level)
     logging.basicConfig(handlers=[handler], level=level, force=True)
@@ -126,7 +146,34 @@ class _Handler(logging.StreamHandler[Any]):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - overrides
         """Report a record that cannot be formatted. The default prints its arguments."""
         event = {"event": "log_failed", "logger": record.name, "level": "error"}
-        self.stream.write(json.dumps(event) + self.terminator)
+        self.stream.write(json.dumps(event | _process_fields()) + self.terminator)
+
+
+def log_all_output() -> None:
+    """Let this process and its children log what they would print. Configure logging before."""
+    logging.captureWarnings(capture=True)
+    log = structlog.get_logger()
+    sys.excepthook = lambda *error: log.critical("uncaught_error", exc_info=error)
+    threading.excepthook = lambda args: log.error(
+        "uncaught_error",
+        exc_info=(args.exc_type, args.exc_value, args.exc_traceback),
+        thread=args.thread.name if args.thread else None,
+    )
+    sys.stdout = sys.stderr = _PrintedLines()  # the log has the stream that stderr was
+    sys.__stdout__ = None  # type: ignore[misc] # Celery writes there when it stops
+
+
+class _PrintedLines(io.TextIOBase):
+    """A text stream whose lines are logged."""
+
+    def __init__(self) -> None:
+        self._rest = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in filter(str.strip, lines):
+            logging.getLogger("output").warning("%s", line)
+        return len(text)
 
 
 def _reset_library_loggers(level: int) -> None:

@@ -21,7 +21,7 @@ from worker.cli.redis_servers import open_broker, open_results, read_server_fact
 from worker.cli.service_failures import ServiceUnusable
 from worker.errors import Transient
 from worker.ledger.tenant_rows import ConfigStore
-from worker.logs import configure_logging
+from worker.logs import configure_logging, log_all_output
 from worker.settings import Settings
 from worker.supervisor import Supervisor, WorkerProcess
 
@@ -87,6 +87,7 @@ def run(only: str | None, loglevel: str) -> None:
     settings = Settings()  # invalid ones end this process before it starts any other
     configure_logging(logging.getLevelNamesMapping()[loglevel])
     check_services()
+    log_all_output()  # from here on; click prints why no worker was started
     roles = [only] if only else ["issue", "upkeep"]
     supervisor = Supervisor([_worker(role, loglevel) for role in roles])
     if only is None:

@@ -98,6 +98,7 @@ class SecretResultTask(Task):  # type: ignore[misc] # Celery's Task has no types
 @app.task(name="valetkey.issue", bind=True, base=SecretResultTask)
 def respond_to_message(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any] | str:
     """Respond to one message of any kind, passed as the only argument."""
+    started = time.monotonic()
     response = _respond(self, args[0] if len(args) == 1 and not kwargs else None)
     self.request.update(answers=request_name(response.tenant, response.values))
     items = (item for outcome in response.outcomes for item in outcome.get("items", ()))
@@ -106,16 +107,20 @@ def respond_to_message(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any] |
         batches = unnamed_batches(self.request.id, response.outcomes)
         self.request.update(expires_at=datetime.fromisoformat(min(expiries)), batches=batches)
     # A closure, because Celery's representation of a request must not contain the grants.
-    self.request.update(follow_up=lambda: _follow_up(response))
+    self.request.update(follow_up=lambda: _follow_up(response, started))
     return response.sent
 
 
-def _follow_up(response: Response) -> None:
+def _follow_up(response: Response, started: float) -> None:
     if response.has_webhook:
         send_trigger(deliver.name)
     if response.may_complete_manifest:
         send_trigger(manifests.name)
-    _log(response)
+    _log(response, _seconds_since(started))
+
+
+def _seconds_since(started: float) -> float:
+    return round(time.monotonic() - started, 4)
 
 
 def _respond(task: Any, message: Any) -> Response:
@@ -150,7 +155,7 @@ def _postpone(task: Any, error: Transient) -> NoReturn:
     raise Ignore
 
 
-def _log(response: Response) -> None:
+def _log(response: Response, duration: float) -> None:
     values, outcomes = response.values, response.outcomes
     subject = {"batch": values.get("batch"), "chunk": values.get("chunk")}
     if "replies" in values:  # one line: one for each message would take as long as deciding it
@@ -166,6 +171,7 @@ def _log(response: Response) -> None:
         code=", ".join(codes) or None,
         refused=counts["refused"],
         items=counts.total(),
+        duration=duration,
     )
     if response.is_decision and outcomes:
         _log_quota_warnings(response.tenant, outcomes[-1])
@@ -190,13 +196,14 @@ def _job(
     """Return a job with a thread of its own, so that none waits for another."""
 
     def run_job(run: JobRun) -> None:
+        started = time.monotonic()
         try:
             counts = use_case(job_context(), run)
         except Transient as error:
             log.warning("sweep_postponed", of=event, problem=str(error))
             return
         if any(counts.values()):
-            log.info(event, **counts)
+            log.info(event, **counts, duration=_seconds_since(started))
 
     return SingleFlight(name, run_job)
 

@@ -8,8 +8,10 @@ whole worker, and the broker then delivers the message to the next one.
 """
 
 import os
+import select
 import signal
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from queue import Empty
@@ -277,6 +279,7 @@ class GuardedTransport(redis.Transport):
 
 # Celery keeps a message that it retries in memory until its eta, beyond its prefetch limit.
 MAX_WAITING = 50
+_STOP_POLL = 0.05  # seconds
 MAX_IDLE_BEATS = 6  # in a row, after which a worker that takes no messages is stuck
 _celery_log = get_logger(__name__)
 
@@ -316,6 +319,20 @@ class GuardedConsumer(Consumer):  # type: ignore[misc] # Celery's Consumer has n
 
 class GuardedWorker(Worker):  # type: ignore[misc] # Celery's Worker has no types
     """A worker that sets aside a message which cannot be passed to a child process."""
+
+    def wait_for_soft_shutdown(self) -> None:
+        """Wait until the running tasks end, but not longer than the soft shutdown timeout.
+
+        Celery always waits for all of it. Its loop stands still meanwhile, so the results of child
+        processes are read here.
+        """
+        log.info("worker_stopping", worker=self.hostname, tasks=len(state.active_requests))
+        end = time.monotonic() + self.app.conf.worker_soft_shutdown_timeout
+        pool = getattr(self.pool, "_pool", None)  # of processes; that of threads has none
+        results = list(getattr(pool, "_fileno_to_outq", ()))
+        while state.active_requests and time.monotonic() < end:
+            for fd in select.select(results, [], [], _STOP_POLL)[0]:
+                pool.handle_result_event(fd)  # type: ignore[union-attr] # it has a pipe
 
     def _process_task(self, request: Any) -> None:
         try:

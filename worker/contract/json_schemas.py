@@ -341,6 +341,11 @@ def result_schema() -> Schema:
                 "description": "SUCCESS: result is a reply. RETRY: wait, the service tries again "
                 "by itself. FAILURE: there is no reply, send the message again.",
             },
+            "request": {
+                "type": ["string", "null"],
+                "description": "Names the tenant, batch and chunk that the result answers. Only a "
+                "result of the same request replaces it.",
+            },
             "result": {
                 "description": "SUCCESS: a reply as a JSON object, or sealed, as the text of a "
                 "compact JWE. RETRY and FAILURE: an exception in Celery's form; with the code "

@@ -1,7 +1,9 @@
 """What passes the checks but cannot be given to a child process, and workers that are stuck."""
 
 import os
+import time
 from collections.abc import Callable
+from threading import Timer
 from types import SimpleNamespace
 from typing import Any
 
@@ -61,6 +63,30 @@ def test_a_worker_that_stops_puts_back_what_it_cannot_process(
     monkeypatch.setattr(state, "should_stop", 0)
     failing_worker(events, monkeypatch)._process_task(request_of(events))
     assert events == ["put back"]
+
+
+def stopping_worker(read_fd: int, on_result: Callable[[int], None]) -> Any:
+    worker = GuardedWorker.__new__(GuardedWorker)
+    pool = SimpleNamespace(_fileno_to_outq={read_fd: None}, handle_result_event=on_result)
+    worker.hostname, worker.pool = "issue@host", SimpleNamespace(_pool=pool)
+    worker.app = SimpleNamespace(conf=SimpleNamespace(worker_soft_shutdown_timeout=10))
+    return worker
+
+
+def test_a_worker_that_stops_waits_for_its_last_task_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    active = {"task"}
+    monkeypatch.setattr(state, "active_requests", active)
+    read_fd, write_fd = os.pipe()
+    worker = stopping_worker(read_fd, lambda fd: active.discard(os.read(fd, 4).decode()))
+    start = time.monotonic()
+    Timer(0.2, os.write, (write_fd, b"task")).start()
+    worker.wait_for_soft_shutdown()
+    assert 0.2 <= time.monotonic() - start < 2
+    assert not active
+    os.close(read_fd)
+    os.close(write_fd)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 import base64
 import json
 import logging
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -206,7 +209,42 @@ def test_no_cause_in_a_traceback_shows_a_secret(log_lines: Lines) -> None:
 def test_a_record_that_cannot_be_formatted_shows_none_of_its_arguments(log_lines: Lines) -> None:
     logs.configure_logging()
     logging.getLogger("kombu").warning("%d messages", "5ec2e7")
-    assert log_lines() == [{"event": "log_failed", "logger": "kombu", "level": "error"}]
+    (line,) = log_lines()
+    assert line["event"] == "log_failed"
+    assert "5ec2e7" not in str(line)
+
+
+PROGRAM = """
+import atexit, os, sys, threading, warnings
+from worker.logs import configure_logging, log_all_output
+configure_logging()
+log_all_output()
+configure_logging()
+print("a banner", 1)
+sys.stderr.write("two\\nlines, token=5ec2e7\\n")
+warnings.warn("old")
+thread = threading.Thread(target=lambda: 1 / 0)
+thread.start()
+thread.join()
+if os.fork() == 0:
+    raise KeyError
+os.wait()
+raise LookupError("at last")
+"""
+
+
+def test_whatever_a_process_and_its_children_print_is_a_line_of_json_with_their_name() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False, timeout=60
+    )
+    lines = [json.loads(line) for line in result.stderr.splitlines()]
+    errors = [line["exception"].splitlines()[-1] for line in lines if "exception" in line]
+    assert errors == ["ZeroDivisionError: division by zero", "KeyError", "LookupError: at last"]
+    assert [line["event"] for line in lines[:3]] == ["a banner 1", "two", "lines, token=[hidden]"]
+    assert "UserWarning: old" in lines[3]["event"]
+    assert {line["host"] for line in lines} == {socket.gethostname()}
+    assert len({line["pid"] for line in lines}) == 2
+    assert (result.stdout, result.returncode) == ("", 1)
 
 
 @pytest.mark.parametrize("name", logs.MIN_LEVELS)
