@@ -119,7 +119,8 @@ _MAX_ORIGIN = 200
 _DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
 _DATABASE_FORMS = (
     "sqlite:///PATH (sqlite:////PATH if it is absolute) or"
-    " postgresql+psycopg://USER:PASSWORD@HOST:5432/DATABASE"
+    " postgresql+psycopg://USER:PASSWORD@HOST:5432/DATABASE, or of several hosts"
+    " postgresql+psycopg://USER:PASSWORD@/DATABASE?host=HOST:5432&host=HOST:5432"
 )
 _ENCODING = "percent-encode special characters in its user and password"
 
@@ -155,6 +156,8 @@ def _check_database_url(text: str) -> str:
     try:
         url = make_url(text)
         _check_port(url.port)
+        if url.get_backend_name() == "postgresql" and "host" in url.query:
+            url.get_dialect()().create_connect_args(url)  # as many ports as hosts
     except (ArgumentError, ValueError):  # do not chain it: its text may contain the password
         raise ValueError(
             f"this is not the URL of a database: write {_DATABASE_FORMS}; {_ENCODING}"

@@ -11,21 +11,17 @@ from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
+from itertools import zip_longest
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from sqlalchemy import Connection, Dialect, Engine, Insert, Select, create_engine, event
+from sqlalchemy import URL, Connection, Dialect, Engine, Insert, Select, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import (
-    DBAPIError,
-    DisconnectionError,
-    IntegrityError,
-    InterfaceError,
-    OperationalError,
-)
+from sqlalchemy.exc import DBAPIError, DisconnectionError, IntegrityError
 from sqlalchemy.sql.dml import UpdateBase
 
+from worker.base.database_errors import READ_ONLY, cause_by_code
 from worker.base.private_files import create_private_file, create_private_folder
 from worker.errors import Transient
 
@@ -252,6 +248,9 @@ def create_database_engine(url: str, *, idle_timeout: int = 0) -> Engine:
     """
     if make_url(url).get_backend_name() == "sqlite":
         return _sqlite_engine(url)
+    options: dict[str, Any] = {**POSTGRES_OPTIONS}
+    if len(database_hosts(make_url(url))) > 1:
+        options["target_session_attrs"] = "read-write"  # any, by default: also a standby
     in_url = make_url(url).query
     engine = create_engine(
         url,
@@ -259,12 +258,21 @@ def create_database_engine(url: str, *, idle_timeout: int = 0) -> Engine:
         pool_size=2,
         max_overflow=2,
         use_native_hstore=False,  # no table has one, and looking for it takes three round trips
-        connect_args={name: v for name, v in POSTGRES_OPTIONS.items() if name not in in_url},
+        connect_args={name: v for name, v in options.items() if name not in in_url},
     )
     event.listen(engine, "connect", partial(_configure_postgres, idle_timeout))
     event.listen(engine, "checkout", _check_connection)
     event.listen(engine, "begin", _begin)
     return engine
+
+
+def database_hosts(url: URL) -> list[str]:
+    """Return the hosts of a PostgreSQL server, with the ports that its URL names."""
+    options = url.get_dialect()().create_connect_args(url)[1]
+    hosts = str(options.get("host") or "localhost").split(",")
+    ports = str(options.get("port") or "").split(",")
+    pairs = zip_longest(hosts, ports, fillvalue="")
+    return [f"{host}:{port}" if port else host for host, port in pairs]
 
 
 def load_driver(url: str) -> None:
@@ -351,9 +359,9 @@ def _transaction(purpose: _Purpose, engine: Engine) -> Iterator[Connection]:
 write_transaction = partial(_transaction, "write")
 """Opens a transaction that commits at the end of its block.
 
-Raises Transient if the database is unreachable, locked for too long, has no tables, or aborted the
-transaction to resolve a deadlock. Nothing was written, or that is unknown; repeating the call is
-safe.
+Raises Transient if the database is unreachable, read-only, full, locked for too long, without its
+tables, or aborted the transaction to resolve a deadlock. Nothing was written, or that is unknown;
+repeating the call is safe.
 """
 read_transaction = partial(_transaction, "read")
 """Opens a transaction that only reads, and therefore waits for no writer."""
@@ -379,17 +387,27 @@ def read_in_driver(engine: Engine, statement: str) -> Any:
 @contextmanager
 def _transient_errors(engine: Engine) -> Iterator[None]:
     dbapi = engine.dialect.loaded_dbapi
-    # What is not executed through SQLAlchemy, as COPY, raises the driver's own errors.
-    from_driver = dbapi.OperationalError, dbapi.InterfaceError
     try:
         yield
-    except (OperationalError, InterfaceError, *from_driver) as error:
-        text = "the database is unreachable, locked or without its tables"
-        raise Transient(text, "database") from error
-    except DBAPIError as error:
-        if error.connection_invalidated:
-            raise Transient("the connection to the database was lost", "database") from error
-        raise
+    # What is not executed through SQLAlchemy, as COPY, raises the driver's own errors.
+    except (DBAPIError, dbapi.Error) as error:
+        from_driver = error.orig if isinstance(error, DBAPIError) else error
+        is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
+        is_away = is_lost or isinstance(from_driver, dbapi.OperationalError | dbapi.InterfaceError)
+        cause = cause_by_code(from_driver)
+        if cause is None and not is_away:
+            raise
+        if cause is READ_ONLY:
+            engine.dispose()  # its connections lead to a server that is no primary any more
+        text = f"used: {cause.text}" if cause else "reached, or closed the connection"
+        raise Transient(f"the database cannot be {text}", "database") from error
+
+
+def is_read_only(connection: Connection) -> bool:
+    """Return whether a server refuses writes: a standby, or in the window of a failover."""
+    if connection.dialect.name == "sqlite":
+        return False
+    return bool(connection.exec_driver_sql("SHOW transaction_read_only").scalar() == "on")
 
 
 def acquire_advisory_lock(connection: Connection, name: str) -> None:

@@ -10,22 +10,26 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from valetkey.delivery.causes import HOST, REFUSED, TIMEOUT, TLS, describe_cause, exception_chain
-from worker.cli.service_failures import (
+from worker.base.database_engine import database_hosts
+from worker.base.database_errors import (
+    MIGRATE,
+    NO_PERMISSION,
+    NO_TABLES,
+    READ_ONLY,
+    STARTING_OR_STOPPING,
+    TOO_MANY_CONNECTIONS,
+    VARIABLE,
     Cause,
-    ServiceUnusable,
-    cause_of_kind,
-    network_cause,
+    cause_by_code,
 )
+from worker.cli.service_failures import ServiceUnusable, cause_of_kind, network_cause
 from worker.errors import Transient
 
-VARIABLE = "VALETKEY_DATABASE_URL"
 _DRIVER_ERRORS = (SQLAlchemyError, psycopg.Error, sqlite3.Error)
-MIGRATE = "python -m worker migrate"
 
-_NO_TABLES = Cause("it has no tables of valetkey yet", MIGRATE)
 STATES = {
     "missing": Cause("there is no such file", f"{MIGRATE} creates it; or correct {VARIABLE}"),
-    "no tables": _NO_TABLES,
+    "no tables": NO_TABLES,
     "old tables": Cause("its tables are those of an older release", MIGRATE),
     "later tables": Cause(
         "its tables are those of a later release, whose columns this command does not know",
@@ -38,27 +42,10 @@ STATES = {
     ),
 }
 """The causes that commands find out before they read or write."""
-FILE_LOCKED = Cause(
-    "another process has locked the file",
-    "stop what holds it; for several machines, use PostgreSQL",
-    is_away=True,
-)
-
-_TABLE_LOCKED = Cause(
-    "another transaction has locked what this one needs",
-    "wait for it or end it (pg_stat_activity lists long ones), then run the command again",
-    is_away=True,
-)
-
-_TABLE_EXISTS = Cause(
-    "it already has a table with a name that valetkey needs, and no record of who created it",
-    f"run the command again if another `{MIGRATE}` has run meanwhile; else create a database for"
-    f" valetkey alone, and correct {VARIABLE}",
-)
-
-# By the words of libpq and of the server, which are English unless lc_messages says otherwise. The
-# first that are found decide.
+# Of a failed connection, libpq gives no code. By the words of libpq and of the server, which are
+# English unless lc_messages says otherwise. The first that are found decide.
 _SERVER_WORDS: Mapping[str, Cause] = {
+    r"session is read-only|server is in hot standby mode": READ_ONLY,
     r"Connection refused|on socket.*No such file or directory": cause_of_kind(REFUSED, VARIABLE),
     r"resolve host|translate host name|Name or service not known": cause_of_kind(HOST, VARIABLE),
     r"timeout expired|timed out": cause_of_kind(TIMEOUT, VARIABLE),
@@ -85,10 +72,7 @@ _SERVER_WORDS: Mapping[str, Cause] = {
         "the server admits no such connection (pg_hba.conf)",
         f"allow this user, database and host there, or add ?sslmode=require to {VARIABLE}",
     ),
-    r"permission denied|not permitted to log in": Cause(
-        "its user lacks a permission",
-        f"grant the user in {VARIABLE} access to the database and its tables",
-    ),
+    r"permission denied|not permitted to log in": NO_PERMISSION,
     r"does not support SSL": Cause(
         "the server has no TLS, and sslmode asks for it",
         f"enable TLS in the server, or remove sslmode from {VARIABLE}",
@@ -108,31 +92,8 @@ _SERVER_WORDS: Mapping[str, Cause] = {
         TLS, VARIABLE, "the certificate is not valid for this host name"
     ),
     r"SSL error": cause_of_kind(TLS, VARIABLE, "TLS failed"),
-    r"too many clients|remaining connection slots|too many connections": Cause(
-        "the server has no free connection",
-        "raise max_connections of the server, or close connections",
-        is_away=True,
-    ),
-    r"starting up|shutting down|in recovery mode": Cause(
-        "the server is starting or stopping", "wait a moment, and try again", is_away=True
-    ),
-}
-_FILE_WORDS: Mapping[str, Cause] = {
-    r"locked|busy": FILE_LOCKED._replace(is_away=False),
-    r"readonly|read-only": Cause(
-        "this account may not write to the file or its folder",
-        "run the command as the account of the workers, or correct the permissions",
-    ),
-    r"not a database|malformed|corrupt": Cause(
-        "the file is not a SQLite database, or is damaged",
-        f"correct the path in {VARIABLE}, or restore a backup",
-    ),
-    r"unable to open|disk I/O": Cause(
-        "the file cannot be opened",
-        f"correct the path in {VARIABLE}, and check the permissions of the file and its folder",
-    ),
-    r"full": Cause("the disk is full", "free some space"),
-    r"table \S+ already exists": _TABLE_EXISTS,
+    r"too many clients|remaining connection slots|too many connections": TOO_MANY_CONNECTIONS,
+    r"starting up|shutting down|in recovery mode": STARTING_OR_STOPPING,
 }
 
 
@@ -146,10 +107,8 @@ def describe_url(url: str) -> str:
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         return f"sqlite:///{parsed.database}"
-    socket = parsed.query.get("host")
-    host = parsed.host or (socket if isinstance(socket, str) else "") or "localhost"
-    port = f":{parsed.port}" if parsed.port else ""
-    return f"{parsed.drivername}://{host}{port}/{parsed.database or ''}"
+    hosts = ",".join(database_hosts(parsed))
+    return f"{parsed.drivername}://{hosts}/{parsed.database or ''}"
 
 
 def describe_failure(error: BaseException, url: str) -> click.ClickException | None:
@@ -179,16 +138,10 @@ def _driver_cause(error: BaseException) -> Cause | None:
     match error:
         case psycopg.errors.ConnectionTimeout():
             cause = cause_of_kind(TIMEOUT, VARIABLE)
-        case psycopg.errors.LockNotAvailable() | psycopg.errors.DeadlockDetected():
-            cause = _TABLE_LOCKED
-        case psycopg.errors.UndefinedTable():
-            cause = _NO_TABLES
-        case psycopg.errors.DuplicateTable():
-            cause = _TABLE_EXISTS
         case psycopg.Error():
-            cause = _match(_SERVER_WORDS, str(error))
+            cause = cause_by_code(error) or _match(_SERVER_WORDS, str(error))
         case sqlite3.Error():
-            cause = _NO_TABLES if "no such table" in str(error) else _match(_FILE_WORDS, str(error))
+            cause = cause_by_code(error)
         case OSError(filename=str(name), strerror=str(words)):
             hint = f"correct the path in {VARIABLE}, or the permissions of the folder"
             cause = Cause(f"{name}: {words}", hint)

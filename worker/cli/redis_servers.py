@@ -11,7 +11,8 @@ from redis.retry import Retry
 
 from valetkey.config import redact_url
 from valetkey.delivery.causes import CLOSED, describe_cause
-from worker.cli.service_failures import Cause, ServiceUnusable, cause_of_kind, network_cause
+from worker.base.database_errors import Cause
+from worker.cli.service_failures import ServiceUnusable, cause_of_kind, network_cause
 from worker.settings import Settings
 
 _NAMES = {"VALETKEY_BROKER_URL": "broker", "VALETKEY_RESULT_URL": "result store"}

@@ -2,20 +2,12 @@
 
 import ssl
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import click
 
 from valetkey.delivery import causes
 from valetkey.delivery.causes import Kind, exception_chain, find_cause
-
-
-class Cause(NamedTuple):
-    """A cause in words, and what to do next. is_away says that time alone may mend it."""
-
-    text: str
-    hint: str
-    is_away: bool = False
+from worker.base.database_errors import Cause
 
 
 class ServiceUnusable(click.ClickException):

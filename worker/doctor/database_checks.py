@@ -10,7 +10,8 @@ from sqlalchemy.engine import make_url
 
 from valetkey.units import format_duration, format_utc
 from worker import clock
-from worker.base.database_engine import read_transaction, sqlite_files
+from worker.base.database_engine import is_read_only, read_transaction, sqlite_files
+from worker.base.database_errors import FILE_LOCKED, READ_ONLY
 from worker.base.jobs import TurnKey
 from worker.base.month_partitions import (
     default_months,
@@ -21,12 +22,7 @@ from worker.base.month_partitions import (
 )
 from worker.base.private_files import mode_of_others
 from worker.cli.database import is_of_later_release, open_database
-from worker.cli.database_failures import (
-    FILE_LOCKED,
-    database_cause,
-    database_unusable,
-    describe_url,
-)
+from worker.cli.database_failures import database_cause, database_unusable, describe_url
 from worker.cli.service_failures import ServiceUnusable
 from worker.core.issued_grants import storage_name
 from worker.core.tenant_config import TenantConfig
@@ -40,6 +36,7 @@ from worker.doctor.checks import (
     State,
     attempt,
     check_waiting,
+    failed,
 )
 from worker.doctor.queue_checks import event_checks
 from worker.doctor.storage_checks import bucket_checks
@@ -248,6 +245,7 @@ class _DatabaseFacts(NamedTuple):
     """The state of the database that other checks examine, and the checks of unfinished work."""
 
     is_of_later_release: bool
+    is_read_only: bool
     config: TenantConfig
     work: list[Check]
     publications: list[Publication]
@@ -268,6 +266,8 @@ def database_checks(settings: Settings, *, offline: bool) -> Iterator[Check]:
     is_later = facts.is_of_later_release
     release = "a later release, which this one can use" if is_later else "this release"
     yield Check("database", "ok", f"reachable at {describe_url(url)}, with the tables of {release}")
+    if facts.is_read_only:
+        yield failed("database", database_unusable(READ_ONLY, url))
     yield from _file_checks(url)
     yield from check_tenants(facts.config, clock.now())
     yield from bucket_checks(facts.config, settings, offline=offline)
@@ -282,6 +282,7 @@ def _read_facts() -> _DatabaseFacts:
         config = load_config(connection)
         return _DatabaseFacts(
             is_of_later_release(connection),
+            is_read_only(connection),
             config,
             list(_work_checks(connection, config, clock.now())),
             read_publications(connection),

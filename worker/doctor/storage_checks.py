@@ -17,8 +17,9 @@ from worker import clock
 from worker.aws.s3_clients import S3Clients
 from worker.aws.storage_calls import call_storage
 from worker.aws.storage_requests import StorageConnection, StorageRequest
+from worker.base.database_errors import Cause
 from worker.base.jobs import call_with_timeout
-from worker.cli.service_failures import Cause, cause_of_kind, network_cause
+from worker.cli.service_failures import cause_of_kind, network_cause
 from worker.core.issued_grants import may_store
 from worker.core.role_session import versioning_session
 from worker.core.signing_context import Validity

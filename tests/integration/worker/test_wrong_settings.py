@@ -38,6 +38,8 @@ WRONG: list[tuple[str, str, str]] = [
     ("DATABASE_URL", f"postgresql://{LOGIN}@host:99999/valetkey", DATABASES),
     ("DATABASE_URL", f"postgresql://valetkey:{PASSWORD}@x@host/valetkey", "percent-encode"),
     ("DATABASE_URL", "valetkey.db", DATABASES),
+    ("DATABASE_URL", f"postgresql://{LOGIN}@a:5432,b:5432/valetkey", "or of several hosts"),
+    ("DATABASE_URL", f"postgresql://{LOGIN}@/valetkey?host=a,b&port=1", DATABASES),
     ("DATABASE_URL", "sqlite://valetkey.db", "three slashes"),
     ("DATABASE_URL", "sqlite://", "in memory"),
     ("S3_ENDPOINT", "s3.example.com", "http:// or https://"),

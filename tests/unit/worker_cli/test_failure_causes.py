@@ -18,11 +18,18 @@ Failed = psycopg.OperationalError
 VARIABLE = "VALETKEY_BROKER_URL"
 
 
+def sqlite_error(code: int) -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError(SECRET)
+    error.sqlite_errorcode = code
+    return error
+
+
 AWAY = {
     "the server has no free connection": Failed("FATAL: sorry, too many clients already"),
     "the server is starting or stopping": Failed("FATAL: the database system is starting up"),
     "it does not respond in time": psycopg.errors.ConnectionTimeout("connection timeout expired"),
     "it fails with OperationalError": Failed(SECRET),
+    "the server is read-only": Failed(f"{SECRET}: connection refused; session is read-only"),
 }
 UNUSABLE = {
     "the server admits no such connection (pg_hba.conf)": Failed(
@@ -30,9 +37,9 @@ UNUSABLE = {
     ),
     "certificate verify failed": Failed("SSL error: certificate verify failed"),
     "its user lacks": psycopg.errors.InsufficientPrivilege("permission denied"),
-    "another process has locked": sqlite3.OperationalError("database is locked"),
-    "this account": sqlite3.OperationalError("attempt to write a readonly database"),
-    "the disk is full": sqlite3.OperationalError("database or disk is full"),
+    "another process has locked": sqlite_error(sqlite3.SQLITE_BUSY),
+    "this account": sqlite_error(sqlite3.SQLITE_READONLY_DBMOVED),
+    "the disk is full": sqlite_error(sqlite3.SQLITE_FULL),
 }
 
 
