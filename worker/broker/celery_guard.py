@@ -12,7 +12,8 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from queue import Empty
 from typing import Any
@@ -26,7 +27,7 @@ from celery.worker.consumer import Consumer
 from kombu.exceptions import KombuError
 from kombu.transport import redis, virtual
 from kombu.utils.json import dumps
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from worker import clock
 from worker.broker.dead_letters import KEY as DEAD_LETTERS
@@ -48,6 +49,11 @@ from worker.broker.queues import (
 from worker.broker.result_store import report_discard, report_failure
 
 log = structlog.get_logger()
+
+_OUTAGES = (OSError, RedisError)
+"""The errors of a broker that is away or refuses a command: no message is their cause."""
+
+_PROBE_KEY = "valetkey.probe"  # does not exist
 
 
 REMOVE_FOREIGN_SCRIPT = """
@@ -96,6 +102,9 @@ def remove_foreign_keys(client: Any) -> None:
 class GuardedQoS(redis.QoS):
     """The messages that a worker has not acknowledged yet."""
 
+    reconnected_at = float("-inf")
+    """When this process found its lost broker again, in seconds of `time.monotonic`."""
+
     def append(self, message: Any, delivery_tag: str) -> None:
         """Note that a message was delivered.
 
@@ -127,12 +136,6 @@ class GuardedQoS(redis.QoS):
         except self.channel.connection_errors:
             virtual.QoS.ack(self, delivery_tag)
             raise
-
-    def restore_visible(self, *args: Any, **options: Any) -> None:
-        """Return messages that were taken long ago to their queues: their worker was killed."""
-        with self.channel.conn_or_acquire() as client:
-            remove_foreign_keys(client)
-        super().restore_visible(*args, **options)
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's
         """Return a message to its queue, or remove an entry that no worker wrote.
@@ -167,24 +170,47 @@ class GuardedQoS(redis.QoS):
         of its own.
         """
         error = sys.exc_info()[1]
-        if isinstance(error, Exception) and not self._is_from_lost_connection(error):
+        is_outage = _is_from(error, _OUTAGES)
+        if isinstance(error, Exception) and not _is_from(error, self.channel.connection_errors):
             accepted = {request.message.delivery_tag for request in state.active_requests}
             for tag, message in list(self._delivered.items()):
                 if tag not in accepted and not message.headers.get("eta"):
                     problem = f"ended a worker: {type(error).__name__}"
                     self.channel.set_aside(message._raw, problem)
-        super().restore_unacked(client)
+        with self._counting(is_counted=not is_outage):
+            super().restore_unacked(client)
 
-    def _is_from_lost_connection(self, error: BaseException | None) -> bool:
-        while error is not None and not isinstance(error, self.channel.connection_errors):
-            error = error.__context__
-        return error is not None
+    def restore_visible(self, *args: Any, **options: Any) -> None:
+        """Return messages that were taken long ago to their queues: their worker was killed.
+
+        After an outage of the broker, workers that are alive could not acknowledge theirs.
+        """
+        with self.channel.conn_or_acquire() as client:
+            remove_foreign_keys(client)
+        since = time.monotonic() - self.reconnected_at
+        with self._counting(is_counted=since > 2 * self.visibility_timeout):
+            super().restore_visible(*args, **options)
+
+    @contextmanager
+    def _counting(self, *, is_counted: bool) -> Iterator[None]:
+        self.channel.counts_redeliveries = is_counted
+        try:
+            yield
+        finally:
+            self.channel.counts_redeliveries = True
+
+
+def _is_from(error: BaseException | None, kinds: tuple[type[BaseException], ...]) -> bool:
+    while error is not None and not isinstance(error, kinds):
+        error = error.__context__
+    return error is not None
 
 
 class GuardedChannel(redis.Channel):
     """A channel that delivers checked frames only."""
 
     QoS = GuardedQoS
+    counts_redeliveries = True
 
     def _brpop_read(self, **options: Any) -> bool:
         try:
@@ -254,26 +280,39 @@ class GuardedChannel(redis.Channel):
     def _do_restore_message(
         self, payload: Any, exchange: str, routing_key: str, pipe: Any, *leftmost: bool
     ) -> None:
-        if state.should_stop is None:
+        if state.should_stop is None and self.counts_redeliveries:
             # Counted here and not by the mark in the frame, which a sender can set as well.
             count_redelivery(pipe, payload)
             super()._do_restore_message(payload, exchange, routing_key, pipe, *leftmost)
             return
-        # The worker stops in order, which is not the message's fault: not marked as redelivered.
+        # An outage, or a worker that stops in order, is not the message's fault: not marked.
         priority = self._get_message_priority(payload, reverse=False)
         pipe.rpush(self._q_for_pri(routing_key, priority), dumps(payload))
 
 
 class GuardedTransport(redis.Transport):
-    """Kombu's transport of redis:// and rediss:// URLs, with the guarded channel."""
+    """Kombu's transport of redis:// and rediss:// URLs, with the guarded channel.
+
+    A server that refuses a command, because it became a replica or cannot write to its disk, is
+    away. kombu would end the worker.
+    """
 
     Channel = GuardedChannel
+    connection_errors = (*redis.Transport.connection_errors, ResponseError)
 
     def create_channel(self, connection: Any) -> Any:
-        """Return a channel, on which queues can be declared and read."""
+        """Return a channel, on which queues can be declared and read.
+
+        A server that takes no writes, as a replica, is no broker: Celery then waits.
+        """
         channel = super().create_channel(connection)
-        with channel.conn_or_acquire() as client:
-            remove_foreign_keys(client)
+        try:
+            with channel.conn_or_acquire() as client:
+                client.delete(_PROBE_KEY)
+                remove_foreign_keys(client)
+        except Exception:
+            channel.close()
+            raise
         return channel
 
 
@@ -289,6 +328,8 @@ class GuardedConsumer(Consumer):  # type: ignore[misc] # Celery's Consumer has n
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
         """Return Celery's own handler, preceded by the check."""
+        if self.restart_count:
+            GuardedQoS.reconnected_at = time.monotonic()
         handle: Callable[[Any], Any] = super().create_task_handler(*args, **kwargs)
 
         def check_and_handle(message: Any) -> Any:

@@ -1,7 +1,9 @@
 """The guarded transport on a real broker. A worker that dies is a connection that is dropped."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -14,7 +16,7 @@ from kombu.messaging import Consumer
 from structlog.testing import capture_logs
 
 from tests.support.builders.frames import TASK_ID, build_frame, call_text, celery_headers
-from worker.broker.celery_guard import SHARED_KEYS
+from worker.broker.celery_guard import SHARED_KEYS, GuardedQoS, GuardedTransport
 from worker.broker.dead_letters import read_dead_letters
 from worker.broker.result_store import read_discard_counts
 
@@ -166,6 +168,53 @@ def test_no_message_is_set_aside_because_the_connection_was_lost(guarded: Guarde
     reader.read()
     reader.lose_connection()
     assert [message.headers["id"] for message in guarded.start().read()] == [TASK_ID]
+    assert guarded.dead_letters() == []
+
+
+@contextmanager
+def replica(guarded: Guarded) -> Iterator[None]:
+    """Let the server be a replica without a primary, as in the window of a failover."""
+    guarded.store.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        yield
+    finally:
+        guarded.store.execute_command("REPLICAOF", "NO", "ONE")
+
+
+def test_a_broker_that_became_a_replica_is_a_lost_connection(guarded: Guarded) -> None:
+    guarded.put()
+    reader = guarded.start()
+    (message,) = reader.read()
+    with replica(guarded):
+        for refused in (reader.read, message.ack, guarded.start):
+            with pytest.raises(GuardedTransport.connection_errors):
+                refused()
+
+
+def test_no_message_is_set_aside_because_its_broker_became_a_replica(guarded: Guarded) -> None:
+    guarded.put()
+    for _ in range(3):
+        reader = guarded.start()
+        assert len(reader.read()) == 1
+        try:
+            with replica(guarded):
+                reader.channel.client.delete("a key")
+        except redis.ResponseError:  # which ends a worker, that returns its messages
+            reader.channel.qos.restore_unacked()
+        reader.stop()
+    assert guarded.dead_letters() == []
+    assert guarded.store.keys("valetkey.redelivered:*") == []
+
+
+def test_redeliveries_after_an_outage_do_not_count_against_a_frame(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GuardedQoS, "reconnected_at", time.monotonic())
+    guarded.put()
+    for _ in range(3):
+        reader = guarded.start()
+        assert len(reader.read()) == 1
+        reader.die()
     assert guarded.dead_letters() == []
 
 
