@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from valetkey.delivery.causes import describe_cause
 from worker import logs
 from worker.aws.credentials import load_service_files
+from worker.base.clock_watch import WATCH
 from worker.base.database_engine import load_driver
 from worker.base.jobs import SingleFlight
 from worker.broker.celery_guard import Heart
@@ -85,8 +86,10 @@ _HEART = Heart(app, int(os.environ.get(SUPERVISOR_VARIABLE, os.getppid())))
 
 
 @worker_init.connect
-def _watch_supervisor(**_: Any) -> None:
+def _start_watches(**_: Any) -> None:
     stop_with_supervisor()
+    urls = _settings().broker_url, _settings().database_url
+    WATCH.start(*(url.get_secret_value() for url in urls))
 
 
 @worker_ready.connect

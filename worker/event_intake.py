@@ -7,14 +7,15 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from threading import Event, Thread
 from typing import Any, NoReturn
 
 import redis
 import structlog
 
+from worker import clock
 from worker.app import job_context
+from worker.base.clock_watch import WATCH
 from worker.base.jobs import HANG_TIME
 from worker.broker.queues import EVENTS_PREFIX, EVENTS_ROLE, Heartbeat, write_heartbeat
 from worker.context import settings
@@ -62,14 +63,16 @@ def main(level: str) -> None:
     readers = QueueReaders(job_context())
     watch = (readers.idle_seconds, stop)
     Thread(target=end_hung_process, args=watch, name="watchdog", daemon=True).start()
-    started_at = datetime.now(UTC)
+    urls = settings().broker_url, settings().database_url
+    WATCH.start(*(url.get_secret_value() for url in urls))
+    started_at = clock.now()
     supervisor = int(os.environ.get(SUPERVISOR_VARIABLE, os.getppid()))
     name = f"{EVENTS_ROLE}@{socket.gethostname()}"
 
     def beat(queues: Sequence[str]) -> None:
         names = [f"{EVENTS_PREFIX}{queue}" for queue in queues]
-        now = datetime.now(UTC)
-        write_heartbeat(client, Heartbeat(name, names, supervisor, os.getpid(), started_at, now))
+        own = name, names, supervisor, os.getpid(), started_at
+        write_heartbeat(client, Heartbeat(*own, clock.now(), WATCH.problems))
 
     say_ready()
     readers.run(stop, beat)

@@ -18,6 +18,7 @@ from valetkey.wire.unavailable import Unavailable
 from worker import clock
 from worker.app import app, job_context, send_trigger
 from worker.audit.key_lookup import index_keys
+from worker.base.clock_watch import WATCH
 from worker.base.database_engine import write_transaction
 from worker.base.jobs import JobRun, SingleFlight
 from worker.base.month_partitions import create_partitions
@@ -196,6 +197,8 @@ def _job(
     """Return a job with a thread of its own, so that none waits for another."""
 
     def run_job(run: JobRun) -> None:
+        if not WATCH.is_right:  # it would release, send or sign at the wrong time
+            return
         started = time.monotonic()
         try:
             counts = use_case(job_context(), run)

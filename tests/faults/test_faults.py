@@ -17,6 +17,7 @@ from tests.support.faults.injections import (
     FULL_DISK,
     MORE_ON_SQLITE,
     ON_SQLITE,
+    READ_ONLY_POSTGRES,
     STOPPED_POSTGRES,
     Fault,
     small_disk,
@@ -88,8 +89,11 @@ def test_rows_and_charges_agree_with_producers_after_a_full_disk(
             check(service, FULL_DISK)
 
 
-def test_rows_and_charges_agree_with_producers_after_postgres_was_stopped(
-    tmp_path: Path, check: Check
+@pytest.mark.parametrize(
+    "fault", [STOPPED_POSTGRES, READ_ONLY_POSTGRES], ids=lambda fault: fault.name
+)
+def test_rows_and_charges_agree_with_producers_after_an_outage_of_postgres(
+    fault: Fault, tmp_path: Path, check: Check
 ) -> None:
     with (
         running_postgres_server() as server,
@@ -97,7 +101,7 @@ def test_rows_and_charges_agree_with_producers_after_postgres_was_stopped(
         new_database(server.url)() as url,
         faulty_service(tmp_path, postgres=(server, url)) as service,
     ):
-        check(service, STOPPED_POSTGRES)
+        check(service, fault)
 
 
 def test_a_killed_worker_loses_results_if_nobody_sends_again(

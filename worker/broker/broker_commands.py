@@ -15,7 +15,7 @@ from worker.cli.command_options import Command, format_options
 from worker.cli.output import print_rows
 from worker.cli.redis_servers import open_broker, open_results
 
-_WORKER_COLUMNS = ("worker", "queues", "pid", "started_at", "seen")
+_WORKER_COLUMNS = ("worker", "queues", "pid", "started_at", "seen", "problem")
 
 
 @click.command()
@@ -51,6 +51,7 @@ def _worker_row(heartbeat: Heartbeat, output_format: Any) -> tuple[Any, ...]:
         heartbeat.pid,
         heartbeat.started_at,
         heartbeat.seen_at if output_format else f"{age} ago",
+        "; ".join(heartbeat.problems.values()) or None,
     )
 
 

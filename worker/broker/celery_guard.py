@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from queue import Empty
 from typing import Any
 
@@ -30,6 +29,7 @@ from kombu.utils.json import dumps
 from redis.exceptions import RedisError, ResponseError
 
 from worker import clock
+from worker.base.clock_watch import WATCH
 from worker.broker.dead_letters import KEY as DEAD_LETTERS
 from worker.broker.dead_letters import (
     MAX_DELIVERIES,
@@ -38,6 +38,7 @@ from worker.broker.dead_letters import (
     read_redeliveries,
 )
 from worker.broker.message_guard import InvalidMessage, check_body, parse_unacked, read_frame
+from worker.broker.pool_children import PoolChildren
 from worker.broker.queues import (
     HEARTBEAT_INTERVAL,
     QUEUES_BY_TASK,
@@ -162,6 +163,10 @@ class GuardedQoS(redis.QoS):
             except ResponseError as error:  # the next entries may be returned all the same
                 log.warning("message_not_returned", problem=type(error).__name__)
 
+    def can_consume(self) -> bool:
+        """Return whether to ask for another message: not while this machine's clock is wrong."""
+        return WATCH.is_right and bool(super().can_consume())
+
     def restore_unacked(self, client: Any = None) -> None:
         """Return messages to their queues when the worker ends.
 
@@ -183,8 +188,11 @@ class GuardedQoS(redis.QoS):
     def restore_visible(self, *args: Any, **options: Any) -> None:
         """Return messages that were taken long ago to their queues: their worker was killed.
 
-        After an outage of the broker, workers that are alive could not acknowledge theirs.
+        After an outage of the broker, workers that are alive could not acknowledge theirs. If this
+        machine's clock is wrong, it says nothing of the time that has passed.
         """
+        if not WATCH.is_right:
+            return
         with self.channel.conn_or_acquire() as client:
             remove_foreign_keys(client)
         since = time.monotonic() - self.reconnected_at
@@ -397,8 +405,10 @@ class Heart:
     def __init__(self, app: Celery, supervisor: int) -> None:
         self._app = app
         self._supervisor = supervisor
-        self._started_at = datetime.now(UTC)
+        self._started_at = clock.now()
         self._timer: Any = None
+        limits = app.conf.task_time_limit, app.conf.task_soft_time_limit
+        self._children = PoolChildren(limits[0] - limits[1])  # the time to heed a limit
 
     def start(self, consumer: Any) -> None:
         """Write a heartbeat now and every few seconds. Celery calls this at each connection."""
@@ -409,12 +419,10 @@ class Heart:
             # Celery can lose count of its messages when a connection breaks, and then takes none,
             # although it works on none. Its loop turns all the same.
             is_idle = not (state.active_requests or state.reserved_requests)
-            takes_none = not consumer.task_consumer.channel.qos.can_consume()
+            takes_none = WATCH.is_right and not consumer.task_consumer.channel.qos.can_consume()
             idle_beats = idle_beats + 1 if is_idle and takes_none else 0
             if idle_beats < MAX_IDLE_BEATS:
-                queues = sorted(queue.name for queue in consumer.task_consumer.queues)
-                own = consumer.hostname, queues, self._supervisor, os.getpid(), self._started_at
-                write_heartbeat(self._app.backend.client, Heartbeat(*own, datetime.now(UTC)))
+                write_heartbeat(self._app.backend.client, self._heartbeat(consumer))
             else:
                 log.error("worker_stuck", worker=consumer.hostname)
                 os.kill(os.getpid(), signal.SIGTERM)  # the supervisor starts it again
@@ -423,3 +431,21 @@ class Heart:
             self._timer.cancel()
         beat()
         self._timer = consumer.timer.call_repeatedly(HEARTBEAT_INTERVAL, beat)
+
+    def _heartbeat(self, consumer: Any) -> Heartbeat:
+        children = getattr(consumer.pool._pool, "_pool", ())  # a pool of threads has none
+        silent = self._children.check(children)
+        problems = dict(WATCH.problems)
+        if silent:
+            problems["children"] = f"{silent} of {len(children)} child processes make no progress"
+        is_consuming = WATCH.is_right and (not silent or silent < len(children))
+        queues = sorted(queue.name for queue in consumer.task_consumer.queues)
+        return Heartbeat(
+            consumer.hostname,
+            queues if is_consuming else [],
+            self._supervisor,
+            os.getpid(),
+            self._started_at,
+            clock.now(),
+            problems,
+        )

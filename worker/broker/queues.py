@@ -6,7 +6,7 @@ control could tell as much, but anyone at the broker could use it to stop worker
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -76,7 +76,7 @@ class Heartbeat(NamedTuple):
     """The last sign of life of a worker.
 
     supervisor is the process id of the `worker run` that started it; queues are those that it
-    consumes.
+    consumes at the moment: none, if a problem keeps it from that. problems are texts by code.
     """
 
     worker: str
@@ -85,6 +85,7 @@ class Heartbeat(NamedTuple):
     pid: int
     started_at: datetime
     seen_at: datetime
+    problems: Mapping[str, str] = {}
 
 
 _HEARTBEAT = TypeAdapter(Heartbeat)
@@ -117,3 +118,12 @@ def workers_by_queue(client: Any) -> dict[str, list[str]]:
         for queue in heartbeat.queues:
             consumers[queue].append(heartbeat.worker)
     return dict(consumers)
+
+
+def worker_problems(client: Any) -> list[tuple[str, str, str]]:
+    """Return what is wrong with live workers: for each problem the worker, its code and a text."""
+    return [
+        (heartbeat.worker, code, text)
+        for heartbeat in read_heartbeats(client)
+        for code, text in heartbeat.problems.items()
+    ]

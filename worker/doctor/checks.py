@@ -1,6 +1,6 @@
 """The result of a check of `doctor`, the attempt to call a service for one, and overdue work."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, TypeVar
 
@@ -21,6 +21,21 @@ class Check(NamedTuple):
     state: State
     message: str
     hint: str | None = None
+
+
+_CLOCK_HINT = "synchronize the clocks with NTP: docs/operating.md, Clocks"
+WORKER_PROBLEMS: Mapping[str, tuple[State, str]] = {
+    "own_clock": ("fail", f"the worker takes no messages: {_CLOCK_HINT}"),
+    "server_clock": ("warn", _CLOCK_HINT),
+    "children": ("fail", "the worker replaces them soon; its log has them as child_killed"),
+}
+"""What workers say of themselves in their heartbeats, by code, and the hint of `doctor`."""
+
+
+def check_worker(worker: str, code: str, text: str) -> Check:
+    """Report a problem that a worker has in its heartbeat."""
+    state, hint = WORKER_PROBLEMS.get(code, ("warn", "it is of another release"))
+    return Check("workers", state, f"{worker}: {text}", hint)
 
 
 Result = TypeVar("Result")

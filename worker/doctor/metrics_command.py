@@ -34,6 +34,7 @@ from worker.broker.queues import (
     UPKEEP_QUEUE,
     WAITING_LANES,
     queue_lengths,
+    worker_problems,
     workers_by_queue,
 )
 from worker.broker.result_store import read_discard_counts
@@ -41,7 +42,7 @@ from worker.cli.command_options import signals_as_interrupt
 from worker.cli.database import open_engine
 from worker.cli.redis_servers import open_broker, open_results
 from worker.core.quota_rules import quota_statuses
-from worker.doctor.checks import ENDED_SLOTS, EXPIRED_GRANTS
+from worker.doctor.checks import ENDED_SLOTS, EXPIRED_GRANTS, WORKER_PROBLEMS
 from worker.errors import Transient
 from worker.ledger import backlog
 from worker.ledger.quota_usage import read_usage
@@ -97,6 +98,13 @@ _WORKERS = Family(
 )
 
 
+_WORKER_PROBLEMS = Family(
+    "worker_problems",
+    "Workers with a problem: own_clock, server_clock or children. doctor explains them.",
+    ("problem",),
+)
+
+
 def _read_broker(client: Any) -> Iterator[Metric]:
     """Yield the lengths of queues. Those of the lanes are added up: anyone can name a lane."""
     lengths = Counter({WAITING_LANES: 0, UPKEEP_QUEUE: int(client.llen(UPKEEP_QUEUE))})
@@ -112,6 +120,8 @@ def _read_results(client: Any) -> Iterator[Metric]:
     for queue, names in workers_by_queue(client).items():
         workers[EVENTS_ROLE if queue.startswith(EVENTS_PREFIX) else queue] += len(names)
     yield _WORKERS.gauge({queue: workers[queue] for queue in (*_QUEUES, EVENTS_ROLE)})
+    problems = Counter(code for _, code, _ in worker_problems(client) if code in WORKER_PROBLEMS)
+    yield _WORKER_PROBLEMS.gauge({code: problems[code] for code in WORKER_PROBLEMS})
     discarded = CounterMetricFamily(
         f"{PREFIX}messages_discarded",
         "Messages that were discarded because a part of them is invalid.",

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from functools import partial
+from itertools import starmap
 from typing import Any, TypeVar
 
 import redis
@@ -27,13 +28,14 @@ from worker.broker.queues import (
     UPKEEP_QUEUE,
     WAITING_LANES,
     queue_lengths,
+    worker_problems,
     workers_by_queue,
 )
 from worker.broker.result_store import read_discard_counts
 from worker.cli.redis_servers import open_broker, open_results, read_server_facts, redis_unusable
 from worker.cli.service_failures import ServiceUnusable
 from worker.core.tenant_config import Bucket, TenantConfig
-from worker.doctor.checks import CHECK_TIMEOUT, Check, State, attempt, failed
+from worker.doctor.checks import CHECK_TIMEOUT, Check, State, attempt, check_worker, failed
 from worker.errors import Transient
 from worker.settings import Settings
 
@@ -76,6 +78,8 @@ def _server_checks(
 def _worker_checks(unusable: Callable[[BaseException], ServiceUnusable]) -> Iterator[Check]:
     consumers = attempt("workers", unusable, _reading(open_results, workers_by_queue))
     yield from [consumers] if isinstance(consumers, Check) else check_consumers(consumers)
+    problems = attempt("workers", unusable, _reading(open_results, worker_problems))
+    yield from [problems] if isinstance(problems, Check) else starmap(check_worker, problems)
 
 
 _NOT_ISSUED = "requests wait there, and time out"

@@ -19,6 +19,7 @@ from worker.aws.event_queues import (
     event_queues,
     queue_id,
 )
+from worker.base.clock_watch import WATCH
 from worker.base.pages import in_parts
 from worker.context import Context
 from worker.core.tenant_config import Bucket, TenantConfig
@@ -265,6 +266,9 @@ class QueueReaders:
 
     def _update(self) -> None:
         """Start and stop readers as the config has it now; keep them if it cannot be read."""
+        if not WATCH.is_right:
+            self._stop(list(self._running))
+            return
         try:
             config = self._context.config.current()
         except Transient as error:

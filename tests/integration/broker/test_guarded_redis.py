@@ -16,6 +16,7 @@ from kombu.messaging import Consumer
 from structlog.testing import capture_logs
 
 from tests.support.builders.frames import TASK_ID, build_frame, call_text, celery_headers
+from worker.base.clock_watch import WATCH
 from worker.broker.celery_guard import SHARED_KEYS, GuardedQoS, GuardedTransport
 from worker.broker.dead_letters import read_dead_letters
 from worker.broker.result_store import read_discard_counts
@@ -169,6 +170,17 @@ def test_no_message_is_set_aside_because_the_connection_was_lost(guarded: Guarde
     reader.lose_connection()
     assert [message.headers["id"] for message in guarded.start().read()] == [TASK_ID]
     assert guarded.dead_letters() == []
+
+
+def test_a_worker_whose_clock_is_wrong_takes_no_message_until_it_is_right_again(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = guarded.start()
+    guarded.put()
+    with monkeypatch.context() as patched:
+        patched.setattr(WATCH, "problems", {"own_clock": "an hour ahead"})
+        assert reader.read() == []
+    assert len(reader.read()) == 1
 
 
 @contextmanager

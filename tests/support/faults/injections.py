@@ -1,5 +1,6 @@
 """The faults. Each is injected under load, and ends with everything running again."""
 
+import os
 import resource
 import signal
 import subprocess
@@ -13,7 +14,8 @@ from random import Random
 
 import valetkey.delivery.retransmit
 from tests.support.faults.service import FaultyService
-from tests.support.servers.waiting import wait_until
+from tests.support.servers.databases import execute_statements
+from tests.support.servers.waiting import is_running, wait_until
 
 # The limit applies to the log as well. SQLite's write-ahead log soon exceeds it: it grows to 4 MB.
 _LOG_ROOM = 2**18  # bytes
@@ -63,6 +65,20 @@ def kill_broker(service: FaultyService, random: Random) -> None:
     service.broker.start()
 
 
+def demote_broker(service: FaultyService, random: Random) -> None:
+    """Let the broker be a replica without a primary for a while, as in a failover."""
+    with service.broker.demoted():
+        _wait(random.uniform(1, 5))
+
+
+def freeze_children(service: FaultyService, _random: Random) -> None:
+    """Stop the pool children alone, until their parent has replaced them."""
+    children = [child.pid for child in service.worker.working_children()[:2]]
+    for pid in children:
+        os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: not any(map(is_running, children)), 60, "frozen children are replaced")
+
+
 def flush_broker(service: FaultyService, _random: Random) -> None:
     service.broker.flush()
 
@@ -76,6 +92,17 @@ def stop_postgres(service: FaultyService, random: Random) -> None:
         wait_until(lambda: service.worker.postponed > before, what="the worker misses PostgreSQL")
     finally:
         service.postgres.start()
+
+
+def make_postgres_read_only(service: FaultyService, _random: Random) -> None:
+    """Let PostgreSQL take no writes until the worker notices, as in the window of a failover."""
+    before, url = service.worker.postponed, service.engine.url
+    setting = "ALTER SYSTEM SET default_transaction_read_only = "
+    execute_statements(url, f"{setting} on", "SELECT pg_reload_conf()")
+    try:
+        wait_until(lambda: service.worker.postponed > before, what="the worker misses PostgreSQL")
+    finally:
+        execute_statements(url, f"{setting} off", "SELECT pg_reload_conf()")
 
 
 def fill_up_disk(service: FaultyService, _random: Random) -> None:
@@ -154,6 +181,9 @@ ON_SQLITE = (
 MORE_ON_SQLITE = (
     Fault("worker frozen (SIGSTOP), then continued", freeze_workers),
     Fault("worker stopped orderly (SIGTERM)", stop_workers),
+    Fault("broker is a replica for a while", demote_broker),
+    Fault("pool children frozen (SIGSTOP)", freeze_children),
 )
 FULL_DISK = Fault("full disk under SQLite", fill_up_disk)
+READ_ONLY_POSTGRES = Fault("PostgreSQL read-only for a while", make_postgres_read_only)
 STOPPED_POSTGRES = Fault("PostgreSQL stopped (fast or immediate), started again", stop_postgres)

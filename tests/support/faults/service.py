@@ -183,6 +183,16 @@ class Broker:
         with self._connection() as connection:
             connection.flushall()
 
+    @contextmanager
+    def demoted(self) -> Iterator[None]:
+        """Let it be a replica without a primary until the block ends."""
+        with self._connection() as connection:
+            connection.execute_command("REPLICAOF", "127.0.0.1", "1")
+            try:
+                yield
+            finally:
+                connection.execute_command("REPLICAOF", "NO", "ONE")
+
     def queue_length(self) -> int:
         with self._connection() as connection:
             return int(connection.llen(INTERACTIVE_QUEUE)) + int(connection.llen(BULK_QUEUE))

@@ -114,10 +114,13 @@ def beat(events: Events, monkeypatch: pytest.MonkeyPatch, times: int, *, can_con
     channel = SimpleNamespace(qos=SimpleNamespace(can_consume=lambda: can_consume))
     consumer = SimpleNamespace(
         hostname="issue@a",
+        pool=SimpleNamespace(_pool=None),
         task_consumer=SimpleNamespace(channel=channel, queues=[]),
         timer=SimpleNamespace(call_repeatedly=lambda _seconds, beat: beats.append(beat)),
     )
-    heart = Heart(SimpleNamespace(backend=SimpleNamespace(client=None)), supervisor=1)
+    limits = SimpleNamespace(task_time_limit=60, task_soft_time_limit=45)
+    app = SimpleNamespace(backend=SimpleNamespace(client=None), conf=limits)
+    heart = Heart(app, supervisor=1)
     heart.start(consumer)
     for _ in range(times - 1):
         beats[0]()
@@ -134,6 +137,14 @@ def test_a_worker_that_waits_for_messages_is_not_stuck(
     events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beat(events, monkeypatch, 2 * MAX_IDLE_BEATS, can_consume=True)
+    assert "stopped" not in events
+
+
+def test_a_worker_that_takes_no_messages_because_of_its_clock_is_not_stuck(
+    events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(celery_guard.WATCH, "problems", {"own_clock": "an hour ahead"})
+    beat(events, monkeypatch, 2 * MAX_IDLE_BEATS, can_consume=False)
     assert "stopped" not in events
 
 

@@ -15,6 +15,7 @@ from worker.doctor.checks import (
     Check,
     WaitingWork,
     check_waiting,
+    check_worker,
 )
 from worker.doctor.database_checks import (
     check_circuits,
@@ -96,6 +97,15 @@ def test_a_service_without_tenants_is_a_warning() -> None:
 def test_discarded_messages_are_counted_and_no_fault_of_the_service() -> None:
     check = check_messages({"eta": 2, "json": 1_000}, 0)
     assert (check.state, check.message) == ("ok", "discarded so far: 2 for eta, 1,000 for json")
+
+
+@pytest.mark.parametrize(
+    ("code", "state"),
+    [("own_clock", "fail"), ("children", "fail"), ("server_clock", "warn"), ("unknown", "warn")],
+)
+def test_what_a_worker_says_of_itself_is_reported(code: str, state: str) -> None:
+    check = check_worker("issue@a", code, "words")
+    assert (check.state, check.message) == (state, "issue@a: words")
 
 
 def test_dead_letters_are_a_warning() -> None:

@@ -1,0 +1,90 @@
+"""Compares the clock of this machine with those of the broker and the database."""
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from threading import Thread
+
+import redis
+import structlog
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from sqlalchemy.engine import make_url
+
+from valetkey.delivery.causes import describe_cause
+from worker import clock
+from worker.base.database_engine import create_database_engine, read_in_driver
+from worker.errors import Transient
+
+CHECK_INTERVAL = 60.0  # seconds
+_TIMEOUT = 3.0  # seconds
+
+log = structlog.get_logger()
+
+
+class ClockWatch:
+    """The state of this machine's clock. While it is wrong, this process takes no messages."""
+
+    def __init__(self) -> None:
+        self.problems: Mapping[str, str] = {}
+        """By code: see clock_problems."""
+
+    @property
+    def is_right(self) -> bool:
+        """False if no server confirms this machine's clock."""
+        return "own_clock" not in self.problems
+
+    def start(self, broker_url: str, database_url: str) -> None:
+        """Compare the clocks now, and in a thread each minute."""
+        self.check(broker_url, database_url)
+        arguments = broker_url, database_url
+        Thread(target=self._run, args=arguments, name="clock-watch", daemon=True).start()
+
+    def _run(self, broker_url: str, database_url: str) -> None:
+        while True:
+            time.sleep(CHECK_INTERVAL)
+            self.check(broker_url, database_url)
+
+    def check(self, broker_url: str, database_url: str) -> None:
+        """Compare the clocks. If a server is away, what was found before stays."""
+        try:
+            ahead = {"the broker": _time_ahead(lambda: _broker_time(broker_url))}
+            if make_url(database_url).get_backend_name() != "sqlite":  # which has no clock
+                ahead["the database"] = _time_ahead(lambda: _database_time(database_url))
+        except (redis.RedisError, OSError, Transient) as error:
+            problem = str(error) if isinstance(error, Transient) else describe_cause(error)
+            log.warning("clocks_not_compared", problem=problem)
+            return
+        was_right, self.problems = self.is_right, clock.clock_problems(ahead)
+        for code, problem in self.problems.items():
+            log.error("clocks_differ", code=code, problem=problem, takes_messages=self.is_right)
+        if self.is_right and not was_right:
+            log.info("clock_right", takes_messages=True)
+
+
+WATCH = ClockWatch()
+"""That of this process. It compares nothing until it is started."""
+
+
+def _time_ahead(read: Callable[[], datetime]) -> timedelta:
+    """Return the time by which a server's clock is ahead: none, if the round trip explains it."""
+    before = clock.now()
+    server = read()
+    after = clock.now()
+    return server - min(max(server, before), max(before, after))
+
+
+def _broker_time(url: str) -> datetime:
+    options = {"socket_timeout": _TIMEOUT, "socket_connect_timeout": _TIMEOUT}
+    with redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options) as client:
+        seconds, microseconds = client.time()
+    return datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=microseconds)
+
+
+def _database_time(url: str) -> datetime:
+    engine = create_database_engine(url)
+    try:
+        (seconds,) = read_in_driver(engine, "SELECT extract(epoch FROM clock_timestamp())::float")
+    finally:
+        engine.dispose()
+    return datetime.fromtimestamp(seconds, UTC)
