@@ -9,7 +9,13 @@ from typing import Any
 
 import structlog
 from celery import Celery
-from celery.signals import setup_logging, worker_before_create_process, worker_init, worker_ready
+from celery.signals import (
+    celeryd_after_setup,
+    setup_logging,
+    worker_before_create_process,
+    worker_init,
+    worker_ready,
+)
 from pydantic import ValidationError
 
 from valetkey.delivery.causes import describe_cause
@@ -86,8 +92,12 @@ _HEART = Heart(app, int(os.environ.get(SUPERVISOR_VARIABLE, os.getppid())))
 
 
 @worker_init.connect
-def _start_watches(**_: Any) -> None:
+def _watch_supervisor(**_: Any) -> None:
     stop_with_supervisor()
+
+
+@celeryd_after_setup.connect  # logs are configured, and no message was taken
+def _watch_clock(**_: Any) -> None:
     urls = _settings().broker_url, _settings().database_url
     WATCH.start(*(url.get_secret_value() for url in urls))
 
