@@ -55,6 +55,7 @@ _OUTAGES = (OSError, RedisError)
 """The errors of a broker that is away or refuses a command: no message is their cause."""
 
 _PROBE_KEY = "valetkey.probe"  # does not exist
+_REFUSED_PAUSE = 1.0  # seconds
 
 
 REMOVE_FOREIGN_SCRIPT = """
@@ -104,7 +105,7 @@ class GuardedQoS(redis.QoS):
     """The messages that a worker has not acknowledged yet."""
 
     reconnected_at = float("-inf")
-    """When this process found its lost broker again, in seconds of `time.monotonic`."""
+    """When this process found its lost broker again, by `time.monotonic`; inf until it does."""
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Note that a message was delivered.
@@ -333,6 +334,13 @@ _celery_log = get_logger(__name__)
 
 class GuardedConsumer(Consumer):  # type: ignore[misc] # Celery's Consumer has no types
     """A consumer that discards messages that are no plain call of one of the service's tasks."""
+
+    def on_connection_error_after_connected(self, exc: BaseException) -> None:
+        """Note that the broker is lost. One that refused a command may do so again at once."""
+        GuardedQoS.reconnected_at = float("inf")
+        if isinstance(exc, ResponseError):
+            time.sleep(_REFUSED_PAUSE)
+        super().on_connection_error_after_connected(exc)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
         """Return Celery's own handler, preceded by the check."""

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from celery.worker import WorkController, state
+from celery.worker.consumer import Consumer
+from redis.exceptions import ReadOnlyError
 
 from tests.support.builders.frames import TASK_ID, call_text, celery_headers
 from worker.broker import celery_guard
@@ -16,6 +18,7 @@ from worker.broker.celery_guard import (
     MAX_IDLE_BEATS,
     MAX_WAITING,
     GuardedConsumer,
+    GuardedQoS,
     GuardedWorker,
     Heart,
 )
@@ -104,6 +107,21 @@ def test_a_worker_holds_a_limited_number_of_messages_until_their_eta(
     )
     GuardedConsumer.__new__(GuardedConsumer)._check(message)
     assert message.headers["eta"] == eta
+
+
+def test_a_worker_knows_when_it_found_its_lost_broker_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("on_connection_error_after_connected", "create_task_handler"):
+        monkeypatch.setattr(Consumer, name, lambda *_: None)
+    monkeypatch.setattr(celery_guard, "_REFUSED_PAUSE", 0)
+    monkeypatch.setattr(GuardedQoS, "reconnected_at", float("-inf"))
+    consumer = GuardedConsumer.__new__(GuardedConsumer)
+    consumer.on_connection_error_after_connected(ReadOnlyError())
+    assert GuardedQoS.reconnected_at == float("inf")
+    consumer.restart_count = 1
+    consumer.create_task_handler()
+    assert GuardedQoS.reconnected_at <= time.monotonic()
 
 
 def beat(events: Events, monkeypatch: pytest.MonkeyPatch, times: int, *, can_consume: bool) -> None:
