@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import redis
 from sqlalchemy import Engine
@@ -187,11 +187,12 @@ class Broker:
     def demoted(self) -> Iterator[None]:
         """Let it be a replica without a primary until the block ends."""
         with self._connection() as connection:
-            connection.execute_command("REPLICAOF", "127.0.0.1", "1")
+            client: Any = connection
+            client.execute_command("REPLICAOF", "127.0.0.1", "1")
             try:
                 yield
             finally:
-                connection.execute_command("REPLICAOF", "NO", "ONE")
+                client.execute_command("REPLICAOF", "NO", "ONE")
 
     def queue_length(self) -> int:
         with self._connection() as connection:

@@ -13,6 +13,7 @@ from celery.worker.consumer import Consumer
 from redis.exceptions import ReadOnlyError
 
 from tests.support.builders.frames import TASK_ID, call_text, celery_headers
+from worker.base.clock_watch import WATCH
 from worker.broker import celery_guard
 from worker.broker.celery_guard import (
     MAX_IDLE_BEATS,
@@ -161,7 +162,7 @@ def test_a_worker_that_waits_for_messages_is_not_stuck(
 def test_a_worker_that_takes_no_messages_because_of_its_clock_is_not_stuck(
     events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(celery_guard.WATCH, "problems", {"own_clock": "an hour ahead"})
+    monkeypatch.setattr(WATCH, "problems", {"own_clock": "an hour ahead"})
     beat(events, monkeypatch, 2 * MAX_IDLE_BEATS, can_consume=False)
     assert "stopped" not in events
 
