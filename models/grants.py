@@ -81,7 +81,9 @@ class Chunk(Base):
 
     access_key is the public id of the credentials. expires_in is the validity in seconds after
     every limit was applied. refusal is set if all items were refused together. signing_key is the
-    name of the tenant's key that signed the message, NULL if the message was not signed.
+    name of the tenant's key that signed the message, key_thumbprint that of the public key (RFC
+    7638), both NULL if the message was not signed. config_change is the number of the newest change
+    of the config that was in force, 0 if there was none. The service always writes it.
     """
 
     __tablename__ = "chunks"
@@ -103,6 +105,8 @@ class Chunk(Base):
     access_key: Mapped[str | None] = mapped_column(String(128))
     refusal: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     signing_key: Mapped[str | None] = mapped_column(NAME)
+    key_thumbprint: Mapped[str | None] = mapped_column(String(43))
+    config_change: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class RefusedChunk(Base):

@@ -19,12 +19,13 @@ from worker import clock
 from worker.app import app, job_context, send_trigger
 from worker.audit.key_lookup import index_keys
 from worker.base.clock_watch import WATCH
-from worker.base.database_engine import write_transaction
+from worker.base.database_engine import snapshot_transaction, write_transaction
 from worker.base.jobs import JobRun, SingleFlight
 from worker.base.month_partitions import create_partitions
 from worker.broker.queues import UPKEEP_QUEUE
 from worker.broker.result_store import request_name, unnamed_batches
 from worker.context import Context, settings
+from worker.doctor.checks import check_config
 from worker.errors import Transient
 from worker.issue.dispatch import Response, respond
 from worker.issue.multipart_aborts import abort_expired_uploads
@@ -32,8 +33,10 @@ from worker.ledger import quota_usage
 from worker.ledger.outbox import fail_expired_deliveries
 from worker.ledger.reservations import release_expired
 from worker.proof.checkpoints import CheckpointJob
+from worker.proof.verify.config_check import find_differences
 from worker.revoke.kept_statements import keep_denials
 from worker.revoke.session_revocation import keep_sessions_ended
+from worker.tenants.config_log import ConfigLog
 from worker.uses.settlement import settle_ended_slots
 from worker.webhooks.manifest_writer import write_due_manifests
 from worker.webhooks.webhook_delivery import EXPIRED, delete_old_circuits, deliver_due
@@ -73,6 +76,30 @@ def _in_turns(context: Context, run: JobRun, clean: Callable[..., int]) -> int:
 
 log = structlog.get_logger()
 MAX_RETRIES = 5
+CONFIG_CHECK_SECONDS = 60.0
+
+
+class ConfigCheckJob:
+    """Compares the config in force with the log of its changes, at most once a minute.
+
+    Differences are logged, once as long as they stay the same. Somebody changed the tables.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._check_at = 0.0
+        self._log = ConfigLog()
+
+    def __call__(self, context: Context, _run: JobRun | None = None) -> dict[str, int]:
+        """Run if it is due. Raises Transient."""
+        if self._monotonic() < self._check_at:
+            return {}
+        self._check_at = self._monotonic() + CONFIG_CHECK_SECONDS
+        with snapshot_transaction(context.engine) as connection:
+            check = check_config(find_differences(connection, self._log))
+        problem = None if check.state == "ok" else check.message
+        context.problems.note("config_differs", "config", problem, hint=check.hint)
+        return {}
 
 
 class TaskFailed(Exception):
@@ -221,6 +248,7 @@ _UPKEEP_JOBS = (
     _job("key_index", "keys_indexed", index_keys),
     _job("denials", "denials_removed", keep_denials),
     _job("ended_sessions", "role_policies_removed", keep_sessions_ended),
+    _job("config_check", "config_compared", ConfigCheckJob()),
 )
 _CHECKPOINTS = _job("checkpoints", "checkpoints_signed", CheckpointJob(settings))
 _JOBS = (_DELIVER, _WRITE_MANIFESTS, _CHECKPOINTS, *_UPKEEP_JOBS)

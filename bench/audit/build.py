@@ -20,6 +20,7 @@ from worker.context import Context
 from worker.core.tenant_config import Bucket, Policy, Tenant, TenantConfig
 from worker.ledger import tenant_rows
 from worker.ledger.tenant_rows import ConfigStore
+from worker.tenants.config_changes import ChangeAuthor, change_config
 
 # An interrupted build is begun again from nothing, so that nothing has to survive it.
 _FAST = {
@@ -81,7 +82,8 @@ def build_log(url: str, plan: DataPlan) -> None:
     event.listen(engine, "connect", _save_time)
     with engine.begin() as connection:
         old = tenant_rows.load_config(connection)
-        tenant_rows.store_config(connection, old, _tenant_config(plan), datetime.now(UTC))
+        author = ChangeAuthor(datetime.now(UTC), "bench", "apply")
+        change_config(connection, old, _tenant_config(plan), author)
     LogWriter(engine).write(plan)
     if engine.dialect.name == "postgresql":
         with engine.connect().execution_options(purpose="autocommit") as connection:

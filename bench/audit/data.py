@@ -156,7 +156,9 @@ def _generate_chunks(rng: Random, batch: _BatchPlan) -> Iterator[GeneratedChunk]
             "limited_by": "request",
             "access_key": None if batch.code else "AKIDEXAMPLE",
             "refusal": _refusal(batch.code),
-            "signing_key": f"{batch.tenant}/main",
+            "signing_key": None,
+            "key_thumbprint": None,
+            "config_change": 2**40,  # the config as it is: the log has fewer changes
         }
         yield GeneratedChunk(values, rows)
 

@@ -15,6 +15,7 @@ from worker.base.database_engine import create_database_engine, write_transactio
 from worker.cli.database import migrate_to_head
 from worker.core.tenant_config import TenantConfig
 from worker.ledger import tenant_rows
+from worker.tenants.config_changes import ChangeAuthor, change_config
 
 CHUNK_ITEMS = 600
 
@@ -30,7 +31,7 @@ def main() -> None:
         if "acme" not in old.tenants:
             added = tenant_config(max_batch=1_000_000)
             new = TenantConfig({**old.buckets, **added.buckets}, {**old.tenants, **added.tenants})
-            tenant_rows.store_config(connection, old, new, clock())
+            change_config(connection, old, new, ChangeAuthor(clock(), "bench", "apply"))
     service = build_service(engine, S3Clients(), clock)
     for line in sys.stdin:
         messages = split_chunks(_message(int(line) * CHUNK_ITEMS), CHUNK_ITEMS)

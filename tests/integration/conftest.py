@@ -47,9 +47,7 @@ def apply_config(engine: Engine, clock: messages.Clock) -> ApplyConfig:
 
     def apply(config: TenantConfig) -> None:
         with write_transaction(engine) as connection:
-            tenant_rows.store_config(
-                connection, tenant_rows.load_config(connection), config, clock()
-            )
+            services.replace_config(connection, config, clock())
 
     return apply
 

@@ -36,7 +36,8 @@ class GrantRecord(NamedTuple):
     """One requested item. decision is `issued` or the code of the refusal. tenant is an id.
 
     signed_by is the name of the tenant's key that signed the request; None if the tenant trusts
-    the queue and the request was not signed. recipient is for whom the grant was requested, and ref
+    the queue and the request was not signed. key_thumbprint is that of the public key (RFC 7638).
+    recipient is for whom the grant was requested, and ref
     the producer's own reference. An erased text is `(erased)`. expires_at is None for a refused
     item.
     """
@@ -45,6 +46,7 @@ class GrantRecord(NamedTuple):
     tenant: str
     requested_by: str
     signed_by: str | None
+    key_thumbprint: str | None
     recipient: str | None
     reason: str | None
     ref: str | None
@@ -75,6 +77,7 @@ _SHARED: dict[str, Any] = {
     "tenant": Batch.tenant,
     "requested_by": shown_text(Batch, "requested_by"),
     "signed_by": Chunk.signing_key,
+    "key_thumbprint": Chunk.key_thumbprint,
     "bucket": Batch.bucket,
     "kind": Batch.kind,
 } | {name: batch_text(name) for name in ANNOTATION_FIELDS}

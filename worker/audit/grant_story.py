@@ -124,6 +124,7 @@ def _read_grant_story(connection: Connection, item: _Row, now: datetime) -> Stor
         "refusal": None if is_issued else item.refusal or item.chunk_refusal or item.detail,
         "decided_at": item.issued_at,
         "signed_by": item.signed_by,
+        "key_thumbprint": item.key_thumbprint,
         "chunk": item.chunk_number,
         "expires_at": expires_at,
         "expires_in": item.expires_in if is_issued else None,

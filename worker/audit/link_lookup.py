@@ -53,7 +53,7 @@ GRANTS = (
     select(
         *(*BATCH_COLUMNS, *map(item_text, ANNOTATION_FIELDS)),
         *(Chunk.chunk_number, Chunk.issued_at, Chunk.expires_in, Chunk.limited_by),
-        *(Chunk.access_key, Chunk.signing_key.label("signed_by")),
+        *(Chunk.access_key, Chunk.signing_key.label("signed_by"), Chunk.key_thumbprint),
         Chunk.refusal.label("chunk_refusal"),
         *(Grant.item_number, Grant.object_key.label("key"), Grant.code, Grant.detail, Grant.digest),
     )

@@ -150,6 +150,7 @@ def _request_topics(values: Values) -> Iterator[tuple[str, str | None]]:
     signer = values.get("signed_by", ...)
     signed = "" if signer is ... else f", signed with the key {signer}" if signer else ", unsigned"
     yield "requested", f"{values['decided_at']} by {values['requested_by']}{signed}"
+    yield "thumbprint", values.get("key_thumbprint")
     for name in ANNOTATION_FIELDS:
         yield name, values[name]
     yield "reissue of", values["reissue_of"]

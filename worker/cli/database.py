@@ -58,8 +58,11 @@ def operator_account() -> str:
 
 @click.command()
 @click.option("--grant-to", metavar="ROLE", help="Let this role of PostgreSQL run workers.")
+@click.option(
+    "--grant-operators-to", metavar="ROLE", help="Let this role run operators' commands as well."
+)
 @click.option("--grant-read-to", metavar="ROLE", help="Let this role read all tables: auditors.")
-def migrate(*, grant_to: str | None, grant_read_to: str | None) -> None:
+def migrate(**grants: str | None) -> None:
     """Create or update the tables of the database at VALETKEY_DATABASE_URL.
 
     Changes nothing if the tables are up to date, or those of a later release. Removes other
@@ -67,20 +70,22 @@ def migrate(*, grant_to: str | None, grant_read_to: str | None) -> None:
     this month and the next two. If it is interrupted, or a table is in use for more than two
     seconds, run it again: it continues.
 
-    --grant-to gives a role that does not own the tables what workers and operators' commands need.
-    It can add to the audit log, but cannot change or remove what is there. Both options print what
-    they grant, and take away what the role was granted before. Repeat them after each update.
+    --grant-to gives a role that does not own the tables what workers need. It can add to the audit
+    log, but cannot change or remove what is there, and cannot change tenants, keys, policies,
+    quotas, endpoints or bucket profiles. --grant-operators-to gives what `apply`, `quota` and
+    `revoke` need as well. All three options print what they grant, and take away what the role was
+    granted before. Repeat them after each update.
 
     \b
     Examples:
       python -m worker migrate
-      python -m worker migrate --grant-to valetkey_worker --grant-read-to valetkey_auditor
+      python -m worker migrate --grant-to valetkey_worker --grant-operators-to valetkey_operator
     """
     from worker.cli.database_roles import refuse_roles  # noqa: PLC0415
 
     database_url = Settings().database_url.get_secret_value()
-    options = {"--grant-to": grant_to, "--grant-read-to": grant_read_to}
-    roles = {option: role for option, role in options.items() if role is not None}
+    named = ((f"--{name.replace('_', '-')}", role) for name, role in grants.items())
+    roles = {option: role for option, role in named if role is not None}
     refuse_roles(roles, make_url(database_url).get_backend_name())
     _make_files_private(database_url)
     if migrate_to_head(database_url, roles):

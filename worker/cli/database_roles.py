@@ -1,6 +1,6 @@
-"""The privileges of PostgreSQL roles: workers add to the audit log, auditors read it."""
+"""The privileges of PostgreSQL roles: of workers, operators and auditors."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import click
 from sqlalchemy import Connection, Engine, text
@@ -14,6 +14,14 @@ from worker.base.database_engine import acquire_advisory_lock, write_transaction
 _GROWING = "tree_heads"
 _OWNERS = ("prunes", "item_edges", "erasures")  # only the owner of the tables can remove and erase
 _FUNCTION = "valetkey_add_partition(integer)"
+CONFIG_TABLES = (
+    *("buckets", "tenants", "tenant_identities", "tenant_keys", "policies", "quotas"),
+    *("quota_overrides", "endpoints", "config_revisions", "config_changes"),
+)
+"""The tables that operators change, and no worker: they decide which requests are granted."""
+
+OPERATORS = "--grant-operators-to"
+
 _TAMPERING = ("UPDATE", "DELETE", "TRUNCATE", "TRIGGER")
 
 
@@ -37,31 +45,45 @@ def _role_problem(connection: Connection, role: str) -> str | None:
     return None
 
 
-def _writable(connection: Connection, name: str) -> Iterator[str]:
-    """Let a role that reads all tables run workers and operators' commands, and no more."""
-    growing = [table for table in (*APPEND_ONLY, _GROWING) if table not in _OWNERS]
-    mutable = sorted(set(Base.metadata.tables).difference(APPEND_ONLY, [_GROWING]))
+def _writable(connection: Connection, name: str, excluded: Collection[str]) -> Iterator[str]:
+    """Let a role that reads all tables write all but the excluded ones as commands need."""
+    growing = [table for table in (*APPEND_ONLY, _GROWING) if table not in excluded]
+    mutable = sorted(set(Base.metadata.tables).difference(APPEND_ONLY, [_GROWING], excluded))
     yield f"GRANT INSERT ON {', '.join(growing)} TO {name}"
     yield f"GRANT UPDATE ON {_GROWING} TO {name}"
     yield f"GRANT INSERT, UPDATE, DELETE ON {', '.join(mutable)} TO {name}"
-    yield f"GRANT USAGE ON SEQUENCE {', '.join(_sequences(connection))} TO {name}"
+    yield f"GRANT USAGE ON SEQUENCE {', '.join(_sequences(connection, excluded))} TO {name}"
     yield f"GRANT EXECUTE ON FUNCTION {_FUNCTION} TO {name}"
 
 
-def _remaining_privileges(connection: Connection, role: str) -> list[str]:
-    """Return the privileges to change the audit log that a role has from elsewhere.
+def _remaining_privileges(connection: Connection, option: str, role: str) -> list[str]:
+    """Return the privileges to change the audit log, or the config, that a role has from elsewhere.
 
     PUBLIC, another role of which it is a member, and direct grants on partitions can give them.
     """
     query = text(
         "SELECT relname, privilege FROM pg_class, unnest(CAST(:privileges AS text[])) AS privilege"
         " WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')"
-        " AND (relname = ANY(:tables) OR relname LIKE 'grants\\_%')"
+        " AND (relname = ANY(:config) OR privilege <> 'INSERT'"
+        " AND (relname = ANY(:tables) OR relname LIKE 'grants\\_%'))"
         " AND has_table_privilege(:role, oid, privilege) ORDER BY relname, privilege"
     )
-    params = {"role": role, "tables": list(APPEND_ONLY), "privileges": list(_TAMPERING)}
-    rows = connection.execute(query, params)
+    params = {"role": role, "tables": list(APPEND_ONLY), "privileges": ["INSERT", *_TAMPERING]}
+    config = [] if option == OPERATORS else list(CONFIG_TABLES)
+    rows = connection.execute(query, {**params, "config": config})
     return [f"{privilege} ON {table}" for table, privilege in rows]
+
+
+def role_that_changes_config(connection: Connection) -> str | None:
+    """Return the name of the connected role if it may change the tables of the config."""
+    if connection.dialect.name != "postgresql":
+        return None
+    query = text(
+        "SELECT current_user WHERE EXISTS (SELECT 1 FROM unnest(CAST(:tables AS text[])) AS name"
+        " WHERE has_table_privilege(name, 'INSERT, UPDATE, DELETE'))"
+    )
+    role: str | None = connection.scalar(query, {"tables": list(CONFIG_TABLES)})
+    return role
 
 
 def quoted(connection: Connection, role: str) -> str:
@@ -91,7 +113,7 @@ def _partitions(connection: Connection) -> list[str]:
     return list(connection.scalars(query))
 
 
-def _sequences(connection: Connection) -> list[str]:
+def _sequences(connection: Connection, excluded: Collection[str] = _OWNERS) -> list[str]:
     query = text(
         "SELECT seq.oid::regclass::text FROM pg_class AS seq"
         " JOIN pg_depend ON objid = seq.oid AND deptype IN ('a', 'i')"
@@ -99,15 +121,17 @@ def _sequences(connection: Connection) -> list[str]:
         " WHERE seq.relkind = 'S' AND owner.relnamespace = current_schema()::regnamespace"
         " ORDER BY 1"
     )
-    tables = [table for table in Base.metadata.tables if table not in _OWNERS]
+    tables = [table for table in Base.metadata.tables if table not in excluded]
     return list(connection.scalars(query, {"tables": tables}))
 
 
 def _statements(connection: Connection, option: str, name: str) -> Iterator[str]:
     yield from _revoked(connection, name)
     yield from _readable(connection, name)
-    if option == "--grant-to":
-        yield from _writable(connection, name)
+    if option == OPERATORS:
+        yield from _writable(connection, name, _OWNERS)
+    elif option == "--grant-to":
+        yield from _writable(connection, name, (*_OWNERS, *CONFIG_TABLES))
 
 
 def refuse_roles(roles: dict[str, str], dialect: str) -> None:
@@ -116,7 +140,7 @@ def refuse_roles(roles: dict[str, str], dialect: str) -> None:
         options = " and ".join(roles)
         raise click.UsageError(f"{options}: SQLite has no roles; the file's mode protects it")
     if len(roles) > len(set(roles.values())):
-        raise click.UsageError("--grant-to and --grant-read-to name the same role: use two")
+        raise click.UsageError(f"{' and '.join(roles)} name the same role: use one for each")
 
 
 def grant_privileges(engine: Engine, roles: dict[str, str]) -> None:
@@ -144,6 +168,6 @@ def _grant(connection: Connection, option: str, role: str) -> None:
             text = "only the owner of the tables can do this: connect as the owner"
             raise click.ClickException(f"{option}: {text}.") from None
         click.echo(f"{statement};")
-    for privilege in _remaining_privileges(connection, role):
+    for privilege in _remaining_privileges(connection, option, role):
         text = f"{role} keeps {privilege}, from PUBLIC or from a role of which it is a member"
         click.secho(f"WARNING: {text}.", fg="yellow", err=True)

@@ -21,6 +21,15 @@ PAST_WINDOWS = tuple(window for window in WINDOWS if window not in LIVE_WINDOWS)
 LIVE_START = datetime(1970, 1, 1, tzinfo=UTC)
 """The start of the window live, which has no end."""
 
+SHORT_WINDOWS_KEPT = timedelta(days=2)
+"""The time for which the usage of minutes and hours is kept.
+
+Longer than a batch is open: then its rest is released.
+"""
+
+UNCHARGED_WINDOW = "records"
+"""The name of a row of usage of its own, because it is locked after those of the others."""
+
 CEILINGS = tuple(Quota("upload_bytes", window, 2**62) for window in ("month", "live"))
 """Quotas of every tenant, whatever its config says: beyond them a 63-bit counter would overflow.
 

@@ -324,7 +324,8 @@ class Tenant(_Table):
 
     Rows of requests have the tenant's id, which no other tenant ever had. The first tenant of a
     name has the name as its id. created_at is None if it is unknown. quota_overrides are added by
-    operators, and kept by `apply`.
+    operators, and kept by `apply`. config_change is the number of the newest change of the config
+    from which the tenant was loaded.
     """
 
     name: TableName
@@ -345,6 +346,7 @@ class Tenant(_Table):
     quota_overrides: NotInFile[tuple[QuotaOverride, ...]] = ()
     id: NotInFile[str] = ""
     created_at: NotInFile[datetime | None] = field(default=None, compare=False)  # follows from id
+    config_change: NotInFile[int] = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         if not self.id:

@@ -1,6 +1,6 @@
 """The result of a check of `doctor`, the attempt to call a service for one, and overdue work."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, TypeVar
 
@@ -10,6 +10,7 @@ from valetkey.units import format_duration
 from worker.base.jobs import call_with_timeout
 from worker.cli.service_failures import ServiceUnusable
 from worker.ledger import backlog
+from worker.proof.verify.stored_rows import Problem
 
 State = Literal["ok", "warn", "fail"]
 
@@ -125,6 +126,22 @@ ENDED_SLOTS = WaitingWork(
         "Time for which ended upload slots wait to be settled or looked at again, 0 if none do.",
     ),
 )
+
+
+CONFIG_DIFFERENCES = (
+    "config_differences",
+    "Rows and columns of the tenant config that differ from the signed log of its changes.",
+)
+"""The name and the meaning of the metric; see check_config."""
+
+
+def check_config(differences: Sequence[Problem]) -> Check:
+    """Check that the config in force is the one that the log of its changes gives."""
+    if not differences:
+        return Check("config", "ok", "it is the one that the log of its changes gives")
+    text = f"{len(differences):,} differences from the log of changes; the first: {differences[0]}"
+    hint = "docs/operating.md, The config differs from its log; python -m worker audit verify"
+    return Check("config", "fail", text, hint)
 
 
 def check_waiting(work: WaitingWork, oldest: datetime | None, now: datetime) -> Check:

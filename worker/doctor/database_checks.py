@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 
 from valetkey.units import format_duration, format_utc
 from worker import clock
-from worker.base.database_engine import is_read_only, read_transaction, sqlite_files
+from worker.base.database_engine import is_read_only, snapshot_transaction, sqlite_files
 from worker.base.database_errors import FILE_LOCKED, READ_ONLY
 from worker.base.jobs import TurnKey
 from worker.base.month_partitions import (
@@ -23,6 +23,7 @@ from worker.base.month_partitions import (
 from worker.base.private_files import mode_of_others
 from worker.cli.database import is_of_later_release, open_database
 from worker.cli.database_failures import database_cause, database_unusable, describe_url
+from worker.cli.database_roles import role_that_changes_config
 from worker.cli.service_failures import ServiceUnusable
 from worker.core.issued_grants import storage_name
 from worker.core.tenant_config import TenantConfig
@@ -35,6 +36,7 @@ from worker.doctor.checks import (
     Check,
     State,
     attempt,
+    check_config,
     check_waiting,
     failed,
 )
@@ -48,6 +50,7 @@ from worker.proof.checkpoint_destinations import configured_destinations
 from worker.proof.checkpoint_forks import CONTRADICTION, NOT_COMPARED
 from worker.proof.checkpoint_key import KeyUnusable, NoKey, configured_keys
 from worker.proof.checkpoint_rows import SIGNING, Publication, read_publications
+from worker.proof.verify.config_check import find_differences
 from worker.revoke.policy_document import MAX_POLICY_BYTES
 from worker.revoke.revocation_rows import DenialRow, read_denials
 from worker.settings import BucketDestination, Destination, Settings, WebhookDestination
@@ -278,15 +281,25 @@ def database_checks(settings: Settings, *, offline: bool) -> Iterator[Check]:
 
 
 def _read_facts() -> _DatabaseFacts:
-    with open_database(read_transaction) as connection:
+    with open_database(snapshot_transaction) as connection:
         config = load_config(connection)
         return _DatabaseFacts(
             is_of_later_release(connection),
             is_read_only(connection),
             config,
-            list(_work_checks(connection, config, clock.now())),
+            [*config_checks(connection), *_work_checks(connection, config, clock.now())],
             read_publications(connection),
         )
+
+
+def config_checks(connection: Connection) -> Iterator[Check]:
+    """Check that the config is the logged one, and warn of a role that may change it."""
+    yield check_config(find_differences(connection))
+    role = role_that_changes_config(connection)
+    if role is not None:
+        text = f"the role {role} may change the config: workers need another one"
+        hint = "python -m worker migrate --grant-to ROLE, and connect workers alone with it"
+        yield Check("config", "warn", text, hint)
 
 
 def _work_checks(connection: Connection, config: TenantConfig, now: datetime) -> Iterator[Check]:

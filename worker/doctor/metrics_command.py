@@ -26,7 +26,7 @@ from worker import clock
 from worker.audit.grant_filters import ISSUED, REFUSED, GrantFilter
 from worker.audit.index_scans import batch_bounds
 from worker.audit.item_counts import CountOptions, Dimension, ItemCount, count_items
-from worker.base.database_engine import limit_time, read_transaction
+from worker.base.database_engine import limit_time, snapshot_transaction
 from worker.broker.dead_letters import count_dead_letters
 from worker.broker.queues import (
     EVENTS_PREFIX,
@@ -42,13 +42,19 @@ from worker.cli.command_options import signals_as_interrupt
 from worker.cli.database import open_engine
 from worker.cli.redis_servers import open_broker, open_results
 from worker.core.quota_rules import quota_statuses
-from worker.doctor.checks import ENDED_SLOTS, EXPIRED_GRANTS, WORKER_PROBLEMS
+from worker.doctor.checks import (
+    CONFIG_DIFFERENCES,
+    ENDED_SLOTS,
+    EXPIRED_GRANTS,
+    WORKER_PROBLEMS,
+)
 from worker.errors import Transient
 from worker.ledger import backlog
 from worker.ledger.quota_usage import read_usage
 from worker.ledger.rejections import sum_rejections
 from worker.ledger.tenant_rows import load_config
 from worker.proof.checkpoint_rows import SIGNING, read_publications, read_tree_sizes
+from worker.proof.verify.config_check import find_differences
 from worker.revoke.policy_document import MAX_POLICY_BYTES
 from worker.revoke.revocation_rows import read_denials
 from worker.settings import Settings
@@ -213,6 +219,10 @@ def _read_backlog(connection: Connection, now: datetime, _window: Window) -> Ite
         yield Family(*work.metric).single(age(work.since(connection), now))
 
 
+def _read_config(connection: Connection, _now: datetime, _window: Window) -> Iterator[Metric]:
+    yield Family(*CONFIG_DIFFERENCES).single(len(find_differences(connection)))
+
+
 def _read_denials(connection: Connection, now: datetime, _window: Window) -> Iterator[Metric]:
     denials, _ = read_denials(connection, now)
     missing = Counter(each.bucket for each in denials if each.policy_bytes is None)
@@ -283,6 +293,7 @@ PARTS: Mapping[str, Part] = {
     "backlog": _read_backlog,
     "denials": _read_denials,
     "trees": _read_trees,
+    "config": _read_config,
     "quotas": _read_quotas,
     "rejections": _read_rejections,
     "refusals": _read_refusals,
@@ -355,7 +366,7 @@ class ServiceCollector(Collector):
             if time.monotonic() >= end:
                 break
             try:
-                with read_transaction(engine) as connection, limit_time(connection, end):
+                with snapshot_transaction(engine) as connection, limit_time(connection, end):
                     metrics = list(read(connection, now, self._window))
             except Transient:
                 if time.monotonic() < end:

@@ -46,6 +46,7 @@ from worker.ledger.merkle import (
     encode_record,
     entry_hash,
     items_edge,
+    key_thumbprint,
 )
 from worker.ledger.multipart_rows import (
     insert_uploads,
@@ -239,6 +240,7 @@ def _insert_annotations(
 
 def _chunk_values(batch_number: int, chunk: NewChunk) -> dict[str, Any]:
     decision, issued = chunk.decision, chunk.decision.issued
+    tenant, signing_key = chunk.request.tenant, chunk.request.signing_key
     return {
         "batch_number": batch_number,
         "chunk_number": chunk.request.message.chunk,
@@ -248,7 +250,9 @@ def _chunk_values(batch_number: int, chunk: NewChunk) -> dict[str, Any]:
         **decision.validity._asdict(),
         "access_key": decision.access_key,
         "refusal": _json(decision.refusal),
-        "signing_key": chunk.request.signing_key,
+        "signing_key": signing_key,
+        "key_thumbprint": key_thumbprint(tenant.keys[signing_key].sign) if signing_key else None,
+        "config_change": tenant.config_change,
     }
 
 

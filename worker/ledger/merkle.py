@@ -15,6 +15,7 @@ commitment to both instead: so the text and its salt can be erased, and nobody c
 """
 
 import json
+from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import reduce
@@ -37,6 +38,12 @@ _LEAF, _NODE = b"\x00", b"\x01"
 def hash_leaf(data: bytes) -> bytes:
     """Return the hash of a leaf with these bytes."""
     return sha256(_LEAF + data).digest()
+
+
+def key_thumbprint(public_key: str) -> str:
+    """Return the thumbprint (RFC 7638) of an Ed25519 key in base64url, in base64url as well."""
+    jwk = f'{{"crv":"Ed25519","kty":"OKP","x":"{public_key}"}}'
+    return urlsafe_b64encode(sha256(jwk.encode()).digest()).decode().rstrip("=")
 
 
 def hash_children(left: bytes, right: bytes) -> bytes:

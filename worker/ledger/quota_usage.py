@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -32,6 +32,8 @@ from worker.core.quota_rules import (
     LIVE_WINDOWS,
     METRICS,
     NO_COST,
+    SHORT_WINDOWS_KEPT,
+    UNCHARGED_WINDOW,
     WINDOWS,
     Cost,
     UsageByWindow,
@@ -65,7 +67,6 @@ _BYTES_LEFT = Usage.upload_bytes - bindparam("minus")
 _GIVE_BACK = _UPDATE_WINDOW.values(
     upload_bytes=case((Usage.upload_bytes > bindparam("minus"), _BYTES_LEFT), else_=0)
 )
-_SHORT_WINDOWS_KEPT = timedelta(days=2)  # longer than a batch is open: then its rest is released
 
 MAX_UNCHARGED_BYTES = 64 * 2**20
 """The most that a tenant records in a day (UTC) without a charge, and a message for each worker.
@@ -73,8 +74,6 @@ MAX_UNCHARGED_BYTES = 64 * 2**20
 About 160,000 items that are refused one by one, or 330,000 of batches that are refused as a whole:
 a nightly job with a wrong prefix is recorded to its last item. A flood costs 2 GB in a month.
 """
-
-_UNCHARGED_WINDOW = "records"  # a row of its own, because it is locked after those of the others
 
 
 def read_usage(connection: Connection, tenant_id: str, now: datetime) -> UsageByWindow:
@@ -197,15 +196,15 @@ def _lock_order(charged: tuple[UsageKey, object]) -> tuple[str, int, datetime]:
 
 def delete_short_windows(connection: Connection, now: datetime) -> None:
     """Delete the usage of minutes and hours, and of records, that began over two days ago."""
-    is_old = Usage.window_start < now - _SHORT_WINDOWS_KEPT
-    is_short = Usage.window.in_(("minute", "hour", _UNCHARGED_WINDOW))
+    is_old = Usage.window_start < now - SHORT_WINDOWS_KEPT
+    is_short = Usage.window.in_(("minute", "hour", UNCHARGED_WINDOW))
     connection.execute(delete(Usage).where(is_short, is_old))
 
 
 def charge_uncharged(connection: Connection, tenant_id: str, size: int, now: datetime) -> None:
     """Count bytes that are recorded without a charge, after all else that locks usage."""
     if size:
-        values = {"tenant": tenant_id, "window": _UNCHARGED_WINDOW, "uncharged_bytes": size}
+        values = {"tenant": tenant_id, "window": UNCHARGED_WINDOW, "uncharged_bytes": size}
         values |= dict.fromkeys(CHARGED_METRICS, 0) | {"window_start": window_start("day", now)}
         insert = insert_statement(Usage, connection.dialect.name).values(values)
         after = Usage.uncharged_bytes + insert.excluded.uncharged_bytes
@@ -222,7 +221,7 @@ def is_beyond_ceiling(connection: Connection, tenant_id: str, now: datetime) -> 
     """
     query = select(Usage.uncharged_bytes).where(
         Usage.tenant == tenant_id,
-        Usage.window == _UNCHARGED_WINDOW,
+        Usage.window == UNCHARGED_WINDOW,
         Usage.window_start == window_start("day", now),
     )
     return (connection.scalar(query) or 0) >= MAX_UNCHARGED_BYTES

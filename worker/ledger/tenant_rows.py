@@ -8,11 +8,12 @@ from threading import Lock
 from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import Connection, Engine, Table, and_, delete, insert, select, update
+from sqlalchemy import Connection, Engine, Table, and_, delete, func, insert, select, update
 
 from models import (
     Base,
     Bucket,
+    ConfigChange,
     ConfigRevisionCounter,
     EndedSessions,
     Policy,
@@ -90,6 +91,7 @@ _OVERRIDES = _table(QuotaOverride)  # not part of the tenants file: `apply` keep
 _CREATED_AT = select(TenantIdentity.id, TenantIdentity.created_at).join(
     Tenant, Tenant.id == TenantIdentity.id
 )
+_LAST_CHANGE = select(func.max(ConfigChange.change_number))
 _TENANT_FIELDS = ("name", "trust", "max_batch", "id", "refund_unused")
 
 
@@ -118,7 +120,9 @@ def _read(connection: Connection, table: Table) -> Iterable[Row]:
 
 def _read_tenants(connection: Connection) -> list[Row]:
     created_at = {row.id: row.created_at for row in connection.execute(_CREATED_AT)}
-    return [{**row, "created_at": created_at[row["id"]]} for row in _read(connection, _TENANTS)]
+    shared = {"config_change": connection.scalar(_LAST_CHANGE) or 0}
+    rows = _read(connection, _TENANTS)
+    return [{**row, **shared, "created_at": created_at[row["id"]]} for row in rows]
 
 
 def read_used_ids(connection: Connection) -> set[str]:

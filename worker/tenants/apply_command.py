@@ -23,10 +23,10 @@ from worker.dev.stack import adopt_config
 from worker.errors import Malformed, Transient
 from worker.ledger import reservations
 from worker.ledger.backlog import count_pending_webhooks
-from worker.ledger.tenant_rows import load_config, read_used_ids, store_config
+from worker.ledger.tenant_rows import load_config, read_used_ids
 from worker.settings import Settings
-from worker.tenants import config_changes
-from worker.tenants.apply_plan import ApplyPlan, InUseCounts, Removal, diff_config, plan_apply
+from worker.tenants.apply_plan import ApplyPlan, InUseCounts, Removal, plan_apply
+from worker.tenants.config_changes import ChangeAuthor, change_config
 from worker.tenants.config_conflicts import new_conflicts
 from worker.tenants.config_revert import NotRevertible, RevertedConfig, revert_change
 from worker.tenants.tenants_file import FileProblem, read_tenants_file
@@ -225,10 +225,8 @@ def _confirm_replacement(given_name: str | None) -> None:
 
 def _store(before: TenantConfig, after: TenantConfig, restored_ids: Mapping[str, str]) -> None:
     with open_database(write_transaction) as connection:
-        now = clock.now()
-        stored = store_config(connection, before, after, now, restored_ids)
-        author = config_changes.ChangeAuthor(now, database.operator_account(), "apply")
-        config_changes.record_changes(connection, diff_config(before, stored), author)
+        author = ChangeAuthor(clock.now(), database.operator_account(), "apply")
+        change_config(connection, before, after, author, restored_ids)
 
 
 def _tell_running_dev(config: TenantConfig, file: Path | None) -> None:

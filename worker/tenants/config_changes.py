@@ -1,19 +1,23 @@
 """The audit log of administration: each change of the tenant config and of quotas."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, insert, select
 
 from models import ConfigChange
+from worker.core.quota_rules import override_to_dict
+from worker.core.tenant_config import QuotaOverride, Tenant, TenantConfig
 from worker.ledger.merkle import CONFIG_LOG, encode_record, entry_hash
+from worker.ledger.tenant_rows import add_quota_override, store_config
 from worker.ledger.tree_leaves import NewLeaf, append_leaf, lock_head
+from worker.tenants.apply_plan import FieldChange, diff_config
 
 _INSERT_CHANGES = insert(ConfigChange).returning(
     ConfigChange.change_number, sort_by_parameter_order=True
 )
-
 
 CHANGES = select(
     *(ConfigChange.change_number.label("number"), ConfigChange.changed_at.label("at")),
@@ -33,6 +37,34 @@ class ChangeAuthor(NamedTuple):
     changed_at: datetime
     changed_by: str
     command: str
+
+
+def change_config(
+    connection: Connection,
+    before: TenantConfig,
+    after: TenantConfig,
+    author: ChangeAuthor,
+    restored_ids: Mapping[str, str] = MappingProxyType({}),
+) -> list[FieldChange]:
+    """Store a config with the log of what it changes, in one transaction, and return the changes.
+
+    restored_ids and errors are those of store_config.
+    """
+    stored = store_config(connection, before, after, author.changed_at, restored_ids)
+    changes = diff_config(before, stored)
+    record_changes(connection, changes, author)
+    return changes
+
+
+def raise_quota(
+    connection: Connection, tenant: Tenant, override: QuotaOverride, author: ChangeAuthor
+) -> FieldChange:
+    """Raise a quota of a tenant, with the log of it, in one transaction, and return the change."""
+    add_quota_override(connection, tenant.id, override, author.changed_at)
+    path = f"tenants.{tenant.name}.quotas.{override.metric}.{override.window}.raise"
+    change = FieldChange(path, None, override_to_dict(override))
+    record_changes(connection, [change], author)
+    return change
 
 
 def record_changes(

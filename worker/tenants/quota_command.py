@@ -27,7 +27,6 @@ from worker.core.quota_rules import (
     METRICS,
     WINDOWS,
     QuotaStatus,
-    override_to_dict,
     quota_statuses,
     resets_at,
 )
@@ -39,9 +38,9 @@ from worker.core.tenant_config import (
     TenantConfig,
 )
 from worker.ledger import quota_usage
-from worker.ledger.tenant_rows import add_quota_override, load_config, store_config
+from worker.ledger.tenant_rows import load_config
 from worker.tenants import config_changes
-from worker.tenants.apply_plan import FieldChange, diff_config
+from worker.tenants.apply_plan import FieldChange
 from worker.tenants.config_conflicts import (
     Conflict,
     find_quota,
@@ -215,13 +214,10 @@ def _store_quota(
         click.echo(f"{conflict.message} ({conflict.hint})", err=True)
     if conflicts:
         raise click.ClickException("Nothing was changed.")
-    field_changes = diff_config(before, after)
-    if field_changes:
-        now = clock.now()
-        store_config(connection, before, after, now)
-        author = config_changes.ChangeAuthor(now, database.operator_account(), "quota set")
-        config_changes.record_changes(connection, field_changes, author)
-    return field_changes
+    if after == before:
+        return []
+    author = config_changes.ChangeAuthor(clock.now(), database.operator_account(), "quota set")
+    return config_changes.change_config(connection, before, after, author)
 
 
 @quota.command("raise")
@@ -300,11 +296,8 @@ def _store_override(
                 f"{tenant_name} has no quota {override.metric}.{override.window} to raise: "
                 "add one with `quota set`."
             )
-        path = f"tenants.{tenant.name}.quotas.{override.metric}.{override.window}.raise"
-        change = FieldChange(path, None, override_to_dict(override))
-        add_quota_override(connection, tenant.id, override, now)
         author = config_changes.ChangeAuthor(now, database.operator_account(), "quota raise")
-        config_changes.record_changes(connection, [change], author)
+        change = config_changes.raise_quota(connection, tenant, override, author)
     return change, override_conflicts(tenant, override, now)
 
 

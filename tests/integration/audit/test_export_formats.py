@@ -40,6 +40,7 @@ def expected(row: LogRow) -> dict[str, Any]:
         "tenant": batch.tenant,
         "requested_by": batch.requested_by,
         "signed_by": batch.signed_by,
+        "key_thumbprint": batch.key_thumbprint,
         **{name: row.value(name) for name in ANNOTATION_FIELDS},
         "bucket": batch.bucket,
         "kind": batch.kind,

@@ -40,6 +40,7 @@ def test_an_issued_item_has_its_request_and_expiry(run: Run) -> None:
         "tenant": "acme",
         "requested_by": "billing",
         "signed_by": None,
+        "key_thumbprint": None,
         "recipient": None,
         "reason": None,
         "ref": None,

@@ -23,7 +23,7 @@ from tests.support.builders.services import InProcessService
 from tests.support.cli.operator import ON_SQLITE, Operator, answer_on_terminal
 from tests.support.crypto.tokens import sign_message
 from valetkey.crypto.keys import generate_key, public_key_line
-from worker.base.database_engine import read_transaction, write_transaction
+from worker.base.database_engine import read_transaction, snapshot_transaction, write_transaction
 from worker.cli.database import operator_account
 from worker.clock import now
 from worker.core.quota_rules import Cost
@@ -32,6 +32,7 @@ from worker.errors import Transient
 from worker.ledger import quota_usage
 from worker.ledger.outbox import DeliveryResult, settle_delivery
 from worker.ledger.tenant_rows import load_config, store_config
+from worker.proof.verify.config_check import find_differences
 from worker.tenants.apply_command import apply
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "tenants.toml"
@@ -303,6 +304,13 @@ def test_every_change_is_recorded_with_its_author_and_values(operator: Operator)
     ]
     values = {change.path: change.after for change in first}
     assert f'"{values["tenants.acme.keys.billing.sign"]}"' in KEY_LINE
+
+
+def test_the_log_alone_gives_each_config_that_was_applied(operator: Operator) -> None:
+    for text in (TEXT, RENAMED, CHANGED):
+        assert operator.apply(text, "--yes").exit_code == 0
+        with snapshot_transaction(operator.engine) as connection:
+            assert find_differences(connection) == []
 
 
 def test_what_is_not_applied_is_not_recorded(operator: Operator) -> None:

@@ -3,24 +3,33 @@
 import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine, make_url, text
 
-from tests.support.builders.messages import Clock, grant_message, tenant_config
+from models import Base
+from tests.support.builders.delivery_service import DeliveryService
+from tests.support.builders.messages import Clock, grant_message, tenant_config, upload_message
 from tests.support.builders.services import InProcessService, build_service
 from tests.support.cli.scraping import parse_metrics
 from tests.support.servers.databases import open_engine, url_text
+from tests.support.uses.reports import stored
+from valetkey.wire.grant_ids import grant_id
 from worker.audit.verify.verify_command import verify
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.month_partitions import add_months, add_partition, month_of
 from worker.cli.database import migrate
-from worker.cli.database_roles import grant_privileges
+from worker.cli.database_roles import CONFIG_TABLES, grant_privileges
+from worker.doctor.database_checks import config_checks
 from worker.doctor.metrics_command import PARTS, metrics
 from worker.errors import Transient
-from worker.tasks import clean_up
+from worker.tasks import ConfigCheckJob, clean_up
+from worker.uses.settlement import settle_ended_slots
+from worker.uses.use_recorder import record_uses
 
 Migrate = Callable[..., Result]
 
@@ -60,13 +69,14 @@ def as_role(owner: Engine, role: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def service(
-    run: Migrate, role: str, as_role: Engine, monkeypatch: pytest.MonkeyPatch
+    run: Migrate, owner: Engine, role: str, as_role: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> InProcessService:
-    """A worker that connects with the role."""
+    """A worker that connects with the role, and whose config the owner applies."""
     assert run("--grant-to", role).exit_code == 0
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
-    service = build_service(as_role, S3Clients(), Clock())
+    service, applying = (build_service(each, S3Clients(), Clock()) for each in (as_role, owner))
+    monkeypatch.setattr(service, "apply", applying.apply)
     service.apply(tenant_config())
     return service
 
@@ -118,6 +128,63 @@ def test_a_worker_with_a_role_of_its_own_issues_grants_and_cannot_tamper(
         except Transient as error:
             assert "its user lacks a permission" in str(error)  # noqa: PT017
     assert accepted == []
+
+
+@pytest.mark.parametrize("table", CONFIG_TABLES)
+def test_a_worker_cannot_change_the_config(
+    service: InProcessService, as_role: Engine, table: str
+) -> None:
+    assert service.issue(grant_message())["status"] == "issued"
+    column = next(iter(Base.metadata.tables[table].columns)).name
+    for statement in (
+        f"INSERT INTO {table} DEFAULT VALUES",
+        f'UPDATE {table} SET "{column}" = NULL',  # noqa: S608 - constants
+        f"DELETE FROM {table}",  # noqa: S608 - constants
+    ):
+        with (
+            pytest.raises(ProgrammingError, match="permission denied"),
+            write_transaction(as_role) as connection,
+        ):
+            connection.exec_driver_sql(statement)
+
+
+def test_a_worker_with_a_role_of_its_own_delivers_and_settles(service: InProcessService) -> None:
+    webhooks = DeliveryService(service)
+    webhooks.issue()
+    assert webhooks.deliver() == (1, 0)
+    upload = upload_message(["acme/a.png"])
+    assert service.issue(upload)["status"] == "issued"
+    context = service.context
+    report = stored(grant_id(upload["batch"], 0), "acme/a.png", context.now())
+    record_uses([report], context)
+    later = replace(context, now=lambda: context.now() + timedelta(hours=2))
+    assert clean_up(later)["released"] == 2
+    assert settle_ended_slots(later)["settled"] == 1  # storage was heard of: none is asked
+    assert ConfigCheckJob()(later) == {}
+
+
+def test_an_operator_with_a_role_of_its_own_applies_and_issues(
+    run: Migrate, role: str, as_role: Engine, service: InProcessService
+) -> None:
+    assert run("--grant-operators-to", role).exit_code == 0
+    operator = build_service(as_role, S3Clients(), Clock())
+    operator.apply(tenant_config(max_batch=7))
+    assert service.issue(grant_message())["status"] == "issued"
+    assert run("--grant-to", role).exit_code == 0  # it loses what it was granted before
+    with pytest.raises(ProgrammingError, match="permission denied"):
+        operator.apply(tenant_config())
+
+
+def test_doctor_warns_of_a_role_that_may_change_the_config(
+    run: Migrate, role: str, as_role: Engine
+) -> None:
+    named = {}
+    for option in ("--grant-to", "--grant-operators-to"):
+        assert run(option, role).exit_code == 0
+        with read_transaction(as_role) as connection:
+            checks = [check for check in config_checks(connection) if check.state == "warn"]
+        named[option] = [role in check.message for check in checks]
+    assert named == {"--grant-to": [], "--grant-operators-to": [True]}
 
 
 def test_a_worker_creates_partitions_with_a_role_that_owns_no_table(
@@ -185,7 +252,11 @@ def test_the_privileges_are_printed(run: Migrate, role: str) -> None:
 def test_privileges_from_elsewhere_are_named(run: Migrate, owner: Engine, role: str) -> None:
     with write_transaction(owner) as connection:
         connection.exec_driver_sql("GRANT DELETE ON leaves TO PUBLIC")
-    assert f"{role} keeps DELETE ON leaves" in run("--grant-to", role).output
+        connection.exec_driver_sql("GRANT INSERT ON tenant_keys TO PUBLIC")
+    output = run("--grant-to", role).output
+    assert f"{role} keeps DELETE ON leaves" in output
+    assert f"{role} keeps INSERT ON tenant_keys" in output
+    assert "INSERT ON tenant_keys, from" not in run("--grant-operators-to", role).output
 
 
 def test_a_role_whose_privileges_cannot_be_limited_is_refused(run: Migrate, owner: Engine) -> None:
@@ -207,7 +278,9 @@ def test_a_role_that_owns_the_tables_is_refused(run: Migrate, owner: Engine, rol
     ("words", "message"),
     [
         pytest.param(("--grant-to", "nobody-here"), "no role 'nobody-here'", id="an unknown role"),
-        pytest.param(("--grant-to", "one", "--grant-read-to", "one"), "use two", id="one for both"),
+        pytest.param(
+            ("--grant-to", "one", "--grant-read-to", "one"), "use one for each", id="one for both"
+        ),
     ],
 )
 def test_roles_of_no_use_are_refused(run: Migrate, words: tuple[str, ...], message: str) -> None:

@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -24,7 +25,7 @@ from worker.base.database_engine import create_database_engine, read_transaction
 from worker.base.month_partitions import add_months, first_moment
 from worker.core.issued_grants import UseReport
 from worker.core.revocation_targets import Target
-from worker.core.tenant_config import Quota, Tenant, TenantConfig
+from worker.core.tenant_config import Quota, QuotaOverride, Tenant, TenantConfig
 from worker.ledger import tenant_rows
 from worker.ledger.chunk_items import is_in_chunk
 from worker.ledger.merkle import RightEdge, entry_hash
@@ -32,7 +33,7 @@ from worker.ledger.tree_leaves import NewLeaf, append_leaf
 from worker.proof.checkpoint_format import CheckpointText, Fork, SignerKey, tree_origin
 from worker.proof.prune import plan_prune, prune
 from worker.revoke.revocation_rows import insert_revocation
-from worker.tenants.config_changes import ChangeAuthor, record_changes
+from worker.tenants.config_changes import ChangeAuthor, raise_quota
 from worker.uses.use_recorder import record_uses
 
 _ISSUED = (
@@ -113,10 +114,7 @@ class _Generator:
             },
         )
         with write_transaction(self._engine) as connection:
-            before = tenant_rows.load_config(connection)
-            tenant_rows.store_config(connection, before, config, self._clock())
-            author = ChangeAuthor(self._clock(), "alice", "apply")
-            record_changes(connection, [("tenants.acme.trust", None, "queue")], author)
+            services.replace_config(connection, config, self._clock())
 
     def _issue(self, service: InProcessService, number: int) -> None:
         rng = self._rng
@@ -216,15 +214,17 @@ class _Generator:
         prune(self._engine, plan, "ops", now, lambda _number: None)
 
     def _change_config(self) -> None:
-        changes: list[tuple[str, Any, Any]] = [
-            ("tenants.acme.max_batch", 1, 2),
-            ("tenants.acme.allow.demo.prefixes", None, ["a/", "ü/"]),
-            ("tenants.globex.quotas.grants.hour.raise", {"by": 5}, None),
-        ]
-        for number in (1, 2):
-            with write_transaction(self._engine) as connection:
-                author = ChangeAuthor(self._clock(), "bob", "apply")
-                record_changes(connection, changes[:number], author)
+        with write_transaction(self._engine) as connection:
+            config = tenant_rows.load_config(connection)
+            acme = config.tenants["acme"]
+            policy = replace(acme.policies["demo"], prefixes=("a/", "ü/"))
+            acme = replace(acme, max_batch=2, policies={"demo": policy})
+            config = replace(config, tenants={**config.tenants, "acme": acme})
+            services.replace_config(connection, config, self._clock())
+        with write_transaction(self._engine) as connection:
+            override = QuotaOverride("grants", "day", 5, self._clock() + timedelta(days=1))
+            globex = tenant_rows.load_config(connection).tenants["globex"]
+            raise_quota(connection, globex, override, ChangeAuthor(self._clock(), "bob", "apply"))
 
     def _sign(self) -> dict[str, str]:
         """Store a checkpoint of each tree that has grown; return the notes of all trees."""

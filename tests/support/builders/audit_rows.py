@@ -9,6 +9,7 @@ from sqlalchemy import Connection, insert
 from models import Annotation, Batch, Chunk, Grant
 from worker.audit.text_conditions import ERASED
 from worker.core.annotations import ANNOTATION_FIELDS, SALT_SUFFIX
+from worker.ledger.merkle import key_thumbprint
 
 MORNING = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 
@@ -46,6 +47,10 @@ class AuditedBatch:
     terms: dict[str, Any] = field(default_factory=dict)
     sizes: dict[int, int] = field(default_factory=dict)
     texts: dict[int, dict[str, str]] = field(default_factory=dict)
+
+    @property
+    def key_thumbprint(self) -> str | None:
+        return None if self.signed_by is None else key_thumbprint(self.signed_by)
 
     def write(self, connection: Connection) -> None:
         connection.execute(insert(Batch).values(self._batch_row()))
@@ -94,6 +99,8 @@ class AuditedBatch:
             "expires_in": self.expires_in,
             "limited_by": self.limited_by,
             "signing_key": self.signed_by,
+            "key_thumbprint": self.key_thumbprint,
+            "config_change": 0,
         }
 
     def _grant_row(self, number: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Connection, Engine, func, select
 
 from models import Reservation, Usage
 from tests.support.builders.messages import about_batch
@@ -16,11 +16,16 @@ from worker.base.database_engine import read_transaction, write_transaction
 from worker.context import Context
 from worker.core.tenant_config import TenantConfig
 from worker.issue.dispatch import Response, respond
-from worker.ledger import tenant_rows
-from worker.ledger.tenant_rows import ConfigStore
+from worker.ledger.tenant_rows import ConfigStore, load_config
 from worker.proof.verify.verification import VerifyOptions, verify_log
+from worker.tenants.config_changes import ChangeAuthor, change_config
 
 Clock = Callable[[], datetime]
+
+
+def replace_config(connection: Connection, config: TenantConfig, now: datetime) -> None:
+    """Replace the tenant config, with a log of its changes, as `apply` does."""
+    change_config(connection, load_config(connection), config, ChangeAuthor(now, "ops", "apply"))
 
 
 class InProcessService:
@@ -59,8 +64,7 @@ class InProcessService:
     def apply(self, config: TenantConfig) -> None:
         """Replace the tenant config."""
         with write_transaction(self.engine) as connection:
-            before = tenant_rows.load_config(connection)
-            tenant_rows.store_config(connection, before, config, self.context.now())
+            replace_config(connection, config, self.context.now())
 
     def rows(self, *columns: Any) -> list[Any]:
         """Return the rows of a table, or columns of them, in the order of its primary key."""

@@ -29,6 +29,7 @@ from worker.base.database_engine import write_transaction
 from worker.core.tenant_config import Quota, QuotaOverride, TenantConfig
 from worker.ledger import tenant_rows
 from worker.tasks import clean_up
+from worker.tenants.config_changes import ChangeAuthor, raise_quota
 
 QuotaValues = set[tuple[str, str, int, int]]
 """The metric, window, limit and usage of each quota."""
@@ -68,7 +69,9 @@ class CheckedService:
         """Add a quota override."""
         self.model.overrides.append(override)
         with write_transaction(self._engine) as connection:
-            tenant_rows.add_quota_override(connection, self.tenant_id, override, self.clock())
+            tenant = tenant_rows.load_config(connection).tenant_by_id(self.tenant_id)
+            assert tenant is not None
+            raise_quota(connection, tenant, override, ChangeAuthor(self.clock(), "ops", "quota"))
 
     def run(self, step: Step) -> None:
         """Run one step, and compare its result and the returned quotas with the model."""

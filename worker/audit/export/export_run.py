@@ -145,7 +145,7 @@ def _outcome(status_id: int, status: str, code: str) -> str:
 
 
 def _unmapped(head: ChunkHead, *, is_issued: bool) -> dict[str, Any]:
-    values = {name: head.values[name] for name in ("kind", *ANNOTATION_FIELDS)}
+    values = {name: head.values[name] for name in ("kind", "key_thumbprint", *ANNOTATION_FIELDS)}
     present: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
     if is_issued:
         present["expires_at"] = int(head.expires_at.timestamp() * 1_000)

@@ -3,23 +3,39 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from operator import index
 from typing import Any
 
 from models import Base
 from worker.core.grant_kinds import KINDS
-from worker.core.quota_rules import CHARGED_METRICS, METRICS, NO_COST, Cost
+from worker.core.quota_rules import (
+    CHARGED_METRICS,
+    METRICS,
+    NO_COST,
+    SHORT_WINDOWS_KEPT,
+    WINDOWS,
+    Cost,
+    window_start,
+)
 from worker.proof.verify.log_reader import LogReader
 from worker.proof.verify.stored_rows import Found, Problem, read_instant, select_column
 
 WindowKey = tuple[str, str, str]
-"""The id of a tenant, a window, and the part of its start that names it, like 2026-11."""
+"""The id of a tenant, a window, and the part of its start that names it, like 2026-11.
+
+That of `live` is empty. A start that is none of the window is not cut.
+"""
 Windows = frozenset[WindowKey]
 
+_LIVE_WINDOW = "live", ""
+_SHORT = frozenset({"minute", "hour"})
 _LENGTHS = {"minute": 16, "hour": 13, "day": 10, "month": 7}
 _Columns = Mapping[str, str]
 _CHARGED: _Columns = {metric: metric for metric in CHARGED_METRICS}
+
+_MARGIN = timedelta(hours=2)
+"""The length of an hour's window, and the difference between the clocks of two machines."""
 
 _LIVE: Mapping[str, tuple[_Columns, str]] = {
     "reservations": (_CHARGED, "1 = 1"),
@@ -57,23 +73,25 @@ def batch_cost(kind: str, terms: Any, issued: int, sizes: int) -> Cost | None:
 
 @dataclass(slots=True)
 class Charges:
-    """The cost of grants by window, of windows whose usage is stored.
+    """The cost of grants by window, of windows whose usage is stored, or should be.
 
-    unknown are windows that contain grants whose cost is not known any more.
+    The usage of short windows is deleted later: it is there for windows after kept_since. unknown
+    are windows that contain grants whose cost is not known any more.
     """
 
     windows: Windows
+    kept_since: datetime
     costs: dict[WindowKey, Cost] = field(default_factory=dict)
     unknown: set[WindowKey] = field(default_factory=set)
 
     def add(self, tenant: str, charged_at: datetime, cost: Cost | None) -> None:
         """Add the cost of a batch that was charged at the given moment."""
-        if not self.windows or cost == NO_COST:
+        if cost == NO_COST:
             return
-        moment = charged_at.isoformat(" ")
+        moment, is_recent = charged_at.isoformat(" "), charged_at >= self.kept_since
         for window, length in _LENGTHS.items():
             key = (tenant, window, moment[:length])
-            if key not in self.windows:
+            if not is_recent and window in _SHORT and key not in self.windows:
                 continue
             if cost is None:
                 self.unknown.add(key)
@@ -86,27 +104,32 @@ class StoredUsage:
     """The usage of windows, and what follows from rows beside those of items, at one moment.
 
     live is the usage of each tenant's window live, from the tables of _LIVE. changes has the costs
-    of _CHANGES, by table.
+    of _CHANGES, by table. charges gets those of items.
     """
 
     usage: Mapping[WindowKey, Cost]
     live: Mapping[str, Cost]
     changes: Mapping[str, Charges]
+    charges: Charges
 
 
-def read_usage(reader: LogReader) -> StoredUsage:
+def read_usage(reader: LogReader, now: datetime) -> StoredUsage:
     """Read the usage of the selected tenants. Raises Found for values that cannot be read."""
     columns = f'tenant, "window", {_time_column(reader, "usage.window_start")}'
     usage = {}
     with _readable("usage"):
         rows = reader.select(f"{columns}, {', '.join(METRICS)}", "usage", "tenant IN {}")
         for tenant, window, moment, *amounts in rows:
-            started = read_instant("window_start", moment).isoformat(" ")
-            key = _text(tenant), _text(window), started[: _LENGTHS.get(window)]
+            start = read_instant("window_start", moment)
+            is_start = window in WINDOWS and window_start(window, start) == start
+            length = _LENGTHS.get(window, 0) if is_start else None  # else no charge finds the row
+            key = _text(tenant), _text(window), start.isoformat(" ")[:length]
             usage[key] = Cost(*map(index, amounts))
-    windows = frozenset(usage)
-    changes = {table: _read_changes(reader, windows, table) for table in _CHANGES}
-    return StoredUsage(usage, _read_live(reader), changes)
+    windows, kept_since = frozenset(usage), now - SHORT_WINDOWS_KEPT + _MARGIN
+    changes = {table: Charges(windows, kept_since) for table in _CHANGES}
+    for table, charges in changes.items():
+        _read_changes(reader, charges, table)
+    return StoredUsage(usage, _read_live(reader), changes, Charges(windows, kept_since))
 
 
 def _time_column(reader: LogReader, name: str) -> str:
@@ -128,10 +151,9 @@ def _read_live(reader: LogReader) -> Mapping[str, Cost]:
     return live
 
 
-def _read_changes(reader: LogReader, windows: Windows, table: str) -> Charges:
+def _read_changes(reader: LogReader, charges: Charges, table: str) -> None:
     """Add up the costs of a table of _CHANGES."""
     moment, columns, condition = _CHANGES[table]
-    charges = Charges(windows)
     names = ", ".join(("batches.tenant", _time_column(reader, moment), *columns.values()))
     source = f"{table} JOIN batches ON batches.batch_number = {table}.batch_number"
     with _readable(table):
@@ -139,7 +161,6 @@ def _read_changes(reader: LogReader, windows: Windows, table: str) -> Charges:
         for tenant, charged_at, *amounts in rows:
             cost = Cost(**dict(zip(columns, map(index, amounts), strict=True)))
             charges.add(tenant, read_instant("charged_at", charged_at), cost)
-    return charges
 
 
 def _text(value: Any) -> str:
@@ -157,17 +178,20 @@ def _readable(table: str) -> Iterator[None]:
         raise Found(Problem(table, "has a value that the service does not write")) from None
 
 
-def compare_usage(stored: StoredUsage, charges: Charges) -> Iterator[Problem]:
-    """Yield each stored usage that differs from what the rows cost.
+def compare_usage(stored: StoredUsage) -> Iterator[Problem]:
+    """Yield each usage that differs from what the rows cost: that of a missing window is 0.
 
     Bytes of an upload that ended may have been given back, or not.
     """
-    for key, charged in sorted(stored.usage.items()):
+    charges = stored.charges
+    keys = set(stored.usage).union(charges.costs, *(each.costs for each in stored.changes.values()))
+    for key in sorted(keys):
+        charged = stored.usage.get(key, NO_COST)
         tenant, window, start = key
         if key in charges.unknown:
             continue
         changes = {name: each.costs.get(key, NO_COST) for name, each in stored.changes.items()}
-        if window == "live":
+        if (window, start) == _LIVE_WINDOW:
             name, due, returned = window, stored.live.get(tenant, NO_COST), NO_COST
         else:
             name, returned = f"{window} {start}", changes["multipart_uploads"]
@@ -180,7 +204,7 @@ def compare_usage(stored: StoredUsage, charges: Charges) -> Iterator[Problem]:
                 if metric == "stored_bytes":
                     text = f"{amount:,} {metric} are counted, and the known objects have {high:,}"
                 yield Problem("usage", f"window {name}: {text}", tenant=tenant)
-    charged_tenants = {tenant for tenant, window, _ in stored.usage if window == "live"}
+    charged_tenants = {tenant for tenant, *window in stored.usage if tuple(window) == _LIVE_WINDOW}
     for tenant, cost in sorted(stored.live.items()):
         if tenant not in charged_tenants and cost != NO_COST:
             text = "window live: has no row, though grants are live, or objects are known"

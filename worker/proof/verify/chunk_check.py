@@ -8,6 +8,7 @@ from typing import Any
 from worker.core.annotations import SaltedTexts
 from worker.ledger.merkle import ItemRow, RightEdge, encode_record, entry_hash, items_edge
 from worker.proof.verify.charge_check import Charges, batch_cost
+from worker.proof.verify.config_check import signer_problem
 from worker.proof.verify.leaf_check import UNREADABLE, Key, Leaf, LeafCheck, LogState
 from worker.proof.verify.log_reader import LogReader, Row
 from worker.proof.verify.stored_rows import (
@@ -99,6 +100,10 @@ class ChunkCheck(LeafCheck):
             table, own = (GRANT, self._items) if self._items else (ANNOTATION, self._annotations)
             raise self._found(key, "belongs to no chunk", table=table.name, item=own[0][1])
         super()._check(key, rows, leaves)
+        if self.log.config is not None:
+            text = signer_problem(self.log.config, key.tenant, CHUNK.read(rows[0][0]))
+            if text is not None:
+                raise self._found(key, text)
 
     def _check_annotated(self, key: Key) -> None:
         """Raise Found for a row without a text, or with those of an item that does not exist."""

@@ -40,6 +40,7 @@ from worker.proof.verify.stored_rows import (
     read_instant,
     select_column,
 )
+from worker.tenants.config_log import ConfigLog
 
 UNREADABLE = (TypeError, AttributeError, ValueError)
 """The errors of a value that has no record."""
@@ -65,11 +66,12 @@ class Removal(NamedTuple):
 class LogState:
     """The log that is verified, and what the checks have found in it so far.
 
-    removals are those of each tenant; missing counts what a removal explains, by tenant and by name
-    of what is missing.
+    config is the log of the config, None if that cannot be read. removals are those of each tenant;
+    missing counts what a removal explains, by tenant and by name of what is missing.
     """
 
     reader: LogReader
+    config: ConfigLog | None = None
     counts: Counter[str] = field(default_factory=Counter)
     removals: defaultdict[str, list[Removal]] = field(default_factory=lambda: defaultdict(list))
     missing: Counter[tuple[str, str]] = field(default_factory=Counter)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 
 from worker.base.database_engine import LOCK_TIMEOUT, POSTGRES_OPTIONS, sqlite_path
@@ -64,19 +65,8 @@ class LogReader:
 class _PostgresReader(LogReader):
     dialect = "postgresql"
 
-    def __init__(self, url: str, tenants: tuple[str, ...]) -> None:
-        # Imported for PostgreSQL alone: it takes as long as to verify 100,000 rows.
-        import psycopg  # noqa: PLC0415
-        from psycopg import sql  # noqa: PLC0415
-
-        parsed = make_url(url).set(drivername="postgresql+psycopg")
-        # Not as a URL: libpq decodes other characters of names and passwords than SQLAlchemy.
-        _, arguments = parsed.get_dialect()().create_connect_args(parsed)
-        options: dict[str, Any] = {**POSTGRES_OPTIONS, **arguments}
-        super().__init__(psycopg.connect(**options), tenants)
-        self._connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        self._connection.read_only = True
-        self._connection.execute(sql.SQL("SET lock_timeout = {}").format(f"{LOCK_TIMEOUT}s"))
+    def __init__(self, connection: Any, tenants: tuple[str, ...]) -> None:
+        super().__init__(connection, tenants)
         self._streams = 0
 
     def stream(self, statement: str, *params: Any) -> Iterator[Row]:
@@ -93,13 +83,37 @@ class _PostgresReader(LogReader):
         return f"encode({column}, 'hex')"
 
 
+def reader_of(connection: Connection) -> LogReader:
+    """Return a reader for an open transaction, which must be a snapshot. The caller ends it."""
+    reader = _PostgresReader if connection.dialect.name == "postgresql" else LogReader
+    return reader(connection.connection.driver_connection, ())
+
+
+def _connect(url: str) -> Any:
+    # Imported for PostgreSQL alone: it takes as long as to verify 100,000 rows.
+    import psycopg  # noqa: PLC0415
+    from psycopg import sql  # noqa: PLC0415
+
+    parsed = make_url(url).set(drivername="postgresql+psycopg")
+    # Not as a URL: libpq decodes other characters of names and passwords than SQLAlchemy.
+    _, arguments = parsed.get_dialect()().create_connect_args(parsed)
+    options: dict[str, Any] = {**POSTGRES_OPTIONS, **arguments}
+    connection = psycopg.connect(**options)
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    connection.read_only = True
+    connection.execute(sql.SQL("SET lock_timeout = {}").format(f"{LOCK_TIMEOUT}s"))
+    return connection
+
+
 def open_reader(url: str, tenants: tuple[str, ...] = ()) -> LogReader:
     """Open a database for reading. Raises the driver's errors.
 
     Of a SQLite database, nothing is written, not even beside its file.
     """
     path = sqlite_path(url)
-    return _PostgresReader(url, tenants) if path is None else LogReader(_open_file(path), tenants)
+    if path is None:
+        return _PostgresReader(_connect(url), tenants)
+    return LogReader(_open_file(path), tenants)
 
 
 def _open_file(path: Path) -> sqlite3.Connection:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import JSON, Column, Integer, LargeBinary, String
+from sqlalchemy import JSON, Boolean, Column, Integer, LargeBinary, String
 
 import models
 from models.base import Base, Instant
@@ -62,6 +62,8 @@ _REFERENCES = {
     "revocations": "revocation",
     "prunes": "number",
     "erasures": "erasure",
+    **dict.fromkeys(("buckets", "policies", "quotas", "endpoints", "tenant_keys"), "name"),
+    "quota_overrides": "name",
 }
 
 
@@ -130,6 +132,8 @@ def _reader(column: Column[Any]) -> tuple[tuple[type, ...], _Convert | None]:
             types, convert = (bytes,), _read_hash if length == HASH_BYTES else None
         case Integer():
             types = (int,)
+        case Boolean():  # SQLite has none
+            types = (bool, int)
         case String():
             types = (str,)
         case other:

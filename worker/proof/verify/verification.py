@@ -4,8 +4,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import chain, islice
 
+from worker import clock
 from worker.proof.checkpoint_format import VerifierKey
 from worker.proof.verify.charge_check import Charges, StoredUsage, compare_usage, read_usage
 from worker.proof.verify.chunk_check import (
@@ -13,10 +15,12 @@ from worker.proof.verify.chunk_check import (
     check_other_rows,
     check_refused_chunks,
 )
+from worker.proof.verify.config_check import compare_config, read_config_log
 from worker.proof.verify.leaf_check import CHECKS, LogState, check_erased, compare_removals
 from worker.proof.verify.log_reader import LogReader, open_reader
 from worker.proof.verify.stored_rows import Found, Problem
 from worker.proof.verify.tree_check import KnownCheckpoint, TreeCheck, read_heads
+from worker.tenants.config_log import ConfigLog
 
 OnProgress = Callable[[int, int], None]
 """Called with the number of items that were verified, and with the number of all."""
@@ -28,13 +32,14 @@ class VerifyOptions:
 
     tenants are ids, none for all. keys are those whose checkpoints are trusted; without them no
     signature is verified. files are checkpoints from outside of the database. After max_problems
-    problems, the verification stops.
+    problems, the verification stops. now decides which usage may have been deleted: it is old.
     """
 
     tenants: tuple[str, ...] = ()
     keys: tuple[VerifierKey, ...] = ()
     files: tuple[KnownCheckpoint, ...] = ()
     max_problems: int = 1
+    now: datetime = field(default_factory=clock.now)
 
 
 COUNTS = (
@@ -83,11 +88,14 @@ class _Run:
         try:
             broken = list[Problem]()
             yield from self._check_trees(broken)
-            usage = read_usage(self.log.reader)
-            charges = Charges(frozenset(usage.usage))
+            try:
+                self.log.config = read_config_log(self.log.reader, ConfigLog())
+            except Found as found:
+                yield found.problem
+            usage = read_usage(self.log.reader, self._options.now)
             explained = list[Problem]()
             is_sound = True
-            for problem in self._check_rows(charges):
+            for problem in self._check_rows(usage.charges):
                 is_sound = False
                 wider = next((each for each in broken if _contains(each, problem)), None)
                 if wider is None:
@@ -96,8 +104,10 @@ class _Run:
                 explained.append(wider)
                 yield _wrong_leaf(problem)
             yield from (each for each in broken if each not in explained)
+            if self.log.config is not None:
+                yield from compare_config(self.log.reader, self.log.config)
             if is_sound and not broken:
-                yield from self._check_derived(usage, charges)
+                yield from self._check_derived(usage)
         except Found as found:
             yield found.problem
 
@@ -129,9 +139,9 @@ class _Run:
         check = ChunkCheck(self.log, charges, lambda done: self._on_progress(done, total))
         yield from check.run()
 
-    def _check_derived(self, usage: StoredUsage, charges: Charges) -> Iterator[Problem]:
+    def _check_derived(self, usage: StoredUsage) -> Iterator[Problem]:
         """Compare what follows from rows that were verified."""
-        yield from compare_usage(usage, charges)
+        yield from compare_usage(usage)
         yield from check_refused_chunks(self.log.reader)
         self.log.counts["charges"] = len(usage.usage)
 

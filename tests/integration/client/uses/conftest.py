@@ -18,7 +18,6 @@ from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine, write_transaction
 from worker.core.tenant_config import Bucket, Quota, TenantConfig
 from worker.dev.embedded_servers import Storage, create_buckets
-from worker.ledger import tenant_rows
 
 BUCKET = "stored"
 
@@ -42,9 +41,7 @@ def real_service(
     url = migrated_file(tmp_path_factory.mktemp("stored") / "valetkey.db")
     engine = create_database_engine(url)
     with write_transaction(engine) as connection:
-        tenant_rows.store_config(
-            connection, tenant_rows.load_config(connection), config(), clock.now()
-        )
+        services.replace_config(connection, config(), clock.now())
     with pytest.MonkeyPatch.context() as environ:
         environ.setenv("AWS_ACCESS_KEY_ID", seaweed.access_key)
         environ.setenv("AWS_SECRET_ACCESS_KEY", seaweed.secret_key)

@@ -34,6 +34,8 @@ CHUNK_ROW: dict[str, Any] = {
     "access_key": None,
     "refusal": '{"code": "\\u00fc"}',
     "signing_key": None,
+    "key_thumbprint": None,
+    "config_change": 7,
 }
 DIGEST = bytes(32)
 ROWS = 5_000
