@@ -11,6 +11,7 @@ import sqlite3
 from bisect import bisect_left
 from collections import defaultdict
 from contextlib import closing
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -54,7 +55,7 @@ NUMBERS = frozenset(
     re.findall(
         r"\w+",
         """
-    batch_number chunk_number item_number leaf_number prune_number change_number size
+    batch_number chunk_number item_number leaf_number prune_number change_number size config_change
     expires_in issued refused chunk_size total returned_bytes used_bytes charged_bytes
     grants texts chunks edges items use_groups
     """,
@@ -424,6 +425,29 @@ class Log:
                 where = f"{tenant}, leaf {each.leaf} ({each.what[0]})"
                 self.problems.append(f"{where}: rows are missing, and no prune explains it")
 
+    def check_signers(self) -> None:
+        """Report chunks whose key, or lack of one, is not that of the config that decided them."""
+        changes = [row for _, row in sorted(self.tables["config_changes"].items(), reverse=True)]
+        config: Row = {}
+        chunks = self.tables["chunks"].items()
+        for key, chunk in sorted(chunks, key=lambda each: each[1]["config_change"]):
+            while changes and changes[-1]["change_number"] <= chunk["config_change"]:
+                change = members("config_changes", changes.pop())
+                config[change["path"]] = change.get("after")
+            tenant = f"tenants.{self.tables['batches'][key[:1]]['tenant'].split('~')[0]}"
+            name, issued_at = chunk["signing_key"], datetime.fromisoformat(chunk["issued_at"])
+            latest = issued_at - timedelta(hours=1)
+            if changes and datetime.fromisoformat(changes[-1]["changed_at"]) < latest:
+                self.problems.append(f"chunk {key}: the config had been replaced")
+            path = f"{tenant}.keys.{name}"
+            jwk = f'{{"crv":"Ed25519","kty":"OKP","x":"{config.get(f"{path}.sign")}"}}'.encode()
+            thumbprint = base64.urlsafe_b64encode(sha256(jwk).digest()).decode().rstrip("=")
+            expires = config.get(f"{path}.expires") or "9999-01-01"
+            is_valid = thumbprint == chunk["key_thumbprint"] and not config.get(f"{path}.revoked")
+            is_valid &= latest < datetime.fromisoformat(expires).replace(tzinfo=None)
+            if not (is_valid if name else config.get(f"{tenant}.trust") == "queue"):
+                self.problems.append(f"chunk {key}: the config did not accept its signature")
+
     def check(self) -> list[str]:
         """Return sentences about all that differs."""
         leaves: dict[str, list[Row]] = defaultdict(list)
@@ -437,6 +461,10 @@ class Log:
                 count = self.covered[(table, *key)]
                 if count != 1:
                     self.problems.append(f"{table} {key}: {count} leaves cover it")
+        try:
+            self.check_signers()
+        except WRONG as problem:
+            self.problems.append(f"The signers cannot be read: {problem!r}")
         return self.problems
 
 

@@ -14,6 +14,8 @@ from tests.support.crypto.tokens import sign_message, tenant_key, tenant_keys
 from valetkey.crypto.keys import PrivateKey, generate_key
 from worker.base.database_engine import snapshot_transaction, write_transaction
 from worker.core.tenant_config import Quota, QuotaOverride, TenantConfig, TenantKey, WebhookEndpoint
+from worker.doctor.database_checks import config_checks
+from worker.doctor.metrics_command import PARTS, Window
 from worker.ledger.tenant_rows import load_config
 from worker.proof.verify.config_check import find_differences
 from worker.proof.verify.verification import VerifyOptions, verify_log
@@ -225,6 +227,20 @@ def test_the_upkeep_worker_logs_that_the_config_differs_once_and_at_most_each_mi
         seconds += 60
         check(service.context)
     assert capsys.readouterr().out.count("config_differs") == 1
+
+
+def test_doctor_and_metrics_say_that_the_config_differs(
+    service: InProcessService, clock: Clock
+) -> None:
+    seen = []
+    for statement in (SWAP_BACK, SWAP):
+        execute(service, statement)
+        with snapshot_transaction(service.engine) as connection:
+            check = next(config_checks(connection))
+            window = Window("24h", timedelta(days=1))
+            (metric,) = PARTS["config"](connection, clock(), window)
+        seen.append((check.state, "name billing: sign" in check.message, metric.samples[0].value))
+    assert seen == [("ok", False, 0), ("fail", True, 2)]
 
 
 def test_an_apply_while_the_config_is_compared_is_no_difference(
