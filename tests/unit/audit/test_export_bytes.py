@@ -18,15 +18,16 @@ CODES = (None, None, None, "key_invalid", "=code")
 PLAIN = (None, "billing", None, None)
 HOSTILE = ("acme/ü", "=cmd,1", 'Ann "A" Ü', "a\nreason")
 DIGESTS = {
-    "csv": "42a4f569f69a7e401d6992c744b3b7523db8cc8766d7e6e2a7582b3f5c45417a",
-    "jsonl": "4b462aa05c30f6b94b917d370343132e9bd223a344e9643e70ff59360166c75d",
-    "ocsf": "e40f2019328239135ad7947212229142019c8347dba49772d1f143929501cc46",
+    "csv": "4a2d23887de14a03cbbba6a0fe0e833dc356691e82083919f5773209dd389db0",
+    "jsonl": "443896f6f1d10cfed7e305cafad7ac0fc153577ca6bdb464b58a6c886d047561",
+    "ocsf": "7fb8bc0aba17d4a02ea81eb8d1f7970759fb08f66cd8cebe2727c4034b946fd7",
 }
 
 
 def chunk(number: int, keys: tuple[str, ...], *, is_plain: bool) -> ChunkItems:
     key, requester, recipient, reason = PLAIN if is_plain else HOSTILE
-    names = "acme", requester, key, recipient, reason, None if is_plain else "=ref", "demo"
+    thumbprint, ref = (None, None) if is_plain else ("-humbprint", "=ref")
+    names = "acme", requester, key, thumbprint, recipient, reason, ref, "demo"
     shared = (MORNING + timedelta(seconds=number), *names, "download")
     batch_id = f"0199a000-0000-7000-8000-{number:012d}"
     values = dict(zip(SHARED_COLUMNS, shared, strict=True))

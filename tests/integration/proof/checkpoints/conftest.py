@@ -9,10 +9,8 @@ from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import Clock, grant_message, split_chunks, tenant_config
 from tests.support.builders.services import InProcessService
 from tests.support.cli.operator import run_audit
-from worker.base.database_engine import write_transaction
 from worker.proof.checkpoint_format import SignerKey
 from worker.proof.checkpoint_key import create_key_file, read_key_file
-from worker.tenants.config_changes import ChangeAuthor, record_changes
 
 Issue = Callable[..., str]
 
@@ -39,9 +37,6 @@ def issue(
     With signs=True it then signs checkpoints.
     """
     apply_config(tenant_config())
-    author = ChangeAuthor(service.context.now(), "alice", "apply")
-    with write_transaction(service.context.engine) as connection:
-        record_changes(connection, [("tenants.acme.trust", None, "queue")], author)
 
     def send(items: int = 1, *, chunks: int | None = None, signs: bool = False) -> str:
         message = grant_message([f"acme/{number}.pdf" for number in range(items)])
