@@ -299,7 +299,7 @@ def config_checks(connection: Connection) -> Iterator[Check]:
     if role is not None:
         text = f"the role {role} may change the config: workers need another one"
         hint = "python -m worker migrate --grant-to ROLE, and connect workers alone with it"
-        yield Check("config", "warn", text, hint)
+        yield Check("role", "warn", text, hint)
 
 
 def _work_checks(connection: Connection, config: TenantConfig, now: datetime) -> Iterator[Check]:
