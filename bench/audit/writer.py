@@ -3,15 +3,24 @@
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Engine, insert, text
 
 from bench.audit.data import DataPlan, GeneratedBatch, GeneratedChunk, generate_batches
 from bench.audit.key_segments import KeyCollector
-from models import Batch, Chunk, Grant, Leaf, TreeHead
+from models import Batch, Chunk, Grant, Leaf, TreeHead, Usage
 from models.base import Base
+from valetkey.wire.refusals import Window
 from worker.base.database_engine import insert_rows
+from worker.core.quota_rules import (
+    NO_COST,
+    PAST_WINDOWS,
+    SHORT_WINDOWS_KEPT,
+    Cost,
+    window_start,
+)
 from worker.ledger.merkle import (
     NO_LEAVES,
     RightEdge,
@@ -19,6 +28,7 @@ from worker.ledger.merkle import (
     entry_hash,
     items_edge,
 )
+from worker.proof.verify.charge_check import batch_cost
 
 _ROWS_PER_TRANSACTION = 50_000
 _NEWEST_ROWS = 100_000
@@ -58,6 +68,8 @@ class LogWriter:
         self._edges: dict[str, RightEdge] = {}
         self._rows: dict[type[Base], list[_Row]] = {table: [] for table in _COLUMNS}
         self._keys = KeyCollector()
+        self._usage: dict[tuple[str, Window, datetime], Cost] = {}
+        self._short_since = datetime.now(UTC) - SHORT_WINDOWS_KEPT
         self._inserting: Future[None] | None = None
 
     def write(self, plan: DataPlan) -> None:
@@ -69,6 +81,8 @@ class LogWriter:
         with self._engine.begin() as connection:
             self._keys.write(connection)
             connection.execute(insert(TreeHead), list(self._heads()))
+            if self._usage:
+                connection.execute(insert(Usage), list(self._usage_rows()))
             if self._is_postgres:
                 connection.execute(text(_SET_SEQUENCE))
 
@@ -88,9 +102,26 @@ class LogWriter:
         for tenant, edge in self._edges.items():
             yield {"tenant": tenant, "size": edge.size, "edge": edge.to_bytes()}
 
+    def _usage_rows(self) -> Iterator[dict[str, Any]]:
+        for (tenant, window, start), cost in self._usage.items():
+            yield {"tenant": tenant, "window": window, "window_start": start, **cost._asdict()}
+
+    def _charge(self, batch: GeneratedBatch, chunk: GeneratedChunk) -> None:
+        """Count the usage of the windows that the service keeps."""
+        values = batch.values
+        issued = [row for row in chunk.rows if row.code is None]
+        sizes = sum((row.detail or {}).get("size", 0) for row in issued)
+        cost = batch_cost(values["kind"], values["terms"], len(issued), sizes) or NO_COST
+        is_recent = values["decided_at"] >= self._short_since
+        for window in PAST_WINDOWS if is_recent else PAST_WINDOWS[-2:]:
+            key = values["tenant"], window, window_start(window, values["decided_at"])
+            if cost != NO_COST:
+                self._usage[key] = self._usage.get(key, NO_COST).plus(cost)
+
     def _add_chunk(self, batch: GeneratedBatch, chunk: GeneratedChunk) -> None:
         number, tenant = batch.values["batch_number"], batch.values["tenant"]
         self._rows[Chunk].append(self._chunk_row(chunk.values))
+        self._charge(batch, chunk)
         self._rows[Grant] += [
             (number, item, key, code, detail and json.dumps(detail), digest)
             for item, key, code, detail, digest in chunk.rows
