@@ -18,7 +18,7 @@ CODES = (None, None, None, "key_invalid", "=code")
 PLAIN = (None, "billing", None, None)
 HOSTILE = ("acme/ü", "=cmd,1", 'Ann "A" Ü', "a\nreason")
 DIGESTS = {
-    "csv": "4a2d23887de14a03cbbba6a0fe0e833dc356691e82083919f5773209dd389db0",
+    "csv": "27b0b73fc340c6a195cb06b34f4c5abe258fae8b576ba5eee19efed75ac57447",
     "jsonl": "443896f6f1d10cfed7e305cafad7ac0fc153577ca6bdb464b58a6c886d047561",
     "ocsf": "7fb8bc0aba17d4a02ea81eb8d1f7970759fb08f66cd8cebe2727c4034b946fd7",
 }
