@@ -22,7 +22,7 @@ from valetkey.delivery.transport import (
 )
 from valetkey.errors import BrokerUnreachable
 
-_QUEUE_LENGTH_TIMEOUT = 1.0  # seconds: it only makes an error more precise
+_LOOK_TIMEOUT = 1.0  # seconds: it only makes an error more precise
 
 
 class _ClosingAtOnce(AbstractConnection):
@@ -121,7 +121,8 @@ class AsyncTransport:
             await self._redis.delete(RESULT_PREFIX + task_id)
 
     async def unsubscribe(self, task_ids: Sequence[str]) -> None:
-        """Unsubscribe from the results of these tasks, once there are many."""
+        """Forget these tasks, and unsubscribe from their results, once there are many."""
+        self._publisher.forget(task_ids)
         self._unused_channels.update(RESULT_PREFIX + task_id for task_id in task_ids)
         if len(self._unused_channels) >= UNSUBSCRIBE_BATCH and self._pubsub.subscribed:
             channels, self._unused_channels = self._unused_channels, set()
@@ -129,14 +130,18 @@ class AsyncTransport:
                 await self._reconnect()
                 await self._pubsub.unsubscribe(*channels)
 
-    async def queue_length(self, queue: str) -> int | None:
-        """Return the number of messages in a queue; None if that is not known."""
+    async def is_waiting(self, task_id: str) -> bool | None:
+        """Return true if a message waits in its queue; None if that is not known."""
         loop = asyncio.get_running_loop()
-        length = loop.run_in_executor(self._executor, self._publisher.queue_length, queue)
+        answer = loop.run_in_executor(self._executor, self._publisher.is_waiting, task_id)
         try:
-            return await asyncio.wait_for(length, _QUEUE_LENGTH_TIMEOUT)
+            return await asyncio.wait_for(answer, _LOOK_TIMEOUT)
         except TimeoutError:
             return None
+
+    async def withdraw(self, task_ids: Sequence[str]) -> None:
+        """Remove messages from the queue that nobody waits for, before the next one is sent."""
+        self._executor.submit(self._publisher.remove, self._publisher.forget(task_ids))
 
     async def sleep(self, seconds: float) -> None:
         """Do nothing for some seconds."""

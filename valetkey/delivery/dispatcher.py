@@ -1,5 +1,6 @@
 """Delivers requests: sends, listens, and sends again. In the caller's own thread, or in a loop."""
 
+import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
@@ -24,7 +25,6 @@ from valetkey.delivery.pending_request import (
     HEAD_START_SECONDS,
     PendingRequest,
     no_answer_error,
-    queue_to_ask,
 )
 from valetkey.delivery.progress import BatchProgress, SingleRequest
 from valetkey.delivery.retransmit import DEFAULT_WINDOW, RetransmitTimer
@@ -60,6 +60,7 @@ class BaseDispatcher(ABC):
         self._flush_count = 0
         self._is_sending = self._is_closed = False
         self._to_unsubscribe: list[str] = []
+        self._to_withdraw: list[str] = []
 
     def add(self, request: PendingRequest) -> None:
         """Add a request, or resume one that was given up.
@@ -80,13 +81,20 @@ class BaseDispatcher(ABC):
         """Wait until is_done(), at most `timeout` seconds, and send what has room.
 
         Raises what the request fails with. After the timeout it gives up the request, and raises
-        NoAnswer, or BrokerUnreachable if that is the cause.
+        NoAnswer, or BrokerUnreachable if that is the cause. It also does so if it is cancelled.
         """
         if not is_done():
             self.add(request)
-        if not await self._wait_until(request, is_done, timeout):
+        try:
+            if await self._wait_until(request, is_done, timeout):
+                return
+        except asyncio.CancelledError:
             self._give_up(request)
-            raise await self._timeout_error(request, timeout or 0)
+            raise
+        error = await self._timeout_error(request, timeout or 0)
+        self._give_up(request)
+        await self._withdraw()
+        raise error
 
     async def request_reply(self, message: PendingMessage, timeout: float | None) -> Reply:
         """Send a message that has one reply, and wait for it, at most `timeout` seconds.
@@ -134,24 +142,23 @@ class BaseDispatcher(ABC):
 
     def _drop(self, request: PendingRequest) -> None:
         """Send none of a request's messages any more, and listen for none."""
-        self._to_unsubscribe += self._engine.drop(request)
+        self._to_withdraw += self._engine.drop(request)
 
     def _give_up(self, request: PendingRequest) -> None:
-        """Drop a request after the timeout of one who waits for it."""
+        """Drop a request that one who waited for it has given up."""
         self._drop(request)
 
     async def _timeout_error(self, request: PendingRequest, seconds: float) -> ValetkeyError:
         """Return the error for a request without a reply, with the likely cause."""
         if self._engine.outage is not None:
             return self._engine.outage
-        queue = queue_to_ask(request)
-        length = None if queue is None else await self._transport.queue_length(queue)
-        return no_answer_error(request, seconds, length)
+        is_served = self._engine.answered_at > self._clock() - seconds
+        task_id = self._engine.carrier_of(request)
+        is_waiting = None if task_id is None else await self._transport.is_waiting(task_id)
+        return no_answer_error(request, seconds, is_waiting=is_waiting, is_served=is_served)
 
     async def _send_new(self) -> bool:
-        """Send resumed messages and what waits to be sent; return false if there is nothing new."""
-        while (send := self._engine.next_resumed(self._clock())) is not None:
-            await self._send(send)
+        """Send what waits to be sent; return false if there is nothing."""
         # A message that is left unsent by an error of an iterable is sent by the next call.
         for request in self._engine.read_new(self._read, self._clock()):
             self._wake(request)
@@ -192,6 +199,8 @@ class BaseDispatcher(ABC):
             self._is_sending = False
             if is_sent:
                 self._engine.message_sent(message.task_id, self._clock())
+                if not self._engine.requests_of(message.task_id):  # given up meanwhile
+                    self._to_withdraw.append(message.task_id)
             else:
                 failures = self._engine.send_failed(send, error, self._clock())
         self._fail(failures)
@@ -229,7 +238,17 @@ class BaseDispatcher(ABC):
                     await self._transport.clear(clear_task_id)
                 self._fail([action])
 
+    async def _withdraw(self) -> None:
+        """Take what was given up from the queue, unless it was resumed or the broker is away."""
+        unanswered = set(self._engine.unanswered)
+        task_ids = [task_id for task_id in self._to_withdraw if task_id not in unanswered]
+        self._to_withdraw = []
+        if task_ids and self._engine.outage is None and not self._is_closed:
+            await self._transport.withdraw(task_ids)
+        self._to_unsubscribe += task_ids
+
     async def _unsubscribe(self) -> None:
+        await self._withdraw()
         task_ids, self._to_unsubscribe = self._to_unsubscribe, []
         try:
             await self._transport.unsubscribe(task_ids)

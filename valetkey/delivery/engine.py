@@ -68,6 +68,7 @@ class DeliveryEngine(InFlight):
         self._decode = decode
         self._next_lookup = first_lookup
         self.has_reached_broker = False  # true once the broker has taken a message
+        self.answered_at = float("-inf")  # the time of the last reply
         self._has_reached_store = False
         self._next_outage_log = float("-inf")
         self._outages: dict[_Server, BrokerUnreachable] = {}
@@ -142,6 +143,7 @@ class DeliveryEngine(InFlight):
             result = "failed"  # its messages are sent alone
         match self.receive(task_id, result, now):
             case "accepted":
+                self.answered_at = now
                 return CompleteTask(requests, self._take_ended())
             case "unusable":
                 return ClearResult(task_id)

@@ -1,7 +1,7 @@
 """Tracks the messages in flight, and decides which request may send its next message. Pure.
 
-A message is sent in a bundle at most once. If that brings no reply to it, it is sent alone: a
-message that the service fails on delays the others once, and never again.
+A bundle without a reply is sent again as it is. Only if the service refuses it, or fails on it, is
+it sent as two halves: a message that the service fails on delays ever fewer others.
 """
 
 from collections import deque
@@ -31,7 +31,7 @@ class Outbox:
     """The new messages that are read and not sent yet: small ones, and at most one other."""
 
     def __init__(self) -> None:
-        self._small: list[PendingMessage] = []
+        self._small: dict[str, PendingMessage] = {}  # by task id
         self._last: PendingMessage | None = None
         self._limit = _MIN_LIMIT
 
@@ -52,12 +52,12 @@ class Outbox:
         if is_alone or not message.may_be_bundled:
             self._last = message
         else:
-            self._small.append(message)
+            self._small[message.task_id] = message
 
     def take(self, unanswered: Container[str]) -> list[PendingMessage]:
         """Take the messages that go out next, without those that were given up."""
-        messages = [message for message in self._small if message.task_id in unanswered]
-        self._small = []
+        messages = [message for task_id, message in self._small.items() if task_id in unanswered]
+        self._small = {}
         if not messages and self._last is not None:
             last, self._last = self._last, None
             return [last] if last.task_id in unanswered else []
@@ -68,21 +68,29 @@ class Bundles:
     """The bundles that were sent, each until all of its messages are answered or given up."""
 
     def __init__(self) -> None:
+        self._bundles: dict[str, PendingMessage] = {}
         self._members: dict[str, dict[str, None]] = {}  # task ids of messages, by that of a bundle
         self._bundle_ids: dict[str, str] = {}
-        self._separated: set[str] = set()
 
     def __contains__(self, task_id: str) -> bool:
-        return task_id in self._members
+        return task_id in self._bundles
+
+    def __getitem__(self, bundle_id: str) -> PendingMessage:
+        return self._bundles[bundle_id]
 
     def has_message(self, task_id: str) -> bool:
-        """Return true for a message that was sent in a bundle."""
+        """Return true for a message that waits for the reply to a bundle."""
         return task_id in self._bundle_ids
+
+    def bundle_of(self, task_id: str) -> str | None:
+        """Return the task id of the bundle that a message was sent in, if any."""
+        return self._bundle_ids.get(task_id)
 
     def form(self, messages: Sequence[PendingMessage]) -> PendingMessage:
         """Return a new bundle of these messages."""
         bundle = build_bundle(messages)
         task_ids = [message.task_id for message in messages]
+        self._bundles[bundle.task_id] = bundle
         self._members[bundle.task_id] = dict.fromkeys(task_ids)
         self._bundle_ids |= dict.fromkeys(task_ids, bundle.task_id)
         return bundle
@@ -90,13 +98,6 @@ class Bundles:
     def unanswered(self, bundle_id: str) -> list[str]:
         """Return the task ids of a bundle's messages without a reply."""
         return list(self._members.get(bundle_id, ()))
-
-    def separate(self, bundle_id: str) -> list[str]:
-        """Return the task ids of the messages that are sent alone from now on: once each."""
-        if bundle_id in self._separated or bundle_id not in self._members:
-            return []
-        self._separated.add(bundle_id)
-        return self.unanswered(bundle_id)
 
     def remove(self, task_id: str) -> str | None:
         """Remove a message; return the task id of its bundle if that was the last one in it."""
@@ -106,8 +107,7 @@ class Bundles:
         del self._members[bundle_id][task_id]
         if self._members[bundle_id]:
             return None
-        del self._members[bundle_id]
-        self._separated.discard(bundle_id)
+        del self._members[bundle_id], self._bundles[bundle_id]
         return bundle_id
 
 
@@ -151,6 +151,11 @@ class InFlight:
         members = self._bundles.unanswered(task_id) or [task_id]
         return [self._sends[member].request for member in members if member in self._sends]
 
+    def carrier_of(self, request: PendingRequest) -> str | None:
+        """Return the task id of the first message of a request, or of its bundle; None if none."""
+        task_id = next(iter(request.unanswered), None)
+        return None if task_id is None else self._bundles.bundle_of(task_id) or task_id
+
     def add(self, request: PendingRequest) -> None:
         """Add a request, or resume one that was given up."""
         self._stuck_task_id = None  # the caller tries again, so nothing holds back its messages
@@ -170,28 +175,19 @@ class InFlight:
             self._remove(task_id)
         return self._take_ended()
 
-    def next_resumed(self, now: float) -> Send | None:
-        """Return the next message of a resumed request that is to be sent again at once.
-
-        While one of them cannot be sent, the others wait until they are due.
-        """
-        while self._resumed:
-            task_id = self._resumed.popleft()
-            if task_id not in self._sends:
-                continue
-            if not self._is_stuck:
-                return self._sends[task_id]
-            self._timer.record_send(task_id, now)
-        return None
-
     def read_new(self, read: ReadMessage, now: float) -> list[PendingRequest]:
         """Read new messages of the requests in turn, until there is enough for `next_new`.
 
-        Returns the requests of which a message was refused without being sent. Nothing is read
-        while the window is full, or a message could not be sent: it is tried again first, once due.
+        Those of resumed requests come first. Returns the requests of which a message was refused
+        without being sent. Nothing is read while the window is full, or a message could not be
+        sent: it is tried again first, once due.
         """
         refused = []
         self._outbox.start(len(self._unsent) + len(self._sends))
+        while self._resumed and self._has_room:
+            send = self._sends.get(self._resumed.popleft())
+            if send is not None:
+                self._outbox.add(send.message, is_alone=False)
         for request in tuple(self._unsent):
             while self._has_room and (message := read(request)) is not None:
                 if not self._enter(request, message, now):
@@ -218,20 +214,18 @@ class InFlight:
         A stuck message could not be sent. The next message that is sent ends this state.
         """
         self._stuck_task_id = task_id if is_stuck else None
-        if self._is_waiting(task_id):  # else its request was given up in the meantime
-            self._timer.record_send(task_id, now)
+        send = self._find_send(task_id)
+        if send is not None:  # else its request was given up in the meantime
+            self._timer.record_send(task_id, send.message.queue, now)
 
     def resends(self, now: float) -> Iterator[Send]:
         """Yield the messages to send again, except those that are removed in the meantime.
 
-        Those of a bundle are sent alone. Stop at the first one that cannot be sent: each try may
-        take seconds.
+        Stop at the first one that cannot be sent: each try may take seconds.
         """
         for task_id in self._timer.due(now):
-            self._separate(task_id, now)
-        for task_id in self._timer.due(now):
-            if task_id in self._sends:
-                yield self._sends[task_id]
+            if (send := self._find_send(task_id)) is not None:
+                yield send
 
     def next_due(self, now: float) -> float:
         """Return the time of the next send if no reply arrives until then; infinity is never."""
@@ -246,10 +240,17 @@ class InFlight:
         if isinstance(result, Unavailable):
             for request in self.requests_of(task_id):
                 request.service_outages.record(task_id, result, now)
-            return "unavailable" if result.retry_in is not None else "unusable"
+            if result.retry_in is not None:
+                return "unavailable"  # and no progress: what was sent before it is not answered
+        self._timer.record_result(task_id, now)
+        if isinstance(result, Unavailable):
+            return "unusable"
         if task_id in self._bundles:
             self._receive_bundle(task_id, result, now)
             return "accepted"
+        return self._receive_single(task_id, result, now)
+
+    def _receive_single(self, task_id: str, result: _Result, now: float) -> ResultKind:
         request, message = self._sends[task_id]
         if result != "failed" and message.is_postponed_by(result):
             request.postponements += 1
@@ -263,14 +264,25 @@ class InFlight:
         return "accepted"
 
     def _receive_bundle(self, bundle_id: str, result: _Result, now: float) -> None:
-        """Record the replies to a bundle's messages; those without one are sent alone, at once."""
-        members = set(self._bundles.unanswered(bundle_id))
+        """Record the replies to a bundle's messages, and send those without one at once.
+
+        Each of these goes out alone. If there is no reply at all, they go out as two halves.
+        """
+        members, queue = self._bundles.unanswered(bundle_id), self._bundles[bundle_id].queue
+        rest = dict.fromkeys(members)
         for reply in result.replies if isinstance(result, BundleReply) else ():
             task_id = chunk_task_id(reply.batch, reply.chunk)
-            if task_id in members and self._sends[task_id].message.is_answered_by(reply):
+            if task_id in rest and self._sends[task_id].message.is_answered_by(reply):
                 self._accept(task_id, reply)
-                members.remove(task_id)
-        self._separate(bundle_id, now)
+                del rest[task_id]
+        left = [self._sends[task_id].message for task_id in rest]
+        size = 1 if len(left) < len(members) else (len(left) + 1) // 2
+        for task_id in rest:
+            self._leave_bundle(task_id)
+        for start in range(0, len(left), size):
+            part = left[start : start + size]
+            message = part[0] if len(part) == 1 else self._bundles.form(part)
+            self._timer.schedule(message.task_id, queue, now)
 
     def _accept(self, task_id: str, reply: Reply) -> None:
         request, message = self._sends[task_id]
@@ -279,12 +291,6 @@ class InFlight:
             request.head_start = None
         request.service_outages.end()
         request.receive_reply(message, message.with_release_hint(reply))
-
-    def _separate(self, bundle_id: str, now: float) -> None:
-        """Send the messages of a bundle alone, and go on waiting for its own reply."""
-        for task_id in self._bundles.separate(bundle_id):
-            self._timer.stop(bundle_id)
-            self._timer.hurry(task_id, now)
 
     @property
     def _is_stuck(self) -> bool:
@@ -296,6 +302,12 @@ class InFlight:
 
     def _is_waiting(self, task_id: str) -> bool:
         return task_id in self._sends or task_id in self._bundles
+
+    def _find_send(self, task_id: str) -> Send | None:
+        """Return a message or bundle that waits for a reply; None if it does not."""
+        if task_id in self._bundles:
+            return Send(self.requests_of(task_id)[0], self._bundles[task_id])
+        return self._sends.get(task_id)
 
     def _enter(self, request: PendingRequest, message: PendingMessage, now: float) -> bool:
         """Add a new message of a request; return false if it is refused without being sent."""
@@ -330,6 +342,9 @@ class InFlight:
         del self._sends[task_id]
         if self._timer.remove(task_id) or not self._bundles.has_message(task_id):
             self._ended.append(task_id)
+        self._leave_bundle(task_id)
+
+    def _leave_bundle(self, task_id: str) -> None:
         bundle_id = self._bundles.remove(task_id)
         if bundle_id is not None:
             self._timer.remove(bundle_id)

@@ -107,19 +107,17 @@ class PendingRequest(ABC):
         """Record the reply to a message."""
 
 
-def queue_to_ask(request: PendingRequest) -> str | None:
-    """Return the queue whose length tells why a request has no reply; None if that is known."""
-    if request.service_outages.current or request.postponements or request.failures:
-        return None
-    return next((message.queue for message in request.unanswered.values()), None)
-
-
 def no_answer_error(
-    request: PendingRequest, seconds: float, queue_length: int | None = None
+    request: PendingRequest,
+    seconds: float,
+    *,
+    is_waiting: bool | None = None,
+    is_served: bool = False,
 ) -> NoAnswer:
     """Return the error for a request without a reply after some seconds, with a likely cause.
 
-    queue_length is the number of messages in its queue; None if that is unknown.
+    is_waiting says that its message still waits in the queue; None if that is unknown. is_served
+    says that workers have answered other requests of the client in the meantime.
     """
     if request.service_outages.current is not None:
         hint = request.service_outages.current.hint
@@ -128,7 +126,7 @@ def no_answer_error(
             "may still be decided: retry with the same handle or batch id",
             retry_in=hint.retry_in,
         )
-    cause = _silence(queue_length)
+    cause = _silence(is_waiting=is_waiting, is_served=is_served)
     if request.postponements:
         cause = "the service has not decided on them, as they have not reached it"
     if request.failures:
@@ -136,10 +134,15 @@ def no_answer_error(
     return NoAnswer(f"no answer within {seconds:g} s{request.unanswered_hint}: {cause}")
 
 
-def _silence(queue_length: int | None) -> str:
-    if queue_length is None:
+def _silence(*, is_waiting: bool | None, is_served: bool) -> str:
+    if is_waiting is None:
         return "is a worker running? `python -m worker doctor` finds out, where the service runs"
-    if queue_length:
+    if is_waiting and is_served:
+        return (
+            "it still waited in the queue, as workers are busy: they answered other requests; "
+            "`python -m worker doctor` says more, where the service runs"
+        )
+    if is_waiting:
         return (
             "no worker takes it from the queue: is one running? `python -m worker doctor` finds "
             "out, where the service runs"

@@ -3,10 +3,19 @@
 A broker may lose any message, so a message without a reply is sent again, at growing intervals,
 until the reply arrives or the sender gives up. The service charges a batch once, however often a
 message arrives.
+
+A message may also wait in its queue, because workers are stopped or busy. A copy of it would only
+lengthen the queue. Workers take messages in order, so a message that is due is sent again only if
+
+- a later one of its queue was answered: this one was lost, or its worker failed; or
+- it is the last one of its queue. Its answer then proves that those before it were lost.
+
+TCP recovers lost segments by the same rules: RFC 8985, RACK-TLP.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 
 DEFAULT_WINDOW = 32  # messages without a reply; at 600 items each, their results take some 12 MB
 FIRST_INTERVAL = 3.0  # seconds: a busy queue replies well within it; a lost message costs all of it
@@ -17,8 +26,16 @@ _MAX_DOUBLINGS = 8
 
 @dataclass
 class _Timer:
+    """When a message is due, and the places of its first and last send in the order of all sends.
+
+    last is 0 if no copy waits in the queue: it was never sent, or a result came that is no reply.
+    """
+
+    queue: str
     due: float
-    send_count: int
+    send_count: int = 0
+    first: int = 0
+    last: int = 0
 
 
 class RetransmitTimer:
@@ -32,6 +49,8 @@ class RetransmitTimer:
         self._jitter = jitter
         self._window = window
         self._timers: dict[str, _Timer] = {}
+        self._places = count(1)
+        self._answered: dict[str, int] = {}  # the highest place of an answered message, by queue
 
     @property
     def unanswered(self) -> list[str]:
@@ -43,35 +62,63 @@ class RetransmitTimer:
         """True if the window has room for another message."""
         return len(self._timers) < self._window
 
-    def record_send(self, task_id: str, now: float) -> None:
+    def record_send(self, task_id: str, queue: str, now: float) -> None:
         """Record that a message was sent, for the first time or again."""
-        send_count = self._timers[task_id].send_count + 1 if task_id in self._timers else 1
-        self._timers[task_id] = _Timer(now + self._interval(send_count), send_count)
+        timer = self._timers.setdefault(task_id, _Timer(queue, now))
+        timer.send_count += 1
+        timer.last = next(self._places)
+        if timer.send_count == 1:
+            timer.first = timer.last
+        timer.due = now + self._interval(timer.send_count)
+
+    def record_result(self, task_id: str, now: float) -> None:
+        """Record a result: workers took this message, and those sent before its first copy.
+
+        Several workers may take a while to answer these, so none is sent again before that.
+        """
+        timer = self._timers.get(task_id)
+        if timer is None:
+            return
+        before = self._answered.get(timer.queue, 0)
+        self._answered[timer.queue] = max(before, timer.first)
+        for other in self._timers.values():
+            is_earlier = other.queue == timer.queue and before < other.last < timer.first
+            if is_earlier and other is not timer:
+                other.due = max(other.due, now + FIRST_INTERVAL)
+        timer.last = 0
 
     def postpone(self, task_id: str, now: float) -> None:
         """Record a reply that decides nothing yet: the message is sent again soon."""
         if task_id in self._timers:
-            self._timers[task_id] = _Timer(now + PROBE_INTERVAL, 0)
+            self.schedule(task_id, self._timers[task_id].queue, now + PROBE_INTERVAL)
 
-    def hurry(self, task_id: str, now: float) -> None:
-        """Let a message be due now that was not sent by itself yet."""
-        self._timers[task_id] = _Timer(now, 0)
-
-    def stop(self, task_id: str) -> None:
-        """Wait for the reply to a message that is not sent again."""
-        self._timers[task_id] = _Timer(float("inf"), 0)
+    def schedule(self, task_id: str, queue: str, due: float) -> None:
+        """Let a message be due at a time. No copy of it waits in the queue."""
+        self._timers[task_id] = _Timer(queue, due)
 
     def due(self, now: float) -> list[str]:
         """Return the task ids of the messages to send again now."""
-        return [task_id for task_id, timer in self._timers.items() if timer.due <= now]
+        return [task_id for task_id, timer in self._possibly_lost() if timer.due <= now]
 
     def next_due(self) -> float:
         """Return the time when the next message is due; infinity if none waits for a reply."""
-        return min((timer.due for timer in self._timers.values()), default=float("inf"))
+        return min((timer.due for _, timer in self._possibly_lost()), default=float("inf"))
 
     def remove(self, task_id: str) -> bool:
         """Remove a message that was answered or given up; return false if it was not here."""
         return self._timers.pop(task_id, None) is not None
+
+    def _possibly_lost(self) -> Iterator[tuple[str, _Timer]]:
+        """Yield the messages that are to be sent again once they are due."""
+        newest: dict[str, int] = {}
+        for timer in self._timers.values():
+            newest[timer.queue] = max(timer.last, newest.get(timer.queue, 0))
+        for task_id, timer in self._timers.items():
+            if (
+                timer.last <= self._answered.get(timer.queue, 0)
+                or timer.last == newest[timer.queue]
+            ):
+                yield task_id, timer
 
     def _interval(self, send_count: int) -> float:
         # Jitter only lengthens an interval, by less than doubling it, so that intervals grow.

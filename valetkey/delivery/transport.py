@@ -7,9 +7,9 @@ import json
 import time
 import uuid
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import redis
@@ -24,6 +24,7 @@ from valetkey.config import Config, redact_url
 from valetkey.delivery.causes import REFUSED, find_cause
 from valetkey.errors import BrokerUnreachable
 from valetkey.wire.messages import ISSUE_TASK
+from valetkey.wire.waiting import frame_places
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -39,6 +40,10 @@ UNSUBSCRIBE_BATCH = 32  # channels: to unsubscribe from many takes as long as fr
 
 Results = list[tuple[str, bytes | str]]
 """Results as Celery stores them, each with its task id."""
+
+Frame = tuple[str, str]
+"""A queue, and a message as it was written there."""
+AnyFrame = TypeVar("AnyFrame")
 
 
 class Server(NamedTuple):
@@ -68,11 +73,12 @@ class Server(NamedTuple):
 
 
 class Servers(NamedTuple):
-    """The broker and the result store of a client."""
+    """The broker and the result store of a client, and its tenant."""
 
     broker: Server
     store: Server
     is_same_server: bool
+    tenant: str
 
     @contextmanager
     def store_errors(self) -> Iterator[None]:
@@ -94,7 +100,40 @@ def client_servers(config: Config) -> Servers:
         Server("broker", config.broker_url, config.broker_source),
         Server("result store", config.result_url, store_source),
         is_same_server=broker[:2] == store[:2],  # scheme; user, password, host and port
+        tenant=config.tenant,
     )
+
+
+class FrameLog(Generic[AnyFrame]):
+    """The frames in which each unanswered message was written. Pure.
+
+    A message has two at most. The first one keeps its place in the queue. A further copy replaces
+    the second one.
+    """
+
+    def __init__(self) -> None:
+        self._frames: dict[str, list[AnyFrame]] = {}
+
+    def __contains__(self, task_id: str) -> bool:
+        return task_id in self._frames
+
+    def __getitem__(self, task_id: str) -> Sequence[AnyFrame]:
+        return self._frames.get(task_id, ())
+
+    def replaced_by_next(self, task_id: str) -> list[AnyFrame]:
+        """Forget the frames that the next one of a message replaces, and return them."""
+        frames = self._frames.get(task_id, [])
+        replaced = frames[1:]
+        del frames[1:]
+        return replaced
+
+    def add(self, task_id: str, frame: AnyFrame) -> None:
+        """Add a frame that was written."""
+        self._frames.setdefault(task_id, []).append(frame)
+
+    def forget(self, task_ids: Iterable[str]) -> list[AnyFrame]:
+        """Forget messages that are not sent again; return their frames."""
+        return [frame for task_id in task_ids for frame in self._frames.pop(task_id, ())]
 
 
 class Publisher:
@@ -103,7 +142,8 @@ class Publisher:
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
         url = servers.broker.url
-        self._is_redis = self._may_ask_length = url.startswith("redis")
+        self._is_redis = self._may_look = url.startswith("redis")
+        self._frames = FrameLog[Frame]()
         self._app = _create_app()
         # An explicit connection: Celery prefers CELERY_BROKER_URL to the URL in its arguments.
         self._connection = self._app.connection_for_write(
@@ -128,11 +168,20 @@ class Publisher:
             raise self._servers.broker.unreachable(error) from None
 
     def _push(self, task_id: str, argument: dict[str, Any] | str, queue: str) -> None:
-        """Write the frame that kombu would write: see docs/contract/envelope.schema.json."""
+        """Write the frame that kombu would write: see docs/contract/envelope.schema.json.
+
+        If a copy of the message was written before, this one replaces it. The first one stays, and
+        with it the message's place in the queue.
+        """
+        self.remove(self._frames.replaced_by_next(task_id))
         message = self._app.amqp.as_task_v2(task_id, ISSUE_TASK, args=[argument], **_REPRS)
         properties = message.properties | {
             "delivery_mode": 2,
-            "delivery_info": {"exchange": "", "routing_key": queue},
+            "delivery_info": {
+                "exchange": "",
+                "routing_key": queue,
+                "redelivered": task_id in self._frames,
+            },
             "priority": 0,
             "body_encoding": "base64",
             "delivery_tag": str(uuid.uuid4()),
@@ -144,7 +193,9 @@ class Publisher:
             "headers": message.headers,
             "properties": properties,
         }
-        self._producer.channel.client.lpush(queue, json.dumps(frame))
+        text = json.dumps(frame)
+        self._producer.channel.client.lpush(queue, text)
+        self._frames.add(task_id, (queue, text))
 
     def _send_task(self, task_id: str, argument: dict[str, Any] | str, queue: str) -> None:
         self._app.send_task(
@@ -164,20 +215,38 @@ class Publisher:
             **_REPRS,
         )
 
-    def queue_length(self, queue: str) -> int | None:
-        """Return the number of messages in a queue; None if that is not known.
+    def is_waiting(self, task_id: str) -> bool | None:
+        """Return true if a message waits in its queue; None if that is not known.
 
         The broker may be no Redis, or its user may not be allowed to ask.
         """
-        if not self._may_ask_length:
+        found = self._look("lpos", self._frames[task_id])
+        return any(position is not None for position in found) if found else None
+
+    def forget(self, task_ids: Iterable[str]) -> list[Frame]:
+        """Forget messages that are not sent again; return their frames."""
+        return self._frames.forget(task_ids)
+
+    def remove(self, frames: Iterable[Frame]) -> None:
+        """Remove frames from the queue, if workers have not taken them."""
+        self._look("lrem", frames)
+
+    def _look(self, command: Literal["lpos", "lrem"], frames: Iterable[Frame]) -> list[Any] | None:
+        """Find or remove frames wherever they may wait; return None if that is impossible."""
+        if not self._may_look:
             return None
+        count = () if command == "lpos" else (1,)
         try:
-            length: int = self._producer.channel.client.llen(queue)
+            pipe = self._producer.channel.client.pipeline(transaction=False)
+            for queue, frame in frames:
+                for key, text in frame_places(self._servers.tenant, queue, frame):
+                    pipe.execute_command(command, key, *count, text)
+            found: list[Any] = pipe.execute()
         except (redis.RedisError, BrokerError, KombuError, OSError) as error:
             # Each refusal adds an entry to the server's ACL LOG, so do not ask again.
-            self._may_ask_length = not isinstance(error, redis.exceptions.NoPermissionError)
+            self._may_look = not isinstance(error, redis.exceptions.NoPermissionError)
             return None
-        return length
+        return found
 
     def close(self) -> None:
         """Close the connection."""
@@ -241,16 +310,21 @@ class Transport:
             self._redis.delete(RESULT_PREFIX + task_id)
 
     async def unsubscribe(self, task_ids: Sequence[str]) -> None:
-        """Unsubscribe from the results of these tasks, once there are many."""
+        """Forget these tasks, and unsubscribe from their results, once there are many."""
+        self._publisher.forget(task_ids)
         self._unused_channels.update(RESULT_PREFIX + task_id for task_id in task_ids)
         if len(self._unused_channels) >= UNSUBSCRIBE_BATCH:
             channels, self._unused_channels = self._unused_channels, set()
             with self._servers.store_errors():
                 self._pubsub.unsubscribe(*channels)
 
-    async def queue_length(self, queue: str) -> int | None:
-        """Return the number of messages in a queue; None if that is not known."""
-        return self._publisher.queue_length(queue)
+    async def is_waiting(self, task_id: str) -> bool | None:
+        """Return true if a message waits in its queue; None if that is not known."""
+        return self._publisher.is_waiting(task_id)
+
+    async def withdraw(self, task_ids: Sequence[str]) -> None:
+        """Remove messages from the queue that nobody waits for."""
+        self._publisher.remove(self._publisher.forget(task_ids))
 
     async def sleep(self, seconds: float) -> None:
         """Do nothing for some seconds."""

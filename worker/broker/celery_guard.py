@@ -28,6 +28,7 @@ from kombu.transport import redis, virtual
 from kombu.utils.json import dumps
 from redis.exceptions import RedisError, ResponseError
 
+from valetkey.wire.waiting import WAITING_LANES
 from worker import clock
 from worker.base.clock_watch import WATCH
 from worker.broker.dead_letters import KEY as DEAD_LETTERS
@@ -43,11 +44,10 @@ from worker.broker.queues import (
     HEARTBEAT_INTERVAL,
     QUEUES_BY_TASK,
     SHARING_LEASE,
-    WAITING_LANES,
     Heartbeat,
     write_heartbeat,
 )
-from worker.broker.result_store import report_discard, report_failure
+from worker.broker.result_store import drop_answered_copy, report_discard, report_failure
 
 log = structlog.get_logger()
 
@@ -248,7 +248,10 @@ class GuardedChannel(redis.Channel):
         except InvalidMessage as error:
             report_discard(error, queue, current_app)
             return
-        if frame["properties"]["delivery_info"]["redelivered"] and self._is_last_delivery(frame):
+        # Senders set this mark in copies, too.
+        if frame["properties"]["delivery_info"]["redelivered"] and (
+            drop_answered_copy(frame["headers"]["id"], current_app) or self._is_last_delivery(frame)
+        ):
             return
         try:
             self.connection._deliver(frame, queue)

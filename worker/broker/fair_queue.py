@@ -23,6 +23,7 @@ from redis.lock import Lock
 from redis.retry import Retry
 
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
+from valetkey.wire.waiting import SERVED_MARK, WAITING_LANES, lane_key, lane_name
 from worker.broker.lanes import (
     MAX_LANES,
     MESSAGE_COST,
@@ -32,13 +33,10 @@ from worker.broker.lanes import (
     Depth,
     VirtualTimes,
     claimed_tenant,
-    lane_name,
     lane_tenant,
     plan_moves,
 )
-from worker.broker.queues import SHARING_LEASE, WAITING_LANES, lane_key, waiting_lanes
-
-SERVED_MARK = " "
+from worker.broker.queues import SHARING_LEASE, waiting_lanes
 
 READ_OLDEST_SCRIPT = """
 local mark, ignored = ARGV[1], tonumber(ARGV[2])

@@ -101,11 +101,6 @@ class Move(NamedTuple):
     lane: str
 
 
-def lane_name(tenant: str, *, is_bulk: bool) -> str:
-    """Return the lane of a claimed tenant. Small requests do not wait behind its own bulk."""
-    return f"{tenant}.bulk" if is_bulk else tenant
-
-
 def lane_tenant(lane: str) -> str:
     """Return the tenant of a lane, which shares its turns among its lanes."""
     return lane.partition(".")[0]

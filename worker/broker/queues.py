@@ -15,6 +15,7 @@ import redis
 from pydantic import TypeAdapter, ValidationError
 
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE, ISSUE_TASK
+from valetkey.wire.waiting import WAITING_LANES, lane_key
 
 UPKEEP_QUEUE = "valetkey.upkeep"
 QUEUES_BY_TASK = {
@@ -39,16 +40,8 @@ EVENTS_PREFIX = "events:"
 RESULT_INDEX = "valetkey.results."
 """Begins the key of a batch's set of task ids: those of results that are not named after it."""
 
-WAITING_LANES = "valetkey.waiting"
-"""The set of the lanes in which messages wait. Each lane is a list; see lane_key."""
-
 SHARING_LEASE = "valetkey.waiting.lease"
 """The lease of the process that moves messages. It expires if no process does."""
-
-
-def lane_key(lane: str) -> str:
-    """Return the key of a lane's list."""
-    return f"{WAITING_LANES}:{lane}"
 
 
 def waiting_lanes(client: redis.Redis) -> list[str]:

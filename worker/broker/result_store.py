@@ -31,6 +31,7 @@ from worker.broker.queues import RESULT_INDEX
 DISCARD_COUNTER = "valetkey.discarded"
 _PART = re.compile(rb"[A-Za-z0-9_-]{1,40}")
 _COUNT = re.compile(rb"[0-9]{1,19}")
+_SUCCESS = b'{"status": "SUCCESS"'  # the beginning of a stored reply
 _STORE_ERRORS = (redis.RedisError, BackendError, KombuError, OSError)
 
 log = structlog.get_logger()
@@ -55,6 +56,22 @@ def report_discard(error: InvalidMessage, queue: str, app: Celery) -> None:
             app.backend.store_result(error.task_id, _refusal_values(error.part), "SUCCESS")
     except _STORE_ERRORS as failure:
         log.warning("discard_not_reported", problem=type(failure).__name__)
+
+
+def drop_answered_copy(task_id: str, app: Celery) -> bool:
+    """Return true for a task with a stored reply, and count the copy of its message as discarded.
+
+    Nothing would replace the reply, and its sender finds it in the store.
+    """
+    store = app.backend.client
+    try:
+        is_answered: bool = store.getrange(app.backend.get_key_for_task(task_id), 0, 19) == _SUCCESS
+        if is_answered:
+            store.hincrby(DISCARD_COUNTER, "copy", 1)
+    except _STORE_ERRORS as error:
+        log.warning("reply_not_looked_up", problem=type(error).__name__)
+        return False
+    return is_answered
 
 
 def report_failure(task_id: str, app: Celery) -> None:

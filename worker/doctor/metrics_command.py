@@ -22,6 +22,7 @@ from sqlalchemy import Connection, Engine
 
 from valetkey.units import parse_duration
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
+from valetkey.wire.waiting import WAITING_LANES
 from worker import clock
 from worker.audit.grant_filters import ISSUED, REFUSED, GrantFilter
 from worker.audit.index_scans import batch_bounds
@@ -32,7 +33,6 @@ from worker.broker.queues import (
     EVENTS_PREFIX,
     EVENTS_ROLE,
     UPKEEP_QUEUE,
-    WAITING_LANES,
     queue_lengths,
     worker_problems,
     workers_by_queue,
@@ -130,7 +130,7 @@ def _read_results(client: Any) -> Iterator[Metric]:
     yield _WORKER_PROBLEMS.gauge({code: problems[code] for code in WORKER_PROBLEMS})
     discarded = CounterMetricFamily(
         f"{PREFIX}messages_discarded",
-        "Messages that were discarded because a part of them is invalid.",
+        "Messages that were discarded: a part of them is invalid, or they are an answered copy.",
         labels=("part",),
     )
     for part, count in sorted(read_discard_counts(client).items()):

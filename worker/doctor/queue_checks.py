@@ -11,6 +11,7 @@ from redis.exceptions import OutOfMemoryError
 
 from valetkey.config import redact_url
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
+from valetkey.wire.waiting import WAITING_LANES
 from worker.aws.event_queues import (
     NOT_SQS,
     EventQueue,
@@ -26,7 +27,6 @@ from worker.broker.queues import (
     EVENTS_ROLE,
     SHARING_LEASE,
     UPKEEP_QUEUE,
-    WAITING_LANES,
     queue_lengths,
     worker_problems,
     workers_by_queue,

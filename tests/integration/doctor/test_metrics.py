@@ -22,10 +22,10 @@ from tests.support.cli.scraping import Scraped, parse_metrics
 from tests.support.docs.command_lines import ROOT
 from tests.support.uses import settlements
 from tests.support.uses.reports import downloaded, stored
+from valetkey.wire.waiting import WAITING_LANES
 from worker.__main__ import main
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.broker.dead_letters import KEY
-from worker.broker.queues import WAITING_LANES
 from worker.broker.result_store import DISCARD_COUNTER
 from worker.core.tenant_config import Quota
 from worker.doctor import metrics_command

@@ -122,7 +122,11 @@ class WorkerGroup:
     @property
     def postponed(self) -> int:
         """The number of requests that it has postponed because something was unreachable."""
-        return self._log.read_text(errors="replace").count(_POSTPONED)
+        return self.count_in_log(_POSTPONED)
+
+    def count_in_log(self, text: str) -> int:
+        """Return how often its log has this text."""
+        return self._log.read_text(errors="replace").count(text)
 
     @property
     def log_size(self) -> int:

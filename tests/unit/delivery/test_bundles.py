@@ -1,4 +1,4 @@
-"""Small requests that wait together are sent together, and alone again if their bundle fails."""
+"""Small requests that wait together are sent together, and as halves if their bundle fails."""
 
 import json
 from typing import Any
@@ -133,8 +133,8 @@ def test_a_request_that_is_given_up_is_not_sent_with_those_that_waited_with_it()
     engine.drop(requests[1])
     send = send_bundle(engine, requests[0], requests[2])
     engine.drop(requests[0])
-    assert resends(engine, FIRST_INTERVAL) == [task_id(requests[2])]
-    engine.drop(requests[2])
+    assert resends(engine, FIRST_INTERVAL) == [send.message.task_id]
+    assert engine.drop(requests[2]) == [send.message.task_id]
     assert engine.is_idle
     assert engine.result_received(send.message.task_id, answer(send), 4.0) is None
 
@@ -158,7 +158,7 @@ def test_a_message_without_a_reply_in_the_bundle_is_sent_alone_at_once() -> None
     engine.message_sent(task_id(requests[1]), 1.0)
     reply = stored(grant_outcome(requests[1].unanswered[task_id(requests[1])].body))
     action = engine.result_received(task_id(requests[1]), reply, 2.0)
-    assert action == CompleteTask([requests[1]], [task_id(requests[1]), send.message.task_id])
+    assert action == CompleteTask([requests[1]], [task_id(requests[1])])
     assert engine.is_idle
 
 
@@ -167,11 +167,18 @@ def test_a_message_without_a_reply_in_the_bundle_is_sent_alone_at_once() -> None
     [stored(None, "FAILURE"), "junk", "sealed", stored({"status": "later"}), stored({})],
     ids=["failed", "junk", "sealed for another key", "unreadable", "no reply"],
 )
-def test_after_an_unusable_answer_to_a_bundle_its_messages_are_sent_alone(raw: str) -> None:
-    engine, requests, send = sent_bundle("a", "b")
-    for _ in range(2):  # as announced, and as looked up
-        assert isinstance(engine.result_received(send.message.task_id, raw, 1.0), CompleteTask)
-    assert resends(engine, 1.0) == [task_id(request) for request in requests]
+def test_after_an_unusable_answer_to_a_bundle_its_messages_are_sent_as_two_halves(raw: str) -> None:
+    engine, requests, send = sent_bundle("a", "b", "c")
+    action = engine.result_received(send.message.task_id, raw, 1.0)
+    assert action == CompleteTask(requests, [send.message.task_id])
+    assert engine.result_received(send.message.task_id, raw, 1.0) is None  # as looked up
+    half, alone = engine.resends(1.0)
+    assert [message["batch"] for message in half.message.body["messages"]] == [
+        request.id for request in requests[:2]
+    ]
+    assert alone.message.task_id == task_id(requests[2])
+    engine.result_received(half.message.task_id, answer(half), 2.0)
+    assert [granted(request) for request in requests] == [True, True, False]
 
 
 def test_a_grant_of_another_object_answers_no_message_of_a_bundle() -> None:
@@ -181,12 +188,11 @@ def test_a_grant_of_another_object_answers_no_message_of_a_bundle() -> None:
     assert [granted(request) for request in requests] == [True, False]
 
 
-def test_a_bundle_that_is_not_answered_in_time_is_sent_as_separate_messages() -> None:
+def test_a_bundle_that_is_not_answered_in_time_is_sent_again_as_it_is() -> None:
     engine, requests, send = sent_bundle("a", "b")
     assert resends(engine, FIRST_INTERVAL - 0.1) == []
-    assert resends(engine, FIRST_INTERVAL) == [task_id(request) for request in requests]
-    task_ids = engine.tasks_to_look_up(FIRST_INTERVAL) or []
-    assert send.message.task_id in task_ids  # its answer may still come
+    (again,) = engine.resends(FIRST_INTERVAL)
+    assert again.message == send.message
     engine.result_received(send.message.task_id, answer(send), FIRST_INTERVAL)
     assert all(map(granted, requests))
     assert engine.is_idle
@@ -236,4 +242,4 @@ def test_a_bundle_that_could_not_be_sent_holds_back_new_messages_until_it_is_tri
     engine._outages.clear()
     engine._stuck_task_id = send.message.task_id  # add() allows one more try
     assert next_send(engine) is None
-    assert resends(engine, FIRST_INTERVAL) == ["a.0", *map(task_id, requests)]
+    assert resends(engine, FIRST_INTERVAL) == [send.message.task_id]

@@ -97,7 +97,6 @@ def test_a_long_wait_tries_again_to_send_a_stuck_message() -> None:
     dispatcher = dispatcher_with_due_messages(servers, 1)
     dispatcher.add(usage_request("new.0"))
     work(dispatcher, 60)
-    assert {"old.0", "new.0"} <= set(servers.tries)
     assert servers.tries.count("new.0") > 1
 
 

@@ -8,7 +8,7 @@ from tests.support.fakes.delivery_engine import (
     stored_result,
     unsent,
 )
-from tests.support.fakes.pending_requests import ManyMessages
+from tests.support.fakes.pending_requests import ManyMessages, small_request
 from valetkey.delivery.retransmit import FIRST_INTERVAL
 from valetkey.errors import BrokerUnreachable
 from valetkey.wire.refusals import Code, Refusal
@@ -25,16 +25,17 @@ def test_a_later_failure_is_an_outage_until_the_message_is_sent() -> None:
     assert engine.send_failed(second, OUTAGE, 1.0) == []
     assert engine.outage is OUTAGE
     assert next_send(engine) is None  # the stuck message is tried first
-    assert resends(engine, FIRST_INTERVAL) == ["a.0"]
-    assert resends(engine, 1.0 + FIRST_INTERVAL) == ["a.0", "b.0"]
+    assert resends(engine, FIRST_INTERVAL) == []
+    assert resends(engine, 1.0 + FIRST_INTERVAL) == ["b.0"]
     engine.message_sent("b.0", 1.0 + FIRST_INTERVAL)
     assert engine.outage is None
     assert send_all(engine) == ["c.0"]
 
 
 def test_due_messages_are_sent_again_oldest_first_until_one_fails() -> None:
-    engine = new_engine(*(ManyMessages(name, 1) for name in "abc"))
+    engine = new_engine(*(ManyMessages(name, 1) for name in "abcd"))
     send_all(engine)
+    engine.result_received("d.0", stored_result(), 0.0)  # the others were lost
     due = engine.resends(FIRST_INTERVAL)
     engine.message_sent(next(due).message.task_id, FIRST_INTERVAL)
     stuck = next(due)
@@ -42,7 +43,6 @@ def test_due_messages_are_sent_again_oldest_first_until_one_fails() -> None:
     engine.send_failed(stuck, OUTAGE, FIRST_INTERVAL)
     # c.0 is still due; a.0 and b.0 wait for their second interval.
     assert resends(engine, FIRST_INTERVAL) == ["c.0"]
-    assert resends(engine, 3 * FIRST_INTERVAL) == ["a.0", "b.0", "c.0"]
 
 
 def test_while_the_store_is_unreachable_nothing_new_is_sent() -> None:
@@ -82,22 +82,31 @@ def test_a_request_that_is_given_up_is_sent_again_only_when_it_is_added_again() 
     assert engine.result_received("a.0", stored_result(), 1.0) is None
     engine.add(request)
     engine.add(request)
-    sends = list(iter(lambda: engine.next_resumed(2.0), None))
-    assert [send.message.task_id for send in sends] == ["a.0", "a.1", "a.2"]
+    assert send_all(engine) == ["a.0", "a.1", "a.2"]
 
 
-def test_while_a_resumed_message_is_stuck_the_others_wait_until_they_are_due() -> None:
+def test_small_requests_that_are_resumed_are_sent_in_a_bundle_again() -> None:
+    requests = small_request(), small_request()
+    engine = new_engine(*requests)
+    (bundle,) = send_all(engine)
+    for request in requests:
+        engine.drop(request)
+    for request in requests:
+        engine.add(request)
+    assert send_all(engine) == [bundle]
+
+
+def test_while_a_resumed_message_is_stuck_the_others_wait() -> None:
     request = ManyMessages("a", 3)
     engine = new_engine(request)
     send_all(engine)
     engine.drop(request)
     engine.add(request)
-    send = engine.next_resumed(7.0)
-    assert send is not None
-    engine.send_failed(send, OUTAGE, 8.0)
-    assert engine.next_resumed(8.0) is None
-    assert resends(engine, 8.0) == []
-    assert resends(engine, 8.0 + FIRST_INTERVAL) == ["a.0", "a.1", "a.2"]
+    engine.send_failed(unsent(engine), OUTAGE, 8.0)
+    assert next_send(engine) is None
+    assert resends(engine, 8.0 + FIRST_INTERVAL) == ["a.0"]
+    engine.message_sent("a.0", 8.0 + FIRST_INTERVAL)
+    assert send_all(engine) == ["a.1", "a.2"]
 
 
 class ClosedRequest(ManyMessages):

@@ -61,9 +61,10 @@ def test_a_stuck_message_that_has_ended_holds_back_nothing(end: str) -> None:
 
 
 def test_a_message_that_is_given_up_while_others_are_sent_again_is_not_due() -> None:
-    first, second = ManyMessages("a", 1), ManyMessages("b", 1)
-    in_flight = create_in_flight(9, first, second)
-    send_messages(in_flight, 2)
+    first, second, third = (ManyMessages(name, 1) for name in "abc")
+    in_flight = create_in_flight(9, first, second, third)
+    send_messages(in_flight, 3)
+    in_flight.receive("c.0", REPLY, 0.0)
     sends = in_flight.resends(FIRST_INTERVAL)
     assert next(sends).message.task_id == "a.0"
     in_flight.drop(second)

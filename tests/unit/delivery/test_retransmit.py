@@ -12,6 +12,7 @@ from valetkey.delivery.retransmit import (
 )
 
 WINDOW = 4
+QUEUE = "valetkey"
 jitters = st.floats(0, 1, exclude_max=True)
 
 
@@ -51,6 +52,7 @@ class TimerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def receive_reply_perhaps_twice(self, data: st.DataObject) -> None:
         task_id = data.draw(st.sampled_from(sorted(self.send_times)))
+        self.timer.record_result(task_id, self.now)
         self.timer.remove(task_id)
         self.removed.add(task_id)
 
@@ -75,7 +77,7 @@ class TimerMachine(RuleBasedStateMachine):
         assert not self.timer.unanswered or self.timer.next_due() <= self.now + 1.5 * MAX_INTERVAL
 
     def _send(self, task_id: str) -> None:
-        self.timer.record_send(task_id, self.now)
+        self.timer.record_send(task_id, QUEUE, self.now)
         self.send_times[task_id] = self.now
 
 
@@ -87,7 +89,7 @@ def test_intervals_between_sends_grow_to_a_limit(chances: list[float]) -> None:
     timer = RetransmitTimer(iter(chances).__next__)
     times = [0.0]
     for _ in chances:
-        timer.record_send("chunk", times[-1])
+        timer.record_send("chunk", QUEUE, times[-1])
         times.append(timer.next_due())
         assert timer.due(times[-1]) == ["chunk"]
     intervals = [later - earlier for earlier, later in pairwise(times)]
@@ -100,7 +102,7 @@ def test_jitter_lengthens_an_interval_by_half_at_most() -> None:
     timer = RetransmitTimer(iter([0.0, 0.5, 1.0]).__next__)
     intervals = []
     for task_id in ("a", "b", "c"):
-        timer.record_send(task_id, 0)
+        timer.record_send(task_id, QUEUE, 0)
         intervals.append(timer.next_due() / FIRST_INTERVAL)
         timer.remove(task_id)
     assert intervals == [1, 1.25, 1.5]
@@ -109,8 +111,52 @@ def test_jitter_lengthens_an_interval_by_half_at_most() -> None:
 def test_a_postponed_message_is_sent_soon_and_then_at_the_first_interval() -> None:
     timer = RetransmitTimer(lambda: 0.0)
     for _ in range(9):
-        timer.record_send("chunk", 0.0)
+        timer.record_send("chunk", QUEUE, 0.0)
     timer.postpone("chunk", 100.0)
     assert timer.next_due() == 100.0 + PROBE_INTERVAL
-    timer.record_send("chunk", 200.0)
+    timer.record_send("chunk", QUEUE, 200.0)
     assert timer.next_due() == 200.0 + FIRST_INTERVAL
+
+
+def timer_of(*messages: str) -> RetransmitTimer:
+    """Return a timer of messages that were sent at 0, each named by its queue and a number."""
+    timer = RetransmitTimer(lambda: 0.0)
+    for task_id in messages:
+        timer.record_send(task_id, task_id[0], 0.0)
+    return timer
+
+
+def test_of_messages_that_wait_in_a_queue_only_the_last_one_is_sent_again() -> None:
+    timer = timer_of("a1", "a2", "a3", "b1")
+    assert timer.due(FIRST_INTERVAL) == ["a3", "b1"]
+    timer.record_send("a3", "a", FIRST_INTERVAL)
+    assert timer.due(2 * FIRST_INTERVAL) == ["b1"]
+    assert timer.due(3 * FIRST_INTERVAL) == ["a3", "b1"]
+
+
+def test_a_message_is_lost_if_a_later_one_of_its_queue_was_answered_and_time_has_passed() -> None:
+    timer = timer_of("a1", "a2", "b1", "b2", "a3", "a4")
+    timer.record_result("a3", 5.0)
+    timer.remove("a3")
+    assert timer.due(5.0) == ["b2", "a4"]
+    assert timer.due(5.0 + FIRST_INTERVAL) == ["a1", "a2", "b2", "a4"]
+    timer.record_send("a1", "a", 9.0)
+    timer.record_result("a4", 9.1)  # which was sent before this copy of a1
+    timer.remove("a4")
+    timer.record_send("a2", "a", 9.2)
+    assert timer.due(100.0) == ["a2", "b2"]
+
+
+def test_a_reply_to_a_message_that_was_sent_twice_may_be_that_to_its_first_copy() -> None:
+    timer = timer_of("a1", "a2")
+    timer.record_send("a1", "a", 1.0)
+    timer.record_result("a1", 2.0)
+    timer.remove("a1")
+    timer.record_send("a3", "a", 3.0)
+    assert timer.due(100.0) == ["a3"]
+
+
+def test_a_message_with_a_result_that_is_no_reply_is_sent_again_when_due() -> None:
+    timer = timer_of("a1", "a2")
+    timer.record_result("a1", 1.0)
+    assert timer.due(FIRST_INTERVAL) == ["a1", "a2"]

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from tests.integration.broker.sharing.conftest import Queues, frame_name, numbered
-from worker.broker.fair_queue import BULK_LIMIT, INTERACTIVE_LIMIT, SERVED_MARK, QueueSharing
+from valetkey.wire.waiting import SERVED_MARK
+from worker.broker.fair_queue import BULK_LIMIT, INTERACTIVE_LIMIT, QueueSharing
 from worker.broker.queues import queue_lengths, waiting_lanes
 
 

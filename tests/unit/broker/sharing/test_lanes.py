@@ -3,6 +3,7 @@ from collections import Counter, defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
+from valetkey.wire.waiting import lane_name
 from worker.broker.lanes import (
     MAX_DEPTH,
     MAX_LANES,
@@ -13,7 +14,6 @@ from worker.broker.lanes import (
     BulkWatch,
     Depth,
     VirtualTimes,
-    lane_name,
     lane_tenant,
     plan_moves,
 )

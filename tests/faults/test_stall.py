@@ -1,0 +1,46 @@
+"""The worker is stopped with many requests under way: nothing fails, and work does not multiply."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.faults.service import FaultyService, faulty_service
+from tests.support.faults.stall import Row, run_stall
+from tests.support.servers.databases import migrated_databases
+from tests.support.servers.external import running_postgres_server
+
+
+def _numbers(name: str, default: str) -> list[int]:
+    words = os.environ.get(f"VALETKEY_TEST_STALL_{name}", default).split(",")
+    return [int(word) for word in words]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def stalled(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FaultyService]:
+    with ExitStack() as stack:
+        postgres = None
+        if request.param == "postgresql":
+            server = stack.enter_context(running_postgres_server())
+            new_database = stack.enter_context(migrated_databases())
+            postgres = server, stack.enter_context(new_database(server.url)())
+        yield stack.enter_context(faulty_service(tmp_path, postgres=postgres))
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("seconds", _numbers("SECONDS", "8"))
+@pytest.mark.parametrize("requests", _numbers("REQUESTS", "3000"))
+def test_a_stall_fails_no_request_and_multiplies_no_work(
+    stalled: FaultyService,
+    requests: int,
+    seconds: int,
+    record_property: Callable[[str, Row], None],
+) -> None:
+    row = run_stall(stalled, requests, seconds)
+    record_property("fault", row)
+    assert (row["failed"], row["left"]) == (0, 0)
+    assert row["processed"] <= 1.2 * row["messages"]
+    assert row["longest queue"] <= 1.2 * row["messages"]
+    assert row["first answer (s)"] <= 3
