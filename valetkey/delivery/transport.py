@@ -174,14 +174,11 @@ class Publisher:
         with it the message's place in the queue.
         """
         self.remove(self._frames.replaced_by_next(task_id))
+        copy_mark = {"redelivered": True} if task_id in self._frames else {}
         message = self._app.amqp.as_task_v2(task_id, ISSUE_TASK, args=[argument], **_REPRS)
         properties = message.properties | {
             "delivery_mode": 2,
-            "delivery_info": {
-                "exchange": "",
-                "routing_key": queue,
-                "redelivered": task_id in self._frames,
-            },
+            "delivery_info": {"exchange": "", "routing_key": queue} | copy_mark,
             "priority": 0,
             "body_encoding": "base64",
             "delivery_tag": str(uuid.uuid4()),

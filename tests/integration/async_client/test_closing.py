@@ -31,7 +31,9 @@ def publisher_threads() -> int:
 
 
 @in_event_loop
-async def test_cancelling_one_wait_affects_neither_the_others_nor_its_request(broker: str) -> None:
+async def test_cancelling_one_wait_affects_no_other_and_withdraws_what_nobody_waits_for(
+    broker: str,
+) -> None:
     async with async_client(broker) as client:
         handle = client.download("reports", "a.pdf")
         waits = [asyncio.ensure_future(handle.result()) for _ in range(3)]
@@ -51,7 +53,7 @@ async def test_cancelling_one_wait_affects_neither_the_others_nor_its_request(br
             ]
             await client.flush(5)
     keys = {message["items"][0]["key"] for _, message in service.received}
-    assert keys == {"a.pdf", "b.pdf", "c.pdf"}
+    assert keys == {"a.pdf", "b.pdf"}
 
 
 @in_event_loop
@@ -73,7 +75,7 @@ async def test_one_task_and_one_thread_serve_any_number_of_waits(broker: str) ->
     async with async_client(broker) as client:
         handles = [client.download("reports", key) for key in KEYS]
         waits = [asyncio.ensure_future(handle.result()) for handle in handles]
-        await wait_until_async(lambda: len(client._dispatcher._engine.unanswered) > 20)
+        await wait_until_async(lambda: client._dispatcher._engine.has_reached_broker)
         assert publisher_threads() - before == 1
         # The dispatcher's task and this one; while it sends, wait_for of Python 3.11 has one more.
         await wait_until_async(lambda: len(asyncio.all_tasks()) - len(waits) == 2)

@@ -60,3 +60,45 @@ def test_no_header_repeats_a_part_of_the_message(broker: str, publisher: Publish
     for send in (publisher._push, publisher._send_task):
         send("1", grant_message(reason="a secret reason"), "valetkey")
         assert "a secret reason" not in str(published_frame(broker)["headers"])
+
+
+def frames(broker: str, key: str) -> list[bytes]:
+    """Return the frames in a list, the oldest first."""
+    with redis.Redis.from_url(broker) as server:
+        return server.lrange(key, 0, -1)[::-1]
+
+
+def test_a_further_copy_is_marked_and_replaces_the_second_one(
+    broker: str, publisher: Publisher
+) -> None:
+    for _ in range(4):
+        publisher.send("1", grant_message(), "valetkey")
+    first, copy = (json.loads(frame)["properties"] for frame in frames(broker, "valetkey"))
+    assert "redelivered" not in first["delivery_info"]
+    assert copy["delivery_info"]["redelivered"] is True
+
+
+LANES = [("valetkey", ""), ("valetkey.waiting:acme", ""), ("valetkey.bulk", " ")]
+
+
+@pytest.mark.parametrize(("key", "end"), LANES, ids=["queue", "lane", "served"])
+def test_a_message_is_found_and_withdrawn_wherever_it_waits(
+    broker: str, publisher: Publisher, key: str, end: str
+) -> None:
+    for task_id in ("1", "2"):
+        publisher.send(task_id, grant_message(), "valetkey")
+    with redis.Redis.from_url(broker) as server:
+        moved = [frame + end.encode() for frame in frames(broker, "valetkey")]
+        server.delete("valetkey")
+        server.lpush(key, *moved)
+    assert publisher.is_waiting("1")
+    publisher.remove(publisher.forget(["1"]))
+    assert frames(broker, key) == moved[1:]
+    publisher.forget(["2"])
+    assert publisher.is_waiting("2") is None
+
+
+def test_a_message_that_was_taken_waits_no_more(broker: str, publisher: Publisher) -> None:
+    publisher.send("1", grant_message(), "valetkey")
+    published_frame(broker)
+    assert publisher.is_waiting("1") is False

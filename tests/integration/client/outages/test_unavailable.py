@@ -144,9 +144,22 @@ def test_a_message_that_left_the_queue_was_taken_by_a_worker(
             handle.result(0.3)
 
 
-def test_a_producer_that_may_not_read_the_queue_is_told_less_and_asks_once(broker: str) -> None:
+def test_a_message_that_is_given_up_is_withdrawn_from_the_queue(
+    broker: str, client: Client
+) -> None:
+    with pytest.raises(NoAnswer, match="no worker takes it from the queue"):
+        client.usage(0.3)
+    with redis.Redis.from_url(broker) as server:
+        assert server.llen("valetkey") == 0
+
+
+def test_a_producer_that_may_not_read_the_queue_is_told_less_and_asks_once(
+    broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0)
     with redis.Redis.from_url(broker) as admin:
-        admin.execute_command("ACL", "SETUSER", "bob", "on", ">pw", "~*", "&*", "+@all", "-llen")
+        rights = ("on", ">pw", "~*", "&*", "+@all", "-lpos", "-lrem")
+        admin.execute_command("ACL", "SETUSER", "bob", *rights)
         admin.execute_command("ACL", "LOG", "RESET")
         try:
             url = broker.replace("redis://", "redis://bob:pw@")
@@ -155,6 +168,8 @@ def test_a_producer_that_may_not_read_the_queue_is_told_less_and_asks_once(broke
                     with pytest.raises(NoAnswer, match=r"s: is a worker running\?"):
                         client.usage(0.3)
             denied = admin.acl_log()
-            assert [(entry["object"], entry["count"]) for entry in denied] == [("llen", 1)]
+            assert [(entry["object"], entry["count"]) for entry in denied] == [
+                ("lpos", 4)
+            ]  # at once
         finally:
             admin.execute_command("ACL", "DELUSER", "bob")
