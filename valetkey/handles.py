@@ -246,9 +246,9 @@ class AsyncGrantHandle(BaseGrantHandle[AsyncBatchHandle]):
     ) -> Grant:
         """Wait for the grant, at most `timeout` seconds.
 
-        Cancelling the wait does not withdraw the request. Raises Refused; RuntimeError if the grant
-        was read from the batch instead; NoAnswer or BrokerUnreachable, after which you can call it
-        again to ask again.
+        Raises Refused; RuntimeError if the grant was read from the batch instead; NoAnswer or
+        BrokerUnreachable. After these two, or if it is cancelled, the request is given up: it is
+        withdrawn unless a worker has taken it. Call this again to ask again.
         """
         if self._result is None:
             result = await self.batch._read_single(timeout)  # noqa: SLF001 - of this module
