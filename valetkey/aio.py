@@ -157,8 +157,8 @@ class AsyncClient(
     Its arguments, configuration and results are those of Client. Its request methods return a
     handle at once, to await or to iterate. One task receives the results, however many coroutines
     wait, and sends messages again even if none has waited yet. A request whose last wait is
-    cancelled is given up, as after a timeout. The keys of a batch may come from an async iterable if total is their number. Other
-    iterables are read in the event loop, so they must not block.
+    cancelled is given up, as after a timeout. The keys of a batch may come from an async iterable
+    if total is their number. Other iterables are read in the event loop, so they must not block.
 
     A client belongs to the event loop that it is first used in. Leaving an `async with` block waits
     until every request is answered, or raises NoAnswer after exit_timeout seconds; None has no

@@ -239,12 +239,16 @@ class BaseDispatcher(ABC):
                 self._fail([action])
 
     async def _withdraw(self) -> None:
-        """Take what was given up from the queue, unless it was resumed or the broker is away."""
+        """Take what was given up, and not resumed, from the queue; after an outage if there is one.
+
+        What is under way when the client is closed stays there.
+        """
+        if not self._to_withdraw or self._engine.outage is not None or self._is_closed:
+            return
         unanswered = set(self._engine.unanswered)
         task_ids = [task_id for task_id in self._to_withdraw if task_id not in unanswered]
         self._to_withdraw = []
-        if task_ids and self._engine.outage is None and not self._is_closed:
-            await self._transport.withdraw(task_ids)
+        await self._transport.withdraw(task_ids)
         self._to_unsubscribe += task_ids
 
     async def _unsubscribe(self) -> None:

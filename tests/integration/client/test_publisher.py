@@ -65,7 +65,8 @@ def test_no_header_repeats_a_part_of_the_message(broker: str, publisher: Publish
 def frames(broker: str, key: str) -> list[bytes]:
     """Return the frames in a list, the oldest first."""
     with redis.Redis.from_url(broker) as server:
-        return server.lrange(key, 0, -1)[::-1]
+        found: list[bytes] = server.lrange(key, 0, -1)
+        return found[::-1]
 
 
 def test_a_further_copy_is_marked_and_replaces_the_second_one(

@@ -11,7 +11,7 @@ from valetkey.delivery.dispatcher import Dispatcher
 from valetkey.delivery.progress import SingleRequest
 from valetkey.delivery.retransmit import FIRST_INTERVAL, RetransmitTimer
 from valetkey.delivery.transport import Results, Transport
-from valetkey.errors import BrokerUnreachable
+from valetkey.errors import BrokerUnreachable, NoAnswer
 
 TRY_SECONDS = 5.0  # until an attempt to reach a silent server fails
 
@@ -23,6 +23,7 @@ class FakeServers:
         self.now = 0.0
         self.is_silent = self.interrupts = False
         self.sent: list[str] = []
+        self.withdrawn: list[str] = []
         self.tries: list[str] = []
 
     def clock(self) -> float:
@@ -46,6 +47,12 @@ class FakeServers:
         return []
 
     async def unsubscribe(self, _task_ids: Any) -> None: ...
+
+    async def is_waiting(self, _task_id: str) -> bool:
+        return True
+
+    async def withdraw(self, task_ids: list[str]) -> None:
+        self.withdrawn += task_ids
 
     def _try(self, name: str) -> None:
         if self.is_silent:
@@ -111,3 +118,26 @@ def test_a_message_whose_sending_was_interrupted_is_sent_again() -> None:
     servers.interrupts = False
     work(dispatcher, 2 * FIRST_INTERVAL)
     assert servers.sent == ["new.0"]
+
+
+def give_up(dispatcher: Dispatcher, task_id: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        run(dispatcher.request_reply(usage_message(task_id), 1))
+
+
+def test_a_request_that_is_given_up_is_withdrawn_from_the_queue() -> None:
+    servers = FakeServers()
+    dispatcher = dispatcher_with_due_messages(servers, 0)
+    servers.is_silent = False
+    give_up(dispatcher, "new.0", NoAnswer)
+    assert (servers.sent, servers.withdrawn) == (["new.0"], ["new.0"])
+
+
+def test_what_is_given_up_while_a_server_is_silent_is_withdrawn_later() -> None:
+    servers = FakeServers()
+    dispatcher = dispatcher_with_due_messages(servers, 1)
+    give_up(dispatcher, "new.0", BrokerUnreachable)
+    assert servers.withdrawn == []
+    servers.is_silent = False
+    work(dispatcher, 2 * FIRST_INTERVAL)
+    assert servers.withdrawn == ["new.0"]

@@ -102,6 +102,23 @@ def test_requests_that_wait_for_room_have_no_head_start() -> None:
     assert in_flight.next_due(HEAD_START_SECONDS) == FIRST_INTERVAL
 
 
+@pytest.mark.parametrize(
+    ("is_waiting", "is_served", "cause"),
+    [
+        (None, True, "is a worker running?"),
+        (True, True, "workers are busy"),
+        (True, False, "no worker takes it from the queue"),
+        (False, False, "a worker took it from the queue"),
+    ],
+)
+def test_the_error_for_a_silent_service_says_where_the_message_is(
+    *, is_waiting: bool | None, is_served: bool, cause: str
+) -> None:
+    request = ManyMessages("a", 1)
+    error = no_answer_error(request, 1, is_waiting=is_waiting, is_served=is_served)
+    assert cause in str(error)
+
+
 def test_a_postponed_message_is_sent_again_soon() -> None:
     counts = {"total": 1, "chunk_size": 1, "decided": 0, "issued": 0, "refused": 0}
     state = BatchState.model_validate({"batch": "b", "kind": "download", "bucket": "b"} | counts)
