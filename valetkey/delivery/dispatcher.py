@@ -88,13 +88,14 @@ class BaseDispatcher(ABC):
         try:
             if await self._wait_until(request, is_done, timeout):
                 return
+            error = await self._timeout_error(request, timeout or 0)
         except asyncio.CancelledError:
             self._give_up(request)
             raise
-        error = await self._timeout_error(request, timeout or 0)
-        self._give_up(request)
-        await self._withdraw()
-        raise error
+        if not is_done():
+            self._give_up(request)
+            await self._withdraw()
+            raise error
 
     async def request_reply(self, message: PendingMessage, timeout: float | None) -> Reply:
         """Send a message that has one reply, and wait for it, at most `timeout` seconds.

@@ -137,7 +137,7 @@ def _limit_files(service: FaultyService, size: int) -> None:
 
 
 def freeze_workers(service: FaultyService, random: Random) -> None:
-    """Stop the worker until every waiting message was sent again, then let it continue."""
+    """Stop the worker until messages that wait were sent again, then let it continue."""
     service.worker.send(signal.SIGSTOP)
     # The first interval with its longest jitter.
     _wait(valetkey.delivery.retransmit.FIRST_INTERVAL * random.uniform(1.6, 2))
