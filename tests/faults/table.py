@@ -1,4 +1,4 @@
-"""`python -m pytest tests/faults -p tests.faults.table` prints the results as a Markdown table."""
+"""`python -m pytest tests/faults -p tests.faults.table` prints the results as Markdown tables."""
 
 import pytest
 
@@ -6,15 +6,15 @@ from tests.support.faults.run import SEED, Row
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    rows: list[Row] = [
-        value
-        for outcome in ("passed", "failed")
-        for report in terminalreporter.stats.get(outcome, ())
-        for name, value in report.user_properties
-        if name == "fault"
-    ]
-    titles = list(rows[0]) if rows else []
-    lines = [titles, ["---"] * len(titles), *(map(str, row.values()) for row in rows)]
     terminalreporter.write_line(f"seed {SEED}")
-    for line in lines:
-        terminalreporter.write_line(f"| {' | '.join(line)} |")
+    for kind in ("fault", "stall"):
+        rows: list[Row] = [
+            value
+            for outcome in ("passed", "failed")
+            for report in terminalreporter.stats.get(outcome, ())
+            for name, value in report.user_properties
+            if name == kind
+        ]
+        titles = list(rows[0]) if rows else []
+        for line in (titles, ["---"] * len(titles), *(map(str, row.values()) for row in rows)):
+            terminalreporter.write_line(f"| {' | '.join(line)} |")

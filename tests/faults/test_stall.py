@@ -1,4 +1,7 @@
-"""The worker is stopped with many requests under way: nothing fails, and work does not multiply."""
+"""The worker is stopped with many requests under way: nothing fails, and work does not multiply.
+
+`VALETKEY_TEST_STALL_SECONDS=8,30,120 VALETKEY_TEST_STALL_REQUESTS=3000,10000` runs longer stalls.
+"""
 
 import os
 from collections.abc import Callable, Iterator
@@ -39,7 +42,7 @@ def test_a_stall_fails_no_request_and_multiplies_no_work(
     record_property: Callable[[str, Row], None],
 ) -> None:
     row = run_stall(stalled, requests, seconds)
-    record_property("fault", row)
+    record_property("stall", row)
     assert (row["failed"], row["left"]) == (0, 0)
     assert row["processed"] <= 1.2 * row["messages"]
     assert row["longest queue"] <= 1.2 * row["messages"]
