@@ -3,6 +3,7 @@
 import json
 import shlex
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.support.builders.replies import LIMITS
 from tests.support.cli.interrupted_download import lose_chunk, run_cli
 from tests.support.cli.producer_commands import Cli
 from tests.support.fakes.fake_service import describe_today, grant_outcome, refuse_outcome
+from tests.support.servers.waiting import wait_until
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS, RELEASE
 
 UPLOAD = ("upload", "inbox", "a/cat.jpg", "--max-size", "5MB")
@@ -234,10 +236,16 @@ def test_a_file_is_put_into_the_queue_although_no_worker_answers(
     broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("valetkey.cli.commands.bulk_request.SERVICE_TIMEOUT", 0.5)
-    assert run_cli(*BULK, "--timeout", "2s").exit_code == 3
-    with redis.Redis.from_url(broker) as server:
-        tasks = [json.loads(raw)["headers"]["id"] for raw in server.lrange("valetkey", 0, -1)]
-    assert any(task.endswith(".0") for task in tasks)
+    with redis.Redis.from_url(broker) as server, ThreadPoolExecutor() as executor:
+
+        def is_put() -> bool:
+            frames = map(json.loads, server.lrange("valetkey", 0, -1))
+            return any(frame["headers"]["id"].endswith(".0") for frame in frames)
+
+        command = executor.submit(run_cli, *BULK, "--timeout", "2s")
+        wait_until(is_put)
+        assert command.result().exit_code == 3
+        assert not is_put()  # nobody waits for it
 
 
 def later_outcome(message: dict[str, Any]) -> dict[str, Any]:
