@@ -31,7 +31,7 @@ from worker.broker.queues import RESULT_INDEX
 DISCARD_COUNTER = "valetkey.discarded"
 _PART = re.compile(rb"[A-Za-z0-9_-]{1,40}")
 _COUNT = re.compile(rb"[0-9]{1,19}")
-_SUCCESS = b'{"status": "SUCCESS"'  # the beginning of a stored reply
+_SUCCESS = b'{"status": "SUCCESS", "request": "'  # begins the stored reply to a known request
 _STORE_ERRORS = (redis.RedisError, BackendError, KombuError, OSError)
 
 log = structlog.get_logger()
@@ -65,7 +65,8 @@ def drop_answered_copy(task_id: str, app: Celery) -> bool:
     """
     store = app.backend.client
     try:
-        is_answered: bool = store.getrange(app.backend.get_key_for_task(task_id), 0, 19) == _SUCCESS
+        key = app.backend.get_key_for_task(task_id)
+        is_answered: bool = store.getrange(key, 0, len(_SUCCESS) - 1) == _SUCCESS
         if is_answered:
             store.hincrby(DISCARD_COUNTER, "copy", 1)
     except _STORE_ERRORS as error:
