@@ -8,13 +8,14 @@ A message may also wait in its queue, because workers are stopped or busy. A cop
 lengthen the queue. Workers take messages in order, so a message that is due is sent again only if
 
 - a later one of its queue was answered: this one was lost, or its worker failed; or
-- it is the last one of its queue. Its answer then proves that those before it were lost.
+- it is one of the last few of its queue. Their answers prove that those before them were lost.
 
 TCP recovers lost segments by the same rules: RFC 8985, RACK-TLP.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from heapq import nlargest
 from itertools import count
 
 DEFAULT_WINDOW = 32  # messages without a reply; at 600 items each, their results take some 12 MB
@@ -22,6 +23,7 @@ FIRST_INTERVAL = 3.0  # seconds: a busy queue replies well within it; a lost mes
 MAX_INTERVAL = 60.0  # seconds, before jitter
 PROBE_INTERVAL = 1.0  # seconds until a chunk that was not decided yet is requested again
 _MAX_DOUBLINGS = 8
+_PROBES = 3  # messages of a queue; as many as a common batch has, which then recovers at once
 
 
 @dataclass
@@ -110,14 +112,12 @@ class RetransmitTimer:
 
     def _possibly_lost(self) -> Iterator[tuple[str, _Timer]]:
         """Yield the messages that are to be sent again once they are due."""
-        newest: dict[str, int] = {}
+        places: dict[str, list[int]] = {}
         for timer in self._timers.values():
-            newest[timer.queue] = max(timer.last, newest.get(timer.queue, 0))
+            places.setdefault(timer.queue, []).append(timer.last)
+        probes = {place for each in places.values() for place in nlargest(_PROBES, each)}
         for task_id, timer in self._timers.items():
-            if (
-                timer.last <= self._answered.get(timer.queue, 0)
-                or timer.last == newest[timer.queue]
-            ):
+            if timer.last in probes or timer.last <= self._answered.get(timer.queue, 0):
                 yield task_id, timer
 
     def _interval(self, send_count: int) -> float:
