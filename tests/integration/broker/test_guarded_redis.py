@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 import redis
-from celery import Celery, current_app
+from celery import Celery
 from kombu.connection import Connection
 from kombu.entity import Queue
 from kombu.messaging import Consumer
@@ -389,15 +389,20 @@ def test_a_broker_without_memory_ends_no_worker_and_the_message_is_processed(
 
 
 @pytest.mark.parametrize(
-    ("status", "is_copy", "is_dropped"),
-    [("SUCCESS", True, True), ("RETRY", True, False), ("SUCCESS", False, False)],
-    ids=["answered", "not answered", "no copy"],
+    ("status", "request_name", "is_copy", "is_dropped"),
+    [
+        ("SUCCESS", "0a", True, True),
+        ("RETRY", None, True, False),
+        ("SUCCESS", None, True, False),
+        ("SUCCESS", "0a", False, False),
+    ],
+    ids=["answered", "not answered", "answered for an unknown sender", "no copy"],
 )
 def test_a_copy_of_an_answered_message_is_dropped_unread_and_counted(
-    guarded: Guarded, status: str, *, is_copy: bool, is_dropped: bool
+    guarded: Guarded, status: str, request_name: str | None, *, is_copy: bool, is_dropped: bool
 ) -> None:
-    current_app.backend.store_result(TASK_ID, {"status": "told"}, status)
-    stored = guarded.result()
+    stored = {"status": status, "request": request_name, "result": {"status": "told"}}
+    guarded.store.set(f"celery-task-meta-{TASK_ID}", json.dumps(stored))
     delivery = {"exchange": "", "routing_key": guarded.queue, "redelivered": is_copy}
     guarded.put(build_frame(properties={"delivery_info": delivery}))
     assert len(guarded.start().read()) == (0 if is_dropped else 1)
