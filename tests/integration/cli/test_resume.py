@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,16 @@ from tests.support.cli.interrupted_download import (
 )
 from tests.support.cli.producer_commands import Cli, read_csv
 from tests.support.fakes.fake_service import Action, running_fake_service
+from tests.support.servers.programs import run_program
 from tests.support.servers.waiting import wait_until
 from valetkey.cli import journal
 from valetkey.crypto.keys import dump_private_key
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 from worker.dev.embedded_servers import running_valkey
 
+# Ctrl-C may come between the creation of a coroutine and its start. The commands filter the warning
+# for their process; here it comes later.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 # Ctrl-C leaves sockets to the deletion of their connections, which closes them in any order.
 
 JOURNAL, PARTIAL = Path("links.csv.resume.json"), Path("links.csv.partial")
@@ -128,6 +133,32 @@ def test_an_interrupted_run_explains_how_to_resume_and_can_be_resumed(
 def test_ctrl_c_without_an_output_file_prints_no_hint(cli: Cli) -> None:
     result = cli("download", "reports", "a", plan=interrupt_chunk(0))
     assert (result.exit_code, result.output) == (130, "interrupted\n")
+
+
+INTERRUPTED_BEFORE_START = """
+import sys
+from valetkey import blocking
+from valetkey.cli.main import main
+
+def interrupt(frame, event, _):
+    if event == "call" and frame.f_code is blocking.run.__code__:
+        sys.setprofile(None)
+        raise KeyboardInterrupt
+
+sys.setprofile(interrupt)
+main(["download", "reports", "a"])
+"""
+
+
+def test_ctrl_c_before_a_request_starts_prints_no_warning() -> None:
+    environ = {
+        **os.environ,
+        "VALETKEY_TENANT": "acme",
+        "VALETKEY_BROKER_URL": "redis://127.0.0.1:1",
+    }
+    command = [sys.executable, "-c", INTERRUPTED_BEFORE_START]
+    completed = run_program(command, env=environ)
+    assert (completed.returncode, completed.stderr) == (130, "interrupted\n")
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Steps that all commands share: select options, create the client, report errors."""
 
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -91,6 +92,8 @@ def select_request_methods(client: Client, options: Mapping[str, Any]) -> Client
 def report_errors(options: Mapping[str, Any]) -> Iterator[None]:
     """Report an error on stderr, with the state of --out, and exit with the error's code."""
     out: Path | None = options.get("out")
+    # Ctrl-C may come between the creation of a coroutine and its start.
+    warnings.filterwarnings("ignore", "coroutine '.+' was never awaited", RuntimeWarning)
     try:
         yield
     except (NotConfigured, InputError) as error:
