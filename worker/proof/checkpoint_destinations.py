@@ -1,4 +1,4 @@
-"""The destinations of checkpoints: what they have, and what is sent to them."""
+"""Reads and writes checkpoints at their destinations: folders, buckets and webhooks."""
 
 import io
 import json
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
 from worker.aws.object_calls import ObjectFile, put_object
 from worker.aws.storage_calls import call_storage
@@ -39,6 +39,7 @@ from worker.webhooks.webhook_rules import resolve_secrets, signature_headers
 EVENT = "audit.checkpoint"
 _SERVICE = "valetkey-audit"  # in the name of a role's session, where tenants have theirs
 _SUCCESS = 2  # the first digit of a successful status
+_Result = TypeVar("_Result")
 _match_name = re.compile(r"([0-9]{12})(-[0-9a-f]{64})?\.checkpoint").fullmatch
 
 
@@ -49,9 +50,9 @@ def configured_destinations(settings: Settings) -> list[Destination]:
 
 
 def names_of(checkpoint: StoredCheckpoint | CheckpointText) -> tuple[str, str]:
-    """Return the names that the file or object of a checkpoint can have, which sort by its size.
+    """Return the two names that the file or object of a checkpoint can have; they sort by size.
 
-    It has the second one if an abandoned checkpoint has the first.
+    The second one is used if a checkpoint that a declared fork abandons has the first.
     """
     size = f"{checkpoint.size:012d}"
     return f"{size}.checkpoint", f"{size}-{checkpoint.root.hex()}.checkpoint"
@@ -118,44 +119,41 @@ class Destinations(NamedTuple):
 
     def _list(self, destination: BucketDestination, tenant_id: str, first: str) -> list[str]:
         folder = f"{destination.prefix}{tenant_id}/"
+        params = {"Prefix": folder, "StartAfter": f"{folder}{first}"}
 
-        def list_names(client: Any, owned: dict[str, str]) -> dict[str, Any]:
-            pages = client.get_paginator("list_objects_v2").paginate(
-                Prefix=folder, StartAfter=f"{folder}{first}", **owned
-            )
+        def list_names(client: Any, bucket: dict[str, str]) -> list[str]:
+            pages = client.get_paginator("list_objects_v2").paginate(**params, **bucket)
             keys = (item["Key"] for page in pages for item in page.get("Contents", ()))
-            return {"names": [key.removeprefix(folder) for key in keys]}
+            return [key.removeprefix(folder) for key in keys]
 
-        names: list[str] = self._read(destination, list_names)["names"]
-        return names
+        return self._read(destination, list_names)
 
     def _get(self, destination: BucketDestination, key: str) -> bytes:
-        def get(client: Any, owned: dict[str, str]) -> dict[str, Any]:
-            with closing(client.get_object(Key=key, **owned)["Body"]) as body:
-                return {"data": body.read(MAX_NOTE_BYTES + 1)}
+        def get(client: Any, bucket: dict[str, str]) -> bytes:
+            with closing(client.get_object(Key=key, **bucket)["Body"]) as body:
+                return bytes(body.read(MAX_NOTE_BYTES + 1))
 
-        data: bytes = self._read(destination, get)["data"]
-        return data
+        return self._read(destination, get)
 
     def _read(
-        self, destination: BucketDestination, call: Callable[[Any, dict[str, str]], dict[str, Any]]
-    ) -> dict[str, Any]:
-        """Return the response to a call. Raises Transient and Malformed."""
+        self, destination: BucketDestination, call: Callable[[Any, dict[str, str]], _Result]
+    ) -> _Result:
+        """Return the result of a call. Raises Transient and Malformed."""
         bucket, client = self._client(destination, listing_session)
-        owned = {"ExpectedBucketOwner": bucket.owner} if bucket.owner else {}
-        response = call_storage(lambda: call(client, {"Bucket": bucket.bucket, **owned}))
-        if isinstance(response, ErrorResponse):
-            self._refuse(destination, bucket, response)
-        return response
+        owner = {"ExpectedBucketOwner": bucket.owner} if bucket.owner else {}
+        result: Any = call_storage(lambda: call(client, {"Bucket": bucket.bucket, **owner}))
+        if isinstance(result, ErrorResponse):
+            self._refuse(destination, bucket, result)
+        return cast("_Result", result)
 
     def _put(self, destination: BucketDestination, name: str, data: bytes) -> None:
         bucket, client = self._client(destination)
         file = ObjectFile(
             io.BytesIO(data), sha256(data).digest(), "text/plain; charset=utf-8", may_replace=False
         )
-        answer = put_object(client, bucket, f"{destination.prefix}{name}", file, lambda: None)
-        if answer is not None:
-            self._refuse(destination, bucket, answer)
+        error = put_object(client, bucket, f"{destination.prefix}{name}", file, lambda: None)
+        if error is not None:
+            self._refuse(destination, bucket, error)
 
     def _client(
         self, destination: BucketDestination, limit: SessionLimit | None = None
@@ -167,11 +165,11 @@ class Destinations(NamedTuple):
         return bucket, self.context.s3.client(bucket, _SERVICE, prefixes, now, limit)
 
     def _refuse(
-        self, destination: BucketDestination, bucket: Bucket, answer: ErrorResponse
+        self, destination: BucketDestination, bucket: Bucket, error: ErrorResponse
     ) -> NoReturn:
         prefixes, now = (destination.prefix,), self.context.now()
-        self.context.s3.check_rejection(answer, bucket, _SERVICE, prefixes, now)
-        raise Malformed(f"storage refused it: {answer.words}")
+        self.context.s3.check_rejection(error, bucket, _SERVICE, prefixes, now)
+        raise Malformed(f"storage refused it: {error.words}")
 
     def _post(self, url: str, checkpoint: StoredCheckpoint) -> None:
         reference = self.settings.audit_webhook_secret

@@ -1,12 +1,13 @@
-"""Compares trees with their published checkpoints, and declares that a tree does not continue them.
+"""Compares trees with their published checkpoints, and declares forks.
 
-An older copy of the database that was restored grows into another tree than the one that was
-published: a fork. Auditors see it if it is declared, and cannot take it for tampering later.
+A restored older copy of the database grows into another tree than the published one: a fork. If it
+is declared in a leaf, auditors see it and its reason, and do not take it for tampering.
 """
 
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 
 from sqlalchemy import Connection
@@ -14,12 +15,11 @@ from sqlalchemy import Connection
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.errors import Malformed, Transient
 from worker.ledger.merkle import NO_LEAVES, RightEdge, entry_hash
-from worker.ledger.tree_leaves import NewLeaf, append_leaf, lock_head
+from worker.ledger.tree_leaves import NewLeaf, append_leaf
 from worker.proof.checkpoint_destinations import Destinations, configured_destinations, names_of
-from worker.proof.checkpoint_format import CheckpointText, Fork, open_checkpoint
+from worker.proof.checkpoint_format import CheckpointText, Fork
 from worker.proof.checkpoint_rows import (
     StoredCheckpoint,
-    edge_of_checkpoint,
     leaf_hashes,
     read_forks,
     read_head,
@@ -58,8 +58,11 @@ def edge_at(connection: Connection, last: StoredCheckpoint) -> RightEdge:
 
     Raises InconsistentLog.
     """
-    leaves = leaf_hashes(connection, last.tenant, 0, last.size)
-    edge = edge_of_checkpoint(last) or NO_LEAVES.extend(leaves)
+    with suppress(ValueError):
+        edge = RightEdge.from_bytes(last.size, last.edge or b"")
+        if edge.root() == last.root:
+            return edge
+    edge = NO_LEAVES.extend(leaf_hashes(connection, last.tenant, 0, last.size))
     if (edge.size, edge.root()) != (last.size, last.root):
         raise InconsistentLog(
             f"the first {last.size:,} leaves are not those of the last checkpoint: they were"
@@ -82,11 +85,11 @@ def _continues(connection: Connection, tenant_id: str, text: CheckpointText) -> 
 
 def find_contradictions(
     destinations: Destinations, destination: Destination, tenant_id: str, size: int
-) -> Iterator[str]:
-    """Yield the notes at a destination that a tree does not continue, the largest first.
+) -> Iterator[tuple[str, CheckpointText]]:
+    """Yield the checkpoints at a destination that a tree does not continue, the largest first.
 
-    Ends at the first that it continues, and at those with less than size leaves. Leaves out those
-    of declared forks. Raises FAILURES.
+    Each is a note and its text. Ends at the first checkpoint that the tree continues, and at those
+    with less than size leaves. Leaves out those of declared forks. Raises FAILURES.
     """
     abandoned: set[str] | None = None
     for name in reversed(destinations.names(destination, tenant_id, size)):
@@ -100,7 +103,7 @@ def find_contradictions(
             if abandoned is None:
                 abandoned = abandoned_names(connection, tenant_id)
         if name not in abandoned:
-            yield note
+            yield note, text
 
 
 def abandoned_names(connection: Connection, tenant_id: str) -> set[str]:
@@ -109,9 +112,8 @@ def abandoned_names(connection: Connection, tenant_id: str) -> set[str]:
     return {name for fork in forks for text in fork.heads for name in names_of(text)}
 
 
-def describe_contradiction(note: str) -> str:
-    """Return the problem of a destination with such a note."""
-    text, _ = open_checkpoint(note)
+def describe_contradiction(text: CheckpointText) -> str:
+    """Return the problem of a destination with a checkpoint that a tree does not continue."""
     return f"it has a checkpoint of {text.size:,} leaves, {CONTRADICTION}"
 
 
@@ -139,7 +141,7 @@ class Comparison:
         readable = self._readable()
         for destination in readable:
             row = self.rows.get((destination_id(destination), tenant_id))
-            notes, problem = self._ask(destination, tenant_id, row.size if row else 0, limit=1)
+            notes, problem = self._compare(destination, tenant_id, row.size if row else 0, limit=1)
             is_contradicted |= bool(notes)
             problems += [] if problem is None else [f"{destination.label}: {problem}"]
             if row is not None and row.problem != problem:
@@ -151,44 +153,40 @@ class Comparison:
         return f"{NOT_COMPARED}: {'; '.join(problems)}" if is_unknown else None
 
     def declare_fork(self, tenant_id: str, reason: str, author: str) -> Fork | None:
-        """Record that a tree does not continue what destinations have, unless it does.
+        """Append a leaf that declares a fork, and return it; None if no destination contradicts.
 
-        Reads every such checkpoint, so that each that an auditor keeps is named.
+        Reads every contradicting checkpoint, so that the leaf names each that an auditor may have.
         """
-        answers = [self._ask(each, tenant_id, 0) for each in self._readable()]
-        found = {note for notes, _ in answers for note in notes}
-        if not found:
+        sizes: dict[str, int] = {}
+        for destination in self._readable():
+            sizes |= self._compare(destination, tenant_id, 0)[0]
+        if not sizes:
             return None
+        notes = sorted(sizes, key=lambda note: sizes[note])
         now = self._destinations.context.now()
+        fork = Fork(tenant_id, notes, reason, author, f"{now:%Y-%m-%dT%H:%M:%S.%fZ}")
+        leaf = NewLeaf("fork", entry_hash([fork.record.encode()]), reference=fork.record)
         with write_transaction(self._engine) as connection:
-            lock_head(connection, tenant_id)
-            declared = {
-                note for each in read_forks(connection, tenant_id) for note in each.contradicted
-            }
-            notes = sorted(found - declared, key=lambda note: open_checkpoint(note)[0].size)
-            if not notes:
-                return None
-            fork = Fork(tenant_id, notes, reason, author, f"{now:%Y-%m-%dT%H:%M:%S.%fZ}")
-            leaf = NewLeaf("fork", entry_hash([fork.record.encode()]), reference=fork.record)
             append_leaf(connection, tenant_id, leaf)
         return fork
 
     def _readable(self) -> list[Destination]:
         """Return the destinations without webhooks, from which nothing can be read."""
-        found = configured_destinations(self._destinations.settings)
-        return [each for each in found if not isinstance(each, WebhookDestination)]
+        destinations = configured_destinations(self._destinations.settings)
+        return [each for each in destinations if not isinstance(each, WebhookDestination)]
 
-    def _ask(
+    def _compare(
         self, destination: Destination, tenant_id: str, size: int, limit: int | None = None
-    ) -> tuple[list[str], str | None]:
-        """Return notes that contradict a tree, and the problem of the destination."""
+    ) -> tuple[dict[str, int], str | None]:
+        """Return the contradicting notes with their sizes, and the problem of the destination."""
         if self._lost_seconds[destination] >= MAX_LOST_SECONDS:
-            return [], "it failed for too long in this run"
+            return {}, "it failed for too long in this run"
         started = time.monotonic()
         try:
-            found = find_contradictions(self._destinations, destination, tenant_id, size)
-            notes = list(islice(found, limit))
-            return notes, describe_contradiction(notes[0]) if notes else None
+            contradictions = find_contradictions(self._destinations, destination, tenant_id, size)
+            pairs = list(islice(contradictions, limit))
         except FAILURES as error:
             self._lost_seconds[destination] += time.monotonic() - started
-            return [], describe_failure(error)
+            return {}, describe_failure(error)
+        problem = describe_contradiction(pairs[0][1]) if pairs else None
+        return {note: text.size for note, text in pairs}, problem

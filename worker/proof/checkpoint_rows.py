@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row, and_, func, select
 
 from models import Checkpoint, CheckpointPublication, Leaf, TenantIdentity, TreeHead
 from worker.base.inserts import insert_once, insert_statement
-from worker.ledger.merkle import CONFIG_LOG, RightEdge
+from worker.ledger.merkle import CONFIG_LOG
 from worker.ledger.tenant_history import find_tenant_ids, is_of_tenant
 from worker.proof.checkpoint_format import Fork, readable_forks
 
@@ -161,12 +161,3 @@ def store_publication(connection: Connection, publication: Publication) -> None:
     connection.execute(
         statement.on_conflict_do_update(index_elements=_PUBLICATION_KEY, set_=changes)
     )
-
-
-def edge_of_checkpoint(checkpoint: StoredCheckpoint) -> RightEdge | None:
-    """Return the right edge at a checkpoint, or None unless its root follows from it."""
-    try:
-        edge = RightEdge.from_bytes(checkpoint.size, checkpoint.edge or b"")
-    except ValueError:
-        return None
-    return edge if edge.root() == checkpoint.root else None

@@ -231,8 +231,8 @@ def _publish(
     problem = None
     try:
         if row is None or row.problem is not None:  # the others were compared for signing
-            for note in find_contradictions(run, destination, tenant_id, sent):
-                raise Malformed(describe_contradiction(note))
+            for _, text in find_contradictions(run, destination, tenant_id, sent):
+                raise Malformed(describe_contradiction(text))
         for checkpoint in due:
             _send(run, destination, checkpoint)
             sent = checkpoint.size

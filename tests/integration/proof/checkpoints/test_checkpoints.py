@@ -28,12 +28,11 @@ from worker.dev.embedded_servers import Storage
 from worker.errors import Transient
 from worker.ledger.tenant_rows import load_config, store_config
 from worker.proof import checkpoints
-from worker.proof.checkpoint_forks import MAX_LOST_SECONDS
+from worker.proof.checkpoint_forks import MAX_LOST_SECONDS, edge_at
 from worker.proof.checkpoint_format import SignerKey, verify_note
 from worker.proof.checkpoint_key import CheckpointKeys
 from worker.proof.checkpoint_rows import (
     Publication,
-    edge_of_checkpoint,
     insert_checkpoint,
     read_last_checkpoint,
 )
@@ -242,8 +241,7 @@ def test_a_destination_that_does_not_respond_keeps_no_other_one_waiting(
     with write_transaction(service.engine) as connection:
         checkpoint = read_last_checkpoint(connection, "acme")
         assert checkpoint is not None
-        edge = edge_of_checkpoint(checkpoint)
-        assert edge is not None
+        edge = edge_at(connection, checkpoint)
         for number in range(5):
             signed = checkpoints._sign_edge(KEYS, f"tenant-{number}", edge, checkpoint.signed_at)
             insert_checkpoint(connection, signed)
