@@ -217,7 +217,7 @@ def _split(digests: bytes) -> list[bytes]:
 class JudgedGrant(NamedTuple):
     """A grant that a text names, the verdict on the text, and the parts in which it differs.
 
-    signing is the one that the text has, or else the first one.
+    signing is the one whose signature the text has, or else the first one.
     """
 
     grant: AuditedGrant

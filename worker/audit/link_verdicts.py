@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
+from itertools import takewhile
 from typing import Any, Literal, get_args
 from urllib.parse import unquote, urlsplit
 
@@ -33,15 +34,12 @@ _PAIR = re.compile(
 _KEY_LINE = re.compile(r"""(?im)^[ \t"']*+key[ \t]*+[:=][ \t]*+([^\r\n]++)""")
 # A link may be a parameter or the path of another one.
 _URL = re.compile(r"""https?://(?:(?!https?://)[^\s"'<>`\\|])+""", re.IGNORECASE)
-_SIGNED = re.compile(
-    r"[^?*]*+\?(?:[^&*]*+&)*?x-amz-signature=[0-9a-f]{64}(?![0-9a-f])", re.IGNORECASE
-)
 _SIGNATURE_NAME = "x-amz-signature"
-_WHOLE_SIGNATURE = re.compile(r"x-amz-signature=([0-9a-f]{64})(?![0-9a-f])", re.IGNORECASE)
+_WHOLE_SIGNATURE = re.compile(rf"{_SIGNATURE_NAME}=([0-9a-f]{{64}})(?![0-9a-f])", re.IGNORECASE)
+_SIGNED = re.compile(rf"[^?*]*+\?(?:[^&*]*+&)*?{_WHOLE_SIGNATURE.pattern}", re.IGNORECASE)
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _is_time = re.compile(r"[0-9]{8}T[0-9]{6}Z").fullmatch
 _is_number = re.compile(r"[0-9]+").fullmatch
-_HEX = re.compile(r"[0-9a-f]*+")
 _INPUT = re.compile(r"<input\b[^<>]*+>", re.IGNORECASE)
 # Names that only JSON has: a grant as the client prints it, and the metadata in a HEAD response.
 _JSON_NAMES = {"id": "json-id", "grant-id": "x-amz-meta-grant-id", "key": "key", "method": "method"}
@@ -152,8 +150,8 @@ class PastedGrant:
     """The id and the digests of signatures that a text has, and what else it says of the grant.
 
     No field has a signature or a URL. paths and hosts are those of signed URLs; keys are named
-    beside them, as in a form. is_ambiguous tells that the text names several grants, is_truncated
-    that it has no signature of 64 hexadecimal digits, but a part of one.
+    beside them, as in a form. is_ambiguous is true if the text names several grants, is_truncated
+    if it has only a part of a signature.
     """
 
     name: GrantName | None
@@ -172,9 +170,9 @@ class PastedGrant:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the text has all that is compared: of a link, or of a form, which has no expiry.
+        """True if the text has all parts that are compared, of a link or of a form without expiry.
 
-        Of a link that a wrapper has changed, a part is missing or unreadable.
+        If a wrapper has changed a link, a part is missing or unreadable.
         """
         if not (self.digests and self.access_keys and self.dates) or None in self.dates:
             return False
@@ -183,10 +181,10 @@ class PastedGrant:
 
 
 def read_pasted_grant(text: str) -> list[PastedGrant]:
-    """Read a link, a form, JSON, metadata or a grant id, in all ways in which it can be decoded.
+    """Read a link, a form, JSON, metadata or a grant id, and return its possible readings.
 
-    The least decoded text that is whole decides: a link in a parameter of another signed link is
-    not what was pasted. Raises Unreadable.
+    The text is decoded step by step, until a decoded text is whole: a link in a parameter of
+    another signed link is not the one that was pasted. Raises Unreadable.
     """
     if len(text) > MAX_PASTED_BYTES:
         raise Unreadable(f"the text is longer than {MAX_PASTED_BYTES:,} bytes")
@@ -253,9 +251,8 @@ def _read(text: str) -> PastedGrant | None:
 
 
 def _hex_digits(text: str) -> str:
-    """Return the digits at the beginning: a wrapper may have added something behind a signature."""
-    match = _HEX.match(text)
-    return match[0] if match else ""
+    """Return the digits at the beginning: a wrapper may have added something after a signature."""
+    return "".join(takewhile("0123456789abcdef".__contains__, text))
 
 
 def _full_ids(texts: Iterable[str]) -> set[GrantName]:
@@ -279,7 +276,7 @@ def _moment(text: str) -> datetime | None:
 
 Verdict = Literal["genuine", "altered", "unproven", "forged", "truncated", "named"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-"""All verdicts, the best first, of which the first one for any reading of a text counts."""
+"""All verdicts, the best first. A text gets the best one of its readings."""
 
 _METHODS: dict[str, set[str]] = {
     "download": {"GET", "HEAD"},
