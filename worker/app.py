@@ -98,8 +98,7 @@ def _watch_supervisor(**_: Any) -> None:
 
 @celeryd_after_setup.connect  # logs are configured, and no message was taken
 def _watch_clock(**_: Any) -> None:
-    urls = _settings().broker_url, _settings().database_url
-    WATCH.start(*(url.get_secret_value() for url in urls))
+    WATCH.start(_settings())
 
 
 @worker_ready.connect

@@ -63,8 +63,7 @@ def main(level: str) -> None:
     readers = QueueReaders(job_context())
     watch = (readers.idle_seconds, stop)
     Thread(target=end_hung_process, args=watch, name="watchdog", daemon=True).start()
-    urls = settings().broker_url, settings().database_url
-    WATCH.start(*(url.get_secret_value() for url in urls))
+    WATCH.start(settings())
     started_at = clock.now()
     supervisor = int(os.environ.get(SUPERVISOR_VARIABLE, os.getppid()))
     name = f"{EVENTS_ROLE}@{socket.gethostname()}"

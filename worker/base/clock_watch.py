@@ -14,7 +14,9 @@ from sqlalchemy.engine import make_url
 from valetkey.delivery.causes import describe_cause
 from worker import clock
 from worker.base.database_engine import create_database_engine, read_in_driver
+from worker.core.authentication import MAX_CLOCK_SKEW
 from worker.errors import Transient
+from worker.settings import Settings
 
 CHECK_INTERVAL = 60.0  # seconds
 _TIMEOUT = 3.0  # seconds
@@ -34,11 +36,11 @@ class ClockWatch:
         """False if no server confirms this machine's clock."""
         return "own_clock" not in self.problems
 
-    def start(self, broker_url: str, database_url: str) -> None:
+    def start(self, settings: Settings) -> None:
         """Compare the clocks now, and in a thread each minute."""
-        self.check(broker_url, database_url)
-        arguments = broker_url, database_url
-        Thread(target=self._run, args=arguments, name="clock-watch", daemon=True).start()
+        urls = settings.broker_url.get_secret_value(), settings.database_url.get_secret_value()
+        self.check(*urls)
+        Thread(target=self._run, args=urls, name="clock-watch", daemon=True).start()
 
     def _run(self, broker_url: str, database_url: str) -> None:
         while True:
@@ -46,7 +48,7 @@ class ClockWatch:
             self.check(broker_url, database_url)
 
     def check(self, broker_url: str, database_url: str) -> None:
-        """Compare the clocks. If a server is away, what was found before stays."""
+        """Compare the clocks. If a server is unreachable, the last problems stay."""
         try:
             ahead = {"the broker": _time_ahead(lambda: _broker_time(broker_url))}
             if make_url(database_url).get_backend_name() != "sqlite":  # which has no clock
@@ -55,7 +57,7 @@ class ClockWatch:
             problem = str(error) if isinstance(error, Transient) else describe_cause(error)
             log.warning("clocks_not_compared", problem=problem)
             return
-        was_right, self.problems = self.is_right, clock.clock_problems(ahead)
+        was_right, self.problems = self.is_right, clock_problems(ahead)
         for code, problem in self.problems.items():
             log.error("clocks_differ", code=code, problem=problem, takes_messages=self.is_right)
         if self.is_right and not was_right:
@@ -63,11 +65,30 @@ class ClockWatch:
 
 
 WATCH = ClockWatch()
-"""That of this process. It compares nothing until it is started."""
+"""The watch of this process. It compares nothing until it is started."""
+
+
+def clock_problems(ahead: Mapping[str, timedelta]) -> dict[str, str]:
+    """Return what is wrong with the clocks, by code.
+
+    ahead has for each server the time by which its clock is ahead of this machine's. `own_clock`
+    means that no server confirms this machine's clock; if there is only one server, that one may be
+    wrong instead. `server_clock` means that a server differs and another one confirms it.
+    """
+    # With a larger difference than producers may have, a worker refuses what others grant.
+    limit = timedelta(seconds=MAX_CLOCK_SKEW)
+    far = {name: each for name, each in ahead.items() if abs(each) > limit}
+    code = "own_clock" if len(far) == len(ahead) else "server_clock"
+    texts = [
+        f"that of {name} is {round(abs(each).total_seconds()):,} s"
+        f" {'ahead' if each > timedelta(0) else 'behind'}"
+        for name, each in sorted(far.items())
+    ]
+    return {code: f"compared with this machine's clock, {' and '.join(texts)}"} if far else {}
 
 
 def _time_ahead(read: Callable[[], datetime]) -> timedelta:
-    """Return the time by which a server's clock is ahead: none, if the round trip explains it."""
+    """Return the time by which a server's clock is ahead, zero if the round trip explains it."""
     before = clock.now()
     server = read()
     after = clock.now()

@@ -2,7 +2,7 @@ from datetime import timedelta
 
 import pytest
 
-from worker.clock import clock_problems
+from worker.base.clock_watch import clock_problems
 
 RIGHT, LIMIT, HOUR = timedelta(), timedelta(minutes=1), timedelta(hours=1)
 LATE = timedelta(minutes=-61)
