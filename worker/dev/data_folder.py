@@ -194,8 +194,8 @@ _INHERITED_SETTINGS = frozenset({"VALETKEY_CONCURRENCY", "VALETKEY_SWEEP_SECONDS
 def without_settings(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that a stack inherits from the shell that starts it.
 
-    They contain no setting that names a database, server, destination or key: a shell that is set
-    up for a running service must not let a stack change that service's rows.
+    Leaves out settings that name a database, server, destination or key: the shell may be set up
+    for a running service, whose rows a stack must not change.
     """
     return {
         name: value

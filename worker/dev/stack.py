@@ -70,15 +70,6 @@ class Commands:
     beat: tuple[str, ...] = (*_PYTHON, "worker", "run", "--only", "upkeep")
     are_workers_ready: Callable[[str, Collection[int]], bool] = workers_are_alive
 
-    def for_database(self, settings: Mapping[str, str]) -> "Commands":
-        """Return commands that may replace every tenant of the stack's own database, of no other.
-
-        `settings` are as in running_stack.
-        """
-        if DATABASE_URL in settings:
-            return self
-        return replace(self, apply=(*self.apply, "--replace-all", _DATABASE_FILE))
-
 
 def run_command(command: tuple[str, ...], environ: Mapping[str, str]) -> str:
     """Run one of the service's commands until it exits, and return what it printed.
@@ -237,10 +228,11 @@ def running_stack(  # noqa: PLR0913 - each has its own default
     """Run the stack in the data folder, with the tenants of a TOML file, until the block ends.
 
     Without a file the stored config stays, or is the example at the first start. `settings` are the
-    service's, by variable; those in `environ` are not used. Without one of the database, it is
-    SQLite in the data folder. `ports` are those of the broker and of S3; None selects that of the
-    last start, or a free one. `on_step` is called with each step before it starts. While the block
-    runs, producers find the addresses in data/dev.json. Raises FolderUnusable or StartFailed.
+    service's, by variable; those in `environ` are ignored. The database is SQLite in the data
+    folder unless `settings` has another. `ports` are those of the broker and of S3; None selects
+    that of the last start, or a free one. `on_step` is called with each step before it starts.
+    While the block runs, producers find the addresses in data/dev.json. Raises FolderUnusable or
+    StartFailed.
     """
     data, tenants = data.resolve(), tenants.resolve() if tenants else None
     with ExitStack() as stack:
@@ -251,7 +243,8 @@ def running_stack(  # noqa: PLR0913 - each has its own default
         addresses = _addresses(settings, data, broker, storage)
         service_environ = addresses.environment({**without_settings(environ), **settings})
         on_step("Preparing the database, the tenants and their buckets")
-        commands = commands.for_database(settings)
+        if DATABASE_URL not in settings:  # of its own database, it may replace every tenant
+            commands = replace(commands, apply=(*commands.apply, "--replace-all", _DATABASE_FILE))
         config, applied, notes = prepare_tenants(commands, tenants, service_environ)
         create_buckets(storage.client(), local_buckets(config))
         state = StackState(broker.port, storage.port, applied or last.tenants_file)
