@@ -128,7 +128,7 @@ def respond_to_message(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any] |
     """Respond to one message of any kind, passed as the only argument."""
     started = time.monotonic()
     response = _respond(self, args[0] if len(args) == 1 and not kwargs else None)
-    self.request.update(answers=request_name(response.tenant, response.values))
+    self.request.update(request_name=request_name(response.tenant, response.values))
     items = (item for outcome in response.outcomes for item in outcome.get("items", ()))
     expiries = [item["expires_at"] for item in items if "url" in item]
     if expiries:

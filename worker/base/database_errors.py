@@ -9,7 +9,7 @@ MIGRATE = "python -m worker migrate"
 
 
 class Cause(NamedTuple):
-    """A cause in words, and what to do next. is_away says that time alone may mend it."""
+    """A cause in words, and what to do next. is_away is true if it may end by itself."""
 
     text: str
     hint: str

@@ -26,7 +26,7 @@ from celery.worker.consumer import Consumer
 from kombu.exceptions import KombuError
 from kombu.transport import redis, virtual
 from kombu.utils.json import dumps
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from valetkey.wire.waiting import WAITING_LANES
 from worker import clock
@@ -51,9 +51,6 @@ from worker.broker.result_store import drop_answered_copy, report_discard, repor
 
 log = structlog.get_logger()
 
-_OUTAGES = (OSError, RedisError)
-"""The errors of a broker that is away or refuses a command: no message is their cause."""
-
 _PROBE_KEY = "valetkey.probe"  # does not exist
 _REFUSED_PAUSE = 1.0  # seconds
 
@@ -74,9 +71,9 @@ for i, key in ipairs(KEYS) do
 end
 return removed
 """
-"""KEYS: keys that workers share. ARGV: their types. Returns those that were removed.
+"""KEYS: keys that workers share. ARGV: their types. Returns the keys that were removed.
 
-A key of another type is not from a worker, nor is a lease, the only string, without an end.
+No worker writes a key of another type, or a lease (the only string) that does not expire.
 """
 
 _PRIORITIES = [f"{redis.Channel.sep}{step}" for step in redis.PRIORITY_STEPS[1:]]
@@ -91,7 +88,7 @@ SHARED_KEYS = {
     **{f"{queue}{step}": "list" for queue in _QUEUES for step in ("", *_PRIORITIES)},
     **{f"_kombu.binding{kind}.{queue}": "set" for queue in _QUEUES for kind in ("", "_permanent")},
 }
-"""The keys in the broker that workers share, and their types."""
+"""The keys in the broker that workers share, and their types in Redis."""
 
 
 def remove_foreign_keys(client: Any) -> None:
@@ -105,7 +102,7 @@ class GuardedQoS(redis.QoS):
     """The messages that a worker has not acknowledged yet."""
 
     reconnected_at = float("-inf")
-    """When this process found its lost broker again, by `time.monotonic`; inf until it does."""
+    """The monotonic time at which this process found its lost broker again; inf until it does."""
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Note that a message was delivered.
@@ -161,7 +158,7 @@ class GuardedQoS(redis.QoS):
         with self.channel.conn_or_acquire(client) as connected:
             try:
                 connected.transaction(restore, self.unacked_key)
-            except ResponseError as error:  # the next entries may be returned all the same
+            except ResponseError as error:  # the next entries may still be returned
                 log.warning("message_not_returned", problem=type(error).__name__)
 
     def can_consume(self) -> bool:
@@ -176,8 +173,8 @@ class GuardedQoS(redis.QoS):
         of its own.
         """
         error = sys.exc_info()[1]
-        is_outage = _is_from(error, _OUTAGES)
-        if isinstance(error, Exception) and not _is_from(error, self.channel.connection_errors):
+        is_outage = _is_from(error, self.channel.connection_errors)
+        if isinstance(error, Exception) and not is_outage:
             accepted = {request.message.delivery_tag for request in state.active_requests}
             for tag, message in list(self._delivered.items()):
                 if tag not in accepted and not message.headers.get("eta"):
@@ -305,8 +302,8 @@ class GuardedChannel(redis.Channel):
 class GuardedTransport(redis.Transport):
     """Kombu's transport of redis:// and rediss:// URLs, with the guarded channel.
 
-    A server that refuses a command, because it became a replica or cannot write to its disk, is
-    away. kombu would end the worker.
+    A server that refuses a command, because it became a replica or cannot write to its disk, counts
+    as a lost connection. kombu would end the worker.
     """
 
     Channel = GuardedChannel
@@ -378,7 +375,7 @@ class GuardedConsumer(Consumer):  # type: ignore[misc] # Celery's Consumer has n
 
 
 class GuardedWorker(Worker):  # type: ignore[misc] # Celery's Worker has no types
-    """A worker that sets aside a message which cannot be passed to a child process."""
+    """A worker that sets aside messages which no child can get, and stops after its last task."""
 
     def wait_for_soft_shutdown(self) -> None:
         """Wait until the running tasks end, but not longer than the soft shutdown timeout.

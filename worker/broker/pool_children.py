@@ -1,7 +1,7 @@
-"""Notices child processes that make no progress, as frozen ones, and kills them.
+"""Kills child processes that make no progress, such as frozen ones.
 
-Celery limits the time of a task from the moment when a child accepts it. A child that is frozen
-accepts nothing, and the pool gives it messages all the same.
+Celery limits the time of a task after a child has accepted it. A frozen child accepts nothing, but
+the pool still gives it messages.
 """
 
 import mmap
@@ -39,9 +39,9 @@ def _count(index: int) -> None:
 
 
 class PoolChildren:
-    """Counts for each child the heartbeats of its parent during which it made no progress.
+    """Counts the heartbeats during which each child made no progress.
 
-    Heartbeats and not seconds: a parent that was frozen itself has none to count.
+    It counts no seconds, because a parent that was frozen itself would kill all its children.
     """
 
     def __init__(self, max_seconds: float) -> None:

@@ -69,7 +69,7 @@ class Heartbeat(NamedTuple):
     """The last sign of life of a worker.
 
     supervisor is the process id of the `worker run` that started it; queues are those that it
-    consumes at the moment: none, if a problem keeps it from that. problems are texts by code.
+    consumes, none while a problem prevents it. problems are texts by code.
     """
 
     worker: str

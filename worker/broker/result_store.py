@@ -124,14 +124,14 @@ return is_stored and 1 or 0
 """
 """KEYS: result, which is also its channel. ARGV: value, seconds. Returns 1 if it is stored, else 0.
 
-A success with the request null, which refuses a message of unknown origin, replaces no success; one
-of a request replaces those of null and of the same request. One that is not stored is announced all
-the same: its sender listens, and only the first of two requests may have the place.
+A success that names a request replaces successes of the same request, and those of request null.
+A success of request null, which is the refusal of a message whose sender is unknown, replaces no
+success. A success that names a request is announced even if it is not stored: its sender listens.
 """
 
 
 def request_name(tenant: str | None, values: Mapping[str, Any]) -> str | None:
-    """Return the name of the request that a response answers; None if it replaces no other result.
+    """Return the name of the request of a response; None if its result replaces no other one.
 
     tenant is the authenticated sender. The name is equal for every response to the same request.
     """
@@ -146,8 +146,8 @@ def request_name(tenant: str | None, values: Mapping[str, Any]) -> str | None:
 class ResultStore(RedisBackend):  # type: ignore[misc] # Celery's RedisBackend has no types
     """Results that expire together with the first of their grants.
 
-    Of the task's request, `answers` is the name of the request that the result answers, and
-    `expires_at` the time at which its first grant expires, if there is any.
+    The task's request has `request_name`, see that function, and `expires_at`, the time at which
+    the first grant expires, if there is any.
     """
 
     def mark_as_done(self, task_id: str, *args: Any, **options: Any) -> None:
@@ -176,7 +176,7 @@ class ResultStore(RedisBackend):  # type: ignore[misc] # Celery's RedisBackend h
         The result of the same request is replaced: it has the same grants, and the producer may be
         unable to read what is stored.
         """
-        name = getattr(request, "answers", None) if state == states.SUCCESS else None
+        name = getattr(request, "request_name", None) if state == states.SUCCESS else None
         if name is not None:
             self._index(task_id, getattr(request, "batches", ()))
         meta = self._get_result_meta(result, state, traceback, request)

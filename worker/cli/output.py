@@ -38,7 +38,7 @@ OutputFormat = Literal["table", "json", "csv"]
 
 _Row = Row[*tuple[Any, ...]]
 _JSON_TYPES = {bool, list, tuple, dict}
-_EMPTY = '""'  # an only cell, without which the line would be no row
+_EMPTY = '""'  # the only cell of a line, which would be blank otherwise
 _needs_quotes = re.compile(r'[",\r\n]').search
 _FORMULA_STARTS = frozenset("=+-\N{MINUS SIGN}@'")
 
@@ -166,9 +166,9 @@ def format_csv_cell(text: str) -> str:
 def escape_formula(text: str) -> str:
     """Put an apostrophe before the text of a cell that a spreadsheet might run as a formula.
 
-    That is a text whose first character is one of a formula, a compatible form of one such as a
-    fullwidth one, white space or a control or format character, which spreadsheets skip; or an
-    apostrophe, so that a reader gets the exact text by removing the first apostrophe of a cell.
+    Such a text begins with a character that starts formulas, also in a fullwidth or other
+    compatible form, or with white space, a control or a format character, which spreadsheets skip.
+    A text that begins with an apostrophe gets another one: readers remove one to get the text.
     """
     first = text[:1]
     if not first or first.isalnum():

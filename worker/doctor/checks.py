@@ -30,7 +30,7 @@ WORKER_PROBLEMS: Mapping[str, tuple[State, str]] = {
     "server_clock": ("warn", _CLOCK_HINT),
     "children": ("fail", "the worker replaces them soon; its log has them as child_killed"),
 }
-"""What workers say of themselves in their heartbeats, by code, and the hint of `doctor`."""
+"""The problems that workers report in heartbeats, by code: state and hint of `doctor`."""
 
 
 def check_worker(worker: str, code: str, text: str) -> Check:

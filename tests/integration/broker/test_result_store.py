@@ -29,7 +29,7 @@ def request_until(**duration: float) -> Any:
 
 def request_of(tenant: str, batch: str = "a", chunk: int = 0) -> Any:
     name = request_name(tenant, {"batch": batch, "chunk": chunk})
-    return SimpleNamespace(**vars(REQUEST), answers=name)
+    return SimpleNamespace(**vars(REQUEST), request_name=name)
 
 
 @pytest.mark.parametrize(("minutes", "seconds"), [(None, 900), (2, 120), (120, 900), (-1, 1)])
