@@ -183,6 +183,18 @@ def test_a_worker_whose_clock_is_wrong_takes_no_message_until_it_is_right_again(
     assert len(reader.read()) == 1
 
 
+def test_a_worker_whose_clock_is_wrong_returns_no_message_of_another_worker(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guarded.put()
+    dead = guarded.start()
+    dead.read()
+    dead.die()
+    monkeypatch.setattr(WATCH, "problems", {"own_clock": "an hour ahead"})
+    guarded.start().channel.qos.restore_visible()
+    assert guarded.store.hlen("unacked") == 1
+
+
 @contextmanager
 def replica(guarded: Guarded) -> Iterator[None]:
     """Let the server be a replica without a primary, as in the window of a failover."""

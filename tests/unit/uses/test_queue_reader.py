@@ -11,6 +11,7 @@ import pytest
 
 from worker import event_intake
 from worker.aws.event_queues import QueueMessage, QueueUnusable
+from worker.base.clock_watch import WATCH
 from worker.base.jobs import HANG_TIME
 from worker.supervisor import STOP_TIMEOUT
 from worker.uses import queue_readers
@@ -135,3 +136,14 @@ def test_the_part_that_made_no_progress_for_the_longest_time_counts(
     queues: Any = QueueReaders(context)
     queues._running = {"a queue": running}
     assert queues.idle_seconds() == idle
+
+
+def test_no_queue_is_read_while_the_clock_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    context: Any = None
+    queues: Any = QueueReaders(context)
+    stopped: list[str] = []
+    queues._running = {"a queue": None}
+    monkeypatch.setattr(queues, "_stop", stopped.extend)
+    monkeypatch.setattr(WATCH, "problems", {"own_clock": "an hour ahead"})
+    queues._update()
+    assert stopped == ["a queue"]

@@ -12,6 +12,8 @@ from structlog.testing import capture_logs
 from worker import app as worker_app
 from worker import tasks
 from worker.app import job_context
+from worker.base.clock_watch import WATCH
+from worker.base.jobs import JobRun
 from worker.context import Context
 from worker.errors import Transient
 
@@ -81,3 +83,18 @@ def test_a_frozen_broker_holds_nobody_who_committed_deliveries(
         job_context.cache_clear()
     is_thawed.set()
     assert is_sent.wait(10)
+
+
+@pytest.mark.parametrize(("problems", "runs"), [({}, 1), ({"own_clock": "an hour ahead"}, 0)])
+def test_a_job_rests_while_the_clock_is_wrong(
+    problems: dict[str, str], runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[JobRun] = []
+
+    def use_case(_context: Context, run: JobRun) -> dict[str, int]:
+        done.append(run)
+        return {}
+
+    monkeypatch.setattr(WATCH, "problems", problems)
+    tasks._job("rest", "rested", use_case)._job(JobRun())
+    assert len(done) == runs
