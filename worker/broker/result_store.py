@@ -31,7 +31,7 @@ from worker.broker.queues import RESULT_INDEX
 DISCARD_COUNTER = "valetkey.discarded"
 _PART = re.compile(rb"[A-Za-z0-9_-]{1,40}")
 _COUNT = re.compile(rb"[0-9]{1,19}")
-_SUCCESS = b'{"status": "SUCCESS", "request": "'  # begins the stored reply to a known request
+_SUCCESS = '{"status": "SUCCESS", "request": '  # begins each stored reply; a name or null follows
 _STORE_ERRORS = (redis.RedisError, BackendError, KombuError, OSError)
 
 log = structlog.get_logger()
@@ -66,7 +66,7 @@ def drop_answered_copy(task_id: str, app: Celery) -> bool:
     store = app.backend.client
     try:
         key = app.backend.get_key_for_task(task_id)
-        is_answered: bool = store.getrange(key, 0, len(_SUCCESS) - 1) == _SUCCESS
+        is_answered: bool = store.getrange(key, 0, len(_SUCCESS)) == f'{_SUCCESS}"'.encode()
         if is_answered:
             store.hincrby(DISCARD_COUNTER, "copy", 1)
     except _STORE_ERRORS as error:
@@ -107,9 +107,9 @@ def _refusal_values(part: str) -> dict[str, Any]:
     return outcome.model_dump(mode="json", exclude_none=True)
 
 
-STORE_SCRIPT = """
+STORE_SCRIPT = f"""
+local pattern = '^{_SUCCESS}([%w"]+)'
 local head = redis.pcall('GETRANGE', KEYS[1], 0, 127)
-local pattern = '^{"status": "SUCCESS", "request": ([%w"]+)'
 local stored = type(head) == 'string' and string.match(head, pattern)
 local new = string.match(ARGV[1], pattern)
 local is_known = new and new ~= 'null'
