@@ -169,10 +169,13 @@ def parse_unacked(entry: bytes) -> tuple[dict[str, Any], str]:
     """
     try:
         match parse_json(entry):
-            case [{"properties": {"delivery_info": dict()}} as frame, "", str(queue)]:
+            case [{"properties": {"delivery_info": dict()}} as frame, "", str(queue)] if (
+                queue and queue.isprintable()
+            ):
                 _Frame.model_validate(frame)
+                _check_depth(frame)  # JSON that can be read may be too deep to be written
                 return frame, queue
-    except ValueError:
+    except (ValueError, InvalidMessage):
         pass
     raise InvalidMessage("unacked")
 

@@ -297,12 +297,20 @@ def test_a_message_that_cannot_be_settled_takes_up_no_place(
     assert reader.channel.qos.can_consume()
 
 
+def deep_entry(levels: int) -> str:
+    """Return an entry that can be read, but near the limit of levels not be written again."""
+    delivery = json.dumps([FRAME | {"properties": {"delivery_info": {"exchange": 0}}}, "", "q"])
+    return delivery.replace('"exchange": 0', f'"exchange": {"[" * levels}{"]" * levels}')
+
+
 FRAME = build_frame(call_text(1), properties={"body_encoding": "utf-8"}, body=call_text(1))
 FORGED: list[Any] = [
     "nonsense", "", "null", "[]", "[1, 2, 3]", '[{}, "", "q"]', '{"a": NaN}', "[" * 100_000,
     json.dumps([FRAME, "valetkey", "valetkey"]), json.dumps([FRAME, "", None]),
     json.dumps([FRAME | {"headers": {}}, "", "q"]), json.dumps([FRAME | {"body": None}, "", "q"]),
     json.dumps([FRAME | {"properties": {"delivery_info": None}}, "", "q"]),
+    json.dumps([FRAME, "", "\ud800"]), json.dumps([FRAME, "", ""]),
+    *map(deep_entry, range(800, 1_000)),
 ]  # fmt: skip
 
 
@@ -318,7 +326,7 @@ def test_forged_entries_are_removed_and_the_messages_after_them_are_redelivered(
     dead.die()
     reader = guarded.start()
     with capture_logs() as log:
-        reader.channel.qos.restore_visible(num=100)
+        reader.channel.qos.restore_visible(num=300)
     assert [message.headers["id"] for message in reader.read()] == [TASK_ID]
     assert guarded.store.zcard("unacked_index") == 1
     removed = [line for line in log if line["event"] == "unacked_entry_removed"]
