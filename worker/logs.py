@@ -163,16 +163,31 @@ def log_all_output() -> None:
     sys.__stdout__ = None  # type: ignore[misc] # Celery writes there when it stops
 
 
+_MAX_LINE = 65_536  # characters
+
+
 class _PrintedLines(io.TextIOBase):
-    """A text stream whose lines are logged."""
+    """A text stream whose lines are logged.
+
+    Lines that are written at once are one record: a secret may begin in one and end in the next.
+    """
 
     def __init__(self) -> None:
-        self._rest = ""
+        self._parts: list[str] = []
+        self._length = 0
 
     def write(self, text: str) -> int:
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in filter(str.strip, lines):
-            logging.getLogger("output").warning("%s", line)
+        lines, newline, rest = text.rpartition("\n")
+        if not newline and self._length < _MAX_LINE:
+            self._parts.append(text)
+            self._length += len(text)
+            return len(text)
+        if not newline:
+            lines, rest = rest, ""
+        printed = "".join((*self._parts, lines))
+        self._parts, self._length = [rest], len(rest)
+        if printed.strip():
+            logging.getLogger("output").warning("%s", printed)
         return len(text)
 
 

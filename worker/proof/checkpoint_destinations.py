@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import re
+import stat
 from collections.abc import Callable
 from contextlib import closing, suppress
 from hashlib import sha256
@@ -97,8 +99,7 @@ class Destinations(NamedTuple):
         if isinstance(destination, BucketDestination):
             data = self._get(destination, f"{destination.prefix}{tenant_id}/{name}")
         else:
-            with (Path(destination.label) / tenant_id / name).open("rb") as file:
-                data = file.read(MAX_NOTE_BYTES + 1)
+            data = _read_file(Path(destination.label) / tenant_id / name)
         try:
             text, owner = open_checkpoint(data.decode(errors="replace"), self.keys)
         except InvalidNote as error:
@@ -202,5 +203,16 @@ def _write_file(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
         write_file(path, data, replace=False)
-    if path.read_bytes() != data:
+    if _read_file(path) != data:
         raise Malformed(f"another checkpoint is in {path}")
+
+
+def _read_file(path: Path) -> bytes:
+    """Return a file, or the first part of one that is too long. Raises Malformed and OSError.
+
+    Others may write to the folder: a pipe there would be waited for without end.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise Malformed(f"{path.name} is no file")
+        return file.read(MAX_NOTE_BYTES + 1)

@@ -240,11 +240,30 @@ def test_whatever_a_process_and_its_children_print_is_a_line_of_json_with_their_
     lines = [json.loads(line) for line in result.stderr.splitlines()]
     errors = [line["exception"].splitlines()[-1] for line in lines if "exception" in line]
     assert errors == ["ZeroDivisionError: division by zero", "KeyError", "LookupError: at last"]
-    assert [line["event"] for line in lines[:3]] == ["a banner 1", "two", "lines, token=[hidden]"]
-    assert "UserWarning: old" in lines[3]["event"]
+    assert [line["event"] for line in lines[:2]] == ["a banner 1", "two\nlines, token=[hidden]"]
+    assert "UserWarning: old" in lines[2]["event"]
     assert {line["host"] for line in lines} == {socket.gethostname()}
     assert len({line["pid"] for line in lines}) == 2
     assert (result.stdout, result.returncode) == ("", 1)
+
+
+def test_a_printed_secret_is_hidden_in_all_its_lines(log_lines: Lines) -> None:
+    logs.configure_logging()
+    logs._PrintedLines().write(f"private_key=\n{'A' * 64}\n5ec2e7\n")
+    (line,) = log_lines()
+    assert line["event"] == "private_key=\n[hidden]"
+
+
+def test_printing_without_line_breaks_takes_little_time_and_memory(log_lines: Lines) -> None:
+    logs.configure_logging()
+    stream, start = logs._PrintedLines(), time.process_time()
+    for _ in range(100_000):
+        stream.write("." * 10)
+    assert time.process_time() - start < 2
+    stream.write("\n")
+    printed = [str(line["event"]) for line in log_lines()]
+    assert "".join(printed) == "." * 1_000_000
+    assert max(map(len, printed)) < 100_000
 
 
 @pytest.mark.parametrize("name", logs.MIN_LEVELS)

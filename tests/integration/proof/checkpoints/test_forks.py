@@ -1,5 +1,6 @@
 """Trees that do not continue what was published: not signed, until a fork is declared."""
 
+import os
 import secrets
 import shutil
 import sqlite3
@@ -319,6 +320,18 @@ def test_a_destination_that_answers_nonsense_is_no_comparison(
     assert [path.name for path in (tmp_path / "good" / "acme").iterdir()] == [
         "000000000002.checkpoint"
     ]
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("size", [2, 4])  # the size that is published next, and a larger one
+def test_a_pipe_in_a_destination_is_not_waited_for(
+    issue: Issue, engine: Engine, folder: Path, size: int
+) -> None:
+    issue(signs=True)
+    os.mkfifo(folder / f"{size:012d}.checkpoint")
+    issue()
+    assert refused(run(*ACME)).endswith(f"{size:012d}.checkpoint is no file")
+    assert signed_sizes(engine) == [1]
 
 
 @ON_SQLITE
