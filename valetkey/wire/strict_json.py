@@ -2,6 +2,7 @@
 
 import json
 from base64 import b64decode, b64encode, urlsafe_b64decode, urlsafe_b64encode
+from math import isinf
 from typing import Any
 
 
@@ -27,7 +28,15 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"JSON has no {name}")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique_members, parse_constant=_refuse_constant)
+def _finite(text: str) -> float:
+    if isinf(number := float(text)):
+        raise ValueError("a number is too large")
+    return number
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique_members, parse_constant=_refuse_constant, parse_float=_finite
+)
 
 
 def decode_base64(text: str) -> bytes:

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable
 from contextlib import closing, suppress
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
@@ -37,6 +38,9 @@ from worker.settings import (
     parse_destinations,
 )
 from worker.webhooks.webhook_rules import resolve_secrets, signature_headers
+
+MAX_LISTINGS = 200
+"""The most pages of names that are read from a bucket: more than 20 years of hourly checkpoints."""
 
 EVENT = "audit.checkpoint"
 _SERVICE = "valetkey-audit"  # in the name of a role's session, where tenants have theirs
@@ -122,12 +126,17 @@ class Destinations(NamedTuple):
         folder = f"{destination.prefix}{tenant_id}/"
         params = {"Prefix": folder, "StartAfter": f"{folder}{first}"}
 
-        def list_names(client: Any, bucket: dict[str, str]) -> list[str]:
+        def list_names(client: Any, bucket: dict[str, str]) -> list[str] | None:
             pages = client.get_paginator("list_objects_v2").paginate(**params, **bucket)
-            keys = (item["Key"] for page in pages for item in page.get("Contents", ()))
-            return [key.removeprefix(folder) for key in keys]
+            listing = list(islice(pages, MAX_LISTINGS + 1))
+            keys = (item["Key"] for page in listing for item in page.get("Contents", ()))
+            names = [key.removeprefix(folder) for key in keys]
+            return names if len(listing) <= MAX_LISTINGS else None
 
-        return self._read(destination, list_names)
+        names = self._read(destination, list_names)
+        if names is None:
+            raise Malformed(f"its list of {folder} does not end")
+        return names
 
     def _get(self, destination: BucketDestination, key: str) -> bytes:
         def get(client: Any, bucket: dict[str, str]) -> bytes:

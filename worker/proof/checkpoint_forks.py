@@ -178,15 +178,19 @@ class Comparison:
     def _compare(
         self, destination: Destination, tenant_id: str, size: int, limit: int | None = None
     ) -> tuple[dict[str, int], str | None]:
-        """Return the contradicting notes with their sizes, and the problem of the destination."""
+        """Return the contradicting notes with their sizes, and the problem of the destination.
+
+        Those that were read before one that cannot be read are returned, too.
+        """
         if self._lost_seconds[destination] >= MAX_LOST_SECONDS:
             return {}, "it failed for too long in this run"
-        started = time.monotonic()
+        started, sizes, problem = time.monotonic(), dict[str, int](), None
         try:
             contradictions = find_contradictions(self._destinations, destination, tenant_id, size)
-            pairs = list(islice(contradictions, limit))
+            for note, text in islice(contradictions, limit):
+                sizes[note] = text.size
+                problem = problem or describe_contradiction(text)
         except FAILURES as error:
             self._lost_seconds[destination] += time.monotonic() - started
-            return {}, describe_failure(error)
-        problem = describe_contradiction(pairs[0][1]) if pairs else None
-        return {note: text.size for note, text in pairs}, problem
+            problem = describe_failure(error)
+        return sizes, problem

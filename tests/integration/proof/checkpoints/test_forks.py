@@ -1,5 +1,6 @@
 """Trees that do not continue what was published: not signed, until a fork is declared."""
 
+import itertools
 import os
 import secrets
 import shutil
@@ -28,6 +29,7 @@ from tests.support.cli.live_doctor import doctor_checks
 from tests.support.cli.operator import ON_SQLITE, json_lines, json_rows, refusal
 from tests.support.cli.operator import run_audit as run
 from tests.support.crypto.audit_proofs import tamper
+from tests.support.fakes.http_storage import StorageResponse, StoredRequest, running_http_storage
 from worker.base.database_engine import read_transaction, sqlite_path
 from worker.core.tenant_config import TenantConfig
 from worker.dev.embedded_servers import Storage
@@ -323,6 +325,24 @@ def test_a_destination_that_answers_nonsense_is_no_comparison(
 
 
 @ON_SQLITE
+def test_a_fork_is_declared_beside_a_file_that_cannot_be_read(
+    issue: Issue, engine: Engine, folder: Path, lose: Lose
+) -> None:
+    issue(signs=True)
+    lose(1, 1, 1)
+    issue()
+    nonsense = folder / "000000000003.checkpoint"
+    nonsense.write_text("nonsense")
+    result = run(*ACME, "--fork", "restored")
+    assert "it does not continue 1 checkpoints, up to 4 leaves" in result.stderr
+    assert f"{nonsense.name} is no checkpoint of this log" in refused(result)
+    nonsense.unlink()
+    assert CONTRADICTED in refused(run(*ACME))
+    assert run(*ACME, "--fork", "restored").exit_code == 0
+    assert signed_sizes(engine) == [1, 4]
+
+
+@ON_SQLITE
 @pytest.mark.parametrize("size", [2, 4])  # the size that is published next, and a larger one
 def test_a_pipe_in_a_destination_is_not_waited_for(
     issue: Issue, engine: Engine, folder: Path, size: int
@@ -606,3 +626,26 @@ def test_a_new_empty_bucket_agrees(issue: Issue, bucket: Any) -> None:
     issue()
     assert run(*ACME).exit_code == 0
     assert stored_keys(bucket) == ["audit/acme/000000000001.checkpoint"]
+
+
+@ON_SQLITE
+def test_a_bucket_that_lists_names_without_end_is_no_comparison(
+    issue: Issue, engine: Engine, apply_config: ApplyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    pages = itertools.count(1)
+
+    def respond(_: StoredRequest) -> StorageResponse:
+        token = f"<NextContinuationToken>{next(pages)}</NextContinuationToken>"
+        truncated = f"<IsTruncated>true</IsTruncated>{token}"
+        return StorageResponse(body=f"<ListBucketResult>{truncated}</ListBucketResult>".encode())
+
+    issue()
+    with running_http_storage(respond) as storage:
+        config = tenant_config()
+        profile = replace(DEMO, name="evidence", endpoint=storage.url)
+        apply_config(TenantConfig({**config.buckets, "evidence": profile}, config.tenants))
+        publish_to(monkeypatch, "s3://evidence/audit")
+        assert "its list of audit/acme/ does not end" in refused(run(*ACME))
+    assert signed_sizes(engine) == []

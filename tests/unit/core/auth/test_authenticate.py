@@ -165,6 +165,7 @@ NO_OBJECTS = {
     "objects in objects": b'{"a":' * 100_000,
     "a long number": b"1" * 100_000,
     "NaN": b'{"a": NaN}',
+    "infinite": b'{"a": 1e999}',
     "a tenant twice": b'{"tenant": "globex", "tenant": "acme"}',
     "a key twice": b'{"items": [{"key": "acme/a", "k\\u0065y": "globex/a"}]}',
 }
