@@ -51,9 +51,10 @@ def report_discard(error: InvalidMessage, queue: str, app: Celery) -> None:
     """
     log.warning("message_discarded", part=error.part, queue=queue, task=error.task_id)
     try:
-        app.backend.client.hincrby(DISCARD_COUNTER, error.part, 1)
         if error.task_id is not None:
             app.backend.store_result(error.task_id, _refusal_values(error.part), "SUCCESS")
+        # Last: a key of another type, which others can write, fails it.
+        app.backend.client.hincrby(DISCARD_COUNTER, error.part, 1)
     except _STORE_ERRORS as failure:
         log.warning("discard_not_reported", problem=type(failure).__name__)
 

@@ -131,6 +131,15 @@ def test_an_invalid_frame_is_discarded_and_its_sender_told(guarded: Guarded) -> 
     assert (refusal["code"], refusal["field"]) == ("message_invalid", "timelimit")
 
 
+def test_the_sender_is_told_of_a_discarded_frame_though_the_counter_is_forged(
+    guarded: Guarded,
+) -> None:
+    guarded.store.set("valetkey.discarded", "forged")
+    guarded.put(build_frame(headers=celery_headers(timelimit="soon")))
+    assert guarded.start().read() == []
+    assert guarded.result()["status"] == "SUCCESS"
+
+
 def test_a_frame_without_a_readable_id_is_discarded(guarded: Guarded) -> None:
     guarded.store.lpush(guarded.queue, b"\xff", b"null", b"")
     assert guarded.start().read() == []

@@ -1,14 +1,10 @@
 """Trees that do not continue what was published: not signed, until a fork is declared."""
 
-import itertools
-import os
-import secrets
 import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +15,7 @@ from sqlalchemy import Engine, insert
 
 from models import Leaf
 from tests.integration.conftest import ApplyConfig
-from tests.integration.proof.checkpoints.conftest import Issue
+from tests.integration.proof.checkpoints.conftest import Issue, Lose, note_of, publish_to
 from tests.support.audit_log.logs import generate_log
 from tests.support.audit_log.rebuilding import store_head
 from tests.support.audit_log.stored_tables import StoredTables
@@ -29,61 +25,20 @@ from tests.support.cli.live_doctor import doctor_checks
 from tests.support.cli.operator import ON_SQLITE, json_lines, json_rows, refusal
 from tests.support.cli.operator import run_audit as run
 from tests.support.crypto.audit_proofs import tamper
-from tests.support.fakes.http_storage import StorageResponse, StoredRequest, running_http_storage
 from worker.base.database_engine import read_transaction, sqlite_path
 from worker.core.tenant_config import TenantConfig
 from worker.dev.embedded_servers import Storage
 from worker.doctor.metrics_command import metrics
-from worker.ledger.merkle import NO_LEAVES, RightEdge
-from worker.proof import checkpoints
+from worker.ledger.merkle import RightEdge
 from worker.proof.checkpoint_destinations import Destinations
 from worker.proof.checkpoint_format import Fork, SignerKey, open_checkpoint
 from worker.proof.checkpoint_key import CheckpointKeys
-from worker.proof.checkpoint_rows import read_forks, read_head
+from worker.proof.checkpoint_rows import read_forks
 from worker.proof.checkpoints import sign_checkpoints
 from worker.settings import Settings
 
 ACME = ("checkpoint", "--tenant", "acme")
 CONTRADICTED = "leaves, which this log does not continue"
-Lose = Callable[..., list[str]]
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of acme at the only destination."""
-    publish_to(monkeypatch, tmp_path / "out")
-    return tmp_path / "out" / "acme"
-
-
-def publish_to(monkeypatch: pytest.MonkeyPatch, *destinations: object) -> None:
-    monkeypatch.setenv("VALETKEY_AUDIT_CHECKPOINTS", ",".join(map(str, destinations)))
-
-
-@pytest.fixture
-def lose(engine: Engine, key: SignerKey, tmp_path: Path) -> Lose:
-    """Publish checkpoints after the present leaves of a tree, whose leaves the database lost."""
-
-    def lose(
-        *more: int, folder: Path | None = tmp_path / "out" / "acme", tenant: str = "acme"
-    ) -> list[str]:
-        with read_transaction(engine) as connection:
-            head = read_head(connection, tenant)
-        edge = NO_LEAVES if head is None else RightEdge.from_bytes(*head)
-        notes = []
-        for number in more:
-            edge = edge.extend(secrets.token_bytes(32) for _ in range(number))
-            notes.append(note_of(edge, key, tenant))
-            if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
-                (folder / f"{edge.size:012d}.checkpoint").write_text(notes[-1])
-        return notes
-
-    return lose
-
-
-def note_of(edge: RightEdge, key: SignerKey, tenant: str = "acme") -> str:
-    now = datetime.now(UTC)
-    return checkpoints._sign_edge(CheckpointKeys(key), tenant, edge, now).note
 
 
 def refused(result: Result) -> str:
@@ -322,36 +277,6 @@ def test_a_destination_that_answers_nonsense_is_no_comparison(
     assert [path.name for path in (tmp_path / "good" / "acme").iterdir()] == [
         "000000000002.checkpoint"
     ]
-
-
-@ON_SQLITE
-def test_a_fork_is_declared_beside_a_file_that_cannot_be_read(
-    issue: Issue, engine: Engine, folder: Path, lose: Lose
-) -> None:
-    issue(signs=True)
-    lose(1, 1, 1)
-    issue()
-    nonsense = folder / "000000000003.checkpoint"
-    nonsense.write_text("nonsense")
-    result = run(*ACME, "--fork", "restored")
-    assert "it does not continue 1 checkpoints, up to 4 leaves" in result.stderr
-    assert f"{nonsense.name} is no checkpoint of this log" in refused(result)
-    nonsense.unlink()
-    assert CONTRADICTED in refused(run(*ACME))
-    assert run(*ACME, "--fork", "restored").exit_code == 0
-    assert signed_sizes(engine) == [1, 4]
-
-
-@ON_SQLITE
-@pytest.mark.parametrize("size", [2, 4])  # the size that is published next, and a larger one
-def test_a_pipe_in_a_destination_is_not_waited_for(
-    issue: Issue, engine: Engine, folder: Path, size: int
-) -> None:
-    issue(signs=True)
-    os.mkfifo(folder / f"{size:012d}.checkpoint")
-    issue()
-    assert refused(run(*ACME)).endswith(f"{size:012d}.checkpoint is no file")
-    assert signed_sizes(engine) == [1]
 
 
 @ON_SQLITE
@@ -626,26 +551,3 @@ def test_a_new_empty_bucket_agrees(issue: Issue, bucket: Any) -> None:
     issue()
     assert run(*ACME).exit_code == 0
     assert stored_keys(bucket) == ["audit/acme/000000000001.checkpoint"]
-
-
-@ON_SQLITE
-def test_a_bucket_that_lists_names_without_end_is_no_comparison(
-    issue: Issue, engine: Engine, apply_config: ApplyConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    pages = itertools.count(1)
-
-    def respond(_: StoredRequest) -> StorageResponse:
-        token = f"<NextContinuationToken>{next(pages)}</NextContinuationToken>"
-        truncated = f"<IsTruncated>true</IsTruncated>{token}"
-        return StorageResponse(body=f"<ListBucketResult>{truncated}</ListBucketResult>".encode())
-
-    issue()
-    with running_http_storage(respond) as storage:
-        config = tenant_config()
-        profile = replace(DEMO, name="evidence", endpoint=storage.url)
-        apply_config(TenantConfig({**config.buckets, "evidence": profile}, config.tenants))
-        publish_to(monkeypatch, "s3://evidence/audit")
-        assert "its list of audit/acme/ does not end" in refused(run(*ACME))
-    assert signed_sizes(engine) == []
