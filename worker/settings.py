@@ -151,7 +151,7 @@ def _check_redis_url(url: str) -> str:
     return verify_by_default(url)
 
 
-def _check_database_url(text: str) -> str:
+def check_database_url(text: str) -> str:
     """Return the URL of a SQLite or PostgreSQL database, with its driver. Raises ValueError."""
     try:
         url = make_url(text)
@@ -259,7 +259,7 @@ class Settings(BaseSettings):
 
     broker_url: RedisUrl = SecretStr("redis://127.0.0.1:6379/0")
     result_url: RedisUrl = Field(default_factory=_default_result_url)
-    database_url: Annotated[SecretStr, _check_secret(_check_database_url)] = SecretStr(
+    database_url: Annotated[SecretStr, _check_secret(check_database_url)] = SecretStr(
         "sqlite:///.valetkey/valetkey.db"
     )
     s3_endpoint: Endpoint | None = None

@@ -35,6 +35,8 @@ _KEY_LINE = re.compile(r"""(?im)^[ \t"']*+key[ \t]*+[:=][ \t]*+([^\r\n]++)""")
 # A link may be a parameter or the path of another one.
 _URL = re.compile(r"""https?://(?:(?!https?://)[^\s"'<>`\\|])+""", re.IGNORECASE)
 _SIGNATURE_NAME = "x-amz-signature"
+_SIGNED_NAMES = (_SIGNATURE_NAME, "x-amz-credential", "x-amz-expires")
+"""What only a link or form with a signature has."""
 _WHOLE_SIGNATURE = re.compile(rf"{_SIGNATURE_NAME}=([0-9a-f]{{64}})(?![0-9a-f])", re.IGNORECASE)
 _SIGNED = re.compile(rf"[^?*]*+\?(?:[^&*]*+&)*?{_WHOLE_SIGNATURE.pattern}", re.IGNORECASE)
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
@@ -151,7 +153,7 @@ class PastedGrant:
 
     No field has a signature or a URL. paths and hosts are those of signed URLs; keys are named
     beside them, as in a form. is_ambiguous is true if the text names several grants, is_truncated
-    if it has only a part of a signature.
+    if it is of a link or form, but has no signature of 64 hexadecimal digits.
     """
 
     name: GrantName | None
@@ -237,7 +239,7 @@ def _read(text: str) -> PastedGrant | None:
         name=next(iter(names)) if len(names) == 1 else None,
         digests=frozenset(map(signature_digest, whole)),
         is_ambiguous=len(names) > 1,
-        is_truncated=bool(signatures) and not whole,
+        is_truncated=not whole and any(map(pairs.get, _SIGNED_NAMES)),
         issued_at=next(iter(dates)) if len(dates) == 1 else None,
         dates=dates,
         lifetimes=frozenset(pairs.get("x-amz-expires", ())),

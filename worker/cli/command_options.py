@@ -203,12 +203,13 @@ def parse_cursor(
         raise click.BadParameter(f"{error}, as in the column `grant`") from None
 
 
+ROW_NUMBER = click.IntRange(1, 2**63 - 1)  # a larger one fits no database
 MAX_REASON = 200
 
 
 def parse_reason(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:
     """Return a reason for the audit log. Raises click.BadParameter."""
-    if text is not None and not (0 < len(text) <= MAX_REASON and text.isprintable()):
+    if text is not None and not (text.strip() and len(text) <= MAX_REASON and text.isprintable()):
         raise click.BadParameter(f"write 1 to {MAX_REASON} characters on one line")
     return text
 
@@ -272,7 +273,7 @@ limit_option = click.option(
     help="Maximum number of rows.",
 )
 after_number_option = click.option(
-    "--after", type=click.IntRange(min=1), help="Start after the row with this number."
+    "--after", type=ROW_NUMBER, help="Start after the row with this number."
 )
 tenant_option = click.option(
     "--tenant",

@@ -29,6 +29,7 @@ from worker.dev.data_folder import (
     read_running_dev,
 )
 from worker.dev.stack import Stack, read_config, running_stack
+from worker.settings import check_database_url
 
 _MAX_SIZE = 500 * 1024
 
@@ -132,6 +133,15 @@ def _print_status(values: dict[str, Any]) -> None:
 _PORT = click.IntRange(1, 65535)
 
 
+def _parse_database(
+    _context: click.Context, _option: click.Parameter, url: str | None
+) -> str | None:
+    try:
+        return None if url is None else check_database_url(url)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @click.group(invoke_without_command=True)
 @click.option(
     "--data",
@@ -150,6 +160,7 @@ _PORT = click.IntRange(1, 65535)
 @click.option(
     "--database",
     metavar="URL",
+    callback=_parse_database,
     help="Database to use, like postgresql://USER:PASSWORD@HOST/DATABASE. Default: SQLite in the "
     "data folder, whatever VALETKEY_DATABASE_URL says.",
 )
@@ -215,7 +226,8 @@ def _run(
     except KeyboardInterrupt:
         console.print("Everything is stopped.")
     except (ProcessEnded, FolderUnusable, StartFailed) as error:
-        raise click.ClickException(str(error)) from None
+        hint = f"\n{DATABASE_URL} is here the URL of --database." if settings else ""
+        raise click.ClickException(f"{error}{hint}") from None
 
 
 def _ignored_settings(environ: Mapping[str, str]) -> Iterator[str]:

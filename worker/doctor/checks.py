@@ -139,7 +139,7 @@ def check_config(differences: Sequence[Problem]) -> Check:
     """Check that the config in force is the one that the log of its changes gives."""
     if not differences:
         return Check("config", "ok", "it is the one that the log of its changes gives")
-    text = f"{len(differences):,} differences from the log of changes; the first: {differences[0]}"
+    text = f"differences from the log of changes: {len(differences):,}; the first: {differences[0]}"
     hint = "docs/operating.md, The config differs from its log; python -m worker audit verify"
     return Check("config", "fail", text, hint)
 

@@ -1,5 +1,6 @@
 """Prints or serves metrics for Prometheus."""
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -407,6 +408,20 @@ def _parse_address(
     return host, port
 
 
+_is_host_name = re.compile(r"[\w.-]+", re.ASCII).fullmatch
+
+
+def _parse_hosts(
+    _context: click.Context, _option: click.Parameter, names: tuple[str, ...]
+) -> tuple[str, ...]:
+    for name in names:
+        if not _is_host_name(name):
+            raise click.BadParameter(
+                f"write a host name without scheme, port and path, not {name!r}"
+            )
+    return names
+
+
 def _parse_window(_context: click.Context, _option: click.Parameter, text: str) -> Window:
     try:
         length = timedelta(seconds=parse_duration(text))
@@ -430,6 +445,7 @@ def _parse_window(_context: click.Context, _option: click.Parameter, text: str) 
     "--allow-host",
     "names",
     multiple=True,
+    callback=_parse_hosts,
     metavar="NAME",
     help="A name under which Prometheus reaches the server; repeatable. IP addresses, localhost and"
     " the host of --listen are always accepted.",
@@ -459,6 +475,8 @@ def metrics(*, address: tuple[str, int] | None, names: tuple[str, ...], window: 
       python -m worker metrics
       python -m worker metrics --listen 127.0.0.1:9109
     """
+    if names and address is None:
+        raise click.UsageError("--allow-host needs --listen.")
     Settings()  # invalid ones end the command here, and no scrape
     registry = CollectorRegistry()
     registry.register(ServiceCollector(window, _Problems(ends=address is None)))

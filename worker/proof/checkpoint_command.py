@@ -97,6 +97,9 @@ def _declare_forks(destinations: Destinations, tenant_ids: list[str] | None, rea
     for fork in filter(None, forks):
         sizes = f"{len(fork.contradicted)} checkpoints, up to {fork.heads[-1].size:,} leaves"
         click.echo(f"Declared a fork of {fork.tenant}: it does not continue {sizes}.", err=True)
+    if not comparison.readable():
+        text = "VALETKEY_AUDIT_CHECKPOINTS names no folder and no bucket to compare the log with"
+        raise click.BadParameter(text, param_hint="--fork")
     if not any(forks):
         text = (
             "no destination has a checkpoint that the log does not continue;"

@@ -138,7 +138,7 @@ class Comparison:
         them failed: they get nothing until they are compared again.
         """
         problems, is_contradicted = [], False
-        readable = self._readable()
+        readable = self.readable()
         for destination in readable:
             row = self.rows.get((destination_id(destination), tenant_id))
             notes, problem = self._compare(destination, tenant_id, row.size if row else 0, limit=1)
@@ -158,7 +158,7 @@ class Comparison:
         Reads every contradicting checkpoint, so that the leaf names each that an auditor may have.
         """
         sizes: dict[str, int] = {}
-        for destination in self._readable():
+        for destination in self.readable():
             sizes |= self._compare(destination, tenant_id, 0)[0]
         if not sizes:
             return None
@@ -170,7 +170,7 @@ class Comparison:
             append_leaf(connection, tenant_id, leaf)
         return fork
 
-    def _readable(self) -> list[Destination]:
+    def readable(self) -> list[Destination]:
         """Return the destinations without webhooks, from which nothing can be read."""
         destinations = configured_destinations(self._destinations.settings)
         return [each for each in destinations if not isinstance(each, WebhookDestination)]

@@ -14,7 +14,7 @@ from worker import clock
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.cli import database
-from worker.cli.command_options import confirm
+from worker.cli.command_options import ROW_NUMBER, confirm
 from worker.cli.database import open_database
 from worker.core.tenant_config import DefaultEndpoints, TenantConfig, assign_ids
 from worker.dev.child_processes import StartFailed
@@ -48,12 +48,12 @@ _DEFAULT_FILE = Path("tenants.toml")
     "--replace-all",
     "database_name",
     metavar="DATABASE",
-    help="Also replace every tenant without asking, if the database has this name.",
+    help="Also replace every tenant without asking. Refused if the database has another name.",
 )
 @click.option(
     "--revert",
     "change_number",
-    type=int,
+    type=ROW_NUMBER,
     metavar="CHANGE",
     help="Apply no file: undo the `apply` or `quota set` that made this change.",
 )
@@ -99,6 +99,10 @@ def _apply(  # noqa: PLR0913 - the command's options
     database_name: str | None,
     as_json: bool,
 ) -> None:
+    if database_name not in {None, _database_name()}:
+        raise click.ClickException(
+            f"The database is {_database_name()}, not {database_name}: nothing was changed."
+        )
     config, restored_ids = TenantConfig(), dict[str, str]()
     if file is not None:
         config = _read_config(file)
@@ -115,7 +119,8 @@ def _apply(  # noqa: PLR0913 - the command's options
     is_applied = bool(plan.changes) and not dry_run
     if is_applied:
         if before.tenants and before.tenants.keys().isdisjoint(after.tenants):
-            _confirm_replacement(database_name)
+            if database_name is None:
+                _confirm_replacement()
         elif not yes:
             _confirm(plan.removals)
         _store(before, after, restored_ids)
@@ -194,7 +199,7 @@ def _print_removals(removals: list[Removal]) -> None:
     text = "Links that were issued work until they expire. Pending webhooks will not be sent."
     click.echo(text, err=True)
     if any(removal.is_tenant for removal in removals):
-        text = "A removed tenant's name, added again, is a new tenant; --revert restores the old."
+        text = "A tenant added under a removed one's name is new. --revert restores a removed one."
         click.echo(text, err=True)
 
 
@@ -207,18 +212,21 @@ def _confirm(removals: list[Removal]) -> None:
         )
 
 
-def _confirm_replacement(given_name: str | None) -> None:
-    """Let the operator name the database, which may be another one than they think."""
+def _database_name() -> str:
     url = make_url(Settings().database_url.get_secret_value())
-    name = Path(url.database or "").name  # of SQLite, the file's
+    return Path(url.database or "").name  # of SQLite, the file's
+
+
+def _confirm_replacement() -> None:
+    """Let the operator name the database, which may be another one than they think."""
+    name = _database_name()
     text = f"This replaces every tenant of the database {name}"
-    if given_name is None and sys.stdin.isatty():
-        given_name = click.prompt(f"{text}. Type its name to apply it", err=True)
-    elif given_name is None:
+    if not sys.stdin.isatty():
         raise click.ClickException(
             f"{text}, and there is no terminal to confirm it on: give --replace-all {name} if it is"
             " the right one."
         )
+    given_name = click.prompt(f"{text}. Type its name to apply it", err=True)
     if given_name != name:
         raise click.ClickException(f"{text}, not of {given_name}: nothing was changed.")
 

@@ -36,7 +36,7 @@ def revert_change(
     values = config_values(config)
     for path, before, after in _changes_of_command(connection, change_number):
         if values.get(path) != _to_value(after):
-            raise NotRevertible(f"{path} was changed again since: edit the tenants file instead")
+            raise NotRevertible(f"{path} was changed again since. Edit the tenants file instead")
         values[path] = _to_value(before)
     values = {path: value for path, value in values.items() if value is not None}
     ids = {path.split(".")[1]: values.pop(path) for path in list(filter(_is_id_path, values))}
@@ -50,9 +50,11 @@ def _changes_of_command(connection: Connection, change_number: int) -> list[tupl
     query = select(*columns).where(ConfigChange.change_number == change_number)
     command = connection.execute(query).one_or_none()
     if command is None:
-        raise NotRevertible("there is no such change: `audit changes` lists their numbers")
+        raise NotRevertible("there is no such change. `audit changes` lists their numbers")
     if command.command not in _COMMANDS:
-        raise NotRevertible(f"`{command.command}` made it, which is not undone this way")
+        raise NotRevertible(
+            f"it was made by `{command.command}`. Only `apply` and `quota set` can be undone"
+        )
     together = (column == value for column, value in zip(columns, command, strict=True))
     fields = select(ConfigChange.path, ConfigChange.before, ConfigChange.after)
     return [

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from tests.integration.dev.conftest import CHECKOUT, RUNNING_SERVICE, SHELL, python_command
 from tests.support.servers.programs import run_program
@@ -18,6 +19,7 @@ from tests.support.servers.waiting import is_running, wait_until
 from valetkey import Client
 from worker.dev.child_processes import StartFailed
 from worker.dev.data_folder import service_environment
+from worker.dev.dev_command import dev
 from worker.dev.stack import Stack, run_command
 
 pytestmark = pytest.mark.slow
@@ -80,6 +82,16 @@ def test_a_developers_celery_stays_out_of_the_service() -> None:
 def test_a_command_that_fails_is_reported_with_its_output() -> None:
     with pytest.raises(StartFailed, match="failed:\nno tenants here"):
         run_command(python_command("raise SystemExit('no tenants here')"), SHELL)
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "mysql://host/db", "sqlite://"])
+def test_dev_refuses_the_url_of_no_database_before_it_starts_anything(
+    tmp_path: Path, url: str
+) -> None:
+    data = tmp_path / "data"
+    result = CliRunner().invoke(dev, ["--data", str(data), "--database", url])
+    assert (result.exit_code, "'--database'" in result.stderr) == (2, True), result.output
+    assert not data.exists()
 
 
 def test_dev_serves_a_grant_and_stops_with_everything_on_ctrl_c(tmp_path: Path) -> None:

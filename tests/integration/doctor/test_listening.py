@@ -105,8 +105,15 @@ NO_ADDRESSES += ["127.0.0.1:65536", "::1:9109", "a b:1"]
     [
         *(("--listen", text, "write HOST:PORT") for text in NO_ADDRESSES),
         *(("--window", text, "'--window'") for text in ("", "day", "0", "8d", "-1h")),
+        *(
+            ("--allow-host", text, "write a host name")
+            for text in ("", "a b", "http://a", "a:9109")
+        ),
+        ("--allow-host", "prometheus", "needs --listen"),
     ],
 )
-def test_an_address_or_a_window_that_is_none_is_refused(option: str, text: str, error: str) -> None:
+def test_an_address_a_window_or_a_host_that_is_none_is_refused(
+    option: str, text: str, error: str
+) -> None:
     result = CliRunner().invoke(main, ["metrics", option, text])
     assert (result.exit_code, error in result.output) == (2, True)

@@ -260,13 +260,19 @@ def test_every_tenant_is_replaced_only_in_a_database_that_the_operator_names(
 ) -> None:
     before = in_use.stored_config()
     in_use.file.write_text(OTHER_TENANT, encoding="utf-8")
-    for options, text in ((["--yes"], "give --replace-all"), (OTHER_DATABASE, "not of other")):
+    for options, text in ((["--yes"], "give --replace-all"), (OTHER_DATABASE, "not other")):
         result = CliRunner().invoke(apply, [str(in_use.file), *options])
         assert (result.exit_code, text in result.stderr) == (1, True), result.output
     assert in_use.stored_config() == before
     named = CliRunner().invoke(apply, [str(in_use.file), "--replace-all", in_use.database_name])
     assert named.exit_code == 0, named.output
     assert in_use.stored_config()[1] == in_use.file_config()
+
+
+def test_the_name_of_another_database_is_refused_whatever_is_applied(operator: Operator) -> None:
+    operator.file.write_text(OTHER_TENANT, encoding="utf-8")
+    result = CliRunner().invoke(apply, [str(operator.file), *OTHER_DATABASE])
+    assert (result.exit_code, "not other: nothing" in result.stderr) == (1, True), result.output
 
 
 @ON_SQLITE

@@ -143,7 +143,7 @@ def raised(operator: Operator) -> dict[str, int]:
     ("name", "reason"),
     [
         ("changed", "max_expires_in was changed again since"),
-        ("raise", "`quota raise` made it"),
+        ("raise", "made by `quota raise`"),
         ("unknown", "there is no such change"),
     ],
 )
@@ -154,6 +154,12 @@ def test_what_cannot_be_undone_is_refused_with_the_reason(
     result = operator.revert(raised[name], "--yes")
     assert (result.exit_code, reason in result.stderr) == (1, True), result.output
     assert operator.stored_config() == before
+
+
+@pytest.mark.parametrize("number", [-1, 0, 2**63])
+def test_a_number_that_no_change_can_have_is_a_usage_error(operator: Operator, number: int) -> None:
+    result = operator.revert(number)
+    assert (result.exit_code, "is not in the range" in result.stderr) == (2, True), result.output
 
 
 def test_a_revert_that_leaves_a_conflict_is_refused(operator: Operator) -> None:

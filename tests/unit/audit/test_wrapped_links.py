@@ -209,6 +209,12 @@ def test_a_signature_that_was_cut_off_is_truncated(wrapping: str) -> None:
         assert verdict(WRAPPINGS[wrapping](url[:-30]), grant) == "truncated"
 
 
+def test_a_link_that_was_cut_off_before_its_signature_is_truncated() -> None:
+    for url, grant in LINKS.values():
+        start, _, _ = url.partition("&X-Amz-Signature")
+        assert verdict(start, grant) == verdict(f"{start}&X-Amz-Signature=", grant) == "truncated"
+
+
 def test_a_signature_with_a_digit_too_many_is_truncated() -> None:
     for url, grant in LINKS.values():
         assert verdict(f"{url}0", grant) == "truncated"

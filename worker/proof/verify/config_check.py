@@ -88,7 +88,9 @@ def _compare_table(
         for column, value in values.items():
             if (tuple(value) if isinstance(value, list) else value) != logged.get(column):
                 yield key, f"{column} is not the value in the log of the config"
-    yield from ((key, "is missing, and in the log of the config") for key in sorted(missing))
+    yield from (
+        (key, "is in the log of the config, but not in the table") for key in sorted(missing)
+    )
 
 
 def _compare_overrides(reader: LogReader, log: ConfigLog) -> Iterator[Problem]:
@@ -104,7 +106,7 @@ def _compare_overrides(reader: LogReader, log: ConfigLog) -> Iterator[Problem]:
     logged = Counter(row for row in rows if not reader.tenants or row[0] in reader.tenants)
     texts = {
         "is not in the log of the config": stored - logged,
-        "is missing, and in the log of the config": logged - stored,
+        "is in the log of the config, but not in the table": logged - stored,
     }
     for text, differing in texts.items():
         for tenant, metric, window, extra, _ in sorted(differing):

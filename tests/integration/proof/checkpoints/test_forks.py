@@ -202,7 +202,13 @@ def test_a_fork_is_refused_if_nothing_is_contradicted(issue: Issue, engine: Engi
 
 
 @ON_SQLITE
-@pytest.mark.parametrize("reason", ["", "a\nb", "a" * 201])
+def test_a_fork_needs_a_destination_that_can_be_read(issue: Issue) -> None:
+    issue()
+    assert "names no folder and no bucket" in refusal(run(*ACME, "--fork", "by mistake"))
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("reason", ["", "  ", "a\nb", "a" * 201])
 @pytest.mark.usefixtures("issue")
 def test_a_fork_needs_a_reason_of_one_line(reason: str) -> None:
     assert "write 1 to 200 characters" in refusal(run("checkpoint", "--fork", reason))

@@ -33,7 +33,7 @@ CONFIG = tenant_config(
 RAISE = "quota_overrides: tenant acme, name grants.day: an increase by"
 LOGGED = "is not the value in the log of the config"
 ABSENT = "is not in the log of the config"
-MISSING = "is missing, and in the log of the config"
+MISSING = "is in the log of the config, but not in the table"
 
 Find = Callable[[], list[str]]
 
