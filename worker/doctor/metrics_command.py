@@ -408,14 +408,11 @@ def _parse_address(
     return host, port
 
 
-_is_host_name = re.compile(r"[\w.-]+", re.ASCII).fullmatch
-
-
 def _parse_hosts(
     _context: click.Context, _option: click.Parameter, names: tuple[str, ...]
 ) -> tuple[str, ...]:
     for name in names:
-        if not _is_host_name(name):
+        if not re.fullmatch(r"[\w.-]+", name, re.ASCII):
             raise click.BadParameter(
                 f"write a host name without scheme, port and path, not {name!r}"
             )

@@ -201,7 +201,6 @@ def test_a_fork_is_refused_if_nothing_is_contradicted(issue: Issue, engine: Engi
         assert read_forks(connection, "acme") == []
 
 
-@ON_SQLITE
 def test_a_fork_needs_a_destination_that_can_be_read(issue: Issue) -> None:
     issue()
     assert "names no folder and no bucket" in refusal(run(*ACME, "--fork", "by mistake"))
