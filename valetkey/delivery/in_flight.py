@@ -215,8 +215,10 @@ class InFlight:
         """
         self._stuck_task_id = task_id if is_stuck else None
         send = self._find_send(task_id)
-        if send is not None:  # else its request was given up in the meantime
-            self._timer.record_send(task_id, send.message.queue, now)
+        if send is None:
+            return  # its request was given up in the meantime
+        record = self._timer.record_failed_send if is_stuck else self._timer.record_send
+        record(task_id, send.message.queue, now)
 
     def resends(self, now: float) -> Iterator[Send]:
         """Yield the messages to send again, except those that are removed in the meantime.

@@ -73,6 +73,13 @@ class RetransmitTimer:
             timer.first = timer.last
         timer.due = now + self._interval(timer.send_count)
 
+    def record_failed_send(self, task_id: str, queue: str, now: float) -> None:
+        """Record that the broker did not take a message: it is tried again at a steady interval.
+
+        Growing intervals would delay all messages after an outage by as long as it lasted.
+        """
+        self._timers.setdefault(task_id, _Timer(queue, now)).due = now + self._interval(1)
+
     def record_result(self, task_id: str, now: float) -> None:
         """Record a result: workers took this message, and those sent before its first copy.
 
@@ -99,8 +106,12 @@ class RetransmitTimer:
         self._timers[task_id] = _Timer(queue, due)
 
     def due(self, now: float) -> list[str]:
-        """Return the task ids of the messages to send again now."""
-        return [task_id for task_id, timer in self._possibly_lost() if timer.due <= now]
+        """Return the task ids of the messages to send again now, the longest due first.
+
+        In another order, the same one would always be tried while the broker takes none.
+        """
+        due = {task_id: timer.due for task_id, timer in self._possibly_lost() if timer.due <= now}
+        return sorted(due, key=due.__getitem__)
 
     def next_due(self) -> float:
         """Return the time when the next message is due; infinity if none waits for a reply."""

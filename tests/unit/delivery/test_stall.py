@@ -17,6 +17,7 @@ from valetkey.delivery.in_flight import Send
 from valetkey.delivery.progress import BatchProgress
 from valetkey.delivery.retransmit import FIRST_INTERVAL
 from valetkey.delivery.transport import FrameLog
+from valetkey.errors import BrokerUnreachable
 
 _STEP = 0.25  # seconds
 
@@ -58,6 +59,9 @@ class SimulatedClient:
 
     def _send(self, send: Send, now: float) -> None:
         task_id = send.message.task_id
+        if self._service.is_broker_away:
+            self.engine.send_failed(send, BrokerUnreachable("away"), now)
+            return
         for frame in self.frames.replaced_by_next(task_id):
             self._service.remove(frame)
         self._service.sent += 1
@@ -73,6 +77,7 @@ class Service:
     def __init__(self, clients: int, requests: int) -> None:
         self.queue: deque[Frame] = deque()
         self.now = 0.0
+        self.is_broker_away = False
         self.sent = self.processed = self.longest = 0
         self._answered: set[tuple[int, str]] = set()
         self.clients = [SimulatedClient(self, requests) for _ in range(clients)]
@@ -150,5 +155,19 @@ def test_messages_that_the_broker_lost_are_answered_within_three_intervals(reque
     service = Service(clients=3, requests=requests)
     service.run(1)
     service.queue.clear()
+    service.run(3 * FIRST_INTERVAL, per_second=400)
+    assert service.is_idle
+
+
+@pytest.mark.parametrize("requests", [1, 500])
+def test_after_an_outage_of_the_broker_of_any_length_all_are_answered_within_three_intervals(
+    requests: int,
+) -> None:
+    service = Service(clients=3, requests=requests)
+    service.run(1)
+    service.queue.clear()
+    service.is_broker_away = True
+    service.run(100)
+    service.is_broker_away = False
     service.run(3 * FIRST_INTERVAL, per_second=400)
     assert service.is_idle
