@@ -122,19 +122,22 @@ class GuardedQoS(redis.QoS):
         kombu would keep it. A worker that has as many messages as it may take reads from the broker
         no more, and then would never notice that the connection is lost.
         """
-        try:
+        with self._forgetting(delivery_tag):
             super().ack(delivery_tag)
-        except self.channel.connection_errors:
-            virtual.QoS.ack(self, delivery_tag)
-            raise
 
     def reject(self, delivery_tag: str, requeue: Any = False) -> None:  # noqa: FBT002 - kombu's
         """Reject a message. If the broker is lost, forget it, as in `ack`."""
-        try:
+        with self._forgetting(delivery_tag):
             super().reject(delivery_tag, requeue)
-        except self.channel.connection_errors:
+
+    @contextmanager
+    def _forgetting(self, delivery_tag: str) -> Iterator[None]:
+        """Forget a message if the broker is lost. kombu would log a traceback for each."""
+        try:
+            yield
+        except self.channel.connection_errors as error:
+            log.warning("message_not_acknowledged", problem=type(error).__name__)
             virtual.QoS.ack(self, delivery_tag)
-            raise
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's
         """Return a message to its queue, or remove an entry that no worker wrote.

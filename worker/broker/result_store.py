@@ -206,7 +206,7 @@ class ResultStore(RedisBackend):  # type: ignore[misc] # Celery's RedisBackend h
         """Write a value and announce it, if the script lets it replace what is stored."""
         if not self._store([key], [value, expires], client=self.client):
             task_id = key.removeprefix(self.task_keyprefix).decode()
-            problem = "the result of another request is stored under this task id"
+            problem = "a result that this one may not replace is stored under this task id"
             log.warning("result_not_stored", task=task_id, problem=problem)
 
 
