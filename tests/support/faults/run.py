@@ -19,9 +19,10 @@ from tests.support.servers.waiting import wait_until
 RECOVERY_SECONDS = 90.0  # within which every call returns after a fault
 ANSWER_SECONDS = 120.0  # for which a producer waits for one result before it gives up
 _FIRST_ANSWER_SECONDS = 60.0
-# Between two calls of a producer. Without it, small requests would keep their queue filled, and
-# large batches wait behind it: one worker reads its queues in order of priority.
-_PAUSE_SECONDS = 0.05
+# Between two calls of a producer: as long as the last one took, within limits. Without it, small
+# requests would keep their queue filled, above all on a busy machine, and large batches wait behind
+# it: one worker reads its queues in order of priority.
+_MIN_PAUSE, _MAX_PAUSE = 0.05, 1.0  # seconds
 
 
 class Producer(Protocol):
@@ -46,12 +47,14 @@ class Load:
     def _run(self, producer: Producer) -> None:
         try:
             with producer.running(self.record) as call:
+                seconds = 0.0
                 for number in count():
-                    if self._stop.wait(_PAUSE_SECONDS):
+                    if self._stop.wait(min(max(seconds, _MIN_PAUSE), _MAX_PAUSE)):
                         return
                     began = time.monotonic()
                     call(number)
-                    self.record.complete_call(producer.name, time.monotonic() - began)
+                    seconds = time.monotonic() - began
+                    self.record.complete_call(producer.name, seconds)
         except Exception as error:  # noqa: BLE001 - whatever it is, the test reports it
             self.record.fail(producer.name, error)
 

@@ -110,13 +110,12 @@ class WorkerGroup:
         ]
 
     def working_children(self) -> list[ProcessInfo]:
-        """Return the processes without children, those with the most work first.
+        """Return the children of Celery's pools, those with the most work first.
 
-        These are the children of Celery's pools, and beat, which has next to no work.
+        The worker's first process starts the workers; these start their pools' children.
         """
-        processes = self.processes()
-        parents = {process.parent for process in processes}
-        children = [process for process in processes if process.pid not in parents]
+        workers = {each.pid for each in self.processes() if each.parent == self._process.pid}
+        children = [process for process in self.processes() if process.parent in workers]
         return sorted(children, key=lambda process: process.cpu, reverse=True)
 
     @property
