@@ -171,7 +171,7 @@ HOSTILE: list[tuple[BuildRaw, str, str]] = [
     (forged(kid="acme/main "), "acme", "key_unknown"),
     (forged(kid=7), "", "token_invalid"),
     (signed(IMPOSTOR_KEY), "acme", "signature_invalid"),
-    (lambda now: sign_message(grant_message(), ACME_KEY, now)[:-4], "acme", "signature_invalid"),
+    (lambda now: sign_message(grant_message(), ACME_KEY, now)[:-2], "acme", "signature_invalid"),
     (lambda _: sign(b"\xff", ACME_KEY), "acme", "token_invalid"),
     (lambda _: sign(b"[" * 100_000, ACME_KEY), "acme", "token_invalid"),
     (lambda _: sign(json.dumps(grant_message()).encode(), ACME_KEY), "acme", "claim_missing"),

@@ -104,11 +104,11 @@ def test_what_was_changed_in_other_fields_since_stays(operator: Operator) -> Non
     _, change, _ = apply_all(
         operator,
         FULL,
-        FULL.replace("2h", "1h"),
-        FULL.replace("2h", "1h").replace("5MiB", "6MiB"),
+        FULL.replace('"2h"', '"1h"'),
+        FULL.replace('"2h"', '"1h"').replace('"5MiB"', '"6MiB"'),
     )
     revert(operator, change)
-    operator.file.write_text(FULL.replace("5MiB", "6MiB"), encoding="utf-8")
+    operator.file.write_text(FULL.replace('"5MiB"', '"6MiB"'), encoding="utf-8")
     assert operator.stored_config()[1] == operator.file_config()
 
 
@@ -132,7 +132,9 @@ def test_a_dry_run_shows_the_difference_and_changes_nothing(operator: Operator) 
 @pytest.fixture
 def raised(operator: Operator) -> dict[str, int]:
     """Changes that cannot be undone."""
-    first, _, _ = apply_all(operator, FULL, FULL.replace("2h", "1h"), FULL.replace("2h", "30m"))
+    first, _, _ = apply_all(
+        operator, FULL, FULL.replace('"2h"', '"1h"'), FULL.replace('"2h"', '"30m"')
+    )
     words = ["raise", "acme", "grants", "day", "--by", "5"]
     assert CliRunner().invoke(quota, words).exit_code == 0
     raise_ = operator.change_records()[-1].number

@@ -152,21 +152,19 @@ def test_of_several_objects_of_an_item_the_largest_is_charged(
 
 
 @pytest.mark.parametrize(
-    ("field", "before", "bucket"),
-    [
-        ("bucket", DEMO.bucket, BUCKET),
-        ("endpoint", "https://old.test", "old.test/moved"),
-    ],
+    ("first", "bucket"),
+    [({"bucket": DEMO.bucket}, BUCKET), ({"endpoint": "https://old.test"}, "old.test/moved")],
 )
 def test_a_grant_of_a_profile_that_led_elsewhere_is_found_by_its_former_bucket(
-    service: UseService, field: str, before: str, bucket: str
+    service: UseService, first: dict[str, Any], bucket: str
 ) -> None:
     told = report(service, bucket=bucket)
     config = tenant_config()
     moved = replace(config.buckets["demo"], bucket="moved")
-    service.apply(replace(config, buckets={"demo": moved}))
-    assert service.record(told).ignored == {"other_key": 1}
-    service.log_change(f"buckets.demo.{field}", before)
+    for profile in (replace(moved, **first), moved):
+        service.clock.forward(seconds=1)
+        service.apply(replace(config, buckets={"demo": profile}))
+    assert service.record(told._replace(bucket="never.test/moved")).ignored == {"other_key": 1}
     assert service.record(told).total == 1
 
 
