@@ -81,7 +81,7 @@ def test_pages_continue_after_the_row_of_one_tenant_of_the_name() -> None:
 def test_apply_warns_that_a_name_used_again_is_a_new_tenant(operator: Operator) -> None:
     operator.apply(TEXT)
     removal = operator.apply(NO_TENANTS, "--yes")
-    assert "--revert restores the old" in removal.stderr
+    assert "--revert restores a removed one" in removal.stderr
     planned = operator.apply(TEXT, "--dry-run", "--json")
     assert "WARNING: acme is a new tenant, acme~2: it inherits no batches" in planned.stderr
     risks = json.loads(planned.stdout)["risks"]
