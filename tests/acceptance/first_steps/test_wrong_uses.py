@@ -49,7 +49,7 @@ WRONG_USES = (
     ("VALETKEY_BROKER_URL=redis://no.invalid $V usage --tenant acme", 3, "no.invalid"),
     ("$W aply tenants.toml", 2, "apply"),
     ("$W apply unknown-field.toml", 1, "prefix"),
-    ("$W apply tenants.toml < /dev/null", 1, "--yes"),
+    ("$W apply tenants.toml < /dev/null", 1, "--replace-all"),
     ("$W audit list --since someday", 2, "--since"),
     ("$W quota set nobody grants hour 5", 1, "nobody"),
     ("$W workers issue@nosuch", 1, "issue@nosuch"),
