@@ -168,8 +168,6 @@ def test_a_silent_endpoint_delays_no_webhook_no_quota_no_manifest_and_no_grant(
     assert webhook < allowance
     assert manifest < SWEEP.total_seconds() + allowance
     assert released < SWEEP.total_seconds() + allowance
-    # No trigger waits for a job, so none expires unread; VALETKEY_CONCURRENCY has no effect here.
-    assert "Discarding" not in log
-    assert "concurrency: 8 (thread)" in log
+    assert "Discarding" not in log  # no trigger waits for a job, so none expires unread
     with redis.Redis.from_url(place.broker_url) as server:
         wait_until(lambda: server.llen("valetkey.upkeep") == 0, 5, "all triggers are consumed")

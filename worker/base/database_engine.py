@@ -407,7 +407,9 @@ def is_read_only(connection: Connection) -> bool:
     """Return whether a server refuses writes: a standby, or in the window of a failover."""
     if connection.dialect.name == "sqlite":
         return False
-    return bool(connection.exec_driver_sql("SHOW transaction_read_only").scalar() == "on")
+    # Not transaction_read_only, which a transaction that only reads sets as well.
+    is_standby = "pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean"
+    return bool(connection.exec_driver_sql(f"SELECT {is_standby}").scalar())
 
 
 def acquire_advisory_lock(connection: Connection, name: str) -> None:
