@@ -36,7 +36,7 @@ _KEY_LINE = re.compile(r"""(?im)^[ \t"']*+key[ \t]*+[:=][ \t]*+([^\r\n]++)""")
 _URL = re.compile(r"""https?://(?:(?!https?://)[^\s"'<>`\\|])+""", re.IGNORECASE)
 _SIGNATURE_NAME = "x-amz-signature"
 _SIGNED_NAMES = (_SIGNATURE_NAME, "x-amz-credential", "x-amz-expires")
-"""What only a link or form with a signature has."""
+"""Names of parameters and fields that only a signed link or form has."""
 _WHOLE_SIGNATURE = re.compile(rf"{_SIGNATURE_NAME}=([0-9a-f]{{64}})(?![0-9a-f])", re.IGNORECASE)
 _SIGNED = re.compile(rf"[^?*]*+\?(?:[^&*]*+&)*?{_WHOLE_SIGNATURE.pattern}", re.IGNORECASE)
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
