@@ -241,7 +241,7 @@ class SlotsMachine(RuleBasedStateMachine):
         self.service = UseService(context, self.clock)
         self.history: list[UseReport] = []  # all that happened in storage
         self.configure_refunds(refund_unused=True)
-        self.clock.forward(seconds=1)  # else a slot may be of the time before its profile was added
+        self.clock.forward(seconds=1)  # a slot of the moment of its profile may be older
 
     def teardown(self) -> None:
         self._stack.close()

@@ -1,6 +1,6 @@
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -93,9 +93,11 @@ def slots(
     engine: Engine, s3: S3Clients, clock: Clock, proxy: UnreliableStorage, owner: Any
 ) -> Iterator[Slots]:
     """Upload slots in storage without objects, at the time that storage has."""
-    clock.time = datetime.now(UTC)
+    now = datetime.now(UTC)
+    clock.time = now - timedelta(days=7)  # a slot of the moment of its profile may be older
     slots = Slots(services.build_context(engine, s3, clock), clock, owner)
     slots.apply(config())
+    clock.time = now
     slots.storage = proxy
     yield slots
     proxy.reset()
