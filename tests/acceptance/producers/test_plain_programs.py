@@ -19,8 +19,8 @@ from tests.acceptance.conftest import ACME_KEY, ROOT, Service
 from tests.support.s3 import chromium
 from tests.support.scope import skip_without
 from tests.support.servers.waiting import wait_until
-from valetkey.client import new_id
 from valetkey.crypto.keys import PrivateKey, generate_key
+from valetkey.session import new_id
 from worker.issue import dispatch
 
 PAGE = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")

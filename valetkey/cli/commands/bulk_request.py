@@ -29,12 +29,13 @@ from valetkey.cli.journal import BulkPlan, Journal, journal_path
 from valetkey.cli.locations import resolve_key_option
 from valetkey.cli.row_errors import InputError
 from valetkey.cli.terminal_text import stderr_console
-from valetkey.client import Client, new_id
+from valetkey.client import Client
 from valetkey.config import load_config
 from valetkey.errors import BrokerUnreachable, NoAnswer, Refused
 from valetkey.handles import BatchHandle
 from valetkey.multipart_upload import object_exists
 from valetkey.request_methods import ExplainMethods
+from valetkey.session import new_id
 from valetkey.waits import MANIFEST_TIMEOUT, Manifest
 from valetkey.wire.messages import MAX_BATCH_ITEMS, VERSION
 from valetkey.wire.terms import Kind
