@@ -187,8 +187,9 @@ class BaseClient(RequestMethods[SingleResult, MultipartResult, BatchResult, Keys
         if unread:
             batch_id, refusal = next(iter(unread.items()))
             warnings.warn(
-                f"{len(unread):,} requests have refusals that nobody has read; the first, of the "
-                f"batch {batch_id}: {Refused(refusal)}",
+                f"nobody has read the refusals of {len(unread):,} "
+                f"{'request' if len(unread) == 1 else 'requests'}; "
+                f"the first, of the batch {batch_id}: {Refused(refusal)}",
                 RuntimeWarning,
                 stacklevel=3,
             )

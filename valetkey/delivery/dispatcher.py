@@ -109,7 +109,7 @@ class BaseDispatcher(ABC):
         self._flush_count += 1
         try:
             if not await self._wait_until(None, lambda: self._engine.is_idle, timeout):
-                text = f"not every request was answered within {timeout or 0:g} s"
+                text = f"not every request was answered within {timeout or 0:.3g} s"
                 raise self._engine.outage or NoAnswer(text)
         finally:
             self._flush_count -= 1
