@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         GrantHandle,
         MultipartHandle,
     )
-    from valetkey.multipart_upload import MultipartUploader
+    from valetkey.multipart_upload import MultipartUploader, StoredPart
     from valetkey.session import new_id
     from valetkey.waits import Manifest, StoredObject
     from valetkey.wire.messages import Item
@@ -53,8 +53,8 @@ __all__ = [
     "Expired", "Explanation", "Grant", "GrantHandle", "Item", "Manifest", "MultipartHandle",
     "MultipartUploader", "NoAnswer", "NotConfigured", "NotStored", "QuotaState", "Refusal",
     "Refused", "RuleVerdict", "SealedForAnotherKey", "ServiceInfo", "ServiceLimits",
-    "ServiceUnavailable", "StorageError", "StoredObject", "UnreadableReply", "UnusableGrant",
-    "UseState", "UseStates", "ValetkeyError", "__version__", "new_id",
+    "ServiceUnavailable", "StorageError", "StoredObject", "StoredPart", "UnreadableReply",
+    "UnusableGrant", "UseState", "UseStates", "ValetkeyError", "__version__", "new_id",
 ]  # fmt: skip
 
 # Those that load little before those that load Celery and Redis.
