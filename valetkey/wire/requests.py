@@ -202,7 +202,8 @@ def reissue_message(
     same batch id would be taken for its own: it tells the new grant, but not the earlier one.
     """
     _reject_unknown("reissue", options, ReissueOptions.__annotations__.keys())
-    fields = {"batch": batch_id, "of": grant_id, "requested_by": requester.requested_by, **options}
+    fields = {"batch": batch_id, "of": grant_id, "requested_by": requester.requested_by}
+    fields |= {name: value for name, value in options.items() if value is not None}
     message = build_message(requester, "", "reissue", **fields)
     # A wrong value is refused, not sent.
     text = json.dumps(message.body, sort_keys=True, default=repr)

@@ -50,7 +50,8 @@ class Night:
         return grants
 
     def count_reissues(self) -> int:
-        return sum(message.get("ask") == "reissue" for _, message in self.service.received)
+        messages = [message for _, message in self.service.received]
+        return len({each["batch"] for each in messages if each.get("ask") == "reissue"})
 
 
 @pytest.fixture
@@ -74,8 +75,8 @@ def test_expired_links_of_a_repeated_batch_are_issued_again(night: Night) -> Non
     batch_id = new_id()
     night.first(batch_id)
     batch = night.client.download_many("demo", KEYS, batch_id=batch_id, expires_in=3600)
+    assert [(type(result), result.key) for result in batch] == [(Grant, key) for key in KEYS]
     grants = [result for result in batch if isinstance(result, Grant)]
-    assert [grant.key for grant in grants] == KEYS
     assert all(night.seconds_left(grant) > 3500 for grant in grants)
 
 
