@@ -7,11 +7,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import redis
 
 from tests.support.builders.keyed_service import keyed_client, running_keyed_service, wire_result
 from tests.support.fakes.fake_service import FakeService, running_fake_service
+from tests.support.servers.waiting import wait_until
 from valetkey import Client, Expired, Grant, new_id, session
 from worker import clock
+from worker.broker.queues import queue_lengths
 
 KEYS = [f"acme/{number}" for number in range(30)]
 
@@ -19,8 +22,11 @@ KEYS = [f"acme/{number}" for number in range(30)]
 class Night:
     """A service and a client that asks it, at a time that passes for both together."""
 
-    def __init__(self, service: FakeService, client: Client, patch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self, service: FakeService, client: Client, broker: str, patch: pytest.MonkeyPatch
+    ) -> None:
         self.service = service
+        self._broker = broker
         self.client = client
         self._passed = 0.0  # seconds
         client_time = SimpleNamespace(
@@ -35,7 +41,10 @@ class Night:
         return datetime.now(UTC) + timedelta(seconds=self._passed)
 
     def end(self, seconds: float = 86_400) -> None:
-        """Let a day pass."""
+        """Let a day pass, once the copies of messages that were sent again are answered."""
+        with redis.Redis.from_url(self._broker) as broker:
+            wait_until(lambda: not sum(queue_lengths(broker).values()), what="the queues are empty")
+        self.client.usage()
         self._passed += seconds
 
     def seconds_left(self, grant: Grant) -> float:
@@ -66,7 +75,7 @@ def night(broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         running_fake_service(broker, decide=wire_result(respond)) as service,
         keyed_client(broker) as client,
     ):
-        night = Night(service, client, monkeypatch)
+        night = Night(service, client, broker, monkeypatch)
         times.append(night.now)
         yield night
 
