@@ -202,9 +202,9 @@ def reissue_message(
     same batch id would be taken for its own: it tells the new grant, but not the earlier one.
     """
     _reject_unknown("reissue", options, ReissueOptions.__annotations__.keys())
-    fields = {"batch": batch_id, "of": grant_id, "requested_by": requester.requested_by}
+    fields: dict[str, Any] = {"requested_by": requester.requested_by}
     fields |= {name: value for name, value in options.items() if value is not None}
-    message = build_message(requester, "", "reissue", **fields)
+    message = build_message(requester, "", "reissue", batch=batch_id, of=grant_id, **fields)
     # A wrong value is refused, not sent.
     text = json.dumps(message.body, sort_keys=True, default=repr)
     return replace(message, task_id=f"{batch_id}.{sha256(text.encode()).hexdigest()}")
