@@ -105,6 +105,7 @@ class BaseClient(RequestMethods[SingleResult, MultipartResult, BatchResult, Keys
         self._options = Options(timeout, retries, min_left)
         self._exit_timeout = exit_timeout
         self._unread_refusals: dict[str, Refusal] = {}
+        self._last_session: Session | None = None
         self._open()
 
     def with_options(
@@ -125,6 +126,7 @@ class BaseClient(RequestMethods[SingleResult, MultipartResult, BatchResult, Keys
         changed._config = replace(
             self._config, requested_by=requested_by or self._config.requested_by
         )
+        changed._last_session = None
         changed._options = Options(
             old.timeout if timeout is CLIENT_TIMEOUT else timeout,
             old.retries if retries is None else retries,
@@ -162,7 +164,11 @@ class BaseClient(RequestMethods[SingleResult, MultipartResult, BatchResult, Keys
 
     @property
     def _session(self) -> Session:
-        return Session(self._config, self._dispatcher, self._options, self._unread_refusals)
+        session, dispatcher = self._last_session, self._dispatcher
+        if session is None or session.dispatcher is not dispatcher:
+            session = Session(self._config, dispatcher, self._options, self._unread_refusals)
+            self._last_session = session
+        return session
 
     @property
     @abstractmethod

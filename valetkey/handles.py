@@ -146,17 +146,9 @@ class BaseBatchHandle(_Handle):
     async def _next_result(self, timeout: Timeout, *, in_order: bool) -> ItemResult | None:
         """Hand out one result, and wait for it; None once all were handed out."""
         progress = self._progress
-
-        def can_continue() -> bool:  # other tasks may read the same batch
-            is_read = bool(progress.ready_results) or progress.is_fully_read
-            return is_read or progress.has_chunk(in_order=in_order)
-
         with self._session.dispatcher.exclusive():
-            while not (progress.ready_results or progress.is_fully_read):
-                await self._session.wait(progress, can_continue, timeout)
-                if not progress.ready_results and progress.has_chunk(in_order=in_order):
-                    progress.read_chunk(in_order=in_order)
-                    self._begin_renewals()
+            if not progress.ready_results:
+                await self._read_chunk(timeout, in_order=in_order)
             if not progress.ready_results:
                 return None
             result = progress.ready_results.popleft()
@@ -170,10 +162,26 @@ class BaseBatchHandle(_Handle):
                 self._results.append(result)
         return result
 
+    async def _read_chunk(self, timeout: Timeout, *, in_order: bool) -> None:
+        """Wait for the results of a chunk, unless all were handed out."""
+        progress = self._progress
+
+        def can_continue() -> bool:  # other tasks may read the same batch
+            is_read = bool(progress.ready_results) or progress.is_fully_read
+            return is_read or progress.has_chunk(in_order=in_order)
+
+        while not (progress.ready_results or progress.is_fully_read):
+            await self._session.wait(progress, can_continue, timeout)
+            if not progress.ready_results and progress.has_chunk(in_order=in_order):
+                progress.read_chunk(in_order=in_order)
+                self._begin_renewals()
+
     def _begin_renewals(self) -> None:
         """Ask together for all links of a chunk that have to be issued again."""
         for result in self._progress.ready_results:
-            if isinstance(result, Grant) and self._session.is_stale(self._progress, result):
+            if isinstance(result, Grant):
+                if not self._session.is_stale(self._progress, result):
+                    return  # those of one chunk expire together
                 self._renewal_of(result)
 
     async def _renew(self, result: ItemResult, timeout: Timeout) -> ItemResult:
@@ -325,9 +333,7 @@ class AsyncGrantHandle(BaseGrantHandle[AsyncBatchHandle], Coroutine[Any, Any, Gr
     batch is the handle of its request, a batch of one item.
     """
 
-    def __init__(self, batch: AsyncBatchHandle) -> None:
-        super().__init__(batch)
-        self._coroutines = WeakKeyDictionary[asyncio.Task[Any], Coroutine[Any, Any, Grant]]()
+    _coroutines: WeakKeyDictionary[asyncio.Task[Any], Coroutine[Any, Any, Grant]] | None = None
 
     def __await__(self) -> Generator[Any, None, Grant]:
         return self.result().__await__()
@@ -347,6 +353,8 @@ class AsyncGrantHandle(BaseGrantHandle[AsyncBatchHandle], Coroutine[Any, Any, Gr
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a handle is no coroutine of its own: await it in a task")
+        if self._coroutines is None:
+            self._coroutines = WeakKeyDictionary()
         if task not in self._coroutines:
             self._coroutines[task] = self.result()
         return self._coroutines[task]

@@ -38,6 +38,7 @@ from valetkey.wire.pending import PendingMessage
 Condition = Callable[[], bool]
 
 log = logging.getLogger("valetkey")
+_UNGUARDED = nullcontext()
 _SENDS_PER_LISTEN = 4  # new messages until results are read: more than one, so the window fills
 
 
@@ -102,7 +103,7 @@ class BaseDispatcher(ABC):
 
     def exclusive(self) -> AbstractContextManager[object]:
         """Return a context in which no other thread uses the dispatcher."""
-        return nullcontext()
+        return _UNGUARDED
 
     async def flush(self, timeout: float | None) -> None:
         """Wait until every request is complete or given up, even if nobody reads its results."""
