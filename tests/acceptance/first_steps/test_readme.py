@@ -67,9 +67,8 @@ def test_the_tour_works(checkout: Path) -> None:
 
 @pytest.mark.parametrize("program", PYTHON, ids=["client", "plain celery"])
 def test_a_program_of_the_readme_works(service: Service, checkout: Path, program: str) -> None:
-    info = service.stack.info
-    urls = {"BROKER_URL": info.broker_url, "RESULT_URL": info.result_url}
-    result = run([sys.executable, "-c", program], checkout, **urls)
+    environ = service.producer_environ(checkout) if "send_task" in program else {}
+    result = run([sys.executable, "-c", program], checkout, **environ)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith(("http", "issued"))
 
