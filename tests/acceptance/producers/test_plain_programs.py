@@ -4,11 +4,11 @@ The former knows nothing but its page.
 """
 
 import ast
-import gzip
 import json
 import re
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,13 @@ def test_a_long_and_therefore_compressed_result_is_read_in_its_order(start: Star
     assert [key for key, url in links if f"/{key}?" in url and "X-Amz-Signature=" in url] == keys
 
 
+@pytest.mark.parametrize("start", ["signed.py"], indirect=True)
+def test_the_program_for_one_message_refuses_more_than_600_keys(start: Start) -> None:
+    code, lines, stderr = finish(start(*map(str, range(601))))
+    assert (code, lines) == (1, [])
+    assert "one message of up to 600 keys" in stderr
+
+
 def test_the_examples_import_nothing_of_this_project() -> None:
     imported = re.compile(r"\b(?:import|from)\b\W+(?:valetkey|worker|models)\b")
     programs = sorted(PRODUCERS.glob("signed.*"))
@@ -158,7 +165,9 @@ def test_a_result_that_would_fill_the_memory_is_removed_unread(
     start: Start, service: Service
 ) -> None:
     batch_id = new_id()
-    bomb = gzip.compress(bytes(64 * 1024**2), 1) * 16  # 1 GiB, sealed by anyone
+    gzip = zlib.compressobj(1, wbits=31)
+    parts = [gzip.compress(bytes(2**20)) for _ in range(2 * MAX_MEMORY // 2**10)]
+    bomb = b"".join([*parts, gzip.flush()])  # anyone can seal it
     header = {"alg": "ECDH-ES", "enc": "A256GCM", "kid": ACME_KEY.id, "cty": "gzip"}
     recipient = public_key(ACME_KEY).encryption_key
     result = {
