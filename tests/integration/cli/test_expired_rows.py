@@ -87,6 +87,16 @@ def test_a_row_is_measured_by_the_lifetime_that_it_requested(cli: Cli) -> None:
     assert "0 rows have expired, 1 more have less than a tenth" in result.stderr
 
 
+def test_rows_that_a_resumed_run_keeps_are_measured_by_their_own_lifetimes(cli: Cli) -> None:
+    INPUT.write_text("key,expires_in\na,\nb,50m\nno/c,\n")
+    short = granting(lambda _: 297)
+    options = ("--expires-in", "40m")
+    cli(*DOWNLOAD, *options, decide=short)
+    result = cli(*RESUME, *options, decide=short)
+    assert (result.exit_code, len(cli.messages)) == (6, 1)
+    assert "0 rows have expired, 1 more have less than a tenth" in result.stderr
+
+
 def test_a_grant_that_the_credentials_shortened_is_good_until_it_expires(cli: Cli) -> None:
     INPUT.write_text("key\na\n")
     limited = granting(lambda _: 60, "credentials")

@@ -107,6 +107,19 @@ def test_curl_puts_any_file_with_any_header_and_its_own_length(storage: HttpStor
     assert "transfer-encoding" not in request.headers
 
 
+@needs_curl
+def test_curl_prints_what_storage_says_against_a_file_and_not_that_it_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(ODD).write_bytes(FILE)
+    refusal = b"<Error><Code>AccessDenied</Code></Error>"
+    with running_http_storage(lambda _: StorageResponse(403, {}, refusal)) as server:
+        command = ["sh", "-c", render_curl(redirect_grant(grants.put(ODD), server))]
+        completed = subprocess.run(command, check=False, capture_output=True)
+    assert (completed.returncode, completed.stdout) == (22, refusal)
+
+
 def test_fetch_sends_a_form(storage: HttpStorage) -> None:
     grant = redirect_grant(grants.form(BREAKING_OUT, type_prefix="image/", acl="a\nb"), storage)
     file = 'new File(["\\x41"], "a.png", { type: "image/png" })'
