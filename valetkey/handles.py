@@ -193,7 +193,7 @@ class BaseBatchHandle(_Handle):
             return result
         renewal = self._renewal_of(result)
         if renewal is None:
-            raise Expired(result, self._session.min_left(self._progress))
+            raise Expired(result, self._session.min_left(self._progress, result))
         batch = BaseBatchHandle(self._session, renewal)
         renewed = await batch._next_result(timeout, in_order=True)
         del self._renewals[result.id]

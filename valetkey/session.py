@@ -132,17 +132,20 @@ class Session:
         batch.unread_refusals = self.unread_refusals
         self.dispatcher.start(batch)
 
-    def min_left(self, batch: BatchProgress) -> float:
+    def min_left(self, batch: BatchProgress, grant: Grant) -> float:
         """Return the seconds that a result of a batch must be valid for; 0 if for none."""
-        asked = self.options.min_left
-        return batch.expires_in * _MIN_LEFT or 1.0 if asked is None else asked
+        if self.options.min_left is not None:
+            return self.options.min_left
+        # Another grant would be limited as well, so this one is handed out until it expires.
+        is_limited = grant.limited_by != "request"
+        return 1.0 if is_limited else batch.expires_in * _MIN_LEFT or 1.0
 
     def is_stale(self, batch: BatchProgress, grant: Grant) -> bool:
         """Return true if a grant has expired, or expires too soon, since it was issued.
 
         A fresh grant may be that short from the beginning: it is handed out.
         """
-        min_left = self.min_left(batch)
+        min_left = self.min_left(batch, grant)
         left = grant.expires_at.timestamp() - time.time()
         if left >= min_left or not min_left:
             return False

@@ -142,3 +142,18 @@ def test_links_that_wait_to_be_read_until_they_expire_are_issued_again(
     night.end(passed)
     assert [result.key for result in batch] == KEYS
     assert night.count_reissues() == reissues
+
+
+@pytest.mark.parametrize(("passed", "reissues"), [(80_000, 0), (86_401, 1)])
+def test_a_stored_link_that_the_policy_limits_is_handed_out_until_it_expires(
+    night: Night, passed: float, reissues: int
+) -> None:
+    def request() -> Grant:
+        terms = {"expires_in": 604_800, "min_expires_in": 1}
+        return night.client.download("demo", "acme/a", batch_id=batch_id, **terms).result()
+
+    batch_id = new_id()
+    assert request().limited_by == "policy"
+    night.end(passed)
+    request()
+    assert night.count_reissues() == reissues

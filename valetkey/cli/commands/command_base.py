@@ -63,8 +63,12 @@ def extract_grant_options(options: Mapping[str, Any], kind: Kind) -> dict[str, A
 
 
 def open_client(options: Mapping[str, Any]) -> Client:
-    """Create a client for the tenant and requester that the options name."""
-    return Client(tenant=options["tenant"], requested_by=options.get("requested_by"))
+    """Create a client for the tenant and requester that the options name.
+
+    It hands out what is stored: commands say what has expired, and issue nothing unasked.
+    """
+    requester = options.get("requested_by")
+    return Client(tenant=options["tenant"], requested_by=requester, min_left=0)
 
 
 def select_timeout(options: Mapping[str, Any], default: float) -> float:
