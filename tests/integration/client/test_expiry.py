@@ -149,8 +149,10 @@ def test_a_stored_link_that_the_policy_limits_is_handed_out_until_it_expires(
     night: Night, passed: float, reissues: int
 ) -> None:
     def request() -> Grant:
-        terms = {"expires_in": 604_800, "min_expires_in": 1}
-        return night.client.download("demo", "acme/a", batch_id=batch_id, **terms).result()
+        handle = night.client.download(
+            "demo", "acme/a", batch_id=batch_id, expires_in=604_800, min_expires_in=1
+        )
+        return handle.result()
 
     batch_id = new_id()
     assert request().limited_by == "policy"
