@@ -5,12 +5,13 @@ import binascii
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 from pydantic import ValidationError
 
+from valetkey.arguments import Moment, checked
 from valetkey.errors import ValetkeyError
 from valetkey.wire.strict_json import parse_json
 from valetkey.wire.upload_events import ReportedUpload as ReportedUpload  # noqa: PLC0414 - public
@@ -27,12 +28,26 @@ class InvalidWebhook(ValetkeyError):
     """The request is not a valid webhook. Respond with status 400 and ignore its content."""
 
 
+@runtime_checkable
+class Headers(Protocol):
+    """The headers of a request: a mapping, or the class for them of a web framework."""
+
+    def items(self) -> Iterable[tuple[str, str]]:
+        """Return the names and values."""
+
+
+def _text(headers: Headers) -> str | None:
+    has_bytes = any(isinstance(text, bytes) for pair in headers.items() for text in pair)
+    return "names and values of the type str: decode the bytes" if has_bytes else None
+
+
+@checked
 def verify(
     body: bytes,
-    headers: Mapping[str, str],
+    headers: Annotated[Headers, _text, "a mapping, like the headers of a request"],
     secret: str | Sequence[str],
     *,
-    now: datetime | None = None,
+    now: Moment | None = None,
     tolerance: timedelta = TOLERANCE,
 ) -> dict[str, Any]:
     """Verify a webhook's signature and age, and return its payload.
@@ -56,6 +71,7 @@ def verify(
     return _parse_payload(body)
 
 
+@checked
 def parse_upload_event(payload: Mapping[str, Any]) -> UploadEvent | None:
     """Return a verified payload as an UploadEvent, or None if it is not about uploads.
 
