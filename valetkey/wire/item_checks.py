@@ -31,19 +31,20 @@ def checked_items(
     if not isinstance(items, Collection):
         return _read(kind, items)
     if kind == "put" or set(map(type, items)) != {str}:
-        for number, item in enumerate(items):
-            _check_item(kind, number, item)
+        for _ in _read(kind, items):
+            pass
     return items
 
 
-def item_value(item: ItemInput, field: str) -> Any:
-    """Return the value of a field of an item, None if it has none."""
-    return item.get(field) if isinstance(item, Mapping) else getattr(item, field, None)
+def item_size(item: Any) -> int | None:
+    """Return the size of an item or of a dict of its fields, None if it has none."""
+    return item.size if isinstance(item, Item) else item.get("size")
 
 
 def _read(kind: Kind, items: Iterable[ItemInput]) -> Iterator[ItemInput]:
     for number, item in enumerate(items):
-        _check_item(kind, number, item)
+        if type(item) is not str or kind == "put":
+            _check_item(kind, number, item)
         yield item
 
 
@@ -55,15 +56,16 @@ async def _read_async(kind: Kind, items: AsyncIterable[ItemInput]) -> AsyncItera
         number += 1
 
 
-def _check_item(kind: Kind, number: int, item: ItemInput) -> None:
-    if type(item) is str and kind != "put":
-        return
-    name = f"items[{number}]" if kind == "put" else f"keys[{number}]"
-    (_ROW if kind == "put" else _KEY).check(name, item)
+def _check_item(kind: Kind, number: int, item: Any) -> None:
+    is_put = kind == "put"
+    if type(item) is Item and not (is_put and item.size is None):
+        return  # pydantic has checked it
+    name = f"items[{number}]" if is_put else f"keys[{number}]"
+    (_ROW if is_put else _KEY).check(name, item)
     if isinstance(item, Mapping):
         _check_fields(name, item)
-    if kind == "put":
-        _SIZE.check(f"{name}.size", item_value(item, "size"))
+    if is_put:
+        _SIZE.check(f"{name}.size", item_size(item))
 
 
 def _check_fields(name: str, item: Mapping[str, Any]) -> None:

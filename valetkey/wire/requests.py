@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from valetkey.wire.chunking import ItemInput, chunk_messages, json_value
-from valetkey.wire.item_checks import checked_items, item_value
+from valetkey.wire.item_checks import checked_items, item_size
 from valetkey.wire.messages import (
     DEFAULT_CHUNK_ITEMS,
     MAX_CHUNK_ITEMS,
@@ -82,7 +82,7 @@ class GrantRequest:
         items = checked_items(kind, items)
         if kind == "put" and "max_size" not in options:
             items = ensure_sized(items, "max_size")
-            sizes = (item_value(item, "size") or 1 for item in items)
+            sizes = (item_size(item) or 1 for item in items)
             options = {**options, "max_size": max(sizes, default=1)}
         return cls.of_options(kind, bucket, items, options, BatchOptions.__annotations__)
 

@@ -112,5 +112,5 @@ def test_a_subject_is_named_by_its_id_or_its_grant() -> None:
     assert read_grant_id(grant) == f"{BATCH}.7"
     with pytest.raises(ValueError, match="is the id of a batch"):
         read_grant_id(BATCH)
-    with pytest.raises(ValueError, match="subject must be a batch id .* or a grant id"):
+    with pytest.raises(ValueError, match=r"subject must be a batch id .* or a grant id"):
         read_subject(f"{BATCH}.x")
