@@ -22,7 +22,7 @@ from typing import Annotated, Any, NoReturn, Self, Unpack
 from uuid import UUID
 from weakref import WeakSet
 
-from valetkey.arguments import TimeLimit, checked, not_negative
+from valetkey.arguments import NOT_NEGATIVE, TimeLimit, checked
 from valetkey.config import load_config
 from valetkey.crypto.codec import Codec
 from valetkey.delivery.async_dispatcher import AsyncDispatcher
@@ -93,7 +93,7 @@ class BaseClient(RequestMethods[SingleResult, MultipartResult, BatchResult, Keys
         *,
         key: str | Path | None = None,
         timeout: TimeLimit | None = DEFAULT_TIMEOUT,
-        retries: Annotated[int, not_negative] = 0,
+        retries: Annotated[int, NOT_NEGATIVE] = 0,
         min_left: TimeLimit | None = None,
         exit_timeout: TimeLimit | None = 60.0,
     ) -> None:
@@ -117,7 +117,7 @@ class BaseClient(RequestMethods[SingleResult, MultipartResult, BatchResult, Keys
         *,
         requested_by: str | None = None,
         timeout: Timeout = CLIENT_TIMEOUT,
-        retries: Annotated[int, not_negative] | None = None,
+        retries: Annotated[int, NOT_NEGATIVE] | None = None,
         min_left: TimeLimit | None = None,
     ) -> Self:
         """Return this client with other options, over the same connections.

@@ -7,6 +7,7 @@ from collections.abc import (
     AsyncIterable,
     Callable,
     Collection,
+    Coroutine,
     Iterable,
     Iterator,
     Mapping,
@@ -33,8 +34,6 @@ from typing import (
 )
 
 Target = TypeVar("Target", bound=Callable[..., Any])
-Rule = Callable[[Any], str | None]
-"""Returns what a value of the right type must be, or None if it is that."""
 
 _INFINITY = float("inf")
 _LISTS = (Iterable, AsyncIterable)
@@ -43,27 +42,28 @@ _NO_LISTS = (str, bytes, bytearray, Mapping)  # each has elements, which are not
 _ADVICE: Mapping[type, str] = {
     timedelta: "pass its total_seconds() as a number",
     PathLike: "pass its text, like path.as_posix()",
+    Coroutine: "await it",
 }
 """What to pass in place of a value of a type that is often passed."""
 
 
-def not_negative(value: float) -> str | None:
-    """Accept 0 and any larger number but infinity."""
-    return None if 0 <= value < _INFINITY else "a finite number, and not negative"
+class Rule:
+    """A condition on values of the right type; words say what a value must be."""
+
+    def __init__(self, words: str, is_kept: Callable[[Any], bool]) -> None:
+        self.words = words
+        self.is_kept = is_kept
+
+    def __repr__(self) -> str:
+        return repr(self.words)  # in the signatures that help() shows
 
 
-def positive(value: float) -> str | None:
-    """Accept any number over 0 but infinity."""
-    return None if 0 < value < _INFINITY else "a finite number over 0"
-
-
-def aware(value: datetime) -> str | None:
-    """Accept a datetime with a time zone."""
-    return "a datetime with a time zone: set its tzinfo" if value.tzinfo is None else None
-
-
-TimeLimit = Annotated[float, not_negative, "a number of seconds"]
-Moment = Annotated[datetime, aware]
+NOT_NEGATIVE = Rule("a finite number, and not negative", lambda value: 0 <= value < _INFINITY)
+POSITIVE = Rule("a finite number over 0", lambda value: 0 < value < _INFINITY)
+TimeLimit = Annotated[float, NOT_NEGATIVE, "a number of seconds"]
+Moment = Annotated[
+    datetime, Rule("a datetime with a time zone: set its tzinfo", lambda value: bool(value.tzinfo))
+]
 
 
 class Alternative(NamedTuple):
@@ -99,8 +99,8 @@ class Annotation:
         if alternative is None:
             raise TypeError(f"{name} must be {self.words}, not {_describe_type(value)}")
         for rule in alternative.rules:
-            if wanted := rule(value):
-                raise ValueError(f"{name} must be {wanted}")
+            if not rule.is_kept(value):
+                raise ValueError(f"{name} must be {rule.words}")
         if len(alternative.contents) == 1:
             for number, element in enumerate(cast("Iterable[object]", value)):
                 alternative.contents[0].check(f"{name}[{number}]", element)
@@ -178,7 +178,8 @@ def _alternatives(hint: Any, rules: tuple[Rule, ...] = ()) -> Iterator[Alternati
     if isinstance(hint, TypeVar):
         yield from _alternatives(hint.__bound__)
     elif origin in {Annotated, Required}:
-        yield from _alternatives(args[0], rules + tuple(filter(callable, args[1:])))
+        own_rules = (arg for arg in args[1:] if isinstance(arg, Rule))
+        yield from _alternatives(args[0], (*rules, *own_rules))
     elif origin in {Union, UnionType}:
         for arg in args:
             yield from _alternatives(arg, rules)

@@ -15,7 +15,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 from xml.sax.saxutils import escape
 
-from valetkey.arguments import TimeLimit, checked, positive
+from valetkey.arguments import POSITIVE, TimeLimit, checked
 from valetkey.delivery.pending_request import DEFAULT_TIMEOUT
 from valetkey.errors import Refused, StorageError, UnusableGrant
 from valetkey.handles import MultipartHandle
@@ -161,7 +161,7 @@ class MultipartUploader:
         upload: MultipartHandle,
         path: Path,
         *,
-        parallel: Annotated[int, positive] = 4,
+        parallel: Annotated[int, POSITIVE] = 4,
         timeout: TimeLimit = DEFAULT_TIMEOUT,
         stored_parts: Mapping[int, StoredPart] = MappingProxyType({}),
         on_stored: Callable[[int, StoredPart], None] = lambda _number, _part: None,

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Callable, Iterable
 from typing import Annotated, Generic, TypeVar, Unpack
 
-from valetkey.arguments import checked, not_negative
+from valetkey.arguments import NOT_NEGATIVE, checked
 from valetkey.wire.chunking import ItemInput, RowInput
 from valetkey.wire.options import (
     DownloadManyOptions,
@@ -26,7 +26,7 @@ BatchResult = TypeVar("BatchResult")
 _ITERABLE = "a list or another iterable"
 Keys = TypeVar("Keys", bound=Annotated[Iterable[ItemInput] | AsyncIterable[ItemInput], _ITERABLE])
 Items = TypeVar("Items", bound=Annotated[Iterable[RowInput] | AsyncIterable[RowInput], _ITERABLE])
-Size = Annotated[int, not_negative]
+Size = Annotated[int, NOT_NEGATIVE]
 
 
 @checked

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 
 from pydantic import ValidationError
 
-from valetkey.arguments import Moment, checked
+from valetkey.arguments import Moment, Rule, checked
 from valetkey.errors import ValetkeyError
 from valetkey.wire.strict_json import parse_json
 from valetkey.wire.upload_events import ReportedUpload as ReportedUpload  # noqa: PLC0414 - public
@@ -36,15 +36,21 @@ class Headers(Protocol):
         """Return the names and values."""
 
 
-def _text(headers: Headers) -> str | None:
-    has_bytes = any(isinstance(text, bytes) for pair in headers.items() for text in pair)
-    return "names and values of the type str: decode the bytes" if has_bytes else None
+def _have_no_bytes(headers: Headers) -> bool:
+    return not any(isinstance(text, bytes) for pair in headers.items() for text in pair)
+
+
+AnyHeaders = Annotated[
+    Headers,
+    Rule("names and values of the type str: decode the bytes", _have_no_bytes),
+    "a mapping, like the headers of a request",
+]
 
 
 @checked
 def verify(
     body: bytes,
-    headers: Annotated[Headers, _text, "a mapping, like the headers of a request"],
+    headers: AnyHeaders,
     secret: str | Sequence[str],
     *,
     now: Moment | None = None,
@@ -58,7 +64,8 @@ def verify(
     now: an aware datetime; the current time by default.
     tolerance: the largest accepted difference between webhook-timestamp and now.
 
-    Raises InvalidWebhook if anything is wrong. A webhook can arrive more than once: store its
+    Raises InvalidWebhook if anything is wrong with the request or the secret, and TypeError or
+    ValueError for an argument of another type. A webhook can arrive more than once: store its
     `webhook-id` and ignore repeats.
     """
     keys = [_signing_key(text) for text in ([secret] if isinstance(secret, str) else secret)]

@@ -6,17 +6,15 @@ from email.utils import format_datetime
 from typing import Annotated, Literal, Required, TypedDict
 from uuid import UUID
 
-from valetkey.arguments import Moment, not_negative
+from valetkey.arguments import NOT_NEGATIVE, Moment, Rule
 from valetkey.wire.grant_ids import is_batch_id
 from valetkey.wire.terms import Encryption, StorageClass
 from valetkey.wire.upload_events import UploadEventType
 
-
-def _uuid7(batch_id: str | UUID) -> str | None:
-    return None if is_batch_id(str(batch_id)) else "a UUIDv7 in lower case, as new_id() returns"
-
-
-BatchIdOption = Annotated[str | UUID, _uuid7]
+BatchIdOption = Annotated[
+    str | UUID,
+    Rule("a UUIDv7 in lower case, as new_id() returns", lambda value: is_batch_id(str(value))),
+]
 
 
 class RequestOptions(TypedDict, total=False):
@@ -73,7 +71,7 @@ class BatchOptions(TypedDict, total=False):
     results have arrived.
     """
 
-    total: Annotated[int, not_negative] | None
+    total: Annotated[int, NOT_NEGATIVE] | None
     chunk_size: int
     first_chunk: int
     manifest: str | None
