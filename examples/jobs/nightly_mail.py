@@ -113,8 +113,8 @@ def run(db: sqlite3.Connection, night: str) -> int:
                 with db:
                     change = f"UPDATE mails SET batch = ? WHERE batch = ? AND {OPEN}"  # noqa: S608
                     db.execute(change, (new_id(), found[1]))
-                resets = f", which resets at {later.quota.resets_at}" if later.quota else ""
-                print(f"start again, for a new batch: {later.code}{resets}", file=sys.stderr)
+                problem = f"{later.code}: {later.message}"
+                print(f"start again, for a new batch: {problem}", file=sys.stderr)
                 return 1
     count = "SELECT count(mail), count(refusal) FROM mails WHERE night = ?"
     mailed, refused = db.execute(count, (night,)).fetchone()

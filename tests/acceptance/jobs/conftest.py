@@ -1,4 +1,3 @@
-import os
 import sqlite3
 import subprocess
 import sys
@@ -25,7 +24,8 @@ class NightlyMail:
             f"import nightly_mail; nightly_mail.CHUNK_SIZE = {chunk_size}\n"
             "sys.exit(nightly_mail.main())"
         )
-        rows = (f"mail-{n},user-{n}@example.com,acme/statements/{n}.pdf\n" for n in range(count))
+        numbers = range(1, count + 1)
+        rows = (f"{n},user-{n}@example.com,acme/statements/{n}.pdf\n" for n in numbers)
         (folder / "users.csv").write_text("id,email,key\n" + "".join(rows))
 
     def start(self, night: str) -> "subprocess.Popen[str]":
@@ -59,9 +59,3 @@ class NightlyMail:
         links = {mail["to"]: str(mail.get_payload()).split()[-1] for mail in mails}
         assert len(links) == len(mails)
         return links
-
-
-def job_environ(service: Service) -> dict[str, str]:
-    """Return the environment of the operator, whose `python` is that of the tests."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**service.stack.environ, "PATH": path, "PYTHONPATH": str(ROOT)}

@@ -1,8 +1,10 @@
 """The job that mails links every night, and the questions that compliance asks of its log."""
 
+import os
 import re
 import signal
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,16 +13,21 @@ import pytest
 from sqlalchemy import text
 
 from tests.acceptance.conftest import ROOT, Service, running_service, storage_client
-from tests.acceptance.jobs.conftest import JOBS, NightlyMail, job_environ
+from tests.acceptance.jobs.conftest import JOBS, NightlyMail
 from tests.support.s3.http_requests import get, send
 from tests.support.servers.databases import open_engine
 from tests.support.servers.programs import run_program
 from tests.support.servers.waiting import wait_until
 
+GUIDE = (JOBS / "README.md").read_text(encoding="utf-8")
+_, MAIL, _, QUESTIONS = re.findall(r"^```\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
 USERS = 10_000
 NIGHT, NEXT_NIGHT = "2026-11-29", "2026-11-30"
 SKEWED_CLOCK = ROOT / "tests" / "support" / "skewed_clock"
 DAY = 86_400
+NO_SECOND_MAIL = """
+CREATE TRIGGER no_second_mail BEFORE UPDATE OF mail ON mails WHEN old.mail IS NOT NULL
+BEGIN SELECT RAISE(FAIL, 'mailed twice'); END"""
 
 
 def count(service: Service, query: str) -> int:
@@ -51,6 +58,8 @@ class Night:
             process.kill()
             _, self.first_stderr = process.communicate()
         self.first_mails = job.mails(NIGHT)
+        with closing(sqlite3.connect(job.folder / "nightly.db")) as db:
+            db.execute(NO_SECOND_MAIL)
         self.second = job.run(NIGHT)
         self.mails = job.mails(NIGHT)
         self.charged = charged(service) - before
@@ -67,18 +76,18 @@ def test_each_user_gets_one_mail_although_the_job_was_killed(night: Night) -> No
         0,
         f"{NIGHT}: {USERS:,} mailed, 0 refused\n",
     )
-    assert list(night.mails) == [f"user-{n}@example.com" for n in range(USERS)]
+    assert list(night.mails) == [f"user-{n}@example.com" for n in range(1, USERS + 1)]
     assert night.mails.items() >= night.first_mails.items()
 
 
 def test_each_mail_has_the_link_to_its_own_file(night: Night) -> None:
     wrong = [
         address
-        for number, (address, link) in enumerate(night.mails.items())
+        for number, (address, link) in enumerate(night.mails.items(), 1)
         if f"/acme/statements/{number}.pdf?" not in link
     ]
     assert wrong == []
-    assert send(get(night.mails["user-9999@example.com"])).status == 404  # a bad signature: 403
+    assert send(get(night.mails["user-10000@example.com"])).status == 404  # a bad signature: 403
 
 
 def test_each_user_is_charged_once_although_the_job_was_killed(night: Night) -> None:
@@ -100,22 +109,23 @@ def test_another_run_of_the_same_night_asks_and_mails_nothing(night: Night) -> N
     assert night.job.mails(NIGHT) == night.mails
 
 
+def test_the_guide_makes_these_users(night: Night, tmp_path: Path) -> None:
+    run_program(["sh", "-ec", MAIL.splitlines()[0]], cwd=tmp_path, check=True)
+    assert (tmp_path / "users.csv").read_text() == (night.job.folder / "users.csv").read_text()
+
+
 def test_users_without_the_columns_are_refused(night: Night, tmp_path: Path) -> None:
     job = NightlyMail(night.service, tmp_path, 0)
     (tmp_path / "users.csv").write_text("id,mail,key\n")
     assert job.run(NIGHT).stderr == "users.csv needs the columns id, email and key\n"
 
 
-def test_compliance_learns_who_got_what_and_that_the_log_is_whole(
-    night: Night, tmp_path: Path
-) -> None:
-    address, key = "user-17@example.com", "acme/statements/17.pdf"
-    answer = run_program(
-        ["sh", str(JOBS / "compliance.sh"), f"s3://demo/{key}", address],
-        cwd=tmp_path,
-        env=job_environ(night.service),
-        input=night.mails[address],
-    )
+def test_compliance_learns_who_got_what_and_that_the_log_is_whole(night: Night) -> None:
+    address, key, folder = "user-17@example.com", "acme/statements/17.pdf", night.job.folder
+    (folder / "examples").symlink_to(ROOT / "examples")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environ = {**night.service.stack.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+    answer = run_program(["sh", "-ec", QUESTIONS], cwd=folder, env=environ)
     assert answer.returncode == 0, answer.stderr
     parts = re.split(r"^== (.+)$", answer.stdout, flags=re.MULTILINE)
     answers = dict(zip(parts[1::2], parts[2::2], strict=True))
@@ -130,8 +140,8 @@ def test_compliance_learns_who_got_what_and_that_the_log_is_whole(
     assert f"recipient    {address}" in answers["Was it used?"]
     assert "evidence.csv: 1 rows" in answer.stderr
     assert "Nothing differs." in answers["Is the log whole, and the evidence what the log says?"]
-    assert address in (tmp_path / "evidence.csv").read_text()
-    assert "<html" in (tmp_path / "report.html").read_text()
+    assert address in (folder / "evidence.csv").read_text()
+    assert "<html" in (folder / "report.html").read_text()
     assert "X-Amz-Signature" not in answer.stdout + answer.stderr
 
 
@@ -172,7 +182,7 @@ def late_night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LateNight]:
     with running_service(folder / "service", **clocks) as service:
         storage = storage_client(service.stack)
         for number in range(LATE_USERS):
-            storage.put_object(Bucket="valetkey-demo", Key=f"acme/statements/{number}.pdf")
+            storage.put_object(Bucket="valetkey-demo", Key=f"acme/statements/{number + 1}.pdf")
         job = NightlyMail(service, folder, LATE_USERS, LATE_CHUNK, **clocks)
         yield LateNight(service, job, skew)
 
