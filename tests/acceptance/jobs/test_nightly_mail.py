@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -174,7 +175,7 @@ def late_night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LateNight]:
     folder = tmp_path_factory.mktemp("late")
     skew = folder / "skew"
     skew.write_text(str(-DAY - 3_600))
-    clocks = {
+    clocks: dict[str, Any] = {
         "PYTHONPATH": str(SKEWED_CLOCK),
         "VALETKEY_TEST_SKEW_FILE": str(skew),
         "VALETKEY_TEST_SKEW_ALL": "yes",
