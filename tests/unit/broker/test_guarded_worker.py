@@ -116,7 +116,7 @@ def test_a_worker_knows_when_it_found_its_lost_broker_again(
     for name in ("on_connection_error_after_connected", "create_task_handler"):
         monkeypatch.setattr(Consumer, name, lambda *_: None)
     pauses: list[float] = []
-    monkeypatch.setattr(celery_guard.time, "sleep", pauses.append)
+    monkeypatch.setattr(time, "sleep", pauses.append)
     monkeypatch.setattr(GuardedQoS, "reconnected_at", float("-inf"))
     consumer = GuardedConsumer.__new__(GuardedConsumer)
     consumer.on_connection_error_after_connected(ReadOnlyError())
