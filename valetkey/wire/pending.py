@@ -1,6 +1,6 @@
 """Messages that wait for a reply, and the check that a reply belongs to a message. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -76,12 +76,13 @@ class PendingMessage:
             return False
 
     @property
-    def object_keys(self) -> Sequence[str | None]:
-        """The object keys of its items, in order; None for each whose key is not known."""
+    def items(self) -> Sequence[Mapping[str, Any]]:
+        """Its items, in order; an empty one for each that is not known."""
         state = self.batch_state
         if state is None:
-            return [item["key"] for item in self.body.get("items", ({"key": None},))]
-        return [None] * min(state.chunk_size, state.total - self.chunk_number * state.chunk_size)
+            items: Sequence[Mapping[str, Any]] = self.body.get("items", ({},))
+            return items
+        return [{}] * min(state.chunk_size, state.total - self.chunk_number * state.chunk_size)
 
     def is_answered_by(self, reply: Reply) -> bool:
         """Return true if the reply belongs to this message and decides all of its items.
@@ -130,12 +131,13 @@ class PendingMessage:
     def item_results(self, outcome: Outcome) -> list[Grant | Refusal]:
         """Return one result per item, given the outcome that answers this message.
 
-        If the outcome refuses all items, each refusal has its item's object key.
+        If the outcome refuses all items, each refusal has its item's key and ref.
         """
         refusal = outcome.refusal
         if refusal is None or (self.batch_state is not None and outcome.items):
             return outcome.items
-        return [refusal.model_copy(update={"key": key}) for key in self.object_keys]
+        names = [{"key": item.get("key"), "ref": item.get("ref")} for item in self.items]
+        return [refusal.model_copy(update=of_item) for of_item in names]
 
     def refused_outcome(self, refusal: Refusal) -> Outcome:
         """Return the outcome of a message that is refused without being sent."""
@@ -163,7 +165,7 @@ class PendingMessage:
 
     def _is_decided_by(self, outcome: Outcome) -> bool:
         is_same_chunk = (outcome.batch, outcome.chunk) == (self.body["batch"], self.chunk_number)
-        is_complete = self._decided_count(outcome) == len(self.object_keys)
+        is_complete = self._decided_count(outcome) == len(self.items)
         return is_same_chunk and is_complete and not self._grants_other_objects(outcome)
 
     def _grants_other_objects(self, outcome: Outcome) -> bool:

@@ -47,7 +47,7 @@ def test_a_batch_is_cut_into_messages_the_service_understands(total: int, size: 
     chunks = list(chunk_messages(header(total, size), keys))
     messages = [parse_message(chunk.body) for chunk in chunks]
     assert [m.chunk for m in messages if isinstance(m, ChunkMessage)] == list(range(len(chunks)))
-    assert [key for chunk in chunks for key in chunk.object_keys] == keys
+    assert [key for chunk in chunks for key in [item["key"] for item in chunk.items]] == keys
     assert {chunk.refusal for chunk in chunks} == {None}
 
 
@@ -99,7 +99,11 @@ def test_a_malformed_chunk_is_refused_before_it_is_sent(
 def test_a_malformed_header_refuses_every_chunk() -> None:
     chunks = list(chunk_messages(header(5, expires_in=0), ["a", "b", "c", "d", "e"]))
     assert [chunk.refusal and chunk.refusal.code for chunk in chunks] == [Code.EXPIRY_INVALID] * 3
-    assert [chunk.object_keys for chunk in chunks] == [["a", "b"], ["c", "d"], ["e"]]
+    assert [[item["key"] for item in chunk.items] for chunk in chunks] == [
+        ["a", "b"],
+        ["c", "d"],
+        ["e"],
+    ]
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=())), min_size=5, max_size=5))

@@ -142,13 +142,16 @@ def test_a_chunk_that_is_not_decided_yet_is_postponed() -> None:
     assert not REOPEN.is_postponed_by(outcome(chunk=1, items=0, refusal=REFUSAL))
 
 
-def test_the_results_of_a_refused_chunk_have_the_known_object_keys() -> None:
+def test_the_results_of_a_refused_chunk_have_the_known_keys_and_refs() -> None:
     refused = outcome(chunk=1, items=0, refusal=REFUSAL)
     assert [result.key for result in GRANTS.item_results(refused)] == ["a", "b"]
     assert [result.key for result in REOPEN.item_results(refused)] == [None, None]
+    items = [{"key": "a", "ref": "user-1"}, {"key": "a"}]
+    message = build_pending_message("task", grant_message(["a"], batch=BATCH) | {"items": items})
+    assert [result.ref for result in message.item_results(refused)] == ["user-1", None]
     refused_items = outcome(chunk=1, refusal=REFUSAL)
     assert [result.key for result in REOPEN.item_results(refused_items)] == ["a"] * 2
-    assert len(ask_message("batch", batch_state(), batch=BATCH, chunk=2).object_keys) == 1
+    assert len(ask_message("batch", batch_state(), batch=BATCH, chunk=2).items) == 1
 
 
 @pytest.mark.parametrize(
