@@ -98,6 +98,7 @@ class Batch:
     reissue_of: str | None = None
     refusal: Refusal | None = None
     is_cancelled: bool = False
+    is_aborted: bool = False
     chunks: dict[int, Chunk] = field(default_factory=dict)
 
     @property
@@ -133,11 +134,17 @@ class Batch:
     def open_upload(self, number: int) -> OpenUpload | None:
         """Return the multipart upload of an item; None if it was not granted as such."""
         found = self.item(number) if self.header.grant.kind == "multipart" else None
-        if found is None or found[2] is not None:
+        if found is None or found[2] is not None or self.is_aborted:
             return None
         return OpenUpload(
             found[1].key, found[0].started_upload(number), found[0].validity.expires_at
         )
+
+    def abort_uploads(self) -> set[str]:
+        """End its multipart uploads; return the ids of their grants."""
+        numbers = [number for number in range(self.header.total) if self.open_upload(number)]
+        self.is_aborted = True
+        return {grant_id(self.header.batch, number) for number in numbers}
 
     def cost(self, metric: str, now: datetime | None = None) -> int:
         """Return its charge in a metric; with a time, only of what is live then."""

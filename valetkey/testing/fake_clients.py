@@ -152,7 +152,9 @@ class FakeControls:
         self, policy: Policy | Mapping[str, Policy] = _EVERYTHING, quotas: Iterable[Quota] = ()
     ) -> None:
         """Replace the policy and the quotas: requests are decided by these from now on."""
-        policies = {None: policy} if isinstance(policy, Policy) else {**policy}
+        policies: dict[str | None, Policy] = (
+            {None: policy} if isinstance(policy, Policy) else {**policy}
+        )
         self._service.policies, self._service.quotas = policies, [*quotas]
 
     def refuse(self, key: str | None = None, code: str = Code.KEY_OUTSIDE_PREFIX) -> None:

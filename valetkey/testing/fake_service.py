@@ -363,6 +363,8 @@ class FakeService:
             batch.is_cancelled = bool(batch.undecided)
         issued = 0 if batch is None else batch.issued
         aborting = 0 if message.abort_uploads else None
+        if batch is not None and message.abort_uploads:
+            aborting = len(batch.abort_uploads() - self._stored.keys())
         return Cancelled(batch=message.batch, issued=issued, released=released, aborting=aborting)
 
     def _reopen(self, message: BatchMessage) -> dict[str, Any]:

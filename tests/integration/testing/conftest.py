@@ -70,7 +70,7 @@ class Blocking:
 
 @contextmanager
 def real_service(
-    broker: str, folder: Path, clock: Clock, endpoint: str = "https://storage.invalid"
+    broker: str, folder: Path, clock: services.Clock, endpoint: str = "https://storage.invalid"
 ) -> Iterator[None]:
     """Run the real service, with the policy and the quotas of the fake one."""
     quota = service_config.Quota("grants", "day", LIMIT, warn_at=50)
