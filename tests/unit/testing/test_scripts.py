@@ -3,13 +3,15 @@
 import asyncio
 from datetime import UTC, datetime
 from threading import Timer
+from typing import Any
 
 import pytest
 
 from tests.support.servers.event_loop import in_event_loop
 from valetkey import BrokerUnreachable, Client, Code, Grant, NoAnswer, NotStored, Refusal, Refused
 from valetkey.testing import AsyncFakeClient, FakeClient, Policy, Quota
-from valetkey.testing.fake_clients import FakeControls
+from valetkey.testing.fake_clients import AsyncFakeTransport, FakeControls
+from valetkey.testing.fake_service import FakeService
 
 MEBIBYTE = 1024**2
 
@@ -115,6 +117,44 @@ def test_a_stalled_service_answers_nobody_in_the_time_to_wait(client: FakeClient
     client.resume()
     assert handle.result().key == "a.pdf"
     assert [request.batch_id for request in client.requests] == [handle.id, handle.id]
+
+
+def test_a_message_that_is_sent_again_is_recorded_once(
+    client: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 0.01)
+    sent: list[str] = []
+    receive = client._service.receive
+
+    def record(task_id: str, body: dict[str, Any], deliver: Any) -> None:
+        sent.append(task_id)
+        receive(task_id, body, deliver)
+
+    monkeypatch.setattr(client._service, "receive", record)
+    client.stall()
+    with pytest.raises(NoAnswer):
+        client.download("reports", "a.pdf").result(timeout=0.2)
+    assert len(sent) > len(client.requests) == 1
+
+
+def test_the_chunks_of_a_reopened_batch_are_no_requests(client: FakeClient) -> None:
+    batch = client.download_many("reports", ["a", "b", "c"], chunk_size=1)
+    assert list(client.batch(batch.id)) == list(batch)
+    assert [request.ask for request in client.requests] == ["grants", "batch"]
+
+
+@in_event_loop
+async def test_another_thread_wakes_the_loop() -> None:
+    service = FakeService("https://storage.invalid")
+    service.policies, service.is_stalled = {None: Policy()}, True
+    transport = AsyncFakeTransport(service)
+    await transport.send("task", {"v": 1, "ask": "service", "tenant": "acme"}, "valetkey")
+    timer = Timer(0.05, service.resume)
+    timer.start()
+    async with asyncio.timeout(20):
+        ((task_id, _),) = await transport.listen(None)
+    assert task_id == "task"
+    timer.join()
 
 
 def test_another_thread_lets_a_stalled_service_resume(client: FakeClient) -> None:
@@ -235,7 +275,9 @@ def test_parts_belong_to_an_open_upload(client: FakeClient) -> None:
 
 def test_a_manifest_is_written_when_the_batch_is_decided(client: FakeClient) -> None:
     client.refuse("b")
-    manifest = client.download_many("reports", ["a", "b", "c"], manifest="m.gz").manifest()
+    batch = client.download_many("reports", ["a", "b", "c"], manifest="m.gz")
+    assert list(batch) == []
+    manifest = batch.manifest()
     assert (manifest.key, manifest.issued, manifest.refused) == ("m.gz", 2, 1)
     assert manifest.bytes > 0
     assert manifest.grant.key == "m.gz"
