@@ -3,11 +3,14 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from valetkey.wire import RELEASE as __version__  # noqa: N811 - the name that Python expects
+
 if TYPE_CHECKING:
     from valetkey.aio import AsyncClient
     from valetkey.client import Client
     from valetkey.errors import (
         BrokerUnreachable,
+        Expired,
         NoAnswer,
         NotConfigured,
         NotStored,
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
         GrantHandle,
         MultipartHandle,
     )
+    from valetkey.multipart_upload import MultipartUploader, StoredPart
+    from valetkey.session import new_id
     from valetkey.waits import Manifest, StoredObject
     from valetkey.wire.messages import Item
     from valetkey.wire.refusals import Code, QuotaState, Refusal
@@ -43,16 +48,20 @@ if TYPE_CHECKING:
     from valetkey.wire.terms import Checksum, Encryption
 
 __all__ = [
-    "AsyncBatchHandle", "AsyncClient", "AsyncGrantHandle", "AsyncMultipartHandle", "BatchHandle",
-    "BrokerUnreachable", "Cancelled", "Checksum", "Client", "Code", "Encryption", "Explanation",
-    "Grant", "GrantHandle", "Item", "Manifest", "MultipartHandle", "NoAnswer", "NotConfigured",
-    "NotStored", "QuotaState", "Refusal", "Refused", "RuleVerdict", "SealedForAnotherKey",
-    "ServiceInfo", "ServiceLimits", "ServiceUnavailable", "StorageError", "StoredObject",
-    "UnreadableReply", "UnusableGrant", "UseState", "UseStates", "ValetkeyError",
+    "AsyncBatchHandle", "AsyncClient", "AsyncGrantHandle", "AsyncMultipartHandle",
+    "BatchHandle", "BrokerUnreachable", "Cancelled", "Checksum", "Client", "Code", "Encryption",
+    "Expired", "Explanation", "Grant", "GrantHandle", "Item", "Manifest", "MultipartHandle",
+    "MultipartUploader", "NoAnswer", "NotConfigured", "NotStored", "QuotaState", "Refusal",
+    "Refused", "RuleVerdict", "SealedForAnotherKey", "ServiceInfo", "ServiceLimits",
+    "ServiceUnavailable", "StorageError", "StoredObject", "StoredPart", "UnreadableReply",
+    "UnusableGrant", "UseState", "UseStates", "ValetkeyError", "__version__", "new_id",
 ]  # fmt: skip
 
 # Those that load little before those that load Celery and Redis.
-_MODULES = ("wire.terms", "wire.messages", "errors", "wire.replies", "waits", "aio", "client")
+_MODULES = (
+    "wire.terms", "wire.messages", "errors", "wire.replies", "waits", "session", "aio", "client",
+    "multipart_upload",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import warnings
 from abc import abstractmethod
 from collections.abc import (
     AsyncGenerator,
@@ -17,7 +18,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, NoReturn, Self, Unpack
+from uuid import UUID
 from weakref import WeakSet
 
 from valetkey.config import load_config
@@ -29,12 +31,14 @@ from valetkey.delivery.pending_request import DEFAULT_TIMEOUT
 from valetkey.delivery.progress import BatchProgress, ReopenedBatchProgress
 from valetkey.delivery.retransmit import RetransmitTimer
 from valetkey.delivery.transport import Servers, client_servers
+from valetkey.errors import Refused
 from valetkey.handles import (
     AsyncBatchHandle,
     AsyncGrantHandle,
     AsyncMultipartHandle,
     BaseBatchHandle,
     BaseGrantHandle,
+    read_batch_id,
     read_grant_id,
     read_subject,
 )
@@ -47,13 +51,13 @@ from valetkey.request_methods import (
     RequestMethods,
     SingleResult,
 )
-from valetkey.session import Session, new_id
+from valetkey.session import CLIENT_TIMEOUT, Options, Session, Timeout, new_id
 from valetkey.wire import requests
 from valetkey.wire.chunking import ChunkMessageBuilder, ItemInput, chunk_slices
 from valetkey.wire.messages import Item
 from valetkey.wire.options import ReissueOptions
 from valetkey.wire.pending import PendingMessage
-from valetkey.wire.refusals import QuotaState
+from valetkey.wire.refusals import QuotaState, Refusal
 from valetkey.wire.replies import (
     BatchState,
     Cancelled,
@@ -67,8 +71,10 @@ from valetkey.wire.requests import GrantRequest
 
 AsyncKeys = Iterable[str | Item] | AsyncIterable[str | Item]
 AsyncItems = Iterable[Item] | AsyncIterable[Item]
-AnyGrant = str | Grant | BaseGrantHandle[BaseBatchHandle]
+AnyGrant = str | UUID | Grant | BaseGrantHandle[BaseBatchHandle]
 """A grant, its handle, or the id of one of them."""
+AnyBatch = AnyGrant | BaseBatchHandle
+"""A batch: its handle or id, or a grant of it."""
 
 
 class BaseClient(RequestMethods[SingleResult, MultipartResult, BatchResult, Keys, Items]):
@@ -82,6 +88,9 @@ class BaseClient(RequestMethods[SingleResult, MultipartResult, BatchResult, Keys
         requested_by: str | None = None,
         *,
         key: str | Path | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        retries: int = 0,
+        min_left: float | None = None,
         exit_timeout: float | None = 60.0,
     ) -> None:
         self._config = load_config(
@@ -93,16 +102,48 @@ class BaseClient(RequestMethods[SingleResult, MultipartResult, BatchResult, Keys
                 "key": key,
             }
         )
-        codec, timer = Codec(self._config.key), RetransmitTimer(random.random)
-        self._dispatcher = self._connect(client_servers(self._config), codec, timer)
-        self._session = Session(self._config, self._dispatcher)
+        self._options = Options(timeout, retries, min_left)
         self._exit_timeout = exit_timeout
+        self._unread_refusals: dict[str, Refusal] = {}
+        self._last_session: Session | None = None
+        self._open()
+
+    def with_options(
+        self,
+        *,
+        requested_by: str | None = None,
+        timeout: Timeout = CLIENT_TIMEOUT,
+        retries: int | None = None,
+        min_left: float | None = None,
+    ) -> Self:
+        """Return this client with other options, over the same connections.
+
+        What is left out stays as it is. Close one of the two: the other is then closed as well.
+        """
+        old = self._options
+        changed = object.__new__(type(self))
+        changed.__dict__.update(self.__dict__)
+        changed._config = replace(
+            self._config, requested_by=requested_by or self._config.requested_by
+        )
+        changed._last_session = None
+        changed._options = Options(
+            old.timeout if timeout is CLIENT_TIMEOUT else timeout,
+            old.retries if retries is None else retries,
+            old.min_left if min_left is None else min_left,
+        )
+        return changed
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a client has connections and cannot be copied or pickled: create one in each process"
+        )
 
     def reissue(
         self,
         grant: AnyGrant,
         *,
-        batch_id: str | None = None,
+        batch_id: str | UUID | None = None,
         **options: Unpack[ReissueOptions],
     ) -> SingleResult:
         """Request a fresh grant of the same object, under the terms of an earlier one.
@@ -112,21 +153,52 @@ class BaseClient(RequestMethods[SingleResult, MultipartResult, BatchResult, Keys
         says which one it was issued again for. batch_id is a UUIDv7 that you create, to repeat the
         request after a crash. Raises ValueError for a text that is no grant id.
         """
-        name = new_id() if batch_id is None else batch_id
-        message = requests.reissue_message(self._config, name, read_grant_id(grant), options)
-        header = {"batch": name, "total": 1, "chunk_size": 1}
-        batch = BatchProgress(header, iter([message]))
-        self._dispatcher.start(batch)
-        return self._grant_handle(batch)
+        name = None if batch_id is None else read_batch_id(batch_id, "batch_id")
+        return self._grant_handle(self._session.reissue(read_grant_id(grant), options, name))
 
-    async def _reopen(self, batch_id: str, timeout: float | None) -> BatchProgress:
+    async def _reopen(self, batch: object, timeout: Timeout) -> BatchProgress:
+        batch_id = read_batch_id(batch)
         state = await self._session.ask(BatchState, "batch", timeout, batch=batch_id)
         messages = requests.reopen_messages(self._config, new_id(), state)
         return ReopenedBatchProgress(state, messages)
 
+    @property
+    def _session(self) -> Session:
+        session, dispatcher = self._last_session, self._dispatcher
+        if session is None or session.dispatcher is not dispatcher:
+            session = Session(self._config, dispatcher, self._options, self._unread_refusals)
+            self._last_session = session
+        return session
+
+    @property
+    @abstractmethod
+    def _dispatcher(self) -> BaseDispatcher:
+        """The dispatcher that this thread uses."""
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Create the first dispatcher."""
+
     @abstractmethod
     def _connect(self, servers: Servers, codec: Codec, timer: RetransmitTimer) -> BaseDispatcher:
         """Return a new dispatcher for these servers."""
+
+    def _connection_parts(self) -> tuple[Servers, Codec, RetransmitTimer]:
+        config = self._config
+        return client_servers(config), Codec(config.key), RetransmitTimer(random.random)
+
+    def _warn_of_unread_refusals(self) -> None:
+        """Warn of refusals that nobody has read, before the client is forgotten."""
+        unread = self._unread_refusals
+        if unread:
+            batch_id, refusal = next(iter(unread.items()))
+            warnings.warn(
+                f"nobody has read the refusals of {len(unread):,} "
+                f"{'request' if len(unread) == 1 else 'requests'}; "
+                f"the first, of the batch {batch_id}: {Refused(refusal)}",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     @abstractmethod
     def _grant_handle(self, batch: BatchProgress) -> SingleResult:
@@ -165,10 +237,8 @@ class AsyncClient(
     limit. Raises NotConfigured.
     """
 
-    _dispatcher: AsyncDispatcher
-
     def explain(
-        self, timeout: float | None = DEFAULT_TIMEOUT
+        self, timeout: Timeout = CLIENT_TIMEOUT
     ) -> ExplainMethods[Awaitable[Explanation], AsyncKeys, AsyncItems]:
         """Ask how a request would be decided, rule by rule. Nothing is charged or signed.
 
@@ -178,7 +248,7 @@ class AsyncClient(
         """
         return ExplainMethods(partial(self._explain_request, timeout=timeout))
 
-    async def usage(self: AnyClient, timeout: float | None = DEFAULT_TIMEOUT) -> list[QuotaState]:
+    async def usage(self: AnyClient, timeout: Timeout = CLIENT_TIMEOUT) -> list[QuotaState]:
         """Return the state of the tenant's quotas.
 
         Raises Refused, and after `timeout` seconds NoAnswer, or BrokerUnreachable if that is the
@@ -186,11 +256,11 @@ class AsyncClient(
         """
         return (await self._session.ask(Usage, "usage", timeout)).quotas
 
-    async def service(self: AnyClient, timeout: float | None = DEFAULT_TIMEOUT) -> ServiceInfo:
+    async def service(self: AnyClient, timeout: Timeout = CLIENT_TIMEOUT) -> ServiceInfo:
         """Return the release, versions, kinds and limits of the service. Raises as usage() does."""
         return await self._session.ask(ServiceInfo, "service", timeout)
 
-    async def batch(self, batch: str, timeout: float | None = DEFAULT_TIMEOUT) -> AsyncBatchHandle:
+    async def batch(self, batch: AnyBatch, timeout: Timeout = CLIENT_TIMEOUT) -> AsyncBatchHandle:
         """Reopen a batch by its id. Any process of the tenant can do this.
 
         The result and errors are those of Client.batch.
@@ -199,10 +269,10 @@ class AsyncClient(
 
     async def status(
         self: AnyClient,
-        subject: AnyGrant | BaseBatchHandle,
+        subject: AnyBatch,
         *,
         probe: bool = True,
-        timeout: float | None = DEFAULT_TIMEOUT,
+        timeout: Timeout = CLIENT_TIMEOUT,
     ) -> UseStates:
         """Return what became of a grant, or the numbers of a batch's items by state.
 
@@ -221,32 +291,33 @@ class AsyncClient(
 
     async def cancel(
         self: AnyClient,
-        batch: str | BaseBatchHandle | BaseGrantHandle[BaseBatchHandle],
+        batch: AnyBatch,
         reason: str | None = None,
-        timeout: float | None = DEFAULT_TIMEOUT,
+        timeout: Timeout = CLIENT_TIMEOUT,
         *,
+        requested_by: str | None = None,
         abort_uploads: bool = False,
     ) -> Cancelled:
         """Cancel a batch: grant no further items, and release what is reserved for them.
 
-        batch is a handle or a batch id. A handle sends no more chunks, and the items of unsent
-        chunks come out refused. Granted items remain valid and charged, so cancelling a batch that
-        was granted completely has no effect. Cancelling twice is no error. Raises as usage() does.
+        batch is a handle, a grant of the batch or a batch id. A handle sends no more chunks, and
+        the items of unsent chunks come out refused. Granted items remain valid and charged, so
+        cancelling a batch that was granted completely has no effect. Cancelling twice is no error.
+        Raises as usage() does.
 
         With abort_uploads, the service also aborts the granted multipart uploads that are still
         unfinished, and gives their bytes back to the quotas within minutes. A service of an earlier
         release refuses this as unknown_field.
         """
-        batch = batch.batch if isinstance(batch, BaseGrantHandle) else batch
-        if isinstance(batch, BaseBatchHandle):
-            batch.stop()
-            batch = batch.id
+        handle = batch.batch if isinstance(batch, BaseGrantHandle) else batch
+        if isinstance(handle, BaseBatchHandle):
+            handle.stop()
         return await self._session.ask(
             Cancelled,
             "cancel",
             timeout,
-            batch=batch,
-            requested_by=self._config.requested_by,
+            batch=read_batch_id(batch),
+            requested_by=requested_by or self._config.requested_by,
             reason=reason,
             abort_uploads=abort_uploads or None,
         )
@@ -289,11 +360,19 @@ class AsyncClient(
         try:
             if kind is None:
                 await self.flush(self._exit_timeout)
+                self._warn_of_unread_refusals()
         finally:
             await self.close()
 
-    def _connect(self, servers: Servers, codec: Codec, timer: RetransmitTimer) -> AsyncDispatcher:
+    def _open(self) -> None:
         self._feeds: WeakSet[MessageFeed] = WeakSet()
+        self._only_dispatcher = self._connect(*self._connection_parts())
+
+    @property
+    def _dispatcher(self) -> AsyncDispatcher:
+        return self._only_dispatcher
+
+    def _connect(self, servers: Servers, codec: Codec, timer: RetransmitTimer) -> AsyncDispatcher:
         return AsyncDispatcher(AsyncTransport(servers), codec, timer)
 
     def _grant_handle(self, batch: BatchProgress) -> AsyncGrantHandle:
@@ -313,11 +392,9 @@ class AsyncClient(
         chunks = async_chunk_messages(header, request.items, request.first_chunk)
         feed = MessageFeed(chunks, self._dispatcher.wake)
         self._feeds.add(feed)
-        batch = BatchProgress(header, feed, request.first_chunk)
-        self._dispatcher.start(batch)
-        return batch
+        return self._session.start_batch(request, header, feed)
 
-    async def _explain_request(self, request: GrantRequest, timeout: float | None) -> Explanation:
+    async def _explain_request(self, request: GrantRequest, timeout: Timeout) -> Explanation:
         if isinstance(request.items, AsyncIterable) and request.total is not None:
             first_items = await _take(aiter(request.items), request.chunk_size + 1)
             request = replace(request, items=first_items)

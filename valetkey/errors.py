@@ -4,7 +4,7 @@ from typing import Any
 
 from valetkey.wire.messages import RELEASE
 from valetkey.wire.refusals import Refusal
-from valetkey.wire.replies import UseState
+from valetkey.wire.replies import Grant, UseState
 
 _MAX_KEY_ID_LENGTH = 127  # characters: two names of 63 and a slash
 _MAX_NAME_LENGTH = 64  # characters of a name that only a later service has
@@ -16,6 +16,18 @@ class ValetkeyError(Exception):
     def __init__(self, *args: Any) -> None:
         """Use the class's docstring as the message if there are no arguments."""
         super().__init__(*(args or (type(self).__doc__,)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default, pickle passes the message to __init__, which may take something else.
+        return _restore_error, (type(self), self.args, self.__dict__)
+
+
+def _restore_error(
+    error_type: type[ValetkeyError], args: tuple[Any, ...], state: dict[str, Any]
+) -> ValetkeyError:
+    error = error_type.__new__(error_type, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class NotConfigured(ValetkeyError):
@@ -95,7 +107,25 @@ class Refused(ValetkeyError):
 
     def __init__(self, refusal: Refusal) -> None:
         self.refusal = refusal
-        super().__init__(f"{refusal.code}: {refusal.message}")
+        field = f"{refusal.field}: " if refusal.field else ""
+        super().__init__(f"{refusal.code}: {field}{refusal.message}")
+
+
+class Expired(ValetkeyError):
+    """A stored result has expired, or has less time left than the client's min_left.
+
+    grant is the grant of the earlier request. Ask with a new batch id, or call client.reissue(),
+    for a grant of the same object that is valid for longer.
+    """
+
+    def __init__(self, grant: Grant, min_left: float) -> None:
+        self.grant = grant
+        left = grant.seconds_left
+        state = f"has {left:.0f} s left, less than {min_left:.0f} s" if left > 0 else "has expired"
+        super().__init__(
+            f"the grant {grant.id} of {grant.key!r} {state}: it answers an earlier request with "
+            "the same batch id; request it with a new one, or call reissue()"
+        )
 
 
 class UnusableGrant(ValetkeyError):

@@ -1,15 +1,17 @@
 """The handles that the clients return: they read results as they arrive."""
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
-from datetime import UTC, datetime
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, Unpack
+from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator
+from typing import Any, Generic, NamedTuple, NoReturn, Protocol, TypeVar, Unpack, cast
+from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from valetkey.blocking import blocking, run
-from valetkey.delivery.pending_request import DEFAULT_TIMEOUT, ServiceOutage
+from valetkey.delivery.pending_request import ServiceOutage
 from valetkey.delivery.progress import CANCELLED, BatchProgress, ReopenedBatchProgress
-from valetkey.errors import Refused
-from valetkey.session import Session
+from valetkey.errors import BrokerUnreachable, Expired, NoAnswer, Refused
+from valetkey.session import CLIENT_TIMEOUT, Session, Timeout
 from valetkey.waits import (
     MANIFEST_TIMEOUT,
     STORED_TIMEOUT,
@@ -26,22 +28,53 @@ from valetkey.wire.refusals import QuotaState, Refusal
 from valetkey.wire.replies import BatchState, Grant, ItemResult, ManifestState, UseStates
 from valetkey.wire.requests import GrantRequest
 
-_MIN_WAIT = 1.0  # seconds in which the service can still reply that the deadline has passed
+MAX_KEPT_RESULTS = 10_000
+"""The size of the largest batch whose results a handle keeps: they take some 20 MB."""
+
+_LINK_METHODS = frozenset({"GET", "HEAD"})  # whose grant may be issued twice: it stores nothing
 
 Batch_co = TypeVar("Batch_co", bound="BaseBatchHandle", covariant=True)
 
 
-class BaseBatchHandle:
+class _Handle:
+    """What all handles are: parts of their client."""
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a handle belongs to its client and cannot be copied or pickled: pass its id to "
+            "another process, which calls client.batch(id)"
+        )
+
+
+class BaseBatchHandle(_Handle):
     """The part of BatchHandle and AsyncBatchHandle that does not wait."""
 
     def __init__(self, session: Session, progress: BatchProgress) -> None:
         self._session = session
         self._progress = progress
+        self._keeps_results = progress.total <= MAX_KEPT_RESULTS
+        self._results: list[ItemResult] = []  # those handed out, if they are kept
+        self._renewals: dict[str, BatchProgress] = {}  # by the id of the grant to issue again
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __repr__(self) -> str:
+        progress = self._progress
+        counts = f"{progress.issued:,} issued, {progress.refused:,} refused of {self.total:,}"
+        return f"<{type(self).__name__} {self.id} {self.state}: {counts}>"
 
     @property
     def id(self) -> str:
         """The batch id; any process of the tenant can reopen the batch by it."""
         return self._progress.id
+
+    @property
+    def state(self) -> str:
+        """`undecided` until each item is `decided`, or the batch is `refused` or `cancelled`."""
+        if self._progress.refusal is not None:
+            return "cancelled" if self._progress.refusal is CANCELLED else "refused"
+        return "undecided" if self._progress.remaining else "decided"
 
     @property
     def total(self) -> int:
@@ -56,6 +89,7 @@ class BaseBatchHandle:
     @property
     def refused(self) -> int:
         """The number of items refused so far."""
+        self._progress.mark_refusals_read()
         return self._progress.refused
 
     @property
@@ -69,6 +103,7 @@ class BaseBatchHandle:
 
         Each item without a grant gets it.
         """
+        self._progress.mark_refusals_read()
         return self._progress.refusal
 
     @property
@@ -90,8 +125,45 @@ class BaseBatchHandle:
         if not 0 <= item < self.total:
             raise ValueError(f"the batch has {self.total} items: item must be one of them, from 0")
 
-    async def _next_result(self, timeout: float | None, *, in_order: bool) -> ItemResult | None:
+    async def _result_at(self, number: int, timeout: Timeout) -> ItemResult | None:
+        """Return a result by its number in the order in which they are handed out, from 0.
+
+        None after the last one. Raises RuntimeError if it was handed out and is not kept.
+        """
+        if number < len(self._results):
+            self._results[number] = await self._renew(self._results[number], timeout)
+            return self._results[number]
+        if not (self._keeps_results or number == self._progress.handed_out):
+            raise RuntimeError(
+                f"the results of more than {MAX_KEPT_RESULTS:,} items are not kept: results() "
+                "continues, and client.batch(id) reads the batch again"
+            )
+        result = await self._next_result(timeout, in_order=True)
+        if result is None and number < len(self._results):  # another coroutine has read it
+            return self._results[number]
+        return result
+
+    async def _next_result(self, timeout: Timeout, *, in_order: bool) -> ItemResult | None:
         """Hand out one result, and wait for it; None once all were handed out."""
+        progress = self._progress
+        with self._session.dispatcher.exclusive():
+            if not progress.ready_results:
+                await self._read_chunk(timeout, in_order=in_order)
+            if not progress.ready_results:
+                return None
+            result = progress.ready_results.popleft()
+            try:
+                result = await self._renew(result, timeout)
+            except (NoAnswer, BrokerUnreachable, asyncio.CancelledError):
+                progress.ready_results.appendleft(result)  # for the next call
+                raise
+            progress.handed_out += 1
+            if self._keeps_results:
+                self._results.append(result)
+        return result
+
+    async def _read_chunk(self, timeout: Timeout, *, in_order: bool) -> None:
+        """Wait for the results of a chunk, unless all were handed out."""
         progress = self._progress
 
         def can_continue() -> bool:  # other tasks may read the same batch
@@ -99,52 +171,67 @@ class BaseBatchHandle:
             return is_read or progress.has_chunk(in_order=in_order)
 
         while not (progress.ready_results or progress.is_fully_read):
-            seconds = wait_limit(progress, timeout)
-            await self._session.dispatcher.wait(progress, can_continue, seconds)
+            await self._session.wait(progress, can_continue, timeout)
             if not progress.ready_results and progress.has_chunk(in_order=in_order):
                 progress.read_chunk(in_order=in_order)
-        return progress.ready_results.popleft() if progress.ready_results else None
+                self._begin_renewals()
 
-    async def _read_single(self, timeout: float | None) -> ItemResult | None:
-        """Return the result of a batch of one item; None if it was read before."""
-        progress = self._progress
-        seconds = wait_limit(progress, timeout)
-        await self._session.dispatcher.wait(
-            progress, lambda: progress.has_chunk() or progress.is_fully_read, seconds
-        )
-        if not progress.has_chunk():
+    def _begin_renewals(self) -> None:
+        """Ask together for all links of a chunk that have to be issued again."""
+        for result in self._progress.ready_results:
+            if isinstance(result, Grant):
+                if not self._session.is_stale(self._progress, result):
+                    return  # those of one chunk expire together
+                self._renewal_of(result)
+
+    async def _renew(self, result: ItemResult, timeout: Timeout) -> ItemResult:
+        """Return a result that is valid for long enough: a link that is not is issued again.
+
+        Raises Expired for any other grant: a second one could store a second object.
+        """
+        if isinstance(result, Refusal) or not self._session.is_stale(self._progress, result):
+            return result
+        renewal = self._renewal_of(result)
+        if renewal is None:
+            raise Expired(result, self._session.min_left(self._progress, result))
+        batch = BaseBatchHandle(self._session, renewal)
+        renewed = await batch._next_result(timeout, in_order=True)
+        del self._renewals[result.id]
+        return renewed or result
+
+    def _renewal_of(self, grant: Grant) -> BatchProgress | None:
+        """Return the request that issues a link again; None for any other grant."""
+        if grant.method not in _LINK_METHODS:
             return None
-        progress.read_chunk()
-        return progress.ready_results.popleft()
-
-
-def wait_limit(progress: BatchProgress, timeout: float | None) -> float | None:
-    """Return how many seconds to wait for a batch: `timeout`, but not beyond its deadline."""
-    if progress.deadline is None:
-        return timeout
-    seconds = max((progress.deadline - datetime.now(UTC)).total_seconds(), _MIN_WAIT)
-    return seconds if timeout is None else min(timeout, seconds)
+        if grant.id not in self._renewals:
+            self._renewals[grant.id] = self._session.reissue(grant.id, {})
+        return self._renewals[grant.id]
 
 
 class AsyncBatchHandle(BaseBatchHandle):
     """A requested batch; `async for` yields one Grant or Refusal per item, in request order.
 
-    Each item is handed out once. Chunks are sent as results are read, so a batch of any size takes
-    little memory.
+    Chunks are sent as results are read. The results of up to 10,000 items are kept, so that
+    iterating again yields the same; results() and as_completed() hand out each item once. A larger
+    batch takes little memory, and can be read once.
+
+    A grant that expires too soon is not handed out, if it could be used for longer when it was
+    issued: a link is issued again, and any other grant raises Expired. See min_left of Client.
     """
 
-    def __aiter__(self) -> AsyncIterator[ItemResult]:
-        return self.results()
+    async def __aiter__(self) -> AsyncGenerator[ItemResult, None]:
+        number = 0
+        while (result := await self._result_at(number, CLIENT_TIMEOUT)) is not None:
+            yield result
+            number += 1
 
-    async def results(
-        self, timeout: float | None = DEFAULT_TIMEOUT
-    ) -> AsyncGenerator[ItemResult, None]:
+    async def results(self, timeout: Timeout = CLIENT_TIMEOUT) -> AsyncGenerator[ItemResult, None]:
         """Yield results as BatchHandle.results does."""
         while (result := await self._next_result(timeout, in_order=True)) is not None:
             yield result
 
     async def as_completed(
-        self, timeout: float | None = DEFAULT_TIMEOUT
+        self, timeout: Timeout = CLIENT_TIMEOUT
     ) -> AsyncGenerator[ItemResult, None]:
         """Yield each chunk as soon as it is answered, as BatchHandle.as_completed does."""
         while (result := await self._next_result(timeout, in_order=False)) is not None:
@@ -199,9 +286,12 @@ class BatchHandle(BaseBatchHandle):
     """A requested batch, as AsyncBatchHandle: iterate it for one Grant or Refusal per item."""
 
     def __iter__(self) -> Iterator[ItemResult]:
-        return self.results()
+        number = 0
+        while (result := run(self._result_at(number, CLIENT_TIMEOUT))) is not None:
+            yield result
+            number += 1
 
-    def results(self, timeout: float | None = DEFAULT_TIMEOUT) -> Iterator[ItemResult]:
+    def results(self, timeout: Timeout = CLIENT_TIMEOUT) -> Iterator[ItemResult]:
         """Yield the results that were not handed out yet, in request order.
 
         timeout is the longest wait for the next chunk, in seconds; None has no limit. Raises
@@ -210,7 +300,7 @@ class BatchHandle(BaseBatchHandle):
         """
         return iter(lambda: run(self._next_result(timeout, in_order=True)), None)
 
-    def as_completed(self, timeout: float | None = DEFAULT_TIMEOUT) -> Iterator[ItemResult]:
+    def as_completed(self, timeout: Timeout = CLIENT_TIMEOUT) -> Iterator[ItemResult]:
         """Yield results as results() does, but each chunk as soon as it is answered.
 
         Within a chunk they are in request order. A slow chunk does not delay the others. The key of
@@ -222,12 +312,14 @@ class BatchHandle(BaseBatchHandle):
     stored = blocking(AsyncBatchHandle.stored)
 
 
-class BaseGrantHandle(Generic[Batch_co]):
+class BaseGrantHandle(_Handle, Generic[Batch_co]):
     """The part of GrantHandle and AsyncGrantHandle that does not wait."""
 
     def __init__(self, batch: Batch_co) -> None:
         self.batch = batch
-        self._result: ItemResult | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id} {self.batch.state}>"
 
     @property
     def id(self) -> str:
@@ -235,29 +327,51 @@ class BaseGrantHandle(Generic[Batch_co]):
         return self.batch.id
 
 
-class AsyncGrantHandle(BaseGrantHandle[AsyncBatchHandle]):
-    """A requested grant: await it. batch is the handle of its request, a batch of one item."""
+class AsyncGrantHandle(BaseGrantHandle[AsyncBatchHandle], Coroutine[Any, Any, Grant]):
+    """A requested grant: await it, or pass it to asyncio.create_task().
+
+    batch is the handle of its request, a batch of one item.
+    """
+
+    _coroutines: WeakKeyDictionary[asyncio.Task[Any], Coroutine[Any, Any, Grant]] | None = None
 
     def __await__(self) -> Generator[Any, None, Grant]:
         return self.result().__await__()
 
+    def send(self, value: Any) -> Any:
+        """Continue the task that asyncio.create_task() made of this handle."""
+        return self._coroutine().send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Raise an error in the task that asyncio.create_task() made of this handle."""
+        return self._coroutine().throw(*error)
+
+    def close(self) -> None:
+        """Do nothing: each task closes its own coroutine."""
+
+    def _coroutine(self) -> Coroutine[Any, Any, Grant]:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a handle is no coroutine of its own: await it in a task")
+        if self._coroutines is None:
+            self._coroutines = WeakKeyDictionary()
+        if task not in self._coroutines:
+            self._coroutines[task] = self.result()
+        return self._coroutines[task]
+
     async def result(
-        self: BaseGrantHandle[BaseBatchHandle], timeout: float | None = DEFAULT_TIMEOUT
+        self: BaseGrantHandle[BaseBatchHandle], timeout: Timeout = CLIENT_TIMEOUT
     ) -> Grant:
         """Wait for the grant, at most `timeout` seconds.
 
-        Raises Refused; RuntimeError if the grant was read from the batch instead; NoAnswer or
-        BrokerUnreachable. After these two, or if it is cancelled, the request is given up: it is
-        withdrawn unless a worker has taken it. Call this again to ask again.
+        Raises Refused; Expired for the result of an earlier request; NoAnswer or BrokerUnreachable.
+        After these two, or if it is cancelled, the request is given up: it is withdrawn unless a
+        worker has taken it. Call this again to ask again.
         """
-        if self._result is None:
-            result = await self.batch._read_single(timeout)  # noqa: SLF001 - of this module
-            self._result = self._result or result  # another coroutine may have read it
-        if self._result is None:
-            raise RuntimeError("the grant was already read from its batch")
-        if isinstance(self._result, Refusal):
-            raise Refused(self._result)
-        return self._result
+        result = await self.batch._result_at(0, timeout)  # noqa: SLF001 - of this module
+        if isinstance(result, Refusal):
+            raise Refused(result)
+        return cast("Grant", result)  # a batch of one item has one
 
     async def stored(
         self: BaseGrantHandle[BaseBatchHandle], timeout: float = STORED_TIMEOUT
@@ -335,6 +449,8 @@ def read_subject(subject: object, argument: str = "subject") -> Subject:
     value.
     """
     match subject:
+        case UUID():
+            return Subject(str(subject))
         case str() if "." not in subject:
             return Subject(subject)
         case str() | Grant():
@@ -349,6 +465,11 @@ def read_subject(subject: object, argument: str = "subject") -> Subject:
             return Subject(subject.id)
     name = type(subject).__name__
     raise TypeError(f"{argument} must be a grant, a handle or an id, and is a {name}")
+
+
+def read_batch_id(subject: object, argument: str = "batch") -> str:
+    """Return the id of a batch, or of the batch of a grant or handle. Raises as read_subject."""
+    return read_subject(subject, argument).batch_id
 
 
 def read_grant_id(subject: object) -> str:

@@ -47,7 +47,7 @@ class RequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult, Ke
     ) -> SingleResult:
         """Request a link to one object."""
         item = {"key": key, "version_id": version_id}
-        return self._request_grant(GrantRequest("download", bucket, [item], options))
+        return self._request_grant(GrantRequest.of_options("download", bucket, [item], options))
 
     def upload(
         self,
@@ -64,7 +64,7 @@ class RequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult, Ke
         grant is then a PUT.
         """
         item = {"key": key, "size": size, "checksum": checksum}
-        return self._request_grant(GrantRequest("upload", bucket, [item], options))
+        return self._request_grant(GrantRequest.of_options("upload", bucket, [item], options))
 
     def put(
         self,
@@ -77,9 +77,8 @@ class RequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult, Ke
     ) -> SingleResult:
         """Request a PUT that stores one object of exactly size bytes."""
         item = {"key": key, "size": size, "checksum": checksum}
-        return self._request_grant(
-            GrantRequest("put", bucket, [item], {"max_size": max(size, 1), **options})
-        )
+        terms = {"max_size": max(size, 1), **options}
+        return self._request_grant(GrantRequest.of_options("put", bucket, [item], terms))
 
     def multipart(
         self, bucket: str, key: str, *, size: int, **options: Unpack[MultipartOptions]
@@ -87,7 +86,7 @@ class RequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult, Ke
         """Request a multipart upload of one object of size bytes."""
         item = {"key": key, "size": size}
         terms = {"max_size": max(size, 1), **options}
-        return self._request_multipart(GrantRequest("multipart", bucket, [item], terms))
+        return self._request_multipart(GrantRequest.of_options("multipart", bucket, [item], terms))
 
     def parts(
         self,
@@ -107,9 +106,8 @@ class RequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult, Ke
         if not (numbers and numbers[0] >= 1 and numbers[-1] <= count):
             raise ValueError(f"the upload has {count} parts: first and last must be among them")
         items = [{"key": grant.key, "part": number} for number in numbers]
-        return self._request_batch(
-            GrantRequest("parts", bucket, items, {"of": grant.id, **options})
-        )
+        terms = {"of": grant.id, **options}
+        return self._request_batch(GrantRequest.of_options("parts", bucket, items, terms))
 
     def download_many(
         self, bucket: str, keys: Keys, **options: Unpack[DownloadManyOptions]

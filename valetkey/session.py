@@ -2,19 +2,38 @@
 
 import secrets
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from valetkey.config import Config
-from valetkey.delivery.dispatcher import BaseDispatcher
-from valetkey.delivery.progress import BatchProgress
+from valetkey.delivery.dispatcher import BaseDispatcher, Condition
+from valetkey.delivery.pending_request import DEFAULT_TIMEOUT, PendingRequest
+from valetkey.delivery.progress import BatchProgress, SingleRequest
+from valetkey.errors import BrokerUnreachable, NoAnswer, Refused
 from valetkey.wire import requests
 from valetkey.wire.chunking import uuid7
 from valetkey.wire.messages import Ask
 from valetkey.wire.pending import PendingMessage
+from valetkey.wire.refusals import Refusal
+from valetkey.wire.replies import Grant, Outcome
 from valetkey.wire.requests import GrantRequest
 
 AnyReply = TypeVar("AnyReply")
+
+_MIN_WAIT = 1.0  # seconds in which the service can still reply that the deadline has passed
+_MIN_LEFT = 0.1  # of the lifetime that was requested
+
+
+class _Default(Enum):
+    CLIENT_TIMEOUT = "the client's timeout"
+
+
+CLIENT_TIMEOUT = _Default.CLIENT_TIMEOUT
+Timeout = float | None | Literal[_Default.CLIENT_TIMEOUT]
+"""Seconds to wait, None without a limit, or by default the client's timeout."""
 
 
 def new_id() -> str:
@@ -22,15 +41,42 @@ def new_id() -> str:
     return uuid7(time.time_ns() // 10**6, secrets.token_bytes(10))
 
 
-@dataclass(frozen=True)
+class Options(NamedTuple):
+    """The options of a client; its docstring describes them."""
+
+    timeout: float | None = DEFAULT_TIMEOUT
+    retries: int = 0
+    min_left: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
-    """The settings and the dispatcher of one client."""
+    """The settings and the dispatcher of one client.
+
+    unread_refusals has a refusal of each batch none of whose results was read, by batch id.
+    """
 
     config: Config
     dispatcher: BaseDispatcher
+    options: Options
+    unread_refusals: dict[str, Refusal]
+
+    async def wait(self, request: PendingRequest, is_done: Condition, timeout: Timeout) -> None:
+        """Wait until is_done(), but not beyond the deadline, as often as the client retries.
+
+        Raises NoAnswer, BrokerUnreachable, and what the request fails with.
+        """
+        for retries_left in range(self.options.retries, -1, -1):
+            try:
+                await self.dispatcher.wait(request, is_done, self._seconds(request, timeout))
+            except (NoAnswer, BrokerUnreachable) as error:
+                if not retries_left or getattr(error, "is_permanent", False):
+                    raise
+            else:
+                return
 
     async def ask(
-        self, reply_type: type[AnyReply], ask: Ask, timeout: float | None, **fields: Any
+        self, reply_type: type[AnyReply], ask: Ask, timeout: Timeout, **fields: Any
     ) -> AnyReply:
         """Send a message that has one reply, and wait for it, at most `timeout` seconds.
 
@@ -40,10 +86,14 @@ class Session:
         return await self.send(reply_type, message, timeout)
 
     async def send(
-        self, reply_type: type[AnyReply], message: PendingMessage, timeout: float | None
+        self, reply_type: type[AnyReply], message: PendingMessage, timeout: Timeout
     ) -> AnyReply:
         """Send a message as ask() does."""
-        reply = await self.dispatcher.request_reply(message, timeout)
+        request = SingleRequest(message)
+        await self.wait(request, lambda: request.reply is not None, timeout)
+        reply = request.reply
+        if isinstance(reply, Outcome) and reply.refusal is not None:
+            raise Refused(reply.refusal)
         if not isinstance(reply, reply_type):
             raise TypeError(type(reply))  # never: PendingMessage.is_answered_by has checked it
         return reply
@@ -51,6 +101,60 @@ class Session:
     def start(self, request: GrantRequest) -> BatchProgress:
         """Begin to send a request for grants."""
         header, messages = requests.header_and_messages(request, self.config, new_id())
+        return self.start_batch(request, header, messages)
+
+    def start_batch(
+        self,
+        request: GrantRequest,
+        header: Mapping[str, Any],
+        messages: Iterator[PendingMessage | None],
+    ) -> BatchProgress:
+        """Begin to send the messages of a request for grants."""
         batch = BatchProgress(header, messages, request.first_chunk)
-        self.dispatcher.start(batch)
+        batch.is_stored, batch.on_progress = request.batch_id is not None, request.progress
+        self._begin(batch)
         return batch
+
+    def reissue(
+        self, grant_id: str, options: Mapping[str, Any], batch_id: str | None = None
+    ) -> BatchProgress:
+        """Begin to request a fresh grant of the object of an earlier one."""
+        name = batch_id or new_id()
+        message = requests.reissue_message(self.config, name, grant_id, options)
+        header = {"batch": name, "total": 1, "chunk_size": 1, **options}
+        batch = BatchProgress(header, iter([message]))
+        batch.is_stored = batch_id is not None
+        self._begin(batch)
+        return batch
+
+    def _begin(self, batch: BatchProgress) -> None:
+        batch.started_at = time.monotonic()
+        batch.unread_refusals = self.unread_refusals
+        self.dispatcher.start(batch)
+
+    def min_left(self, batch: BatchProgress, grant: Grant) -> float:
+        """Return the seconds that a result of a batch must be valid for; 0 if for none."""
+        if self.options.min_left is not None:
+            return self.options.min_left
+        # Another grant would be limited as well, so this one is handed out until it expires.
+        is_limited = grant.limited_by != "request"
+        return 1.0 if is_limited else batch.expires_in * _MIN_LEFT or 1.0
+
+    def is_stale(self, batch: BatchProgress, grant: Grant) -> bool:
+        """Return true if a grant has expired, or expires too soon, since it was issued.
+
+        A fresh grant may be that short from the beginning: it is handed out.
+        """
+        min_left = self.min_left(batch, grant)
+        left = grant.expires_at.timestamp() - time.time()
+        if left >= min_left or not min_left:
+            return False
+        return batch.is_stored or left + time.monotonic() - batch.started_at >= min_left
+
+    def _seconds(self, request: PendingRequest, timeout: Timeout) -> float | None:
+        seconds = self.options.timeout if timeout is CLIENT_TIMEOUT else timeout
+        if request.deadline is None:
+            return seconds
+        until_deadline = (request.deadline - datetime.now(UTC)).total_seconds()
+        until_deadline = max(until_deadline, _MIN_WAIT)
+        return until_deadline if seconds is None else min(seconds, until_deadline)

@@ -22,12 +22,11 @@ from pathlib import Path
 import click
 from pydantic import ValidationError
 
-from valetkey.cli.command_groups import CommandGroup, LazyGroup
+from valetkey.cli.command_groups import WORDS, CommandGroup, LazyGroup
 from worker.dev.data_folder import FolderUnusable, find_running_dev
 from worker.settings import Settings, describe_errors, unknown_variables
 
 _WITHOUT_SETTINGS = ("contract", "dev")
-_WORDS = "worker.words"
 # `dev` starts its own service. `run` must not add workers to one by accident, and `migrate` must
 # not change another database than the one that it is told: `dev` migrates its own.
 _INDEPENDENT = {"dev", "run", "migrate", "contract"}
@@ -62,18 +61,24 @@ class WrongSettings(click.ClickException):
 class _Commands(CommandGroup, LazyGroup):
     """Commands that find a running `dev`, and end with a message if a setting is invalid."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta[_WORDS] = tuple(args)
-        return super().parse_args(ctx, args)
-
     def invoke(self, ctx: click.Context) -> Any:
-        _use_running_dev(ctx, ctx.meta[_WORDS])
         try:
+            _use_running_dev(ctx, ctx.meta[WORDS])
             return super().invoke(ctx)
         except ValidationError as error:
             if error.title != Settings.__name__:
                 raise
-            raise WrongSettings(describe_errors(error)) from None
+            raise WrongSettings(_with_programs(describe_errors(error))) from None
+        except click.ClickException as error:
+            vars(error)["message"] = _with_programs(error.message)  # declared as final
+            raise
+
+
+def _with_programs(message: str) -> str:
+    # Loads SQLAlchemy, which a command that ends well may not need.
+    from worker.cli.output import with_programs  # noqa: PLC0415
+
+    return with_programs(message)
 
 
 def _use_running_dev(context: click.Context, words: Sequence[str]) -> None:

@@ -1,9 +1,17 @@
+"""A receiver of webhooks, for the demo; as a program, it verifies one and prints its keys."""
+
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from queue import Queue
+from pathlib import Path
+from queue import Empty, Queue
 from threading import Thread
+
+from valetkey.webhooks import InvalidWebhook, verify
+
+_TIMEOUT = 120.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -15,9 +23,9 @@ class WebhookReceiver:
 
 
 @contextmanager
-def running_receiver() -> Iterator[WebhookReceiver]:
-    """Receive webhooks on a free port of this machine until the block ends."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+def running_receiver(port: int = 0) -> Iterator[WebhookReceiver]:
+    """Receive webhooks on a port of this machine, by default a free one, until the block ends."""
+    with ThreadingHTTPServer(("127.0.0.1", port), BaseHTTPRequestHandler) as server:
         receiver = WebhookReceiver(f"http://127.0.0.1:{server.server_port}/hooks")
         server.RequestHandlerClass = _request_handler(receiver)
         Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
@@ -39,3 +47,21 @@ def _request_handler(receiver: WebhookReceiver) -> type[BaseHTTPRequestHandler]:
             """Log nothing, to keep the demo's output readable."""
 
     return Handler
+
+
+def main(secret_file: str, port: str) -> str:
+    """Return the keys of the first webhook that arrives; the program ends with any other text."""
+    secrets = Path(secret_file).read_text(encoding="utf-8").split()
+    with running_receiver(int(port)) as receiver:
+        try:
+            payload = verify(*receiver.requests.get(timeout=_TIMEOUT), secrets)
+        except Empty:
+            sys.exit(f"no webhook arrived at {receiver.url} in {_TIMEOUT:.0f} s")
+        except InvalidWebhook as error:
+            sys.exit(f"not verified: {error}")
+    keys = ", ".join(str(item["key"]) for item in payload["items"])
+    return f"verified webhook of batch {payload['batch']}: {keys}"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{main(*sys.argv[1:])}\n")

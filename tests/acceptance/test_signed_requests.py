@@ -128,6 +128,23 @@ def send_request(producer: Celery, *args: Any, **kwargs: Any) -> dict[str, Any]:
     return outcome
 
 
+def test_a_valid_request_under_the_task_id_of_another_one_replaces_no_result(
+    service: Service, producer: Celery
+) -> None:
+    message, other = grant_message(), grant_message(["vault/a"], tenant="vault")
+    task_id = f"{message['batch']}.0"
+    stored = []
+    with redis.Redis.from_url(service.stack.info.result_url) as store, store.pubsub() as listener:
+        listener.subscribe(f"celery-task-meta-{task_id}")
+        for each in (message, sign_message(other, VAULT_KEY, datetime.now(UTC))):
+            producer.send_task("valetkey.issue", [each], queue="valetkey", task_id=task_id)
+            wait_until(lambda: listener.get_message(ignore_subscribe_messages=True))
+            stored.append(store.get(f"celery-task-meta-{task_id}"))
+    first, second = stored
+    assert first is not None
+    assert second == first
+
+
 def put_raw_message(service: Service, body: str, **headers: Any) -> None:
     """Put a raw message into the queue, in the format in which kombu stores it in Redis."""
     frame = {

@@ -25,6 +25,8 @@ from valetkey.cli.journal import (
     load_journal,
     save_journal,
 )
+from valetkey.cli.row_errors import InputError
+from valetkey.errors import NotConfigured
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 
 try:
@@ -62,11 +64,14 @@ class RowWriter:
             self._stream.write(data)
             self.checkpoint = self.checkpoint._replace(bytes=len(data))
 
-    def write_row(self, text: str, result: RowResult) -> None:
-        """Write the row of one result, and save the checkpoint after every chunk of rows."""
+    def write_row(self, text: str, result: RowResult, lifetime: int) -> None:
+        """Write the row of one result, and save the checkpoint after every chunk of rows.
+
+        lifetime is what was requested for it, in seconds.
+        """
         data = text.encode()
         self._stream.write(data)
-        self.checkpoint = self.checkpoint.advance(result, len(data))
+        self.checkpoint = self.checkpoint.advance(result, len(data), lifetime)
         self.kept += isinstance(result, FinishedRow)
         if self.checkpoint.rows % DEFAULT_CHUNK_ITEMS == 0:
             self.save()
@@ -129,6 +134,33 @@ def settle_output(path: Path, journal: Journal) -> None:
         partial.replace(path)
     if not journal.is_retriable:
         journal_path(path).unlink(missing_ok=True)
+
+
+@contextmanager
+def replaced_output(path: Path) -> Iterator[None]:
+    """Mark a finished output as one that this block replaces, until the first row is requested.
+
+    The mark is an empty partial file. If the block is interrupted, the mark stays, and --resume
+    starts over instead of taking the old output for that of the interrupted run. Bad options or bad
+    input remove it. Raises OSError.
+    """
+    partial = partial_path(path)
+    is_marked = _has_content(path) and not partial.exists()
+    if is_marked:
+        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    try:
+        yield
+    except (click.UsageError, InputError, NotConfigured):
+        if is_marked and not _has_content(partial):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def is_being_replaced(path: Path, journal: Journal | None) -> bool:
+    """Return whether a run that replaces a finished output ended before its first row."""
+    partial = partial_path(path)
+    has_run = journal is not None and not journal.is_finished
+    return not has_run and _has_content(path) and partial.is_file() and not _has_content(partial)
 
 
 def remove_old_journal(path: Path) -> bool:

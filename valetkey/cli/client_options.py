@@ -7,7 +7,7 @@ from typing import get_args
 import click
 
 from valetkey.cli.format_options import Decorator, add_options, format_option
-from valetkey.cli.parameter_types import ENCRYPTION, EXPIRY, NAME, TEXT, TIMEOUT
+from valetkey.cli.parameter_types import ENCRYPTION, EXPIRY, MIN_LEFT, NAME, TEXT, TIMEOUT
 from valetkey.wire.upload_events import UploadEventType
 
 
@@ -65,6 +65,13 @@ request_options = add_options(
         "--min-expires-in",
         type=EXPIRY,
         help="Refuse the grant if it would have to expire sooner than this.",
+    ),
+    click.option(
+        "--min-left",
+        type=MIN_LEFT,
+        metavar="DURATION",
+        help="Exit with 6 if a grant of the output has less time left than this; by default a "
+        "tenth of its requested time. 0 turns this off.",
     ),
     click.option(
         "--callback",

@@ -15,6 +15,10 @@ import click
 INTERRUPTED = 130  # 128 plus SIGINT, as shells report it
 
 
+WORDS = "valetkey.words"
+"""The name in Context.meta under which the words of the command line are."""
+
+
 class OutputFailure(click.ClickException):
     """The output cannot be written: a full disk, for example."""
 
@@ -32,8 +36,11 @@ class CommandGroup(click.Group):
         **extra: Any,
     ) -> click.Context:
         """Parse the command line, which prints help and the release."""
+        words = tuple(args)
         with _reported_failures():
-            return super().make_context(info_name, args, parent, **extra)
+            context = super().make_context(info_name, args, parent, **extra)
+        context.meta[WORDS] = words
+        return context
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""

@@ -138,6 +138,13 @@ def describe_counts(granted: int, refused: int, charged: str = "charged", codes:
     return f"{grants}, {refusals}"
 
 
+def describe_short_grants(out: str, expired: int, short: int, min_left: int | None) -> str:
+    """Describe how many rows of an output have expired, and how many have too little time left."""
+    left = "a tenth of the requested time" if min_left is None else describe_duration(min_left)
+    rows = f"{expired:,} rows have expired, {short:,} more have less than {left} left"
+    return f"{out}: {rows}: request all rows again, which are charged again, with the next command"
+
+
 def describe_seconds(seconds: float) -> str:
     """Describe the time that a command took."""
     if seconds < _SECONDS_PER_MINUTE:

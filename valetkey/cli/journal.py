@@ -8,11 +8,12 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
+from itertools import repeat
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from valetkey.cli.row_errors import InputError, RowRefusal
 from valetkey.wire.refusals import Refusal
@@ -26,11 +27,15 @@ _Size = Annotated[int, Field(ge=1, lt=2**63)]
 
 
 class FinishedRow(NamedTuple):
-    """The text of an output row with its line ending, its key, and its expiry if it was granted."""
+    """The text of an output row with its line ending, and its key.
+
+    expires_at and limited_by are those of its grant, None if it was refused.
+    """
 
     text: str
     key: str | None
     expires_at: datetime | None
+    limited_by: str | None
 
 
 def read_finished_rows(path: Path) -> Iterator[FinishedRow]:
@@ -40,7 +45,15 @@ def read_finished_rows(path: Path) -> Iterator[FinishedRow]:
             start = stream.read(len(_CSV_START))
             stream.seek(0)
             yield from _read_csv(stream) if start == _CSV_START else map(_row_from_json, stream)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error):
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+        csv.Error,
+    ):
         raise InputError(
             f"{path} is no CSV or JSON Lines file as it was written: it was changed, or it is "
             "another file or format"
@@ -60,15 +73,20 @@ def _read_csv(stream: Iterable[str]) -> Iterator[FinishedRow]:
     lines.clear()
     for cells in records:
         row = dict(zip(heading, cells, strict=True))
-        expiry = None if row["refused"] else datetime.fromisoformat(row["expires_at"])
-        yield FinishedRow("".join(lines), row["key"], expiry)
+        yield _finished_row("".join(lines), row, is_refused=row["refused"] != "")
         lines.clear()
 
 
 def _row_from_json(line: str) -> FinishedRow:
     row: dict[str, Any] = json.loads(line)
-    expiry = None if "code" in row else datetime.fromisoformat(row["expires_at"])
-    return FinishedRow(line, row["key"], expiry)
+    return _finished_row(line, row, is_refused="code" in row)
+
+
+def _finished_row(text: str, row: Mapping[str, Any], *, is_refused: bool) -> FinishedRow:
+    if is_refused:
+        return FinishedRow(text, row["key"], None, None)
+    expires_at = datetime.fromisoformat(row["expires_at"]).astimezone(UTC)
+    return FinishedRow(text, row["key"], expires_at, row["limited_by"])
 
 
 class BulkPlan(NamedTuple):
@@ -82,25 +100,48 @@ class BulkPlan(NamedTuple):
 class Checkpoint(NamedTuple):
     """The complete part of an output.
 
-    It has a number of rows and of bytes, of refusals among the rows, the earliest expiry of a
-    grant, the number of refusals by code, and of rows that are invalid.
+    It has a number of rows and of bytes, of refusals among the rows, of refusals by code, and of
+    rows that are invalid. expiries is the number of grants by the lifetime that was requested for
+    them, and by the second in which they expire.
     """
 
     rows: _Count = 0
     bytes: _Count = 0
     refused: _Count = 0
-    first_expiry: AwareDatetime | None = None
     codes: dict[str, int] | None = None
     invalid: _Count = 0
+    expiries: dict[_Count, dict[_Count, _Count]] | None = None
 
     @property
     def granted(self) -> int:
         """The number of grants among the rows."""
         return self.rows - self.refused
 
-    def advance(self, result: Grant | Refusal | FinishedRow, size: int) -> "Checkpoint":
-        """Return the checkpoint after one more row, which takes `size` bytes."""
-        refused, first_expiry, codes = self.refused, self.first_expiry, self.codes
+    def count_short(self, min_left: int | None, now: float) -> tuple[int, int]:
+        """Return how many grants have expired, and how many others have too little time left.
+
+        That is less than min_left seconds, by default less than a tenth of the requested lifetime.
+        With 0, nothing is counted.
+        """
+        if min_left == 0:
+            return 0, 0
+        expired = short = 0
+        for lifetime, counts in (self.expiries or {}).items():
+            needed = lifetime / 10 if min_left is None else min_left
+            for second, count in counts.items():
+                expired += count if second <= now else 0
+                short += count if now < second < now + needed else 0
+        return expired, short
+
+    def advance(
+        self, result: Grant | Refusal | FinishedRow, size: int, lifetime: int = 0
+    ) -> "Checkpoint":
+        """Return the checkpoint after one more row of `size` bytes; both share the expiries.
+
+        lifetime is what was requested, in seconds. If something else limits the grant, its lifetime
+        is no other than it was when it was new, and only its expiry counts.
+        """
+        refused, codes, expiries = self.refused, self.codes, self.expiries
         invalid = self.invalid + isinstance(result, RowRefusal)
         if isinstance(result, Refusal):
             refused += 1
@@ -109,16 +150,23 @@ class Checkpoint(NamedTuple):
         elif result.expires_at is None:
             refused += 1
         else:
-            first_expiry = min(first_expiry or result.expires_at, result.expires_at)
-        return Checkpoint(self.rows + 1, self.bytes + size, refused, first_expiry, codes, invalid)
+            lifetime = lifetime if result.limited_by == "request" else 0
+            expiries = {} if expiries is None else expiries
+            counts = expiries.setdefault(lifetime, {})
+            second = int(result.expires_at.timestamp())
+            counts[second] = counts.get(second, 0) + 1
+        return Checkpoint(self.rows + 1, self.bytes + size, refused, codes, invalid, expiries)
 
 
-def count_rows(path: Path) -> Checkpoint | None:
-    """Return the counts of a finished output; None if it is another file. Raises OSError."""
+def count_rows(path: Path, lifetimes: Iterable[int] = repeat(0)) -> Checkpoint | None:
+    """Return the counts of a finished output; None if it is another file. Raises OSError.
+
+    lifetimes are those that were requested for its rows.
+    """
     counts = Checkpoint()
     try:
-        for row in read_finished_rows(path):
-            counts = counts.advance(row, 0)
+        for row, lifetime in zip(read_finished_rows(path), lifetimes, strict=False):
+            counts = counts.advance(row, 0, lifetime)
     except InputError:
         return None
     return counts

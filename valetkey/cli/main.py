@@ -63,5 +63,6 @@ def main() -> None:
       3    no response in time, or none that this release can read
       4    an object was not stored
       5    the output could not be written
+      6    a grant of the output has expired, or has too little time left (see --min-left)
       130  interrupted
     """

@@ -16,18 +16,22 @@ from valetkey.cli.descriptions import (
     describe_refusal,
     describe_row_refusal,
     describe_run,
+    describe_short_grants,
 )
 from valetkey.cli.formats import RowResult, get_layout
 from valetkey.cli.journal import Checkpoint, Journal
 from valetkey.cli.result_source import ResultSource
 from valetkey.cli.row_errors import RowRefusal
 from valetkey.cli.tables import show_explanation
-from valetkey.cli.terminal_text import stderr_console
+from valetkey.cli.terminal_text import same_command, stderr_console
 from valetkey.handles import BatchHandle, GrantHandle
 from valetkey.wire.refusals import QuotaState, Refusal
 from valetkey.wire.replies import Explanation
 
 MAX_EXPLAINED_REFUSALS = 10
+
+EXPIRED = 6
+"""The exit code if a grant of the output has expired, or has too little time left."""
 
 _FORMAT_BY_SUFFIX = {".csv": "csv", ".jsonl": "json"}
 
@@ -73,15 +77,32 @@ def write_results(
         first = writer.checkpoint
         results = source.results(options["timeout"], first)
         reports = _with_reports(results, source, first.rows, options)
-        for result, values in zip(reports, source.copied_values(first), strict=False):
-            writer.write_row(render(result, values), result)
+        lifetimes = source.lifetimes(options["expires_in"], first)
+        rows = zip(reports, source.copied_values(first), lifetimes, strict=False)
+        for result, values, lifetime in rows:
+            writer.write_row(render(result, values), result, lifetime)
     print_quota_warnings(source.quotas)
     if journal is not None:
         seconds = time.monotonic() - start
         shown_out = str(out or "stdout")
         text = describe_run(writer.checkpoint, first.granted + writer.kept, shown_out, seconds)
         click.echo(text, err=True)
-    return 1 if source.refused else 0
+    return report_short_grants(writer.checkpoint, options) or (1 if source.refused else 0)
+
+
+def report_short_grants(checkpoint: Checkpoint, options: Mapping[str, Any]) -> int:
+    """Report grants that have expired or expire too soon; return EXPIRED if there are any, or 0.
+
+    The command that is printed requests all grants again.
+    """
+    min_left: int | None = options["min_left"]
+    expired, short = checkpoint.count_short(min_left, time.time())
+    if not expired and not short:
+        return 0
+    out: Path | None = options["out"]
+    click.echo(describe_short_grants(str(out or "stdout"), expired, short, min_left), err=True)
+    click.echo(f"Next: {same_command('--force' if out else None)}", err=True)
+    return EXPIRED
 
 
 def resolve_format(default_format: str, options: Mapping[str, Any]) -> str:
@@ -108,9 +129,9 @@ class _StdoutWriter:
     def write_heading(self, text: str) -> None:
         sys.stdout.write(text)
 
-    def write_row(self, text: str, result: RowResult) -> None:
+    def write_row(self, text: str, result: RowResult, lifetime: int) -> None:
         sys.stdout.write(text)
-        self.checkpoint = self.checkpoint.advance(result, 0)
+        self.checkpoint = self.checkpoint.advance(result, 0, lifetime)
 
 
 def _open_stdout() -> AbstractContextManager["RowWriter | _StdoutWriter"]:

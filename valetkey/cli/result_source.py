@@ -54,6 +54,10 @@ class ResultSource:
         """Yield the values of each of these rows that are copied from the input."""
         return repeat({})
 
+    def lifetimes(self, default: int, _checkpoint: Checkpoint) -> Iterator[int]:
+        """Yield the lifetime in seconds that each of these rows requests."""
+        return repeat(default)
+
     def _update_status(self) -> None:
         for batch in self._batches.values():
             self._quotas = batch.quotas or self._quotas

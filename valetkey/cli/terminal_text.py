@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.cells import cell_len
 
+from valetkey.cli.command_groups import WORDS
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -44,6 +46,22 @@ def program_command(name: str) -> str:
         return name
     below = path.is_relative_to(Path.cwd())
     return shlex.quote(str(path.relative_to(Path.cwd()) if below else path))
+
+
+def same_command(option: str | None) -> str:
+    """Return the running command as a line for a shell, with --resume, --force or neither."""
+    words = click.get_current_context().meta[WORDS]
+    kept = [word for word in words if word not in {"--resume", "--force"}]
+    end = kept.index("--") if "--" in kept else len(kept)
+    line = shlex.join([*kept[:end], *([option] if option else []), *kept[end:]])
+    return f"{program_command('valetkey')} {line}"
+
+
+def next_command(*words: str) -> str:
+    """Return a command for a shell, for the tenant that --tenant of the running command names."""
+    tenant = click.get_current_context().params.get("tenant")
+    options = [] if tenant is None else ["--tenant", tenant]
+    return f"{program_command('valetkey')} {shlex.join([*words, *options])}"
 
 
 def stderr_console() -> "Console":
@@ -81,6 +99,13 @@ def format_table(rows: Rows, columns: int | None, *, wrap_last: bool = False) ->
         return [line for row in rows for line in _wrapped_row(row, widths, columns)]
     groups = _fold(widths, columns)
     return [line for row in rows for line in _folded_row(row, widths, groups)]
+
+
+def widest_column(widths: Sequence[int], number: int, columns: int) -> int:
+    """Return the width to which a column of a table can grow without another fold."""
+    line = next(group for group in _fold(widths, columns) if number in group)
+    others = sum(widths[other] + len(_GAP) for other in line if other != number)
+    return columns - others - (0 if 0 in line else len(_INDENT))
 
 
 def _fold(widths: Sequence[int], columns: int | None) -> list[list[int]]:

@@ -2,10 +2,13 @@
 
 import asyncio
 import logging
+import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import RLock
+from typing import Any
 
 from valetkey.blocking import run
 from valetkey.crypto.codec import Codec
@@ -26,16 +29,16 @@ from valetkey.delivery.pending_request import (
     PendingRequest,
     no_answer_error,
 )
-from valetkey.delivery.progress import BatchProgress, SingleRequest
+from valetkey.delivery.progress import BatchProgress
 from valetkey.delivery.retransmit import DEFAULT_WINDOW, RetransmitTimer
 from valetkey.delivery.transport import Transport
-from valetkey.errors import BrokerUnreachable, NoAnswer, Refused, ValetkeyError
+from valetkey.errors import BrokerUnreachable, NoAnswer, ValetkeyError
 from valetkey.wire.pending import PendingMessage
-from valetkey.wire.replies import Outcome, Reply
 
 Condition = Callable[[], bool]
 
 log = logging.getLogger("valetkey")
+_UNGUARDED = nullcontext()
 _SENDS_PER_LISTEN = 4  # new messages until results are read: more than one, so the window fills
 
 
@@ -83,38 +86,31 @@ class BaseDispatcher(ABC):
         Raises what the request fails with. After the timeout it gives up the request, and raises
         NoAnswer, or BrokerUnreachable if that is the cause. It also does so if it is cancelled.
         """
-        if not is_done():
-            self.add(request)
-        try:
-            if await self._wait_until(request, is_done, timeout):
-                return
-            error = await self._timeout_error(request, timeout or 0)
-        except asyncio.CancelledError:
-            self._give_up(request)
-            raise
-        if not is_done():
-            self._give_up(request)
-            await self._withdraw()
-            raise error
+        with self.exclusive():
+            if not is_done():
+                self.add(request)
+            try:
+                if await self._wait_until(request, is_done, timeout):
+                    return
+                error = await self._timeout_error(request, timeout or 0)
+            except asyncio.CancelledError:
+                self._give_up(request)
+                raise
+            if not is_done():
+                self._give_up(request)
+                await self._withdraw()
+                raise error
 
-    async def request_reply(self, message: PendingMessage, timeout: float | None) -> Reply:
-        """Send a message that has one reply, and wait for it, at most `timeout` seconds.
-
-        Raises Refused, NoAnswer, BrokerUnreachable.
-        """
-        request = SingleRequest(message)
-        await self.wait(request, lambda: request.reply is not None, timeout)
-        reply = cast("Reply", request.reply)
-        if isinstance(reply, Outcome) and reply.refusal is not None:
-            raise Refused(reply.refusal)
-        return reply
+    def exclusive(self) -> AbstractContextManager[object]:
+        """Return a context in which no other thread uses the dispatcher."""
+        return _UNGUARDED
 
     async def flush(self, timeout: float | None) -> None:
         """Wait until every request is complete or given up, even if nobody reads its results."""
         self._flush_count += 1
         try:
             if not await self._wait_until(None, lambda: self._engine.is_idle, timeout):
-                text = f"not every request was answered within {timeout or 0:g} s"
+                text = f"not every request was answered within {timeout or 0:.3g} s"
                 raise self._engine.outage or NoAnswer(text)
         finally:
             self._flush_count -= 1
@@ -264,14 +260,46 @@ class BaseDispatcher(ABC):
 class Dispatcher(BaseDispatcher):
     """Delivers requests in the caller's own thread, and only while one of its methods runs.
 
-    Its coroutines block, and never suspend: run them with blocking.run.
+    Its coroutines block, and never suspend: run them with blocking.run. One thread at a time can
+    use it, of the process that created it.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lock = RLock()  # again in one thread: items may be results of the same client
+        self._process_id = os.getpid()
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Refuse to be used by another thread or a forked process. Raises RuntimeError."""
+        if os.getpid() != self._process_id:
+            raise RuntimeError(
+                "this handle belongs to the process that was forked: pass its id to client.batch()"
+            )
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError(
+                "another thread is waiting for this handle, or for one that its thread has "
+                "requested: let each thread wait for the handles that it has requested itself"
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    @property
+    def is_idle(self) -> bool:
+        """True if no request waits for a reply."""
+        return self._engine.is_idle
 
     def start(self, batch: BatchProgress) -> None:
         """Send chunks until the window is full or the first result arrives.
 
         Raises NoAnswer, or BrokerUnreachable if that is the cause, if no chunk can be sent.
         """
+        with self.exclusive():
+            self._start(batch)
+
+    def _start(self, batch: BatchProgress) -> None:
         self.add(batch)
         if not run(self._wait_until(batch, lambda: batch.has_started, DEFAULT_TIMEOUT)):
             self._drop(batch)
@@ -287,14 +315,21 @@ class Dispatcher(BaseDispatcher):
 
     async def pause(self, seconds: float) -> None:
         """Send and listen for some seconds."""
-        await self._wait_until(None, lambda: False, seconds)
+        with self.exclusive():
+            await self._wait_until(None, lambda: False, seconds)
+
+    async def flush(self, timeout: float | None) -> None:
+        """Wait as BaseDispatcher.flush does."""
+        with self.exclusive():
+            await super().flush(timeout)
 
     async def close(self) -> None:
         """Close the transport and give up all requests."""
-        self._is_closed = True
-        for request in self._engine.requests:
-            self._engine.drop(request)
-        await self._transport.close()
+        with self.exclusive():
+            self._is_closed = True
+            for request in self._engine.requests:
+                self._engine.drop(request)
+            await self._transport.close()
 
     async def _wait_until(
         self,

@@ -14,11 +14,18 @@ from valetkey.delivery.retransmit import RetransmitTimer
 from valetkey.wire.messages import MAX_BUNDLE_MESSAGES
 from valetkey.wire.messages import task_id as chunk_task_id
 from valetkey.wire.pending import PendingMessage, build_bundle
+from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import BundleReply, Reply
 from valetkey.wire.unavailable import Unavailable
 
 _HEAD_START_MESSAGES = 4  # enough for the workers of a small machine that also runs the client
 _MIN_LIMIT = 32  # messages; halves of so few cost more than several workers gain
+
+_UNDER_WAY = Refusal(
+    code=Code.BATCH_CONFLICT,
+    field="batch",
+    message="this client has a request with the same batch id under way: wait for its handle first",
+)
 
 ReadMessage = Callable[[PendingRequest], PendingMessage | None]
 """Returns the next message of a request, or None if there is none yet."""
@@ -47,9 +54,9 @@ class Outbox:
         """True if another message may go out with those that are here."""
         return self._last is None and len(self._small) < self._limit
 
-    def add(self, message: PendingMessage, *, is_alone: bool) -> None:
+    def add(self, message: PendingMessage) -> None:
         """Add a message that was read."""
-        if is_alone or not message.may_be_bundled:
+        if not message.may_be_bundled:
             self._last = message
         else:
             self._small[message.task_id] = message
@@ -187,7 +194,7 @@ class InFlight:
         while self._resumed and self._has_room:
             send = self._sends.get(self._resumed.popleft())
             if send is not None:
-                self._outbox.add(send.message, is_alone=False)
+                self._outbox.add(send.message)
         for request in tuple(self._unsent):
             while self._has_room and (message := read(request)) is not None:
                 if not self._enter(request, message, now):
@@ -321,14 +328,14 @@ class InFlight:
             request.head_start = None
         elif request.head_start is NOTHING_SENT:
             request.head_start = HeadStart.begin(message.task_id, now)
-        is_known = message.task_id in self._sends  # another request has the same batch id
         if not self._register(request, message):
             return False
-        self._outbox.add(message, is_alone=is_known)
+        self._outbox.add(message)
         return True
 
     def _register(self, request: PendingRequest, message: PendingMessage) -> bool:
-        refusal = message.refusal or request.closing_refusal
+        twin_refusal = _UNDER_WAY if message.task_id in self._sends else None
+        refusal = message.refusal or request.closing_refusal or twin_refusal
         if refusal is not None:
             request.receive_reply(message, message.refused_outcome(refusal))
             return False

@@ -1,6 +1,7 @@
 """The requests that a dispatcher delivers. Pure."""
 
 from abc import ABC, abstractmethod
+from datetime import datetime
 from typing import NamedTuple, Self
 
 from valetkey.errors import NoAnswer, ServiceUnavailable
@@ -68,10 +69,13 @@ class ServiceOutages:
 class PendingRequest(ABC):
     """A request of one or more messages, and the replies to them.
 
+    deadline is the time after which the service refuses its messages; None if there is none.
     failures counts the results that were no valid reply, postponements the replies that decided
     nothing yet. unanswered has the messages without a reply, by task id. service_outages
     has what the service says about not answering them. head_start is None once it is over.
     """
+
+    deadline: datetime | None = None
 
     def __init__(self) -> None:
         self.failures = 0

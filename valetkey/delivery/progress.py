@@ -1,7 +1,7 @@
 """Tracks which parts of a request were sent, answered and read. Pure."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, cast
 
@@ -11,6 +11,8 @@ from valetkey.wire.refusals import Code, QuotaState, Refusal
 from valetkey.wire.replies import BatchState, Grant, Outcome, Reply
 
 CANCELLED = Refusal(code=Code.BATCH_CLOSED, field="batch", message="the batch was cancelled")
+_MAX_UNREAD = 1_000  # batches of a client whose unread refusals are kept
+_HEADER = {"batch", "total", "chunk_size", "expires_in"}
 _PROBES = 4  # chunks of a reopened batch that are requested although they may be undecided
 
 
@@ -19,6 +21,11 @@ class BatchProgress(PendingRequest):
 
     messages yields None while its next message is not ready. refusal is set once the batch is
     refused as a whole; each item without a grant then gets that refusal, with its object key.
+    expires_in is the lifetime in seconds that was requested, 0 if it is not known. is_stored is
+    true if the results may be those of an earlier request, started_at the time.monotonic() of this
+    one. on_progress is called with the numbers of decided and of all items whenever a chunk is
+    read. handed_out is the number of results that were handed out.
+    unread_refusals gets a refusal under the batch's id until one of its results is read.
     Raises ValueError if the batch has no chunk first_chunk.
     """
 
@@ -32,8 +39,14 @@ class BatchProgress(PendingRequest):
         self.id: str = header["batch"]
         self.total: int = header["total"]
         self.deadline = _parse_deadline(header.get("deadline"))
+        self.expires_in: int = header.get("grant", header).get("expires_in") or 0
+        self.is_stored = False
+        self.started_at = 0.0
+        self.on_progress: Callable[[int, int], object] | None = None
+        self.unread_refusals: dict[str, Refusal] = {}
         self.refusal: Refusal | None = None
         self.quotas: list[QuotaState] = []
+        self.handed_out = 0  # results
         self.ready_results: deque[Grant | Refusal] = deque()
         self._messages = messages
         self._items_error: BaseException | None = None
@@ -122,10 +135,18 @@ class BatchProgress(PendingRequest):
         in_manifest = 0 if outcome.refusal else outcome.issued or 0
         self._issued += granted + in_manifest
         self._refused += len(results) - granted
+        if granted < len(results) and self.refusal is not CANCELLED:
+            refusal = next(result for result in results if isinstance(result, Refusal))
+            if len(self.unread_refusals) < _MAX_UNREAD:
+                self.unread_refusals.setdefault(self.id, refusal)
         if not outcome.refusal:
             self._refused += outcome.refused or 0
         self.quotas = outcome.quotas or self.quotas
         self._results[message.chunk_number] = results
+
+    def mark_refusals_read(self) -> None:
+        """Report that somebody has looked at the results."""
+        self.unread_refusals.pop(self.id, None)
 
     def close(self, refusal: Refusal) -> None:
         """Send no more chunks: the items of unsent chunks get this refusal."""
@@ -142,6 +163,7 @@ class BatchProgress(PendingRequest):
 
     def read_chunk(self, *, in_order: bool = True) -> None:
         """Move the results of a chunk to ready_results: of the next, or of the first answered."""
+        self.mark_refusals_read()
         number = self._next_chunk if in_order else next(iter(self._results))
         self.ready_results.extend(self._results.pop(number))
         self._read_chunks += 1
@@ -149,6 +171,8 @@ class BatchProgress(PendingRequest):
         while self._next_chunk in self._read_early:
             self._read_early.remove(self._next_chunk)
             self._next_chunk += 1
+        if self.on_progress is not None:
+            self.on_progress(self.total - self.remaining, self.total)
 
 
 def _parse_deadline(text: str | None) -> datetime | None:
@@ -168,8 +192,8 @@ class ReopenedBatchProgress(BatchProgress):
     """
 
     def __init__(self, state: BatchState, messages: Iterator[PendingMessage]) -> None:
-        header = {"batch": state.batch, "total": state.total, "chunk_size": state.chunk_size}
-        super().__init__(header, messages)
+        super().__init__(state.model_dump(include=_HEADER), messages)
+        self.is_stored = True
         self.refusal = state.refusal or (CANCELLED if state.cancelled else None)
         self._state = state
 

@@ -6,7 +6,6 @@ from contextlib import suppress
 from functools import cache
 from queue import Empty, SimpleQueue
 from typing import Any
-from weakref import WeakSet
 
 from valetkey.aio import AnyGrant, AsyncClient
 from valetkey.client import Client
@@ -152,9 +151,8 @@ class FakeControls:
         self, policy: Policy | Mapping[str, Policy] = _EVERYTHING, quotas: Iterable[Quota] = ()
     ) -> None:
         """Replace the policy and the quotas: requests are decided by these from now on."""
-        policies: dict[str | None, Policy] = (
-            {None: policy} if isinstance(policy, Policy) else {**policy}
-        )
+        pairs = [(None, policy)] if isinstance(policy, Policy) else policy.items()
+        policies = dict[str | None, Policy](pairs)
         self._service.policies, self._service.quotas = policies, [*quotas]
 
     def refuse(self, key: str | None = None, code: str = Code.KEY_OUTSIDE_PREFIX) -> None:
@@ -186,7 +184,7 @@ class FakeControls:
         self._service.resume()
 
     def expire(self, subject: AnyGrant | BaseBatchHandle | None = None) -> None:
-        """End the grants of a batch, or all grants, now: from then on, they are returned as such.
+        """End the grants of a batch, or all grants, now. What the client does then: see min_left.
 
         subject is a grant, a handle, a grant id or a batch id.
         """
@@ -221,5 +219,4 @@ class AsyncFakeClient(FakeControls, AsyncClient):
     """An AsyncClient whose service is in this process: as FakeClient, for asyncio."""
 
     def _connect(self, servers: Servers, codec: Codec, timer: RetransmitTimer) -> AsyncDispatcher:  # noqa: ARG002 - nothing is signed or sealed
-        self._feeds = WeakSet()
         return AsyncDispatcher(AsyncFakeTransport(self._service), Codec(None), timer)

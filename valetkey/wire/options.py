@@ -1,9 +1,10 @@
 """The options of each kind of request: the keyword arguments of the client's methods."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Literal, Required, TypedDict
+from uuid import UUID
 
 from valetkey.wire.terms import Encryption, StorageClass
 from valetkey.wire.upload_events import UploadEventType
@@ -19,7 +20,10 @@ class RequestOptions(TypedDict, total=False):
     reason: text for the audit log, at most 200 characters.
     recipient: the person or system that the grants are for, recorded in the audit log, at most 200
     characters.
+    requested_by: the requester's name for the audit log, in place of the client's.
     deadline: an aware datetime. After it, the handle stops waiting and the service refuses.
+    batch_id: a UUIDv7 that you create with new_id(). With it, any process can repeat the request
+    after a crash, with the same options: what was granted is granted again, and charged once.
     """
 
     expires_in: int
@@ -27,7 +31,9 @@ class RequestOptions(TypedDict, total=False):
     callback: str | None
     reason: str | None
     recipient: str | None
+    requested_by: str | None
     deadline: datetime | None
+    batch_id: str | UUID | None
 
 
 class ReissueOptions(TypedDict, total=False):
@@ -39,6 +45,7 @@ class ReissueOptions(TypedDict, total=False):
     expires_in: int | None
     reason: str | None
     recipient: str | None
+    requested_by: str | None
 
 
 class BatchOptions(TypedDict, total=False):
@@ -47,20 +54,21 @@ class BatchOptions(TypedDict, total=False):
     total: the number of items; without it, items without a length are read into a list first. The
     batch is admitted, or refused for a quota, as a whole.
     chunk_size: the number of items in one message.
-    batch_id: a UUIDv7 that you create. With it, any process can continue an interrupted batch: pass
-    the same total, chunk_size and other options, and the items from chunk first_chunk on. Granted
-    items are granted again, and charged once. A batch grants nothing new once it is a day old, or
-    as old as the shortest window (minute or hour) of the tenant's quotas.
+    first_chunk: with batch_id, to continue an interrupted batch: pass the same total, chunk_size
+    and other options, and the items from this chunk on. A batch grants nothing new once it is a day
+    old, or as old as the shortest window (minute or hour) of the tenant's quotas.
     manifest: an object key in the same bucket, for very large batches: the service writes all item
     results to that file. The handle then yields only refusals of the whole batch; see its
     manifest().
+    progress: a function that is called with the numbers of decided items and of all items whenever
+    results have arrived.
     """
 
     total: int | None
     chunk_size: int
-    batch_id: str | None
     first_chunk: int
     manifest: str | None
+    progress: Callable[[int, int], object] | None
 
 
 class DownloadOptions(RequestOptions, total=False):

@@ -6,12 +6,15 @@ Replies only grow. They are read tolerantly: unknown fields are ignored, and unk
 lists are kept as text. Only `status`, which tells which reply it is, has to be known.
 """
 
-from collections.abc import Sequence
-from datetime import datetime
-from typing import Annotated, Literal
+import json
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
+from pydantic_core import to_jsonable_python
 
 from valetkey.wire.refusals import Code, QuotaState, Refusal
 from valetkey.wire.terms import Kind, ReplyModel
@@ -213,6 +216,41 @@ class Grant:
     multipart: MultipartInfo | None = None
     ref: str | None = None
 
+    @property
+    def seconds_left(self) -> float:
+        """The seconds until expires_at by this machine's clock; negative afterwards."""
+        return (self.expires_at - datetime.now(UTC)).total_seconds()
+
+    @property
+    def is_expired(self) -> bool:
+        """True once expires_at has passed, by this machine's clock."""
+        return self.seconds_left <= 0
+
+    def to_dict(self, *, include_url: bool = False) -> dict[str, Any]:
+        """Return the grant as JSON values, without what is not set.
+
+        Without include_url, it also lacks what gives access: url, fields and headers, and the
+        upload_id and abort_url of multipart.
+        """
+        values: dict[str, Any] = to_jsonable_python(self, exclude_none=True)
+        if not include_url:
+            values = _without(values, _GRANT_SECRETS)
+            if self.multipart is not None:
+                values["multipart"] = _without(values["multipart"], _UPLOAD_SECRETS)
+        return {name: value for name, value in values.items() if value != {}}
+
+    def to_json(self, *, include_url: bool = False) -> str:
+        """Return to_dict() as JSON text."""
+        return json.dumps(self.to_dict(include_url=include_url))
+
+
+_GRANT_SECRETS = frozenset({"url", "fields", "headers"})
+_UPLOAD_SECRETS = frozenset({"upload_id", "abort_url"})
+
+
+def _without(values: Mapping[str, Any], names: AbstractSet[str]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
+
 
 ItemResult = Grant | Refusal
 
@@ -331,6 +369,7 @@ class BatchState(ReplyModel):
     decided: the number of chunks that the service has decided.
     issued, refused: the numbers of granted and refused items in these chunks.
     cancelled: true once the batch is cancelled.
+    expires_in: the lifetime in seconds that was requested for its grants.
     refusal: the refusal that undecided chunks will receive, if it is already certain.
     manifest: the progress of the manifest, if the batch has one.
     """
@@ -345,6 +384,7 @@ class BatchState(ReplyModel):
     issued: int
     refused: int
     cancelled: bool = False
+    expires_in: int | None = None
     refusal: Annotated[Refusal, Field(strict=False)] | None = None
     manifest: ManifestState | None = None
 

@@ -1,12 +1,13 @@
 """Builds messages from the arguments of a client's methods. Pure."""
 
 import json
-from collections.abc import AsyncIterable, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, Protocol, TypeVar
+from uuid import UUID
 
 from valetkey.wire.chunking import ItemInput, chunk_messages, json_value
 from valetkey.wire.messages import (
@@ -56,16 +57,29 @@ class GrantRequest:
     options: Mapping[str, Any]
     total: int | None = None
     chunk_size: int = DEFAULT_CHUNK_ITEMS
-    batch_id: str | None = None
+    batch_id: str | UUID | None = None
     first_chunk: int = 0
     manifest: str | None = None
+    progress: Callable[[int, int], object] | None = None
 
     @classmethod
     def of_many(
         cls, kind: Kind, bucket: str, items: Items, options: Mapping[str, Any]
     ) -> "GrantRequest":
         """Return a request whose options are those of the kind and BatchOptions."""
-        names = BatchOptions.__annotations__.keys()
+        return cls.of_options(kind, bucket, items, options, BatchOptions.__annotations__)
+
+    @classmethod
+    def of_options(
+        cls,
+        kind: Kind,
+        bucket: str,
+        items: Items,
+        options: Mapping[str, Any],
+        batch_options: Iterable[str] = (),
+    ) -> "GrantRequest":
+        """Return a request whose options are those of the kind and these of a batch."""
+        names = {"batch_id", *batch_options}
         of_kind = {name: value for name, value in options.items() if name not in names}
         of_batch = {name: options[name] for name in names & options.keys()}
         return cls(kind, bucket, items, of_kind, **of_batch)
@@ -91,7 +105,7 @@ class GrantRequest:
         header = {
             "v": VERSION,
             "tenant": requester.tenant,
-            "batch": new_batch_id if self.batch_id is None else self.batch_id,
+            "batch": new_batch_id if self.batch_id is None else str(self.batch_id),
             "requested_by": requester.requested_by,
             "grant": {"kind": self.kind, "bucket": self.bucket, "expires_in": 3600} | terms,
             "total": total,
@@ -188,8 +202,9 @@ def reissue_message(
     same batch id would be taken for its own: it tells the new grant, but not the earlier one.
     """
     _reject_unknown("reissue", options, ReissueOptions.__annotations__.keys())
-    fields = {"batch": batch_id, "of": grant_id, "requested_by": requester.requested_by, **options}
-    message = build_message(requester, "", "reissue", **fields)
+    fields: dict[str, Any] = {"requested_by": requester.requested_by}
+    fields |= {name: value for name, value in options.items() if value is not None}
+    message = build_message(requester, "", "reissue", batch=batch_id, of=grant_id, **fields)
     # A wrong value is refused, not sent.
     text = json.dumps(message.body, sort_keys=True, default=repr)
     return replace(message, task_id=f"{batch_id}.{sha256(text.encode()).hexdigest()}")

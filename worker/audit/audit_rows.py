@@ -59,10 +59,9 @@ class GrantRecord(NamedTuple):
 
 
 COLUMNS = GrantRecord._fields
-NARROW = ("time", "tenant", "kind", "decision", "key")
-NARROW_WITH_TEXT = ("time", "recipient", "decision", "key")
+NARROW = ("recipient", "requested_by", "grant", "time", "tenant", "decision", "key")
 WIDE = ("time", "tenant", "requested_by", "recipient", "kind", "decision", "key", "grant")
-"""The columns that a narrow and a wide terminal show, and the answers to whom got what."""
+"""The columns that a narrow and a wide terminal show: who got what, and the id to ask for more."""
 
 SHARED_COLUMNS = COLUMNS[: COLUMNS.index("key")]
 """The columns of a record whose values the items of a chunk share, but for texts of their own."""

@@ -426,9 +426,12 @@ def is_alive(grant: AuditedGrant, now: datetime) -> bool:
 def ways_to_end(grant: AuditedGrant, signing: Signing) -> Iterator[str]:
     """Yield what an operator can do to end a grant that is alive."""
     if grant.kind in _MULTIPART:
+        cancel = "`valetkey cancel` of the multipart batch with --abort-uploads"
+        if grant.kind == "multipart":
+            cancel = f"`valetkey cancel {grant.grant.partition('.')[0]} --abort-uploads`"
         yield (
-            "abort the upload: `valetkey cancel` of the multipart batch with --abort-uploads, or"
-            " AbortMultipartUpload; no part and no completion is accepted then"
+            f"abort the upload: {cancel}, or AbortMultipartUpload; no part and no completion is"
+            " accepted then"
         )
     elif grant.kind == "download":
         yield "delete or move the object: ends every link to it"

@@ -13,11 +13,10 @@ from rich.cells import cell_len
 from sqlalchemy import Engine, func, select
 
 from models import Cancellation, RejectionCount
-from valetkey.cli.terminal_text import escape_unprintable, terminal_columns
+from valetkey.cli.terminal_text import escape_unprintable, terminal_columns, widest_column
 from worker.audit.audit_rows import (
     COLUMNS,
     NARROW,
-    NARROW_WITH_TEXT,
     WIDE,
     GrantRecord,
     UnknownCursor,
@@ -47,14 +46,12 @@ from worker.cli.output import (
     print_next_page,
     print_rows,
 )
-from worker.core.annotations import ANNOTATION_FIELDS
 
 _EXCLUSIVE = (
     *(("--all", "--limit"), ("--follow", "--all"), ("--follow", "--after")),
     ("--follow", "--until"),
 )
 _WIDE_TERMINAL = 150
-_GAP = 2
 _MIN_KEY = 16
 _ROWS_PER_BLOCK = 500
 POLL_SECONDS = 1.0
@@ -75,29 +72,27 @@ def _parse_columns(
 
 
 def _default_columns(options: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the columns that fit into the terminal, or all columns if there is none."""
+    """Return the columns of a narrow or a wide terminal, or all columns if there is none."""
     width = terminal_columns()
     if options["output_format"] is not None or width is None:
         return COLUMNS
-    if width >= _WIDE_TERMINAL:
-        return WIDE
-    asks_who = any(options[name] is not None for name in ("key", *ANNOTATION_FIELDS))
-    return NARROW_WITH_TEXT if asks_who else NARROW
+    return WIDE if width >= _WIDE_TERMINAL else NARROW
 
 
 def shorten_keys(columns: Sequence[str], rows: list[list[Any]], zone: tzinfo) -> None:
-    """Shorten object keys in the middle, so that rows fit into the terminal."""
+    """Shorten object keys in the middle to what other columns leave of their terminal line."""
     width = terminal_columns()
     if width is None or "key" not in columns:
         return
     number = columns.index("key")
-    others = sum(
-        max([cell_len(heading), *(cell_len(format_cell(row[other], zone)) for row in rows)]) + _GAP
+    widths = [
+        max([cell_len(heading), *(cell_len(format_cell(row[other], zone)) for row in rows)])
         for other, heading in enumerate(columns)
-        if other != number
-    )
+    ]
+    widths[number] = min(widths[number], _MIN_KEY)
+    longest = max(widest_column(widths, number, width), _MIN_KEY)
     for row in rows:
-        row[number] = shorten_middle(escape_unprintable(row[number]), max(width - others, _MIN_KEY))
+        row[number] = shorten_middle(escape_unprintable(row[number]), longest)
 
 
 def shorten_middle(text: str, width: int) -> str:

@@ -18,6 +18,7 @@ from valetkey.cli.terminal_text import (
     escape_unprintable,
     format_table,
     print_table,
+    program_command,
     terminal_columns,
 )
 from worker.base.database_engine import read_transaction
@@ -38,6 +39,7 @@ OutputFormat = Literal["table", "json", "csv"]
 
 _Row = Row[*tuple[Any, ...]]
 _JSON_TYPES = {bool, list, tuple, dict}
+_PROGRAM = "python -m worker"
 _EMPTY = '""'  # the only cell of a line, which would be blank otherwise
 _needs_quotes = re.compile(r'[",\r\n]').search
 _FORMULA_STARTS = frozenset("=+-\N{MINUS SIGN}@'")
@@ -76,13 +78,18 @@ def format_in_zone(moment: datetime, zone: tzinfo) -> str:
     return moment.astimezone(zone).isoformat().replace("+00:00", "Z")
 
 
+def with_programs(text: str) -> str:
+    """Return a text whose `python -m worker` commands start the Python of this environment."""
+    return text.replace(_PROGRAM, f"{program_command('python')} -m worker")
+
+
 def print_next_page(
     context: click.Context, after: object, output_format: OutputFormat | None
 ) -> None:
     """Print the exact command for the page after a position, to stderr for JSON and CSV."""
     params = context.params | {"after": after}
     words = [word for option in context.command.params for word in _option_words(option, params)]
-    command = f"{context.command_path} {shlex.join(words)}"
+    command = with_programs(f"{context.command_path} {shlex.join(words)}")
     click.echo(f"\nNext page: {command}", err=output_format is not None)
 
 

@@ -263,6 +263,7 @@ def _print_summary(console: Console, stack: Stack, data: Path) -> None:
         key = "set VALETKEY_KEY_FILE, unless `valetkey init` wrote it"
         text = f"\n{tenant.name} needs its key: {key}."
         console.print(text, markup=False, soft_wrap=True)
-    apply = f"{program_command('python')} -m worker apply FILE"
+    file = shlex.quote(stack.state.tenants_file or "tenants.toml")
+    apply = f"{program_command('python')} -m worker apply {file}"
     text = f"\n`{apply}` changes the tenants. They stay so at the next start."
     console.print(text, markup=False, soft_wrap=True)

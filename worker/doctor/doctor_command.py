@@ -21,7 +21,7 @@ from worker.aws.storage_requests import StorageConnection
 from worker.base.database_engine import read_transaction
 from worker.cli.command_options import confirm, signals_as_interrupt
 from worker.cli.database import open_database
-from worker.cli.output import print_rows
+from worker.cli.output import print_rows, with_programs
 from worker.core.tenant_config import Bucket
 from worker.doctor.checks import Check
 from worker.doctor.database_checks import database_checks
@@ -287,7 +287,7 @@ def _print_check(check: Check) -> None:
     )
     print_hanging(f"{state} {check.check:9} ", escape_unprintable(check.message))
     if check.hint:
-        print_hanging(f"{'':15} → ", check.hint)
+        print_hanging(f"{'':15} → ", with_programs(check.hint))
 
 
 def _run_checks(*, offline: bool) -> Iterator[Check]:

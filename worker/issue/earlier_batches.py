@@ -82,6 +82,8 @@ def _batch_state(message: BatchMessage, tenant_id: str, context: Context) -> Bat
         # look closed.
         counts = count_decided(connection, batch.batch_number)
         manifest = read_manifest_state(connection, batch.batch_number)
+        of_batch = Batch.batch_number == batch.batch_number
+        expires_in = connection.scalar(select(Batch.terms["expires_in"]).where(of_batch))
     is_complete = counts.chunks == batch.chunk_count
     is_issued = is_complete and batch.refusal is None
     return BatchState.model_validate(
@@ -95,6 +97,7 @@ def _batch_state(message: BatchMessage, tenant_id: str, context: Context) -> Bat
             "issued": counts.issued,
             "refused": counts.refused,
             "cancelled": history.is_cancelled,
+            "expires_in": expires_in,
             "refusal": None if is_issued else batch.later_refusal,
             "manifest": manifest,
         }

@@ -57,7 +57,7 @@ def configured_keys(settings: Settings) -> CheckpointKeys:
     if path is None:
         raise NoKey(
             "VALETKEY_AUDIT_KEY_FILE is not set, so no checkpoint is signed",
-            "python -m worker audit key --new FILE creates a key",
+            "python -m worker audit key --new audit.key creates a key",
         )
     keys = read_key_file(path)
     if keys.signer.name != settings.audit_origin:
@@ -87,8 +87,8 @@ def read_key_file(path: Path) -> CheckpointKeys:
     except OSError as error:
         text = f"{path} cannot be read: {error.strerror}"
     hint = (
-        "restore the file; only if nothing was signed yet, python -m worker audit key --new FILE"
-        " creates a key"
+        "restore the file; only if nothing was signed yet, python -m worker audit key --new"
+        " audit.key creates a key"
     )
     raise KeyUnusable(text, hint)
 

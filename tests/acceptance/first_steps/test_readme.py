@@ -4,6 +4,7 @@ import csv
 import os
 import re
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,20 +47,29 @@ def restored_config(service: Service) -> Iterator[None]:
     run_worker("apply", tenants, "--yes", cwd=ROOT, env=service.stack.environ, check=True)
 
 
+def free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])
+
+
 @pytest.mark.skipif(not shutil.which("curl"), reason="the tour's reader has curl")
 @pytest.mark.usefixtures("restored_config")
 @pytest.mark.timeout(300)
 def test_the_tour_works(checkout: Path) -> None:
-    # This service has a key and an endpoint that the tour's file lacks: apply would ask for
-    # confirmation to remove them.
-    steps = "\n".join(STEPS).replace("apply tenants.toml", "apply tenants.toml --yes")
+    steps = "\n".join(STEPS).replace("8765", str(free_port()))
     result = run(["sh", "-c", steps], checkout)
     assert result.returncode == 1, result.stderr  # of the last command, which is refused
+    assert "stored\n" in result.stdout
     assert "hello\n" in result.stdout
+    assert re.search(
+        r"^verified webhook of batch \S+: acme/hello.txt$", result.stdout, re.MULTILINE
+    )
+    assert "callback" not in result.stderr
     for code in ("expiry_too_long", "size_too_large", "key_outside_prefix"):
         assert code in result.stderr
     assert result.stderr.count("signature_required") == 1  # the last request, without the key
-    assert "acme trusts the queue" not in result.stderr
+    assert result.stderr.count("acme trusts the queue") == 1  # until it has a key
     with (checkout / "links.csv").open(newline="") as links:
         assert sum(1 for row in csv.DictReader(links) if row["url"]) == 10_000
     assert "issued" in result.stdout
@@ -67,9 +77,8 @@ def test_the_tour_works(checkout: Path) -> None:
 
 @pytest.mark.parametrize("program", PYTHON, ids=["client", "plain celery"])
 def test_a_program_of_the_readme_works(service: Service, checkout: Path, program: str) -> None:
-    info = service.stack.info
-    urls = {"BROKER_URL": info.broker_url, "RESULT_URL": info.result_url}
-    result = run([sys.executable, "-c", program], checkout, **urls)
+    environ = service.producer_environ(checkout) if "send_task" in program else {}
+    result = run([sys.executable, "-c", program], checkout, **environ)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith(("http", "issued"))
 

@@ -11,10 +11,13 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.acceptance.conftest import SECRET, Service
+from tests.acceptance.conftest import ROOT, SECRET, Service
+from tests.support.s3 import chromium
+from tests.support.scope import skip_without
 from tests.support.servers.programs import run_program
 
-GUIDE = (Path(__file__).parents[3] / "docs" / "producers.md").read_text(encoding="utf-8")
+PRODUCERS = ROOT / "examples" / "producers"
+GUIDE = (ROOT / "docs" / "producers.md").read_text(encoding="utf-8")
 BLOCKS: list[tuple[str, str]] = re.findall(
     r"^```(\w*)\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL
 )
@@ -83,6 +86,14 @@ class GuideSandbox:
 def is_genuine(link: str) -> bool:
     """Return whether storage accepts a link's signature (404 for a missing object, not 403)."""
     return httpx.get(link, timeout=60).status_code == 404
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    node_path = chromium.node()
+    if node_path is None or not (PRODUCERS / "node_modules").exists():
+        skip_without("the producer in Node.js", "make browser")
+    return node_path
 
 
 @pytest.fixture

@@ -212,6 +212,26 @@ def test_a_large_file_arrives_whole(service: Service, sandbox: GuideSandbox) -> 
     assert httpx.get(link, timeout=60).content == video.read_bytes()
 
 
+def test_a_large_file_goes_on_where_it_was_interrupted(
+    service: Service, sandbox: GuideSandbox
+) -> None:
+    video = sandbox.folder / "dog.mp4"
+    video.write_bytes(bytes(range(256)) * 4096 * 17)
+    program = sandbox.folder / "go_on.py"
+    note = sandbox.folder / "dog.mp4.note"
+    whole = program.read_text()
+    program.write_text(whole.replace("    Multi", "    sys.exit(not upload.result())\n    Multi"))
+    assert sandbox.python("go_on.py", "dog.mp4") == [0, "", ""]
+    batch_id = json.loads(note.read_text())["id"]
+    program.write_text(whole)
+    assert sandbox.python("go_on.py", "dog.mp4") == [0, "", ""]
+    assert not note.exists()
+    with service.signing_client() as client:
+        assert client.batch(batch_id).issued == 1
+        link = client.download("demo", "acme/dog.mp4").result().url
+    assert httpx.get(link, timeout=60).content == video.read_bytes()
+
+
 def unread_bytes(pipe: int) -> int:
     """Return the number of unread bytes in a pipe."""
     count: int = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0]

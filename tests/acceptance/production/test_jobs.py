@@ -86,7 +86,8 @@ def test_a_producer_gets_its_grants(
 def test_plain_celery_gets_its_grants(production: Production) -> None:
     authority = str(production.authority.file)
     broker, results = production.urls(ssl_cert_reqs="required", ssl_ca_certs=authority)
-    output = run([sys.executable, "-c", PLAIN_PROGRAM], BROKER_URL=broker, RESULT_URL=results)
+    urls = {"VALETKEY_BROKER_URL": broker, "VALETKEY_RESULT_URL": results}
+    output = run([sys.executable, "-c", PLAIN_PROGRAM], **urls)
     assert output.startswith("issued ['acme/a.bin'")
 
 

@@ -22,7 +22,8 @@ def curl() -> str:
 def test_curl_uploads_by_the_line(store: Store, curl: str, picture: Path) -> None:
     grant = store.upload(odd_key(new_key()))
     command = snippets.render_curl(grant, str(picture)).replace("curl", curl, 1)
-    subprocess.run(["/bin/sh", "-c", command], check=True, capture_output=True)
+    completed = subprocess.run(["/bin/sh", "-c", command], check=True, capture_output=True)
+    assert completed.stdout.endswith(b"stored\n")
     assert store.get_object(grant.key)["Body"] == FILE
     assert store.get_object(grant.key)["ContentType"] == "image/png"
 
@@ -34,4 +35,5 @@ def test_curl_says_that_a_file_is_too_large(store: Store, curl: str, picture: Pa
     completed = subprocess.run(["/bin/sh", "-c", command], check=False, capture_output=True)
     assert completed.returncode == 22
     assert b"EntityTooLarge" in completed.stdout
+    assert b"stored\n" not in completed.stdout
     assert not store.has_object(grant.key)

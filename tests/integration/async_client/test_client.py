@@ -99,7 +99,7 @@ async def test_several_readers_of_a_batch_get_each_result_once(broker: str) -> N
             batch = client.download_many("reports", KEYS, chunk_size=5)
 
             async def read() -> list[str]:
-                return [result.key async for result in batch]
+                return [result.key async for result in batch.results()]
 
             keys = await asyncio.gather(read(), read(), read())
     assert sorted(chain.from_iterable(keys)) == sorted(KEYS)

@@ -52,13 +52,13 @@ async def test_a_slow_iterable_does_not_delay_other_requests(broker: str) -> Non
     with running_fake_service(broker):
         async with async_client(broker) as client:
             batch = client.download_many("reports", keys(), total=2, chunk_size=1)
-            results = aiter(batch)
+            results = batch.results()
             assert (await anext(results)).key == "a"
             assert (await client.download("reports", "c").result(5)).key == "c"
             with pytest.raises(NoAnswer, match="to 1 of 2 items"):
                 await anext(batch.results(0.1))
             released.set()
-            assert [result.key async for result in batch] == ["b"]
+            assert [result.key async for result in batch.results()] == ["b"]
 
 
 async def _numbered_keys(count: int) -> AsyncIterator[str]:
@@ -114,12 +114,12 @@ async def test_items_that_wait_for_a_cancelled_task_fail_only_their_batch(broker
         async with async_client(broker) as client:
             failing_batch = client.download_many("reports", keys(), total=2, chunk_size=1)
             other_batch = client.download_many("reports", KEYS, chunk_size=1)
-            assert (await anext(aiter(failing_batch))).key == "a"
+            assert (await anext(failing_batch.results())).key == "a"
             source.cancel()
             with pytest.raises(
                 RuntimeError, match="the task that the items wait for was cancelled"
             ):
-                await anext(aiter(failing_batch))
+                await anext(failing_batch.results())
             assert [result.key async for result in other_batch] == KEYS
 
 
@@ -162,14 +162,14 @@ async def test_a_cancelled_handle_sends_no_more_chunks(broker: str) -> None:
     with running_fake_service(broker, decide=reply_to) as service:
         async with async_client(broker) as client:
             batch = client.download_many("reports", KEYS, chunk_size=1)
-            first = await anext(aiter(batch))
+            await anext(aiter(batch))
             await client.cancel(batch)
-            results = [first, *[result async for result in batch]]
+            results = [result async for result in batch]
             assert len(service.arrivals) - 1 == batch.issued < len(KEYS)
             single = client.download("reports", "a")
             assert (await client.cancel(single)).batch == single.id
     assert [result.key for result in results] == KEYS
-    assert [type(result) for result in (first, results[-1])] == [Grant, Refusal]
+    assert [type(result) for result in (results[0], results[-1])] == [Grant, Refusal]
 
 
 @in_event_loop

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, insert
 from models import Cancellation
 from tests.support.builders.audit_rows import MORNING, batch_id
 from tests.support.cli.operator import audit_pages, json_rows, refusal, run_audit
+from valetkey.cli.terminal_text import program_command
 from valetkey.wire.refusals import Code
 from worker.base.database_engine import write_transaction
 from worker.ledger.rejections import count_rejections
@@ -97,7 +98,8 @@ def test_a_table_of_changes_shows_what_was_edited_and_not_the_defaults_of_a_new_
         assert "Default values left out: 2; --all shows them.\n" in table
     first_page = run_audit("changes", "--limit", "1").stdout
     assert re.findall(r"tenants\.\S+", first_page) == ["tenants.acme.trust"]
-    assert "Next page: python -m worker audit changes --limit 1 --after 4\n" in first_page
+    command = f"{program_command('python')} -m worker audit changes --limit 1 --after 4"
+    assert f"Next page: {command}\n" in first_page
     for words in (["changes", "--all"], ["changes", "--csv"]):
         table = run_audit(*words).stdout
         assert all(path in table for path, _, _ in NEW_TENANT)

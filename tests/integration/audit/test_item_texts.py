@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from tests.support.builders.audit_rows import AuditedBatch, batch_id
 from tests.support.cli.audit_log import grants, items, write_batches
 from tests.support.cli.operator import Run, audit_pages, json_lines, json_rows, refusal, run_audit
+from valetkey.cli import terminal_text
 from worker.audit import audit_log, list_command
 from worker.audit.audit_rows import read_grants
 from worker.audit.grant_filters import GrantFilter
@@ -220,28 +221,41 @@ def test_new_rows_are_followed_by_their_own_texts(
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """A function that lets lists be printed to a terminal of a width."""
-    return lambda width: monkeypatch.setattr(list_command, "terminal_columns", lambda: width)
+
+    def set_width(width: int) -> None:
+        for module in (list_command, terminal_text):
+            monkeypatch.setattr(module, "terminal_columns", lambda: width)
+
+    return set_width
 
 
-@pytest.mark.parametrize(
-    ("width", "words"),
-    [(80, "--key acme/1"), (80, "--recipient ann*"), (80, "--ref mail-17"), (160, "")],
-)
-def test_a_table_tells_who_got_what_if_that_is_asked_or_there_is_room(
+@pytest.mark.parametrize("width", [80, 160])
+@pytest.mark.parametrize("words", ["", "--recipient ann*"])
+def test_a_table_in_a_terminal_has_who_got_what_from_whom_and_by_which_grant(
     run: Run, terminal: Callable[[int], None], width: int, words: str
 ) -> None:
     terminal(width)
-    heading, *rows = run("list", *words.split()).stdout.splitlines()
-    assert "recipient" in heading
-    assert any("Ann@Example.com" in row for row in rows)
-    assert all(len(line) <= width for line in (heading, *rows))
+    lines = run("list", *words.split()).stdout.splitlines()
+    assert {"recipient", "requested_by", "grant"} <= set("\n".join(lines).split())
+    shown = [line for line in lines if "Ann@Example.com" in line]
+    assert any(items(1, 1)[0] in line for line in lines)
+    assert len(shown) == 1
+    assert all(len(line) <= width for line in lines)
 
 
-def test_a_narrow_table_has_no_recipients_otherwise(
-    run: Run, terminal: Callable[[int], None]
+def test_a_narrow_table_begins_with_names_and_ids_and_cuts_keys_in_the_middle(
+    engine: Engine, terminal: Callable[[int], None]
 ) -> None:
+    key = f"acme/{'folder/' * 20}end.pdf"
+    with write_transaction(engine) as connection:
+        AuditedBatch(1, [key], recipient="ann", requested_by="billing").write(connection)
     terminal(80)
-    assert "recipient" not in run("list", "--kind", "download").stdout
+    first, second, row, rest = run_audit("list").stdout.splitlines()
+    assert first.split() == ["recipient", "requested_by", "grant"]
+    assert second.split() == ["time", "tenant", "decision", "key"]
+    assert row.split() == ["ann", "billing", items(1, 0)[0]]
+    shortened = rest.split()[-1]
+    assert (shortened[:5], shortened[-7:], len(rest)) == ("acme/", "end.pdf", 80)
 
 
 LINKS = 10_000

@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from tests.support.builders.audit_rows import MORNING, AuditedBatch, batch_id
 from tests.support.cli.audit_log import ALL, FIRST, LOG, SECOND, grants, items, write_batches
 from tests.support.cli.operator import Run, audit_pages, json_rows, refusal, run_audit
+from valetkey.cli.terminal_text import program_command
 from worker.audit import index_scans, list_command
 from worker.audit.audit_rows import COLUMNS, GrantRecord
 from worker.audit.grant_filters import GrantFilter
@@ -96,7 +97,7 @@ def test_a_table_ends_with_the_command_for_its_next_page(run: Run) -> None:
     words = ["list", "--prefix", "acme/", "--since", "2026-11-24", "--limit", "2"]
     *_, last = run(*words).stdout.splitlines()
     assert last == (
-        "Next page: python -m worker audit list --prefix acme/ "
+        f"Next page: {program_command('python')} -m worker audit list --prefix acme/ "
         f"--since 2026-11-24T00:00:00Z --limit 2 --after acme/{batch_id(1)}.3"
     )
 

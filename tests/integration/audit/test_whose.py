@@ -286,6 +286,15 @@ def test_ways_to_end_a_link_name_the_key_that_signed(service: InProcessService, 
     assert [way for way in ways if way.startswith("`valetkey cancel` does not end it")]
 
 
+def test_the_command_that_aborts_an_upload_names_its_batch(
+    service: InProcessService, run: Whose
+) -> None:
+    grant = issue(service, "multipart")
+    way, *_ = values(run(pasted(grant), "--json"))["ends_sooner"]
+    batch = grant["id"].partition(".")[0]
+    assert way.startswith(f"abort the upload: `valetkey cancel {batch} --abort-uploads`, or")
+
+
 UNKNOWN = "0199a000-0000-7000-8000-000000000000.7"
 SIGNED = f"X-Amz-Date=20261124T123000Z&X-Amz-Signature={'0' * 64}"
 

@@ -13,6 +13,7 @@ from tests.support.cli.interrupted_download import lose_chunk
 from tests.support.cli.producer_commands import Cli, read_csv
 from tests.support.docs.command_lines import ROOT
 from tests.support.fakes.fake_service import running_fake_service
+from valetkey.cli.terminal_text import program_command
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 
 REPEATED = "it repeats the object of line 2: name each object once for each recipient"
@@ -200,15 +201,15 @@ def test_columns_survive_an_interruption(cli: Cli) -> None:
 
 def test_the_summary_counts_refusals_by_code_and_names_the_file(csv_rows: Cli) -> None:
     result = csv_rows("download", "reports", "--from", "keys.csv", "--out", "links.csv")
-    *_, summary, hint = result.stderr.splitlines()
+    *_, summary, hint, command = result.stderr.splitlines()
     assert summary.startswith(
         "links.csv: 1 granted (charged), 2 refused "
         "(not charged: 1 expiry_invalid, 1 key_outside_prefix), in "
     )
-    assert hint == (
-        "to request the refused rows again: the same command with --resume, which needs "
-        "links.csv.resume.json"
-    )
+    text = "the next command requests the refused rows again, and needs links.csv.resume.json"
+    assert hint == text
+    words = "download reports --from keys.csv --out links.csv --resume"
+    assert command == f"Next: {program_command('valetkey')} {words}"
 
 
 def test_a_reader_that_closes_stdout_gets_no_traceback(broker: str) -> None:

@@ -18,6 +18,7 @@ from tests.support.cli.interrupted_download import lose_chunk
 from tests.support.cli.producer_commands import Cli
 from tests.support.fakes.fake_service import grant_outcome, refuse_outcome
 from tests.support.fakes.http_storage import running_http_storage
+from valetkey.cli.terminal_text import program_command
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 
 DOWNLOAD = ("download", "reports", "--from", "keys.txt", "--manifest", KEY)
@@ -77,7 +78,8 @@ def test_a_timeout_for_a_chunk_explains_how_to_get_the_results_so_far(cli: Cli) 
     result = cli(*ANEW, "--timeout", "2s", plan=lose_chunk(1))
     batch = cli.messages[0]["batch"]
     assert (result.exit_code, result.stdout) == (3, "")
-    assert f"to have only the results so far written: valetkey cancel {batch}\n" in result.stderr
+    command = f"{program_command('valetkey')} cancel {batch}"
+    assert f"to have only the results so far written: {command}\n" in result.stderr
 
 
 def test_a_manifest_of_several_batches_is_refused(cli: Cli) -> None:

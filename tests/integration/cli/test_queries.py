@@ -265,6 +265,12 @@ def test_a_wait_that_takes_too_long_names_the_command_that_goes_on(
     assert "call again" not in result.stderr
 
 
+def test_the_command_that_goes_on_is_for_the_same_tenant(cli: Cli) -> None:
+    options = ("--timeout", "1s", "--tenant", "globex")
+    result, command = wait_with(cli, {"state": "open"}, *options)
+    assert result.stderr.endswith(command.replace("\n", " --tenant globex\n"))
+
+
 def test_an_interrupted_wait_names_the_command_that_goes_on(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

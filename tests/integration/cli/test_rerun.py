@@ -1,5 +1,7 @@
 """Runs over an output that exists already: nothing that was charged is lost or charged again."""
 
+import os
+import signal
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +11,9 @@ import pytest
 
 from tests.support.cli.interrupted_download import interrupt_chunk, lose_chunk
 from tests.support.cli.producer_commands import Cli, read_csv
-from tests.support.fakes.fake_service import grant_outcome
+from tests.support.fakes.fake_service import describe_today, grant_outcome
+from valetkey.cli.commands import bulk_request
+from valetkey.cli.terminal_text import program_command
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 
 # Ctrl-C leaves sockets to the deletion of their connections, which closes them in any order.
@@ -58,6 +62,59 @@ def test_a_finished_output_is_not_overwritten(finished: Cli) -> None:
 def test_force_requests_everything_again(finished: Cli) -> None:
     assert finished(*DOWNLOAD, "--force").exit_code == 1
     assert [message["total"] for message in finished.messages] == [4]
+
+
+def press_ctrl_c(message: dict[str, Any]) -> dict[str, Any]:
+    """Interrupt the command, and describe the service as usual."""
+    os.kill(os.getpid(), signal.SIGINT)
+    return describe_today(message)
+
+
+def interrupt_scan(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_replacing_run_that_was_interrupted_before_its_first_row_is_started_over(
+    complete: Cli,
+) -> None:
+    before = OUTPUT.read_bytes()
+    result = complete(*DOWNLOAD, "--force", describe=press_ctrl_c)
+    assert (result.exit_code, complete.messages) == (130, [])
+    assert "no row was requested, and links.csv is still that of an earlier run\n" in result.stderr
+    command = f"{program_command('valetkey')} {' '.join(RESUME)}"
+    assert result.stderr.endswith(f"\nNext: {command}\n")
+    assert OUTPUT.read_bytes() == before
+    assert complete(*RESUME).exit_code == 0
+    assert [message["total"] for message in complete.messages] == [2]
+    assert OUTPUT.read_bytes() != before
+    assert {path.name for path in Path().iterdir()} == {"keys.csv", "links.csv"}
+
+
+def test_a_replacing_run_that_was_interrupted_while_it_read_its_input_is_started_over(
+    complete: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(bulk_request, "scan_input", interrupt_scan)
+        assert complete(*DOWNLOAD, "--force").exit_code == 130
+    assert complete(*RESUME).exit_code == 0
+    assert [message["total"] for message in complete.messages] == [2]
+
+
+def test_a_resumed_replacement_requests_more_than_the_rows_that_were_refused(
+    finished: Cli,
+) -> None:
+    assert finished(*DOWNLOAD, "--force", describe=press_ctrl_c).exit_code == 130
+    assert "belongs to an interrupted run: add --resume" in finished.refuses(*DOWNLOAD)
+    assert finished(*RESUME).exit_code == 1
+    assert [message["total"] for message in finished.messages] == [4]
+
+
+def test_a_replacing_run_with_a_wrong_input_changes_nothing(complete: Cli) -> None:
+    INPUT.write_text("key\na\n''\n,\n")
+    assert "nothing was requested" in complete.refuses(*DOWNLOAD, "--force", "--strict")
+    INPUT.write_text("key\na\nb\n")
+    assert "links.csv is complete" in complete(*RESUME).stderr
+    assert {path.name for path in Path().iterdir()} == {"keys.csv", "links.csv"}
 
 
 def test_only_the_refused_rows_are_requested_again(finished: Cli) -> None:

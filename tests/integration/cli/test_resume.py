@@ -2,10 +2,10 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from tests.support.cli.producer_commands import Cli, read_csv
 from tests.support.fakes.fake_service import Action, running_fake_service
 from tests.support.servers.programs import run_program
 from tests.support.servers.waiting import wait_until
-from valetkey.cli import journal
+from valetkey.cli.terminal_text import program_command
 from valetkey.crypto.keys import dump_private_key
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 from worker.dev.embedded_servers import running_valkey
@@ -52,25 +52,15 @@ def test_refusals_before_the_interruption_count_in_a_resumed_run(cli: Cli) -> No
     assert refused[:3] == ["key_outside_prefix", "key_empty", ""]
 
 
-def test_grants_that_expired_before_the_resume_are_warned_of(interrupted: Cli) -> None:
-    out, expiry = Path("links.csv"), datetime(2020, 1, 1, tzinfo=UTC)
-    saved = journal.load_journal(out)
-    assert saved is not None
-    checkpoint = saved.checkpoint._replace(first_expiry=expiry)
-    journal.save_journal(out, saved.model_copy(update={"checkpoint": checkpoint}))
-    result = interrupted(*RESUME_DOWNLOAD)
-    assert result.exit_code == 0
-    warning = "warning: grants that were written earlier began to expire at 2020-01-01 00:00"
-    assert warning in result.stderr
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("checkpoint", [-1, 0, 0, None, None, 0]),
-        ("checkpoint", [0, -1, 0, None, None, 0]),
-        ("checkpoint", [10**9, 0, 0, None, None, 0]),
-        ("checkpoint", [0, 10**40, 0, None, None, 0]),
+        ("checkpoint", [-1, 0, 0, None, 0, None]),
+        ("checkpoint", [0, -1, 0, None, 0, None]),
+        ("checkpoint", [10**9, 0, 0, None, 0, None]),
+        ("checkpoint", [0, 10**40, 0, None, 0, None]),
+        ("checkpoint", [0, 0, 0, None, 0, {"x": 1}]),
+        ("checkpoint", [0, 0, 0, None, 0, {"60": {"-1": 1}}]),
         ("batch_plan", [[["batch-1"]], 0, 1]),
         ("batch_plan", [[["batch-1"]], 100_000, 0]),
         ("batch_plan", [[], 100_000, 1_000]),
@@ -116,7 +106,8 @@ def test_an_interrupted_run_explains_how_to_resume_and_can_be_resumed(
     assert (result.exit_code, result.stdout) == (exit_code, "")
     assert result.stderr.endswith(
         f"{len(rows):,} of {ROWS:,} rows are in links.csv.partial: "
-        "run the same command with --resume to continue\n"
+        "the next command continues\n"
+        f"Next: {program_command('valetkey')} {' '.join(words)} --resume\n"
     )
     assert rows == KEYS[: len(rows)]
     batch = cli.messages[0]["batch"]
@@ -128,6 +119,14 @@ def test_an_interrupted_run_explains_how_to_resume_and_can_be_resumed(
     requested = [(message["batch"], message["chunk"]) for message in cli.messages]
     assert requested == [(batch, chunk) for chunk in chunks]
     assert {path.name for path in Path().iterdir() if path.is_file()} == {"keys.txt", "links.csv"}
+
+
+def test_the_command_that_resumes_is_quoted_for_a_shell_and_replaces_force(cli: Cli) -> None:
+    words = ("download", "demo", "--from", "keys.txt", "--out", "it's mine.csv", "--force")
+    result = cli(*words, plan=interrupt_chunk(1))
+    *_, command = result.stderr.splitlines()
+    printed = shlex.split(command.removeprefix("Next: "))
+    assert printed[1:] == [*words[:-1], "--resume"]
 
 
 def test_ctrl_c_without_an_output_file_prints_no_hint(cli: Cli) -> None:
@@ -176,7 +175,7 @@ def test_a_lost_broker_is_exit_3_in_time_and_the_run_can_be_resumed(
     _, errors = process.communicate(timeout=15)
     assert process.returncode == 3
     assert f"cannot use the broker at {server.url()}" in errors
-    assert f"{TWO_CHUNKS_WRITTEN}: run the same command with --resume to continue" in errors
+    assert f"{TWO_CHUNKS_WRITTEN}: the next command continues\nNext: " in errors
     with (
         running_valkey(tmp_path / "after", server.port) as again,
         running_fake_service(again.url()),

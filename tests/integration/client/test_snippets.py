@@ -78,7 +78,7 @@ def _form_field(part: Message) -> tuple[str, str | None, bytes]:
 def test_curl_sends_a_form_with_any_file_under_any_key(storage: HttpStorage) -> None:
     Path(ODD).write_bytes(FILE)
     grant = redirect_grant(grants.form(f"in/{ODD}", **{"x-amz-meta-a": f"@{ODD}"}), storage)
-    run_shell(render_curl(grant))
+    assert run_shell(render_curl(grant)).endswith("stored\n")
     *sent, (name, _, content) = form_fields(storage.received[0])
     assert {field: value.decode() for field, _, value in sent} == grant.fields
     assert (name, content) == ("file", FILE)
@@ -97,13 +97,27 @@ def test_curl_sends_the_files_own_type_where_the_form_leaves_it_open(storage: Ht
 def test_curl_puts_any_file_with_any_header_and_its_own_length(storage: HttpStorage) -> None:
     Path(ODD).write_bytes(FILE)
     headers = {"content-type": "image/jpeg", "x-amz-tagging": BREAKING_OUT[:-1], "x-empty": ""}
-    run_shell(render_curl(redirect_grant(grants.put(ODD, headers=headers), storage)))
+    command = render_curl(redirect_grant(grants.put(ODD, headers=headers), storage))
+    assert run_shell(command).endswith("stored\n")
     request = storage.received[0]
     assert (request.method, request.target, request.body) == ("PUT", TARGET, FILE)
     sent = {name: request.headers[name].encode("latin-1").decode() for name in headers}
     assert sent == headers
     assert request.headers["content-length"] == str(len(FILE))
     assert "transfer-encoding" not in request.headers
+
+
+@needs_curl
+def test_curl_prints_what_storage_says_against_a_file_and_not_that_it_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(ODD).write_bytes(FILE)
+    refusal = b"<Error><Code>AccessDenied</Code></Error>"
+    with running_http_storage(lambda _: StorageResponse(403, {}, refusal)) as server:
+        command = ["sh", "-c", render_curl(redirect_grant(grants.put(ODD), server))]
+        completed = subprocess.run(command, check=False, capture_output=True)
+    assert (completed.returncode, completed.stdout) == (22, refusal)
 
 
 def test_fetch_sends_a_form(storage: HttpStorage) -> None:

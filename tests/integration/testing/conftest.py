@@ -34,6 +34,7 @@ FAKE_POLICY = Policy(
     max_batch=10_000,
 )
 FAKES: dict[str, Any] = {
+    "min_left": 0,  # the clock of the services is behind that of the client
     "policy": {"demo": FAKE_POLICY},
     "quotas": [Quota(metric="grants", window="day", limit=LIMIT, warn_at=50)],
 }
@@ -123,11 +124,11 @@ def producer(
 
 def _real_client(broker: str, *, is_async: bool) -> Iterator[Any]:
     if not is_async:
-        client = Client(broker, tenant="acme", requested_by="test")
+        client = Client(broker, tenant="acme", requested_by="test", min_left=0)
         yield client
         client.close()
         return
     with asyncio.Runner() as runner:
-        blocking = Blocking(AsyncClient(broker, None, "acme", "test"), runner)
+        blocking = Blocking(AsyncClient(broker, None, "acme", "test", min_left=0), runner)
         yield blocking
         blocking.close()

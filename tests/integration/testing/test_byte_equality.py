@@ -43,7 +43,7 @@ def test_a_fake_grant_is_byte_for_byte_that_of_the_service(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
     id_, grants = batch_id(), []
     with real_service(broker, tmp_path, at_clock):
-        for client in (Client(broker, None, "acme", "test"), FakeClient(**FAKES)):
+        for client in (Client(broker, None, "acme", "test", min_left=0), FakeClient(**FAKES)):
             with client:
                 ask = getattr(client, method)
                 grants += list(ask("demo", [Item(**item)], batch_id=id_, **options))

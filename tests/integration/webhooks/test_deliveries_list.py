@@ -9,6 +9,7 @@ from models import Delivery, EndpointCircuit, Manifest
 from tests.support.builders.any_row import insert_any
 from tests.support.builders.audit_rows import MORNING, AuditedBatch, batch_id
 from tests.support.cli.operator import json_rows
+from valetkey.cli.terminal_text import program_command
 from worker.base.database_engine import write_transaction
 from worker.webhooks.deliveries_command import deliveries
 
@@ -80,7 +81,8 @@ def test_a_finished_delivery_has_no_next_attempt() -> None:
 
 def test_a_table_ends_with_the_command_for_its_next_page() -> None:
     *_, last = run("--limit", "2").stdout.splitlines()
-    assert last == "Next page: python -m worker deliveries list --limit 2 --after 3"
+    command = f"{program_command('python')} -m worker deliveries list --limit 2 --after 3"
+    assert last == f"Next page: {command}"
     assert "Next page" not in run("--limit", "4").output
 
 

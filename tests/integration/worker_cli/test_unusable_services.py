@@ -126,8 +126,8 @@ def database(case: str, request: pytest.FixtureRequest) -> Iterator[str]:
     yield url_text(changed[case])
 
 
-TABLES = "it has no tables of valetkey yet", "python -m worker migrate"
-FILE = "there is no such file", "python -m worker migrate creates it"
+TABLES = "it has no tables of valetkey yet", "-m worker migrate"
+FILE = "there is no such file", "-m worker migrate creates it"
 
 
 @pytest.mark.parametrize("command", sorted(DATABASE_COMMANDS.keys() - {"migrate"}))

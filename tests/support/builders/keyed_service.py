@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ Respond = Callable[[Any], Response]
 
 
 @contextmanager
-def running_keyed_service(folder: Path) -> Iterator[Respond]:
+def running_keyed_service(
+    folder: Path, now: Callable[[], datetime] = clock.now
+) -> Iterator[Respond]:
     """Yield a function that responds to messages of the tenant acme, signed with KEY or OLD.
 
-    Its database is in the folder.
+    Its database is in the folder. now is its clock.
     """
     keys = tenant_keys(KEY, OLD)
     config = tenant_config(Quota("grants", "day", 10_000, warn_at=1), trust="keys", keys=keys)
@@ -37,7 +40,7 @@ def running_keyed_service(folder: Path) -> Iterator[Respond]:
     ):
         environ.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
         environ.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
-        service = services.build_service(engine, S3Clients(), clock.now)
+        service = services.build_service(engine, S3Clients(), now)
         service.apply(config)
         yield service.respond
 

@@ -23,7 +23,7 @@ from tests.support.compatibility.releases import (
     Service,
     tenant_of,
 )
-from valetkey.client import new_id
+from valetkey.session import new_id
 from worker.base.database_engine import create_database_engine
 
 _FIELDS = (

@@ -17,8 +17,8 @@ from tests.support.faults.comparison import Record, ToldResult, told_grant
 from tests.support.faults.run import ANSWER_SECONDS, Producer
 from tests.support.faults.service import ACME_KEY, GLOBEX_KEY, FaultyService
 from valetkey import AsyncClient, BatchHandle, Client, Grant, Item, Refusal, Refused
-from valetkey.client import new_id
 from valetkey.crypto.keys import PrivateKey, dump_private_key
+from valetkey.session import new_id
 from valetkey.wire.messages import INTERACTIVE_QUEUE, ISSUE_TASK
 
 _EXPIRES_IN = 3_600  # seconds: no grant expires during a run

@@ -33,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 
 def write_rows(out: RowWriter, *rows: str) -> None:
     for row in rows:
-        out.write_row(row, GRANT)
+        out.write_row(row, GRANT, 60)
 
 
 def interrupt_run(path: Path, run_journal: Journal | None, *rows: str) -> None:
@@ -123,10 +123,11 @@ def test_a_symbolic_link_is_not_resumed(path: Path) -> None:
     assert victim.read_text() == "top\na\n"
 
 
-def test_a_checkpoint_counts_refusals_and_keeps_the_first_expiry() -> None:
+def test_a_checkpoint_counts_refusals_and_grants_by_lifetime_and_expiry() -> None:
     later = replace(GRANT, expires_at=datetime(2027, 1, 1, tzinfo=UTC))
-    checkpoint = Checkpoint().advance(later, 5).advance(REFUSAL, 3).advance(GRANT, 2)
-    assert checkpoint == Checkpoint(3, 10, 1, EXPIRY, {"key_empty": 1})
+    checkpoint = Checkpoint().advance(later, 5, 60).advance(REFUSAL, 3).advance(GRANT, 2, 60)
+    expiries = {60: {int(later.expires_at.timestamp()): 1, int(EXPIRY.timestamp()): 1}}
+    assert checkpoint == Checkpoint(3, 10, 1, {"key_empty": 1}, 0, expiries)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"v": 2}'])

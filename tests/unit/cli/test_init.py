@@ -36,6 +36,12 @@ def test_the_service_accepts_the_file_and_trusts_only_the_key(
     assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
+def test_the_command_in_the_file_is_quoted_for_a_shell(tmp_path: Path) -> None:
+    assert run_init("--out", "my tenants.toml").exit_code == 0
+    text = (tmp_path / "my tenants.toml").read_text()
+    assert "#     python -m worker apply 'my tenants.toml'\n" in text
+
+
 def test_the_private_key_is_not_in_the_file_or_in_the_output(
     tmp_path: Path, config_home: Path
 ) -> None:

@@ -38,7 +38,9 @@ def test_help_lists_the_exit_codes() -> None:
     codes = "0 everything was granted 1 the request or an item was refused "
     codes += "2 wrong usage, configuration or input file "
     codes += "3 no response in time, or none that this release can read "
-    codes += "4 an object was not stored 5 the output could not be written 130 interrupted"
+    codes += "4 an object was not stored 5 the output could not be written "
+    codes += "6 a grant of the output has expired, or has too little time left (see --min-left) "
+    codes += "130 interrupted"
     assert codes in text
 
 

@@ -121,8 +121,9 @@ def test_a_message_whose_sending_was_interrupted_is_sent_again() -> None:
 
 
 def give_up(dispatcher: Dispatcher, task_id: str, error: type[Exception]) -> None:
+    request = usage_request(task_id)
     with pytest.raises(error):
-        run(dispatcher.request_reply(usage_message(task_id), 1))
+        run(dispatcher.wait(request, lambda: request.reply is not None, 1))
 
 
 def test_a_request_that_is_given_up_is_withdrawn_from_the_queue() -> None:

@@ -205,9 +205,12 @@ def test_grants_end_when_the_test_says_so(client: FakeClient) -> None:
     second = client.upload("inbox", "b", max_size=1)
     first.result(), second.result()
     client.expire(first)
-    (expired,) = client.batch(first.id)
+    (expired,) = client.with_options(min_left=0).batch(first.id)
+    (fresh,) = client.batch(first.id)
     assert isinstance(expired, Grant)
-    assert expired.expires_at <= datetime.now(UTC)
+    assert isinstance(fresh, Grant)
+    assert expired.expires_at <= datetime.now(UTC) < fresh.expires_at
+    assert expired.id != fresh.id
     assert (client.status(first).state, client.status(second).state) == ("unknown", "open")
     client.expire()
     assert client.status(second).state == "unused"

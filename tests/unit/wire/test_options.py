@@ -22,7 +22,7 @@ from valetkey.wire.terms import Kind
 def test_every_term_of_the_wire_is_an_option(
     kind: Kind, documented: Any, set_by_client: set[str]
 ) -> None:
-    assert documented.__annotations__.keys() | set_by_client == option_names(kind)
+    assert documented.__annotations__.keys() | set_by_client == option_names(kind) | {"batch_id"}
 
 
 def test_a_datetime_is_formatted_as_an_http_date() -> None:

@@ -13,7 +13,7 @@ from worker import app as worker_app
 from worker import tasks
 from worker.app import job_context
 from worker.base.clock_watch import WATCH
-from worker.base.jobs import JobRun
+from worker.base.jobs import JobRun, SingleFlight
 from worker.context import Context
 from worker.errors import Transient
 
@@ -83,6 +83,16 @@ def test_a_frozen_broker_holds_nobody_who_committed_deliveries(
         job_context.cache_clear()
     is_thawed.set()
     assert is_sent.wait(10)
+
+
+def test_each_sweep_triggers_the_comparison_of_the_config_with_its_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    triggered: list[str] = []
+    monkeypatch.setattr(SingleFlight, "trigger", lambda job: triggered.append(job._name))
+    monkeypatch.setattr(tasks, "_SWEEPS_STOPPING", SimpleNamespace(wait=lambda _seconds: True))
+    tasks._sweep()
+    assert "config_check" in triggered
 
 
 @pytest.mark.parametrize(("problems", "runs"), [({}, 1), ({"own_clock": "an hour ahead"}, 0)])

@@ -2,12 +2,16 @@ import csv
 import io
 import json
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from unicodedata import normalize
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from valetkey.cli.terminal_text import program_command
+from worker.__main__ import main
 from worker.cli.output import escape_formula, print_rows
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=timezone(timedelta(hours=1)))
@@ -66,3 +70,15 @@ def test_json_has_one_line_for_each_row_with_the_stored_values(
     first, second = capsys.readouterr().out.splitlines()
     assert json.loads(first) == {"key": "=\x1b\n", "at": "2026-11-24T11:00:00Z", "n": None}
     assert json.loads(second) == {"key": "b", "at": None, "n": 1}
+
+
+def test_an_error_names_the_python_of_this_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VALETKEY_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    result = CliRunner().invoke(main, ["apply", "tenants.toml"])
+    assert result.exit_code == 1
+    python = program_command("python")
+    assert python != "python"
+    assert f"No `{python} -m worker dev` runs in {tmp_path}" in result.stderr

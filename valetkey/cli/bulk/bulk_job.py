@@ -94,6 +94,10 @@ class BulkJob(ResultSource):
         """Yield the values that are copied to the output for each row after the checkpoint."""
         return self._scan.copied.read(checkpoint.rows)
 
+    def lifetimes(self, default: int, checkpoint: Checkpoint) -> Iterator[int]:
+        """Yield the lifetime that each row after the checkpoint requests."""
+        return self._scan.lifetimes(default, checkpoint.rows)
+
     def results(
         self, timeout: float, checkpoint: Checkpoint
     ) -> Iterator[Grant | Refusal | FinishedRow]:
@@ -113,7 +117,7 @@ class BulkJob(ResultSource):
         kept = (row for row in finished if row.expires_at is not None)
         remaining = islice(row_groups, checkpoint.rows, None)
         for row_index, group_index in enumerate(remaining, checkpoint.rows):
-            if group_index == KEPT_ROW:
+            if group_index & KEPT_ROW:
                 yield next(kept)
                 continue
             result = (

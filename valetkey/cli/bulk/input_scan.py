@@ -28,8 +28,8 @@ _DIGEST_BYTES = 16
 MAX_EXPIRY_GROUPS = 16
 """The maximum number of different `expires_in` values: each has a batch in flight of its own."""
 MAX_SHOWN_ERRORS = 10
-INVALID_ROW = 255
-KEPT_ROW = 254
+INVALID_ROW = 0x80
+KEPT_ROW = 0x40
 
 
 class DiskList:
@@ -101,8 +101,8 @@ class ExpiryGroup:
 class InputScan:
     """The validated content of an input, on disk except for nine bytes a row.
 
-    row_groups has one byte for each row: the index of its expiry group in groups, or INVALID_ROW,
-    or KEPT_ROW for a row that an earlier run was granted. lines has the line where each row begins,
+    row_groups has one byte for each row: the index of its expiry group in groups, with KEPT_ROW for
+    a row that an earlier run was granted, or INVALID_ROW. lines has the line where each row begins,
     copied its values that are copied to the output, under names from copied_names.
     first_invalid_rows are the first MAX_SHOWN_ERRORS of invalid_rows. digest is the input's SHA-256
     in hexadecimal.
@@ -128,6 +128,13 @@ class InputScan:
             self._add_invalid(row) if isinstance(row, RowRefusal) else self._add_valid(row)
         )
         self.row_groups.append(group_index)
+
+    def lifetimes(self, default: int, first: int = 0) -> Iterator[int]:
+        """Yield the lifetime that each row requests, from the index `first` on."""
+        for group_index in islice(self.row_groups, first, None):
+            is_valid = group_index != INVALID_ROW
+            own = self.groups[group_index & ~KEPT_ROW].expires_in if is_valid else None
+            yield default if own is None else own
 
     def keep_granted_rows(self, rows: Iterable[FinishedRow]) -> None:
         """Keep the rows that an earlier run was granted: only the others are requested.
@@ -156,7 +163,7 @@ class InputScan:
             if is_granted and (item is None or item["key"] != row.key):
                 raise InputError(f"line {self.lines[index]}: the output has another key")
             if is_granted:
-                self.row_groups[index] = KEPT_ROW
+                self.row_groups[index] |= KEPT_ROW
             elif item is not None:
                 self.groups[group_index].append(item)
 

@@ -2,13 +2,17 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from valetkey.cli.atomic_output import reject_existing_output, settle_output
+from valetkey.cli.atomic_output import (
+    is_being_replaced,
+    partial_path,
+    reject_existing_output,
+    settle_output,
+)
 from valetkey.cli.bulk.bulk_job import plan_batches
 from valetkey.cli.bulk.input_scan import InputScan
 from valetkey.cli.journal import (
@@ -36,6 +40,9 @@ def load_run(out: Path | None, options: Mapping[str, Any]) -> Journal | None:
     if journal is not None and journal.is_finished:
         settle_output(out, journal)
         journal = load_journal(out)
+    is_restart = is_being_replaced(out, journal)
+    if is_restart and options["resume"]:
+        return None
     if options["resume"]:
         is_lost = journal is None or journal.is_finished
         if is_lost and not out.exists():
@@ -43,10 +50,10 @@ def load_run(out: Path | None, options: Mapping[str, Any]) -> Journal | None:
             text = f"there is no interrupted run to resume: {missing} does not exist"
             raise click.UsageError(text)
         return journal
-    if journal is not None and not journal.is_finished:
+    if is_restart or (journal is not None and not journal.is_finished):
         raise click.UsageError(
-            f"{path} belongs to an interrupted run: add --resume to continue it, or --force to "
-            "start over, which requests all rows again and charges for them again"
+            f"{partial_path(out)} belongs to an interrupted run: add --resume to continue it, or "
+            "--force to start over, which requests all rows again and charges for them again"
         )
     reject_existing_output(out, journal, is_bulk=True)
     return None
@@ -125,12 +132,13 @@ def resume_run(
     return RunPlan(scan, out, journal.model_copy(update=values), is_complete)
 
 
-def describe_complete_output(scan: InputScan, out: Path) -> str:
-    """Describe an output without a journal, in which nothing is refused.
+def count_complete_output(scan: InputScan, out: Path, lifetime: int) -> Checkpoint:
+    """Return the counts of an output without a journal, in which nothing is refused.
 
-    Raises click.UsageError if it is no such file, or not that of this input.
+    lifetime is that of rows without one of their own. Raises click.UsageError if it is no such
+    file, or not that of this input.
     """
-    counts = count_rows(out)
+    counts = count_rows(out, scan.lifetimes(lifetime))
     if counts is None or counts.refused:
         raise click.UsageError(
             f"{out} cannot be resumed without {journal_path(out)}, which a run with --csv or "
@@ -138,16 +146,7 @@ def describe_complete_output(scan: InputScan, out: Path) -> str:
             "of their own"
         )
     _keep_granted_rows(scan, out, "is complete, but not the output of this input")
-    text = f"{out} is complete: {counts.granted:,} granted, none refused; nothing was requested"
-    return f"{text}\n{describe_expiry(counts.first_expiry)}".strip()
-
-
-def describe_expiry(first_expiry: datetime | None) -> str:
-    """Return a warning if grants of an earlier run have expired, or nothing."""
-    if first_expiry is None or first_expiry > datetime.now(UTC):
-        return ""
-    expiry = f"{first_expiry:%Y-%m-%d %H:%M %Z}"
-    return f"warning: grants that were written earlier began to expire at {expiry}"
+    return counts
 
 
 def _check_plan(scan: InputScan, out: Path, journal: Journal) -> None:

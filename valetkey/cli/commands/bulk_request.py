@@ -11,7 +11,7 @@ import click
 from pydantic_core import to_jsonable_python
 
 from valetkey.cli import result_output
-from valetkey.cli.atomic_output import partial_path
+from valetkey.cli.atomic_output import is_being_replaced, partial_path, replaced_output
 from valetkey.cli.bulk import resume
 from valetkey.cli.bulk.bulk_job import BatchRequest, BulkJob, remaining_batches
 from valetkey.cli.bulk.columns import columns_for
@@ -28,13 +28,14 @@ from valetkey.cli.format_options import add_options
 from valetkey.cli.journal import BulkPlan, Journal, journal_path
 from valetkey.cli.locations import resolve_key_option
 from valetkey.cli.row_errors import InputError
-from valetkey.cli.terminal_text import stderr_console
-from valetkey.client import Client, new_id
+from valetkey.cli.terminal_text import next_command, same_command, stderr_console
+from valetkey.client import Client
 from valetkey.config import load_config
 from valetkey.errors import BrokerUnreachable, NoAnswer, Refused
 from valetkey.handles import BatchHandle
 from valetkey.multipart_upload import object_exists
 from valetkey.request_methods import ExplainMethods
+from valetkey.session import new_id
 from valetkey.waits import MANIFEST_TIMEOUT, Manifest
 from valetkey.wire.messages import MAX_BATCH_ITEMS, VERSION
 from valetkey.wire.terms import Kind
@@ -212,7 +213,8 @@ def _continue_hint(batch: BatchHandle) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, NoAnswer, BrokerUnreachable):
         if batch.remaining:  # chunks that were not sent never arrive: waiting would not help
-            text = f"to have only the results so far written: valetkey cancel {batch.id}"
+            cancel = next_command("cancel", batch.id)
+            text = f"to have only the results so far written: {cancel}"
         else:
             text = f"to keep waiting: Client().batch({batch.id!r}).manifest()"
         click.echo(text, err=True)
@@ -237,14 +239,16 @@ def request_rows(kind: Kind, bucket: str, default_format: str, options: Mapping[
     Invalid rows are reported first. Rows with the same expires_in are requested together, at most
     batch_size of them in one batch. Returns the exit code.
     """
-    with command_base.report_errors(options):
+    out: Path | None = options["out"]
+    replaced = replaced_output(out) if out and options["force"] else nullcontext()
+    with command_base.report_errors(options), replaced:
         request = _request_identity(kind, bucket, default_format, options)
         journal = resume.load_run(options["out"], options)
         with _scan_source(kind, options) as scan, command_base.open_client(options) as client:
             _report_invalid_rows(scan, options)
             run = _plan_run(scan, journal, request, options)
-            if run is None or run.is_complete:
-                return 0 if run is None else 1
+            if isinstance(run, int):
+                return run
             plan = run.journal.batch_plan
             requester = command_base.select_request_methods(client, options)
             request_batch = _batch_requester(requester, kind, bucket, options)
@@ -311,21 +315,22 @@ def _report_invalid_rows(scan: InputScan, options: Mapping[str, Any]) -> None:
 
 def _plan_run(
     scan: InputScan, journal: Journal | None, request: dict[str, Any], options: Mapping[str, Any]
-) -> resume.RunPlan | None:
-    """Return the rows to request; None if an earlier run was granted them all, which is printed."""
+) -> resume.RunPlan | int:
+    """Return the rows to request; the exit code if there are none, which is printed."""
     out: Path | None = options["out"]
-    if out is None or not options["resume"]:
+    if out is None or not options["resume"] or (not journal and is_being_replaced(out, journal)):
         return resume.start_run(scan, out, request, new_id)
     if journal is None:
-        click.echo(resume.describe_complete_output(scan, out), err=True)
-        return None
+        counts = resume.count_complete_output(scan, out, options["expires_in"])
+        text = f"{out} is complete: {counts.granted:,} granted, none refused; nothing was requested"
+        click.echo(text, err=True)
+        return result_output.report_short_grants(counts, options)
     run = resume.resume_run(scan, out, journal, request, new_id)
-    if warning := resume.describe_expiry(journal.checkpoint.first_expiry):
-        click.echo(warning, err=True)
     if run.is_complete:
         invalid = scan.invalid_rows.count
         text = f"{out}: all {invalid:,} refused rows are invalid, nothing was requested: "
         click.echo(text + "correct them in a file of their own", err=True)
+        return result_output.report_short_grants(journal.checkpoint, options) or 1
     return run
 
 
@@ -342,8 +347,8 @@ def _write_results(
         raise
     has_refused = job.refused > run.scan.invalid_rows.count
     if out is not None and has_refused and journal_path(out).exists():
-        text = "to request the refused rows again: the same command with --resume, which needs "
-        click.echo(text + str(journal_path(out)), err=True)
+        text = f"the next command requests the refused rows again, and needs {journal_path(out)}"
+        click.echo(f"{text}\nNext: {same_command('--resume')}", err=True)
     return exit_code
 
 

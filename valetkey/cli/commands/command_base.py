@@ -11,10 +11,15 @@ import click
 from click.core import ParameterSource
 
 from valetkey.cli import journal
-from valetkey.cli.atomic_output import partial_path, reject_existing_output
-from valetkey.cli.command_groups import INTERRUPTED, OutputFailure, describe_os_error
+from valetkey.cli.atomic_output import is_being_replaced, partial_path, reject_existing_output
+from valetkey.cli.command_groups import (
+    INTERRUPTED,
+    OutputFailure,
+    describe_os_error,
+)
 from valetkey.cli.descriptions import describe_refusal
 from valetkey.cli.row_errors import InputError
+from valetkey.cli.terminal_text import same_command
 from valetkey.client import Client, Explainer
 from valetkey.errors import (
     BrokerUnreachable,
@@ -58,8 +63,12 @@ def extract_grant_options(options: Mapping[str, Any], kind: Kind) -> dict[str, A
 
 
 def open_client(options: Mapping[str, Any]) -> Client:
-    """Create a client for the tenant and requester that the options name."""
-    return Client(tenant=options["tenant"], requested_by=options.get("requested_by"))
+    """Create a client for the tenant and requester that the options name.
+
+    It hands out what is stored: commands say what has expired, and issue nothing unasked.
+    """
+    requester = options.get("requested_by")
+    return Client(tenant=options["tenant"], requested_by=requester, min_left=0)
 
 
 def select_timeout(options: Mapping[str, Any], default: float) -> float:
@@ -125,9 +134,11 @@ def _resume_hint(out: Path | None) -> str:
     run_journal = None
     with suppress(InputError):
         run_journal = journal.load_journal(out)
-    if run_journal is None:
+    if is_being_replaced(out, run_journal):
+        text = f"; no row was requested, and {out} is still that of an earlier run"
+    elif run_journal is None:
         return f"; the rows written so far are in {partial_path(out)}"
-    return (
-        f"; {run_journal.checkpoint.rows:,} of {run_journal.total:,} rows are in "
-        f"{partial_path(out)}: run the same command with --resume to continue"
-    )
+    else:
+        rows = f"{run_journal.checkpoint.rows:,} of {run_journal.total:,} rows"
+        text = f"; {rows} are in {partial_path(out)}: the next command continues"
+    return f"{text}\nNext: {same_command('--resume')}"

@@ -15,7 +15,7 @@ from valetkey.cli.formats import get_renderer
 from valetkey.cli.parameter_types import BATCH_ID, EXPIRY, GRANT_ID
 from valetkey.cli.snippets.upload_page import PAGE_KINDS
 from valetkey.cli.tables import describe_stored, stored_json
-from valetkey.cli.terminal_text import escape_unprintable, program_command, stderr_console
+from valetkey.cli.terminal_text import escape_unprintable, next_command, stderr_console
 from valetkey.client import Client
 from valetkey.errors import BrokerUnreachable, NoAnswer, NotStored, Refused
 from valetkey.handles import GrantHandle
@@ -147,5 +147,4 @@ def wait_until_stored(handle: GrantHandle, options: Mapping[str, Any]) -> None:
 
 
 def _next_step(handle: GrantHandle) -> str:
-    command = f"{program_command('valetkey')} status {grant_id(handle.id, 0)} --watch"
-    return f"Next: {command}"
+    return f"Next: {next_command('status', grant_id(handle.id, 0), '--watch')}"

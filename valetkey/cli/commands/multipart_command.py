@@ -31,7 +31,7 @@ from valetkey.cli.journal import find_changed_option, write_private
 from valetkey.cli.locations import object_argument
 from valetkey.cli.parameter_types import FILE, SIZE
 from valetkey.cli.row_errors import InputError
-from valetkey.cli.terminal_text import escape_unprintable
+from valetkey.cli.terminal_text import escape_unprintable, same_command
 from valetkey.client import Client
 from valetkey.errors import StorageError, ValetkeyError
 from valetkey.handles import MultipartHandle
@@ -252,8 +252,8 @@ class FileUpload:
 def _describe_kept_upload(state: UploadState, file: Path) -> str:
     return (
         f"kept until {_format_time(state.expires_at)}, with {format_size(state.stored_bytes)} of "
-        f"{format_size(state.size)} stored: run the same command with --resume to continue "
-        f"({state_path(file)} has the state)"
+        f"{format_size(state.size)} stored: {state_path(file)} has the state, and the next command "
+        f"continues\nNext: {same_command('--resume')}"
     )
 
 

@@ -167,7 +167,10 @@ def init(tenant: str, bucket: str, out: Path, key_path: Path | None) -> None:
             hint = _alternative(new, path)
             raise click.UsageError(f"{new} exists, and is not overwritten: {hint}")
     key = generate_key(f"{tenant}/{datetime.now(UTC):%Y-%m-%d}")
-    text = _TEMPLATE.format(file=out, tenant=tenant, bucket=bucket, public_key=public_key_line(key))
+    file = shlex.quote(str(out))
+    text = _TEMPLATE.format(
+        file=file, tenant=tenant, bucket=bucket, public_key=public_key_line(key)
+    )
     _write_files(out, text, path, key)
     click.echo(f"Wrote {out}: the tenant {tenant}, its public key and the bucket {bucket}.")
     click.echo(f"Wrote {path}: the private key {key.id}, which only you can read.")

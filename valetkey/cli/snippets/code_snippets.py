@@ -98,13 +98,16 @@ def render_text(grant: Grant) -> str:
 # Send the URL unchanged: do not expand globs, do not resolve dot segments.
 _CURL = ("curl", "--fail-with-body", "--globoff", "--path-as-is")
 _PARTS_FILE = "parts.xml"
+# Storage sends nothing after storing a file, and a reason after refusing one.
+_SAY_STORED = " && echo stored"
 
 
 def render_curl(grant: Grant, path: str | None = None) -> str:
     """Return the curl command that uses a grant; for a multipart upload, two: complete and abort.
 
     path is the file to send or to write: by default the last name of the key, for a part with
-    `.part` and its number. The command for a part prints the response headers, because the part's
+    `.part` and its number. After storing a file, the command prints `stored`; otherwise curl prints
+    what storage said. The command for a part prints the response headers, because the part's
     ETag is needed to complete the upload. The file parts.xml is the list of parts
     (AWS: API_CompleteMultipartUpload.html). Raises UnusableGrant.
     """
@@ -115,9 +118,10 @@ def render_curl(grant: Grant, path: str | None = None) -> str:
     if grant.fields:
         return _form_command(grant, path)
     if grant.method == "PUT":
-        print_headers = ["--dump-header", "-"] if grant.part is not None else []
-        words = ["--upload-file", path, *print_headers, *_header_options(grant)]
-        return _command(words, grant.url)
+        words = ["--upload-file", path, *_header_options(grant)]
+        if grant.part is not None:
+            return _command([*words, "--dump-header", "-"], grant.url)
+        return _command(words, grant.url) + _SAY_STORED
     if grant.method == "HEAD":
         return _command(["--head", *_header_options(grant)], grant.url)
     line = _command(["--output", path, *_header_options(grant)], grant.url)
@@ -141,7 +145,7 @@ def _form_command(grant: Grant, path: str) -> str:
         content_type = f"$(file --brief --mime-type -- {shlex.quote(path)})"
         line += f' --form-string "Content-Type={content_type}"'
     file_options = ["--form", f"file=@{_quote_for_curl(path)}", "--url", grant.url]
-    return f"{line} {shlex.join(file_options)}"
+    return f"{line} {shlex.join(file_options)}{_SAY_STORED}"
 
 
 def _command(words: Iterable[str], url: str) -> str:

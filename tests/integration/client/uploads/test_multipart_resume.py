@@ -18,13 +18,16 @@ from tests.support.fakes.multipart_service import (
     run_upload,
     service,
 )
+from valetkey.cli.terminal_text import program_command
 
 
 def test_a_kept_upload_is_resumed_with_the_missing_parts_alone(broker: str) -> None:
     with service(broker, press_ctrl_c_at_part(3)) as (fake_service, storage):
         kept = run_upload("--keep", "--parallel", "1")
         assert (kept.exit_code, kept.stdout) == (130, "")
-        assert "with 10 B of 23 B stored: run the same command with --resume" in kept.stderr
+        assert f"with 10 B of 23 B stored: {STATE} has the state" in kept.stderr
+        words = "multipart inbox a/film --file film --keep --parallel 1 --resume"
+        assert f"\nNext: {program_command('valetkey')} {words}\n" in kept.stderr
         assert storage.requests("DELETE") == []
         before = len(storage.received)
         resumed = run_upload("--resume", "--parallel", "1")

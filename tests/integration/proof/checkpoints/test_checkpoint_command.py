@@ -187,7 +187,7 @@ def test_an_output_that_cannot_be_written_is_refused(issue: Issue, tmp_path: Pat
 def test_without_a_key_nothing_is_signed() -> None:
     error = refusal(run("checkpoint"))
     assert "VALETKEY_AUDIT_KEY_FILE is not set" in error
-    assert "audit key --new FILE" in error
+    assert "audit key --new audit.key" in error
 
 
 @ON_SQLITE

@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 from pydantic import SecretStr
 from sqlalchemy import insert
 from standardwebhooks import Webhook
+from structlog.testing import capture_logs
 
 from models import Checkpoint, Leaf, TreeHead
 from tests.support.builders.messages import DEMO, Clock, batch_id, grant_message, tenant_config
@@ -375,7 +376,10 @@ def test_a_head_that_was_not_signed_is_tried_again_before_the_next_interval(
     out.write_text("a file instead of a folder")
     timer = SimpleNamespace(seconds=1_000.0)
     job = CheckpointJob(lambda: options, lambda: timer.seconds)
-    assert job(service.context) == {"signed": 0, "refused": 1, "published": 0, "failed": 0}
+    with capture_logs() as log:
+        assert job(service.context) == {"signed": 0, "refused": 1, "published": 0, "failed": 0}
+    assert [(line["event"], line["tenant"]) for line in log] == [("checkpoint_refused", "acme")]
+    assert log[0]["problem"].startswith(f"no destination can be compared: {out}: ")
     out.unlink()
     timer.seconds += REPUBLISH_SECONDS
     assert job(service.context) == {"signed": 1, "refused": 0, "published": 1, "failed": 0}

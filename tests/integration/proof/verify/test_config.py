@@ -142,6 +142,18 @@ def test_a_revoked_key_that_was_allowed_for_a_while_is_found(
     assert "was signed by billing, which was not valid" in problem
 
 
+def test_an_expired_key_that_was_allowed_for_longer_is_found(
+    service: InProcessService, find: Find, clock: Clock
+) -> None:
+    service.apply(with_keys(replace(tenant_key(KEY), expires=clock() + timedelta(minutes=1))))
+    execute(service, "UPDATE tenant_keys SET expires = NULL", RELOAD)
+    clock.forward(hours=2)
+    assert issued(service)
+    chunk, key = find()
+    assert "was signed by billing, which was not valid" in chunk
+    assert f"tenant_keys: tenant acme, name billing: expires {LOGGED}" in key
+
+
 def with_keys(*keys: TenantKey) -> TenantConfig:
     acme = replace(CONFIG.tenants["acme"], keys={key.name: key for key in keys})
     return replace(CONFIG, tenants={"acme": acme})

@@ -13,7 +13,7 @@ from pydantic_core import to_json, to_jsonable_python
 
 from valetkey import Client, Refused
 from valetkey.blocking import run
-from valetkey.client import new_id
+from valetkey.session import new_id
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.requests import GrantRequest, header_and_messages
 
@@ -109,7 +109,7 @@ def get_client(options: str) -> Any:
 def request_first(client: Any, request: dict[str, Any]) -> Any:
     """Send the first chunk of a batch, and return its results."""
     _, messages = header_and_messages(GrantRequest(**request), client._config, new_id())
-    reply: Any = run(client._dispatcher.request_reply(next(messages), TIMEOUT))
+    reply: Any = run(client._session.send(object, next(messages), TIMEOUT))
     return reply.items
 
 
@@ -119,7 +119,7 @@ def request_all(client: Any, request: dict[str, Any]) -> Any:
 
 def ask(client: Any, body: dict[str, Any]) -> Any:
     """Send a message as it is, without parsing it, and return the reply."""
-    return run(client._dispatcher.request_reply(PendingMessage(new_id(), body), TIMEOUT))
+    return run(client._session.send(object, PendingMessage(new_id(), body), TIMEOUT))
 
 
 CALLS: Mapping[str, Callable[..., Any]] = {
