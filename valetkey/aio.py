@@ -18,10 +18,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self, Unpack
+from typing import Annotated, Any, NoReturn, Self, Unpack
 from uuid import UUID
 from weakref import WeakSet
 
+from valetkey.arguments import NOT_NEGATIVE, TimeLimit, checked
 from valetkey.config import load_config
 from valetkey.crypto.codec import Codec
 from valetkey.delivery.async_dispatcher import AsyncDispatcher
@@ -53,9 +54,8 @@ from valetkey.request_methods import (
 )
 from valetkey.session import CLIENT_TIMEOUT, Options, Session, Timeout, new_id
 from valetkey.wire import requests
-from valetkey.wire.chunking import ChunkMessageBuilder, ItemInput, chunk_slices
-from valetkey.wire.messages import Item
-from valetkey.wire.options import ReissueOptions
+from valetkey.wire.chunking import ChunkMessageBuilder, ItemInput, RowInput, chunk_slices
+from valetkey.wire.options import BatchIdOption, ReissueOptions
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import QuotaState, Refusal
 from valetkey.wire.replies import (
@@ -69,17 +69,21 @@ from valetkey.wire.replies import (
 )
 from valetkey.wire.requests import GrantRequest
 
-AsyncKeys = Iterable[str | Item] | AsyncIterable[str | Item]
-AsyncItems = Iterable[Item] | AsyncIterable[Item]
-AnyGrant = str | UUID | Grant | BaseGrantHandle[BaseBatchHandle]
+AsyncKeys = Iterable[ItemInput] | AsyncIterable[ItemInput]
+AsyncItems = Iterable[RowInput] | AsyncIterable[RowInput]
+AnyGrant = Annotated[
+    str | UUID | Grant | BaseGrantHandle[BaseBatchHandle], "a Grant, its handle or its id"
+]
 """A grant, its handle, or the id of one of them."""
-AnyBatch = AnyGrant | BaseBatchHandle
+AnyBatch = Annotated[AnyGrant | BaseBatchHandle, "a batch id, a handle, or a Grant or its id"]
 """A batch: its handle or id, or a grant of it."""
 
 
+@checked
 class BaseClient(RequestMethods[SingleResult, MultipartResult, BatchResult, Keys, Items]):
     """The part of Client and AsyncClient that does not wait."""
 
+    @checked
     def __init__(  # noqa: PLR0913 - each has its own default
         self,
         broker_url: str | None = None,
@@ -88,10 +92,10 @@ class BaseClient(RequestMethods[SingleResult, MultipartResult, BatchResult, Keys
         requested_by: str | None = None,
         *,
         key: str | Path | None = None,
-        timeout: float | None = DEFAULT_TIMEOUT,
-        retries: int = 0,
-        min_left: float | None = None,
-        exit_timeout: float | None = 60.0,
+        timeout: TimeLimit | None = DEFAULT_TIMEOUT,
+        retries: Annotated[int, NOT_NEGATIVE] = 0,
+        min_left: TimeLimit | None = None,
+        exit_timeout: TimeLimit | None = 60.0,
     ) -> None:
         self._config = load_config(
             {
@@ -113,8 +117,8 @@ class BaseClient(RequestMethods[SingleResult, MultipartResult, BatchResult, Keys
         *,
         requested_by: str | None = None,
         timeout: Timeout = CLIENT_TIMEOUT,
-        retries: int | None = None,
-        min_left: float | None = None,
+        retries: Annotated[int, NOT_NEGATIVE] | None = None,
+        min_left: TimeLimit | None = None,
     ) -> Self:
         """Return this client with other options, over the same connections.
 
@@ -143,7 +147,7 @@ class BaseClient(RequestMethods[SingleResult, MultipartResult, BatchResult, Keys
         self,
         grant: AnyGrant,
         *,
-        batch_id: str | UUID | None = None,
+        batch_id: BatchIdOption | None = None,
         **options: Unpack[ReissueOptions],
     ) -> SingleResult:
         """Request a fresh grant of the same object, under the terms of an earlier one.
@@ -153,10 +157,10 @@ class BaseClient(RequestMethods[SingleResult, MultipartResult, BatchResult, Keys
         says which one it was issued again for. batch_id is a UUIDv7 that you create, to repeat the
         request after a crash. Raises ValueError for a text that is no grant id.
         """
-        name = None if batch_id is None else read_batch_id(batch_id, "batch_id")
+        name = None if batch_id is None else str(batch_id)
         return self._grant_handle(self._session.reissue(read_grant_id(grant), options, name))
 
-    async def _reopen(self, batch: object, timeout: Timeout) -> BatchProgress:
+    async def _reopen(self, batch: AnyBatch, timeout: Timeout) -> BatchProgress:
         batch_id = read_batch_id(batch)
         state = await self._session.ask(BatchState, "batch", timeout, batch=batch_id)
         messages = requests.reopen_messages(self._config, new_id(), state)
@@ -221,6 +225,7 @@ class BaseClient(RequestMethods[SingleResult, MultipartResult, BatchResult, Keys
 AnyClient = BaseClient[Any, Any, Any, Any, Any]
 
 
+@checked
 class AsyncClient(
     BaseClient[AsyncGrantHandle, AsyncMultipartHandle, AsyncBatchHandle, AsyncKeys, AsyncItems]
 ):
@@ -322,7 +327,7 @@ class AsyncClient(
             abort_uploads=abort_uploads or None,
         )
 
-    async def flush(self: AnyClient, timeout: float | None = None) -> None:
+    async def flush(self: AnyClient, timeout: TimeLimit | None = None) -> None:
         """Wait until every request is answered; None has no time limit.
 
         All results that nobody has read yet are kept in memory. Raises NoAnswer after `timeout`

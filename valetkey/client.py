@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from valetkey.aio import AnyBatch, AsyncClient, BaseClient
+from valetkey.arguments import TimeLimit, checked
 from valetkey.blocking import blocking, run
 from valetkey.crypto.codec import Codec
 from valetkey.delivery.dispatcher import Dispatcher
@@ -17,15 +18,16 @@ from valetkey.handles import BatchHandle, GrantHandle, MultipartHandle
 from valetkey.request_methods import ExplainMethods
 from valetkey.session import CLIENT_TIMEOUT, Timeout, new_id
 from valetkey.wire import requests
-from valetkey.wire.messages import Item
+from valetkey.wire.chunking import ItemInput, RowInput
 from valetkey.wire.replies import Explanation
 from valetkey.wire.requests import GrantRequest
 
-Keys = Iterable[str | Item]
-Items = Iterable[Item]
+Keys = Iterable[ItemInput]
+Items = Iterable[RowInput]
 Explainer = ExplainMethods[Explanation, Keys, Items]
 
 
+@checked
 class Client(BaseClient[GrantHandle, MultipartHandle, BatchHandle, Keys, Items]):
     """Requests grants from the service, and sends each request again until it is answered.
 
@@ -75,7 +77,7 @@ class Client(BaseClient[GrantHandle, MultipartHandle, BatchHandle, Keys, Items])
         """
         return self._batch_handle(run(self._reopen(batch, timeout)))
 
-    def flush(self, timeout: float | None = None) -> None:
+    def flush(self, timeout: TimeLimit | None = None) -> None:
         """Wait until the requests of all threads are answered; None has no time limit.
 
         All results that nobody has read yet are kept in memory. Raises NoAnswer after `timeout`

@@ -76,11 +76,11 @@ def load_config(
         dev_source = f"from the `python -m worker dev` of {dev['folder']}"
         sources = dict.fromkeys(dev, dev_source) | sources
     key = key or _load_default_key(environ, tenant, dev)
-    broker_url = _required_url(settings, "broker_url")
+    broker_url = _required_url(settings, "broker_url", sources)
     settings["result_url"] = settings.get("result_url") or default_result_url(broker_url)
     return Config(
         broker_url=broker_url,
-        result_url=_redis_result_url(settings),
+        result_url=_redis_result_url(settings, sources),
         tenant=_required(settings, "tenant") if key is None else _tenant_of_key(key, tenant),
         requested_by=settings.get("requested_by") or _default_requester(),
         key=key,
@@ -153,29 +153,30 @@ def _required(settings: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _required_url(settings: Mapping[str, Any], name: str) -> str:
+def _required_url(settings: Mapping[str, Any], name: str, sources: Mapping[str, str]) -> str:
     url = _required(settings, name)
+    subject = f"the {name} {sources.get(name, '')}"
     try:
         is_valid = bool(urlsplit(url).scheme) and urlsplit(url).port != 0
     except ValueError:  # do not chain it: its text may contain a part of the password
         is_valid = False
     if not is_valid:
         raise NotConfigured(
-            f"{_variable(name)} is not a URL like redis://HOST:6379/0; percent-encode special "
-            f"characters in its password"
+            f"{subject} is not a URL like redis://HOST:6379/0; percent-encode special characters "
+            f"in its password"
         )
     try:
         return verify_by_default(url)
     except ValueError as error:
-        raise NotConfigured(f"{_variable(name)} is not usable: {error}") from None
+        raise NotConfigured(f"{subject} is not usable: {error}") from None
 
 
-def _redis_result_url(settings: Mapping[str, Any]) -> str:
-    url = _required_url(settings, "result_url")
+def _redis_result_url(settings: Mapping[str, Any], sources: Mapping[str, str]) -> str:
+    url = _required_url(settings, "result_url", sources)
     if urlsplit(url).scheme not in REDIS_SCHEMES:
         raise NotConfigured(
-            f"results can only be read from redis:// or rediss://, not {urlsplit(url).scheme}://: "
-            f"set {_variable('result_url')}"
+            f"results can only be read from redis:// or rediss://, not {urlsplit(url).scheme}:// "
+            f"({sources['result_url']}): set {_variable('result_url')}"
         )
     return url
 

@@ -4,9 +4,9 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator
 from typing import Any, Generic, NamedTuple, NoReturn, Protocol, TypeVar, Unpack, cast
-from uuid import UUID
 from weakref import WeakKeyDictionary
 
+from valetkey.arguments import TimeLimit, checked
 from valetkey.blocking import blocking, run
 from valetkey.delivery.pending_request import ServiceOutage
 from valetkey.delivery.progress import CANCELLED, BatchProgress, ReopenedBatchProgress
@@ -20,9 +20,8 @@ from valetkey.waits import (
     StoredObject,
     StoredWait,
     build_manifest,
-    require_seconds,
 )
-from valetkey.wire.grant_ids import grant_id, split_grant_id
+from valetkey.wire.grant_ids import grant_id, is_batch_id, split_grant_id
 from valetkey.wire.options import RequestOptions
 from valetkey.wire.refusals import QuotaState, Refusal
 from valetkey.wire.replies import BatchState, Grant, ItemResult, ManifestState, UseStates
@@ -208,6 +207,7 @@ class BaseBatchHandle(_Handle):
         return self._renewals[grant.id]
 
 
+@checked
 class AsyncBatchHandle(BaseBatchHandle):
     """A requested batch; `async for` yields one Grant or Refusal per item, in request order.
 
@@ -237,7 +237,7 @@ class AsyncBatchHandle(BaseBatchHandle):
         while (result := await self._next_result(timeout, in_order=False)) is not None:
             yield result
 
-    async def manifest(self: BaseBatchHandle, timeout: float = MANIFEST_TIMEOUT) -> Manifest:
+    async def manifest(self: BaseBatchHandle, timeout: TimeLimit = MANIFEST_TIMEOUT) -> Manifest:
         """Wait until the batch is decided, and then for the file with its results.
 
         timeout is the longest wait for the next chunk, and then for the file, in seconds. The link
@@ -262,7 +262,7 @@ class AsyncBatchHandle(BaseBatchHandle):
             await session.dispatcher.pause(result)
 
     async def stored(
-        self: BaseBatchHandle, item: int, timeout: float = STORED_TIMEOUT
+        self: BaseBatchHandle, item: int, timeout: TimeLimit = STORED_TIMEOUT
     ) -> StoredObject:
         """Wait until storage has the object of an item, at most `timeout` seconds.
 
@@ -282,6 +282,7 @@ class AsyncBatchHandle(BaseBatchHandle):
             await self._session.dispatcher.pause(result)
 
 
+@checked
 class BatchHandle(BaseBatchHandle):
     """A requested batch, as AsyncBatchHandle: iterate it for one Grant or Refusal per item."""
 
@@ -327,6 +328,7 @@ class BaseGrantHandle(_Handle, Generic[Batch_co]):
         return self.batch.id
 
 
+@checked
 class AsyncGrantHandle(BaseGrantHandle[AsyncBatchHandle], Coroutine[Any, Any, Grant]):
     """A requested grant: await it, or pass it to asyncio.create_task().
 
@@ -374,13 +376,13 @@ class AsyncGrantHandle(BaseGrantHandle[AsyncBatchHandle], Coroutine[Any, Any, Gr
         return cast("Grant", result)  # a batch of one item has one
 
     async def stored(
-        self: BaseGrantHandle[BaseBatchHandle], timeout: float = STORED_TIMEOUT
+        self: BaseGrantHandle[BaseBatchHandle], timeout: TimeLimit = STORED_TIMEOUT
     ) -> StoredObject:
         """Wait for the grant, and then until storage has its object: at most `timeout` seconds.
 
         Somebody has to use the grant meanwhile. Raises as result() and BatchHandle.stored() do.
         """
-        end = time.monotonic() + require_seconds(timeout)
+        end = time.monotonic() + timeout
         await AsyncGrantHandle.result(self, timeout)
         return await AsyncBatchHandle.stored(self.batch, 0, max(end - time.monotonic(), 0))
 
@@ -401,6 +403,7 @@ class PartsRequester(Protocol[Batch_co]):
         """Request the URLs of some parts."""
 
 
+@checked
 class AsyncMultipartHandle(AsyncGrantHandle):
     """A requested multipart upload: await its grant, and request part URLs."""
 
@@ -417,6 +420,7 @@ class AsyncMultipartHandle(AsyncGrantHandle):
         return self._request_parts(await self.result(), first, last, **options)
 
 
+@checked
 class MultipartHandle(GrantHandle):
     """A requested multipart upload: wait for its grant, and request part URLs."""
 
@@ -445,31 +449,25 @@ class Subject(NamedTuple):
 def read_subject(subject: object, argument: str = "subject") -> Subject:
     """Return the batch and item that are named by a grant, a handle, a grant id or a batch id.
 
-    Raises ValueError for a text that is no id, and TypeError that names the argument for any other
-    value.
+    Raises ValueError, which names the argument, for a text or a UUID that is no such id.
     """
-    match subject:
-        case UUID():
-            return Subject(str(subject))
-        case str() if "." not in subject:
-            return Subject(subject)
-        case str() | Grant():
-            text = subject if isinstance(subject, str) else subject.id
-            try:
-                return Subject(*split_grant_id(text))
-            except ValueError:
-                raise ValueError(f"{text!r} is neither a grant id nor a batch id") from None
-        case BaseGrantHandle():
-            return Subject(subject.id, 0)
-        case BaseBatchHandle():
-            return Subject(subject.id)
-    name = type(subject).__name__
-    raise TypeError(f"{argument} must be a grant, a handle or an id, and is a {name}")
+    if isinstance(subject, BaseGrantHandle | BaseBatchHandle):
+        return Subject(subject.id, 0 if isinstance(subject, BaseGrantHandle) else None)
+    text = subject.id if isinstance(subject, Grant) else str(subject)
+    if is_batch_id(text):
+        return Subject(text)
+    try:
+        return Subject(*split_grant_id(text))
+    except ValueError:  # the text may be a link, which is secret
+        raise ValueError(
+            f"{argument} must be a batch id (a UUIDv7 in lower case) or a grant id (with a dot and "
+            "the item's number)"
+        ) from None
 
 
-def read_batch_id(subject: object, argument: str = "batch") -> str:
+def read_batch_id(subject: object) -> str:
     """Return the id of a batch, or of the batch of a grant or handle. Raises as read_subject."""
-    return read_subject(subject, argument).batch_id
+    return read_subject(subject, "batch").batch_id
 
 
 def read_grant_id(subject: object) -> str:
@@ -479,5 +477,7 @@ def read_grant_id(subject: object) -> str:
     """
     batch_id, item = read_subject(subject, "grant")
     if item is None:
-        raise ValueError(f"{batch_id!r} is the id of a batch: add a dot and the item's number")
+        raise ValueError(
+            "grant is the id of a batch: add a dot and the item's number, as in the id of a Grant"
+        )
     return grant_id(batch_id, item)

@@ -10,11 +10,12 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Event
 from types import MappingProxyType
-from typing import IO, NamedTuple
+from typing import IO, Annotated, NamedTuple
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 from xml.sax.saxutils import escape
 
+from valetkey.arguments import POSITIVE, TimeLimit, checked
 from valetkey.delivery.pending_request import DEFAULT_TIMEOUT
 from valetkey.errors import Refused, StorageError, UnusableGrant
 from valetkey.handles import MultipartHandle
@@ -154,13 +155,14 @@ class MultipartUploader:
     which is sent again. timeout is the longest wait for a reply of the service, in seconds.
     """
 
+    @checked
     def __init__(  # noqa: PLR0913 - most have a default
         self,
         upload: MultipartHandle,
         path: Path,
         *,
-        parallel: int = 4,
-        timeout: float = DEFAULT_TIMEOUT,
+        parallel: Annotated[int, POSITIVE] = 4,
+        timeout: TimeLimit = DEFAULT_TIMEOUT,
         stored_parts: Mapping[int, StoredPart] = MappingProxyType({}),
         on_stored: Callable[[int, StoredPart], None] = lambda _number, _part: None,
         on_progress: Callable[[int], None] = lambda _: None,

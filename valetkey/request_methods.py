@@ -2,9 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Callable, Iterable
-from typing import Generic, TypeVar, Unpack
+from typing import Annotated, Generic, TypeVar, Unpack
 
-from valetkey.wire.messages import Item
+from valetkey.arguments import NOT_NEGATIVE, checked
+from valetkey.wire.chunking import ItemInput, RowInput
 from valetkey.wire.options import (
     DownloadManyOptions,
     DownloadOptions,
@@ -16,16 +17,19 @@ from valetkey.wire.options import (
     UploadOptions,
 )
 from valetkey.wire.replies import Grant
-from valetkey.wire.requests import GrantRequest, ensure_sized
+from valetkey.wire.requests import GrantRequest
 from valetkey.wire.terms import Checksum
 
 SingleResult = TypeVar("SingleResult")
 MultipartResult = TypeVar("MultipartResult")
 BatchResult = TypeVar("BatchResult")
-Keys = TypeVar("Keys", bound=Iterable[str | Item] | AsyncIterable[str | Item])
-Items = TypeVar("Items", bound=Iterable[Item] | AsyncIterable[Item])
+_ITERABLE = "a list or another iterable"
+Keys = TypeVar("Keys", bound=Annotated[Iterable[ItemInput] | AsyncIterable[ItemInput], _ITERABLE])
+Items = TypeVar("Items", bound=Annotated[Iterable[RowInput] | AsyncIterable[RowInput], _ITERABLE])
+Size = Annotated[int, NOT_NEGATIVE]
 
 
+@checked
 class RequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult, Keys, Items]):
     """Requests grants: a single one, a multipart upload, or a batch.
 
@@ -33,8 +37,10 @@ class RequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult, Ke
     may come from an async iterable. The options are keyword arguments; valetkey.wire.options
     describes each of them.
 
-    All methods raise TypeError for an option that the kind does not have, and ValueError for a
-    chunk_size out of range or a date without a time zone.
+    All methods raise TypeError for an argument, an item or a field of it that has another type, and
+    for an option that the kind does not have; ValueError for a negative size, a chunk_size out of
+    range, a batch_id that is no UUIDv7 or a date without a time zone. Both name the argument, and
+    nothing is sent. Items that are read as they are sent are checked then.
     """
 
     def download(
@@ -54,7 +60,7 @@ class RequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult, Ke
         bucket: str,
         key: str,
         *,
-        size: int | None = None,
+        size: Size | None = None,
         checksum: Checksum | None = None,
         **options: Unpack[UploadOptions],
     ) -> SingleResult:
@@ -71,7 +77,7 @@ class RequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult, Ke
         bucket: str,
         key: str,
         *,
-        size: int,
+        size: Size,
         checksum: Checksum | None = None,
         **options: Unpack[PutOptions],
     ) -> SingleResult:
@@ -81,7 +87,7 @@ class RequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult, Ke
         return self._request_grant(GrantRequest.of_options("put", bucket, [item], terms))
 
     def multipart(
-        self, bucket: str, key: str, *, size: int, **options: Unpack[MultipartOptions]
+        self, bucket: str, key: str, *, size: Size, **options: Unpack[MultipartOptions]
     ) -> MultipartResult:
         """Request a multipart upload of one object of size bytes."""
         item = {"key": key, "size": size}
@@ -127,11 +133,7 @@ class RequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult, Ke
         Without max_size, items without a length are read into a list first, even if total is
         passed.
         """
-        sized: Iterable[Item] | AsyncIterable[Item] = items
-        if "max_size" not in options:
-            sized = ensure_sized(sized, "max_size")
-            options["max_size"] = max((item.size or 1 for item in sized), default=1)
-        return self._request_batch(GrantRequest.of_many("put", bucket, sized, options))
+        return self._request_batch(GrantRequest.of_many("put", bucket, items, options))
 
     @abstractmethod
     def _request_grant(self, request: GrantRequest) -> SingleResult:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
+from valetkey.arguments import TimeLimit
 from valetkey.config import Config
 from valetkey.delivery.dispatcher import BaseDispatcher, Condition
 from valetkey.delivery.pending_request import DEFAULT_TIMEOUT, PendingRequest
@@ -32,7 +33,9 @@ class _Default(Enum):
 
 
 CLIENT_TIMEOUT = _Default.CLIENT_TIMEOUT
-Timeout = float | None | Literal[_Default.CLIENT_TIMEOUT]
+Timeout = Annotated[
+    TimeLimit | Literal[_Default.CLIENT_TIMEOUT] | None, "a number of seconds or None"
+]
 """Seconds to wait, None without a limit, or by default the client's timeout."""
 
 

@@ -3,6 +3,8 @@
 import re
 from datetime import UTC, datetime, timedelta
 
+from valetkey.arguments import checked
+
 _DECIMAL_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BINARY_UNITS = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _BYTES_BY_UNIT = {"": 1} | _DECIMAL_UNITS | _BINARY_UNITS
@@ -17,6 +19,7 @@ _LIVE_RESETS = {
 _AMOUNT = re.compile(r"([0-9]{1,15}) ?([A-Za-z]*)")
 
 
+@checked
 def parse_size(text: str) -> int:
     """Return the number of bytes in a size like `500KiB`, `5MB`, `10GiB` or `1024`.
 
@@ -29,6 +32,7 @@ def parse_size(text: str) -> int:
     return amount * _BYTES_BY_UNIT[unit.upper()]
 
 
+@checked
 def parse_duration(text: str) -> int:
     """Return the number of seconds in a duration like `90`, `90s`, `15m`, `1h` or `7d`.
 

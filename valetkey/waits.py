@@ -64,19 +64,12 @@ class StoredObject(NamedTuple):
     checksum: str | None = None
 
 
-def require_seconds(timeout: float) -> float:
-    """Return a timeout. Raises TypeError if it is no number."""
-    if not isinstance(timeout, int | float):
-        raise TypeError(f"timeout must be a number of seconds, not {timeout!r}")
-    return timeout
-
-
 class _Wait:
     """The times at which the service is asked again, whatever sends the queries."""
 
     def __init__(self, timeout: float, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._timeout = require_seconds(timeout)
+        self._timeout = timeout
         self._end = clock() + timeout
         self._interval = _FIRST_INTERVAL
 

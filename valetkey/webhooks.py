@@ -5,12 +5,13 @@ import binascii
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 from pydantic import ValidationError
 
+from valetkey.arguments import Moment, Rule, checked
 from valetkey.errors import ValetkeyError
 from valetkey.wire.strict_json import parse_json
 from valetkey.wire.upload_events import ReportedUpload as ReportedUpload  # noqa: PLC0414 - public
@@ -27,12 +28,32 @@ class InvalidWebhook(ValetkeyError):
     """The request is not a valid webhook. Respond with status 400 and ignore its content."""
 
 
+@runtime_checkable
+class Headers(Protocol):
+    """The headers of a request: a mapping, or the class for them of a web framework."""
+
+    def items(self) -> Iterable[tuple[str, str]]:
+        """Return the names and values."""
+
+
+def _have_no_bytes(headers: Headers) -> bool:
+    return not any(isinstance(text, bytes) for pair in headers.items() for text in pair)
+
+
+AnyHeaders = Annotated[
+    Headers,
+    Rule("names and values of the type str: decode the bytes", _have_no_bytes),
+    "a mapping, like the headers of a request",
+]
+
+
+@checked
 def verify(
     body: bytes,
-    headers: Mapping[str, str],
+    headers: AnyHeaders,
     secret: str | Sequence[str],
     *,
-    now: datetime | None = None,
+    now: Moment | None = None,
     tolerance: timedelta = TOLERANCE,
 ) -> dict[str, Any]:
     """Verify a webhook's signature and age, and return its payload.
@@ -43,7 +64,8 @@ def verify(
     now: an aware datetime; the current time by default.
     tolerance: the largest accepted difference between webhook-timestamp and now.
 
-    Raises InvalidWebhook if anything is wrong. A webhook can arrive more than once: store its
+    Raises InvalidWebhook if anything is wrong with the request or the secret, and TypeError or
+    ValueError for an argument of another type. A webhook can arrive more than once: store its
     `webhook-id` and ignore repeats.
     """
     keys = [_signing_key(text) for text in ([secret] if isinstance(secret, str) else secret)]
@@ -56,6 +78,7 @@ def verify(
     return _parse_payload(body)
 
 
+@checked
 def parse_upload_event(payload: Mapping[str, Any]) -> UploadEvent | None:
     """Return a verified payload as an UploadEvent, or None if it is not about uploads.
 

@@ -13,8 +13,10 @@ from valetkey.wire.messages import Item, task_id
 from valetkey.wire.options import http_date
 from valetkey.wire.pending import PendingMessage, build_pending_message
 
-ItemInput = str | Item | Mapping[str, Any]
-"""An item: an object key, or a model or mapping of its fields; a field that is None is not sent."""
+RowInput = Item | Mapping[str, Any]
+"""An item as a model or a mapping of its fields; a field that is None is not sent."""
+ItemInput = str | RowInput
+"""An item: an object key, or its fields."""
 
 
 class ChunkSlice(NamedTuple):

@@ -2,9 +2,18 @@
 
 import re
 
+UUID7 = "[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+"""A UUIDv7 in lower case (RFC 9562, section 5.7), as a regular expression."""
+
+_is_uuid7 = re.compile(UUID7).fullmatch
 _is_grant_id = re.compile(
     r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.(0|[1-9][0-9]{0,8})"
 ).fullmatch
+
+
+def is_batch_id(text: str) -> bool:
+    """Return true for the text of a batch id."""
+    return _is_uuid7(text) is not None
 
 
 def grant_id(batch_id: str, item_number: int) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AwareDatetime, Field, model_validator
 
 from valetkey.wire import RELEASE as RELEASE  # noqa: PLC0414 - a part of the wire
+from valetkey.wire.grant_ids import UUID7
 from valetkey.wire.grant_ids import grant_id as grant_id  # noqa: PLC0414 - a part of the wire
 from valetkey.wire.terms import (
     MAX_MULTIPART_BYTES,
@@ -44,12 +45,10 @@ Ask = Literal[
 ]
 """The values of the field `ask`, which tells the messages apart."""
 
-_UUID7 = "[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
-
-BatchId = Annotated[str, Field(pattern=f"^{_UUID7}$")]
+BatchId = Annotated[str, Field(pattern=f"^{UUID7}$")]
 """A UUIDv7 in lower case (RFC 9562, section 5.7), chosen by the producer: the idempotency key."""
 
-GrantId = Annotated[str, Field(pattern=rf"^{_UUID7}\.(0|[1-9][0-9]{{0,5}})$")]
+GrantId = Annotated[str, Field(pattern=rf"^{UUID7}\.(0|[1-9][0-9]{{0,5}})$")]
 """The id of a grant: its batch id, a dot and the item's number in the batch."""
 
 ItemNumber = Annotated[int, Field(ge=0, le=MAX_BATCH_ITEMS - 1)]

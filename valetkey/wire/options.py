@@ -1,13 +1,20 @@
 """The options of each kind of request: the keyword arguments of the client's methods."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from typing import Literal, Required, TypedDict
+from typing import Annotated, Literal, Required, TypedDict
 from uuid import UUID
 
+from valetkey.arguments import NOT_NEGATIVE, Moment, Rule
+from valetkey.wire.grant_ids import is_batch_id
 from valetkey.wire.terms import Encryption, StorageClass
 from valetkey.wire.upload_events import UploadEventType
+
+BatchIdOption = Annotated[
+    str | UUID,
+    Rule("a UUIDv7 in lower case, as new_id() returns", lambda value: is_batch_id(str(value))),
+]
 
 
 class RequestOptions(TypedDict, total=False):
@@ -32,8 +39,8 @@ class RequestOptions(TypedDict, total=False):
     reason: str | None
     recipient: str | None
     requested_by: str | None
-    deadline: datetime | None
-    batch_id: str | UUID | None
+    deadline: Moment | None
+    batch_id: BatchIdOption | None
 
 
 class ReissueOptions(TypedDict, total=False):
@@ -64,7 +71,7 @@ class BatchOptions(TypedDict, total=False):
     results have arrived.
     """
 
-    total: int | None
+    total: Annotated[int, NOT_NEGATIVE] | None
     chunk_size: int
     first_chunk: int
     manifest: str | None
@@ -89,7 +96,7 @@ class DownloadOptions(RequestOptions, total=False):
     cache_control: str | None
     content_language: str | None
     content_encoding: str | None
-    expires: str | datetime | None
+    expires: str | Moment | None
     check_owner: bool
     plain: bool
 
@@ -101,7 +108,7 @@ class ObjectOptions(RequestOptions, total=False):
     "upload.stored", "upload.unused" and "upload.mismatched".
     """
 
-    notify: Sequence[UploadEventType] | None
+    notify: Collection[UploadEventType] | None
     content_type: str | None
     acl: str | None
     metadata: dict[str, str] | None

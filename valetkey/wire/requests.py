@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from valetkey.wire.chunking import ItemInput, chunk_messages, json_value
+from valetkey.wire.item_checks import checked_items, item_size
 from valetkey.wire.messages import (
     DEFAULT_CHUNK_ITEMS,
     MAX_CHUNK_ITEMS,
@@ -66,7 +67,16 @@ class GrantRequest:
     def of_many(
         cls, kind: Kind, bucket: str, items: Items, options: Mapping[str, Any]
     ) -> "GrantRequest":
-        """Return a request whose options are those of the kind and BatchOptions."""
+        """Return a request whose options are those of the kind and BatchOptions.
+
+        The default max_size of puts is the size of the largest item. Raises TypeError as
+        checked_items and ensure_sized do.
+        """
+        items = checked_items(kind, items)
+        if kind == "put" and "max_size" not in options:
+            items = ensure_sized(items, "max_size")
+            sizes = (item_size(item) or 1 for item in items)
+            options = {**options, "max_size": max(sizes, default=1)}
         return cls.of_options(kind, bucket, items, options, BatchOptions.__annotations__)
 
     @classmethod
@@ -147,6 +157,7 @@ def header_and_messages(
     request: GrantRequest, requester: Requester, new_batch_id: str
 ) -> tuple[dict[str, Any], Iterator[PendingMessage]]:
     """Return a batch's header, and an iterator that builds its messages when they are read."""
+    _require_sync(request.items)
     header, items = request.header(requester, new_batch_id)
     return header, chunk_messages(header, _require_sync(items), request.first_chunk)
 

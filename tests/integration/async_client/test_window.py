@@ -77,6 +77,11 @@ async def _keys_then_timeout() -> AsyncIterator[str]:
     raise TimeoutError
 
 
+async def _keys_then_none() -> AsyncIterator[Any]:
+    yield "a"
+    yield None
+
+
 @pytest.mark.parametrize(
     ("keys", "error"),
     [
@@ -84,8 +89,10 @@ async def _keys_then_timeout() -> AsyncIterator[str]:
         (lambda: _numbered_keys(1), ValueError),
         (_keys_then_error, LookupError),
         (_keys_then_timeout, TimeoutError),
+        (_keys_then_none, TypeError),
+        (lambda: iter(["a", None]), TypeError),
     ],
-    ids=["too many", "too few", "failing", "failing later"],
+    ids=["too many", "too few", "failing", "failing later", "of another type", "not async"],
 )
 @in_event_loop
 async def test_an_error_of_the_iterable_is_raised_to_the_reader_of_its_batch_only(

@@ -35,8 +35,8 @@ def last_message(service: FakeService) -> dict[str, Any]:
 
 
 def test_a_malformed_request_is_refused_without_a_round_trip(client: Client) -> None:
-    with pytest.raises(Refused):
-        client.cancel("no id")
+    with pytest.raises(Refused, match="reason"):
+        client.cancel("0199a000-0000-7000-8000-000000000000", reason="")
 
 
 EXPLAINED: list[tuple[str, Callable[[Any], Any]]] = [

@@ -75,11 +75,10 @@ def test_a_grant_can_be_read_from_its_handle_and_its_batch(keyed: Client) -> Non
     assert list(handle.batch) == [handle.result(10)] == list(handle.batch)
 
 
-@pytest.mark.parametrize("batch", ["0199a000-0000-7000-8000-000000000000", "no id"])
-def test_an_unknown_batch_is_refused(keyed: Client, batch: str) -> None:
+def test_an_unknown_batch_is_refused(keyed: Client) -> None:
     with pytest.raises(Refused) as caught:
-        keyed.batch(batch)
-    assert caught.value.refusal.code in {Code.BATCH_UNKNOWN, Code.MALFORMED}
+        keyed.batch("0199a000-0000-7000-8000-000000000000")
+    assert caught.value.refusal.code is Code.BATCH_UNKNOWN
 
 
 def test_the_items_of_a_batch_may_be_results_of_another_batch(keyed: Client) -> None:

@@ -85,6 +85,14 @@ def test_an_option_of_batches_is_refused_for_a_single_request(client: Client) ->
         client.download("demo", "a", total=1)  # type: ignore[call-arg]
 
 
+def test_nothing_of_a_batch_with_a_wrong_key_is_sent(client: Client, broker: str) -> None:
+    with running_fake_service(broker) as service:
+        with pytest.raises(TypeError, match=r"keys\[30\] must be a str, .*, not None"):
+            client.download_many("demo", [*KEYS, None], chunk_size=1)  # type: ignore[list-item]
+        client.flush(10)
+        assert service.received == []
+
+
 def test_progress_counts_the_items_of_each_chunk(keyed: Client) -> None:
     counts: list[tuple[int, int]] = []
     batch = keyed.download_many(

@@ -1,10 +1,12 @@
-"""Python imports this at its start, if PYTHONPATH has this folder: the service's clock is wrong.
+"""Python imports this at its start, if PYTHONPATH has this folder: the clock is wrong.
 
-VALETKEY_TEST_SKEW_FILE names a file with the seconds by which it is ahead.
+VALETKEY_TEST_SKEW_FILE names a file with the seconds by which the service's clock is ahead. With
+VALETKEY_TEST_SKEW_ALL, those of producers and of the broker are as far ahead.
 """
 
 import os
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,3 +15,10 @@ from worker import clock
 
 _file = Path(os.environ["VALETKEY_TEST_SKEW_FILE"])
 clock.now = lambda: datetime.now(UTC) + timedelta(seconds=float(_file.read_text()))
+
+if os.environ.get("VALETKEY_TEST_SKEW_ALL"):
+    from worker.base import clock_watch
+
+    clock_watch._broker_time = lambda url: clock.now()  # noqa: ARG005 - as called
+    time.time = lambda: clock.now().timestamp()
+    time.time_ns = lambda: int(time.time() * 10**9)

@@ -115,10 +115,12 @@ def test_a_worker_knows_when_it_found_its_lost_broker_again(
 ) -> None:
     for name in ("on_connection_error_after_connected", "create_task_handler"):
         monkeypatch.setattr(Consumer, name, lambda *_: None)
-    monkeypatch.setattr(celery_guard, "_REFUSED_PAUSE", 0)
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
     monkeypatch.setattr(GuardedQoS, "reconnected_at", float("-inf"))
     consumer = GuardedConsumer.__new__(GuardedConsumer)
     consumer.on_connection_error_after_connected(ReadOnlyError())
+    assert pauses == [celery_guard._REFUSED_PAUSE]  # it may refuse again at once
     assert GuardedQoS.reconnected_at == float("inf")
     consumer.restart_count = 1
     consumer.create_task_handler()

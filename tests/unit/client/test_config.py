@@ -109,6 +109,34 @@ def test_an_invalid_url_is_not_repeated(tmp_path: Path, url: str) -> None:
     assert raised.value.__suppress_context__ or raised.value.__context__ is None
 
 
+@pytest.mark.parametrize(
+    ("options", "environ", "subject"),
+    [
+        ({"broker_url": "s3cret"}, {}, "the broker_url from the argument broker_url is not a URL"),
+        (
+            {"broker_url": "rediss://h?ssl_cert_reqs=no"},
+            {"VALETKEY_BROKER_URL": REDIS},
+            "the broker_url from the argument broker_url is not usable: its parameter ssl_cert",
+        ),
+        ({}, {"VALETKEY_BROKER_URL": "s3cret"}, "the broker_url from VALETKEY_BROKER_URL is not"),
+        (
+            {"broker_url": REDIS},
+            {"VALETKEY_RESULT_URL": "s3cret"},
+            "the result_url from VALETKEY_RESULT_URL is not a URL",
+        ),
+        ({}, {}, r"the result_url from the `python -m worker dev` of .*/\.valetkey is not a URL"),
+        ({"result_url": "amqp://h"}, {}, r"not amqp:// \(from the argument result_url\): set"),
+    ],
+)
+def test_an_error_about_a_url_names_where_it_came_from(
+    tmp_path: Path, options: dict[str, str], environ: dict[str, str], subject: str
+) -> None:
+    write_dev_file(tmp_path / ".valetkey", result_url="s3cret")
+    with pytest.raises(NotConfigured, match=subject) as caught:
+        load(tmp_path, environ | {"VALETKEY_TENANT": "acme"}, **options)
+    assert "s3cret" not in str(caught.value)
+
+
 def test_the_repr_has_no_passwords(tmp_path: Path) -> None:
     assert "s3cret" not in repr(load(tmp_path, broker_url=REDIS, tenant="acme"))
 

@@ -1,14 +1,14 @@
 """Waiting for a manifest or a stored object: when to ask again, and what each state means."""
 
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from valetkey import Grant, NoAnswer, NotStored, UseState, UseStates
-from valetkey.handles import GrantHandle, Subject, read_grant_id, read_subject
+from valetkey.handles import Subject, read_grant_id, read_subject
 from valetkey.waits import ManifestWait, StoredWait
 from valetkey.wire.replies import BatchState, ManifestState
 
@@ -103,23 +103,6 @@ def test_a_state_that_only_a_later_service_has_is_named() -> None:
         StoredWait(f"{BATCH}.0", 0, Clock()).receive(states("revoked"))
 
 
-@pytest.mark.parametrize("value", [None, 0, b"x", states("open")])
-def test_a_subject_of_another_type_is_named(value: Any) -> None:
-    name = type(value).__name__
-    with pytest.raises(TypeError, match=f"subject must be .* is a {name}"):
-        read_subject(value)
-    with pytest.raises(TypeError, match=f"grant must be .* is a {name}"):
-        read_grant_id(value)
-
-
-@pytest.mark.parametrize("timeout", ["5", None])
-def test_a_timeout_that_is_no_number_is_named(timeout: Any) -> None:
-    with pytest.raises(TypeError, match="timeout must be a number of seconds"):
-        StoredWait(f"{BATCH}.0", timeout, Clock())
-    with pytest.raises(TypeError, match="timeout must be a number of seconds"):
-        GrantHandle(cast("Any", None)).stored(timeout)
-
-
 def test_a_subject_is_named_by_its_id_or_its_grant() -> None:
     grant = Grant(
         id=f"{BATCH}.7", key="a", method="GET", url="u", expires_at=NOW, limited_by="request"
@@ -129,5 +112,5 @@ def test_a_subject_is_named_by_its_id_or_its_grant() -> None:
     assert read_grant_id(grant) == f"{BATCH}.7"
     with pytest.raises(ValueError, match="is the id of a batch"):
         read_grant_id(BATCH)
-    with pytest.raises(ValueError, match="neither a grant id nor a batch id"):
+    with pytest.raises(ValueError, match=r"subject must be a batch id .* or a grant id"):
         read_subject(f"{BATCH}.x")

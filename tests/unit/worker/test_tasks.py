@@ -95,6 +95,14 @@ def test_each_sweep_triggers_the_comparison_of_the_config_with_its_log(
     assert "config_check" in triggered
 
 
+def test_a_job_that_did_something_logs_how_long_it_took() -> None:
+    with capture_logs() as entries:
+        tasks._job("move", "moved", lambda _context, _run: {"rows": 2})._job(JobRun())
+    [entry] = entries
+    assert (entry["event"], entry["rows"]) == ("moved", 2)
+    assert entry["duration"] >= 0
+
+
 @pytest.mark.parametrize(("problems", "runs"), [({}, 1), ({"own_clock": "an hour ahead"}, 0)])
 def test_a_job_rests_while_the_clock_is_wrong(
     problems: dict[str, str], runs: int, monkeypatch: pytest.MonkeyPatch

@@ -53,6 +53,12 @@ def test_a_body_that_is_not_base64_is_read_as_json() -> None:
     assert body_claim(json.dumps([[grant_message()], {}, {}])) == "acme"
 
 
+def test_a_body_of_lax_base64_is_unknown_as_the_worker_refuses_it() -> None:
+    body = b64encode(json.dumps([[grant_message()], {}, {}]).encode()).decode()
+    assert body_claim(body) == "acme"
+    assert body_claim(f"{body[:8]}!!!!{body[8:]}") == UNKNOWN_TENANT
+
+
 @pytest.mark.parametrize(
     "argument",
     [
