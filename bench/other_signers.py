@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from importlib import import_module
 
-from worker.core.sigv4 import Credentials
+from valetkey.signing.sigv4 import Credentials
 
 SignAll = Callable[[], object]
 """A function that signs all keys once."""

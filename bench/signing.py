@@ -19,7 +19,7 @@ from botocore.config import Config
 from bench.comparison import Comparison, alternate, compare, elapsed_seconds, inverse
 from bench.metrics import Measurements
 from bench.other_signers import OTHER_SIGNERS, SignAll, SigningParameters
-from worker.core.sigv4 import Condition, Credentials, FormSigner, Target, UrlSigner
+from valetkey.signing.sigv4 import Condition, Credentials, FormSigner, Target, UrlSigner
 
 ROUNDS = 9
 KEYS = tuple(f"2026/11/u-{number}.pdf" for number in range(10_000))

@@ -11,11 +11,11 @@ from itertools import takewhile
 from typing import Any, Literal, get_args
 from urllib.parse import unquote, urlsplit
 
+from valetkey.signing.sigv4 import signature_digest
 from worker.audit.link_decoding import decodings, unescape_entities, without_invisible
 from worker.core.annotations import ItemTexts
 from worker.core.issued_grants import GrantName
 from worker.core.revocation_targets import RecordedRevocation
-from worker.core.sigv4 import signature_digest
 
 Pairs = dict[str, set[str]]
 """The values of each name, in lower case."""

@@ -14,8 +14,8 @@ from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from botocore.loaders import Loader
 
+from valetkey.signing.sigv4 import Credentials
 from worker.core.role_session import RoleSession
-from worker.core.sigv4 import Credentials
 from worker.errors import Malformed, Transient
 
 

@@ -12,13 +12,20 @@ from urllib.parse import parse_qsl, urlsplit
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
+from valetkey.signing.signing_context import SigningContext, Validity
+from valetkey.signing.sigv4 import (
+    PROBE_KEY,
+    Credentials,
+    FormSigner,
+    Target,
+    UrlSigner,
+    read_target,
+)
 from worker.aws.credentials import CredentialCache, create_session, credential_errors
 from worker.aws.object_calls import FileReader
 from worker.aws.storage_calls import bound_responses
 from worker.core.issued_grants import storage_host
 from worker.core.role_session import RoleSession, SessionLimit, role_session
-from worker.core.signing_context import SigningContext, Validity
-from worker.core.sigv4 import PROBE_KEY, Credentials, FormSigner, Target, UrlSigner, read_target
 from worker.core.storage_errors import ErrorResponse
 from worker.core.tenant_config import Bucket, DefaultEndpoints
 from worker.errors import Malformed, StorageSilent, Transient

@@ -5,13 +5,14 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
+from valetkey.signing.object_keys import key_refusal, printable_key
+from valetkey.signing.signing_context import Validity
 from valetkey.units import describe_duration
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import StorageTerms
 from worker.core.grant_kinds import KINDS, adapt_terms_to_provider, grant_kind
 from worker.core.issued_grants import SLOT_KINDS
-from worker.core.object_keys import key_refusal, printable_key
 from worker.core.policy_rules import (
     BatchContext,
     PolicyContext,
@@ -20,7 +21,6 @@ from worker.core.policy_rules import (
     first_refusal,
     refuse,
 )
-from worker.core.signing_context import Validity
 from worker.core.tenant_config import Bucket, Policy, Tenant, TenantConfig
 
 B = TypeVar("B", bound=BatchContext)

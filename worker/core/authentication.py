@@ -17,13 +17,13 @@ from valetkey.crypto.jose import (
     WrongKey,
 )
 from valetkey.crypto.keys import build_public_key
+from valetkey.signing import object_keys
 from valetkey.units import describe_duration, describe_size
 from valetkey.wire.messages import MAX_BATCH_ITEMS
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.strict_json import parse_json
 from valetkey.wire.terms import NAME_PATTERN
-from worker.core import object_keys
 from worker.core.tenant_config import Tenant, TenantConfig, TenantKey
 
 MAX_MESSAGE_AGE = 86_400

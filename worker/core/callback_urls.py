@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import idna
 
-from worker.core.object_keys import decode_percent
+from valetkey.signing.object_keys import decode_percent
 
 _DEFAULT_PORT = 443
 _MAX_PORT = 65_535

@@ -9,11 +9,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictInt
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
+from valetkey.signing.object_keys import key_refusal
 from valetkey.units import parse_duration, parse_size
 from valetkey.wire.messages import MAX_BATCH_ITEMS
 from valetkey.wire.terms import MAX_EXPIRES_IN, MAX_MULTIPART_BYTES, NAME_PATTERN
 from worker.core.callback_urls import parse_redirect_prefix
-from worker.core.object_keys import key_refusal
 
 T = TypeVar("T")
 _MAX_INTEGER = 2**63 - 1  # the largest integer of a database column

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
+from valetkey.signing.signing_context import Validity
 from valetkey.units import describe_amount, describe_duration
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Refusal
@@ -35,7 +36,6 @@ from worker.core.quota_rules import (
     first_quota_refusal,
     quota_state,
 )
-from worker.core.signing_context import Validity
 from worker.core.tenant_config import Tenant, TenantConfig
 
 C = TypeVar("C", bound=PolicyContext)

@@ -10,6 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from valetkey.signing.object_keys import is_simple_key, key_refusal, printable_key
+from valetkey.signing.signers import SIGNERS
+from valetkey.signing.signing_context import NO_UPLOAD, SigningContext, StartedUpload, Validity
+from valetkey.signing.sigv4 import FILENAME_VARIABLE
 from valetkey.units import describe_duration
 from valetkey.wire.grant_ids import grant_id
 from valetkey.wire.messages import ChunkMessage, Item
@@ -26,12 +30,9 @@ from worker.core.grant_kinds import (
     part_refusal,
 )
 from worker.core.issued_grants import storage_name
-from worker.core.object_keys import is_simple_key, key_refusal, printable_key
 from worker.core.policy_rules import BatchContext, PolicyContext, Rule, refuse
 from worker.core.quota_rules import NO_COST, Cost, resets_at
 from worker.core.revocation_targets import RecordedRevocation, RevokedItem, covers
-from worker.core.signing_context import NO_UPLOAD, SigningContext, StartedUpload, Validity
-from worker.core.sigv4 import FILENAME_VARIABLE
 from worker.core.tenant_config import Policy, Tenant, TenantConfig
 
 
@@ -316,7 +317,7 @@ class ChunkDecider:
         self._terms = admitted.terms
         self._policy = admitted.policy
         self._context = context
-        self._sign = grant_kind(admitted.terms).make_signer(admitted.terms, context)
+        self._sign = SIGNERS[admitted.terms.kind](admitted.terms, context)
         self._is_simple = simple_item_check(admitted.terms, admitted.policy)
 
     def decide(
@@ -377,7 +378,7 @@ def sign_again(
     of the first signature. continued_upload is the multipart upload of the recorded parts, if any.
     """
     terms, policy = admitted.terms, admitted.policy
-    sign = grant_kind(terms).make_signer(terms, context)
+    sign = SIGNERS[terms.kind](terms, context)
 
     def decide(index: int, row: GrantRow) -> _ItemDecision:
         if row.code is not None:

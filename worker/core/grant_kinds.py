@@ -4,6 +4,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from valetkey.signing.response_headers import GRAMMARS
+from valetkey.signing.signing_context import StartedUpload, plan_parts
 from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import (
@@ -36,21 +38,6 @@ from worker.core.policy_rules import (
     refuse_filename,
 )
 from worker.core.quota_rules import NO_COST, Cost
-from worker.core.response_headers import GRAMMARS, content_disposition
-from worker.core.signing_context import (
-    GRANT_ID_HEADER,
-    ItemSigner,
-    SignedGrant,
-    SigningContext,
-    StartedUpload,
-    checksum_form_fields,
-    checksum_header,
-    common_form_fields,
-    common_put_headers,
-    file_conditions,
-    plan_parts,
-)
-from worker.core.sigv4 import FormSigner, signature_digest
 from worker.core.tenant_config import Bucket, Policy
 
 T = TypeVar("T", bound=Terms)
@@ -72,7 +59,6 @@ class GrantKind(Generic[T]):
     item_checks: the fields that its items may have beside `key`, each with its check, in order.
     required_field: the field that its items must have.
     cost: the cost of a number of items, given the bytes that they may store together.
-    make_signer: prepares to sign the items of a chunk.
     s3_actions: the S3 actions that using its grants requires.
     adapt_to_provider: replaces terms that the bucket's provider does not support, or refuses them.
     max_items: the largest batch; None leaves that to the policy.
@@ -83,7 +69,6 @@ class GrantKind(Generic[T]):
     terms_class: type[T]
     rules: tuple[Rule[PolicyContext], ...]
     cost: Callable[[int, int], Cost]
-    make_signer: Callable[[T, SigningContext], ItemSigner]
     s3_actions: frozenset[str]
     item_checks: Mapping[str, ItemCheck]
     required_field: RequiredField | None = None
@@ -102,7 +87,6 @@ def _storage_cost(count: int, size: int) -> Cost:
     return Cost(grants=count, upload_bytes=size)
 
 
-DEFAULT_CONTENT_TYPE = "application/octet-stream"
 _PLAIN_SETS_NO_HEADER = "a plain link sets no response header: remove this or plain"
 
 
@@ -154,44 +138,6 @@ def _override_rule(name: str) -> Rule[PolicyContext]:
     return make_field_rule(name, check)
 
 
-def _make_download_signer(terms: Download, context: SigningContext) -> ItemSigner:
-    headers = context.owner_headers if terms.check_owner else {}
-    common = context.common_fields(terms.method, headers)
-    overrides = {
-        "response-content-disposition": content_disposition(terms.filename, inline=terms.inline),
-        "response-content-type": terms.content_type or DEFAULT_CONTENT_TYPE,
-        "response-cache-control": terms.cache_control,
-        "response-content-language": terms.content_language,
-        "response-content-encoding": terms.content_encoding,
-        "response-expires": terms.expires,
-    }
-    is_plain = terms.plain
-    query = {n: value for n, value in overrides.items() if value is not None and not is_plain}
-    urls = context.signer_for(terms.method, query=query, headers=headers)
-    sign_url = urls.with_item_parameter("x-grant-id")
-
-    def sign(grant_id: str, item: Item, _: StartedUpload) -> SignedGrant:
-        if item.version_id is None and item.filename is None and not is_plain:
-            url, signature = sign_url(item.key, grant_id)
-        else:
-            signed = urls.sign(item.key, _item_query(grant_id, item, terms))
-            url, signature = signed.url, signed.signature
-        grant = {"id": grant_id, "key": item.key, "url": url, **common}
-        return grant, signature_digest(signature)
-
-    return sign
-
-
-def _item_query(grant_id: str, item: Item, terms: Download) -> dict[str, str]:
-    query = {} if terms.plain else {"x-grant-id": grant_id}
-    if item.version_id is not None:
-        query["versionId"] = item.version_id
-    if item.filename is not None:
-        disposition = content_disposition(item.filename, inline=terms.inline)
-        query["response-content-disposition"] = disposition
-    return query
-
-
 DOWNLOAD = GrantKind(
     terms_class=Download,
     rules=(
@@ -204,7 +150,6 @@ DOWNLOAD = GrantKind(
         *map(_override_rule, GRAMMARS),
     ),
     cost=lambda count, _bytes: Cost(grants=count, download_grants=count),
-    make_signer=_make_download_signer,
     s3_actions=frozenset({"s3:GetObject", "s3:GetObjectVersion"}),
     item_checks={"filename": _check_item_filename, "version_id": check_version_id},
     has_manifest=True,
@@ -253,27 +198,6 @@ def _check_redirect(terms: Upload, policy: Policy) -> Refusal | None:
     return refuse(Code.REDIRECT_NOT_ALLOWED, "grant.success_redirect", text, allowed)
 
 
-def _make_form_signer(terms: Upload, context: SigningContext) -> ItemSigner:
-    forms = FormSigner(
-        context.credentials,
-        context.target,
-        bucket=context.bucket,
-        issued_at=context.validity.issued_at,
-        expires_in=context.validity.expires_in,
-        fields=common_form_fields(terms),
-        conditions=file_conditions(terms),
-    )
-    common = context.common_fields("POST")
-
-    def sign(grant_id: str, item: Item, _: StartedUpload) -> SignedGrant:
-        item_fields = {**checksum_form_fields(item.checksum), GRANT_ID_HEADER: grant_id}
-        form = forms.sign(item.key, item_fields)
-        grant = {"id": grant_id, "key": item.key, "url": form.url, "fields": form.fields, **common}
-        return grant, signature_digest(form.signature)
-
-    return sign
-
-
 UPLOAD = GrantKind(
     terms_class=Upload,
     rules=(
@@ -283,7 +207,6 @@ UPLOAD = GrantKind(
         make_field_rule("success_redirect", _check_redirect),
     ),
     cost=_storage_cost,
-    make_signer=_make_form_signer,
     s3_actions=STORE_ACTIONS,
     adapt_to_provider=_adapt_form_to_provider,
     item_checks={"size": check_size, "checksum": check_checksum_format},
@@ -306,34 +229,6 @@ def _adapt_put_to_provider(terms: Put, bucket: Bucket, _: Policy) -> Put | Refus
     return refuse(Code.KIND_NOT_SUPPORTED, "grant.overwrite", text, "true")
 
 
-def _make_put_signer(terms: Put, context: SigningContext) -> ItemSigner:
-    headers = common_put_headers(terms)
-    if not terms.overwrite:
-        headers["if-none-match"] = "*"
-    if terms.check_owner:
-        headers |= context.owner_headers
-    urls = context.signer_for("PUT", headers=headers)
-    common = context.common_fields("PUT")
-
-    def sign(grant_id: str, item: Item, _: StartedUpload) -> SignedGrant:
-        item_headers = {
-            "content-length": str(item.size),
-            **checksum_header(item.checksum),
-            GRANT_ID_HEADER: grant_id,
-        }
-        signed = urls.sign(item.key, {"x-grant-id": grant_id}, item_headers)
-        grant = {
-            "id": grant_id,
-            "key": item.key,
-            "url": signed.url,
-            "headers": headers | item_headers,
-            **common,
-        }
-        return grant, signature_digest(signed.signature)
-
-    return sign
-
-
 PUT = GrantKind(
     terms_class=Put,
     rules=(
@@ -344,7 +239,6 @@ PUT = GrantKind(
         make_field_rule("overwrite", _check_overwrite),
     ),
     cost=_storage_cost,
-    make_signer=_make_put_signer,
     s3_actions=STORE_ACTIONS,
     adapt_to_provider=_adapt_put_to_provider,
     item_checks={"size": check_size, "checksum": check_checksum_format},
@@ -371,25 +265,6 @@ def _check_part_count(item: Item, terms: Multipart, field: str) -> Refusal | Non
     return refuse(Code.PART_INVALID, field, _TOO_MANY_PARTS, MAX_PARTS)
 
 
-def _make_multipart_signer(_: Multipart, context: SigningContext) -> ItemSigner:
-    complete_urls, abort_urls = context.signer_for("POST"), context.signer_for("DELETE")
-    common = context.common_fields("POST")
-
-    def sign(grant_id: str, item: Item, upload: StartedUpload) -> SignedGrant:
-        query = {"uploadId": upload.upload_id, "x-grant-id": grant_id}
-        complete = complete_urls.sign(item.key, query)
-        multipart = {
-            "upload_id": upload.upload_id,
-            "part_size": upload.plan.part_size,
-            "part_count": upload.plan.part_count,
-            "abort_url": abort_urls.sign(item.key, query).url,
-        }
-        grant = {"id": grant_id, "key": item.key, "url": complete.url, "multipart": multipart}
-        return grant | common, signature_digest(complete.signature)
-
-    return sign
-
-
 MULTIPART = GrantKind(
     terms_class=Multipart,
     rules=(
@@ -399,7 +274,6 @@ MULTIPART = GrantKind(
         make_field_rule("part_size", _check_part_size),
     ),
     cost=_storage_cost,
-    make_signer=_make_multipart_signer,
     s3_actions=STORE_ACTIONS | {"s3:AbortMultipartUpload"},
     item_checks={"size": _check_part_count},
     required_field=RequiredField("size", Code.SIZE_REQUIRED),
@@ -431,28 +305,12 @@ def part_refusal(item: Item, continued_upload: ContinuedUpload, field: str) -> R
     return None
 
 
-def _make_parts_signer(_: Parts, context: SigningContext) -> ItemSigner:
-    urls = context.signer_for("PUT")
-    common = context.common_fields("PUT")
-
-    def sign(grant_id: str, item: Item, upload: StartedUpload) -> SignedGrant:
-        part = item.part or 1
-        query = {"partNumber": str(part), "uploadId": upload.upload_id, "x-grant-id": grant_id}
-        headers = {"content-length": str(upload.plan.part_length(part))}
-        signed = urls.sign(item.key, query, headers)
-        grant = {"id": grant_id, "key": item.key, "part": part, "url": signed.url}
-        return grant | {"headers": headers} | common, signature_digest(signed.signature)
-
-    return sign
-
-
 PARTS = GrantKind(
     terms_class=Parts,
     # A tenant that may no longer start multipart uploads may not continue one either.
     rules=(make_kind_rule("multipart"),),
     # The multipart grant charged for the whole object when it was issued.
     cost=lambda _count, _bytes: NO_COST,
-    make_signer=_make_parts_signer,
     s3_actions=frozenset({"s3:PutObject"}),
     item_checks={"part": lambda _item, _terms, _field: None},  # parsing has checked it
     required_field=RequiredField("part", Code.PART_INVALID),

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
+from valetkey.signing.sigv4 import FILENAME_VARIABLE
 from valetkey.wire.grant_ids import grant_id
-from worker.core.sigv4 import FILENAME_VARIABLE
 
 if TYPE_CHECKING:  # the tenant config imports pydantic, which takes long
     from worker.core.tenant_config import Bucket, Policy

@@ -11,6 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from valetkey.signing.response_headers import (
+    FILENAME_TOO_LONG,
+    MAX_FILENAME_BYTES,
+    find_filename_fault,
+)
+from valetkey.signing.signing_context import Validity
+from valetkey.signing.sigv4 import FILENAME_VARIABLE
 from valetkey.units import describe_size
 from valetkey.wire.messages import MAX_BATCH_ITEMS, ChunkMessage, Item
 from valetkey.wire.refusals import Code, Refusal
@@ -26,9 +33,6 @@ from valetkey.wire.terms import (
     Upload,
 )
 from worker.core.config_values import TYPE_NAME
-from worker.core.response_headers import FILENAME_TOO_LONG, MAX_FILENAME_BYTES, find_filename_fault
-from worker.core.signing_context import Validity
-from worker.core.sigv4 import FILENAME_VARIABLE
 from worker.core.tenant_config import Bucket, Policy, Tenant
 
 Limit = int | str | list[str] | None

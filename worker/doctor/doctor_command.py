@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from valetkey.cli.terminal_text import escape_unprintable, print_hanging
+from valetkey.signing.object_keys import is_simple_key
 from worker.aws.credentials import CredentialCache
 from worker.aws.s3_clients import S3Clients
 from worker.aws.storage_requests import StorageConnection
@@ -21,7 +22,6 @@ from worker.base.database_engine import read_transaction
 from worker.cli.command_options import confirm, signals_as_interrupt
 from worker.cli.database import open_database
 from worker.cli.output import print_rows, with_programs
-from worker.core.object_keys import is_simple_key
 from worker.core.tenant_config import Bucket
 from worker.doctor.checks import Check
 from worker.doctor.database_checks import database_checks

@@ -14,6 +14,8 @@ from hashlib import sha256
 from http import HTTPStatus
 from typing import Any, Literal, NamedTuple
 
+from valetkey.signing.signing_context import Validity
+from valetkey.signing.sigv4 import Credentials
 from valetkey.wire.messages import Item
 from valetkey.wire.replies import Grant
 from valetkey.wire.terms import Checksum, Download
@@ -23,8 +25,6 @@ from worker.aws.s3_clients import S3Clients
 from worker.aws.storage_requests import StorageRequest, StorageResponse
 from worker.core.policy_rules import STORED_METADATA_BYTES
 from worker.core.role_session import role_session
-from worker.core.signing_context import Validity
-from worker.core.sigv4 import Credentials
 from worker.core.tenant_config import Bucket
 from worker.doctor.live_trial import (
     BODY,

@@ -13,6 +13,15 @@ from threading import Event
 from typing import Any, Literal, NamedTuple, TypeVar
 from urllib.parse import unquote
 
+from valetkey.signing.signers import SIGNERS
+from valetkey.signing.signing_context import (
+    NO_UPLOAD,
+    SigningContext,
+    StartedUpload,
+    create_multipart_params,
+    plan_parts,
+)
+from valetkey.signing.sigv4 import Target
 from valetkey.wire.chunking import uuid7
 from valetkey.wire.grant_ids import grant_id
 from valetkey.wire.messages import ChunkMessage, Item
@@ -35,16 +44,7 @@ from worker.aws.storage_requests import StorageRequest, StorageResponse
 from worker.base.jobs import call_with_timeout
 from worker.core.admission import admit
 from worker.core.decisions import ChunkDecider
-from worker.core.grant_kinds import grant_kind
 from worker.core.policy_rules import RequestContext
-from worker.core.signing_context import (
-    NO_UPLOAD,
-    SigningContext,
-    StartedUpload,
-    create_multipart_params,
-    plan_parts,
-)
-from worker.core.sigv4 import Target
 from worker.core.storage_errors import UNREADABLE, ErrorResponse
 from worker.core.tenant_config import Bucket, Policy, Tenant, TenantConfig
 from worker.errors import Malformed, Transient
@@ -219,7 +219,7 @@ class LiveGrants:
     def sign_unchecked(self, allowed: AnyTerms, terms: AnyTerms, item: Item) -> Grant:
         """Sign what the service refuses, with the credentials that sign the allowed terms."""
         admitted, context = self._context(allowed, item, self.bucket)
-        sign = grant_kind(terms).make_signer(terms, context)
+        sign = SIGNERS[terms.kind](terms, context)
         result, _ = sign(grant_id(admitted.message.batch, 0), item, NO_UPLOAD)
         return Grant(**result)
 

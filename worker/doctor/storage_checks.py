@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from valetkey.delivery.causes import TIMEOUT
+from valetkey.signing.signing_context import Validity
 from valetkey.units import format_duration
 from worker import clock
 from worker.aws.s3_clients import S3Clients
@@ -22,7 +23,6 @@ from worker.base.jobs import call_with_timeout
 from worker.cli.service_failures import cause_of_kind, network_cause
 from worker.core.issued_grants import may_store
 from worker.core.role_session import versioning_session
-from worker.core.signing_context import Validity
 from worker.core.storage_errors import ErrorResponse
 from worker.core.tenant_config import Bucket, TenantConfig, is_ordinary_bucket
 from worker.doctor.checks import Check, State

@@ -4,6 +4,8 @@ from datetime import timedelta
 
 import structlog
 
+from valetkey.signing.signing_context import SigningContext, Validity, apply_signing_limits
+from valetkey.signing.sigv4 import Credentials
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import Parts
 from worker.aws.s3_clients import S3Clients
@@ -17,8 +19,6 @@ from worker.core.decisions import (
     sign_again,
 )
 from worker.core.policy_rules import BatchContext, RequestContext, refuse
-from worker.core.signing_context import SigningContext, Validity, apply_signing_limits
-from worker.core.sigv4 import Credentials
 from worker.core.tenant_config import Bucket
 from worker.errors import Malformed, Transient
 from worker.issue.multipart_uploads import find_upload

@@ -12,6 +12,12 @@ import structlog
 from sqlalchemy import Connection, select
 
 from models import Batch, Chunk
+from valetkey.signing.signing_context import (
+    MultipartPlan,
+    StartedUpload,
+    create_multipart_params,
+    plan_parts,
+)
 from valetkey.wire.grant_ids import grant_id, split_grant_id
 from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, Refusal
@@ -32,12 +38,6 @@ from worker.core.issued_grants import storage_name
 from worker.core.policy_rules import RequestContext, refuse
 from worker.core.quota_rules import admit_cost
 from worker.core.revocation_targets import RevokedItem, covers
-from worker.core.signing_context import (
-    MultipartPlan,
-    StartedUpload,
-    create_multipart_params,
-    plan_parts,
-)
 from worker.core.storage_errors import ErrorResponse, refuse_by_error
 from worker.errors import Malformed, StorageSilent, Transient
 from worker.ledger import quota_usage

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Connection, and_, bindparam, func, insert, literal, select, union_all
 
 from models import Annotation, Batch, Cancellation, Chunk, Grant, Reissue, Reservation
+from valetkey.signing.signing_context import Validity
 from valetkey.wire.messages import CancelMessage
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.terms import AnyTerms, Parts
@@ -38,7 +39,6 @@ from worker.core.fingerprints import (
 )
 from worker.core.grant_kinds import reserved_cost
 from worker.core.quota_rules import Cost
-from worker.core.signing_context import Validity
 from worker.errors import Transient
 from worker.ledger.chunk_items import read_annotations, read_items
 from worker.ledger.merkle import (

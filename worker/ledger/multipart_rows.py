@@ -18,10 +18,10 @@ from sqlalchemy import (
 )
 
 from models import Batch, MultipartUpload, UploadStart
+from valetkey.signing.signing_context import MultipartPlan, StartedUpload
 from valetkey.wire.grant_ids import split_grant_id
 from worker.core.decisions import ChunkDecision, ChunkRequest, UploadAttempt
 from worker.core.policy_rules import RequestContext
-from worker.core.signing_context import MultipartPlan, StartedUpload
 from worker.errors import Transient
 
 

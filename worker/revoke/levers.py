@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
+from valetkey.signing.sigv4 import FILENAME_VARIABLE
 from worker.core.grant_kinds import KINDS
 from worker.core.issued_grants import storage_name
 from worker.core.revocation_targets import LiveGrant, Target
-from worker.core.sigv4 import FILENAME_VARIABLE
 from worker.core.tenant_config import Bucket, TenantConfig
 
 MAX_KEYS = 150

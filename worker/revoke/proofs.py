@@ -7,11 +7,11 @@ from datetime import timedelta
 from functools import partial
 from typing import Literal, NamedTuple
 
+from valetkey.signing.signing_context import Validity
 from worker.aws.object_calls import StoredFile
 from worker.aws.storage_requests import StorageConnection, StorageRequest
 from worker.context import Context
 from worker.core.revocation_targets import LiveGrant
-from worker.core.signing_context import Validity
 from worker.core.storage_errors import ErrorResponse
 from worker.core.tenant_config import Bucket
 from worker.errors import Transient

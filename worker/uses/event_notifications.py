@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote_plus, unquote_plus
 
+from valetkey.signing.signing_context import GRANT_ID_HEADER
 from valetkey.wire.strict_json import parse_json
 from worker.core.issued_grants import MAX_SIZE, Event, UseReport, is_storable
-from worker.core.signing_context import GRANT_ID_HEADER
 
 IgnoredRecord = Literal["malformed", "too_large", "test_event", "other_event", "copy"]
 """The reasons for which a message, or a record in it, tells of no use.

@@ -32,6 +32,7 @@ from tests.support.fakes.fake_service import refuse_outcome, running_fake_servic
 from tests.support.servers.waiting import wait_until
 
 DJANGO_SITE = ROOT / "tests" / "support" / "servers" / "django_site.py"
+PLUGIN_TESTS = ROOT / "tests" / "unit" / "testing" / "test_pytest_plugin.py"
 
 
 def links(text: str) -> dict[str, str]:
@@ -42,7 +43,7 @@ def links(text: str) -> dict[str, str]:
 def test_there_are_ten_recipes_and_these_tests_run_all_their_programs_and_commands() -> None:
     assert len(RECIPES) == 10
     assert [language for language, _ in BLOCKS].count("python") == len(PROGRAMS)
-    source = Path(__file__).read_text() + DJANGO_SITE.read_text()
+    source = Path(__file__).read_text() + DJANGO_SITE.read_text() + PLUGIN_TESTS.read_text()
     assert not [name for name in PROGRAMS if Path(name).stem not in re.findall(r"\w+", source)]
     assert len(COMMANDS) == 7
     assert "\t" not in GUIDE

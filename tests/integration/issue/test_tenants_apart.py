@@ -26,10 +26,10 @@ from tests.support.builders.messages import (
 from tests.support.crypto.tokens import sign_message, tenant_keys, unseal_result
 from tests.support.servers.databases import migrated_file
 from valetkey.crypto.keys import PrivateKey, generate_key
+from valetkey.signing.sigv4 import Target
 from worker.aws import s3_clients
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine
-from worker.core.sigv4 import Target
 from worker.core.tenant_config import Bucket, Tenant, TenantConfig, WebhookEndpoint
 
 NAMES = ("t1", "t2", "t10", "t11")  # t1 is a prefix of t10, but t1/ is not

@@ -13,8 +13,8 @@ import pytest
 from botocore.config import Config
 from hypothesis import strategies as st
 
+from valetkey.signing.sigv4 import Credentials, Target
 from worker.aws.s3_clients import S3Clients
-from worker.core.sigv4 import Credentials, Target
 from worker.core.tenant_config import Addressing, Bucket
 
 

@@ -10,13 +10,13 @@ from pydantic import TypeAdapter
 
 from tests.support.builders import messages
 from tests.support.builders.services import InProcessService
+from valetkey.signing.signers import SIGNERS
+from valetkey.signing.signing_context import NO_UPLOAD, SigningContext, Validity
+from valetkey.signing.sigv4 import Credentials, Target
 from valetkey.wire.messages import Item
 from valetkey.wire.replies import Grant
 from valetkey.wire.terms import AnyTerms
 from worker import clock
-from worker.core.grant_kinds import grant_kind
-from worker.core.signing_context import NO_UPLOAD, SigningContext, Validity
-from worker.core.sigv4 import Credentials, Target
 from worker.core.tenant_config import Bucket, Policy, Tenant, TenantConfig
 from worker.dev.embedded_servers import Storage
 
@@ -163,7 +163,7 @@ class Store:
             Validity(clock.now() + issued, expires_in, "request"),
         )
         grant_terms = _terms.validate_python({"bucket": self.name, "expires_in": 300, **terms})
-        sign_item = grant_kind(grant_terms).make_signer(grant_terms, context)
+        sign_item = SIGNERS[grant_terms.kind](grant_terms, context)
         signed = sign_item(f"{messages.batch_id()}.0", Item.model_validate(item), NO_UPLOAD)
         return Grant(**signed[0])
 

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from valetkey.signing.sigv4 import signature_digest
 from worker.audit.link_verdicts import MAX_PASTED_BYTES, Unreadable, read_pasted_grant
 from worker.core.issued_grants import GrantName
-from worker.core.sigv4 import signature_digest
 
 BATCH = "0199a000-0000-7000-8000-000000000000"
 ID = f"{BATCH}.7"

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from valetkey.signing.sigv4 import Credentials, Target, UrlSigner, signature_digest
 from worker.audit.link_decoding import MAX_TEXTS, decodings
 from worker.audit.link_verdicts import (
     MAX_PASTED_BYTES,
@@ -27,7 +28,6 @@ from worker.audit.link_verdicts import (
     judge,
     read_pasted_grant,
 )
-from worker.core.sigv4 import Credentials, Target, UrlSigner, signature_digest
 
 ISSUED_AT = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
 ACCESS_KEY = "AKIDEXAMPLE"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.fakes.credential_process import CredentialProcess
+from valetkey.signing.sigv4 import Credentials
 from worker.aws.credentials import REFRESH_INTERVAL, CredentialCache
-from worker.core.sigv4 import Credentials
 from worker.errors import Transient
 
 HOUR, MINUTE, SECOND = timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1)

@@ -10,10 +10,10 @@ from botocore.exceptions import ProfileNotFound
 
 from tests.support.builders.boto import SESSION, FrozenBoto, bucket_profile
 from tests.support.fakes.credential_process import CredentialProcess
+from valetkey.signing.signing_context import Validity
+from valetkey.signing.sigv4 import FormSigner, UrlSigner
 from worker.aws.credentials import create_session, load_service_files
 from worker.aws.s3_clients import S3Clients
-from worker.core.signing_context import Validity
-from worker.core.sigv4 import FormSigner, UrlSigner
 from worker.core.tenant_config import Bucket
 from worker.errors import Malformed
 

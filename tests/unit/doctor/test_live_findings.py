@@ -1,7 +1,7 @@
 import pytest
 
+from valetkey.signing.sigv4 import Target
 from worker.aws.storage_requests import StorageRequest, StorageResponse
-from worker.core.sigv4 import Target
 from worker.doctor import live_trial
 from worker.doctor.live_trial import Leftovers, describe_answer, judge_misuse, judge_use
 

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from tests.support.builders.messages import parts_message, tenant_config
+from valetkey.signing.signing_context import NO_UPLOAD, SigningContext
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Refusal
 from worker.aws.s3_clients import S3Clients
 from worker.core.admission import admit
 from worker.core.policy_rules import RequestContext
-from worker.core.signing_context import NO_UPLOAD, SigningContext
 from worker.issue.chunk_signing import first_signing_context
 from worker.ledger.multipart_rows import UploadRecord
 

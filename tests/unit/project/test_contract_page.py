@@ -16,6 +16,7 @@ from tests.support.docs.command_lines import ROOT
 from valetkey.crypto import jose
 from valetkey.crypto.keys import dump_private_key, generate_key
 from valetkey.delivery import retransmit
+from valetkey.signing import object_keys
 from valetkey.webhooks import parse_upload_event
 from valetkey.wire import messages, terms
 from valetkey.wire.parsing import parse_message
@@ -33,7 +34,7 @@ from worker.contract.json_schemas import (
     result_schema,
     webhook_schema,
 )
-from worker.core import authentication, grant_kinds, object_keys
+from worker.core import authentication, grant_kinds
 from worker.webhooks import webhook_rules
 
 PAGE = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")

@@ -10,9 +10,9 @@ from pydantic import SecretStr, ValidationError
 
 from tests.support.docs.command_lines import ROOT, CommandLine, documented_commands, parse_command
 from valetkey.cli.main import main as valetkey
+from valetkey.signing.sigv4 import ALGORITHM
 from worker.__main__ import main as worker
 from worker.core.role_session import session_policy
-from worker.core.sigv4 import ALGORITHM
 from worker.settings import Settings
 
 

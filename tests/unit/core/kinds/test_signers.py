@@ -6,6 +6,14 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.support.builders.boto import SESSION, FrozenBoto
+from valetkey.signing.signers import SIGNERS
+from valetkey.signing.signing_context import (
+    NO_UPLOAD,
+    MultipartPlan,
+    SigningContext,
+    StartedUpload,
+    Validity,
+)
 from valetkey.wire.messages import Item
 from valetkey.wire.terms import (
     AnyTerms,
@@ -16,14 +24,6 @@ from valetkey.wire.terms import (
     Parts,
     Put,
     Upload,
-)
-from worker.core.grant_kinds import grant_kind
-from worker.core.signing_context import (
-    NO_UPLOAD,
-    MultipartPlan,
-    SigningContext,
-    StartedUpload,
-    Validity,
 )
 
 GRANT_ID = "0199a000-0000-7000-8000-000000000000.7"
@@ -49,7 +49,7 @@ def sign_grant(
     validity = Validity(boto.issued_at.replace(microsecond=0), boto.expires_in, "request")
     bucket = boto.bucket.bucket
     context = SigningContext(bucket, OWNER, boto.target, boto.credentials, validity)
-    return grant_kind(terms).make_signer(terms, context)(GRANT_ID, item, upload)[0]
+    return SIGNERS[terms.kind](terms, context)(GRANT_ID, item, upload)[0]
 
 
 class UrlCase(NamedTuple):

@@ -12,6 +12,7 @@ from tests.support.builders.messages import (
     parts_message,
     put_message,
 )
+from valetkey.signing.signing_context import MultipartPlan, StartedUpload, Validity
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import Explanation, RuleVerdict
@@ -27,7 +28,6 @@ from worker.core.fingerprints import (
     salted_fingerprint,
 )
 from worker.core.quota_rules import Cost
-from worker.core.signing_context import MultipartPlan, StartedUpload, Validity
 from worker.core.tenant_config import Quota, Tenant, TenantConfig
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)

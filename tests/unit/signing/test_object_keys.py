@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.core import object_keys
+from valetkey.signing import object_keys
 
 WHOLE_BUCKET = ("",)
 

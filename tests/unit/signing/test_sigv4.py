@@ -19,9 +19,9 @@ from tests.support.builders.boto import (
     object_keys,
     texts,
 )
+from valetkey.signing.signing_context import DEFAULT_PART_BYTES, plan_parts
+from valetkey.signing.sigv4 import Condition, FormSigner, Target, UrlSigner
 from valetkey.wire.terms import MAX_MULTIPART_BYTES, MAX_OBJECT_BYTES, MIN_PART_BYTES
-from worker.core.signing_context import DEFAULT_PART_BYTES, plan_parts
-from worker.core.sigv4 import Condition, FormSigner, Target, UrlSigner
 
 QUERY_BY_PARAM = {
     "ResponseCacheControl": "response-cache-control",

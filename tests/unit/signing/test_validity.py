@@ -2,9 +2,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from valetkey.signing.signing_context import Validity, apply_signing_limits
+from valetkey.signing.sigv4 import Credentials
 from valetkey.wire.refusals import Refusal
-from worker.core.signing_context import Validity, apply_signing_limits
-from worker.core.sigv4 import Credentials
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 REQUESTED = Validity(NOW, 900, "request")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 from xml.sax.saxutils import escape
 
+from valetkey.signing.sigv4 import Condition, Credentials, Target, UrlSigner
 from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import (
@@ -17,7 +18,6 @@ from valetkey.wire.terms import (
     StorageTerms,
     Upload,
 )
-from worker.core.sigv4 import Condition, Credentials, Target, UrlSigner
 
 MEBIBYTE = 1024**2
 DEFAULT_PART_BYTES = 16 * MEBIBYTE

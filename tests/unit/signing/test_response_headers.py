@@ -7,13 +7,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from valetkey.wire.options import http_date
-from worker.core.response_headers import (
+from valetkey.signing.response_headers import (
     GRAMMARS,
     MAX_FILENAME_BYTES,
     content_disposition,
     find_filename_fault,
 )
+from valetkey.wire.options import http_date
 
 # Look-alikes of what a file name must not contain, and what NFKD turns into ASCII.
 _TRICKY = (
