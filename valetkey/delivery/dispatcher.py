@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from threading import RLock
+from threading import TIMEOUT_MAX, RLock
 from typing import Any
 
 from valetkey.blocking import run
@@ -39,6 +39,7 @@ Condition = Callable[[], bool]
 
 log = logging.getLogger("valetkey")
 _UNGUARDED = nullcontext()
+_CLOSE_SECONDS = 1.0  # for a thread that reads the last reply
 _SENDS_PER_LISTEN = 4  # new messages until results are read: more than one, so the window fills
 
 
@@ -268,15 +269,19 @@ class Dispatcher(BaseDispatcher):
         super().__init__(*args, **kwargs)
         self._lock = RLock()  # again in one thread: items may be results of the same client
         self._process_id = os.getpid()
+        self._flushes = 0
 
     @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Refuse to be used by another thread or a forked process. Raises RuntimeError."""
+    def exclusive(self, wait: float = 0) -> Iterator[None]:
+        """Refuse to be used by another thread, after some seconds, or by a forked process.
+
+        Waits for as long as the dispatcher is flushed. Raises RuntimeError.
+        """
         if os.getpid() != self._process_id:
             raise RuntimeError(
                 "this handle belongs to the process that was forked: pass its id to client.batch()"
             )
-        if not self._lock.acquire(blocking=False):
+        if not self._lock.acquire(timeout=-1 if self._flushes else wait):
             raise RuntimeError(
                 "another thread is waiting for this handle, or for one that its thread has "
                 "requested: let each thread wait for the handles that it has requested itself"
@@ -319,13 +324,23 @@ class Dispatcher(BaseDispatcher):
             await self._wait_until(None, lambda: False, seconds)
 
     async def flush(self, timeout: float | None) -> None:
-        """Wait as BaseDispatcher.flush does."""
-        with self.exclusive():
-            await super().flush(timeout)
+        """Wait as BaseDispatcher.flush does, and before that for a thread that waits itself."""
+        start = self._clock()
+        self._flushes += 1
+        try:
+            if not self._lock.acquire(timeout=-1 if timeout is None else min(timeout, TIMEOUT_MAX)):
+                raise NoAnswer(f"another thread still waited after {timeout or 0:.3g} s")
+            try:
+                left = None if timeout is None else max(timeout - (self._clock() - start), 0)
+                await super().flush(left)
+            finally:
+                self._lock.release()
+        finally:
+            self._flushes -= 1
 
     async def close(self) -> None:
         """Close the transport and give up all requests."""
-        with self.exclusive():
+        with self.exclusive(_CLOSE_SECONDS):
             self._is_closed = True
             for request in self._engine.requests:
                 self._engine.drop(request)

@@ -1,12 +1,16 @@
 """Gives each thread of a blocking client a dispatcher, with connections of its own."""
 
 import os
+import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from valetkey.blocking import run
 from valetkey.delivery.dispatcher import Dispatcher
+
+_MOMENT = 0.01  # seconds
 
 
 class ThreadDispatchers:
@@ -40,10 +44,16 @@ class ThreadDispatchers:
             run(dispatcher.flush(None if end is None else max(end - time.monotonic(), 0)))
 
     def close(self) -> None:
-        """Close all dispatchers."""
+        """Close all dispatchers. Raises RuntimeError if another thread waits: close again later."""
         self._is_closed = True
+        errors = []
         for dispatcher in list(self._of_this_process().values()):
-            run(dispatcher.close())
+            try:
+                run(dispatcher.close())
+            except RuntimeError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     def _of_this_process(self) -> dict[threading.Thread, Dispatcher]:
         if self._process_id != os.getpid():
@@ -51,8 +61,16 @@ class ThreadDispatchers:
         return self._by_thread
 
     def _close_unused(self) -> None:
-        """Close the dispatchers of threads that have ended, if they wait for no reply."""
-        for thread, dispatcher in self._by_thread.copy().items():
-            is_unused = not thread.is_alive() and dispatcher.is_idle
-            if is_unused and self._by_thread.pop(thread, None) is not None:
+        """Close the dispatchers of threads that have ended, if they wait for no reply.
+
+        One of those that do receives what has arrived: its own thread never will.
+        """
+        copied = self._by_thread.copy()
+        ended = {thread: each for thread, each in copied.items() if not thread.is_alive()}
+        waiting = [dispatcher for dispatcher in ended.values() if not dispatcher.is_idle]
+        if waiting:
+            with suppress(Exception):  # of a request that nobody waits for
+                run(random.choice(waiting).flush(_MOMENT))  # noqa: S311 - no secret
+        for thread, dispatcher in ended.items():
+            if dispatcher.is_idle and self._by_thread.pop(thread, None) is not None:
                 run(dispatcher.close())

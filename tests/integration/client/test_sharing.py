@@ -5,12 +5,14 @@ import os
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Event
 from typing import Any
 
 import pytest
 
-from tests.support.fakes.fake_service import running_fake_service
+from tests.support.fakes.fake_service import running_fake_service, stored_results
+from tests.support.servers.waiting import wait_until
 from valetkey import (
     AsyncClient,
     BrokerUnreachable,
@@ -70,6 +72,58 @@ def test_connections_of_ended_threads_are_closed(client: Client, broker: str) ->
             with ThreadPoolExecutor(1) as pool:
                 pool.submit(lambda: client.download("demo", "a").result(10)).result()
     assert len(client._dispatchers._by_thread) == 2  # that of this thread, and the last one
+
+
+def test_leaving_a_client_waits_for_threads_that_wait(broker: str) -> None:
+    is_waiting = Event()
+
+    def plan(_message: dict[str, Any], arrival: int) -> Any:
+        is_waiting.set()
+        return "lose" if arrival == 1 else "answer"
+
+    with running_fake_service(broker, plan), ThreadPoolExecutor(1) as pool:
+        with Client(broker, tenant="acme") as client:
+            waiting = pool.submit(lambda: client.download("demo", "a").result())
+            assert is_waiting.wait(10)
+        assert waiting.result().key == "a"
+
+
+def test_closing_a_client_while_a_thread_waits_closes_the_others(broker: str) -> None:
+    client, is_waiting = Client(broker, tenant="acme"), Event()
+
+    def plan(_message: dict[str, Any], _arrival: int) -> Any:
+        is_waiting.set()
+        return "lose"
+
+    with running_fake_service(broker, plan), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(lambda: client.download("demo", "a").result(3))
+        assert is_waiting.wait(10)
+        client._dispatchers._by_thread = dict(reversed(client._dispatchers._by_thread.items()))
+        with pytest.raises(RuntimeError, match="another thread is waiting"):
+            client.close()
+        with pytest.raises(NoAnswer):
+            waiting.result()
+        assert sorted(each._is_closed for each in client._dispatchers._by_thread.values()) == [
+            False,
+            True,
+        ]
+        client.close()
+
+
+def has_replies(broker: str, number: int) -> bool:
+    return len(stored_results(broker)) == number
+
+
+def test_connections_of_threads_that_never_read_a_reply_are_closed(
+    client: Client, broker: str
+) -> None:
+    with running_fake_service(broker) as service:
+        for number in range(5):
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(client.download, "demo", f"{number}").result()
+            wait_until(partial(has_replies, broker, number + 1), what="reply")
+    assert len(service.received) == 5
+    assert len(client._dispatchers._by_thread) == 2  # of this thread, and of the last one
 
 
 def test_two_threads_that_wait_for_one_handle_are_refused(client: Client, broker: str) -> None:
