@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import count
 from typing import Any
 
 from pydantic_core import to_json
 
+from valetkey.wire.grant_ids import grant_id
 from valetkey.wire.messages import (
     BULK_QUEUE,
     BUNDLE_TASK_PREFIX,
@@ -169,7 +171,16 @@ class PendingMessage:
         return is_same_chunk and is_complete and not self._grants_other_objects(outcome)
 
     def _grants_other_objects(self, outcome: Outcome) -> bool:
-        """Return true for the stored result of another request with the same batch id."""
+        """Return true for the stored result of another request with the same batch id.
+
+        Grants must have the ids of this request, too: expired ones are issued again by their ids.
+        """
+        state = self.batch_state
+        size = self.body.get("chunk_size", 0) if state is None else state.chunk_size
+        ids = (grant_id(outcome.batch, n) for n in count(self.chunk_number * size))
+        numbered = zip(outcome.items, ids, strict=False)
+        if any(isinstance(result, Grant) and result.id != name for result, name in numbered):
+            return True
         pairs = zip(outcome.items, self.body.get("items", ()), strict=False)  # reopened: no items
         return any(
             isinstance(result, Grant)

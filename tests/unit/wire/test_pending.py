@@ -14,6 +14,7 @@ from valetkey.wire.replies import (
     BatchState,
     Cancelled,
     Explanation,
+    Grant,
     Outcome,
     Reply,
     ServiceInfo,
@@ -36,6 +37,11 @@ def batch_state(total: int = 5, chunk_size: int = 2, **changes: Any) -> BatchSta
     counts = dict.fromkeys(("decided", "issued", "refused"), 0)
     fields = {"batch": BATCH, "kind": "download", "bucket": "b", **counts, **changes}
     return BatchState(total=total, chunk_size=chunk_size, **fields)
+
+
+def numbered(item: int, key: str, **fields: Any) -> Grant:
+    """Return the grant of an item of BATCH."""
+    return grant(key, id=f"{BATCH}.{item}", **fields)
 
 
 def outcome(
@@ -84,10 +90,10 @@ def test_a_reply_answers_its_own_message_and_no_other(name: str) -> None:
 @pytest.mark.parametrize(
     ("message", "reply"),
     [
-        (GRANTS, outcome(items=[grant("a"), grant("b")])),
-        (GRANTS, outcome(items=[NO_KEY, grant("b")])),
-        (PARTS, outcome(items=[grant("a", part=1)])),
-        (REOPEN, outcome(chunk=1, items=[grant("c"), grant("d")])),
+        (GRANTS, outcome(items=[numbered(0, "a"), numbered(1, "b")])),
+        (GRANTS, outcome(items=[NO_KEY, numbered(1, "b")])),
+        (PARTS, outcome(items=[numbered(0, "a", part=1)])),
+        (REOPEN, outcome(chunk=1, items=[numbered(2, "c"), numbered(3, "d")])),
     ],
 )
 def test_grants_of_the_requested_objects_are_an_answer(
@@ -103,9 +109,12 @@ def test_grants_of_the_requested_objects_are_an_answer(
         (GRANTS, outcome(chunk=1)),
         (GRANTS, outcome(items=1)),
         (GRANTS, outcome(items=3)),
-        (GRANTS, outcome(items=[grant("a"), grant("c")])),
-        (GRANTS, outcome(items=[NO_KEY, grant("a")])),
-        (PARTS, outcome(items=[grant("a", part=2)])),
+        (GRANTS, outcome(items=[numbered(0, "a"), numbered(1, "c")])),
+        (GRANTS, outcome(items=[NO_KEY, numbered(1, "a")])),
+        (GRANTS, outcome(items=[NO_KEY, numbered(0, "b")])),
+        (GRANTS, outcome(items=[NO_KEY, grant("b", id=f"{OTHER}.1")])),
+        (PARTS, outcome(items=[numbered(0, "a", part=2)])),
+        (REOPEN, outcome(chunk=1, items=[numbered(0, "c"), numbered(1, "d")])),
         (GRANTS, outcome(batch=OTHER, refusal=REFUSAL)),
         (CANCEL, Cancelled(batch=OTHER, issued=0, released=0)),
         (STATE, batch_state(batch=OTHER)),
