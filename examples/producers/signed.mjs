@@ -173,8 +173,8 @@ function describeHint({ code, part, at, retry_in = 0 }) {
   return `the service says that it is unavailable (${PARTS.includes(part) ? part : "service"})`;
 }
 
-function isReplyTo(message, { status, batch, chunk, items }) {
-  if (status === "refused") return batch === "" || batch === message.batch;
+function isReplyTo(message, { status, batch, chunk, items, refusal }) {
+  if (status === "refused") return refusal?.code && (batch === "" || batch === message.batch);
   const isSame = batch === message.batch && chunk === message.chunk;
   const isComplete = items.length === message.items.length;
   const isGrantOf = (asked, item) => !item.url || item.key === asked.key;

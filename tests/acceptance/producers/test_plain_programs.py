@@ -184,6 +184,18 @@ def test_a_result_that_would_fill_the_memory_is_removed_unread(
     assert line.startswith("acme/a http")
 
 
+@pytest.mark.parametrize("start", ["contract, signed", "signed.py", "signed.mjs"], indirect=True)
+def test_a_stored_result_that_says_nothing_is_no_reply(start: Start, service: Service) -> None:
+    batch_id = new_id()
+    result = {"status": "SUCCESS", "task_id": f"{batch_id}.0", "result": {}}
+    with redis.Redis.from_url(service.stack.info.result_url) as store:
+        store.set(f"celery-task-meta-{batch_id}.0", json.dumps(result), ex=900)
+    first, second = (finish(start("acme/a", BATCH_ID=batch_id)) for _ in range(2))
+    assert first[0] == 0 or (first[0] == 1 and first[2].startswith(NO_REPLY))
+    assert first[0] == 1 or first[1][0].startswith("acme/a http")
+    assert second[0] == 0
+
+
 def test_a_message_that_is_lost_is_sent_again(start: Start, service: Service) -> None:
     broker_url, batch_id = service.unused_database_url(NO_WORKERS), new_id()
     process = start("acme/a", BATCH_ID=batch_id, VALETKEY_BROKER_URL=broker_url)
