@@ -38,10 +38,10 @@ class Client(BaseClient[GrantHandle, MultipartHandle, BatchHandle, Keys, Items])
 
     timeout is the longest wait of each method in seconds; None has no limit. After NoAnswer or
     BrokerUnreachable, a wait begins again `retries` times. min_left is the number of seconds that a
-    result must still be valid for if it answers an earlier request, or has waited to be read. By
-    default, that is a tenth of the requested lifetime, or one second if something else limits it. A
-    link with less is issued again, charged and recorded; any other grant raises Expired. 0 hands
-    out all results as they are.
+    result must still be valid for if it answers an earlier request, or has waited to be read, but
+    at most half of the lifetime that it was issued with; by default a tenth of that. A link with
+    less is issued again, charged and recorded; any other grant raises Expired. 0 hands out all
+    results as they are.
 
     Leaving a `with` block waits until every request is answered, or raises NoAnswer after
     exit_timeout seconds; None has no limit. It warns of refusals that nobody has read. Messages are

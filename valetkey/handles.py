@@ -10,7 +10,7 @@ from valetkey.arguments import TimeLimit, checked
 from valetkey.blocking import blocking, run
 from valetkey.delivery.pending_request import ServiceOutage
 from valetkey.delivery.progress import CANCELLED, BatchProgress, ReopenedBatchProgress
-from valetkey.errors import BrokerUnreachable, Expired, NoAnswer, Refused
+from valetkey.errors import Expired, Refused
 from valetkey.session import CLIENT_TIMEOUT, Session, Timeout
 from valetkey.waits import (
     MANIFEST_TIMEOUT,
@@ -53,7 +53,7 @@ class BaseBatchHandle(_Handle):
         self._progress = progress
         self._keeps_results = progress.total <= MAX_KEPT_RESULTS
         self._results: list[ItemResult] = []  # those handed out, if they are kept
-        self._renewals: dict[str, BatchProgress] = {}  # by the id of the grant to issue again
+        self._renewals: dict[str, BaseBatchHandle] = {}  # by the id of the grant to issue again
 
     def __len__(self) -> int:
         return self.total
@@ -129,37 +129,47 @@ class BaseBatchHandle(_Handle):
 
         None after the last one. Raises RuntimeError if it was handed out and is not kept.
         """
-        if number < len(self._results):
+        if not self._keeps_results:
+            if number != self._progress.handed_out:
+                raise RuntimeError(
+                    f"the results of more than {MAX_KEPT_RESULTS:,} items are not kept: results() "
+                    "continues, and client.batch(id) reads the batch again"
+                )
+            return await self._next_result(timeout, in_order=True)
+        result = None
+        while number >= len(self._results):  # other coroutines may read the same batch
+            result = await self._next_result(timeout, in_order=True)
+            if result is None:
+                break
+        if number >= len(self._results):
+            return None
+        if self._results[number] is not result:
             self._results[number] = await self._renew(self._results[number], timeout)
-            return self._results[number]
-        if not (self._keeps_results or number == self._progress.handed_out):
-            raise RuntimeError(
-                f"the results of more than {MAX_KEPT_RESULTS:,} items are not kept: results() "
-                "continues, and client.batch(id) reads the batch again"
-            )
-        result = await self._next_result(timeout, in_order=True)
-        if result is None and number < len(self._results):  # another coroutine has read it
-            return self._results[number]
-        return result
+        return self._results[number]
 
     async def _next_result(self, timeout: Timeout, *, in_order: bool) -> ItemResult | None:
         """Hand out one result, and wait for it; None once all were handed out."""
-        progress = self._progress
+        ready = self._progress.ready_results
         with self._session.dispatcher.exclusive():
-            if not progress.ready_results:
+            while True:
                 await self._read_chunk(timeout, in_order=in_order)
-            if not progress.ready_results:
-                return None
-            result = progress.ready_results.popleft()
-            try:
-                result = await self._renew(result, timeout)
-            except (NoAnswer, BrokerUnreachable, asyncio.CancelledError):
-                progress.ready_results.appendleft(result)  # for the next call
-                raise
-            progress.handed_out += 1
-            if self._keeps_results:
-                self._results.append(result)
-        return result
+                if not ready:
+                    return None
+                result = ready[0]  # it stays there until it is handed out, whatever fails
+                try:
+                    renewed = await self._renew(result, timeout)
+                except Expired:
+                    self._hand_out(result)
+                    raise
+                if ready and ready[0] is result:  # no other coroutine was faster
+                    self._hand_out(renewed)
+                    return renewed
+
+    def _hand_out(self, result: ItemResult) -> None:
+        self._progress.ready_results.popleft()
+        self._progress.handed_out += 1
+        if self._keeps_results:
+            self._results.append(result)
 
     async def _read_chunk(self, timeout: Timeout, *, in_order: bool) -> None:
         """Wait for the results of a chunk, unless all were handed out."""
@@ -192,18 +202,23 @@ class BaseBatchHandle(_Handle):
             return result
         renewal = self._renewal_of(result)
         if renewal is None:
-            raise Expired(result, self._session.min_left(self._progress, result))
-        batch = BaseBatchHandle(self._session, renewal)
-        renewed = await batch._next_result(timeout, in_order=True)
-        del self._renewals[result.id]
+            raise Expired(result, self._session.min_left(self._progress))
+        renewed = await renewal._result_at(0, timeout)  # noqa: SLF001 - of this class
+        is_new = self._renewals.pop(result.id, None) is not None  # for the first who has waited
+        if isinstance(renewed, Refusal):
+            if is_new:
+                self._progress.count_refused_renewal()
+            return renewed.model_copy(update={"key": result.key})
         return renewed or result
 
-    def _renewal_of(self, grant: Grant) -> BatchProgress | None:
+    def _renewal_of(self, grant: Grant) -> "BaseBatchHandle | None":
         """Return the request that issues a link again; None for any other grant."""
         if grant.method not in _LINK_METHODS:
             return None
         if grant.id not in self._renewals:
-            self._renewals[grant.id] = self._session.reissue(grant.id, {})
+            progress = self._session.reissue(grant.id, {})
+            # As it is, however soon it expires: or wrong clocks would issue links without end.
+            self._renewals[grant.id] = BaseBatchHandle(self._session.without_min_left(), progress)
         return self._renewals[grant.id]
 
 

@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
@@ -15,7 +15,7 @@ from valetkey.delivery.pending_request import DEFAULT_TIMEOUT, PendingRequest
 from valetkey.delivery.progress import BatchProgress, SingleRequest
 from valetkey.errors import BrokerUnreachable, NoAnswer, Refused
 from valetkey.wire import requests
-from valetkey.wire.chunking import uuid7
+from valetkey.wire.chunking import uuid7, uuid7_time
 from valetkey.wire.messages import Ask
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import Refusal
@@ -25,7 +25,8 @@ from valetkey.wire.requests import GrantRequest
 AnyReply = TypeVar("AnyReply")
 
 _MIN_WAIT = 1.0  # seconds in which the service can still reply that the deadline has passed
-_MIN_LEFT = 0.1  # of the lifetime that was requested
+_MIN_LEFT = 0.1  # of the lifetime
+_MAX_MIN_LEFT = 0.5  # of the lifetime: a fresh grant has more, however short the policy makes it
 
 
 class _Default(Enum):
@@ -73,7 +74,8 @@ class Session:
             try:
                 await self.dispatcher.wait(request, is_done, self._seconds(request, timeout))
             except (NoAnswer, BrokerUnreachable) as error:
-                if not retries_left or getattr(error, "is_permanent", False):
+                is_over = request.deadline is not None and datetime.now(UTC) >= request.deadline
+                if not retries_left or is_over or getattr(error, "is_permanent", False):
                     raise
             else:
                 return
@@ -114,7 +116,7 @@ class Session:
     ) -> BatchProgress:
         """Begin to send the messages of a request for grants."""
         batch = BatchProgress(header, messages, request.first_chunk)
-        batch.is_stored, batch.on_progress = request.batch_id is not None, request.progress
+        batch.on_progress = request.progress
         self._begin(batch)
         return batch
 
@@ -126,33 +128,36 @@ class Session:
         message = requests.reissue_message(self.config, name, grant_id, options)
         header = {"batch": name, "total": 1, "chunk_size": 1, **options}
         batch = BatchProgress(header, iter([message]))
-        batch.is_stored = batch_id is not None
         self._begin(batch)
         return batch
 
     def _begin(self, batch: BatchProgress) -> None:
-        batch.started_at = time.monotonic()
         batch.unread_refusals = self.unread_refusals
         self.dispatcher.start(batch)
 
-    def min_left(self, batch: BatchProgress, grant: Grant) -> float:
+    def min_left(self, batch: BatchProgress) -> float:
         """Return the seconds that a result of a batch must be valid for; 0 if for none."""
-        if self.options.min_left is not None:
-            return self.options.min_left
-        # Another grant would be limited as well, so this one is handed out until it expires.
-        is_limited = grant.limited_by != "request"
-        return 1.0 if is_limited else batch.expires_in * _MIN_LEFT or 1.0
+        asked = self.options.min_left
+        return batch.expires_in * _MIN_LEFT or 1.0 if asked is None else asked
+
+    def without_min_left(self) -> "Session":
+        """Return this session with results handed out as they are."""
+        return replace(self, options=self.options._replace(min_left=0))
 
     def is_stale(self, batch: BatchProgress, grant: Grant) -> bool:
         """Return true if a grant has expired, or expires too soon, since it was issued.
 
-        A fresh grant may be that short from the beginning: it is handed out.
+        A grant may be that short from the beginning, and another would be as short. Its lifetime is
+        counted from the time in its batch id, which this machine's clock has set in most cases. A
+        lifetime that is over before it begins says that the clocks differ, or that it is forged.
         """
-        min_left = self.min_left(batch, grant)
+        min_left = self.min_left(batch)
         left = grant.expires_at.timestamp() - time.time()
         if left >= min_left or not min_left:
             return False
-        return batch.is_stored or left + time.monotonic() - batch.started_at >= min_left
+        lifetime = grant.expires_at.timestamp() - uuid7_time(grant.id)
+        longest = _MIN_LEFT if self.options.min_left is None else _MAX_MIN_LEFT
+        return lifetime > 0 and left < lifetime * longest
 
     def _seconds(self, request: PendingRequest, timeout: Timeout) -> float | None:
         seconds = self.options.timeout if timeout is CLIENT_TIMEOUT else timeout

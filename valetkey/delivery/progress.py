@@ -21,10 +21,9 @@ class BatchProgress(PendingRequest):
 
     messages yields None while its next message is not ready. refusal is set once the batch is
     refused as a whole; each item without a grant then gets that refusal, with its object key.
-    expires_in is the lifetime in seconds that was requested, 0 if it is not known. is_stored is
-    true if the results may be those of an earlier request, started_at the time.monotonic() of this
-    one. on_progress is called with the numbers of decided and of all items whenever a chunk is
-    read. handed_out is the number of results that were handed out.
+    expires_in is the lifetime in seconds that was requested, 0 if it is not known. on_progress is
+    called with the numbers of decided and of all items whenever a chunk is read. handed_out is the
+    number of results that were handed out.
     unread_refusals gets a refusal under the batch's id until one of its results is read.
     Raises ValueError if the batch has no chunk first_chunk.
     """
@@ -40,8 +39,6 @@ class BatchProgress(PendingRequest):
         self.total: int = header["total"]
         self.deadline = _parse_deadline(header.get("deadline"))
         self.expires_in: int = header.get("grant", header).get("expires_in") or 0
-        self.is_stored = False
-        self.started_at = 0.0
         self.on_progress: Callable[[int, int], object] | None = None
         self.unread_refusals: dict[str, Refusal] = {}
         self.refusal: Refusal | None = None
@@ -144,6 +141,11 @@ class BatchProgress(PendingRequest):
         self.quotas = outcome.quotas or self.quotas
         self._results[message.chunk_number] = results
 
+    def count_refused_renewal(self) -> None:
+        """Record that a grant has expired, and was refused when it was requested again."""
+        self._issued -= 1
+        self._refused += 1
+
     def mark_refusals_read(self) -> None:
         """Report that somebody has looked at the results."""
         self.unread_refusals.pop(self.id, None)
@@ -193,7 +195,6 @@ class ReopenedBatchProgress(BatchProgress):
 
     def __init__(self, state: BatchState, messages: Iterator[PendingMessage]) -> None:
         super().__init__(state.model_dump(include=_HEADER), messages)
-        self.is_stored = True
         self.refusal = state.refusal or (CANCELLED if state.cancelled else None)
         self._state = state
 

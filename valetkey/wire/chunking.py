@@ -34,6 +34,11 @@ def uuid7(milliseconds: int, randomness: bytes) -> str:
     return str(UUID(int=milliseconds << 80 | 0x7 << 76 | 0b10 << 62 | random_bits))
 
 
+def uuid7_time(text: str) -> float:
+    """Return the Unix time of a UUIDv7, or of an id that begins with one."""
+    return int(text[:8] + text[9:13], 16) / 1000
+
+
 def chunk_messages(
     header: Mapping[str, Any], items: Iterable[ItemInput], first_chunk: int = 0
 ) -> Iterator[PendingMessage]:

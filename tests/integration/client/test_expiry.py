@@ -12,7 +12,8 @@ import redis
 from tests.support.builders.keyed_service import keyed_client, running_keyed_service, wire_result
 from tests.support.fakes.fake_service import FakeService, running_fake_service
 from tests.support.servers.waiting import wait_until
-from valetkey import Client, Expired, Grant, new_id, session
+from valetkey import Client, Expired, Grant, Refusal, new_id, session
+from valetkey.wire import requests
 from worker import clock
 from worker.broker.queues import queue_lengths
 
@@ -31,8 +32,7 @@ class Night:
         self._passed = 0.0  # seconds
         client_time = SimpleNamespace(
             time=lambda: time.time() + self._passed,
-            monotonic=lambda: time.monotonic() + self._passed,
-            time_ns=time.time_ns,
+            time_ns=lambda: time.time_ns() + int(self._passed * 10**9),
         )
         patch.setattr(session, "time", client_time)
         patch.setattr(client._dispatcher._codec, "_clock", client_time.time)
@@ -133,6 +133,80 @@ def test_a_fresh_grant_that_the_policy_limits_is_handed_out(night: Night) -> Non
     assert night.count_reissues() == 0
 
 
+def test_a_link_that_has_just_been_issued_is_handed_out_again_whatever_min_left_is(
+    night: Night,
+) -> None:
+    batch_id, client = new_id(), night.client.with_options(min_left=604_800)
+    first = client.download("demo", "acme/a", batch_id=batch_id).result()
+    again = client.batch(batch_id)
+    assert list(again) == list(again) == [first]
+    assert night.count_reissues() == 0
+
+
+def test_a_link_that_the_policy_makes_shorter_than_min_left_is_not_handed_out_dead(
+    night: Night,
+) -> None:
+    handle = night.client.with_options(min_left=7200).download("demo", "acme/a", expires_in=3600)
+    night.client.flush(10)
+    night.end(7200)
+    assert night.seconds_left(handle.result()) > 3000
+    assert handle.result() == handle.result()
+    assert night.count_reissues() == 1
+
+
+def test_an_expired_slot_is_refused_as_often_as_it_is_read(night: Night) -> None:
+    batch_id = new_id()
+    keys = KEYS[:3]
+    list(night.client.upload_many("demo", keys, max_size=10, batch_id=batch_id))
+    night.end()
+    batch = night.client.upload_many("demo", keys, max_size=10, batch_id=batch_id)
+    single = night.client.upload("demo", keys[0], max_size=10, batch_id=new_id())
+    night.client.flush(10)
+    night.end()
+    reads: list[Callable[[], object]] = [single.result, lambda: next(iter(batch))]
+    for read in reads:
+        for _ in range(2):
+            with pytest.raises(Expired, match="0'"):
+                read()
+    with pytest.raises(Expired, match="1'"):
+        next(batch.results())  # goes on, as after any other result
+
+
+def test_a_link_that_is_not_issued_again_is_a_refused_item(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = new_id()
+    night.first(batch_id)
+    batch = night.client.batch(batch_id)
+    build = requests.reissue_message
+    monkeypatch.setattr(
+        requests,
+        "reissue_message",
+        lambda requester, name, _grant, options: build(requester, name, f"{name}.0", options),
+    )
+    results = list(batch)
+    assert list(batch) == results
+    assert [(type(result), result.key) for result in results] == [(Refusal, key) for key in KEYS]
+    assert (batch.issued, batch.refused) == (0, len(KEYS))
+
+
+def test_an_interrupted_wait_for_a_link_loses_no_item(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = new_id()
+    night.first(batch_id)
+    batch = night.client.batch(batch_id)
+    with monkeypatch.context() as patch:
+        patch.setattr(session.Session, "is_stale", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            next(batch.results())
+    assert [result.key for result in batch] == KEYS
+
+
+def interrupt(*_: object) -> bool:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize(("passed", "reissues"), [(3200, 0), (3300, len(KEYS))])
 def test_links_that_wait_to_be_read_until_they_expire_are_issued_again(
     night: Night, passed: float, reissues: int
@@ -144,8 +218,8 @@ def test_links_that_wait_to_be_read_until_they_expire_are_issued_again(
     assert night.count_reissues() == reissues
 
 
-@pytest.mark.parametrize(("passed", "reissues"), [(80_000, 0), (86_401, 1)])
-def test_a_stored_link_that_the_policy_limits_is_handed_out_until_it_expires(
+@pytest.mark.parametrize(("passed", "reissues"), [(77_000, 0), (78_000, 1)])
+def test_a_stored_link_that_the_policy_limits_is_judged_by_its_own_lifetime(
     night: Night, passed: float, reissues: int
 ) -> None:
     def request() -> Grant:

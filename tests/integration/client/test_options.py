@@ -3,6 +3,7 @@
 import asyncio
 import time
 import warnings
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -37,6 +38,15 @@ def test_a_wait_begins_again_as_often_as_the_client_retries(broker: str) -> None
         Client(broker, tenant="acme", timeout=1, retries=5) as client,
     ):
         assert client.download("demo", "a").result().key == "a"
+
+
+def test_no_wait_begins_again_after_the_deadline(broker: str) -> None:
+    client = Client(broker, tenant="acme", timeout=30, retries=1_000_000, exit_timeout=None)
+    with running_fake_service(broker, lambda *_: "lose"):
+        handle = client.download("demo", "a", deadline=datetime.now(UTC) + timedelta(seconds=0.5))
+        with pytest.raises(NoAnswer):
+            handle.result()
+    client.close()
 
 
 def test_a_client_with_other_options_uses_the_same_connections(keyed: Client) -> None:
@@ -175,6 +185,19 @@ async def test_a_handle_can_be_given_to_create_task(broker: str) -> None:
             cancelled.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await cancelled
+
+
+@in_event_loop
+async def test_tasks_that_iterate_one_batch_each_see_all_of_it(broker: str) -> None:
+    with running_fake_service(broker):
+        async with AsyncClient(broker, tenant="acme") as client:
+            batch = client.download_many("demo", KEYS, chunk_size=10)
+
+            async def read() -> list[str | None]:
+                return [result.key async for result in batch]
+
+            for keys in await asyncio.gather(read(), read()):
+                assert keys == KEYS
 
 
 def test_the_package_tells_its_release() -> None:
