@@ -13,6 +13,7 @@ from tests.support.builders.keyed_service import keyed_client, running_keyed_ser
 from tests.support.fakes.fake_service import FakeService, running_fake_service
 from tests.support.servers.waiting import wait_until
 from valetkey import Client, Expired, Grant, Refusal, new_id, session
+from valetkey.handles import BaseBatchHandle
 from valetkey.wire import requests
 from worker import clock
 from worker.broker.queues import queue_lengths
@@ -197,13 +198,13 @@ def test_an_interrupted_wait_for_a_link_loses_no_item(
     night.first(batch_id)
     batch = night.client.batch(batch_id)
     with monkeypatch.context() as patch:
-        patch.setattr(session.Session, "is_stale", interrupt)
+        patch.setattr(BaseBatchHandle, "_renew", interrupt)
         with pytest.raises(KeyboardInterrupt):
             next(batch.results())
     assert [result.key for result in batch] == KEYS
 
 
-def interrupt(*_: object) -> bool:
+async def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
