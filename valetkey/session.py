@@ -155,7 +155,7 @@ class Session:
         left = grant.expires_at.timestamp() - time.time()
         if left >= min_left or not min_left:
             return False
-        lifetime = grant.expires_at.timestamp() - uuid7_time(grant.id)
+        lifetime = grant.expires_at.timestamp() + 1 - uuid7_time(grant.id)  # ends in whole seconds
         longest = _MIN_LEFT if self.options.min_left is None else _MAX_MIN_LEFT
         return lifetime > 0 and left < lifetime * longest
 
