@@ -18,7 +18,7 @@ import json
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import reduce
+from functools import cache, reduce
 from hashlib import sha256
 from json.encoder import encode_basestring
 from typing import Any, NamedTuple, Self
@@ -156,14 +156,21 @@ def encode_record(kind: str, values: Mapping[str, Any], **batch: str) -> bytes:
     number.
     """
     record: dict[str, Any] = {"type": kind}
-    for name, value in {**values, **batch}.items():
-        if name in _NOT_RECORDED or name.endswith(SALT_SUFFIX):
-            continue
-        salt = name + SALT_SUFFIX
-        recorded = commitment(value, values[salt]) if salt in values else value
-        if recorded is not None:
-            record[name] = _plain(recorded)
-    return dump_canonical(record).encode()
+    for name, salt in _recorded_columns(tuple(values)):
+        value = values[name] if salt is None else commitment(values[name], values[salt])
+        if value is not None:
+            record[name] = _plain(value)
+    return dump_canonical(record | batch).encode()
+
+
+@cache
+def _recorded_columns(names: tuple[str, ...]) -> list[tuple[str, str | None]]:
+    """Return the columns that a record contains, each with that of its salt, if it has one."""
+    return [
+        (name, salt if (salt := name + SALT_SUFFIX) in names else None)
+        for name in names
+        if name not in _NOT_RECORDED and not name.endswith(SALT_SUFFIX)
+    ]
 
 
 ItemRow = tuple[int, str, str | None, Any, bytes | None]

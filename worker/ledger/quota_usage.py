@@ -135,8 +135,9 @@ def _charge_row(window: Window) -> Select[Any]:
 
 def release(connection: Connection, tenant_id: str, cost: Cost, charged_at: datetime) -> None:
     """Subtract a cost from the windows in which it was charged."""
-    costs = {(tenant_id, window, window_start(window, charged_at)): cost for window in WINDOWS}
-    release_by_window(connection, costs)
+    if cost != NO_COST:
+        costs = {(tenant_id, window, window_start(window, charged_at)): cost for window in WINDOWS}
+        release_by_window(connection, costs)
 
 
 def release_by_window(connection: Connection, costs: Mapping[UsageKey, Cost]) -> None:
