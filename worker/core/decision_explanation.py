@@ -122,7 +122,8 @@ def _reissue_verdicts(recorded: RecordedChunk, context: ExplainContext) -> Itera
     """Yield the verdicts of today's rules on a chunk that would be signed again."""
     reissue = reissue_context(recorded, context.config, context.now)
     if isinstance(reissue, Refusal):
-        yield RuleVerdict(rule=reissue.field, found=recorded.terms.bucket, refusal=reissue)
+        found = recorded.terms.bucket if recorded.rows else ""
+        yield RuleVerdict(rule=reissue.field, found=found, refusal=reissue)
         return
     yield RuleVerdict(rule="grant.bucket", found=reissue.bucket.name)
     yield from _rule_verdicts(reissue_rules(reissue), reissue)

@@ -399,6 +399,13 @@ def sign_again(
     return ChunkDecision(rows, results, context.validity, context.credentials.access_key)
 
 
+_PRUNED = refuse(
+    Code.BATCH_CLOSED,
+    "batch",
+    "its rows were removed after the time for which they are kept: it is not signed again",
+)
+
+
 def admit_again(
     recorded: RecordedChunk, config: TenantConfig, now: datetime
 ) -> BatchContext | Refusal:
@@ -410,7 +417,12 @@ def admit_again(
 def reissue_context(
     recorded: RecordedChunk, config: TenantConfig, now: datetime
 ) -> BatchContext | Refusal:
-    """Find today's bucket profile and policy of a committed chunk, or refuse it without them."""
+    """Find today's bucket profile and policy of a committed chunk, or refuse it without them.
+
+    A chunk whose rows were removed by `audit prune` is refused.
+    """
+    if not recorded.rows:  # every chunk has items
+        return _PRUNED
     access = config.find_access(recorded.tenant_id, recorded.terms.bucket)
     if access is None:
         text = "it was issued, but the tenant's policy no longer allows it"

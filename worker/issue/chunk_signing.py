@@ -36,11 +36,6 @@ _ROLE_DENIED = refuse(
     "grant.bucket",
     "the role of this bucket profile denies the service: see its log",
 )
-_PRUNED = refuse(
-    Code.BATCH_CLOSED,
-    "batch",
-    "its rows were removed after the time for which they are kept: it is not signed again",
-)
 
 log = structlog.get_logger()
 
@@ -113,8 +108,6 @@ def reissue_chunk(recorded: RecordedChunk, context: Context) -> ChunkDecision:
 
 
 def _sign_again(recorded: RecordedChunk, context: Context) -> ChunkDecision | Refusal:
-    if not recorded.rows:  # every chunk has items
-        return recorded.refusal or _PRUNED
     config = context.config.current()
     admitted = recorded.refusal or admit_again(recorded, config, context.now())
     if isinstance(admitted, Refusal):

@@ -4,8 +4,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection
-
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import Refusal
@@ -16,13 +14,12 @@ from worker.context import Context
 from worker.core.admission import admit
 from worker.core.authentication import Rejection, authenticate
 from worker.core.decision_explanation import ExplainContext, build_explanation, explain
-from worker.core.decisions import ChunkRequest, RecordedChunk
-from worker.core.fingerprints import BatchHistory
+from worker.core.decisions import ChunkRequest
 from worker.core.tenant_config import Tenant, TenantConfig
 from worker.errors import Malformed, Transient
-from worker.issue.chunk_signing import first_signing_context
+from worker.issue.chunk_signing import first_signing_context, read_recorded
 from worker.issue.multipart_uploads import find_continued_upload
-from worker.ledger.batches import read_history, read_recorded_chunk
+from worker.ledger.batches import read_history
 from worker.ledger.quota_usage import read_usage
 
 
@@ -77,9 +74,10 @@ def _explain(
         return explain(explained)
     with read_transaction(context.engine) as connection:
         history = read_history(connection, tenant.id, message.batch, message.chunk, now)
-        recorded = _issued_chunk(connection, message, history)
         usage = read_usage(connection, tenant.id, now)
-    upload = None
+    recorded = upload = None
+    if history.batch and history.chunk and history.refusal_of(message) is None:
+        recorded = read_recorded(history.batch.batch_number, message.chunk, context)
     if isinstance(message.grant, Parts):
         upload = find_continued_upload(tenant.id, message.grant, context, now)
     validity = None
@@ -90,12 +88,3 @@ def _explain(
             validity = signing if isinstance(signing, Refusal) else signing.validity
     explained = replace(explained, history=history, recorded=recorded, usage=usage)
     return explain(replace(explained, validity=validity, continued_upload=upload))
-
-
-def _issued_chunk(
-    connection: Connection, message: ChunkMessage, history: BatchHistory
-) -> RecordedChunk | None:
-    """Return the chunk of a message if it was issued before: it would be signed again."""
-    if history.batch is None or history.chunk is None or history.refusal_of(message) is not None:
-        return None
-    return read_recorded_chunk(connection, history.batch.batch_number, message.chunk)

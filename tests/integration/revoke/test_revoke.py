@@ -63,6 +63,13 @@ def test_a_grant_of_a_worker_whose_clock_is_ahead_is_revoked(links: Links) -> No
     assert links.issue(message)["items"][0]["code"] == "revoked"
 
 
+def test_a_revoked_grant_is_explained_as_it_is_decided(links: Links) -> None:
+    message = grant_message([KEY])
+    links.revoke(links.issue(message)["items"][0])
+    *_, items = links.issue(message | {"ask": "explain"})["rules"]
+    assert (items["rule"], items["refusal"]["code"]) == ("items", "revoked")
+
+
 def test_a_revoked_grant_is_not_issued_again_as_a_fresh_one(links: Links) -> None:
     [grant] = links.grant(KEY)
     links.revoke(grant)

@@ -53,6 +53,15 @@ def test_a_reopened_chunk_is_refused(
     assert (reply["status"], reply["refusal"]["code"]) == ("refused", "batch_closed")
 
 
+def test_a_pruned_chunk_is_explained_as_it_is_decided(
+    service: InProcessService, run: RunPrune, old: dict[str, Any]
+) -> None:
+    run("--yes")
+    explained = service.issue(old | {"ask": "explain"})
+    refusals = [rule["refusal"] for rule in explained["rules"] if "refusal" in rule]
+    assert refusals == [service.issue(old)["refusal"]]
+
+
 def test_rows_are_protected_after_a_prune(engine: Engine, run: RunPrune) -> None:
     run("--yes")
     with pytest.raises(DBAPIError, match="append only"), write_transaction(engine) as connection:
