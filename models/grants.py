@@ -126,7 +126,8 @@ class RefusedChunk(Base):
 class Grant(Base):
     """One audit row: the requested object key, and either a refusal code or a signature's digest.
 
-    detail holds the fields that only this item has, such as its filename, or its refusal.
+    detail holds the fields that only this item has, such as its filename, or its refusal. Its kind
+    is `put` if the item was issued as a PUT of exactly its size, though its batch asked for forms.
     batch_number has no foreign key: its row is written in the same transaction and never deleted,
     and checking the key for each of 600 rows would take an eighth of the transaction.
     """

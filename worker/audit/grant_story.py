@@ -37,7 +37,7 @@ from worker.audit.link_lookup import BATCH_COLUMNS, GRANTS, read_revocations
 from worker.audit.text_conditions import batch_text, shown_text
 from worker.core.annotations import ANNOTATION_FIELDS
 from worker.core.grant_kinds import issued_cost, reserved_cost
-from worker.core.issued_grants import GrantName
+from worker.core.issued_grants import GrantName, issued_kind
 from worker.core.quota_rules import NO_COST, WINDOWS, Cost, window_start
 from worker.core.revocation_targets import RecordedRevocation, RevokedItem
 from worker.ledger.merkle import CHUNK_KINDS
@@ -285,6 +285,7 @@ def _read_grant_quota(connection: Connection, item: _Row) -> Story | None:
 def _item_cost(row: _Row, terms: AnyTerms) -> Cost:
     # A later release may have written fields that this one does not know.
     known = {k: value for k, value in (row.detail or {}).items() if k in Item.model_fields}
+    terms = terms.model_copy(update={"kind": issued_kind(terms.kind, row.detail)})
     return issued_cost(terms, [Item.model_validate({"key": row.key, **known})])
 
 

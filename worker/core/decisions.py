@@ -29,7 +29,7 @@ from worker.core.grant_kinds import (
     issued_cost,
     part_refusal,
 )
-from worker.core.issued_grants import storage_name
+from worker.core.issued_grants import issued_kind, storage_name
 from worker.core.policy_rules import BatchContext, PolicyContext, Rule, refuse
 from worker.core.quota_rules import NO_COST, Cost, resets_at
 from worker.core.revocation_targets import RecordedRevocation, RevokedItem, covers
@@ -144,7 +144,8 @@ def refuse_chunk(message: ChunkMessage, refusal: Refusal, now: datetime) -> Chun
 
 def recorded_item(row: GrantRow) -> Item:
     """Return the item of an audit row that was issued, without the texts about it."""
-    return Item.model_validate({"key": row.object_key, **(row.detail or {})})
+    fields = {name: value for name, value in (row.detail or {}).items() if name != "kind"}
+    return Item.model_validate({"key": row.object_key, **fields})
 
 
 def refused_item_result(refusal: Refusal, object_key: str) -> dict[str, Any]:
@@ -330,6 +331,7 @@ class ChunkDecider:
         terms, policy = self._terms, self._policy
         sign, is_simple, first_item = self._sign, self._is_simple, message.first_item
         only_upload = NO_UPLOAD if continued_upload is None else continued_upload.upload
+        kind: dict[str, str] = {} if terms.kind == message.grant.kind else {"kind": terms.kind}
 
         def decide(number: int, item: Item) -> _ItemDecision:
             id_ = grant_id(message.batch, number)
@@ -344,7 +346,7 @@ class ChunkDecider:
             if isinstance(upload, Refusal):
                 return _refuse_item(number, item, upload)
             grant, digest = sign(id_, item, upload)
-            return _issued_row(number, item, digest), grant
+            return _issued_row(number, item, digest, kind), grant
 
         decisions = [decide(number, item) for number, item in enumerate(message.items, first_item)]
         rows, results = zip(*decisions, strict=True)
@@ -355,8 +357,8 @@ class ChunkDecider:
         return ChunkDecision(rows, results, validity, access_key, cost=cost)
 
 
-def _issued_row(number: int, item: Item, digest: bytes) -> GrantRow:
-    detail = item.model_dump(mode="json", exclude=set(_SIMPLE_FIELDS), exclude_none=True)
+def _issued_row(number: int, item: Item, digest: bytes, kind: dict[str, str]) -> GrantRow:
+    detail = kind | item.model_dump(mode="json", exclude=set(_SIMPLE_FIELDS), exclude_none=True)
     return GrantRow(number, item.key, None, detail or None, digest)
 
 
@@ -427,9 +429,13 @@ def reissue_context(
     if access is None:
         text = "it was issued, but the tenant's policy no longer allows it"
         return refuse(Code.BUCKET_NOT_ALLOWED, "grant.bucket", text)
+    kind, bucket = recorded.terms.kind, access.bucket
+    if any(issued_kind(kind, row.detail) != kind for row in recorded.rows):
+        # A form would allow more than the put that it became, and that was charged.
+        bucket = replace(bucket, post=False)
     return BatchContext(
         terms=recorded.terms,
-        bucket=access.bucket,
+        bucket=bucket,
         policy=access.policy,
         tenant=access.tenant,
         total=recorded.total,

@@ -90,6 +90,15 @@ SLOT_KINDS = ("upload", "put", "multipart")
 """The kinds that store an object."""
 
 
+def issued_kind(kind: str, detail: object) -> str:
+    """Return the kind as which an item was issued: a form is a put where storage takes no forms.
+
+    kind is that of its batch. detail is that of its row, which names the kind if it is another one.
+    """
+    own = detail.get("kind") if isinstance(detail, dict) else None
+    return own if isinstance(own, str) else kind
+
+
 def may_store(policy: "Policy") -> bool:
     """Return True if the policy allows a kind of grant that stores objects."""
     return not set(SLOT_KINDS).isdisjoint(policy.kinds)
@@ -114,10 +123,10 @@ A request that began in time may go on for long: 5 GiB, the most that one may st
 class UsedGrant(NamedTuple):
     """An issued grant: whose it is, and the limits that its use must keep.
 
-    real_buckets are the storage names of those to which its bucket profile leads or has led. terms
-    are those of its batch, detail the fields of its item. expires_in is in seconds. The endpoint
-    callback is told of the types of events in notify. access_keys are all those that signed it, or
-    none if they were not read.
+    kind is the one as which it was issued. real_buckets are the storage names of those to which its
+    bucket profile leads or has led. terms are those of its batch, detail the fields of its item.
+    expires_in is in seconds. The endpoint callback is told of the types of events in notify.
+    access_keys are all those that signed it, or none if they were not read.
     """
 
     tenant: str

@@ -25,7 +25,7 @@ from models import Batch, Chunk, ConfigChange, Grant, Reissue, Use
 from valetkey.wire.grant_ids import split_grant_id
 from worker.base.inserts import insert_statement
 from worker.base.pages import in_parts
-from worker.core.issued_grants import UsedGrant, UseReport, qualified_name
+from worker.core.issued_grants import UsedGrant, UseReport, issued_kind, qualified_name
 from worker.core.tenant_config import TenantConfig
 from worker.ledger.chunk_items import is_in_chunk
 from worker.ledger.merkle import encode_record, entry_hash
@@ -98,6 +98,7 @@ def _used_grant(
     access_key = values.pop("access_key")
     keys = {access_key} | later_keys[row.batch_number, row.chunk_number] if access_key else ()
     values |= {
+        "kind": issued_kind(row.kind, row.detail),
         "real_buckets": buckets,
         "terms": row.terms or {},
         "detail": row.detail or {},

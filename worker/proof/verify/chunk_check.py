@@ -6,6 +6,7 @@ from operator import itemgetter
 from typing import Any
 
 from worker.core.annotations import SaltedTexts
+from worker.core.issued_grants import issued_kind
 from worker.ledger.merkle import ItemRow, RightEdge, encode_record, entry_hash, items_edge
 from worker.proof.verify.charge_check import Charges, batch_cost
 from worker.proof.verify.config_check import signer_problem
@@ -25,9 +26,13 @@ from worker.proof.verify.stored_rows import (
 
 
 class Items:
-    """The items of a chunk: how many were issued, and the sum of the sizes that these name."""
+    """The items of a chunk: how many were issued, as which kind, and the sum of their sizes.
 
-    def __init__(self, rows: list[Row], annotations: list[Row]) -> None:
+    kind is that of the batch, until an item has been read that was issued as another one.
+    """
+
+    def __init__(self, kind: str, rows: list[Row], annotations: list[Row]) -> None:
+        self.kind = kind
         self._rows = rows
         self._annotations = annotations
         self.number: int | None = None
@@ -48,8 +53,10 @@ class Items:
             content = None if detail is None else read_json("detail", detail)
             if code is None:
                 self.issued += 1
-                size = content.get("size") if isinstance(content, dict) else None
-                self.sizes += size if isinstance(size, int) else 0
+                if isinstance(content, dict):
+                    size = content.get("size")
+                    self.sizes += size if isinstance(size, int) else 0
+                    self.kind = issued_kind(self.kind, content)
             yield row[1], key, code, content, digest
 
 
@@ -125,7 +132,7 @@ class ChunkCheck(LeafCheck):
         if not self._items and self._is_explained(chunk, leaf):
             return self._removed_hash(stored_edge, chunk, batch, records, leaf)
         self._check_annotated(leaf.key)
-        items = Items(self._items, self._annotations)
+        items = Items(batch["kind"], self._items, self._annotations)
         try:
             edge = items.edge()
         except UNREADABLE as error:
@@ -135,7 +142,7 @@ class ChunkCheck(LeafCheck):
             raise self._found(leaf.key, "is not that of its items", table="item_edges")
         expected = entry_hash(records, edge)
         if expected == leaf.hash:
-            cost = batch_cost(batch["kind"], batch["terms"], items.issued, items.sizes)
+            cost = batch_cost(items.kind, batch["terms"], items.issued, items.sizes)
             self._charges.add(batch["tenant"], batch["decided_at"], cost)
             self.log.counts["items"] += len(self._items)
             self._on_progress(self.log.counts["items"])

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from models import Delivery, EndedSlot, Leaf, Settlement, Usage, Use
-from tests.integration.uses.probes.conftest import BUCKET, TEN, Slots, config
+from tests.integration.uses.probes.conftest import BUCKET, TEN, Slots, config, demo
 from tests.support.builders.messages import download_message, grant_message, upload_message
 from tests.support.servers.waiting import wait_until
 from tests.support.uses.reports import stored
@@ -111,6 +111,20 @@ def test_an_object_that_may_have_replaced_that_of_the_slot_proves_nothing(slots:
     slots.end_and_settle()
     assert slots.charged_bytes() == 30
     assert slots.rows(Settlement.unused) == [("",), ("",)]
+
+
+def test_puts_for_forms_keep_and_return_their_own_sizes(slots: Slots) -> None:
+    slots.apply(demo(post=False))
+    keys = ("acme/full", "acme/unused", "acme/replaced")
+    message = upload_message(keys, max_size=1_000, content_type="application/octet-stream")
+    outcome = slots.issue(message | {"items": [{"key": key, "size": 10} for key in keys]})
+    full, _, replaced = (Grant(**item) for item in outcome["items"])
+    slots.store(full, TEN)
+    slots.store(replaced, TEN)
+    slots.owner.put_object(Bucket=BUCKET, Key=replaced.key, Body=b"x")
+    slots.end_and_settle()
+    assert slots.rows(*SETTLED) == [("1", 10, 10)]
+    assert slots.charged_bytes() == 20
 
 
 def test_an_object_that_is_older_than_the_slot_proves_that_it_stored_nothing(slots: Slots) -> None:

@@ -126,7 +126,7 @@ def test_items_have_the_tree_of_their_records_and_the_sum_of_the_sizes_that_were
         (7, 2, "k", "key_invalid", '{"size": 9}', None),
         (7, 3, "k", None, '{"filename": "\\u00fc"}', DIGEST),
     ]
-    items = Items(rows, [])
+    items = Items("download", rows, [])
     details = [{"size": 5}, None, {"size": 9}, {"filename": "ü"}]
     assert items.edge() == items_edge(
         (row[1], row[2], row[3], detail, row[5]) for row, detail in zip(rows, details, strict=True)
@@ -149,7 +149,7 @@ def test_items_have_the_tree_of_their_records_and_the_sum_of_the_sizes_that_were
 )
 def test_the_first_item_that_cannot_be_read_is_named(row: tuple[Any, ...]) -> None:
     sound = [(7, number, "k", None, None, DIGEST) for number in range(2)]
-    items = Items([*sound, row, (7, 3, None, None, None, None)], [])
+    items = Items("download", [*sound, row, (7, 3, None, None, None, None)], [])
     with pytest.raises((ValueError, TypeError, AttributeError)):
         items.edge()
     assert items.number == 2
