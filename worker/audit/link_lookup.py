@@ -30,7 +30,7 @@ from worker.audit.link_verdicts import (
 )
 from worker.audit.text_conditions import item_text, shown_text
 from worker.core.annotations import ANNOTATION_FIELDS
-from worker.core.issued_grants import GrantName, storage_host
+from worker.core.issued_grants import GrantName, issued_kind, storage_host
 from worker.core.revocation_targets import RecordedRevocation, RevokedItem
 from worker.ledger.chunk_items import is_in_chunk
 from worker.ledger.tenant_history import is_of_tenant
@@ -152,8 +152,9 @@ _FIELDS = {field.name for field in fields(AuditedGrant)}
 def _audited(connection: Connection, row: Any) -> AuditedGrant:
     terms = row.terms if isinstance(row.terms, dict) else {}
     profiles = read_profiles(connection)
+    values = row._asdict() | {"kind": issued_kind(row.kind, row.detail)}
     return AuditedGrant(
-        **{name: value for name, value in row._asdict().items() if name in _FIELDS},
+        **{name: value for name, value in values.items() if name in _FIELDS},
         grant=grant_id(row.batch_id, row.item_number),
         signings=tuple(_signings(connection, row)),
         is_plain=terms.get("plain") is True,

@@ -127,6 +127,16 @@ def test_an_issued_grant_is_genuine(
     assert values(result).items() >= expected.items()
 
 
+def test_a_put_for_a_form_is_genuine(
+    service: InProcessService, config: TenantConfig, apply_config: ApplyConfig, run: Whose
+) -> None:
+    profile = replace(config.buckets["demo"], post=False)
+    apply_config(replace(config, buckets={"demo": profile}))
+    message = upload_message() | {"items": [{"key": "acme/a.png", "size": 11}]}
+    found = values(run("-", "--json", input=service.issue(message)["items"][0]["url"]))
+    assert (found["verdict"], found["kind"]) == ("genuine", "put")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_another_signature_is_forged_or_unknown(
     kind: str, service: InProcessService, run: Whose
