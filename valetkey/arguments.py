@@ -194,7 +194,7 @@ def _alternatives(hint: Any, rules: tuple[Rule, ...] = ()) -> Iterator[Alternati
     elif origin in _READ_LISTS:
         yield Alternative((origin,), _NO_LISTS, rules, (Annotation(args[0]),))
     else:
-        contents = tuple(map(Annotation, args)) if origin is dict else ()
+        contents = tuple(map(Annotation, args)) if origin in {dict, Mapping} else ()
         yield Alternative((origin or hint,), (), rules, contents)
 
 

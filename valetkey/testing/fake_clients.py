@@ -1,13 +1,15 @@
 """The fake clients: the real ones over a transport that leads to a service in this process."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from valetkey.aio import AnyGrant, AsyncClient
+from valetkey.arguments import NOT_NEGATIVE, Rule, TimeLimit, checked
 from valetkey.client import Client
 from valetkey.crypto.codec import Codec
 from valetkey.crypto.keys import dump_private_key, generate_key
@@ -24,6 +26,13 @@ from valetkey.wire.refusals import Code, QuotaState, Refusal
 
 _URL = "redis://fake.invalid"  # never opened
 _EVERYTHING = Policy()
+_STORAGE_URL = "https://storage.invalid"
+
+
+def _is_server(url: str) -> bool:
+    address = urlsplit(url)
+    has_path = address.path.strip("/") or address.query
+    return address.scheme in {"http", "https"} and bool(address.netloc) and not has_path
 
 
 class FakeTransport(Transport):
@@ -115,6 +124,7 @@ def _key_of(tenant: str) -> str:
     return dump_private_key(generate_key(f"{tenant}/fake"))
 
 
+@checked
 class FakeControls:
     """The script and the record of a fake client.
 
@@ -123,17 +133,21 @@ class FakeControls:
     service this one uses as well, as another process does. Other options are those of the client.
     """
 
+    @checked
     def __init__(  # noqa: PLR0913 - each has its own default
         self,
         tenant: str = "acme",
         requested_by: str = "test",
         *,
         policy: Policy | Mapping[str, Policy] = _EVERYTHING,
-        quotas: Iterable[Quota] = (),
-        storage_url: str = "https://storage.invalid",
+        quotas: Sequence[Quota] = (),
+        storage_url: Annotated[str, Rule("like http://127.0.0.1:9000", _is_server)] = _STORAGE_URL,
         peer: "FakeControls | None" = None,
         **options: Any,
     ) -> None:
+        own = (policy, tuple(quotas), storage_url) != (_EVERYTHING, (), _STORAGE_URL)
+        if own and peer is not None:
+            raise ValueError("policy, quotas and storage_url are those of the peer")
         self._service: FakeService = (
             FakeService(storage_url) if peer is None else peer._service  # noqa: SLF001 - of this class
         )
@@ -148,7 +162,7 @@ class FakeControls:
         return self._service.requests
 
     def set_policy(
-        self, policy: Policy | Mapping[str, Policy] = _EVERYTHING, quotas: Iterable[Quota] = ()
+        self, policy: Policy | Mapping[str, Policy] = _EVERYTHING, quotas: Sequence[Quota] = ()
     ) -> None:
         """Replace the policy and the quotas: requests are decided by these from now on."""
         pairs = [(None, policy)] if isinstance(policy, Policy) else policy.items()
@@ -190,12 +204,15 @@ class FakeControls:
         """
         self._service.expire(None if subject is None else read_subject(subject).batch_id)
 
-    def advance(self, seconds: float) -> None:
+    def advance(self, seconds: TimeLimit) -> None:
         """Move the clock of the service forward, past the end of grants or of a quota's window."""
         self._service.advance(seconds)
 
     def store(
-        self, key: str | None = None, size: int | None = None, content_type: str | None = None
+        self,
+        key: str | None = None,
+        size: Annotated[int, NOT_NEGATIVE] | None = None,
+        content_type: str | None = None,
     ) -> None:
         """Let storage have the object of an upload's key, or without a key of every upload.
 

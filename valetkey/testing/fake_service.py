@@ -75,7 +75,8 @@ _OPEN_SECONDS = {"minute": 60, "hour": 3_600}
 class Request:
     """A request that a fake client received; of a batch, with all items received so far.
 
-    options are the options of the call that were sent, such as expires_in or callback.
+    options are the options of the call that were sent, such as expires_in or callback. chunks are
+    the numbers of the chunks that its items came in.
     """
 
     ask: str
@@ -87,6 +88,7 @@ class Request:
     reason: str | None
     options: dict[str, Any]
     items: list[dict[str, Any]] = field(default_factory=list)
+    chunks: set[int] = field(default_factory=set, repr=False)
 
     @property
     def keys(self) -> list[str]:
@@ -175,11 +177,16 @@ class FakeService:
             request = Request.read(message)
             if request.ask == "batch" and "chunk" in message:
                 continue  # the client itself asks for the chunks of a batch that it has reopened
-            if not message.get("chunk"):
-                self.requests.append(request)
+            name, chunk = (request.ask, request.batch_id), message.get("chunk") or 0
+            begun = (r for r in reversed(self.requests) if (r.ask, r.batch_id) == name)
+            batch = next(begun, None) if chunk else None
+            # A chunk that a request has already is one of a later request, which continues it.
+            if batch is None or chunk in batch.chunks:
+                batch = request
+                self.requests.append(batch)
             else:
-                first = next(r for r in self.requests if r.batch_id == request.batch_id)
-                first.items += request.items
+                batch.items += request.items
+            batch.chunks.add(chunk)
 
     def _respond(self, message: AnyMessage | Refusal) -> dict[str, Any]:
         match message:
@@ -395,6 +402,8 @@ class FakeService:
     def expire(self, batch_id: str | None) -> None:
         """End the grants of a batch, or all grants, now."""
         with self._lock:
+            if batch_id is not None and batch_id not in self._batches:
+                raise ValueError(f"the batch {batch_id} was not received: wait for it first")
             batches = self._batches.values() if batch_id is None else [self._batches[batch_id]]
             for batch in batches:
                 batch.expire(self.now())

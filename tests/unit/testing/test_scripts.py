@@ -1,19 +1,31 @@
 """A test says what a fake client gets: refusals, stalls, expiry, stored objects."""
 
 import asyncio
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from threading import Timer
 from typing import Any
 
 import pytest
 
 from tests.support.servers.event_loop import in_event_loop
-from valetkey import BrokerUnreachable, Client, Code, Grant, NoAnswer, NotStored, Refusal, Refused
+from valetkey import (
+    BrokerUnreachable,
+    Client,
+    Code,
+    Grant,
+    NoAnswer,
+    NotStored,
+    Refusal,
+    Refused,
+    new_id,
+)
 from valetkey.testing import AsyncFakeClient, FakeClient, Policy, Quota
 from valetkey.testing.fake_clients import AsyncFakeTransport, FakeControls
 from valetkey.testing.fake_service import FakeService
 
 MEBIBYTE = 1024**2
+QUOTA = Quota(metric="grants", window="day", limit=3)
 
 
 @pytest.fixture
@@ -52,6 +64,47 @@ def test_requests_are_recorded_with_their_items_and_options(client: FakeClient) 
     assert second.items == [{"key": "a", "size": 3}]
     assert second.options == {"expires_in": 3600, "max_size": 3, "metadata": {"a": "b"}}
     assert (third.ask, third.batch_id, third.reason) == ("cancel", handle.id, "over")
+
+
+def test_a_repeated_batch_is_a_request_with_items_of_its_own(client: FakeClient) -> None:
+    id_, keys = new_id(), ["a", "b", "c"]
+    for _ in range(2):
+        list(client.download_many("reports", keys, chunk_size=1, batch_id=id_))
+    assert [request.keys for request in client.requests] == [keys, keys]
+
+
+def test_a_batch_that_is_continued_is_recorded_from_its_first_chunk(client: FakeClient) -> None:
+    options = {"chunk_size": 1, "batch_id": new_id(), "total": 3, "first_chunk": 1}
+    assert len(list(client.download_many("reports", ["b", "c"], **options))) == 2
+    (request,) = client.requests
+    assert request.keys == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("script", "error"),
+    [
+        (lambda client: client.refuse(b"a"), "key must be a str or None, not a bytes"),
+        (lambda client: client.advance(-1), "seconds must be a finite number, and not negative"),
+        (lambda client: client.advance(timedelta(1)), "pass its total_seconds"),
+        (lambda client: client.store("a", size="5"), "size must be an int or None, not a str"),
+        (lambda client: client.store("a", size=-5), "size must be a finite number, and not neg"),
+        (lambda client: client.store("a", content_type=5), "content_type must be a str or None"),
+        (lambda client: client.expire(new_id()), "was not received: wait for it first"),
+        (lambda client: client.expire(5), "subject must be a Grant"),
+        (lambda client: client.set_policy({"b": {}}), "each value in policy must be a Policy"),
+        (lambda _: FakeClient(policy=None), "policy must be a Policy or a Mapping, not None"),
+        (lambda _: FakeClient(quotas=QUOTA), "quotas must be a list, not a Quota"),
+        (lambda _: FakeClient(quotas=[{}]), r"quotas\[0\] must be a Quota, not a dict"),
+        (lambda _: FakeClient(storage_url="localhost:9000"), "must be like http://127.0.0.1:9000"),
+        (lambda client: FakeClient(peer=client, quotas=[QUOTA]), "are those of the peer"),
+        (lambda _: FakeClient(peer=5), "peer must be a FakeControls or None, not an int"),
+    ],
+)
+def test_a_wrong_use_of_the_script_is_named(
+    client: FakeClient, script: Callable[[Any], None], error: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=error):
+        script(client)
 
 
 def test_a_key_is_refused_until_it_is_allowed(client: FakeClient) -> None:
