@@ -43,14 +43,23 @@ def plan_night(db: sqlite3.Connection, night: str, users: Path) -> None:
     """
     if db.execute("SELECT 1 FROM mails WHERE night = ?", (night,)).fetchone():
         return
-    with users.open(newline="", encoding="utf-8") as file:
+    with users.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         if not {"id", "email", "key"} <= set(reader.fieldnames or ()):
             sys.exit(f"{users} needs the columns id, email and key")
-        batch = new_id()
-        rows = [(night, user["id"], user["email"], user["key"], batch) for user in reader]
+        batch, rows = new_id(), dict[str, tuple[str, ...]]()
+        for user in reader:
+            where = f"{users}, line {reader.line_num}"
+            try:  # before the night is saved: the file can still be corrected
+                item = Item(key=user["key"], recipient=user["email"], ref=user["id"])
+            except ValueError as error:
+                sys.exit(f"{where}: {error}")
+            if user["id"] in rows:
+                sys.exit(f"{where}: the id {item.ref!r} is there twice")
+            rows[user["id"]] = night, user["id"], user["email"], user["key"], batch
     with db:  # one transaction: all users of the night, or none
-        db.executemany("INSERT INTO mails (night, id, email, key, batch) VALUES (?,?,?,?,?)", rows)
+        insert = "INSERT INTO mails (night, id, email, key, batch) VALUES (?,?,?,?,?)"
+        db.executemany(insert, rows.values())
 
 
 def mail(db: sqlite3.Connection, night: str, user: str, email: str, link: str) -> None:

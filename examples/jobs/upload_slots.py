@@ -60,6 +60,8 @@ def wait_until_stored(client: Client, slot: str) -> Answer:
 class Handler(BaseHTTPRequestHandler):
     """Serves the page, slots at POST /slots, and their states at GET /slots/ID."""
 
+    timeout = 30  # seconds for a request to arrive: its thread does not wait for ever
+
     def __init__(self, client: Client, *arguments: Any) -> None:
         self._client = client
         super().__init__(*arguments)
@@ -82,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         try:
             name = json.loads(self.rfile.read(int(length)))["name"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             self._reply_json(400, {"problem": 'The body must be like {"name": "cat.jpg"}.'})
             return
         self._reply_json(*request_slot(self._client, str(name)))
