@@ -6,7 +6,7 @@ The grants in an existing file are charged already, so it is not replaced withou
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from errno import EEXIST
 from pathlib import Path
@@ -26,7 +26,7 @@ from valetkey.cli.journal import (
     save_journal,
 )
 from valetkey.cli.row_errors import InputError
-from valetkey.errors import NotConfigured
+from valetkey.errors import NotConfigured, Refused
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 
 try:
@@ -141,8 +141,8 @@ def replaced_output(path: Path) -> Iterator[None]:
     """Mark a finished output as one that this block replaces, until the first row is requested.
 
     The mark is an empty partial file. If the block is interrupted, the mark stays, and --resume
-    starts over instead of taking the old output for that of the interrupted run. Bad options or bad
-    input remove it. Raises OSError.
+    starts over instead of taking the old output for that of the interrupted run. Bad options, bad
+    input or a refusal remove it, unless another run writes the partial file. Raises OSError.
     """
     partial = partial_path(path)
     is_marked = _has_content(path) and not partial.exists()
@@ -150,9 +150,10 @@ def replaced_output(path: Path) -> Iterator[None]:
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     try:
         yield
-    except (click.UsageError, InputError, NotConfigured):
+    except (click.UsageError, InputError, NotConfigured, Refused):
         if is_marked and not _has_content(partial):
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):  # another run has begun to write it
+                _unlink_partial(partial)
         raise
 
 

@@ -3,12 +3,19 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import click
 import pytest
 
 from valetkey.cli import journal
-from valetkey.cli.atomic_output import RowWriter, atomic_output, partial_path
+from valetkey.cli.atomic_output import (
+    RowWriter,
+    atomic_output,
+    partial_path,
+    replaced_output,
+)
 from valetkey.cli.journal import BulkPlan, Checkpoint, Journal
 from valetkey.cli.row_errors import InputError
+from valetkey.errors import Refused
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import Grant
@@ -96,6 +103,32 @@ def test_two_processes_cannot_resume_the_same_run(path: Path) -> None:
         again = atomic_output(path, journal.load_journal(path))
         with pytest.raises(FileExistsError, match="another run is writing it"), again:
             pass
+    assert path.read_text() == "a\n"
+
+
+def replace_and_fail(path: Path, error: Exception, *, is_written_by_another: bool) -> None:
+    """Replace an output with bad options, while another run opens the partial file."""
+    held = path.with_name("held")
+    with replaced_output(path):
+        if is_written_by_another:
+            held.replace(partial_path(path))
+        raise error
+
+
+def test_a_refused_replacement_is_not_to_be_resumed(path: Path) -> None:
+    path.write_text("old\n")
+    with pytest.raises(Refused):
+        replace_and_fail(path, Refused(REFUSAL), is_written_by_another=False)
+    assert not partial_path(path).exists()
+
+
+def test_a_replacement_with_bad_options_leaves_the_file_of_a_run_beside_it(path: Path) -> None:
+    path.write_text("old\n")
+    with atomic_output(path, JOURNAL) as out:
+        partial_path(path).rename(path.with_name("held"))
+        with pytest.raises(click.UsageError):
+            replace_and_fail(path, click.UsageError("bad"), is_written_by_another=True)
+        write_rows(out, "a\n")
     assert path.read_text() == "a\n"
 
 
