@@ -51,9 +51,9 @@ def program_command(name: str) -> str:
 def same_command(option: str | None) -> str:
     """Return the running command as a line for a shell, with --resume, --force or neither."""
     words = click.get_current_context().meta[WORDS]
-    kept = [word for word in words if word not in {"--resume", "--force"}]
-    end = kept.index("--") if "--" in kept else len(kept)
-    line = shlex.join([*kept[:end], *([option] if option else []), *kept[end:]])
+    end = words.index("--") if "--" in words else len(words)
+    kept = [word for word in words[:end] if word not in {"--resume", "--force"}]
+    line = shlex.join([*kept, *([option] if option else []), *words[end:]])
     return f"{program_command('valetkey')} {line}"
 
 

@@ -126,3 +126,8 @@ def test_a_single_link_that_has_expired_already_is_exit_6(cli: Cli) -> None:
     result = cli(*command, decide=granting(lambda _: -1))
     assert (result.exit_code, result.stdout) == (6, "http://127.0.0.1/reports/0\n")
     assert f"Next: {program_command('valetkey')} {shlex.join(command)}\n" in result.stderr
+
+
+def test_a_key_like_an_option_stays_in_the_printed_command(cli: Cli) -> None:
+    result = cli("download", "reports", "--", "--force", decide=granting(lambda _: -1))
+    assert result.stderr.endswith("valetkey download reports -- --force\n")
