@@ -65,7 +65,7 @@ def test_the_printed_command_issues_expired_rows_anew(finished: Cli) -> None:
     ("min_left", "counts"),
     [
         ("10s", "1 rows have expired, 0 more have less than 10 seconds left"),
-        ("2h", "1 rows have expired, 2 more have less than 2 hours left"),
+        ("59m", "1 rows have expired, 2 more have less than 59 minutes left"),
     ],
 )
 def test_min_left_is_the_time_that_a_row_needs(finished: Cli, min_left: str, counts: str) -> None:
@@ -131,3 +131,18 @@ def test_a_single_link_that_has_expired_already_is_exit_6(cli: Cli) -> None:
 def test_a_key_like_an_option_stays_in_the_printed_command(cli: Cli) -> None:
     result = cli("download", "reports", "--", "--force", decide=granting(lambda _: -1))
     assert result.stderr.endswith("valetkey download reports -- --force\n")
+
+
+@pytest.mark.parametrize("words", [("a",), ("--from", "keys.csv")], ids=["single", "bulk"])
+def test_more_time_than_a_new_grant_has_is_refused_before_anything_is_charged(
+    cli: Cli, words: tuple[str, ...]
+) -> None:
+    INPUT.write_text("key,expires_in\na,2h\nb,\n")
+    error = cli.refuses("download", "reports", *words, "--min-left", "1h")
+    assert "must be less than the requested time, 1 hour: see --expires-in" in error
+
+
+def test_rows_may_have_more_time_than_the_other_requests(cli: Cli) -> None:
+    INPUT.write_text("key,expires_in\na,3h\n")
+    good = granting(lambda _: 10_000)
+    assert cli(*DOWNLOAD, "--min-left", "2h", decide=good).exit_code == 0

@@ -246,6 +246,8 @@ def request_rows(kind: Kind, bucket: str, default_format: str, options: Mapping[
         journal = resume.load_run(options["out"], options)
         with _scan_source(kind, options) as scan, command_base.open_client(options) as client:
             _report_invalid_rows(scan, options)
+            lifetimes = (group.expires_in or options["expires_in"] for group in scan.groups)
+            command_base.check_min_left(options, lifetimes)
             run = _plan_run(scan, journal, request, options)
             if isinstance(run, int):
                 return run

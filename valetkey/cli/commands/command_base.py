@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from valetkey.errors import (
     UnreadableReply,
     UnusableGrant,
 )
+from valetkey.units import describe_duration
 from valetkey.wire.refusals import Code
 from valetkey.wire.requests import option_names
 from valetkey.wire.terms import Kind
@@ -79,13 +80,25 @@ def select_timeout(options: Mapping[str, Any], default: float) -> float:
     return default if is_default else timeout
 
 
+def check_min_left(options: Mapping[str, Any], lifetimes: Iterable[int]) -> None:
+    """Raise click.UsageError if no new grant would have the time left that --min-left asks for."""
+    min_left = options["min_left"]
+    short = [each for each in lifetimes if min_left is not None and each <= min_left]
+    if short:
+        requested = f"the requested time, {describe_duration(min(short))}: see --expires-in"
+        raise click.UsageError(f"--min-left must be less than {requested}")
+
+
 def select_request_methods(client: Client, options: Mapping[str, Any]) -> Client | Explainer:
     """Return the client, or for --dry-run its ExplainMethods.
 
-    Raises click.UsageError if --out exists and neither --force nor --resume allows that.
+    Raises click.UsageError if --out exists and neither --force nor --resume allows that, and as
+    check_min_left does.
     """
     if options["force"] and not (options["out"] or options.get("manifest")):
         raise click.UsageError("--force needs --out or --manifest: it replaces that")
+    if options.get("source") is None:
+        check_min_left(options, [options["expires_in"]])
     if not options["dry_run"]:
         if options["out"] and not options["force"] and options.get("source") is None:
             reject_existing_output(options["out"], is_bulk=False)
