@@ -161,6 +161,13 @@ class Batch:
         sizes = [largest if terms.kind == "upload" else item.size or 0 for item in items]
         return 0 if terms.kind == "download" else sum(sizes) + reserved * largest
 
+    def grow_older(self, age: timedelta) -> None:
+        """Move its begin and its grants to so much earlier times."""
+        self.began_at -= age
+        for chunk in self.chunks.values():
+            validity = chunk.validity
+            chunk.validity = validity._replace(issued_at=validity.issued_at - age)
+
     def expire(self, now: datetime) -> None:
         """End its grants now."""
         for chunk in self.chunks.values():

@@ -205,7 +205,11 @@ class FakeControls:
         self._service.expire(None if subject is None else read_subject(subject).batch_id)
 
     def advance(self, seconds: TimeLimit) -> None:
-        """Move the clock of the service forward, past the end of grants or of a quota's window."""
+        """Let time pass for what was requested, past the end of grants or of a quota's window.
+
+        All that happened is so much longer ago, in whole seconds. Grants that a test holds do not
+        change.
+        """
         self._service.advance(seconds)
 
     def store(

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import md5
+from math import ceil
 from threading import RLock
 from typing import Any, get_args
 
@@ -121,7 +122,6 @@ class FakeService:
         self.storage_url = storage_url
         self.requests: list[Request] = []
         self.refusals: dict[str | None, Refusal] = {}
-        self._clock_offset = timedelta()
         self.is_stalled = self.is_unreachable = False
         self._waiting: dict[str, tuple[Any, Deliver]] = {}
         self._batches: dict[str, Batch] = {}
@@ -133,11 +133,16 @@ class FakeService:
 
     def now(self) -> datetime:
         """Return the time of the service."""
-        return datetime.now(UTC) + self._clock_offset
+        return datetime.now(UTC)
 
     def advance(self, seconds: float) -> None:
-        """Move the clock forward."""
-        self._clock_offset += timedelta(seconds=seconds)
+        """Let time pass: all that happened is so much longer ago, for the clients as well."""
+        with self._lock:
+            age = timedelta(seconds=ceil(seconds))  # signatures have whole seconds
+            for batch in self._batches.values():
+                batch.grow_older(age)
+            for id_, stored in self._stored.items():
+                self._stored[id_] = stored._replace(stored_at=stored.stored_at - age)
 
     # Messages
 

@@ -3,6 +3,7 @@
 import sqlite3
 import sys
 from contextlib import closing
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,7 @@ COUNT = 5
 def job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, valetkey_client: FakeClient) -> Any:
     monkeypatch.syspath_prepend(str(ROOT / "examples" / "jobs"))
     monkeypatch.chdir(tmp_path)
-    import nightly_mail  # noqa: PLC0415 - it is no package
-
+    nightly_mail = import_module("nightly_mail")
     monkeypatch.delitem(sys.modules, "nightly_mail")
     monkeypatch.setattr(nightly_mail, "CHUNK_SIZE", 2)
     monkeypatch.setattr(

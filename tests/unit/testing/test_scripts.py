@@ -74,7 +74,7 @@ def test_a_repeated_batch_is_a_request_with_items_of_its_own(client: FakeClient)
 
 
 def test_a_batch_that_is_continued_is_recorded_from_its_first_chunk(client: FakeClient) -> None:
-    options = {"chunk_size": 1, "batch_id": new_id(), "total": 3, "first_chunk": 1}
+    options: Any = {"chunk_size": 1, "batch_id": new_id(), "total": 3, "first_chunk": 1}
     assert len(list(client.download_many("reports", ["b", "c"], **options))) == 2
     (request,) = client.requests
     assert request.keys == ["b", "c"]
@@ -92,12 +92,15 @@ def test_a_batch_that_is_continued_is_recorded_from_its_first_chunk(client: Fake
         (lambda client: client.expire(new_id()), "was not received: wait for it first"),
         (lambda client: client.expire(5), "subject must be a Grant"),
         (lambda client: client.set_policy({"b": {}}), "each value in policy must be a Policy"),
-        (lambda _: FakeClient(policy=None), "policy must be a Policy or a Mapping, not None"),
-        (lambda _: FakeClient(quotas=QUOTA), "quotas must be a list, not a Quota"),
-        (lambda _: FakeClient(quotas=[{}]), r"quotas\[0\] must be a Quota, not a dict"),
+        (
+            lambda client: type(client)(policy=None),
+            "policy must be a Policy or a Mapping",
+        ),
+        (lambda client: type(client)(quotas=QUOTA), "quotas must be a list, not a Quota"),
+        (lambda client: type(client)(quotas=[{}]), r"quotas\[0\] must be a Quota, not a dict"),
         (lambda _: FakeClient(storage_url="localhost:9000"), "must be like http://127.0.0.1:9000"),
         (lambda client: FakeClient(peer=client, quotas=[QUOTA]), "are those of the peer"),
-        (lambda _: FakeClient(peer=5), "peer must be a FakeControls or None, not an int"),
+        (lambda client: type(client)(peer=5), "peer must be a FakeControls or None, not an int"),
     ],
 )
 def test_a_wrong_use_of_the_script_is_named(
@@ -267,6 +270,18 @@ def test_grants_end_when_the_test_says_so(client: FakeClient) -> None:
     assert (client.status(first).state, client.status(second).state) == ("unknown", "open")
     client.expire()
     assert client.status(second).state == "unused"
+
+
+def test_a_link_that_has_ended_meanwhile_is_issued_again_on_the_second_night(
+    client: FakeClient,
+) -> None:
+    first = client.download("reports", "a.pdf", expires_in=60).result()
+    client.advance(86_400)
+    (second,) = client.batch(first)
+    assert isinstance(second, Grant)
+    assert second.id != first.id
+    assert second.seconds_left > 0
+    assert [request.ask for request in client.requests] == ["grants", "batch", "reissue"]
 
 
 def test_an_object_is_stored_before_or_after_its_grant(client: FakeClient) -> None:
