@@ -118,7 +118,9 @@ def test_rows_from_before_an_interruption_count_at_the_end_of_the_resumed_run(cl
 
 def test_a_row_that_expired_outweighs_one_that_was_refused(cli: Cli) -> None:
     INPUT.write_text("key\nno/a\ndead\n")
-    assert cli(*DOWNLOAD, decide=granting(lambda _: -1)).exit_code == 6
+    result = cli(*DOWNLOAD, decide=granting(lambda _: -1))
+    assert result.exit_code == 6
+    assert [line[-7:] for line in result.stderr.splitlines() if "Next: " in line] == ["--force"]
 
 
 def test_a_single_link_that_has_expired_already_is_exit_6(cli: Cli) -> None:

@@ -348,6 +348,8 @@ def _write_results(
         click.echo(text + "no result is lost", err=True)
         raise
     has_refused = job.refused > run.scan.invalid_rows.count
+    if exit_code == result_output.EXPIRED:
+        return exit_code  # the command that was printed requests the refused rows as well
     if out is not None and has_refused and journal_path(out).exists():
         text = f"the next command requests the refused rows again, and needs {journal_path(out)}"
         click.echo(f"{text}\nNext: {same_command('--resume')}", err=True)
