@@ -42,6 +42,11 @@ def test_the_command_in_the_file_is_quoted_for_a_shell(tmp_path: Path) -> None:
     assert "#     python -m worker apply 'my tenants.toml'\n" in text
 
 
+def test_a_file_name_of_two_lines_adds_none_to_the_file(tmp_path: Path) -> None:
+    assert run_init("--out", "a\nb.toml").exit_code == 0
+    assert tomllib.loads((tmp_path / "a\nb.toml").read_text())["tenants"].keys() == {"acme"}
+
+
 def test_the_private_key_is_not_in_the_file_or_in_the_output(
     tmp_path: Path, config_home: Path
 ) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from valetkey.cli.parameter_types import NAME
-from valetkey.cli.terminal_text import program_command
+from valetkey.cli.terminal_text import escape_unprintable, program_command
 from valetkey.crypto import keyfiles
 from valetkey.crypto.keys import PrivateKey, dump_private_key, generate_key, public_key_line
 from valetkey.dev_files import find_dev_file
@@ -167,7 +167,7 @@ def init(tenant: str, bucket: str, out: Path, key_path: Path | None) -> None:
             hint = _alternative(new, path)
             raise click.UsageError(f"{new} exists, and is not overwritten: {hint}")
     key = generate_key(f"{tenant}/{datetime.now(UTC):%Y-%m-%d}")
-    file = shlex.quote(str(out))
+    file = escape_unprintable(shlex.quote(str(out)))  # a comment is one line
     text = _TEMPLATE.format(
         file=file, tenant=tenant, bucket=bucket, public_key=public_key_line(key)
     )
