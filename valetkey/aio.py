@@ -54,7 +54,13 @@ from valetkey.request_methods import (
 )
 from valetkey.session import CLIENT_TIMEOUT, Options, Session, Timeout, new_id
 from valetkey.wire import requests
-from valetkey.wire.chunking import ChunkMessageBuilder, ItemInput, RowInput, chunk_slices
+from valetkey.wire.chunking import (
+    ChunkMessageBuilder,
+    ItemInput,
+    RowInput,
+    chunk_slices,
+    uuid7_time,
+)
 from valetkey.wire.options import BatchIdOption, ReissueOptions
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import QuotaState, Refusal
@@ -166,11 +172,15 @@ class BaseClient(RequestMethods[SingleResult, MultipartResult, BatchResult, Keys
         messages = requests.reopen_messages(self._config, new_id(), state)
         return ReopenedBatchProgress(state, messages)
 
+    _begin_of = staticmethod(uuid7_time)  # replaced where a test lets time pass
+
     @property
     def _session(self) -> Session:
         session, dispatcher = self._last_session, self._dispatcher
         if session is None or session.dispatcher is not dispatcher:
-            session = Session(self._config, dispatcher, self._options, self._unread_refusals)
+            session = Session(
+                self._config, dispatcher, self._options, self._unread_refusals, self._begin_of
+            )
             self._last_session = session
         return session
 

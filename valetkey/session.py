@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
@@ -58,12 +58,14 @@ class Session:
     """The settings and the dispatcher of one client.
 
     unread_refusals has a refusal of each batch none of whose results was read, by batch id.
+    begin_of returns the time in a grant id, in Unix seconds.
     """
 
     config: Config
     dispatcher: BaseDispatcher
     options: Options
     unread_refusals: dict[str, Refusal]
+    begin_of: Callable[[str], float] = uuid7_time
 
     async def wait(self, request: PendingRequest, is_done: Condition, timeout: Timeout) -> None:
         """Wait until is_done(), but not beyond the deadline, as often as the client retries.
@@ -155,7 +157,7 @@ class Session:
         left = grant.expires_at.timestamp() - time.time()
         if left >= min_left or not min_left:
             return False
-        lifetime = grant.expires_at.timestamp() + 1 - uuid7_time(grant.id)  # ends in whole seconds
+        lifetime = grant.expires_at.timestamp() + 1 - self.begin_of(grant.id)  # in whole seconds
         longest = _MIN_LEFT if self.options.min_left is None else _MAX_MIN_LEFT
         return lifetime > 0 and left < lifetime * longest
 

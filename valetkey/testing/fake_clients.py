@@ -156,6 +156,9 @@ class FakeControls:
         # With a key, the client reads no setting from the environment. It is not used.
         super().__init__(_URL, _URL, tenant, requested_by, key=_key_of(tenant), **options)  # type: ignore[call-arg]  # Client's
 
+    def _begin_of(self, id_: str) -> float:
+        return self._service.begin_of(id_)
+
     @property
     def requests(self) -> list[Request]:
         """The requests that the service has received, in order."""

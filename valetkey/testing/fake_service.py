@@ -18,6 +18,7 @@ from valetkey.signing.signing_context import Validity
 from valetkey.testing.fake_batches import Batch, Chunk, OpenUpload, Stored, quota_states
 from valetkey.testing.policy import Policy, Quota, item_refusal, policy_verdicts, refuse
 from valetkey.wire import messages, terms
+from valetkey.wire.chunking import uuid7_time
 from valetkey.wire.grant_ids import grant_id, split_grant_id
 from valetkey.wire.messages import (
     AnyMessage,
@@ -134,6 +135,11 @@ class FakeService:
     def now(self) -> datetime:
         """Return the time of the service."""
         return datetime.now(UTC)
+
+    def begin_of(self, id_: str) -> float:
+        """Return the time at which the batch of a grant was requested, in Unix seconds."""
+        batch = self._batches.get(split_grant_id(id_)[0])
+        return uuid7_time(id_) if batch is None else batch.began_at.timestamp()
 
     def advance(self, seconds: float) -> None:
         """Let time pass: all that happened is so much longer ago, for the clients as well."""
