@@ -25,7 +25,7 @@ class NightlyMail:
             "sys.exit(nightly_mail.main())"
         )
         numbers = range(1, count + 1)
-        rows = (f"{n},user-{n}@example.com,acme/statements/{n}.pdf\n" for n in numbers)
+        rows = (f"{n},user-{n}@example.org,acme/statements/{n}.pdf\n" for n in numbers)
         (folder / "users.csv").write_text("id,email,key\n" + "".join(rows))
 
     def start(self, night: str) -> "subprocess.Popen[str]":

@@ -77,7 +77,7 @@ def test_each_user_gets_one_mail_although_the_job_was_killed(night: Night) -> No
         0,
         f"{NIGHT}: {USERS:,} mailed, 0 refused\n",
     )
-    assert list(night.mails) == [f"user-{n}@example.com" for n in range(1, USERS + 1)]
+    assert list(night.mails) == [f"user-{n}@example.org" for n in range(1, USERS + 1)]
     assert night.mails.items() >= night.first_mails.items()
 
 
@@ -88,7 +88,7 @@ def test_each_mail_has_the_link_to_its_own_file(night: Night) -> None:
         if f"/acme/statements/{number}.pdf?" not in link
     ]
     assert wrong == []
-    assert send(get(night.mails["user-10000@example.com"])).status == 404  # a bad signature: 403
+    assert send(get(night.mails["user-10000@example.org"])).status == 404  # a bad signature: 403
 
 
 def test_each_user_is_charged_once_although_the_job_was_killed(night: Night) -> None:
@@ -122,7 +122,7 @@ def test_users_without_the_columns_are_refused(night: Night, tmp_path: Path) -> 
 
 
 def test_compliance_learns_who_got_what_and_that_the_log_is_whole(night: Night) -> None:
-    address, key, folder = "user-17@example.com", "acme/statements/17.pdf", night.job.folder
+    address, key, folder = "user-17@example.org", "acme/statements/17.pdf", night.job.folder
     (folder / "examples").symlink_to(ROOT / "examples")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environ = {**night.service.stack.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
