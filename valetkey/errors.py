@@ -112,10 +112,10 @@ class Refused(ValetkeyError):
 
 
 class Expired(ValetkeyError):
-    """A stored result has expired, or has less time left than the client's min_left.
+    """A result has expired, or has less time left than the client's min_left.
 
-    grant is the grant of the earlier request. Ask with a new batch id, or call client.reissue(),
-    for a grant of the same object that is valid for longer.
+    grant is that result. Ask with a new batch id, or call client.reissue(), for a grant of the same
+    object that is valid for longer.
     """
 
     def __init__(self, grant: Grant, min_left: float) -> None:
@@ -123,8 +123,8 @@ class Expired(ValetkeyError):
         left = grant.seconds_left
         state = f"has {left:.0f} s left, less than {min_left:.0f} s" if left > 0 else "has expired"
         super().__init__(
-            f"the grant {grant.id} of {grant.key!r} {state}: it answers an earlier request with "
-            "the same batch id; request it with a new one, or call reissue()"
+            f"the grant {grant.id} of {grant.key!r} {state}: request it with a new batch id, or "
+            "call reissue()"
         )
 
 

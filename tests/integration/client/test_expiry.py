@@ -110,7 +110,7 @@ def test_an_expired_slot_is_not_issued_twice(night: Night) -> None:
     batch_id = new_id()
     old = night.client.upload("demo", "acme/slot", max_size=10, batch_id=batch_id).result()
     night.end()
-    with pytest.raises(Expired, match="it answers an earlier request") as caught:
+    with pytest.raises(Expired, match="request it with a new batch id") as caught:
         night.client.upload("demo", "acme/slot", max_size=10, batch_id=batch_id).result()
     assert caught.value.grant.id == old.id
     assert old.url not in str(caught.value)
