@@ -44,7 +44,7 @@ _ADVICE: Mapping[type, str] = {
     PathLike: "pass its text, like path.as_posix()",
     Coroutine: "await it",
 }
-"""What to pass in place of a value of a type that is often passed."""
+"""The advice in an error about a value of a type that is often passed by mistake."""
 
 
 class Rule:

@@ -36,7 +36,7 @@ Batch_co = TypeVar("Batch_co", bound="BaseBatchHandle", covariant=True)
 
 
 class _Handle:
-    """What all handles are: parts of their client."""
+    """A part of its client, which only its own process can use."""
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -152,7 +152,8 @@ class BaseBatchHandle(_Handle):
         ready = self._progress.ready_results
         with self._session.dispatcher.exclusive():
             while True:
-                await self._read_chunk(timeout, in_order=in_order)
+                if not ready:
+                    await self._read_chunk(timeout, in_order=in_order)
                 if not ready:
                     return None
                 result = ready[0]  # it stays there until it is handed out, whatever fails

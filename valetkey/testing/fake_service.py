@@ -17,7 +17,7 @@ from valetkey.crypto.jose import MAX_MESSAGE_BYTES
 from valetkey.signing.signing_context import Validity
 from valetkey.testing.fake_batches import Batch, Chunk, OpenUpload, Stored, quota_states
 from valetkey.testing.policy import Policy, Quota, item_refusal, policy_verdicts, refuse
-from valetkey.wire import messages, terms
+from valetkey.wire import messages
 from valetkey.wire.chunking import uuid7_time
 from valetkey.wire.grant_ids import grant_id, split_grant_id
 from valetkey.wire.messages import (
@@ -51,19 +51,11 @@ Deliver = Callable[[str, str], None]
 """Takes the task id and the result of a message, as Celery stores it."""
 
 _LIMITS = ServiceLimits(
-    max_batch_items=messages.MAX_BATCH_ITEMS,
-    max_chunk_items=messages.MAX_CHUNK_ITEMS,
-    default_chunk_items=messages.DEFAULT_CHUNK_ITEMS,
-    max_interactive_items=messages.MAX_INTERACTIVE_ITEMS,
+    **messages.WIRE_LIMITS,
     max_frame_bytes=8 * 1024**2,
     max_message_bytes=MAX_MESSAGE_BYTES,
     max_message_age=86_400,
     max_clock_skew=60,
-    max_expires_in=terms.MAX_EXPIRES_IN,
-    max_object_bytes=terms.MAX_OBJECT_BYTES,
-    max_multipart_bytes=terms.MAX_MULTIPART_BYTES,
-    min_part_bytes=terms.MIN_PART_BYTES,
-    max_parts=terms.MAX_PARTS,
 )
 _SLOT_KINDS = {kind for kind, each in TERMS_BY_KIND.items() if issubclass(each, StorageTerms)}
 _REISSUED_KINDS = ["download", "upload", "put"]

@@ -14,8 +14,11 @@ from valetkey.wire import RELEASE as RELEASE  # noqa: PLC0414 - a part of the wi
 from valetkey.wire.grant_ids import UUID7
 from valetkey.wire.grant_ids import grant_id as grant_id  # noqa: PLC0414 - a part of the wire
 from valetkey.wire.terms import (
+    MAX_EXPIRES_IN,
     MAX_MULTIPART_BYTES,
+    MAX_OBJECT_BYTES,
     MAX_PARTS,
+    MIN_PART_BYTES,
     AnyTerms,
     Checksum,
     Name,
@@ -39,6 +42,19 @@ MAX_BUNDLE_MESSAGES = 64  # messages in one bundle
 MAX_BUNDLED_ITEMS = 16  # items in each of them
 BUNDLE_TASK_PREFIX = "bundle."  # of the task ids of bundles, which name no batch
 BUNDLED_KINDS = ("download", "upload", "put")  # the others wait for storage, and others with them
+
+WIRE_LIMITS: Mapping[str, int] = {
+    "max_batch_items": MAX_BATCH_ITEMS,
+    "max_chunk_items": MAX_CHUNK_ITEMS,
+    "default_chunk_items": DEFAULT_CHUNK_ITEMS,
+    "max_interactive_items": MAX_INTERACTIVE_ITEMS,
+    "max_expires_in": MAX_EXPIRES_IN,
+    "max_object_bytes": MAX_OBJECT_BYTES,
+    "max_multipart_bytes": MAX_MULTIPART_BYTES,
+    "min_part_bytes": MIN_PART_BYTES,
+    "max_parts": MAX_PARTS,
+}
+"""The ServiceLimits that every service of this wire version has."""
 
 Ask = Literal[
     "grants", "explain", "usage", "cancel", "batch", "service", "status", "reissue", "bundle"

@@ -9,7 +9,7 @@ from pydantic_core import to_json
 
 from valetkey.crypto.jose import GZIP, JWE_REGISTRY, MAX_MESSAGE_BYTES, SEALING_ALGORITHMS
 from valetkey.crypto.keys import PublicKey, build_public_key
-from valetkey.wire import messages, terms
+from valetkey.wire import messages
 from valetkey.wire.messages import (
     AnyMessage,
     BatchMessage,
@@ -48,19 +48,11 @@ from worker.ledger.rejections import count_rejections
 from worker.uses.batch_uses import describe_uses
 
 _LIMITS = ServiceLimits(
-    max_batch_items=messages.MAX_BATCH_ITEMS,
-    max_chunk_items=messages.MAX_CHUNK_ITEMS,
-    default_chunk_items=messages.DEFAULT_CHUNK_ITEMS,
-    max_interactive_items=messages.MAX_INTERACTIVE_ITEMS,
+    **messages.WIRE_LIMITS,
     max_frame_bytes=MAX_FRAME_BYTES,
     max_message_bytes=MAX_MESSAGE_BYTES,
     max_message_age=MAX_MESSAGE_AGE,
     max_clock_skew=MAX_CLOCK_SKEW,
-    max_expires_in=terms.MAX_EXPIRES_IN,
-    max_object_bytes=terms.MAX_OBJECT_BYTES,
-    max_multipart_bytes=terms.MAX_MULTIPART_BYTES,
-    min_part_bytes=terms.MIN_PART_BYTES,
-    max_parts=terms.MAX_PARTS,
 )
 
 
