@@ -1,7 +1,14 @@
 """The tables, grouped by topic, and the migrations that create them."""
 
 from models.base import Base
-from models.deliveries import Delivery, EndpointCircuit, Manifest
+from models.deliveries import (
+    Delivery,
+    DeliveryAttempt,
+    EndpointHour,
+    EndpointState,
+    Manifest,
+    WebhookListener,
+)
 from models.grants import (
     Annotation,
     Batch,

@@ -1,23 +1,28 @@
 """Webhooks and manifests: the messages and files that follow a batch."""
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, text
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import NUMBER, Base
 from models.tenants import NAME, TENANT_ID
 
-_IS_PENDING = text("state = 'pending'")
+_IS_PENDING, _IS_FAILED = text("state = 'pending'"), text("state = 'failed'")
+_HAS_NO_BATCH = text("batch_number IS NULL")
 
 
 class Delivery(Base):
-    """An outbox row: the outcome of one chunk, to be sent to one of its tenant's endpoints.
+    """An outbox row: one webhook of the type event, to be sent to one of its tenant's endpoints.
 
     A sender takes the row by storing a lease, and only the holder of that lease may report a
-    result. state is pending, delivered or failed. status is the HTTP status of the last attempt.
-    A delivery is not attempted after expires_at; NULL sets no such limit. event is NULL for the
-    outcome. Else it is the type of the webhook, about the uses in group_id or a settlement.
+    result. state is pending, delivered or failed; that of `batch.completed` is waiting until its
+    batch is complete. status and duration_ms are those of the last attempt. A delivery is not
+    attempted before not_before, for which the endpoint asked, nor after expires_at; NULL sets no
+    such limit. An event without a batch has its data in content. group_id tells events of one
+    batch or tenant apart, such as uses by their group. pages is the number of webhooks that the
+    outcome of a chunk is divided into.
     """
 
     __tablename__ = "deliveries"
@@ -36,39 +41,111 @@ class Delivery(Base):
             postgresql_where=_IS_PENDING,
             sqlite_where=_IS_PENDING,
         ),
+        Index(
+            "ix_deliveries_failed",
+            *("tenant", "endpoint", "created_at"),
+            postgresql_where=_IS_FAILED,
+            sqlite_where=_IS_FAILED,
+        ),
+        Index(
+            "ix_deliveries_once",
+            *("tenant", "endpoint", "event", "group_id"),
+            unique=True,
+            postgresql_where=_HAS_NO_BATCH,
+            sqlite_where=_HAS_NO_BATCH,
+        ),
     )
 
     delivery_number: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=True)
-    batch_number: Mapped[int] = mapped_column(ForeignKey("batches.batch_number"))
-    chunk_number: Mapped[int]
+    batch_number: Mapped[int | None] = mapped_column(ForeignKey("batches.batch_number"))
+    chunk_number: Mapped[int | None]
+    page: Mapped[int] = mapped_column(server_default="1")
+    pages: Mapped[int] = mapped_column(server_default="1")
     tenant: Mapped[str] = mapped_column(TENANT_ID)
     endpoint: Mapped[str] = mapped_column(NAME)
+    event: Mapped[str] = mapped_column(String(32))
+    group_id: Mapped[str | None] = mapped_column(String(80))
+    content: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
     state: Mapped[str] = mapped_column(String(16))
     attempts: Mapped[int]
     next_attempt_at: Mapped[datetime]
+    not_before: Mapped[datetime | None]
     lease: Mapped[str | None] = mapped_column(String(36))
     status: Mapped[int | None]
     problem: Mapped[str | None] = mapped_column(String(200))
+    duration_ms: Mapped[int | None]
     created_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
     expires_at: Mapped[datetime | None]
-    event: Mapped[str | None] = mapped_column(String(32))
-    group_id: Mapped[str | None] = mapped_column(String(36))
 
 
-class EndpointCircuit(Base):
-    """The consecutive failures of an endpoint. A response of the endpoint deletes the row.
+class DeliveryAttempt(Base):
+    """A failed attempt of a delivery. One that succeeded is in the delivery's own row."""
 
-    Until open_until, no delivery to the endpoint is attempted.
+    __tablename__ = "delivery_attempts"
+
+    attempt_number: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=True)
+    delivery_number: Mapped[int] = mapped_column(
+        ForeignKey("deliveries.delivery_number"), index=True
+    )
+    attempted_at: Mapped[datetime]
+    duration_ms: Mapped[int]
+    status: Mapped[int | None]
+    problem: Mapped[str] = mapped_column(String(200))
+
+
+class EndpointState(Base):
+    """An endpoint that failed or is disabled. A success deletes the row, unless it is disabled.
+
+    failures are those in a row without a response below 500; until open_until, no delivery is
+    attempted. failing_since is the time of the first attempt that failed since the last success,
+    and problem says how the last one failed. Nothing is sent to an endpoint with disabled_at.
+    disabled_by is an operator's account, or NULL if the service disabled it.
     """
 
-    __tablename__ = "endpoint_circuits"
+    __tablename__ = "endpoint_states"
 
-    tenant: Mapped[str] = mapped_column(NAME, primary_key=True)
+    tenant: Mapped[str] = mapped_column(TENANT_ID, primary_key=True)
     endpoint: Mapped[str] = mapped_column(NAME, primary_key=True)
     failures: Mapped[int]
-    failed_at: Mapped[datetime]
+    failed_at: Mapped[datetime | None]
+    failing_since: Mapped[datetime | None]
+    problem: Mapped[str | None] = mapped_column(String(200))
     open_until: Mapped[datetime | None]
+    disabled_at: Mapped[datetime | None]
+    disabled_by: Mapped[str | None] = mapped_column(String(200))
+
+
+class EndpointHour(Base):
+    """The attempts of one hour at one endpoint: how many succeeded and failed, and their times.
+
+    latencies are the numbers of responses by time, in the classes of the code that writes them.
+    """
+
+    __tablename__ = "endpoint_hours"
+
+    tenant: Mapped[str] = mapped_column(TENANT_ID, primary_key=True)
+    endpoint: Mapped[str] = mapped_column(NAME, primary_key=True)
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    succeeded: Mapped[int]
+    failed: Mapped[int]
+    latencies: Mapped[list[int]] = mapped_column(JSON)
+
+
+class WebhookListener(Base):
+    """A `valetkey webhooks listen` that runs until expires_at, unless it asks again.
+
+    Its events are sealed to the tenant's key of this name. cursor is the number of the last
+    delivery that was relayed to it.
+    """
+
+    __tablename__ = "webhook_listeners"
+
+    listener_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    tenant: Mapped[str] = mapped_column(TENANT_ID, index=True)
+    key: Mapped[str | None] = mapped_column(NAME)
+    cursor: Mapped[int] = mapped_column(BigInteger)
+    expires_at: Mapped[datetime]
 
 
 class Manifest(Base):

@@ -130,6 +130,8 @@ class WebhookEndpoint(Base):
     name: Mapped[str] = mapped_column(NAME, primary_key=True)
     url: Mapped[str] = mapped_column(String(2048))
     secret: Mapped[str] = mapped_column(String(2048))
+    events: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    thin: Mapped[bool]
 
 
 class ConfigChange(Base):

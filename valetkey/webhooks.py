@@ -5,17 +5,13 @@ import binascii
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Protocol, runtime_checkable
-
-from pydantic import ValidationError
 
 from valetkey.arguments import Moment, Rule, checked
 from valetkey.errors import ValetkeyError
 from valetkey.wire.strict_json import parse_json
-from valetkey.wire.upload_events import ReportedUpload as ReportedUpload  # noqa: PLC0414 - public
-from valetkey.wire.upload_events import UploadEvent as UploadEvent  # noqa: PLC0414 - public
 
 TOLERANCE = timedelta(minutes=5)
 
@@ -76,22 +72,6 @@ def verify(
     _check_age(timestamp, now or datetime.now(UTC), tolerance)
     _check_signature(keys, _signed_content(message_id, timestamp, body), signatures)
     return _parse_payload(body)
-
-
-@checked
-def parse_upload_event(payload: Mapping[str, Any]) -> UploadEvent | None:
-    """Return a verified payload as an UploadEvent, or None if it is not about uploads.
-
-    The outcome of a chunk has no `type`. Raises InvalidWebhook if a field is missing or malformed.
-    """
-    kind = payload.get("type")
-    if not isinstance(kind, str) or not kind.startswith("upload."):
-        return None
-    try:
-        return UploadEvent.model_validate(payload)
-    except ValidationError as error:
-        field = ".".join(map(str, error.errors(include_input=False)[0]["loc"]))
-        raise InvalidWebhook(f"the payload is not a valid {kind[:40]}: {field}") from None
 
 
 def _signing_key(secret: str) -> bytes:

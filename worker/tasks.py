@@ -38,8 +38,10 @@ from worker.revoke.kept_statements import keep_denials
 from worker.revoke.session_revocation import keep_sessions_ended
 from worker.tenants.config_log import ConfigLog
 from worker.uses.settlement import settle_ended_slots
+from worker.webhooks.endpoint_states import delete_old_circuits
 from worker.webhooks.manifest_writer import write_due_manifests
-from worker.webhooks.webhook_delivery import EXPIRED, delete_old_circuits, deliver_due
+from worker.webhooks.webhook_delivery import deliver_due
+from worker.webhooks.webhook_events import EXPIRED
 
 # In one transaction, which makes other writers wait for as long as it takes.
 MAX_CLEANUP_ROWS = 1_000

@@ -8,7 +8,7 @@ import click
 
 from valetkey.cli.format_options import Decorator, add_options, format_option
 from valetkey.cli.parameter_types import ENCRYPTION, EXPIRY, MIN_LEFT, NAME, TEXT, TIMEOUT
-from valetkey.wire.upload_events import UploadEventType
+from valetkey.wire.events import UploadEventType
 
 
 def _parse_pairs(

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AwareDatetime, Field, model_validator
 
 from valetkey.wire import RELEASE as RELEASE  # noqa: PLC0414 - a part of the wire
+from valetkey.wire.events import UploadEventType
 from valetkey.wire.grant_ids import UUID7
 from valetkey.wire.grant_ids import grant_id as grant_id  # noqa: PLC0414 - a part of the wire
 from valetkey.wire.terms import (
@@ -26,7 +27,6 @@ from valetkey.wire.terms import (
     Text,
     WireModel,
 )
-from valetkey.wire.upload_events import UploadEventType
 
 VERSION = 1
 ISSUE_TASK = "valetkey.issue"

@@ -7,9 +7,9 @@ from typing import Annotated, Literal, Required, TypedDict
 from uuid import UUID
 
 from valetkey.arguments import NOT_NEGATIVE, Moment, Rule
+from valetkey.wire.events import UploadEventType
 from valetkey.wire.grant_ids import is_batch_id
 from valetkey.wire.terms import Encryption, StorageClass
-from valetkey.wire.upload_events import UploadEventType
 
 BatchIdOption = Annotated[
     str | UUID,

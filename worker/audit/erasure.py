@@ -44,8 +44,8 @@ from worker.cli.database import check_tenant_option, open_database, operator_acc
 from worker.cli.output import first_page_options, print_list, print_rows
 from worker.core.annotations import ANNOTATION_FIELDS, SALT_SUFFIX, commitment
 from worker.core.issued_grants import GrantName
+from worker.ledger.batch_completion import REMAINING
 from worker.ledger.merkle import encode_record, entry_hash
-from worker.ledger.reservations import REMAINING
 from worker.ledger.tenant_history import is_of_tenant
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
 

@@ -40,8 +40,8 @@ from worker.core.grant_kinds import issued_cost, reserved_cost
 from worker.core.issued_grants import GrantName, issued_kind
 from worker.core.quota_rules import NO_COST, WINDOWS, Cost, window_start
 from worker.core.revocation_targets import RecordedRevocation, RevokedItem
+from worker.ledger.batch_completion import REMAINING
 from worker.ledger.merkle import CHUNK_KINDS
-from worker.ledger.reservations import REMAINING
 from worker.ledger.tenant_history import find_tenant_ids, pruned_item_month
 from worker.revoke.revocation_rows import read_batch_revocations, read_storage
 from worker.uses.state_facts import read_state_facts

@@ -16,12 +16,14 @@ import click
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE, MAX_INTERACTIVE_ITEMS, VERSION
 from valetkey.wire.refusals import UNAUTHENTICATED, Code
 from valetkey.wire.replies import Outcome
-from valetkey.wire.upload_events import UploadEvent
+from valetkey.wire.terms import ReplyModel
 from worker.contract.json_schemas import (
     JWE_PATTERN,
     JWS_PATTERN,
     Schema,
     envelope_schema,
+    event_classes,
+    event_definitions,
     headers_schema,
     reply_classes,
     reply_definitions,
@@ -30,7 +32,6 @@ from worker.contract.json_schemas import (
     request_definitions,
     request_schema,
     result_schema,
-    upload_event_definitions,
     webhook_schema,
 )
 
@@ -110,7 +111,7 @@ _SEALED_TEXT = (
 
 def asyncapi_document() -> dict[str, Any]:
     """Return the document as JSON values."""
-    schemas = request_definitions() | reply_definitions() | upload_event_definitions()
+    schemas = request_definitions() | reply_definitions() | event_definitions()
     text = json.dumps(schemas).replace("#/$defs/", _SCHEMAS)
     return {
         "asyncapi": "3.0.0",
@@ -172,8 +173,8 @@ def _channels() -> dict[str, Any]:
     channels["webhooks"] = {
         "address": None,
         "title": "A webhook endpoint of the tenant",
-        "description": "The URL that the operator configured under the name in callback.",
-        "messages": _references(["Webhook", UploadEvent.__name__]),
+        "description": "The URL that the operator configured under the name of the endpoint.",
+        "messages": _references([item.__name__ for item in event_classes()]),
     }
     return channels
 
@@ -188,22 +189,17 @@ def _operations() -> dict[str, Any]:
         suffix = "FromBulk" if queue == BULK_QUEUE else ""
         for item in request_classes():
             operations[f"receive{item.__name__}{suffix}"] = _receive(queue, item)
-    operations["sendWebhook"] = _send(
-        "Webhook", "Send the outcome of a chunk to the endpoint in callback"
-    )
-    operations["sendUploadEvent"] = _send(
-        UploadEvent.__name__,
-        "Send what became of uploads to the endpoint in callback, if notify asks for it",
-    )
+    for item in event_classes():
+        operations[f"send{item.__name__}"] = _send(item)
     return operations
 
 
-def _send(message: str, title: str) -> dict[str, Any]:
+def _send(event: type[ReplyModel]) -> dict[str, Any]:
     return {
         "action": "send",
-        "title": title,
+        "title": f"Send the webhook {event.model_fields['type'].default}",
         "channel": {"$ref": "#/channels/webhooks"},
-        "messages": [{"$ref": f"#/channels/webhooks/messages/{message}"}],
+        "messages": [{"$ref": f"#/channels/webhooks/messages/{event.__name__}"}],
         "bindings": {"http": {"method": "POST", "bindingVersion": "0.3.0"}},
     }
 
@@ -238,13 +234,13 @@ def _messages() -> dict[str, Any]:
         message["headers"] = headers_schema()
     messages |= {item.__name__: _message(item) for item in reply_classes()}
     messages["SealedReply"] = _token("SealedReply", _SEALED_TEXT, JWE_PATTERN)
-    for name, item in {"Webhook": Outcome, UploadEvent.__name__: UploadEvent}.items():
-        messages[name] = _message(item, name) | {"headers": _webhook_headers()}
+    for item in event_classes():
+        messages[item.__name__] = _message(item) | {"headers": _webhook_headers()}
     return messages
 
 
-def _message(item: type, name: str | None = None) -> dict[str, Any]:
-    name = name or item.__name__
+def _message(item: type) -> dict[str, Any]:
+    name = item.__name__
     payload = {"$ref": f"{_SCHEMAS}{item.__name__}"}
     return {"name": name, "title": name, "contentType": "application/json", "payload": payload}
 

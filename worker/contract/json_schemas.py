@@ -19,9 +19,10 @@ from pydantic import TypeAdapter
 
 from valetkey import wire
 from valetkey.wire import messages, replies
+from valetkey.wire.events import AnyEvent
 from valetkey.wire.messages import INTERACTIVE_QUEUE, ISSUE_TASK, VERSION
+from valetkey.wire.terms import ReplyModel
 from valetkey.wire.unavailable import Unavailable
-from valetkey.wire.upload_events import UploadEvent
 
 _FIELD_LINE = re.compile(r"(\w+(?:, \w+)*): (.+)")
 
@@ -60,7 +61,6 @@ Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # JSON Schema does not have to check `format`, and its names allow more than the service accepts.
 _DATE_TIME = r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$"
-_STATUS = "status"
 _MEMBER_ORDER = (
     *("title", "description", "type", "required", "properties", "additionalProperties"),
     "examples",
@@ -71,6 +71,8 @@ _COMMON_FIELDS = {
     "ask": "The kind of the request. Without it, the message requests grants.",
     "kind": "The kind of the grant.",
     "status": "The kind of the reply.",
+    "type": "The type of the webhook.",
+    "timestamp": "The time of the event.",
     "tenant": "The tenant that the producer acts for.",
     "batch": "The batch id, a UUIDv7 in lower case.",
     "quotas": "The tenant's quotas.",
@@ -99,15 +101,19 @@ def request_schema() -> Schema:
     return _document("requests", "valetkey requests", request_classes(), request_definitions())
 
 
+def event_classes() -> tuple[type[ReplyModel], ...]:
+    """Return the classes of the webhooks."""
+    return get_args(AnyEvent)
+
+
 def reply_schema() -> Schema:
-    """Return the schema of all replies, which is also that of webhooks with outcomes."""
+    """Return the schema of all replies."""
     return _document("replies", "valetkey replies", reply_classes(), reply_definitions())
 
 
 def webhook_schema() -> Schema:
-    """Return the schema of webhooks about uploads."""
-    title = "valetkey webhooks about uploads"
-    return _document("webhooks", title, (UploadEvent,), upload_event_definitions())
+    """Return the schema of all webhooks."""
+    return _document("webhooks", "valetkey webhooks", event_classes(), event_definitions())
 
 
 def request_definitions() -> dict[str, Schema]:
@@ -122,27 +128,26 @@ def request_definitions() -> dict[str, Schema]:
 
 def reply_definitions() -> dict[str, Schema]:
     """Return a definition for each class in a reply."""
-    definitions = _definitions(replies.Reply, "serialization")
+    return _open_definitions(replies.Reply, "status")
+
+
+def _open_definitions(union: Any, tag: str) -> dict[str, Schema]:
+    definitions = _definitions(union, "serialization")
     for definition in definitions.values():
-        _require(definition, _STATUS)
-    # Tells the replies apart, so it keeps its list of values.
-    status = {
-        name: item.get("properties", {}).pop(_STATUS, None) for name, item in definitions.items()
-    }
+        _require(definition, tag)
+    # Tells the classes apart, so it keeps its list of values.
+    tags = {name: item.get("properties", {}).pop(tag, None) for name, item in definitions.items()}
     for schema in _all_schemas(definitions.values()):
         _open_schema(schema)
-    for name, schema in status.items():
+    for name, schema in tags.items():
         if schema is not None:
-            definitions[name]["properties"] = {_STATUS: schema, **definitions[name]["properties"]}
+            definitions[name]["properties"] = {tag: schema, **definitions[name]["properties"]}
     return _described(definitions)
 
 
-def upload_event_definitions() -> dict[str, Schema]:
-    """Return a definition for each class in a webhook about uploads."""
-    definitions = _definitions(UploadEvent)
-    for schema in _all_schemas(definitions.values()):
-        _open_schema(schema)
-    return _described(definitions)
+def event_definitions() -> dict[str, Schema]:
+    """Return a definition for each class in a webhook."""
+    return _open_definitions(AnyEvent, "type")
 
 
 def _definitions(

@@ -21,7 +21,7 @@ from worker.core.policy_rules import (
     first_refusal,
     refuse,
 )
-from worker.core.tenant_config import Bucket, Policy, Tenant, TenantConfig
+from worker.core.tenant_config import Bucket, Policy, Tenant, TenantConfig, WebhookEndpoint
 
 B = TypeVar("B", bound=BatchContext)
 _MANIFEST_KINDS = [name for name, kind in KINDS.items() if kind.has_manifest]
@@ -36,9 +36,11 @@ def allowed_callback_names(tenant: Tenant, bucket: str) -> Collection[str]:
     return tenant.endpoints.keys() & policy.callbacks
 
 
-def calls_back(tenant: Tenant, message: ChunkMessage) -> bool:
-    """Return whether the outcome of a message is sent to an endpoint."""
-    return message.callback in allowed_callback_names(tenant, message.grant.bucket)
+def called_endpoint(tenant: Tenant, message: ChunkMessage) -> WebhookEndpoint | None:
+    """Return the endpoint that a message names, if there is one, and it is allowed."""
+    name = message.callback or ""
+    is_allowed = name in allowed_callback_names(tenant, message.grant.bucket)
+    return tenant.endpoints[name] if is_allowed else None
 
 
 def _max_items(context: BatchContext) -> int:

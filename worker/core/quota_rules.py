@@ -166,6 +166,16 @@ def quota_state(quota: Quota, usage: UsageByWindow, now: datetime) -> QuotaState
     )
 
 
+def newly_warned(
+    tenant: Tenant, before: UsageByWindow, after: UsageByWindow, now: datetime
+) -> Iterator[Quota]:
+    """Yield the quotas whose usage has reached warn_at."""
+    for quota in effective_quotas(tenant, now):
+        used = (used_amount(usage, quota.metric, quota.window) for usage in (before, after))
+        if quota.warn_at is not None and next(used) < quota.warn_at <= next(used):
+            yield quota
+
+
 class QuotaAdmission(NamedTuple):
     """The decision on a cost: a refusal or None, and the tenant's quotas and usage after it."""
 

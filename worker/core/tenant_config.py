@@ -24,6 +24,7 @@ from pydantic import (
 )
 from pydantic_core.core_schema import CoreSchema, no_info_after_validator_function
 
+from valetkey.wire.events import EventType
 from valetkey.wire.refusals import Metric, Window
 from valetkey.wire.terms import MAX_EXPIRES_IN, PolicyKind, StorageClass
 from worker.core import config_values as values
@@ -310,6 +311,14 @@ class WebhookEndpoint(_Table):
     """an https:// URL with a public host name and port 443 or 8443"""
     secret: Annotated[str, Field(max_length=2_048)]
     """a reference like "env:NAME" or "file:PATH", 2,048 characters at most"""
+    events: Annotated[tuple[EventType, ...], NOT_EMPTY] | None = None
+    """types of webhooks that it receives, like ["grants.decided"]; unset: all of them"""
+    thin: StrictBool = False
+    """true sends the number of granted items and no links: the receiver claims them as a client"""
+
+    def wants(self, event: str) -> bool:
+        """Return true if the endpoint receives webhooks of this type."""
+        return self.events is None or event in self.events
 
 
 _NAMED = BeforeValidator(add_names)

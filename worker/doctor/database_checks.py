@@ -55,7 +55,7 @@ from worker.revoke.policy_document import MAX_POLICY_BYTES
 from worker.revoke.revocation_rows import DenialRow, read_denials
 from worker.settings import BucketDestination, Destination, Settings, WebhookDestination
 from worker.tenants.apply_plan import config_warnings
-from worker.webhooks.webhook_delivery import read_circuits
+from worker.webhooks.endpoint_states import read_circuits
 from worker.webhooks.webhook_rules import Circuit, resolve_secrets
 
 

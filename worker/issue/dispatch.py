@@ -27,7 +27,7 @@ from valetkey.wire.replies import ServiceInfo, ServiceLimits, Usage
 from worker.base.database_engine import autocommit_read, write_transaction
 from worker.broker.message_guard import MAX_FRAME_BYTES
 from worker.context import Context
-from worker.core.admission import calls_back
+from worker.core.admission import called_endpoint
 from worker.core.authentication import (
     MAX_CLOCK_SKEW,
     MAX_MESSAGE_AGE,
@@ -136,7 +136,7 @@ def respond(raw: Any, context: Context) -> Response:
             is_last = message.first_item + len(message.items) == message.total
             return response._replace(
                 is_decision=True,
-                has_webhook=calls_back(tenant, message),
+                has_webhook=called_endpoint(tenant, message) is not None,
                 may_complete_manifest=is_last and message.manifest is not None,
             )
     return response

@@ -156,7 +156,7 @@ def cancel_batch(
             return Outcome(batch=batch_id, chunk=0, status="refused", refusal=refusal)
         leaf = insert_cancellation(connection, message, tenant_id, signing_key, now)
         if batch is not None:
-            released = close_batch(connection, batch.batch_number, tenant_id)
+            released = close_batch(connection, batch.batch_number, tenant_id, now)
             issued = count_decided(connection, batch.batch_number).issued
             if message.abort_uploads:
                 aborting = end_open_uploads(connection, batch.batch_number, now)

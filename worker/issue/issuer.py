@@ -58,6 +58,7 @@ from worker.ledger.batches import (
     lock_batches,
     read_history,
 )
+from worker.ledger.outbox import insert_quota_warnings, release_if_unreported
 from worker.ledger.rejections import NOT_RECORDED, count_rejections
 from worker.ledger.reservations import take_from_remaining
 from worker.ledger.tree_leaves import append_leaf
@@ -211,9 +212,11 @@ def _open_batches(connection: Connection, chunks: Sequence[NewChunk]) -> list[Ch
     usage = quota_usage.charge(connection, tenant.id, reduce(Cost.plus, costs), now)
     unused, decided = NO_COST, list[NewChunk]()
     for chunk, cost in zip(chunks, costs, strict=True):
+        before = usage
         refusal, quotas, usage = admit_cost(tenant, usage, cost, now)
         if refusal is not None:
             unused = unused.plus(cost)
+        insert_quota_warnings(connection, chunk.request, before, usage, now)
         admitted = chunk if refusal is None else chunk.refuse(refusal)
         decided.append(admitted._replace(decision=replace(admitted.decision, quotas=quotas)))
     quota_usage.release(connection, tenant.id, unused, now)
@@ -233,6 +236,7 @@ def _continue_batch(connection: Connection, chunk: NewChunk, batch: RecordedBatc
         # Last, because other chunks of the batch wait for this row from then on.
         if not take_from_remaining(connection, number, request):
             raise ConcurrentChange
+        release_if_unreported(connection, number, request, now)
         quota_usage.release(connection, request.tenant.id, chunk.unused_cost, batch.decided_at)
     quota_usage.charge_uncharged(connection, request.tenant.id, uncharged, now)
     append_leaf(connection, request.tenant.id, leaf)

@@ -16,7 +16,6 @@ from valetkey.wire.terms import AnyTerms, Parts
 from worker.base.database_engine import DriverStatement, execute_in_driver, insert_rows
 from worker.base.inserts import insert_once
 from worker.base.month_partitions import partition_key
-from worker.core.admission import calls_back
 from worker.core.annotations import BATCH_TEXTS, Annotations, SaltedTexts, new_salt, salted
 from worker.core.decisions import (
     ChunkDecision,
@@ -40,6 +39,7 @@ from worker.core.fingerprints import (
 from worker.core.grant_kinds import reserved_cost
 from worker.core.quota_rules import Cost
 from worker.errors import Transient
+from worker.ledger.batch_completion import REMAINING
 from worker.ledger.chunk_items import read_annotations, read_items
 from worker.ledger.merkle import (
     RightEdge,
@@ -53,13 +53,15 @@ from worker.ledger.multipart_rows import (
     take_paid_parts,
     uploads_of_chunk,
 )
-from worker.ledger.outbox import delivery_values, insert_deliveries, insert_manifest
-from worker.ledger.quota_usage import charge_uncharged, is_beyond_ceiling
-from worker.ledger.reservations import (
-    REMAINING,
-    insert_chunk_reservations,
-    insert_remaining_reservation,
+from worker.ledger.outbox import (
+    completion_deliveries,
+    insert_deliveries,
+    insert_manifest,
+    outcome_deliveries,
+    release_if_unreported,
 )
+from worker.ledger.quota_usage import charge_uncharged, is_beyond_ceiling
+from worker.ledger.reservations import insert_chunk_reservations, insert_remaining_reservation
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
 
 # Statements are built once: building one takes longer than running it.
@@ -191,12 +193,11 @@ def insert_chunks(
     _INSERT_CHUNKS.run_each(connection, values)
     _insert_grants(connection, numbers, chunks)
     _insert_annotations(connection, numbers, chunks)
-    deliveries = []
+    deliveries: list[dict[str, Any]] = []
     for number, (request, decision, now, *_) in zip(numbers, chunks, strict=True):
         if decision.attempt is not None:
             insert_uploads(connection, number, request, decision, decision.attempt)
-        if calls_back(request.tenant, request.message):
-            deliveries.append(delivery_values(number, request, decision, now))
+        deliveries += outcome_deliveries(number, request, decision, now)
     decided = [(chunk.request, chunk.decision) for chunk in chunks]
     insert_chunk_reservations(connection, numbers, decided, charged_at)
     if deliveries:
@@ -372,6 +373,15 @@ def insert_new_batches(connection: Connection, chunks: Sequence[NewChunk]) -> No
             if request.message.manifest is not None:
                 insert_manifest(connection, batch.batch_number, request, now)
     leaves = insert_chunks(connection, batches, chunks, now)
+    completions = [
+        row
+        for batch, chunk in zip(batches, chunks, strict=True)
+        for row in completion_deliveries(batch.batch_number, chunk.request, now)
+    ]
+    if completions:
+        insert_deliveries(connection, completions)
+        for batch, chunk in zip(batches, chunks, strict=True):
+            release_if_unreported(connection, batch.batch_number, chunk.request, now)
     charge_uncharged(connection, tenant_id, uncharged, now)
     append_leaf(connection, tenant_id, *leaves)
 

@@ -1,9 +1,11 @@
 """The outbox: deliveries and manifests that are due. Only the holder of a lease may settle them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from math import ceil
 from typing import Any, NamedTuple
 
+from pydantic_core import to_json
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -11,36 +13,47 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
-    exists,
     func,
     insert,
-    literal_column,
     or_,
     select,
     update,
 )
 from sqlalchemy.orm import aliased
 
-from models import Batch, Delivery, Manifest, Reservation
+from models import Batch, Delivery, Manifest
 from models.base import Instant
+from valetkey.wire.events import MAX_WEBHOOK_BYTES, EventType, WarnedQuota
 from valetkey.wire.replies import ManifestState
+from valetkey.wire.terms import ReplyModel
+from worker.base.inserts import insert_once
 from worker.base.jobs import TurnKey
+from worker.core.admission import called_endpoint
 from worker.core.decisions import ChunkDecision, ChunkRequest
-from worker.ledger.reservations import REMAINING
+from worker.core.quota_rules import (
+    LIVE_WINDOWS,
+    UsageByWindow,
+    newly_warned,
+    quota_state,
+    window_start,
+)
+from worker.core.tenant_config import Tenant
+from worker.ledger.batch_completion import (
+    EVENT_LIFETIME,
+    PENDING,
+    is_open,
+    release_completions,
+)
 
 # Longer than an attempt may take: a lease expires only if its process died or was suspended.
 DELIVERY_LEASE_TIME = timedelta(seconds=60)
 
-# A refusal has no grants that expire. It is sent for as long as the longest-lived grant would be.
-REFUSAL_LIFETIME = timedelta(days=7)
+# A reissue may have longer URLs, as with a longer session token: a page has room for them.
+_PAGE_BYTES = MAX_WEBHOOK_BYTES * 5 // 8
 
-# All attempts of a delivery about uploads take less time, unless the endpoint is paused meanwhile.
-EVENT_LIFETIME = timedelta(days=7)
 _EVENT_EXPIRED = f"the endpoint did not take it within {EVENT_LIFETIME.days} days"
 
 _INSERT, _INSERT_MANIFEST = insert(Delivery), insert(Manifest)
-# Not a parameter: the partial indexes are used only if the statement itself contains this text.
-_PENDING: ColumnElement[str] = literal_column("'pending'")
 
 
 class Claim(NamedTuple):
@@ -54,15 +67,19 @@ class Claim(NamedTuple):
 class DeliveryLease(NamedTuple):
     """A delivery, leased for LEASE_TIME. attempts includes the current one.
 
-    is_probe says that it is the only attempt while the endpoint's circuit is open. event and
-    group_id are those of Delivery.
+    is_probe says that it is the only attempt while the endpoint's circuit is open. The fields from
+    batch_number to created_at are those of Delivery.
     """
 
     delivery_number: int
-    batch_number: int
-    chunk_number: int
-    event: str | None
+    batch_number: int | None
+    chunk_number: int | None
+    event: str
+    page: int
+    pages: int
     group_id: str | None
+    content: Any
+    created_at: datetime
     endpoint: TurnKey
     attempts: int
     lease: str
@@ -86,17 +103,95 @@ def insert_deliveries(connection: Connection, rows: Sequence[dict[str, Any]]) ->
     connection.execute(_INSERT, rows)
 
 
-def delivery_values(
+def outcome_deliveries(
     batch_number: int, request: ChunkRequest, decision: ChunkDecision, now: datetime
-) -> dict[str, Any]:
-    """Return the row of the delivery of a chunk's outcome."""
-    is_refused = decision.refusal is not None
-    return pending_values(now) | {
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the webhooks with a chunk's outcome, if an endpoint receives them."""
+    endpoint = called_endpoint(request.tenant, request.message)
+    if endpoint is None or not endpoint.wants("grants.decided"):
+        return
+    pages = 1 if endpoint.thin else ceil(len(to_json(decision.results)) / _PAGE_BYTES)
+    pages = min(max(pages, 1), len(decision.rows))
+    row = delivery_values(request.tenant.id, endpoint.name, "grants.decided", now) | {
         "batch_number": batch_number,
         "chunk_number": request.message.chunk,
-        "tenant": request.tenant.id,
-        "endpoint": request.message.callback,
-        "expires_at": now + REFUSAL_LIFETIME if is_refused else decision.validity.expires_at,
+        "pages": pages,
+    }
+    if decision.refusal is None:
+        row["expires_at"] = decision.validity.expires_at
+    yield from (row | {"page": page} for page in range(1, pages + 1))
+
+
+def completion_deliveries(
+    batch_number: int, request: ChunkRequest, now: datetime
+) -> Iterator[dict[str, Any]]:
+    """Yield the row of a batch's last webhook, if an endpoint receives it. It waits until then."""
+    endpoint = called_endpoint(request.tenant, request.message)
+    if endpoint is not None and endpoint.wants("batch.completed"):
+        row = delivery_values(request.tenant.id, endpoint.name, "batch.completed", now)
+        yield row | {"batch_number": batch_number, "state": "waiting"}
+
+
+def release_if_unreported(
+    connection: Connection, batch_number: int, request: ChunkRequest, now: datetime
+) -> None:
+    """Release the last webhook of a batch that sends no outcomes, whose delivery would do so."""
+    endpoint = called_endpoint(request.tenant, request.message)
+    if endpoint is not None and not endpoint.wants("grants.decided"):
+        release_completions(connection, [batch_number], now)
+
+
+class TenantEvent(NamedTuple):
+    """An event without a batch. A tenant receives a type once for each group_id."""
+
+    type: EventType
+    group_id: str
+    content: ReplyModel
+
+
+def insert_event(
+    connection: Connection, tenant: Tenant, event: TenantEvent, now: datetime, *, excluded: str = ""
+) -> None:
+    """Insert an event for each endpoint of a tenant that receives its type, except the excluded."""
+    row = {"group_id": event.group_id, "content": event.content.model_dump(mode="json")}
+    for endpoint in tenant.endpoints.values():
+        if endpoint.name != excluded and endpoint.wants(event.type):
+            values = delivery_values(tenant.id, endpoint.name, event.type, now)
+            insert_once(connection, Delivery, values | row)
+
+
+def insert_quota_warnings(
+    connection: Connection,
+    request: ChunkRequest,
+    before: UsageByWindow,
+    after: UsageByWindow,
+    now: datetime,
+) -> None:
+    """Insert `quota.warning` for quotas that a request brought to warn_at, once in each window.
+
+    The window live, which has no end, counts as a day.
+    """
+    tenant = request.tenant
+    for quota in newly_warned(tenant, before, after, now):
+        start = window_start("day" if quota.window in LIVE_WINDOWS else quota.window, now)
+        group_id = f"{quota.metric}-{quota.window}-{int(start.timestamp())}"
+        state = quota_state(quota, after, now)
+        content = WarnedQuota(tenant=tenant.name, quota=state, batch=request.message.batch)
+        insert_event(connection, tenant, TenantEvent("quota.warning", group_id, content), now)
+
+
+def delivery_values(tenant_id: str, endpoint: str, event: str, now: datetime) -> dict[str, Any]:
+    """Return a new row: a single page, without a batch, that is sent for EVENT_LIFETIME."""
+    return pending_values(now) | {
+        "batch_number": None,
+        "chunk_number": None,
+        "tenant": tenant_id,
+        "endpoint": endpoint,
+        "event": event,
+        "group_id": None,
+        "page": 1,
+        "pages": 1,
+        "expires_at": now + EVENT_LIFETIME,
     }
 
 
@@ -117,7 +212,7 @@ def _select_due(table: Any, *key: str) -> Select[*tuple[Any, ...]]:
     (number,) = table.__table__.primary_key.columns.keys()
 
     def first_number(*conditions: Any) -> ColumnElement[Any]:
-        query = select(getattr(later, number)).where(later.state == _PENDING, *conditions)
+        query = select(getattr(later, number)).where(later.state == PENDING, *conditions)
         query = query.order_by(*(getattr(later, name) for name in names)).limit(1)
         return query.scalar_subquery()
 
@@ -147,7 +242,7 @@ def due_endpoints(connection: Connection, now: datetime) -> list[TurnKey]:
 
 _DUE = (
     select(Delivery.delivery_number)
-    .where(Delivery.state == _PENDING)
+    .where(Delivery.state == PENDING)
     .where(Delivery.tenant == bindparam("of_tenant"))
     .where(Delivery.endpoint == bindparam("of_endpoint"))
     .where(Delivery.next_attempt_at <= bindparam("now"))
@@ -166,7 +261,8 @@ _LEASE = (
     )
     .returning(
         *(Delivery.delivery_number, Delivery.batch_number, Delivery.chunk_number),
-        *(Delivery.event, Delivery.group_id, Delivery.attempts),
+        *(Delivery.event, Delivery.page, Delivery.pages, Delivery.group_id, Delivery.content),
+        *(Delivery.created_at, Delivery.attempts),
     )
 )
 
@@ -179,7 +275,7 @@ def lease_deliveries(
     params = {"of_tenant": endpoint.owner, "of_endpoint": endpoint.name, "max_rows": max_rows}
     times = {"now": now, "until": now + DELIVERY_LEASE_TIME}
     rows = connection.execute(_LEASE, params | times | {"new_lease": lease})
-    return [DeliveryLease(*row[:5], endpoint, row.attempts, lease, is_probe) for row in rows]
+    return [DeliveryLease(*row[:-1], endpoint, row.attempts, lease, is_probe) for row in rows]
 
 
 def settle_delivery(
@@ -203,7 +299,7 @@ def settle_delivery(
 
 _EXPIRED = (
     select(Delivery.delivery_number)
-    .where(Delivery.state == _PENDING, Delivery.expires_at <= bindparam("now"))
+    .where(Delivery.state == PENDING, Delivery.expires_at <= bindparam("now"))
     # An attempt that is running finishes by itself.
     .where(or_(Delivery.lease.is_(None), Delivery.next_attempt_at <= bindparam("now")))
     .limit(bindparam("max_rows"))
@@ -215,11 +311,11 @@ _FAIL_EXPIRED = (
     .where(Delivery.delivery_number.in_(select(_EXPIRED.c.delivery_number)))
     .values(
         state="failed",
-        problem=case((Delivery.event.is_(None), bindparam("why")), else_=_EVENT_EXPIRED),
+        problem=case((Delivery.event == "grants.decided", bindparam("why")), else_=_EVENT_EXPIRED),
         lease=None,
         finished_at=bindparam("now"),
     )
-    .returning(Delivery.delivery_number)
+    .returning(Delivery.batch_number)
 )
 
 
@@ -228,20 +324,17 @@ def fail_expired_deliveries(
 ) -> int:
     """Fail at most max_rows deliveries that expired before they were sent; return how many.
 
-    problem is that of an outcome: webhooks about uploads do not expire with the grants.
+    problem is that of an outcome: the other webhooks do not expire with grants.
     An endpoint whose circuit is open therefore does not keep them pending.
     """
     params = {"why": problem, "now": now, "max_rows": max_rows}
-    return len(connection.execute(_FAIL_EXPIRED, params).all())
+    batches = connection.scalars(_FAIL_EXPIRED, params).all()
+    release_completions(connection, filter(None, batches), now)
+    return len(batches)
 
 
 # A lease is renewed while its file is written: it expires only if its process died.
 MANIFEST_LEASE_TIME = timedelta(seconds=60)
-
-# An open batch has a reservation for the items that have not arrived yet.
-_BATCH_IS_OPEN = exists().where(
-    Reservation.batch_number == Manifest.batch_number, Reservation.chunk_number == REMAINING
-)
 
 
 class ManifestLease(NamedTuple):
@@ -307,8 +400,8 @@ def lease_manifest(
     """Lease the longest-due manifest of a tenant's complete batches; return None if none is due."""
     due = (
         select(Manifest.batch_number)
-        .where(Manifest.state == _PENDING, Manifest.tenant == tenant)
-        .where(Manifest.next_attempt_at <= now, ~_BATCH_IS_OPEN)
+        .where(Manifest.state == PENDING, Manifest.tenant == tenant)
+        .where(Manifest.next_attempt_at <= now, ~is_open(Manifest.batch_number))
         .order_by(Manifest.next_attempt_at)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -352,7 +445,9 @@ def settle_manifest(
     else:
         values = {"problem": result.problem, "next_attempt_at": result.retry_at}
     statement = update(Manifest).where(_is_manifest_leased(manifest)).values(lease=None, **values)
-    return connection.execute(statement).rowcount == 1
+    is_settled = connection.execute(statement).rowcount == 1
+    release_completions(connection, [manifest.batch_number], now)
+    return is_settled
 
 
 def _is_manifest_leased(manifest: ManifestLease) -> ColumnElement[bool]:

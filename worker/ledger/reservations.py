@@ -28,6 +28,7 @@ from worker.core.quota_rules import (
     window_start,
 )
 from worker.ledger import quota_usage
+from worker.ledger.batch_completion import REMAINING, release_completions
 
 MAX_SLOT_ITEMS = 1_000
 """The items of the chunks that are claimed together, unless a single chunk has more."""
@@ -219,9 +220,6 @@ def _is_slot(key: tuple[int, int]) -> Sequence[Any]:
     return EndedSlot.batch_number == key[0], EndedSlot.chunk_number == key[1]
 
 
-REMAINING = -1
-"""The chunk number, which no chunk has, of the row for chunks that have not arrived."""
-
 _INSERT = DriverStatement(insert(Reservation))
 _COSTS = tuple(getattr(Reservation, metric) for metric in CHARGED_METRICS)
 _IS_REMAINING = (
@@ -328,11 +326,12 @@ def _cost(row: Any) -> Cost:
     return Cost(**{metric: getattr(row, metric) for metric in CHARGED_METRICS})
 
 
-def close_batch(connection: Connection, batch_number: int, tenant_id: str) -> int:
+def close_batch(connection: Connection, batch_number: int, tenant_id: str, now: datetime) -> int:
     """Release the reservation of a batch's missing chunks, and return its number of items."""
     row = connection.execute(_CLOSE, {"batch": batch_number}).one_or_none()
     if row is None:
         return 0
+    release_completions(connection, [batch_number], now)
     quota_usage.release(connection, tenant_id, _cost(row), row.charged_at)
     return int(row.items)
 
@@ -391,6 +390,8 @@ def release_expired(connection: Connection, now: datetime, max_rows: int) -> int
     rows = connection.execute(_DELETE_DUE, {"now": now, "max_rows": max_rows}).all()
     chunks = [row for row in rows if row.chunk_number != REMAINING]
     insert_ended_slots(connection, chunks)
+    closed = (row.batch_number for row in rows if row.chunk_number == REMAINING)
+    release_completions(connection, closed, now)
     quota_usage.release_by_window(connection, _sum_by_window(rows))
     return len(rows)
 

@@ -58,9 +58,9 @@ from worker.base.month_partitions import (
     read_partitions,
 )
 from worker.core.annotations import SaltedTexts
+from worker.ledger.batch_completion import REMAINING
 from worker.ledger.chunk_items import is_in_chunk
 from worker.ledger.merkle import CHUNK_KINDS, encode_record, entry_hash, items_edge
-from worker.ledger.reservations import REMAINING
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
 
 MAX_ROWS = 5_000

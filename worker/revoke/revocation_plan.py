@@ -13,8 +13,8 @@ from worker.context import Context
 from worker.core.issued_grants import storage_name
 from worker.core.revocation_targets import LiveGrant, Target
 from worker.core.tenant_config import TenantConfig
+from worker.ledger.batch_completion import REMAINING
 from worker.ledger.chunk_items import is_in_chunk
-from worker.ledger.reservations import REMAINING
 from worker.ledger.tenant_history import is_of_tenant
 from worker.revoke.kept_statements import find_earlier
 from worker.revoke.levers import Denial, Lever, plan_levers

@@ -236,7 +236,7 @@ def _settle(
             leaf = insert_settlement(connection, each.grants[0], settled, returned, now)
             leaves[slot.tenant].append(leaf)
             if settled.unused:
-                is_told |= insert_unused_delivery(connection, each.grants[0], now)
+                is_told |= insert_unused_delivery(connection, each.grants[0], config, now)
         counts["settled" if each.grants else "ended"] += 1
         given_back.append(SettledBytes(slot.tenant, slot.charged_at, reserved, returned))
     give_back_bytes(connection, given_back)

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, and_, select
 
 from models import Batch, Chunk, Grant, Settlement, Use
+from valetkey.wire.events import ReportedUpload, UploadEventType
 from valetkey.wire.grant_ids import grant_id
-from valetkey.wire.upload_events import ReportedUpload, UploadEventType
 from worker.base.pages import parse_items
 from worker.core.issued_grants import UsedGrant
-from worker.ledger.outbox import EVENT_LIFETIME, DeliveryLease, insert_deliveries, pending_values
+from worker.core.tenant_config import TenantConfig
+from worker.ledger.outbox import DeliveryLease, delivery_values, insert_deliveries
 from worker.uses.use_rows import InsertedUses, JudgedUse
 from worker.uses.use_rules import STORING, is_late
 
@@ -26,7 +27,7 @@ class UploadNews(NamedTuple):
 
 
 def insert_use_deliveries(
-    connection: Connection, inserted: Iterable[InsertedUses], now: datetime
+    connection: Connection, inserted: Iterable[InsertedUses], config: TenantConfig, now: datetime
 ) -> int:
     """Insert the deliveries for which the requests of these uses asked; return how many.
 
@@ -37,19 +38,21 @@ def insert_use_deliveries(
         (use.grant.chunk, event): _row(use.grant, event, group.group_id, now)
         for group in inserted
         for use in group.uses
-        if (event := _event_type(use)) in use.grant.notify
+        if (event := _event_type(use)) is not None and _is_wanted(use.grant, event, config)
     }
     if rows:
         insert_deliveries(connection, [row for _, row in sorted(rows.items())])
     return len(rows)
 
 
-def insert_unused_delivery(connection: Connection, grant: UsedGrant, now: datetime) -> bool:
+def insert_unused_delivery(
+    connection: Connection, grant: UsedGrant, config: TenantConfig, now: datetime
+) -> bool:
     """Insert the delivery about unused items of the chunk of a grant, if its request asked for it.
 
     Call it in the transaction that inserts the settlement, if `Settlement.unused` is not empty.
     """
-    is_wanted = "upload.unused" in grant.notify
+    is_wanted = _is_wanted(grant, "upload.unused", config)
     if is_wanted:
         insert_deliveries(connection, [_row(grant, "upload.unused", None, now)])
     return is_wanted
@@ -61,25 +64,30 @@ def _event_type(use: JudgedUse) -> UploadEventType | None:
     return "upload.mismatched" if use.judgement.verdict == "mismatched" else "upload.stored"
 
 
+def _is_wanted(grant: UsedGrant, event: UploadEventType, config: TenantConfig) -> bool:
+    """Return true if the request asked for a type, and its endpoint still receives it."""
+    tenant = config.tenant_by_id(grant.tenant)
+    endpoint = None if tenant is None else tenant.endpoints.get(grant.callback or "")
+    return event in grant.notify and (endpoint is None or endpoint.wants(event))
+
+
 def _row(
-    grant: UsedGrant, event: UploadEventType | None, group_id: str | None, now: datetime
+    grant: UsedGrant, event: UploadEventType, group_id: str | None, now: datetime
 ) -> dict[str, Any]:
-    return pending_values(now) | {
-        "tenant": grant.tenant,
-        "endpoint": grant.callback,
+    return delivery_values(grant.tenant, grant.callback or "", event, now) | {
         "batch_number": grant.batch_number,
         "chunk_number": grant.chunk_number,
-        "event": event,
         "group_id": group_id,
-        "expires_at": now + EVENT_LIFETIME,
     }
 
 
-def read_upload_news(connection: Connection, delivery: DeliveryLease) -> UploadNews | None:
-    """Read what a delivery about uploads tells, or None if its rows are not there."""
+def read_upload_news(
+    connection: Connection, delivery: DeliveryLease, chunk: tuple[int, int]
+) -> UploadNews | None:
+    """Read what a delivery about uploads of a chunk tells, or None if its rows are not there."""
     if delivery.event == "upload.unused":
-        return _read_unused(connection, delivery)
-    return _read_stored(connection, delivery)
+        return _read_unused(connection, *chunk)
+    return _read_stored(connection, delivery, *chunk)
 
 
 _UPLOAD = (  # with the names that a webhook has
@@ -97,15 +105,17 @@ _STORED = (
 )
 
 
-def _read_stored(connection: Connection, delivery: DeliveryLease) -> UploadNews | None:
-    first = delivery.chunk_number * Batch.chunk_size
+def _read_stored(
+    connection: Connection, delivery: DeliveryLease, batch_number: int, chunk_number: int
+) -> UploadNews | None:
+    first = chunk_number * Batch.chunk_size
     is_mismatched = Use.verdict == "mismatched"
     query = _STORED.where(
         Use.group_id == delivery.group_id,
-        Use.batch_number == delivery.batch_number,
+        Use.batch_number == batch_number,
         Use.item_number >= first,
         Use.item_number < first + Batch.chunk_size,
-        Chunk.chunk_number == delivery.chunk_number,
+        Chunk.chunk_number == chunk_number,
         is_mismatched if delivery.event == "upload.mismatched" else ~is_mismatched,
     )
     rows = connection.execute(query).all()
@@ -122,20 +132,19 @@ def _read_stored(connection: Connection, delivery: DeliveryLease) -> UploadNews 
     return UploadNews(rows[0].batch_id, rows[0].bucket, rows[0].recorded_at, uploads)
 
 
-def _read_unused(connection: Connection, delivery: DeliveryLease) -> UploadNews | None:
-    number = delivery.batch_number
+def _read_unused(connection: Connection, batch_number: int, chunk_number: int) -> UploadNews | None:
     settled = connection.execute(
         select(Batch.batch_id, Batch.bucket, Settlement.settled_at, Settlement.unused)
         .join(Batch, Batch.batch_number == Settlement.batch_number)
-        .where(Settlement.batch_number == number)
-        .where(Settlement.chunk_number == delivery.chunk_number)
+        .where(Settlement.batch_number == batch_number)
+        .where(Settlement.chunk_number == chunk_number)
     ).first()
     if settled is None or not settled.unused:
         return None
     ranges = list(parse_items(settled.unused))
     keys = (
         select(Grant.item_number, Grant.object_key)
-        .where(Grant.batch_number == number)
+        .where(Grant.batch_number == batch_number)
         .where(Grant.item_number >= ranges[0].start, Grant.item_number < ranges[-1].stop)
         .order_by(Grant.item_number)
     )

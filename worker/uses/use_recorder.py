@@ -72,7 +72,7 @@ def record_uses(reports: Iterable[UseReport], context: Context) -> RecordedUses:
         ignored["known"] += len(kept) - len(new)  # that another process has recorded meanwhile
         changes = update_stored_objects(connection, judged, frozenset(new), unsettled)
         _charge_uses(connection, inserted, changes, now)
-        deliveries = insert_use_deliveries(connection, inserted, now)
+        deliveries = insert_use_deliveries(connection, inserted, config, now)
         append_use_leaves(connection, inserted)
     if deliveries:
         context.trigger_deliveries()

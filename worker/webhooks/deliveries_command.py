@@ -9,7 +9,7 @@ from typing import Any
 import click
 from sqlalchemy import ColumnElement, Select, and_, case, select
 
-from models import Batch, Delivery, EndpointCircuit, Manifest
+from models import Batch, Delivery, EndpointState, Manifest
 from valetkey.cli.format_options import add_options
 from worker.base.private_files import write_private_file
 from worker.cli.command_options import (
@@ -52,17 +52,17 @@ def list_deliveries(*, state: str | None, **options: Any) -> None:
     """
     is_pending = Delivery.state == "pending"
     is_endpoint = and_(
-        EndpointCircuit.tenant == Delivery.tenant, EndpointCircuit.endpoint == Delivery.endpoint
+        EndpointState.tenant == Delivery.tenant, EndpointState.endpoint == Delivery.endpoint
     )
     columns = (
         *(Delivery.delivery_number.label("number"), Delivery.tenant, Delivery.endpoint),
         *(Batch.batch_id.label("batch"), Delivery.chunk_number.label("chunk"), Delivery.state),
         *(Delivery.attempts, _only_if(is_pending, Delivery.next_attempt_at)),
         *(Delivery.status, Delivery.problem, Delivery.created_at),
-        *(_only_if(is_pending, EndpointCircuit.open_until, "paused_until"), Delivery.event),
+        *(_only_if(is_pending, EndpointState.open_until, "paused_until"), Delivery.event),
     )
     query = select(*columns).join(Batch, Batch.batch_number == Delivery.batch_number)
-    _print_list(query.outerjoin(EndpointCircuit, is_endpoint), state, options)
+    _print_list(query.outerjoin(EndpointState, is_endpoint), state, options)
 
 
 @deliveries.command("manifests")

@@ -4,29 +4,19 @@ Each attempt is made under today's policy: grants in a webhook are signed again.
 endpoints are rows that all processes share.
 """
 
-import json
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import timedelta
 from functools import partial
 
 import structlog
-from sqlalchemy import ColumnElement, Connection, delete, select, update
 
-from models import EndpointCircuit
-from valetkey.wire.upload_events import UploadEvent, UploadEventData
-from worker.base.database_engine import autocommit_read, read_transaction, write_transaction
-from worker.base.inserts import insert_once
-from worker.base.jobs import JobRun, ThreadGroup, TurnKey, TurnLimits, Turns
+from worker.base.database_engine import read_transaction, write_transaction
+from worker.base.jobs import JobRun, ThreadGroup, TurnLimits, Turns
 from worker.base.webhook_client import WebhookFailure
 from worker.context import Context
-from worker.core.admission import allowed_callback_names
-from worker.core.decisions import chunk_outcome
-from worker.core.tenant_config import WebhookEndpoint
 from worker.errors import Malformed, Transient
-from worker.issue.chunk_signing import read_recorded, reissue_chunk
+from worker.ledger.batch_completion import release_completions
 from worker.ledger.outbox import (
-    DELIVERY_LEASE_TIME,
     Claim,
     DeliveryLease,
     DeliveryResult,
@@ -34,89 +24,18 @@ from worker.ledger.outbox import (
     lease_deliveries,
     settle_delivery,
 )
-from worker.uses.upload_deliveries import read_upload_news
+from worker.webhooks.endpoint_states import Finished, begin_probe, read_circuits, record_responses
+from worker.webhooks.webhook_events import RenderedWebhook, render
 from worker.webhooks.webhook_rules import (
     CLOSED_CIRCUIT,
     RETRY_SCHEDULE,
-    Circuit,
     resolve_secrets,
     retry_delay,
     signature_headers,
 )
 
-_MAX_AGE = timedelta(days=7)
-
-_Finished = tuple[DeliveryLease, DeliveryResult]
-
-
-def read_circuits(connection: Connection) -> dict[TurnKey, Circuit]:
-    """Return the circuits of all endpoints that failed and have not responded since."""
-    row = EndpointCircuit
-    query = select(row.tenant, row.endpoint, row.failures, row.open_until)
-    return {
-        TurnKey(tenant, endpoint): Circuit(failures, open_until)
-        for tenant, endpoint, failures, open_until in connection.execute(query)
-    }
-
-
-def begin_probe(connection: Connection, endpoint: TurnKey, now: datetime) -> bool:
-    """Take the right to probe an endpoint; return false if another process has it."""
-    statement = update(EndpointCircuit).where(
-        *_is_endpoint(endpoint), EndpointCircuit.open_until <= now
-    )
-    return connection.execute(statement.values(open_until=now + DELIVERY_LEASE_TIME)).rowcount == 1
-
-
-def record_responses(
-    connection: Connection, results: Iterable[_Finished], now: datetime
-) -> list[TurnKey]:
-    """Close the circuits of endpoints that responded, and count the failures of the others.
-
-    Returns the endpoints whose circuits were opened. Rows are locked in one order.
-    """
-    called: defaultdict[TurnKey, list[_Finished]] = defaultdict(list)
-    for delivery, result in results:
-        if result.is_endpoint_up is not None:
-            called[delivery.endpoint].append((delivery, result))
-    opened = []
-    for endpoint, finished in sorted(called.items()):
-        if any(result.is_endpoint_up for _, result in finished):
-            connection.execute(delete(EndpointCircuit).where(*_is_endpoint(endpoint)))
-        elif _count_failures(connection, endpoint, [each for each, _ in finished], now):
-            opened.append(endpoint)
-    return opened
-
-
-def _count_failures(
-    connection: Connection, endpoint: TurnKey, failed: Sequence[DeliveryLease], now: datetime
-) -> bool:
-    """Count failures; return true if they opened a circuit that was closed."""
-    is_probe = any(delivery.is_probe for delivery in failed)
-    key = {"tenant": endpoint.owner, "endpoint": endpoint.name}
-    insert_once(connection, EndpointCircuit, key | {"failures": 0, "failed_at": now})
-    row = EndpointCircuit
-    query = select(row.failures, row.open_until).where(*_is_endpoint(endpoint)).with_for_update()
-    before = Circuit(*connection.execute(query).one_or_none() or CLOSED_CIRCUIT)
-    after = before.after_failures(len(failed), now, is_probe=is_probe)
-    connection.execute(
-        update(row).where(*_is_endpoint(endpoint)).values(failed_at=now, **after._asdict())
-    )
-    return before.open_until is None and after.open_until is not None
-
-
-def delete_old_circuits(connection: Connection, now: datetime) -> None:
-    """Delete the circuits of endpoints that have not been called for a week."""
-    connection.execute(delete(EndpointCircuit).where(EndpointCircuit.failed_at <= now - _MAX_AGE))
-
-
-def _is_endpoint(endpoint: TurnKey) -> tuple[ColumnElement[bool], ...]:
-    row = EndpointCircuit
-    return row.tenant == endpoint.owner, row.endpoint == endpoint.name
-
-
 log = structlog.get_logger()
 
-EXPIRED = "its grants had expired"
 MAX_ATTEMPTS = len(RETRY_SCHEDULE)
 _MAX_PROBLEM_LENGTH = 200
 _SUCCESS = 2  # the first digit of a successful status; redirects are failures too
@@ -131,9 +50,8 @@ def attempt_delivery(delivery: DeliveryLease, context: Context) -> DeliveryResul
     """
     if delivery.attempts > MAX_ATTEMPTS:
         return DeliveryResult(None, "every process that sent it was stopped", None)
-    attempt = _attempt_outcome if delivery.event is None else _attempt_upload_event
     try:
-        return attempt(delivery, context)
+        return _send(delivery, render(delivery, context), context)
     except Malformed as error:
         return DeliveryResult(None, str(error)[:_MAX_PROBLEM_LENGTH], None)
     except WebhookFailure as error:
@@ -146,69 +64,11 @@ def attempt_delivery(delivery: DeliveryLease, context: Context) -> DeliveryResul
         return _retry(delivery, f"an unexpected error: {type(error).__name__}", context)
 
 
-def _attempt_outcome(delivery: DeliveryLease, context: Context) -> DeliveryResult:
-    recorded = read_recorded(delivery.batch_number, delivery.chunk_number, context)
-    if recorded.refusal is None and recorded.validity.expires_at <= context.now():
-        raise Malformed(EXPIRED)
-    endpoint = _allowed_endpoint(delivery, recorded.terms.bucket, context)
-    decision = reissue_chunk(recorded, context)
-    outcome = chunk_outcome(recorded.batch_id, recorded.chunk_number, decision)
-    message_id = f"{recorded.batch_id}-{recorded.chunk_number}"
-    return _send(delivery, endpoint, message_id, json.dumps(outcome).encode(), context)
-
-
-def _attempt_upload_event(delivery: DeliveryLease, context: Context) -> DeliveryResult:
-    """Send the message about uploads: the same at each attempt.
-
-    Raises Malformed if the rows or the tenant are not there.
-    """
-    with autocommit_read(context.engine) as connection:
-        news = read_upload_news(connection, delivery)
-    if news is None or delivery.event is None:
-        raise Malformed("there is nothing to tell of")
-    tenant = context.config.current().tenant_by_id(delivery.endpoint.owner)
-    if tenant is None:
-        raise Malformed("the tenant was removed")
-    data = UploadEventData(
-        tenant=tenant.name,
-        batch=news.batch_id,
-        chunk=delivery.chunk_number,
-        uploads=list(news.uploads),
-    )
-    event = UploadEvent(type=delivery.event, timestamp=news.recorded_at, data=data)
-    body = event.model_dump_json(exclude_defaults=True).encode()
-    # Standard Webhooks allows no dot in an id. The group tells webhooks of one chunk apart.
-    suffix = "-".join(filter(None, (delivery.event.rpartition(".")[2], delivery.group_id)))
-    message_id = f"{news.batch_id}-{delivery.chunk_number}-{suffix}"
-    endpoint = _allowed_endpoint(delivery, news.bucket, context)
-    return _send(delivery, endpoint, message_id, body, context)
-
-
-def _allowed_endpoint(delivery: DeliveryLease, bucket: str, context: Context) -> WebhookEndpoint:
-    """Return the endpoint by today's config. Raises Malformed if it may no longer be called.
-
-    bucket is the bucket profile that the request names.
-    """
-    name = delivery.endpoint.name
-    tenant = context.config.current().tenant_by_id(delivery.endpoint.owner)
-    if tenant is None or name not in tenant.endpoints:
-        raise Malformed("the endpoint is no longer configured")
-    if name not in allowed_callback_names(tenant, bucket):
-        raise Malformed("the tenant's policy no longer allows this endpoint")
-    return tenant.endpoints[name]
-
-
-def _send(
-    delivery: DeliveryLease,
-    endpoint: WebhookEndpoint,
-    message_id: str,
-    body: bytes,
-    context: Context,
-) -> DeliveryResult:
-    secrets = resolve_secrets(endpoint.secret, context.environ)
-    headers = signature_headers(secrets, message_id, context.now(), body)
+def _send(delivery: DeliveryLease, webhook: RenderedWebhook, context: Context) -> DeliveryResult:
+    secrets = resolve_secrets(webhook.endpoint.secret, context.environ)
+    headers = signature_headers(secrets, webhook.message_id, context.now(), webhook.body)
     headers |= {"content-type": "application/json"}
-    response = context.webhook_client().post(endpoint.url, body, headers)
+    response = context.webhook_client().post(webhook.endpoint.url, webhook.body, headers)
     status, is_up = response.status, response.status // 100 != _SERVER_ERROR
     if status // 100 == _SUCCESS:
         return DeliveryResult(status, None, None, is_up)
@@ -263,7 +123,7 @@ class _Deliveries:
         self._threads: ThreadGroup[DeliveryLease, DeliveryResult] = ThreadGroup(
             partial(attempt_delivery, context=context), "delivery"
         )
-        self._unsettled: list[_Finished] = []
+        self._unsettled: list[Finished] = []
         self._failures = 0
         self._reported_at = context.now()
 
@@ -313,7 +173,7 @@ class _Deliveries:
             self.counts["delivered" if result.problem is None else "undelivered"] += 1
         self._unsettled = []
 
-    def _write(self, finished: Sequence[_Finished]) -> None:
+    def _write(self, finished: Sequence[Finished]) -> None:
         """Write results, each alone if that fails: one delivery must not stop the others."""
         now = self._context.now()
         try:
@@ -323,6 +183,8 @@ class _Deliveries:
                     for delivery, result in finished
                     if settle_delivery(connection, delivery, result, now)
                 ]
+                over = (each.batch_number for each, result in settled if result.retry_at is None)
+                release_completions(connection, filter(None, over), now)
                 opened = record_responses(connection, settled, now)
         except Transient:
             raise

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from models import EndpointCircuit
+from models import EndpointState
 from tests.support.builders.delivery_service import NO_RESPONSE, DeliveryService, hooks_config
 from tests.support.builders.messages import DEMO, POLICY, Clock
 from worker.base.database_engine import write_transaction
@@ -19,7 +19,7 @@ from worker.base.jobs import TurnKey
 from worker.core.tenant_config import TenantConfig
 from worker.ledger.outbox import (
     DELIVERY_LEASE_TIME,
-    REFUSAL_LIFETIME,
+    EVENT_LIFETIME,
     DeliveryResult,
     settle_delivery,
 )
@@ -182,7 +182,7 @@ def test_deliveries_whose_grants_have_expired_fail_even_if_they_are_never_attemp
     expired, refused = webhooks.rows()
     assert (expired.state, expired.problem) == ("failed", "its grants had expired")
     assert refused.state == "pending"
-    clock.time += REFUSAL_LIFETIME
+    clock.time += EVENT_LIFETIME
     assert clean_up(webhooks.context)["undelivered"] == 1
 
 
@@ -309,7 +309,7 @@ def test_an_endpoint_that_responds_is_not_paused(webhooks: DeliveryService, stat
     webhooks.queue("acme", PENDING)
     webhooks.deliver()
     assert len(webhooks.client.calls) == PENDING
-    assert webhooks.service.rows(EndpointCircuit) == []
+    assert webhooks.service.rows(EndpointState) == []
 
 
 def test_after_a_pause_one_webhook_probes_the_endpoint(
@@ -328,7 +328,7 @@ def test_a_response_to_the_probe_ends_the_pause(paused: DeliveryService, clock: 
     clock.time += FIRST_CIRCUIT_PAUSE
     paused.deliver()
     assert paused.states() == {"delivered": PENDING}
-    assert paused.service.rows(EndpointCircuit) == []
+    assert paused.service.rows(EndpointState) == []
 
 
 def test_an_endpoint_is_probed_by_one_process(paused: DeliveryService, clock: Clock) -> None:

@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine, insert
 
-from models import Delivery, EndpointCircuit, Manifest
+from models import Delivery, EndpointState, Manifest
 from tests.support.builders.any_row import insert_any
 from tests.support.builders.audit_rows import MORNING, AuditedBatch, batch_id
 from tests.support.cli.operator import json_rows
@@ -69,7 +69,7 @@ def test_a_pending_delivery_has_its_last_problem_and_next_attempt() -> None:
 def test_a_pending_delivery_to_an_endpoint_that_is_paused_says_until_when(engine: Engine) -> None:
     circuit = {"endpoint": "billing", "open_until": MORNING + timedelta(minutes=1)}
     with write_transaction(engine) as connection:
-        connection.execute(insert_any(EndpointCircuit, **circuit))
+        connection.execute(insert_any(EndpointState, **circuit))
     rows = json_rows(run("--json"))
     assert [row["paused_until"] for row in rows] == [None, "2026-11-24T08:01:00Z", None, None]
 

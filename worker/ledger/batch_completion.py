@@ -1,0 +1,62 @@
+"""Releases the webhook `batch.completed` of batches that receive no further results.
+
+Each transaction that may complete a batch calls `release_completions`: the one that decides its
+last chunk or closes it, that settles its manifest, or the last webhook with its results.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, and_, exists, literal_column, select, update
+from sqlalchemy.orm import aliased
+
+from models import Delivery, Manifest, Reservation
+from worker.base.pages import in_parts
+
+REMAINING = -1
+"""The chunk number, which no chunk has, of the reservation for chunks that have not arrived."""
+
+EVENT_LIFETIME = timedelta(days=7)
+"""All attempts of a webhook without links take less time, unless its endpoint is paused."""
+
+# Not a parameter: the partial indexes are used only if the statement itself contains this text.
+PENDING: Any = literal_column("'pending'")
+
+
+def is_open(batch_number: Any) -> Any:
+    """Return the condition that chunks of a batch may still arrive."""
+    return exists().where(
+        Reservation.batch_number == batch_number, Reservation.chunk_number == REMAINING
+    )
+
+
+_OTHER = aliased(Delivery)
+_IS_WAITING = Delivery.state == "waiting"
+_IS_COMPLETE = and_(
+    ~is_open(Delivery.batch_number),
+    ~exists().where(Manifest.batch_number == Delivery.batch_number, Manifest.state == PENDING),
+    ~exists().where(
+        _OTHER.batch_number == Delivery.batch_number,
+        _OTHER.event == "grants.decided",
+        _OTHER.state == PENDING,
+    ),
+)
+
+
+def release_completions(
+    connection: Connection, batch_numbers: Iterable[int], now: datetime
+) -> bool:
+    """Let the last webhooks of these batches be sent, if they are complete; return if any is."""
+    released = 0
+    for numbers in in_parts(sorted(set(batch_numbers))):
+        is_named = Delivery.batch_number.in_(numbers)
+        waiting = select(Delivery.delivery_number).where(is_named, _IS_WAITING)
+        # Locked by a statement of its own: the next one then sees what others committed meanwhile.
+        locked = waiting.order_by(Delivery.delivery_number).with_for_update()
+        if connection.scalars(locked).all():
+            values = {"state": "pending", "next_attempt_at": now, "created_at": now}
+            values["expires_at"] = now + EVENT_LIFETIME
+            release = update(Delivery).where(is_named, _IS_WAITING, _IS_COMPLETE).values(values)
+            released += connection.execute(release).rowcount
+    return released > 0

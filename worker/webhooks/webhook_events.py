@@ -1,0 +1,192 @@
+"""Renders webhooks under today's policy: grants in them are signed again.
+
+The id of a webhook is the same for every attempt. Standard Webhooks 1.0.0 allows no dot in it.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from pydantic_core import to_json
+from sqlalchemy import exists, select
+
+from models import Batch, Cancellation
+from valetkey.wire.events import MAX_WEBHOOK_BYTES, CompletedBatch, DecidedGrants, ReportedUploads
+from valetkey.wire.refusals import Refusal
+from worker.base.database_engine import autocommit_read, read_transaction
+from worker.context import Context
+from worker.core.admission import allowed_callback_names
+from worker.core.decisions import ChunkDecision, RecordedChunk
+from worker.core.tenant_config import Tenant, WebhookEndpoint
+from worker.errors import Malformed
+from worker.issue.chunk_signing import read_recorded, reissue_chunk
+from worker.ledger.batches import count_decided
+from worker.ledger.outbox import DeliveryLease, read_manifest_state
+from worker.uses.upload_deliveries import read_upload_news
+
+EXPIRED = "its grants had expired"
+
+
+class RenderedWebhook(NamedTuple):
+    """A webhook to send: its id, the endpoint by today's config, and the body."""
+
+    message_id: str
+    endpoint: WebhookEndpoint
+    body: bytes
+
+
+class _Subject(NamedTuple):
+    """A delivery, with the tenant and the endpoint by today's config."""
+
+    delivery: DeliveryLease
+    tenant: Tenant
+    endpoint: WebhookEndpoint
+
+    def check_bucket(self, bucket: str) -> None:
+        """Check that the tenant's policy lets requests for a bucket profile call the endpoint."""
+        if self.endpoint.name not in allowed_callback_names(self.tenant, bucket):
+            raise Malformed("the tenant's policy no longer allows this endpoint")
+
+
+class _Content(NamedTuple):
+    message_id: str
+    timestamp: datetime
+    data: Mapping[str, Any]
+
+
+def render(delivery: DeliveryLease, context: Context) -> RenderedWebhook:
+    """Render a webhook. Raises Malformed if it must not be sent any more, and Transient."""
+    tenant = context.config.current().tenant_by_id(delivery.endpoint.owner)
+    endpoint = None if tenant is None else tenant.endpoints.get(delivery.endpoint.name)
+    if tenant is None or endpoint is None:
+        raise Malformed("the endpoint is no longer configured")
+    if not endpoint.wants(delivery.event):
+        raise Malformed("the endpoint no longer receives webhooks of this type")
+    render_content = _RENDERERS.get(delivery.event, _render_upload)
+    content = render_content(_Subject(delivery, tenant, endpoint), context)
+    body = _encode(delivery.event, content)
+    if len(body) > MAX_WEBHOOK_BYTES and "items" in content.data:
+        thin = {name: value for name, value in content.data.items() if name != "items"}
+        body = _encode(delivery.event, content._replace(data=thin | {"thin": True}))
+    return RenderedWebhook(content.message_id, endpoint, body)
+
+
+def _encode(event: str, content: _Content) -> bytes:
+    return to_json({"type": event, "timestamp": content.timestamp, "data": content.data})
+
+
+def _batch_number(delivery: DeliveryLease) -> int:
+    if delivery.batch_number is None:
+        raise Malformed("the event names no batch")
+    return delivery.batch_number
+
+
+def _chunk(delivery: DeliveryLease) -> tuple[int, int]:
+    if delivery.chunk_number is None:
+        raise Malformed("the event names no chunk")
+    return _batch_number(delivery), delivery.chunk_number
+
+
+def _render_outcome(subject: _Subject, context: Context) -> _Content:
+    delivery, endpoint = subject.delivery, subject.endpoint
+    recorded = read_recorded(*_chunk(delivery), context)
+    if recorded.refusal is None and recorded.validity.expires_at <= context.now():
+        raise Malformed(EXPIRED)
+    subject.check_bucket(recorded.terms.bucket)
+    if endpoint.thin:
+        decision = ChunkDecision(recorded.rows, [], recorded.validity, refusal=recorded.refusal)
+    else:
+        decision = reissue_chunk(recorded, context)
+    data = _outcome_data(subject, recorded, decision)
+    name = f"{recorded.batch_id}-{recorded.chunk_number}"
+    if delivery.pages > 1:
+        name += f"-p{delivery.page}"
+    return _Content(name, recorded.validity.issued_at, data)
+
+
+def _outcome_data(
+    subject: _Subject, recorded: RecordedChunk, decision: ChunkDecision
+) -> dict[str, Any]:
+    page, pages = subject.delivery.page, subject.delivery.pages
+    issued = 0 if decision.refusal else decision.issued
+    header = DecidedGrants(
+        tenant=subject.tenant.name,
+        batch=recorded.batch_id,
+        chunk=recorded.chunk_number,
+        status="refused" if decision.refusal else "issued",
+        refusal=decision.refusal,
+        issued=issued,
+        refused=len(decision.rows) - issued,
+        page=page,
+        pages=pages,
+        thin=subject.endpoint.thin,
+        expires_at=None if decision.refusal else decision.validity.expires_at,
+    )
+    data = header.model_dump(mode="json", exclude_none=True, exclude={"items", "quotas"})
+    if not subject.endpoint.thin:
+        count = len(decision.results)
+        items = decision.results[(page - 1) * count // pages : page * count // pages]
+        data["items"] = list(items)
+    return data
+
+
+def _render_completed(subject: _Subject, context: Context) -> _Content:
+    number = _batch_number(subject.delivery)
+    is_cancelled = exists().where(
+        Cancellation.tenant == Batch.tenant, Cancellation.batch_id == Batch.batch_id
+    )
+    query = select(Batch, is_cancelled.label("is_cancelled"))
+    with read_transaction(context.engine) as connection:
+        batch = connection.execute(query.where(Batch.batch_number == number)).one()
+        counts = count_decided(connection, number)
+        manifest = read_manifest_state(connection, number)
+    subject.check_bucket(batch.bucket)
+    data = CompletedBatch(
+        tenant=subject.tenant.name,
+        batch=batch.batch_id,
+        kind=batch.kind,
+        bucket=batch.bucket,
+        total=batch.total,
+        **counts._asdict(),
+        undecided=batch.total - counts.issued - counts.refused,
+        cancelled=batch.is_cancelled,
+        requested_at=batch.decided_at,
+        refusal=batch.refusal and Refusal.model_validate(batch.refusal),
+        manifest=manifest,
+    )
+    content = data.model_dump(mode="json", exclude_none=True)
+    return _Content(f"{batch.batch_id}-completed", subject.delivery.created_at, content)
+
+
+def _render_upload(subject: _Subject, context: Context) -> _Content:
+    """Render a webhook about uploads: the same at each attempt."""
+    delivery, (_, chunk_number) = subject.delivery, _chunk(subject.delivery)
+    with autocommit_read(context.engine) as connection:
+        news = read_upload_news(connection, delivery, _chunk(delivery))
+    if news is None:
+        raise Malformed("the rows that it reports are not there")
+    subject.check_bucket(news.bucket)
+    data = ReportedUploads(
+        tenant=subject.tenant.name,
+        batch=news.batch_id,
+        chunk=chunk_number,
+        uploads=list(news.uploads),
+    )
+    # The group tells webhooks of one chunk apart.
+    suffix = "-".join(filter(None, (delivery.event.rpartition(".")[2], delivery.group_id)))
+    name = f"{news.batch_id}-{chunk_number}-{suffix}"
+    return _Content(name, news.recorded_at, data.model_dump(mode="json", exclude_defaults=True))
+
+
+def _render_stored(subject: _Subject, _context: Context) -> _Content:
+    delivery = subject.delivery
+    name = f"{delivery.endpoint.owner}-{delivery.event.replace('.', '-')}-{delivery.group_id}"
+    return _Content(name, delivery.created_at, delivery.content)
+
+
+_RENDERERS: Mapping[str, Callable[[_Subject, Context], _Content]] = {
+    "grants.decided": _render_outcome,
+    "batch.completed": _render_completed,
+    "quota.warning": _render_stored,
+    "endpoint.disabled": _render_stored,
+}
