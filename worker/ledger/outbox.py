@@ -275,7 +275,9 @@ def lease_deliveries(
     params = {"of_tenant": endpoint.owner, "of_endpoint": endpoint.name, "max_rows": max_rows}
     times = {"now": now, "until": now + DELIVERY_LEASE_TIME}
     rows = connection.execute(_LEASE, params | times | {"new_lease": lease})
-    return [DeliveryLease(*row[:-1], endpoint, row.attempts, lease, is_probe) for row in rows]
+    return [
+        DeliveryLease._make((*row[:-1], endpoint, row.attempts, lease, is_probe)) for row in rows
+    ]
 
 
 def settle_delivery(
