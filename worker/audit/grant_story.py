@@ -77,7 +77,7 @@ _MANIFEST = select(
 _DELIVERIES = select(
     *(Delivery.chunk_number, Delivery.endpoint, Delivery.state, Delivery.attempts),
     *(Delivery.status, Delivery.problem, Delivery.created_at, Delivery.finished_at),
-    *(Delivery.next_attempt_at, Delivery.event),
+    *(Delivery.next_attempt_at, Delivery.event, Delivery.page, Delivery.pages),
 ).order_by(Delivery.delivery_number)
 _UPLOAD = select(
     *(MultipartUpload.size, MultipartUpload.part_size),

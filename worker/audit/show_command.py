@@ -164,7 +164,7 @@ def _terms_topics(values: Values) -> Iterator[tuple[str, str | None]]:
 
 
 def _outcome_topics(values: Values) -> Iterator[tuple[str, str | None]]:
-    if values["callback"] and all(row["event"] for row in values["deliveries"]):
+    if values["callback"] and all(row["event"] != "grants.decided" for row in values["deliveries"]):
         yield "delivery", f"none, though the request names the endpoint {values['callback']}"
     for row in values["deliveries"]:
         yield "delivery", _delivery(row)
@@ -245,9 +245,10 @@ def _delivery(row: Values) -> str:
     attempts = f"{row['attempts']} attempt{'s' * (row['attempts'] != 1)}"
     status = f", HTTP {row['status']}" if row["status"] is not None else ""
     problem = f": {row['problem']}" if row["problem"] else ""
-    event = f"{row['event']} of " if row["event"] else ""
-    chunk = f"{event}chunk {row['chunk_number']} to endpoint {row['endpoint']}"
-    return f"{chunk}, {row['state']}{at} after {attempts}{status}{problem}"
+    chunk = "the batch" if row["chunk_number"] is None else f"chunk {row['chunk_number']}"
+    page = f", page {row['page']} of {row['pages']}," if row["pages"] > 1 else ""
+    webhook = f"{row['event']} of {chunk}{page} to endpoint {row['endpoint']}"
+    return f"{webhook}, {row['state']}{at} after {attempts}{status}{problem}"
 
 
 def _manifest(row: Values) -> str:

@@ -1,6 +1,6 @@
 """The outbox: deliveries and manifests that are due. Only the holder of a lease may settle them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from math import ceil
 from typing import Any, NamedTuple

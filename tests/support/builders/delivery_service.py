@@ -1,6 +1,7 @@
 """The service in this process, delivering webhooks of three tenants to hosts that do not exist."""
 
 import base64
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from models import Delivery
 from tests.support.builders.messages import grant_message, tenant_config
 from tests.support.builders.services import InProcessService
 from valetkey.webhooks import verify
+from valetkey.wire.events import EventType
 from worker.base.database_engine import write_transaction
 from worker.base.webhook_client import WebhookFailure, WebhookResponse
 from worker.context import Context
@@ -33,7 +35,9 @@ SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()
 NO_JITTER = 0.5  # the middle of the range of retry delays
 
 
-def hooks_config() -> TenantConfig:
+def hooks_config(
+    events: tuple[EventType, ...] | None = ("grants.decided",), **endpoint: Any
+) -> TenantConfig:
     """Return a config in which each tenant has two endpoints, at hosts with their names."""
     acme = tenant_config().tenants["acme"]
     tenants = {
@@ -41,7 +45,9 @@ def hooks_config() -> TenantConfig:
             acme,
             name=name,
             endpoints={
-                hook: WebhookEndpoint(hook, f"https://{name}.{hook}/", "env:HOOK")
+                hook: WebhookEndpoint(
+                    hook, f"https://{name}.{hook}/", "env:HOOK", events, **endpoint
+                )
                 for hook in ("hook", "spare")
             },
         )
@@ -141,9 +147,11 @@ class DeliveryService:
         return counts["delivered"], counts["undelivered"]
 
     def delivered(self, number: int = 0) -> dict[str, Any]:
-        """Return the verified content of a webhook that was sent."""
+        """Return the verified content of a webhook that was sent, as JSON values."""
         body, headers = self.client.bodies[number], self.client.headers[number]
-        return verify(body, headers, SECRET, now=self.context.now())
+        verify(body, headers, SECRET, now=self.context.now())
+        content: dict[str, Any] = json.loads(body)
+        return content
 
     def lease(self) -> DeliveryLease | None:
         """Lease a delivery that is due, as a process that sends webhooks does."""
