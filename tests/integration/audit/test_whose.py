@@ -382,7 +382,7 @@ def test_deliveries_and_the_manifest_are_told(
     service.issue(request)
     at = dict.fromkeys(("created_at", "finished_at", "next_attempt_at"), clock())
     delivery = {"chunk_number": 0, "endpoint": "billing", "state": "failed", "attempts": 3}
-    delivery |= {"status": 503, "problem": "it answers 503"}
+    delivery |= {"status": 503, "problem": "it answers 503", "event": "grants.decided"}
     manifest = {"object_key": "acme/results.jsonl", "state": "written", "attempts": 1}
     manifest |= {"issued": 1, "refused": 0}
     with write_transaction(engine) as connection:
@@ -391,6 +391,6 @@ def test_deliveries_and_the_manifest_are_told(
         connection.execute(insert(Delivery).values(common | delivery))
         connection.execute(insert(Manifest).values(common | manifest))
     text = told(f"{request['batch']}.0")
-    assert "chunk 0 to endpoint billing, failed at 2026-" in text
+    assert "grants.decided of chunk 0 to endpoint billing, failed at 2026-" in text
     assert "after 3 attempts, HTTP 503: it answers 503" in text
     assert "acme/results.jsonl, written at 2026-" in text

@@ -13,6 +13,7 @@ from worker.ledger.outbox import due_endpoints, pending_values, tenants_with_due
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
 ENDPOINTS = [("acme", "billing"), ("acme", "mail"), ("globex", "billing"), ("initech", "billing")]
 WAITING = "globex"
+OUTCOME = {"chunk_number": 0, "event": "grants.decided", "page": 1, "pages": 1}
 MANIFEST = {"object_key": "key", "issued": 0, "refused": 0}
 
 
@@ -23,7 +24,7 @@ def _search(table: Any, find: Callable[..., Any], rows: int) -> tuple[list[Any],
     values = [
         pending_values(NOW + timedelta(days=tenant == WAITING))
         | {"batch_number": rows * place + number, "tenant": tenant}
-        | (MANIFEST if table is Manifest else {"chunk_number": 0, "endpoint": name})
+        | (MANIFEST if table is Manifest else OUTCOME | {"endpoint": name})
         for place, (tenant, name) in enumerate(ENDPOINTS)
         for number in range(rows)
     ]
