@@ -8,7 +8,8 @@ import pytest
 from tests.attacks.conftest import AttackTable
 from tests.support.servers.webhook_receiver import FakeResolver
 from tests.unit.base.test_webhook_rules import DENIED
-from worker.base.webhook_client import Address, WebhookClient, WebhookFailure
+from worker.base.webhook_client import WebhookClient, WebhookFailure
+from worker.base.webhook_connection import Address
 
 ANY = "0.0.0.0"  # noqa: S104 - nothing binds to it
 # How the machine's own addresses, and the metadata service's, can be written as a host.

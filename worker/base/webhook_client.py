@@ -1,8 +1,8 @@
 """A client that sends one POST to a URL that a tenant chose.
 
-The host name is resolved once, every address is checked, and the connection goes to a checked
-address, so that DNS cannot return another address in between. The certificate must still match the
-host name.
+Every address of the host is checked, and connections go to a checked address, so that DNS cannot
+return another one in between. The certificate must still match the host name. Connections are kept
+open for the next POSTs to the same host and port, while DNS names their address.
 
 `ipaddress.is_global` is not sufficient: it accepts NAT64, 6to4, IPv4-compatible and site-local
 addresses, which can all lead to internal hosts. This module therefore lists every denied network,
@@ -13,26 +13,29 @@ address 168.63.129.16?", Microsoft Azure documentation.
 """
 
 import asyncio
-import logging
-import re
+import os
 import socket
 import ssl
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from datetime import timedelta
-from email.utils import parsedate_to_datetime
-from functools import partial
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Any, Literal
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from threading import Thread
+from typing import Literal, NamedTuple
+from urllib.parse import quote
 
-import httpx
+import certifi
+import h11
 
+from worker.base.webhook_connection import (
+    Address,
+    Connection,
+    IdleConnections,
+    WebhookResponse,
+)
 from worker.core.callback_urls import UrlViolation, WebhookUrl, parse_webhook_url
 from worker.errors import Transient
-
-Address = IPv4Address | IPv6Address
 
 GLOBAL_UNICAST = IPv6Network("2000::/3")
 LOOPBACK = "loopback"
@@ -97,21 +100,9 @@ Reason = Literal[
 ]
 
 TIMEOUT = timedelta(seconds=15)
-MAX_RESPONSE_BYTES = 64 * 1024
-
-# Nine digits of seconds are 31 years: longer than any delay, and within timedelta's range.
-_SECONDS = re.compile(r"[0-9]{1,9}")
-
-# At INFO, httpx logs every URL with its query string, which may contain a secret.
-logging.getLogger("httpx").setLevel(logging.WARNING)
-
-
-@dataclass(frozen=True, slots=True)
-class WebhookResponse:
-    """The endpoint's response. `retry_after` is the header's value, without an upper limit."""
-
-    status: int
-    retry_after: timedelta | None
+DNS_LIFETIME = timedelta(seconds=10)
+_MAX_RESOLVED = 256
+_URL_CHARACTERS = "%!$&'()*+,/:;=?@[]"  # beside letters, digits and -._~ (RFC 3986)
 
 
 class WebhookFailure(Transient):
@@ -122,6 +113,38 @@ class WebhookFailure(Transient):
         self.reason = reason
 
 
+class TraceStep(NamedTuple):
+    """A step of an exchange, and how long it took.
+
+    The detail shows no path of a URL, and no body. It shows names in the endpoint's certificate.
+    """
+
+    name: Literal["dns", "address", "connect", "tls", "response"]
+    detail: str
+    seconds: float | None = None
+
+
+class _Exchange(NamedTuple):
+    """A POST, and the steps that it went through."""
+
+    endpoint: WebhookUrl
+    body: bytes
+    headers: Mapping[str, str]
+    trace: list[TraceStep]
+
+    @property
+    def origin(self) -> str:
+        """The scheme, host and port. Connections and addresses are not shared with another one."""
+        return f"{self.endpoint.scheme}://{self.endpoint.authority}"
+
+    @property
+    def head(self) -> h11.Request:
+        own = {"Host": self.endpoint.authority, "Content-Length": str(len(self.body))}
+        headers = {"User-Agent": "valetkey", **self.headers, **own}
+        target = quote(self.endpoint.target, safe=_URL_CHARACTERS)
+        return h11.Request(method="POST", target=target, headers=list(headers.items()))
+
+
 def resolve_host(host: str, port: int) -> list[Address]:
     """Return all addresses of a host, unchecked, in the order to try them."""
     results = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -129,10 +152,13 @@ def resolve_host(host: str, port: int) -> list[Address]:
 
 
 class WebhookClient:
-    """A client without redirects, proxies, cookies or persistent connections.
+    """A client without redirects, proxies and cookies, for any number of threads.
 
     `development` allows http URLs and loopback addresses. `ssl_context` replaces the default
     certificate authorities. `timeout` applies to the whole exchange, including name resolution.
+    Hosts are resolved, and their addresses checked, again after `dns_lifetime`.
+
+    One event loop runs all exchanges. Its thread ends with the client, and does not survive a fork.
     """
 
     def __init__(
@@ -142,41 +168,61 @@ class WebhookClient:
         resolve: Resolver = resolve_host,
         ssl_context: ssl.SSLContext | None = None,
         timeout: timedelta = TIMEOUT,
+        dns_lifetime: timedelta = DNS_LIFETIME,
     ) -> None:
         self._development = development
         self._resolve = resolve
-        self._ssl_context = ssl_context or httpx.create_ssl_context(trust_env=False)
+        self._ssl_context = ssl_context or ssl.create_default_context(cafile=certifi.where())
         self._timeout = timeout.total_seconds()
+        self._dns_lifetime = dns_lifetime.total_seconds()
+        self._resolved: dict[str, tuple[float, Sequence[Address]]] = {}
+        self._idle = IdleConnections()
+        self._loop = asyncio.new_event_loop()
+        Thread(target=_run, args=(self._loop,), name="webhooks", daemon=True).start()
+        weakref.finalize(self, _stop, self._loop, self._idle).atexit = False
 
-    def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> WebhookResponse:
+    def post(
+        self,
+        url: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        trace: list[TraceStep] | None = None,
+    ) -> WebhookResponse:
         """Send one POST and return its response, whatever the status.
 
-        Raises WebhookFailure if the URL is refused or no response is received.
+        Appends the steps to trace, also if they fail. Raises WebhookFailure if the URL is refused
+        or no response is received.
         """
         endpoint = parse_webhook_url(url, development=self._development)
         if isinstance(endpoint, UrlViolation):
             raise WebhookFailure("url_refused", endpoint.value)
-        return asyncio.run(self._post_with_timeout(endpoint, body, headers))
+        exchange = _Exchange(endpoint, body, headers, [] if trace is None else trace)
+        response = self._post_with_timeout(exchange)
+        return asyncio.run_coroutine_threadsafe(response, self._loop).result()
 
-    async def _post_with_timeout(
-        self, endpoint: WebhookUrl, body: bytes, headers: Mapping[str, str]
-    ) -> WebhookResponse:
+    async def _post_with_timeout(self, exchange: _Exchange) -> WebhookResponse:
         # With a timeout for each read, an endpoint that sends a byte per second could occupy the
         # worker for hours.
         try:
             async with asyncio.timeout(self._timeout):
-                addresses = await self._allowed_addresses(endpoint)
-                return await self._post_to_first_reachable(addresses, endpoint, body, headers)
+                return await self._post(exchange, await self._allowed_addresses(exchange))
         except TimeoutError:
-            detail = f"{endpoint.authority} took longer than {self._timeout:g} s"
+            detail = f"{exchange.endpoint.authority} took longer than {self._timeout:g} s"
             raise WebhookFailure("timed_out", detail) from None
 
-    async def _allowed_addresses(self, endpoint: WebhookUrl) -> Sequence[Address]:
-        addresses = await self._resolve_addresses(endpoint)
-        for address in addresses:
-            if reason := address_denial_reason(address, development=self._development):
-                detail = f"{endpoint.authority} resolves to a denied address ({reason})"
-                raise WebhookFailure("address_denied", detail)
+    async def _allowed_addresses(self, exchange: _Exchange) -> Sequence[Address]:
+        """Return the addresses of a host. Raises WebhookFailure if one of them is denied."""
+        start = self._loop.time()
+        expires_at, addresses = self._resolved.pop(exchange.origin, (start, ()))
+        if start >= expires_at:
+            addresses = await self._resolve_addresses(exchange.endpoint)
+            expires_at = start + self._dns_lifetime
+            detail = f"{exchange.endpoint.host} has {len(addresses)} addresses"
+            exchange.trace.append(TraceStep("dns", detail, self._loop.time() - start))
+            self._check(addresses, exchange)
+        self._resolved[exchange.origin] = expires_at, addresses
+        if len(self._resolved) > _MAX_RESOLVED:
+            del self._resolved[next(iter(self._resolved))]
         return addresses
 
     async def _resolve_addresses(self, endpoint: WebhookUrl) -> Sequence[Address]:
@@ -184,7 +230,7 @@ class WebhookClient:
         # returns.
         executor = ThreadPoolExecutor(max_workers=1)
         try:
-            addresses = await asyncio.get_running_loop().run_in_executor(
+            addresses = await self._loop.run_in_executor(
                 executor, self._resolve, endpoint.host, endpoint.port
             )
         except socket.gaierror:
@@ -196,99 +242,110 @@ class WebhookClient:
             raise WebhookFailure("dns_failed", detail)
         return addresses
 
-    async def _post_to_first_reachable(
-        self,
-        addresses: Sequence[Address],
-        endpoint: WebhookUrl,
-        body: bytes,
-        headers: Mapping[str, str],
-    ) -> WebhookResponse:
+    def _check(self, addresses: Sequence[Address], exchange: _Exchange) -> None:
+        reasons = [
+            address_denial_reason(address, development=self._development) for address in addresses
+        ]
+        for address, reason in zip(addresses, reasons, strict=True):
+            allowed = "loopback, in development" if address.is_loopback else "public"
+            verdict = f"allowed ({allowed})" if reason is None else f"denied ({reason})"
+            exchange.trace.append(TraceStep("address", f"{address}: {verdict}"))
+        if reason := next(filter(None, reasons), None):
+            detail = f"{exchange.endpoint.authority} resolves to a denied address ({reason})"
+            raise WebhookFailure("address_denied", detail)
+
+    async def _post(self, exchange: _Exchange, addresses: Sequence[Address]) -> WebhookResponse:
+        connection = self._idle.take(exchange.origin, addresses)
+        if connection is not None:
+            detail = f"{connection.address} by a kept connection"
+            exchange.trace.append(TraceStep("connect", detail))
+            try:
+                return await self._send(connection, exchange)
+            except WebhookFailure:
+                # Servers close idle connections, perhaps just when the request is under way. Then
+                # it was hardly read; if it was, webhooks may arrive twice. Once is enough: another
+                # kept connection could have been closed, too.
+                if not connection.is_silent:
+                    raise
+        return await self._send(await self._connect(exchange, addresses), exchange)
+
+    async def _connect(self, exchange: _Exchange, addresses: Sequence[Address]) -> Connection:
+        """Connect to the first address that can be reached: a host may have IPv6 by name only."""
+        endpoint = exchange.endpoint
         reason: Reason = "connection_failed"
         for address in addresses:
+            start = self._loop.time()
+            place = f"{address} port {endpoint.port}"
             try:
-                return await self._send(address, endpoint, body, headers)
-            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                # Nothing was sent yet, so try the next address. A host without IPv6 needs this.
-                reason = _connection_failure_reason(error)
-            except httpx.TransportError:
-                detail = f"{endpoint.authority} sent no complete HTTP response"
-                raise WebhookFailure("connection_failed", detail) from None
+                connection = await self._open(exchange, address)
+            except OSError as error:
+                reason, problem = _describe_failure(error)
+                seconds = self._loop.time() - start
+                exchange.trace.append(TraceStep("connect", f"{place}: {problem}", seconds))
+            else:
+                exchange.trace.append(TraceStep("connect", place, self._loop.time() - start))
+                if endpoint.scheme == "https":
+                    detail = _describe_tls(connection.transport)
+                    exchange.trace.append(TraceStep("tls", detail))
+                return connection
         raise WebhookFailure(reason, f"no connection to {endpoint.authority} could be established")
 
-    async def _send(
-        self, address: Address, endpoint: WebhookUrl, body: bytes, headers: Mapping[str, str]
-    ) -> WebhookResponse:
-        async with (
-            AsyncExitStack() as connections,
-            httpx.AsyncClient(
-                verify=self._ssl_context,
-                trust_env=False,
-                follow_redirects=False,
-                timeout=httpx.Timeout(None, connect=self._timeout / 3),
-            ) as client,
-            client.stream(
-                "POST",
-                _url_with_address(address, endpoint),
-                content=body,
-                headers={"User-Agent": "valetkey", **headers, "Host": endpoint.authority},
-                # The host name to send in the handshake and to check the certificate against.
-                extensions={
-                    "sni_hostname": endpoint.host,
-                    "trace": partial(_close_at_exit, connections),
-                },
-            ) as response,
-        ):
-            await _discard_body(response)
-            retry_after = parse_retry_after(
-                response.headers.get("retry-after"), response.headers.get("date")
+    async def _open(self, exchange: _Exchange, address: Address) -> Connection:
+        """Connect to an address, and check the certificate. Raises OSError."""
+        endpoint, is_tls = exchange.endpoint, exchange.endpoint.scheme == "https"
+        async with asyncio.timeout(self._timeout / 3):
+            _, connection = await self._loop.create_connection(
+                lambda: Connection(exchange.origin, address, self._idle),
+                str(address),
+                endpoint.port,
+                ssl=self._ssl_context if is_tls else None,
+                server_hostname=endpoint.host if is_tls else None,
             )
-            return WebhookResponse(response.status_code, retry_after)
+        return connection
+
+    async def _send(self, connection: Connection, exchange: _Exchange) -> WebhookResponse:
+        start = self._loop.time()
+        try:
+            response = await connection.send(exchange.head, exchange.body)
+        except (OSError, h11.RemoteProtocolError):
+            detail = f"{exchange.endpoint.authority} sent no complete HTTP response"
+            raise WebhookFailure("connection_failed", detail) from None
+        finally:
+            self._idle.keep(connection)
+        wait = response.retry_after
+        detail = f"status {response.status}" + ("" if wait is None else f", retry after {wait}")
+        exchange.trace.append(TraceStep("response", detail, self._loop.time() - start))
+        return response
 
 
-def _url_with_address(address: Address, endpoint: WebhookUrl) -> str:
-    host = f"[{address}]" if address.version == 6 else str(address)  # noqa: PLR2004 - IPv6
-    return f"{endpoint.scheme}://{host}:{endpoint.port}{endpoint.target}"
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.close()
 
 
-async def _close_at_exit(connections: AsyncExitStack, event: str, info: dict[str, Any]) -> None:
-    """Close each connection that httpcore reports at the end of the exchange.
+def _stop(loop: asyncio.AbstractEventLoop, idle: IdleConnections) -> None:
+    def stop() -> None:
+        idle.close()
+        loop.call_soon(loop.stop)  # after the sockets are closed
 
-    httpcore closes it itself, unless the timeout cancels the TLS handshake.
-    """
-    if event == "connection.connect_tcp.complete":
-        connections.push_async_callback(info["return_value"].aclose)
-
-
-async def _discard_body(response: httpx.Response) -> None:
-    """Read a short body to its end, so that the connection closes cleanly; stop at the limit."""
-    size = 0
-    async for chunk in response.aiter_raw():  # raw, to avoid decompressing it
-        size += len(chunk)
-        if size >= MAX_RESPONSE_BYTES:
-            return
+    loop.call_soon_threadsafe(stop)
 
 
-def parse_retry_after(retry_after: str | None, date: str | None) -> timedelta | None:
-    """Parse a Retry-After header (RFC 9110, 10.2.3). Returns None if it is absent or invalid.
-
-    `date` is the Date header of the same response. A Retry-After that is a date is measured from
-    it, so the result depends neither on the local clock nor on a wrong clock at the endpoint.
-    """
-    if retry_after is None:
-        return None
-    if _SECONDS.fullmatch(retry_after):
-        return timedelta(seconds=int(retry_after))
-    try:
-        return parsedate_to_datetime(retry_after) - parsedate_to_datetime(date or "")
-    except (TypeError, ValueError, OverflowError):
-        # TypeError: only one of the two has a time zone. OverflowError: a number is too large.
-        return None
+def _describe_failure(error: OSError) -> tuple[Reason, str]:
+    """Return why there is no connection: the reason, and the same in words."""
+    match error:
+        case TimeoutError():
+            return "timed_out", "no connection in time"
+        case ssl.SSLCertVerificationError():
+            return "tls_failed", f"certificate verify failed: {error.verify_message}"
+        case ssl.SSLError():
+            return "tls_failed", f"TLS failed: {error.reason}"
+    return "connection_failed", os.strerror(error.errno) if error.errno else type(error).__name__
 
 
-def _connection_failure_reason(error: httpx.TransportError) -> Reason:
-    if isinstance(error, httpx.ConnectTimeout):
-        return "timed_out"
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ssl.SSLError):
-        cause = cause.__context__  # not __cause__, which httpcore does not keep
-    return "connection_failed" if cause is None else "tls_failed"
+def _describe_tls(transport: asyncio.Transport) -> str:
+    certificate = transport.get_extra_info("peercert")
+    names = ", ".join(value for _, value in certificate["subjectAltName"][:3])
+    end = datetime.fromtimestamp(ssl.cert_time_to_seconds(certificate["notAfter"]), UTC)
+    version = transport.get_extra_info("ssl_object").version()
+    return f"{version}, certificate of {names} until {end:%Y-%m-%d %H:%M} UTC"

@@ -25,15 +25,8 @@ from tests.support.servers.webhook_receiver import (
     silent_endpoint,
     stream_body,
 )
-from worker.base.webhook_client import (
-    MAX_RESPONSE_BYTES,
-    Address,
-    Resolver,
-    WebhookClient,
-    WebhookFailure,
-    WebhookResponse,
-    resolve_host,
-)
+from worker.base.webhook_client import Resolver, WebhookClient, WebhookFailure, resolve_host
+from worker.base.webhook_connection import MAX_RESPONSE_BYTES, Address, WebhookResponse
 
 HOST = "hooks.example.com"
 LOOPBACK, LOOPBACK_6 = ip_address("127.0.0.1"), ip_address("::1")
@@ -149,7 +142,7 @@ def test_one_denied_answer_among_allowed_ones_stops_the_delivery_before_any_conn
 
 
 def test_a_name_that_is_bound_anew_between_attempts_is_judged_anew() -> None:
-    client = client_of(FakeResolver([LOOPBACK], [DENIED[1]]))
+    client = client_of(FakeResolver([LOOPBACK], [DENIED[1]]), dns_lifetime=timedelta())
     with running_receiver(respond_with(503)) as receiver:
         assert post(receiver, client).status == 503
         assert post_error(client, url_of(receiver)).reason == "address_denied"
@@ -176,7 +169,7 @@ def test_an_address_that_refuses_the_connection_gives_way_to_the_next() -> None:
 
 def test_a_long_answer_is_cut_and_its_status_counts() -> None:
     with running_receiver(stream_body(b"x" * MAX_RESPONSE_BYTES)) as receiver:
-        assert post(receiver) == WebhookResponse(200, None)
+        assert post(receiver) == WebhookResponse(200, None, b"x" * 200)
 
 
 def test_the_wish_of_a_busy_endpoint_is_returned() -> None:

@@ -83,15 +83,16 @@ def test_no_record_of_an_http_library_shows_a_signed_url_or_a_cookie(
     library_log.check_hides(httpx.URL(url).params["X-Amz-Signature"])
 
 
-def test_no_record_of_a_webhook_shows_a_secret_of_its_endpoint(library_log: LibraryLog) -> None:
+def test_no_library_writes_a_secret_of_a_webhook(library_log: LibraryLog) -> None:
     respond = respond_with(204, Set_Cookie="session=5ec2e7")
     signature = "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4="
     with running_receiver(respond) as receiver:
         url = f"http://127.0.0.1:{receiver.port}/hook?token=t0k5ec2e7en"
         client = WebhookClient(development=True)
         client.post(url, b'{"X-Amz-Signature": "5ec2e7"}', {"webhook-signature": signature})
-    library_log.check_hides("session=5ec2e7", "t0k5ec2e7en")
-    assert signature not in library_log.stream.getvalue()
+    written = "\n".join(library_log.messages)
+    assert "5ec2e7" not in written
+    assert signature not in written
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from tests.support.builders.services import InProcessService
 from valetkey.webhooks import verify
 from valetkey.wire.events import EventType
 from worker.base.database_engine import write_transaction
-from worker.base.webhook_client import WebhookFailure, WebhookResponse
+from worker.base.webhook_client import WebhookFailure
+from worker.base.webhook_connection import WebhookResponse
 from worker.context import Context
 from worker.core.tenant_config import TenantConfig, WebhookEndpoint
 from worker.ledger.outbox import (
