@@ -73,7 +73,7 @@ _SECRET = re.compile(
     | ( ://[^/@\s:\[]*: ) (?! \[hidden\] | \d{{1,5}} (?:[^\w@:%.~+!$*-]|$) )
         [^\s"'\\@]++ (?: @[^\s"'\\@/]++(?=@) )*+
     # A webhook secret, and the signature of a webhook
-    | ( whsec_ ) [\w+/=-]++
+    | ( whs(?:ec|k)_ ) [\w+/=-]++
     | ( \bv1a?, ) [\w+/]{{40,}}={{0,2}}
     # Rows, in which values have no names
     | ( \A Row[ ] | Failing[ ]row[ ]contains[ ] ) \( .*+

@@ -56,7 +56,8 @@ from worker.revoke.revocation_rows import DenialRow, read_denials
 from worker.settings import BucketDestination, Destination, Settings, WebhookDestination
 from worker.tenants.apply_plan import config_warnings
 from worker.webhooks.endpoint_states import read_circuits
-from worker.webhooks.webhook_rules import Circuit, resolve_secrets
+from worker.webhooks.webhook_rules import Circuit
+from worker.webhooks.webhook_secrets import longest_signing, read_secrets, resolve_secrets
 
 
 def check_tenants(config: TenantConfig, now: datetime) -> Iterator[Check]:
@@ -222,7 +223,7 @@ def _secret_problem(reference: str | None, environ: Mapping[str, str]) -> str | 
     if reference is None:
         return "VALETKEY_AUDIT_WEBHOOK_SECRET is not set"
     try:
-        resolve_secrets(reference, environ)
+        resolve_secrets(reference, environ, clock.now())
     except Transient as error:
         return str(error)
     return None
@@ -275,7 +276,7 @@ def database_checks(settings: Settings, *, offline: bool) -> Iterator[Check]:
     yield from check_tenants(facts.config, clock.now())
     yield from bucket_checks(facts.config, settings, offline=offline)
     yield from event_checks(facts.config, offline=offline)
-    yield from _endpoint_checks(facts.config)
+    yield from check_secrets(facts.config, os.environ, clock.now())
     yield from facts.work
     yield from checkpoint_checks(settings, facts.config, facts.publications)
 
@@ -321,14 +322,26 @@ def _file_checks(database_url: str) -> Iterator[Check]:
             yield Check("database", "warn", text, "python -m worker migrate")
 
 
-def _endpoint_checks(config: TenantConfig) -> Iterator[Check]:
+ENDS_SOON = timedelta(days=3)
+_UNREADABLE_HINT = "set the secret where the upkeep worker runs, and run doctor there"
+_ROTATE_HINT = "python -m worker deliveries secret rotate FILE: docs/webhooks.md, Secrets"
+
+
+def check_secrets(
+    config: TenantConfig, environ: Mapping[str, str], now: datetime
+) -> Iterator[Check]:
+    """Warn of endpoints whose secrets cannot be read, or all have ended or will soon."""
     for tenant in config.tenants.values():
         for endpoint in tenant.endpoints.values():
             name = f"{tenant.name}/{endpoint.name}"
             try:
-                resolve_secrets(endpoint.secret, os.environ)
+                end = longest_signing(read_secrets(endpoint.secret, environ)).until
             except Transient as error:
-                hint = "set the secret where the upkeep worker runs, and run doctor there"
-                yield Check("endpoints", "warn", f"{name}: {error}", hint)
+                yield Check("endpoints", "warn", f"{name}: {error}", _UNREADABLE_HINT)
+                continue
+            if end is not None and end - now <= ENDS_SOON:
+                verb = "ended" if end <= now else "ends"
+                text = f"{name}: its last webhook secret {verb} at {format_utc(end)}"
+                yield Check("endpoints", "warn", text, _ROTATE_HINT)
             else:
                 yield Check("endpoints", "ok", f"{name}: its webhook secret is available")

@@ -37,7 +37,7 @@ from worker.settings import (
     WebhookDestination,
     parse_destinations,
 )
-from worker.webhooks.webhook_rules import resolve_secrets, signature_headers
+from worker.webhooks.webhook_secrets import resolve_secrets, signature_headers
 
 MAX_LISTINGS = 200
 """The most pages of names that are read from a bucket: more than 20 years of hourly checkpoints."""
@@ -194,10 +194,10 @@ class Destinations(NamedTuple):
             "root": text.root.hex(),
             "note": checkpoint.note,
         }
-        body = json.dumps(values).encode()
-        secrets = resolve_secrets(reference, self.context.environ)
+        body, now = json.dumps(values).encode(), self.context.now()
+        secrets = resolve_secrets(reference, self.context.environ, now)
         message_id = f"checkpoint-{sha256(checkpoint.note.encode()).hexdigest()[:32]}"
-        headers = signature_headers(secrets, message_id, self.context.now(), body)
+        headers = signature_headers(secrets, message_id, now, body)
         headers |= {"content-type": "application/json"}
         response = self.context.webhook_client().post(url, body, headers)
         if response.status // 100 != _SUCCESS:

@@ -1,5 +1,6 @@
 """Reads and checks tenants.toml."""
 
+import os
 import re
 import tomllib
 from collections.abc import Collection, Iterator
@@ -13,6 +14,7 @@ from pydantic_core import ErrorDetails
 from valetkey.crypto.keys import build_public_key
 from worker.core.callback_urls import VIOLATION_TEXTS, UrlViolation, parse_webhook_url
 from worker.core.tenant_config import NO_ENDPOINTS, DefaultEndpoints, Tenant, TenantConfig
+from worker.errors import Transient
 from worker.tenants.config_conflicts import Conflict, find_conflicts
 from worker.tenants.toml_fields import (
     LineIndex,
@@ -24,9 +26,10 @@ from worker.tenants.toml_fields import (
     format_location,
     suggest_field,
 )
-from worker.webhooks.webhook_rules import secret_reference_error
+from worker.webhooks.webhook_secrets import MalformedSecret, read_secrets, secret_reference_error
 
 _PYDANTIC_PART = "[key]"  # of pydantic's locations, and not in the file
+_SECRET_HINT = "create a secret: python -m worker deliveries secret new FILE"  # noqa: S105 - a hint
 _TOML_POSITION = re.compile(r" \(at line (\d+), column \d+\)$")
 
 
@@ -45,7 +48,7 @@ def read_tenants_file(
     """Read a file and return its config, or all problems with it.
 
     With development, webhooks may go to http:// URLs and to this machine. endpoints are those
-    of bucket profiles that name none. Raises OSError.
+    of bucket profiles that name none. Secrets are checked if they can be read here. Raises OSError.
     """
     try:
         text = file.read_text(encoding="utf-8")
@@ -116,6 +119,8 @@ def _tenant_conflicts(
             yield Conflict((*location, "url"), message)
         if error := secret_reference_error(endpoint.secret):
             yield Conflict((*location, "secret"), error)
+        elif error := _secret_error(endpoint.secret):
+            yield Conflict((*location, "secret"), error, _SECRET_HINT)
     for key in tenant.keys.values():
         location = ("tenants", tenant.name, "keys", key.name)
         try:
@@ -123,6 +128,20 @@ def _tenant_conflicts(
         except ValueError:
             message = "sign and seal are not valid public keys: copy the line of `valetkey keygen`"
             yield Conflict(location, message)
+
+
+def _secret_error(ref: str) -> str | None:
+    """Return what is wrong with the secrets behind a reference, if they can be read here.
+
+    The upkeep worker may run elsewhere: `doctor` reports there what cannot be read.
+    """
+    try:
+        read_secrets(ref, os.environ)
+    except MalformedSecret as malformed:
+        return str(malformed)
+    except Transient:
+        pass
+    return None
 
 
 def _conflict_problem(conflict: Conflict, lines: LineIndex) -> FileProblem:

@@ -1,9 +1,5 @@
-"""Lists webhook deliveries and manifests, and creates the secrets of webhooks."""
+"""Lists webhook deliveries and manifests; the group of commands about webhooks."""
 
-import base64
-import json
-import secrets
-from pathlib import Path
 from typing import Any
 
 import click
@@ -11,7 +7,6 @@ from sqlalchemy import ColumnElement, Select, and_, case, select
 
 from models import Batch, Delivery, EndpointState, Manifest
 from valetkey.cli.format_options import add_options
-from worker.base.private_files import write_private_file
 from worker.cli.command_options import (
     after_number_option,
     format_options,
@@ -19,14 +14,12 @@ from worker.cli.command_options import (
     tenant_option,
 )
 from worker.cli.output import print_list
-from worker.webhooks.webhook_rules import SECRET_PREFIX
-
-_SECRET_BYTES = 32
+from worker.webhooks.secret_commands import key, secret
 
 
 @click.group()
 def deliveries() -> None:
-    """Show which webhooks and manifests are pending, delivered or failed; create secrets."""
+    """Show which webhooks and manifests are pending, delivered or failed; manage secrets."""
 
 
 _list_options = add_options(tenant_option, limit_option, after_number_option, format_options)
@@ -89,30 +82,8 @@ def list_manifests(*, state: str | None, **options: Any) -> None:
     _print_list(query, state, options)
 
 
-@deliveries.command("secret")
-@click.option(
-    "--new",
-    "path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    required=True,
-    help="Create the secret in a new file that only you may read.",
-)
-def create_secret(path: Path) -> None:
-    """Create a secret that signs webhooks, and print its line for an endpoint in tenants.toml.
-
-    The upkeep workers read the file at each delivery. Give the receiver a copy, and nobody else.
-
-    \b
-    Example:
-      python -m worker deliveries secret --new billing.secret
-    """
-    secret = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
-    try:
-        write_private_file(path, f"{secret}\n".encode(), replace=False)
-    except OSError as error:
-        raise click.BadParameter(f"{path}: {error.strerror}", param_hint="--new") from None
-    click.echo(f"The secret is in {path}. The line for [tenants.NAME.endpoints.NAME]:", err=True)
-    click.echo(f"secret = {json.dumps(f'file:{path.absolute()}', ensure_ascii=False)}")
+deliveries.add_command(secret)
+deliveries.add_command(key)
 
 
 def _only_if(condition: ColumnElement[bool], column: Any, name: str = "next_attempt_at") -> Any:

@@ -29,10 +29,9 @@ from worker.webhooks.webhook_events import RenderedWebhook, render
 from worker.webhooks.webhook_rules import (
     CLOSED_CIRCUIT,
     RETRY_SCHEDULE,
-    resolve_secrets,
     retry_delay,
-    signature_headers,
 )
+from worker.webhooks.webhook_secrets import resolve_secrets, signature_headers
 
 log = structlog.get_logger()
 
@@ -65,8 +64,9 @@ def attempt_delivery(delivery: DeliveryLease, context: Context) -> DeliveryResul
 
 
 def _send(delivery: DeliveryLease, webhook: RenderedWebhook, context: Context) -> DeliveryResult:
-    secrets = resolve_secrets(webhook.endpoint.secret, context.environ)
-    headers = signature_headers(secrets, webhook.message_id, context.now(), webhook.body)
+    now = context.now()
+    secrets = resolve_secrets(webhook.endpoint.secret, context.environ, now)
+    headers = signature_headers(secrets, webhook.message_id, now, webhook.body)
     headers |= {"content-type": "application/json"}
     response = context.webhook_client().post(webhook.endpoint.url, webhook.body, headers)
     status, is_up = response.status, response.status // 100 != _SERVER_ERROR

@@ -1,7 +1,4 @@
-"""The rules of webhooks: signatures by Standard Webhooks 1.0.0, secrets, retries, circuit breakers.
-
-The library of Standard Webhooks signs. This module also refuses the invalid input that it accepts.
-tenants.toml and the database store only references to secrets.
+"""The rules of webhooks: retries and circuit breakers.
 
 The schedule follows the example of Standard Webhooks. The first retries come quickly, for an
 endpoint that restarts. Later ones are slower, so an endpoint can be down for more than two days
@@ -13,109 +10,8 @@ delivery probes the endpoint: any other response closes the circuit, and another
 for a longer pause.
 """
 
-import base64
-import binascii
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import datetime, timedelta
 from typing import NamedTuple
-
-from standardwebhooks import Webhook
-
-from worker.errors import Transient
-
-SECRET_PREFIX = "whsec_"  # noqa: S105 - the public prefix that all secrets share
-MIN_SECRET_BYTES = 24
-MAX_SECRET_BYTES = 64
-
-
-@dataclass(frozen=True, slots=True)
-class WebhookSecret:
-    """The key that this service shares with an endpoint. Its repr does not contain the key."""
-
-    key: bytes = field(repr=False)
-
-    @classmethod
-    def parse(cls, text: str) -> "WebhookSecret | None":
-        """Parse `whsec_` and the base64 of 24 to 64 bytes. Returns None for any other text."""
-        if not text.startswith(SECRET_PREFIX):
-            return None
-        try:
-            key = base64.b64decode(text.removeprefix(SECRET_PREFIX), validate=True)
-        except (binascii.Error, ValueError):  # ValueError: not ASCII
-            return None
-        return cls(key) if MIN_SECRET_BYTES <= len(key) <= MAX_SECRET_BYTES else None
-
-
-def signature_headers(
-    secrets: Sequence[WebhookSecret], message_id: str, timestamp: datetime, body: bytes
-) -> dict[str, str]:
-    """Return the three signature headers of one attempt, as names and values.
-
-    Every secret signs, so either side may rotate its secret first. `message_id` is the same for all
-    attempts and contains no dot. `timestamp` is the time of this attempt, with a time zone. `body`
-    is UTF-8 and must be sent unchanged. Raises ValueError for another id or timestamp.
-    """
-    if timestamp.tzinfo is None or "." in message_id:
-        raise ValueError("a signature needs a timestamp with a time zone and an id without dots")
-    # The library replaces the time zone instead of converting to UTC, which would shift the time.
-    sent_at = timestamp.astimezone(UTC)
-    signatures = [
-        Webhook(secret.key).sign(message_id, sent_at, body.decode()) for secret in secrets
-    ]
-    return {
-        "webhook-id": message_id,
-        "webhook-timestamp": str(int(sent_at.timestamp())),
-        "webhook-signature": " ".join(signatures),
-    }
-
-
-_REFERENCE_FORMS = "a secret is given as env:NAME or file:PATH"
-
-
-def secret_reference_error(ref: str) -> str | None:
-    """Return what is wrong with a secret's reference, or None; never repeats a literal secret."""
-    if SECRET_PREFIX in ref:
-        return f"this is the secret itself and would be stored: {_REFERENCE_FORMS}"
-    scheme, _, target = ref.partition(":")
-    if scheme not in {"env", "file"} or not target.strip():
-        return _REFERENCE_FORMS
-    return None
-
-
-def resolve_secrets(ref: str, environ: Mapping[str, str]) -> list[WebhookSecret]:
-    """Read the secrets behind `env:NAME` or `file:PATH`: one or more, separated by whitespace.
-
-    Every secret signs. To rotate: add the new secret, give it to the receiver, remove the old one.
-    Raises Transient, which names the reference but never the value. Once the reference is fixed,
-    deliveries succeed.
-    """
-    if error := secret_reference_error(ref):
-        raise Transient(error)
-    secrets = [WebhookSecret.parse(word) for word in _read_secret(ref, environ).split()]
-    valid = [secret for secret in secrets if secret is not None]
-    if not valid or len(valid) < len(secrets):
-        form = f"{SECRET_PREFIX} and the base64 of {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes"
-        raise Transient(f"{ref} does not contain valid webhook secrets: each must be {form}")
-    return valid
-
-
-def _read_secret(ref: str, environ: Mapping[str, str]) -> str:
-    scheme, _, target = ref.partition(":")
-    if scheme == "env":
-        if target not in environ:
-            raise Transient(f"{ref} is not set in the environment of this process")
-        return environ[target]
-    try:
-        return Path(target).read_text(encoding="utf-8")
-    # Without the cause: a UnicodeDecodeError contains the bytes that could not be decoded.
-    except (OSError, ValueError):
-        raise Transient(
-            f"{ref} cannot be read: the file must exist, be readable by the worker and contain "
-            "UTF-8 text"
-        ) from None
-
 
 RETRY_SCHEDULE = (
     timedelta(0),

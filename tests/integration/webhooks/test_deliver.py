@@ -98,6 +98,22 @@ def test_an_endpoint_that_the_config_no_longer_allows_and_expired_grants_are_sen
     assert [(row.state, row.problem) for row in webhooks.rows()] == [("failed", problem)]
 
 
+def test_a_delivery_is_signed_by_all_secrets_in_force_until_the_old_one_ends(
+    webhooks: DeliveryService, clock: Clock
+) -> None:
+    end = (clock() + timedelta(minutes=1)).isoformat()
+    rotated = f"whsec_{'n' * 32} whsk_{'k' * 43}= {webhooks.context.environ['HOOK']} until {end}"
+    webhooks.context = replace(webhooks.context, environ={"HOOK": rotated})
+    signatures = []
+    for _ in range(2):
+        webhooks.issue()
+        webhooks.deliver()
+        signed = webhooks.client.headers[-1]["webhook-signature"].split()
+        signatures.append([signature.partition(",")[0] for signature in signed])
+        clock.forward(minutes=1)
+    assert signatures == [["v1", "v1a", "v1"], ["v1", "v1a"]]
+
+
 def test_a_missing_secret_postpones_the_delivery_and_is_named(webhooks: DeliveryService) -> None:
     webhooks.context = replace(webhooks.context, environ={})
     webhooks.issue()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
 from valetkey.webhooks import TOLERANCE, InvalidWebhook, parse_upload_event, verify
-from worker.webhooks.webhook_rules import WebhookSecret, signature_headers
+from worker.webhooks.webhook_secrets import WebhookSecret, signature_headers
 
 NOW = datetime(2026, 11, 24, 23, 0, tzinfo=UTC)
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32

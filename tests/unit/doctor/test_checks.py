@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.builders.messages import DEMO
 from worker.base.jobs import TurnKey
-from worker.core.tenant_config import Tenant, TenantConfig, TenantKey
+from worker.core.tenant_config import Tenant, TenantConfig, TenantKey, WebhookEndpoint
 from worker.doctor.checks import (
     ABANDONED_UPLOADS,
     ENDED_SLOTS,
@@ -21,6 +21,7 @@ from worker.doctor.database_checks import (
     check_circuits,
     check_denials,
     check_manifests,
+    check_secrets,
     check_tenants,
 )
 from worker.doctor.queue_checks import check_eviction, check_messages
@@ -69,6 +70,36 @@ def test_webhooks_that_are_pending_say_since_when() -> None:
 @pytest.mark.parametrize(("policy", "found"), [("allkeys-lru", ["warn"]), (None, [])])
 def test_a_server_that_drops_keys_is_a_warning(policy: str | None, found: list[str]) -> None:
     assert states(check_eviction("broker", policy)) == found
+
+
+SECRET, OTHER = (f"whsec_{letter * 32}" for letter in "ab")
+HOOK = WebhookEndpoint("hook", "https://hooks.example.com/in", "env:HOOK")
+WITH_HOOK = TenantConfig(tenants={"acme": Tenant("acme", "queue", endpoints={"hook": HOOK})})
+
+
+@pytest.mark.parametrize(
+    ("content", "state", "words"),
+    [
+        (SECRET, "ok", "its webhook secret is available"),
+        (f"{SECRET} until 2026-11-24 {OTHER}", "ok", "its webhook secret is available"),
+        (f"{SECRET} until 2026-11-27T12:30:00.000001Z", "ok", "its webhook secret is available"),
+        (f"{SECRET} until 2026-11-27T12:30Z", "warn", "its last webhook secret ends at 2026-11-27"),
+        (
+            f"{SECRET} until 2026-11-25 {OTHER} until 2026-11-26",
+            "warn",
+            "its last webhook secret ends at 2026-11-26",
+        ),
+        (f"{SECRET} until 2026-11-24", "warn", "its last webhook secret ended at 2026-11-24"),
+        (f"{SECRET[:-9]}", "warn", "env:HOOK does not contain valid webhook secrets"),
+    ],
+)
+def test_an_endpoint_for_which_nothing_will_sign_within_three_days_is_a_warning(
+    content: str, state: str, words: str
+) -> None:
+    (check,) = check_secrets(WITH_HOOK, {"HOOK": content}, NOW)
+    assert (check.check, check.state) == ("endpoints", state)
+    assert check.message.startswith(f"acme/hook: {words}")
+    assert content[6:20] not in f"{check.message}{check.hint}"
 
 
 def test_an_endpoint_that_is_paused_is_a_warning() -> None:

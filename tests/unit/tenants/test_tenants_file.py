@@ -171,10 +171,77 @@ def test_every_problem_is_reported_at_once_in_the_order_of_its_line(
     ]
 
 
-def test_a_secret_in_the_file_is_refused_and_not_repeated(tenants_file: TenantsFile) -> None:
-    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+@pytest.mark.parametrize("prefix", ["whsec_", "whsk_"])
+def test_a_secret_in_the_file_is_refused_with_its_line_and_not_repeated(
+    tenants_file: TenantsFile, prefix: str
+) -> None:
+    secret = f"{prefix}MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
     problem = tenants_file.problem(changed("env:BILLING_SECRET", secret))
+    assert (problem.path, problem.line) == ("tenants.acme.endpoints.billing.secret", 23)
     assert "MfKQ9r8G" not in str(problem)
+
+
+WEAK = {
+    "short": "whsec_" + "a" * 28,
+    "long": "whsec_" + "a" * 88,
+    "not base64": "whsec_hush!",
+    "no secret": "hush",
+    "empty": " ",
+    "a public key": "whpk_" + "a" * 43 + "=",
+}
+
+
+@pytest.mark.parametrize("content", WEAK.values(), ids=WEAK)
+@pytest.mark.parametrize("scheme", ["env", "file"])
+def test_a_reference_to_a_weak_secret_is_refused_with_its_line_if_it_can_be_read_here(
+    tenants_file: TenantsFile,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: str,
+    scheme: str,
+) -> None:
+    (tmp_path / "hook").write_text(content)
+    monkeypatch.setenv("BILLING_SECRET", content)
+    ref = "env:BILLING_SECRET" if scheme == "env" else f"file:{tmp_path}/hook"
+    problem = tenants_file.problem(changed("env:BILLING_SECRET", ref))
+    assert (problem.path, problem.line) == ("tenants.acme.endpoints.billing.secret", 23)
+    assert problem.message.startswith(f"{ref} does not contain valid webhook secrets: each must")
+    assert content.strip()[6:] not in str(problem) or not content.strip()[6:]
+
+
+@pytest.mark.parametrize("end", ["", "until 2020-01-01"])
+def test_a_secret_that_can_be_read_is_accepted_even_if_it_no_longer_signs(
+    tenants_file: TenantsFile, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setenv("BILLING_SECRET", f"whsec_{'a' * 32} {end}")
+    tenants_file.config(GOOD)
+
+
+def test_a_reference_that_only_the_upkeep_worker_can_read_is_accepted(
+    tenants_file: TenantsFile,
+) -> None:
+    tenants_file.config(changed("env:BILLING_SECRET", "file:/run/secrets/of-the-upkeep-worker"))
+
+
+REFUSED_URLS = {
+    "an odd port": ("https://billing.example.com:8080/", "port 443 or 8443"),
+    "user info": ("https://user:hush@billing.example.com/", "remove the user name"),
+    "an address": ("https://93.184.215.14/", "a full DNS name"),
+    "a hexadecimal address": ("https://0x5db8d70e/", "a full DNS name"),
+    "an address of IPv6": ("https://[2606:2800:21f:cb07::1]/", "a full DNS name"),
+    "too long": (f"https://billing.example.com/{'a' * 2_048}", "at most 2,048 characters"),
+    "http": ("http://billing.example.com/", "write https://"),
+}
+
+
+@pytest.mark.parametrize(("url", "words"), REFUSED_URLS.values(), ids=REFUSED_URLS)
+def test_an_endpoints_url_that_is_refused_is_named_with_its_line_and_the_correction(
+    tenants_file: TenantsFile, url: str, words: str
+) -> None:
+    problem = tenants_file.problem(changed("https://billing.example.com/hooks", url))
+    assert (problem.path, problem.line) == ("tenants.acme.endpoints.billing.url", 22)
+    assert words in problem.message
+    assert url not in str(problem)
 
 
 def test_development_accepts_a_webhook_to_this_machine(tenants_file: TenantsFile) -> None:

@@ -43,7 +43,7 @@ SECRETS = [
     "{'x-amz-security-token': '5ec2e7'}",
     "redis://:5ec2e7@127.0.0.1/0",
     "postgresql+psycopg://valetkey:5ec2e7@db/valetkey",
-    "whsec_5ec2e7",
+    *("whsec_5ec2e7", "whsk_5ec2e7/+="),
     "b'[[\"eyJhbGciOiJFZDI1NTE5In0.5ec2e7.5ec2e7\"], {}, null]'",
     "eyJhbGciOiJFQ0RILUVTIn0..5ec2e7-_A.5ec2e7.5ec2e7",
     "ewogImFsZyI6ICJFZDI1NTE5IiB9.eyJ2IjoxfQ5ec2e7...",
