@@ -29,7 +29,7 @@ from examples.demo.uploads import show_stored_upload, show_unused_slot
 from examples.demo.webhook_receiver import WebhookReceiver, running_receiver
 from valetkey import Client, Grant, Refused
 from valetkey.crypto.keys import dump_private_key, generate_key, public_key_line
-from valetkey.webhooks import verify
+from valetkey.webhooks import GrantsDecided, unwrap
 from valetkey.wire.messages import Item
 from worker.dev.stack import Stack, running_stack
 
@@ -188,10 +188,9 @@ def _show_webhook(stack: Stack, receiver: WebhookReceiver, secret: str) -> None:
     show_heading("Receive a result by webhook, and verify its signature")
     with _client(stack) as client:
         grant = client.download("demo", "acme/licence.txt", callback="demo").result()
-    body, headers = receiver.requests.get(timeout=15)
-    outcome = verify(body, headers, secret)
+    event = unwrap(*receiver.requests.get(timeout=15), secret)
     check(
-        outcome["items"][0]["url"] == grant.url,
+        isinstance(event, GrantsDecided) and event.data.items == [grant],
         "the signature is valid, and the webhook contains the same link",
     )
 

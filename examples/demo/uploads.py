@@ -7,7 +7,7 @@ from collections.abc import Callable
 from examples.demo.output import check, show_heading, show_success
 from examples.demo.webhook_receiver import WebhookReceiver
 from valetkey import Client, Grant
-from valetkey.webhooks import UploadEvent, parse_upload_event, verify
+from valetkey.webhooks import UploadStored, unwrap
 from worker.dev.stack import Stack
 
 KIB = 1024
@@ -29,16 +29,15 @@ def show_stored_upload(
     post(handle.result(), bytes(48_211))
     stored = handle.stored(_TIMEOUT)
     show_success(f"the program knows: {stored.key} is stored, {stored.size:,} bytes")
-    (upload,) = _next_upload_event(receiver, secret).data.uploads
+    (upload,) = _next_upload(receiver, secret).data.uploads
     check(upload.size == stored.size, "the webhook upload.stored tells the endpoint the same")
 
 
-def _next_upload_event(receiver: WebhookReceiver, secret: str) -> UploadEvent:
-    """Return the next webhook about uploads; outcomes come to the same endpoint."""
+def _next_upload(receiver: WebhookReceiver, secret: str) -> UploadStored:
+    """Return the next webhook about an upload; others come to the same endpoint."""
     while True:
-        body, headers = receiver.requests.get(timeout=_TIMEOUT)
-        event = parse_upload_event(verify(body, headers, secret))
-        if event is not None:
+        event = unwrap(*receiver.requests.get(timeout=_TIMEOUT), secret)
+        if isinstance(event, UploadStored):
             return event
 
 

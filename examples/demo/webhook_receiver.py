@@ -9,7 +9,7 @@ from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
 
-from valetkey.webhooks import InvalidWebhook, verify
+from valetkey.webhooks import GrantsDecided, InvalidWebhook, unwrap
 
 _TIMEOUT = 120.0  # seconds
 
@@ -50,17 +50,19 @@ def _request_handler(receiver: WebhookReceiver) -> type[BaseHTTPRequestHandler]:
 
 
 def main(secret_file: str, port: str) -> str:
-    """Return the keys of the first webhook that arrives; the program ends with any other text."""
+    """Return the keys of the first results that arrive; the program ends with any other text."""
     secrets = Path(secret_file).read_text(encoding="utf-8").split()
     with running_receiver(int(port)) as receiver:
         try:
-            payload = verify(*receiver.requests.get(timeout=_TIMEOUT), secrets)
+            event = unwrap(*receiver.requests.get(timeout=_TIMEOUT), secrets)
         except Empty:
             sys.exit(f"no webhook arrived at {receiver.url} in {_TIMEOUT:.0f} s")
         except InvalidWebhook as error:
             sys.exit(f"not verified: {error}")
-    keys = ", ".join(str(item["key"]) for item in payload["items"])
-    return f"verified webhook of batch {payload['batch']}: {keys}"
+    if not isinstance(event, GrantsDecided):
+        sys.exit(f"not about results: {event.type}")
+    keys = ", ".join(str(item.key) for item in event.data.items)
+    return f"verified webhook of batch {event.data.batch}: {keys}"
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from tests.support.servers.databases import fresh_database
 from tests.support.servers.programs import Completed, run_worker
 from tests.support.servers.waiting import wait_until
 from valetkey.cli.journal import journal_path
-from valetkey.webhooks import verify
+from valetkey.webhooks import Event, GrantsDecided, unwrap
 from worker.dev.stack import Commands, run_workers
 
 ITEMS = 6_000
@@ -81,15 +81,16 @@ def test_a_webhook_brings_the_same_grant(walk: Walk) -> None:
     with walk.service.signing_client() as client:
         grant = client.download("demo", "acme/hook.bin", callback="hook").result()
 
-    def outcomes() -> list[dict[str, Any]]:
+    def events() -> list[Event]:
         return [
-            verify(body, receiver.headers[number], SECRET)
+            unwrap(body, receiver.headers[number], SECRET)
             for number, body in enumerate(tuple(receiver.bodies))
             if grant.id.encode() in body
         ]
 
-    (outcome,) = wait_until(outcomes, what="the webhook has arrived")
-    assert outcome["items"][0]["url"] == grant.url
+    (event,) = wait_until(events, what="the webhook has arrived")
+    assert isinstance(event, GrantsDecided)
+    assert event.data.items == [grant]
 
 
 def test_the_service_knows_what_was_stored(walk: Walk) -> None:

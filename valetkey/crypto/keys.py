@@ -102,17 +102,23 @@ def build_public_key(sign: str, seal: str) -> PublicKey:
 
     Raises ValueError if either is malformed or unsafe.
     """
-    verification_key = _import_public(sign, "Ed25519")
+    verification_key = import_verification_key(sign)
     encryption_key = _import_public(seal, "X25519")
-    if int.from_bytes(urlsafe_b64decode(f"{sign}="), "little") % 2**255 % _P in _SMALL_ORDER_Y:
-        raise ValueError(
-            "anybody can sign for this key: it is a point of small order, which `valetkey keygen` "
-            "never generates"
-        )
     # With some points, key agreement fails (RFC 7748, section 6.1). Detect it before the first
     # result is sealed.
     OKPKey.generate_key("X25519").exchange_derive_key(encryption_key)
     return PublicKey(verification_key, encryption_key)
+
+
+def import_verification_key(x: str) -> OKPKey:
+    """Import an Ed25519 public key of 32 bytes in base64url. Raises ValueError as above."""
+    key = _import_public(x, "Ed25519")
+    if int.from_bytes(urlsafe_b64decode(f"{x}="), "little") % 2**255 % _P in _SMALL_ORDER_Y:
+        raise ValueError(
+            "anybody can sign for this key: it is a point of small order, which `valetkey keygen` "
+            "never generates"
+        )
+    return key
 
 
 def _import_private(jwk: dict[str, Any], curve: str) -> OKPKey:

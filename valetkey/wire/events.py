@@ -3,10 +3,9 @@
 They only grow: unknown fields are ignored, and values that are not known yet are kept as text.
 """
 
-from datetime import datetime
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field, InstanceOf, PrivateAttr
 
 from valetkey.wire.refusals import QuotaState, Refusal
 from valetkey.wire.replies import ManifestState, Outcome
@@ -28,7 +27,7 @@ MAX_WEBHOOK_BYTES = 256 * 1024
 """The most bytes of a body. Larger outcomes are divided into pages."""
 
 _IN_ORDER = Field(union_mode="left_to_right")
-_Time = Annotated[datetime, Field(strict=False)]
+_Time = Annotated[AwareDatetime, Field(strict=False)]
 DisabledReason = Literal["gone", "failing", "operator"]
 
 
@@ -154,7 +153,14 @@ class TestedEndpoint(ReplyModel):
 
 
 class _Envelope(ReplyModel):
+    type: str
     timestamp: _Time
+    _id: str = PrivateAttr("")  # a header, so no member of the JSON
+
+    @property
+    def id(self) -> str:
+        """The `webhook-id`: the same for every attempt, so store it and ignore repeats."""
+        return self._id
 
 
 class GrantsDecided(_Envelope):
@@ -211,6 +217,12 @@ class EndpointTest(_Envelope):
 
     type: Literal["endpoint.test"] = "endpoint.test"
     data: TestedEndpoint
+
+
+class UnknownEvent(_Envelope):
+    """A webhook of a type that this release does not know, or `audit.checkpoint`."""
+
+    data: InstanceOf[dict[str, Any]]
 
 
 AnyEvent = (

@@ -188,11 +188,14 @@ class Destinations(NamedTuple):
         text, _ = open_checkpoint(checkpoint.note)
         values = {
             "type": EVENT,
-            "tenant": checkpoint.tenant,
-            "origin": text.origin,
-            "size": text.size,
-            "root": text.root.hex(),
-            "note": checkpoint.note,
+            "timestamp": checkpoint.signed_at.isoformat(),
+            "data": {
+                "tenant": checkpoint.tenant,
+                "origin": text.origin,
+                "size": text.size,
+                "root": text.root.hex(),
+                "note": checkpoint.note,
+            },
         }
         body, now = json.dumps(values).encode(), self.context.now()
         secrets = resolve_secrets(reference, self.context.environ, now)

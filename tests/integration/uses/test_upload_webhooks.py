@@ -28,7 +28,7 @@ from tests.support.servers.waiting import wait_until
 from tests.support.servers.webhook_receiver import WebhookReceiver, respond_with, running_receiver
 from tests.support.uses.reports import deleted, stored
 from tests.support.uses.use_service import UseService
-from valetkey.webhooks import UploadEvent, parse_upload_event, verify
+from valetkey.webhooks import UploadMismatched, UploadStored, UploadUnused, unwrap
 from worker.audit.audit_group import audit
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.webhook_client import WebhookClient
@@ -45,6 +45,7 @@ from worker.webhooks.webhook_delivery import deliver_due
 SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()
 ALL_EVENTS = ("upload.stored", "upload.unused", "upload.mismatched")
 KEY = "acme/a.png"
+UploadEvent = UploadStored | UploadMismatched | UploadUnused
 
 
 def config_with_hook(port: int) -> TenantConfig:
@@ -109,11 +110,11 @@ class UploadHooks(UseService):
         """Return the webhooks about uploads that the endpoint received, verified."""
         received = zip(self.receiver.bodies, self.receiver.headers, strict=True)
         tolerance = timedelta(days=1)
-        payloads = [
-            verify(body, headers, SECRET, now=self.clock(), tolerance=tolerance)
+        events = [
+            unwrap(body, headers, SECRET, now=self.clock(), tolerance=tolerance)
             for body, headers in received
         ]
-        return [event for payload in payloads if (event := parse_upload_event(payload))]
+        return [event for event in events if isinstance(event, UploadEvent)]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, insert, select, update
 from models import Delivery
 from tests.support.builders.messages import grant_message, tenant_config
 from tests.support.builders.services import InProcessService
-from valetkey.webhooks import verify
+from valetkey.webhooks import unwrap
 from valetkey.wire.events import EventType
 from worker.base.database_engine import write_transaction
 from worker.base.webhook_client import WebhookFailure
@@ -150,7 +150,7 @@ class DeliveryService:
     def delivered(self, number: int = 0) -> dict[str, Any]:
         """Return the verified content of a webhook that was sent, as JSON values."""
         body, headers = self.client.bodies[number], self.client.headers[number]
-        verify(body, headers, SECRET, now=self.context.now())
+        unwrap(body, headers, SECRET, now=self.context.now())
         content: dict[str, Any] = json.loads(body)
         return content
 

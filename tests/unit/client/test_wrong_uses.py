@@ -33,7 +33,7 @@ from valetkey import (
 from valetkey.arguments import checked
 from valetkey.delivery.progress import BatchProgress
 from valetkey.units import parse_duration, parse_size
-from valetkey.webhooks import parse_upload_event, verify
+from valetkey.webhooks import sign, unwrap
 from valetkey.wire.item_checks import checked_items
 
 BROKER = "redis://127.0.0.1:1/0"
@@ -338,23 +338,24 @@ HANDLES: dict[str, str] = {
     ),
 }
 OTHERS: dict[str, str] = {
-    "verify('{}', {}, SECRET)": "body must be a bytes, not a str",
-    "verify({}, {}, SECRET)": "body must be a bytes, not a dict",
-    "verify(b'{}', None, SECRET)": "headers must be a mapping, like the headers of a request, not "
+    "unwrap('{}', {}, SECRET)": "body must be a bytes, not a str",
+    "unwrap({}, {}, SECRET)": "body must be a bytes, not a dict",
+    "unwrap(b'{}', None, SECRET)": "headers must be a mapping, like the headers of a request, not "
     "None",
-    "verify(b'{}', [(b'webhook-id', b'1')], SECRET)": (
+    "unwrap(b'{}', [(b'webhook-id', b'1')], SECRET)": (
         "headers must be a mapping, like the headers of a request, not a list"
     ),
-    "verify(b'{}', {b'webhook-id': b'1'}, SECRET)": (
+    "unwrap(b'{}', {b'webhook-id': b'1'}, SECRET)": (
         "headers must be names and values of the type str: decode the bytes"
     ),
-    "verify(b'{}', {}, None)": "secret must be a str or a list, not None",
-    "verify(b'{}', {}, SECRET.encode())": "secret must be a str or a list, not a bytes",
-    "verify(b'{}', {}, [None])": "secret[0] must be a str, not None",
-    "verify(b'{}', {}, SECRET, now=NAIVE)": f"now {ZONE}",
-    "verify(b'{}', {}, SECRET, now=0)": "now must be a datetime or None, not an int",
-    "verify(b'{}', {}, SECRET, tolerance=300)": "tolerance must be a timedelta, not an int",
-    "parse_upload_event(b'{}')": "payload must be a Mapping, not a bytes",
+    "unwrap(b'{}', {}, None)": "secrets must be a str or a list, not None",
+    "unwrap(b'{}', {}, SECRET.encode())": "secrets must be a str or a list, not a bytes",
+    "unwrap(b'{}', {}, [None])": "secrets[0] must be a str, not None",
+    "unwrap(b'{}', {}, SECRET, now=NAIVE)": f"now {ZONE}",
+    "unwrap(b'{}', {}, SECRET, now=0)": "now must be a datetime or None, not an int",
+    "unwrap(b'{}', {}, SECRET, tolerance=300)": "tolerance must be a timedelta, not an int",
+    "sign('{}', 'id', NAIVE, SECRET)": "body must be a bytes, not a str",
+    "sign(b'{}', 'id', NAIVE, SECRET)": f"timestamp {ZONE}",
     "parse_size(5)": "text must be a str, not an int",
     "parse_size(None)": "text must be a str, not None",
     "parse_duration(timedelta(1))": f"text must be a str, not a timedelta{AS_NUMBER}",
@@ -370,7 +371,7 @@ NAMES: dict[str, Any] = {"BATCH": BATCH, "GRANT": GRANT, "NAIVE": NAIVE, "SECRET
     each.__name__: each
     for each in (
         *(AsyncClient, Client, Decimal, Item, MultipartUploader, OrderedDict, Path, PurePosixPath),
-        *(pages, parse_duration, parse_size, parse_upload_event, timedelta, uuid4, verify),
+        *(pages, parse_duration, parse_size, sign, timedelta, unwrap, uuid4),
     )
 }
 

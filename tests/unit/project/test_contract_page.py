@@ -17,7 +17,7 @@ from valetkey.crypto import jose
 from valetkey.crypto.keys import dump_private_key, generate_key
 from valetkey.delivery import retransmit
 from valetkey.signing import object_keys
-from valetkey.webhooks import parse_upload_event
+from valetkey.webhooks import UploadStored
 from valetkey.wire import messages, terms
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import Code
@@ -51,7 +51,7 @@ def is_valid(schema: dict[str, Any], value: Any) -> bool:
 
 def test_the_webhook_about_uploads_is_valid_and_becomes_an_event() -> None:
     assert is_valid(webhook_schema(), UPLOAD_EVENT)
-    assert parse_upload_event(UPLOAD_EVENT) is not None
+    assert UploadStored.model_validate_json(json.dumps(UPLOAD_EVENT))
 
 
 def test_the_envelope_is_valid_and_contains_a_request() -> None:
