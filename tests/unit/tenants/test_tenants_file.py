@@ -209,6 +209,15 @@ def test_a_reference_to_a_weak_secret_is_refused_with_its_line_if_it_can_be_read
     assert content.strip()[6:] not in str(problem) or not content.strip()[6:]
 
 
+def test_a_reference_to_a_file_that_is_no_text_is_refused(
+    tenants_file: TenantsFile, tmp_path: Path
+) -> None:
+    (tmp_path / "hook").write_bytes(b"\xff hush")
+    problem = tenants_file.problem(changed("env:BILLING_SECRET", f"file:{tmp_path}/hook"))
+    assert problem.path == "tenants.acme.endpoints.billing.secret"
+    assert "hush" not in str(problem)
+
+
 @pytest.mark.parametrize("end", ["", "until 2020-01-01"])
 def test_a_secret_that_can_be_read_is_accepted_even_if_it_no_longer_signs(
     tenants_file: TenantsFile, monkeypatch: pytest.MonkeyPatch, end: str
