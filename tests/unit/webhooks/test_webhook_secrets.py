@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+from valetkey.webhooks import unwrap
 from worker.errors import Transient
 from worker.webhooks.webhook_secrets import (
     MalformedSecret,
@@ -233,3 +234,10 @@ def test_the_public_key_alone_verifies_the_asymmetric_signature() -> None:
     key.verify(base64.b64decode(signature), content)
     with pytest.raises(InvalidSignature):
         key.verify(base64.b64decode(signature), content + b" ")
+
+
+def test_a_receiver_of_the_client_library_verifies_with_the_secret_or_with_the_public_key() -> None:
+    body = b'{"type":"a.later.type","timestamp":"2026-11-30T10:00:00Z","data":{}}'
+    signed = signature_headers(BOTH, "msg_0199", NOW, body)
+    for secret in (LITERAL, PUBLIC_KEY):
+        assert unwrap(body, signed, secret, now=NOW).id == "msg_0199"
