@@ -215,8 +215,9 @@ def test_a_webhook_gets_signed_checkpoints(hooks_context: Context, grow: Grow) -
     assert (row.problem, row.label) == (None, "webhook 127.0.0.1")
     values = Webhook(SECRET).verify(receiver.bodies[0], receiver.headers[0])
     assert values["type"] == "audit.checkpoint"
-    assert (values["tenant"], values["size"], values["note"]) == ("acme", 1, note)
-    assert verify_note(values["note"], [KEYS.signer.verifier])
+    data = values["data"]
+    assert (data["tenant"], data["size"], data["note"]) == ("acme", 1, note)
+    assert verify_note(data["note"], [KEYS.signer.verifier])
 
 
 def test_a_webhook_that_fails_gets_each_checkpoint_later_and_is_named_without_its_url(
