@@ -1,12 +1,19 @@
 """Webhook hosts that lead into the network of the service: it connects to none of them."""
 
 import socket
+from collections.abc import Iterator
+from datetime import timedelta
 from ipaddress import ip_address
 
 import pytest
 
 from tests.attacks.conftest import AttackTable
-from tests.support.servers.webhook_receiver import FakeResolver
+from tests.support.servers.webhook_receiver import (
+    FakeResolver,
+    WebhookReceiver,
+    respond_with,
+    running_receiver,
+)
 from tests.unit.base.test_webhook_rules import DENIED
 from worker.base.webhook_client import WebhookClient, WebhookFailure
 from worker.base.webhook_connection import Address
@@ -68,3 +75,34 @@ def test_a_name_that_resolves_to_an_internal_address_is_never_connected_to(
     reason = failure_reason(client, "https://hooks.example.com/")
     attack_table.add("addresses that a name resolves to", 1, int(reason != "address_denied"))
     assert reason == "address_denied"
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[WebhookReceiver]:
+    with running_receiver(respond_with(), keeps_alive=True) as receiver:
+        yield receiver
+
+
+IN_DEVELOPMENT = [text for reason in DENIED if reason != "loopback" for text in DENIED[reason]]
+
+
+@pytest.mark.parametrize("address", IN_DEVELOPMENT)
+@pytest.mark.parametrize("beside", [[], ["127.0.0.1"]], ids=["alone", "beside an allowed one"])
+def test_a_name_that_is_bound_to_an_internal_address_loses_its_kept_connection(
+    address: str,
+    beside: list[str],
+    receiver: WebhookReceiver,
+    attack_table: AttackTable,
+    request: pytest.FixtureRequest,
+) -> None:
+    addresses: list[Address] = [ip_address(each) for each in (*beside, address)]
+    resolver = FakeResolver([ip_address("127.0.0.1")], addresses)
+    client = WebhookClient(development=True, resolve=resolver, dns_lifetime=timedelta())
+    url = f"http://hooks.example.com:{receiver.port}/"
+    client.post(url, b"{}", {})
+    received = len(receiver.paths)
+    request.getfixturevalue("no_connections")
+    reason = failure_reason(client, url)
+    attack_table.add("addresses after a kept connection", 1, int(reason != "address_denied"))
+    assert reason == "address_denied"
+    assert len(receiver.paths) == received

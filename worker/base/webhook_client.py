@@ -217,7 +217,7 @@ class WebhookClient:
         if start >= expires_at:
             addresses = await self._resolve_addresses(exchange.endpoint)
             expires_at = start + self._dns_lifetime
-            detail = f"{exchange.endpoint.host} has {len(addresses)} addresses"
+            detail = f"addresses of {exchange.endpoint.host}: {len(addresses)}"
             exchange.trace.append(TraceStep("dns", detail, self._loop.time() - start))
             self._check(addresses, exchange)
         self._resolved[exchange.origin] = expires_at, addresses
@@ -262,15 +262,15 @@ class WebhookClient:
             try:
                 return await self._send(connection, exchange)
             except WebhookFailure:
-                # Servers close idle connections, perhaps just when the request is under way. Then
-                # it was hardly read; if it was, webhooks may arrive twice. Once is enough: another
-                # kept connection could have been closed, too.
+                # A server may close an idle connection while a request is on its way. That is no
+                # failure of the endpoint, and a webhook may be sent twice. A new connection was
+                # not idle: this happens once.
                 if not connection.is_silent:
                     raise
         return await self._send(await self._connect(exchange, addresses), exchange)
 
     async def _connect(self, exchange: _Exchange, addresses: Sequence[Address]) -> Connection:
-        """Connect to the first address that can be reached: a host may have IPv6 by name only."""
+        """Connect to the first address that can be reached: there may be no route for IPv6."""
         endpoint = exchange.endpoint
         reason: Reason = "connection_failed"
         for address in addresses:

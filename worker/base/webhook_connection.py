@@ -78,14 +78,15 @@ class Connection(asyncio.Protocol):
             self.abort()  # it would be taken for the response to the next request
             return
         self.is_silent = self.is_silent and not data
+        room = MAX_RESPONSE_BYTES - self._received
         self._received += len(data)
         try:
-            self._http.receive_data(data)
+            self._http.receive_data(data[:room])
             while not exchange.done() and (event := self._http.next_event()) is not h11.NEED_DATA:
                 self._read_event(event, exchange)
         except h11.RemoteProtocolError as error:
             exchange.set_exception(error)
-        if self._received > MAX_RESPONSE_BYTES and not exchange.done():
+        if self._received >= MAX_RESPONSE_BYTES and not exchange.done():
             self._finish(exchange)
 
     def _read_event(self, event: object, exchange: asyncio.Future[WebhookResponse]) -> None:
@@ -117,7 +118,8 @@ class Connection(asyncio.Protocol):
         """Get ready for the next request. Returns false if there cannot be one."""
         http = self._http
         is_complete = http.our_state is h11.DONE and http.their_state is h11.DONE
-        if not is_complete or http.trailing_data[0] or self.transport.get_write_buffer_size():
+        is_exact = not http.trailing_data[0] and self._received < MAX_RESPONSE_BYTES
+        if not is_complete or not is_exact:
             return False
         http.start_next_cycle()
         return not self.transport.is_closing()

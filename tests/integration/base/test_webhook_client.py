@@ -76,6 +76,12 @@ def test_the_body_and_the_headers_arrive_as_they_were_given() -> None:
     assert receiver.headers[0]["Host"] == f"{HOST}:{receiver.port}"
 
 
+def test_a_path_that_is_not_ascii_is_percent_encoded() -> None:
+    with running_receiver(respond_with()) as receiver:
+        client_of().post(f"{url_of(receiver)}f\u00fcr/%41?a=\u20ac&b={{1}}", b"{}", {})
+    assert receiver.paths == ["/f%C3%BCr/%41?a=%E2%82%AC&b=%7B1%7D"]
+
+
 def test_the_pinned_address_must_prove_the_original_name(authority: CertificateAuthority) -> None:
     resolver = FakeResolver([LOOPBACK])
     client = client_of(resolver, ssl_context=authority.client_context)
@@ -170,6 +176,15 @@ def test_an_address_that_refuses_the_connection_gives_way_to_the_next() -> None:
 def test_a_long_answer_is_cut_and_its_status_counts() -> None:
     with running_receiver(stream_body(b"x" * MAX_RESPONSE_BYTES)) as receiver:
         assert post(receiver) == WebhookResponse(200, None, b"x" * 200)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_body_may_end_with_its_connection(authority: CertificateAuthority, scheme: str) -> None:
+    client = client_of(ssl_context=authority.client_context)
+    tls = authority.server_context(HOST) if scheme == "https" else None
+    with running_receiver(send_bytes(b"HTTP/1.0 200 OK\r\n\r\nbody"), tls) as receiver:
+        response = client.post(url_of(receiver, scheme), b"{}", {})
+    assert response == WebhookResponse(200, None, b"body")
 
 
 def test_the_wish_of_a_busy_endpoint_is_returned() -> None:

@@ -16,6 +16,7 @@ class QuietServer(ThreadingHTTPServer):
     """A server that waits for its threads, and ignores that clients disconnect."""
 
     daemon_threads = False
+    request_queue_size = 128
 
     def handle_error(self, *_: object) -> None:
         pass

@@ -1,5 +1,6 @@
 """Webhook endpoints on loopback, some of which misbehave, and a resolver that leads to them."""
 
+import itertools
 import socket
 import ssl
 import threading
@@ -28,9 +29,11 @@ class FakeResolver:
 
 @dataclass
 class WebhookReceiver:
-    """The requests that an endpoint received."""
+    """The requests that an endpoint received, the number of its connections, and the open ones."""
 
     port: int = 0
+    connections: int = 0
+    open: set[socket.socket] = field(default_factory=set)
     paths: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
@@ -53,6 +56,16 @@ def respond_with(status: int = 204, **headers: str) -> Responder:
     return respond
 
 
+def take_turns(*responders: Responder) -> Responder:
+    """Return a responder that responds with each of these in turn, and then with the last one."""
+    count = itertools.count()
+
+    def respond(handler: BaseHTTPRequestHandler) -> None:
+        responders[min(next(count), len(responders) - 1)](handler)
+
+    return respond
+
+
 def stream_body(piece: bytes, pause: float = 0) -> Responder:
     """Return a responder that sends 200 and pieces of a body until the client disconnects."""
 
@@ -64,17 +77,23 @@ def stream_body(piece: bytes, pause: float = 0) -> Responder:
     return respond
 
 
-def send_bytes(content: bytes) -> Responder:
+def send_bytes(
+    content: bytes, *repeated: bytes, pause: float = 0, closes: bool = True
+) -> Responder:
+    """Return a responder that sends bytes, and some of them again until the client disconnects."""
+
     def respond(handler: BaseHTTPRequestHandler) -> None:
+        handler.close_connection = closes
         handler.wfile.write(content)
+        for piece in repeated:
+            _repeat(handler, piece, pause)
 
     return respond
 
 
 def drip_headers(handler: BaseHTTPRequestHandler) -> None:
     """Send an endless status line, one byte at a time."""
-    handler.wfile.write(b"HTTP/1.1 200 ")
-    _repeat(handler, b"O", 0.05)
+    send_bytes(b"HTTP/1.1 200 ", b"O", pause=0.05)(handler)
 
 
 def _repeat(handler: BaseHTTPRequestHandler, piece: bytes, pause: float) -> None:
@@ -85,12 +104,30 @@ def _repeat(handler: BaseHTTPRequestHandler, piece: bytes, pause: float) -> None
 
 @contextmanager
 def running_receiver(
-    respond: Responder, tls: ssl.SSLContext | None = None
+    respond: Responder,
+    tls: ssl.SSLContext | None = None,
+    *,
+    keeps_alive: bool = False,
+    address: tuple[str, int] = ("127.0.0.1", 0),
 ) -> Iterator[WebhookReceiver]:
     """Run an endpoint that records its requests and responds as told."""
     receiver, lock = WebhookReceiver(), threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1" if keeps_alive else "HTTP/1.0"
+        disable_nagle_algorithm = True
+
+        def setup(self) -> None:
+            super().setup()
+            with lock:
+                receiver.connections += 1
+                receiver.open.add(self.connection)
+
+        def finish(self) -> None:
+            with lock:
+                receiver.open.discard(self.connection)
+            super().finish()
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             with lock:  # the same index in each list is the same request
@@ -102,7 +139,7 @@ def running_receiver(
         def log_message(self, *_: object) -> None:
             pass
 
-    server = QuietServer(("127.0.0.1", 0), Handler)
+    server = QuietServer(address, Handler)
     receiver.port = server.server_address[1]
     if tls:
         tls.sni_callback = lambda _, name, __: receiver.sni_names.append(name)
@@ -110,7 +147,12 @@ def running_receiver(
             server.socket, server_side=True, do_handshake_on_connect=False
         )
     with serving(server):
-        yield receiver
+        try:
+            yield receiver
+        finally:
+            for connection in list(receiver.open):
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
