@@ -82,22 +82,27 @@ class Connection(asyncio.Protocol):
         self._received += len(data)
         try:
             self._http.receive_data(data[:room])
-            while not exchange.done() and (event := self._http.next_event()) is not h11.NEED_DATA:
-                self._read_event(event, exchange)
+            self._read_events(exchange)
         except h11.RemoteProtocolError as error:
             exchange.set_exception(error)
         if self._received >= MAX_RESPONSE_BYTES and not exchange.done():
             self._finish(exchange)
 
-    def _read_event(self, event: object, exchange: asyncio.Future[WebhookResponse]) -> None:
-        if isinstance(event, h11.Response):
-            headers = {name: value.decode("latin-1") for name, value in event.headers}
-            retry_after = parse_retry_after(headers.get(b"retry-after"), headers.get(b"date"))
-            self._head = WebhookResponse(event.status_code, retry_after)
-        elif isinstance(event, h11.Data):
-            self._excerpt = (self._excerpt + event.data)[:EXCERPT_BYTES]
-        elif isinstance(event, h11.EndOfMessage):
-            self._finish(exchange)
+    def _read_events(self, exchange: asyncio.Future[WebhookResponse]) -> None:
+        while not exchange.done():
+            match self._http.next_event():
+                case h11.Response() as head:
+                    headers = {name: value.decode("latin-1") for name, value in head.headers}
+                    wait = parse_retry_after(headers.get(b"retry-after"), headers.get(b"date"))
+                    self._head = WebhookResponse(head.status_code, wait)
+                case h11.Data(data=data):
+                    self._excerpt = (self._excerpt + data)[:EXCERPT_BYTES]
+                case h11.EndOfMessage():
+                    self._finish(exchange)
+                case h11.InformationalResponse():
+                    continue
+                case _:
+                    break
 
     def _finish(self, exchange: asyncio.Future[WebhookResponse]) -> None:
         if self._head is None:

@@ -31,9 +31,11 @@ class FakeResolver:
 class WebhookReceiver:
     """The requests that an endpoint received, the number of its connections, and the open ones."""
 
+    respond: Responder = field(default=lambda _: None, repr=False)
     port: int = 0
     connections: int = 0
     open: set[socket.socket] = field(default_factory=set)
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     paths: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
@@ -102,6 +104,35 @@ def _repeat(handler: BaseHTTPRequestHandler, piece: bytes, pause: float) -> None
         handler.wfile.write(piece)
 
 
+class _Handler(BaseHTTPRequestHandler):
+    """Records a request, and responds to it."""
+
+    disable_nagle_algorithm = True
+    receiver: WebhookReceiver
+
+    def setup(self) -> None:
+        super().setup()
+        with self.receiver.lock:
+            self.receiver.connections += 1
+            self.receiver.open.add(self.connection)
+
+    def finish(self) -> None:
+        with self.receiver.lock:
+            self.receiver.open.discard(self.connection)
+        super().finish()
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        with self.receiver.lock:  # the same index in each list is the same request
+            self.receiver.paths.append(self.path)
+            self.receiver.headers.append(dict(self.headers))
+            self.receiver.bodies.append(body)
+        self.receiver.respond(self)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 @contextmanager
 def running_receiver(
     respond: Responder,
@@ -111,35 +142,10 @@ def running_receiver(
     address: tuple[str, int] = ("127.0.0.1", 0),
 ) -> Iterator[WebhookReceiver]:
     """Run an endpoint that records its requests and responds as told."""
-    receiver, lock = WebhookReceiver(), threading.Lock()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1" if keeps_alive else "HTTP/1.0"
-        disable_nagle_algorithm = True
-
-        def setup(self) -> None:
-            super().setup()
-            with lock:
-                receiver.connections += 1
-                receiver.open.add(self.connection)
-
-        def finish(self) -> None:
-            with lock:
-                receiver.open.discard(self.connection)
-            super().finish()
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            with lock:  # the same index in each list is the same request
-                receiver.paths.append(self.path)
-                receiver.headers.append(dict(self.headers))
-                receiver.bodies.append(body)
-            respond(self)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = QuietServer(address, Handler)
+    version = "HTTP/1.1" if keeps_alive else "HTTP/1.0"
+    receiver = WebhookReceiver(respond)
+    values = {"protocol_version": version, "receiver": receiver}
+    server = QuietServer(address, type("Handler", (_Handler,), values))
     receiver.port = server.server_address[1]
     if tls:
         tls.sni_callback = lambda _, name, __: receiver.sni_names.append(name)
