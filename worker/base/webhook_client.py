@@ -19,7 +19,7 @@ import ssl
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from threading import Thread
 from typing import Literal, NamedTuple
@@ -345,7 +345,8 @@ def _describe_failure(error: OSError) -> tuple[Reason, str]:
 
 def _describe_tls(transport: asyncio.Transport) -> str:
     certificate = transport.get_extra_info("peercert")
-    names = ", ".join(value for _, value in certificate["subjectAltName"][:3])
-    end = datetime.fromtimestamp(ssl.cert_time_to_seconds(certificate["notAfter"]), UTC)
+    subject = [pair for pairs in certificate["subject"] for pair in pairs]
+    names = certificate.get("subjectAltName") or subject
+    text = ", ".join(str(name) for _, name in names[:3])
     version = transport.get_extra_info("ssl_object").version()
-    return f"{version}, certificate of {names} until {end:%Y-%m-%d %H:%M} UTC"
+    return f"{version}, certificate of {text} until {certificate['notAfter']}"
