@@ -58,8 +58,9 @@ def hooks_config(
 
 
 def repeat_delivery(engine: Engine, count: int) -> None:
-    """Queue the last delivery again, as if each were of a batch of its own."""
-    query = select(Delivery).order_by(Delivery.delivery_number.desc()).limit(1)
+    """Queue the last outcome again, as if each were of a batch of its own."""
+    query = select(Delivery).where(Delivery.event == "grants.decided")
+    query = query.order_by(Delivery.delivery_number.desc()).limit(1)
     with write_transaction(engine) as connection:
         row = connection.execute(query).mappings().one()
         copy = {name: value for name, value in row.items() if name != "delivery_number"}
