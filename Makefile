@@ -84,4 +84,4 @@ lock: ## Update the lock files (needs uv)
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
 clean: ## Remove .venv, caches and local data
-	rm -rf .venv .valetkey .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist examples/producers/node_modules
+	rm -rf .venv .valetkey .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist examples/*/node_modules

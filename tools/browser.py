@@ -1,4 +1,4 @@
-"""Install npm packages for the tests: of examples/producers, checks, and Chromium.
+"""Install npm packages for the tests: of examples, checks, and Chromium.
 
 The packages that check docs/contract are installed into .venv/contract, and those that check the
 page of `audit report` into .venv/report. Chromium is installed into .venv/browser if the machine
@@ -18,7 +18,7 @@ CONTRACT_FOLDER = Path(sys.prefix) / "contract"
 CONTRACT_PACKAGES = ROOT / "tests" / "acceptance" / "contract"
 REPORT_FOLDER = Path(sys.prefix) / "report"
 REPORT_PACKAGES = ROOT / "tests" / "acceptance" / "report"
-PRODUCERS_FOLDER = ROOT / "examples" / "producers"
+EXAMPLES_FOLDERS = (ROOT / "examples" / "producers", ROOT / "examples" / "webhooks")
 NPM_OPTIONS = ("--ignore-scripts", "--no-audit", "--no-fund", "--silent")
 PIP_INSTALL = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 
@@ -46,7 +46,8 @@ def npm_command() -> list[str]:
 def main() -> None:
     """Install the packages of the lock files; skip the browser if the machine has one."""
     command = npm_command()
-    install(command, PRODUCERS_FOLDER)
+    for folder in EXAMPLES_FOLDERS:
+        install(command, folder)
     install_copy(command, CONTRACT_PACKAGES, CONTRACT_FOLDER)
     install_copy(command, REPORT_PACKAGES, REPORT_FOLDER)
     if shutil.which("chromium") or shutil.which("google-chrome"):
