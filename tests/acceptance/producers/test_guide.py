@@ -7,9 +7,11 @@ import gzip
 import json
 import re
 import signal
+import sqlite3
 import struct
 import termios
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from tests.acceptance.producers.conftest import (
 from tests.support.fakes.fake_service import refuse_outcome, running_fake_service
 from tests.support.servers.waiting import wait_until
 
+RECEIVER = ROOT / "examples" / "webhooks" / "fastapi_app.py"
 DJANGO_SITE = ROOT / "tests" / "support" / "servers" / "django_site.py"
 PLUGIN_TESTS = ROOT / "tests" / "unit" / "testing" / "test_pytest_plugin.py"
 
@@ -316,8 +319,8 @@ def test_a_view_without_a_queue_says_when_to_try_again(sandbox: GuideSandbox) ->
     assert (status, headers["Retry-After"]) == (503, "5")
 
 
-def test_a_webhook_is_processed_once_and_only_if_it_is_genuine(
-    service: Service, sandbox: GuideSandbox
+def test_the_receiver_of_the_page_stores_results_once_and_only_if_they_are_genuine(
+    service: Service, sandbox: GuideSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert sandbox.python("ask.py") == [0, "", ""]
     receiver = service.receiver
@@ -327,15 +330,20 @@ def test_a_webhook_is_processed_once_and_only_if_it_is_genuine(
 
     number = wait_until(arrived_numbers, what="the webhook has arrived")[0]
     headers = {name: text for name, text in receiver.headers[number].items() if "ebhook-" in name}
-    module = sandbox.load_module("hooks.py")
+    database = sandbox.folder / "hooks.db"
+    monkeypatch.setenv("HOOK_DATABASE", str(database))
+    app = sandbox.load_module(str(RECEIVER)).app
 
     def post_webhook(body: bytes) -> int:
-        return asyncio.run(post(module.app, "/hook", content=body, headers=headers)).status_code
+        return asyncio.run(post(app, "/hook", content=body, headers=headers)).status_code
+
+    def stored_links() -> dict[str, str]:
+        with closing(sqlite3.connect(database)) as connection:
+            return dict(connection.execute("SELECT key, url FROM links").fetchall())
 
     assert post_webhook(receiver.bodies[number] + b" ") == 400
-    assert not module.links
-    assert post_webhook(receiver.bodies[number]) == 204
-    assert len(module.links) == 40
-    assert is_genuine(module.links.pop("acme/archive/39.pdf"))
-    assert post_webhook(receiver.bodies[number]) == 204
-    assert len(module.links) == 39
+    assert stored_links() == {}
+    for _ in range(2):
+        assert post_webhook(receiver.bodies[number]) == 204
+        assert len(stored_links()) == 40
+    assert is_genuine(stored_links()["acme/archive/39.pdf"])

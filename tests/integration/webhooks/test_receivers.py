@@ -3,14 +3,16 @@
 import asyncio
 import base64
 import json
+import re
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import django.test
 import httpx
@@ -21,10 +23,18 @@ from tests.support.docs.command_lines import ROOT
 from tests.support.s3 import chromium
 from tests.support.scope import skip_without
 from tests.support.servers.waiting import wait_until
+from valetkey import Grant
 from valetkey.session import new_id
+from valetkey.testing import FakeClient
 from valetkey.webhook_examples import example_body
-from valetkey.webhooks import sign
-from valetkey.wire.events import EVENT_TYPES, MAX_WEBHOOK_BYTES, EventType
+from valetkey.webhooks import GrantsDecided, sign
+from valetkey.wire.events import (
+    EVENT_TYPES,
+    MAX_WEBHOOK_BYTES,
+    AnyEvent,
+    DecidedGrants,
+    EventType,
+)
 
 FOLDER = ROOT / "examples" / "webhooks"
 SECRET, OLD_SECRET, OTHER_SECRET = (
@@ -178,3 +188,39 @@ def test_the_largest_webhook_is_accepted(receiver: Receiver) -> None:
     body = json.dumps(payload | {"later": "x" * (MAX_WEBHOOK_BYTES - size)}).encode()
     assert len(body) == MAX_WEBHOOK_BYTES
     assert receiver.send(body) == 204
+
+
+PAGE = (ROOT / "docs" / "webhooks.md").read_text(encoding="utf-8")
+CLAIM, PROGRAM, TEST = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def test_the_page_has_the_receiver_for_fastapi() -> None:
+    assert (FOLDER / "fastapi_app.py").read_text(encoding="utf-8") == PROGRAM
+
+
+@pytest.mark.parametrize("event_class", get_args(AnyEvent), ids=lambda each: each.__name__)
+def test_the_page_has_a_row_and_the_class_of_each_type(event_class: type[AnyEvent]) -> None:
+    assert f"\n| `{event_class.model_fields['type'].default}` |" in PAGE
+    assert f"`{event_class.__name__}`" in PAGE
+
+
+def test_the_page_claims_the_links_of_a_thin_webhook() -> None:
+    client = FakeClient()
+    batch = client.download_many("demo", ["acme/a", "acme/b"])
+    grants = list(batch)
+    event = GrantsDecided(
+        timestamp=datetime.now(UTC),
+        data=DecidedGrants(tenant="acme", batch=batch.id, chunk=0, status="issued", thin=True),
+    )
+    names = {"client": client, "event": event, "Grant": Grant}
+    exec(CLAIM, names)  # noqa: S102 - the page's own code
+    assert names["links"] == [grant.url for grant in grants if isinstance(grant, Grant)]
+
+
+def test_the_page_tests_a_receiver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOK_DATABASE", str(tmp_path / "hooks.db"))
+    monkeypatch.setenv("VALETKEY_HOOK_SECRET", SECRET)
+    monkeypatch.setitem(sys.modules, "flask_app", load_app("flask_app"))
+    names: dict[str, Any] = {}
+    exec(TEST, names)  # noqa: S102 - as above
+    names["test_an_upload_is_stored"]()

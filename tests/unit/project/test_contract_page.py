@@ -18,7 +18,7 @@ from valetkey.crypto.keys import dump_private_key, generate_key
 from valetkey.delivery import retransmit
 from valetkey.signing import object_keys
 from valetkey.webhooks import UploadStored
-from valetkey.wire import messages, terms
+from valetkey.wire import events, messages, terms
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import Code
 from valetkey.wire.unavailable import Part, read_unavailable
@@ -134,6 +134,7 @@ LIMITS: dict[str, tuple[int | float | timedelta, int | float | timedelta]] = {
     "after 3 seconds, and then": (retransmit.FIRST_INTERVAL, 3),
     "and every 60 seconds": (retransmit.MAX_INTERVAL, 60),
     "some 32 messages": (retransmit.DEFAULT_WINDOW, 32),
+    "of at most 256 KiB": (events.MAX_WEBHOOK_BYTES, 256 * 1024),
     "2xx within 15 seconds": (webhook_client.TIMEOUT, timedelta(seconds=15)),
     "10 times over some 60 hours": (len(webhook_rules.RETRY_SCHEDULE), 10),
     "`Retry-After`, up to a day": (webhook_rules.MAX_RETRY_DELAY, timedelta(days=1)),

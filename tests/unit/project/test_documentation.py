@@ -183,7 +183,8 @@ def test_a_broken_link_is_detected() -> None:
 
 LOCKS = [
     *(path.name for path in ROOT.glob("*.lock")),
-    *(f"{folder}/package-lock.json" for folder in ("examples/producers", "tests/contract")),
+    *(f"examples/{name}/package-lock.json" for name in ("producers", "webhooks")),
+    "tests/contract/package-lock.json",
     *(f"tests/acceptance/{name}/package-lock.json" for name in ("contract", "report")),
 ]
 
