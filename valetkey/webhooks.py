@@ -104,13 +104,7 @@ def unwrap(
     if not _MESSAGE_ID.fullmatch(message_id):
         text = "webhook-id is missing, or not 1 to 255 printable ASCII characters without a dot"
         raise InvalidWebhook(text)
-    content = _signed_content(message_id, timestamp, body)
-    # Check every signature, so that an invalid one cannot hide a valid one.
-    if not any(verify(each, content) for each in signatures.split() for verify in verifiers):
-        raise InvalidWebhook(
-            "no signature matches: check the endpoint's secret, and that body is the raw request "
-            "body"
-        )
+    _check_signatures(signatures, _signed_content(message_id, timestamp, body), verifiers)
     return _parse_event(message_id, body)
 
 
@@ -147,6 +141,15 @@ def _verifier(secret: str) -> _Verifier:
         text = "the public key must be whpk_ and the base64 of an Ed25519 key, 32 bytes"
         raise InvalidWebhook(text) from None
     return lambda signature, content: _is_ed25519_signature(public_key, signature, content)
+
+
+def _check_signatures(signatures: str, content: bytes, verifiers: Sequence[_Verifier]) -> None:
+    # Check every signature, so that an invalid one cannot hide a valid one.
+    if not any(verify(each, content) for each in signatures.split() for verify in verifiers):
+        raise InvalidWebhook(
+            "no signature matches: check the endpoint's secret, and that body is the raw request "
+            "body"
+        )
 
 
 def _is_ed25519_signature(public_key: Any, signature: str, content: bytes) -> bool:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, insert, select, update
 from models import Delivery
 from tests.support.builders.messages import grant_message, tenant_config
 from tests.support.builders.services import InProcessService
-from valetkey.webhooks import unwrap
+from valetkey.webhooks import UnknownEvent, unwrap
 from valetkey.wire.events import EventType
 from worker.base.database_engine import write_transaction
 from worker.base.webhook_client import WebhookFailure
@@ -149,10 +149,15 @@ class DeliveryService:
         return counts["delivered"], counts["undelivered"]
 
     def delivered(self, number: int = 0) -> dict[str, Any]:
-        """Return the verified content of a webhook that was sent, as JSON values."""
+        """Return the content of a webhook that was sent, as JSON values.
+
+        A receiver verifies it, and its class has all of its fields.
+        """
         body, headers = self.client.bodies[number], self.client.headers[number]
-        unwrap(body, headers, SECRET, now=self.context.now())
+        event = unwrap(body, headers, SECRET, now=self.context.now(), tolerance=timedelta(days=9))
+        assert not isinstance(event, UnknownEvent)
         content: dict[str, Any] = json.loads(body)
+        type(event).model_validate(content, extra="forbid")
         return content
 
     def lease(self) -> DeliveryLease | None:

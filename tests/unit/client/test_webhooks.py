@@ -8,10 +8,11 @@ from functools import partial
 from typing import Any
 
 import pytest
+import standardwebhooks
+import svix.webhooks
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
-from standardwebhooks import Webhook
 
 from valetkey.webhook_examples import example_body
 from valetkey.webhooks import (
@@ -75,7 +76,7 @@ def unwrap_signed(body: bytes | Mapping[str, Any]) -> Event:
 
 def test_a_webhook_that_the_service_signs_is_verified_by_the_reference_library() -> None:
     signed = headers(now=datetime.now(UTC))
-    assert Webhook(whsec(KEY)).verify(BODY, signed) == ENVELOPE
+    assert standardwebhooks.Webhook(whsec(KEY)).verify(BODY, signed) == ENVELOPE
 
 
 def test_a_webhook_for_a_test_has_the_headers_of_the_service() -> None:
@@ -302,6 +303,18 @@ def test_an_example_of_each_type_is_unwrapped_and_written_again(event_type: Even
     assert not isinstance(event, UnknownEvent)
     assert event.data.tenant == "globex"
     assert event.model_dump_json(exclude_none=True).encode() == body
+
+
+@pytest.mark.parametrize("library", [standardwebhooks.Webhook, svix.webhooks.Webhook])
+@pytest.mark.parametrize("event_type", EVENT_TYPES)
+def test_an_example_that_is_signed_for_a_test_is_verified_by_other_libraries(
+    library: Any, event_type: EventType
+) -> None:
+    body = example_body(event_type)
+    signed = sign(body, ID, datetime.now(UTC), whsec(KEY))
+    library(whsec(KEY)).verify(body, signed)
+    with pytest.raises(standardwebhooks.WebhookVerificationError):
+        library(whsec(KEY)).verify(body + b" ", signed)
 
 
 def test_decided_items_are_grants_and_refusals_as_of_a_client() -> None:

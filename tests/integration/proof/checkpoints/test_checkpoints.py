@@ -13,13 +13,13 @@ import pytest
 from botocore.exceptions import ClientError
 from pydantic import SecretStr
 from sqlalchemy import insert
-from standardwebhooks import Webhook
 from structlog.testing import capture_logs
 
 from models import Checkpoint, Leaf, TreeHead
 from tests.support.builders.messages import DEMO, Clock, batch_id, grant_message, tenant_config
 from tests.support.builders.services import InProcessService
 from tests.support.servers.webhook_receiver import respond_with, running_receiver
+from valetkey.webhooks import UnknownEvent, unwrap
 from worker.base.database_engine import write_transaction
 from worker.base.private_files import write_private_file
 from worker.base.webhook_client import WebhookClient
@@ -207,17 +207,20 @@ def test_a_checkpoint_that_this_service_did_not_sign_is_not_published(
     assert [path.parent.name for path in tmp_path.rglob("*.checkpoint")] == ["acme"]
 
 
-def test_a_webhook_gets_signed_checkpoints(hooks_context: Context, grow: Grow) -> None:
+def test_a_webhook_gets_signed_checkpoints(
+    service: InProcessService, hooks_context: Context, grow: Grow
+) -> None:
     note = grow()
     with running_receiver(respond_with(204)) as receiver:
         url = f"http://127.0.0.1:{receiver.port}/hooks?token=s3cret"
         (row,) = publish(hooks_context, url)
     assert (row.problem, row.label) == (None, "webhook 127.0.0.1")
-    values = Webhook(SECRET).verify(receiver.bodies[0], receiver.headers[0])
-    assert values["type"] == "audit.checkpoint"
-    data = values["data"]
-    assert (data["tenant"], data["size"], data["note"]) == ("acme", 1, note)
-    assert verify_note(data["note"], [KEYS.signer.verifier])
+    event = unwrap(receiver.bodies[0], receiver.headers[0], SECRET)
+    assert isinstance(event, UnknownEvent)
+    assert (event.type, event.timestamp) == ("audit.checkpoint", service.context.now())
+    values = event.data
+    assert (values["tenant"], values["size"], values["note"]) == ("acme", 1, note)
+    assert verify_note(values["note"], [KEYS.signer.verifier])
 
 
 def test_a_webhook_that_fails_gets_each_checkpoint_later_and_is_named_without_its_url(
