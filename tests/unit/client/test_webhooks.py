@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
-from typing import Any
+from typing import Any, assert_never
 
 import pytest
 import standardwebhooks
@@ -17,11 +17,17 @@ from hypothesis import strategies as st
 from valetkey.webhook_examples import example_body
 from valetkey.webhooks import (
     TOLERANCE,
+    BatchCompleted,
+    EndpointDisabled,
+    EndpointTest,
     Event,
     GrantsDecided,
     InvalidWebhook,
+    QuotaWarning,
     UnknownEvent,
+    UploadMismatched,
     UploadStored,
+    UploadUnused,
     sign,
     unwrap,
 )
@@ -36,6 +42,7 @@ KEY, OTHER_KEY = b"k" * 32, b"o" * 32
 ENVELOPE = {"type": "grants.counted", "timestamp": "2026-11-24T22:59:59Z", "data": {"label": "ü"}}
 BODY = json.dumps(ENVELOPE, ensure_ascii=False).encode()
 ID = "msg_0199"
+BATCH = "0199a000-0000-7000-8000-000000000000"  # of the examples
 
 
 def whsec(key: bytes) -> str:
@@ -315,6 +322,26 @@ def test_an_example_that_is_signed_for_a_test_is_verified_by_other_libraries(
     library(whsec(KEY)).verify(body, signed)
     with pytest.raises(standardwebhooks.WebhookVerificationError):
         library(whsec(KEY)).verify(body + b" ", signed)
+
+
+def subject(event: Event) -> str:
+    # mypy checks that each class is an event, and that there are no others.
+    match event:
+        case GrantsDecided() | BatchCompleted() | UploadStored() | UploadMismatched():
+            return event.data.batch
+        case UploadUnused() | QuotaWarning():
+            return event.data.batch
+        case EndpointDisabled() | EndpointTest():
+            return event.data.endpoint
+        case UnknownEvent():
+            return event.type
+        case _:
+            assert_never(event)
+
+
+@pytest.mark.parametrize("event_type", EVENT_TYPES)
+def test_a_match_by_class_knows_the_content_of_each_type(event_type: EventType) -> None:
+    assert subject(unwrap_signed(example_body(event_type))) in {BATCH, "example"}
 
 
 def test_decided_items_are_grants_and_refusals_as_of_a_client() -> None:
