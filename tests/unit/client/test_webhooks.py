@@ -152,6 +152,7 @@ def test_junk_before_a_valid_signature_does_not_hide_it(
     "junk",
     [
         *("", " ", "garbage", "v1,a,b", "v1,%%%", "v1,YQ", "v1,", "v1a,", "v1,é\udc80"),
+        *(f"{ED25519}%", f"{ED25519[:-3]}{chr(ord(ED25519[-3]) + 1)}=="),  # other spellings
         *("v1a,\udc80", f"v1a,{SIGNATURE[3:]}", f"v1,{ED25519[4:]}", f"v1a,{'A' * 86}=="),
     ],
 )
