@@ -29,6 +29,7 @@ from tests.support.servers.webhook_receiver import WebhookReceiver, respond_with
 from tests.support.uses.reports import deleted, stored
 from tests.support.uses.use_service import UseService
 from valetkey.webhooks import UploadMismatched, UploadStored, UploadUnused, unwrap
+from valetkey.wire.events import UploadEventType
 from worker.audit.audit_group import audit
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.webhook_client import WebhookClient
@@ -44,7 +45,7 @@ from worker.webhooks.deliveries_command import deliveries
 from worker.webhooks.webhook_delivery import deliver_due
 
 SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()
-ALL_EVENTS = ("upload.stored", "upload.unused", "upload.mismatched")
+ALL_EVENTS: tuple[UploadEventType, ...] = ("upload.stored", "upload.unused", "upload.mismatched")
 KEY = "acme/a.png"
 UploadEvent = UploadStored | UploadMismatched | UploadUnused
 
