@@ -38,7 +38,7 @@ from worker.revoke.kept_statements import keep_denials
 from worker.revoke.session_revocation import keep_sessions_ended
 from worker.tenants.config_log import ConfigLog
 from worker.uses.settlement import settle_ended_slots
-from worker.webhooks.endpoint_states import delete_old_circuits
+from worker.webhooks.endpoint_states import delete_old_states
 from worker.webhooks.manifest_writer import write_due_manifests
 from worker.webhooks.webhook_delivery import deliver_due
 from worker.webhooks.webhook_events import EXPIRED
@@ -59,7 +59,7 @@ def clean_up(context: Context, run: JobRun | None = None) -> dict[str, int]:
         quota_usage.delete_short_windows(connection, context.now())
     undelivered = _in_turns(context, run, partial(fail_expired_deliveries, problem=EXPIRED))
     with write_transaction(context.engine) as connection:
-        delete_old_circuits(connection, context.now())
+        delete_old_states(connection, context.now())
     partitions = create_partitions(context.engine, context.now(), context.problems)
     return {"released": released, "undelivered": undelivered, "partitions": partitions}
 

@@ -1,6 +1,6 @@
 """The outbox: deliveries and manifests that are due. Only the holder of a lease may settle them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from math import ceil
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import aliased
 
-from models import Batch, Delivery, Manifest
+from models import Batch, Delivery, DeliveryAttempt, Manifest
 from models.base import Instant
 from valetkey.wire.events import MAX_WEBHOOK_BYTES, EventType, WarnedQuota
 from valetkey.wire.replies import ManifestState
@@ -54,6 +54,7 @@ _PAGE_BYTES = MAX_WEBHOOK_BYTES * 5 // 8
 _EVENT_EXPIRED = f"the endpoint did not take it within {EVENT_LIFETIME.days} days"
 
 _INSERT, _INSERT_MANIFEST = insert(Delivery), insert(Manifest)
+_INSERT_ATTEMPT = insert(DeliveryAttempt)
 
 
 class Claim(NamedTuple):
@@ -89,13 +90,17 @@ class DeliveryLease(NamedTuple):
 class DeliveryResult(NamedTuple):
     """The result of an attempt: an HTTP status, a problem or None, and the time of the next one.
 
-    is_endpoint_up is None if the endpoint was not called.
+    is_endpoint_up is None if the endpoint was not called. The next attempt must not be made before
+    not_before. attempted_at and duration_ms are None if the delivery is not to be attempted.
     """
 
     status: int | None
     problem: str | None
     retry_at: datetime | None
     is_endpoint_up: bool | None = None
+    not_before: datetime | None = None
+    attempted_at: datetime | None = None
+    duration_ms: int | None = None
 
 
 def insert_deliveries(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
@@ -283,7 +288,10 @@ def lease_deliveries(
 def settle_delivery(
     connection: Connection, delivery: DeliveryLease, result: DeliveryResult, now: datetime
 ) -> bool:
-    """Write the result of an attempt; return false if the lease was lost to another process."""
+    """Write the result of an attempt; return false if the lease was lost to another process.
+
+    Only failed attempts have rows of their own.
+    """
     if result.problem is None:
         state = {"state": "delivered", "finished_at": now}
     elif result.retry_at is None:
@@ -294,9 +302,89 @@ def settle_delivery(
         update(Delivery)
         .where(Delivery.delivery_number == delivery.delivery_number)
         .where(Delivery.lease == delivery.lease)
-        .values(status=result.status, problem=result.problem, lease=None, **state)
+        .values(
+            status=result.status,
+            problem=result.problem,
+            duration_ms=result.duration_ms,
+            not_before=result.not_before,
+            lease=None,
+            **state,
+        )
     )
-    return connection.execute(statement).rowcount == 1
+    is_settled = connection.execute(statement).rowcount == 1
+    if is_settled and result.problem is not None and result.attempted_at is not None:
+        attempt = {
+            "delivery_number": delivery.delivery_number,
+            "attempted_at": result.attempted_at,
+            "duration_ms": result.duration_ms,
+            "status": result.status,
+            "problem": result.problem,
+        }
+        connection.execute(_INSERT_ATTEMPT, attempt)
+    return is_settled
+
+
+_MAX_EARLIER_FAILURES = 2
+MAX_CHANGED = 1_000
+"""The most deliveries to bring forward, or to send again, in one transaction."""
+
+
+def _waiting_deliveries(endpoint: TurnKey, since: datetime | None, now: datetime) -> Any:
+    """Select what waits for its next attempt at an endpoint, and for no other reason.
+
+    A delivery that failed before the outage too, at an endpoint that took others, fails by itself:
+    it has to keep to the schedule, or other deliveries would use up its attempts.
+    """
+    query = select(Delivery.delivery_number, Delivery.not_before).where(
+        Delivery.state == PENDING,
+        Delivery.tenant == endpoint.owner,
+        Delivery.endpoint == endpoint.name,
+        Delivery.next_attempt_at > now,
+        Delivery.lease.is_(None),
+        or_(Delivery.not_before.is_(None), Delivery.not_before < Delivery.next_attempt_at),
+    )
+    if since is not None:
+        earlier = select(func.count()).where(
+            DeliveryAttempt.delivery_number == Delivery.delivery_number,
+            DeliveryAttempt.attempted_at < since,
+        )
+        query = query.where(earlier.scalar_subquery() <= _MAX_EARLIER_FAILURES)
+    query = query.order_by(Delivery.expires_at.nulls_last(), Delivery.delivery_number)
+    return query.with_for_update(skip_locked=True)
+
+
+_BRING_FORWARD = (
+    update(Delivery)
+    .where(Delivery.delivery_number == bindparam("number"))
+    .values(next_attempt_at=bindparam("due"))
+)
+
+
+def bring_forward(
+    connection: Connection, recovered: Mapping[TurnKey, datetime | None], now: datetime
+) -> dict[TurnKey, datetime | None]:
+    """Make deliveries that wait for their next attempt due, those that expire soonest first.
+
+    recovered maps endpoints to the beginning of their outage, or None to bring forward what failed
+    before as well. Waits for no other transaction. Returns the endpoints with which to call it
+    again, in a transaction of its own.
+    """
+    changes: list[dict[str, Any]] = []
+    rest = {}
+    for endpoint, since in sorted(recovered.items()):
+        room = MAX_CHANGED - len(changes)
+        query = _waiting_deliveries(endpoint, since, now).limit(room)
+        rows = connection.execute(query).all() if room else []
+        # They are sent in the order of these times.
+        due = now - timedelta(microseconds=len(rows))
+        for place, (number, not_before) in enumerate(rows):
+            time = due + timedelta(microseconds=place)
+            changes.append({"number": number, "due": max(time, not_before or time)})
+        if len(rows) == room:
+            rest[endpoint] = since
+    if changes:
+        connection.execute(_BRING_FORWARD, changes)
+    return rest
 
 
 _EXPIRED = (

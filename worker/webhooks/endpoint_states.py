@@ -1,31 +1,74 @@
-"""The states of endpoints that failed: rows that all processes share."""
+"""The states of endpoints: rows that all processes share, and the figures of their attempts.
+
+A transaction locks rows in one order: deliveries, completions, states, hours; in each table by
+endpoint.
+"""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import zip_longest
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, delete, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, or_, select, update
 
-from models import EndpointState
-from worker.base.inserts import insert_once
+from models import EndpointHour, EndpointState
+from valetkey.wire.events import DisabledEndpoint, DisabledReason
+from worker.base.inserts import insert_once, insert_statement
 from worker.base.jobs import TurnKey
-from worker.ledger.outbox import DELIVERY_LEASE_TIME, DeliveryLease, DeliveryResult
-from worker.webhooks.webhook_rules import CLOSED_CIRCUIT, Circuit
+from worker.core.tenant_config import TenantConfig
+from worker.ledger.outbox import (
+    DELIVERY_LEASE_TIME,
+    DeliveryLease,
+    DeliveryResult,
+    TenantEvent,
+    insert_event,
+)
+from worker.webhooks.webhook_rules import (
+    CIRCUIT_THRESHOLD,
+    CLOSED_CIRCUIT,
+    GONE,
+    Circuit,
+    EndpointHealth,
+    count_latencies,
+)
 
 _MAX_AGE = timedelta(days=7)
+_MAX_AGE_OF_HOURS = timedelta(days=8)
 
 Finished = tuple[DeliveryLease, DeliveryResult]
 """A delivery whose attempt is over, and its result."""
 
+_HEALTH = (
+    *(EndpointState.failures, EndpointState.open_until, EndpointState.failing_since),
+    *(EndpointState.failed_at, EndpointState.problem, EndpointState.disabled_at),
+    EndpointState.disabled_by,
+)
 
-def read_circuits(connection: Connection) -> dict[TurnKey, Circuit]:
-    """Return the circuits of all endpoints that failed and have not responded since."""
-    row = EndpointState
-    query = select(row.tenant, row.endpoint, row.failures, row.open_until)
+
+class EndpointChanges(NamedTuple):
+    """The endpoints that results paused or disabled, with the reason, and those that recovered.
+
+    recovered has the beginning of their outage.
+    """
+
+    paused: list[TurnKey]
+    disabled: dict[TurnKey, DisabledReason]
+    recovered: dict[TurnKey, datetime | None]
+
+
+def read_health(connection: Connection) -> dict[TurnKey, EndpointHealth]:
+    """Return the states of all endpoints that failed or are disabled."""
+    query = select(EndpointState.tenant, EndpointState.endpoint, *_HEALTH)
     return {
-        TurnKey(tenant, endpoint): Circuit(failures, open_until)
-        for tenant, endpoint, failures, open_until in connection.execute(query)
+        TurnKey(tenant, endpoint): _health(values)
+        for tenant, endpoint, *values in connection.execute(query)
     }
+
+
+def _health(values: Sequence[Any]) -> EndpointHealth:
+    failures, open_until, *others = values
+    return EndpointHealth(Circuit(failures, open_until), *others)
 
 
 def begin_probe(connection: Connection, endpoint: TurnKey, now: datetime) -> bool:
@@ -36,46 +79,211 @@ def begin_probe(connection: Connection, endpoint: TurnKey, now: datetime) -> boo
     return connection.execute(statement.values(open_until=now + DELIVERY_LEASE_TIME)).rowcount == 1
 
 
-def record_responses(
-    connection: Connection, results: Iterable[Finished], now: datetime
-) -> list[TurnKey]:
-    """Close the circuits of endpoints that responded, and count the failures of the others.
-
-    Returns the endpoints whose circuits were opened. Rows are locked in one order.
-    """
+def record_results(
+    connection: Connection, results: Iterable[Finished], config: TenantConfig, now: datetime
+) -> EndpointChanges:
+    """Record the results of attempts that called their endpoint. config names whom to inform."""
     called: defaultdict[TurnKey, list[Finished]] = defaultdict(list)
     for delivery, result in results:
         if result.is_endpoint_up is not None:
             called[delivery.endpoint].append((delivery, result))
-    opened = []
-    for endpoint, finished in sorted(called.items()):
-        if any(result.is_endpoint_up for _, result in finished):
-            connection.execute(delete(EndpointState).where(*_is_endpoint(endpoint)))
-        elif _count_failures(connection, endpoint, [each for each, _ in finished], now):
-            opened.append(endpoint)
-    return opened
+    changes = EndpointChanges([], {}, {})
+    if called:
+        failing = _existing_states(connection, called)
+        for endpoint, finished in sorted(called.items()):
+            state = _LockedState(connection, endpoint, now)
+            failed = [each for each in finished if each[1].problem is not None]
+            is_gone = any(result.status == GONE for _, result in failed)
+            if is_gone or len(failed) == len(finished):
+                state.record_failures(failed, config, changes)
+            elif endpoint in failing:
+                state.record_success(changes)
+        _count_attempts(connection, called, now)
+    return changes
 
 
-def _count_failures(
-    connection: Connection, endpoint: TurnKey, failed: Sequence[DeliveryLease], now: datetime
+def disable_endpoint(
+    connection: Connection, endpoint: TurnKey, config: TenantConfig, now: datetime, account: str
 ) -> bool:
-    """Count failures; return true if they opened a circuit that was closed."""
-    is_probe = any(delivery.is_probe for delivery in failed)
-    key = {"tenant": endpoint.owner, "endpoint": endpoint.name}
-    insert_once(connection, EndpointState, key | {"failures": 0, "failed_at": now})
-    row = EndpointState
-    query = select(row.failures, row.open_until).where(*_is_endpoint(endpoint)).with_for_update()
-    before = Circuit(*connection.execute(query).one_or_none() or CLOSED_CIRCUIT)
-    after = before.after_failures(len(failed), now, is_probe=is_probe)
-    connection.execute(
-        update(row).where(*_is_endpoint(endpoint)).values(failed_at=now, **after._asdict())
+    """Disable an endpoint for an operator; return false if it was disabled before."""
+    state = _LockedState(connection, endpoint, now)
+    health = state.insert()
+    if health.disabled_at is None:
+        state.disable(health._replace(disabled_by=account), "operator", config)
+    return health.disabled_at is None
+
+
+def enable_endpoint(connection: Connection, endpoint: TurnKey, now: datetime) -> bool:
+    """End the disabled state of an endpoint; return false if it was not disabled.
+
+    One delivery then probes it, as after a pause: if it fails, the others lose no attempt. Call
+    bring_forward for the endpoint next.
+    """
+    state = _LockedState(connection, endpoint, now)
+    health = state.read()
+    if health.disabled_at is not None:
+        probed = EndpointHealth(Circuit(CIRCUIT_THRESHOLD - 1, now), failed_at=health.failed_at)
+        state.store(probed._replace(problem=health.problem))
+    return health.disabled_at is not None
+
+
+def _existing_states(connection: Connection, endpoints: Iterable[TurnKey]) -> set[TurnKey]:
+    """Return those of the endpoints that have a row: after a success, few do."""
+    keys = list(endpoints)
+    query = select(EndpointState.tenant, EndpointState.endpoint).where(
+        EndpointState.tenant.in_({key.owner for key in keys}),
+        EndpointState.endpoint.in_({key.name for key in keys}),
     )
-    return before.open_until is None and after.open_until is not None
+    return {TurnKey(*row) for row in connection.execute(query)}
 
 
-def delete_old_circuits(connection: Connection, now: datetime) -> None:
-    """Delete the circuits of endpoints that have not been called for a week."""
-    connection.execute(delete(EndpointState).where(EndpointState.failed_at <= now - _MAX_AGE))
+class _LockedState:
+    """The row of an endpoint in one transaction, which locks it until the end."""
+
+    def __init__(self, connection: Connection, endpoint: TurnKey, now: datetime) -> None:
+        self._connection = connection
+        self._endpoint = endpoint
+        self._now = now
+
+    def read(self) -> EndpointHealth:
+        query = select(*_HEALTH).where(*_is_endpoint(self._endpoint)).with_for_update()
+        row = self._connection.execute(query).one_or_none()
+        return EndpointHealth() if row is None else _health(row)
+
+    def insert(self) -> EndpointHealth:
+        """Read the row, which is inserted if it is not there."""
+        key = {"tenant": self._endpoint.owner, "endpoint": self._endpoint.name}
+        insert_once(self._connection, EndpointState, key | {"failures": 0})
+        return self.read()
+
+    def store(self, health: EndpointHealth) -> None:
+        circuit, *others = health
+        values = dict(zip([column.key for column in _HEALTH], [*circuit, *others], strict=True))
+        statement = update(EndpointState).where(*_is_endpoint(self._endpoint))
+        self._connection.execute(statement.values(values))
+
+    def record_success(self, changes: EndpointChanges) -> None:
+        """Delete the row, unless the endpoint is disabled."""
+        health = self.read()
+        if health.disabled_at is None:
+            statement = delete(EndpointState).where(*_is_endpoint(self._endpoint))
+            self._connection.execute(statement)
+            if health.was_down(self._now):
+                changes.recovered[self._endpoint] = health.failing_since
+
+    def record_failures(
+        self, failed: Sequence[Finished], config: TenantConfig, changes: EndpointChanges
+    ) -> None:
+        """Count failures, which may pause or disable it. A disabled endpoint stays as it is."""
+        before = self.insert()
+        if before.disabled_at is not None:
+            return
+        results = [result for _, result in failed]
+        after = before.after_failures(
+            sum(not result.is_endpoint_up for result in results),
+            min(result.attempted_at or self._now for result in results),
+            self._now,
+            is_up=any(result.is_endpoint_up for result in results),
+            is_probe=any(delivery.is_probe for delivery, _ in failed),
+        )._replace(problem=results[-1].problem)
+        is_gone = any(result.status == GONE for result in results)
+        if is_gone or after.has_failed_for_days:
+            reason: DisabledReason = "gone" if is_gone else "failing"
+            self.disable(after, reason, config)
+            changes.disabled[self._endpoint] = reason
+            return
+        self.store(after)
+        if before.circuit.open_until is None and after.circuit.open_until is not None:
+            changes.paused.append(self._endpoint)
+
+    def disable(self, health: EndpointHealth, reason: DisabledReason, config: TenantConfig) -> None:
+        """Let nothing be sent to the endpoint, and inform the tenant's other endpoints."""
+        self.store(health._replace(circuit=CLOSED_CIRCUIT, disabled_at=self._now))
+        tenant = config.tenant_by_id(self._endpoint.owner)
+        if tenant is not None:
+            content = DisabledEndpoint(
+                tenant=tenant.name,
+                endpoint=self._endpoint.name,
+                reason=reason,
+                failing_since=health.failing_since,
+                problem=health.problem,
+            )
+            group_id = f"{self._endpoint.name}-{int(self._now.timestamp())}"
+            event = TenantEvent("endpoint.disabled", group_id, content)
+            excluded = self._endpoint.name
+            insert_event(self._connection, tenant, event, self._now, excluded=excluded)
+
+
+def _count_attempts(
+    connection: Connection, called: Mapping[TurnKey, Sequence[Finished]], now: datetime
+) -> None:
+    """Add attempts to the figures of this hour: two statements, however many endpoints."""
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    rows = []
+    for endpoint, finished in sorted(called.items()):
+        failed = sum(result.problem is not None for _, result in finished)
+        counts = {"succeeded": len(finished) - failed, "failed": failed, "latencies": []}
+        rows.append({"tenant": endpoint.owner, "endpoint": endpoint.name, "hour": hour} | counts)
+    statement = insert_statement(EndpointHour, connection.dialect.name)
+    added = {
+        name: getattr(EndpointHour, name) + statement.excluded[name]
+        for name in ("succeeded", "failed")
+    }
+    # The rows are locked in this order, until the latencies are written as well.
+    upsert = statement.on_conflict_do_update(
+        index_elements=["tenant", "endpoint", "hour"], set_=added
+    ).returning(EndpointHour.tenant, EndpointHour.endpoint, EndpointHour.latencies)
+    latencies = []
+    for tenant, name, before in connection.execute(upsert, rows).all():
+        results = [result for _, result in called[TurnKey(tenant, name)]]
+        times = [each.duration_ms or 0 for each in results if each.status is not None]
+        key = {"of_tenant": tenant, "of_endpoint": name, "of_hour": hour}
+        latencies.append(key | {"counts": count_latencies(times, before)})
+    connection.execute(_WRITE_LATENCIES, latencies)
+
+
+_WRITE_LATENCIES = (
+    update(EndpointHour)
+    .where(EndpointHour.tenant == bindparam("of_tenant"))
+    .where(EndpointHour.endpoint == bindparam("of_endpoint"))
+    .where(EndpointHour.hour == bindparam("of_hour"))
+    .values(latencies=bindparam("counts"))
+)
+
+
+class EndpointFigures(NamedTuple):
+    """The attempts that called an endpoint since a moment, and their response times by class."""
+
+    succeeded: int
+    failed: int
+    latencies: list[int]
+
+
+def read_figures(connection: Connection, since: datetime) -> dict[TurnKey, EndpointFigures]:
+    """Return the figures of endpoints since the hour of a moment."""
+    hour = since.replace(minute=0, second=0, microsecond=0)
+    row = EndpointHour
+    query = select(row.tenant, row.endpoint, row.succeeded, row.failed, row.latencies)
+    figures: dict[TurnKey, EndpointFigures] = {}
+    rows = connection.execute(query.where(row.hour >= hour))
+    for tenant, name, succeeded, failed, counts in rows:
+        key = TurnKey(tenant, name)
+        before = figures.get(key, EndpointFigures(0, 0, []))
+        figures[key] = EndpointFigures(
+            before.succeeded + succeeded,
+            before.failed + failed,
+            [sum(pair) for pair in zip_longest(before.latencies, counts, fillvalue=0)],
+        )
+    return figures
+
+
+def delete_old_states(connection: Connection, now: datetime) -> None:
+    """Delete the states of endpoints without a failure for a week, and figures after 8 days."""
+    times = EndpointState.failed_at, EndpointState.open_until
+    is_old = [or_(time <= now - _MAX_AGE, time.is_(None)) for time in times]
+    is_enabled = EndpointState.disabled_at.is_(None)
+    connection.execute(delete(EndpointState).where(*is_old, is_enabled))
+    connection.execute(delete(EndpointHour).where(EndpointHour.hour <= now - _MAX_AGE_OF_HOURS))
 
 
 def _is_endpoint(endpoint: TurnKey) -> tuple[ColumnElement[bool], ...]:

@@ -1,17 +1,18 @@
 """Sends the webhooks that are due: many at once, in fair turns of tenants and endpoints.
 
-Each attempt is made under today's policy: grants in a webhook are signed again. The circuits of
+Each attempt is made under today's policy: grants in a webhook are signed again. The states of
 endpoints are rows that all processes share.
 """
 
+import time
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 import structlog
 
 from worker.base.database_engine import read_transaction, write_transaction
-from worker.base.jobs import JobRun, ThreadGroup, TurnLimits, Turns
+from worker.base.jobs import JobRun, ThreadGroup, TurnKey, TurnLimits, Turns
 from worker.base.webhook_client import WebhookFailure
 from worker.context import Context
 from worker.errors import Malformed, Transient
@@ -20,15 +21,24 @@ from worker.ledger.outbox import (
     Claim,
     DeliveryLease,
     DeliveryResult,
+    bring_forward,
     due_endpoints,
     lease_deliveries,
     settle_delivery,
 )
-from worker.webhooks.endpoint_states import Finished, begin_probe, read_circuits, record_responses
+from worker.webhooks.endpoint_states import (
+    EndpointChanges,
+    Finished,
+    begin_probe,
+    read_health,
+    record_results,
+)
 from worker.webhooks.webhook_events import RenderedWebhook, render
 from worker.webhooks.webhook_rules import (
-    CLOSED_CIRCUIT,
+    GONE,
+    MAX_RETRY_DELAY,
     RETRY_SCHEDULE,
+    EndpointHealth,
     retry_delay,
 )
 from worker.webhooks.webhook_secrets import resolve_secrets, signature_headers
@@ -39,7 +49,6 @@ MAX_ATTEMPTS = len(RETRY_SCHEDULE)
 _MAX_PROBLEM_LENGTH = 200
 _SUCCESS = 2  # the first digit of a successful status; redirects are failures too
 _SERVER_ERROR = 5
-_GONE = 410  # the endpoint wants no more webhooks: Standard Webhooks 1.0.0
 
 
 def attempt_delivery(delivery: DeliveryLease, context: Context) -> DeliveryResult:
@@ -49,18 +58,23 @@ def attempt_delivery(delivery: DeliveryLease, context: Context) -> DeliveryResul
     """
     if delivery.attempts > MAX_ATTEMPTS:
         return DeliveryResult(None, "every process that sent it was stopped", None)
+    attempted_at, started = context.now(), time.monotonic()
     try:
-        return _send(delivery, render(delivery, context), context)
+        webhook = render(delivery, context)
+        started = time.monotonic()
+        result = _send(delivery, webhook, context)
     except Malformed as error:
         return DeliveryResult(None, str(error)[:_MAX_PROBLEM_LENGTH], None)
     except WebhookFailure as error:
-        return _retry(delivery, str(error), context, is_endpoint_up=False)
+        result = _retry(delivery, str(error), context, is_endpoint_up=False)
     except Transient as error:
-        return _retry(delivery, str(error), context)
+        result = _retry(delivery, str(error), context)
     except Exception as error:
         # The log is scrubbed. The problem is shown to operators, and names only the type.
         log.exception("delivery_failed", delivery=delivery.delivery_number)
-        return _retry(delivery, f"an unexpected error: {type(error).__name__}", context)
+        result = _retry(delivery, f"an unexpected error: {type(error).__name__}", context)
+    duration = round((time.monotonic() - started) * 1000)
+    return result._replace(attempted_at=attempted_at, duration_ms=duration)
 
 
 def _send(delivery: DeliveryLease, webhook: RenderedWebhook, context: Context) -> DeliveryResult:
@@ -72,7 +86,7 @@ def _send(delivery: DeliveryLease, webhook: RenderedWebhook, context: Context) -
     status, is_up = response.status, response.status // 100 != _SERVER_ERROR
     if status // 100 == _SUCCESS:
         return DeliveryResult(status, None, None, is_up)
-    if status == _GONE:
+    if status == GONE:
         return DeliveryResult(status, "the endpoint is gone", None, is_up)
     problem = f"the endpoint responded with {status}"
     result = _retry(delivery, problem, context, response.retry_after, is_endpoint_up=is_up)
@@ -87,9 +101,12 @@ def _retry(
     *,
     is_endpoint_up: bool | None = None,
 ) -> DeliveryResult:
+    now, problem = context.now(), problem[:_MAX_PROBLEM_LENGTH]
     delay = retry_delay(delivery.attempts, context.random(), retry_after)
-    retry_at = None if delay is None else context.now() + delay
-    return DeliveryResult(None, problem[:_MAX_PROBLEM_LENGTH], retry_at, is_endpoint_up)
+    if delay is None:
+        return DeliveryResult(None, problem, None, is_endpoint_up)
+    asked = None if retry_after is None else now + min(retry_after, MAX_RETRY_DELAY)
+    return DeliveryResult(None, problem, now + delay, is_endpoint_up, asked)
 
 
 LIMITS = TurnLimits(total=64, per_owner=32, per_key=4, suspects=32)
@@ -124,6 +141,7 @@ class _Deliveries:
             partial(attempt_delivery, context=context), "delivery"
         )
         self._unsettled: list[Finished] = []
+        self._recovered: dict[TurnKey, datetime | None] = {}
         self._failures = 0
         self._reported_at = context.now()
 
@@ -132,6 +150,7 @@ class _Deliveries:
             self._collect()
             try:
                 self._settle()
+                self._bring_forward()
                 claimed = 0 if self._run.is_stopping else self._claim()
             except Transient as error:
                 self._wait_for_database(error)
@@ -176,6 +195,7 @@ class _Deliveries:
     def _write(self, finished: Sequence[Finished]) -> None:
         """Write results, each alone if that fails: one delivery must not stop the others."""
         now = self._context.now()
+        config = self._context.config.current()
         try:
             with write_transaction(self._context.engine) as connection:
                 settled = [
@@ -185,7 +205,8 @@ class _Deliveries:
                 ]
                 over = (each.batch_number for each, result in settled if result.retry_at is None)
                 release_completions(connection, filter(None, over), now)
-                opened = record_responses(connection, settled, now)
+                changes = record_results(connection, settled, config, now)
+                recovered = bring_forward(connection, changes.recovered, now)
         except Transient:
             raise
         except Exception:
@@ -196,8 +217,15 @@ class _Deliveries:
                 # Its lease expires, and it is attempted again, up to the number of attempts.
                 log.exception("delivery_failed", delivery=finished[0][0].delivery_number)
             return
-        for endpoint in opened:
-            log.warning("endpoint_paused", tenant=endpoint.owner, endpoint=endpoint.name)
+        self._recovered |= recovered
+        _log_changes(changes)
+
+    def _bring_forward(self) -> None:
+        """Make the other waiting deliveries of endpoints due that recovered, in parts."""
+        while self._recovered and not self._run.is_stopping:
+            with write_transaction(self._context.engine) as connection:
+                self._recovered = bring_forward(connection, self._recovered, self._context.now())
+            self._run.progress()
 
     def _claim(self) -> int:
         """Lease what may be sent now, and start to send it; return how many deliveries."""
@@ -220,12 +248,21 @@ class _Deliveries:
         now = self._context.now()
         with read_transaction(self._context.engine) as connection:
             due = due_endpoints(connection, now)
-            circuits = read_circuits(connection) if due else {}
-        probes = {endpoint for endpoint, circuit in circuits.items() if circuit.needs_probe(now)}
+            states = read_health(connection) if due else {}
+        probes = {key for key, health in states.items() if health.circuit.needs_probe(now)}
         waiting = {
             endpoint: 1 if endpoint in probes else LIMITS.per_key
             for endpoint in due
-            if not circuits.get(endpoint, CLOSED_CIRCUIT).is_open(now)
+            if states.get(endpoint, EndpointHealth()).may_be_called(now)
         }
-        shares = self._turns.allot(waiting, circuits.keys())
+        suspects = [key for key, health in states.items() if health.circuit.failures]
+        shares = self._turns.allot(waiting, suspects)
         return [Claim(key, count, key in probes) for key, count in sorted(shares.items())]
+
+
+def _log_changes(changes: EndpointChanges) -> None:
+    for endpoint in changes.paused:
+        log.warning("endpoint_paused", tenant=endpoint.owner, endpoint=endpoint.name)
+    for endpoint, reason in changes.disabled.items():
+        names = {"tenant": endpoint.owner, "endpoint": endpoint.name}
+        log.warning("endpoint_disabled", **names, reason=reason)

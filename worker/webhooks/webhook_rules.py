@@ -8,8 +8,13 @@ A failure is an attempt without a response, or with a response of 500 or higher.
 open, no delivery to its endpoint is attempted, and no attempt is used up. After the pause, one
 delivery probes the endpoint: any other response closes the circuit, and another failure opens it
 for a longer pause.
+
+A success is a response of 2xx. A series of attempts without one disables the endpoint in the end,
+also if the endpoint responds. A success after a series brings forward what waits for the endpoint.
 """
 
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -89,3 +94,96 @@ def circuit_pause(failures: int) -> timedelta | None:
         return None
     doublings = min(failures - CIRCUIT_THRESHOLD, 10)  # far over MAX_PAUSE
     return min(FIRST_CIRCUIT_PAUSE * (1 << doublings), MAX_CIRCUIT_PAUSE)
+
+
+GONE = 410
+"""The status of an endpoint that wants no more webhooks, by Standard Webhooks 1.0.0."""
+
+DISABLED_AFTER = timedelta(days=5)
+_MAX_SERIES_GAP = timedelta(days=2)  # retries are a day apart at most
+_MIN_OUTAGE = timedelta(seconds=30)
+
+
+class EndpointHealth(NamedTuple):
+    """The state of an endpoint, from the attempts that called it; the fields are EndpointState's.
+
+    failing_since and failed_at are the first and the last attempt of a series without a success.
+    """
+
+    circuit: Circuit = CLOSED_CIRCUIT
+    failing_since: datetime | None = None
+    failed_at: datetime | None = None
+    problem: str | None = None
+    disabled_at: datetime | None = None
+    disabled_by: str | None = None
+
+    def may_be_called(self, now: datetime) -> bool:
+        """Return true if deliveries may be sent."""
+        return self.disabled_at is None and not self.circuit.is_open(now)
+
+    def after_failures(
+        self, down: int, attempted_at: datetime, now: datetime, *, is_up: bool, is_probe: bool
+    ) -> "EndpointHealth":
+        """Return the state after failed attempts, which ran at the same time.
+
+        down counts those that are failures of the circuit, and is_up is true if another one had a
+        response below 500. attempted_at is the time of the first one.
+        """
+        circuit = CLOSED_CIRCUIT
+        if not is_up:
+            circuit = self.circuit.after_failures(down, now, is_probe=is_probe)
+        since = self.failing_since
+        if since is None or self.failed_at is None or now - self.failed_at > _MAX_SERIES_GAP:
+            since = attempted_at
+        return self._replace(circuit=circuit, failing_since=since, failed_at=now)
+
+    @property
+    def has_failed_for_days(self) -> bool:
+        """Return true if the series is long enough to disable the endpoint.
+
+        No two of its attempts are more than two days apart: there were at least three of them.
+        """
+        first, last = self.failing_since, self.failed_at
+        return first is not None and last is not None and last - first >= DISABLED_AFTER
+
+    def was_down(self, now: datetime) -> bool:
+        """Return true if a success now ends an outage, after which waiting deliveries are due.
+
+        Without a minimum, one delivery that fails always, among others that succeed, would be
+        attempted as often as others are sent.
+        """
+        since = self.failing_since
+        return self.circuit.open_until is not None or (
+            since is not None and now - since >= _MIN_OUTAGE
+        )
+
+
+_SHORTEST, _LONGEST, _CLASSES = 5.0, 20_000.0, 24
+LATENCY_BOUNDS = tuple(
+    _SHORTEST * (_LONGEST / _SHORTEST) ** (step / (_CLASSES - 2)) for step in range(_CLASSES - 1)
+)
+"""The upper limits in milliseconds of all classes of response times but the last: 1.46 apart."""
+
+
+def count_latencies(durations: Iterable[int], before: Sequence[int] = ()) -> list[int]:
+    """Add response times in milliseconds to the numbers of earlier ones by class."""
+    counts = list(before) or [0] * _CLASSES
+    for duration in durations:
+        counts[bisect_left(LATENCY_BOUNDS, duration)] += 1
+    return counts
+
+
+def latency_quantile(counts: Sequence[int], share: float) -> float | None:
+    """Estimate the response time below which a share of the responses were; None without any.
+
+    The true time is in the same class. Within the class it is interpolated, as if the logarithms of
+    the times were spread evenly.
+    """
+    rank, seen = share * sum(counts), 0
+    for number, count in enumerate(counts):
+        if count and seen + count >= rank:
+            upper = LATENCY_BOUNDS[min(number, _CLASSES - 2)]
+            lower = LATENCY_BOUNDS[number - 1] if number else 1.0
+            return float(lower * (upper / lower) ** ((rank - seen) / count))
+        seen += count
+    return None
