@@ -38,7 +38,6 @@ _COMMANDS = {
     "audit": "audit.audit_group:audit",
     "contract": "contract.contract_command:contract",
     "deadletters": "broker.broker_commands:deadletters",
-    "deliveries": "webhooks.deliveries_command:deliveries",
     "dev": "dev.dev_command:dev",
     "doctor": "doctor.doctor_command:doctor",
     "explain": "issue.explain_command:explain",
@@ -48,6 +47,7 @@ _COMMANDS = {
     "revoke": "revoke.revoke_command:revoke",
     "run": "run:run",
     "usage": "uses.usage_commands:usage",
+    "webhooks": "webhooks.webhooks_group:webhooks",
     "workers": "broker.broker_commands:workers",
 }
 

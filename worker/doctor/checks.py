@@ -90,7 +90,7 @@ WEBHOOKS = WaitingWork(
     OVERDUE_AFTER,
     "none is pending",
     _OLDEST_WEBHOOK,
-    "python -m worker deliveries list --state pending",
+    "python -m worker webhooks list --state pending",
     waiting=_OLDEST_WEBHOOK,
 )
 EXPIRED_GRANTS = WaitingWork(

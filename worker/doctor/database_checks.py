@@ -55,8 +55,8 @@ from worker.revoke.policy_document import MAX_POLICY_BYTES
 from worker.revoke.revocation_rows import DenialRow, read_denials
 from worker.settings import BucketDestination, Destination, Settings, WebhookDestination
 from worker.tenants.apply_plan import config_warnings
-from worker.webhooks.endpoint_states import read_circuits
-from worker.webhooks.webhook_rules import Circuit
+from worker.webhooks.endpoint_states import read_health
+from worker.webhooks.webhook_rules import EndpointHealth
 from worker.webhooks.webhook_secrets import longest_signing, read_secrets, resolve_secrets
 
 
@@ -76,14 +76,25 @@ def check_tenants(config: TenantConfig, now: datetime) -> Iterator[Check]:
 _LAST_DAY = timedelta(days=1)
 
 
-def check_circuits(circuits: Mapping[TurnKey, Circuit], now: datetime) -> Iterator[Check]:
-    """Warn of endpoints that are not called for a while, because they failed repeatedly."""
-    for (tenant, endpoint), circuit in sorted(circuits.items()):
-        if circuit.is_open(now) and circuit.open_until is not None:
-            pause = format_duration(circuit.open_until - now)
-            text = f"{tenant}/{endpoint}: paused for {pause} after {circuit.failures} failures"
-            hint = f"python -m worker deliveries list --state pending --tenant {tenant}"
+def check_endpoints(
+    states: Mapping[TurnKey, EndpointHealth], config: TenantConfig, now: datetime
+) -> Iterator[Check]:
+    """Warn of endpoints that are disabled, or did not take a webhook for some minutes."""
+    for (tenant_id, name), health in sorted(states.items()):
+        tenant = config.tenant_by_id(tenant_id)
+        if tenant is None or name not in tenant.endpoints:
+            continue
+        state, since = health.state
+        endpoint, problem = f"{tenant_id}/{name}", f": {health.problem}" if health.problem else ""
+        test = f"python -m worker webhooks test {endpoint}"
+        if state == "disabled" and since is not None:
+            by = f" by {health.disabled_by}" if health.disabled_by else ""
+            text = f"{endpoint}: disabled {format_duration(now - since)} ago{by}{problem}"
+            hint = f"{test}; once it succeeds: python -m worker webhooks enable {endpoint}"
             yield Check("endpoints", "warn", text, hint)
+        elif since is not None and (state == "paused" or now - since > OVERDUE_AFTER):
+            text = f"{endpoint}: {state}, without a success for {format_duration(now - since)}"
+            yield Check("endpoints", "warn", text + problem, test)
 
 
 def check_manifests(failed: FailedManifests) -> Check:
@@ -91,7 +102,7 @@ def check_manifests(failed: FailedManifests) -> Check:
     if not failed.number:
         return Check("manifests", "ok", "none has failed in the last day")
     text = f"{failed.number:,} failed in the last day; the newest: {failed.problem}"
-    return Check("manifests", "warn", text, "python -m worker deliveries manifests --state failed")
+    return Check("manifests", "warn", text, "python -m worker webhooks manifests --state failed")
 
 
 def check_refused_uploads(refused: Sequence[RefusedUploads]) -> Iterator[Check]:
@@ -304,7 +315,7 @@ def config_checks(connection: Connection) -> Iterator[Check]:
 
 
 def _work_checks(connection: Connection, config: TenantConfig, now: datetime) -> Iterator[Check]:
-    yield from check_circuits(read_circuits(connection), now)
+    yield from check_endpoints(read_health(connection), config, now)
     yield check_waiting(WEBHOOKS, WEBHOOKS.since(connection), now)
     yield check_waiting(EXPIRED_GRANTS, EXPIRED_GRANTS.since(connection), now)
     yield check_manifests(backlog.failed_manifests(connection, now - _LAST_DAY))
@@ -324,7 +335,7 @@ def _file_checks(database_url: str) -> Iterator[Check]:
 
 ENDS_SOON = timedelta(days=3)
 _UNREADABLE_HINT = "set the secret where the upkeep worker runs, and run doctor there"
-_ROTATE_HINT = "python -m worker deliveries secret rotate FILE: docs/webhooks.md, Secrets"
+_ROTATE_HINT = "python -m worker webhooks secret rotate FILE: docs/webhooks.md, Secrets"
 
 
 def check_secrets(

@@ -29,6 +29,7 @@ from worker.audit.grant_filters import ISSUED, REFUSED, GrantFilter
 from worker.audit.index_scans import batch_bounds
 from worker.audit.item_counts import CountOptions, Dimension, ItemCount, count_items
 from worker.base.database_engine import limit_time, snapshot_transaction
+from worker.base.jobs import TurnKey
 from worker.broker.dead_letters import count_dead_letters
 from worker.broker.queues import (
     EVENTS_PREFIX,
@@ -60,6 +61,7 @@ from worker.revoke.policy_document import MAX_POLICY_BYTES
 from worker.revoke.revocation_rows import read_denials
 from worker.settings import Settings
 from worker.uses.state_facts import count_recent_uses
+from worker.webhooks.endpoint_states import read_figures, read_health
 
 PREFIX = "valetkey_"
 
@@ -144,6 +146,18 @@ _DUE = Family(
     "webhook_oldest_due_age_seconds",
     "Time since the longest-waiting webhook should have been attempted, 0 if none is due.",
 )
+_ATTEMPTS = Family(
+    "webhook_attempts",
+    "Attempts to deliver a webhook that called the endpoint, since the hour in which the window"
+    " begins, by result: succeeded or failed.",
+    ("tenant", "endpoint", "result", "window"),
+)
+_DISABLED = Family(
+    "webhook_endpoint_disabled",
+    "1 if nothing is sent to an endpoint, because it failed for days, is gone, or an operator"
+    " disabled it.",
+    ("tenant", "endpoint"),
+)
 _UNSETTLED = Family(
     "unsettled_chunks",
     "Chunks of upload slots that ended and are not settled, by bucket profile.",
@@ -220,6 +234,26 @@ def _read_backlog(connection: Connection, now: datetime, _window: Window) -> Ite
         yield Family(*work.metric).single(age(work.since(connection), now))
 
 
+def _read_endpoints(connection: Connection, now: datetime, window: Window) -> Iterator[Metric]:
+    figures = read_figures(connection, now - window.length)
+    yield _ATTEMPTS.gauge(
+        {
+            (*endpoint, result, window.label): getattr(counts, result)
+            for endpoint, counts in figures.items()
+            for result in ("succeeded", "failed")
+        }
+    )
+    states = read_health(connection)
+    config = load_config(connection)
+    yield _DISABLED.gauge(
+        {
+            key: key in states and states[key].disabled_at is not None
+            for tenant in config.tenants.values()
+            for key in (TurnKey(tenant.id, name) for name in tenant.endpoints)
+        }
+    )
+
+
 def _read_config(connection: Connection, _now: datetime, _window: Window) -> Iterator[Metric]:
     yield Family(*CONFIG_DIFFERENCES).single(len(find_differences(connection)))
 
@@ -292,6 +326,7 @@ def _read_uses(connection: Connection, now: datetime, window: Window) -> Iterato
 
 PARTS: Mapping[str, Part] = {
     "backlog": _read_backlog,
+    "endpoints": _read_endpoints,
     "denials": _read_denials,
     "trees": _read_trees,
     "config": _read_config,

@@ -3,10 +3,21 @@
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection, func, literal_column, select
+from sqlalchemy import Connection, exists, func, literal_column, select
 
-from models import Batch, Chunk, Delivery, EndedSlot, Grant, Manifest, Reservation, UploadStart
+from models import (
+    Batch,
+    Chunk,
+    Delivery,
+    EndedSlot,
+    EndpointState,
+    Grant,
+    Manifest,
+    Reservation,
+    UploadStart,
+)
 from valetkey.wire.refusals import Code
+from worker.base.jobs import TurnKey
 from worker.core.issued_grants import SECOND_LOOK
 
 _MAX_BATCHES = 1_000  # of multipart uploads, from the newest on, to look for refusals in
@@ -15,15 +26,29 @@ _STORAGE_CODES = (Code.STORAGE_REFUSED.value, Code.BUCKET_UNUSABLE.value)
 _IS_PENDING = Delivery.state == literal_column("'pending'")
 
 
-def count_pending_webhooks(connection: Connection) -> dict[tuple[str, str], int]:
-    """Count the webhooks that are not sent yet, by tenant id and endpoint."""
+class PendingWebhooks(NamedTuple):
+    """The webhooks that are not sent yet, and the time at which the oldest was queued."""
+
+    number: int
+    oldest_at: datetime | None
+
+
+def pending_webhooks(connection: Connection) -> dict[TurnKey, PendingWebhooks]:
+    """Return the webhooks that are not sent yet, by endpoint."""
     query = (
-        select(Delivery.tenant, Delivery.endpoint, func.count())
+        select(Delivery.tenant, Delivery.endpoint, func.count(), func.min(Delivery.created_at))
         .where(_IS_PENDING)
         .group_by(Delivery.tenant, Delivery.endpoint)
     )
-    rows = connection.execute(query)
-    return {(tenant_id, endpoint): count for tenant_id, endpoint, count in rows}
+    return {
+        TurnKey(tenant_id, endpoint): PendingWebhooks(number, oldest_at)
+        for tenant_id, endpoint, number, oldest_at in connection.execute(query)
+    }
+
+
+def count_pending_webhooks(connection: Connection) -> dict[tuple[str, str], int]:
+    """Count the webhooks that are not sent yet, by tenant id and endpoint."""
+    return {key: each.number for key, each in pending_webhooks(connection).items()}
 
 
 def oldest_webhook_time(connection: Connection) -> datetime | None:
@@ -34,9 +59,15 @@ def oldest_webhook_time(connection: Connection) -> datetime | None:
 def earliest_due_webhook(connection: Connection) -> datetime | None:
     """Return the earliest time of the next attempts of pending webhooks; None if none is pending.
 
-    A time in the past means that an attempt is due.
+    A time in the past means that an attempt is due. Disabled endpoints do not count.
     """
-    return connection.scalar(select(func.min(Delivery.next_attempt_at)).where(_IS_PENDING))
+    is_disabled = exists().where(
+        EndpointState.tenant == Delivery.tenant,
+        EndpointState.endpoint == Delivery.endpoint,
+        EndpointState.disabled_at.is_not(None),
+    )
+    earliest = select(func.min(Delivery.next_attempt_at)).where(_IS_PENDING, ~is_disabled)
+    return connection.scalar(earliest)
 
 
 def earliest_reservation_expiry(connection: Connection) -> datetime | None:

@@ -236,11 +236,11 @@ _WORK: tuple[tuple[Any, bool, ColumnElement[bool], str, str], ...] = (
     ),
     (
         *(Delivery, True, Delivery.state == _PENDING),
-        *("pending webhooks", "python -m worker deliveries list --state pending"),
+        *("pending webhooks", "python -m worker webhooks list --state pending"),
     ),
     (
         *(Manifest, False, Manifest.state == _PENDING),
-        *("pending manifests", "python -m worker deliveries manifests --state pending"),
+        *("pending manifests", "python -m worker webhooks manifests --state pending"),
     ),
     (
         *(MultipartUpload, False, MultipartUpload.state == "open", "open multipart uploads"),

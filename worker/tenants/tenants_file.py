@@ -29,7 +29,7 @@ from worker.tenants.toml_fields import (
 from worker.webhooks.webhook_secrets import MalformedSecret, read_secrets, secret_reference_error
 
 _PYDANTIC_PART = "[key]"  # of pydantic's locations, and not in the file
-_SECRET_HINT = "create a secret: python -m worker deliveries secret new FILE"  # noqa: S105 - a hint
+_SECRET_HINT = "create a secret: python -m worker webhooks secret new FILE"  # noqa: S105 - a hint
 _TOML_POSITION = re.compile(r" \(at line (\d+), column \d+\)$")
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, or_, select, update
 
-from models import EndpointHour, EndpointState
+from models import Delivery, DeliveryAttempt, EndpointHour, EndpointState
 from valetkey.wire.events import DisabledEndpoint, DisabledReason
 from worker.base.inserts import insert_once, insert_statement
 from worker.base.jobs import TurnKey
@@ -33,6 +33,7 @@ from worker.webhooks.webhook_rules import (
     count_latencies,
 )
 
+_MAX_FAILURES = 1_000
 _MAX_AGE = timedelta(days=7)
 _MAX_AGE_OF_HOURS = timedelta(days=8)
 
@@ -275,6 +276,29 @@ def read_figures(connection: Connection, since: datetime) -> dict[TurnKey, Endpo
             [sum(pair) for pair in zip_longest(before.latencies, counts, fillvalue=0)],
         )
     return figures
+
+
+class Failure(NamedTuple):
+    """The newest failed attempt of an endpoint."""
+
+    failed_at: datetime
+    problem: str
+
+
+def last_failures(connection: Connection) -> dict[TurnKey, Failure]:
+    """Return the last failure of each endpoint among the newest 1,000 of all."""
+    query = (
+        select(Delivery.tenant, Delivery.endpoint)
+        .add_columns(DeliveryAttempt.attempted_at, DeliveryAttempt.problem)
+        .join(DeliveryAttempt, DeliveryAttempt.delivery_number == Delivery.delivery_number)
+        .order_by(DeliveryAttempt.attempt_number.desc())
+        .limit(_MAX_FAILURES)
+    )
+    rows = reversed(connection.execute(query).all())
+    return {
+        TurnKey(tenant, name): Failure(failed_at, problem)
+        for tenant, name, failed_at, problem in rows
+    }
 
 
 def delete_old_states(connection: Connection, now: datetime) -> None:

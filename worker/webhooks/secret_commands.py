@@ -57,8 +57,8 @@ def create_secret(*, file: Path, asymmetric: bool) -> None:
 
     \b
     Examples:
-      python -m worker deliveries secret new billing.secret
-      python -m worker deliveries secret new billing.secret --asymmetric
+      python -m worker webhooks secret new billing.secret
+      python -m worker webhooks secret new billing.secret --asymmetric
     """
     created = _new_secret("v1a" if asymmetric else "v1")
     _write(file, [created], replace=False)
@@ -98,8 +98,8 @@ def rotate(*, file: Path, overlap: timedelta, asymmetric: bool) -> None:
 
     \b
     Examples:
-      python -m worker deliveries secret rotate billing.secret
-      python -m worker deliveries secret rotate billing.secret --overlap 7d --asymmetric
+      python -m worker webhooks secret rotate billing.secret
+      python -m worker webhooks secret rotate billing.secret --overlap 7d --asymmetric
     """
     old = _read_own_file(file)
     new = _new_secret("v1a" if asymmetric else longest_signing(old).scheme)
@@ -165,8 +165,8 @@ def check(*, names: tuple[str, ...], check_all: bool, output_format: Any) -> Non
 
     \b
     Examples:
-      python -m worker deliveries secret check acme/billing
-      python -m worker deliveries secret check --all
+      python -m worker webhooks secret check acme/billing
+      python -m worker webhooks secret check --all
     """
     if bool(names) == check_all:
         raise click.UsageError("Name endpoints, or give --all.")
@@ -202,7 +202,7 @@ def key(*, name: str) -> None:
 
     \b
     Example:
-      python -m worker deliveries key acme/billing
+      python -m worker webhooks key acme/billing
     """
     endpoint = find_endpoint(_read_endpoints(), name)
     try:
@@ -212,7 +212,7 @@ def key(*, name: str) -> None:
     asymmetric = [each for each in in_force if each.public_key is not None]
     if not asymmetric:
         raise click.ClickException(
-            f"{name} has no asymmetric secret: add one with `python -m worker deliveries secret"
+            f"{name} has no asymmetric secret: add one with `python -m worker webhooks secret"
             " rotate FILE --asymmetric`."
         )
     click.echo(longest_signing(asymmetric).public_key)

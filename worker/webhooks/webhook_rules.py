@@ -117,6 +117,15 @@ class EndpointHealth(NamedTuple):
     disabled_at: datetime | None = None
     disabled_by: str | None = None
 
+    @property
+    def state(self) -> tuple[str, datetime | None]:
+        """Return disabled, paused, failing or ok, and the time of the first failure of a series."""
+        if self.disabled_at is not None:
+            return "disabled", self.disabled_at
+        if self.circuit.open_until is not None:
+            return "paused", self.failing_since
+        return "ok" if self.failing_since is None else "failing", self.failing_since
+
     def may_be_called(self, now: datetime) -> bool:
         """Return true if deliveries may be sent."""
         return self.disabled_at is None and not self.circuit.is_open(now)

@@ -81,7 +81,7 @@ def test_a_finished_delivery_has_no_next_attempt() -> None:
 
 def test_a_table_ends_with_the_command_for_its_next_page() -> None:
     *_, last = run("--limit", "2").stdout.splitlines()
-    command = f"{program_command('python')} -m worker deliveries list --limit 2 --after 3"
+    command = f"{program_command('python')} -m worker webhooks list --limit 2 --after 3"
     assert last == f"Next page: {command}"
     assert "Next page" not in run("--limit", "4").output
 

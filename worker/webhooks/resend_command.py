@@ -1,0 +1,217 @@
+"""Sends webhooks again: named ones, those of a batch, those that failed, or that were missed.
+
+A row only becomes due again. As at every attempt, it is rendered under the policy of that time, and
+not sent if that or a revocation forbids it.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    and_,
+    case,
+    func,
+    literal_column,
+    or_,
+    select,
+    update,
+)
+
+from models import Batch, Delivery, EndpointState
+from worker import clock
+from worker.base.database_engine import read_transaction, write_transaction
+from worker.base.pages import in_parts
+from worker.cli.command_options import (
+    ROW_NUMBER,
+    TEXT,
+    parse_moment_option,
+    refuse_empty_range,
+    tenant_option,
+    zone_option,
+)
+from worker.cli.database import open_engine
+from worker.ledger.batch_completion import EVENT_LIFETIME
+from worker.ledger.outbox import MAX_CHANGED
+from worker.ledger.tenant_history import is_of_tenant
+from worker.webhooks.delivery_commands import endpoint_option
+
+_MAX_UNCONFIRMED = 1_000
+
+# Not parameters: the partial index is used only if the statement itself contains this text.
+_IS_FAILED = Delivery.state == literal_column("'failed'")
+_HAS_LINKS = Delivery.event == "grants.decided"
+
+
+def _selection_options(command: Any) -> Any:
+    """Add the options that select webhooks, and those that narrow the selection."""
+    options = (
+        click.argument("numbers", metavar="[NUMBER]...", nargs=-1, type=ROW_NUMBER),
+        click.option("--batch", type=TEXT, help="All webhooks of the batch with this id."),
+        click.option("--failed", is_flag=True, help="With --since: those that failed."),
+        click.option(
+            "--missed",
+            is_flag=True,
+            help="With --since: those that ended without one attempt, because their endpoint was"
+            " paused or disabled.",
+        ),
+        click.option(
+            "--since",
+            callback=parse_moment_option,
+            help="Created at or after this moment: 2h, yesterday, or 2026-11-24T08:30 (UTC).",
+        ),
+    )
+    for option in reversed((*options, tenant_option, endpoint_option, zone_option)):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_selection_options
+@click.option("--yes", is_flag=True, help=f"Send more than {_MAX_UNCONFIRMED:,} webhooks.")
+def resend(*, yes: bool, **selection: Any) -> None:
+    """Send webhooks again, with the same id and ten attempts. NUMBER is that of `webhooks list`.
+
+    Links are signed again by today's policy. A webhook whose links have expired is not sent, nor
+    one that is being sent. Nothing is sent if an endpoint is disabled.
+
+    \b
+    Examples:
+      python -m worker webhooks resend 1042 1043
+      python -m worker webhooks resend --failed --missed --since 2d --tenant acme
+    """
+    _check_options(**selection)
+    now = clock.now()
+    with open_engine() as engine:
+        with read_transaction(engine) as connection:
+            condition = _condition(connection, **selection)
+            _refuse_unknown(connection, selection["numbers"])
+            _refuse_disabled(connection, condition)
+            count, expired = _count(connection, condition, now)
+        if not count:
+            raise click.ClickException(f"There is nothing to send again.{_expired_text(expired)}")
+        if count > _MAX_UNCONFIRMED and not yes:
+            text = f"This would send {count:,} webhooks: narrow it with --endpoint, or give --yes."
+            raise click.ClickException(text)
+        sent = _send_again(engine, condition, now)
+    click.echo(f"{sent:,} are sent again.{_expired_text(expired)}")
+
+
+def _check_options(
+    *,
+    numbers: Sequence[int],
+    batch: str | None,
+    failed: bool,
+    missed: bool,
+    since: datetime | None,
+    **_: Any,
+) -> None:
+    ways = [bool(numbers), batch is not None, failed or missed]
+    if sum(ways) != 1:
+        raise click.UsageError("name webhooks, or give one of --batch, --failed and --missed")
+    if (failed or missed) is not (since is not None):
+        raise click.UsageError("--failed and --missed need --since, and --since one of them")
+    refuse_empty_range(since, None)
+
+
+def _condition(  # noqa: PLR0913 - the options
+    connection: Connection,
+    *,
+    numbers: Sequence[int],
+    batch: str | None,
+    failed: bool,
+    missed: bool,
+    since: datetime | None,
+    tenant: str | None,
+    endpoint: str | None,
+    **_: Any,
+) -> ColumnElement[bool]:
+    conditions: list[ColumnElement[bool]] = []
+    if numbers:
+        conditions.append(Delivery.delivery_number.in_(numbers))
+    elif batch is not None:
+        named = select(Batch.batch_number).where(Batch.batch_id == batch)
+        conditions.append(Delivery.batch_number.in_(named))
+    else:
+        wanted = [Delivery.attempts > 0] * failed + [Delivery.attempts == 0] * missed
+        conditions += [_IS_FAILED, Delivery.created_at >= since, or_(*wanted)]
+    if tenant is not None:
+        conditions.append(is_of_tenant(connection, Delivery.tenant, tenant))
+    if endpoint is not None:
+        conditions.append(Delivery.endpoint == endpoint)
+    # Not one that waits for its batch to be complete, or that is being sent.
+    is_idle = Delivery.state.in_(["delivered", "failed", "pending"]), Delivery.lease.is_(None)
+    return and_(*conditions, *is_idle)
+
+
+def _refuse_unknown(connection: Connection, numbers: Sequence[int]) -> None:
+    for part in in_parts(numbers):
+        query = select(Delivery.delivery_number).where(Delivery.delivery_number.in_(part))
+        unknown = sorted(set(part).difference(connection.scalars(query)))
+        if unknown:
+            text = f"there is no webhook {unknown[0]}: see python -m worker webhooks list"
+            raise click.BadParameter(text, param_hint="NUMBER")
+
+
+def _refuse_disabled(connection: Connection, condition: ColumnElement[bool]) -> None:
+    is_disabled = and_(
+        EndpointState.tenant == Delivery.tenant,
+        EndpointState.endpoint == Delivery.endpoint,
+        EndpointState.disabled_at.is_not(None),
+    )
+    query = select(EndpointState.tenant, EndpointState.endpoint)
+    query = query.join(Delivery, is_disabled).where(condition).limit(1)
+    row = connection.execute(query).one_or_none()
+    if row is not None:
+        name = f"{row.tenant}/{row.endpoint}"
+        text = f"{name} is disabled: python -m worker webhooks enable {name}"
+        raise click.ClickException(text)
+
+
+def _count(
+    connection: Connection, condition: ColumnElement[bool], now: datetime
+) -> tuple[int, int]:
+    """Count what can be sent again, and what has expired."""
+    query = select(func.count(), func.count(case((_has_expired(now), 1))))
+    total, expired = connection.execute(query.where(condition)).one()
+    return total - expired, expired
+
+
+def _has_expired(now: datetime) -> ColumnElement[bool]:
+    expires_at = Delivery.expires_at
+    return and_(_HAS_LINKS, expires_at.is_not(None), expires_at <= now)
+
+
+def _expired_text(expired: int) -> str:
+    return f" {expired:,} have expired, and are not sent." if expired else ""
+
+
+def _send_again(engine: Engine, condition: ColumnElement[bool], now: datetime) -> int:
+    """Make webhooks pending again, in several transactions; return how many."""
+    values: dict[str, Any] = {
+        "state": "pending",
+        "attempts": 0,
+        "next_attempt_at": func.coalesce(Delivery.not_before, now),
+        "status": None,
+        "problem": None,
+        "duration_ms": None,
+        "finished_at": None,
+        "expires_at": case((_HAS_LINKS, Delivery.expires_at), else_=now + EVENT_LIFETIME),
+    }
+    query = select(Delivery.delivery_number).where(condition, ~_has_expired(now))
+    query = query.order_by(Delivery.delivery_number).limit(MAX_CHANGED)
+    sent, last = 0, 0
+    while True:
+        with write_transaction(engine) as connection:
+            following = query.where(Delivery.delivery_number > last)
+            # What another transaction has locked is being sent.
+            numbers = connection.scalars(following.with_for_update(skip_locked=True)).all()
+            if not numbers:
+                return sent
+            are_named = Delivery.delivery_number.in_(numbers)
+            connection.execute(update(Delivery).where(are_named).values(values))
+        sent, last = sent + len(numbers), numbers[-1]
