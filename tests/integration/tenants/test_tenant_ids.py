@@ -9,6 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import Engine, insert
+from worker.webhooks.webhooks_group import webhooks
 
 from models import Cancellation, Delivery, TenantIdentity
 from tests.support.builders.any_row import insert_any
@@ -22,14 +23,13 @@ from worker.core.quota_rules import Cost
 from worker.ledger import quota_usage
 from worker.ledger.rejections import count_rejections
 from worker.tenants.quota_command import quota
-from worker.webhooks.deliveries_command import deliveries
 
 IDS = ("acme", "acme~2", "acmex", "globex")
 TEXT = '[tenants.acme]\ntrust = "queue"\n[tenants.acme.quotas]\ngrants.day = 100\n'
 NO_TENANTS = ""
 LISTS = (
     *((audit, name) for name in ("list", "summary", "rejections", "cancellations")),
-    (deliveries, "list"),
+    (webhooks, "list"),
 )
 SELECTED = {"acme": ["acme", "acme~2"], "acme~1": ["acme"], "acme~2": ["acme~2"]}
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import select
+from worker.webhooks.webhooks_group import webhooks
 
 from models import Batch, Delivery, Settlement
 from tests.support.builders.messages import (
@@ -41,7 +42,6 @@ from worker.tasks import clean_up
 from worker.uses.upload_deliveries import insert_unused_delivery
 from worker.uses.use_recorder import RecordedUses
 from worker.uses.use_rows import read_chunk_grants
-from worker.webhooks.deliveries_command import deliveries
 from worker.webhooks.webhook_delivery import deliver_due
 
 SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()
@@ -288,7 +288,7 @@ def test_operators_see_the_type_of_each_webhook(
     grant_id = hooks.issue_one()
     hooks.store(grant_id)
     hooks.deliver()
-    listed = json_rows(CliRunner().invoke(deliveries, ["list", "--json"]))
+    listed = json_rows(CliRunner().invoke(webhooks, ["list", "--json"]))
     assert [row["event"] for row in listed] == ["upload.stored"]
     shown = CliRunner().invoke(audit, ["show", grant_id]).output
     assert "upload.stored of chunk 0 to endpoint hook, delivered" in shown

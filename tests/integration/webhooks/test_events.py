@@ -104,9 +104,11 @@ def test_a_batch_is_completed_once_after_all_its_outcomes(hooks: DeliveryService
 def test_a_batch_is_completed_if_its_last_outcome_cannot_be_delivered(
     hooks: DeliveryService,
 ) -> None:
-    hooks.client.statuses["acme.hook"] = 410
+    hooks.client.statuses["acme.hook"] = 410  # which also disables the endpoint
     hooks.issue()
-    assert types(hooks) == ["grants.decided", "batch.completed"]
+    hooks.deliver()
+    states = [(row.event, row.state) for row in hooks.rows() if row.endpoint == "hook"]
+    assert states == [("grants.decided", "failed"), ("batch.completed", "pending")]
 
 
 def test_a_batch_is_completed_once_its_undelivered_outcome_expires(

@@ -9,7 +9,7 @@ from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import tenant_config
 from tests.support.cli.operator import ON_SQLITE, json_lines
 from worker.core.tenant_config import WebhookEndpoint
-from worker.webhooks.deliveries_command import deliveries
+from worker.webhooks.webhooks_group import webhooks
 from worker.webhooks.webhook_secrets import parse_secrets
 
 pytestmark = ON_SQLITE
@@ -38,7 +38,7 @@ ROWS: dict[str, list[Row]] = {
 
 
 def run(*words: str) -> Result:
-    result = CliRunner().invoke(deliveries, words, prog_name="python -m worker deliveries")
+    result = CliRunner().invoke(webhooks, words, prog_name="python -m worker deliveries")
     for content in CONTENTS.values():
         for word in (content or "").split():
             assert not word.startswith("whs") or word.partition("_")[2] not in result.output

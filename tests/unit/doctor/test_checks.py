@@ -18,8 +18,8 @@ from worker.doctor.checks import (
     check_worker,
 )
 from worker.doctor.database_checks import (
-    check_circuits,
     check_denials,
+    check_endpoints,
     check_manifests,
     check_secrets,
     check_tenants,
@@ -27,7 +27,7 @@ from worker.doctor.database_checks import (
 from worker.doctor.queue_checks import check_eviction, check_messages
 from worker.ledger.backlog import FailedManifests
 from worker.revoke.revocation_rows import DenialRow
-from worker.webhooks.webhook_rules import Circuit
+from worker.webhooks.webhook_rules import CLOSED_CIRCUIT, Circuit, EndpointHealth
 
 NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -102,14 +102,32 @@ def test_an_endpoint_for_which_nothing_will_sign_within_three_days_is_a_warning(
     assert content[6:20] not in f"{check.message}{check.hint}"
 
 
-def test_an_endpoint_that_is_paused_is_a_warning() -> None:
-    open_circuit = Circuit(7, NOW + timedelta(minutes=2))
-    circuits = {TurnKey("acme", "hook"): open_circuit, TurnKey("acme", "probed"): Circuit(5, NOW)}
-    (check,) = check_circuits(circuits, NOW)
-    assert (check.state, check.message) == (
-        "warn",
-        "acme/hook: paused for 2 minutes after 7 failures",
-    )
+FAILING = EndpointHealth(CLOSED_CIRCUIT, NOW - timedelta(hours=2), NOW, "it responded with 404")
+ENDPOINTS: dict[str, EndpointHealth] = {
+    "acme/hook: failing, without a success for 2 hours: it responded with 404": FAILING,
+    "acme/hook: paused, without a success for 2 hours: it responded with 404": FAILING._replace(
+        circuit=Circuit(7, NOW + timedelta(minutes=2))
+    ),
+    "acme/hook: disabled 1 hour ago: it responded with 404": FAILING._replace(
+        disabled_at=NOW - timedelta(hours=1)
+    ),
+    "acme/hook: disabled 1 hour ago by ann": EndpointHealth(
+        disabled_at=NOW - timedelta(hours=1), disabled_by="ann"
+    ),
+}
+
+
+@pytest.mark.parametrize("message", ENDPOINTS)
+def test_an_endpoint_that_takes_no_webhooks_is_a_warning(message: str) -> None:
+    states = {TurnKey("acme", "hook"): ENDPOINTS[message], TurnKey("acme", "removed"): FAILING}
+    (check,) = check_endpoints(states, WITH_HOOK, NOW)
+    assert (check.state, check.message) == ("warn", message)
+    assert (check.hint or "").startswith("python -m worker webhooks test acme/hook")
+
+
+def test_an_endpoint_that_began_to_fail_is_no_warning_yet() -> None:
+    state = FAILING._replace(failing_since=NOW - timedelta(minutes=5))
+    assert list(check_endpoints({TurnKey("acme", "hook"): state}, WITH_HOOK, NOW)) == []
 
 
 def test_a_tenant_that_trusts_the_queue_is_a_warning() -> None:

@@ -9,7 +9,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import pytest
 
 from tests.support.servers.waiting import wait_until
-from worker.doctor.metrics_command import MetricsServer, check_host
+from worker.doctor.metrics_server import MetricsServer, check_host
 
 Connect = Callable[[], socket.socket]
 
