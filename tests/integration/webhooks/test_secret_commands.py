@@ -38,7 +38,7 @@ ROWS: dict[str, list[Row]] = {
 
 
 def run(*words: str) -> Result:
-    result = CliRunner().invoke(webhooks, words, prog_name="python -m worker deliveries")
+    result = CliRunner().invoke(webhooks, words, prog_name="python -m worker webhooks")
     for content in CONTENTS.values():
         for word in (content or "").split():
             assert not word.startswith("whs") or word.partition("_")[2] not in result.output

@@ -16,7 +16,8 @@ from tests.support.builders.messages import grant_message, tenant_config
 from tests.support.builders.services import InProcessService
 from valetkey.webhooks import UnknownEvent, unwrap
 from valetkey.wire.events import EventType
-from worker.base.database_engine import write_transaction
+from worker.base.database_engine import read_transaction, write_transaction
+from worker.base.jobs import TurnKey
 from worker.base.webhook_client import WebhookFailure
 from worker.base.webhook_connection import WebhookResponse
 from worker.context import Context
@@ -29,7 +30,9 @@ from worker.ledger.outbox import (
     lease_deliveries,
     settle_delivery,
 )
+from worker.webhooks.endpoint_states import disable_endpoint, read_health
 from worker.webhooks.webhook_delivery import deliver_due
+from worker.webhooks.webhook_rules import EndpointHealth
 
 TENANTS = ("acme", "globex", "initech")
 SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()
@@ -82,7 +85,8 @@ class FakeWebhookClient:
     """A client that records the hosts, bodies and headers of its calls, and how many run at once.
 
     statuses contains the response of a host, or NO_RESPONSE; other hosts respond with 204. Each
-    response has the same retry_after. on_call is called with each host before it responds.
+    response has the same retry_after. Every host responds with 503 to a body that contains refused.
+    on_call is called with each host before it responds.
     """
 
     def __init__(self) -> None:
@@ -91,6 +95,7 @@ class FakeWebhookClient:
         self.headers: list[dict[str, str]] = []
         self.statuses: dict[str, int] = {}
         self.retry_after: timedelta | None = None
+        self.refused: bytes | None = None
         self.on_call: Callable[[str], None] = lambda _: None
         self.most_running = 0
         self._running = 0
@@ -108,6 +113,8 @@ class FakeWebhookClient:
         try:
             self.on_call(host)
             status = self.statuses.get(host, 204)
+            if self.refused is not None and self.refused in body:
+                status = 503
             if status == NO_RESPONSE:
                 raise WebhookFailure("timed_out", host)
             return WebhookResponse(status, self.retry_after)
@@ -170,6 +177,17 @@ class DeliveryService:
         assert lease is not None
         with write_transaction(self.engine) as connection:
             return settle_delivery(connection, lease, result, self.context.now())
+
+    def disable(self, hook: str = "hook") -> bool:
+        """Disable an endpoint of acme, as an operator does."""
+        key, config = TurnKey("acme", hook), self.context.config.current()
+        with write_transaction(self.engine) as connection:
+            return disable_endpoint(connection, key, config, self.context.now(), "ann")
+
+    def health(self, hook: str = "hook") -> EndpointHealth:
+        """Return the state of an endpoint of acme."""
+        with read_transaction(self.engine) as connection:
+            return read_health(connection).get(TurnKey("acme", hook), EndpointHealth())
 
     def rows(self, tenant: str = "acme") -> list[Any]:
         return [row for row in self.service.rows(Delivery) if row.tenant == tenant]
