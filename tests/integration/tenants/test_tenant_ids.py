@@ -9,7 +9,6 @@ import click
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import Engine, insert
-from worker.webhooks.webhooks_group import webhooks
 
 from models import Cancellation, Delivery, TenantIdentity
 from tests.support.builders.any_row import insert_any
@@ -23,6 +22,7 @@ from worker.core.quota_rules import Cost
 from worker.ledger import quota_usage
 from worker.ledger.rejections import count_rejections
 from worker.tenants.quota_command import quota
+from worker.webhooks.webhooks_group import webhooks
 
 IDS = ("acme", "acme~2", "acmex", "globex")
 TEXT = '[tenants.acme]\ntrust = "queue"\n[tenants.acme.quotas]\ngrants.day = 100\n'

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import select
-from worker.webhooks.webhooks_group import webhooks
 
 from models import Batch, Delivery, Settlement
 from tests.support.builders.messages import (
@@ -43,6 +42,7 @@ from worker.uses.upload_deliveries import insert_unused_delivery
 from worker.uses.use_recorder import RecordedUses
 from worker.uses.use_rows import read_chunk_grants
 from worker.webhooks.webhook_delivery import deliver_due
+from worker.webhooks.webhooks_group import webhooks
 
 SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()
 ALL_EVENTS: tuple[UploadEventType, ...] = ("upload.stored", "upload.unused", "upload.mismatched")

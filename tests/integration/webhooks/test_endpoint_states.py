@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 from structlog.testing import capture_logs
 
 from models import Delivery, DeliveryAttempt, EndpointHour, EndpointState
@@ -211,7 +212,7 @@ def test_what_waits_for_a_disabled_endpoint_is_not_overdue_and_expires(
     with write_transaction(gone.engine) as connection:
         assert earliest_due_webhook(connection) is None
         expiry = {"expires_at": clock() + HALF_A_DAY}
-        connection.execute(outbox.update(Delivery).values(expiry))
+        connection.execute(update(Delivery).values(expiry))
     clock.time += HALF_A_DAY
     clean_up(gone.context)
     assert gone.states()["pending"] == 0
@@ -289,7 +290,7 @@ def test_what_expires_soonest_is_brought_forward_first(
     soonest = [numbers[place] for place in (3, 0, 5, 1, 4)]
     with write_transaction(outage.engine) as connection:
         for place, number in enumerate(soonest):
-            expiry = outbox.update(Delivery).where(Delivery.delivery_number == number)
+            expiry = update(Delivery).where(Delivery.delivery_number == number)
             connection.execute(expiry.values(expires_at=clock() + timedelta(hours=place + 1)))
     rest: dict[TurnKey, Any] = {HOOK: outage.health().failing_since}
     order = []
