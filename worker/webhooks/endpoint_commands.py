@@ -10,14 +10,14 @@ from valetkey.units import format_duration
 from worker import clock
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.jobs import TurnKey
-from worker.base.pages import did_you_mean
-from worker.cli.command_options import Command, format_options, tenant_option
+from worker.cli.command_options import format_options, tenant_option
 from worker.cli.database import check_tenant_option, open_database, open_engine, operator_account
 from worker.cli.output import print_rows
 from worker.core.tenant_config import TenantConfig
 from worker.ledger.backlog import PendingWebhooks, pending_webhooks
 from worker.ledger.outbox import bring_forward
 from worker.ledger.tenant_rows import load_config
+from worker.webhooks.endpoint_names import endpoint_argument, find_endpoint
 from worker.webhooks.endpoint_states import (
     EndpointFigures,
     Failure,
@@ -30,23 +30,6 @@ from worker.webhooks.endpoint_states import (
 from worker.webhooks.webhook_rules import EndpointHealth, latency_quantile
 
 _LAST_DAY = timedelta(days=1)
-
-
-def find_endpoint(config: TenantConfig, reference: str) -> TurnKey:
-    """Return the endpoint that TENANT/ENDPOINT names. Raises click.BadParameter."""
-    owner, _, name = reference.partition("/")
-    tenant = config.tenants.get(owner) or config.tenant_by_id(owner)
-    if tenant is not None and name in tenant.endpoints:
-        return TurnKey(tenant.id, name)
-    known = [f"{each.name}/{hook}" for each in config.tenants.values() for hook in each.endpoints]
-    hint = did_you_mean(reference, known, "see python -m worker webhooks endpoints")
-    text = f"no endpoint {reference!r} is configured{hint}"
-    raise click.BadParameter(text, param_hint="TENANT/ENDPOINT")
-
-
-def endpoint_argument(command: Command) -> Command:
-    """Add TENANT/ENDPOINT to a command."""
-    return click.argument("reference", metavar="TENANT/ENDPOINT")(command)
 
 
 class _EndpointRow(NamedTuple):
@@ -150,9 +133,14 @@ def _age(moment: datetime, now: datetime) -> str:
     return format_duration(now - moment)
 
 
+def _key(config: TenantConfig, name: str) -> TurnKey:
+    tenant, endpoint = find_endpoint(config, name)
+    return TurnKey(tenant.id, endpoint.name)
+
+
 @click.command()
 @endpoint_argument
-def disable(*, reference: str) -> None:
+def disable(*, name: str) -> None:
     """Send nothing more to an endpoint, until `webhooks enable`. Its webhooks wait or expire.
 
     \b
@@ -161,17 +149,16 @@ def disable(*, reference: str) -> None:
     """
     with open_database(write_transaction) as connection:
         config = load_config(connection)
-        endpoint = find_endpoint(config, reference)
-        account = operator_account()
-        is_new = disable_endpoint(connection, endpoint, config, clock.now(), account)
-        pending = pending_webhooks(connection).get(endpoint, PendingWebhooks(0, None))
+        key = _key(config, name)
+        is_new = disable_endpoint(connection, key, config, clock.now(), operator_account())
+        pending = pending_webhooks(connection).get(key, PendingWebhooks(0, None))
     text = "is disabled" if is_new else "was disabled before"
-    click.echo(f"{reference} {text}; {pending.number:,} webhooks wait for it.")
+    click.echo(f"{name} {text}; {pending.number:,} webhooks wait for it.")
 
 
 @click.command()
 @endpoint_argument
-def enable(*, reference: str) -> None:
+def enable(*, name: str) -> None:
     """Send webhooks to a disabled endpoint again.
 
     One of those that wait is sent first; after it succeeded, the others, those that expire soonest
@@ -183,10 +170,10 @@ def enable(*, reference: str) -> None:
     """
     with open_engine() as engine:
         with write_transaction(engine) as connection:
-            endpoint = find_endpoint(load_config(connection), reference)
-            is_enabled = enable_endpoint(connection, endpoint, clock.now())
-        rest: dict[TurnKey, datetime | None] = {endpoint: None} if is_enabled else {}
+            key = _key(load_config(connection), name)
+            is_enabled = enable_endpoint(connection, key, clock.now())
+        rest: dict[TurnKey, datetime | None] = {key: None} if is_enabled else {}
         while rest:
             with write_transaction(engine) as connection:
                 rest = bring_forward(connection, rest, clock.now())
-    click.echo(f"{reference} {'is enabled' if is_enabled else 'was not disabled'}.")
+    click.echo(f"{name} {'is enabled' if is_enabled else 'was not disabled'}.")

@@ -6,7 +6,6 @@ import secrets
 import stat
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,10 @@ from worker.base.private_files import mode_of_others, write_private_file
 from worker.cli.command_options import format_options
 from worker.cli.database import open_database
 from worker.cli.output import print_rows
-from worker.core.tenant_config import WebhookEndpoint
+from worker.core.tenant_config import TenantConfig, WebhookEndpoint
 from worker.errors import Transient
 from worker.ledger.tenant_rows import load_config
+from worker.webhooks.endpoint_names import endpoint_argument, endpoint_names, find_endpoint
 from worker.webhooks.webhook_secrets import (
     Scheme,
     WebhookSecret,
@@ -170,9 +170,8 @@ def check(*, names: tuple[str, ...], check_all: bool, output_format: Any) -> Non
     """
     if bool(names) == check_all:
         raise click.UsageError("Name endpoints, or give --all.")
-    endpoints = _read_endpoints()
-    now = clock.now()
-    found = {name: find_endpoint(endpoints, name) for name in names or endpoints}
+    config, now = _read_config(), clock.now()
+    found = {name: find_endpoint(config, name)[1] for name in names or endpoint_names(config)}
     rows = [row for name, each in found.items() for row in _check_rows(name, each, now)]
     if rows or output_format is not None:
         print_rows(_COLUMNS, rows, output_format)
@@ -194,7 +193,7 @@ def _check_rows(
 
 
 @click.command("key")
-@click.argument("name", metavar="TENANT/ENDPOINT")
+@endpoint_argument
 def key(*, name: str) -> None:
     """Print an endpoint's public key, with which its receiver verifies webhooks.
 
@@ -204,7 +203,7 @@ def key(*, name: str) -> None:
     Example:
       python -m worker webhooks key acme/billing
     """
-    endpoint = find_endpoint(_read_endpoints(), name)
+    _, endpoint = find_endpoint(_read_config(), name)
     try:
         in_force = resolve_secrets(endpoint.secret, os.environ, clock.now())
     except Transient as error:
@@ -218,21 +217,6 @@ def key(*, name: str) -> None:
     click.echo(longest_signing(asymmetric).public_key)
 
 
-def _read_endpoints() -> dict[str, WebhookEndpoint]:
-    """Return the endpoints of the config in the database, by TENANT/ENDPOINT."""
+def _read_config() -> TenantConfig:
     with open_database(read_transaction) as connection:
-        config = load_config(connection)
-    return {
-        f"{tenant.name}/{endpoint.name}": endpoint
-        for tenant in config.tenants.values()
-        for endpoint in tenant.endpoints.values()
-    }
-
-
-def find_endpoint(endpoints: dict[str, WebhookEndpoint], name: str) -> WebhookEndpoint:
-    """Return the endpoint of a name like TENANT/ENDPOINT. Raises click.BadParameter."""
-    if name in endpoints:
-        return endpoints[name]
-    similar = get_close_matches(name, endpoints, n=1)
-    hint = f": did you mean {similar[0]}?" if similar else ", as TENANT/ENDPOINT"
-    raise click.BadParameter(f"there is no endpoint {name!r}{hint}", param_hint="TENANT/ENDPOINT")
+        return load_config(connection)

@@ -14,6 +14,7 @@ _COMMANDS = {
     "resend": "webhooks.resend_command:resend",
     "secret": "webhooks.secret_commands:secret",
     "show": "webhooks.delivery_commands:show_delivery",
+    "test": "webhooks.endpoint_trial:test_endpoint",
 }
 
 

@@ -90,7 +90,7 @@ def test_the_endpoints_to_check_are_named_or_all(words: tuple[str, ...]) -> None
 @pytest.mark.parametrize("command", [("secret", "check"), ("key",)])
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("acme/simetric", "did you mean acme/symmetric?"), ("symmetric", ""), ("globex/both", "")],
+    [("acme/simetric", "did you mean 'acme/symmetric'?"), ("symmetric", ""), ("globex/both", "")],
 )
 def test_an_endpoint_that_does_not_exist_is_refused(
     command: tuple[str, ...], name: str, hint: str

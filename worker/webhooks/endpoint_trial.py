@@ -1,0 +1,147 @@
+"""Tries an endpoint: sends `endpoint.test` as a delivery does, and says what happened."""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from secrets import token_hex
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import click
+
+from valetkey.cli.terminal_text import escape_unprintable
+from valetkey.units import format_utc
+from valetkey.wire.events import EndpointTest, TestedEndpoint
+from worker import clock
+from worker.base.database_engine import read_transaction
+from worker.base.jobs import TurnKey
+from worker.base.webhook_client import TraceStep, WebhookClient, WebhookFailure
+from worker.cli.database import open_database
+from worker.core.tenant_config import Tenant, WebhookEndpoint
+from worker.errors import Transient
+from worker.ledger.tenant_rows import load_config
+from worker.logs import scrub
+from worker.settings import Settings
+from worker.webhooks.endpoint_names import endpoint_argument, find_endpoint
+from worker.webhooks.endpoint_states import read_health
+from worker.webhooks.webhook_secrets import resolve_secrets, signature_headers
+
+_SUCCESS = range(200, 300)
+
+
+class Trial(NamedTuple):
+    """The steps of a trial, and how it ended: with a response or a problem.
+
+    body is the start of the response, with secrets replaced.
+    """
+
+    steps: list[tuple[str, str, float | None]]
+    status: int | None
+    body: str | None
+    problem: str | None
+    seconds: float
+
+    @property
+    def is_success(self) -> bool:
+        """Return true if the endpoint took the webhook."""
+        return self.status in _SUCCESS
+
+
+def try_endpoint(
+    tenant: Tenant,
+    endpoint: WebhookEndpoint,
+    client: WebhookClient,
+    environ: Mapping[str, str],
+    now: datetime,
+) -> Trial:
+    """Send a signed `endpoint.test` to an endpoint, also if it is disabled. Stores nothing."""
+    content = EndpointTest(
+        timestamp=now, data=TestedEndpoint(tenant=tenant.name, endpoint=endpoint.name)
+    )
+    body = content.model_dump_json().encode()
+    trace: list[TraceStep] = []
+    steps: list[tuple[str, str, float | None]] = []
+    started = time.monotonic()
+    status = excerpt = problem = None
+    try:
+        secrets = resolve_secrets(endpoint.secret, environ, now)
+        headers = signature_headers(secrets, f"test-{token_hex(8)}", now, body)
+        schemes = ", ".join(secret.scheme for secret in secrets)
+        steps.append(("signature", f"{schemes}, as webhook-id {headers['webhook-id']}", None))
+        headers |= {"content-type": "application/json"}
+        response = client.post(endpoint.url, body, headers, trace)
+        status, excerpt = response.status, response.excerpt
+    except WebhookFailure as error:
+        problem = str(error)
+        if error.reason == "url_refused":
+            steps.append(("url", f"refused: {problem.partition(': ')[2]}", None))
+    except Transient as error:
+        problem = str(error)
+    if trace:
+        parts = urlsplit(endpoint.url)  # only what names the server: a path may be a secret
+        steps.append(("url", f"accepted: {parts.scheme}://{parts.hostname}", None))
+    steps += trace
+    seconds = time.monotonic() - started
+    return Trial(steps, status, None if excerpt is None else _readable(excerpt), problem, seconds)
+
+
+def _readable(excerpt: bytes) -> str:
+    return scrub(excerpt.decode(errors="backslashreplace"))
+
+
+@click.command("test")
+@endpoint_argument
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def test_endpoint(context: click.Context, /, *, name: str, as_json: bool) -> None:
+    """Send a signed `endpoint.test` to an endpoint, and print each step of it.
+
+    It is sent from this process, by the rules of deliveries: run it where the upkeep worker runs,
+    with its secrets. Nothing is stored, and a disabled endpoint stays disabled. Exits with 1 unless
+    the endpoint responds with 2xx.
+
+    \b
+    Example:
+      python -m worker webhooks test acme/billing
+    """
+    with open_database(read_transaction) as connection:
+        tenant, endpoint = find_endpoint(load_config(connection), name)
+        health = read_health(connection).get(TurnKey(tenant.id, endpoint.name))
+    client = WebhookClient(development=Settings().development)
+    trial = try_endpoint(tenant, endpoint, client, os.environ, clock.now())
+    if as_json:
+        click.echo(json.dumps(_trial_values(tenant, endpoint, trial)))
+    else:
+        for line in _lines(trial):
+            click.echo(line)
+        click.echo(_verdict(name, trial))
+    if trial.is_success and health is not None and health.disabled_at is not None:
+        since = format_utc(health.disabled_at)
+        hint = f"python -m worker webhooks enable {name}"
+        click.echo(f"It is disabled since {since}: {hint}", err=True)
+    context.exit(not trial.is_success)
+
+
+def _trial_values(tenant: Tenant, endpoint: WebhookEndpoint, trial: Trial) -> dict[str, Any]:
+    steps = [dict(zip(TraceStep._fields, step, strict=True)) for step in trial.steps]
+    names = {"tenant": tenant.name, "endpoint": endpoint.name, "success": trial.is_success}
+    return names | trial._asdict() | {"steps": steps}
+
+
+def _lines(trial: Trial) -> Iterator[str]:
+    steps = list(trial.steps)
+    if trial.body:
+        steps.append(("body", trial.body, None))
+    for name, detail, seconds in steps:
+        duration = "" if seconds is None else f" ({seconds * 1000:,.0f} ms)"
+        yield f"{name:<10} {escape_unprintable(detail)}{duration}"
+
+
+def _verdict(name: str, trial: Trial) -> str:
+    took = f"in {trial.seconds * 1000:,.0f} ms"
+    if trial.is_success:
+        return click.style(f"{name} took the webhook {took}.", fg="green")
+    problem = trial.problem or f"the endpoint responded with {trial.status}"
+    return click.style(f"{name} did not take the webhook: {escape_unprintable(problem)}", fg="red")
