@@ -187,7 +187,7 @@ def show_metrics(service: Service, _: Path) -> str:
 def manage_webhook_secrets(service: Service, folder: Path) -> str:
     """Run each command for webhook secrets, with all that it reads and writes."""
     kinds, hook = {"shared": (), "key": ("--asymmetric",)}, {"TEST_HOOK_SECRET": SECRET}
-    command, text = ("deliveries", "secret"), ""
+    command, text = ("webhooks", "secret"), ""
     for name, options in kinds.items():
         file = folder / name
         written = []
@@ -195,13 +195,20 @@ def manage_webhook_secrets(service: Service, folder: Path) -> str:
             text += run_worker(service, *command, *words)
             written += [word.partition("_")[2] for word in file.read_text().split()]
         hook = {"TEST_HOOK_SECRET": f"{SECRET} {file.read_text()}"}
-        text += run_worker(service, "deliveries", "key", "acme/hook", **hook)
+        text += run_worker(service, "webhooks", "key", "acme/hook", **hook)
         text += run_worker(service, *command, "check", "--all", **hook)
         text += run_worker(service, *command, "check", "--all", "--json", **hook)
         text += run_worker(service, *command, "rotate", str(file), "--overlap", "0")
         text += run_worker(service, *command, "check", "--all", TEST_HOOK_SECRET=SECRET[:-9])
         assert [word for word in written if word and word in text] == []
     return text
+
+
+def show_webhooks(service: Service, _: Path) -> str:
+    """Run each command that shows webhooks, and try the endpoint."""
+    words = (("list",), ("list", "--json"), ("show", "1"), ("endpoints",), ("test", "acme/hook"))
+    hook = {"TEST_HOOK_SECRET": SECRET}
+    return "\n".join(run_worker(service, "webhooks", *each, **hook) for each in words)
 
 
 def export_as(name: str) -> Callable[[Service, Path], str]:
@@ -224,6 +231,7 @@ PLACES: dict[str, tuple[Callable[[Service, Path], str], tuple[str, ...]]] = {
     "audit report": (make_report, ("acme", "vault/secret.txt")),
     "checkpoints and proofs": (make_checkpoint_and_proofs, KEYS),
     "webhook secrets": (manage_webhook_secrets, ("acme/hook", "whpk_", '"v1a"', "valid")),
+    "webhooks": (show_webhooks, ("grants.decided", "delivered", "acme/hook", "signature")),
     "metrics": (show_metrics, ('kind="multipart"', 'tenant="acme"', 'tenant="vault')),
     **{f"{name} export": (export_as(name), KEYS) for name in ("csv", "jsonl", "ocsf", "parquet")},
 }

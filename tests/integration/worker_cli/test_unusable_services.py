@@ -23,13 +23,13 @@ PASSWORD = "hunter2"
 DATABASE_COMMANDS: dict[str, Sequence[str]] = {
     "apply": ("examples/tenants.toml", "--dry-run"),
     "audit": ("list",),
-    "deliveries": ("list",),
     "doctor": ("--offline",),
     "explain": ("examples/message.json",),
     "metrics": (),
     "migrate": (),
     "quota": ("show",),
     "run": ("--only", "upkeep"),
+    "webhooks": ("list",),
 }
 BROKER_COMMANDS: dict[str, Sequence[str]] = {
     "deadletters": ("list",),
