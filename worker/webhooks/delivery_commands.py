@@ -1,18 +1,18 @@
 """Lists and shows webhooks and manifests, with the attempts to deliver them."""
 
 import json
+import re
 from functools import partial
 from typing import Any
 
 import click
-from sqlalchemy import ColumnElement, Select, and_, case, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, select
 
 from models import Batch, Delivery, DeliveryAttempt, EndpointState, Manifest
 from valetkey.cli.format_options import add_options
 from valetkey.wire.events import EVENT_TYPES
 from worker.base.database_engine import read_transaction
 from worker.cli.command_options import (
-    ROW_NUMBER,
     TEXT,
     after_number_option,
     chosen_zone,
@@ -23,6 +23,7 @@ from worker.cli.command_options import (
 )
 from worker.cli.database import open_database
 from worker.cli.output import format_cell, format_in_zone, print_list, print_rows
+from worker.webhooks.webhook_rules import WebhookName
 
 _list_options = add_options(tenant_option, limit_option, after_number_option, format_options)
 """Adds the filters of a list, except for its states, and the format."""
@@ -99,29 +100,67 @@ def _only_if(condition: ColumnElement[bool], column: Any, name: str = "next_atte
     return case((condition, column)).label(name)
 
 
+_NAME = (
+    *(Delivery.event, Delivery.tenant, Batch.batch_id, Delivery.chunk_number, Delivery.page),
+    *(Delivery.pages, Delivery.group_id),
+)
+_NAMED = select(Delivery.delivery_number, *_NAME).outerjoin(
+    Batch, Batch.batch_number == Delivery.batch_number
+)
+_BATCH_ID_LENGTH = 36
+_is_number = re.compile(r"[0-9]{1,18}", re.ASCII).fullmatch  # more digits fit no database
+
+
+def find_deliveries(connection: Connection, name: str) -> list[int]:
+    """Return the number of a webhook, or those of all that have a webhook-id.
+
+    Several endpoints may receive an event with the same id. Raises click.BadParameter.
+    """
+    rows = connection.execute(_NAMED.where(_may_have(name)).order_by(Delivery.delivery_number))
+    numbers = [row[0] for row in rows if name in {str(row[0]), WebhookName(*row[1:]).webhook_id}]
+    if not numbers:
+        text = f"there is no webhook {name}: see python -m worker webhooks list"
+        raise click.BadParameter(text, param_hint="ID")
+    return numbers
+
+
+def _may_have(name: str) -> ColumnElement[bool]:
+    """Return a condition, by an index, that is true for webhooks of this number or webhook-id."""
+    if _is_number(name):
+        return Delivery.delivery_number == int(name)
+    for event in EVENT_TYPES:
+        tenant, _, group_id = name.partition(f"-{event.replace('.', '-')}-")
+        if group_id:
+            is_group = Delivery.tenant == tenant, Delivery.group_id == group_id
+            return and_(Delivery.batch_number.is_(None), Delivery.event == event, *is_group)
+    return Batch.batch_id == name[:_BATCH_ID_LENGTH]
+
+
 _SHOWN = select(
     *(Delivery.delivery_number.label("number"), Delivery.tenant, Delivery.endpoint),
     *(Delivery.event, Batch.batch_id.label("batch"), Delivery.chunk_number.label("chunk")),
     *(Delivery.page, Delivery.pages, Delivery.state, Delivery.attempts),
     *(Delivery.status, Delivery.problem, Delivery.duration_ms, Delivery.created_at),
     *(_only_if(Delivery.state == "pending", Delivery.next_attempt_at), Delivery.not_before),
-    *(Delivery.finished_at, Delivery.expires_at),
+    *(Delivery.finished_at, Delivery.expires_at, Delivery.group_id),
 ).outerjoin(Batch, Batch.batch_number == Delivery.batch_number)
 _ATTEMPTS = select(
     *(DeliveryAttempt.attempted_at, DeliveryAttempt.duration_ms),
     *(DeliveryAttempt.status, DeliveryAttempt.problem),
 ).order_by(DeliveryAttempt.attempt_number)
+_ATTEMPT_COLUMNS = ("attempted_at", "duration_ms", "status", "problem")
 
 
 @click.command("show")
-@click.argument("number", metavar="NUMBER", type=ROW_NUMBER)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.argument("name", metavar="ID", type=TEXT)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each webhook.")
 @zone_option
-def show_delivery(*, number: int, as_json: bool, **_: Any) -> None:
-    """Show a webhook, and each attempt to deliver it. NUMBER is that of `webhooks list`.
+def show_delivery(*, name: str, as_json: bool, **_: Any) -> None:
+    """Show a webhook, and each attempt to deliver it.
 
-    attempts counts those since it was created or sent again. Times are those at which attempts
-    began; of the one that succeeded, that at which it ended.
+    ID is the number in `webhooks list`, or the webhook-id that the receiver got. attempts counts
+    those since it was created or sent again. Times are those at which attempts began; of the one
+    that succeeded, that at which it ended.
 
     \b
     Example:
@@ -129,26 +168,37 @@ def show_delivery(*, number: int, as_json: bool, **_: Any) -> None:
     """
     zone = chosen_zone(click.get_current_context())
     with open_database(read_transaction) as connection:
-        row = connection.execute(_SHOWN.where(Delivery.delivery_number == number)).one_or_none()
-        if row is None:
-            text = f"there is no webhook {number}: see python -m worker webhooks list"
-            raise click.BadParameter(text, param_hint="NUMBER")
-        log = list(connection.execute(_ATTEMPTS.where(DeliveryAttempt.delivery_number == number)))
-    columns = tuple(_ATTEMPTS.selected_columns.keys())
-    attempts = [tuple(attempt) for attempt in log]
+        numbers = find_deliveries(connection, name)
+        shown = [_read_delivery(connection, number) for number in numbers]
+    for values, attempts in shown:
+        if as_json:
+            log = [dict(zip(_ATTEMPT_COLUMNS, each, strict=True)) for each in attempts]
+            click.echo(
+                json.dumps(values | {"log": log}, default=partial(format_in_zone, zone=zone))
+            )
+            continue
+        for label, value in values.items():
+            if value is not None:
+                click.echo(f"{label:<16}{format_cell(value, zone)}")
+        if attempts:
+            click.echo()
+            print_rows(_ATTEMPT_COLUMNS, attempts, None, zone=zone)
+
+
+def _read_delivery(
+    connection: Connection, number: int
+) -> tuple[dict[str, Any], list[tuple[Any, ...]]]:
+    """Return what there is to show of a delivery, and its attempts."""
+    row = connection.execute(_SHOWN.where(Delivery.delivery_number == number)).one()
+    *_, group_id = row
+    name = WebhookName(row.event, row.tenant, row.batch, row.chunk, row.page, row.pages, group_id)
+    values = {"number": number, "webhook_id": name.webhook_id} | row._asdict()
+    del values["group_id"]
+    query = _ATTEMPTS.where(DeliveryAttempt.delivery_number == number)
+    attempts = [tuple(attempt) for attempt in connection.execute(query)]
     if row.state == "delivered":
         attempts.append((row.finished_at, row.duration_ms, row.status, None))
-    if as_json:
-        entries = [dict(zip(columns, each, strict=True)) for each in attempts]
-        values = row._asdict() | {"log": entries}
-        click.echo(json.dumps(values, default=partial(format_in_zone, zone=zone)))
-        return
-    for name, value in row._asdict().items():
-        if value is not None:
-            click.echo(f"{name:<16}{format_cell(value, zone)}")
-    if attempts:
-        click.echo()
-        print_rows(columns, attempts, None, zone=zone)
+    return values, attempts
 
 
 def _print_list(query: Select[*tuple[Any, ...]], state: str | None, options: Any) -> None:

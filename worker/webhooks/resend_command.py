@@ -25,9 +25,7 @@ from sqlalchemy import (
 from models import Batch, Delivery, EndpointState
 from worker import clock
 from worker.base.database_engine import read_transaction, write_transaction
-from worker.base.pages import in_parts
 from worker.cli.command_options import (
-    ROW_NUMBER,
     TEXT,
     parse_moment_option,
     refuse_empty_range,
@@ -38,7 +36,7 @@ from worker.cli.database import open_engine
 from worker.ledger.batch_completion import EVENT_LIFETIME
 from worker.ledger.outbox import MAX_CHANGED
 from worker.ledger.tenant_history import is_of_tenant
-from worker.webhooks.delivery_commands import endpoint_option
+from worker.webhooks.delivery_commands import endpoint_option, find_deliveries
 
 _MAX_UNCONFIRMED = 1_000
 
@@ -50,7 +48,7 @@ _HAS_LINKS = Delivery.event == "grants.decided"
 def _selection_options(command: Any) -> Any:
     """Add the options that select webhooks, and those that narrow the selection."""
     options = (
-        click.argument("numbers", metavar="[NUMBER]...", nargs=-1, type=ROW_NUMBER),
+        click.argument("names", metavar="[ID]...", nargs=-1, type=TEXT),
         click.option("--batch", type=TEXT, help="All webhooks of the batch with this id."),
         click.option("--failed", is_flag=True, help="With --since: those that failed."),
         click.option(
@@ -74,10 +72,11 @@ def _selection_options(command: Any) -> Any:
 @_selection_options
 @click.option("--yes", is_flag=True, help=f"Send more than {_MAX_UNCONFIRMED:,} webhooks.")
 def resend(*, yes: bool, **selection: Any) -> None:
-    """Send webhooks again, with the same id and ten attempts. NUMBER is that of `webhooks list`.
+    """Send webhooks again, with the same id and ten attempts.
 
-    Links are signed again by today's policy. A webhook whose links have expired is not sent, nor
-    one that is being sent. Nothing is sent if an endpoint is disabled.
+    ID is the number in `webhooks list`, or the webhook-id. Links are signed again by today's
+    policy. A webhook whose links have expired is not sent, nor one that is being sent. Nothing is
+    sent if an endpoint is disabled.
 
     \b
     Examples:
@@ -89,7 +88,6 @@ def resend(*, yes: bool, **selection: Any) -> None:
     with open_engine() as engine:
         with read_transaction(engine) as connection:
             condition = _condition(connection, **selection)
-            _refuse_unknown(connection, selection["numbers"])
             _refuse_disabled(connection, condition)
             count, expired = _count(connection, condition, now)
         if not count:
@@ -103,14 +101,14 @@ def resend(*, yes: bool, **selection: Any) -> None:
 
 def _check_options(
     *,
-    numbers: Sequence[int],
+    names: Sequence[str],
     batch: str | None,
     failed: bool,
     missed: bool,
     since: datetime | None,
     **_: Any,
 ) -> None:
-    ways = [bool(numbers), batch is not None, failed or missed]
+    ways = [bool(names), batch is not None, failed or missed]
     if sum(ways) != 1:
         raise click.UsageError("name webhooks, or give one of --batch, --failed and --missed")
     if (failed or missed) is not (since is not None):
@@ -121,7 +119,7 @@ def _check_options(
 def _condition(  # noqa: PLR0913 - the options
     connection: Connection,
     *,
-    numbers: Sequence[int],
+    names: Sequence[str],
     batch: str | None,
     failed: bool,
     missed: bool,
@@ -131,7 +129,8 @@ def _condition(  # noqa: PLR0913 - the options
     **_: Any,
 ) -> ColumnElement[bool]:
     conditions: list[ColumnElement[bool]] = []
-    if numbers:
+    if names:
+        numbers = [number for name in names for number in find_deliveries(connection, name)]
         conditions.append(Delivery.delivery_number.in_(numbers))
     elif batch is not None:
         named = select(Batch.batch_number).where(Batch.batch_id == batch)
@@ -146,15 +145,6 @@ def _condition(  # noqa: PLR0913 - the options
     # Not one that waits for its batch to be complete, or that is being sent.
     is_idle = Delivery.state.in_(["delivered", "failed", "pending"]), Delivery.lease.is_(None)
     return and_(*conditions, *is_idle)
-
-
-def _refuse_unknown(connection: Connection, numbers: Sequence[int]) -> None:
-    for part in in_parts(numbers):
-        query = select(Delivery.delivery_number).where(Delivery.delivery_number.in_(part))
-        unknown = sorted(set(part).difference(connection.scalars(query)))
-        if unknown:
-            text = f"there is no webhook {unknown[0]}: see python -m worker webhooks list"
-            raise click.BadParameter(text, param_hint="NUMBER")
 
 
 def _refuse_disabled(connection: Connection, condition: ColumnElement[bool]) -> None:

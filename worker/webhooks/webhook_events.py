@@ -1,6 +1,6 @@
 """Renders webhooks under today's policy: grants in them are signed again.
 
-The id of a webhook is the same for every attempt. Standard Webhooks 1.0.0 allows no dot in it.
+The id of a webhook is the same for every attempt.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,6 +23,7 @@ from worker.issue.chunk_signing import read_recorded, reissue_chunk
 from worker.ledger.batches import count_decided
 from worker.ledger.outbox import DeliveryLease, read_manifest_state
 from worker.uses.upload_deliveries import read_upload_news
+from worker.webhooks.webhook_rules import WebhookName
 
 EXPIRED = "its grants had expired"
 
@@ -41,6 +42,19 @@ class _Subject(NamedTuple):
     delivery: DeliveryLease
     tenant: Tenant
     endpoint: WebhookEndpoint
+
+    def webhook_id(self, batch_id: str | None) -> str:
+        delivery = self.delivery
+        name = WebhookName(
+            delivery.event,
+            delivery.endpoint.owner,
+            batch_id,
+            delivery.chunk_number,
+            delivery.page,
+            delivery.pages,
+            delivery.group_id,
+        )
+        return name.webhook_id
 
     def check_bucket(self, bucket: str) -> None:
         """Check that the tenant's policy lets requests for a bucket profile call the endpoint."""
@@ -98,9 +112,7 @@ def _render_outcome(subject: _Subject, context: Context) -> _Content:
     else:
         decision = reissue_chunk(recorded, context)
     data = _outcome_data(subject, recorded, decision)
-    name = f"{recorded.batch_id}-{recorded.chunk_number}"
-    if delivery.pages > 1:
-        name += f"-p{delivery.page}"
+    name = subject.webhook_id(recorded.batch_id)
     return _Content(name, recorded.validity.issued_at, data)
 
 
@@ -155,7 +167,7 @@ def _render_completed(subject: _Subject, context: Context) -> _Content:
         manifest=manifest,
     )
     content = data.model_dump(mode="json", exclude_none=True)
-    return _Content(f"{batch.batch_id}-completed", subject.delivery.created_at, content)
+    return _Content(subject.webhook_id(batch.batch_id), subject.delivery.created_at, content)
 
 
 def _render_upload(subject: _Subject, context: Context) -> _Content:
@@ -172,16 +184,13 @@ def _render_upload(subject: _Subject, context: Context) -> _Content:
         chunk=chunk_number,
         uploads=list(news.uploads),
     )
-    # The group tells webhooks of one chunk apart.
-    suffix = "-".join(filter(None, (delivery.event.rpartition(".")[2], delivery.group_id)))
-    name = f"{news.batch_id}-{chunk_number}-{suffix}"
+    name = subject.webhook_id(news.batch_id)
     return _Content(name, news.recorded_at, data.model_dump(mode="json", exclude_defaults=True))
 
 
 def _render_stored(subject: _Subject, _context: Context) -> _Content:
     delivery = subject.delivery
-    name = f"{delivery.endpoint.owner}-{delivery.event.replace('.', '-')}-{delivery.group_id}"
-    return _Content(name, delivery.created_at, delivery.content)
+    return _Content(subject.webhook_id(None), delivery.created_at, delivery.content)
 
 
 _RENDERERS: Mapping[str, Callable[[_Subject, Context], _Content]] = {

@@ -18,6 +18,30 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+
+class WebhookName(NamedTuple):
+    """What tells the webhooks of a service apart. batch_id is None for events without a batch."""
+
+    event: str
+    tenant_id: str
+    batch_id: str | None
+    chunk_number: int | None
+    page: int
+    pages: int
+    group_id: str | None
+
+    @property
+    def webhook_id(self) -> str:
+        """The id of the webhook, in which Standard Webhooks 1.0.0 allows no dot."""
+        if self.batch_id is None:
+            return f"{self.tenant_id}-{self.event.replace('.', '-')}-{self.group_id}"
+        kind = self.event.rpartition(".")[2]
+        if self.event == "grants.decided":
+            kind = f"p{self.page}" if self.pages > 1 else ""
+        parts = self.batch_id, self.chunk_number, kind, self.group_id
+        return "-".join(str(part) for part in parts if part not in {None, ""})
+
+
 RETRY_SCHEDULE = (
     timedelta(0),
     timedelta(seconds=5),

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from structlog.testing import capture_logs
 
 from models import Delivery
-from tests.support.builders.delivery_service import NO_RESPONSE, DeliveryService
+from tests.support.builders.delivery_service import NO_RESPONSE, DeliveryService, hooks_config
 from tests.support.builders.messages import Clock
 from tests.support.cli.operator import json_rows, refusal
 from worker.webhooks.webhooks_group import webhooks as group
@@ -145,11 +145,11 @@ def test_enabling_brings_forward_what_waits_and_probes_with_one(broken: Delivery
 
 UNKNOWN = {
     "acme/hok": "did you mean 'acme/hook'",
-    "hook": "is configured",
-    "acme": "is configured",
-    "acme/hook/x": "is configured",
-    "nobody/hook": "is configured",
-    "": "is configured",
+    "hook": "there is no endpoint",
+    "acme": "there is no endpoint",
+    "acme/hook/x": "there is no endpoint",
+    "nobody/hook": "there is no endpoint",
+    "": "there is no endpoint",
 }
 
 
@@ -187,6 +187,22 @@ def test_a_webhook_without_a_batch_or_an_attempt_is_shown(webhooks: DeliveryServ
 
 
 @pytest.mark.usefixtures("webhooks")
-@pytest.mark.parametrize("number", ["7", "0", "x", str(2**70)])
-def test_an_unknown_webhook_is_refused(number: str) -> None:
-    assert "NUMBER" in refusal(run("show", number))
+@pytest.mark.parametrize(
+    "name", ["7", "0", "x", str(2**70), "", "acme-quota-warning-x", "acme\udc80", "١"]
+)
+def test_an_unknown_webhook_is_refused(name: str) -> None:
+    assert "ID" in refusal(run("show", name))
+
+
+def test_a_webhook_is_found_by_the_id_that_its_receiver_got(webhooks: DeliveryService) -> None:
+    webhooks.service.apply(hooks_config(None))
+    webhooks.issue()
+    webhooks.disable()
+    webhooks.issue(callback="spare")
+    while webhooks.deliver() != (0, 0):
+        pass
+    ids = {headers["webhook-id"] for headers in webhooks.client.headers}
+    found = {each: json_rows(run("show", each, "--json"))[0] for each in ids}
+    assert [row["webhook_id"] for row in found.values()] == list(found)
+    events = {row["event"] for row in found.values()}
+    assert events == {"endpoint.disabled", "grants.decided", "batch.completed"}

@@ -250,7 +250,8 @@ WRONG = {
     "--failed --since 2099-01-01": "is in the future",
     "7": "there is no webhook 7",
     "1 7": "there is no webhook 7",
-    "x": "not a valid integer",
+    "x": "there is no webhook x",
+    "1 0193c1b4-0000-7000-8000-000000000000-0": "there is no webhook 0193",
     "-1": "No such option",
 }
 
