@@ -10,13 +10,15 @@ from structlog.testing import capture_logs
 
 from models import Delivery
 from tests.support.builders.delivery_service import DeliveryService, hooks_config
-from tests.support.builders.messages import POLICY, Clock
+from tests.support.builders.messages import DEMO, POLICY, Clock
 from tests.support.cli.operator import refusal
 from valetkey.wire.events import WarnedQuota
 from valetkey.wire.refusals import QuotaState
 from worker.base.database_engine import write_transaction
+from worker.core.issued_grants import storage_name
 from worker.ledger.batch_completion import EVENT_LIFETIME
 from worker.ledger.outbox import TenantEvent, insert_event
+from worker.revoke.revocation_rows import insert_revocation
 from worker.tasks import clean_up
 from worker.webhooks import resend_command
 from worker.webhooks.webhook_rules import RETRY_SCHEDULE
@@ -171,6 +173,28 @@ def test_links_that_the_policy_no_longer_allows_are_sent_as_refusals(
     delivered.deliver()
     (item,) = delivered.delivered(-1)["data"]["items"]
     assert (item["code"], "url" in item) == ("key_outside_prefix", False)
+
+
+def test_links_that_were_revoked_are_sent_as_refusals(
+    delivered: DeliveryService, clock: Clock
+) -> None:
+    revocation = {
+        "revocation_id": "01932000-0000-4000-8000-000000000001",
+        "target_kind": "key",
+        "target": "acme/a",
+        "bucket": "demo",
+        "storage": storage_name(DEMO),
+        "revoked_by": "ann",
+        "reason": None,
+        "revoked_at": clock(),
+        "lapses_at": clock() + timedelta(days=1),
+    }
+    with write_transaction(delivered.engine) as connection:
+        insert_revocation(connection, revocation, {"acme": 2}, [])
+    run("1")
+    delivered.deliver()
+    (item,) = delivered.delivered(-1)["data"]["items"]
+    assert (item["code"], "url" in item) == ("revoked", False)
 
 
 def test_a_pending_webhook_is_sent_now(webhooks: DeliveryService, clock: Clock) -> None:
