@@ -89,16 +89,25 @@ def test_leaving_a_client_waits_for_threads_that_wait(broker: str) -> None:
 
 
 def test_closing_a_client_while_a_thread_waits_closes_the_others(broker: str) -> None:
-    client, is_waiting = Client(broker, tenant="acme"), Event()
+    client, is_sent = Client(broker, tenant="acme"), Event()
 
-    def plan(_message: dict[str, Any], _arrival: int) -> Any:
-        is_waiting.set()
-        return "lose"
+    def wait_in_vain() -> Grant:
+        handle = client.download("demo", "a")
+        is_sent.set()
+        return handle.result(3)
 
-    with running_fake_service(broker, plan), ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(lambda: client.download("demo", "a").result(3))
-        assert is_waiting.wait(10)
-        client._dispatchers._by_thread = dict(reversed(client._dispatchers._by_thread.items()))
+    def is_used(dispatcher: Any) -> bool:
+        is_free = dispatcher._lock.acquire(blocking=False)
+        if is_free:
+            dispatcher._lock.release()
+        return not is_free
+
+    with running_fake_service(broker, lambda *_: "lose"), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(wait_in_vain)
+        assert is_sent.wait(10)
+        dispatchers = client._dispatchers._by_thread
+        wait_until(lambda: any(map(is_used, dispatchers.values())), what="the thread waits")
+        client._dispatchers._by_thread = dict(reversed(dispatchers.items()))
         with pytest.raises(RuntimeError, match="another thread is waiting"):
             client.close()
         with pytest.raises(NoAnswer):
