@@ -113,8 +113,13 @@ def test_a_delivery_that_must_not_be_sent_is_no_attempt(hooks: DeliveryService) 
     ("asked", "kept"), [(timedelta(hours=1),) * 2, (timedelta(days=30), MAX_RETRY_DELAY)]
 )
 def test_nothing_brings_a_delivery_forward_before_the_time_that_its_endpoint_asked_for(
-    hooks: DeliveryService, clock: Clock, asked: timedelta, kept: timedelta
+    hooks: DeliveryService,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: timedelta,
+    kept: timedelta,
 ) -> None:
+    monkeypatch.setattr(outbox, "MAX_CHANGED", 1)
     hooks.client.statuses["acme.hook"], hooks.client.retry_after = 429, asked
     queue_lasting(hooks)
     hooks.deliver()
@@ -124,6 +129,20 @@ def test_nothing_brings_a_delivery_forward_before_the_time_that_its_endpoint_ask
     with write_transaction(hooks.engine) as connection:
         assert bring_forward(connection, {HOOK: None}, clock()) == {}
     assert hooks.rows()[0].next_attempt_at == row.not_before
+
+
+def test_a_delivery_is_brought_forward_to_the_time_that_its_endpoint_asked_for(
+    hooks: DeliveryService, clock: Clock
+) -> None:
+    asked = timedelta(minutes=2)
+    hooks.client.statuses["acme.hook"], hooks.client.retry_after = 429, asked
+    queue_lasting(hooks)
+    hooks.set_attempts(5)
+    hooks.deliver()
+    assert hooks.rows()[0].next_attempt_at > clock() + asked
+    with write_transaction(hooks.engine) as connection:
+        bring_forward(connection, {HOOK: None}, clock())
+    assert hooks.rows()[0].next_attempt_at == clock() + asked
 
 
 @pytest.mark.parametrize("status", [404, 503, NO_RESPONSE])
