@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -100,28 +101,36 @@ def _only_if(condition: ColumnElement[bool], column: Any, name: str = "next_atte
     return case((condition, column)).label(name)
 
 
-_NAME = (
-    *(Delivery.event, Delivery.tenant, Batch.batch_id, Delivery.chunk_number, Delivery.page),
-    *(Delivery.pages, Delivery.group_id),
-)
-_NAMED = select(Delivery.delivery_number, *_NAME).outerjoin(
-    Batch, Batch.batch_number == Delivery.batch_number
-)
+_SHOWN = select(
+    *(Delivery.delivery_number.label("number"), Delivery.tenant, Delivery.endpoint),
+    *(Delivery.event, Batch.batch_id.label("batch"), Delivery.chunk_number.label("chunk")),
+    *(Delivery.page, Delivery.pages, Delivery.state, Delivery.attempts),
+    *(Delivery.status, Delivery.problem, Delivery.duration_ms, Delivery.created_at),
+    *(_only_if(Delivery.state == "pending", Delivery.next_attempt_at), Delivery.not_before),
+    *(Delivery.finished_at, Delivery.expires_at, Delivery.group_id),
+).outerjoin(Batch, Batch.batch_number == Delivery.batch_number)
 _BATCH_ID_LENGTH = 36
 _is_number = re.compile(r"[0-9]{1,18}", re.ASCII).fullmatch  # more digits fit no database
 
 
-def find_deliveries(connection: Connection, name: str) -> list[int]:
-    """Return the number of a webhook, or those of all that have a webhook-id.
+def find_deliveries(connection: Connection, name: str) -> dict[int, dict[str, Any]]:
+    """Return the webhook of a number, or those of a webhook-id, as values to show by number.
 
     Several endpoints may receive an event with the same id. Raises click.BadParameter.
     """
-    rows = connection.execute(_NAMED.where(_may_have(name)).order_by(Delivery.delivery_number))
-    numbers = [row[0] for row in rows if name in {str(row[0]), WebhookName(*row[1:]).webhook_id}]
-    if not numbers:
+    found = {}
+    for row in connection.execute(_SHOWN.where(_may_have(name)).order_by(Delivery.delivery_number)):
+        *values, group_id = row
+        id_ = WebhookName(
+            row.event, row.tenant, row.batch, row.chunk, row.page, row.pages, group_id
+        ).webhook_id
+        if name in {str(row.number), id_}:
+            shown = dict(zip(row._fields, values, strict=False))
+            found[row.number] = {"number": row.number, "webhook_id": id_} | shown
+    if not found:
         text = f"there is no webhook {name}: see python -m worker webhooks list"
         raise click.BadParameter(text, param_hint="ID")
-    return numbers
+    return found
 
 
 def _may_have(name: str) -> ColumnElement[bool]:
@@ -136,14 +145,6 @@ def _may_have(name: str) -> ColumnElement[bool]:
     return Batch.batch_id == name[:_BATCH_ID_LENGTH]
 
 
-_SHOWN = select(
-    *(Delivery.delivery_number.label("number"), Delivery.tenant, Delivery.endpoint),
-    *(Delivery.event, Batch.batch_id.label("batch"), Delivery.chunk_number.label("chunk")),
-    *(Delivery.page, Delivery.pages, Delivery.state, Delivery.attempts),
-    *(Delivery.status, Delivery.problem, Delivery.duration_ms, Delivery.created_at),
-    *(_only_if(Delivery.state == "pending", Delivery.next_attempt_at), Delivery.not_before),
-    *(Delivery.finished_at, Delivery.expires_at, Delivery.group_id),
-).outerjoin(Batch, Batch.batch_number == Delivery.batch_number)
 _ATTEMPTS = select(
     *(DeliveryAttempt.attempted_at, DeliveryAttempt.duration_ms),
     *(DeliveryAttempt.status, DeliveryAttempt.problem),
@@ -168,8 +169,8 @@ def show_delivery(*, name: str, as_json: bool, **_: Any) -> None:
     """
     zone = chosen_zone(click.get_current_context())
     with open_database(read_transaction) as connection:
-        numbers = find_deliveries(connection, name)
-        shown = [_read_delivery(connection, number) for number in numbers]
+        found = find_deliveries(connection, name).values()
+        shown = [(values, _read_attempts(connection, values)) for values in found]
     for values, attempts in shown:
         if as_json:
             log = [dict(zip(_ATTEMPT_COLUMNS, each, strict=True)) for each in attempts]
@@ -185,20 +186,13 @@ def show_delivery(*, name: str, as_json: bool, **_: Any) -> None:
             print_rows(_ATTEMPT_COLUMNS, attempts, None, zone=zone)
 
 
-def _read_delivery(
-    connection: Connection, number: int
-) -> tuple[dict[str, Any], list[tuple[Any, ...]]]:
-    """Return what there is to show of a delivery, and its attempts."""
-    row = connection.execute(_SHOWN.where(Delivery.delivery_number == number)).one()
-    *_, group_id = row
-    name = WebhookName(row.event, row.tenant, row.batch, row.chunk, row.page, row.pages, group_id)
-    values = {"number": number, "webhook_id": name.webhook_id} | row._asdict()
-    del values["group_id"]
-    query = _ATTEMPTS.where(DeliveryAttempt.delivery_number == number)
+def _read_attempts(connection: Connection, shown: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """Return the failed attempts of a webhook, and the one that succeeded."""
+    query = _ATTEMPTS.where(DeliveryAttempt.delivery_number == shown["number"])
     attempts = [tuple(attempt) for attempt in connection.execute(query)]
-    if row.state == "delivered":
-        attempts.append((row.finished_at, row.duration_ms, row.status, None))
-    return values, attempts
+    if shown["state"] == "delivered":
+        attempts.append((shown["finished_at"], shown["duration_ms"], shown["status"], None))
+    return attempts
 
 
 def _print_list(query: Select[*tuple[Any, ...]], state: str | None, options: Any) -> None:

@@ -90,14 +90,14 @@ def record_results(
             called[delivery.endpoint].append((delivery, result))
     changes = EndpointChanges([], {}, {})
     if called:
-        failing = _existing_states(connection, called)
+        states = read_health(connection)  # few have one
         for endpoint, finished in sorted(called.items()):
             state = _LockedState(connection, endpoint, now)
             failed = [each for each in finished if each[1].problem is not None]
             is_gone = any(result.status == GONE for _, result in failed)
             if is_gone or len(failed) == len(finished):
                 state.record_failures(failed, config, changes)
-            elif endpoint in failing:
+            elif endpoint in states:
                 state.record_success(changes)
         _count_attempts(connection, called, now)
     return changes
@@ -126,16 +126,6 @@ def enable_endpoint(connection: Connection, endpoint: TurnKey, now: datetime) ->
         probed = EndpointHealth(Circuit(CIRCUIT_THRESHOLD - 1, now), failed_at=health.failed_at)
         state.store(probed._replace(problem=health.problem))
     return health.disabled_at is not None
-
-
-def _existing_states(connection: Connection, endpoints: Iterable[TurnKey]) -> set[TurnKey]:
-    """Return those of the endpoints that have a row: after a success, few do."""
-    keys = list(endpoints)
-    query = select(EndpointState.tenant, EndpointState.endpoint).where(
-        EndpointState.tenant.in_({key.owner for key in keys}),
-        EndpointState.endpoint.in_({key.name for key in keys}),
-    )
-    return {TurnKey(*row) for row in connection.execute(query)}
 
 
 class _LockedState:

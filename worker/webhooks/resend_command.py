@@ -6,7 +6,7 @@ not sent if that or a revocation forbids it.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 from sqlalchemy import (
@@ -45,33 +45,38 @@ _IS_FAILED = Delivery.state == literal_column("'failed'")
 _HAS_LINKS = Delivery.event == "grants.decided"
 
 
-def _selection_options(command: Any) -> Any:
-    """Add the options that select webhooks, and those that narrow the selection."""
-    options = (
-        click.argument("names", metavar="[ID]...", nargs=-1, type=TEXT),
-        click.option("--batch", type=TEXT, help="All webhooks of the batch with this id."),
-        click.option("--failed", is_flag=True, help="With --since: those that failed."),
-        click.option(
-            "--missed",
-            is_flag=True,
-            help="With --since: those that ended without one attempt, because their endpoint was"
-            " paused or disabled.",
-        ),
-        click.option(
-            "--since",
-            callback=parse_moment_option,
-            help="Created at or after this moment: 2h, yesterday, or 2026-11-24T08:30 (UTC).",
-        ),
-    )
-    for option in reversed((*options, tenant_option, endpoint_option, zone_option)):
-        command = option(command)
-    return command
+class _Selection(NamedTuple):
+    """The options that select webhooks."""
+
+    names: Sequence[str]
+    batch: str | None
+    failed: bool
+    missed: bool
+    since: datetime | None
+    tenant: str | None
+    endpoint: str | None
 
 
 @click.command()
-@_selection_options
+@click.argument("names", metavar="[ID]...", nargs=-1, type=TEXT)
+@click.option("--batch", type=TEXT, help="All webhooks of the batch with this id.")
+@click.option("--failed", is_flag=True, help="With --since: those that failed.")
+@click.option(
+    "--missed",
+    is_flag=True,
+    help="With --since: those that ended without one attempt, because their endpoint was paused or"
+    " disabled.",
+)
+@click.option(
+    "--since",
+    callback=parse_moment_option,
+    help="Created at or after this moment: 2h, yesterday, or 2026-11-24T08:30 (UTC).",
+)
+@tenant_option
+@endpoint_option
+@zone_option
 @click.option("--yes", is_flag=True, help=f"Send more than {_MAX_UNCONFIRMED:,} webhooks.")
-def resend(*, yes: bool, **selection: Any) -> None:
+def resend(*, yes: bool, zone: Any, **options: Any) -> None:  # noqa: ARG001 - of --since
     """Send webhooks again, with the same id and ten attempts.
 
     ID is the number in `webhooks list`, or the webhook-id. Links are signed again by today's
@@ -83,11 +88,12 @@ def resend(*, yes: bool, **selection: Any) -> None:
       python -m worker webhooks resend 1042 1043
       python -m worker webhooks resend --failed --missed --since 2d --tenant acme
     """
-    _check_options(**selection)
+    selection = _Selection(**options)
+    _check(selection)
     now = clock.now()
     with open_engine() as engine:
         with read_transaction(engine) as connection:
-            condition = _condition(connection, **selection)
+            condition = _condition(connection, selection)
             _refuse_disabled(connection, condition)
             count, expired = _count(connection, condition, now)
         if not count:
@@ -99,35 +105,17 @@ def resend(*, yes: bool, **selection: Any) -> None:
     click.echo(f"{sent:,} are sent again.{_expired_text(expired)}")
 
 
-def _check_options(
-    *,
-    names: Sequence[str],
-    batch: str | None,
-    failed: bool,
-    missed: bool,
-    since: datetime | None,
-    **_: Any,
-) -> None:
-    ways = [bool(names), batch is not None, failed or missed]
-    if sum(ways) != 1:
+def _check(selection: _Selection) -> None:
+    by_time = selection.failed or selection.missed
+    if sum([bool(selection.names), selection.batch is not None, by_time]) != 1:
         raise click.UsageError("name webhooks, or give one of --batch, --failed and --missed")
-    if (failed or missed) is not (since is not None):
+    if by_time is not (selection.since is not None):
         raise click.UsageError("--failed and --missed need --since, and --since one of them")
-    refuse_empty_range(since, None)
+    refuse_empty_range(selection.since, None)
 
 
-def _condition(  # noqa: PLR0913 - the options
-    connection: Connection,
-    *,
-    names: Sequence[str],
-    batch: str | None,
-    failed: bool,
-    missed: bool,
-    since: datetime | None,
-    tenant: str | None,
-    endpoint: str | None,
-    **_: Any,
-) -> ColumnElement[bool]:
+def _condition(connection: Connection, selection: _Selection) -> ColumnElement[bool]:
+    names, batch, failed, missed, since, tenant, endpoint = selection
     conditions: list[ColumnElement[bool]] = []
     if names:
         numbers = [number for name in names for number in find_deliveries(connection, name)]
