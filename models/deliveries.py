@@ -18,10 +18,11 @@ class Delivery(Base):
 
     A sender takes the row by storing a lease, and only the holder of that lease may report a
     result. state is pending, delivered or failed; that of `batch.completed` is waiting until its
-    batch is complete. status and duration_ms are those of the last attempt. A delivery is not
-    attempted before not_before, for which the endpoint asked, nor after expires_at; NULL sets no
-    such limit. An event without a batch has its data in content. group_id tells events of one
-    batch or tenant apart, such as uses by their group. pages is the number of webhooks that the
+    batch is complete, when a new row with a higher number replaces it. status and duration_ms are
+    those of the last attempt. A delivery is not attempted before not_before, for which the endpoint
+    asked, nor after expires_at; NULL sets no such limit. An event without a batch has its data in
+    content. group_id tells events of one batch or tenant apart, such as uses by their group. pages
+    is the number of webhooks that the
     outcome of a chunk is divided into.
     """
 
@@ -135,16 +136,18 @@ class EndpointHour(Base):
 class WebhookListener(Base):
     """A `valetkey webhooks listen` that runs until expires_at, unless it asks again.
 
-    Its events are sealed to the tenant's key of this name. cursor is the number of the last
-    delivery that was relayed to it.
+    Its events are sealed to the tenant's key of this name. cursor is the highest number of a
+    delivery that was relayed to it, and recent are the numbers of the last ones: a lower number may
+    be committed later.
     """
 
     __tablename__ = "webhook_listeners"
 
     listener_id: Mapped[str] = mapped_column(String(36), primary_key=True)
     tenant: Mapped[str] = mapped_column(TENANT_ID, index=True)
-    key: Mapped[str | None] = mapped_column(NAME)
+    key: Mapped[str] = mapped_column(NAME)
     cursor: Mapped[int] = mapped_column(BigInteger)
+    recent: Mapped[list[int]] = mapped_column(JSON)
     expires_at: Mapped[datetime]
 
 

@@ -30,6 +30,7 @@ from worker.errors import Transient
 from worker.issue.dispatch import Response, respond
 from worker.issue.multipart_aborts import abort_expired_uploads
 from worker.ledger import quota_usage
+from worker.ledger.listeners import delete_ended
 from worker.ledger.outbox import fail_expired_deliveries
 from worker.ledger.reservations import release_expired
 from worker.proof.checkpoints import CheckpointJob
@@ -39,6 +40,7 @@ from worker.revoke.session_revocation import keep_sessions_ended
 from worker.tenants.config_log import ConfigLog
 from worker.uses.settlement import settle_ended_slots
 from worker.webhooks.endpoint_states import delete_old_states
+from worker.webhooks.event_relay import RELAY_SECONDS, EventRelay
 from worker.webhooks.manifest_writer import write_due_manifests
 from worker.webhooks.webhook_delivery import deliver_due
 from worker.webhooks.webhook_events import EXPIRED
@@ -60,6 +62,7 @@ def clean_up(context: Context, run: JobRun | None = None) -> dict[str, int]:
     undelivered = _in_turns(context, run, partial(fail_expired_deliveries, problem=EXPIRED))
     with write_transaction(context.engine) as connection:
         delete_old_states(connection, context.now())
+        delete_ended(connection, context.now())
     partitions = create_partitions(context.engine, context.now(), context.problems)
     return {"released": released, "undelivered": undelivered, "partitions": partitions}
 
@@ -243,6 +246,19 @@ def _job(
 # The tasks only trigger these.
 _DELIVER = _job("deliver", "webhooks_sent", deliver_due)
 _WRITE_MANIFESTS = _job("manifests", "manifests_written", write_due_manifests)
+_EVENT_RELAY = EventRelay(app.backend.announce)
+
+
+def _relay_events(context: Context, run: JobRun) -> dict[str, int]:
+    """Relay events, and again after a pause as long as anybody listens."""
+    listeners, events = _EVENT_RELAY.relay(context, run)
+    if listeners:
+        run.sleep(RELAY_SECONDS)
+        _RELAY.trigger()
+    return {"events": events}
+
+
+_RELAY = _job("relay", "events_relayed", _relay_events)
 _UPKEEP_JOBS = (
     _job("cleanup", "cleaned_up", clean_up),
     _job("aborts", "uploads_aborted", abort_expired_uploads),
@@ -253,14 +269,15 @@ _UPKEEP_JOBS = (
     _job("config_check", "config_compared", ConfigCheckJob()),
 )
 _CHECKPOINTS = _job("checkpoints", "checkpoints_signed", CheckpointJob(settings))
-_JOBS = (_DELIVER, _WRITE_MANIFESTS, _CHECKPOINTS, *_UPKEEP_JOBS)
+_JOBS = (_DELIVER, _RELAY, _WRITE_MANIFESTS, _CHECKPOINTS, *_UPKEEP_JOBS)
 
 
 # Acknowledged at once: the database holds the work, and the next sweep triggers it again.
 @app.task(name="valetkey.deliver", acks_late=False)
 def deliver() -> None:
-    """Trigger the job that sends the webhooks that are due."""
+    """Trigger the jobs that send the webhooks that are due, and relay them to who listens."""
     _DELIVER.trigger()
+    _RELAY.trigger()
 
 
 @app.task(name="valetkey.manifests", acks_late=False)

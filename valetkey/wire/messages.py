@@ -38,6 +38,8 @@ DEFAULT_CHUNK_ITEMS = 600  # items in one message
 MAX_BATCH_ITEMS = 1_000_000  # items in all chunks of a batch together
 MAX_STATUS_ITEMS = 1_000  # whose states one message asks for
 MAX_PROBED_ITEMS = 50  # whose objects one message lets the service ask for
+MAX_LISTENERS = 5  # of one tenant at a time
+MAX_MISSED_EVENTS = 50  # that one reply names
 MAX_BUNDLE_MESSAGES = 64  # messages in one bundle
 MAX_BUNDLED_ITEMS = 16  # items in each of them
 BUNDLE_TASK_PREFIX = "bundle."  # of the task ids of bundles, which name no batch
@@ -57,8 +59,9 @@ WIRE_LIMITS: Mapping[str, int] = {
 """The ServiceLimits that every service of this wire version has."""
 
 Ask = Literal[
-    "grants", "explain", "usage", "cancel", "batch", "service", "status", "reissue", "bundle"
-]
+    "grants", "explain", "usage", "cancel", "batch", "service", "status", "reissue", "bundle",
+    "listen",
+]  # fmt: skip
 """The values of the field `ask`, which tells the messages apart."""
 
 BatchId = Annotated[str, Field(pattern=f"^{UUID7}$")]
@@ -265,6 +268,24 @@ class BundleMessage(_Message):
     messages: Annotated[list[Any], Field(min_length=1, max_length=MAX_BUNDLE_MESSAGES)]
 
 
+class ListenMessage(_Message):
+    """A request to relay the tenant's webhooks to this producer for a while. Returns a Listening.
+
+    It has to be signed: each webhook is sealed to the key that signed it, as a reply, and published
+    as an EventEnvelope on the channel `celery-task-meta-LISTENER`. Nothing is stored there. To keep
+    on listening, send the message again in time.
+
+    listener: a UUIDv7 that the producer chooses; subscribe to its channel before you ask. A tenant
+    has at most 5 listeners at a time.
+    after: the cursor of the last reply, or the number of a later event that was received. The reply
+    then names the events that were relayed since.
+    """
+
+    ask: Literal["listen"]
+    listener: BatchId
+    after: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
+
+
 def unbundled_field(body: Mapping[str, Any]) -> str | None:
     """Return the field of a valid message because of which it must be sent alone, or None."""
     if body.get("ask", "grants") != "grants" or "items" not in body:
@@ -285,6 +306,7 @@ AnyMessage = (
     | StatusMessage
     | ReissueMessage
     | BundleMessage
+    | ListenMessage
 )
 
 

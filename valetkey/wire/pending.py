@@ -26,6 +26,7 @@ from valetkey.wire.replies import (
     Cancelled,
     Explanation,
     Grant,
+    Listening,
     Outcome,
     Reply,
     ServiceInfo,
@@ -105,10 +106,10 @@ class PendingMessage:
                 return self._asks_for(ask) and reply.tenant == self.body["tenant"]
             case BatchState() | Cancelled() | UseStates():
                 return self._asks_about_batch(reply) and reply.batch == self.body["batch"]
-            case Explanation():
-                return self._asks_for("explain")
-            case BundleReply():
-                return False
+            case Explanation() | BundleReply():
+                return isinstance(reply, Explanation) and self._asks_for("explain")
+            case Listening():
+                return self._asks_for("listen") and reply.listener == self.body["listener"]
 
     def is_postponed_by(self, reply: Reply) -> bool:
         """Return true if the reply says that a reopened batch's chunk is not decided yet."""

@@ -62,6 +62,8 @@ class Code(StrEnum):
     CHUNK_INVALID = "chunk_invalid"  # chunk, chunk_size, total and items do not agree
     DEADLINE_PASSED = "deadline_passed"  # the message arrived after its deadline
 
+    TOO_MANY_LISTENERS = "too_many_listeners"  # the tenant has as many as the limit
+
     # The terms of the grant.
     EXPIRY_INVALID = "expiry_invalid"  # not 1 to 604,800 seconds, or min_expires_in is larger
     EXPIRY_TOO_LONG = "expiry_too_long"  # over the maximum of the tenant's policy

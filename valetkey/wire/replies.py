@@ -389,6 +389,56 @@ class BatchState(ReplyModel):
     manifest: ManifestState | None = None
 
 
+class MissedEvent(ReplyModel):
+    """A webhook that was relayed to a listener.
+
+    number: its number; later webhooks have higher ones, with few exceptions.
+    type: its type.
+    batch: the batch id, if it is about a batch.
+    """
+
+    number: int
+    type: str
+    batch: str | None = None
+
+
+class Listening(ReplyModel):
+    """The reply to a ListenMessage: the tenant's webhooks are relayed to the listener.
+
+    listener: as in the message.
+    expires_in: the seconds until the service stops to relay, unless the producer asks again.
+    cursor: the number of the last webhook that was relayed, or was not because it is older.
+    missed: if the message has `after`, the webhooks that were relayed since, at most the first 50;
+    the producer knows which of them it has received. They are not sent again.
+    missed_count: the number of these webhooks, and those that are not named.
+    """
+
+    status: Literal["listening"] = "listening"
+    listener: str
+    expires_in: int
+    cursor: int
+    missed: list[MissedEvent] = Field(default_factory=list)
+    missed_count: int = 0
+
+
+class EventEnvelope(ReplyModel):
+    """A webhook as a listener receives it: sealed, and published on the listener's channel.
+
+    A message on the channel that is not sealed is a sign of life of the relay.
+
+    number: as in MissedEvent.
+    id: the `webhook-id`. A webhook to several endpoints has the same id for each of them.
+    type: its type.
+    body: the body, as an endpoint receives it.
+    """
+
+    number: int
+    id: str
+    type: str
+    body: str = Field(repr=False)
+
+
 Reply = (
     Outcome | BundleReply | Usage | Cancelled | BatchState | Explanation | ServiceInfo | UseStates
-)
+    | Listening
+)  # fmt: skip

@@ -27,6 +27,7 @@ from valetkey.wire.replies import Outcome
 from worker import clock
 from worker.broker.message_guard import InvalidMessage
 from worker.broker.queues import RESULT_INDEX
+from worker.errors import Transient
 
 DISCARD_COUNTER = "valetkey.discarded"
 _PART = re.compile(rb"[A-Za-z0-9_-]{1,40}")
@@ -197,6 +198,17 @@ class ResultStore(RedisBackend):  # type: ignore[misc] # Celery's RedisBackend h
                 pipe.sadd(RESULT_INDEX + batch_id, task_id)
                 pipe.expire(RESULT_INDEX + batch_id, self.expires)  # no result is kept longer
             pipe.execute()
+
+    def announce(self, task_id: str, text: str) -> None:
+        """Publish a text, which is not stored, on the channel of a task's result.
+
+        Raises Transient.
+        """
+        try:
+            self.client.publish(self.get_key_for_task(task_id), text)
+        except _STORE_ERRORS as error:
+            problem = f"the result store cannot be used: {describe_cause(error)}"
+            raise Transient(problem) from None
 
     @cached_property
     def _store(self) -> Script:

@@ -16,14 +16,15 @@ from valetkey.wire.messages import (
     BundleMessage,
     CancelMessage,
     ChunkMessage,
+    ListenMessage,
     ReissueMessage,
     ServiceMessage,
     StatusMessage,
     UsageMessage,
 )
 from valetkey.wire.parsing import parse_message
-from valetkey.wire.refusals import QuotaState, Refusal
-from valetkey.wire.replies import ServiceInfo, ServiceLimits, Usage
+from valetkey.wire.refusals import Code, QuotaState, Refusal
+from valetkey.wire.replies import Listening, Outcome, ServiceInfo, ServiceLimits, Usage
 from worker.base.database_engine import autocommit_read, write_transaction
 from worker.broker.message_guard import MAX_FRAME_BYTES
 from worker.context import Context
@@ -43,6 +44,7 @@ from worker.core.tenant_config import Tenant, TenantConfig
 from worker.issue.earlier_batches import cancel_batch, reissue_grant, reopen_batch
 from worker.issue.issuer import issue_bundle, issue_chunk
 from worker.issue.request_explanation import explain_request
+from worker.ledger.listeners import register_listener
 from worker.ledger.quota_usage import read_quota_states
 from worker.ledger.rejections import count_rejections
 from worker.uses.batch_uses import describe_uses
@@ -89,8 +91,8 @@ class Response(NamedTuple):
     """The response to a message, as JSON values and as it is sent.
 
     tenant is set once the sender is authenticated. is_decision says that items were decided,
-    has_webhook that an endpoint will be called back, may_complete_manifest that the manifest of the
-    batch may be due.
+    has_webhook that an endpoint or a listener will be called, may_complete_manifest that the
+    manifest of the batch may be due.
     """
 
     values: dict[str, Any]
@@ -131,6 +133,8 @@ def respond(raw: Any, context: Context) -> Response:
             # To trigger deliveries in vain is cheap.
             calls = any(isinstance(raw, dict) and raw.get("callback") for raw in bundled)
             return response._replace(is_decision=True, has_webhook=calls)
+        case ListenMessage():
+            response = response._replace(has_webhook=True)
         case ChunkMessage(ask="grants"):
             # If others are decided after the last chunk, the next scheduled run finds the manifest.
             is_last = message.first_item + len(message.items) == message.total
@@ -157,17 +161,37 @@ def _run(
             values = _with_quotas(reopen_batch(message, tenant.id, context), tenant, context)
         case StatusMessage():
             values = _values(describe_uses(message, tenant.id, context))
+        case ListenMessage():
+            values = _values(_listen(message, sender, context))
         case ReissueMessage():
             values = reissue_grant(message, sender, config, context)
         case BundleMessage():
             replies = issue_bundle(message, sender, config, context)
             values = {"status": "bundled", "replies": replies}
-        case ChunkMessage(ask="explain"):
-            request = ChunkRequest(message, tenant, signing_key)
-            values = _values(explain_request(request, config, context))
         case ChunkMessage():
-            values = issue_chunk(ChunkRequest(message, tenant, signing_key), config, context)
+            request = ChunkRequest(message, tenant, signing_key)
+            values = (
+                _values(explain_request(request, config, context))
+                if message.ask == "explain"
+                else issue_chunk(request, config, context)
+            )
     return values
+
+
+def _listen(
+    message: ListenMessage, sender: AuthenticatedMessage, context: Context
+) -> Listening | Outcome:
+    """Let a producer listen. Charges and audits nothing: what it hears was, when it was granted."""
+    if sender.key is None:
+        text = "listening needs the tenant's key: events are sealed to it"
+        refusal = Refusal(code=Code.SIGNATURE_REQUIRED, field="", message=text)
+        return Outcome(batch="", chunk=0, status="refused", refusal=refusal)
+    tenant_id, key = sender.tenant.id, sender.key.name
+    with write_transaction(context.engine) as connection:
+        reply = register_listener(connection, message, tenant_id, key, context.now())
+    if isinstance(reply, Refusal):
+        return Outcome(batch="", chunk=0, status="refused", refusal=reply)
+    return reply
 
 
 def _quotas(tenant: Tenant, context: Context) -> list[QuotaState]:

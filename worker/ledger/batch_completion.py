@@ -4,14 +4,15 @@ Each transaction that may complete a batch calls `release_completions`: the one 
 last chunk or closes it, that settles its manifest, or the last webhook with its results.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, exists, literal_column, select, update
+from sqlalchemy import Connection, and_, delete, exists, insert, literal, literal_column, select
 from sqlalchemy.orm import aliased
 
 from models import Delivery, Manifest, Reservation
+from models.base import Instant
 from worker.base.pages import in_parts
 
 REMAINING = -1
@@ -31,6 +32,7 @@ def is_open(batch_number: Any) -> Any:
     )
 
 
+_COPIED = [c.name for c in Delivery.__table__.columns if c.name != "delivery_number"]
 _OTHER = aliased(Delivery)
 _IS_WAITING = Delivery.state == "waiting"
 _IS_COMPLETE = and_(
@@ -47,7 +49,10 @@ _IS_COMPLETE = and_(
 def release_completions(
     connection: Connection, batch_numbers: Iterable[int], now: datetime
 ) -> bool:
-    """Let the last webhooks of these batches be sent, if they are complete; return if any is."""
+    """Let the last webhooks of these batches be sent, if they are complete; return if any is.
+
+    Each is a new row: what reads the deliveries by number finds it after those before.
+    """
     released = 0
     for numbers in in_parts(sorted(set(batch_numbers))):
         is_named = Delivery.batch_number.in_(numbers)
@@ -55,8 +60,20 @@ def release_completions(
         # Locked by a statement of its own: the next one then sees what others committed meanwhile.
         locked = waiting.order_by(Delivery.delivery_number).with_for_update()
         if connection.scalars(locked).all():
-            values = {"state": "pending", "next_attempt_at": now, "created_at": now}
-            values["expires_at"] = now + EVENT_LIFETIME
-            release = update(Delivery).where(is_named, _IS_WAITING, _IS_COMPLETE).values(values)
-            released += connection.execute(release).rowcount
+            complete = connection.scalars(waiting.where(_IS_COMPLETE)).all()
+            _release(connection, complete, now)
+            released += len(complete)
     return released > 0
+
+
+def _release(connection: Connection, numbers: Sequence[int], now: datetime) -> None:
+    if not numbers:
+        return
+    times = {"next_attempt_at": now, "created_at": now, "expires_at": now + EVENT_LIFETIME}
+    changed = {name: literal(time, Instant()) for name, time in times.items()} | {"state": PENDING}
+    columns = [changed.get(name, getattr(Delivery, name)) for name in _COPIED]
+    is_released = Delivery.delivery_number.in_(numbers)
+    copies = select(*columns).where(is_released)
+    # First, or SQLite would use the number of the last row again.
+    connection.execute(insert(Delivery).from_select(_COPIED, copies))
+    connection.execute(delete(Delivery).where(is_released))

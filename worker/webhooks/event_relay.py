@@ -1,0 +1,103 @@
+"""Relays webhooks to the producers that listen, sealed to their tenant's key.
+
+What has links is signed again, by today's policy. An endpoint need not be reachable for that.
+"""
+
+import time
+from collections.abc import Callable
+
+import structlog
+from pydantic_core import to_json
+
+from valetkey.crypto.keys import build_public_key
+from valetkey.wire.replies import EventEnvelope
+from worker.base.database_engine import read_transaction, write_transaction
+from worker.base.jobs import JobRun
+from worker.context import Context
+from worker.core.tenant_config import is_usable_key
+from worker.errors import Malformed, Transient
+from worker.issue.dispatch import seal
+from worker.ledger.listeners import (
+    Listener,
+    claim_events,
+    delete_listener,
+    has_new_events,
+    read_listeners,
+)
+from worker.ledger.outbox import DeliveryLease
+from worker.webhooks.webhook_events import render
+
+RELAY_SECONDS = 0.3
+"""The pause between two looks for new events, while anybody listens."""
+
+_SIGN_OF_LIFE = "alive"
+_SECONDS_OF_LIFE = 2.0  # between two signs to a listener
+
+log = structlog.get_logger()
+
+
+class EventRelay:
+    """The relay of one process. announce publishes a text on the channel of a task."""
+
+    def __init__(
+        self,
+        announce: Callable[[str, str], None],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._announce = announce
+        self._monotonic = monotonic
+        self._alive_at: dict[str, float] = {}
+
+    def relay(self, context: Context, run: JobRun) -> tuple[int, int]:
+        """Relay the next events to each listener; return how many listeners and events there were.
+
+        Raises Transient.
+        """
+        with read_transaction(context.engine) as connection:
+            listeners = read_listeners(connection, context.now())
+            behind = [each for each in listeners if has_new_events(connection, each)]
+        ids = {each.listener_id for each in listeners}
+        self._alive_at = {name: at for name, at in self._alive_at.items() if name in ids}
+        for listener in listeners:
+            self._send_sign_of_life(listener.listener_id)
+        return len(listeners), sum(self._relay_to(each, context, run) for each in behind)
+
+    def _send_sign_of_life(self, listener_id: str) -> None:
+        now = self._monotonic()
+        if now >= self._alive_at.get(listener_id, 0) + _SECONDS_OF_LIFE:
+            self._announce(listener_id, _SIGN_OF_LIFE)
+            self._alive_at[listener_id] = now
+
+    def _relay_to(self, listener: Listener, context: Context, run: JobRun) -> int:
+        tenant = context.config.current().tenant_by_id(listener.tenant_id)
+        key = None if tenant is None else tenant.keys.get(listener.key)
+        with write_transaction(context.engine) as connection:
+            if tenant is None or key is None or not is_usable_key(key, context.now()):
+                delete_listener(connection, listener)
+                return 0
+            deliveries = claim_events(connection, listener)
+        public_key = build_public_key(key.sign, key.seal)
+        for delivery in deliveries:
+            run.progress()
+            content = _render(delivery, context)
+            if content is not None:
+                token = seal(content, f"{tenant.name}/{key.name}", public_key)
+                self._announce(listener.listener_id, token)
+        return len(deliveries)
+
+
+def _render(delivery: DeliveryLease, context: Context) -> bytes | None:
+    """Return an event, or None if it must or can not be sent: the listener learns its number."""
+    try:
+        webhook = render(delivery, context)
+    except (Malformed, Transient) as error:
+        log.info("event_not_relayed", delivery=delivery.delivery_number, problem=str(error))
+        return None
+    return to_json(
+        EventEnvelope(
+            number=delivery.delivery_number,
+            id=webhook.message_id,
+            type=delivery.event,
+            body=webhook.body.decode(),
+        )
+    )
