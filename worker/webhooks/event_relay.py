@@ -64,7 +64,7 @@ class EventRelay:
 
     def _send_sign_of_life(self, listener_id: str) -> None:
         now = self._monotonic()
-        if now >= self._alive_at.get(listener_id, 0) + _SECONDS_OF_LIFE:
+        if now >= self._alive_at.get(listener_id, float("-inf")) + _SECONDS_OF_LIFE:
             self._announce(listener_id, _SIGN_OF_LIFE)
             self._alive_at[listener_id] = now
 

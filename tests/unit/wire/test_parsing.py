@@ -92,7 +92,7 @@ def test_a_wrong_field_is_refused_by_name_and_code(raw: Any, code: str, field: s
         (download_message(kind="delete"), "kind must be one of 'download', 'upload', 'put'"),
         (
             grant_message(ask="later"),
-            "'explain', 'usage', 'cancel', 'batch', 'service', 'status', 'reissue' or 'bundle'",
+            "'usage', 'cancel', 'batch', 'service', 'status', 'reissue', 'bundle' or 'listen'",
         ),
         (grant_message(surprise=1), "unknown field"),
         (grant_message(total=2), "chunk, chunk_size, total and items do not agree"),
