@@ -18,6 +18,7 @@ _COMMANDS = {
     "status": "query_commands:status",
     "upload": "grant_commands:upload",
     "usage": "query_commands:usage",
+    "webhooks": "webhook_commands:webhooks",
 }
 
 
@@ -46,6 +47,7 @@ def main() -> None:
     valetkey status 0199a000-0000-7000-8000-000000000000.0
     valetkey usage
     valetkey service
+    valetkey webhooks listen --forward-to http://127.0.0.1:3000/hook
 
     An object is named as BUCKET KEY, or as s3://BUCKET/KEY. BUCKET is the name of a bucket profile,
     which the service's operator chose: the bucket in storage may have another name.

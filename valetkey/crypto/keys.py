@@ -3,6 +3,7 @@
 Both keys of a pair have the same id.
 """
 
+import hmac
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass, field
@@ -119,6 +120,12 @@ def import_verification_key(x: str) -> OKPKey:
             "never generates"
         )
     return key
+
+
+def derive_secret(key: PrivateKey, purpose: bytes) -> bytes:
+    """Return 32 secret bytes that only the owner of the private key can compute, for a purpose."""
+    private = str(key.signing_key.as_dict(private=True)["d"])
+    return hmac.digest(private.encode(), purpose, "sha256")
 
 
 def _import_private(jwk: dict[str, Any], curve: str) -> OKPKey:

@@ -104,6 +104,16 @@ def client_servers(config: Config) -> Servers:
     )
 
 
+def connect_store(servers: Servers, retries: int) -> redis.Redis:
+    """Return the result store, whose closed connections are reopened so many times.
+
+    A silent connection is not: it has used enough time.
+    """
+    retry = Retry(NoBackoff(), retries, supported_errors=(redis.ConnectionError,))
+    # With RESP3, redis-py writes each pushed message, grants included, to its debug log.
+    return redis.Redis.from_url(servers.store.url, retry=retry, protocol=2, **SOCKET_OPTIONS)
+
+
 class FrameLog(Generic[AnyFrame]):
     """The frames in which each unanswered message was written. Pure.
 
@@ -268,12 +278,7 @@ class Transport:
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
         self._publisher = Publisher(servers)
-        # Reopens a closed connection; does not retry a silent one, which has used enough time.
-        retry_once = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
-        # With RESP3, redis-py writes each pushed message, grants included, to its debug log.
-        self._redis = redis.Redis.from_url(
-            servers.store.url, retry=retry_once, protocol=2, **SOCKET_OPTIONS
-        )
+        self._redis = connect_store(servers, retries=1)
         self._pubsub = self._redis.pubsub()  # type: ignore[no-untyped-call]  # redis-py's gap
         self._unused_channels: set[str] = set()
 

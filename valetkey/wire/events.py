@@ -230,3 +230,20 @@ AnyEvent = (
     | EndpointDisabled | EndpointTest
 )  # fmt: skip
 """Every webhook that an endpoint of a tenant receives."""
+
+
+class RelayedEvent(ReplyModel):
+    """A webhook as a producer that listens receives it: sealed, on the channel of its listener.
+
+    Anything else on the channel is a sign of life.
+
+    number: its number; later webhooks have higher ones, with few exceptions.
+    id: the `webhook-id`. A webhook to several endpoints has the same id for each of them.
+    type: its type.
+    body: the body as an endpoint receives it.
+    """
+
+    number: int
+    id: Annotated[str, Field(pattern=r"^[!-\-/-~]{1,255}$")]
+    type: str
+    body: str = Field(repr=False)

@@ -272,8 +272,8 @@ class ListenMessage(_Message):
     """A request to relay the tenant's webhooks to this producer for a while. Returns a Listening.
 
     It has to be signed: each webhook is sealed to the key that signed it, as a reply, and published
-    as an EventEnvelope on the channel `celery-task-meta-LISTENER`. Nothing is stored there. To keep
-    on listening, send the message again in time.
+    on the channel `celery-task-meta-LISTENER`, with its number, id, type and body. Nothing is
+    stored there. To keep on listening, send the message again in time.
 
     listener: a UUIDv7 that the producer chooses; subscribe to its channel before you ask. A tenant
     has at most 5 listeners at a time.

@@ -421,23 +421,6 @@ class Listening(ReplyModel):
     missed_count: int = 0
 
 
-class EventEnvelope(ReplyModel):
-    """A webhook as a listener receives it: sealed, and published on the listener's channel.
-
-    A message on the channel that is not sealed is a sign of life of the relay.
-
-    number: as in MissedEvent.
-    id: the `webhook-id`. A webhook to several endpoints has the same id for each of them.
-    type: its type.
-    body: the body, as an endpoint receives it.
-    """
-
-    number: int
-    id: str
-    type: str
-    body: str = Field(repr=False)
-
-
 Reply = (
     Outcome | BundleReply | Usage | Cancelled | BatchState | Explanation | ServiceInfo | UseStates
     | Listening

@@ -199,16 +199,17 @@ class ResultStore(RedisBackend):  # type: ignore[misc] # Celery's RedisBackend h
                 pipe.expire(RESULT_INDEX + batch_id, self.expires)  # no result is kept longer
             pipe.execute()
 
-    def announce(self, task_id: str, text: str) -> None:
+    def announce(self, task_id: str, text: str) -> int:
         """Publish a text, which is not stored, on the channel of a task's result.
 
-        Raises Transient.
+        Returns the number of clients that received it. Raises Transient.
         """
         try:
-            self.client.publish(self.get_key_for_task(task_id), text)
+            received: int = self.client.publish(self.get_key_for_task(task_id), text)
         except _STORE_ERRORS as error:
             problem = f"the result store cannot be used: {describe_cause(error)}"
             raise Transient(problem) from None
+        return received
 
     @cached_property
     def _store(self) -> Script:

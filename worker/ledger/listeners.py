@@ -60,7 +60,7 @@ def register_listener(
         recent = _numbers(connection, tenant_id, cursor - OVERLAP, cursor)
         values |= ids | {"cursor": cursor, "recent": recent}
         if count == MAX_LISTENERS or not insert_once(connection, WebhookListener, values):
-            text = f"the tenant has {MAX_LISTENERS} listeners, or another has this id: end one"
+            text = f"there are {MAX_LISTENERS} listeners, or another has this id: end one of them"
             return Refusal(
                 code=Code.TOO_MANY_LISTENERS, field="listener", message=text, limit=MAX_LISTENERS
             )

@@ -10,7 +10,7 @@ import structlog
 from pydantic_core import to_json
 
 from valetkey.crypto.keys import build_public_key
-from valetkey.wire.replies import EventEnvelope
+from valetkey.wire.events import RelayedEvent
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.jobs import JobRun
 from worker.context import Context
@@ -37,11 +37,14 @@ log = structlog.get_logger()
 
 
 class EventRelay:
-    """The relay of one process. announce publishes a text on the channel of a task."""
+    """The relay of one process.
+
+    announce publishes a text on the channel of a task, and returns how many clients received it.
+    """
 
     def __init__(
         self,
-        announce: Callable[[str, str], None],
+        announce: Callable[[str, str], int],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._announce = announce
@@ -58,15 +61,20 @@ class EventRelay:
             behind = [each for each in listeners if has_new_events(connection, each)]
         ids = {each.listener_id for each in listeners}
         self._alive_at = {name: at for name, at in self._alive_at.items() if name in ids}
-        for listener in listeners:
-            self._send_sign_of_life(listener.listener_id)
-        return len(listeners), sum(self._relay_to(each, context, run) for each in behind)
+        gone = [each for each in listeners if not self._is_there(each.listener_id)]
+        for listener in gone:
+            with write_transaction(context.engine) as connection:
+                delete_listener(connection, listener)
+        events = sum(self._relay_to(each, context, run) for each in behind if each not in gone)
+        return len(listeners) - len(gone), events
 
-    def _send_sign_of_life(self, listener_id: str) -> None:
+    def _is_there(self, listener_id: str) -> bool:
+        """Send a sign of life if it is time; return false if nobody receives it."""
         now = self._monotonic()
-        if now >= self._alive_at.get(listener_id, float("-inf")) + _SECONDS_OF_LIFE:
-            self._announce(listener_id, _SIGN_OF_LIFE)
-            self._alive_at[listener_id] = now
+        if now < self._alive_at.get(listener_id, float("-inf")) + _SECONDS_OF_LIFE:
+            return True
+        self._alive_at[listener_id] = now
+        return self._announce(listener_id, _SIGN_OF_LIFE) > 0
 
     def _relay_to(self, listener: Listener, context: Context, run: JobRun) -> int:
         tenant = context.config.current().tenant_by_id(listener.tenant_id)
@@ -94,7 +102,7 @@ def _render(delivery: DeliveryLease, context: Context) -> bytes | None:
         log.info("event_not_relayed", delivery=delivery.delivery_number, problem=str(error))
         return None
     return to_json(
-        EventEnvelope(
+        RelayedEvent(
             number=delivery.delivery_number,
             id=webhook.message_id,
             type=delivery.event,

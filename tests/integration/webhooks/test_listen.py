@@ -48,11 +48,13 @@ class Desks:
         self.webhooks = webhooks
         webhooks.service.apply(listening_config(ACME_KEY, ACME_SPARE_KEY))
         self.announced: list[tuple[str, str]] = []
+        self.gone: list[str] = []
         self.time = 0.0
         self.relays = EventRelay(self._announce, lambda: self.time)
 
-    def _announce(self, listener: str, text: str) -> None:
+    def _announce(self, listener: str, text: str) -> int:
         self.announced.append((listener, text))
+        return listener not in self.gone
 
     def queue(self, tenant: str, count: int) -> None:
         """Queue outcomes of a tenant, each as if of a batch of its own."""
@@ -328,6 +330,13 @@ def test_a_listener_hears_a_sign_of_life_at_once_and_every_other_second(desks: D
         desks.time += seconds
         desks.relay()
     assert desks.announced == [(listener, "alive")] * 2
+
+
+def test_a_producer_that_is_gone_makes_room_for_another(desks: Desks) -> None:
+    desks.gone = [desks.listen() for _ in range(MAX_LISTENERS)]
+    desks.webhooks.issue()
+    assert desks.relay() == (0, 0)
+    desks.listen()
 
 
 def test_listening_charges_and_records_nothing(desks: Desks) -> None:
