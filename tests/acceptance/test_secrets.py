@@ -3,7 +3,7 @@
 import json
 import re
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from tests.acceptance.conftest import SECRET, VAULT_KEY, Service
 from tests.support.builders.messages import batch_id, grant_message
+from tests.support.cli.listening import ListenProcess, listening
 from tests.support.crypto.tokens import sign_message, unseal_result
 from tests.support.servers.waiting import wait_until
 from valetkey import Grant
@@ -76,7 +77,8 @@ def requests_of_every_sort() -> list[dict[str, Any]]:
 
 
 def webhook_count(service: Service) -> int:  # each may be received more than once
-    return len({headers["webhook-id"] for headers in service.receiver.headers})
+    received = zip(service.receiver.headers, service.receiver.bodies, strict=True)
+    return len({headers["webhook-id"] for headers, body in received if b"grants.decided" in body})
 
 
 def secrets_of_grants_without_a_key(service: Service) -> list[str]:
@@ -92,7 +94,15 @@ def secrets_of_grants_without_a_key(service: Service) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def secrets(service: Service) -> Secrets:
+def listen(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ListenProcess]:
+    """A developer of the tenant vault, who listens to all that happens."""
+    folder = tmp_path_factory.mktemp("listen")
+    with listening(folder, service.producer_environ(folder, VAULT_KEY)) as listen:
+        yield listen
+
+
+@pytest.fixture(scope="module")
+def secrets(service: Service, listen: ListenProcess) -> Secrets:
     """The secrets of both tenants, after they have sent every kind of request."""
     before = webhook_count(service)
     unsigned = secrets_of_grants_without_a_key(service)
@@ -111,6 +121,7 @@ def secrets(service: Service) -> Secrets:
     signed = [*urls, *signatures, form["fields"]["x-amz-signature"], *private, *parts, SECRET]
     secrets = Secrets(unsigned, signed)
     check_upload_webhook(service, form, secrets)
+    listen.wait_for("  upload.stored  ")
     return secrets
 
 
@@ -244,6 +255,15 @@ def test_no_place_has_a_signature_or_a_secret(
     read, expected = PLACES[place]
     text = read(service, tmp_path)
     assert [words for words in expected if words not in text] == []
+    assert SIGNATURE.search(text) is None
+    assert secrets.contained_in(text) == []
+
+
+def test_a_terminal_that_shows_events_has_no_signature_or_secret(
+    secrets: Secrets, listen: ListenProcess
+) -> None:
+    text = "\n".join([*listen.lines, listen.messages])
+    assert {"grants.decided", "upload.stored", "quota.warning"} <= set(text.split())
     assert SIGNATURE.search(text) is None
     assert secrets.contained_in(text) == []
 

@@ -165,4 +165,4 @@ def test_a_lost_connection_is_reported_and_comes_back_and_what_was_missed_is_nam
 def disconnect_listeners(service: Service) -> None:
     """Close the connections that wait for published messages."""
     with closing(redis.Redis.from_url(service.stack.info.result_url)) as client:
-        client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        client.client_kill_filter(_type="pubsub")

@@ -13,6 +13,7 @@ import pytest
 
 from tests.acceptance.conftest import ROOT, read_logs
 from tests.acceptance.production.conftest import Production
+from tests.support.cli.listening import listening
 from tests.support.servers.programs import run_program
 from valetkey import AsyncClient, Client, Grant
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
@@ -64,6 +65,23 @@ def get_with_command(production: Production, identity: Identity, queue: str) -> 
         **{names[name]: str(value) for name, value in identity.items()},
     )
     return [json.loads(line)["key"] for line in output.splitlines()]
+
+
+def test_the_user_of_a_producer_may_listen_to_webhooks(
+    production: Production, tmp_path: Path
+) -> None:
+    broker, results = production.urls()
+    environ = {
+        "PATH": os.environ["PATH"],
+        "VALETKEY_BROKER_URL": broker,
+        "VALETKEY_RESULT_URL": results,
+        "VALETKEY_KEY_FILE": str(production.key_file),
+    }
+    with production.redis.client("admin") as admin:
+        admin.acl_log_reset()
+        with listening(tmp_path, environ) as listen:
+            assert listen.interrupt() == 130
+        assert [entry["username"] for entry in admin.acl_log()] == []
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def trigger(event_type: EventType, forward_to: ForwardTarget, **options: Any) ->
     with command_base.report_errors(options):
         _, key = _config_with_key()
         body = example_body(event_type, key.tenant).decode()
-        event = RelayedEvent(number=0, id=f"example-{new_id()}", type=event_type, body=body)
+        event = RelayedEvent(number=0, id=f"example-{new_id()[-12:]}", type=event_type, body=body)
         result = _forward(event, forward_to, _secret(key))
         if result.problem is not None:
             host = f"{forward_to.host} port {forward_to.port}"
