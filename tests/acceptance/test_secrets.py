@@ -77,8 +77,7 @@ def requests_of_every_sort() -> list[dict[str, Any]]:
 
 
 def webhook_count(service: Service) -> int:  # each may be received more than once
-    received = zip(service.receiver.headers, service.receiver.bodies, strict=True)
-    return len({headers["webhook-id"] for headers, body in received if b"grants.decided" in body})
+    return len({headers["webhook-id"] for headers in service.receiver.headers})
 
 
 def secrets_of_grants_without_a_key(service: Service) -> list[str]:

@@ -3,7 +3,7 @@
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -61,7 +61,7 @@ class EventListener:
         """Close the connections."""
         run(self._dispatcher.close())
 
-    def events(self) -> Iterator[RelayedEvent]:
+    def events(self) -> Generator[RelayedEvent]:
         """Yield each event, and connect again whenever the connection is lost.
 
         Raises BrokerUnreachable or NoAnswer if it cannot listen at first, and Refused at any time.

@@ -1,8 +1,10 @@
 """Runs the commands and programs of README.md, and `make demo` in a terminal of 80 columns."""
 
 import csv
+import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import sys
@@ -12,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import ROOT, Service
+from tests.support.cli.listening import listening
 from tests.support.servers.programs import Completed, run_program, run_worker
+from tests.support.servers.webhook_receiver import respond_with, running_receiver
 from tools import demo_picture
 from tools.demo_picture import PICTURE, draw
 
@@ -21,7 +25,9 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 PYTHON = [text for language, text in BLOCKS if language == "python"]
 TOUR = README[README.index("## A tour") : README.index("## From a program")]
 # The fixture has started the servers of the tour already.
-STEPS = [text for _, text in BLOCKS if text in TOUR and "worker dev" not in text]
+BLOCKING = ("worker dev", "webhooks listen")  # run until Ctrl-C
+STEPS = [text for _, text in BLOCKS if text in TOUR and not any(each in text for each in BLOCKING)]
+(DESK,) = [text for _, text in BLOCKS if "webhooks listen" in text]
 
 
 @pytest.fixture
@@ -73,6 +79,21 @@ def test_the_tour_works(checkout: Path) -> None:
     with (checkout / "links.csv").open(newline="") as links:
         assert sum(1 for row in csv.DictReader(links) if row["url"]) == 10_000
     assert "issued" in result.stdout
+
+
+def test_the_tour_relays_webhooks_to_a_desk_and_sends_an_example(
+    service: Service, checkout: Path
+) -> None:
+    environ = service.producer_environ(checkout)
+    with running_receiver(respond_with(204)) as receiver:
+        listen, trigger = DESK.replace("3000", str(receiver.port)).splitlines()
+        with listening(checkout, environ, *shlex.split(listen)[3:]) as desk:
+            assert run(shlex.split(trigger), checkout, **environ).returncode == 0
+            with service.signing_client() as client:
+                client.download("demo", "acme/desk.txt", callback="hook").result()
+            desk.wait_for("grants.decided")
+    types = [json.loads(body)["type"] for body in receiver.bodies[:2]]
+    assert types == ["upload.stored", "grants.decided"]
 
 
 @pytest.mark.parametrize("program", PYTHON, ids=["client", "plain celery"])

@@ -81,8 +81,9 @@ def desk(url: str, behaviour: Behaviour, **options: Any) -> Iterator[Desk]:
         running_fake_service(url, decide=relay.decide, **options),
     ):
         at_desk = Desk(url, relay)
-        with closing(at_desk.listener), closing(at_desk.events):
+        with closing(at_desk.listener):
             yield at_desk
+            at_desk.events.close()
 
 
 def test_a_service_that_does_not_answer_ends_the_first_attempt(broker: str) -> None:

@@ -15,6 +15,7 @@ from valetkey.wire.replies import (
     Cancelled,
     Explanation,
     Grant,
+    Listening,
     Outcome,
     Reply,
     ServiceInfo,
@@ -64,6 +65,7 @@ USAGE, CANCEL = ask_message("usage"), ask_message("cancel", batch=BATCH, request
 STATE, SERVICE = ask_message("batch", batch=BATCH), ask_message("service")
 STATES = ask_message("status", batch=BATCH, items=[3, 1])
 COUNTS = ask_message("status", batch=BATCH)
+LISTEN = ask_message("listen", listener=BATCH)
 REISSUE = ask_message("reissue", batch=OTHER, of=f"{BATCH}.0", requested_by="me")
 REOPEN = ask_message("batch", batch_state(), batch=BATCH, chunk=1)
 REPLIES: dict[str, tuple[PendingMessage, Reply]] = {
@@ -76,9 +78,10 @@ REPLIES: dict[str, tuple[PendingMessage, Reply]] = {
     "a fresh grant": (REISSUE, outcome(OTHER, items=1)),
     "a usage": (USAGE, Usage(tenant="acme", quotas=[])),
     "a description": (SERVICE, ServiceInfo(**service_description("acme"))),
+    "a listener": (LISTEN, Listening(listener=BATCH, expires_in=60, cursor=0)),
     "a cancellation": (CANCEL, Cancelled(batch=BATCH, issued=0, released=0)),
 }
-MESSAGES = [GRANTS, EXPLAIN, USAGE, CANCEL, STATE, REOPEN, SERVICE, STATES, COUNTS, REISSUE]
+MESSAGES = [GRANTS, EXPLAIN, USAGE, CANCEL, STATE, REOPEN, SERVICE, STATES, COUNTS, REISSUE, LISTEN]
 
 
 @pytest.mark.parametrize("name", REPLIES)
