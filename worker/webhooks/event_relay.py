@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from valetkey.crypto.keys import build_public_key
 from valetkey.wire.events import RelayedEvent
 from worker.base.database_engine import read_transaction, write_transaction
-from worker.base.jobs import JobRun
+from worker.base.jobs import JobRun, ThreadGroup
 from worker.context import Context
 from worker.core.tenant_config import is_usable_key
 from worker.errors import Malformed, Transient
@@ -32,6 +32,7 @@ RELAY_SECONDS = 0.3
 
 _SIGN_OF_LIFE = "alive"
 _SECONDS_OF_LIFE = 2.0  # between two signs to a listener
+_MAX_BUSY = 40  # listeners that are relayed to at once
 
 log = structlog.get_logger()
 
@@ -50,12 +51,16 @@ class EventRelay:
         self._announce = announce
         self._monotonic = monotonic
         self._alive_at: dict[str, float] = {}
+        # A bucket whose credentials are slow to come delays the listeners of its tenant only.
+        self._threads = ThreadGroup(self._relay_to, "event_relay")
+        self._busy: set[str] = set()
 
     def relay(self, context: Context, run: JobRun) -> tuple[int, int]:
         """Relay the next events to each listener; return how many listeners and events there were.
 
-        Raises Transient.
+        Does not wait for long: what takes longer is counted by a later call. Raises Transient.
         """
+        run.progress()
         with read_transaction(context.engine) as connection:
             listeners = read_listeners(connection, context.now())
             behind = [each for each in listeners if has_new_events(connection, each)]
@@ -65,8 +70,12 @@ class EventRelay:
         for listener in gone:
             with write_transaction(context.engine) as connection:
                 delete_listener(connection, listener)
-        events = sum(self._relay_to(each, context, run) for each in behind if each not in gone)
-        return len(listeners) - len(gone), events
+        for listener in behind:
+            if listener.listener_id not in self._busy and len(self._busy) < _MAX_BUSY:
+                self._busy.add(listener.listener_id)
+                self._threads.start((listener, context))
+        finished = self._threads.wait(RELAY_SECONDS)
+        return len(listeners) - len(gone), sum(count for _, count in finished)
 
     def _is_there(self, listener_id: str) -> bool:
         """Send a sign of life if it is time; return false if nobody receives it."""
@@ -76,7 +85,17 @@ class EventRelay:
         self._alive_at[listener_id] = now
         return self._announce(listener_id, _SIGN_OF_LIFE) > 0
 
-    def _relay_to(self, listener: Listener, context: Context, run: JobRun) -> int:
+    def _relay_to(self, unit: tuple[Listener, Context]) -> int:
+        listener, context = unit
+        try:
+            return self._relay_next(listener, context)
+        except Transient as error:
+            log.warning("relay_postponed", tenant=listener.tenant_id, problem=str(error))
+            return 0
+        finally:
+            self._busy.discard(listener.listener_id)
+
+    def _relay_next(self, listener: Listener, context: Context) -> int:
         tenant = context.config.current().tenant_by_id(listener.tenant_id)
         key = None if tenant is None else tenant.keys.get(listener.key)
         with write_transaction(context.engine) as connection:
@@ -86,7 +105,6 @@ class EventRelay:
             deliveries = claim_events(connection, listener)
         public_key = build_public_key(key.sign, key.seal)
         for delivery in deliveries:
-            run.progress()
             content = _render(delivery, context)
             if content is not None:
                 token = seal(content, f"{tenant.name}/{key.name}", public_key)

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Event
 from typing import Any
 
 import pytest
@@ -25,8 +26,11 @@ from worker.context import Context
 from worker.core.tenant_config import TenantConfig
 from worker.ledger import listeners
 from worker.ledger.listeners import LISTENING_TIME
+from worker.ledger.outbox import DeliveryLease
 from worker.tasks import clean_up
+from worker.webhooks import event_relay
 from worker.webhooks.event_relay import EventRelay
+from worker.webhooks.webhook_events import RenderedWebhook, render
 
 ON_POSTGRES = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
@@ -84,7 +88,7 @@ class Desks:
         while True:
             count, events = relay.relay(context or self.webhooks.context, JobRun())
             total += events
-            if not events:
+            if not events and not relay._threads.running:
                 return count, total
 
     def heard(self, listener: str, key: PrivateKey = ACME_KEY) -> list[dict[str, Any]]:
@@ -330,6 +334,27 @@ def test_a_listener_hears_a_sign_of_life_at_once_and_every_other_second(desks: D
         desks.time += seconds
         desks.relay()
     assert desks.announced == [(listener, "alive")] * 2
+
+
+def test_a_tenant_whose_events_take_long_to_sign_delays_no_other(
+    desks: Desks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_sign = Event()
+
+    def sign_late(delivery: DeliveryLease, context: Context) -> RenderedWebhook:
+        assert delivery.endpoint.owner != "acme" or may_sign.wait(30)
+        return render(delivery, context)
+
+    monkeypatch.setattr(event_relay, "render", sign_late)
+    slow, quick = desks.listen(), desks.listen(GLOBEX_KEY)
+    desks.queue("acme", 1)
+    desks.queue("globex", 1)
+    while not desks.heard(quick, GLOBEX_KEY):
+        desks.relays.relay(desks.webhooks.context, JobRun())
+    assert desks.heard(slow) == []
+    may_sign.set()
+    desks.relay()
+    assert len(desks.heard(slow)) == 1
 
 
 def test_a_producer_that_is_gone_makes_room_for_another(desks: Desks) -> None:
