@@ -1,6 +1,8 @@
 """`valetkey webhooks` without a service: examples, the secret, and what is wrong to ask for."""
 
 import json
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from tests.support.servers.webhook_receiver import (
     silent_endpoint,
     stream_body,
 )
+from tools.terminal import run_in_terminal
 from valetkey.cli import forwarding
 from valetkey.cli.main import main
 from valetkey.crypto.keys import dump_private_key
@@ -61,6 +64,18 @@ def test_an_example_of_each_type_is_posted_signed_with_the_secret(
     assert event.data.tenant == "acme"  # type: ignore[union-attr]  # of a known type
     assert f"  {event_type}  {event.id}\n" in result.stdout
     assert "X-Amz" not in result.stdout
+
+
+def test_a_narrow_terminal_gets_lines_that_fit_and_a_pipe_gets_one(
+    program: WebhookReceiver,
+) -> None:
+    words = ("trigger", "upload.mismatched", "--forward-to", url_of(program.port))
+    command = [str(Path(sys.executable).with_name("valetkey")), "webhooks", *words]
+    environ = dict(os.environ) | {"COLUMNS": "60"}
+    folded = [line for line in run_in_terminal(command, environ, columns=60) if line]
+    assert max(map(len, folded)) <= 60
+    assert len(folded) == 2
+    assert len(run_webhooks(*words).stdout.splitlines()) == 1
 
 
 def test_the_url_can_be_in_the_environment(

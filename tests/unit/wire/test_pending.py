@@ -126,6 +126,7 @@ def test_grants_of_the_requested_objects_are_an_answer(
         (REOPEN, outcome(chunk=1, items=1, refusal=REFUSAL)),
         (USAGE, Usage(tenant="globex", quotas=[])),
         (SERVICE, ServiceInfo(**service_description("globex"))),
+        (LISTEN, Listening(listener=OTHER, expires_in=60, cursor=0)),
     ],
 )
 def test_the_reply_to_another_message_is_no_answer(message: PendingMessage, reply: Reply) -> None:
