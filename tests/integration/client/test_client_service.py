@@ -31,7 +31,7 @@ def test_the_service_tells_its_release_and_limits(broker: str, client: Client) -
         service = client.service()
     assert (service.release, service.versions) == (RELEASE, [1])
     first = ["grants", "explain", "usage", "cancel", "batch", "service"]
-    assert service.asks == [*first, "status", "reissue", "bundle"]
+    assert service.asks == [*first, "status", "reissue", "bundle", "listen"]
     assert service.kinds == ["download", "upload", "put", "multipart", "parts"]
     assert service.limits.model_dump() == LIMITS_OF_0_1
 
