@@ -32,7 +32,7 @@ RENEW_SECONDS = 20.0
 """The time after which it asks again: often enough for the 60 seconds of the service."""
 
 REPLY_SECONDS = 10.0
-SILENCE_SECONDS = 8.0
+SILENCE_SECONDS = 6.0
 """The longest time without a sign of life, of which the service sends one every other second."""
 
 _PAUSE_SECONDS = 1.0  # before a lost connection is opened again
@@ -96,7 +96,10 @@ class EventListener:
                         yield event
                     heard_at = time.monotonic()
                 elif time.monotonic() > heard_at + SILENCE_SECONDS:
-                    self._renew()  # raises, if the service or its Redis is the cause
+                    # These two raise if Redis or the whole service is the cause.
+                    with self._servers.store_errors():
+                        store.ping()
+                    self._renew()
                     raise NoAnswer(
                         "the service answers, but relays no events: is a worker running that does "
                         "upkeep?"

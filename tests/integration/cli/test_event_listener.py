@@ -1,7 +1,10 @@
 """The listening end of `valetkey webhooks listen`, beside a service that misbehaves."""
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +18,10 @@ from valetkey.cli import event_listener
 from valetkey.cli.event_listener import EventListener
 from valetkey.config import load_config
 from valetkey.crypto.keys import PrivateKey, dump_private_key
+from valetkey.delivery import transport
 from valetkey.errors import NoAnswer, Refused
 from valetkey.redis_urls import default_result_url
+from worker.dev.embedded_servers import running_valkey
 from worker.issue.dispatch import seal
 
 Behaviour = Callable[["FakeRelay", int], dict[str, Any]]
@@ -115,6 +120,29 @@ def test_a_relay_that_falls_silent_and_comes_back_is_reported_once_each(broker: 
     assert listening.startswith("listening: ")
     assert lost.startswith("connection lost: the service answers, but relays no events")
     assert again.startswith("connected again: ")
+
+
+def test_a_server_that_freezes_is_reported_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(transport.SOCKET_OPTIONS, "socket_timeout", 0.5)
+
+    def behave(relay: FakeRelay, count: int) -> dict[str, Any]:
+        relay.publish("alive", event(count))
+        return {}
+
+    with running_valkey(tmp_path) as server, desk(server.url(), behave) as at_desk:
+
+        def thaw(text: str) -> None:
+            at_desk.said.append(text)
+            os.kill(server.child.pid, signal.SIGCONT)
+
+        at_desk.listener._say = thaw
+        at_desk.next_id()
+        os.kill(server.child.pid, signal.SIGSTOP)
+        at_desk.next_id()
+        assert "timed out" in at_desk.said[1]
+        assert at_desk.said[2].startswith("connected again")
 
 
 def test_only_new_events_that_are_sealed_to_the_key_are_heard(broker: str) -> None:
