@@ -1,14 +1,15 @@
 """Jobs of one process: their turns, rates, threads and timeouts, and the problems that they log."""
 
 import time
+import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Hashable, Mapping
 from concurrent.futures import Future
 from datetime import datetime
 from heapq import heapify, heappop, heappush
-from queue import Empty, Queue
+from queue import Empty, Queue, SimpleQueue
 from threading import Event, Lock, Thread
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import structlog
 
@@ -216,9 +217,12 @@ class ThreadGroup(Generic[Unit, Result]):
     def __init__(self, work: Callable[[Unit], Result], name: str) -> None:
         self._work = work
         self._name = name
-        self._finished: Queue[tuple[int, Result | BaseException]] = Queue()
+        self._waiting: SimpleQueue[tuple[int, Unit] | None] = SimpleQueue()
+        self._finished: Queue[tuple[int, Result | BaseException | None]] = Queue()
         self._running: dict[int, tuple[Unit, float]] = {}
         self._started = 0
+        self._free_threads = 0
+        weakref.finalize(self, self._waiting.put, None).atexit = False
 
     @property
     def running(self) -> int:
@@ -229,12 +233,17 @@ class ThreadGroup(Generic[Unit, Result]):
         """Start a unit."""
         self._started += 1
         self._running[self._started] = unit, time.monotonic()
-        Thread(target=self._run, args=(self._started, unit), name=self._name, daemon=True).start()
+        self._waiting.put((self._started, unit))
+        if self._free_threads:
+            self._free_threads -= 1
+            return
+        args = self._work, self._waiting, self._finished
+        Thread(target=_run_units, args=args, name=self._name, daemon=True).start()
 
     def wait(self, seconds: float) -> list[tuple[Unit, Result]]:
         """Wait until a unit is finished, or the seconds have passed; return the finished ones.
 
-        Returns at once if no unit runs. Raises what a unit raised.
+        Returns at once if no unit runs or after `wake`. Raises what a unit raised.
         """
         finished: list[tuple[Unit, Result]] = []
         timeout = seconds if self._running else 0.0
@@ -244,11 +253,21 @@ class ThreadGroup(Generic[Unit, Result]):
             except Empty:
                 return finished
             timeout = 0.0
+            self._free_threads += number != _WAKE
             unit, _ = self._running.pop(number, (None, 0.0))
             if isinstance(result, BaseException):
                 raise result
             if unit is not None:  # else it was abandoned
-                finished.append((unit, result))
+                finished.append((unit, cast("Result", result)))
+
+    def wake(self) -> None:
+        """Let the caller's wait end. Any thread may call this."""
+        self._finished.put((_WAKE, None))
+
+    def older_than(self, seconds: float) -> list[Unit]:
+        """Return the units that have run for longer than this."""
+        start = time.monotonic() - seconds
+        return [unit for unit, started in self._running.values() if started < start]
 
     def abandon(self, seconds: float) -> list[Unit]:
         """Stop waiting for the units that have run for longer than this, and return them."""
@@ -256,12 +275,24 @@ class ThreadGroup(Generic[Unit, Result]):
         numbers = [number for number, (_, start) in self._running.items() if start < oldest]
         return [self._running.pop(number)[0] for number in numbers]
 
-    def _run(self, number: int, unit: Unit) -> None:
+
+_WAKE = 0  # the number of no unit
+
+
+def _run_units(
+    work: Callable[[Unit], Result],
+    waiting: "SimpleQueue[tuple[int, Unit] | None]",
+    finished: "Queue[tuple[int, Result | BaseException | None]]",
+) -> None:
+    """Run one unit after another, until the group is deleted."""
+    while (numbered := waiting.get()) is not None:
+        number, unit = numbered
         try:
-            result: Result | BaseException = self._work(unit)
+            result: Result | BaseException = work(unit)
         except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
             result = error
-        self._finished.put((number, result))
+        finished.put((number, result))
+    waiting.put(None)  # for the other threads
 
 
 log = structlog.get_logger()
@@ -292,7 +323,12 @@ HANG_TIME = 600.0
 
 
 class JobRun:
-    """One run of a job. The job reports its progress here, and asks whether it has to stop."""
+    """One run of a job. The job reports its progress here, and asks whether it has to stop.
+
+    on_trigger is called for each trigger during the run, for a job that looks for work meanwhile.
+    """
+
+    on_trigger: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -353,6 +389,7 @@ class SingleFlight:
                 return
             self._is_requested = True
             if self._run is not None and self._run.idle_seconds < HANG_TIME:
+                self._run.on_trigger()
                 return
             if self._run is not None:
                 log.error("job_hangs", job=self._name, seconds=int(self._run.idle_seconds))

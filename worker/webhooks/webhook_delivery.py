@@ -109,11 +109,12 @@ def _retry(
     return DeliveryResult(None, problem, now + delay, is_endpoint_up, asked)
 
 
-LIMITS = TurnLimits(total=64, per_owner=32, per_key=4, suspects=32)
+LIMITS = TurnLimits(total=96, per_owner=64, per_key=4, suspects=32)
 """The attempts of one process at the same time: in all, of a tenant, of an endpoint, and of all
-endpoints that failed last."""
+endpoints that failed last or respond slowly. These alone cannot use up a tenant's part."""
 
-_SCAN_INTERVAL = 0.2  # seconds after which new deliveries are found, while others are being sent
+_SLOW_AFTER = 1.0  # seconds without a response
+_SCAN_INTERVAL = 0.2  # seconds between searches for what is due without a trigger, as retries are
 _REPORT_INTERVAL = timedelta(minutes=1)  # between two log lines of a long run
 _STUCK_AFTER = 180.0  # seconds: every step of an attempt has a shorter timeout of its own
 _MAX_DATABASE_FAILURES = 60  # in a row, a second apart: by then the leases have expired
@@ -140,6 +141,7 @@ class _Deliveries:
         self._threads: ThreadGroup[DeliveryLease, DeliveryResult] = ThreadGroup(
             partial(attempt_delivery, context=context), "delivery"
         )
+        run.on_trigger = self._threads.wake
         self._unsettled: list[Finished] = []
         self._recovered: dict[TurnKey, datetime | None] = {}
         self._failures = 0
@@ -162,7 +164,7 @@ class _Deliveries:
                 return
 
     def _collect(self) -> None:
-        """Wait until an attempt is finished, but no longer than until the next search."""
+        """Wait until an attempt is finished or a trigger, but no longer than to the next search."""
         for delivery, result in self._threads.wait(_SCAN_INTERVAL):
             self._turns.end(delivery.endpoint)
             self._unsettled.append((delivery, result))
@@ -255,7 +257,8 @@ class _Deliveries:
             for endpoint in due
             if states.get(endpoint, EndpointHealth()).may_be_called(now)
         }
-        suspects = [key for key, health in states.items() if health.circuit.failures]
+        suspects = {key for key, health in states.items() if health.circuit.failures}
+        suspects.update(each.endpoint for each in self._threads.older_than(_SLOW_AFTER))
         shares = self._turns.allot(waiting, suspects)
         return [Claim(key, count, key in probes) for key, count in sorted(shares.items())]
 

@@ -3,9 +3,11 @@
 An endpoint that fails repeatedly is called less often, and its webhooks lose no attempts.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from threading import Event
 from typing import Any
 
 import pytest
@@ -15,14 +17,14 @@ from models import EndpointState
 from tests.support.builders.delivery_service import NO_RESPONSE, DeliveryService, hooks_config
 from tests.support.builders.messages import DEMO, POLICY, Clock
 from worker.base.database_engine import write_transaction
-from worker.base.jobs import TurnKey
+from worker.base.jobs import JobRun, TurnKey, TurnLimits
 from worker.core.tenant_config import TenantConfig
 from worker.ledger.batch_completion import EVENT_LIFETIME
 from worker.ledger.outbox import DELIVERY_LEASE_TIME, DeliveryResult, settle_delivery
 from worker.tasks import clean_up
 from worker.webhooks import webhook_delivery
 from worker.webhooks.endpoint_states import begin_probe
-from worker.webhooks.webhook_delivery import LIMITS
+from worker.webhooks.webhook_delivery import LIMITS, deliver_due
 from worker.webhooks.webhook_rules import CIRCUIT_THRESHOLD, FIRST_CIRCUIT_PAUSE, RETRY_SCHEDULE
 
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -237,6 +239,50 @@ def test_a_webhook_due_meanwhile_is_sent_in_the_same_run(webhooks: DeliveryServi
     webhooks.client.on_call = queue_another
     webhooks.queue("acme", 3)
     assert webhooks.deliver() == (4, 0)
+
+
+def hang_until(webhooks: DeliveryService, host: str, *steps: Callable[[], None]) -> None:
+    """Let each call take one of the steps, and then hang until this host is called."""
+    remaining, is_called = list(steps), Event()
+
+    def respond(called: str) -> None:
+        if called == host:
+            is_called.set()
+            return
+        with suppress(IndexError):
+            remaining.pop(0)()
+        assert is_called.wait(10)
+
+    webhooks.client.on_call = respond
+
+
+@ON_SQLITE
+def test_a_trigger_during_a_run_lets_it_look_for_deliveries_at_once(
+    webhooks: DeliveryService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook_delivery, "_SCAN_INTERVAL", 60)
+    run = JobRun()
+
+    def queue_another() -> None:
+        webhooks.queue("globex")
+        run.on_trigger()
+
+    hang_until(webhooks, "globex.hook", queue_another)
+    webhooks.queue("acme")
+    assert deliver_due(webhooks.context, run)["delivered"] == 2
+
+
+@ON_SQLITE
+def test_slow_endpoints_leave_room_for_another_one_of_their_tenant(
+    webhooks: DeliveryService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = TurnLimits(total=8, per_owner=4, per_key=4, suspects=2)
+    monkeypatch.setattr(webhook_delivery, "LIMITS", limits)
+    monkeypatch.setattr(webhook_delivery, "_SLOW_AFTER", 0)
+    steps = (lambda: webhooks.queue("acme", 5), lambda: webhooks.queue("acme", hook="spare"))
+    hang_until(webhooks, "acme.spare", *steps)
+    webhooks.queue("acme")
+    assert webhooks.deliver() == (7, 0)
 
 
 def test_an_unexpected_error_in_one_delivery_is_a_failed_attempt_and_stops_no_other(

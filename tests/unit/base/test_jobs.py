@@ -1,5 +1,6 @@
 """Jobs that run once at a time, their threads, turns, rates and problems."""
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -87,6 +88,15 @@ def test_a_trigger_after_a_run_starts_the_next(job: Job) -> None:
         assert job.started == expected
 
 
+def test_a_run_learns_of_a_trigger_meanwhile(job: Job) -> None:
+    triggers: list[str] = []
+    job.start()
+    job.runs[0].on_trigger = lambda: triggers.append("meanwhile")
+    job.flight.trigger()
+    assert triggers == ["meanwhile"]
+    job.run_to_end()
+
+
 def test_an_exception_is_logged_and_does_not_keep_the_next_run_from_starting(job: Job) -> None:
     job.error = ZeroDivisionError()
     with capture_logs() as logs:
@@ -159,6 +169,27 @@ def test_waiting_returns_at_once_if_nothing_runs() -> None:
     group: ThreadGroup[int, int] = ThreadGroup(int, "units")
     assert group.wait(10) == []
     assert time.monotonic() - start < 5
+
+
+def test_a_wait_ends_once_the_group_is_woken() -> None:
+    gate = Event()
+    group: ThreadGroup[int, bool] = ThreadGroup(lambda _: gate.wait(30), "units")
+    group.start(1)
+    group.wake()
+    assert group.wait(30) == []
+    gate.set()
+    assert group.wait(30) == [(1, True)]
+
+
+def test_units_after_one_another_run_in_one_thread_which_ends_with_the_group() -> None:
+    group = ThreadGroup(int, "one after another")
+    for unit in range(3):
+        group.start(unit)
+        group.wait(10)
+    (thread,) = (each for each in threading.enumerate() if each.name == "one after another")
+    del group
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_what_a_unit_raises_is_raised_to_the_caller() -> None:
