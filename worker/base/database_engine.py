@@ -255,8 +255,8 @@ def create_database_engine(url: str, *, idle_timeout: int = 0) -> Engine:
     engine = create_engine(
         url,
         hide_parameters=True,
-        pool_size=2,
-        max_overflow=2,
+        pool_size=8,  # a thread opens one only if all others are in use
+        max_overflow=0,  # such a connection would be closed after each use
         use_native_hstore=False,  # no table has one, and looking for it takes three round trips
         connect_args={name: v for name, v in options.items() if name not in in_url},
     )

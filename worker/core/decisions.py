@@ -485,8 +485,6 @@ def refuse_revoked(
     recorded: RecordedChunk, revocations: Sequence[RecordedRevocation], config: TenantConfig
 ) -> RecordedChunk:
     """Return a committed chunk whose revoked items are refused; their rows keep their digests."""
-    if not revocations:
-        return recorded
     profile = config.buckets.get(recorded.terms.bucket)
     storage = None if profile is None else storage_name(profile)
 

@@ -87,6 +87,8 @@ def read_recorded(batch_number: int, chunk_number: int, context: Context) -> Rec
         recorded = read_recorded_chunk(connection, batch_number, chunk_number)
         issued_at = recorded.validity.issued_at
         revocations = revocations_since(connection, recorded.tenant_id, issued_at)
+    if not revocations:
+        return recorded
     return refuse_revoked(recorded, revocations, context.config.current())
 
 

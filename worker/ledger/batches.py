@@ -12,7 +12,7 @@ from models import Annotation, Batch, Cancellation, Chunk, Grant, Reissue, Reser
 from valetkey.signing.signing_context import Validity
 from valetkey.wire.messages import CancelMessage
 from valetkey.wire.refusals import Refusal
-from valetkey.wire.terms import AnyTerms, Parts
+from valetkey.wire.terms import AnyTerms, Multipart, Parts
 from worker.base.database_engine import DriverStatement, execute_in_driver, insert_rows
 from worker.base.inserts import insert_once
 from worker.base.month_partitions import partition_key
@@ -478,26 +478,33 @@ def next_decided_chunk(connection: Connection, batch_number: int, after: int) ->
     return connection.scalar(query)
 
 
+_READ_HEADER = DriverStatement(
+    select(
+        *(Batch.batch_id, Batch.tenant, Batch.terms, Batch.total, Batch.chunk_size),
+        *(Batch.callback, *(getattr(Batch, name) for name in BATCH_TEXTS)),
+        *(Chunk.issued_at, Chunk.expires_in, Chunk.limited_by, Chunk.access_key, Chunk.refusal),
+    )
+    .join(Chunk, Chunk.batch_number == Batch.batch_number)
+    .where(Batch.batch_number == bindparam("batch"), Chunk.chunk_number == bindparam("chunk"))
+)
+
+
 def read_recorded_chunk(
     connection: Connection, batch_number: int, chunk_number: int
 ) -> RecordedChunk:
     """Read a committed chunk with its audit rows. Raises Transient as _read_terms does."""
-    header = connection.execute(
-        select(
-            *(Batch.batch_id, Batch.tenant, Batch.terms, Batch.total, Batch.chunk_size),
-            *(Batch.callback, *(getattr(Batch, name) for name in BATCH_TEXTS), Chunk),
-        )
-        .join(Chunk, Chunk.batch_number == Batch.batch_number)
-        .where(Batch.batch_number == batch_number, Chunk.chunk_number == chunk_number)
-    ).one()
+    params = {"batch": batch_number, "chunk": chunk_number}
+    (header,) = _READ_HEADER.run(connection, params)
     first_item = chunk_number * header.chunk_size
     items = range(first_item, first_item + header.chunk_size)
+    terms = _read_terms(header.terms)
+    is_multipart = isinstance(terms, Multipart)
     return RecordedChunk(
         batch_number=batch_number,
         batch_id=header.batch_id,
         chunk_number=chunk_number,
         tenant_id=header.tenant,
-        terms=_read_terms(header.terms),
+        terms=terms,
         total=header.total,
         callback=header.callback,
         batch_texts={name: getattr(header, name) for name in BATCH_TEXTS},
@@ -506,7 +513,7 @@ def read_recorded_chunk(
         validity=Validity(header.issued_at, header.expires_in, header.limited_by),
         access_key=header.access_key,
         refusal=_refusal(header.refusal),
-        uploads=uploads_of_chunk(connection, batch_number, items),
+        uploads=uploads_of_chunk(connection, batch_number, items) if is_multipart else {},
     )
 
 

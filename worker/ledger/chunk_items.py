@@ -14,6 +14,12 @@ _READ_ITEMS = DriverStatement(
     .where(Grant.item_number >= bindparam("first"), Grant.item_number < bindparam("stop"))
     .order_by(Grant.item_number)
 )
+_READ_ANNOTATIONS = DriverStatement(
+    select(*Annotation.__table__.c)
+    .where(Annotation.batch_number == bindparam("batch"))
+    .where(Annotation.item_number >= bindparam("first"))
+    .where(Annotation.item_number < bindparam("stop"))
+)
 
 
 def is_in_chunk(
@@ -42,9 +48,6 @@ def read_annotations(
     connection: Connection, batch_number: int, items: range
 ) -> dict[int, SaltedTexts]:
     """Read the producer's texts about items of a batch, by item number."""
-    rows = connection.execute(
-        select(*Annotation.__table__.c)
-        .where(Annotation.batch_number == batch_number)
-        .where(Annotation.item_number >= items.start, Annotation.item_number < items.stop)
-    )
+    params = {"batch": batch_number, "first": items.start, "stop": items.stop}
+    rows = _READ_ANNOTATIONS.run(connection, params)
     return {number: SaltedTexts(*values) for _, number, *values in rows}

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    bindparam,
     delete,
     exists,
     func,
@@ -20,6 +21,7 @@ from sqlalchemy import (
 from models import Batch, MultipartUpload, UploadStart
 from valetkey.signing.signing_context import MultipartPlan, StartedUpload
 from valetkey.wire.grant_ids import split_grant_id
+from worker.base.database_engine import DriverStatement
 from worker.core.decisions import ChunkDecision, ChunkRequest, UploadAttempt
 from worker.core.policy_rules import RequestContext
 from worker.errors import Transient
@@ -174,16 +176,22 @@ def batch_id_of(connection: Connection, batch_number: int) -> str:
     return connection.execute(query).scalar_one()
 
 
+_READ_UPLOADS = DriverStatement(
+    select(*MultipartUpload.__table__.c).where(
+        MultipartUpload.batch_number == bindparam("batch"),
+        MultipartUpload.item_number >= bindparam("first"),
+        MultipartUpload.item_number < bindparam("stop"),
+    )
+)
+
+
 def uploads_of_chunk(
     connection: Connection, batch_number: int, items: range
 ) -> dict[int, StartedUpload]:
     """Return the uploads that were started for a chunk's items, open or not, by item number."""
-    query = select(MultipartUpload).where(
-        MultipartUpload.batch_number == batch_number,
-        MultipartUpload.item_number >= items.start,
-        MultipartUpload.item_number < items.stop,
-    )
-    return {row.item_number: _upload_record(row).upload for row in connection.execute(query)}
+    params = {"batch": batch_number, "first": items.start, "stop": items.stop}
+    rows = _READ_UPLOADS.run(connection, params)
+    return {row.item_number: _upload_record(row).upload for row in rows}
 
 
 def _upload_record(row: Any) -> UploadRecord:

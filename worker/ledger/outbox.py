@@ -26,6 +26,7 @@ from models.base import Instant
 from valetkey.wire.events import MAX_WEBHOOK_BYTES, EventType, WarnedQuota
 from valetkey.wire.replies import ManifestState
 from valetkey.wire.terms import ReplyModel
+from worker.base.database_engine import DriverStatement
 from worker.base.inserts import insert_once
 from worker.base.jobs import TurnKey
 from worker.core.admission import called_endpoint
@@ -256,7 +257,7 @@ _DUE = (
     .with_for_update(skip_locked=True)
     .cte("due")
 )
-_LEASE = (
+_LEASE = DriverStatement(
     update(Delivery)
     .where(Delivery.delivery_number.in_(select(_DUE.c.delivery_number)))
     .values(
@@ -279,10 +280,30 @@ def lease_deliveries(
     endpoint, max_rows, is_probe = claim
     params = {"of_tenant": endpoint.owner, "of_endpoint": endpoint.name, "max_rows": max_rows}
     times = {"now": now, "until": now + DELIVERY_LEASE_TIME}
-    rows = connection.execute(_LEASE, params | times | {"new_lease": lease})
+    rows = _LEASE.run(connection, params | times | {"new_lease": lease})
     return [
         DeliveryLease._make((*row[:-1], endpoint, row.attempts, lease, is_probe)) for row in rows
     ]
+
+
+_SETTLE = DriverStatement(
+    update(Delivery)
+    .where(Delivery.delivery_number == bindparam("number"))
+    .where(Delivery.lease == bindparam("leased"))
+    .values(
+        state=bindparam("new_state"),
+        finished_at=bindparam("finished"),
+        next_attempt_at=func.coalesce(
+            bindparam("retry_at", type_=Instant()), Delivery.next_attempt_at
+        ),
+        status=bindparam("new_status"),
+        problem=bindparam("new_problem"),
+        duration_ms=bindparam("duration"),
+        not_before=bindparam("earliest"),
+        lease=None,
+    )
+    .returning(Delivery.delivery_number)
+)
 
 
 def settle_delivery(
@@ -292,26 +313,19 @@ def settle_delivery(
 
     Only failed attempts have rows of their own.
     """
-    if result.problem is None:
-        state = {"state": "delivered", "finished_at": now}
-    elif result.retry_at is None:
-        state = {"state": "failed", "finished_at": now}
-    else:
-        state = {"next_attempt_at": result.retry_at}
-    statement = (
-        update(Delivery)
-        .where(Delivery.delivery_number == delivery.delivery_number)
-        .where(Delivery.lease == delivery.lease)
-        .values(
-            status=result.status,
-            problem=result.problem,
-            duration_ms=result.duration_ms,
-            not_before=result.not_before,
-            lease=None,
-            **state,
-        )
-    )
-    is_settled = connection.execute(statement).rowcount == 1
+    final_state = "delivered" if result.problem is None else "failed"
+    values = {
+        "number": delivery.delivery_number,
+        "leased": delivery.lease,
+        "new_state": final_state if result.retry_at is None else "pending",
+        "finished": now if result.retry_at is None else None,
+        "retry_at": result.retry_at,
+        "new_status": result.status,
+        "new_problem": result.problem,
+        "duration": result.duration_ms,
+        "earliest": result.not_before,
+    }
+    is_settled = bool(_SETTLE.run(connection, values))
     if is_settled and result.problem is not None and result.attempted_at is not None:
         attempt = {
             "delivery_number": delivery.delivery_number,

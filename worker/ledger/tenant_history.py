@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Literal, cast
 
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import ColumnElement, Connection, bindparam, func, select
 
 from models import Batch, Cancellation, Chunk, Prune, Revocation, TenantIdentity
+from worker.base.database_engine import DriverStatement
 from worker.base.month_partitions import first_moment, parse_month
 from worker.base.pages import did_you_mean, similar_name
 from worker.core.issued_grants import CLOCK_SKEW
@@ -78,10 +79,14 @@ def check_tenant(connection: Connection, tenant: str) -> None:
     raise UnknownName("tenant", tenant, known_names)
 
 
-_REVOCATIONS = select(
-    *(Revocation.target_kind, Revocation.target, Revocation.bucket, Revocation.storage),
-    *(Revocation.revoked_by, Revocation.reason, Revocation.revoked_at),
-).order_by(Revocation.revoked_at, Revocation.revocation_id)
+_REVOCATIONS = DriverStatement(
+    select(
+        *(Revocation.target_kind, Revocation.target, Revocation.bucket, Revocation.storage),
+        *(Revocation.revoked_by, Revocation.reason, Revocation.revoked_at),
+    )
+    .where(Revocation.tenant == bindparam("of_tenant"), Revocation.revoked_at >= bindparam("since"))
+    .order_by(Revocation.revoked_at, Revocation.revocation_id)
+)
 
 
 def revocations_since(
@@ -91,12 +96,10 @@ def revocations_since(
 
     The clock of the worker that issued it may be ahead of the one of the operator.
     """
-    since = Revocation.tenant == tenant_id, Revocation.revoked_at >= issued_at - CLOCK_SKEW
+    params = {"of_tenant": tenant_id, "since": issued_at - CLOCK_SKEW}
     return [
         RecordedRevocation(Target(cast("TargetKind", kind), target, bucket), storage, by, why, at)
-        for kind, target, bucket, storage, by, why, at in connection.execute(
-            _REVOCATIONS.where(*since)
-        )
+        for kind, target, bucket, storage, by, why, at in _REVOCATIONS.run(connection, params)
     ]
 
 
