@@ -21,6 +21,7 @@ from bench.report import as_object, as_text, machine_facts, read_object
 from bench.singles import async_links, bulk_latency, signed_messages, single_link
 from bench.startup.measure import measure as measure_startup
 from bench.uses import events, logs
+from bench.webhooks.measure import measure as measure_webhooks
 
 PARTS: dict[str, Callable[[], Measurements]] = {
     "signing": signing.measure,
@@ -30,6 +31,7 @@ PARTS: dict[str, Callable[[], Measurements]] = {
     "identity": signed_messages.measure,
     "beside": bulk_latency.measure,
     "loop": measure_loop,
+    "webhooks": measure_webhooks,
     "startup": measure_startup,
     "growth": database_growth.measure,
     "stream": batches.measure_stream,

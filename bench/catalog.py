@@ -5,6 +5,7 @@ from bench.capacity import metrics as capacity
 from bench.metrics import DATABASE_SUFFIXES, Metric, at_least, at_most
 from bench.singles import metrics as singles
 from bench.uses import metrics as uses
+from bench.webhooks import metrics as webhooks
 
 _SIGNING = (
     Metric(
@@ -126,6 +127,7 @@ METRICS = {
         *_CSV,
         *uses.METRICS,
         *_LOOP,
+        *webhooks.METRICS,
         *_STARTUP,
         *audit.METRICS,
         *capacity.METRICS,
