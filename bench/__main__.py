@@ -84,8 +84,9 @@ def main(  # noqa: PLR0913 - one for each option
 ) -> None:
     """Measure PARTS; without arguments, those that take a few minutes.
 
-    `growth`, `stream`, `csv` and `audit` take longer. `audit` builds a log of ten million
-    rows once, and keeps it in the folder for temporary files. `scale` and `capacity` need Linux.
+    `growth`, `stream`, `csv`, `webhooks` and `audit` take longer. `audit` builds a log of ten
+    million rows once, and keeps it in the folder for temporary files. `scale`, `capacity` and
+    `webhooks` need Linux.
 
     \b
     Examples:

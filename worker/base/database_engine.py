@@ -368,7 +368,10 @@ read_transaction = partial(_transaction, "read")
 snapshot_transaction = partial(_transaction, "snapshot")
 """Opens a transaction that only reads, and in which all queries see the same rows."""
 autocommit_read = partial(_transaction, "autocommit")
-"""Opens a connection in autocommit mode for one SELECT; a transaction would double its cost."""
+"""Opens a connection in autocommit mode, for a SELECT or a few of rows that do not change.
+
+A transaction would double the cost of one.
+"""
 
 
 def read_in_driver(engine: Engine, statement: str) -> Any:

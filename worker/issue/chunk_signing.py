@@ -9,7 +9,7 @@ from valetkey.signing.sigv4 import Credentials
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import Parts
 from worker.aws.s3_clients import S3Clients
-from worker.base.database_engine import read_transaction, write_transaction
+from worker.base.database_engine import autocommit_read, write_transaction
 from worker.context import Context
 from worker.core.decisions import (
     ChunkDecision,
@@ -83,7 +83,7 @@ def _signing_context(
 
 def read_recorded(batch_number: int, chunk_number: int, context: Context) -> RecordedChunk:
     """Read a committed chunk; its items that were revoked are refused."""
-    with read_transaction(context.engine) as connection:
+    with autocommit_read(context.engine) as connection:
         recorded = read_recorded_chunk(connection, batch_number, chunk_number)
         issued_at = recorded.validity.issued_at
         revocations = revocations_since(connection, recorded.tenant_id, issued_at)
