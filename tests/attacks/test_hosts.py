@@ -8,6 +8,7 @@ from ipaddress import ip_address
 import pytest
 
 from tests.attacks.conftest import AttackTable
+from tests.support.builders.delivery_service import SECRET
 from tests.support.servers.webhook_receiver import (
     FakeResolver,
     WebhookReceiver,
@@ -17,6 +18,9 @@ from tests.support.servers.webhook_receiver import (
 from tests.unit.base.test_webhook_rules import DENIED
 from worker.base.webhook_client import WebhookClient, WebhookFailure
 from worker.base.webhook_connection import Address
+from worker.clock import now
+from worker.core.tenant_config import Tenant, WebhookEndpoint
+from worker.webhooks.endpoint_trial import try_endpoint
 
 ANY = "0.0.0.0"  # noqa: S104 - nothing binds to it
 # How the machine's own addresses, and the metadata service's, can be written as a host.
@@ -75,6 +79,23 @@ def test_a_name_that_resolves_to_an_internal_address_is_never_connected_to(
     reason = failure_reason(client, "https://hooks.example.com/")
     attack_table.add("addresses that a name resolves to", 1, int(reason != "address_denied"))
     assert reason == "address_denied"
+
+
+@pytest.mark.usefixtures("no_connections")
+@pytest.mark.parametrize(
+    "host", [*WRITTEN_HOSTS, *(text for texts in DENIED.values() for text in texts)]
+)
+def test_a_test_of_an_endpoint_connects_to_no_host_that_a_delivery_does_not_connect_to(
+    host: str, attack_table: AttackTable
+) -> None:
+    client = WebhookClient()
+    if host not in WRITTEN_HOSTS:
+        client, host = WebhookClient(resolve=FakeResolver([ip_address(host)])), "hooks.example.com"
+    endpoint = WebhookEndpoint("hook", f"https://{host}/hook", "env:HOOK")
+    trial = try_endpoint(Tenant("acme"), endpoint, client, {"HOOK": SECRET}, now())
+    is_refused = (trial.problem or "").startswith(("url_refused", "address_denied"))
+    attack_table.add("hosts of endpoints that are tested", 1, 0 if is_refused else 1)
+    assert is_refused
 
 
 @pytest.fixture(scope="module")
