@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from valetkey.arguments import Moment, checked
 from valetkey.wire.events import (
+    EVENT_TYPES,
     AnyEvent,
     BatchCompleted,
     CompletedBatch,
@@ -36,6 +37,8 @@ def example_body(
     event_type: EventType, tenant: str = "acme", *, now: Moment | None = None
 ) -> bytes:
     """Return the body of an example of a webhook. Its links, batch and endpoint do not exist."""
+    if event_type not in EVENT_TYPES:
+        raise ValueError(f"event_type must be one of {', '.join(EVENT_TYPES)}")
     event = _examples(tenant, now or datetime.now(UTC))[event_type]
     return event.model_dump_json(exclude_none=True).encode()
 

@@ -96,6 +96,8 @@ def unwrap(
     `client.batch(event.data.batch)`.
     """
     verifiers = [_verifier(text) for text in ([secrets] if isinstance(secrets, str) else secrets)]
+    if not verifiers:
+        raise InvalidWebhook("there is no secret: check this program's configuration")
     fields = {name.lower(): value for name, value in headers.items()}
     message_id, timestamp, signatures = (
         fields.get(f"webhook-{name}", "") for name in ("id", "timestamp", "signature")
@@ -144,6 +146,8 @@ def _verifier(secret: str) -> _Verifier:
 
 
 def _check_signatures(signatures: str, content: bytes, verifiers: Sequence[_Verifier]) -> None:
+    if not signatures:
+        raise InvalidWebhook("webhook-signature is missing")
     # Check every signature, so that an invalid one cannot hide a valid one.
     if not any(verify(each, content) for each in signatures.split() for verify in verifiers):
         raise InvalidWebhook(
@@ -168,7 +172,8 @@ def _hmac_key(secret: str) -> bytes:
         key = b""
     has_valid_length = _MIN_SECRET_BYTES <= len(key) <= _MAX_SECRET_BYTES
     if not secret.startswith(_SECRET_PREFIX) or not has_valid_length:
-        raise InvalidWebhook("the secret must be whsec_ and the base64 of 24 to 64 bytes") from None
+        text = "the secret must be whsec_ and the base64 of 24 to 64 bytes, without whitespace"
+        raise InvalidWebhook(text) from None
     return key
 
 

@@ -32,7 +32,7 @@ from worker.cli.command_options import (
     tenant_option,
     zone_option,
 )
-from worker.cli.database import open_engine
+from worker.cli.database import check_tenant_option, open_engine
 from worker.ledger.batch_completion import EVENT_LIFETIME
 from worker.ledger.outbox import MAX_CHANGED
 from worker.ledger.tenant_history import is_of_tenant
@@ -93,6 +93,7 @@ def resend(*, yes: bool, zone: Any, **options: Any) -> None:  # noqa: ARG001 - o
     now = clock.now()
     with open_engine() as engine:
         with read_transaction(engine) as connection:
+            check_tenant_option(connection, selection.tenant)
             condition = _condition(connection, selection)
             _refuse_disabled(connection, condition)
             count, expired = _count(connection, condition, now)
@@ -108,7 +109,9 @@ def resend(*, yes: bool, zone: Any, **options: Any) -> None:  # noqa: ARG001 - o
 def _check(selection: _Selection) -> None:
     by_time = selection.failed or selection.missed
     if sum([bool(selection.names), selection.batch is not None, by_time]) != 1:
-        raise click.UsageError("name webhooks, or give one of --batch, --failed and --missed")
+        raise click.UsageError(
+            "name webhooks, or give --batch, or give --failed, --missed or both with --since"
+        )
     if by_time is not (selection.since is not None):
         raise click.UsageError("--failed and --missed need --since, and --since one of them")
     refuse_empty_range(selection.since, None)

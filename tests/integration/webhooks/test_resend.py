@@ -269,6 +269,8 @@ WRONG = {
     "1 --batch x": "name webhooks",
     "--batch x --failed --since 1d": "name webhooks",
     "--failed": "need --since",
+    "--since 1d": "or give --failed, --missed or both with --since",
+    "--failed --since 1d --tenant acm": "there is no tenant 'acm': did you mean 'acme'?",
     "1 --since 1d": "need --since",
     "--failed --since tomorrow": "expected a duration",
     "--failed --since 2099-01-01": "is in the future",

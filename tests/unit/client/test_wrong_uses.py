@@ -33,7 +33,9 @@ from valetkey import (
 from valetkey.arguments import checked
 from valetkey.delivery.progress import BatchProgress
 from valetkey.units import parse_duration, parse_size
+from valetkey.webhook_examples import example_body
 from valetkey.webhooks import sign, unwrap
+from valetkey.wire.events import EVENT_TYPES
 from valetkey.wire.item_checks import checked_items
 
 BROKER = "redis://127.0.0.1:1/0"
@@ -356,6 +358,7 @@ OTHERS: dict[str, str] = {
     "unwrap(b'{}', {}, SECRET, tolerance=300)": "tolerance must be a timedelta, not an int",
     "sign('{}', 'id', NAIVE, SECRET)": "body must be a bytes, not a str",
     "sign(b'{}', 'id', NAIVE, SECRET)": f"timestamp {ZONE}",
+    "example_body('upload.store')": f"event_type must be one of {', '.join(EVENT_TYPES)}",
     "parse_size(5)": "text must be a str, not an int",
     "parse_size(None)": "text must be a str, not None",
     "parse_duration(timedelta(1))": f"text must be a str, not a timedelta{AS_NUMBER}",
@@ -371,7 +374,7 @@ NAMES: dict[str, Any] = {"BATCH": BATCH, "GRANT": GRANT, "NAIVE": NAIVE, "SECRET
     each.__name__: each
     for each in (
         *(AsyncClient, Client, Decimal, Item, MultipartUploader, OrderedDict, Path, PurePosixPath),
-        *(pages, parse_duration, parse_size, sign, timedelta, unwrap, uuid4),
+        *(example_body, pages, parse_duration, parse_size, sign, timedelta, unwrap, uuid4),
     )
 }
 
