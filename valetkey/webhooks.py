@@ -1,4 +1,14 @@
-"""Verification of webhooks by their receivers (Standard Webhooks 1.0.0), and their content."""
+"""Verification of webhooks by their receivers (Standard Webhooks 1.0.0), and their content.
+
+    event = unwrap(body, headers, secrets)  # raises InvalidWebhook: respond with 400
+    match event:
+        case GrantsDecided(data=data):
+            ...  # data.items has grants and refusals
+        case UploadStored(data=data):
+            ...  # data.uploads has keys and sizes
+
+`help(valetkey.wire.events)` shows the fields of each `data`. `sign` is for the tests of a receiver.
+"""
 
 import hashlib
 import hmac

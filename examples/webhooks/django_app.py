@@ -1,7 +1,7 @@
 """Receives webhooks with Django, in one file.
 
 export VALETKEY_HOOK_SECRET=whsec_…
-python django_app.py runserver
+python django_app.py runserver 3000
 """
 
 import os

@@ -1,7 +1,8 @@
 """Receives webhooks with FastAPI.
 
+pip install "fastapi[standard]"
 export VALETKEY_HOOK_SECRET=whsec_…
-fastapi run fastapi_app.py
+fastapi run --port 3000 fastapi_app.py
 """
 
 import os

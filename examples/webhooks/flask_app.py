@@ -1,7 +1,7 @@
 """Receives webhooks with Flask.
 
 export VALETKEY_HOOK_SECRET=whsec_…
-flask --app flask_app run
+flask --app flask_app run --port 3000
 """
 
 import os

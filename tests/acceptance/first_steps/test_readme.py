@@ -86,11 +86,10 @@ def test_the_tour_relays_webhooks_to_a_desk_and_sends_an_example(
 ) -> None:
     environ = service.producer_environ(checkout)
     with running_receiver(respond_with(204)) as receiver:
-        listen, trigger = DESK.replace("3000", str(receiver.port)).splitlines()
+        listen, trigger, request = DESK.replace("3000", str(receiver.port)).splitlines()
         with listening(checkout, environ, *shlex.split(listen)[3:]) as desk:
             assert run(shlex.split(trigger), checkout, **environ).returncode == 0
-            with service.signing_client() as client:
-                client.download("demo", "acme/desk.txt", callback="hook").result()
+            assert run(shlex.split(request), checkout, **environ).returncode == 0
             desk.wait_for("grants.decided")
     types = [json.loads(body)["type"] for body in receiver.bodies[:2]]
     assert types == ["upload.stored", "grants.decided"]

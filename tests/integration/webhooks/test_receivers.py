@@ -191,7 +191,7 @@ def test_the_largest_webhook_is_accepted(receiver: Receiver) -> None:
 
 
 PAGE = (ROOT / "docs" / "webhooks.md").read_text(encoding="utf-8")
-CLAIM, PROGRAM, TEST = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+PROGRAM, TEST, CLAIM = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
 def test_the_page_has_the_receiver_for_fastapi() -> None:

@@ -69,7 +69,7 @@ def listen(
     \b
     valetkey webhooks listen
     valetkey webhooks listen --forward-to http://127.0.0.1:3000/hook
-    export HOOK_SECRET=$(valetkey webhooks listen --print-secret)
+    export VALETKEY_HOOK_SECRET=$(valetkey webhooks listen --print-secret)
 
     Needs the tenant's key: events are encrypted to it. They come over the connection to Redis that
     all commands use, beside the deliveries to endpoints, which stay as they are. There are events
@@ -124,7 +124,8 @@ def _config_with_key() -> tuple[Config, PrivateKey]:
     config = load_config({})
     if config.key is None:
         raise NotConfigured(
-            "this needs the tenant's key, to which events are encrypted: set VALETKEY_KEY_FILE"
+            "this needs the tenant's key, to which events are encrypted: set VALETKEY_KEY_FILE "
+            "(`valetkey keygen TENANT` creates a key)"
         )
     return config, config.key
 
