@@ -54,7 +54,9 @@ def parse_target(url: str) -> ForwardTarget:
     if not (url.isascii() and url.isprintable()) or " " in url or "\\" in url:
         raise ValueError("a URL has no spaces, backslashes or special characters")
     if parts.scheme not in {"http", "https"}:
-        raise ValueError("the URL must begin with http:// or https://")
+        raise ValueError(
+            "the URL must begin with http:// or https://, as in http://127.0.0.1:3000/hook"
+        )
     if "@" in parts.netloc:
         raise ValueError("the URL must have no user name or password")
     if host != "localhost" and not _is_loopback_text(host):

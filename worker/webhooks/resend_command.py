@@ -103,7 +103,7 @@ def resend(*, yes: bool, zone: Any, **options: Any) -> None:  # noqa: ARG001 - o
             text = f"This would send {count:,} webhooks: narrow it with --endpoint, or give --yes."
             raise click.ClickException(text)
         sent = _send_again(engine, condition, now)
-    click.echo(f"{sent:,} are sent again.{_expired_text(expired)}")
+    click.echo(f"{sent:,} {_be(sent)} sent again.{_expired_text(expired)}")
 
 
 def _check(selection: _Selection) -> None:
@@ -167,8 +167,13 @@ def _has_expired(now: datetime) -> ColumnElement[bool]:
     return and_(_HAS_LINKS, expires_at.is_not(None), expires_at <= now)
 
 
+def _be(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
 def _expired_text(expired: int) -> str:
-    return f" {expired:,} have expired, and are not sent." if expired else ""
+    have = "has" if expired == 1 else "have"
+    return f" {expired:,} {have} expired, and {_be(expired)} not sent." if expired else ""
 
 
 def _send_again(engine: Engine, condition: ColumnElement[bool], now: datetime) -> int:

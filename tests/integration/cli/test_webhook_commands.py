@@ -138,6 +138,7 @@ def test_of_an_endless_response_only_the_beginning_is_read() -> None:
         (("trigger", "upload.stored", "--forward-to", "unix:/s3cret"), "http://"),
         (("trigger", "upload.lost"), "upload.stored"),
         (("listen", "--events", "upload.lost"), "upload.stored"),
+        (("listen", "--forward-to", "3000"), "as in http://127.0.0.1:3000/hook"),
         (("trigger",), "TYPE"),
     ],
 )
@@ -159,6 +160,7 @@ def test_a_tenant_without_a_key_is_told_what_it_needs(
     result = run_webhooks(*words)
     assert result.exit_code == 2
     assert "needs the tenant's key" in result.stderr
+    assert "`valetkey keygen TENANT` creates a key" in " ".join(result.stderr.split())
 
 
 def test_a_service_that_cannot_be_reached_is_named() -> None:

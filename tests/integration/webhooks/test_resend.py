@@ -83,7 +83,7 @@ def enable() -> None:
 
 
 def test_a_delivered_webhook_is_sent_again_with_the_same_id(delivered: DeliveryService) -> None:
-    assert text_of(run("1")) == "1 are sent again."
+    assert text_of(run("1")) == "1 is sent again."
     assert delivered.deliver() == (1, 0)
     ids = [headers["webhook-id"] for headers in delivered.client.headers]
     assert ids[2] in ids[:2]
@@ -134,7 +134,7 @@ def test_what_has_expired_is_counted_and_not_sent(delivered: DeliveryService, cl
     assert text in text_of(run("1", "2"), 1)
     delivered.issue()
     delivered.deliver()
-    assert text_of(run("1", "2", "3")) == "1 are sent again. 2 have expired, and are not sent."
+    assert text_of(run("1", "2", "3")) == "1 is sent again. 2 have expired, and are not sent."
     assert states(delivered) == ["delivered", "delivered", "pending"]
 
 
@@ -244,7 +244,7 @@ def test_a_tenant_and_an_endpoint_narrow_the_selection(webhooks: DeliveryService
     webhooks.deliver()
     everything = ("1", "2", "3")
     for words in (("--tenant", "globex"), ("--tenant", "acme", "--endpoint", "spare")):
-        assert text_of(run(*everything, *words)) == "1 are sent again."
+        assert text_of(run(*everything, *words)) == "1 is sent again."
     assert states(webhooks) == ["delivered", "pending"]
     assert webhooks.states("globex") == {"pending": 1}
 
