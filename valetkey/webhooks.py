@@ -16,6 +16,7 @@ import re
 from base64 import b64decode, b64encode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache, partial
 from typing import Annotated, Any, Protocol, get_args, runtime_checkable
 
 from cryptography.exceptions import InvalidSignature
@@ -141,10 +142,11 @@ _Verifier = Callable[[str, bytes], bool]
 def _verifier(secret: str) -> _Verifier:
     """Return a function that says whether a secret or public key made a signature."""
     if not secret.startswith(_PUBLIC_KEY_PREFIX):
-        key = _hmac_key(secret)
+        # Once for a body: anybody may send thousands of signatures.
+        expected = cache(partial(_hmac_signature, _hmac_key(secret)))
         # Compare the encoded text: without decoding there is nothing to fail on.
         return lambda signature, content: hmac.compare_digest(
-            _hmac_signature(key, content).encode(), signature.encode("ascii", "replace")
+            expected(content).encode(), signature.encode("ascii", "replace")
         )
     try:
         x = urlsafe_b64encode(decode_base64(secret.removeprefix(_PUBLIC_KEY_PREFIX)))

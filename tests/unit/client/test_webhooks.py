@@ -162,6 +162,22 @@ def test_junk_alone_is_invalid(secret: str, signature: str, junk: str) -> None:
         unwrap_now(BODY, headers(signature=junk), secret)
 
 
+def test_a_flood_of_signatures_costs_one_hmac_of_the_body(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    signed, digest = headers(signature="x " * 4_000), hmac.new
+    digests: list[hmac.HMAC] = []
+
+    def count(*args: Any) -> hmac.HMAC:
+        digests.append(digest(*args))
+        return digests[-1]
+
+    monkeypatch.setattr(hmac, "new", count)
+    with pytest.raises(InvalidWebhook, match="no signature matches"):
+        unwrap_now(BODY, signed)
+    assert len(digests) == 1
+
+
 @pytest.mark.parametrize(
     ("body", "signed", "secrets"),
     [
