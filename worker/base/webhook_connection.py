@@ -183,7 +183,8 @@ def parse_retry_after(retry_after: str | None, date: str | None) -> timedelta | 
     if _SECONDS.fullmatch(retry_after):
         return timedelta(seconds=int(retry_after))
     try:
-        return parsedate_to_datetime(retry_after) - parsedate_to_datetime(date or "")
+        delay = parsedate_to_datetime(retry_after) - parsedate_to_datetime(date or "")
     except (TypeError, ValueError, OverflowError):
         # TypeError: only one of the two has a time zone. OverflowError: a number is too large.
         return None
+    return max(delay, timedelta(0))
