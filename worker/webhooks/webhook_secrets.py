@@ -8,12 +8,13 @@ The libraries sign. This module also refuses the invalid input that they accept.
 """
 
 import base64
+import os
 import re
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -30,6 +31,7 @@ _PUBLIC_PREFIX = "whpk_"
 MIN_SECRET_BYTES = 24
 MAX_SECRET_BYTES = 64
 _SEED_BYTES = 32
+_MAX_FILE_BYTES = 64 * 1024
 _UNTIL = "until"
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _is_date = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}").fullmatch
@@ -220,11 +222,19 @@ def _read_text(ref: str, environ: Mapping[str, str]) -> str:
             raise Transient(f"{ref} is not set in the environment of this process")
         return environ[target]
     try:
-        return Path(target).read_text(encoding="utf-8")
+        return _read_file(target).decode()
     # Without the cause: a UnicodeDecodeError contains the bytes that could not be decoded.
     except (OSError, ValueError) as error:
         failure = MalformedSecret if isinstance(error, UnicodeDecodeError) else Transient
         raise failure(
-            f"{ref} cannot be read: the file must exist, be readable by the worker and contain "
-            "UTF-8 text"
+            f"{ref} cannot be read: a regular file must exist, be readable by the worker and "
+            "contain UTF-8 text"
         ) from None
+
+
+def _read_file(path: str) -> bytes:
+    """Return the start of a file. Raises OSError if it is none: a pipe would be waited for."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError
+        return file.read(_MAX_FILE_BYTES)

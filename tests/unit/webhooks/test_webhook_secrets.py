@@ -1,4 +1,5 @@
 import base64
+import os
 import json
 import traceback
 from datetime import UTC, datetime, timedelta
@@ -114,6 +115,16 @@ def test_an_unreadable_file_is_named_and_the_cause_with_its_bytes_is_not_shown(
     with pytest.raises(Transient, match=r"^file:.*hook cannot be read: .* UTF-8 text$") as error:
         read_secrets(f"file:{path}", {})
     assert error.value.__suppress_context__
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "fifo", "."])
+def test_what_is_no_file_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo")
+    with pytest.raises(Transient, match="cannot be read: a regular file must exist"):
+        read_secrets(f"file:{name}", {})
 
 
 def test_the_repr_of_a_secret_does_not_contain_it() -> None:
