@@ -1,6 +1,6 @@
 import base64
-import os
 import json
+import os
 import traceback
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
