@@ -152,7 +152,7 @@ class _Deliveries:
             self._collect()
             try:
                 self._settle()
-                self._bring_forward()
+                has_more = self._bring_forward()
                 claimed = 0 if self._run.is_stopping else self._claim()
             except Transient as error:
                 self._wait_for_database(error)
@@ -160,7 +160,7 @@ class _Deliveries:
             self._failures = 0
             self._run.progress()
             self._report()
-            if not claimed and not self._threads.running:
+            if not claimed and not self._threads.running and not has_more:
                 return
 
     def _collect(self) -> None:
@@ -222,12 +222,16 @@ class _Deliveries:
         self._recovered |= recovered
         _log_changes(changes)
 
-    def _bring_forward(self) -> None:
-        """Make the other waiting deliveries of endpoints due that recovered, in parts."""
-        while self._recovered and not self._run.is_stopping:
-            with write_transaction(self._context.engine) as connection:
-                self._recovered = bring_forward(connection, self._recovered, self._context.now())
-            self._run.progress()
+    def _bring_forward(self) -> bool:
+        """Make the next waiting deliveries of endpoints due that recovered; return if any are left.
+
+        Others are sent in between: what waits for one endpoint may be very much.
+        """
+        if not self._recovered or self._run.is_stopping:
+            return False
+        with write_transaction(self._context.engine) as connection:
+            self._recovered = bring_forward(connection, self._recovered, self._context.now())
+        return bool(self._recovered)
 
     def _claim(self) -> int:
         """Lease what may be sent now, and start to send it; return how many deliveries."""

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from threading import Event
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from worker.ledger import outbox
 from worker.ledger.backlog import earliest_due_webhook
 from worker.ledger.outbox import DeliveryResult, bring_forward
 from worker.tasks import clean_up
+from worker.webhooks import webhook_delivery
 from worker.webhooks.endpoint_states import (
     EndpointFigures,
     enable_endpoint,
@@ -341,6 +343,30 @@ def test_many_are_brought_forward_in_transactions_of_limited_size(
     monkeypatch.setattr(outbox, "MAX_CHANGED", 2)
     outage.queue("acme")
     assert outage.deliver() == (7, 0)
+
+
+def test_others_are_sent_to_while_much_is_brought_forward(
+    outage: DeliveryService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_called, parts = Event(), []
+
+    def call(host: str) -> None:
+        if host == "globex.hook":
+            is_called.set()
+        elif not parts:
+            outage.queue("globex")
+
+    def bring_part(*args: Any) -> dict[TurnKey, datetime | None]:
+        parts.append(len(parts) < 3 or is_called.wait(10))
+        return bring_forward(*args)
+
+    outage.client.on_call = call
+    monkeypatch.setattr(outbox, "MAX_CHANGED", 1)
+    monkeypatch.setattr(webhook_delivery, "bring_forward", bring_part)
+    outage.queue("acme")
+    outage.deliver()
+    assert len(parts) > 3
+    assert all(parts)
 
 
 def test_a_single_failure_among_successes_brings_nothing_forward(
