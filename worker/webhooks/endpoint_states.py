@@ -80,25 +80,38 @@ def begin_probe(connection: Connection, endpoint: TurnKey, now: datetime) -> boo
     return connection.execute(statement.values(open_until=now + DELIVERY_LEASE_TIME)).rowcount == 1
 
 
+def _end_probe(connection: Connection, endpoint: TurnKey, now: datetime) -> None:
+    """Let the next delivery probe an endpoint: one that is not sent any more tells nothing."""
+    is_probed = *_is_endpoint(endpoint), EndpointState.open_until.is_not(None)
+    connection.execute(update(EndpointState).where(*is_probed).values(open_until=now))
+
+
 def record_results(
     connection: Connection, results: Iterable[Finished], config: TenantConfig, now: datetime
 ) -> EndpointChanges:
     """Record the results of attempts that called their endpoint. config names whom to inform."""
     called: defaultdict[TurnKey, list[Finished]] = defaultdict(list)
+    unused: set[TurnKey] = set()
     for delivery, result in results:
         if result.is_endpoint_up is not None:
             called[delivery.endpoint].append((delivery, result))
+        elif delivery.is_probe:
+            unused.add(delivery.endpoint)
     changes = EndpointChanges([], {}, {})
-    if called:
+    if called or unused:
         states = read_health(connection)  # few have one
-        for endpoint, finished in sorted(called.items()):
-            state = _LockedState(connection, endpoint, now)
+        for endpoint in sorted({*called, *unused}):
+            if endpoint not in called:
+                _end_probe(connection, endpoint, now)
+                continue
+            finished, state = called[endpoint], _LockedState(connection, endpoint, now)
             failed = [each for each in finished if each[1].problem is not None]
             is_gone = any(result.status == GONE for _, result in failed)
             if is_gone or len(failed) == len(finished):
                 state.record_failures(failed, config, changes)
             elif endpoint in states:
                 state.record_success(changes)
+    if called:
         _count_attempts(connection, called, now)
     return changes
 

@@ -282,6 +282,23 @@ def test_an_enabled_endpoint_is_probed_by_one_delivery_which_releases_the_others
     assert gone.service.rows(EndpointState) == []
 
 
+def test_a_probe_that_must_not_be_sent_does_not_lengthen_the_pause(
+    hooks: DeliveryService, clock: Clock
+) -> None:
+    hooks.client.statuses["acme.hook"] = 503
+    queue_lasting(hooks, 8)
+    hooks.deliver()
+    assert hooks.health().circuit.open_until is not None
+    hooks.client.statuses.clear()
+    first = [row.delivery_number for row in hooks.rows()][:3]
+    with write_transaction(hooks.engine) as connection:
+        are_first = update(Delivery).where(Delivery.delivery_number.in_(first))
+        connection.execute(are_first.values(event="quota.warning", next_attempt_at=clock()))
+    clock.forward(seconds=6)
+    hooks.deliver()
+    assert hooks.states() == {"failed": 3, "delivered": 5}
+
+
 @pytest.fixture
 def outage(hooks: DeliveryService, clock: Clock) -> DeliveryService:
     """An endpoint that is back after eight minutes; its deliveries wait for 25 more minutes."""
