@@ -27,7 +27,7 @@ from valetkey.wire.events import MAX_WEBHOOK_BYTES, EventType, WarnedQuota
 from valetkey.wire.replies import ManifestState
 from valetkey.wire.terms import ReplyModel
 from worker.base.database_engine import DriverStatement
-from worker.base.inserts import insert_once
+from worker.base.inserts import insert_statement
 from worker.base.jobs import TurnKey
 from worker.core.admission import called_endpoint
 from worker.core.decisions import ChunkDecision, ChunkRequest
@@ -143,7 +143,9 @@ def release_if_unreported(
 ) -> None:
     """Release the last webhook of a batch that sends no outcomes, whose delivery would do so."""
     endpoint = called_endpoint(request.tenant, request.message)
-    if endpoint is not None and not endpoint.wants("grants.decided"):
+    # The endpoint may be gone since the batch began.
+    is_reported = endpoint is not None and endpoint.wants("grants.decided")
+    if request.message.callback is not None and not is_reported:
         release_completions(connection, [batch_number], now)
 
 
@@ -160,10 +162,14 @@ def insert_event(
 ) -> None:
     """Insert an event for each endpoint of a tenant that receives its type, except the excluded."""
     row = {"group_id": event.group_id, "content": event.content.model_dump(mode="json")}
-    for endpoint in tenant.endpoints.values():
-        if endpoint.name != excluded and endpoint.wants(event.type):
-            values = delivery_values(tenant.id, endpoint.name, event.type, now)
-            insert_once(connection, Delivery, values | row)
+    rows = [
+        delivery_values(tenant.id, endpoint.name, event.type, now) | row
+        for endpoint in tenant.endpoints.values()
+        if endpoint.name != excluded and endpoint.wants(event.type)
+    ]
+    if rows:  # of a tenant that may have a thousand endpoints
+        statement = insert_statement(Delivery, connection.dialect.name)
+        connection.execute(statement.on_conflict_do_nothing(), rows)
 
 
 def insert_quota_warnings(
