@@ -365,7 +365,7 @@ def test_many_are_brought_forward_in_transactions_of_limited_size(
 def test_others_are_sent_to_while_much_is_brought_forward(
     outage: DeliveryService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    is_called, parts = Event(), []
+    is_called, parts = Event(), list[bool]()
 
     def call(host: str) -> None:
         if host == "globex.hook":

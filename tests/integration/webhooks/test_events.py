@@ -150,6 +150,20 @@ def test_an_endpoint_without_outcomes_is_told_when_the_batch_is_complete(
     assert types(hooks) == ["batch.completed"]
 
 
+def test_a_batch_whose_endpoint_was_away_for_its_last_chunk_is_completed(
+    hooks: DeliveryService,
+) -> None:
+    *earlier, last = download_chunks(items=5, size=2)
+    issue_chunks(hooks, earlier)
+    sent(hooks)
+    config = hooks_config(None)
+    away = replace(config.tenants["acme"], endpoints={})
+    hooks.service.apply(replace(config, tenants={"acme": away}))
+    issue_chunks(hooks, [last])
+    hooks.service.apply(config)
+    assert types(hooks)[2:] == ["batch.completed"]
+
+
 def test_a_batch_that_is_refused_as_a_whole_is_completed_with_the_refusal(
     hooks: DeliveryService,
 ) -> None:
