@@ -107,12 +107,15 @@ class ReportedUploads(ReplyModel):
 
     chunk: the number of the chunk, counted from 0.
     uploads: the grants, in the order of their items.
+    thin: true if uploads is empty because the webhook would be too large. Read the states with
+    `client.status(batch)`.
     """
 
     tenant: str
     batch: str
     chunk: int
-    uploads: list[ReportedUpload]
+    uploads: list[ReportedUpload] = Field(default_factory=list)
+    thin: bool = False
 
 
 class WarnedQuota(ReplyModel):

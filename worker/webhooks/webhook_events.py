@@ -27,6 +27,8 @@ from worker.webhooks.webhook_rules import WebhookName
 
 EXPIRED = "its grants had expired"
 
+_LISTS = ("items", "uploads")  # what a webhook that would be too large does not have
+
 
 class RenderedWebhook(NamedTuple):
     """A webhook to send: its id, the endpoint by today's config, and the body."""
@@ -79,8 +81,8 @@ def render(delivery: DeliveryLease, context: Context) -> RenderedWebhook:
     render_content = _RENDERERS.get(delivery.event, _render_upload)
     content = render_content(_Subject(delivery, tenant, endpoint), context)
     body = _encode(delivery.event, content)
-    if len(body) > MAX_WEBHOOK_BYTES and "items" in content.data:
-        thin = {name: value for name, value in content.data.items() if name != "items"}
+    if len(body) > MAX_WEBHOOK_BYTES:
+        thin = {name: value for name, value in content.data.items() if name not in _LISTS}
         body = _encode(delivery.event, content._replace(data=thin | {"thin": True}))
     return RenderedWebhook(content.message_id, endpoint, body)
 

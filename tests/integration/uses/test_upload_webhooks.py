@@ -29,7 +29,7 @@ from tests.support.servers.webhook_receiver import WebhookReceiver, respond_with
 from tests.support.uses.reports import deleted, stored
 from tests.support.uses.use_service import UseService
 from valetkey.webhooks import UploadMismatched, UploadStored, UploadUnused, unwrap
-from valetkey.wire.events import UploadEventType
+from valetkey.wire.events import MAX_WEBHOOK_BYTES, UploadEventType
 from worker.audit.audit_group import audit
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.webhook_client import WebhookClient
@@ -252,6 +252,15 @@ def test_the_unused_slots_of_a_chunk_are_told_as_ranges_list_them(hooks: UploadH
     told = [(upload.id, upload.item, upload.key) for upload in event.data.uploads]
     assert told == [(ids[n], n, f"acme/{n}.png") for n in (0, 1, 3)]
     assert {upload.stored_at for upload in event.data.uploads} == {None}
+
+
+def test_uploads_that_make_a_webhook_too_large_are_left_out(hooks: UploadHooks) -> None:
+    hooks.issue_and_deliver(notified_upload([f"acme/{n:04}{'k' * 990}" for n in range(300)]))
+    assert settle(hooks, "0-299")
+    hooks.deliver()
+    (event,) = hooks.events()
+    assert (event.data.chunk, event.data.thin, event.data.uploads) == (0, True, [])
+    assert len(hooks.receiver.bodies[-1]) <= MAX_WEBHOOK_BYTES
 
 
 def test_unused_slots_are_not_told_unless_the_request_asked(hooks: UploadHooks) -> None:

@@ -161,7 +161,7 @@ def test_the_endpoint_is_told_of_the_unused_slots_of_a_chunk_once_it_is_settled(
     slots.store(Grant(**outcome["items"][0]), b"123")
     assert slots.end_and_settle() == {"settled": 1}
     deliveries = slots.rows(Delivery.event, Delivery.chunk_number, Delivery.state)
-    assert [row for row in deliveries if row.event.startswith("upload.")] == told
+    assert [row for row in deliveries if row[0].startswith("upload.")] == told
     assert triggers == ["deliver"] * len(told)
 
 
