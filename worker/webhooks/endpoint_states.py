@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, or_, select, update
 
@@ -26,9 +26,7 @@ from worker.ledger.outbox import (
 )
 from worker.webhooks.webhook_rules import (
     CIRCUIT_THRESHOLD,
-    CLOSED_CIRCUIT,
     GONE,
-    Circuit,
     EndpointHealth,
     count_latencies,
 )
@@ -40,11 +38,7 @@ _MAX_AGE_OF_HOURS = timedelta(days=8)
 Finished = tuple[DeliveryLease, DeliveryResult]
 """A delivery whose attempt is over, and its result."""
 
-_HEALTH = (
-    *(EndpointState.failures, EndpointState.open_until, EndpointState.failing_since),
-    *(EndpointState.failed_at, EndpointState.problem, EndpointState.disabled_at),
-    EndpointState.disabled_by,
-)
+_HEALTH = [getattr(EndpointState, name) for name in EndpointHealth._fields]
 
 
 class EndpointChanges(NamedTuple):
@@ -62,14 +56,9 @@ def read_health(connection: Connection) -> dict[TurnKey, EndpointHealth]:
     """Return the states of all endpoints that failed or are disabled."""
     query = select(EndpointState.tenant, EndpointState.endpoint, *_HEALTH)
     return {
-        TurnKey(tenant, endpoint): _health(values)
+        TurnKey(tenant, endpoint): EndpointHealth(*values)
         for tenant, endpoint, *values in connection.execute(query)
     }
-
-
-def _health(values: Sequence[Any]) -> EndpointHealth:
-    failures, open_until, *others = values
-    return EndpointHealth(Circuit(failures, open_until), *others)
 
 
 def begin_probe(connection: Connection, endpoint: TurnKey, now: datetime) -> bool:
@@ -136,8 +125,8 @@ def enable_endpoint(connection: Connection, endpoint: TurnKey, now: datetime) ->
     state = _LockedState(connection, endpoint, now)
     health = state.read()
     if health.disabled_at is not None:
-        probed = EndpointHealth(Circuit(CIRCUIT_THRESHOLD - 1, now), failed_at=health.failed_at)
-        state.store(probed._replace(problem=health.problem))
+        probed = EndpointHealth(CIRCUIT_THRESHOLD - 1, now, None, health.failed_at, health.problem)
+        state.store(probed)
     return health.disabled_at is not None
 
 
@@ -152,7 +141,7 @@ class _LockedState:
     def read(self) -> EndpointHealth:
         query = select(*_HEALTH).where(*_is_endpoint(self._endpoint)).with_for_update()
         row = self._connection.execute(query).one_or_none()
-        return EndpointHealth() if row is None else _health(row)
+        return EndpointHealth() if row is None else EndpointHealth(*row)
 
     def insert(self) -> EndpointHealth:
         """Read the row, which is inserted if it is not there."""
@@ -161,10 +150,8 @@ class _LockedState:
         return self.read()
 
     def store(self, health: EndpointHealth) -> None:
-        circuit, *others = health
-        values = dict(zip([column.key for column in _HEALTH], [*circuit, *others], strict=True))
         statement = update(EndpointState).where(*_is_endpoint(self._endpoint))
-        self._connection.execute(statement.values(values))
+        self._connection.execute(statement.values(health._asdict()))
 
     def record_success(self, changes: EndpointChanges) -> None:
         """Delete the row, unless the endpoint is disabled."""
@@ -197,12 +184,12 @@ class _LockedState:
             changes.disabled[self._endpoint] = reason
             return
         self.store(after)
-        if before.circuit.open_until is None and after.circuit.open_until is not None:
+        if before.open_until is None and after.open_until is not None:
             changes.paused.append(self._endpoint)
 
     def disable(self, health: EndpointHealth, reason: DisabledReason, config: TenantConfig) -> None:
         """Let nothing be sent to the endpoint, and inform the tenant's other endpoints."""
-        self.store(health._replace(circuit=CLOSED_CIRCUIT, disabled_at=self._now))
+        self.store(health._replace(failures=0, open_until=None, disabled_at=self._now))
         tenant = config.tenant_by_id(self._endpoint.owner)
         if tenant is not None:
             content = DisabledEndpoint(

@@ -255,13 +255,13 @@ class _Deliveries:
         with read_transaction(self._context.engine) as connection:
             due = due_endpoints(connection, now)
             states = read_health(connection) if due else {}
-        probes = {key for key, health in states.items() if health.circuit.needs_probe(now)}
+        probes = {key for key, health in states.items() if health.needs_probe(now)}
         waiting = {
             endpoint: 1 if endpoint in probes else LIMITS.per_key
             for endpoint in due
             if states.get(endpoint, EndpointHealth()).may_be_called(now)
         }
-        suspects = {key for key, health in states.items() if health.circuit.failures}
+        suspects = {key for key, health in states.items() if health.failures}
         suspects.update(each.endpoint for each in self._threads.older_than(_SLOW_AFTER))
         shares = self._turns.allot(waiting, suspects)
         return [Claim(key, count, key in probes) for key, count in sorted(shares.items())]

@@ -79,39 +79,6 @@ FIRST_CIRCUIT_PAUSE = timedelta(seconds=5)
 MAX_CIRCUIT_PAUSE = timedelta(minutes=5)
 
 
-class Circuit(NamedTuple):
-    """Consecutive failures of an endpoint; its circuit is open until a time, if it was opened."""
-
-    failures: int
-    open_until: datetime | None
-
-    def is_open(self, now: datetime) -> bool:
-        """Return true if the endpoint must not be called yet."""
-        return self.open_until is not None and self.open_until > now
-
-    def needs_probe(self, now: datetime) -> bool:
-        """Return true if a single delivery may be attempted."""
-        return self.open_until is not None and self.open_until <= now
-
-    def after_failures(self, count: int, now: datetime, *, is_probe: bool) -> "Circuit":
-        """Return the circuit after failures of attempts that ran at the same time.
-
-        Only a failed probe lengthens the pause. Attempts that began before the circuit was opened
-        tell nothing new.
-        """
-        if is_probe:
-            failures = self.failures + 1
-        elif self.open_until is not None:
-            return self
-        else:
-            failures = min(self.failures + count, CIRCUIT_THRESHOLD)
-        duration = circuit_pause(failures)
-        return Circuit(failures, None if duration is None else now + duration)
-
-
-CLOSED_CIRCUIT = Circuit(0, None)
-
-
 def circuit_pause(failures: int) -> timedelta | None:
     """Return the pause after this many consecutive failures, or None if there is none yet."""
     if failures < CIRCUIT_THRESHOLD:
@@ -131,10 +98,12 @@ _MIN_OUTAGE = timedelta(seconds=30)
 class EndpointHealth(NamedTuple):
     """The state of an endpoint, from the attempts that called it; the fields are EndpointState's.
 
-    failing_since and failed_at are the first and the last attempt of a series without a success.
+    Its circuit is open until open_until, and closed if that is None. failing_since and failed_at
+    are the first and the last attempt of a series without a success.
     """
 
-    circuit: Circuit = CLOSED_CIRCUIT
+    failures: int = 0
+    open_until: datetime | None = None
     failing_since: datetime | None = None
     failed_at: datetime | None = None
     problem: str | None = None
@@ -146,13 +115,18 @@ class EndpointHealth(NamedTuple):
         """Return disabled, paused, failing or ok, and the time of the first failure of a series."""
         if self.disabled_at is not None:
             return "disabled", self.disabled_at
-        if self.circuit.open_until is not None:
+        if self.open_until is not None:
             return "paused", self.failing_since
         return "ok" if self.failing_since is None else "failing", self.failing_since
 
     def may_be_called(self, now: datetime) -> bool:
-        """Return true if deliveries may be sent."""
-        return self.disabled_at is None and not self.circuit.is_open(now)
+        """Return true if deliveries may be sent: one of them, if it needs a probe."""
+        is_open = self.open_until is not None and self.open_until > now
+        return self.disabled_at is None and not is_open
+
+    def needs_probe(self, now: datetime) -> bool:
+        """Return true if a single delivery may be attempted."""
+        return self.open_until is not None and self.open_until <= now
 
     def after_failures(
         self, down: int, attempted_at: datetime, now: datetime, *, is_up: bool, is_probe: bool
@@ -162,13 +136,26 @@ class EndpointHealth(NamedTuple):
         down counts those that are failures of the circuit, and is_up is true if another one had a
         response below 500. attempted_at is the time of the first one.
         """
-        circuit = CLOSED_CIRCUIT
-        if not is_up:
-            circuit = self.circuit.after_failures(down, now, is_probe=is_probe)
+        failures, open_until = (
+            (0, None) if is_up else self._circuit_after(down, now, is_probe=is_probe)
+        )
         since = self.failing_since
         if since is None or self.failed_at is None or now - self.failed_at > _MAX_SERIES_GAP:
             since = attempted_at
-        return self._replace(circuit=circuit, failing_since=since, failed_at=now)
+        return self._replace(
+            failures=failures, open_until=open_until, failing_since=since, failed_at=now
+        )
+
+    def _circuit_after(
+        self, count: int, now: datetime, *, is_probe: bool
+    ) -> tuple[int, datetime | None]:
+        # Only a failed probe lengthens the pause. Attempts that began before the circuit was
+        # opened tell nothing new.
+        if self.open_until is not None and not is_probe:
+            return self.failures, self.open_until
+        failures = self.failures + 1 if is_probe else min(self.failures + count, CIRCUIT_THRESHOLD)
+        pause = circuit_pause(failures)
+        return failures, None if pause is None else now + pause
 
     @property
     def has_failed_for_days(self) -> bool:
@@ -186,9 +173,7 @@ class EndpointHealth(NamedTuple):
         attempted as often as others are sent.
         """
         since = self.failing_since
-        return self.circuit.open_until is not None or (
-            since is not None and now - since >= _MIN_OUTAGE
-        )
+        return self.open_until is not None or (since is not None and now - since >= _MIN_OUTAGE)
 
 
 _SHORTEST, _LONGEST, _CLASSES = 5.0, 20_000.0, 24

@@ -27,7 +27,7 @@ from worker.doctor.database_checks import (
 from worker.doctor.queue_checks import check_eviction, check_messages
 from worker.ledger.backlog import FailedManifests
 from worker.revoke.revocation_rows import DenialRow
-from worker.webhooks.webhook_rules import CLOSED_CIRCUIT, Circuit, EndpointHealth
+from worker.webhooks.webhook_rules import EndpointHealth
 
 NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -102,11 +102,11 @@ def test_an_endpoint_for_which_nothing_will_sign_within_three_days_is_a_warning(
     assert content[6:20] not in f"{check.message}{check.hint}"
 
 
-FAILING = EndpointHealth(CLOSED_CIRCUIT, NOW - timedelta(hours=2), NOW, "it responded with 404")
+FAILING = EndpointHealth(0, None, NOW - timedelta(hours=2), NOW, "it responded with 404")
 ENDPOINTS: dict[str, EndpointHealth] = {
     "acme/hook: failing, without a success for 2 hours: it responded with 404": FAILING,
     "acme/hook: paused, without a success for 2 hours: it responded with 404": FAILING._replace(
-        circuit=Circuit(7, NOW + timedelta(minutes=2))
+        failures=7, open_until=NOW + timedelta(minutes=2)
     ),
     "acme/hook: disabled 1 hour ago: it responded with 404": FAILING._replace(
         disabled_at=NOW - timedelta(hours=1)

@@ -6,12 +6,11 @@ from hypothesis import strategies as st
 
 from worker.webhooks.webhook_rules import (
     CIRCUIT_THRESHOLD,
-    CLOSED_CIRCUIT,
     FIRST_CIRCUIT_PAUSE,
     MAX_CIRCUIT_PAUSE,
     MAX_RETRY_DELAY,
     RETRY_SCHEDULE,
-    Circuit,
+    EndpointHealth,
     circuit_pause,
     retry_delay,
 )
@@ -73,36 +72,43 @@ def test_a_retry_after_delays_an_attempt_by_a_day_at_most_and_adds_none(
 
 
 FAILED_AT = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
+ALMOST = EndpointHealth(CIRCUIT_THRESHOLD - 1)
+PAUSED_UNTIL = FAILED_AT + FIRST_CIRCUIT_PAUSE
+
+
+def fail(
+    health: EndpointHealth, count: int, now: datetime = FAILED_AT, *, is_probe: bool = False
+) -> EndpointHealth:
+    return health.after_failures(count, now, now, is_up=False, is_probe=is_probe)
 
 
 def test_failures_below_the_threshold_do_not_open_a_circuit() -> None:
-    circuit = CLOSED_CIRCUIT.after_failures(CIRCUIT_THRESHOLD - 1, FAILED_AT, is_probe=False)
-    assert circuit == Circuit(CIRCUIT_THRESHOLD - 1, None)
-    assert not circuit.is_open(FAILED_AT)
-    assert not circuit.needs_probe(FAILED_AT)
+    health = fail(EndpointHealth(), CIRCUIT_THRESHOLD - 1)
+    assert health[:2] == (CIRCUIT_THRESHOLD - 1, None)
+    assert health.may_be_called(FAILED_AT)
+    assert not health.needs_probe(FAILED_AT)
 
 
 def test_the_fifth_failure_in_a_row_opens_it_for_five_seconds() -> None:
-    circuit = Circuit(CIRCUIT_THRESHOLD - 1, None).after_failures(1, FAILED_AT, is_probe=False)
-    assert circuit == Circuit(CIRCUIT_THRESHOLD, FAILED_AT + FIRST_CIRCUIT_PAUSE)
-    assert circuit.is_open(FAILED_AT + FIRST_CIRCUIT_PAUSE - timedelta(microseconds=1))
-    assert not circuit.is_open(FAILED_AT + FIRST_CIRCUIT_PAUSE)
-    assert circuit.needs_probe(FAILED_AT + FIRST_CIRCUIT_PAUSE)
+    health = fail(ALMOST, 1)
+    assert health[:2] == (CIRCUIT_THRESHOLD, PAUSED_UNTIL)
+    assert not health.may_be_called(PAUSED_UNTIL - timedelta(microseconds=1))
+    assert health.may_be_called(PAUSED_UNTIL)
+    assert health.needs_probe(PAUSED_UNTIL)
 
 
 def test_attempts_that_fail_together_do_not_lengthen_the_pause() -> None:
-    together = CLOSED_CIRCUIT.after_failures(64, FAILED_AT, is_probe=False)
-    assert together == Circuit(CIRCUIT_THRESHOLD, FAILED_AT + FIRST_CIRCUIT_PAUSE)
-    later = FAILED_AT + timedelta(seconds=1)
-    assert together.after_failures(4, later, is_probe=False) == together
+    together = fail(EndpointHealth(), 64)
+    assert together[:2] == (CIRCUIT_THRESHOLD, PAUSED_UNTIL)
+    assert fail(together, 4, FAILED_AT + timedelta(seconds=1))[:2] == together[:2]
 
 
 def test_each_failed_probe_lengthens_the_pause_up_to_five_minutes() -> None:
-    pauses, circuit = [], Circuit(CIRCUIT_THRESHOLD - 1, None)
+    pauses, health = [], ALMOST
     for _ in range(9):
-        circuit = circuit.after_failures(1, FAILED_AT, is_probe=True)
-        assert circuit.open_until is not None
-        pauses.append(int((circuit.open_until - FAILED_AT).total_seconds()))
+        health = fail(health, 1, is_probe=True)
+        assert health.open_until is not None
+        pauses.append(int((health.open_until - FAILED_AT).total_seconds()))
     assert pauses == [5, 10, 20, 40, 80, 160, 300, 300, 300]
 
 
