@@ -118,9 +118,9 @@ class EndpointState(Base):
 
 
 class EndpointHour(Base):
-    """The attempts of one hour at one endpoint: how many succeeded and failed, and their times.
+    """The number of attempts in one hour at one endpoint, by result and class of response time.
 
-    latencies are the numbers of responses by time, in the classes of the code that writes them.
+    latency_class is 0 without a response; the code that writes the others has their limits.
     """
 
     __tablename__ = "endpoint_hours"
@@ -128,9 +128,9 @@ class EndpointHour(Base):
     tenant: Mapped[str] = mapped_column(TENANT_ID, primary_key=True)
     endpoint: Mapped[str] = mapped_column(NAME, primary_key=True)
     hour: Mapped[datetime] = mapped_column(primary_key=True)
-    succeeded: Mapped[int]
-    failed: Mapped[int]
-    latencies: Mapped[list[int]] = mapped_column(JSON)
+    is_success: Mapped[bool] = mapped_column(primary_key=True)
+    latency_class: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    attempts: Mapped[int]
 
 
 class WebhookListener(Base):

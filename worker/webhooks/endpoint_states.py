@@ -4,13 +4,12 @@ A transaction locks rows in one order: deliveries, completions, states, hours; i
 endpoint.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import zip_longest
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, or_, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, or_, select, update
 
 from models import Delivery, DeliveryAttempt, EndpointHour, EndpointState
 from valetkey.wire.events import DisabledEndpoint, DisabledReason
@@ -27,8 +26,9 @@ from worker.ledger.outbox import (
 from worker.webhooks.webhook_rules import (
     CIRCUIT_THRESHOLD,
     GONE,
+    LATENCY_BOUNDS,
     EndpointHealth,
-    count_latencies,
+    latency_class,
 )
 
 _MAX_FAILURES = 1_000
@@ -208,38 +208,22 @@ class _LockedState:
 def _count_attempts(
     connection: Connection, called: Mapping[TurnKey, Sequence[Finished]], now: datetime
 ) -> None:
-    """Add attempts to the figures of this hour: two statements, however many endpoints."""
+    """Add attempts to the figures of this hour, in one statement."""
+    counts = Counter(
+        (endpoint, result.problem is None, latency_class(result.duration_ms, result.status))
+        for endpoint, finished in called.items()
+        for _, result in finished
+    )
     hour = now.replace(minute=0, second=0, microsecond=0)
-    rows = []
-    for endpoint, finished in sorted(called.items()):
-        failed = sum(result.problem is not None for _, result in finished)
-        counts = {"succeeded": len(finished) - failed, "failed": failed, "latencies": []}
-        rows.append({"tenant": endpoint.owner, "endpoint": endpoint.name, "hour": hour} | counts)
+    columns = EndpointHour.__table__.columns.keys()
+    values = (  # in the order in which their rows are locked
+        (*endpoint, hour, is_success, latency, number)
+        for (endpoint, is_success, latency), number in sorted(counts.items())
+    )
     statement = insert_statement(EndpointHour, connection.dialect.name)
-    added = {
-        name: getattr(EndpointHour, name) + statement.excluded[name]
-        for name in ("succeeded", "failed")
-    }
-    # The rows are locked in this order, until the latencies are written as well.
-    upsert = statement.on_conflict_do_update(
-        index_elements=["tenant", "endpoint", "hour"], set_=added
-    ).returning(EndpointHour.tenant, EndpointHour.endpoint, EndpointHour.latencies)
-    latencies = []
-    for tenant, name, before in connection.execute(upsert, rows).all():
-        results = [result for _, result in called[TurnKey(tenant, name)]]
-        times = [each.duration_ms or 0 for each in results if each.status is not None]
-        key = {"of_tenant": tenant, "of_endpoint": name, "of_hour": hour}
-        latencies.append(key | {"counts": count_latencies(times, before)})
-    connection.execute(_WRITE_LATENCIES, latencies)
-
-
-_WRITE_LATENCIES = (
-    update(EndpointHour)
-    .where(EndpointHour.tenant == bindparam("of_tenant"))
-    .where(EndpointHour.endpoint == bindparam("of_endpoint"))
-    .where(EndpointHour.hour == bindparam("of_hour"))
-    .values(latencies=bindparam("counts"))
-)
+    added = {"attempts": EndpointHour.attempts + statement.excluded.attempts}
+    upsert = statement.on_conflict_do_update(index_elements=columns[:-1], set_=added)
+    connection.execute(upsert, [dict(zip(columns, row, strict=True)) for row in values])
 
 
 class EndpointFigures(NamedTuple):
@@ -254,17 +238,16 @@ def read_figures(connection: Connection, since: datetime) -> dict[TurnKey, Endpo
     """Return the figures of endpoints since the hour of a moment."""
     hour = since.replace(minute=0, second=0, microsecond=0)
     row = EndpointHour
-    query = select(row.tenant, row.endpoint, row.succeeded, row.failed, row.latencies)
+    columns = row.tenant, row.endpoint, row.is_success, row.latency_class
+    query = select(*columns, func.sum(row.attempts)).where(row.hour >= hour).group_by(*columns)
     figures: dict[TurnKey, EndpointFigures] = {}
-    rows = connection.execute(query.where(row.hour >= hour))
-    for tenant, name, succeeded, failed, counts in rows:
+    for tenant, name, is_success, latency, attempts in connection.execute(query):
         key = TurnKey(tenant, name)
-        before = figures.get(key, EndpointFigures(0, 0, []))
-        figures[key] = EndpointFigures(
-            before.succeeded + succeeded,
-            before.failed + failed,
-            [sum(pair) for pair in zip_longest(before.latencies, counts, fillvalue=0)],
-        )
+        each = figures.get(key, EndpointFigures(0, 0, [0] * (len(LATENCY_BOUNDS) + 1)))
+        if latency:
+            each.latencies[latency - 1] += int(attempts)
+        result = "succeeded" if is_success else "failed"
+        figures[key] = each._replace(**{result: getattr(each, result) + int(attempts)})
     return figures
 
 

@@ -14,7 +14,7 @@ also if the endpoint responds. A success after a series brings forward what wait
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -183,19 +183,16 @@ LATENCY_BOUNDS = tuple(
 """The upper limits in milliseconds of all classes of response times but the last: 1.46 apart."""
 
 
-def count_latencies(durations: Iterable[int], before: Sequence[int] = ()) -> list[int]:
-    """Add response times in milliseconds to the numbers of earlier ones by class."""
-    counts = list(before) or [0] * _CLASSES
-    for duration in durations:
-        counts[bisect_left(LATENCY_BOUNDS, duration)] += 1
-    return counts
+def latency_class(duration_ms: int | None, status: int | None) -> int:
+    """Return the class of a response time, from 1; 0 without a response."""
+    return 0 if status is None else bisect_left(LATENCY_BOUNDS, duration_ms or 0) + 1
 
 
 def latency_quantile(counts: Sequence[int], share: float) -> float | None:
     """Estimate the response time below which a share of the responses were; None without any.
 
-    The true time is in the same class. Within the class it is interpolated, as if the logarithms of
-    the times were spread evenly.
+    counts are the numbers of responses in the classes from 1 on. The true time is in the same
+    class. Within it, the time is interpolated, as if the logarithms were spread evenly.
     """
     rank, seen = share * sum(counts), 0
     for number, count in enumerate(counts):

@@ -419,9 +419,11 @@ def test_a_delivery_that_always_fails_does_not_use_up_its_attempts_at_the_pace_o
 def test_the_attempts_of_an_hour_are_counted_for_each_endpoint(
     hooks: DeliveryService, clock: Clock
 ) -> None:
-    hooks.queue("acme", 3)
+    hooks.queue("acme", 2)
     hooks.queue("globex")
     hooks.client.statuses["globex.hook"] = NO_RESPONSE
+    hooks.deliver()
+    hooks.queue("acme")
     hooks.deliver()
     clock.forward(hours=1)
     hooks.client.statuses["acme.hook"] = 404
