@@ -217,7 +217,7 @@ def test_the_other_endpoints_are_informed_once_that_one_is_disabled(gone: Delive
     gone.deliver()
     (event,) = [row for row in gone.rows() if row.event == "endpoint.disabled"]
     assert (event.endpoint, event.state) == ("spare", "delivered")
-    content = gone.delivered(-1)
+    content = gone.delivered(gone.client.calls.index("acme.spare"))
     assert content["type"] == "endpoint.disabled"
     since = content["data"].pop("failing_since")
     assert since is not None
