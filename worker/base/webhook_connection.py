@@ -38,6 +38,11 @@ class WebhookResponse:
     retry_after: timedelta | None
     excerpt: bytes = field(default=b"", repr=False)
 
+    @property
+    def is_success(self) -> bool:
+        """Whether the endpoint took the webhook: redirects are failures too."""
+        return self.status // 100 == 2  # noqa: PLR2004 - 2xx
+
 
 class Connection(asyncio.Protocol):
     """An HTTP/1.1 connection to a checked address, for one exchange at a time.

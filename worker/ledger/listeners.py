@@ -13,7 +13,7 @@ from valetkey.wire.replies import Listening, MissedEvent
 from worker.base.database_engine import acquire_advisory_lock
 from worker.base.inserts import insert_once
 from worker.base.jobs import TurnKey
-from worker.ledger.outbox import DeliveryLease
+from worker.ledger.outbox import DELIVERY_COLUMNS, DeliveryLease
 
 LISTENING_TIME = timedelta(seconds=60)
 """The time for which a producer listens, unless it asks again."""
@@ -34,10 +34,6 @@ class Listener(NamedTuple):
 
 
 _COLUMNS = (WebhookListener.listener_id, WebhookListener.tenant, WebhookListener.key)
-_LEASED = (
-    *(Delivery.delivery_number, Delivery.batch_number, Delivery.chunk_number, Delivery.event),
-    *(Delivery.page, Delivery.pages, Delivery.group_id, Delivery.content, Delivery.created_at),
-)
 
 
 def register_listener(
@@ -134,7 +130,11 @@ def claim_events(connection: Connection, listener: Listener) -> list[DeliveryLea
     values = {"cursor": step.cursor, "recent": step.recent}
     connection.execute(update(WebhookListener).where(is_listener).values(values))
     is_new = Delivery.delivery_number.in_(step.numbers)
-    query = select(*_LEASED, Delivery.endpoint).where(is_new).order_by(Delivery.delivery_number)
+    query = (
+        select(*DELIVERY_COLUMNS, Delivery.endpoint)
+        .where(is_new)
+        .order_by(Delivery.delivery_number)
+    )
     return [
         DeliveryLease._make((*row[:-1], TurnKey(listener.tenant_id, row.endpoint), 0, "", False))
         for row in connection.execute(query)

@@ -69,8 +69,8 @@ class Claim(NamedTuple):
 class DeliveryLease(NamedTuple):
     """A delivery, leased for LEASE_TIME. attempts includes the current one.
 
-    is_probe says that it is the only attempt while the endpoint's circuit is open. The fields from
-    batch_number to created_at are those of Delivery.
+    is_probe says that it is the only attempt while the endpoint's circuit is open. The fields up
+    to created_at are those of Delivery.
     """
 
     delivery_number: int
@@ -86,6 +86,13 @@ class DeliveryLease(NamedTuple):
     attempts: int
     lease: str
     is_probe: bool
+
+
+DELIVERY_COLUMNS = [
+    getattr(Delivery, name)
+    for name in DeliveryLease._fields[: DeliveryLease._fields.index("endpoint")]
+]
+"""The fields of DeliveryLease that a delivery has from the beginning."""
 
 
 class DeliveryResult(NamedTuple):
@@ -271,11 +278,7 @@ _LEASE = DriverStatement(
         next_attempt_at=bindparam("until"),
         attempts=Delivery.attempts + 1,
     )
-    .returning(
-        *(Delivery.delivery_number, Delivery.batch_number, Delivery.chunk_number),
-        *(Delivery.event, Delivery.page, Delivery.pages, Delivery.group_id, Delivery.content),
-        *(Delivery.created_at, Delivery.attempts),
-    )
+    .returning(*DELIVERY_COLUMNS, Delivery.attempts)
 )
 
 

@@ -44,7 +44,6 @@ MAX_LISTINGS = 200
 
 EVENT = "audit.checkpoint"
 _SERVICE = "valetkey-audit"  # in the name of a role's session, where tenants have theirs
-_SUCCESS = 2  # the first digit of a successful status
 _Result = TypeVar("_Result")
 _match_name = re.compile(r"([0-9]{12})(-[0-9a-f]{64})?\.checkpoint").fullmatch
 
@@ -201,9 +200,8 @@ class Destinations(NamedTuple):
         secrets = resolve_secrets(reference, self.context.environ, now)
         message_id = f"checkpoint-{sha256(checkpoint.note.encode()).hexdigest()[:32]}"
         headers = signature_headers(secrets, message_id, now, body)
-        headers |= {"content-type": "application/json"}
         response = self.context.webhook_client().post(url, body, headers)
-        if response.status // 100 != _SUCCESS:
+        if not response.is_success:
             raise Transient(f"it responded with {response.status}")
 
 

@@ -70,7 +70,6 @@ def try_endpoint(
         headers = signature_headers(secrets, f"test-{token_hex(8)}", now, body)
         schemes = ", ".join(secret.scheme for secret in secrets)
         steps.append(("signature", f"{schemes}, as webhook-id {headers['webhook-id']}", None))
-        headers |= {"content-type": "application/json"}
         response = client.post(endpoint.url, body, headers, trace)
         status, excerpt = response.status, response.excerpt
     except WebhookFailure as error:

@@ -47,7 +47,6 @@ log = structlog.get_logger()
 
 MAX_ATTEMPTS = len(RETRY_SCHEDULE)
 _MAX_PROBLEM_LENGTH = 200
-_SUCCESS = 2  # the first digit of a successful status; redirects are failures too
 _SERVER_ERROR = 5
 
 
@@ -81,10 +80,9 @@ def _send(delivery: DeliveryLease, webhook: RenderedWebhook, context: Context) -
     now = context.now()
     secrets = resolve_secrets(webhook.endpoint.secret, context.environ, now)
     headers = signature_headers(secrets, webhook.message_id, now, webhook.body)
-    headers |= {"content-type": "application/json"}
     response = context.webhook_client().post(webhook.endpoint.url, webhook.body, headers)
     status, is_up = response.status, response.status // 100 != _SERVER_ERROR
-    if status // 100 == _SUCCESS:
+    if response.is_success:
         return DeliveryResult(status, None, None, is_up)
     if status == GONE:
         return DeliveryResult(status, "the endpoint is gone", None, is_up)

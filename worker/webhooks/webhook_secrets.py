@@ -162,7 +162,7 @@ def longest_signing(secrets: Iterable[WebhookSecret]) -> WebhookSecret:
 def signature_headers(
     secrets: Sequence[WebhookSecret], message_id: str, timestamp: datetime, body: bytes
 ) -> dict[str, str]:
-    """Return the three signature headers of one attempt, as names and values.
+    """Return the headers of one attempt, as names and values: JSON and its signatures.
 
     Every secret signs. `message_id` is the same for all attempts and contains no dot. `timestamp`
     is the time of this attempt, with a time zone. `body` is UTF-8 and must be sent unchanged.
@@ -173,6 +173,7 @@ def signature_headers(
     # The library replaces the time zone instead of converting to UTC, which would shift the time.
     sent_at = timestamp.astimezone(UTC)
     return {
+        "content-type": "application/json",
         "webhook-id": message_id,
         "webhook-timestamp": str(int(sent_at.timestamp())),
         "webhook-signature": " ".join(secret.sign(message_id, sent_at, body) for secret in secrets),
