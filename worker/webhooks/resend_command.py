@@ -4,9 +4,10 @@ A row only becomes due again. As at every attempt, it is rendered under the poli
 not sent if that or a revocation forbids it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import Any
 
 import click
 from sqlalchemy import (
@@ -22,9 +23,10 @@ from sqlalchemy import (
     update,
 )
 
-from models import Batch, Delivery, EndpointState
+from models import Batch, Delivery
 from worker import clock
 from worker.base.database_engine import read_transaction, write_transaction
+from worker.base.jobs import TurnKey
 from worker.cli.command_options import (
     TEXT,
     parse_moment_option,
@@ -37,24 +39,13 @@ from worker.ledger.batch_completion import EVENT_LIFETIME
 from worker.ledger.outbox import MAX_CHANGED
 from worker.ledger.tenant_history import is_of_tenant
 from worker.webhooks.delivery_commands import endpoint_option, find_deliveries
+from worker.webhooks.endpoint_states import read_health
 
 _MAX_UNCONFIRMED = 1_000
 
 # Not parameters: the partial index is used only if the statement itself contains this text.
 _IS_FAILED = Delivery.state == literal_column("'failed'")
 _HAS_LINKS = Delivery.event == "grants.decided"
-
-
-class _Selection(NamedTuple):
-    """The options that select webhooks."""
-
-    names: Sequence[str]
-    batch: str | None
-    failed: bool
-    missed: bool
-    since: datetime | None
-    tenant: str | None
-    endpoint: str | None
 
 
 @click.command()
@@ -88,78 +79,67 @@ def resend(*, yes: bool, zone: Any, **options: Any) -> None:  # noqa: ARG001 - o
       python -m worker webhooks resend 1042 1043
       python -m worker webhooks resend --failed --missed --since 2d --tenant acme
     """
-    selection = _Selection(**options)
-    _check(selection)
+    _check(options)
     now = clock.now()
     with open_engine() as engine:
         with read_transaction(engine) as connection:
-            check_tenant_option(connection, selection.tenant)
-            condition = _condition(connection, selection)
+            check_tenant_option(connection, options["tenant"])
+            condition = _condition(connection, options)
             _refuse_disabled(connection, condition)
-            count, expired = _count(connection, condition, now)
+            counts = select(func.count(), func.count(case((_has_expired(now), 1))))
+            total, expired = connection.execute(counts.where(condition)).one()
+        count = total - expired
+        unsent = _expired_text(expired)
         if not count:
-            raise click.ClickException(f"There is nothing to send again.{_expired_text(expired)}")
+            raise click.ClickException(f"There is nothing to send again.{unsent}")
         if count > _MAX_UNCONFIRMED and not yes:
             text = f"This would send {count:,} webhooks: narrow it with --endpoint, or give --yes."
             raise click.ClickException(text)
         sent = _send_again(engine, condition, now)
-    click.echo(f"{sent:,} {_be(sent)} sent again.{_expired_text(expired)}")
+    click.echo(f"{sent:,} {_be(sent)} sent again.{unsent}")
 
 
-def _check(selection: _Selection) -> None:
-    by_time = selection.failed or selection.missed
-    if sum([bool(selection.names), selection.batch is not None, by_time]) != 1:
+def _check(options: Mapping[str, Any]) -> None:
+    by_time = options["failed"] or options["missed"]
+    if sum([bool(options["names"]), options["batch"] is not None, by_time]) != 1:
         raise click.UsageError(
             "name webhooks, or give --batch, or give --failed, --missed or both with --since"
         )
-    if by_time is not (selection.since is not None):
+    if by_time is not (options["since"] is not None):
         raise click.UsageError("--failed and --missed need --since, and --since one of them")
-    refuse_empty_range(selection.since, None)
+    refuse_empty_range(options["since"], None)
 
 
-def _condition(connection: Connection, selection: _Selection) -> ColumnElement[bool]:
-    names, batch, failed, missed, since, tenant, endpoint = selection
+def _condition(connection: Connection, options: Mapping[str, Any]) -> ColumnElement[bool]:
     conditions: list[ColumnElement[bool]] = []
-    if names:
-        numbers = [number for name in names for number in find_deliveries(connection, name)]
-        conditions.append(Delivery.delivery_number.in_(numbers))
-    elif batch is not None:
-        named = select(Batch.batch_number).where(Batch.batch_id == batch)
+    if options["names"]:
+        found = [find_deliveries(connection, name) for name in options["names"]]
+        conditions.append(Delivery.delivery_number.in_(chain.from_iterable(found)))
+    elif options["batch"] is not None:
+        named = select(Batch.batch_number).where(Batch.batch_id == options["batch"])
         conditions.append(Delivery.batch_number.in_(named))
     else:
-        wanted = [Delivery.attempts > 0] * failed + [Delivery.attempts == 0] * missed
-        conditions += [_IS_FAILED, Delivery.created_at >= since, or_(*wanted)]
-    if tenant is not None:
-        conditions.append(is_of_tenant(connection, Delivery.tenant, tenant))
-    if endpoint is not None:
-        conditions.append(Delivery.endpoint == endpoint)
+        wanted = [Delivery.attempts > 0] * options["failed"]
+        wanted += [Delivery.attempts == 0] * options["missed"]
+        conditions += [_IS_FAILED, Delivery.created_at >= options["since"], or_(*wanted)]
+    if options["tenant"] is not None:
+        conditions.append(is_of_tenant(connection, Delivery.tenant, options["tenant"]))
+    if options["endpoint"] is not None:
+        conditions.append(Delivery.endpoint == options["endpoint"])
     # Not one that waits for its batch to be complete, or that is being sent.
     is_idle = Delivery.state.in_(["delivered", "failed", "pending"]), Delivery.lease.is_(None)
     return and_(*conditions, *is_idle)
 
 
 def _refuse_disabled(connection: Connection, condition: ColumnElement[bool]) -> None:
-    is_disabled = and_(
-        EndpointState.tenant == Delivery.tenant,
-        EndpointState.endpoint == Delivery.endpoint,
-        EndpointState.disabled_at.is_not(None),
-    )
-    query = select(EndpointState.tenant, EndpointState.endpoint)
-    query = query.join(Delivery, is_disabled).where(condition).limit(1)
-    row = connection.execute(query).one_or_none()
-    if row is not None:
-        name = f"{row.tenant}/{row.endpoint}"
-        text = f"{name} is disabled: python -m worker webhooks enable {name}"
-        raise click.ClickException(text)
-
-
-def _count(
-    connection: Connection, condition: ColumnElement[bool], now: datetime
-) -> tuple[int, int]:
-    """Count what can be sent again, and what has expired."""
-    query = select(func.count(), func.count(case((_has_expired(now), 1))))
-    total, expired = connection.execute(query.where(condition)).one()
-    return total - expired, expired
+    states = read_health(connection)
+    endpoints = select(Delivery.tenant, Delivery.endpoint).where(condition).distinct()
+    for endpoint in connection.execute(endpoints):
+        health = states.get(TurnKey(*endpoint))
+        if health is not None and health.disabled_at is not None:
+            name = "/".join(endpoint)
+            text = f"{name} is disabled: python -m worker webhooks enable {name}"
+            raise click.ClickException(text)
 
 
 def _has_expired(now: datetime) -> ColumnElement[bool]:
