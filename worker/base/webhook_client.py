@@ -119,7 +119,7 @@ class TraceStep(NamedTuple):
     The detail shows no path of a URL, and no body. It shows names in the endpoint's certificate.
     """
 
-    name: Literal["dns", "address", "connect", "tls", "response"]
+    name: str  # dns, address, connect, tls or response
     detail: str
     seconds: float | None = None
 

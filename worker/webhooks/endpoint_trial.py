@@ -37,7 +37,7 @@ class Trial(NamedTuple):
     body is the start of the response, with secrets replaced.
     """
 
-    steps: list[tuple[str, str, float | None]]
+    steps: list[TraceStep]
     status: int | None
     body: str | None
     problem: str | None
@@ -61,29 +61,25 @@ def try_endpoint(
         timestamp=now, data=TestedEndpoint(tenant=tenant.name, endpoint=endpoint.name)
     )
     body = content.model_dump_json().encode()
+    steps: list[TraceStep] = []
     trace: list[TraceStep] = []
-    steps: list[tuple[str, str, float | None]] = []
     started = time.monotonic()
     status = excerpt = problem = None
     try:
         secrets = resolve_secrets(endpoint.secret, environ, now)
         headers = signature_headers(secrets, f"test-{token_hex(8)}", now, body)
         schemes = ", ".join(secret.scheme for secret in secrets)
-        steps.append(("signature", f"{schemes}, as webhook-id {headers['webhook-id']}", None))
+        steps.append(TraceStep("signature", f"{schemes}, as webhook-id {headers['webhook-id']}"))
         response = client.post(endpoint.url, body, headers, trace)
-        status, excerpt = response.status, response.excerpt
-    except WebhookFailure as error:
-        problem = str(error)
-        if error.reason == "url_refused":
-            steps.append(("url", f"refused: {problem.partition(': ')[2]}", None))
+        status, excerpt = response.status, _readable(response.excerpt)
     except Transient as error:
         problem = str(error)
+        if isinstance(error, WebhookFailure) and error.reason == "url_refused":
+            steps.append(TraceStep("url", f"refused: {problem.partition(': ')[2]}"))
     if trace:
         parts = urlsplit(endpoint.url)  # only what names the server: a path may be a secret
-        steps.append(("url", f"accepted: {parts.scheme}://{parts.hostname}", None))
-    steps += trace
-    seconds = time.monotonic() - started
-    return Trial(steps, status, None if excerpt is None else _readable(excerpt), problem, seconds)
+        steps.append(TraceStep("url", f"accepted: {parts.scheme}://{parts.hostname}"))
+    return Trial([*steps, *trace], status, excerpt, problem, time.monotonic() - started)
 
 
 def _readable(excerpt: bytes) -> str:
@@ -124,16 +120,14 @@ def test_endpoint(context: click.Context, /, *, name: str, as_json: bool) -> Non
 
 
 def _trial_values(tenant: Tenant, endpoint: WebhookEndpoint, trial: Trial) -> dict[str, Any]:
-    steps = [dict(zip(TraceStep._fields, step, strict=True)) for step in trial.steps]
+    steps = [step._asdict() for step in trial.steps]
     names = {"tenant": tenant.name, "endpoint": endpoint.name, "success": trial.is_success}
     return names | trial._asdict() | {"steps": steps}
 
 
 def _lines(trial: Trial) -> Iterator[str]:
-    steps = list(trial.steps)
-    if trial.body:
-        steps.append(("body", trial.body, None))
-    for name, detail, seconds in steps:
+    body = [TraceStep("body", trial.body)] if trial.body else []
+    for name, detail, seconds in [*trial.steps, *body]:
         duration = "" if seconds is None else f" ({seconds * 1000:,.0f} ms)"
         yield f"{name:<10} {escape_unprintable(detail)}{duration}"
 
