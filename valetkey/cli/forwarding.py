@@ -5,7 +5,8 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
+from contextlib import closing
+from ipaddress import IPv4Network, IPv6Address, ip_address
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ from valetkey.delivery.causes import describe_cause
 TIMEOUT_SECONDS = 15.0
 """The time that an endpoint has for a webhook of the service, too."""
 
-_LOOPBACK = (IPv4Network("127.0.0.0/8"), IPv6Address("::1"))
+_LOOPBACK = IPv4Network("127.0.0.0/8"), IPv6Address("::1")
 _MAX_BODY = 64 * 1024  # bytes of a response that are read
 
 
@@ -59,7 +60,7 @@ def parse_target(url: str) -> ForwardTarget:
         )
     if "@" in parts.netloc:
         raise ValueError("the URL must have no user name or password")
-    if host != "localhost" and not _is_loopback_text(host):
+    if host != "localhost" and not _is_loopback(host):
         raise ValueError(
             "events are forwarded to this machine only: the host must be localhost, or an address "
             "like 127.0.0.1 or [::1]"
@@ -71,16 +72,12 @@ def parse_target(url: str) -> ForwardTarget:
     return ForwardTarget(parts.scheme, host, port or default, path)
 
 
-def _is_loopback_text(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     try:
-        return _is_loopback(ip_address(host))
+        address = ip_address(host)
     except ValueError:
         return False
-
-
-def _is_loopback(address: IPv4Address | IPv6Address) -> bool:
-    network, ipv6 = _LOOPBACK
-    return address == ipv6 or (isinstance(address, IPv4Address) and address in network)
+    return address == _LOOPBACK[1] or address in _LOOPBACK[0]
 
 
 def forward(target: ForwardTarget, body: bytes, headers: Mapping[str, str]) -> ForwardResult:
@@ -99,31 +96,28 @@ def forward(target: ForwardTarget, body: bytes, headers: Mapping[str, str]) -> F
 
 
 def _post(target: ForwardTarget, body: bytes, headers: Mapping[str, str]) -> int:
-    connection = http.client.HTTPConnection(target.host, target.port)
-    connection.sock = _connect(target)
-    try:
+    with closing(http.client.HTTPConnection(target.host, target.port)) as connection:
+        connection.sock = _connect(target)
         connection.request("POST", target.path, body, {"User-Agent": "valetkey", **headers})
         response = connection.getresponse()
         response.read(_MAX_BODY)
         return response.status
-    finally:
-        connection.close()
 
 
 def _connect(target: ForwardTarget) -> socket.socket:
     """Connect to an address that was checked: a name can lead elsewhere the next time."""
-    addresses = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-    if not all(_is_loopback_text(str(address[0])) for *_, address in addresses):
+    found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+    addresses = [str(address[0]) for *_, address in found]
+    if not all(map(_is_loopback, addresses)):
         raise _NotThisMachine
-    for number, (*_, address) in enumerate(addresses, 1):
+    for address in addresses:
         try:
-            sock = socket.create_connection((str(address[0]), target.port), TIMEOUT_SECONDS)
+            sock = socket.create_connection((address, target.port), TIMEOUT_SECONDS)
+            break
         except OSError:
-            if number == len(addresses):
+            if address == addresses[-1]:
                 raise
-        else:
-            return _secure(sock, target)
-    raise _NotThisMachine  # never: getaddrinfo returns an address
+    return _secure(sock, target)
 
 
 def _secure(sock: socket.socket, target: ForwardTarget) -> socket.socket:
