@@ -348,3 +348,12 @@ def test_a_delivery_that_no_attempt_finished_for_a_week_fails(hooks: UploadHooks
     clean_up(hooks.context)
     (row,) = hooks.pending()
     assert (row.state, row.problem) == ("failed", "the endpoint did not take it within 7 days")
+
+
+def test_an_endpoint_receives_no_uploads_of_types_that_it_does_not_name(hooks: UploadHooks) -> None:
+    grant_id = hooks.issue_one()
+    (hook,) = hooks.context.config.current().tenants["acme"].endpoints.values()
+    hooks.apply(tenant_config(endpoints={"hook": replace(hook, events=("upload.unused",))}))
+    hooks.store(grant_id)
+    assert hooks.pending() == []
+    assert settle(hooks, "0")

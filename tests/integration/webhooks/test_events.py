@@ -11,7 +11,10 @@ from models import Delivery
 from tests.support.builders.delivery_service import DeliveryService, hooks_config
 from tests.support.builders.messages import Clock, download_chunks, grant_message
 from valetkey.wire.events import MAX_WEBHOOK_BYTES
+from worker.base.database_engine import write_transaction
 from worker.core.tenant_config import Quota, TenantConfig
+from worker.ledger import outbox
+from worker.ledger.outbox import ManifestWritten, lease_manifest, settle_manifest
 from worker.tasks import clean_up
 from worker.webhooks import webhook_events
 
@@ -61,6 +64,14 @@ def test_each_page_has_an_id_of_its_own(hooks: DeliveryService) -> None:
     ids = sorted(headers["webhook-id"] for headers in hooks.client.headers)
     expected = [f"{batch}-0-p{page}" for page in range(1, count + 1)]
     assert ids == sorted([*expected, f"{batch}-completed"])
+
+
+def test_an_outcome_has_no_more_pages_than_items(
+    hooks: DeliveryService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "_PAGE_BYTES", 10)
+    hooks.issue(["acme/a", "acme/b"])
+    assert [len(content["data"]["items"]) for content in sent(hooks)[:-1]] == [1, 1]
 
 
 def test_a_page_that_has_grown_too_large_is_sent_without_its_links(
@@ -137,6 +148,18 @@ def test_a_cancelled_batch_is_completed_and_says_so(hooks: DeliveryService) -> N
     hooks.service.cancel(chunk["batch"])
     assert types(hooks) == ["grants.decided", "batch.completed"]
     assert hooks.delivered(-1)["data"]["cancelled"] is True
+
+
+def test_a_batch_is_completed_after_its_manifest_is_settled(hooks: DeliveryService) -> None:
+    hooks.issue(manifest="acme/results.jsonl.gz")
+    assert types(hooks) == ["grants.decided"]
+    lease, now = hooks.context.new_lease(), hooks.context.now()
+    with write_transaction(hooks.engine) as connection:
+        manifest = lease_manifest(connection, "acme", lease, now)
+        assert manifest is not None
+        settle_manifest(connection, manifest, ManifestWritten(1, 0, 99, "a" * 64), now)
+    assert types(hooks) == ["grants.decided", "batch.completed"]
+    assert hooks.delivered(-1)["data"]["manifest"]["state"] == "written"
 
 
 def test_an_endpoint_without_outcomes_is_told_when_the_batch_is_complete(
