@@ -33,9 +33,6 @@ class Listener(NamedTuple):
     key: str
 
 
-_COLUMNS = (WebhookListener.listener_id, WebhookListener.tenant, WebhookListener.key)
-
-
 def register_listener(
     connection: Connection, message: ListenMessage, tenant_id: str, key: str, now: datetime
 ) -> Listening | Refusal:
@@ -90,8 +87,9 @@ def _missed(
 
 def read_listeners(connection: Connection, now: datetime) -> list[Listener]:
     """Return the producers that listen."""
-    query = select(*_COLUMNS).where(WebhookListener.expires_at > now)
-    return [Listener._make(row) for row in connection.execute(query)]
+    query = select(WebhookListener.listener_id, WebhookListener.tenant, WebhookListener.key)
+    rows = connection.execute(query.where(WebhookListener.expires_at > now))
+    return [Listener._make(row) for row in rows]
 
 
 def delete_ended(connection: Connection, now: datetime) -> None:

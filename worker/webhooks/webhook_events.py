@@ -45,19 +45,6 @@ class _Subject(NamedTuple):
     tenant: Tenant
     endpoint: WebhookEndpoint
 
-    def webhook_id(self, batch_id: str | None) -> str:
-        delivery = self.delivery
-        name = WebhookName(
-            delivery.event,
-            delivery.endpoint.owner,
-            batch_id,
-            delivery.chunk_number,
-            delivery.page,
-            delivery.pages,
-            delivery.group_id,
-        )
-        return name.webhook_id
-
     def check_bucket(self, bucket: str) -> None:
         """Check that the tenant's policy lets requests for a bucket profile call the endpoint."""
         if self.endpoint.name not in allowed_callback_names(self.tenant, bucket):
@@ -65,15 +52,16 @@ class _Subject(NamedTuple):
 
 
 class _Content(NamedTuple):
-    message_id: str
+    batch_id: str | None
     timestamp: datetime
     data: Mapping[str, Any]
 
 
 def render(delivery: DeliveryLease, context: Context) -> RenderedWebhook:
     """Render a webhook. Raises Malformed if it must not be sent any more, and Transient."""
-    tenant = context.config.current().tenant_by_id(delivery.endpoint.owner)
-    endpoint = None if tenant is None else tenant.endpoints.get(delivery.endpoint.name)
+    owner, hook = delivery.endpoint
+    tenant = context.config.current().tenant_by_id(owner)
+    endpoint = None if tenant is None else tenant.endpoints.get(hook)
     if tenant is None or endpoint is None:
         raise Malformed("the endpoint is no longer configured")
     if not endpoint.wants(delivery.event):
@@ -84,23 +72,19 @@ def render(delivery: DeliveryLease, context: Context) -> RenderedWebhook:
     if len(body) > MAX_WEBHOOK_BYTES:
         thin = {name: value for name, value in content.data.items() if name not in _LISTS}
         body = _encode(delivery.event, content._replace(data=thin | {"thin": True}))
-    return RenderedWebhook(content.message_id, endpoint, body)
+    place = delivery.chunk_number, delivery.page, delivery.pages, delivery.group_id
+    name = WebhookName(delivery.event, owner, content.batch_id, *place)
+    return RenderedWebhook(name.webhook_id, endpoint, body)
 
 
 def _encode(event: str, content: _Content) -> bytes:
     return to_json({"type": event, "timestamp": content.timestamp, "data": content.data})
 
 
-def _batch_number(delivery: DeliveryLease) -> int:
-    if delivery.batch_number is None:
-        raise Malformed("the event names no batch")
-    return delivery.batch_number
-
-
 def _chunk(delivery: DeliveryLease) -> tuple[int, int]:
-    if delivery.chunk_number is None:
+    if delivery.batch_number is None or delivery.chunk_number is None:
         raise Malformed("the event names no chunk")
-    return _batch_number(delivery), delivery.chunk_number
+    return delivery.batch_number, delivery.chunk_number
 
 
 def _render_outcome(subject: _Subject, context: Context) -> _Content:
@@ -114,8 +98,7 @@ def _render_outcome(subject: _Subject, context: Context) -> _Content:
     else:
         decision = reissue_chunk(recorded, context)
     data = _outcome_data(subject, recorded, decision)
-    name = subject.webhook_id(recorded.batch_id)
-    return _Content(name, recorded.validity.issued_at, data)
+    return _Content(recorded.batch_id, recorded.validity.issued_at, data)
 
 
 def _outcome_data(
@@ -145,15 +128,15 @@ def _outcome_data(
 
 
 def _render_completed(subject: _Subject, context: Context) -> _Content:
-    number = _batch_number(subject.delivery)
     is_cancelled = exists().where(
         Cancellation.tenant == Batch.tenant, Cancellation.batch_id == Batch.batch_id
     )
     query = select(Batch, is_cancelled.label("is_cancelled"))
     with read_transaction(context.engine) as connection:
-        batch = connection.execute(query.where(Batch.batch_number == number)).one()
-        counts = count_decided(connection, number)
-        manifest = read_manifest_state(connection, number)
+        is_named = Batch.batch_number == subject.delivery.batch_number
+        batch = connection.execute(query.where(is_named)).one()
+        counts = count_decided(connection, batch.batch_number)
+        manifest = read_manifest_state(connection, batch.batch_number)
     subject.check_bucket(batch.bucket)
     data = CompletedBatch(
         tenant=subject.tenant.name,
@@ -169,30 +152,29 @@ def _render_completed(subject: _Subject, context: Context) -> _Content:
         manifest=manifest,
     )
     content = data.model_dump(mode="json", exclude_none=True)
-    return _Content(subject.webhook_id(batch.batch_id), subject.delivery.created_at, content)
+    return _Content(batch.batch_id, subject.delivery.created_at, content)
 
 
 def _render_upload(subject: _Subject, context: Context) -> _Content:
     """Render a webhook about uploads: the same at each attempt."""
-    delivery, (_, chunk_number) = subject.delivery, _chunk(subject.delivery)
+    chunk = _chunk(subject.delivery)
     with autocommit_read(context.engine) as connection:
-        news = read_upload_news(connection, delivery, _chunk(delivery))
+        news = read_upload_news(connection, subject.delivery, chunk)
     if news is None:
         raise Malformed("the rows that it reports are not there")
     subject.check_bucket(news.bucket)
     data = ReportedUploads(
         tenant=subject.tenant.name,
         batch=news.batch_id,
-        chunk=chunk_number,
+        chunk=chunk[1],
         uploads=list(news.uploads),
     )
-    name = subject.webhook_id(news.batch_id)
-    return _Content(name, news.recorded_at, data.model_dump(mode="json", exclude_defaults=True))
+    content = data.model_dump(mode="json", exclude_defaults=True)
+    return _Content(news.batch_id, news.recorded_at, content)
 
 
 def _render_stored(subject: _Subject, _context: Context) -> _Content:
-    delivery = subject.delivery
-    return _Content(subject.webhook_id(None), delivery.created_at, delivery.content)
+    return _Content(None, subject.delivery.created_at, subject.delivery.content)
 
 
 _RENDERERS: Mapping[str, Callable[[_Subject, Context], _Content]] = {
