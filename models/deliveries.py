@@ -21,9 +21,8 @@ class Delivery(Base):
     batch is complete, when a new row with a higher number replaces it. status and duration_ms are
     those of the last attempt. A delivery is not attempted before not_before, for which the endpoint
     asked, nor after expires_at; NULL sets no such limit. An event without a batch has its data in
-    content. group_id tells events of one batch or tenant apart, such as uses by their group. pages
-    is the number of webhooks that the
-    outcome of a chunk is divided into.
+    content. group_id distinguishes events of one batch or tenant, such as uses by their group.
+    pages is the number of webhooks that the outcome of a chunk is divided into.
     """
 
     __tablename__ = "deliveries"

@@ -30,7 +30,7 @@ from worker.errors import Transient
 from worker.issue.dispatch import Response, respond
 from worker.issue.multipart_aborts import abort_expired_uploads
 from worker.ledger import quota_usage
-from worker.ledger.listeners import delete_ended
+from worker.ledger.listeners import delete_expired_listeners
 from worker.ledger.outbox import fail_expired_deliveries
 from worker.ledger.reservations import release_expired
 from worker.proof.checkpoints import CheckpointJob
@@ -62,7 +62,7 @@ def clean_up(context: Context, run: JobRun | None = None) -> dict[str, int]:
     undelivered = _in_turns(context, run, partial(fail_expired_deliveries, problem=EXPIRED))
     with write_transaction(context.engine) as connection:
         delete_old_states(connection, context.now())
-        delete_ended(connection, context.now())
+        delete_expired_listeners(connection, context.now())
     partitions = create_partitions(context.engine, context.now(), context.problems)
     return {"released": released, "undelivered": undelivered, "partitions": partitions}
 

@@ -17,7 +17,7 @@ import h11
 Address = IPv4Address | IPv6Address
 
 MAX_RESPONSE_BYTES = 64 * 1024
-"""Of all that an endpoint sends in an exchange, with heads and framing."""
+"""The most bytes that are read in an exchange, with heads and framing."""
 EXCERPT_BYTES = 200
 IDLE_SECONDS = 60.0
 MAX_IDLE_PER_ORIGIN = 4
@@ -40,7 +40,7 @@ class WebhookResponse:
 
     @property
     def is_success(self) -> bool:
-        """Whether the endpoint took the webhook: redirects are failures too."""
+        """Return true if the endpoint took the webhook: redirects are failures too."""
         return self.status // 100 == 2  # noqa: PLR2004 - 2xx
 
 

@@ -44,7 +44,7 @@ class MetricsServer(ThreadingMixIn, WSGIServer):
     max_seconds = 30.0
 
     def __init__(self, host: str, port: int, app: WSGIApplication) -> None:
-        """Listen on a host and a port, of which 0 takes a free one. Raises OSError."""
+        """Listen on a host and a port; 0 takes a free port. Raises OSError."""
         self._opened: dict[socket, float] = {}
         self.address_family, *_, address = getaddrinfo(host, port, type=SOCK_STREAM)[0]
         super().__init__(address[:2], _Handler)  # type: ignore[arg-type]

@@ -182,13 +182,14 @@ def _listen(
     message: ListenMessage, sender: AuthenticatedMessage, context: Context
 ) -> Listening | Outcome:
     """Let a producer listen. Charges and audits nothing: what it hears was, when it was granted."""
+    reply: Listening | Refusal
     if sender.key is None:
         text = "listening needs the tenant's key: events are sealed to it"
-        refusal = Refusal(code=Code.SIGNATURE_REQUIRED, field="", message=text)
-        return Outcome(batch="", chunk=0, status="refused", refusal=refusal)
-    tenant_id, key = sender.tenant.id, sender.key.name
-    with write_transaction(context.engine) as connection:
-        reply = register_listener(connection, message, tenant_id, key, context.now())
+        reply = Refusal(code=Code.SIGNATURE_REQUIRED, field="", message=text)
+    else:
+        tenant_id, key = sender.tenant.id, sender.key.name
+        with write_transaction(context.engine) as connection:
+            reply = register_listener(connection, message, tenant_id, key, context.now())
     if isinstance(reply, Refusal):
         return Outcome(batch="", chunk=0, status="refused", refusal=reply)
     return reply

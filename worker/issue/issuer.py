@@ -58,7 +58,7 @@ from worker.ledger.batches import (
     lock_batches,
     read_history,
 )
-from worker.ledger.outbox import insert_quota_warnings, release_if_unreported
+from worker.ledger.outbox import insert_quota_warnings, release_without_outcomes
 from worker.ledger.rejections import NOT_RECORDED, count_rejections
 from worker.ledger.reservations import take_from_remaining
 from worker.ledger.tree_leaves import append_leaf
@@ -236,7 +236,7 @@ def _continue_batch(connection: Connection, chunk: NewChunk, batch: RecordedBatc
         # Last, because other chunks of the batch wait for this row from then on.
         if not take_from_remaining(connection, number, request):
             raise ConcurrentChange
-        release_if_unreported(connection, number, request, now)
+        release_without_outcomes(connection, number, request, now)
         quota_usage.release(connection, request.tenant.id, chunk.unused_cost, batch.decided_at)
     quota_usage.charge_uncharged(connection, request.tenant.id, uncharged, now)
     append_leaf(connection, request.tenant.id, leaf)

@@ -58,7 +58,7 @@ from worker.ledger.outbox import (
     insert_deliveries,
     insert_manifest,
     outcome_deliveries,
-    release_if_unreported,
+    release_without_outcomes,
 )
 from worker.ledger.quota_usage import charge_uncharged, is_beyond_ceiling
 from worker.ledger.reservations import insert_chunk_reservations, insert_remaining_reservation
@@ -381,7 +381,7 @@ def insert_new_batches(connection: Connection, chunks: Sequence[NewChunk]) -> No
     if completions:
         insert_deliveries(connection, completions)
         for batch, chunk in zip(batches, chunks, strict=True):
-            release_if_unreported(connection, batch.batch_number, chunk.request, now)
+            release_without_outcomes(connection, batch.batch_number, chunk.request, now)
     charge_uncharged(connection, tenant_id, uncharged, now)
     append_leaf(connection, tenant_id, *leaves)
 

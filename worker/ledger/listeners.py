@@ -46,7 +46,7 @@ def register_listener(
     )
     cursor = connection.scalar(renew.values(values).returning(WebhookListener.cursor))
     if cursor is None:
-        delete_ended(connection, now)
+        delete_expired_listeners(connection, now)
         is_of_tenant = WebhookListener.tenant == tenant_id
         count = connection.scalar(select(func.count()).where(is_of_tenant))
         cursor = _last_number(connection)
@@ -92,7 +92,7 @@ def read_listeners(connection: Connection, now: datetime) -> list[Listener]:
     return [Listener._make(row) for row in rows]
 
 
-def delete_ended(connection: Connection, now: datetime) -> None:
+def delete_expired_listeners(connection: Connection, now: datetime) -> None:
     """Delete the listeners that did not ask again in time."""
     connection.execute(delete(WebhookListener).where(WebhookListener.expires_at <= now))
 
@@ -117,7 +117,7 @@ def has_new_events(connection: Connection, listener: Listener) -> bool:
 
 
 def claim_events(connection: Connection, listener: Listener) -> list[DeliveryLease]:
-    """Return the next webhooks to relay to a listener, each once, whoever else asks for them.
+    """Return the next webhooks to relay to a listener, each once in all processes.
 
     Those that wait for their batch are skipped until they are released, under a higher number.
     """

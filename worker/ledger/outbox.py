@@ -67,7 +67,7 @@ class Claim(NamedTuple):
 
 
 class DeliveryLease(NamedTuple):
-    """A delivery, leased for LEASE_TIME. attempts includes the current one.
+    """A delivery, leased for DELIVERY_LEASE_TIME. attempts includes the current one.
 
     is_probe says that it is the only attempt while the endpoint's circuit is open. The fields up
     to created_at are those of Delivery.
@@ -145,7 +145,7 @@ def completion_deliveries(
         yield row | {"batch_number": batch_number, "state": "waiting"}
 
 
-def release_if_unreported(
+def release_without_outcomes(
     connection: Connection, batch_number: int, request: ChunkRequest, now: datetime
 ) -> None:
     """Release the last webhook of a batch that sends no outcomes, whose delivery would do so."""
@@ -451,7 +451,7 @@ MANIFEST_LEASE_TIME = timedelta(seconds=60)
 
 
 class ManifestLease(NamedTuple):
-    """A manifest to write, leased for LEASE_TIME. attempts includes the current one."""
+    """A manifest to write, leased for MANIFEST_LEASE_TIME. attempts includes the current one."""
 
     batch_number: int
     tenant_id: str

@@ -84,7 +84,7 @@ def _row(
 def read_upload_news(
     connection: Connection, delivery: DeliveryLease, chunk: tuple[int, int]
 ) -> UploadNews | None:
-    """Read what a delivery about uploads of a chunk tells, or None if its rows are not there."""
+    """Read what a delivery about uploads of a chunk reports, or None if its rows are not there."""
     if delivery.event == "upload.unused":
         return _read_unused(connection, *chunk)
     return _read_stored(connection, delivery, *chunk)

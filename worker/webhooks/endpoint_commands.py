@@ -33,7 +33,7 @@ _LAST_DAY = timedelta(days=1)
 
 
 class _EndpointRow(NamedTuple):
-    """What `endpoints` prints as JSON and CSV. since is the time from which the state holds."""
+    """A row of `endpoints` as JSON and CSV. since is the time from which the state holds."""
 
     tenant: str
     endpoint: str
@@ -59,8 +59,8 @@ def list_endpoints(*, tenant: str | None, output_format: Any) -> None:
     """List endpoints: their state, the attempts of the last day, and what waits for them.
 
     An endpoint is disabled, paused after repeated failures, failing since its last success, or ok.
-    p50 and p95 are estimates of the times in which it responded, from classes of which each limit
-    is 1.46 times that before it. The last failure is one of the newest 1,000 of all endpoints.
+    p50 and p95 are estimates of its response times, from classes whose limits are 1.46 apart. The
+    last failure is one of the newest 1,000 of all endpoints.
 
     \b
     Example:

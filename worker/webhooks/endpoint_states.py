@@ -35,7 +35,7 @@ _MAX_FAILURES = 1_000
 _MAX_AGE = timedelta(days=7)
 _MAX_AGE_OF_HOURS = timedelta(days=8)
 
-Finished = tuple[DeliveryLease, DeliveryResult]
+FinishedDelivery = tuple[DeliveryLease, DeliveryResult]
 """A delivery whose attempt is over, and its result."""
 
 _HEALTH = [getattr(EndpointState, name) for name in EndpointHealth._fields]
@@ -76,10 +76,10 @@ def _end_probe(connection: Connection, endpoint: TurnKey, now: datetime) -> None
 
 
 def record_results(
-    connection: Connection, results: Iterable[Finished], config: TenantConfig, now: datetime
+    connection: Connection, results: Iterable[FinishedDelivery], config: TenantConfig, now: datetime
 ) -> EndpointChanges:
     """Record the results of attempts that called their endpoint. config names whom to inform."""
-    called: defaultdict[TurnKey, list[Finished]] = defaultdict(list)
+    called: defaultdict[TurnKey, list[FinishedDelivery]] = defaultdict(list)
     unused: set[TurnKey] = set()
     for delivery, result in results:
         if result.is_endpoint_up is not None:
@@ -163,7 +163,7 @@ class _LockedState:
                 changes.recovered[self._endpoint] = health.failing_since
 
     def record_failures(
-        self, failed: Sequence[Finished], config: TenantConfig, changes: EndpointChanges
+        self, failed: Sequence[FinishedDelivery], config: TenantConfig, changes: EndpointChanges
     ) -> None:
         """Count failures, which may pause or disable it. A disabled endpoint stays as it is."""
         before = self.insert()
@@ -206,7 +206,7 @@ class _LockedState:
 
 
 def _count_attempts(
-    connection: Connection, called: Mapping[TurnKey, Sequence[Finished]], now: datetime
+    connection: Connection, called: Mapping[TurnKey, Sequence[FinishedDelivery]], now: datetime
 ) -> None:
     """Add attempts to the figures of this hour, in one statement."""
     counts = Counter(

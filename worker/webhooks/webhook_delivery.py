@@ -28,7 +28,7 @@ from worker.ledger.outbox import (
 )
 from worker.webhooks.endpoint_states import (
     EndpointChanges,
-    Finished,
+    FinishedDelivery,
     begin_probe,
     read_health,
     record_results,
@@ -140,7 +140,7 @@ class _Deliveries:
             partial(attempt_delivery, context=context), "delivery"
         )
         run.on_trigger = self._threads.wake
-        self._unsettled: list[Finished] = []
+        self._unsettled: list[FinishedDelivery] = []
         self._recovered: dict[TurnKey, datetime | None] = {}
         self._failures = 0
         self._reported_at = context.now()
@@ -192,7 +192,7 @@ class _Deliveries:
             self.counts["delivered" if result.problem is None else "undelivered"] += 1
         self._unsettled = []
 
-    def _write(self, finished: Sequence[Finished]) -> None:
+    def _write(self, finished: Sequence[FinishedDelivery]) -> None:
         """Write results, each alone if that fails: one delivery must not stop the others."""
         now = self._context.now()
         config = self._context.config.current()

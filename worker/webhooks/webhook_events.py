@@ -38,7 +38,7 @@ class RenderedWebhook(NamedTuple):
     body: bytes
 
 
-class _Subject(NamedTuple):
+class _CheckedDelivery(NamedTuple):
     """A delivery, with the tenant and the endpoint by today's config."""
 
     delivery: DeliveryLease
@@ -67,7 +67,7 @@ def render(delivery: DeliveryLease, context: Context) -> RenderedWebhook:
     if not endpoint.wants(delivery.event):
         raise Malformed("the endpoint no longer receives webhooks of this type")
     render_content = _RENDERERS.get(delivery.event, _render_upload)
-    content = render_content(_Subject(delivery, tenant, endpoint), context)
+    content = render_content(_CheckedDelivery(delivery, tenant, endpoint), context)
     body = _encode(delivery.event, content)
     if len(body) > MAX_WEBHOOK_BYTES:
         thin = {name: value for name, value in content.data.items() if name not in _LISTS}
@@ -87,27 +87,27 @@ def _chunk(delivery: DeliveryLease) -> tuple[int, int]:
     return delivery.batch_number, delivery.chunk_number
 
 
-def _render_outcome(subject: _Subject, context: Context) -> _Content:
-    delivery, endpoint = subject.delivery, subject.endpoint
+def _render_outcome(checked: _CheckedDelivery, context: Context) -> _Content:
+    delivery, endpoint = checked.delivery, checked.endpoint
     recorded = read_recorded(*_chunk(delivery), context)
     if recorded.refusal is None and recorded.validity.expires_at <= context.now():
         raise Malformed(EXPIRED)
-    subject.check_bucket(recorded.terms.bucket)
+    checked.check_bucket(recorded.terms.bucket)
     if endpoint.thin:
         decision = ChunkDecision(recorded.rows, [], recorded.validity, refusal=recorded.refusal)
     else:
         decision = reissue_chunk(recorded, context)
-    data = _outcome_data(subject, recorded, decision)
+    data = _outcome_data(checked, recorded, decision)
     return _Content(recorded.batch_id, recorded.validity.issued_at, data)
 
 
 def _outcome_data(
-    subject: _Subject, recorded: RecordedChunk, decision: ChunkDecision
+    checked: _CheckedDelivery, recorded: RecordedChunk, decision: ChunkDecision
 ) -> dict[str, Any]:
-    page, pages = subject.delivery.page, subject.delivery.pages
+    page, pages = checked.delivery.page, checked.delivery.pages
     issued = 0 if decision.refusal else decision.issued
     header = DecidedGrants(
-        tenant=subject.tenant.name,
+        tenant=checked.tenant.name,
         batch=recorded.batch_id,
         chunk=recorded.chunk_number,
         status="refused" if decision.refusal else "issued",
@@ -116,30 +116,30 @@ def _outcome_data(
         refused=len(decision.rows) - issued,
         page=page,
         pages=pages,
-        thin=subject.endpoint.thin,
+        thin=checked.endpoint.thin,
         expires_at=None if decision.refusal else decision.validity.expires_at,
     )
     data = header.model_dump(mode="json", exclude_none=True, exclude={"items", "quotas"})
-    if not subject.endpoint.thin:
+    if not checked.endpoint.thin:
         count = len(decision.results)
         items = decision.results[(page - 1) * count // pages : page * count // pages]
         data["items"] = list(items)
     return data
 
 
-def _render_completed(subject: _Subject, context: Context) -> _Content:
+def _render_completed(checked: _CheckedDelivery, context: Context) -> _Content:
     is_cancelled = exists().where(
         Cancellation.tenant == Batch.tenant, Cancellation.batch_id == Batch.batch_id
     )
     query = select(Batch, is_cancelled.label("is_cancelled"))
     with read_transaction(context.engine) as connection:
-        is_named = Batch.batch_number == subject.delivery.batch_number
+        is_named = Batch.batch_number == checked.delivery.batch_number
         batch = connection.execute(query.where(is_named)).one()
         counts = count_decided(connection, batch.batch_number)
         manifest = read_manifest_state(connection, batch.batch_number)
-    subject.check_bucket(batch.bucket)
+    checked.check_bucket(batch.bucket)
     data = CompletedBatch(
-        tenant=subject.tenant.name,
+        tenant=checked.tenant.name,
         batch=batch.batch_id,
         kind=batch.kind,
         bucket=batch.bucket,
@@ -152,19 +152,19 @@ def _render_completed(subject: _Subject, context: Context) -> _Content:
         manifest=manifest,
     )
     content = data.model_dump(mode="json", exclude_none=True)
-    return _Content(batch.batch_id, subject.delivery.created_at, content)
+    return _Content(batch.batch_id, checked.delivery.created_at, content)
 
 
-def _render_upload(subject: _Subject, context: Context) -> _Content:
+def _render_upload(checked: _CheckedDelivery, context: Context) -> _Content:
     """Render a webhook about uploads: the same at each attempt."""
-    chunk = _chunk(subject.delivery)
+    chunk = _chunk(checked.delivery)
     with autocommit_read(context.engine) as connection:
-        news = read_upload_news(connection, subject.delivery, chunk)
+        news = read_upload_news(connection, checked.delivery, chunk)
     if news is None:
         raise Malformed("the rows that it reports are not there")
-    subject.check_bucket(news.bucket)
+    checked.check_bucket(news.bucket)
     data = ReportedUploads(
-        tenant=subject.tenant.name,
+        tenant=checked.tenant.name,
         batch=news.batch_id,
         chunk=chunk[1],
         uploads=list(news.uploads),
@@ -173,11 +173,11 @@ def _render_upload(subject: _Subject, context: Context) -> _Content:
     return _Content(news.batch_id, news.recorded_at, content)
 
 
-def _render_stored(subject: _Subject, _context: Context) -> _Content:
-    return _Content(None, subject.delivery.created_at, subject.delivery.content)
+def _render_stored(checked: _CheckedDelivery, _context: Context) -> _Content:
+    return _Content(None, checked.delivery.created_at, checked.delivery.content)
 
 
-_RENDERERS: Mapping[str, Callable[[_Subject, Context], _Content]] = {
+_RENDERERS: Mapping[str, Callable[[_CheckedDelivery, Context], _Content]] = {
     "grants.decided": _render_outcome,
     "batch.completed": _render_completed,
     "quota.warning": _render_stored,

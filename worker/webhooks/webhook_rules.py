@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 
 class WebhookName(NamedTuple):
-    """What tells the webhooks of a service apart. batch_id is None for events without a batch."""
+    """The parts of a webhook's id. batch_id is None for events without a batch."""
 
     event: str
     tenant_id: str
@@ -150,7 +150,7 @@ class EndpointHealth(NamedTuple):
         self, count: int, now: datetime, *, is_probe: bool
     ) -> tuple[int, datetime | None]:
         # Only a failed probe lengthens the pause. Attempts that began before the circuit was
-        # opened tell nothing new.
+        # opened change nothing.
         if self.open_until is not None and not is_probe:
             return self.failures, self.open_until
         failures = self.failures + 1 if is_probe else min(self.failures + count, CIRCUIT_THRESHOLD)
