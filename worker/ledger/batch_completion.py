@@ -48,22 +48,18 @@ _IS_COMPLETE = and_(
 
 def release_completions(
     connection: Connection, batch_numbers: Iterable[int], now: datetime
-) -> bool:
-    """Let the last webhooks of these batches be sent, if they are complete; return if any is.
+) -> None:
+    """Let the last webhooks of these batches be sent, if they are complete.
 
     Each is a new row: what reads the deliveries by number finds it after those before.
     """
-    released = 0
     for numbers in in_parts(sorted(set(batch_numbers))):
         is_named = Delivery.batch_number.in_(numbers)
         waiting = select(Delivery.delivery_number).where(is_named, _IS_WAITING)
         # Locked by a statement of its own: the next one then sees what others committed meanwhile.
         locked = waiting.order_by(Delivery.delivery_number).with_for_update()
         if connection.scalars(locked).all():
-            complete = connection.scalars(waiting.where(_IS_COMPLETE)).all()
-            _release(connection, complete, now)
-            released += len(complete)
-    return released > 0
+            _release(connection, connection.scalars(waiting.where(_IS_COMPLETE)).all(), now)
 
 
 def _release(connection: Connection, numbers: Sequence[int], now: datetime) -> None:
