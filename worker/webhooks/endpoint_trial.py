@@ -28,25 +28,20 @@ from worker.webhooks.endpoint_names import endpoint_argument, find_endpoint
 from worker.webhooks.endpoint_states import read_health
 from worker.webhooks.webhook_secrets import resolve_secrets, signature_headers
 
-_SUCCESS = range(200, 300)
-
 
 class Trial(NamedTuple):
     """The steps of a trial, and how it ended: with a response or a problem.
 
-    body is the start of the response, with secrets replaced.
+    success is true if the endpoint took the webhook. body is the start of the response, with
+    secrets replaced.
     """
 
+    success: bool
     steps: list[TraceStep]
     status: int | None
     body: str | None
     problem: str | None
     seconds: float
-
-    @property
-    def is_success(self) -> bool:
-        """Return true if the endpoint took the webhook."""
-        return self.status in _SUCCESS
 
 
 def try_endpoint(
@@ -64,14 +59,15 @@ def try_endpoint(
     steps: list[TraceStep] = []
     trace: list[TraceStep] = []
     started = time.monotonic()
-    status = excerpt = problem = None
+    success, status, excerpt, problem = False, None, None, None
     try:
         secrets = resolve_secrets(endpoint.secret, environ, now)
         headers = signature_headers(secrets, f"test-{token_hex(8)}", now, body)
         schemes = ", ".join(secret.scheme for secret in secrets)
         steps.append(TraceStep("signature", f"{schemes}, as webhook-id {headers['webhook-id']}"))
         response = client.post(endpoint.url, body, headers, trace)
-        status, excerpt = response.status, _readable(response.excerpt)
+        success, status = response.is_success, response.status
+        excerpt = _readable(response.excerpt)
     except Transient as error:
         problem = str(error)
         if isinstance(error, WebhookFailure) and error.reason == "url_refused":
@@ -79,7 +75,7 @@ def try_endpoint(
     if trace:
         parts = urlsplit(endpoint.url)  # only what names the server: a path may be a secret
         steps.append(TraceStep("url", f"accepted: {parts.scheme}://{parts.hostname}"))
-    return Trial([*steps, *trace], status, excerpt, problem, time.monotonic() - started)
+    return Trial(success, [*steps, *trace], status, excerpt, problem, time.monotonic() - started)
 
 
 def _readable(excerpt: bytes) -> str:
@@ -112,16 +108,16 @@ def test_endpoint(context: click.Context, /, *, name: str, as_json: bool) -> Non
         for line in _lines(trial):
             click.echo(line)
         click.echo(_verdict(name, trial))
-    if trial.is_success and health is not None and health.disabled_at is not None:
+    if trial.success and health is not None and health.disabled_at is not None:
         since = format_utc(health.disabled_at)
         hint = f"python -m worker webhooks enable {name}"
         click.echo(f"It is disabled since {since}: {hint}", err=True)
-    context.exit(not trial.is_success)
+    context.exit(not trial.success)
 
 
 def _trial_values(tenant: Tenant, endpoint: WebhookEndpoint, trial: Trial) -> dict[str, Any]:
     steps = [step._asdict() for step in trial.steps]
-    names = {"tenant": tenant.name, "endpoint": endpoint.name, "success": trial.is_success}
+    names = {"tenant": tenant.name, "endpoint": endpoint.name}
     return names | trial._asdict() | {"steps": steps}
 
 
@@ -134,7 +130,7 @@ def _lines(trial: Trial) -> Iterator[str]:
 
 def _verdict(name: str, trial: Trial) -> str:
     took = f"in {trial.seconds * 1000:,.0f} ms"
-    if trial.is_success:
+    if trial.success:
         return click.style(f"{name} took the webhook {took}.", fg="green")
     problem = trial.problem or f"the endpoint responded with {trial.status}"
     return click.style(f"{name} did not take the webhook: {escape_unprintable(problem)}", fg="red")

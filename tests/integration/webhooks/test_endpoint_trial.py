@@ -191,4 +191,4 @@ def test_the_version_of_tls_and_the_name_of_the_certificate_are_a_step(
         trial = try_endpoint(Tenant("acme"), endpoint, client, {"HOOK": SECRET}, datetime.now(UTC))
     (tls,) = [detail for name, detail, _ in trial.steps if name == "tls"]
     assert tls.startswith("TLSv1.3")
-    assert trial.is_success
+    assert trial.success
