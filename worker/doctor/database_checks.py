@@ -86,15 +86,15 @@ def check_endpoints(
             continue
         state, since = health.state
         endpoint, problem = f"{tenant_id}/{name}", f": {health.problem}" if health.problem else ""
-        test = f"python -m worker webhooks test {endpoint}"
+        hint = f"python -m worker webhooks test {endpoint}; once it succeeds: python -m worker"
+        hint += f" webhooks enable {endpoint}"
         if state == "disabled" and since is not None:
             by = f" by {health.disabled_by}" if health.disabled_by else ""
             text = f"{endpoint}: disabled {format_duration(now - since)} ago{by}{problem}"
-            hint = f"{test}; once it succeeds: python -m worker webhooks enable {endpoint}"
             yield Check("endpoints", "warn", text, hint)
         elif since is not None and (state == "paused" or now - since > OVERDUE_AFTER):
             text = f"{endpoint}: {state}, without a success for {format_duration(now - since)}"
-            yield Check("endpoints", "warn", text + problem, test)
+            yield Check("endpoints", "warn", text + problem, hint)
 
 
 def check_manifests(failed: FailedManifests) -> Check:

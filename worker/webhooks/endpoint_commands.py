@@ -159,10 +159,12 @@ def disable(*, name: str) -> None:
 @click.command()
 @endpoint_argument
 def enable(*, name: str) -> None:
-    """Send webhooks to a disabled endpoint again.
+    """Send webhooks to a disabled endpoint again, or at once what waits for another.
 
-    One of those that wait is sent first; after it succeeded, the others, those that expire soonest
-    first. `webhooks resend --missed` sends what has expired meanwhile.
+    One of those that wait for a disabled endpoint is sent first; after it succeeded, the others,
+    those that expire soonest first. `webhooks resend --missed` sends what has expired meanwhile.
+    What waits for the next attempt at an endpoint that was not disabled is due at once, such as
+    after its secret was repaired.
 
     \b
     Example:
@@ -172,8 +174,9 @@ def enable(*, name: str) -> None:
         with write_transaction(engine) as connection:
             key = _key(load_config(connection), name)
             is_enabled = enable_endpoint(connection, key, clock.now())
-        rest: dict[TurnKey, datetime | None] = {key: None} if is_enabled else {}
+        rest: dict[TurnKey, datetime | None] = {key: None}
         while rest:
             with write_transaction(engine) as connection:
                 rest = bring_forward(connection, rest, clock.now())
-    click.echo(f"{name} {'is enabled' if is_enabled else 'was not disabled'}.")
+    text = "is enabled" if is_enabled else "was not disabled; what waits for it is due now"
+    click.echo(f"{name} {text}.")

@@ -161,7 +161,7 @@ def _send_again(engine: Engine, condition: ColumnElement[bool], now: datetime) -
     values: dict[str, Any] = {
         "state": "pending",
         "attempts": 0,
-        "next_attempt_at": func.coalesce(Delivery.not_before, now),
+        "next_attempt_at": case((Delivery.not_before > now, Delivery.not_before), else_=now),
         "status": None,
         "problem": None,
         "duration_ms": None,

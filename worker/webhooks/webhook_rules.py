@@ -112,12 +112,15 @@ class EndpointHealth(NamedTuple):
 
     @property
     def state(self) -> tuple[str, datetime | None]:
-        """Return disabled, paused, failing or ok, and the time of the first failure of a series."""
+        """Return disabled, paused, failing or ok, and the time of the first failure of a series.
+
+        An endpoint that was enabled is ok until its probe fails, which may be long after.
+        """
         if self.disabled_at is not None:
             return "disabled", self.disabled_at
-        if self.open_until is not None:
-            return "paused", self.failing_since
-        return "ok" if self.failing_since is None else "failing", self.failing_since
+        if self.failing_since is None:
+            return "ok", None
+        return "failing" if self.open_until is None else "paused", self.failing_since
 
     def may_be_called(self, now: datetime) -> bool:
         """Return true if deliveries may be sent: one of them, if it needs a probe."""

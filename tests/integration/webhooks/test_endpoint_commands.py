@@ -9,7 +9,12 @@ from click.testing import CliRunner, Result
 from structlog.testing import capture_logs
 
 from models import Delivery
-from tests.support.builders.delivery_service import NO_RESPONSE, DeliveryService, hooks_config
+from tests.support.builders.delivery_service import (
+    NO_RESPONSE,
+    SECRET,
+    DeliveryService,
+    hooks_config,
+)
 from tests.support.builders.messages import Clock
 from tests.support.cli.operator import json_rows, refusal
 from worker.webhooks.webhooks_group import webhooks as group
@@ -121,8 +126,26 @@ def test_a_disabled_endpoint_receives_nothing_until_it_is_enabled(
     assert endpoint()["state"] == "ok"
 
 
+def test_a_healthy_endpoint_that_was_disabled_and_enabled_is_ok(webhooks: DeliveryService) -> None:
+    webhooks.disable()
+    run("enable", "acme/hook")
+    assert (endpoint()["state"], endpoint()["since"]) == ("ok", None)
+
+
+def test_enabling_sends_what_waits_for_an_endpoint_that_was_never_disabled(
+    webhooks: DeliveryService,
+) -> None:
+    webhooks.context.environ.clear()  # type: ignore[attr-defined]
+    webhooks.queue("acme", 2)
+    assert webhooks.deliver() == (0, 2)
+    webhooks.context.environ["HOOK"] = SECRET  # type: ignore[index]
+    assert webhooks.deliver() == (0, 0)
+    assert "what waits for it is due now" in run("enable", "acme/hook").output
+    assert webhooks.deliver() == (2, 0)
+
+
 @pytest.mark.usefixtures("webhooks")
-def test_a_second_disable_or_enable_changes_nothing_and_says_so() -> None:
+def test_a_second_disable_or_enable_changes_no_state_and_says_so() -> None:
     assert "was not disabled" in run("enable", "acme/hook").output
     run("disable", "acme/hook")
     result = run("disable", "acme/hook")

@@ -217,6 +217,18 @@ def test_a_webhook_waits_for_as_long_as_its_endpoint_asked(
     assert webhooks.rows()[0].next_attempt_at == clock() + timedelta(minutes=2)
 
 
+def test_a_webhook_whose_endpoint_asked_to_wait_long_ago_is_due_now(
+    webhooks: DeliveryService, clock: Clock
+) -> None:
+    webhooks.client.statuses["acme.hook"] = 429
+    webhooks.client.retry_after = timedelta(minutes=2)
+    webhooks.issue()
+    webhooks.deliver()
+    clock.forward(minutes=4)
+    run("1")
+    assert webhooks.rows()[0].next_attempt_at == clock()
+
+
 def test_a_webhook_that_is_being_sent_or_waits_for_its_batch_is_not_sent_again(
     webhooks: DeliveryService,
 ) -> None:
