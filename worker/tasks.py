@@ -60,8 +60,9 @@ def clean_up(context: Context, run: JobRun | None = None) -> dict[str, int]:
     with write_transaction(context.engine) as connection:
         quota_usage.delete_short_windows(connection, context.now())
     undelivered = _in_turns(context, run, partial(fail_expired_deliveries, problem=EXPIRED))
+    config = context.config.current()
     with write_transaction(context.engine) as connection:
-        delete_old_states(connection, context.now())
+        delete_old_states(connection, config, context.now())
         delete_expired_listeners(connection, context.now())
     partitions = create_partitions(context.engine, context.now(), context.problems)
     return {"released": released, "undelivered": undelivered, "partitions": partitions}

@@ -274,8 +274,16 @@ def last_failures(connection: Connection) -> dict[TurnKey, Failure]:
     }
 
 
-def delete_old_states(connection: Connection, now: datetime) -> None:
-    """Delete the states of endpoints without a failure for a week, and figures after 8 days."""
+def delete_old_states(connection: Connection, config: TenantConfig, now: datetime) -> None:
+    """Delete the states of endpoints without a failure for a week, and figures after 8 days.
+
+    Also those of endpoints that were removed: what waits for one fails, instead of being kept by a
+    state that no command could end.
+    """
+    for endpoint in read_health(connection):
+        tenant = config.tenant_by_id(endpoint.owner)
+        if tenant is None or endpoint.name not in tenant.endpoints:
+            connection.execute(delete(EndpointState).where(*_is_endpoint(endpoint)))
     times = EndpointState.failed_at, EndpointState.open_until
     is_old = [or_(time <= now - _MAX_AGE, time.is_(None)) for time in times]
     is_enabled = EndpointState.disabled_at.is_(None)

@@ -439,6 +439,30 @@ def test_the_attempts_of_an_hour_are_counted_for_each_endpoint(
     assert (this_hour[HOOK].succeeded, this_hour[HOOK].failed) == (0, 2)
 
 
+@pytest.mark.parametrize("state", ["disabled", "paused"])
+def test_what_waits_for_a_removed_endpoint_fails_at_once_whatever_its_state(
+    hooks: DeliveryService, state: str
+) -> None:
+    queue_lasting(hooks, 6)
+    if state == "disabled":
+        hooks.disable()
+    else:
+        hooks.client.statuses["acme.hook"] = NO_RESPONSE
+        with capture_logs():
+            hooks.deliver()
+    assert hooks.health().state[0] == state
+    queue_lasting(hooks, 2)
+    config = hooks_config()
+    del config.tenants["acme"].endpoints["hook"]  # type: ignore[attr-defined]
+    hooks.service.apply(config)
+    hooks.client.calls.clear()
+    clean_up(hooks.context)
+    hooks.deliver()
+    problems = [row.problem for row in hooks.rows() if row.endpoint == "hook"]
+    assert problems[-2:] == ["the endpoint is no longer configured"] * 2
+    assert (hooks.client.calls, hooks.service.rows(EndpointState)) == ([], [])
+
+
 def test_figures_are_kept_for_eight_days_and_states_for_seven(
     hooks: DeliveryService, clock: Clock
 ) -> None:
