@@ -117,14 +117,14 @@ def disable_endpoint(
 
 
 def enable_endpoint(connection: Connection, endpoint: TurnKey, now: datetime) -> bool:
-    """End the disabled state of an endpoint; return false if it was not disabled.
+    """End the disabled state or the pause of an endpoint; return false if it was not disabled.
 
     One delivery then probes it, as after a pause: if it fails, the others lose no attempt. Call
     bring_forward for the endpoint next.
     """
     state = _LockedState(connection, endpoint, now)
     health = state.read()
-    if health.disabled_at is not None:
+    if health.disabled_at is not None or health.open_until is not None:
         probed = EndpointHealth(CIRCUIT_THRESHOLD - 1, now, None, health.failed_at, health.problem)
         state.store(probed)
     return health.disabled_at is not None

@@ -144,6 +144,13 @@ def test_enabling_sends_what_waits_for_an_endpoint_that_was_never_disabled(
     assert webhooks.deliver() == (2, 0)
 
 
+def test_enabling_a_paused_endpoint_probes_it_at_once(broken: DeliveryService) -> None:
+    broken.client.statuses.clear()
+    assert broken.deliver() == (0, 0)
+    run("enable", "acme/hook")
+    assert broken.deliver() == (8, 0)
+
+
 @pytest.mark.usefixtures("webhooks")
 def test_a_second_disable_or_enable_changes_no_state_and_says_so() -> None:
     assert "was not disabled" in run("enable", "acme/hook").output

@@ -123,6 +123,7 @@ def test_an_endpoint_that_takes_no_webhooks_is_a_warning(message: str) -> None:
     (check,) = check_endpoints(states, WITH_HOOK, NOW)
     assert (check.state, check.message) == ("warn", message)
     assert (check.hint or "").startswith("python -m worker webhooks test acme/hook")
+    assert (check.hint or "").endswith("python -m worker webhooks enable acme/hook")
 
 
 def test_an_endpoint_that_began_to_fail_is_no_warning_yet() -> None:
