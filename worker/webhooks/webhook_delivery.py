@@ -112,6 +112,7 @@ LIMITS = TurnLimits(total=96, per_owner=64, per_key=4, suspects=32)
 endpoints that failed last or respond slowly. These alone cannot use up a tenant's part."""
 
 _SLOW_AFTER = 1.0  # seconds without a response
+_SLOW_FOR = 60.0  # seconds after that; else all places would be taken again in the first second
 _SCAN_INTERVAL = 0.2  # seconds between searches for what is due without a trigger, as retries are
 _REPORT_INTERVAL = timedelta(minutes=1)  # between two log lines of a long run
 _STUCK_AFTER = 180.0  # seconds: every step of an attempt has a shorter timeout of its own
@@ -142,6 +143,7 @@ class _Deliveries:
         run.on_trigger = self._threads.wake
         self._unsettled: list[FinishedDelivery] = []
         self._recovered: dict[TurnKey, datetime | None] = {}
+        self._slow: dict[TurnKey, float] = {}
         self._failures = 0
         self._reported_at = context.now()
 
@@ -260,7 +262,9 @@ class _Deliveries:
             if states.get(endpoint, EndpointHealth()).may_be_called(now)
         }
         suspects = {key for key, health in states.items() if health.failures}
-        suspects.update(each.endpoint for each in self._threads.older_than(_SLOW_AFTER))
+        moment = time.monotonic()
+        self._slow |= {each.endpoint: moment for each in self._threads.older_than(_SLOW_AFTER)}
+        suspects.update(key for key, at in self._slow.items() if moment - at < _SLOW_FOR)
         shares = self._turns.allot(waiting, suspects)
         return [Claim(key, count, key in probes) for key, count in sorted(shares.items())]
 

@@ -11,6 +11,7 @@ from threading import Event
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 from structlog.testing import capture_logs
 
 from models import EndpointState
@@ -20,7 +21,14 @@ from worker.base.database_engine import write_transaction
 from worker.base.jobs import JobRun, TurnKey, TurnLimits
 from worker.core.tenant_config import TenantConfig
 from worker.ledger.batch_completion import EVENT_LIFETIME
-from worker.ledger.outbox import DELIVERY_LEASE_TIME, DeliveryResult, settle_delivery
+from worker.ledger.outbox import (
+    DELIVERY_LEASE_TIME,
+    Claim,
+    DeliveryLease,
+    DeliveryResult,
+    lease_deliveries,
+    settle_delivery,
+)
 from worker.tasks import clean_up
 from worker.webhooks import webhook_delivery
 from worker.webhooks.endpoint_states import begin_probe
@@ -283,6 +291,26 @@ def test_slow_endpoints_leave_room_for_another_one_of_their_tenant(
     hang_until(webhooks, "acme.spare", *steps)
     webhooks.queue("acme")
     assert webhooks.deliver() == (7, 0)
+
+
+@ON_SQLITE
+def test_an_endpoint_that_was_slow_gets_few_places_for_a_while(
+    webhooks: DeliveryService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims: list[Claim] = []
+
+    def lease(connection: Connection, claim: Claim, *args: Any) -> list[DeliveryLease]:
+        claims.append(claim)
+        return lease_deliveries(connection, claim, *args)
+
+    limits = TurnLimits(total=8, per_owner=8, per_key=4, suspects=1)
+    monkeypatch.setattr(webhook_delivery, "LIMITS", limits)
+    monkeypatch.setattr(webhook_delivery, "_SLOW_AFTER", 0)
+    monkeypatch.setattr(webhook_delivery, "lease_deliveries", lease)
+    hang_until(webhooks, "globex.hook", lambda: webhooks.queue("globex"))
+    webhooks.queue("acme", 7)
+    webhooks.deliver()
+    assert [claim.max_rows for claim in claims if claim.endpoint.owner == "acme"] == [4, 1, 1, 1]
 
 
 def test_an_unexpected_error_in_one_delivery_is_a_failed_attempt_and_stops_no_other(
