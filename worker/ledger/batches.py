@@ -58,6 +58,7 @@ from worker.ledger.outbox import (
     insert_deliveries,
     insert_manifest,
     outcome_deliveries,
+    outcome_pages,
     release_without_outcomes,
 )
 from worker.ledger.quota_usage import charge_uncharged, is_beyond_ceiling
@@ -76,7 +77,8 @@ class NewChunk(NamedTuple):
     """A decision to write, with its fingerprints and the tree of its items' records.
 
     They are computed before the transaction starts, because other transactions wait for it.
-    request_salt is for the fingerprints if the chunk opens its batch.
+    request_salt is for the fingerprints if the chunk opens its batch. pages is the number of
+    webhooks with its outcome.
     """
 
     request: ChunkRequest
@@ -87,6 +89,7 @@ class NewChunk(NamedTuple):
     request_salt: bytes
     annotations: Annotations
     items_edge: RightEdge
+    pages: int
 
     @classmethod
     def prepare(
@@ -110,13 +113,15 @@ class NewChunk(NamedTuple):
             new_salt(),
             annotations,
             items_edge(decision.rows, annotations),
+            outcome_pages(request, decision),
         )
 
     def refuse(self, refusal: Refusal) -> Self:
         """Return the chunk with every item refused for the same reason."""
         decision = refuse_chunk(self.request.message, refusal, self.now)
         edge = items_edge(decision.rows, self.annotations)
-        return self._replace(decision=decision, items_edge=edge)
+        # Without results, one page has the refusal.
+        return self._replace(decision=decision, items_edge=edge, pages=min(self.pages, 1))
 
     @property
     def unused_cost(self) -> Cost:
@@ -194,10 +199,10 @@ def insert_chunks(
     _insert_grants(connection, numbers, chunks)
     _insert_annotations(connection, numbers, chunks)
     deliveries: list[dict[str, Any]] = []
-    for number, (request, decision, now, *_) in zip(numbers, chunks, strict=True):
+    for number, (request, decision, now, *_, pages) in zip(numbers, chunks, strict=True):
         if decision.attempt is not None:
             insert_uploads(connection, number, request, decision, decision.attempt)
-        deliveries += outcome_deliveries(number, request, decision, now)
+        deliveries += outcome_deliveries(number, request, decision, pages, now)
     decided = [(chunk.request, chunk.decision) for chunk in chunks]
     insert_chunk_reservations(connection, numbers, decided, charged_at)
     if deliveries:

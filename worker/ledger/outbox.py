@@ -116,16 +116,24 @@ def insert_deliveries(connection: Connection, rows: Sequence[dict[str, Any]]) ->
     connection.execute(_INSERT, rows)
 
 
-def outcome_deliveries(
-    batch_number: int, request: ChunkRequest, decision: ChunkDecision, now: datetime
-) -> Iterator[dict[str, Any]]:
-    """Yield the rows of the webhooks with a chunk's outcome, if an endpoint receives them."""
+def outcome_pages(request: ChunkRequest, decision: ChunkDecision) -> int:
+    """Return the number of webhooks with a chunk's outcome: 0 if no endpoint receives it.
+
+    Call it before the transaction: it takes as long as encoding all results.
+    """
     endpoint = called_endpoint(request.tenant, request.message)
     if endpoint is None or not endpoint.wants("grants.decided"):
-        return
+        return 0
     pages = 1 if endpoint.thin else ceil(len(to_json(decision.results)) / _PAGE_BYTES)
-    pages = min(max(pages, 1), len(decision.rows))
-    row = delivery_values(request.tenant.id, endpoint.name, "grants.decided", now) | {
+    return min(max(pages, 1), len(decision.rows))
+
+
+def outcome_deliveries(
+    batch_number: int, request: ChunkRequest, decision: ChunkDecision, pages: int, now: datetime
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the webhooks with a chunk's outcome, in so many pages."""
+    endpoint = request.message.callback or ""
+    row = delivery_values(request.tenant.id, endpoint, "grants.decided", now) | {
         "batch_number": batch_number,
         "chunk_number": request.message.chunk,
         "pages": pages,
