@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection, exists, func, literal_column, select
+from sqlalchemy import Connection, exists, func, select
 
 from models import (
     Batch,
@@ -19,11 +19,11 @@ from models import (
 from valetkey.wire.refusals import Code
 from worker.base.jobs import TurnKey
 from worker.core.issued_grants import SECOND_LOOK
+from worker.ledger.batch_completion import PENDING
 
 _MAX_BATCHES = 1_000  # of multipart uploads, from the newest on, to look for refusals in
 _STORAGE_CODES = (Code.STORAGE_REFUSED.value, Code.BUCKET_UNUSABLE.value)
-# Not a parameter: a partial index is used only if the statement itself contains this text.
-_IS_PENDING = Delivery.state == literal_column("'pending'")
+_IS_PENDING = Delivery.state == PENDING
 
 
 class PendingWebhooks(NamedTuple):

@@ -19,7 +19,6 @@ from sqlalchemy import (
     func,
     insert,
     literal,
-    literal_column,
     select,
     text,
     true,
@@ -58,7 +57,7 @@ from worker.base.month_partitions import (
     read_partitions,
 )
 from worker.core.annotations import SaltedTexts
-from worker.ledger.batch_completion import REMAINING
+from worker.ledger.batch_completion import PENDING, REMAINING
 from worker.ledger.chunk_items import is_in_chunk
 from worker.ledger.merkle import CHUNK_KINDS, encode_record, entry_hash, items_edge
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
@@ -222,8 +221,6 @@ def _partitions_to_drop(connection: Connection, before: int) -> list[Partition]:
     return [partition for partition in partitions if partition.end <= before]
 
 
-# Not a parameter: a partial index is used only if the statement itself contains this text.
-_PENDING: ColumnElement[str] = literal_column("'pending'")
 _IS_LIVE = Reservation.expires_at > bindparam("now")
 _WORK: tuple[tuple[Any, bool, ColumnElement[bool], str, str], ...] = (
     (
@@ -235,11 +232,11 @@ _WORK: tuple[tuple[Any, bool, ColumnElement[bool], str, str], ...] = (
         *("open batches", "wait until they close, or cancel them"),
     ),
     (
-        *(Delivery, True, Delivery.state == _PENDING),
+        *(Delivery, True, Delivery.state == PENDING),
         *("pending webhooks", "python -m worker webhooks list --state pending"),
     ),
     (
-        *(Manifest, False, Manifest.state == _PENDING),
+        *(Manifest, False, Manifest.state == PENDING),
         *("pending manifests", "python -m worker webhooks manifests --state pending"),
     ),
     (
