@@ -24,7 +24,7 @@ from valetkey.wire.messages import (
 )
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import Code, QuotaState, Refusal
-from valetkey.wire.replies import Listening, Outcome, ServiceInfo, ServiceLimits, Usage
+from valetkey.wire.replies import Listening, ServiceInfo, ServiceLimits, Usage
 from worker.base.database_engine import autocommit_read, write_transaction
 from worker.broker.message_guard import MAX_FRAME_BYTES
 from worker.context import Context
@@ -40,6 +40,7 @@ from worker.core.authentication import (
 )
 from worker.core.decisions import ChunkRequest, refused_outcome
 from worker.core.grant_kinds import KINDS
+from worker.core.policy_rules import refuse
 from worker.core.tenant_config import Tenant, TenantConfig
 from worker.issue.earlier_batches import cancel_batch, reissue_grant, reopen_batch
 from worker.issue.issuer import issue_bundle, issue_chunk
@@ -162,7 +163,7 @@ def _run(
         case StatusMessage():
             values = _values(describe_uses(message, tenant.id, context))
         case ListenMessage():
-            values = _values(_listen(message, sender, context))
+            values = _listen(message, sender, context)
         case ReissueMessage():
             values = reissue_grant(message, sender, config, context)
         case BundleMessage():
@@ -180,19 +181,17 @@ def _run(
 
 def _listen(
     message: ListenMessage, sender: AuthenticatedMessage, context: Context
-) -> Listening | Outcome:
+) -> dict[str, Any]:
     """Let a producer listen. Charges and audits nothing: what it hears was, when it was granted."""
     reply: Listening | Refusal
     if sender.key is None:
         text = "listening needs the tenant's key: events are sealed to it"
-        reply = Refusal(code=Code.SIGNATURE_REQUIRED, field="", message=text)
+        reply = refuse(Code.SIGNATURE_REQUIRED, "", text)
     else:
         tenant_id, key = sender.tenant.id, sender.key.name
         with write_transaction(context.engine) as connection:
             reply = register_listener(connection, message, tenant_id, key, context.now())
-    if isinstance(reply, Refusal):
-        return Outcome(batch="", chunk=0, status="refused", refusal=reply)
-    return reply
+    return refused_outcome("", 0, reply) if isinstance(reply, Refusal) else _values(reply)
 
 
 def _quotas(tenant: Tenant, context: Context) -> list[QuotaState]:

@@ -13,6 +13,7 @@ from valetkey.wire.replies import Listening, MissedEvent
 from worker.base.database_engine import acquire_advisory_lock
 from worker.base.inserts import insert_once
 from worker.base.jobs import TurnKey
+from worker.core.policy_rules import refuse
 from worker.ledger.outbox import DELIVERY_COLUMNS, DeliveryLease
 
 LISTENING_TIME = timedelta(seconds=60)
@@ -55,9 +56,7 @@ def register_listener(
         values |= ids | {"cursor": cursor, "recent": recent}
         if count == MAX_LISTENERS or not insert_once(connection, WebhookListener, values):
             text = f"there are {MAX_LISTENERS} listeners, or another has this id: end one of them"
-            return Refusal(
-                code=Code.TOO_MANY_LISTENERS, field="listener", message=text, limit=MAX_LISTENERS
-            )
+            return refuse(Code.TOO_MANY_LISTENERS, "listener", text, MAX_LISTENERS)
     seconds = int(LISTENING_TIME.total_seconds())
     reply = Listening(listener=message.listener, expires_in=seconds, cursor=cursor)
     return reply.model_copy(update=_missed(connection, tenant_id, message.after, cursor))
