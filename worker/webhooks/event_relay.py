@@ -53,7 +53,6 @@ class EventRelay:
         self._alive_at: dict[str, float] = {}
         # A bucket whose credentials are slow to come delays the listeners of its tenant only.
         self._threads = ThreadGroup(self._relay_to, "event_relay")
-        self._busy: set[str] = set()
 
     def relay(self, context: Context, run: JobRun) -> tuple[int, int]:
         """Relay the next events to each listener; return how many listeners and events there were.
@@ -70,9 +69,9 @@ class EventRelay:
         for listener in gone:
             with write_transaction(context.engine) as connection:
                 delete_listener(connection, listener)
+        busy = {listener.listener_id for listener, _ in self._threads.older_than(0)}
         for listener in behind:
-            if listener.listener_id not in self._busy and len(self._busy) < _MAX_BUSY:
-                self._busy.add(listener.listener_id)
+            if listener.listener_id not in busy and self._threads.running < _MAX_BUSY:
                 self._threads.start((listener, context))
         finished = self._threads.wait(RELAY_SECONDS)
         return len(listeners) - len(gone), sum(count for _, count in finished)
@@ -92,8 +91,6 @@ class EventRelay:
         except Transient as error:
             log.warning("relay_postponed", tenant=listener.tenant_id, problem=str(error))
             return 0
-        finally:
-            self._busy.discard(listener.listener_id)
 
     def _relay_next(self, listener: Listener, context: Context) -> int:
         tenant = context.config.current().tenant_by_id(listener.tenant_id)
