@@ -1,4 +1,6 @@
+import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from sqlalchemy import Engine
 from tests.support.builders import messages, services
 from tests.support.builders.services import InProcessService
 from tests.support.cli.operator import Operator
+from tests.support.servers.databases import fresh_database
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine, read_transaction, write_transaction
 from worker.core.tenant_config import TenantConfig
@@ -15,6 +18,7 @@ from worker.ledger import tenant_rows
 
 ApplyConfig = Callable[[TenantConfig], None]
 ReplaceTenants = Callable[[], None]
+Copies = Callable[[int], list[str]]
 
 
 @pytest.fixture
@@ -39,6 +43,25 @@ def engine(database: str) -> Iterator[Engine]:
     engine = create_database_engine(database)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def copies(engine: Engine, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Copies]:
+    """A function that returns the URLs of a number of copies of the database."""
+    with ExitStack() as stack:
+
+        def copy(count: int) -> list[str]:
+            engine.dispose()  # PostgreSQL copies only what nobody uses
+            if engine.dialect.name == "sqlite":
+                database = str(engine.url.database)
+                files = (shutil.copy(database, tmp_path / f"{n}.db") for n in range(count))
+                return [f"sqlite:///{file}" for file in files]
+            server, template = request.getfixturevalue("postgres_url"), engine.url.database
+            return [
+                stack.enter_context(fresh_database(server, str(template))) for _ in range(count)
+            ]
+
+        yield copy
 
 
 @pytest.fixture

@@ -1,20 +1,17 @@
 """kill -9 at each step of a delivery: nothing is lost, and what comes twice has the same id."""
 
-import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Engine
 
 from models import Delivery
+from tests.integration.conftest import Copies
 from tests.support.builders.messages import Clock, grant_message, tenant_config
 from tests.support.builders.services import InProcessService, build_service
-from tests.support.servers.databases import fresh_database, open_engine
+from tests.support.servers.databases import open_engine
 from tests.support.servers.webhook_receiver import WebhookReceiver, respond_with, running_receiver
 from tests.support.webhooks.killed_delivery import marked_context
 from worker.core.tenant_config import WebhookEndpoint
@@ -24,28 +21,8 @@ from worker.webhooks.webhook_delivery import deliver_due
 # Dozens of processes, one after the other.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
-Copies = Callable[[int], list[str]]
 BATCHES = 2
 STEPS = 100
-
-
-@pytest.fixture
-def copies(engine: Engine, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Copies]:
-    """A function that returns the URLs of a number of copies of the database."""
-    with ExitStack() as stack:
-
-        def copy(count: int) -> list[str]:
-            engine.dispose()  # PostgreSQL copies only what nobody uses
-            if engine.dialect.name == "sqlite":
-                database = str(engine.url.database)
-                files = (shutil.copy(database, tmp_path / f"{n}.db") for n in range(count))
-                return [f"sqlite:///{file}" for file in files]
-            server, template = request.getfixturevalue("postgres_url"), engine.url.database
-            return [
-                stack.enter_context(fresh_database(server, str(template))) for _ in range(count)
-            ]
-
-        yield copy
 
 
 @pytest.fixture

@@ -1,44 +1,18 @@
 """kill -9 at each step of settling: nothing is given back twice, and nothing is lost."""
 
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
 
 from models import EndedSlot, Settlement, Use
+from tests.integration.conftest import Copies
 from tests.integration.uses.probes.conftest import Slots
 from tests.support.builders.services import build_context
-from tests.support.servers.databases import fresh_database
 from worker.base.database_engine import create_database_engine
 
 # Dozens of processes, one after the other.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
-
-Copies = Callable[[int], list[str]]
-
-
-@pytest.fixture
-def copies(engine: Engine, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Copies]:
-    """A function that returns the URLs of a number of copies of the database."""
-    with ExitStack() as stack:
-
-        def copy(count: int) -> list[str]:
-            engine.dispose()  # PostgreSQL copies only what nobody uses
-            if engine.dialect.name == "sqlite":
-                database = str(engine.url.database)
-                files = (shutil.copy(database, tmp_path / f"{n}.db") for n in range(count))
-                return [f"sqlite:///{file}" for file in files]
-            server, template = request.getfixturevalue("postgres_url"), engine.url.database
-            return [
-                stack.enter_context(fresh_database(server, str(template))) for _ in range(count)
-            ]
-
-        yield copy
 
 
 def test_a_process_that_is_killed_at_any_step_leaves_the_rest_to_the_next(
