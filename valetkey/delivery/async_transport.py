@@ -75,13 +75,15 @@ class AsyncTransport:
         self._listen_timeout: asyncio.Timeout | None = None
         self._is_woken = False
 
-    async def send(self, task_id: str, argument: dict[str, Any] | str, queue: str) -> None:
+    async def send(
+        self, task_id: str, argument: dict[str, Any] | str, queue: str, expires: str | None = None
+    ) -> None:
         """Subscribe to the result of a task, then put the task into a queue."""
         self._unused_channels.discard(RESULT_PREFIX + task_id)
         with self._servers.store_errors():
             await self._subscribe(RESULT_PREFIX + task_id)
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._executor, self._publisher.send, task_id, argument, queue)
+        loop, send = asyncio.get_running_loop(), self._publisher.send
+        await loop.run_in_executor(self._executor, send, task_id, argument, queue, expires)
 
     async def listen(self, seconds: float | None) -> Results:
         """Wait for an announced result; return it, or nothing after some seconds or wake()."""

@@ -9,6 +9,8 @@ import uuid
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -22,9 +24,18 @@ from redis.retry import Retry
 
 from valetkey.config import Config, redact_url
 from valetkey.delivery.causes import REFUSED, find_cause
-from valetkey.errors import BrokerUnreachable
-from valetkey.wire.messages import ISSUE_TASK
-from valetkey.wire.waiting import frame_places
+from valetkey.errors import BrokerUnreachable, Busy
+from valetkey.wire.messages import BULK_QUEUE, ISSUE_TASK
+from valetkey.wire.waiting import (
+    LANE_STATES,
+    QUEUE_LIMIT,
+    SERVICE_FIELD,
+    LaneState,
+    frame_places,
+    lane_key,
+    lane_name,
+    read_lane_state,
+)
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -146,13 +157,48 @@ class FrameLog(Generic[AnyFrame]):
         return [frame for task_id in task_ids for frame in self._frames.pop(task_id, ())]
 
 
+_BACKLOG_LIFETIME = 0.05  # seconds; a window of messages is sent in less
+
+
+@dataclass
+class Backlog:
+    """The number of messages in a queue and in the tenant's lane for it, as read a moment ago.
+
+    state is None if nothing serves lanes, or the user may not read this.
+    """
+
+    queue: int
+    lane: int
+    state: LaneState | None
+    expires_at: float
+
+    def add(self, queue: str, lane: str) -> str:
+        """Return the list that the next message of the queue is written to. Raises Busy."""
+        if self.state is None:
+            return queue
+        is_full = self.lane >= self.state.max_messages
+        if is_full or self.state.busy is not None:
+            seconds = self.state.busy or 1
+            raise Busy(
+                f"the service is busy: {self.lane:,} messages of this tenant wait in {queue}; it "
+                f"takes more in about {seconds} s",
+                retry_in=seconds,
+            )
+        if self.queue > QUEUE_LIMIT:
+            self.lane += 1
+            return lane
+        self.queue += 1
+        return queue
+
+
 class Publisher:
     """The broker connection of one client; for one thread at a time."""
 
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
         url = servers.broker.url
-        self._is_redis = self._may_look = url.startswith("redis")
+        self._is_redis = self._may_look = self._may_read = url.startswith("redis")
+        self._backlogs: dict[str, Backlog] = {}  # by queue
         self._frames = FrameLog[Frame]()
         self._app = _create_app()
         # An explicit connection: Celery prefers CELERY_BROKER_URL to the URL in its arguments.
@@ -161,23 +207,57 @@ class Publisher:
         )
         self._producer = self._app.amqp.Producer(self._connection, auto_declare=False)
 
-    def send(self, task_id: str, argument: dict[str, Any] | str, queue: str) -> None:
-        """Put a task with this argument into a queue.
+    def send(
+        self, task_id: str, argument: dict[str, Any] | str, queue: str, expires: str | None = None
+    ) -> None:
+        """Put a task with this argument into a queue, or into the tenant's lane if it is long.
 
-        Raises BrokerUnreachable, within seconds, if the broker does not take it.
+        expires is the time after which workers discard it. Raises Busy if too many messages of the
+        tenant wait, and BrokerUnreachable, within seconds, if the broker does not take it.
         """
         # A tracing library that listens to Celery adds headers. Otherwise Celery's and kombu's work
         # takes four times as long as writing the message.
         is_traced = before_task_publish.receivers or after_task_publish.receivers
         try:
+            target = self._choose_list(queue)
             if self._is_redis and not is_traced:
-                self._push(task_id, argument, queue)
+                self._push(task_id, argument, queue, target, expires)
             else:
-                self._send_task(task_id, argument, queue)
+                self._send_task(task_id, argument, target, expires)
         except (redis.RedisError, BrokerError, KombuError, OSError) as error:
             raise self._servers.broker.unreachable(error) from None
 
-    def _push(self, task_id: str, argument: dict[str, Any] | str, queue: str) -> None:
+    def _choose_list(self, queue: str) -> str:
+        """Return the list to write a message of this queue to. Raises Busy."""
+        if not self._may_read:
+            return queue
+        lane = lane_name(self._servers.tenant, is_bulk=queue == BULK_QUEUE)
+        backlog = self._backlogs.get(queue)
+        if backlog is None or time.monotonic() >= backlog.expires_at:
+            backlog = self._backlogs[queue] = self._read_backlog(queue, lane)
+        return backlog.add(queue, lane_key(lane))
+
+    def _read_backlog(self, queue: str, lane: str) -> Backlog:
+        pipe = self._producer.channel.client.pipeline(transaction=False)
+        pipe.hmget(LANE_STATES, [self._servers.tenant, SERVICE_FIELD]).llen(queue)
+        states, *lengths = pipe.llen(lane_key(lane)).execute(raise_on_error=False)
+        expires_at = time.monotonic() + _BACKLOG_LIFETIME
+        # Each refusal adds an entry to the server's ACL LOG, so do not ask again.
+        is_forbidden = (redis.exceptions.NoPermissionError,)
+        self._may_read = not any(isinstance(each, is_forbidden) for each in (states, *lengths))
+        if any(isinstance(each, Exception) for each in (states, *lengths)):
+            return Backlog(0, 0, None, expires_at)
+        queue_length, lane_length = lengths
+        return Backlog(queue_length, lane_length, read_lane_state(states, lane), expires_at)
+
+    def _push(
+        self,
+        task_id: str,
+        argument: dict[str, Any] | str,
+        queue: str,
+        target: str,
+        expires: str | None = None,
+    ) -> None:
         """Write the frame that kombu would write: see docs/contract/envelope.schema.json.
 
         If a copy of the message was written before, this one replaces it. The first one stays, and
@@ -185,7 +265,10 @@ class Publisher:
         """
         self.remove(self._frames.replaced_by_next(task_id))
         copy_mark = {"redelivered": True} if task_id in self._frames else {}
-        message = self._app.amqp.as_task_v2(task_id, ISSUE_TASK, args=[argument], **_REPRS)
+        expires = None if copy_mark else expires  # the first one may have been answered
+        message = self._app.amqp.as_task_v2(
+            task_id, ISSUE_TASK, args=[argument], expires=expires, **_REPRS
+        )
         properties = message.properties | {
             "delivery_mode": 2,
             "delivery_info": {"exchange": "", "routing_key": queue} | copy_mark,
@@ -201,15 +284,18 @@ class Publisher:
             "properties": properties,
         }
         text = json.dumps(frame)
-        self._producer.channel.client.lpush(queue, text)
+        self._producer.channel.client.lpush(target, text)
         self._frames.add(task_id, (queue, text))
 
-    def _send_task(self, task_id: str, argument: dict[str, Any] | str, queue: str) -> None:
+    def _send_task(
+        self, task_id: str, argument: dict[str, Any] | str, queue: str, expires: str | None = None
+    ) -> None:
         self._app.send_task(
             ISSUE_TASK,
             args=[argument],
             task_id=task_id,
             queue=queue,
+            expires=None if expires is None else datetime.fromisoformat(expires),
             # In Redis a queue needs no declaration. Without one, a producer needs no access to its
             # bindings and its length.
             declare=[] if self._is_redis else None,
@@ -282,12 +368,14 @@ class Transport:
         self._pubsub = self._redis.pubsub()  # type: ignore[no-untyped-call]  # redis-py's gap
         self._unused_channels: set[str] = set()
 
-    async def send(self, task_id: str, argument: dict[str, Any] | str, queue: str) -> None:
+    async def send(
+        self, task_id: str, argument: dict[str, Any] | str, queue: str, expires: str | None = None
+    ) -> None:
         """Subscribe to the result of a task, then put the task into a queue."""
         self._unused_channels.discard(RESULT_PREFIX + task_id)
         with self._servers.store_errors():
             self._pubsub.subscribe(RESULT_PREFIX + task_id)
-        self._publisher.send(task_id, argument, queue)
+        self._publisher.send(task_id, argument, queue, expires)
 
     async def listen(self, seconds: float | None) -> Results:
         """Wait for an announced result; return it, or nothing after some seconds."""

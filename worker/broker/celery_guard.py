@@ -28,7 +28,7 @@ from kombu.transport import redis, virtual
 from kombu.utils.json import dumps
 from redis.exceptions import ResponseError
 
-from valetkey.wire.waiting import WAITING_LANES
+from valetkey.wire.waiting import LANE_STATES, WAITING_LANES
 from worker import clock
 from worker.base.clock_watch import WATCH
 from worker.broker.dead_letters import KEY as DEAD_LETTERS
@@ -84,6 +84,7 @@ SHARED_KEYS = {
     "unacked_mutex": "string",
     SHARING_LEASE: "string",
     WAITING_LANES: "set",
+    LANE_STATES: "hash",
     DEAD_LETTERS: "list",
     **{f"{queue}{step}": "list" for queue in _QUEUES for step in ("", *_PRIORITIES)},
     **{f"_kombu.binding{kind}.{queue}": "set" for queue in _QUEUES for kind in ("", "_permanent")},

@@ -99,14 +99,22 @@ def read_discard_counts(client: Any) -> dict[str, int]:
 
 
 def _refusal_values(part: str) -> dict[str, Any]:
-    refusal = Refusal(
+    if part == "expires":  # our client writes the deadline there
+        text = "the deadline has passed"
+        refusal = Refusal(code=Code.DEADLINE_PASSED, field="deadline", message=text)
+    else:
+        refusal = _invalid_part(part)
+    outcome = Outcome(batch="", chunk=0, status="refused", refusal=refusal)
+    return outcome.model_dump(mode="json", exclude_none=True)
+
+
+def _invalid_part(part: str) -> Refusal:
+    return Refusal(
         code=Code.MESSAGE_INVALID,
         field=part,
         message="this part of the Celery message is missing, too large, or not one that the "
         "service accepts: see docs/contract.md",
     )
-    outcome = Outcome(batch="", chunk=0, status="refused", refusal=refusal)
-    return outcome.model_dump(mode="json", exclude_none=True)
 
 
 STORE_SCRIPT = f"""

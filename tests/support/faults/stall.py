@@ -33,8 +33,10 @@ class _Meter:
         self._transport = client._dispatcher._transport
         self._send, self._transport.send = self._transport.send, self._count  # type: ignore[method-assign]
 
-    async def _count(self, task_id: str, argument: Any, queue: str) -> None:
-        await self._send(task_id, argument, queue)
+    async def _count(
+        self, task_id: str, argument: Any, queue: str, expires: str | None = None
+    ) -> None:
+        await self._send(task_id, argument, queue, expires)
         self.sends[task_id] += 1
 
     async def request(self, client: AsyncClient, key: str, timeout: float) -> None:
