@@ -80,7 +80,8 @@ class DeliveryEngine(InFlight):
 
     def add(self, request: PendingRequest) -> None:
         """Add a request, or resume one that was given up."""
-        self._outages.clear()  # the caller tries again, so every server gets another chance
+        # The caller tries again, so every server gets another chance; a busy one has said when.
+        self._outages = {k: error for k, error in self._outages.items() if isinstance(error, Busy)}
         super().add(request)
 
     def read_new(self, read: ReadMessage, now: float) -> list[PendingRequest]:
