@@ -291,5 +291,6 @@ def test_a_message_of_another_tenant_does_not_wait_behind_what_is_served_first(
     queues.put(["calm/0"])
     queues.put(numbered("flood", 1_400))
     queues.run_pass()
+    queues.take("valetkey.bulk")
     queues.run_pass()
     assert "calm/0" in queues.take("valetkey.bulk")
