@@ -19,6 +19,7 @@ from tests.support.builders.delivery_service import NO_RESPONSE, DeliveryService
 from tests.support.builders.messages import DEMO, POLICY, Clock
 from worker.base.database_engine import write_transaction
 from worker.base.jobs import JobRun, TurnKey, TurnLimits
+from worker.base.stages import BOUNDS, SUM, take_sums
 from worker.core.tenant_config import TenantConfig
 from worker.ledger.batch_completion import EVENT_LIFETIME
 from worker.ledger.outbox import (
@@ -132,6 +133,21 @@ def test_a_missing_secret_postpones_the_delivery_and_is_named(webhooks: Delivery
     (row,) = webhooks.rows()
     assert "env:HOOK" in row.problem
     assert row.state == "pending"
+
+
+def test_the_delay_of_a_delivered_webhook_is_measured_from_its_first_attempt_on(
+    webhooks: DeliveryService, clock: Clock
+) -> None:
+    webhooks.issue()
+    take_sums()
+    webhooks.client.statuses["acme.hook"] = 500
+    webhooks.deliver()
+    assert take_sums() == {}
+    webhooks.client.statuses.clear()
+    clock.forward(seconds=20)
+    webhooks.deliver()
+    ((place, _), total) = take_sums()["webhook_delay", ""]
+    assert (BOUNDS[place], total) == (30.0, (SUM, 20_000_000))
 
 
 def test_a_delivered_outcome_is_not_sent_again(webhooks: DeliveryService, clock: Clock) -> None:
