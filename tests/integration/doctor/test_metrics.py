@@ -364,6 +364,7 @@ def test_a_server_that_takes_no_writes_is_not_up_and_is_still_read(
 def test_without_a_worker_no_probe_is_sent_and_that_is_its_problem(
     scrape: Scrape, server: Any
 ) -> None:
+    server.config_resetstat()
     scraped = scrape()
     assert scraped["valetkey_probe_problem"]["worker",] == 1
     assert scraped["valetkey_queue_messages"]["valetkey",] == 0

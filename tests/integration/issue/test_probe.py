@@ -83,9 +83,10 @@ def test_no_role_is_assumed_for_a_probe(
 
 
 def test_a_flood_of_probes_commits_once_a_second(service: InProcessService, clock: Clock) -> None:
-    now, times = 0.0, []
-    probe = ServiceProbe(lambda: now)
-    for now in (0.0, 0.5, CACHE_SECONDS - 0.01, CACHE_SECONDS):
+    times = []
+    seconds = [0.0, 0.0, 0.5, CACHE_SECONDS - 0.01, CACHE_SECONDS, CACHE_SECONDS]
+    probe = ServiceProbe(iter(seconds).__next__)
+    for _ in range(4):
         clock.forward(seconds=1)
         assert probe(service.context) == WORKS
         times += service.rows(Probe.probed_at)

@@ -46,7 +46,7 @@ def test_a_probe_that_is_a_minute_old_says_nothing_any_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 1_000.0
-    monkeypatch.setattr(prober.time, "monotonic", lambda: now)
+    monkeypatch.setattr("worker.doctor.prober.time.monotonic", lambda: now)
     reports = iter(
         [ProbeReport(now, 0.012, {}), ProbeReport(now + MAX_AGE, None, {"worker": "silent"})]
     )
