@@ -22,6 +22,7 @@ from worker.base.clock_watch import WATCH
 from worker.base.database_engine import snapshot_transaction, write_transaction
 from worker.base.jobs import JobRun, SingleFlight
 from worker.base.month_partitions import create_partitions
+from worker.base.tracing import annotate, process_span
 from worker.broker.queues import UPKEEP_QUEUE
 from worker.broker.result_store import request_name, unnamed_batches
 from worker.context import Context, settings
@@ -159,7 +160,11 @@ def _seconds_since(started: float) -> float:
 
 def _respond(task: Any, message: Any) -> Response:
     try:
-        return respond(message, job_context())
+        context = job_context()
+        with process_span(task.request, message):
+            response = respond(message, context)
+            annotate({"valetkey.status": response.values["status"]})
+            return response
     except Transient as error:
         _postpone(task, error)
     except Exception:
