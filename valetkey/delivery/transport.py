@@ -212,7 +212,7 @@ class Publisher:
             "body": b64encode(json.dumps(message.body).encode()).decode(),
             "content-encoding": "utf-8",
             "content-type": "application/json",
-            "headers": message.headers | headers,
+            "headers": message.headers | _sent_now() | headers,
             "properties": properties,
         }
         text = json.dumps(frame)
@@ -239,7 +239,7 @@ class Publisher:
             # redis-py reopens a closed connection itself, and a silent one has used enough time.
             retry=not self._is_redis,
             retry_policy=_RETRY_ONCE,
-            headers=dict(headers),
+            headers={**_sent_now(), **headers},
             add_to_parent=False,  # a parent task of another application would keep every result
             **_REPRS,
         )
@@ -280,6 +280,11 @@ class Publisher:
     def close(self) -> None:
         """Close the connection."""
         self._connection.release()
+
+
+def _sent_now() -> dict[str, int]:
+    """Return the header from which workers know how long a frame waits that is written now."""
+    return {"sent_at": time.time_ns() // 1_000_000}
 
 
 def _create_app() -> Celery:

@@ -126,7 +126,8 @@ def process_span(request: Any, message: Any) -> Iterator[None]:
     sender = _parse_traceparent(request.get("traceparent"))
     place = child_of(sender) if _is_single(message) else linked_to([sender])
     with open_span(tracer, f"process {queue}", "CONSUMER", attributes, place):
-        _add_queue_span(tracer, request.get("sent_at"))
+        if not request.retries:
+            _add_queue_span(tracer, request.get("sent_at"))
         yield
 
 

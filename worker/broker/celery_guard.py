@@ -45,6 +45,7 @@ from worker.broker.queues import (
     QUEUES_BY_TASK,
     SHARING_LEASE,
     Heartbeat,
+    own_identity,
     write_heartbeat,
 )
 from worker.broker.result_store import (
@@ -467,4 +468,5 @@ class Heart:
             self._started_at,
             clock.now(),
             problems,
+            *own_identity(consumer.hostname.partition("@")[0]),
         )
