@@ -69,10 +69,13 @@ def _start_sdk(exporters: list[str]) -> None:
     if str(resource.attributes["service.name"]).startswith("unknown_service"):
         resource = resource.merge(Resource({"service.name": "valetkey"}))
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    for exporter in exporters:
-        provider.add_span_processor(BatchSpanProcessor(_load_exporter(exporter.strip())()))
+    # Child processes are killed when their worker stops: the SDK's own delay would lose 5 seconds.
+    delay = float(os.environ.get("OTEL_BSP_SCHEDULE_DELAY") or 1_000)
+    for name in exporters:
+        exporter = _load_exporter(name.strip())()
+        provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=delay))
     trace.set_tracer_provider(provider)
-    Finalize(None, _stop, (provider,), exitpriority=0)  # child processes of a pool run no atexit
+    Finalize(None, _stop, (provider,), exitpriority=0)  # those of a pool run no atexit
 
 
 def _stop(provider: "TracerProvider") -> None:
