@@ -283,6 +283,12 @@ def headers_schema() -> Schema:
                 "description": "Continues a trace (W3C Trace Context, version 00). Another value is "
                 "ignored.",
             },
+            "sent_at": {
+                "type": "integer",
+                "minimum": 0,
+                "description": "The time of this push, in milliseconds of Unix time. The service "
+                "only measures by it how long messages wait.",
+            },
         },
     }
 
