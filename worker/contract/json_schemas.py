@@ -280,8 +280,8 @@ def headers_schema() -> Schema:
             "lang": {"type": "string", "description": "The language of the producer; ignored."},
             "traceparent": {
                 "type": "string",
-                "description": "Continues a trace (W3C Trace Context, version 00). Another value is "
-                "ignored.",
+                "description": "Continues a trace (W3C Trace Context, version 00). The service "
+                "ignores another value.",
             },
             "sent_at": {
                 "type": "integer",

@@ -38,6 +38,7 @@ def test_a_message_is_written_exactly_as_celery_writes_it(
     celerys = published_frame(broker)
     for frame in (ours, celerys):
         assert frame["headers"].pop("ignore_result") in {False, None}
+        assert frame["headers"].pop("sent_at") > 0
         for name in _NOT_COMPARED:
             frame["properties"].pop(name, None)
     assert ours == celerys
