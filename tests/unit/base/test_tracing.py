@@ -1,6 +1,7 @@
 """The SDK of OpenTelemetry is set up by its standard settings, and never stops the service."""
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -48,7 +49,22 @@ def start(monkeypatch: pytest.MonkeyPatch, **environ: str) -> trace.TracerProvid
 def test_nothing_is_traced_without_an_exporter(
     environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert start(monkeypatch, **environ) is None
+    with capture_logs() as logs:
+        assert start(monkeypatch, **environ) is None
+    assert not logs
+
+
+def test_without_its_packages_nothing_is_traced_and_the_log_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("opentelemetry")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    with capture_logs() as logs:
+        start_tracing()
+    assert "ModuleNotFoundError" in logs[0]["problem"]
+    assert find_tracer() is None
 
 
 @pytest.mark.parametrize(
