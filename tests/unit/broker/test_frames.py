@@ -77,6 +77,16 @@ def test_another_header_of_a_trace_is_emptied_and_its_message_read(value: Any) -
     assert headers["traceparent"] == ""
 
 
+def test_the_time_at_which_a_message_was_sent_is_passed_on() -> None:
+    headers = celery_headers(sent_at=1_764_158_400_000)
+    assert read(build_frame(headers=headers))["headers"]["sent_at"] == 1_764_158_400_000
+
+
+@pytest.mark.parametrize("sent_at", [None, True, "1764158400000", 1.5, -1, 10**16, 10**400, [], {}])
+def test_another_time_is_dropped_but_not_its_message(sent_at: Any) -> None:
+    assert "sent_at" not in read(build_frame(headers=celery_headers(sent_at=sent_at)))["headers"]
+
+
 def test_no_answer_is_published_into_a_queue_that_the_sender_names() -> None:
     properties = read(build_frame(properties={"reply_to": "other"}))["properties"]
     assert "reply_to" not in properties
