@@ -33,7 +33,7 @@ from worker.base.stages import observe, take_sums
 from worker.broker.dead_letters import KEY
 from worker.broker.latencies import flush
 from worker.broker.queues import Heartbeat
-from worker.broker.result_store import DISCARD_COUNTER
+from worker.broker.result_store import DISCARD_COUNTER, IGNORED_TRACES
 from worker.core.tenant_config import Quota
 from worker.doctor import metrics_command, prober
 from worker.doctor.checks import ENDED_SLOTS, EXPIRED_GRANTS
@@ -277,6 +277,7 @@ def test_the_queues_the_workers_and_lost_messages_are_counted(scrape: Scrape, br
             client.rpush(f"{WAITING_LANES}:{lane}", "d", "e")
         client.lpush(KEY, "{}")
         client.hincrby(DISCARD_COUNTER, "body", 3)
+        client.hincrby(DISCARD_COUNTER, IGNORED_TRACES, 4)
         write_heartbeat(client, "bulk", ["valetkey.bulk"])
         write_heartbeat(client, "events", ["events:https://sqs.example/secret"])
     scraped = scrape()
@@ -286,6 +287,7 @@ def test_the_queues_the_workers_and_lost_messages_are_counted(scrape: Scrape, br
     assert scraped["valetkey_workers"] == {(name,): n for name, n in workers.items()}
     assert scraped["valetkey_dead_letters"] == {(): 1}
     assert scraped["valetkey_messages_discarded"] == {("body",): 3}
+    assert scraped["valetkey_trace_headers_ignored"] == {(): 4}
     assert scraped["valetkey_broker_up"] == scraped["valetkey_result_store_up"] == {(): 1}
 
 
@@ -372,12 +374,20 @@ def test_histograms_have_all_labels_and_cumulative_buckets(scrape: Scrape, broke
 
 def test_what_others_write_into_the_servers_ends_no_scrape(scrape: Scrape, broker: str) -> None:
     with redis.Redis.from_url(broker) as client:
-        strange = {b"\xff": 1, "body": "many", "size": "9" * 5_000, "type": "-1", "b d\n": 1}
+        strange = {
+            b"\xff": 1,
+            IGNORED_TRACES: "-1",
+            "body": "many",
+            "size": "9" * 5_000,
+            "type": "-1",
+            "b d\n": 1,
+        }
         client.hset(DISCARD_COUNTER, mapping=strange | {"json": 2})
         client.sadd(WAITING_LANES, b"\xff")
         client.set("valetkey.worker:issue:1", b"\xff")
     scraped = scrape()
     assert scraped["valetkey_messages_discarded"] == {("json",): 2}
+    assert scraped["valetkey_trace_headers_ignored"] == {(): 0}
     assert scraped["valetkey_queue_messages"][("valetkey.waiting",)] == 0
 
 

@@ -11,12 +11,14 @@ from threading import Event
 from typing import Any
 
 import pytest
+from opentelemetry.trace import SpanKind
 from sqlalchemy import Connection
 from structlog.testing import capture_logs
 
 from models import EndpointState
 from tests.support.builders.delivery_service import NO_RESPONSE, DeliveryService, hooks_config
 from tests.support.builders.messages import DEMO, POLICY, Clock
+from tests.support.servers.spans import recording_spans
 from worker.base.database_engine import write_transaction
 from worker.base.jobs import JobRun, TurnKey, TurnLimits
 from worker.base.stages import BOUNDS, SUM, take_sums
@@ -66,6 +68,23 @@ def test_an_outcome_and_a_refusal_are_delivered_signed_and_complete(
         del outcome["quotas"]
         assert outcome.items() <= sent["data"].items()
     assert outcome["refusal"]["code"] == "deadline_passed"
+
+
+@pytest.mark.parametrize(("status", "code"), [(204, 204), (503, 503), (NO_RESPONSE, None)])
+def test_the_span_of_an_attempt_names_its_endpoint_and_no_url(
+    webhooks: DeliveryService, status: int, code: int | None
+) -> None:
+    webhooks.issue(["acme/secret"])
+    webhooks.client.statuses["acme.hook"] = status
+    with recording_spans() as spans:
+        webhooks.deliver()
+    (span,) = spans.all()
+    outcome = (
+        {"error.type": "WebhookFailure"} if code is None else {"http.response.status_code": code}
+    )
+    names = {"valetkey.tenant": "acme", "valetkey.endpoint": "hook"}
+    assert span.attributes == names | {"http.request.method": "POST"} | outcome
+    assert (span.name, span.parent, span.kind) == ("webhook", None, SpanKind.CLIENT)
 
 
 ONLY_B = config_with_policy(prefixes=("acme/b/",))
