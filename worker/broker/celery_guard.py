@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from queue import Empty
 from typing import Any
 
@@ -59,6 +60,7 @@ log = structlog.get_logger()
 
 _PROBE_KEY = "valetkey.probe"  # does not exist
 _REFUSED_PAUSE = 1.0  # seconds
+_RECONNECT_PAUSES = {"interval_start": 1, "interval_step": 1, "interval_max": 2}  # seconds
 
 
 REMOVE_FOREIGN_SCRIPT = """
@@ -353,6 +355,11 @@ class GuardedConsumer(Consumer):  # type: ignore[misc] # Celery's Consumer has n
         if isinstance(exc, ResponseError):
             time.sleep(_REFUSED_PAUSE)
         super().on_connection_error_after_connected(exc)
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect as Celery does, but with pauses that do not grow with the time of an outage."""
+        conn.ensure_connection = partial(conn.ensure_connection, **_RECONNECT_PAUSES)
+        return super().ensure_connected(conn)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
         """Return Celery's own handler, preceded by the check."""
