@@ -2,8 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from functools import partial
 from threading import Event, Thread
 from typing import Any, NoReturn
@@ -14,21 +14,25 @@ from celery.exceptions import Ignore
 from celery.signals import worker_ready, worker_shutting_down
 
 from valetkey.delivery.causes import describe_cause
-from valetkey.wire.unavailable import Unavailable
+from valetkey.wire.unavailable import Part, Unavailable
 from worker import clock
-from worker.app import app, job_context, send_trigger
+from worker.app import LATENCIES, app, job_context, send_trigger
 from worker.audit.key_lookup import index_keys
 from worker.base.clock_watch import WATCH
 from worker.base.database_engine import snapshot_transaction, write_transaction
 from worker.base.jobs import JobRun, SingleFlight
 from worker.base.month_partitions import create_partitions
-from worker.broker.queues import UPKEEP_QUEUE
+from worker.base.stages import observe
+from worker.base.tracing import annotate, process_span
+from worker.broker.latencies import LABELS
+from worker.broker.queues import PROBE_ID_PREFIX, PROBE_TASK, UPKEEP_QUEUE, seconds_since
 from worker.broker.result_store import request_name, unnamed_batches
 from worker.context import Context, settings
 from worker.doctor.checks import check_config
 from worker.errors import Transient
 from worker.issue.dispatch import Response, respond
 from worker.issue.multipart_aborts import abort_expired_uploads
+from worker.issue.probe import ProbeResult, ServiceProbe
 from worker.ledger import quota_usage
 from worker.ledger.listeners import delete_expired_listeners
 from worker.ledger.outbox import fail_expired_deliveries
@@ -81,7 +85,11 @@ def _in_turns(context: Context, run: JobRun, clean: Callable[..., int]) -> int:
 
 
 log = structlog.get_logger()
-MAX_RETRIES = 5
+# The number of further tries, and the longest pause before one in seconds: half a minute in all.
+# All requests wait for the database. A try of storage may hold a process until a time-out.
+_RETRIES: Mapping[Part, tuple[int, int]] = {"database": (15, 2)}
+_OTHER_RETRIES = (5, 16)
+MAX_RETRIES = 15
 CONFIG_CHECK_SECONDS = 60.0
 
 
@@ -132,7 +140,7 @@ class SecretResultTask(Task):  # type: ignore[misc] # Celery's Task has no types
 @app.task(name="valetkey.issue", bind=True, base=SecretResultTask)
 def respond_to_message(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any] | str:
     """Respond to one message of any kind, passed as the only argument."""
-    started = time.monotonic()
+    started, arrived_at = time.monotonic(), clock.now()
     response = _respond(self, args[0] if len(args) == 1 and not kwargs else None)
     self.request.update(request_name=request_name(response.tenant, response.values))
     items = (item for outcome in response.outcomes for item in outcome.get("items", ()))
@@ -141,11 +149,42 @@ def respond_to_message(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any] |
         batches = unnamed_batches(self.request.id, response.outcomes)
         self.request.update(expires_at=datetime.fromisoformat(min(expiries)), batches=batches)
     # A closure, because Celery's representation of a request must not contain the grants.
-    self.request.update(follow_up=lambda: _follow_up(response, started))
+    self.request.update(follow_up=lambda: _follow_up(self.request, response, arrived_at, started))
     return response.sent
 
 
-def _follow_up(response: Response, started: float) -> None:
+_PROBE = ServiceProbe()
+PROBE_RESULT_LIFETIME = timedelta(seconds=60)
+
+
+# Acknowledged at once: if a probe is lost, the next one follows in seconds.
+@app.task(
+    name=PROBE_TASK,
+    bind=True,
+    typing=False,
+    ignore_result=False,
+    acks_late=False,
+    throws=(TaskFailed,),
+)
+def probe(self: Any, *_args: Any, **_kwargs: Any) -> ProbeResult:
+    """Respond to a probe with what fails. The argument only names the lane of probes."""
+    if not self.request.id.startswith(PROBE_ID_PREFIX):
+        raise Ignore
+    self.request.update(expires_at=clock.now() + PROBE_RESULT_LIFETIME)
+    try:
+        return _PROBE(job_context())
+    except Exception:
+        log.exception("probe_failed")
+        raise TaskFailed from None
+
+
+def _follow_up(request: Any, response: Response, arrived_at: datetime, started: float) -> None:
+    queue, sent_at = (request.delivery_info or {}).get("routing_key"), request.get("sent_at")
+    # Anyone who can write to the queue chooses the time: only of an authenticated sender.
+    if sent_at is not None and response.tenant is not None and queue in LABELS["request"]:
+        observe("request", queue, seconds_since(sent_at, clock.now()))
+        if not request.retries:
+            observe("queue_wait", queue, seconds_since(sent_at, arrived_at))
     if response.has_webhook:
         send_trigger(deliver.name)
     if response.may_complete_manifest:
@@ -159,7 +198,11 @@ def _seconds_since(started: float) -> float:
 
 def _respond(task: Any, message: Any) -> Response:
     try:
-        return respond(message, job_context())
+        context = job_context()
+        with process_span(task.request, message):
+            response = respond(message, context)
+            annotate({"valetkey.status": response.values["status"]})
+            return response
     except Transient as error:
         _postpone(task, error)
     except Exception:
@@ -174,11 +217,14 @@ def _postpone(task: Any, error: Transient) -> NoReturn:
 
     Raises Ignore, or Celery would store the error itself, with a traceback and its text.
     """
-    is_last = task.request.retries >= task.max_retries
+    (max_retries, longest), count = _RETRIES.get(error.part, _OTHER_RETRIES), task.request.retries
+    is_last = count >= max_retries
     event = "issue_given_up" if is_last else "issue_postponed"
     log.warning(event, task=task.request.id, problem=str(error))
-    seconds = None if is_last else 2**task.request.retries
+    seconds = None if is_last else min(2**count, longest)
     if seconds is not None:
+        if error.part == "database" and count and not task.request.eta:
+            time.sleep(seconds)  # too many wait in the worker's memory for it to wait there
         task.retry(exc=error, countdown=seconds, throw=False)
     hint = Unavailable(error.part, seconds, int(clock.now().timestamp()))
     try:
@@ -300,6 +346,7 @@ def _start_sweeps(sender: Any, **_: Any) -> None:
     queues = {queue.name for queue in sender.task_consumer.queues}
     if UPKEEP_QUEUE in queues and not _SWEEPS.is_alive():  # Celery calls this at each connection
         _SWEEPS.start()
+        LATENCIES.start()
 
 
 def _sweep() -> None:
@@ -323,3 +370,4 @@ def _stop_jobs(**_: Any) -> None:
         job.stop()
     for job in _JOBS:
         job.join(max(end - time.monotonic(), 0))
+    LATENCIES.stop()

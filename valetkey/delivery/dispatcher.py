@@ -31,6 +31,7 @@ from valetkey.delivery.pending_request import (
 )
 from valetkey.delivery.progress import BatchProgress
 from valetkey.delivery.retransmit import DEFAULT_WINDOW, RetransmitTimer
+from valetkey.delivery.tracing import publish_span
 from valetkey.delivery.transport import Transport
 from valetkey.errors import BrokerUnreachable, Busy, NoAnswer, ValetkeyError
 from valetkey.wire.pending import PendingMessage
@@ -188,9 +189,11 @@ class BaseDispatcher(ABC):
         failures: list[Fail] = []
         is_sent, self._is_sending = False, True
         try:
-            argument = self._codec.encode(message.body)
-            expires = message.expires
-            await self._transport.send(message.task_id, argument, message.queue, expires)
+            origins = [each.trace_origin for each in self._engine.requests_of(message.task_id)]
+            with publish_span(message.queue, message.task_id, message.body, origins) as traces:
+                argument = self._codec.encode(message.body)
+                headers = {**traces, **message.expiry_header}
+                await self._transport.send(message.task_id, argument, message.queue, headers)
             is_sent = True
         except (BrokerUnreachable, Busy) as cause:
             error = cause

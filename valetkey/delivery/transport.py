@@ -7,7 +7,7 @@ import json
 import time
 import uuid
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -48,6 +48,9 @@ _REPRS = {"argsrepr": "(message)", "kwargsrepr": "{}"}
 
 RESULT_PREFIX = "celery-task-meta-"  # Celery's prefix of a result's key, and of its channel
 UNSUBSCRIBE_BATCH = 32  # channels: to unsubscribe from many takes as long as from one
+
+Headers = Mapping[str, Any]
+NO_HEADERS: Headers = {}
 
 Results = list[tuple[str, bytes | str]]
 """Results as Celery stores them, each with its task id."""
@@ -192,10 +195,10 @@ class Backlog:
 
 
 class Publisher:
-    """The broker connection of one client; for one thread at a time."""
+    """The broker connection of one client, for tasks of one name; for one thread at a time."""
 
-    def __init__(self, servers: Servers) -> None:
-        self._servers = servers
+    def __init__(self, servers: Servers, task: str = ISSUE_TASK) -> None:
+        self._servers, self._task = servers, task
         url = servers.broker.url
         self._is_redis = self._may_look = self._may_read = url.startswith("redis")
         self._backlogs: dict[str, Backlog] = {}  # by queue
@@ -208,12 +211,17 @@ class Publisher:
         self._producer = self._app.amqp.Producer(self._connection, auto_declare=False)
 
     def send(
-        self, task_id: str, argument: dict[str, Any] | str, queue: str, expires: str | None = None
+        self,
+        task_id: str,
+        argument: dict[str, Any] | str,
+        queue: str,
+        headers: Headers = NO_HEADERS,
     ) -> None:
         """Put a task with this argument into a queue, or into the tenant's lane if it is long.
 
-        expires is the time after which workers discard it. Raises Busy if too many messages of the
-        tenant wait, and BrokerUnreachable, within seconds, if the broker does not take it.
+        headers are those beside Celery's own.
+        Raises Busy if too many messages of the tenant wait, and BrokerUnreachable, within seconds,
+        if the broker does not take it.
         """
         # A tracing library that listens to Celery adds headers. Otherwise Celery's and kombu's work
         # takes four times as long as writing the message.
@@ -221,9 +229,9 @@ class Publisher:
         try:
             target = self._choose_list(queue)
             if self._is_redis and not is_traced:
-                self._push(task_id, argument, queue, target, expires)
+                self._push(task_id, argument, queue, headers, target)
             else:
-                self._send_task(task_id, argument, target, expires)
+                self._send_task(task_id, argument, target, headers)
         except (redis.RedisError, BrokerError, KombuError, OSError) as error:
             raise self._servers.broker.unreachable(error) from None
 
@@ -255,8 +263,8 @@ class Publisher:
         task_id: str,
         argument: dict[str, Any] | str,
         queue: str,
-        target: str,
-        expires: str | None = None,
+        headers: Headers = NO_HEADERS,
+        target: str | None = None,
     ) -> None:
         """Write the frame that kombu would write: see docs/contract/envelope.schema.json.
 
@@ -265,10 +273,9 @@ class Publisher:
         """
         self.remove(self._frames.replaced_by_next(task_id))
         copy_mark = {"redelivered": True} if task_id in self._frames else {}
-        expires = None if copy_mark else expires  # the first one may have been answered
-        message = self._app.amqp.as_task_v2(
-            task_id, ISSUE_TASK, args=[argument], expires=expires, **_REPRS
-        )
+        if copy_mark:  # the first one may have been answered
+            headers = {name: text for name, text in headers.items() if name != "expires"}
+        message = self._app.amqp.as_task_v2(task_id, self._task, args=[argument], **_REPRS)
         properties = message.properties | {
             "delivery_mode": 2,
             "delivery_info": {"exchange": "", "routing_key": queue} | copy_mark,
@@ -280,22 +287,25 @@ class Publisher:
             "body": b64encode(json.dumps(message.body).encode()).decode(),
             "content-encoding": "utf-8",
             "content-type": "application/json",
-            "headers": message.headers,
+            "headers": message.headers | _sent_now() | headers,
             "properties": properties,
         }
         text = json.dumps(frame)
-        self._producer.channel.client.lpush(target, text)
+        self._producer.channel.client.lpush(target or queue, text)
         self._frames.add(task_id, (queue, text))
 
     def _send_task(
-        self, task_id: str, argument: dict[str, Any] | str, queue: str, expires: str | None = None
+        self,
+        task_id: str,
+        argument: dict[str, Any] | str,
+        queue: str,
+        headers: Headers = NO_HEADERS,
     ) -> None:
         self._app.send_task(
-            ISSUE_TASK,
+            self._task,
             args=[argument],
             task_id=task_id,
             queue=queue,
-            expires=None if expires is None else datetime.fromisoformat(expires),
             # In Redis a queue needs no declaration. Without one, a producer needs no access to its
             # bindings and its length.
             declare=[] if self._is_redis else None,
@@ -304,6 +314,8 @@ class Publisher:
             # redis-py reopens a closed connection itself, and a silent one has used enough time.
             retry=not self._is_redis,
             retry_policy=_RETRY_ONCE,
+            headers={**_sent_now(), **headers},
+            expires=_expiry(headers),
             add_to_parent=False,  # a parent task of another application would keep every result
             **_REPRS,
         )
@@ -346,6 +358,15 @@ class Publisher:
         self._connection.release()
 
 
+def _expiry(headers: Headers) -> datetime | None:
+    return datetime.fromisoformat(headers["expires"]) if "expires" in headers else None
+
+
+def _sent_now() -> dict[str, int]:
+    """Return the header from which workers know how long a frame waits that is written now."""
+    return {"sent_at": time.time_ns() // 1_000_000}
+
+
 def _create_app() -> Celery:
     app = Celery("valetkey-producer", set_as_current=False)
     # Celery's own backend would subscribe to every result and read none of them.
@@ -369,13 +390,17 @@ class Transport:
         self._unused_channels: set[str] = set()
 
     async def send(
-        self, task_id: str, argument: dict[str, Any] | str, queue: str, expires: str | None = None
+        self,
+        task_id: str,
+        argument: dict[str, Any] | str,
+        queue: str,
+        headers: Headers = NO_HEADERS,
     ) -> None:
         """Subscribe to the result of a task, then put the task into a queue."""
         self._unused_channels.discard(RESULT_PREFIX + task_id)
         with self._servers.store_errors():
             self._pubsub.subscribe(RESULT_PREFIX + task_id)
-        self._publisher.send(task_id, argument, queue, expires)
+        self._publisher.send(task_id, argument, queue, headers)
 
     async def listen(self, seconds: float | None) -> Results:
         """Wait for an announced result; return it, or nothing after some seconds."""

@@ -70,16 +70,16 @@ class PendingMessage:
         return INTERACTIVE_QUEUE if total <= MAX_INTERACTIVE_ITEMS else BULK_QUEUE
 
     @property
-    def expires(self) -> str | None:
-        """The deadline after which it is of no use; of a bundle, the last one; None without one.
+    def expiry_header(self) -> Mapping[str, str]:
+        """Celery's header `expires` with its deadline, of a bundle the last one; may be empty.
 
         A message that is first sent after it may ask for a reply that was lost, so it has none.
         """
         deadlines = [each.get("deadline") for each in self.body.get("messages", (self.body,))]
         if None in deadlines:
-            return None
+            return {}
         last = max(map(datetime.fromisoformat, deadlines))
-        return last.isoformat() if last > datetime.now(UTC) else None
+        return {"expires": last.isoformat()} if last > datetime.now(UTC) else {}
 
     @property
     def may_be_bundled(self) -> bool:

@@ -13,6 +13,10 @@ SERVED_MARK = " "
 """The end of a frame that returned from a lane to a queue. JSON ignores the space."""
 
 
+PROBE_TENANT = "!probe"
+"""The sender of probes, in a lane of its own. No tenant can have this name."""
+
+
 def lane_name(tenant: str, *, is_bulk: bool) -> str:
     """Return the lane of a claimed tenant. Small requests do not wait behind its own bulk."""
     return f"{tenant}.bulk" if is_bulk else tenant
@@ -41,9 +45,6 @@ It expires soon after the process that serves lanes ends: then write into no lan
 
 SERVICE_FIELD = "!"
 """The field of LANE_STATES that is always there, for tenants that have none of their own."""
-
-PROBE_TENANT = "!probe"
-"""The sender of the service's own probes; no tenant can have this name."""
 
 QUEUE_LIMIT = 64
 """The number of messages in a queue from which a client writes into its own lane instead."""

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from queue import Empty
 from typing import Any
 
@@ -45,14 +46,21 @@ from worker.broker.queues import (
     QUEUES_BY_TASK,
     SHARING_LEASE,
     Heartbeat,
+    own_identity,
     write_heartbeat,
 )
-from worker.broker.result_store import drop_answered_copy, report_discard, report_failure
+from worker.broker.result_store import (
+    count_ignored_trace,
+    drop_answered_copy,
+    report_discard,
+    report_failure,
+)
 
 log = structlog.get_logger()
 
 _PROBE_KEY = "valetkey.probe"  # does not exist
 _REFUSED_PAUSE = 1.0  # seconds
+_RECONNECT_PAUSES = {"interval_start": 1, "interval_step": 1, "interval_max": 2}  # seconds
 
 
 REMOVE_FOREIGN_SCRIPT = """
@@ -249,6 +257,9 @@ class GuardedChannel(redis.Channel):
         except InvalidMessage as error:
             report_discard(error, queue, current_app)
             return
+        if frame["headers"]["traceparent"] == "":
+            frame["headers"]["traceparent"] = None  # counted once, also if it is delivered again
+            count_ignored_trace(current_app)
         # Senders set this mark in copies, too.
         if frame["properties"]["delivery_info"]["redelivered"] and (
             drop_answered_copy(frame["headers"]["id"], current_app) or self._is_last_delivery(frame)
@@ -345,6 +356,11 @@ class GuardedConsumer(Consumer):  # type: ignore[misc] # Celery's Consumer has n
         if isinstance(exc, ResponseError):
             time.sleep(_REFUSED_PAUSE)
         super().on_connection_error_after_connected(exc)
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect as Celery does, but with pauses that do not grow with the time of an outage."""
+        conn.ensure_connection = partial(conn.ensure_connection, **_RECONNECT_PAUSES)
+        return super().ensure_connected(conn)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
         """Return Celery's own handler, preceded by the check."""
@@ -460,4 +476,5 @@ class Heart:
             self._started_at,
             clock.now(),
             problems,
+            *own_identity(consumer.hostname.partition("@")[0]),
         )

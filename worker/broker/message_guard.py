@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from valetkey.delivery.tracing import TRACEPARENT
 from valetkey.wire.messages import ISSUE_TASK
 from valetkey.wire.strict_json import decode_base64, parse_json
 
@@ -27,6 +28,7 @@ _EDGE = timedelta(days=2)  # more than any conversion between time zones moves a
 # The worker keeps a message in memory until its eta, and Redis delivers it again after the
 # visibility timeout.
 MAX_ETA_DELAY = timedelta(seconds=120)
+_MAX_SENT_AT = 10**16  # milliseconds; a longer number is no time
 
 
 class InvalidMessage(Exception):
@@ -59,6 +61,12 @@ def _parse_time(value: Any) -> datetime:
     return time
 
 
+def _parse_traceparent(value: Any) -> str | None:
+    """Return a valid header, None if there is none, or "" for another one, which is ignored."""
+    is_valid = value is None or (isinstance(value, str) and TRACEPARENT.fullmatch(value))
+    return value if is_valid else ""
+
+
 _Id = Annotated[
     str, Field(min_length=1, max_length=MAX_ID_LENGTH), AfterValidator(_check_printable)
 ]
@@ -69,7 +77,7 @@ _Time = Annotated[datetime, BeforeValidator(_parse_time)] | None
 
 
 class _Part(BaseModel):
-    """A part of a frame. Other members, as tracing libraries add them, are dropped."""
+    """A part of a frame. Other members, as libraries add them, are dropped."""
 
     model_config = ConfigDict(strict=True)
 
@@ -98,6 +106,8 @@ class _Headers(_Part):
     compression: Literal[""] | None = None
     eta: _Time = None
     expires: _Time = None
+    traceparent: Annotated[str | None, BeforeValidator(_parse_traceparent)] = None
+    sent_at: Any = None  # only measured: one that is no time is dropped
 
 
 class _Properties(_Part):
@@ -199,7 +209,10 @@ def _clean_headers(headers: _Headers, now: datetime) -> dict[str, Any]:
     # A late trigger of a job does no harm.
     if headers.expires is not None and headers.expires <= now and headers.task == ISSUE_TASK:
         raise InvalidMessage("expires")
+    sent_at = headers.sent_at
+    is_time = type(sent_at) is int and 0 <= sent_at < _MAX_SENT_AT
     return {
+        **({"sent_at": sent_at} if is_time else {}),
         "lang": "py",
         "task": headers.task,
         "id": headers.id,
@@ -215,6 +228,7 @@ def _clean_headers(headers: _Headers, now: datetime) -> dict[str, Any]:
         # Celery logs them, and the sender may have written object keys into them.
         "argsrepr": "(message)",
         "kwargsrepr": "{}",
+        "traceparent": headers.traceparent,
     }
 
 

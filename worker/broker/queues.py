@@ -6,6 +6,7 @@ control could tell as much, but anyone at the broker could use it to stop worker
 
 import json
 import re
+import socket
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,13 +16,18 @@ from typing import Any, NamedTuple
 import redis
 from pydantic import TypeAdapter, ValidationError
 
-from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE, ISSUE_TASK
+from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE, ISSUE_TASK, RELEASE
 from valetkey.wire.waiting import WAITING_LANES, lane_key
 from worker import clock
 
 UPKEEP_QUEUE = "valetkey.upkeep"
+PROBE_TASK = "valetkey.probe"
+PROBE_ID_PREFIX = f"{PROBE_TASK}."
+"""Begins the task ids of probes, so that no result of one is stored under the id of a request."""
+
 QUEUES_BY_TASK = {
     ISSUE_TASK: (INTERACTIVE_QUEUE, BULK_QUEUE),
+    PROBE_TASK: (INTERACTIVE_QUEUE,),
     "valetkey.deliver": (UPKEEP_QUEUE,),
     "valetkey.manifests": (UPKEEP_QUEUE,),
     "valetkey.upkeep": (UPKEEP_QUEUE,),
@@ -89,9 +95,9 @@ _MAX_DEPTH_BYTES = 32 * 1024**2
 _SENT_AT = re.compile(rb'"sent_at": ?([0-9]{1,16})(?=[,}\s])')
 
 
-def seconds_since(sent_at: int) -> float:
+def seconds_since(sent_at: int, now: datetime) -> float:
     """Return the age of what was sent at this Unix time in milliseconds, from 0 to MAX_AGE."""
-    return min(max(clock.now().timestamp() - sent_at / 1_000, 0.0), MAX_AGE)
+    return min(max(now.timestamp() - sent_at / 1_000, 0.0), MAX_AGE)
 
 
 def lane_depths(client: Any, keys: Sequence[str]) -> dict[str, tuple[int, float | None]]:
@@ -101,9 +107,10 @@ def lane_depths(client: Any, keys: Sequence[str]) -> dict[str, tuple[int, float 
     """
     if not keys:
         return {}
-    found = client.register_script(DEPTHS_SCRIPT)(list(keys), [_TAIL_BYTES, _MAX_DEPTH_BYTES])
+    found = client.eval(DEPTHS_SCRIPT, len(keys), *keys, _TAIL_BYTES, _MAX_DEPTH_BYTES)
     sent = (_SENT_AT.findall(tail) for tail in found[1::2])
-    ages = (seconds_since(int(times[-1])) if times else None for times in sent)
+    now = clock.now()
+    ages = (seconds_since(int(times[-1]), now) if times else None for times in sent)
     return dict(zip(keys, zip(found[::2], ages, strict=True), strict=True))
 
 
@@ -116,7 +123,8 @@ class Heartbeat(NamedTuple):
     """The last sign of life of a worker.
 
     supervisor is the process id of the `worker run` that started it; queues are those that it
-    consumes, none while a problem prevents it. problems are texts by code.
+    consumes, none while a problem prevents it. problems are texts by code. The last three are empty
+    in those of releases before them.
     """
 
     worker: str
@@ -126,6 +134,14 @@ class Heartbeat(NamedTuple):
     started_at: datetime
     seen_at: datetime
     problems: Mapping[str, str] = {}
+    role: str = ""
+    host: str = ""
+    release: str = ""
+
+
+def own_identity(role: str) -> tuple[str, str, str]:
+    """Return the last fields of the heartbeats of this process."""
+    return role, socket.gethostname(), RELEASE
 
 
 _HEARTBEAT = TypeAdapter(Heartbeat)

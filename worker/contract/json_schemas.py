@@ -278,6 +278,17 @@ def headers_schema() -> Schema:
             },
             "root_id": _TASK_ID | {"description": "The same as id. Celery logs it."},
             "lang": {"type": "string", "description": "The language of the producer; ignored."},
+            "traceparent": {
+                "type": "string",
+                "description": "Continues a trace (W3C Trace Context, version 00). The service "
+                "ignores another value.",
+            },
+            "sent_at": {
+                "type": "integer",
+                "minimum": 0,
+                "description": "The time of this push, in milliseconds of Unix time. The service "
+                "only measures by it how long messages wait.",
+            },
         },
     }
 
@@ -356,7 +367,7 @@ def result_schema() -> Schema:
                 "compact JWE. RETRY and FAILURE: an exception in Celery's form; with the code "
                 "`unavailable`, it says which part of the service is unavailable. It is not "
                 "sealed, so it may be forged: only show it.",
-                "examples": [Unavailable("database", 4, 1_764_200_000).celery_error()],
+                "examples": [Unavailable("database", 2, 1_764_200_000).celery_error()],
             },
             "task_id": _TASK_ID,
         },

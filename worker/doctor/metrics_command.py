@@ -3,22 +3,22 @@
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-from threading import Lock
+from functools import partial
+from threading import Lock, Thread
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import click
 from prometheus_client import CollectorRegistry, generate_latest, make_wsgi_app
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection, Engine
 
 from valetkey.units import parse_duration
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
-from valetkey.wire.waiting import WAITING_LANES
 from worker import clock
 from worker.audit.grant_filters import ISSUED, REFUSED, GrantFilter
 from worker.audit.index_scans import batch_bounds
@@ -30,11 +30,11 @@ from worker.broker.queues import (
     EVENTS_PREFIX,
     EVENTS_ROLE,
     UPKEEP_QUEUE,
-    queue_lengths,
+    read_heartbeats,
     worker_problems,
     workers_by_queue,
 )
-from worker.broker.result_store import read_discard_counts
+from worker.broker.result_store import read_discard_counts, read_ignored_traces
 from worker.cli.database import open_engine
 from worker.cli.redis_servers import open_broker, open_results
 from worker.core.quota_rules import quota_statuses
@@ -44,7 +44,19 @@ from worker.doctor.checks import (
     EXPIRED_GRANTS,
     WORKER_PROBLEMS,
 )
+from worker.doctor.latency_metrics import read_histograms, read_queues, worker_info
+from worker.doctor.metric_families import PREFIX, Family
 from worker.doctor.metrics_server import check_host, serve
+from worker.doctor.probe_metrics import (
+    BROKER,
+    RESULT_STORE,
+    check_database,
+    check_server,
+    probe_failure,
+    read_memory,
+    read_probe,
+)
+from worker.doctor.prober import SHORT_TIMEOUT, Prober
 from worker.errors import Transient
 from worker.ledger import backlog
 from worker.ledger.quota_usage import read_usage
@@ -58,27 +70,6 @@ from worker.settings import Settings
 from worker.uses.state_facts import count_recent_uses
 from worker.webhooks.endpoint_states import read_figures, read_health
 
-PREFIX = "valetkey_"
-
-
-class Family(NamedTuple):
-    """The name of a metric without its prefix, its help text, and the names of its labels."""
-
-    name: str
-    text: str
-    labels: tuple[str, ...] = ()
-
-    def gauge(self, samples: Mapping[Any, float]) -> GaugeMetricFamily:
-        """Return the gauges of these samples, by the value of the label, or a tuple of several."""
-        family = GaugeMetricFamily(PREFIX + self.name, self.text, labels=self.labels)
-        for key, value in samples.items():
-            family.add_metric(list(key) if isinstance(key, tuple) else [key], value)
-        return family
-
-    def single(self, value: float) -> GaugeMetricFamily:
-        """Return one gauge, of a metric without labels."""
-        return self.gauge({(): value})
-
 
 def age(moment: datetime | None, now: datetime) -> float:
     """Return the seconds since a moment: 0 if there is none, or if it is still to come."""
@@ -86,11 +77,6 @@ def age(moment: datetime | None, now: datetime) -> float:
 
 
 _QUEUES = (INTERACTIVE_QUEUE, BULK_QUEUE, UPKEEP_QUEUE)
-_LENGTHS = Family(
-    "queue_messages",
-    f"Messages in a queue. {WAITING_LANES} counts those that wait for the turn of their tenant.",
-    ("queue",),
-)
 _DEAD_LETTERS = Family(
     "dead_letters", "Messages that were set aside because a worker failed on them."
 )
@@ -109,17 +95,11 @@ _WORKER_PROBLEMS = Family(
 )
 
 
-def _read_broker(client: Any) -> Iterator[Metric]:
-    """Yield the lengths of queues. Those of the lanes are added up: anyone can name a lane."""
-    lengths = Counter({WAITING_LANES: 0, UPKEEP_QUEUE: int(client.llen(UPKEEP_QUEUE))})
-    for key, length in queue_lengths(client).items():
-        lengths[WAITING_LANES if key.startswith(f"{WAITING_LANES}:") else key] += length
-    yield _LENGTHS.gauge(lengths)
-    yield _DEAD_LETTERS.single(count_dead_letters(client))
-
-
 def _read_results(client: Any) -> Iterator[Metric]:
-    """Yield the numbers of live workers and of discarded messages."""
+    """Yield durations, the numbers of live workers and of discarded messages, and who lives."""
+    yield from read_memory(client, RESULT_STORE)
+    yield from read_histograms(client)
+    yield worker_info(read_heartbeats(client))
     workers = Counter(dict.fromkeys((*_QUEUES, EVENTS_ROLE), 0))
     for queue, names in workers_by_queue(client).items():
         workers[EVENTS_ROLE if queue.startswith(EVENTS_PREFIX) else queue] += len(names)
@@ -134,6 +114,11 @@ def _read_results(client: Any) -> Iterator[Metric]:
     for part, count in sorted(read_discard_counts(client).items()):
         discarded.add_metric([part], count)
     yield discarded
+    yield CounterMetricFamily(
+        f"{PREFIX}trace_headers_ignored",
+        "Messages that were processed without their `traceparent` header, which was invalid.",
+        value=read_ignored_traces(client),
+    )
 
 
 _PENDING = Family("webhooks_pending", "Webhooks that are not sent yet.", ("tenant", "endpoint"))
@@ -339,22 +324,36 @@ TIME_LIMIT = 8.0
 
 DATABASE = "database"
 
-OnProblem = Callable[[str, click.ClickException | None], None]
+OnProblem = Callable[[str, click.ClickException | None, Sequence[Metric]], None]
+
+
+def _merge_families(metrics: Iterable[Metric]) -> list[Metric]:
+    """Join the samples of families that several services have: a scrape has each family once."""
+    families: dict[str, Metric] = {}
+    for metric in metrics:
+        if metric.name in families:
+            families[metric.name].samples += metric.samples
+        else:
+            families[metric.name] = metric
+    return list(families.values())
 
 
 class ServiceCollector(Collector):
     """Reads the metrics once at a time. Scrapes that wait meanwhile share the next reading.
 
-    on_problem is called with the name of each service that the metrics are read from, and why it
-    cannot be used, or None. Unless it raises that, the scrape says so, and has no metrics of it.
+    on_problem is called with the name of each service that the metrics are read from, why it cannot
+    be used, or None, and what could be read. Unless it raises that, the scrape goes on.
     """
 
-    def __init__(self, window: Window, on_problem: OnProblem) -> None:
+    def __init__(self, window: Window, on_problem: OnProblem, prober: Prober) -> None:
         self._window = window
         self._on_problem = on_problem
+        self._prober = prober
         self._lock = Lock()
         self._metrics: list[Metric] = []
         self._read_at = float("-inf")
+        self._tenants: Collection[str] = ()
+        """The configured tenants, as last read."""
 
     def collect(self) -> list[Metric]:
         """Return all metrics that can be read."""
@@ -366,31 +365,46 @@ class ServiceCollector(Collector):
             return self._metrics
 
     def _read_all(self) -> list[Metric]:
-        return [
-            *self._read(DATABASE, open_engine, self._read_database),
-            *self._read("broker", open_broker, _read_broker),
-            *self._read("result_store", open_results, _read_results),
-        ]
+        self._on_problem("workers", probe_failure(self._prober), ())
+        can_write = partial(check_database, prober=self._prober)
+        broker_works = partial(check_server, prober=self._prober, part=BROKER)
+        results_work = partial(check_server, prober=self._prober, part=RESULT_STORE)
+        return _merge_families(
+            [
+                *read_probe(self._prober),
+                *self._read(DATABASE, open_engine, self._read_database, can_write),
+                *self._read(BROKER, open_broker, self._read_broker, broker_works),
+                *self._read(RESULT_STORE, open_results, _read_results, results_work),
+            ]
+        )
 
     def _read(
         self,
         service: str,
         open_service: Callable[[], AbstractContextManager[Any]],
         read: Callable[[Any], Iterator[Metric]],
+        check: Callable[[Any], None],
     ) -> list[Metric]:
         metrics: list[Metric] = []
         problem = None
         try:
             with open_service() as opened:
                 metrics = list(read(opened))
+                check(opened)
         except click.ClickException as error:
             problem = error
-        self._on_problem(service, problem)
-        text = f"1 if the {service.replace('_', ' ')} can be used, else 0."
-        is_up = Family(f"{service}_up", text).single(problem is None)
-        return [is_up] if problem else [is_up, *metrics]
+        self._on_problem(service, problem, metrics)
+        text = f"1 if the {service.replace('_', ' ')} can be read and written, else 0."
+        return [Family(f"{service}_up", text).single(problem is None), *metrics]
+
+    def _read_broker(self, client: Any) -> Iterator[Metric]:
+        yield from read_memory(client, BROKER)
+        yield from read_queues(client, self._tenants)
+        yield _DEAD_LETTERS.single(count_dead_letters(client))
 
     def _read_database(self, engine: Engine) -> Iterator[Metric]:
+        with snapshot_transaction(engine) as connection:
+            self._tenants = [each.name for each in load_config(connection).tenants.values()]
         now, end = clock.now(), time.monotonic() + TIME_LIMIT
         complete = dict.fromkeys(PARTS, 0)
         for name, read in PARTS.items():
@@ -492,7 +506,10 @@ def metrics(*, address: tuple[str, int] | None, names: tuple[str, ...], window: 
     a password: let it listen where only Prometheus can connect. A request with an unknown Host gets
     421 and no content.
 
-    Without --listen, exits with 1 if the database cannot be used. A server goes on, and says so in
+    A probe that takes the way of a request shows whether the service works: one is sent, with
+    --listen each 15 seconds. It grants nothing.
+
+    Without --listen, exits with 1 if the database cannot be read. A server goes on, and says so in
     valetkey_database_up. docs/operating.md lists the metrics, with rules for alerts.
 
     \b
@@ -504,10 +521,13 @@ def metrics(*, address: tuple[str, int] | None, names: tuple[str, ...], window: 
         raise click.UsageError("--allow-host needs --listen.")
     Settings()  # invalid ones end the command here, and no scrape
     registry = CollectorRegistry()
-    registry.register(ServiceCollector(window, _Problems(ends=address is None)))
+    prober = Prober()
+    registry.register(ServiceCollector(window, _Problems(ends=address is None), prober))
     if address is None:
+        prober.probe(SHORT_TIMEOUT)
         click.echo(generate_latest(registry), nl=False)
     else:
+        Thread(target=prober.run, name="prober", daemon=True).start()
         serve(*address, check_host(make_wsgi_app(registry), (address[0], *names)))
 
 
@@ -518,8 +538,10 @@ class _Problems:
         self._ends = ends
         self._last: dict[str, str] = {}
 
-    def __call__(self, service: str, problem: click.ClickException | None) -> None:
-        if problem is not None and self._ends and service == DATABASE:
+    def __call__(
+        self, service: str, problem: click.ClickException | None, metrics: Sequence[Metric]
+    ) -> None:
+        if problem is not None and self._ends and service == DATABASE and not metrics:
             raise problem
         text = "" if problem is None else problem.format_message()
         if text != self._last.get(service, ""):

@@ -1,5 +1,7 @@
 """The checks of `doctor` that contact the broker, the result store and queues of events."""
 
+import re
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from functools import partial
@@ -27,7 +29,9 @@ from worker.broker.queues import (
     EVENTS_ROLE,
     SHARING_LEASE,
     UPKEEP_QUEUE,
+    Heartbeat,
     queue_lengths,
+    read_heartbeats,
     worker_problems,
     workers_by_queue,
 )
@@ -36,6 +40,7 @@ from worker.cli.redis_servers import open_broker, open_results, read_server_fact
 from worker.cli.service_failures import ServiceUnusable
 from worker.core.tenant_config import Bucket, TenantConfig
 from worker.doctor.checks import CHECK_TIMEOUT, Check, State, attempt, check_worker, failed
+from worker.doctor.prober import NO_WORKER, SHORT_TIMEOUT, ProbeReport, send_probe
 from worker.errors import Transient
 from worker.settings import Settings
 
@@ -60,6 +65,18 @@ def broker_checks(settings: Settings) -> Iterator[Check]:
         yield from _worker_checks(results_unusable)
     if has_results and has_broker:
         yield attempt("messages", broker_unusable, _read_message_check)
+    if not any(check.state == "fail" for check in (*results, *broker)):
+        yield from check_probe(send_probe(SHORT_TIMEOUT))
+
+
+def check_probe(report: ProbeReport) -> Iterator[Check]:
+    """Check the response to a probe. If no worker is alive, another check reports that."""
+    if report.problems.get("worker") == NO_WORKER:
+        return
+    if report.seconds is not None and not report.problems:
+        yield Check("probe", "ok", f"answered in {report.seconds * 1_000:.0f} ms")
+    for part, problem in report.problems.items():
+        yield Check("probe", "fail", f"{part}: {problem}", "docs/operating.md, The probe fails")
 
 
 def _server_checks(
@@ -80,6 +97,8 @@ def _worker_checks(unusable: Callable[[BaseException], ServiceUnusable]) -> Iter
     yield from [consumers] if isinstance(consumers, Check) else check_consumers(consumers)
     problems = attempt("workers", unusable, _reading(open_results, worker_problems))
     yield from [problems] if isinstance(problems, Check) else starmap(check_worker, problems)
+    heartbeats = attempt("workers", unusable, _reading(open_results, read_heartbeats))
+    yield from [heartbeats] if isinstance(heartbeats, Check) else check_releases(heartbeats)
 
 
 _NOT_ISSUED = "requests wait there, and time out"
@@ -105,6 +124,28 @@ def check_consumers(consumers: Mapping[str, Sequence[str]]) -> Iterator[Check]:
             hint = f"python -m worker run --only {role}"
             text = f"no worker is alive that consumes the queue {queue}: {effect}"
             yield Check("workers", state, text, hint)
+
+
+_RELEASE = re.compile(r"(\d{1,9})\.(\d{1,9})\.\d")
+
+
+def check_releases(heartbeats: Iterable[Heartbeat]) -> Iterator[Check]:
+    """Warn of live workers whose releases are not tested together: see docs/compatibility.md."""
+    workers: defaultdict[str, set[str]] = defaultdict(set)
+    for each in heartbeats:
+        workers[each.release or "an unknown release"].add(each.worker)
+    if len(workers) > 1 and not _follow_each_other(*workers):
+        names = (f"{each} on {', '.join(sorted(workers[each]))}" for each in sorted(workers))
+        text = f"releases that are not tested together: {'; '.join(names)}"
+        hint = "run one release, or two that follow each other: docs/compatibility.md"
+        yield Check("workers", "warn", text, hint)
+
+
+def _follow_each_other(*releases: str) -> bool:
+    match [_RELEASE.match(release) for release in releases]:
+        case [re.Match() as one, re.Match() as other]:
+            return one[1] == other[1] and abs(int(one[2]) - int(other[2])) <= 1
+    return False
 
 
 def check_eviction(server: str, policy: str | None) -> Iterator[Check]:

@@ -172,7 +172,7 @@ def test_a_deadline_is_written_as_celerys_expiry_once(
     server: redis.Redis, publisher: Publisher
 ) -> None:
     for _ in range(2):
-        send(publisher, expires="2027-01-01T00:00:00+00:00")
+        send(publisher, headers={"expires": "2027-01-01T00:00:00+00:00"})
     newest, oldest = (json.loads(frame) for frame in server.lrange("valetkey", 0, -1))
     assert oldest["headers"]["expires"] == "2027-01-01T00:00:00+00:00"
     assert newest["headers"]["expires"] is None  # the first one may have been answered

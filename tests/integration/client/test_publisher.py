@@ -1,6 +1,6 @@
 import json
+import time
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import pytest
@@ -39,6 +39,7 @@ def test_a_message_is_written_exactly_as_celery_writes_it(
     celerys = published_frame(broker)
     for frame in (ours, celerys):
         assert frame["headers"].pop("ignore_result") in {False, None}
+        assert frame["headers"].pop("sent_at") == pytest.approx(time.time() * 1_000, abs=60_000)
         for name in _NOT_COMPARED:
             frame["properties"].pop(name, None)
     assert ours == celerys
@@ -58,7 +59,7 @@ def test_a_listener_to_celerys_signals_adds_headers(broker: str, publisher: Publ
 
 
 def test_no_header_repeats_a_part_of_the_message(broker: str, publisher: Publisher) -> None:
-    for send in (partial(publisher._push, target="valetkey"), publisher._send_task):
+    for send in (publisher._push, publisher._send_task):
         send("1", grant_message(reason="a secret reason"), "valetkey")
         assert "a secret reason" not in str(published_frame(broker)["headers"])
 

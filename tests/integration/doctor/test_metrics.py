@@ -1,9 +1,11 @@
 """The figures of metrics are those of the rows, whichever servers can be used, and documented."""
 
+import json
 import re
+import time
 from collections import Counter
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
 import pytest
@@ -15,23 +17,29 @@ from sqlalchemy import Engine
 from models import Base, Checkpoint, Delivery, Denial, EndedSlot
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.any_row import insert_any
+from tests.support.builders.frames import build_frame, celery_headers
 from tests.support.builders.heartbeats import write_heartbeat
 from tests.support.builders.messages import Clock, grant_message, tenant_config, upload_message
 from tests.support.builders.services import InProcessService
 from tests.support.cli.scraping import Scraped, parse_metrics
 from tests.support.docs.command_lines import ROOT
+from tests.support.servers.databases import execute_statements
 from tests.support.uses import settlements
 from tests.support.uses.reports import downloaded, stored
 from valetkey.wire.waiting import WAITING_LANES
 from worker.__main__ import main
 from worker.base.database_engine import read_transaction, write_transaction
+from worker.base.stages import observe, take_sums
 from worker.broker.dead_letters import KEY
-from worker.broker.result_store import DISCARD_COUNTER
+from worker.broker.latencies import flush
+from worker.broker.queues import Heartbeat
+from worker.broker.result_store import DISCARD_COUNTER, IGNORED_TRACES
 from worker.core.tenant_config import Quota
-from worker.doctor import metrics_command
+from worker.doctor import metrics_command, prober
 from worker.doctor.checks import ENDED_SLOTS, EXPIRED_GRANTS
 from worker.doctor.database_checks import LITTLE_LEFT
 from worker.doctor.metrics_command import PARTS
+from worker.doctor.prober import ProbeReport
 from worker.errors import Transient
 from worker.ledger.rejections import count_rejections
 from worker.uses.state_facts import read_state_facts
@@ -56,6 +64,7 @@ def scrape(at_clock: Clock, broker: str, monkeypatch: pytest.MonkeyPatch) -> Scr
 
 
 END = timedelta(seconds=300)
+NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
 KEYS = [f"acme/{number}.png" for number in range(6)]
 
 
@@ -268,26 +277,117 @@ def test_the_queues_the_workers_and_lost_messages_are_counted(scrape: Scrape, br
             client.rpush(f"{WAITING_LANES}:{lane}", "d", "e")
         client.lpush(KEY, "{}")
         client.hincrby(DISCARD_COUNTER, "body", 3)
-        write_heartbeat(client, "issue", ["valetkey", "valetkey.bulk"])
+        client.hincrby(DISCARD_COUNTER, IGNORED_TRACES, 4)
+        write_heartbeat(client, "bulk", ["valetkey.bulk"])
         write_heartbeat(client, "events", ["events:https://sqs.example/secret"])
     scraped = scrape()
     waiting = {"valetkey": 2, "valetkey.bulk": 0, "valetkey.upkeep": 1, "valetkey.waiting": 4}
-    workers = {"valetkey": 1, "valetkey.bulk": 1, "valetkey.upkeep": 0, "events": 1}
+    workers = {"valetkey": 0, "valetkey.bulk": 1, "valetkey.upkeep": 0, "events": 1}
     assert scraped["valetkey_queue_messages"] == {(name,): n for name, n in waiting.items()}
     assert scraped["valetkey_workers"] == {(name,): n for name, n in workers.items()}
     assert scraped["valetkey_dead_letters"] == {(): 1}
     assert scraped["valetkey_messages_discarded"] == {("body",): 3}
+    assert scraped["valetkey_trace_headers_ignored"] == {(): 4}
     assert scraped["valetkey_broker_up"] == scraped["valetkey_result_store_up"] == {(): 1}
+
+
+def frame(seconds_ago: float) -> str:
+    sent_at = int((NOW.timestamp() - seconds_ago) * 1_000)
+    return json.dumps(build_frame(headers=celery_headers(sent_at=sent_at)))
+
+
+def test_lanes_of_configured_tenants_have_a_length_and_an_age_and_all_others_are_added_up(
+    scrape: Scrape, broker: str
+) -> None:
+    with redis.Redis.from_url(broker) as client:
+        client.lpush("valetkey", frame(5))
+        client.lpush(f"{WAITING_LANES}:acme.bulk", frame(100), frame(50))  # not yet in the index
+        for lane in ("globex", "?3", "!probe", "acme.bulk"):
+            client.sadd(WAITING_LANES, lane)
+        client.lpush(f"{WAITING_LANES}:globex", frame(1_000))
+        client.lpush(f"{WAITING_LANES}:?3", frame(20), "no frame")
+    scraped = scrape()
+    lanes = {("valetkey", "acme"): 0, ("valetkey.bulk", "acme"): 2, ("valetkey", "?"): 3}
+    assert scraped["valetkey_lane_messages"] == lanes
+    ages = {("valetkey", "acme"): 0, ("valetkey.bulk", "acme"): 100, ("valetkey", "?"): 1_000}
+    assert scraped["valetkey_lane_oldest_age_seconds"] == ages
+    queues = {("valetkey",): 5, ("valetkey.bulk",): 0, ("valetkey.upkeep",): 0}
+    waiting = {("valetkey.waiting",): 1_000}
+    assert scraped["valetkey_queue_oldest_age_seconds"] == queues | waiting
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "is_busy"),
+    [
+        ('{"max_messages": 500, "busy": 7}', {("acme",): 500}, 1),
+        ('{"max_messages": 500}', {("acme",): 500}, 0),
+        ('{"busy": 0.5}', {}, 1),
+        ("[]", {}, 0),
+        ("\xff", {}, 0),
+        ('{"max_messages": -1, "busy": 1}', {}, 0),
+        ('{"busy": "9"}', {}, 0),
+    ],
+)
+def test_limits_of_lanes_are_those_that_the_fair_queue_wrote(
+    scrape: Scrape, broker: str, text: str, limit: dict[tuple[str], int], is_busy: int
+) -> None:
+    with redis.Redis.from_url(broker) as client:
+        client.hset("valetkey.lanes", mapping={"acme": text, "made-up": '{"busy": 1}'})
+    scraped = scrape()
+    assert scraped["valetkey_lane_limit"] == limit
+    assert scraped["valetkey_busy"] == {("acme",): is_busy}
+
+
+def test_limits_in_a_key_of_another_type_end_no_scrape(scrape: Scrape, broker: str) -> None:
+    with redis.Redis.from_url(broker) as client:
+        client.set("valetkey.lanes", "text")
+    assert scrape()["valetkey_busy"] == {("acme",): 0}
+
+
+def test_each_worker_has_its_release_and_no_label_has_more_than_a_name(
+    scrape: Scrape, broker: str
+) -> None:
+    strange = Heartbeat("a\nb", [], 1, 2, NOW, NOW, {}, "x" * 300, "host", 'r"')
+    with redis.Redis.from_url(broker) as client:
+        write_heartbeat(client, "issue", ["valetkey"])
+        client.set("valetkey.worker:z", json.dumps(strange._asdict(), default=str))
+    assert scrape()["valetkey_worker_info"] == {
+        ("host", "1", "0.1.0", "issue", "issue@host"): 1,
+        ("host", "2", "?", "?", "?"): 1,
+    }
+
+
+def test_histograms_have_all_labels_and_cumulative_buckets(scrape: Scrape, broker: str) -> None:
+    take_sums()
+    for seconds in (0.002, 0.3, 10**4):
+        observe("stage", "commit", seconds)
+    with redis.Redis.from_url(broker) as client:
+        flush(client)
+    scraped = scrape()["valetkey_stage_seconds"]
+    assert scraped["_count", "commit"] == scraped["_bucket", "+Inf", "commit"] == 3
+    assert scraped["_bucket", "0.0025", "commit"] == scraped["_bucket", "0.25", "commit"] == 1
+    assert scraped["_bucket", "0.5", "commit"] == scraped["_bucket", "3600.0", "commit"] == 2
+    assert scraped["_sum", "commit"] == pytest.approx(10_000.302)
+    stages = {key[1] for key in scraped if key[0] == "_count"}
+    assert stages == {"authenticate", "decide", "sign", "database", "commit"}
 
 
 def test_what_others_write_into_the_servers_ends_no_scrape(scrape: Scrape, broker: str) -> None:
     with redis.Redis.from_url(broker) as client:
-        strange = {b"\xff": 1, "body": "many", "size": "9" * 5_000, "type": "-1", "b d\n": 1}
+        strange = {
+            b"\xff": 1,
+            IGNORED_TRACES: "-1",
+            "body": "many",
+            "size": "9" * 5_000,
+            "type": "-1",
+            "b d\n": 1,
+        }
         client.hset(DISCARD_COUNTER, mapping=strange | {"json": 2})
         client.sadd(WAITING_LANES, b"\xff")
         client.set("valetkey.worker:issue:1", b"\xff")
     scraped = scrape()
     assert scraped["valetkey_messages_discarded"] == {("json",): 2}
+    assert scraped["valetkey_trace_headers_ignored"] == {(): 0}
     assert scraped["valetkey_queue_messages"][("valetkey.waiting",)] == 0
 
 
@@ -298,9 +398,7 @@ def test_a_server_that_is_down_is_named_and_the_rest_is_there(
     variable = {"broker": "VALETKEY_BROKER_URL", "result_store": "VALETKEY_RESULT_URL"}[service]
     monkeypatch.setenv(variable, f"redis://operator:{PASSWORD}@127.0.0.1:1/0")
     scraped = scrape()
-    names = ("database", "broker", "result_store")
-    up = {name: scraped[f"valetkey_{name}_up"][()] for name in names}
-    assert up == dict.fromkeys(names, 1) | {service: 0}
+    assert up(scraped) == dict.fromkeys(NAMES, 1) | {service: 0}
     assert "valetkey_quota_used" in scraped
     assert ("valetkey_queue_messages" in scraped) == (service != "broker")
 
@@ -326,6 +424,101 @@ def test_a_database_that_fails_before_the_time_is_over_cannot_be_used(
     result = CliRunner().invoke(main, ["metrics"])
     assert result.exit_code == 1
     assert "the connection to the database was lost" in result.stderr
+
+
+NAMES = ("database", "broker", "result_store")
+
+
+def up(scraped: Scraped) -> dict[str, float]:
+    return {name: scraped[f"valetkey_{name}_up"][()] for name in NAMES}
+
+
+@pytest.fixture
+def server(broker: str) -> Iterator[Any]:
+    """The server of the broker and the result store, which is usable again afterwards."""
+    with redis.Redis.from_url(broker) as server:
+        yield server
+        server.config_set("maxmemory", 0)
+        server.execute_command("REPLICAOF", "NO", "ONE")
+
+
+@pytest.mark.parametrize(
+    "command", ["CONFIG SET maxmemory 1", "REPLICAOF 127.0.0.1 1"], ids=["full", "replica"]
+)
+def test_a_server_that_takes_no_writes_is_not_up_and_is_still_read(
+    scrape: Scrape, server: Any, command: str
+) -> None:
+    server.rpush("valetkey", "a")
+    server.execute_command(*command.split())
+    scraped = scrape()
+    assert up(scraped) == {"database": 1, "broker": 0, "result_store": 0}
+    assert scraped["valetkey_queue_messages"]["valetkey",] == 1
+    problems = {part for (part,), value in scraped["valetkey_probe_problem"].items() if value}
+    assert problems == {"broker", "result_store"}
+    assert scraped["valetkey_probe_success"] == {(): 0}
+
+
+def test_without_a_worker_no_probe_is_sent_and_that_is_its_problem(
+    scrape: Scrape, server: Any
+) -> None:
+    server.config_resetstat()
+    scraped = scrape()
+    assert scraped["valetkey_probe_problem"]["worker",] == 1
+    assert scraped["valetkey_queue_messages"]["valetkey",] == 0
+    assert server.info("commandstats").get("cmdstat_lpush") is None
+    assert set(up(scraped).values()) == {1}
+
+
+def test_the_memory_of_both_servers_and_its_limit_are_there(scrape: Scrape, server: Any) -> None:
+    scraped = scrape()
+    servers = {("broker",), ("result_store",)}
+    assert scraped["valetkey_redis_memory_used_bytes"].keys() == servers
+    assert scraped["valetkey_redis_memory_max_bytes"] == {}
+    server.config_set("maxmemory", 10**9)
+    assert scrape()["valetkey_redis_memory_max_bytes"] == dict.fromkeys(servers, 10**9)
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, **problems: str) -> None:
+    """Let the probe be answered with these failures."""
+    report = ProbeReport(time.monotonic(), 0.012, problems)  # type: ignore[arg-type]
+    monkeypatch.setattr(prober, "send_probe", lambda _timeout: report)
+
+
+def test_a_probe_that_finds_nothing_has_its_seconds(
+    scrape: Scrape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(monkeypatch)
+    scraped = scrape()
+    assert scraped["valetkey_probe_success"] == {(): 1}
+    assert scraped["valetkey_probe_seconds"] == {(): 0.012}
+    assert set(scraped["valetkey_probe_problem"].values()) == {0}
+    assert set(up(scraped).values()) == {1}
+
+
+@pytest.mark.usefixtures("scrape")
+def test_a_database_that_a_worker_cannot_write_is_not_up_and_is_still_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answer(monkeypatch, database="the disk is full", signing="no credentials")
+    result = CliRunner().invoke(main, ["metrics"])
+    assert result.exit_code == 0
+    scraped = parse_metrics(result.stdout)
+    assert up(scraped) == {"database": 0, "broker": 1, "result_store": 1}
+    assert "valetkey_quota_used" in scraped
+    assert "cannot use the database from a worker: the disk is full" in result.stderr
+    assert "the probe failed: signing: no credentials" in result.stderr
+
+
+def test_a_database_that_refuses_writes_is_not_up_without_a_worker(
+    engine: Engine, scrape: Scrape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if engine.dialect.name == "sqlite":
+        monkeypatch.setattr("worker.base.database_engine.os.access", lambda *_: False)
+    else:
+        name = engine.url.database
+        setting = f"ALTER DATABASE {name} SET default_transaction_read_only = on"
+        execute_statements(engine.url.set(database="postgres"), setting)
+    assert up(scrape()) == {"database": 0, "broker": 1, "result_store": 1}
 
 
 PAGE = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
