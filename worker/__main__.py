@@ -23,6 +23,7 @@ import click
 from pydantic import ValidationError
 
 from valetkey.cli.command_groups import WORDS, CommandGroup, LazyGroup
+from valetkey.wire import RELEASE
 from worker.dev.data_folder import FolderUnusable, find_running_dev
 from worker.settings import Settings, describe_errors, unknown_variables
 
@@ -107,6 +108,7 @@ def _use_running_dev(context: click.Context, words: Sequence[str]) -> None:
     lazy_commands=_COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+@click.version_option(RELEASE, prog_name="python -m worker")
 @click.pass_context
 def main(context: click.Context) -> None:
     """Run and administer valetkey.

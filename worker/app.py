@@ -14,6 +14,8 @@ from celery.signals import (
     setup_logging,
     worker_before_create_process,
     worker_init,
+    worker_process_init,
+    worker_process_shutdown,
     worker_ready,
 )
 from pydantic import ValidationError
@@ -25,6 +27,7 @@ from worker.base.clock_watch import WATCH
 from worker.base.database_engine import load_driver
 from worker.base.jobs import SingleFlight
 from worker.broker.celery_guard import Heart
+from worker.broker.latencies import LatencyFlusher
 from worker.context import Context, process_context, settings
 from worker.settings import Settings, describe_errors
 from worker.supervisor import SUPERVISOR_VARIABLE, say_ready, stop_with_supervisor
@@ -105,6 +108,20 @@ def _watch_clock(**_: Any) -> None:
 def _announce_worker(sender: Any, **_: Any) -> None:
     _HEART.start(sender)
     say_ready()
+
+
+LATENCIES = LatencyFlusher(lambda: app.backend.client)
+"""Writes the durations of this process. A worker without child processes starts it itself."""
+
+
+@worker_process_init.connect
+def _write_latencies(**_: Any) -> None:
+    LATENCIES.start()
+
+
+@worker_process_shutdown.connect
+def _write_last_latencies(**_: Any) -> None:
+    LATENCIES.stop()
 
 
 @worker_before_create_process.connect

@@ -17,7 +17,13 @@ from worker import clock
 from worker.app import job_context
 from worker.base.clock_watch import WATCH
 from worker.base.jobs import HANG_TIME
-from worker.broker.queues import EVENTS_PREFIX, EVENTS_ROLE, Heartbeat, write_heartbeat
+from worker.broker.queues import (
+    EVENTS_PREFIX,
+    EVENTS_ROLE,
+    Heartbeat,
+    own_identity,
+    write_heartbeat,
+)
 from worker.context import settings
 from worker.logs import configure_logging, log_all_output
 from worker.supervisor import STOP_TIMEOUT, SUPERVISOR_VARIABLE, say_ready, stop_with_supervisor
@@ -71,7 +77,8 @@ def main(level: str) -> None:
     def beat(queues: Sequence[str]) -> None:
         names = [f"{EVENTS_PREFIX}{queue}" for queue in queues]
         own = name, names, supervisor, os.getpid(), started_at
-        write_heartbeat(client, Heartbeat(*own, clock.now(), WATCH.problems))
+        heartbeat = Heartbeat(*own, clock.now(), WATCH.problems, *own_identity(EVENTS_ROLE))
+        write_heartbeat(client, heartbeat)
 
     say_ready()
     readers.run(stop, beat)

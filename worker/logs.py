@@ -20,6 +20,8 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, Processor
 
+from valetkey.wire import RELEASE
+
 _ABOVE_DEBUG = logging.INFO
 MIN_LEVELS = {
     "boto3": _ABOVE_DEBUG,  # the parameters of calls
@@ -104,7 +106,7 @@ _HOST = socket.gethostname()
 
 
 def _process_fields() -> dict[str, Any]:
-    return {"pid": os.getpid(), "host": _HOST}
+    return {"pid": os.getpid(), "host": _HOST, "release": RELEASE}
 
 
 def _add_process(_logger: Any, _method: str, event: EventDict) -> EventDict:

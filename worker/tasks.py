@@ -16,13 +16,15 @@ from celery.signals import worker_ready, worker_shutting_down
 from valetkey.delivery.causes import describe_cause
 from valetkey.wire.unavailable import Unavailable
 from worker import clock
-from worker.app import app, job_context, send_trigger
+from worker.app import LATENCIES, app, job_context, send_trigger
 from worker.audit.key_lookup import index_keys
 from worker.base.clock_watch import WATCH
 from worker.base.database_engine import snapshot_transaction, write_transaction
 from worker.base.jobs import JobRun, SingleFlight
 from worker.base.month_partitions import create_partitions
-from worker.broker.queues import UPKEEP_QUEUE
+from worker.base.stages import observe
+from worker.broker.latencies import LABELS
+from worker.broker.queues import UPKEEP_QUEUE, seconds_since
 from worker.broker.result_store import request_name, unnamed_batches
 from worker.context import Context, settings
 from worker.doctor.checks import check_config
@@ -132,7 +134,7 @@ class SecretResultTask(Task):  # type: ignore[misc] # Celery's Task has no types
 @app.task(name="valetkey.issue", bind=True, base=SecretResultTask)
 def respond_to_message(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any] | str:
     """Respond to one message of any kind, passed as the only argument."""
-    started = time.monotonic()
+    started, arrived_at = time.monotonic(), clock.now()
     response = _respond(self, args[0] if len(args) == 1 and not kwargs else None)
     self.request.update(request_name=request_name(response.tenant, response.values))
     items = (item for outcome in response.outcomes for item in outcome.get("items", ()))
@@ -141,11 +143,17 @@ def respond_to_message(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any] |
         batches = unnamed_batches(self.request.id, response.outcomes)
         self.request.update(expires_at=datetime.fromisoformat(min(expiries)), batches=batches)
     # A closure, because Celery's representation of a request must not contain the grants.
-    self.request.update(follow_up=lambda: _follow_up(response, started))
+    self.request.update(follow_up=lambda: _follow_up(self.request, response, arrived_at, started))
     return response.sent
 
 
-def _follow_up(response: Response, started: float) -> None:
+def _follow_up(request: Any, response: Response, arrived_at: datetime, started: float) -> None:
+    queue, sent_at = (request.delivery_info or {}).get("routing_key"), request.get("sent_at")
+    # Anyone who can write to the queue chooses the time: only of an authenticated sender.
+    if sent_at is not None and response.tenant is not None and queue in LABELS["request"]:
+        observe("request", queue, seconds_since(sent_at, clock.now()))
+        if not request.retries:
+            observe("queue_wait", queue, seconds_since(sent_at, arrived_at))
     if response.has_webhook:
         send_trigger(deliver.name)
     if response.may_complete_manifest:
@@ -300,6 +308,7 @@ def _start_sweeps(sender: Any, **_: Any) -> None:
     queues = {queue.name for queue in sender.task_consumer.queues}
     if UPKEEP_QUEUE in queues and not _SWEEPS.is_alive():  # Celery calls this at each connection
         _SWEEPS.start()
+        LATENCIES.start()
 
 
 def _sweep() -> None:
@@ -323,3 +332,4 @@ def _stop_jobs(**_: Any) -> None:
         job.stop()
     for job in _JOBS:
         job.join(max(end - time.monotonic(), 0))
+    LATENCIES.stop()

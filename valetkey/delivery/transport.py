@@ -197,7 +197,7 @@ class Publisher:
             "body": b64encode(json.dumps(message.body).encode()).decode(),
             "content-encoding": "utf-8",
             "content-type": "application/json",
-            "headers": message.headers,
+            "headers": message.headers | _sent_now(),
             "properties": properties,
         }
         text = json.dumps(frame)
@@ -218,6 +218,7 @@ class Publisher:
             # redis-py reopens a closed connection itself, and a silent one has used enough time.
             retry=not self._is_redis,
             retry_policy=_RETRY_ONCE,
+            headers=_sent_now(),
             add_to_parent=False,  # a parent task of another application would keep every result
             **_REPRS,
         )
@@ -258,6 +259,11 @@ class Publisher:
     def close(self) -> None:
         """Close the connection."""
         self._connection.release()
+
+
+def _sent_now() -> dict[str, int]:
+    """Return the header from which workers know how long a frame waits that is written now."""
+    return {"sent_at": time.time_ns() // 1_000_000}
 
 
 def _create_app() -> Celery:

@@ -15,7 +15,7 @@ from worker.cli.command_options import Command, format_options
 from worker.cli.output import print_rows
 from worker.cli.redis_servers import open_broker, open_results
 
-_WORKER_COLUMNS = ("worker", "queues", "pid", "started_at", "seen", "problem")
+_WORKER_COLUMNS = ("worker", "queues", "host", "pid", "release", "started_at", "seen", "problem")
 
 
 @click.command()
@@ -48,7 +48,9 @@ def _worker_row(heartbeat: Heartbeat, output_format: Any) -> tuple[Any, ...]:
     return (
         heartbeat.worker,
         list(heartbeat.queues) if output_format == "json" else " ".join(heartbeat.queues),
+        heartbeat.host or None,
         heartbeat.pid,
+        heartbeat.release or None,
         heartbeat.started_at,
         heartbeat.seen_at if output_format else f"{age} ago",
         "; ".join(heartbeat.problems.values()) or None,

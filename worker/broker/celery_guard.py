@@ -45,6 +45,7 @@ from worker.broker.queues import (
     QUEUES_BY_TASK,
     SHARING_LEASE,
     Heartbeat,
+    own_identity,
     write_heartbeat,
 )
 from worker.broker.result_store import drop_answered_copy, report_discard, report_failure
@@ -459,4 +460,5 @@ class Heart:
             self._started_at,
             clock.now(),
             problems,
+            *own_identity(consumer.hostname.partition("@")[0]),
         )

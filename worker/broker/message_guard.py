@@ -27,6 +27,7 @@ _EDGE = timedelta(days=2)  # more than any conversion between time zones moves a
 # The worker keeps a message in memory until its eta, and Redis delivers it again after the
 # visibility timeout.
 MAX_ETA_DELAY = timedelta(seconds=120)
+_MAX_SENT_AT = 10**16  # milliseconds; a longer number is no time
 
 
 class InvalidMessage(Exception):
@@ -98,6 +99,7 @@ class _Headers(_Part):
     compression: Literal[""] | None = None
     eta: _Time = None
     expires: _Time = None
+    sent_at: Any = None  # only measured: one that is no time is dropped
 
 
 class _Properties(_Part):
@@ -199,7 +201,10 @@ def _clean_headers(headers: _Headers, now: datetime) -> dict[str, Any]:
     # A late trigger of a job does no harm.
     if headers.expires is not None and headers.expires <= now and headers.task == ISSUE_TASK:
         raise InvalidMessage("expires")
+    sent_at = headers.sent_at
+    is_time = type(sent_at) is int and 0 <= sent_at < _MAX_SENT_AT
     return {
+        **({"sent_at": sent_at} if is_time else {}),
         "lang": "py",
         "task": headers.task,
         "id": headers.id,

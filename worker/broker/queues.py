@@ -5,6 +5,8 @@ control could tell as much, but anyone at the broker could use it to stop worker
 """
 
 import json
+import re
+import socket
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,8 +16,9 @@ from typing import Any, NamedTuple
 import redis
 from pydantic import TypeAdapter, ValidationError
 
-from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE, ISSUE_TASK
+from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE, ISSUE_TASK, RELEASE
 from valetkey.wire.waiting import WAITING_LANES, lane_key
+from worker import clock
 
 UPKEEP_QUEUE = "valetkey.upkeep"
 QUEUES_BY_TASK = {
@@ -60,6 +63,52 @@ def queue_lengths(client: redis.Redis) -> dict[str, int]:
     return dict(zip(keys, pipeline.execute(), strict=True))
 
 
+DEPTHS_SCRIPT = """
+local tail, max_bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
+local found, bytes = {}, 0
+for i, key in ipairs(KEYS) do
+  local length = redis.pcall('LLEN', key)
+  local frame = ''
+  if type(length) ~= 'number' then
+    length = 0
+  elseif length > 0 and bytes < max_bytes then
+    frame = redis.call('LINDEX', key, -1)
+    bytes = bytes + #frame
+  end
+  found[2 * i - 1], found[2 * i] = length, string.sub(frame, -tail)
+end
+return found
+"""
+"""KEYS: lists. ARGV: the bytes of a tail, and the bytes of frames after which no more are read.
+
+Returns for each list its length, 0 if it is no list, and the tail of its oldest frame.
+"""
+
+MAX_AGE = 86_400.0  # seconds; a sender's clock may be wrong by any time
+_TAIL_BYTES = 4_096  # kombu writes the headers after the body
+_MAX_DEPTH_BYTES = 32 * 1024**2
+_SENT_AT = re.compile(rb'"sent_at": ?([0-9]{1,16})(?=[,}\s])')
+
+
+def seconds_since(sent_at: int, now: datetime) -> float:
+    """Return the age of what was sent at this Unix time in milliseconds, from 0 to MAX_AGE."""
+    return min(max(now.timestamp() - sent_at / 1_000, 0.0), MAX_AGE)
+
+
+def lane_depths(client: Any, keys: Sequence[str]) -> dict[str, tuple[int, float | None]]:
+    """Return the length of each list of messages, and the age in seconds of its oldest message.
+
+    The age is None if the message does not say when it was sent. Raises RedisError.
+    """
+    if not keys:
+        return {}
+    found = client.eval(DEPTHS_SCRIPT, len(keys), *keys, _TAIL_BYTES, _MAX_DEPTH_BYTES)
+    sent = (_SENT_AT.findall(tail) for tail in found[1::2])
+    now = clock.now()
+    ages = (seconds_since(int(times[-1]), now) if times else None for times in sent)
+    return dict(zip(keys, zip(found[::2], ages, strict=True), strict=True))
+
+
 HEARTBEAT_PREFIX = "valetkey.worker:"
 HEARTBEAT_INTERVAL = 5  # seconds
 HEARTBEAT_LIFETIME = 4 * HEARTBEAT_INTERVAL  # after it, a silent worker is no longer listed
@@ -69,7 +118,8 @@ class Heartbeat(NamedTuple):
     """The last sign of life of a worker.
 
     supervisor is the process id of the `worker run` that started it; queues are those that it
-    consumes, none while a problem prevents it. problems are texts by code.
+    consumes, none while a problem prevents it. problems are texts by code. The last three are empty
+    in those of releases before them.
     """
 
     worker: str
@@ -79,6 +129,14 @@ class Heartbeat(NamedTuple):
     started_at: datetime
     seen_at: datetime
     problems: Mapping[str, str] = {}
+    role: str = ""
+    host: str = ""
+    release: str = ""
+
+
+def own_identity(role: str) -> tuple[str, str, str]:
+    """Return the last fields of the heartbeats of this process."""
+    return role, socket.gethostname(), RELEASE
 
 
 _HEARTBEAT = TypeAdapter(Heartbeat)

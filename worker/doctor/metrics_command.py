@@ -3,7 +3,7 @@
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from threading import Lock
@@ -12,13 +12,12 @@ from urllib.parse import urlsplit
 
 import click
 from prometheus_client import CollectorRegistry, generate_latest, make_wsgi_app
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection, Engine
 
 from valetkey.units import parse_duration
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
-from valetkey.wire.waiting import WAITING_LANES
 from worker import clock
 from worker.audit.grant_filters import ISSUED, REFUSED, GrantFilter
 from worker.audit.index_scans import batch_bounds
@@ -30,7 +29,7 @@ from worker.broker.queues import (
     EVENTS_PREFIX,
     EVENTS_ROLE,
     UPKEEP_QUEUE,
-    queue_lengths,
+    read_heartbeats,
     worker_problems,
     workers_by_queue,
 )
@@ -44,6 +43,8 @@ from worker.doctor.checks import (
     EXPIRED_GRANTS,
     WORKER_PROBLEMS,
 )
+from worker.doctor.latency_metrics import read_histograms, read_queues, worker_info
+from worker.doctor.metric_families import PREFIX, Family
 from worker.doctor.metrics_server import check_host, serve
 from worker.errors import Transient
 from worker.ledger import backlog
@@ -58,27 +59,6 @@ from worker.settings import Settings
 from worker.uses.state_facts import count_recent_uses
 from worker.webhooks.endpoint_states import read_figures, read_health
 
-PREFIX = "valetkey_"
-
-
-class Family(NamedTuple):
-    """The name of a metric without its prefix, its help text, and the names of its labels."""
-
-    name: str
-    text: str
-    labels: tuple[str, ...] = ()
-
-    def gauge(self, samples: Mapping[Any, float]) -> GaugeMetricFamily:
-        """Return the gauges of these samples, by the value of the label, or a tuple of several."""
-        family = GaugeMetricFamily(PREFIX + self.name, self.text, labels=self.labels)
-        for key, value in samples.items():
-            family.add_metric(list(key) if isinstance(key, tuple) else [key], value)
-        return family
-
-    def single(self, value: float) -> GaugeMetricFamily:
-        """Return one gauge, of a metric without labels."""
-        return self.gauge({(): value})
-
 
 def age(moment: datetime | None, now: datetime) -> float:
     """Return the seconds since a moment: 0 if there is none, or if it is still to come."""
@@ -86,11 +66,6 @@ def age(moment: datetime | None, now: datetime) -> float:
 
 
 _QUEUES = (INTERACTIVE_QUEUE, BULK_QUEUE, UPKEEP_QUEUE)
-_LENGTHS = Family(
-    "queue_messages",
-    f"Messages in a queue. {WAITING_LANES} counts those that wait for the turn of their tenant.",
-    ("queue",),
-)
 _DEAD_LETTERS = Family(
     "dead_letters", "Messages that were set aside because a worker failed on them."
 )
@@ -109,17 +84,10 @@ _WORKER_PROBLEMS = Family(
 )
 
 
-def _read_broker(client: Any) -> Iterator[Metric]:
-    """Yield the lengths of queues. Those of the lanes are added up: anyone can name a lane."""
-    lengths = Counter({WAITING_LANES: 0, UPKEEP_QUEUE: int(client.llen(UPKEEP_QUEUE))})
-    for key, length in queue_lengths(client).items():
-        lengths[WAITING_LANES if key.startswith(f"{WAITING_LANES}:") else key] += length
-    yield _LENGTHS.gauge(lengths)
-    yield _DEAD_LETTERS.single(count_dead_letters(client))
-
-
 def _read_results(client: Any) -> Iterator[Metric]:
-    """Yield the numbers of live workers and of discarded messages."""
+    """Yield durations, the numbers of live workers and of discarded messages, and who lives."""
+    yield from read_histograms(client)
+    yield worker_info(read_heartbeats(client))
     workers = Counter(dict.fromkeys((*_QUEUES, EVENTS_ROLE), 0))
     for queue, names in workers_by_queue(client).items():
         workers[EVENTS_ROLE if queue.startswith(EVENTS_PREFIX) else queue] += len(names)
@@ -355,6 +323,8 @@ class ServiceCollector(Collector):
         self._lock = Lock()
         self._metrics: list[Metric] = []
         self._read_at = float("-inf")
+        self._tenants: Collection[str] = ()
+        """The configured tenants, as last read."""
 
     def collect(self) -> list[Metric]:
         """Return all metrics that can be read."""
@@ -368,7 +338,7 @@ class ServiceCollector(Collector):
     def _read_all(self) -> list[Metric]:
         return [
             *self._read(DATABASE, open_engine, self._read_database),
-            *self._read("broker", open_broker, _read_broker),
+            *self._read("broker", open_broker, self._read_broker),
             *self._read("result_store", open_results, _read_results),
         ]
 
@@ -390,7 +360,13 @@ class ServiceCollector(Collector):
         is_up = Family(f"{service}_up", text).single(problem is None)
         return [is_up] if problem else [is_up, *metrics]
 
+    def _read_broker(self, client: Any) -> Iterator[Metric]:
+        yield from read_queues(client, self._tenants)
+        yield _DEAD_LETTERS.single(count_dead_letters(client))
+
     def _read_database(self, engine: Engine) -> Iterator[Metric]:
+        with snapshot_transaction(engine) as connection:
+            self._tenants = [each.name for each in load_config(connection).tenants.values()]
         now, end = clock.now(), time.monotonic() + TIME_LIMIT
         complete = dict.fromkeys(PARTS, 0)
         for name, read in PARTS.items():

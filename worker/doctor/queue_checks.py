@@ -1,5 +1,7 @@
 """The checks of `doctor` that contact the broker, the result store and queues of events."""
 
+import re
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from functools import partial
@@ -27,7 +29,9 @@ from worker.broker.queues import (
     EVENTS_ROLE,
     SHARING_LEASE,
     UPKEEP_QUEUE,
+    Heartbeat,
     queue_lengths,
+    read_heartbeats,
     worker_problems,
     workers_by_queue,
 )
@@ -80,6 +84,8 @@ def _worker_checks(unusable: Callable[[BaseException], ServiceUnusable]) -> Iter
     yield from [consumers] if isinstance(consumers, Check) else check_consumers(consumers)
     problems = attempt("workers", unusable, _reading(open_results, worker_problems))
     yield from [problems] if isinstance(problems, Check) else starmap(check_worker, problems)
+    heartbeats = attempt("workers", unusable, _reading(open_results, read_heartbeats))
+    yield from [heartbeats] if isinstance(heartbeats, Check) else check_releases(heartbeats)
 
 
 _NOT_ISSUED = "requests wait there, and time out"
@@ -105,6 +111,29 @@ def check_consumers(consumers: Mapping[str, Sequence[str]]) -> Iterator[Check]:
             hint = f"python -m worker run --only {role}"
             text = f"no worker is alive that consumes the queue {queue}: {effect}"
             yield Check("workers", state, text, hint)
+
+
+_RELEASE = re.compile(r"(\d{1,9})\.(\d{1,9})\.\d")
+
+
+def check_releases(heartbeats: Iterable[Heartbeat]) -> Iterator[Check]:
+    """Warn of live workers whose releases are not tested together: see docs/compatibility.md."""
+    workers: defaultdict[str, set[str]] = defaultdict(set)
+    for each in heartbeats:
+        workers[each.release or "an unknown release"].add(each.worker)
+    versions = [_RELEASE.match(release) for release in workers]
+    numbers = sorted((int(version[1]), int(version[2])) for version in versions if version)
+    is_tested = len(workers) < 2 or (
+        len(numbers) == len(workers) == 2
+        and numbers[0][0] == numbers[1][0]
+        and numbers[1][1] - numbers[0][1] <= 1
+    )
+    if not is_tested:
+        text = "; ".join(
+            f"{each} on {', '.join(sorted(workers[each]))}" for each in sorted(workers)
+        )
+        hint = "run one release, or two that follow each other: docs/compatibility.md"
+        yield Check("workers", "warn", f"releases that are not tested together: {text}", hint)
 
 
 def check_eviction(server: str, policy: str | None) -> Iterator[Check]:

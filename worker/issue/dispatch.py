@@ -26,6 +26,7 @@ from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import Code, QuotaState, Refusal
 from valetkey.wire.replies import Listening, ServiceInfo, ServiceLimits, Usage
 from worker.base.database_engine import autocommit_read, write_transaction
+from worker.base.stages import stage
 from worker.broker.message_guard import MAX_FRAME_BYTES
 from worker.context import Context
 from worker.core.admission import called_endpoint
@@ -116,8 +117,9 @@ def respond(raw: Any, context: Context) -> Response:
     raw is a compact JWS, or JSON values. Raises Transient if the database, credentials or storage
     are unreachable.
     """
-    config = context.config.current()
-    sender = authenticate(raw, config, context.now())
+    with stage("authenticate"):
+        config = context.config.current()
+        sender = authenticate(raw, config, context.now())
     if isinstance(sender, Rejection):
         values = _reject(raw, raw, sender, context)
         return Response(values, values)

@@ -4,8 +4,8 @@ Everything is admitted, signed and committed before anything signed is returned.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import reduce
@@ -21,6 +21,7 @@ from valetkey.wire.parsing import parse_bundled
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.terms import Multipart, Parts
 from worker.base.database_engine import autocommit_read, write_transaction
+from worker.base.stages import stage
 from worker.context import Context
 from worker.core.admission import admit
 from worker.core.authentication import AuthenticatedMessage, message_digest, parse_claimed_chunk
@@ -84,13 +85,14 @@ def issue_chunk(request: ChunkRequest, config: TenantConfig, context: Context) -
     or storage are unreachable; the same message, sent again, then gets what was committed, if any.
     """
     message = request.message
-    admitted = admit(message, request.tenant, config, context.now())
+    with stage("decide"):
+        admitted = admit(message, request.tenant, config, context.now())
     if isinstance(admitted, Refusal):
         committed = _commit_or_reissue(request, admitted, context)
     elif isinstance(admitted.terms, Multipart):
         committed = _issue_uploads(request, admitted, admitted.terms, context)
     else:
-        committed = _commit_or_reissue(request, _decide(admitted, None, context), context)
+        committed = _commit_or_reissue(request, _sign(admitted, None, context), context)
     has_manifest = message.manifest is not None
     return chunk_outcome(message.batch, message.chunk, committed, has_manifest=has_manifest)
 
@@ -101,12 +103,19 @@ def _issue_uploads(
     """Start multipart uploads and issue their grants; abort them unless they are recorded."""
     starter, is_used = UploadStarter(admitted, terms, context), False
     try:
-        committed = _commit_or_reissue(request, _decide(admitted, starter, context), context)
+        committed = _commit_or_reissue(request, _sign(admitted, starter, context), context)
         is_used = committed.attempt == starter.attempt
     finally:
         if not is_used:
             starter.abort()
     return committed
+
+
+def _sign(
+    admitted: RequestContext, starter: UploadStarter | None, context: Context
+) -> ChunkDecision | Refusal:
+    with stage("sign"):
+        return _decide(admitted, starter, context)
 
 
 def _decide(
@@ -160,6 +169,14 @@ def _answer_unrecorded(chunk: NewChunk, decision: ChunkDecision, context: Contex
     return replace(decision, quotas=quotas, attempt=None)
 
 
+@contextmanager
+def _timed_transaction(context: Context) -> Iterator[Connection]:
+    """Open a transaction of which the statements and the commit are stages of their own."""
+    with stage("database") as current, write_transaction(context.engine) as connection:
+        yield connection
+        current.switch("commit")
+
+
 def _write_with_retries(chunk: NewChunk, context: Context) -> _Written:
     """Write a decision in one transaction: its rows, its cost, and what has to follow from it.
 
@@ -169,9 +186,9 @@ def _write_with_retries(chunk: NewChunk, context: Context) -> _Written:
     NotRecorded.
     """
     for _ in range(_MAX_CONCURRENT_CHANGES):
-        with suppress(ConcurrentChange, IntegrityError), write_transaction(context.engine) as conn:
+        with suppress(ConcurrentChange, IntegrityError), _timed_transaction(context) as conn:
             return _write_decision(conn, chunk)
-    with write_transaction(context.engine) as conn:
+    with _timed_transaction(context) as conn:
         return _write_decision(conn, chunk)
 
 
@@ -264,7 +281,8 @@ def issue_bundle(
     it alone. Raises Transient if none can be decided, or if the database is unreachable.
     """
     tenant, signing_key = sender.tenant, sender.signing_key
-    parsed = dict(enumerate(parse_bundled(raw, tenant.name) for raw in bundle.messages))
+    with stage("decide"):
+        parsed = dict(enumerate(parse_bundled(raw, tenant.name) for raw in bundle.messages))
     refusals = {n: message for n, message in parsed.items() if isinstance(message, Refusal)}
     requests = {
         n: ChunkRequest(message, tenant, signing_key)
@@ -306,7 +324,8 @@ def _issue_together(
     requests: Mapping[int, ChunkRequest], config: TenantConfig, context: Context
 ) -> _Numbered:
     attempt = _BundleAttempt(config, context)
-    chunks = {n: attempt.prepare(request) for n, request in requests.items()}
+    with stage("sign"):
+        chunks = {n: attempt.prepare(request) for n, request in requests.items()}
     committed = _commit_together({n: chunk for n, chunk in chunks.items() if chunk}, context)
     outcomes: _Numbered = {}
     for n, request in requests.items():
@@ -398,7 +417,7 @@ def _commit_together(chunks: Mapping[int, NewChunk], context: Context) -> dict[i
     if len(numbers) < _MIN_TOGETHER:
         return {}
     try:
-        with write_transaction(context.engine) as connection:
+        with _timed_transaction(context) as connection:
             decisions = _write_new(connection, {id_: chunks[n] for id_, n in numbers.items()})
     except NotRecorded as error:
         # They are refused alone, so that those that are charged stay together.

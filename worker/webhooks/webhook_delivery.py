@@ -13,6 +13,7 @@ import structlog
 
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.jobs import JobRun, ThreadGroup, TurnKey, TurnLimits, Turns
+from worker.base.stages import observe
 from worker.base.webhook_client import WebhookFailure
 from worker.context import Context
 from worker.errors import Malformed, Transient
@@ -72,6 +73,9 @@ def attempt_delivery(delivery: DeliveryLease, context: Context) -> DeliveryResul
         # The log is scrubbed. The problem is shown to operators, and names only the type.
         log.exception("delivery_failed", delivery=delivery.delivery_number)
         result = _retry(delivery, f"an unexpected error: {type(error).__name__}", context)
+    if result.problem is None:
+        due_for = (context.now() - delivery.created_at).total_seconds()
+        observe("webhook_delay", "", max(due_for, 0.0))
     duration = round((time.monotonic() - started) * 1000)
     return result._replace(attempted_at=attempted_at, duration_ms=duration)
 
