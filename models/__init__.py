@@ -25,6 +25,7 @@ from models.grants import (
     UnindexedChunk,
     UploadStart,
 )
+from models.probes import Probe
 from models.proofs import Checkpoint, CheckpointPublication, ItemEdge, Leaf, Prune, TreeHead
 from models.quotas import Quota, QuotaOverride, Reservation, Usage
 from models.revocations import Denial, EndedSessions, Revocation

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from threading import Event, Thread
 from typing import Any, NoReturn
@@ -24,13 +24,14 @@ from worker.base.jobs import JobRun, SingleFlight
 from worker.base.month_partitions import create_partitions
 from worker.base.stages import observe
 from worker.broker.latencies import LABELS
-from worker.broker.queues import UPKEEP_QUEUE, seconds_since
+from worker.broker.queues import PROBE_ID_PREFIX, PROBE_TASK, UPKEEP_QUEUE, seconds_since
 from worker.broker.result_store import request_name, unnamed_batches
 from worker.context import Context, settings
 from worker.doctor.checks import check_config
 from worker.errors import Transient
 from worker.issue.dispatch import Response, respond
 from worker.issue.multipart_aborts import abort_expired_uploads
+from worker.issue.probe import ProbeResult, ServiceProbe
 from worker.ledger import quota_usage
 from worker.ledger.listeners import delete_expired_listeners
 from worker.ledger.outbox import fail_expired_deliveries
@@ -145,6 +146,31 @@ def respond_to_message(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any] |
     # A closure, because Celery's representation of a request must not contain the grants.
     self.request.update(follow_up=lambda: _follow_up(self.request, response, arrived_at, started))
     return response.sent
+
+
+_PROBE = ServiceProbe()
+PROBE_RESULT_LIFETIME = timedelta(seconds=60)
+
+
+# Acknowledged at once: if a probe is lost, the next one follows in seconds.
+@app.task(
+    name=PROBE_TASK,
+    bind=True,
+    typing=False,
+    ignore_result=False,
+    acks_late=False,
+    throws=(TaskFailed,),
+)
+def probe(self: Any, *_args: Any, **_kwargs: Any) -> ProbeResult:
+    """Respond to a probe with what fails. The argument only names the lane of probes."""
+    if not self.request.id.startswith(PROBE_ID_PREFIX):
+        raise Ignore
+    self.request.update(expires_at=clock.now() + PROBE_RESULT_LIFETIME)
+    try:
+        return _PROBE(job_context())
+    except Exception:
+        log.exception("probe_failed")
+        raise TaskFailed from None
 
 
 def _follow_up(request: Any, response: Response, arrived_at: datetime, started: float) -> None:

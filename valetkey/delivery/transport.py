@@ -147,10 +147,10 @@ class FrameLog(Generic[AnyFrame]):
 
 
 class Publisher:
-    """The broker connection of one client; for one thread at a time."""
+    """The broker connection of one client, for tasks of one name; for one thread at a time."""
 
-    def __init__(self, servers: Servers) -> None:
-        self._servers = servers
+    def __init__(self, servers: Servers, task: str = ISSUE_TASK) -> None:
+        self._servers, self._task = servers, task
         url = servers.broker.url
         self._is_redis = self._may_look = url.startswith("redis")
         self._frames = FrameLog[Frame]()
@@ -185,7 +185,7 @@ class Publisher:
         """
         self.remove(self._frames.replaced_by_next(task_id))
         copy_mark = {"redelivered": True} if task_id in self._frames else {}
-        message = self._app.amqp.as_task_v2(task_id, ISSUE_TASK, args=[argument], **_REPRS)
+        message = self._app.amqp.as_task_v2(task_id, self._task, args=[argument], **_REPRS)
         properties = message.properties | {
             "delivery_mode": 2,
             "delivery_info": {"exchange": "", "routing_key": queue} | copy_mark,
@@ -206,7 +206,7 @@ class Publisher:
 
     def _send_task(self, task_id: str, argument: dict[str, Any] | str, queue: str) -> None:
         self._app.send_task(
-            ISSUE_TASK,
+            self._task,
             args=[argument],
             task_id=task_id,
             queue=queue,

@@ -9,6 +9,10 @@ SERVED_MARK = " "
 """The end of a frame that returned from a lane to a queue. JSON ignores the space."""
 
 
+PROBE_TENANT = "!probe"
+"""The sender of probes, in a lane of its own. No tenant can have this name."""
+
+
 def lane_name(tenant: str, *, is_bulk: bool) -> str:
     """Return the lane of a claimed tenant. Small requests do not wait behind its own bulk."""
     return f"{tenant}.bulk" if is_bulk else tenant

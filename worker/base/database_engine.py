@@ -4,6 +4,7 @@ Some statements go to the driver unchanged: for a statement of a few rows, SQLAl
 takes several times as long as the driver's.
 """
 
+import os
 import select
 import sqlite3
 import time
@@ -21,7 +22,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError, IntegrityError
 from sqlalchemy.sql.dml import UpdateBase
 
-from worker.base.database_errors import READ_ONLY, cause_by_code
+from worker.base.database_errors import FILE_READ_ONLY, READ_ONLY, Cause, cause_by_code
 from worker.base.private_files import create_private_file, create_private_folder
 from worker.errors import Transient
 
@@ -406,13 +407,18 @@ def _transient_errors(engine: Engine) -> Iterator[None]:
         raise Transient(f"the database cannot be {text}", "database") from error
 
 
-def is_read_only(connection: Connection) -> bool:
-    """Return whether a server refuses writes: a standby, or in the window of a failover."""
+def write_problem(connection: Connection) -> Cause | None:
+    """Return why a database refuses writes, None if nothing shows that it does.
+
+    The server is a standby, or in the window of a failover; or the file is read-only.
+    """
     if connection.dialect.name == "sqlite":
-        return False
+        file = Path(str(connection.engine.url.database))
+        is_writable = os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)
+        return None if is_writable else FILE_READ_ONLY
     # Not transaction_read_only, which a transaction that only reads sets as well.
     is_standby = "pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean"
-    return bool(connection.exec_driver_sql(f"SELECT {is_standby}").scalar())
+    return READ_ONLY if connection.exec_driver_sql(f"SELECT {is_standby}").scalar() else None
 
 
 def acquire_advisory_lock(connection: Connection, name: str) -> None:

@@ -23,6 +23,10 @@ READ_ONLY = Cause(
     " hosts (docs/operating.md, Failover)",
     is_away=True,
 )
+FILE_READ_ONLY = Cause(
+    "this account may not write to the file or its folder",
+    "run the command as the account of the workers, or correct the permissions",
+)
 NO_PERMISSION = Cause(
     "its user lacks a permission",
     f"grant the user in {VARIABLE} access to the database and its tables",
@@ -83,10 +87,7 @@ _CAUSES: Mapping[str | int, Cause] = {
     "58": _DISK_FAILS,
     sqlite3.SQLITE_BUSY: FILE_LOCKED,
     sqlite3.SQLITE_LOCKED: FILE_LOCKED,
-    sqlite3.SQLITE_READONLY: Cause(
-        "this account may not write to the file or its folder",
-        "run the command as the account of the workers, or correct the permissions",
-    ),
+    sqlite3.SQLITE_READONLY: FILE_READ_ONLY,
     sqlite3.SQLITE_NOMEM: _NO_RESOURCES,
     sqlite3.SQLITE_IOERR: _UNREADABLE,
     sqlite3.SQLITE_CANTOPEN: _UNREADABLE,

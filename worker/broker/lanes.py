@@ -14,6 +14,7 @@ from zlib import crc32
 from pydantic_core import from_json
 
 from valetkey.wire.strict_json import decode_base64url, parse_json
+from valetkey.wire.waiting import PROBE_TENANT
 
 PREFIX_BYTES = 2_048
 """The length of the part of a frame that is read, so that a large frame costs no more."""
@@ -21,7 +22,7 @@ PREFIX_BYTES = 2_048
 UNKNOWN_TENANT = "?"
 """The claim of all frames that name no tenant; no tenant can have this name."""
 
-_TENANT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_TENANT_NAME = re.compile(rf"[a-z0-9][a-z0-9_-]{{0,62}}|{PROBE_TENANT}")
 
 
 def claimed_tenant(prefix: bytes) -> str:

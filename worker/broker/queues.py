@@ -21,8 +21,13 @@ from valetkey.wire.waiting import WAITING_LANES, lane_key
 from worker import clock
 
 UPKEEP_QUEUE = "valetkey.upkeep"
+PROBE_TASK = "valetkey.probe"
+PROBE_ID_PREFIX = f"{PROBE_TASK}."
+"""Begins the task ids of probes, so that no result of one is stored under the id of a request."""
+
 QUEUES_BY_TASK = {
     ISSUE_TASK: (INTERACTIVE_QUEUE, BULK_QUEUE),
+    PROBE_TASK: (INTERACTIVE_QUEUE,),
     "valetkey.deliver": (UPKEEP_QUEUE,),
     "valetkey.manifests": (UPKEEP_QUEUE,),
     "valetkey.upkeep": (UPKEEP_QUEUE,),

@@ -1,6 +1,6 @@
 """Opens the broker and the result store for commands, and tells why they cannot be used."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
@@ -55,9 +55,27 @@ def read_server_facts(client: Any) -> ServerFacts:
         return ServerFacts(None)
     if info[0].get("role") == "slave" and info[0].get("slave_read_only", 1):
         raise redis.exceptions.ReadOnlyError
-    policy, limit = info[1].get("maxmemory_policy"), info[1].get("maxmemory", 0)
-    used = info[1].get("used_memory", 0) - info[1].get("mem_not_counted_for_evict", 0)
-    return ServerFacts(policy, is_full=policy == "noeviction" and 0 < limit <= used)
+    policy, memory = info[1].get("maxmemory_policy"), memory_usage(info[1])
+    is_full = policy == "noeviction" and 0 < memory.limit <= memory.used
+    return ServerFacts(policy, is_full=is_full)
+
+
+class MemoryUsage(NamedTuple):
+    """The memory that a server uses, and its limit, in bytes. A limit of 0 is none."""
+
+    used: int
+    limit: int
+
+
+def memory_usage(info: Mapping[str, Any]) -> MemoryUsage:
+    """Return what counts against the limit, from the section `memory` of INFO."""
+    used = info.get("used_memory", 0) - info.get("mem_not_counted_for_evict", 0)
+    return MemoryUsage(used, info.get("maxmemory", 0))
+
+
+def try_write(client: Any) -> None:
+    """Write a key that expires. Raises as redis-py does if the server takes no writes."""
+    client.set("valetkey.probe", "", ex=60)
 
 
 def open_broker() -> AbstractContextManager[Any]:

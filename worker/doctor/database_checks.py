@@ -10,8 +10,8 @@ from sqlalchemy.engine import make_url
 
 from valetkey.units import format_duration, format_utc
 from worker import clock
-from worker.base.database_engine import is_read_only, snapshot_transaction, sqlite_files
-from worker.base.database_errors import FILE_LOCKED, READ_ONLY
+from worker.base.database_engine import snapshot_transaction, sqlite_files, write_problem
+from worker.base.database_errors import FILE_LOCKED, Cause
 from worker.base.jobs import TurnKey
 from worker.base.month_partitions import (
     default_months,
@@ -260,7 +260,7 @@ class _DatabaseFacts(NamedTuple):
     """The state of the database that other checks examine, and the checks of unfinished work."""
 
     is_of_later_release: bool
-    is_read_only: bool
+    write_problem: Cause | None
     config: TenantConfig
     work: list[Check]
     publications: list[Publication]
@@ -281,8 +281,8 @@ def database_checks(settings: Settings, *, offline: bool) -> Iterator[Check]:
     is_later = facts.is_of_later_release
     release = "a later release, which this one can use" if is_later else "this release"
     yield Check("database", "ok", f"reachable at {describe_url(url)}, with the tables of {release}")
-    if facts.is_read_only:
-        yield failed("database", database_unusable(READ_ONLY, url))
+    if facts.write_problem is not None:
+        yield failed("database", database_unusable(facts.write_problem, url))
     yield from _file_checks(url)
     yield from check_tenants(facts.config, clock.now())
     yield from bucket_checks(facts.config, settings, offline=offline)
@@ -297,7 +297,7 @@ def _read_facts() -> _DatabaseFacts:
         config = load_config(connection)
         return _DatabaseFacts(
             is_of_later_release(connection),
-            is_read_only(connection),
+            write_problem(connection),
             config,
             [*config_checks(connection), *_work_checks(connection, config, clock.now())],
             read_publications(connection),

@@ -3,10 +3,11 @@
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-from threading import Lock
+from functools import partial
+from threading import Lock, Thread
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -46,6 +47,16 @@ from worker.doctor.checks import (
 from worker.doctor.latency_metrics import read_histograms, read_queues, worker_info
 from worker.doctor.metric_families import PREFIX, Family
 from worker.doctor.metrics_server import check_host, serve
+from worker.doctor.probe_metrics import (
+    BROKER,
+    RESULT_STORE,
+    check_database,
+    check_server,
+    probe_failure,
+    read_memory,
+    read_probe,
+)
+from worker.doctor.prober import SHORT_TIMEOUT, Prober
 from worker.errors import Transient
 from worker.ledger import backlog
 from worker.ledger.quota_usage import read_usage
@@ -86,6 +97,7 @@ _WORKER_PROBLEMS = Family(
 
 def _read_results(client: Any) -> Iterator[Metric]:
     """Yield durations, the numbers of live workers and of discarded messages, and who lives."""
+    yield from read_memory(client, RESULT_STORE)
     yield from read_histograms(client)
     yield worker_info(read_heartbeats(client))
     workers = Counter(dict.fromkeys((*_QUEUES, EVENTS_ROLE), 0))
@@ -307,19 +319,31 @@ TIME_LIMIT = 8.0
 
 DATABASE = "database"
 
-OnProblem = Callable[[str, click.ClickException | None], None]
+OnProblem = Callable[[str, click.ClickException | None, Sequence[Metric]], None]
+
+
+def _merge_families(metrics: Iterable[Metric]) -> list[Metric]:
+    """Join the samples of families that several services have: a scrape has each family once."""
+    families: dict[str, Metric] = {}
+    for metric in metrics:
+        if metric.name in families:
+            families[metric.name].samples += metric.samples
+        else:
+            families[metric.name] = metric
+    return list(families.values())
 
 
 class ServiceCollector(Collector):
     """Reads the metrics once at a time. Scrapes that wait meanwhile share the next reading.
 
-    on_problem is called with the name of each service that the metrics are read from, and why it
-    cannot be used, or None. Unless it raises that, the scrape says so, and has no metrics of it.
+    on_problem is called with the name of each service that the metrics are read from, why it cannot
+    be used, or None, and what could be read. Unless it raises that, the scrape goes on.
     """
 
-    def __init__(self, window: Window, on_problem: OnProblem) -> None:
+    def __init__(self, window: Window, on_problem: OnProblem, prober: Prober) -> None:
         self._window = window
         self._on_problem = on_problem
+        self._prober = prober
         self._lock = Lock()
         self._metrics: list[Metric] = []
         self._read_at = float("-inf")
@@ -336,31 +360,40 @@ class ServiceCollector(Collector):
             return self._metrics
 
     def _read_all(self) -> list[Metric]:
-        return [
-            *self._read(DATABASE, open_engine, self._read_database),
-            *self._read("broker", open_broker, self._read_broker),
-            *self._read("result_store", open_results, _read_results),
-        ]
+        self._on_problem("workers", probe_failure(self._prober), ())
+        can_write = partial(check_database, prober=self._prober)
+        broker_works = partial(check_server, prober=self._prober, part=BROKER)
+        results_work = partial(check_server, prober=self._prober, part=RESULT_STORE)
+        return _merge_families(
+            [
+                *read_probe(self._prober),
+                *self._read(DATABASE, open_engine, self._read_database, can_write),
+                *self._read(BROKER, open_broker, self._read_broker, broker_works),
+                *self._read(RESULT_STORE, open_results, _read_results, results_work),
+            ]
+        )
 
     def _read(
         self,
         service: str,
         open_service: Callable[[], AbstractContextManager[Any]],
         read: Callable[[Any], Iterator[Metric]],
+        check: Callable[[Any], None],
     ) -> list[Metric]:
         metrics: list[Metric] = []
         problem = None
         try:
             with open_service() as opened:
                 metrics = list(read(opened))
+                check(opened)
         except click.ClickException as error:
             problem = error
-        self._on_problem(service, problem)
-        text = f"1 if the {service.replace('_', ' ')} can be used, else 0."
-        is_up = Family(f"{service}_up", text).single(problem is None)
-        return [is_up] if problem else [is_up, *metrics]
+        self._on_problem(service, problem, metrics)
+        text = f"1 if the {service.replace('_', ' ')} can be read and written, else 0."
+        return [Family(f"{service}_up", text).single(problem is None), *metrics]
 
     def _read_broker(self, client: Any) -> Iterator[Metric]:
+        yield from read_memory(client, BROKER)
         yield from read_queues(client, self._tenants)
         yield _DEAD_LETTERS.single(count_dead_letters(client))
 
@@ -468,7 +501,10 @@ def metrics(*, address: tuple[str, int] | None, names: tuple[str, ...], window: 
     a password: let it listen where only Prometheus can connect. A request with an unknown Host gets
     421 and no content.
 
-    Without --listen, exits with 1 if the database cannot be used. A server goes on, and says so in
+    A probe that takes the way of a request shows whether the service works: one is sent, with
+    --listen each 15 seconds. It grants nothing.
+
+    Without --listen, exits with 1 if the database cannot be read. A server goes on, and says so in
     valetkey_database_up. docs/operating.md lists the metrics, with rules for alerts.
 
     \b
@@ -480,10 +516,13 @@ def metrics(*, address: tuple[str, int] | None, names: tuple[str, ...], window: 
         raise click.UsageError("--allow-host needs --listen.")
     Settings()  # invalid ones end the command here, and no scrape
     registry = CollectorRegistry()
-    registry.register(ServiceCollector(window, _Problems(ends=address is None)))
+    prober = Prober()
+    registry.register(ServiceCollector(window, _Problems(ends=address is None), prober))
     if address is None:
+        prober.probe(SHORT_TIMEOUT)
         click.echo(generate_latest(registry), nl=False)
     else:
+        Thread(target=prober.run, name="prober", daemon=True).start()
         serve(*address, check_host(make_wsgi_app(registry), (address[0], *names)))
 
 
@@ -494,8 +533,10 @@ class _Problems:
         self._ends = ends
         self._last: dict[str, str] = {}
 
-    def __call__(self, service: str, problem: click.ClickException | None) -> None:
-        if problem is not None and self._ends and service == DATABASE:
+    def __call__(
+        self, service: str, problem: click.ClickException | None, metrics: Sequence[Metric]
+    ) -> None:
+        if problem is not None and self._ends and service == DATABASE and not metrics:
             raise problem
         text = "" if problem is None else problem.format_message()
         if text != self._last.get(service, ""):

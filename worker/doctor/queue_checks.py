@@ -40,6 +40,7 @@ from worker.cli.redis_servers import open_broker, open_results, read_server_fact
 from worker.cli.service_failures import ServiceUnusable
 from worker.core.tenant_config import Bucket, TenantConfig
 from worker.doctor.checks import CHECK_TIMEOUT, Check, State, attempt, check_worker, failed
+from worker.doctor.prober import NO_WORKER, SHORT_TIMEOUT, ProbeReport, send_probe
 from worker.errors import Transient
 from worker.settings import Settings
 
@@ -64,6 +65,18 @@ def broker_checks(settings: Settings) -> Iterator[Check]:
         yield from _worker_checks(results_unusable)
     if has_results and has_broker:
         yield attempt("messages", broker_unusable, _read_message_check)
+    if not any(check.state == "fail" for check in (*results, *broker)):
+        yield from check_probe(send_probe(SHORT_TIMEOUT))
+
+
+def check_probe(report: ProbeReport) -> Iterator[Check]:
+    """Check the response to a probe. If no worker is alive, another check reports that."""
+    if report.problems.get("worker") == NO_WORKER:
+        return
+    if report.seconds is not None and not report.problems:
+        yield Check("probe", "ok", f"answered in {report.seconds * 1_000:.0f} ms")
+    for part, problem in report.problems.items():
+        yield Check("probe", "fail", f"{part}: {problem}", "docs/operating.md, The probe fails")
 
 
 def _server_checks(

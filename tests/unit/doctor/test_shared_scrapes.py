@@ -9,6 +9,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from tests.support.servers.waiting import wait_until
 from worker.doctor.metrics_command import ServiceCollector, Window
+from worker.doctor.prober import Prober
 
 
 class CountedLock:
@@ -38,7 +39,7 @@ def test_scrapes_that_wait_share_one_reading_that_began_after_all_of_them(
         return readings[-1:]
 
     monkeypatch.setattr(ServiceCollector, "_read_all", read_all)
-    collector = ServiceCollector(Window("1h", timedelta(hours=1)), lambda *_: None)
+    collector = ServiceCollector(Window("1h", timedelta(hours=1)), lambda *_: None, Prober())
     monkeypatch.setattr(collector, "_lock", lock)
     with ThreadPoolExecutor(5) as pool:
         first = pool.submit(lambda: list(collector.collect()))

@@ -14,7 +14,7 @@ from models.grants import PARTITIONED
 from models.migrations.initial.partitions import create_partitions, divided
 from models.migrations.initial.triggers import create_triggers, drop_functions, is_postgres
 
-revision = "0001_tables_7"
+revision = "0001_tables_8"
 down_revision = None
 branch_labels = None
 depends_on = None
