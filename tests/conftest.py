@@ -30,7 +30,9 @@ from worker.dev.embedded_servers import Storage, running_seaweedfs, running_valk
 # Before tests are imported, remove settings of the developer's shell, except those for the tests.
 _TEST_PREFIX = "VALETKEY_TEST_"
 for _name in tuple(os.environ):
-    if _name.startswith(("AWS_", "CELERY_", "VALETKEY_")) and not _name.startswith(_TEST_PREFIX):
+    if _name.startswith(("AWS_", "CELERY_", "OTEL_", "VALETKEY_")) and not _name.startswith(
+        _TEST_PREFIX
+    ):
         del os.environ[_name]
 os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
 # Clients look for a key in the account's configuration folder: not in that of the developer.

@@ -21,6 +21,7 @@ from worker.aws.role_policies import RolePolicies
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import IDLE_TIMEOUT, create_database_engine
 from worker.base.jobs import ProblemLog, RateLimits
+from worker.base.tracing import start_tracing
 from worker.base.webhook_client import WebhookClient
 from worker.ledger.tenant_rows import ConfigStore
 from worker.settings import Settings
@@ -85,6 +86,7 @@ def settings() -> Settings:
 @_once
 def process_context() -> Context:
     """Return this process's context, created on first use; threads share it."""
+    start_tracing()
     url = settings().database_url.get_secret_value()
     engine = create_database_engine(url, idle_timeout=IDLE_TIMEOUT)
     return create_context(engine, settings())

@@ -23,6 +23,7 @@ from worker.base.database_engine import snapshot_transaction, write_transaction
 from worker.base.jobs import JobRun, SingleFlight
 from worker.base.month_partitions import create_partitions
 from worker.base.stages import observe
+from worker.base.tracing import annotate, process_span
 from worker.broker.latencies import LABELS
 from worker.broker.queues import PROBE_ID_PREFIX, PROBE_TASK, UPKEEP_QUEUE, seconds_since
 from worker.broker.result_store import request_name, unnamed_batches
@@ -193,7 +194,11 @@ def _seconds_since(started: float) -> float:
 
 def _respond(task: Any, message: Any) -> Response:
     try:
-        return respond(message, job_context())
+        context = job_context()
+        with process_span(task.request, message):
+            response = respond(message, context)
+            annotate({"valetkey.status": response.values["status"]})
+            return response
     except Transient as error:
         _postpone(task, error)
     except Exception:

@@ -42,11 +42,12 @@ kinds = ["download", "upload", "put", "multipart"]
 
 @dataclass(frozen=True)
 class Service:
-    """The real service on embedded servers, and the receiver of its webhooks."""
+    """The real service on embedded servers, and the receivers of its webhooks and its spans."""
 
     stack: Stack
     data: Path
     receiver: WebhookReceiver
+    collector: WebhookReceiver
 
     def client(self, tenant: str = "acme") -> Client:
         """Return a client that sends unsigned requests."""
@@ -104,12 +105,17 @@ def running_service(
     folder: Path, more_tenants: str = "", commands: Commands = _COMMANDS, **settings: str
 ) -> Iterator[Service]:
     """Run the service with its data in a folder; settings are added to the environment."""
-    with running_receiver(respond_with(204)) as receiver:
+    with (
+        running_receiver(respond_with(204)) as receiver,
+        running_receiver(respond_with(200)) as collector,
+    ):
         tenants = folder / "tenants.toml"
         example = (ROOT / "examples" / "tenants.toml").read_text()
         keys = (public_key_line(ACME_KEY), public_key_line(VAULT_KEY))
         tenants.write_text(example + TENANTS.format(*keys, port=receiver.port) + more_tenants)
+        settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port}"} | settings
+        settings = {"OTEL_BSP_SCHEDULE_DELAY": "100"} | settings  # milliseconds
         environ = dict(os.environ) | {"TEST_HOOK_SECRET": SECRET}
         data = folder / "data"
         with running_stack(data, tenants, environ, settings=settings, commands=commands) as stack:
-            yield Service(stack, folder / "data", receiver)
+            yield Service(stack, folder / "data", receiver, collector)

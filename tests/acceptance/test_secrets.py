@@ -20,6 +20,7 @@ from tests.acceptance.conftest import SECRET, VAULT_KEY, Service
 from tests.support.builders.messages import batch_id, grant_message
 from tests.support.cli.listening import ListenProcess, listening
 from tests.support.crypto.tokens import sign_message, unseal_result
+from tests.support.servers.spans import received_spans
 from tests.support.servers.waiting import wait_until
 from valetkey import Grant
 from valetkey.crypto.keys import dump_private_key
@@ -195,6 +196,16 @@ def show_metrics(service: Service, _: Path) -> str:
     return text
 
 
+def read_spans(service: Service, _: Path) -> str:
+    spans = wait_until(
+        lambda: [s for s in [received_spans(service.collector)] if "webhook" in str(s)],
+        what="the spans have arrived",
+    )
+    text = str(spans)
+    assert [word for word in ("secret.txt", "secret.bin", "://", "h00k") if word in text] == []
+    return text
+
+
 def manage_webhook_secrets(service: Service, folder: Path) -> str:
     """Run each command for webhook secrets, with all that it reads and writes."""
     kinds, hook = {"shared": (), "key": ("--asymmetric",)}, {"TEST_HOOK_SECRET": SECRET}
@@ -243,6 +254,7 @@ PLACES: dict[str, tuple[Callable[[Service, Path], str], tuple[str, ...]]] = {
     "checkpoints and proofs": (make_checkpoint_and_proofs, KEYS),
     "webhook secrets": (manage_webhook_secrets, ("acme/hook", "whpk_", '"v1a"', "valid")),
     "webhooks": (show_webhooks, ("grants.decided", "delivered", "acme/hook", "signature")),
+    "spans": (read_spans, ("process valetkey", "webhook", "multipart", "hook", "commit")),
     "metrics": (show_metrics, ('kind="multipart"', 'tenant="acme"', 'tenant="vault')),
     **{f"{name} export": (export_as(name), KEYS) for name in ("csv", "jsonl", "ocsf", "parquet")},
 }

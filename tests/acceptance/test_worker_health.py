@@ -1,5 +1,6 @@
 """A worker that cannot work rightly says so, and mends itself or waits."""
 
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,9 @@ from tests.support.servers.programs import run_worker, worker_environ
 from tests.support.servers.waiting import wait_until
 from valetkey import Client, NoAnswer
 from valetkey.crypto.keys import dump_private_key
+from valetkey.wire import RELEASE
+from worker.base.stages import SUM
+from worker.broker.latencies import read_latencies
 from worker.broker.queues import Heartbeat, read_heartbeats
 
 SKEWED_CLOCK = Path(__file__).parents[1] / "support" / "skewed_clock"
@@ -76,6 +80,19 @@ def test_frozen_children_are_reported_and_replaced(service: FaultyService) -> No
     assert text in doctor(service)
     assert download(service, 45) == "acme/a.pdf"
     wait_until(lambda: not problems(service), 30, "the worker is healthy again")
+
+
+def test_what_a_worker_measured_is_written_also_if_it_stops(service: FaultyService) -> None:
+    download(service, 60)
+    download(service, 60)
+    lines = run_worker("workers", "--json", env=environ(service)).stdout.splitlines()
+    assert {json.loads(line)["release"] for line in lines} == {RELEASE}
+    service.worker.stop_orderly()
+    with redis.Redis.from_url(service.broker.url(1)) as store:
+        counts = {key: sum(numbers[:SUM]) for key, numbers in read_latencies(store).items()}
+    stages = ("authenticate", "decide", "sign", "database", "commit")
+    assert [counts["stage", name] for name in stages] == [2] * 5
+    assert counts["request", "valetkey"] == counts["queue_wait", "valetkey"] == 2
 
 
 def test_a_worker_whose_clock_is_wrong_takes_no_messages_until_it_is_right(

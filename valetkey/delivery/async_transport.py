@@ -13,9 +13,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from valetkey.delivery.transport import (
+    NO_HEADERS,
     RESULT_PREFIX,
     SOCKET_TIMEOUT,
     UNSUBSCRIBE_BATCH,
+    Headers,
     Publisher,
     Results,
     Servers,
@@ -75,13 +77,19 @@ class AsyncTransport:
         self._listen_timeout: asyncio.Timeout | None = None
         self._is_woken = False
 
-    async def send(self, task_id: str, argument: dict[str, Any] | str, queue: str) -> None:
+    async def send(
+        self,
+        task_id: str,
+        argument: dict[str, Any] | str,
+        queue: str,
+        headers: Headers = NO_HEADERS,
+    ) -> None:
         """Subscribe to the result of a task, then put the task into a queue."""
         self._unused_channels.discard(RESULT_PREFIX + task_id)
         with self._servers.store_errors():
             await self._subscribe(RESULT_PREFIX + task_id)
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._executor, self._publisher.send, task_id, argument, queue)
+        loop, message = asyncio.get_running_loop(), (task_id, argument, queue, headers)
+        await loop.run_in_executor(self._executor, self._publisher.send, *message)
 
     async def listen(self, seconds: float | None) -> Results:
         """Wait for an announced result; return it, or nothing after some seconds or wake()."""

@@ -31,6 +31,7 @@ from valetkey.delivery.pending_request import (
 )
 from valetkey.delivery.progress import BatchProgress
 from valetkey.delivery.retransmit import DEFAULT_WINDOW, RetransmitTimer
+from valetkey.delivery.tracing import publish_span
 from valetkey.delivery.transport import Transport
 from valetkey.errors import BrokerUnreachable, NoAnswer, ValetkeyError
 from valetkey.wire.pending import PendingMessage
@@ -188,8 +189,10 @@ class BaseDispatcher(ABC):
         failures: list[Fail] = []
         is_sent, self._is_sending = False, True
         try:
-            argument = self._codec.encode(message.body)
-            await self._transport.send(message.task_id, argument, message.queue)
+            origins = [each.trace_origin for each in self._engine.requests_of(message.task_id)]
+            with publish_span(message.queue, message.task_id, message.body, origins) as headers:
+                argument = self._codec.encode(message.body)
+                await self._transport.send(message.task_id, argument, message.queue, headers)
             is_sent = True
         except BrokerUnreachable as unreachable:
             error = unreachable

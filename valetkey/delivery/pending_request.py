@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from datetime import datetime
 from typing import NamedTuple, Self
 
+from valetkey.delivery.tracing import current_context
 from valetkey.errors import NoAnswer, ServiceUnavailable
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import Refusal
@@ -73,6 +74,7 @@ class PendingRequest(ABC):
     failures counts the results that were no valid reply, postponements the replies that decided
     nothing yet. unanswered has the messages without a reply, by task id. service_outages
     has what the service says about not answering them. head_start is None once it is over.
+    trace_origin is the context of the caller's span, if it is traced.
     """
 
     deadline: datetime | None = None
@@ -83,6 +85,7 @@ class PendingRequest(ABC):
         self.service_outages = ServiceOutages()
         self.unanswered: dict[str, PendingMessage] = {}
         self.head_start: HeadStart | None = None
+        self.trace_origin = current_context()
 
     @property
     def closing_refusal(self) -> Refusal | None:

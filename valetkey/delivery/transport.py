@@ -7,7 +7,7 @@ import json
 import time
 import uuid
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -37,6 +37,9 @@ _REPRS = {"argsrepr": "(message)", "kwargsrepr": "{}"}
 
 RESULT_PREFIX = "celery-task-meta-"  # Celery's prefix of a result's key, and of its channel
 UNSUBSCRIBE_BATCH = 32  # channels: to unsubscribe from many takes as long as from one
+
+Headers = Mapping[str, Any]
+NO_HEADERS: Headers = {}
 
 Results = list[tuple[str, bytes | str]]
 """Results as Celery stores them, each with its task id."""
@@ -161,8 +164,14 @@ class Publisher:
         )
         self._producer = self._app.amqp.Producer(self._connection, auto_declare=False)
 
-    def send(self, task_id: str, argument: dict[str, Any] | str, queue: str) -> None:
-        """Put a task with this argument into a queue.
+    def send(
+        self,
+        task_id: str,
+        argument: dict[str, Any] | str,
+        queue: str,
+        headers: Headers = NO_HEADERS,
+    ) -> None:
+        """Put a task with this argument into a queue, with headers beside Celery's own.
 
         Raises BrokerUnreachable, within seconds, if the broker does not take it.
         """
@@ -171,13 +180,19 @@ class Publisher:
         is_traced = before_task_publish.receivers or after_task_publish.receivers
         try:
             if self._is_redis and not is_traced:
-                self._push(task_id, argument, queue)
+                self._push(task_id, argument, queue, headers)
             else:
-                self._send_task(task_id, argument, queue)
+                self._send_task(task_id, argument, queue, headers)
         except (redis.RedisError, BrokerError, KombuError, OSError) as error:
             raise self._servers.broker.unreachable(error) from None
 
-    def _push(self, task_id: str, argument: dict[str, Any] | str, queue: str) -> None:
+    def _push(
+        self,
+        task_id: str,
+        argument: dict[str, Any] | str,
+        queue: str,
+        headers: Headers = NO_HEADERS,
+    ) -> None:
         """Write the frame that kombu would write: see docs/contract/envelope.schema.json.
 
         If a copy of the message was written before, this one replaces it. The first one stays, and
@@ -197,14 +212,20 @@ class Publisher:
             "body": b64encode(json.dumps(message.body).encode()).decode(),
             "content-encoding": "utf-8",
             "content-type": "application/json",
-            "headers": message.headers | _sent_now(),
+            "headers": message.headers | _sent_now() | headers,
             "properties": properties,
         }
         text = json.dumps(frame)
         self._producer.channel.client.lpush(queue, text)
         self._frames.add(task_id, (queue, text))
 
-    def _send_task(self, task_id: str, argument: dict[str, Any] | str, queue: str) -> None:
+    def _send_task(
+        self,
+        task_id: str,
+        argument: dict[str, Any] | str,
+        queue: str,
+        headers: Headers = NO_HEADERS,
+    ) -> None:
         self._app.send_task(
             self._task,
             args=[argument],
@@ -218,7 +239,7 @@ class Publisher:
             # redis-py reopens a closed connection itself, and a silent one has used enough time.
             retry=not self._is_redis,
             retry_policy=_RETRY_ONCE,
-            headers=_sent_now(),
+            headers={**_sent_now(), **headers},
             add_to_parent=False,  # a parent task of another application would keep every result
             **_REPRS,
         )
@@ -288,12 +309,18 @@ class Transport:
         self._pubsub = self._redis.pubsub()  # type: ignore[no-untyped-call]  # redis-py's gap
         self._unused_channels: set[str] = set()
 
-    async def send(self, task_id: str, argument: dict[str, Any] | str, queue: str) -> None:
+    async def send(
+        self,
+        task_id: str,
+        argument: dict[str, Any] | str,
+        queue: str,
+        headers: Headers = NO_HEADERS,
+    ) -> None:
         """Subscribe to the result of a task, then put the task into a queue."""
         self._unused_channels.discard(RESULT_PREFIX + task_id)
         with self._servers.store_errors():
             self._pubsub.subscribe(RESULT_PREFIX + task_id)
-        self._publisher.send(task_id, argument, queue)
+        self._publisher.send(task_id, argument, queue, headers)
 
     async def listen(self, seconds: float | None) -> Results:
         """Wait for an announced result; return it, or nothing after some seconds."""

@@ -42,7 +42,7 @@ class FakeTransport(Transport):
         self._service = service
         self._results: SimpleQueue[tuple[str, str]] = SimpleQueue()
 
-    async def send(self, task_id: str, argument: dict[str, Any] | str, queue: str) -> None:  # noqa: ARG002 - it has no queues
+    async def send(self, task_id: str, argument: dict[str, Any] | str, *_: Any) -> None:
         """Hand a message to the service."""
         _send(self._service, task_id, argument, lambda *result: self._results.put(result))
 
@@ -82,7 +82,7 @@ class AsyncFakeTransport(AsyncTransport):
         self._results: SimpleQueue[tuple[str, str]] = SimpleQueue()
         self._woken = asyncio.Event()
 
-    async def send(self, task_id: str, argument: dict[str, Any] | str, queue: str) -> None:  # noqa: ARG002 - it has no queues
+    async def send(self, task_id: str, argument: dict[str, Any] | str, *_: Any) -> None:
         """Hand a message to the service."""
         loop = asyncio.get_running_loop()
 

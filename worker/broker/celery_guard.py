@@ -48,7 +48,12 @@ from worker.broker.queues import (
     own_identity,
     write_heartbeat,
 )
-from worker.broker.result_store import drop_answered_copy, report_discard, report_failure
+from worker.broker.result_store import (
+    count_ignored_trace,
+    drop_answered_copy,
+    report_discard,
+    report_failure,
+)
 
 log = structlog.get_logger()
 
@@ -249,6 +254,9 @@ class GuardedChannel(redis.Channel):
         except InvalidMessage as error:
             report_discard(error, queue, current_app)
             return
+        if frame["headers"]["traceparent"] == "":
+            frame["headers"]["traceparent"] = None  # counted once, also if it is delivered again
+            count_ignored_trace(current_app)
         # Senders set this mark in copies, too.
         if frame["properties"]["delivery_info"]["redelivered"] and (
             drop_answered_copy(frame["headers"]["id"], current_app) or self._is_last_delivery(frame)

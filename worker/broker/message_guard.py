@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from valetkey.delivery.tracing import TRACEPARENT
 from valetkey.wire.messages import ISSUE_TASK
 from valetkey.wire.strict_json import decode_base64, parse_json
 
@@ -60,6 +61,12 @@ def _parse_time(value: Any) -> datetime:
     return time
 
 
+def _parse_traceparent(value: Any) -> str | None:
+    """Return a valid header, None if there is none, or "" for another one, which is ignored."""
+    is_valid = value is None or (isinstance(value, str) and TRACEPARENT.fullmatch(value))
+    return value if is_valid else ""
+
+
 _Id = Annotated[
     str, Field(min_length=1, max_length=MAX_ID_LENGTH), AfterValidator(_check_printable)
 ]
@@ -70,7 +77,7 @@ _Time = Annotated[datetime, BeforeValidator(_parse_time)] | None
 
 
 class _Part(BaseModel):
-    """A part of a frame. Other members, as tracing libraries add them, are dropped."""
+    """A part of a frame. Other members, as libraries add them, are dropped."""
 
     model_config = ConfigDict(strict=True)
 
@@ -99,6 +106,7 @@ class _Headers(_Part):
     compression: Literal[""] | None = None
     eta: _Time = None
     expires: _Time = None
+    traceparent: Annotated[str | None, BeforeValidator(_parse_traceparent)] = None
     sent_at: Any = None  # only measured: one that is no time is dropped
 
 
@@ -220,6 +228,7 @@ def _clean_headers(headers: _Headers, now: datetime) -> dict[str, Any]:
         # Celery logs them, and the sender may have written object keys into them.
         "argsrepr": "(message)",
         "kwargsrepr": "{}",
+        "traceparent": headers.traceparent,
     }
 
 

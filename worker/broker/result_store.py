@@ -30,6 +30,7 @@ from worker.broker.queues import RESULT_INDEX
 from worker.errors import Transient
 
 DISCARD_COUNTER = "valetkey.discarded"
+IGNORED_TRACES = "header:traceparent"  # in the same hash, and no name of a part of a message
 _PART = re.compile(rb"[A-Za-z0-9_-]{1,40}")
 _COUNT = re.compile(rb"[0-9]{1,19}")
 _SUCCESS = '{"status": "SUCCESS", "request": '  # begins each stored reply; a name or null follows
@@ -58,6 +59,14 @@ def report_discard(error: InvalidMessage, queue: str, app: Celery) -> None:
         app.backend.client.hincrby(DISCARD_COUNTER, error.part, 1)
     except _STORE_ERRORS as failure:
         log.warning("discard_not_reported", problem=type(failure).__name__)
+
+
+def count_ignored_trace(app: Celery) -> None:
+    """Count a message that was processed without its invalid `traceparent` header."""
+    try:
+        app.backend.client.hincrby(DISCARD_COUNTER, IGNORED_TRACES, 1)
+    except _STORE_ERRORS as error:
+        log.warning("ignored_trace_not_counted", problem=type(error).__name__)
 
 
 def drop_answered_copy(task_id: str, app: Celery) -> bool:
@@ -96,6 +105,12 @@ def read_discard_counts(client: Any) -> dict[str, int]:
         for part, count in counts.items()
         if _PART.fullmatch(part) and _COUNT.fullmatch(count)
     }
+
+
+def read_ignored_traces(client: Any) -> int:
+    """Return the number of messages with an invalid `traceparent` header."""
+    count = client.hget(DISCARD_COUNTER, IGNORED_TRACES) or b""
+    return int(count) if _COUNT.fullmatch(count) else 0
 
 
 def _refusal_values(part: str) -> dict[str, Any]:

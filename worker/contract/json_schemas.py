@@ -278,6 +278,17 @@ def headers_schema() -> Schema:
             },
             "root_id": _TASK_ID | {"description": "The same as id. Celery logs it."},
             "lang": {"type": "string", "description": "The language of the producer; ignored."},
+            "traceparent": {
+                "type": "string",
+                "description": "Continues a trace (W3C Trace Context, version 00). The service "
+                "ignores another value.",
+            },
+            "sent_at": {
+                "type": "integer",
+                "minimum": 0,
+                "description": "The time of this push, in milliseconds of Unix time. The service "
+                "only measures by it how long messages wait.",
+            },
         },
     }
 

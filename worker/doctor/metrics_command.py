@@ -34,7 +34,7 @@ from worker.broker.queues import (
     worker_problems,
     workers_by_queue,
 )
-from worker.broker.result_store import read_discard_counts
+from worker.broker.result_store import read_discard_counts, read_ignored_traces
 from worker.cli.database import open_engine
 from worker.cli.redis_servers import open_broker, open_results
 from worker.core.quota_rules import quota_statuses
@@ -114,6 +114,11 @@ def _read_results(client: Any) -> Iterator[Metric]:
     for part, count in sorted(read_discard_counts(client).items()):
         discarded.add_metric([part], count)
     yield discarded
+    yield CounterMetricFamily(
+        f"{PREFIX}trace_headers_ignored",
+        "Messages that were processed without their `traceparent` header, which was invalid.",
+        value=read_ignored_traces(client),
+    )
 
 
 _PENDING = Family("webhooks_pending", "Webhooks that are not sent yet.", ("tenant", "endpoint"))

@@ -134,19 +134,18 @@ def check_releases(heartbeats: Iterable[Heartbeat]) -> Iterator[Check]:
     workers: defaultdict[str, set[str]] = defaultdict(set)
     for each in heartbeats:
         workers[each.release or "an unknown release"].add(each.worker)
-    versions = [_RELEASE.match(release) for release in workers]
-    numbers = sorted((int(version[1]), int(version[2])) for version in versions if version)
-    is_tested = len(workers) < 2 or (
-        len(numbers) == len(workers) == 2
-        and numbers[0][0] == numbers[1][0]
-        and numbers[1][1] - numbers[0][1] <= 1
-    )
-    if not is_tested:
-        text = "; ".join(
-            f"{each} on {', '.join(sorted(workers[each]))}" for each in sorted(workers)
-        )
+    if len(workers) > 1 and not _follow_each_other(*workers):
+        names = (f"{each} on {', '.join(sorted(workers[each]))}" for each in sorted(workers))
+        text = f"releases that are not tested together: {'; '.join(names)}"
         hint = "run one release, or two that follow each other: docs/compatibility.md"
-        yield Check("workers", "warn", f"releases that are not tested together: {text}", hint)
+        yield Check("workers", "warn", text, hint)
+
+
+def _follow_each_other(*releases: str) -> bool:
+    match [_RELEASE.match(release) for release in releases]:
+        case [re.Match() as one, re.Match() as other]:
+            return one[1] == other[1] and abs(int(one[2]) - int(other[2])) <= 1
+    return False
 
 
 def check_eviction(server: str, policy: str | None) -> Iterator[Check]:

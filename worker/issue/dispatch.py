@@ -9,6 +9,7 @@ from pydantic_core import to_json
 
 from valetkey.crypto.jose import GZIP, JWE_REGISTRY, MAX_MESSAGE_BYTES, SEALING_ALGORITHMS
 from valetkey.crypto.keys import PublicKey, build_public_key
+from valetkey.delivery.tracing import content_attributes
 from valetkey.wire import messages
 from valetkey.wire.messages import (
     AnyMessage,
@@ -27,6 +28,7 @@ from valetkey.wire.refusals import Code, QuotaState, Refusal
 from valetkey.wire.replies import Listening, ServiceInfo, ServiceLimits, Usage
 from worker.base.database_engine import autocommit_read, write_transaction
 from worker.base.stages import stage
+from worker.base.tracing import annotate
 from worker.broker.message_guard import MAX_FRAME_BYTES
 from worker.context import Context
 from worker.core.admission import called_endpoint
@@ -128,6 +130,7 @@ def respond(raw: Any, context: Context) -> Response:
         rejection = Rejection(message, message.code, tenant.id)
         values = _reject(raw, sender.content, rejection, context)
         return _seal(_with_quotas(values, tenant, context), sender)
+    annotate(content_attributes(sender.content))
     response = _seal(_run(message, sender, config, context), sender)
     match message:
         case ReissueMessage():

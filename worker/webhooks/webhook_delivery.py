@@ -14,6 +14,7 @@ import structlog
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.jobs import JobRun, ThreadGroup, TurnKey, TurnLimits, Turns
 from worker.base.stages import observe
+from worker.base.tracing import annotate, webhook_span
 from worker.base.webhook_client import WebhookFailure
 from worker.context import Context
 from worker.errors import Malformed, Transient
@@ -84,7 +85,9 @@ def _send(delivery: DeliveryLease, webhook: RenderedWebhook, context: Context) -
     now = context.now()
     secrets = resolve_secrets(webhook.endpoint.secret, context.environ, now)
     headers = signature_headers(secrets, webhook.message_id, now, webhook.body)
-    response = context.webhook_client().post(webhook.endpoint.url, webhook.body, headers)
+    with webhook_span(*delivery.endpoint):
+        response = context.webhook_client().post(webhook.endpoint.url, webhook.body, headers)
+        annotate({"http.response.status_code": response.status})
     status, is_up = response.status, response.status // 100 != _SERVER_ERROR
     if response.is_success:
         return DeliveryResult(status, None, None, is_up)

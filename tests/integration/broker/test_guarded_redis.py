@@ -19,7 +19,7 @@ from tests.support.builders.frames import TASK_ID, build_frame, call_text, celer
 from worker.base.clock_watch import WATCH
 from worker.broker.celery_guard import SHARED_KEYS, GuardedQoS, GuardedTransport
 from worker.broker.dead_letters import read_dead_letters
-from worker.broker.result_store import read_discard_counts
+from worker.broker.result_store import read_discard_counts, read_ignored_traces
 
 Handler = Callable[[Any], None]
 
@@ -129,6 +129,20 @@ def test_an_invalid_frame_is_discarded_and_its_sender_told(guarded: Guarded) -> 
     assert read_discard_counts(guarded.store) == {"timelimit": 1}
     refusal = guarded.result()["result"]["refusal"]
     assert (refusal["code"], refusal["field"]) == ("message_invalid", "timelimit")
+
+
+def test_an_invalid_trace_header_is_counted_and_its_message_delivered(guarded: Guarded) -> None:
+    guarded.put(build_frame(headers=celery_headers(traceparent="00-" + "a" * 10_240)))
+    (message,) = guarded.start().read()
+    assert message.headers["traceparent"] is None
+    assert read_ignored_traces(guarded.store) == 1
+    assert read_discard_counts(guarded.store) == {}
+
+
+def test_a_forged_counter_of_trace_headers_stops_nothing(guarded: Guarded) -> None:
+    guarded.store.set("valetkey.discarded", "forged")
+    guarded.put(build_frame(headers=celery_headers(traceparent="b3")))
+    assert len(guarded.start().read()) == 1
 
 
 def test_the_sender_is_told_of_a_discarded_frame_though_the_counter_is_forged(

@@ -1,4 +1,5 @@
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,6 +39,7 @@ def test_a_message_is_written_exactly_as_celery_writes_it(
     celerys = published_frame(broker)
     for frame in (ours, celerys):
         assert frame["headers"].pop("ignore_result") in {False, None}
+        assert frame["headers"].pop("sent_at") == pytest.approx(time.time() * 1_000, abs=60_000)
         for name in _NOT_COMPARED:
             frame["properties"].pop(name, None)
     assert ours == celerys

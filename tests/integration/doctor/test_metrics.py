@@ -1,8 +1,9 @@
 """The figures of metrics are those of the rows, whichever servers can be used, and documented."""
 
+import json
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
 import pytest
@@ -15,6 +16,7 @@ from models import Base, Checkpoint, Delivery, Denial, EndedSlot
 from tests.integration.conftest import ApplyConfig
 from tests.support.alerts.rules import RULES, SCRAPE_CONFIG, metric_names, panels
 from tests.support.builders.any_row import insert_any
+from tests.support.builders.frames import build_frame, celery_headers
 from tests.support.builders.heartbeats import write_heartbeat
 from tests.support.builders.messages import Clock, grant_message, tenant_config, upload_message
 from tests.support.builders.services import InProcessService
@@ -25,8 +27,11 @@ from tests.support.uses.reports import downloaded, stored
 from valetkey.wire.waiting import WAITING_LANES
 from worker.__main__ import main
 from worker.base.database_engine import read_transaction, write_transaction
+from worker.base.stages import observe, take_sums
 from worker.broker.dead_letters import KEY
-from worker.broker.result_store import DISCARD_COUNTER
+from worker.broker.latencies import flush
+from worker.broker.queues import Heartbeat
+from worker.broker.result_store import DISCARD_COUNTER, IGNORED_TRACES
 from worker.core.tenant_config import Quota
 from worker.doctor import metrics_command
 from worker.doctor.checks import ENDED_SLOTS, EXPIRED_GRANTS
@@ -56,6 +61,7 @@ def scrape(at_clock: Clock, broker: str, monkeypatch: pytest.MonkeyPatch) -> Scr
 
 
 END = timedelta(seconds=300)
+NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
 KEYS = [f"acme/{number}.png" for number in range(6)]
 
 
@@ -268,6 +274,7 @@ def test_the_queues_the_workers_and_lost_messages_are_counted(scrape: Scrape, br
             client.rpush(f"{WAITING_LANES}:{lane}", "d", "e")
         client.lpush(KEY, "{}")
         client.hincrby(DISCARD_COUNTER, "body", 3)
+        client.hincrby(DISCARD_COUNTER, IGNORED_TRACES, 4)
         write_heartbeat(client, "issue", ["valetkey", "valetkey.bulk"])
         write_heartbeat(client, "events", ["events:https://sqs.example/secret"])
     scraped = scrape()
@@ -277,17 +284,107 @@ def test_the_queues_the_workers_and_lost_messages_are_counted(scrape: Scrape, br
     assert scraped["valetkey_workers"] == {(name,): n for name, n in workers.items()}
     assert scraped["valetkey_dead_letters"] == {(): 1}
     assert scraped["valetkey_messages_discarded"] == {("body",): 3}
+    assert scraped["valetkey_trace_headers_ignored"] == {(): 4}
     assert scraped["valetkey_broker_up"] == scraped["valetkey_result_store_up"] == {(): 1}
+
+
+def frame(seconds_ago: float) -> str:
+    sent_at = int((NOW.timestamp() - seconds_ago) * 1_000)
+    return json.dumps(build_frame(headers=celery_headers(sent_at=sent_at)))
+
+
+def test_lanes_of_configured_tenants_have_a_length_and_an_age_and_all_others_are_added_up(
+    scrape: Scrape, broker: str
+) -> None:
+    with redis.Redis.from_url(broker) as client:
+        client.lpush("valetkey", frame(5))
+        client.lpush(f"{WAITING_LANES}:acme.bulk", frame(100), frame(50))  # not yet in the index
+        for lane in ("globex", "?3", "!probe", "acme.bulk"):
+            client.sadd(WAITING_LANES, lane)
+        client.lpush(f"{WAITING_LANES}:globex", frame(1_000))
+        client.lpush(f"{WAITING_LANES}:?3", frame(20), "no frame")
+    scraped = scrape()
+    lanes = {("valetkey", "acme"): 0, ("valetkey.bulk", "acme"): 2, ("valetkey", "?"): 3}
+    assert scraped["valetkey_lane_messages"] == lanes
+    ages = {("valetkey", "acme"): 0, ("valetkey.bulk", "acme"): 100, ("valetkey", "?"): 1_000}
+    assert scraped["valetkey_lane_oldest_age_seconds"] == ages
+    queues = {("valetkey",): 5, ("valetkey.bulk",): 0, ("valetkey.upkeep",): 0}
+    waiting = {("valetkey.waiting",): 1_000}
+    assert scraped["valetkey_queue_oldest_age_seconds"] == queues | waiting
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "is_busy"),
+    [
+        ('{"max_messages": 500, "busy": 7}', {("acme",): 500}, 1),
+        ('{"max_messages": 500}', {("acme",): 500}, 0),
+        ('{"busy": 0.5}', {}, 1),
+        ("[]", {}, 0),
+        ("\xff", {}, 0),
+        ('{"max_messages": -1, "busy": 1}', {}, 0),
+        ('{"busy": "9"}', {}, 0),
+    ],
+)
+def test_limits_of_lanes_are_those_that_the_fair_queue_wrote(
+    scrape: Scrape, broker: str, text: str, limit: dict[tuple[str], int], is_busy: int
+) -> None:
+    with redis.Redis.from_url(broker) as client:
+        client.hset("valetkey.lanes", mapping={"acme": text, "made-up": '{"busy": 1}'})
+    scraped = scrape()
+    assert scraped["valetkey_lane_limit"] == limit
+    assert scraped["valetkey_busy"] == {("acme",): is_busy}
+
+
+def test_limits_in_a_key_of_another_type_end_no_scrape(scrape: Scrape, broker: str) -> None:
+    with redis.Redis.from_url(broker) as client:
+        client.set("valetkey.lanes", "text")
+    assert scrape()["valetkey_busy"] == {("acme",): 0}
+
+
+def test_each_worker_has_its_release_and_no_label_has_more_than_a_name(
+    scrape: Scrape, broker: str
+) -> None:
+    strange = Heartbeat("a\nb", [], 1, 2, NOW, NOW, {}, "x" * 300, "host", 'r"')
+    with redis.Redis.from_url(broker) as client:
+        write_heartbeat(client, "issue", ["valetkey"])
+        client.set("valetkey.worker:z", json.dumps(strange._asdict(), default=str))
+    assert scrape()["valetkey_worker_info"] == {
+        ("host", "1", "0.1.0", "issue", "issue@host"): 1,
+        ("host", "2", "?", "?", "?"): 1,
+    }
+
+
+def test_histograms_have_all_labels_and_cumulative_buckets(scrape: Scrape, broker: str) -> None:
+    take_sums()
+    for seconds in (0.002, 0.3, 10**4):
+        observe("stage", "commit", seconds)
+    with redis.Redis.from_url(broker) as client:
+        flush(client)
+    scraped = scrape()["valetkey_stage_seconds"]
+    assert scraped["_count", "commit"] == scraped["_bucket", "+Inf", "commit"] == 3
+    assert scraped["_bucket", "0.0025", "commit"] == scraped["_bucket", "0.25", "commit"] == 1
+    assert scraped["_bucket", "0.5", "commit"] == scraped["_bucket", "3600.0", "commit"] == 2
+    assert scraped["_sum", "commit"] == pytest.approx(10_000.302)
+    stages = {key[1] for key in scraped if key[0] == "_count"}
+    assert stages == {"authenticate", "decide", "sign", "database", "commit"}
 
 
 def test_what_others_write_into_the_servers_ends_no_scrape(scrape: Scrape, broker: str) -> None:
     with redis.Redis.from_url(broker) as client:
-        strange = {b"\xff": 1, "body": "many", "size": "9" * 5_000, "type": "-1", "b d\n": 1}
+        strange = {
+            b"\xff": 1,
+            IGNORED_TRACES: "-1",
+            "body": "many",
+            "size": "9" * 5_000,
+            "type": "-1",
+            "b d\n": 1,
+        }
         client.hset(DISCARD_COUNTER, mapping=strange | {"json": 2})
         client.sadd(WAITING_LANES, b"\xff")
         client.set("valetkey.worker:issue:1", b"\xff")
     scraped = scrape()
     assert scraped["valetkey_messages_discarded"] == {("json",): 2}
+    assert scraped["valetkey_trace_headers_ignored"] == {(): 0}
     assert scraped["valetkey_queue_messages"][("valetkey.waiting",)] == 0
 
 

@@ -11,14 +11,17 @@ from threading import Event
 from typing import Any
 
 import pytest
+from opentelemetry.trace import SpanKind
 from sqlalchemy import Connection
 from structlog.testing import capture_logs
 
 from models import EndpointState
 from tests.support.builders.delivery_service import NO_RESPONSE, DeliveryService, hooks_config
 from tests.support.builders.messages import DEMO, POLICY, Clock
+from tests.support.servers.spans import recording_spans
 from worker.base.database_engine import write_transaction
 from worker.base.jobs import JobRun, TurnKey, TurnLimits
+from worker.base.stages import BOUNDS, SUM, take_sums
 from worker.core.tenant_config import TenantConfig
 from worker.ledger.batch_completion import EVENT_LIFETIME
 from worker.ledger.outbox import (
@@ -65,6 +68,23 @@ def test_an_outcome_and_a_refusal_are_delivered_signed_and_complete(
         del outcome["quotas"]
         assert outcome.items() <= sent["data"].items()
     assert outcome["refusal"]["code"] == "deadline_passed"
+
+
+@pytest.mark.parametrize(("status", "code"), [(204, 204), (503, 503), (NO_RESPONSE, None)])
+def test_the_span_of_an_attempt_names_its_endpoint_and_no_url(
+    webhooks: DeliveryService, status: int, code: int | None
+) -> None:
+    webhooks.issue(["acme/secret"])
+    webhooks.client.statuses["acme.hook"] = status
+    with recording_spans() as spans:
+        webhooks.deliver()
+    (span,) = spans.all()
+    outcome = (
+        {"error.type": "WebhookFailure"} if code is None else {"http.response.status_code": code}
+    )
+    names = {"valetkey.tenant": "acme", "valetkey.endpoint": "hook"}
+    assert span.attributes == names | {"http.request.method": "POST"} | outcome
+    assert (span.name, span.parent, span.kind) == ("webhook", None, SpanKind.CLIENT)
 
 
 ONLY_B = config_with_policy(prefixes=("acme/b/",))
@@ -132,6 +152,21 @@ def test_a_missing_secret_postpones_the_delivery_and_is_named(webhooks: Delivery
     (row,) = webhooks.rows()
     assert "env:HOOK" in row.problem
     assert row.state == "pending"
+
+
+def test_the_delay_of_a_delivered_webhook_is_measured_from_its_first_attempt_on(
+    webhooks: DeliveryService, clock: Clock
+) -> None:
+    webhooks.issue()
+    take_sums()
+    webhooks.client.statuses["acme.hook"] = 500
+    webhooks.deliver()
+    assert take_sums() == {}
+    webhooks.client.statuses.clear()
+    clock.forward(seconds=20)
+    webhooks.deliver()
+    ((place, _), total) = take_sums()["webhook_delay", ""]
+    assert (BOUNDS[place], total) == (30.0, (SUM, 20_000_000))
 
 
 def test_a_delivered_outcome_is_not_sent_again(webhooks: DeliveryService, clock: Clock) -> None:

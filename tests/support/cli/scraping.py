@@ -9,7 +9,10 @@ from subprocess import PIPE, Popen
 from prometheus_client.parser import text_string_to_metric_families
 
 Scraped = Mapping[str, Mapping[tuple[str, ...], float]]
-"""The values by the names of metrics and by their labels, in the order of the labels' names."""
+"""The values by the names of metrics and by their labels, in the order of the labels' names.
+
+Those of a histogram begin with the suffix of their sample's name.
+"""
 
 
 def parse_metrics(text: str) -> Scraped:
@@ -20,6 +23,8 @@ def parse_metrics(text: str) -> Scraped:
         samples = values.setdefault(family.name, {})
         for sample in family.samples:
             key = tuple(value for _, value in sorted(sample.labels.items()))
+            if family.type == "histogram":
+                key = (sample.name.removeprefix(family.name), *key)
             assert key not in samples
             samples[key] = sample.value
     return values

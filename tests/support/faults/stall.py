@@ -31,10 +31,10 @@ class _Meter:
         self.first_answer: float | None = None
         self.failed = 0
         self._transport = client._dispatcher._transport
-        self._send, self._transport.send = self._transport.send, self._count  # type: ignore[method-assign]
+        self._send, self._transport.send = self._transport.send, self._count  # type: ignore[assignment, method-assign]
 
-    async def _count(self, task_id: str, argument: Any, queue: str) -> None:
-        await self._send(task_id, argument, queue)
+    async def _count(self, task_id: str, *message: Any) -> None:
+        await self._send(task_id, *message)
         self.sends[task_id] += 1
 
     async def request(self, client: AsyncClient, key: str, timeout: float) -> None:

@@ -50,6 +50,43 @@ def test_headers_that_tracing_libraries_add_are_removed() -> None:
     assert set(read(build_frame(headers=headers))["headers"]) == set(read(build_frame())["headers"])
 
 
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+NO_TRACEPARENTS: list[Any] = [
+    "",
+    "00-abc",
+    "a" * 10_240,
+    TRACEPARENT.upper(),
+    f"{TRACEPARENT}\n",
+    f"{TRACEPARENT}-00",
+    f"01{TRACEPARENT[2:]}",
+    f"00-{'0' * 32}-00f067aa0ba902b7-01",
+    f"00-4bf92f3577b34da6a3ce929d0e0e4736-{'0' * 16}-01",
+    HUGE,
+    [TRACEPARENT],
+]
+
+
+def test_the_header_of_a_trace_is_passed_on() -> None:
+    headers = read(build_frame(headers=celery_headers(traceparent=TRACEPARENT)))["headers"]
+    assert headers["traceparent"] == TRACEPARENT
+
+
+@pytest.mark.parametrize("value", NO_TRACEPARENTS, ids=range(len(NO_TRACEPARENTS)))
+def test_another_header_of_a_trace_is_emptied_and_its_message_read(value: Any) -> None:
+    headers = read(build_frame(headers=celery_headers(traceparent=value)))["headers"]
+    assert headers["traceparent"] == ""
+
+
+def test_the_time_at_which_a_message_was_sent_is_passed_on() -> None:
+    headers = celery_headers(sent_at=1_764_158_400_000)
+    assert read(build_frame(headers=headers))["headers"]["sent_at"] == 1_764_158_400_000
+
+
+@pytest.mark.parametrize("sent_at", [None, True, "1764158400000", 1.5, -1, 10**16, 10**400, [], {}])
+def test_another_time_is_dropped_but_not_its_message(sent_at: Any) -> None:
+    assert "sent_at" not in read(build_frame(headers=celery_headers(sent_at=sent_at)))["headers"]
+
+
 def test_no_answer_is_published_into_a_queue_that_the_sender_names() -> None:
     properties = read(build_frame(properties={"reply_to": "other"}))["properties"]
     assert "reply_to" not in properties

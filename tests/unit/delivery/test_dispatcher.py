@@ -32,7 +32,7 @@ class FakeServers:
     async def sleep(self, seconds: float) -> None:
         self.now += seconds
 
-    async def send(self, task_id: str, _argument: Any, _queue: str) -> None:
+    async def send(self, task_id: str, *_: Any) -> None:
         if self.interrupts:
             raise KeyboardInterrupt
         self._try(task_id)

@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.builders.messages import DEMO
 from worker.base.jobs import TurnKey
+from worker.broker.queues import Heartbeat
 from worker.core.tenant_config import Tenant, TenantConfig, TenantKey, WebhookEndpoint
 from worker.doctor.checks import (
     ABANDONED_UPLOADS,
@@ -24,7 +25,7 @@ from worker.doctor.database_checks import (
     check_secrets,
     check_tenants,
 )
-from worker.doctor.queue_checks import check_eviction, check_messages
+from worker.doctor.queue_checks import check_eviction, check_messages, check_releases
 from worker.ledger.backlog import FailedManifests
 from worker.revoke.revocation_rows import DenialRow
 from worker.webhooks.webhook_rules import EndpointHealth
@@ -42,6 +43,34 @@ AGES = {
 
 def states(found: Iterable[Check]) -> list[str]:
     return [check.state for check in found]
+
+
+def heartbeats(*releases: str) -> list[Heartbeat]:
+    return [
+        Heartbeat(f"issue@{number}", [], 1, 1, NOW, NOW, release=release)
+        for number, release in enumerate(releases)
+    ]
+
+
+@pytest.mark.parametrize(
+    "releases",
+    [(), ("",), ("0.1.0", "0.1.0"), ("0.1.0", "0.1.3"), ("0.2.0", "0.1.0"), ("1.9.0rc1", "1.10.0")],
+)
+def test_one_release_or_two_that_follow_each_other_are_no_problem(releases: tuple[str]) -> None:
+    assert list(check_releases(heartbeats(*releases))) == []
+
+
+@pytest.mark.parametrize(
+    "releases",
+    [("0.1.0", "0.3.0"), ("0.9.0", "1.0.0"), ("0.1.0", "0.2.0", "0.2.1"), ("0.1.0", ""), ("", "x")],
+)
+def test_another_mix_of_releases_is_a_warning_with_the_workers_of_each(
+    releases: tuple[str, ...],
+) -> None:
+    (check,) = check_releases(heartbeats(*releases))
+    assert check.state == "warn"
+    for number, release in enumerate(releases):
+        assert f"{release or 'an unknown release'} on issue@{number}" in check.message
 
 
 @pytest.mark.parametrize(

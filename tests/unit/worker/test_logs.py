@@ -12,6 +12,7 @@ from hashlib import sha256
 import pytest
 import structlog
 
+from valetkey.wire import RELEASE
 from worker import logs
 
 
@@ -242,7 +243,7 @@ def test_whatever_a_process_and_its_children_print_is_a_line_of_json_with_their_
     assert errors == ["ZeroDivisionError: division by zero", "KeyError", "LookupError: at last"]
     assert [line["event"] for line in lines[:2]] == ["a banner 1", "two\nlines, token=[hidden]"]
     assert "UserWarning: old" in lines[2]["event"]
-    assert {line["host"] for line in lines} == {socket.gethostname()}
+    assert {(line["host"], line["release"]) for line in lines} == {(socket.gethostname(), RELEASE)}
     assert len({line["pid"] for line in lines}) == 2
     assert (result.stdout, result.returncode) == ("", 1)
 
