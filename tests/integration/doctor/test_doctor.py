@@ -19,6 +19,7 @@ from worker.base.database_engine import write_transaction
 from worker.broker.queues import HEARTBEAT_PREFIX
 from worker.core.tenant_config import TenantConfig, WebhookEndpoint
 from worker.doctor.doctor_command import doctor
+from worker.doctor.prober import ProbeReport
 from worker.doctor.queue_checks import broker_checks
 from worker.ledger.outbox import DeliveryResult, settle_delivery
 from worker.settings import Settings
@@ -35,6 +36,9 @@ def environment(broker: str, clock: Clock, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("VALETKEY_RESULT_URL", broker)
     monkeypatch.setenv("VALETKEY_DATABASE_URL", f"sqlite:///{tmp_path / 'empty.db'}")
     monkeypatch.setattr("worker.clock.now", clock)
+    # No worker responds here.
+    answered = ProbeReport(0, 0.012, {})
+    monkeypatch.setattr("worker.doctor.queue_checks.send_probe", lambda _timeout: answered)
 
 
 def run() -> Result:
@@ -53,7 +57,7 @@ def states(result: Result) -> dict[str, str]:
 
 
 CHECKS = """settings database buckets endpoints webhooks upkeep manifests uploads settlements
-audit config results broker queues workers messages"""
+audit config results broker queues workers messages probe"""
 HEALTHY = dict.fromkeys(CHECKS.split(), "ok") | {"tenants": "warn"}  # acme trusts the queue
 
 

@@ -1,8 +1,9 @@
 """The figures of metrics are those of the rows, whichever servers can be used, and documented."""
 
 import json
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
@@ -22,6 +23,7 @@ from tests.support.builders.messages import Clock, grant_message, tenant_config,
 from tests.support.builders.services import InProcessService
 from tests.support.cli.scraping import Scraped, parse_metrics
 from tests.support.docs.command_lines import ROOT
+from tests.support.servers.databases import execute_statements
 from tests.support.uses import settlements
 from tests.support.uses.reports import downloaded, stored
 from valetkey.wire.waiting import WAITING_LANES
@@ -33,10 +35,11 @@ from worker.broker.latencies import flush
 from worker.broker.queues import Heartbeat
 from worker.broker.result_store import DISCARD_COUNTER, IGNORED_TRACES
 from worker.core.tenant_config import Quota
-from worker.doctor import metrics_command
+from worker.doctor import metrics_command, prober
 from worker.doctor.checks import ENDED_SLOTS, EXPIRED_GRANTS
 from worker.doctor.database_checks import LITTLE_LEFT
 from worker.doctor.metrics_command import PARTS
+from worker.doctor.prober import ProbeReport
 from worker.errors import Transient
 from worker.ledger.rejections import count_rejections
 from worker.uses.state_facts import read_state_facts
@@ -276,10 +279,11 @@ def test_the_queues_the_workers_and_lost_messages_are_counted(scrape: Scrape, br
         client.hincrby(DISCARD_COUNTER, "body", 3)
         client.hincrby(DISCARD_COUNTER, IGNORED_TRACES, 4)
         write_heartbeat(client, "issue", ["valetkey", "valetkey.bulk"])
+@@@        write_heartbeat(client, "bulk", ["valetkey.bulk"])
         write_heartbeat(client, "events", ["events:https://sqs.example/secret"])
     scraped = scrape()
     waiting = {"valetkey": 2, "valetkey.bulk": 0, "valetkey.upkeep": 1, "valetkey.waiting": 4}
-    workers = {"valetkey": 1, "valetkey.bulk": 1, "valetkey.upkeep": 0, "events": 1}
+    workers = {"valetkey": 0, "valetkey.bulk": 1, "valetkey.upkeep": 0, "events": 1}
     assert scraped["valetkey_queue_messages"] == {(name,): n for name, n in waiting.items()}
     assert scraped["valetkey_workers"] == {(name,): n for name, n in workers.items()}
     assert scraped["valetkey_dead_letters"] == {(): 1}
@@ -395,9 +399,7 @@ def test_a_server_that_is_down_is_named_and_the_rest_is_there(
     variable = {"broker": "VALETKEY_BROKER_URL", "result_store": "VALETKEY_RESULT_URL"}[service]
     monkeypatch.setenv(variable, f"redis://operator:{PASSWORD}@127.0.0.1:1/0")
     scraped = scrape()
-    names = ("database", "broker", "result_store")
-    up = {name: scraped[f"valetkey_{name}_up"][()] for name in names}
-    assert up == dict.fromkeys(names, 1) | {service: 0}
+    assert up(scraped) == dict.fromkeys(NAMES, 1) | {service: 0}
     assert "valetkey_quota_used" in scraped
     assert ("valetkey_queue_messages" in scraped) == (service != "broker")
 
@@ -423,6 +425,101 @@ def test_a_database_that_fails_before_the_time_is_over_cannot_be_used(
     result = CliRunner().invoke(main, ["metrics"])
     assert result.exit_code == 1
     assert "the connection to the database was lost" in result.stderr
+
+
+NAMES = ("database", "broker", "result_store")
+
+
+def up(scraped: Scraped) -> dict[str, float]:
+    return {name: scraped[f"valetkey_{name}_up"][()] for name in NAMES}
+
+
+@pytest.fixture
+def server(broker: str) -> Iterator[Any]:
+    """The server of the broker and the result store, which is usable again afterwards."""
+    with redis.Redis.from_url(broker) as server:
+        yield server
+        server.config_set("maxmemory", 0)
+        server.execute_command("REPLICAOF", "NO", "ONE")
+
+
+@pytest.mark.parametrize(
+    "command", ["CONFIG SET maxmemory 1", "REPLICAOF 127.0.0.1 1"], ids=["full", "replica"]
+)
+def test_a_server_that_takes_no_writes_is_not_up_and_is_still_read(
+    scrape: Scrape, server: Any, command: str
+) -> None:
+    server.rpush("valetkey", "a")
+    server.execute_command(*command.split())
+    scraped = scrape()
+    assert up(scraped) == {"database": 1, "broker": 0, "result_store": 0}
+    assert scraped["valetkey_queue_messages"]["valetkey",] == 1
+    problems = {part for (part,), value in scraped["valetkey_probe_problem"].items() if value}
+    assert problems == {"broker", "result_store"}
+    assert scraped["valetkey_probe_success"] == {(): 0}
+
+
+def test_without_a_worker_no_probe_is_sent_and_that_is_its_problem(
+    scrape: Scrape, server: Any
+) -> None:
+    server.config_resetstat()
+    scraped = scrape()
+    assert scraped["valetkey_probe_problem"]["worker",] == 1
+    assert scraped["valetkey_queue_messages"]["valetkey",] == 0
+    assert server.info("commandstats").get("cmdstat_lpush") is None
+    assert set(up(scraped).values()) == {1}
+
+
+def test_the_memory_of_both_servers_and_its_limit_are_there(scrape: Scrape, server: Any) -> None:
+    scraped = scrape()
+    servers = {("broker",), ("result_store",)}
+    assert scraped["valetkey_redis_memory_used_bytes"].keys() == servers
+    assert scraped["valetkey_redis_memory_max_bytes"] == {}
+    server.config_set("maxmemory", 10**9)
+    assert scrape()["valetkey_redis_memory_max_bytes"] == dict.fromkeys(servers, 10**9)
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, **problems: str) -> None:
+    """Let the probe be answered with these failures."""
+    report = ProbeReport(time.monotonic(), 0.012, problems)  # type: ignore[arg-type]
+    monkeypatch.setattr(prober, "send_probe", lambda _timeout: report)
+
+
+def test_a_probe_that_finds_nothing_has_its_seconds(
+    scrape: Scrape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(monkeypatch)
+    scraped = scrape()
+    assert scraped["valetkey_probe_success"] == {(): 1}
+    assert scraped["valetkey_probe_seconds"] == {(): 0.012}
+    assert set(scraped["valetkey_probe_problem"].values()) == {0}
+    assert set(up(scraped).values()) == {1}
+
+
+@pytest.mark.usefixtures("scrape")
+def test_a_database_that_a_worker_cannot_write_is_not_up_and_is_still_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answer(monkeypatch, database="the disk is full", signing="no credentials")
+    result = CliRunner().invoke(main, ["metrics"])
+    assert result.exit_code == 0
+    scraped = parse_metrics(result.stdout)
+    assert up(scraped) == {"database": 0, "broker": 1, "result_store": 1}
+    assert "valetkey_quota_used" in scraped
+    assert "cannot use the database from a worker: the disk is full" in result.stderr
+    assert "the probe failed: signing: no credentials" in result.stderr
+
+
+def test_a_database_that_refuses_writes_is_not_up_without_a_worker(
+    engine: Engine, scrape: Scrape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if engine.dialect.name == "sqlite":
+        monkeypatch.setattr("worker.base.database_engine.os.access", lambda *_: False)
+    else:
+        name = engine.url.database
+        setting = f"ALTER DATABASE {name} SET default_transaction_read_only = on"
+        execute_statements(engine.url.set(database="postgres"), setting)
+    assert up(scrape()) == {"database": 0, "broker": 1, "result_store": 1}
 
 
 PAGE = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")

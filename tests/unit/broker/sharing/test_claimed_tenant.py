@@ -1,4 +1,5 @@
 import json
+import re
 from base64 import b64encode, urlsafe_b64encode
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +14,8 @@ from tests.support.crypto.tokens import sign_message
 from tests.support.fakes.pending_requests import small_request
 from valetkey.crypto.keys import generate_key
 from valetkey.wire.pending import build_bundle
+from valetkey.wire.terms import NAME_PATTERN
+from valetkey.wire.waiting import PROBE_TENANT
 from worker.broker.lanes import PREFIX_BYTES, UNKNOWN_TENANT, claimed_tenant
 
 KEY = generate_key("acme/billing")
@@ -33,6 +36,11 @@ def token(header: Any) -> str:
 
 def test_an_unsigned_message_claims_the_tenant_that_it_names() -> None:
     assert claim(grant_message(tenant="globex")) == "globex"
+
+
+def test_a_probe_waits_in_a_lane_that_no_tenant_has() -> None:
+    assert claim({"tenant": PROBE_TENANT}) == PROBE_TENANT
+    assert not re.fullmatch(NAME_PATTERN, PROBE_TENANT)
 
 
 def test_a_message_longer_than_the_prefix_is_classified_too() -> None:
