@@ -278,8 +278,7 @@ def test_the_queues_the_workers_and_lost_messages_are_counted(scrape: Scrape, br
         client.lpush(KEY, "{}")
         client.hincrby(DISCARD_COUNTER, "body", 3)
         client.hincrby(DISCARD_COUNTER, IGNORED_TRACES, 4)
-        write_heartbeat(client, "issue", ["valetkey", "valetkey.bulk"])
-@@@        write_heartbeat(client, "bulk", ["valetkey.bulk"])
+        write_heartbeat(client, "bulk", ["valetkey.bulk"])
         write_heartbeat(client, "events", ["events:https://sqs.example/secret"])
     scraped = scrape()
     waiting = {"valetkey": 2, "valetkey.bulk": 0, "valetkey.upkeep": 1, "valetkey.waiting": 4}

@@ -18,13 +18,16 @@ from tests.support.builders.any_row import insert_any
 from tests.support.builders.frames import build_frame, call_text, celery_headers
 from tests.support.builders.messages import grant_message, upload_message
 from tests.support.faults.injections import full_disk
+from tests.support.servers.waiting import wait_until
 from tests.support.servers.webhook_receiver import respond_with
 from tests.support.uses.reports import stored
 from valetkey.wire.messages import INTERACTIVE_QUEUE
+from valetkey.wire.waiting import WAITING_LANES, lane_key
 from worker import clock
 from worker.base.database_engine import write_transaction
 from worker.broker.dead_letters import KEY as DEAD_LETTERS
 from worker.broker.queues import HEARTBEAT_PREFIX, Heartbeat
+from worker.doctor.latency_metrics import LANES
 from worker.proof.checkpoint_rows import SIGNING
 from worker.uses.use_recorder import record_uses
 
@@ -105,7 +108,8 @@ def freeze_workers(service: WatchedService) -> Iterator[None]:
     _age(service, Reservation, "expires_at")
     try:
         with service.redis() as client:
-            client.rpush(INTERACTIVE_QUEUE, _frame(sent_at=_an_hour_ago().timestamp()))
+            # The first ones go to the workers that wait for them, though they are stopped.
+            client.rpush(INTERACTIVE_QUEUE, *[_frame(sent_at=_an_hour_ago().timestamp())] * 5)
         yield
     finally:
         service.worker.send(signal.SIGCONT)
@@ -121,6 +125,22 @@ def flood(service: WatchedService) -> Iterator[None]:
             yield
         finally:
             client.delete(INTERACTIVE_QUEUE)
+            service.worker.send(signal.SIGCONT)
+
+
+@contextmanager
+def fill_lane(service: WatchedService) -> Iterator[None]:
+    """Let a tenant be busy, with a lane that is nearly full, while nothing serves lanes."""
+    service.worker.send(signal.SIGSTOP)
+    lane = lane_key("acme")
+    with service.redis() as client:
+        client.hset(LANES, "acme", '{"max_messages": 100, "busy": 7}')
+        client.rpush(lane, *[_frame()] * 81)
+        client.sadd(WAITING_LANES, "acme")
+        try:
+            yield
+        finally:
+            client.delete(LANES, lane)
             service.worker.send(signal.SIGCONT)
 
 
@@ -177,7 +197,7 @@ def send_junk(service: WatchedService) -> Iterator[None]:
 @contextmanager
 def send_unsigned_requests(service: WatchedService) -> Iterator[None]:
     with service.redis() as client:
-        client.rpush(INTERACTIVE_QUEUE, *(_frame(tenant="acme") for _ in range(101)))
+        client.rpush(INTERACTIVE_QUEUE, *(_frame(tenant="vault") for _ in range(101)))
     yield
 
 
@@ -194,6 +214,7 @@ def break_endpoint(service: WatchedService) -> Iterator[None]:
     service.receiver.respond = respond_with(503)
     for _ in range(6):
         service.service.issue(grant_message(callback="hook"))
+    wait_until(lambda: len(service.receiver.paths) > 5, what="the endpoint is paused")
     _age(service, Delivery, "next_attempt_at", Delivery.state == "pending")
     try:
         yield
@@ -212,11 +233,11 @@ def disable_endpoint(service: WatchedService) -> Iterator[None]:
 
 
 @contextmanager
-def store_late(service: WatchedService) -> Iterator[None]:
-    """Record that an upload was stored after its end. Later, 20 others make it a rare case."""
+def store_too_much(service: WatchedService) -> Iterator[None]:
+    """Record that an upload was larger than granted. Later, 20 others make it a rare case."""
     item = service.service.issue(upload_message())["items"][0]
-    late = stored(item["id"], item["key"], clock.now() + timedelta(seconds=301))
-    record_uses([late], service.service.context)
+    report = stored(item["id"], item["key"], clock.now(), size=500_001, source="event")
+    record_uses([report], service.service.context)
     yield
     service.service.issue(upload_message([f"acme/{number}.png" for number in range(20)]))
 
@@ -296,8 +317,8 @@ def _age(service: WatchedService, table: type[Base], column: str, *conditions: A
         connection.execute(update(table).where(*conditions).values({column: _an_hour_ago()}))
 
 
-def _frame(sent_at: float | None = None, tenant: str = "globex") -> str:
-    """Return the text of a message with a request, by default of the tenant without a key."""
+def _frame(sent_at: float | None = None, tenant: str = "acme") -> str:
+    """Return the text of a message with a request."""
     request = grant_message(tenant=tenant)
     changes = {} if sent_at is None else {"sent_at": int(sent_at * 1_000)}
     headers = celery_headers(id=request["batch"], root_id=request["batch"], **changes)
@@ -317,6 +338,7 @@ FAULTS = (
         freeze_workers,
     ),
     Fault("20,001 messages while workers are frozen", ("BacklogLong",), flood),
+    Fault("a lane nearly full", ("LaneNearlyFull", "TenantBusy"), fill_lane),
     Fault("child processes frozen", ("WorkerStuck",), freeze_children),
     Fault("clocks of workers wrong", ("ClockWrong",), skew_clock),
     Fault("a worker of another release", ("MixedReleases",), run_old_release),
@@ -326,7 +348,7 @@ FAULTS = (
     Fault("a quota of which 95% are used", ("QuotaNearlyUsed",), use_up_quota),
     Fault("an endpoint responds with 503", ("WebhooksFail", "WebhooksLate"), break_endpoint),
     Fault("an endpoint disabled", ("EndpointDisabled",), disable_endpoint),
-    Fault("an upload stored late", ("UploadsNotAsGranted",), store_late),
+    Fault("an upload larger than granted", ("UploadsNotAsGranted",), store_too_much),
     Fault("a quota changed by SQL", ("ConfigDiffers",), change_quota_by_sql),
     Fault("a statement missing in a policy", ("RevokedLinksServed",), miss_denial),
     Fault("a checkpoint contradicted", ("LogContradicted",), contradict_checkpoint),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
+from unittest.mock import patch
 
 import redis
 from sqlalchemy import Engine, make_url, text
@@ -97,6 +98,7 @@ def watched_service(
         worker_settings = environ | skewed | {"VALETKEY_DATABASE_URL": worker_url}
         with (
             closing(WorkerGroup("worker", data, worker_settings)) as worker,
+            patch.dict(os.environ, environ),  # tests issue grants in this process as well
             serving(**environ) as (metrics, metrics_url),
             running_prometheus(data, metrics_url) as prometheus,
         ):
@@ -109,14 +111,16 @@ def watched_service(
 
 
 def _config(port: int) -> TenantConfig:
-    """Return a config: acme signs and has an endpoint, globex has a quota."""
+    """Return a config: acme has an endpoint, globex a quota, and vault signs."""
     hook = WebhookEndpoint("hook", f"http://127.0.0.1:{port}/", "env:HOOK", ("grants.decided",))
-    policy = replace(POLICY, shared=True)
-    acme = Tenant("acme", policies={"demo": policy}, keys=tenant_keys(ACME_KEY))
-    acme = replace(acme, endpoints={"hook": hook})
-    quotas = (Quota("grants", "day", 100),)
-    globex = Tenant("globex", policies={"demo": policy}, trust="queue", quotas=quotas)
-    return TenantConfig({"demo": DEMO}, {each.name: each for each in (acme, globex)})
+    policies = {"demo": replace(POLICY, shared=True)}
+    acme = Tenant("acme", "queue", policies=policies)
+    all_tenants = (
+        replace(acme, endpoints={"hook": hook}),
+        replace(acme, name="globex", quotas=(Quota("grants", "day", 100),)),
+        replace(acme, name="vault", trust="keys", keys=tenant_keys(ACME_KEY)),
+    )
+    return TenantConfig({"demo": DEMO}, {each.name: each for each in all_tenants})
 
 
 def create_worker_role(url: str) -> str:
