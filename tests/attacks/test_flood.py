@@ -156,7 +156,7 @@ def test_a_flood_in_the_name_of_a_neighbour_ends_at_the_limit_of_its_lane(queues
     while queues.broker.llen("valetkey") > QUEUE_LIMIT:
         sharing.run_pass()
         sharing.write_states()
-        assert queues.broker.llen("valetkey.waiting:calm") <= LANE_LIMIT  # type: ignore[operator]
+        assert queues.broker.llen("valetkey.waiting:calm") <= LANE_LIMIT
     assert sum(dropped)
     queues.broker.delete("valetkey.waiting:calm", LANE_STATES)
 
