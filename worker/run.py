@@ -124,12 +124,15 @@ def _fair_queue(settings: Settings) -> Iterator[None]:
 
 
 class _TenantLimits:
-    """The limits of all tenants' lanes; the last known ones while the database is unreachable."""
+    """The limits of all tenants' lanes; the last known ones while the database is unreachable.
+
+    current is empty until they were read once.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._default = LaneLimits(settings.lane_messages, settings.lane_age_seconds)
         self._database_url = settings.database_url.get_secret_value()
-        self.current: Mapping[str, LaneLimits] = {SERVICE_FIELD: self._default}
+        self.current: Mapping[str, LaneLimits] = {}
 
     def run(self, stop: Event) -> None:
         """Read them every few seconds until `stop` is set."""

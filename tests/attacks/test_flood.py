@@ -20,7 +20,7 @@ from valetkey.wire.messages import MAX_BUNDLE_MESSAGES
 from valetkey.wire.waiting import LANE_STATES, QUEUE_LIMIT, SERVICE_FIELD
 from worker.broker.fair_queue import QueueSharing
 from worker.broker.lanes import LaneLimits
-from worker.broker.queues import SHARING_LEASE, queue_lengths, read_heartbeats
+from worker.broker.queues import queue_lengths, read_heartbeats
 from worker.dev.stack import Commands, Stack, running_stack
 
 FLOOD = 500  # messages, with 20 items each
@@ -78,8 +78,9 @@ class Queues:
 
     @contextmanager
     def fair_queue(self) -> Iterator[None]:
-        with running_fair_queue(self._info.broker_url):
-            wait_until(lambda: self.broker.exists(SHARING_LEASE))
+        limits = dict.fromkeys((SERVICE_FIELD, "flood", "calm"), LaneLimits())
+        with running_fair_queue(self._info.broker_url, limits):
+            wait_until(lambda: self.broker.exists(LANE_STATES))
             yield
 
     def request_links(self, count: int) -> float:

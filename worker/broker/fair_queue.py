@@ -246,7 +246,10 @@ class _Queue(NamedTuple):
 
 
 Limits = Callable[[], Mapping[str, LaneLimits]]
-"""Returns the limits of the known tenants; those of SERVICE_FIELD are for all others."""
+"""Returns the limits of the known tenants; those of SERVICE_FIELD are for all others.
+
+Empty until the tenants are known.
+"""
 
 
 class QueueSharing:
@@ -297,12 +300,17 @@ class QueueSharing:
         self.waiting |= {lane.decode() for lane in self._find([WAITING_LANES, *keys])}
 
     def write_states(self) -> None:
-        """Write what each tenant may send, in place of what is there. Raises RedisError."""
+        """Write what each tenant may send, in place of what is there. Raises RedisError.
+
+        Until the tenants are known, clients must not write into their lanes: nothing would look.
+        """
+        if SERVICE_FIELD not in self._limits():
+            return
         now = time.monotonic()
         rates = self._rates.measure(now - self._measured_at)
         self._measured_at = now
         limits = self._limits()
-        default = limits.get(SERVICE_FIELD, LaneLimits())
+        default = limits[SERVICE_FIELD]
         busy: defaultdict[str, dict[str, int]] = defaultdict(dict)
         depths = lane_depths(self._client, [*map(lane_key, lanes := sorted(self.waiting))])
         for lane, (length, age) in zip(lanes, depths.values(), strict=True):
@@ -485,6 +493,7 @@ class FairQueue:
                     sharing.load_lanes()
                     sharing.write_states()
                 stop.wait(self._run_pass(sharing))
+            client.delete(LANE_STATES)  # so that clients write into no lane that nobody serves
             with suppress(LockError):
                 lease.release()  # so that another process need not wait for its expiry
 

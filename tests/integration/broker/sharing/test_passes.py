@@ -251,7 +251,12 @@ def test_the_state_of_a_lane_that_is_full_says_that_it_is_busy(queues: Queues) -
     assert 0 < queues.client.ttl(LANE_STATES) <= STATES_LIFETIME
 
 
+def test_until_the_tenants_are_known_no_client_is_sent_into_a_lane(queues: Queues) -> None:
+    assert states(queues) == {}
+
+
 def test_states_replace_whatever_stands_there(queues: Queues) -> None:
+    limited(queues)
     queues.client.set(LANE_STATES, "junk")
     assert set(states(queues)) == {"!"}
     queues.client.hset(LANE_STATES, "acme", '{"busy": 1e300}')
