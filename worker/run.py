@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from threading import Event, Thread
 from typing import Any
@@ -139,10 +139,14 @@ class _TenantLimits:
         engine = create_database_engine(self._database_url)
         config = ConfigStore(engine)
         while not stop.is_set():
-            with suppress(Transient):  # the workers log that the database is unreachable
+            try:
                 tenants = config.current().tenants.values()
                 own = {tenant.name: self._limits(tenant) for tenant in tenants}
                 self.current = {SERVICE_FIELD: self._default} | own
+            except Transient:
+                pass  # the workers log that the database is unreachable
+            except Exception:  # else the lanes of new tenants would not be found until a restart
+                log.exception("lane_limits_not_read")
             stop.wait(_CONFIG_INTERVAL)
         engine.dispose()
 
