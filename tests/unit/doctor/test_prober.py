@@ -1,10 +1,12 @@
 """What a response to a probe says, and for how long."""
 
 import json
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
+from valetkey.errors import Busy
 from worker.doctor import prober
 from worker.doctor.prober import MAX_AGE, Prober, ProbeReport, _read_response
 from worker.doctor.queue_checks import check_probe
@@ -71,3 +73,16 @@ def test_doctor_names_each_part_that_a_probe_found_to_fail() -> None:
         ("fail", "database: the disk is full"),
         ("fail", "signing: no credentials"),
     ]
+
+
+def test_a_flood_of_probes_that_others_send_is_reported_and_ends_no_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_timeout: float) -> None:
+        raise Busy("the service is busy", retry_in=60)
+
+    monkeypatch.setattr(prober, "_exchange", refuse)
+    for name in ("open_broker", "open_results"):
+        monkeypatch.setattr(prober, name, nullcontext)
+    monkeypatch.setattr(prober, "try_write", lambda _client: None)
+    assert prober.send_probe(1).problems == {"worker": "the service is busy"}
