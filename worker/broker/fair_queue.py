@@ -351,7 +351,12 @@ class QueueSharing:
         )
         offsets, prefixes = found[::2], found[1::2]
         is_bulk = queue == BULK_QUEUE
-        claims = [lane_name(claimed_tenant(prefix), is_bulk=is_bulk) for prefix in prefixes]
+        # A sender of many made-up names would have most of the turns.
+        tenants = {*self._limits()} - {SERVICE_FIELD}  # none until the config was read
+        known = tenants | {PROBE_TENANT} if tenants else tenants
+        claims = [
+            lane_name(claimed_tenant(prefix, known), is_bulk=is_bulk) for prefix in prefixes
+        ]
         # If not even a pass sees all of a queue, all tenants take turns.
         moves = plan_moves(claims, self.waiting, 0 if has_more and self.waiting else limit)
         if moves:
