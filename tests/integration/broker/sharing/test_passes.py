@@ -1,5 +1,6 @@
 import itertools
 import json
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -258,6 +259,18 @@ def test_the_state_of_a_lane_that_is_full_says_that_it_is_busy(queues: Queues) -
         "acme": {"max_messages": LIMIT, "busy": 60, "lanes": {"acme": 60}},
     }
     assert 0 < queues.client.ttl(LANE_STATES) <= STATES_LIFETIME
+
+
+def test_a_message_that_says_to_be_old_makes_no_lane_busy_that_has_not_waited_so_long(
+    queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited(queues, "acme", age=60)
+    queues.client.lpush("valetkey.waiting:acme", '{"headers": {"sent_at": 1}}')
+    queues.sharing.find_lanes()
+    assert set(states(queues)) == {"!"}
+    later = time.monotonic() + 61
+    monkeypatch.setattr("worker.broker.fair_queue.time.monotonic", lambda: later)
+    assert "busy" in states(queues)["acme"]
 
 
 def test_states_replace_whatever_stands_there(queues: Queues) -> None:
