@@ -222,7 +222,7 @@ def test_a_lane_of_no_known_tenant_is_not_looked_for(queues: Queues) -> None:
 
 def test_made_up_names_share_one_turn_and_take_no_lane_from_a_tenant(queues: Queues) -> None:
     limited(queues, "calm", "late")
-    queues.put([f"t{number}/0" for number in range(320)], "valetkey")
+    queues.put([f"t{number}/0" for number in range(600)])
     queues.put(["calm/0"], "valetkey.waiting:calm")
     queues.put(numbered("late", INTERACTIVE_LIMIT + 1))
     queues.run_pass()
