@@ -273,6 +273,7 @@ class QueueSharing:
         self._return = client.register_script(RETURN_SCRIPT)
         self._rates = ServiceRates()
         self._measured_at = time.monotonic()
+        self._since: dict[str, float] = {}  # the times from which lanes are known to wait
         self._looked_at = 0  # the number of the lane to look at next
         self._read = client.register_script(READ_OLDEST_SCRIPT)
         self._move = client.register_script(MOVE_SCRIPT)
@@ -313,9 +314,12 @@ class QueueSharing:
         default = limits[SERVICE_FIELD]
         busy: defaultdict[str, dict[str, int]] = defaultdict(dict)
         depths = lane_depths(self._client, [*map(lane_key, lanes := sorted(self.waiting))])
-        for lane, (length, age) in zip(lanes, depths.values(), strict=True):
+        self._since = {lane: self._since.get(lane, self._measured_at) for lane in lanes}
+        for lane, (length, said) in zip(lanes, depths.values(), strict=True):
             tenant = lane_tenant(lane)
             rate = rates.get(lane, 0.0)
+            # Anyone can write a message in a tenant's name that says to be old.
+            age = None if said is None else min(said, now - self._since[lane])
             seconds = busy_seconds(length, age, limits.get(tenant, default), rate)
             if seconds is not None:
                 busy[tenant][lane] = seconds
@@ -359,7 +363,10 @@ class QueueSharing:
         )
         offsets, prefixes = found[::2], found[1::2]
         is_bulk = queue == BULK_QUEUE
-        claims = [lane_name(claimed_tenant(prefix), is_bulk=is_bulk) for prefix in prefixes]
+        # A sender of many made-up names would have most of the turns.
+        tenants = {*self._limits()} - {SERVICE_FIELD}  # none until the config was read
+        known = tenants | {PROBE_TENANT} if tenants else tenants
+        claims = [lane_name(claimed_tenant(prefix, known), is_bulk=is_bulk) for prefix in prefixes]
         # If not even a pass sees all of a queue, all tenants take turns.
         moves = plan_moves(claims, self.waiting, 0 if has_more and self.waiting else limit)
         if moves:

@@ -25,9 +25,10 @@ UNKNOWN_TENANT = "?"
 _TENANT_NAME = re.compile(rf"[a-z0-9][a-z0-9_-]{{0,62}}|{PROBE_TENANT}")
 
 
-def claimed_tenant(prefix: bytes) -> str:
+def claimed_tenant(prefix: bytes, known: Collection[str] = ()) -> str:
     """Return the tenant that a frame claims to be from, or UNKNOWN. Never raises.
 
+    known are the tenants whose claims count, all if there are none.
     prefix is the beginning of the frame. kombu writes the body first, and a signed body begins
     with the id of the key, an unsigned one with the tenant.
     """
@@ -35,8 +36,8 @@ def claimed_tenant(prefix: bytes) -> str:
         name = _read_claim(prefix.decode("utf-8", "ignore"))
     except (ValueError, RecursionError):
         return UNKNOWN_TENANT
-    is_name = isinstance(name, str) and (name == PROBE_TENANT or _TENANT_NAME.fullmatch(name))
-    return name if is_name else UNKNOWN_TENANT
+    is_name = isinstance(name, str) and _TENANT_NAME.fullmatch(name)
+    return name if is_name and (not known or name in known) else UNKNOWN_TENANT
 
 
 def _read_claim(prefix: str) -> Any:

@@ -90,7 +90,8 @@ class LatencyFlusher:
     def stop(self) -> None:
         """Flush for the last time, but wait no longer than one interval."""
         self._stop.set()
-        self._thread.join(self.interval)
+        if self._thread.is_alive():  # not if the worker is stopped before it was ready
+            self._thread.join(self.interval)
 
     def _run(self) -> None:
         client, problem = self._connect(), None
