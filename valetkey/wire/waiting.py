@@ -69,7 +69,7 @@ class LaneState(NamedTuple):
 def dump_lane_state(max_messages: int, busy: Mapping[str, int]) -> str:
     """Return the value of a tenant in LANE_STATES. busy has the seconds of its busy lanes."""
     state = {"max_messages": max_messages}
-    return json.dumps(state | ({"busy": max(busy.values()), "lanes": dict(busy)} if busy else {}))
+    return json.dumps(state | ({"lanes": dict(busy)} if busy else {}))
 
 
 def read_lane_state(values: tuple[Any, Any], lane: str) -> LaneState | None:

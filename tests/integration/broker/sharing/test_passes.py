@@ -258,7 +258,7 @@ def test_the_state_of_a_lane_that_is_full_says_that_it_is_busy(queues: Queues) -
     queues.sharing.find_lanes()
     assert states(queues) == {
         "!": {"max_messages": LIMIT},
-        "acme": {"max_messages": LIMIT, "busy": 60, "lanes": {"acme": 60}},
+        "acme": {"max_messages": LIMIT, "lanes": {"acme": 60}},
     }
     assert 0 < queues.client.ttl(LANE_STATES) <= STATES_LIFETIME
 
@@ -283,7 +283,7 @@ def test_states_replace_whatever_stands_there(queues: Queues) -> None:
     limited(queues)
     queues.client.set(LANE_STATES, "junk")
     assert set(states(queues)) == {"!"}
-    queues.client.hset(LANE_STATES, "acme", '{"busy": 1e300}')
+    queues.client.hset(LANE_STATES, "acme", '{"lanes": 1e300}')
     assert set(states(queues)) == {"!"}
 
 
