@@ -35,7 +35,7 @@ def claimed_tenant(prefix: bytes) -> str:
         name = _read_claim(prefix.decode("utf-8", "ignore"))
     except (ValueError, RecursionError):
         return UNKNOWN_TENANT
-    is_name = isinstance(name, str) and (name == PROBE_TENANT or _TENANT_NAME.fullmatch(name))
+    is_name = isinstance(name, str) and _TENANT_NAME.fullmatch(name)
     return name if is_name else UNKNOWN_TENANT
 
 
