@@ -28,6 +28,7 @@ from valetkey.errors import BrokerUnreachable, Busy
 from valetkey.wire.messages import BULK_QUEUE, ISSUE_TASK
 from valetkey.wire.waiting import (
     LANE_STATES,
+    MAX_BUSY_SECONDS,
     QUEUE_LIMIT,
     SERVICE_FIELD,
     LaneState,
@@ -182,11 +183,16 @@ class Backlog:
         is_full = self.lane >= self.state.max_messages
         if is_full or self.state.busy is not None:
             seconds = self.state.busy or 1
-            raise Busy(
-                f"the service is busy: {self.lane:,} messages of this tenant wait in {queue}; it "
-                f"takes more in about {seconds} s",
-                retry_in=seconds,
+            text = (
+                f"the service is busy: {self.lane:,} messages of this tenant wait for its turn; it "
+                f"takes more in about {seconds} s"
             )
+            if seconds >= MAX_BUSY_SECONDS:  # as long as it knows: none may be running
+                text += (
+                    "; are workers running? `python -m worker doctor` finds out, where the service "
+                    "runs"
+                )
+            raise Busy(text, retry_in=seconds)
         if self.queue > QUEUE_LIMIT:
             self.lane += 1
             return lane

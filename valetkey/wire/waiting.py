@@ -12,7 +12,6 @@ WAITING_LANES = "valetkey.waiting"
 SERVED_MARK = " "
 """The end of a frame that returned from a lane to a queue. JSON ignores the space."""
 
-
 PROBE_TENANT = "!probe"
 """The sender of probes, in a lane of its own. No tenant can have this name."""
 

@@ -110,7 +110,7 @@ def _read_results(client: Any) -> Iterator[Metric]:
     yield _WORKER_PROBLEMS.gauge({code: problems[code] for code in WORKER_PROBLEMS})
     discarded = CounterMetricFamily(
         f"{PREFIX}messages_discarded",
-        "Messages that were discarded: a part of them is invalid, or they are an answered copy.",
+        "Messages that were discarded, by the part that is invalid, or by another reason.",
         labels=("part",),
     )
     for part, count in sorted(read_discard_counts(client).items()):
