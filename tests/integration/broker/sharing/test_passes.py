@@ -276,7 +276,7 @@ def test_a_message_that_says_to_be_old_makes_no_lane_busy_that_has_not_waited_so
     assert set(states(queues)) == {"!"}
     later = time.monotonic() + 61
     monkeypatch.setattr("worker.broker.fair_queue.time.monotonic", lambda: later)
-    assert "busy" in states(queues)["acme"]
+    assert "lanes" in states(queues)["acme"]
 
 
 def test_states_replace_whatever_stands_there(queues: Queues) -> None:
