@@ -10,10 +10,11 @@ from valetkey.wire.waiting import SERVICE_FIELD
 from worker import run
 from worker.broker.lanes import LaneLimits
 from worker.core.tenant_config import Tenant, TenantConfig
+from worker.errors import Transient
 from worker.settings import Settings
 
 
-@pytest.mark.parametrize("error", [run.Transient("away"), ValueError("another release")])
+@pytest.mark.parametrize("error", [Transient("away"), ValueError("another release")])
 def test_limits_follow_the_config_again_after_one_that_could_not_be_read(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
