@@ -84,6 +84,9 @@ _LANE_LIMIT = Family("lane_limit", "Messages of a tenant that may wait for its t
 _BUSY = Family("busy", "1 while clients of a tenant are refused as busy, else 0.", ("tenant",))
 
 
+_MAX_OTHER_LANES = 1_000  # more than the fair queue makes; to look at a million would stop Redis
+
+
 def read_queues(client: Any, tenants: Collection[str]) -> Iterator[Metric]:
     """Yield the lengths and ages of queues, and those of lanes by configured tenant.
 
@@ -94,7 +97,7 @@ def read_queues(client: Any, tenants: Collection[str]) -> Iterator[Metric]:
         for tenant in sorted(tenants)
         for is_bulk in (False, True)
     }
-    for lane in waiting_lanes(client):
+    for lane in waiting_lanes(client)[:_MAX_OTHER_LANES]:
         queue = BULK_QUEUE if lane.endswith(".bulk") else INTERACTIVE_QUEUE
         lanes.setdefault(lane, (UNKNOWN_TENANT, queue))
     queues = (INTERACTIVE_QUEUE, BULK_QUEUE, UPKEEP_QUEUE)
