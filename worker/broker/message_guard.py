@@ -44,6 +44,10 @@ class InvalidMessage(Exception):
         self.task_id = task_id
 
 
+class MessageExpired(InvalidMessage):
+    """A message that is discarded unread, because its deadline has passed."""
+
+
 def _check_printable(value: str) -> str:
     if not value.isprintable():
         raise ValueError
@@ -147,7 +151,8 @@ def read_frame(data: bytes, queue: str, now: datetime) -> dict[str, Any]:
     try:
         return _clean_frame(frame, queue, now)
     except InvalidMessage as error:
-        raise InvalidMessage(error.part, frame.headers.id) from None
+        error.task_id = frame.headers.id
+        raise
 
 
 def _clean_frame(frame: _Frame, queue: str, now: datetime) -> dict[str, Any]:
@@ -208,7 +213,7 @@ def _clean_headers(headers: _Headers, now: datetime) -> dict[str, Any]:
         raise InvalidMessage("eta")
     # A late trigger of a job does no harm.
     if headers.expires is not None and headers.expires <= now and headers.task == ISSUE_TASK:
-        raise InvalidMessage("expires")
+        raise MessageExpired("expires")
     sent_at = headers.sent_at
     is_time = type(sent_at) is int and 0 <= sent_at < _MAX_SENT_AT
     return {

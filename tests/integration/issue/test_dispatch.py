@@ -29,6 +29,7 @@ from tests.support.crypto.tokens import forge_token, sign_message, tenant_keys, 
 from valetkey.crypto.jose import WrongKey, recipient_key_id, sign, unseal
 from valetkey.crypto.keys import PrivateKey
 from worker.base.database_engine import write_transaction
+from worker.broker.message_guard import InvalidMessage, MessageExpired
 from worker.broker.result_store import _refusal_values
 from worker.contract.json_schemas import reply_schema
 from worker.core.authentication import message_digest
@@ -275,4 +276,5 @@ def test_a_rejected_message_is_hashed_before_the_tables_are_locked(
 
 
 def test_the_refusal_of_a_discarded_message_matches_the_schema() -> None:
-    Draft202012Validator(reply_schema()).validate(_refusal_values("body"))
+    for error in (InvalidMessage("body"), MessageExpired("expires")):
+        Draft202012Validator(reply_schema()).validate(_refusal_values(error))
