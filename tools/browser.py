@@ -1,8 +1,8 @@
-"""Install npm packages for the tests: of examples, checks, and Chromium.
+"""Install what tests need besides Python packages: npm packages, Chromium and Prometheus.
 
 The packages that check docs/contract are installed into .venv/contract, and those that check the
 page of `audit report` into .venv/report. Chromium is installed into .venv/browser if the machine
-has no Chromium or Chrome.
+has no Chromium or Chrome, and Debian's Prometheus into .venv/prometheus if it has none.
 """
 
 import shutil
@@ -19,6 +19,8 @@ CONTRACT_PACKAGES = ROOT / "tests" / "acceptance" / "contract"
 REPORT_FOLDER = Path(sys.prefix) / "report"
 REPORT_PACKAGES = ROOT / "tests" / "acceptance" / "report"
 EXAMPLES_FOLDERS = (ROOT / "examples" / "producers", ROOT / "examples" / "webhooks")
+PROMETHEUS_FOLDER = Path(sys.prefix) / "prometheus"
+PROMETHEUS_PACKAGES = ("prometheus", "promtool")
 NPM_OPTIONS = ("--ignore-scripts", "--no-audit", "--no-fund", "--silent")
 PIP_INSTALL = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 
@@ -44,7 +46,8 @@ def npm_command() -> list[str]:
 
 
 def main() -> None:
-    """Install the packages of the lock files; skip the browser if the machine has one."""
+    """Install the packages of the lock files, and Chromium and Prometheus if they are missing."""
+    install_prometheus()
     command = npm_command()
     for folder in EXAMPLES_FOLDERS:
         install(command, folder)
@@ -66,6 +69,32 @@ def install_copy(command: list[str], source: Path, folder: Path) -> None:
     for name in ("package.json", "package-lock.json"):
         shutil.copy(source / name, folder)
     install(command, folder)
+
+
+def install_prometheus() -> None:
+    """Extract Prometheus and promtool from Debian's packages, unless the machine has them.
+
+    apt verifies them. It needs no root, as it gets a folder of its own for its lists.
+    """
+    installed = [PROMETHEUS_FOLDER / "usr" / "bin" / name for name in PROMETHEUS_PACKAGES]
+    if all(map(shutil.which, PROMETHEUS_PACKAGES)) or all(path.exists() for path in installed):
+        return
+    downloads = PROMETHEUS_FOLDER / "downloads"
+    (downloads / "lists").mkdir(parents=True, exist_ok=True)
+    folders = (f"Dir::State::Lists={downloads / 'lists'}", f"Dir::Cache={downloads}")
+    apt = ("apt-get", "-qq", "-o", folders[0], "-o", folders[1], "-o", "APT::Sandbox::User=root")
+    extract = ("dpkg-deb", "--extract")
+    try:
+        subprocess.run([*apt, "update"], check=True)
+        subprocess.run([*apt, "download", *PROMETHEUS_PACKAGES], check=True, cwd=downloads)
+        for package in downloads.glob("*.deb"):
+            subprocess.run([*extract, package, PROMETHEUS_FOLDER], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.stderr.write(
+            f"No Prometheus from Debian: {error}. Tests of alerts need prometheus and"
+            " promtool 2.53 or later: install them, and add them to PATH\n"
+        )
+    shutil.rmtree(downloads)
 
 
 if __name__ == "__main__":

@@ -374,7 +374,7 @@ class QueueSharing:
         limits = self._limits()
         default = limits.get(SERVICE_FIELD, LaneLimits())
         arguments: list[str | int | bytes] = [secrets.token_hex(16), SERVED_MARK, _MAX_SHIFT]
-        arguments += [limits.get(lane_tenant(lane), default).messages for lane in lanes]
+        arguments += [limits.get(lane_tenant(lane), default).full_at for lane in lanes]
         for offset, lane, prefix in moves:
             arguments += [offset, numbers[lane], prefix]
         dropped = self._move([queue, WAITING_LANES, *map(lane_key, lanes)], arguments)

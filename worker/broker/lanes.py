@@ -136,6 +136,11 @@ class LaneLimits(NamedTuple):
     messages: int = DEFAULT_MAX_MESSAGES
     age: float = 600.0
 
+    @property
+    def full_at(self) -> int:
+        """The length at which messages are dropped, of producers that heed no limit."""
+        return 10 * self.messages
+
 
 def busy_seconds(
     length: int, age: float | None, limits: LaneLimits, per_second: float

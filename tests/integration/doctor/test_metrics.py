@@ -1,7 +1,6 @@
 """The figures of metrics are those of the rows, whichever servers can be used, and documented."""
 
 import json
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from sqlalchemy import Engine
 
 from models import Base, Checkpoint, Delivery, Denial, EndedSlot
 from tests.integration.conftest import ApplyConfig
+from tests.support.alerts.rules import RULES, SCRAPE_CONFIG, metric_names, panels
 from tests.support.builders.any_row import insert_any
 from tests.support.builders.frames import build_frame, celery_headers
 from tests.support.builders.heartbeats import write_heartbeat
@@ -523,23 +523,16 @@ def test_a_database_that_refuses_writes_is_not_up_without_a_worker(
 
 PAGE = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
 SECTION = PAGE.partition("\n## Metrics\n")[2].partition("\n## ")[0]
-SCRAPE_CONFIG, RULE_FILE = (
-    yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", SECTION, re.DOTALL)
-)
-RULES = [rule for group in RULE_FILE["groups"] for rule in group["rules"]]
-NAME = re.compile(r"valetkey_[a-z_]+")
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 
 
-def metric_names(text: str) -> set[str]:
-    return {name.removesuffix("_total") for name in NAME.findall(text)}
-
-
-def test_the_table_has_all_metrics_and_rules_use_no_others(scrape: Scrape) -> None:
+def test_the_table_has_all_metrics_and_rules_and_dashboard_use_no_others(scrape: Scrape) -> None:
     rows = [line.split("|")[1] for line in SECTION.splitlines() if line.startswith("| `")]
     metrics = set(scrape())
     assert metric_names(" ".join(rows)) == metrics
-    assert [rule["alert"] for rule in RULES if metric_names(rule["expr"]) - metrics] == []
+    queries = [target["expr"] for panel in panels() for target in panel["targets"]]
+    queries += [rule["expr"] for rule in RULES]
+    assert [query for query in queries if metric_names(query) - metrics] == []
 
 
 def test_a_rule_fires_when_doctor_warns() -> None:
@@ -550,12 +543,6 @@ def test_a_rule_fires_when_doctor_warns() -> None:
     limits.append(f"bucket_policy_free_bytes < {LITTLE_LEFT}")
     expressions = " ".join(rule["expr"] for rule in RULES)
     assert [limit for limit in limits if f"valetkey_{limit}" not in expressions] == []
-
-
-def test_each_rule_has_the_fields_of_a_rule_and_one_fires_if_nothing_is_scraped() -> None:
-    assert [r for r in RULES if set(r) != {"alert", "expr", "for", "annotations"}] == []
-    (job,) = SCRAPE_CONFIG["scrape_configs"]
-    assert any(f'up{{job="{job["job_name"]}"}} == 0' in rule["expr"] for rule in RULES)
 
 
 def test_prometheus_scrapes_the_port_that_compose_publishes() -> None:

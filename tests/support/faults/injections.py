@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 
 import valetkey.delivery.retransmit
-from tests.support.faults.service import FaultyService
+from tests.support.faults.service import FaultyService, WorkerGroup
 from tests.support.servers.databases import execute_statements
 from tests.support.servers.waiting import is_running, wait_until
 
@@ -106,31 +106,38 @@ def make_postgres_read_only(service: FaultyService, _random: Random) -> None:
 
 
 def fill_up_disk(service: FaultyService, _random: Random) -> None:
-    """Fill the disk of the SQLite database until the worker notices, and free it again.
+    """Fill the disk of the SQLite database until the worker notices, and free it again."""
+    before = service.worker.postponed
+    with full_disk(service.disk if service.is_mounted else None, service.worker):
+        wait_until(lambda: service.worker.postponed > before, what="the worker misses the disk")
 
-    If no small file system can be mounted, a limit on the size of files makes the writes fail.
+
+@contextmanager
+def full_disk(disk: Path | None, worker: WorkerGroup) -> Iterator[None]:
+    """Fill a small file system until the block ends.
+
+    If none could be mounted, a limit on the size of files makes the writes of the worker fail.
     """
-    before, filler = service.worker.postponed, service.disk / "filler"
-    if service.is_mounted:
-        with filler.open("wb", buffering=0) as file, suppress(OSError):
+    if disk is None:
+        assert CAN_LIMIT_FILES
+        _limit_files(worker, worker.log_size + _LOG_ROOM)
+    else:
+        with (disk / "filler").open("wb", buffering=0) as file, suppress(OSError):
             while True:
                 file.write(bytes(2**16))
-    else:
-        assert CAN_LIMIT_FILES
-        _limit_files(service, service.worker.log_size + _LOG_ROOM)
     try:
-        wait_until(lambda: service.worker.postponed > before, what="the worker misses the disk")
+        yield
     finally:
-        if service.is_mounted:
-            filler.unlink()
+        if disk is None:
+            _limit_files(worker, -1)
         else:
-            _limit_files(service, -1)
+            (disk / "filler").unlink()
 
 
-def _limit_files(service: FaultyService, size: int) -> None:
+def _limit_files(worker: WorkerGroup, size: int) -> None:
     """Make the worker fail to write beyond this size to any file; -1 removes the limit."""
     if sys.platform == "linux":
-        for process in service.worker.processes():
+        for process in worker.processes():
             with suppress(ProcessLookupError):
                 _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
                 resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, hard))

@@ -1,0 +1,72 @@
+"""A real Prometheus that scrapes and evaluates every few seconds: a minute of the rules is one."""
+
+import json
+import re
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.support.alerts.programs import find_program
+from tests.support.alerts.rules import RULES_FILE, SCRAPE_CONFIG
+from worker.dev.child_processes import HOST, Program, reserved_ports, running
+
+Alert = tuple[str, frozenset[tuple[str, str]]]
+"""The name of an alert, and its other labels."""
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    """A running Prometheus."""
+
+    url: str
+
+    def firing(self) -> set[str]:
+        """Return the names of the alerts that fire, each with its first label besides severity."""
+        alerts = self._get("/api/v1/alerts")["data"]["alerts"]
+        return {each["labels"]["alertname"] for each in alerts if each["state"] == "firing"}
+
+    def is_scraping(self) -> bool:
+        """Return true once all rules were evaluated on samples of the service."""
+        with suppress(OSError):
+            result = self._get("/api/v1/query?query=valetkey_database_up")["data"]["result"]
+            return bool(result)
+        return False
+
+    def _get(self, path: str) -> Any:
+        with urllib.request.urlopen(self.url + path) as response:  # noqa: S310 - it is local
+            return json.load(response)
+
+
+@contextmanager
+def running_prometheus(folder: Path, metrics_url: str) -> Iterator[Prometheus]:
+    """Run Prometheus with its data in a folder, with the rules and configuration of deploy/."""
+    target = re.sub("^http://|/metrics$", "", metrics_url)
+    (job,) = SCRAPE_CONFIG["scrape_configs"]
+    job |= {"scrape_interval": "2s", "scrape_timeout": "2s"}
+    job |= {"static_configs": [{"targets": [target]}]}
+    config = SCRAPE_CONFIG | {"global": {"evaluation_interval": "1s"}, "scrape_configs": [job]}
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    (folder / "rules.yml").write_text(_seconds_for_minutes(RULES_FILE.read_text()))
+    with reserved_ports(None) as (port,):
+        options = {
+            "config.file": folder / "prometheus.yml",
+            "storage.tsdb.path": folder / "samples",
+            "web.listen-address": f"{HOST}:{port}",
+        }
+        words = (f"--{name}={value}" for name, value in options.items())
+        command = (find_program("prometheus"), *words)
+        program = Program("prometheus", command, folder, folder / "logs" / "prometheus.log")
+        server = Prometheus(f"http://{HOST}:{port}")
+        with running(program, lambda _: server.is_scraping()):
+            yield server
+
+
+def _seconds_for_minutes(rules: str) -> str:
+    """Shorten the times of rules. A rate needs two scrapes, and workers write every 5 seconds."""
+    rules = rules.replace("[5m]", "[20s]")
+    return re.sub(r"(for: |offset )(\d+)m\b", r"\1\2s", rules)

@@ -1,0 +1,47 @@
+"""The files of deploy/: alerts, their runbooks, and the dashboard."""
+
+import re
+
+import pytest
+
+from tests.support.alerts.rules import ALERTS, SCRAPE_CONFIG, dashboard, panels
+from tests.support.docs.command_lines import ROOT
+from tests.unit.project.test_documentation import OPERATING, heading_ids
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_an_alert_has_a_severity_and_a_runbook_that_exists(alert: str) -> None:
+    rule = ALERTS[alert]
+    assert rule.keys() == {"alert", "expr", "for", "labels", "annotations"}
+    assert rule["labels"] in ({"severity": "page"}, {"severity": "ticket"})
+    assert rule["annotations"].keys() == {"summary", "runbook"}
+    page, _, heading = rule["annotations"]["runbook"].partition("#")
+    assert page == "docs/operating.md"
+    assert heading in heading_ids(ROOT / page)
+
+
+def test_an_alert_fires_if_nothing_is_scraped() -> None:
+    (job,) = SCRAPE_CONFIG["scrape_configs"]
+    assert any(f'up{{job="{job["job_name"]}"}} == 0' in rule["expr"] for rule in ALERTS.values())
+
+
+def test_the_operators_guide_names_every_alert_and_no_other() -> None:
+    assert set(re.findall(r"`(Valetkey\w+)`", OPERATING)) == ALERTS.keys()
+
+
+def test_the_panels_of_the_dashboard_do_not_overlap() -> None:
+    cells = [
+        (x, y)
+        for panel in dashboard()["panels"]
+        for place in (panel["gridPos"],)
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert {x for x, _ in cells} == set(range(24))
+
+
+def test_each_query_of_the_dashboard_goes_to_the_chosen_data_source() -> None:
+    sources = [target["datasource"] for panel in panels() for target in panel["targets"]]
+    assert sources
+    assert all(source == {"type": "prometheus", "uid": "${datasource}"} for source in sources)
