@@ -1,7 +1,9 @@
 """Each alert fires on the fault that it is for, and ends after it: with a real Prometheus."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from tests.support.alerts.rules import ALERTS
 from tests.support.alerts.watched_service import (
     WatchedService,
     create_worker_role,
+    drawn_dashboard,
     watched_service,
 )
 from tests.support.faults.injections import CAN_LIMIT_FILES, small_disk
@@ -21,6 +24,8 @@ from tests.support.servers.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(150)
 FIRES, ENDS = 45, 60  # seconds; a worker that was stopped has to be noticed, and to start again
+PICTURE = os.environ.get("VALETKEY_TEST_DASHBOARD")
+"""The file for a picture of the dashboard during the tests: docs/dashboard.svg is one."""
 Check = Callable[[WatchedService, Fault], None]
 
 
@@ -34,6 +39,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WatchedService
         migrated_databases() as new_database,
         new_database(server.url)() as url,
         watched_service(data, url, create_worker_role(url), postgres=server) as service,
+        drawn_dashboard(service, PICTURE) if PICTURE else nullcontext(),
     ):
         yield service
 
@@ -59,7 +65,8 @@ def check(record_property: Callable[[str, object], None]) -> Check:
             except AssertionError:
                 pytest.fail(f"{alerts - seen.keys()} did not fire, but {seen}")
         ended = time.time()
-        wait_until(lambda: not firing(), ENDS, "no alert fires")
+        service.outages.append((began, ended, fault.name))
+        wait_until(service.prometheus.is_quiet, ENDS, "no alert fires")
         record_property("alert", (fault.name, began, ended, round(time.time() - ended, 1), seen))
 
     return inject_and_watch

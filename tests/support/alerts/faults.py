@@ -109,7 +109,7 @@ def freeze_workers(service: WatchedService) -> Iterator[None]:
     try:
         with service.redis() as client:
             # The first ones go to the workers that wait for them, though they are stopped.
-            client.rpush(INTERACTIVE_QUEUE, *[_frame(sent_at=_an_hour_ago().timestamp())] * 5)
+            client.rpush(INTERACTIVE_QUEUE, *[_frame(sent_at=_hours_ago(1).timestamp())] * 5)
         yield
     finally:
         service.worker.send(signal.SIGCONT)
@@ -282,12 +282,13 @@ def contradict_checkpoint(service: WatchedService) -> AbstractContextManager[Non
 @contextmanager
 def sign_nothing(service: WatchedService) -> Iterator[None]:
     """Let the newest checkpoint be old, until a newer one is added."""
-    service.service.issue(grant_message())
-    for size, signed_at in ((0, _an_hour_ago(3)), (1, clock.now())):
+    for _ in range(2):
+        service.service.issue(grant_message())
+    for size, signed_at in ((1, _hours_ago(3)), (2, clock.now())):
         with write_transaction(service.engine) as connection:
             row = insert_any(Checkpoint, size=size, edge=None, signed_at=signed_at)
             connection.execute(row)
-        if size == 0:
+        if size == 1:
             yield
 
 
@@ -308,13 +309,13 @@ def delay_requests(service: WatchedService) -> Iterator[None]:
     yield
 
 
-def _an_hour_ago(hours: int = 1) -> datetime:
+def _hours_ago(hours: int) -> datetime:
     return clock.now() - timedelta(hours=hours)
 
 
 def _age(service: WatchedService, table: type[Base], column: str, *conditions: Any) -> None:
     with write_transaction(service.engine) as connection:
-        connection.execute(update(table).where(*conditions).values({column: _an_hour_ago()}))
+        connection.execute(update(table).where(*conditions).values({column: _hours_ago(1)}))
 
 
 def _frame(sent_at: float | None = None, tenant: str = "acme") -> str:

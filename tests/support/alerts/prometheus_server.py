@@ -1,7 +1,8 @@
-"""A real Prometheus that scrapes and evaluates every few seconds: a minute of the rules is one."""
+"""A real Prometheus that scrapes and evaluates every few seconds, and whose rules have seconds for minutes."""
 
 import json
 import re
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,9 +16,6 @@ from tests.support.alerts.programs import find_program
 from tests.support.alerts.rules import RULES_FILE, SCRAPE_CONFIG
 from worker.dev.child_processes import HOST, Program, reserved_ports, running
 
-Alert = tuple[str, frozenset[tuple[str, str]]]
-"""The name of an alert, and its other labels."""
-
 
 @dataclass(frozen=True)
 class Prometheus:
@@ -26,15 +24,21 @@ class Prometheus:
     url: str
 
     def firing(self) -> set[str]:
-        """Return the names of the alerts that fire, each with its first label besides severity."""
+        """Return the names of the alerts that fire."""
         alerts = self._get("/api/v1/alerts")["data"]["alerts"]
         return {each["labels"]["alertname"] for each in alerts if each["state"] == "firing"}
 
-    def is_scraping(self) -> bool:
-        """Return true once all rules were evaluated on samples of the service."""
+    def is_quiet(self) -> bool:
+        """Return true if no alert fires, the last scrape succeeded, and the probe does."""
+        return not self.firing() and self.has_sample(
+            "up == 1 and on () valetkey_probe_success == 1"
+        )
+
+    def has_sample(self, query: str) -> bool:
+        """Return true if a query has a result, false while the server starts."""
         with suppress(OSError):
-            result = self._get("/api/v1/query?query=valetkey_database_up")["data"]["result"]
-            return bool(result)
+            values = urllib.parse.urlencode({"query": query})
+            return bool(self._get(f"/api/v1/query?{values}")["data"]["result"])
         return False
 
     def _get(self, path: str) -> Any:
@@ -47,7 +51,7 @@ def running_prometheus(folder: Path, metrics_url: str) -> Iterator[Prometheus]:
     """Run Prometheus with its data in a folder, with the rules and configuration of deploy/."""
     target = re.sub("^http://|/metrics$", "", metrics_url)
     (job,) = SCRAPE_CONFIG["scrape_configs"]
-    job |= {"scrape_interval": "2s", "scrape_timeout": "2s"}
+    job |= {"scrape_interval": "3s", "scrape_timeout": "3s"}
     job |= {"static_configs": [{"targets": [target]}]}
     config = SCRAPE_CONFIG | {"global": {"evaluation_interval": "1s"}, "scrape_configs": [job]}
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
@@ -62,11 +66,11 @@ def running_prometheus(folder: Path, metrics_url: str) -> Iterator[Prometheus]:
         command = (find_program("prometheus"), *words)
         program = Program("prometheus", command, folder, folder / "logs" / "prometheus.log")
         server = Prometheus(f"http://{HOST}:{port}")
-        with running(program, lambda _: server.is_scraping()):
+        with running(program, lambda _: server.has_sample("valetkey_database_up")):
             yield server
 
 
 def _seconds_for_minutes(rules: str) -> str:
     """Shorten the times of rules. A rate needs two scrapes, and workers write every 5 seconds."""
-    rules = rules.replace("[5m]", "[20s]")
-    return re.sub(r"(for: |offset )(\d+)m\b", r"\1\2s", rules)
+    rules = re.sub(r"offset (\d+)m", r"offset \1s", rules.replace("[5m]", "[20s]"))
+    return re.sub(r"for: (\d+)m", lambda match: f"for: {min(int(match[1]), 5)}s", rules)

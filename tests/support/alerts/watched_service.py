@@ -1,11 +1,13 @@
 """The real service with `metrics --listen`, a Prometheus, and all that a test makes fail."""
 
 import os
+import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from subprocess import Popen
+from threading import Event, Thread
 from typing import Any
 from unittest.mock import patch
 
@@ -25,6 +27,9 @@ from tests.support.servers.external import PostgresServer
 from tests.support.servers.programs import run_worker, worker_environ
 from tests.support.servers.waiting import wait_until
 from tests.support.servers.webhook_receiver import WebhookReceiver, respond_with, running_receiver
+from tools.dashboard_picture import TimeRange, draw, prometheus
+from valetkey import Client
+from valetkey.errors import ValetkeyError
 from worker import clock
 from worker.aws.s3_clients import S3Clients
 from worker.core.tenant_config import Quota, Tenant, TenantConfig, WebhookEndpoint
@@ -53,6 +58,8 @@ class WatchedService:
     prometheus: Prometheus
     disk: Path | None
     postgres: PostgresServer | None
+    outages: list[tuple[float, float, str]] = field(default_factory=list)
+    """The faults that were injected: beginnings and ends in Unix time, and names."""
 
     @property
     def service(self) -> InProcessService:
@@ -72,6 +79,29 @@ class WatchedService:
     def redis(self, database: int = 0) -> Iterator[Any]:
         with redis.Redis.from_url(self.broker.url(database)) as client:
             yield client
+
+
+@contextmanager
+def drawn_dashboard(service: WatchedService, picture: str) -> Iterator[None]:
+    """Request downloads all the time; at the end, draw the dashboard of that time into a file."""
+    is_over, began = Event(), time.time()
+
+    def request() -> None:
+        with Client(service.broker.url(0), service.broker.url(1), "acme") as client:
+            while not is_over.wait(0.2):
+                with suppress(ValetkeyError):
+                    client.download("demo", "acme/a.pdf").result(10)
+
+    thread = Thread(target=request, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+        times = TimeRange(began, time.time(), service.outages)
+        query = prometheus(service.prometheus.url, times)
+        Path(picture).write_text(draw(query, times, "valetkey: faults under a real Prometheus"))
 
 
 @contextmanager
@@ -99,15 +129,16 @@ def watched_service(
         with (
             closing(WorkerGroup("worker", data, worker_settings)) as worker,
             patch.dict(os.environ, environ),  # tests issue grants in this process as well
-            serving(**environ) as (metrics, metrics_url),
-            running_prometheus(data, metrics_url) as prometheus,
         ):
             worker.start()
-            parts = (skew, broker, worker, engine, receiver, metrics, environ, prometheus)
-            service = WatchedService(data, *parts, disk, postgres)
-            wait_until(broker.blocked_clients, 60, "workers consume messages")
-            wait_until(lambda: not prometheus.firing(), 60, "no alert fires")
-            yield service
+            wait_until(lambda: broker.blocked_clients() > 1, 60, "both workers consume messages")
+            with (
+                serving(**environ) as (metrics, metrics_url),
+                running_prometheus(data, metrics_url) as prometheus,
+            ):
+                parts = (skew, broker, worker, engine, receiver, metrics, environ, prometheus)
+                wait_until(prometheus.is_quiet, 60, "no alert fires")
+                yield WatchedService(data, *parts, disk, postgres)
 
 
 def _config(port: int) -> TenantConfig:
