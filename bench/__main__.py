@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from bench import batches, csv_links, database_growth, signing
+from bench import batches, csv_links, database_growth, flood, signing
 from bench.audit.measure import ROWS
 from bench.audit.measure import measure as measure_audit
 from bench.capacity import scale_out
@@ -41,6 +41,7 @@ PARTS: dict[str, Callable[[], Measurements]] = {
     "events": events.measure,
     "logs": logs.measure,
     "audit": measure_audit,
+    "flood": partial(flood.measure, flood.MESSAGES),
 }
 DEFAULT_PARTS = (
     *("signing", "batches", "single", "async", "identity", "beside", "loop", "startup"),
@@ -59,6 +60,13 @@ DEFAULT_PARTS = (
     default=csv_links.LINKS,
     show_default=True,
     help="Links of `csv` in each round.",
+)
+@click.option(
+    "--messages",
+    type=click.IntRange(1_000),
+    default=flood.MESSAGES,
+    show_default=True,
+    help="Messages of `flood`.",
 )
 @click.option("--database", help="Build and measure the log of `audit` in this database instead.")
 @click.option(
@@ -79,14 +87,14 @@ def main(  # noqa: PLR0913 - one for each option
     earlier: Path | None,
     rows: int,
     links: int,
+    messages: int,
     database: str | None,
     baseline: Path | None,
 ) -> None:
     """Measure PARTS; without arguments, those that take a few minutes.
 
-    `growth`, `stream`, `csv`, `webhooks` and `audit` take longer. `audit` builds a log of ten
-    million rows once, and keeps it in the folder for temporary files. `scale`, `capacity` and
-    `webhooks` need Linux.
+    `audit` builds a log of ten million rows once, and keeps it in the folder for temporary files.
+    `scale`, `capacity` and `webhooks` need Linux.
 
     \b
     Examples:
@@ -102,6 +110,7 @@ def main(  # noqa: PLR0913 - one for each option
     functions = PARTS | {
         "audit": partial(measure_audit, rows, database, baseline),
         "csv": partial(csv_links.measure, links),
+        "flood": partial(flood.measure, messages),
     }
     measurements = _measure({part: functions[part] for part in parts or DEFAULT_PARTS})
     facts = machine_facts(load)

@@ -1,5 +1,6 @@
 """All metrics that the benchmark measures, by name."""
 
+from bench import flood
 from bench.audit import metrics as audit
 from bench.capacity import metrics as capacity
 from bench.metrics import DATABASE_SUFFIXES, Metric, at_least, at_most
@@ -131,5 +132,6 @@ METRICS = {
         *_STARTUP,
         *audit.METRICS,
         *capacity.METRICS,
+        *flood.METRICS,
     )
 }

@@ -35,6 +35,8 @@ class Tenant(Base):
     max_batch: Mapped[int]
     id: Mapped[str] = mapped_column(TENANT_ID, index=True, unique=True)
     refund_unused: Mapped[bool]
+    max_waiting: Mapped[int | None]
+    max_waiting_age: Mapped[int | None]
 
 
 class TenantIdentity(Base):

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from valetkey.client import Client
     from valetkey.errors import (
         BrokerUnreachable,
+        Busy,
         Expired,
         NoAnswer,
         NotConfigured,
@@ -48,9 +49,9 @@ if TYPE_CHECKING:
     from valetkey.wire.terms import Checksum, Encryption
 
 __all__ = [
-    "AsyncBatchHandle", "AsyncClient", "AsyncGrantHandle", "AsyncMultipartHandle",
-    "BatchHandle", "BrokerUnreachable", "Cancelled", "Checksum", "Client", "Code", "Encryption",
-    "Expired", "Explanation", "Grant", "GrantHandle", "Item", "Manifest", "MultipartHandle",
+    "AsyncBatchHandle", "AsyncClient", "AsyncGrantHandle", "AsyncMultipartHandle", "BatchHandle",
+    "BrokerUnreachable", "Busy", "Cancelled", "Checksum", "Client", "Code", "Encryption", "Expired",
+    "Explanation", "Grant", "GrantHandle", "Item", "Manifest", "MultipartHandle",
     "MultipartUploader", "NoAnswer", "NotConfigured", "NotStored", "QuotaState", "Refusal",
     "Refused", "RuleVerdict", "SealedForAnotherKey", "ServiceInfo", "ServiceLimits",
     "ServiceUnavailable", "StorageError", "StoredObject", "StoredPart", "UnreadableReply",

@@ -70,6 +70,13 @@ class ServiceUnavailable(NoAnswer):
         super().__init__(*args)
 
 
+class Busy(ServiceUnavailable):
+    """Too many of the tenant's messages wait, so the request was not sent before its time-out.
+
+    retry_in is the number of seconds after which the service expects to take messages again.
+    """
+
+
 class SealedForAnotherKey(ValetkeyError):
     """The result is encrypted to a key that this client does not have; key_id names it.
 

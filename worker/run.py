@@ -11,14 +11,19 @@ from threading import Event, Thread
 from typing import Any
 
 import click
+import redis
 import structlog
 
+from valetkey.wire.waiting import SERVICE_FIELD
 from worker.base.database_engine import create_database_engine, read_transaction
 from worker.broker.fair_queue import FairQueue
+from worker.broker.lanes import LaneLimits
 from worker.broker.queues import EVENTS_ROLE, QUEUES_BY_ROLE
+from worker.broker.result_store import DISCARD_COUNTER
 from worker.cli.database import open_database
 from worker.cli.redis_servers import open_broker, open_results, read_server_facts
 from worker.cli.service_failures import ServiceUnusable
+from worker.core.tenant_config import Tenant
 from worker.errors import Transient
 from worker.ledger.tenant_rows import ConfigStore
 from worker.logs import configure_logging, log_all_output
@@ -102,7 +107,13 @@ def run(only: str | None, loglevel: str) -> None:
 def _fair_queue(settings: Settings) -> Iterator[None]:
     """Share the issuing workers among tenants while the block runs."""
     stop = Event()
-    fair_queue = FairQueue(settings.broker_url.get_secret_value())
+    limits = _TenantLimits(settings)
+    Thread(target=limits.run, args=(stop,), name="lane-limits", daemon=True).start()
+    fair_queue = FairQueue(
+        settings.broker_url.get_secret_value(),
+        lambda: limits.current,
+        partial(_count_dropped, settings.result_url.get_secret_value()),
+    )
     thread = Thread(target=fair_queue.run, args=(stop,), name="fair-queue", daemon=True)
     thread.start()
     try:
@@ -110,6 +121,47 @@ def _fair_queue(settings: Settings) -> Iterator[None]:
     finally:
         stop.set()
         thread.join(_FAIR_QUEUE_STOP_TIMEOUT)
+
+
+class _TenantLimits:
+    """The limits of all tenants' lanes; the last known ones while the database is unreachable.
+
+    current is empty until they were read once.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._default = LaneLimits(settings.lane_messages, settings.lane_age_seconds)
+        self._database_url = settings.database_url.get_secret_value()
+        self.current: Mapping[str, LaneLimits] = {}
+
+    def run(self, stop: Event) -> None:
+        """Read them every few seconds until `stop` is set."""
+        engine = create_database_engine(self._database_url)
+        config = ConfigStore(engine)
+        while not stop.is_set():
+            try:
+                tenants = config.current().tenants.values()
+                own = {tenant.name: self._limits(tenant) for tenant in tenants}
+                self.current = {SERVICE_FIELD: self._default} | own
+            except Transient:
+                pass  # the workers log that the database is unreachable
+            except Exception:  # else the lanes of new tenants would not be found until a restart
+                log.exception("lane_limits_not_read")
+            stop.wait(_CONFIG_INTERVAL)
+        engine.dispose()
+
+    def _limits(self, tenant: Tenant) -> LaneLimits:
+        messages, age = self._default
+        return LaneLimits(tenant.max_waiting or messages, tenant.max_waiting_age or age)
+
+
+def _count_dropped(result_url: str, count: int) -> None:
+    """Count messages that were deleted because their tenant's lane is full."""
+    try:
+        with redis.Redis.from_url(result_url, socket_timeout=1, socket_connect_timeout=1) as client:
+            client.hincrby(DISCARD_COUNTER, "lane_full", count)
+    except (redis.RedisError, OSError) as error:
+        log.warning("discard_not_reported", problem=type(error).__name__)
 
 
 def _add_events_worker(settings: Settings, supervisor: Supervisor, worker: WorkerProcess) -> None:

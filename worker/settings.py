@@ -19,6 +19,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from valetkey.redis_urls import default_result_url, verify_by_default
+from valetkey.wire.waiting import DEFAULT_MAX_MESSAGES, MIN_MAX_MESSAGES
 
 PREFIX = "VALETKEY_"
 DESTINATION_FORMS = "folders, s3://PROFILE/PREFIX and https:// URLs, separated by commas"
@@ -284,6 +285,22 @@ class Settings(BaseSettings):
     concurrency: int = Field(
         default=2, ge=1, le=1024, description="a whole number of processes from 1 to 1024"
     )
+    lane_messages: int = Field(
+        default=DEFAULT_MAX_MESSAGES,
+        ge=MIN_MAX_MESSAGES,
+        le=10_000_000,
+        description=f"a whole number of messages from {MIN_MAX_MESSAGES}, which one batch needs, to"
+        " 10000000",
+    )
+    """Messages of a tenant that may wait in its lane; tenants.toml has one for a single tenant."""
+    lane_age_seconds: float = Field(
+        default=600.0,
+        ge=1,
+        le=86_400,
+        allow_inf_nan=False,
+        description="a number of seconds from 1 to 86400",
+    )
+    """Seconds that the oldest of them may wait until the tenant's clients are refused as busy."""
     audit_key_file: Path | None = Field(default=None, description="the path of a file")
     """The private key that signs checkpoints; if unset, none are signed."""
     audit_origin: Annotated[str, AfterValidator(_check_origin)] = "valetkey"

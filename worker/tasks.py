@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from threading import Event, Thread
@@ -14,7 +14,7 @@ from celery.exceptions import Ignore
 from celery.signals import worker_ready, worker_shutting_down
 
 from valetkey.delivery.causes import describe_cause
-from valetkey.wire.unavailable import Unavailable
+from valetkey.wire.unavailable import Part, Unavailable
 from worker import clock
 from worker.app import LATENCIES, app, job_context, send_trigger
 from worker.audit.key_lookup import index_keys
@@ -85,7 +85,11 @@ def _in_turns(context: Context, run: JobRun, clean: Callable[..., int]) -> int:
 
 
 log = structlog.get_logger()
-MAX_RETRIES = 5
+# The number of further tries, and the longest pause before one in seconds: half a minute in all.
+# All requests wait for the database. A try of storage may hold a process until a time-out.
+_RETRIES: Mapping[Part, tuple[int, int]] = {"database": (15, 2)}
+_OTHER_RETRIES = (5, 16)
+MAX_RETRIES = 15
 CONFIG_CHECK_SECONDS = 60.0
 
 
@@ -213,11 +217,14 @@ def _postpone(task: Any, error: Transient) -> NoReturn:
 
     Raises Ignore, or Celery would store the error itself, with a traceback and its text.
     """
-    is_last = task.request.retries >= task.max_retries
+    (max_retries, longest), count = _RETRIES.get(error.part, _OTHER_RETRIES), task.request.retries
+    is_last = count >= max_retries
     event = "issue_given_up" if is_last else "issue_postponed"
     log.warning(event, task=task.request.id, problem=str(error))
-    seconds = None if is_last else 2**task.request.retries
+    seconds = None if is_last else min(2**count, longest)
     if seconds is not None:
+        if error.part == "database" and count and not task.request.eta:
+            time.sleep(seconds)  # too many wait in the worker's memory for it to wait there
         task.retry(exc=error, countdown=seconds, throw=False)
     hint = Unavailable(error.part, seconds, int(clock.now().timestamp()))
     try:

@@ -17,11 +17,15 @@ from tests.support.builders.messages import grant_message
 from tests.support.servers.waiting import wait_until
 from valetkey import Client, Grant
 from valetkey.wire.messages import MAX_BUNDLE_MESSAGES
-from worker.broker.queues import SHARING_LEASE, queue_lengths, read_heartbeats
+from valetkey.wire.waiting import LANE_STATES, QUEUE_LIMIT, SERVICE_FIELD
+from worker.broker.fair_queue import QueueSharing
+from worker.broker.lanes import LaneLimits
+from worker.broker.queues import queue_lengths, read_heartbeats
 from worker.dev.stack import Commands, Stack, running_stack
 
 FLOOD = 500  # messages, with 20 items each
 BUNDLES = 60
+LANE_LIMIT = 200
 # Celery itself: `worker run` would start a fair queue.
 WORKER = (sys.executable, "-m", "celery", "-A", "worker.app", "worker", "--without-mingle")
 TENANT = """
@@ -49,7 +53,7 @@ class Queues:
 
     def __init__(self, stack: Stack) -> None:
         self._info = stack.info
-        self._broker = redis.Redis.from_url(stack.info.broker_url)
+        self.broker = redis.Redis.from_url(stack.info.broker_url)
         self.client = Client(
             self._info.broker_url, self._info.result_url, "calm", requested_by="tests"
         )
@@ -59,23 +63,24 @@ class Queues:
         for number in range(FLOOD):
             keys = [f"flood/{number}-{item}" for item in range(20)]
             message = grant_message(keys, tenant="flood")
-            self._broker.lpush("valetkey", message_frame(message, str(uuid4())))
+            self.broker.lpush("valetkey", message_frame(message, str(uuid4())))
 
     def flood_with_bundles(self) -> None:
         """Put bundles into the queue, each with one request 64 times."""
         messages = [grant_message(["flood/a"], tenant="flood")] * MAX_BUNDLE_MESSAGES
         bundle = {"v": 1, "ask": "bundle", "tenant": "flood", "messages": messages}
         frames = [message_frame(bundle, str(uuid4())) for _ in range(BUNDLES)]
-        self._broker.lpush("valetkey", *frames)  # at once: workers take them as fast as one by one
+        self.broker.lpush("valetkey", *frames)  # at once: workers take them as fast as one by one
 
     def waiting(self) -> int:
         """Return how many messages workers have not taken."""
-        return sum(queue_lengths(self._broker).values())
+        return sum(queue_lengths(self.broker).values())
 
     @contextmanager
     def fair_queue(self) -> Iterator[None]:
-        with running_fair_queue(self._info.broker_url):
-            wait_until(lambda: self._broker.exists(SHARING_LEASE))
+        limits = dict.fromkeys((SERVICE_FIELD, "flood", "calm"), LaneLimits())
+        with running_fair_queue(self._info.broker_url, limits):
+            wait_until(lambda: self.broker.exists(LANE_STATES))
             yield
 
     def request_links(self, count: int) -> float:
@@ -87,7 +92,7 @@ class Queues:
 
     def close(self) -> None:
         self.client.close()
-        self._broker.close()
+        self.broker.close()
 
 
 def are_alive(result_url: str, pids: Collection[int]) -> bool:
@@ -141,6 +146,35 @@ def test_a_neighbours_links_are_issued_while_most_of_the_flood_waits(
         )
         assert not is_delayed
         wait_until(lambda: queues.waiting() == 0, 100, "the flood is processed")
+
+
+def test_a_flood_in_the_name_of_a_neighbour_ends_at_the_limit_of_its_lane(queues: Queues) -> None:
+    frames = [message_frame(grant_message(["calm/a"], tenant="calm"), str(uuid4()))] * LANE_LIMIT
+    limits = {SERVICE_FIELD: LaneLimits(LANE_LIMIT)}
+    dropped: list[int] = []
+    sharing = QueueSharing(queues.broker, lambda: limits, dropped.append)
+    queues.broker.lpush("valetkey", *frames * 3)
+    while queues.broker.llen("valetkey") > QUEUE_LIMIT:
+        sharing.run_pass()
+        sharing.write_states()
+        assert queues.broker.llen("valetkey.waiting:calm") <= LANE_LIMIT
+    assert sum(dropped)
+    queues.broker.delete("valetkey.waiting:calm", LANE_STATES)
+
+
+def test_forged_states_of_lanes_keep_no_client_waiting(
+    queues: Queues, attack_table: AttackTable
+) -> None:
+    forgeries = [b"", b"[" * 50_000, b'{"lanes": {"calm": 1e999}}', b'{"lanes": {"calm": -1}}']
+    forgeries += [b'{"max_messages": 0}', b'{"max_messages": "all"}', b"\xff\xfe", b"9" * 9_000]
+    for forged in forgeries:
+        queues.broker.hset(LANE_STATES, mapping={"calm": forged, SERVICE_FIELD: forged})
+        queues.request_links(1)
+    queues.broker.delete(LANE_STATES)
+    queues.broker.set(LANE_STATES, "no hash")
+    queues.request_links(1)
+    queues.broker.delete(LANE_STATES)
+    attack_table.add("forged states of lanes", len(forgeries) + 1, 0)
 
 
 def test_a_neighbours_bulk_gets_its_share_beside_the_flood(queues: Queues) -> None:

@@ -7,7 +7,7 @@ from tests.support.faults.run import SEED, Row
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(f"seed {SEED}")
-    for kind in ("fault", "stall"):
+    for kind in ("fault", "stall", "outage"):
         rows: list[Row] = [
             value
             for outcome in ("passed", "failed")

@@ -19,6 +19,8 @@ from valetkey.wire.unavailable import Unavailable, read_unavailable
 DecodedResult = Reply | Unavailable | Literal["failed", "working"]
 """A reply, or the state of a task that has none: failed, not finished yet, or why it waits."""
 
+# A message whose deadline has passed is refused unread.
+PLAIN_CODES = UNAUTHENTICATED | {Code.DEADLINE_PASSED}
 _FAILED_STATES = ("FAILURE", "REVOKED")
 _REPLY_ADAPTER: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="status")])
 
@@ -48,7 +50,7 @@ class Codec:
         """Return the reply in a Celery result, or the state of its task.
 
         raw is the JSON that Celery stores: `{"status": …, "result": …}`. With a key, a plain reply
-        counts as failed, unless it refuses an unauthenticated message (UNAUTHENTICATED). Raises
+        counts as failed, unless it refuses a message unread (PLAIN_CODES). Raises
         SealedForAnotherKey if the reply is encrypted to a key other than this codec's, and
         UnreadableReply if it is a reply of the service that this release does not understand.
         """
@@ -87,7 +89,7 @@ def _may_be_plain(reply: Reply) -> bool:
     return (
         isinstance(reply, Outcome)
         and reply.refusal is not None
-        and (reply.refusal.code in UNAUTHENTICATED or not isinstance(reply.refusal.code, Code))
+        and (reply.refusal.code in PLAIN_CODES or not isinstance(reply.refusal.code, Code))
         and not (reply.items or reply.quotas)
     )
 

@@ -33,7 +33,7 @@ from valetkey.delivery.progress import BatchProgress
 from valetkey.delivery.retransmit import DEFAULT_WINDOW, RetransmitTimer
 from valetkey.delivery.tracing import publish_span
 from valetkey.delivery.transport import Transport
-from valetkey.errors import BrokerUnreachable, NoAnswer, ValetkeyError
+from valetkey.errors import BrokerUnreachable, Busy, NoAnswer, ValetkeyError
 from valetkey.wire.pending import PendingMessage
 
 Condition = Callable[[], bool]
@@ -185,17 +185,18 @@ class BaseDispatcher(ABC):
 
     async def _send(self, send: Send) -> bool:
         message = send.message
-        error: BrokerUnreachable | None = None
+        error: BrokerUnreachable | Busy | None = None
         failures: list[Fail] = []
         is_sent, self._is_sending = False, True
         try:
             origins = [each.trace_origin for each in self._engine.requests_of(message.task_id)]
-            with publish_span(message.queue, message.task_id, message.body, origins) as headers:
+            with publish_span(message.queue, message.task_id, message.body, origins) as traces:
                 argument = self._codec.encode(message.body)
+                headers = {**traces, **message.expiry_header}
                 await self._transport.send(message.task_id, argument, message.queue, headers)
             is_sent = True
-        except BrokerUnreachable as unreachable:
-            error = unreachable
+        except (BrokerUnreachable, Busy) as cause:
+            error = cause
         finally:  # reported even if it is interrupted, or the message would never be sent again
             self._is_sending = False
             if is_sent:
@@ -244,7 +245,8 @@ class BaseDispatcher(ABC):
 
         What is under way when the client is closed stays there.
         """
-        if not self._to_withdraw or self._engine.outage is not None or self._is_closed:
+        is_unreachable = isinstance(self._engine.outage, BrokerUnreachable)
+        if not self._to_withdraw or is_unreachable or self._is_closed:
             return
         unanswered = set(self._engine.unanswered)
         task_ids = [task_id for task_id in self._to_withdraw if task_id not in unanswered]

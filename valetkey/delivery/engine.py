@@ -11,7 +11,7 @@ from valetkey.crypto.codec import DecodedResult
 from valetkey.delivery.in_flight import InFlight, ReadMessage, Send
 from valetkey.delivery.pending_request import PendingRequest, ServiceOutage
 from valetkey.delivery.retransmit import RetransmitTimer
-from valetkey.errors import BrokerUnreachable, SealedForAnotherKey, UnreadableReply
+from valetkey.errors import BrokerUnreachable, Busy, SealedForAnotherKey, UnreadableReply
 
 _OUTAGE_LOG_INTERVAL = 60.0  # seconds between two warnings that the service is unavailable
 POLL_INTERVAL = 0.25  # seconds between lookups in the result store, whatever it announces
@@ -71,16 +71,17 @@ class DeliveryEngine(InFlight):
         self.answered_at = float("-inf")  # the time of the last reply
         self._has_reached_store = False
         self._next_outage_log = float("-inf")
-        self._outages: dict[_Server, BrokerUnreachable] = {}
+        self._outages: dict[_Server, BrokerUnreachable | Busy] = {}
 
     @property
-    def outage(self) -> BrokerUnreachable | None:
-        """The error of a server that is unreachable at the moment, the longest outage first."""
+    def outage(self) -> BrokerUnreachable | Busy | None:
+        """The error of a server that takes nothing at the moment, the longest outage first."""
         return next(iter(self._outages.values()), None)
 
     def add(self, request: PendingRequest) -> None:
         """Add a request, or resume one that was given up."""
-        self._outages.clear()  # the caller tries again, so every server gets another chance
+        # The caller tries again, so every server gets another chance; a busy one has said when.
+        self._outages = {k: error for k, error in self._outages.items() if isinstance(error, Busy)}
         super().add(request)
 
     def read_new(self, read: ReadMessage, now: float) -> list[PendingRequest]:
@@ -97,17 +98,21 @@ class DeliveryEngine(InFlight):
         self._outages.pop("broker", None)
         self.record_send(task_id, now)
 
-    def send_failed(self, send: Send, error: BrokerUnreachable | None, now: float) -> list[Fail]:
+    def send_failed(
+        self, send: Send, error: BrokerUnreachable | Busy | None, now: float
+    ) -> list[Fail]:
         """Report that a message may not have been sent; error is None if this was interrupted.
 
         The message is tried again before any new one. An unreachable server fails its requests only
         if no message was ever sent: then a wrong URL is more likely than a passing outage, unless
-        the server says that it will soon answer.
+        the server says that it will soon answer. A broker that is busy was reached.
         """
         self.record_send(send.message.task_id, now, is_stuck=True)
         if error is None:
             return []
-        if not (self.has_reached_broker or error.is_busy):
+        if isinstance(error, Busy):
+            self.has_reached_broker = True
+        elif not (self.has_reached_broker or error.is_busy):
             return [Fail(each, error) for each in self.requests_of(send.message.task_id)]
         self._outages["broker"] = error
         return []

@@ -253,6 +253,7 @@ class InFlight:
                 return "unavailable"  # and no progress: what was sent before it is not answered
         self._timer.record_result(task_id, now)
         if isinstance(result, Unavailable):
+            self._timer.record_given_up(task_id, now)
             return "unusable"
         if task_id in self._bundles:
             self._receive_bundle(task_id, result, now)

@@ -21,6 +21,7 @@ from itertools import count
 DEFAULT_WINDOW = 32  # messages without a reply; at 600 items each, their results take some 12 MB
 FIRST_INTERVAL = 3.0  # seconds: a busy queue replies well within it; a lost message costs all of it
 MAX_INTERVAL = 60.0  # seconds, before jitter
+RETRY_INTERVAL = 2.0  # seconds, before jitter, after which a message is due that is in no queue
 PROBE_INTERVAL = 1.0  # seconds until a chunk that was not decided yet is requested again
 _MAX_DOUBLINGS = 8
 _PROBES = 3  # messages of a queue; as many as a common batch has, which then recovers at once
@@ -71,14 +72,16 @@ class RetransmitTimer:
         timer.last = next(self._places)
         if timer.send_count == 1:
             timer.first = timer.last
-        timer.due = now + self._interval(timer.send_count)
+        doublings = min(timer.send_count - 1, _MAX_DOUBLINGS)
+        timer.due = now + self._lengthened(min(FIRST_INTERVAL * 2**doublings, MAX_INTERVAL))
 
     def record_failed_send(self, task_id: str, queue: str, now: float) -> None:
         """Record that the broker did not take a message: it is tried again at a steady interval.
 
         Growing intervals would delay all messages after an outage by as long as it lasted.
         """
-        self._timers.setdefault(task_id, _Timer(queue, now)).due = now + self._interval(1)
+        timer = self._timers.setdefault(task_id, _Timer(queue, now))
+        timer.due = now + self._lengthened(RETRY_INTERVAL)
 
     def record_result(self, task_id: str, now: float) -> None:
         """Record a result: workers took this message, and those sent before its first copy.
@@ -95,6 +98,19 @@ class RetransmitTimer:
             if is_earlier and other is not timer:
                 other.due = max(other.due, now + FIRST_INTERVAL)
         timer.last = 0
+
+    def record_given_up(self, task_id: str, now: float) -> None:
+        """Record that the service gave up a copy of a message, as it was unavailable for long.
+
+        If there is no other copy, the message is sent again at a steady interval, as in
+        record_failed_send.
+        """
+        timer = self._timers.get(task_id)
+        if timer is None:
+            return
+        timer.send_count -= 1
+        if timer.send_count <= 0:
+            self.schedule(task_id, timer.queue, now + self._lengthened(RETRY_INTERVAL))
 
     def postpone(self, task_id: str, now: float) -> None:
         """Record a reply that decides nothing yet: the message is sent again soon."""
@@ -131,7 +147,6 @@ class RetransmitTimer:
             if timer.last in probes or timer.last <= self._answered.get(timer.queue, 0):
                 yield task_id, timer
 
-    def _interval(self, send_count: int) -> float:
+    def _lengthened(self, seconds: float) -> float:
         # Jitter only lengthens an interval, by less than doubling it, so that intervals grow.
-        doublings = min(send_count - 1, _MAX_DOUBLINGS)
-        return float(min(FIRST_INTERVAL * 2**doublings, MAX_INTERVAL) * (1 + self._jitter() / 2))
+        return seconds * (1 + self._jitter() / 2)

@@ -9,6 +9,8 @@ import uuid
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -22,9 +24,19 @@ from redis.retry import Retry
 
 from valetkey.config import Config, redact_url
 from valetkey.delivery.causes import REFUSED, find_cause
-from valetkey.errors import BrokerUnreachable
-from valetkey.wire.messages import ISSUE_TASK
-from valetkey.wire.waiting import frame_places
+from valetkey.errors import BrokerUnreachable, Busy
+from valetkey.wire.messages import BULK_QUEUE, ISSUE_TASK
+from valetkey.wire.waiting import (
+    LANE_STATES,
+    MAX_BUSY_SECONDS,
+    QUEUE_LIMIT,
+    SERVICE_FIELD,
+    LaneState,
+    frame_places,
+    lane_key,
+    lane_name,
+    read_lane_state,
+)
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -149,13 +161,53 @@ class FrameLog(Generic[AnyFrame]):
         return [frame for task_id in task_ids for frame in self._frames.pop(task_id, ())]
 
 
+_BACKLOG_LIFETIME = 0.05  # seconds; a window of messages is sent in less
+
+
+@dataclass
+class Backlog:
+    """The number of messages in a queue and in the tenant's lane for it, as read a moment ago.
+
+    state is None if nothing serves lanes, or the user may not read this.
+    """
+
+    queue: int
+    lane: int
+    state: LaneState | None
+    expires_at: float
+
+    def add(self, queue: str, lane: str) -> str:
+        """Return the list that the next message of the queue is written to. Raises Busy."""
+        if self.state is None:
+            return queue
+        is_full = self.lane >= self.state.max_messages
+        if is_full or self.state.busy is not None:
+            seconds = self.state.busy or 1
+            text = (
+                f"the service is busy: {self.lane:,} messages of this tenant wait for its turn; it "
+                f"takes more in about {seconds} s"
+            )
+            if seconds >= MAX_BUSY_SECONDS:  # as long as it knows: none may be running
+                text += (
+                    "; are workers running? `python -m worker doctor` finds out, where the service "
+                    "runs"
+                )
+            raise Busy(text, retry_in=seconds)
+        if self.queue > QUEUE_LIMIT:
+            self.lane += 1
+            return lane
+        self.queue += 1
+        return queue
+
+
 class Publisher:
     """The broker connection of one client, for tasks of one name; for one thread at a time."""
 
     def __init__(self, servers: Servers, task: str = ISSUE_TASK) -> None:
         self._servers, self._task = servers, task
         url = servers.broker.url
-        self._is_redis = self._may_look = url.startswith("redis")
+        self._is_redis = self._may_look = self._may_read = url.startswith("redis")
+        self._backlogs: dict[str, Backlog] = {}  # by queue
         self._frames = FrameLog[Frame]()
         self._app = _create_app()
         # An explicit connection: Celery prefers CELERY_BROKER_URL to the URL in its arguments.
@@ -171,20 +223,46 @@ class Publisher:
         queue: str,
         headers: Headers = NO_HEADERS,
     ) -> None:
-        """Put a task with this argument into a queue, with headers beside Celery's own.
+        """Put a task with this argument into a queue, or into the tenant's lane if it is long.
 
-        Raises BrokerUnreachable, within seconds, if the broker does not take it.
+        headers are those beside Celery's own.
+        Raises Busy if too many messages of the tenant wait, and BrokerUnreachable, within seconds,
+        if the broker does not take it.
         """
         # A tracing library that listens to Celery adds headers. Otherwise Celery's and kombu's work
         # takes four times as long as writing the message.
         is_traced = before_task_publish.receivers or after_task_publish.receivers
         try:
+            target = self._choose_list(queue)
             if self._is_redis and not is_traced:
-                self._push(task_id, argument, queue, headers)
+                self._push(task_id, argument, queue, headers, target)
             else:
-                self._send_task(task_id, argument, queue, headers)
+                self._send_task(task_id, argument, target, headers)
         except (redis.RedisError, BrokerError, KombuError, OSError) as error:
             raise self._servers.broker.unreachable(error) from None
+
+    def _choose_list(self, queue: str) -> str:
+        """Return the list to write a message of this queue to. Raises Busy."""
+        if not self._may_read:
+            return queue
+        lane = lane_name(self._servers.tenant, is_bulk=queue == BULK_QUEUE)
+        backlog = self._backlogs.get(queue)
+        if backlog is None or time.monotonic() >= backlog.expires_at:
+            backlog = self._backlogs[queue] = self._read_backlog(queue, lane)
+        return backlog.add(queue, lane_key(lane))
+
+    def _read_backlog(self, queue: str, lane: str) -> Backlog:
+        pipe = self._producer.channel.client.pipeline(transaction=False)
+        pipe.hmget(LANE_STATES, [self._servers.tenant, SERVICE_FIELD]).llen(queue)
+        states, *lengths = pipe.llen(lane_key(lane)).execute(raise_on_error=False)
+        expires_at = time.monotonic() + _BACKLOG_LIFETIME
+        # Each refusal adds an entry to the server's ACL LOG, so do not ask again.
+        is_forbidden = (redis.exceptions.NoPermissionError,)
+        self._may_read = not any(isinstance(each, is_forbidden) for each in (states, *lengths))
+        if any(isinstance(each, Exception) for each in (states, *lengths)):
+            return Backlog(0, 0, None, expires_at)
+        queue_length, lane_length = lengths
+        return Backlog(queue_length, lane_length, read_lane_state(states, lane), expires_at)
 
     def _push(
         self,
@@ -192,6 +270,7 @@ class Publisher:
         argument: dict[str, Any] | str,
         queue: str,
         headers: Headers = NO_HEADERS,
+        target: str | None = None,
     ) -> None:
         """Write the frame that kombu would write: see docs/contract/envelope.schema.json.
 
@@ -200,6 +279,8 @@ class Publisher:
         """
         self.remove(self._frames.replaced_by_next(task_id))
         copy_mark = {"redelivered": True} if task_id in self._frames else {}
+        if copy_mark:  # the first one may have been answered
+            headers = {name: text for name, text in headers.items() if name != "expires"}
         message = self._app.amqp.as_task_v2(task_id, self._task, args=[argument], **_REPRS)
         properties = message.properties | {
             "delivery_mode": 2,
@@ -216,7 +297,7 @@ class Publisher:
             "properties": properties,
         }
         text = json.dumps(frame)
-        self._producer.channel.client.lpush(queue, text)
+        self._producer.channel.client.lpush(target or queue, text)
         self._frames.add(task_id, (queue, text))
 
     def _send_task(
@@ -240,6 +321,7 @@ class Publisher:
             retry=not self._is_redis,
             retry_policy=_RETRY_ONCE,
             headers={**_sent_now(), **headers},
+            expires=_expiry(headers),
             add_to_parent=False,  # a parent task of another application would keep every result
             **_REPRS,
         )
@@ -280,6 +362,10 @@ class Publisher:
     def close(self) -> None:
         """Close the connection."""
         self._connection.release()
+
+
+def _expiry(headers: Headers) -> datetime | None:
+    return datetime.fromisoformat(headers["expires"]) if "expires" in headers else None
 
 
 def _sent_now() -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import count
 from typing import Any
@@ -67,6 +68,18 @@ class PendingMessage:
         """The queue to send it to: small batches must not wait behind large ones."""
         total = self.body.get("total", 1) if self.batch_state is None else self.batch_state.total
         return INTERACTIVE_QUEUE if total <= MAX_INTERACTIVE_ITEMS else BULK_QUEUE
+
+    @property
+    def expiry_header(self) -> Mapping[str, str]:
+        """Celery's header `expires` with its deadline, of a bundle the last one; may be empty.
+
+        A message that is first sent after it may ask for a reply that was lost, so it has none.
+        """
+        deadlines = [each.get("deadline") for each in self.body.get("messages", (self.body,))]
+        if None in deadlines:
+            return {}
+        last = max(map(datetime.fromisoformat, deadlines))
+        return {"expires": last.isoformat()} if last > datetime.now(UTC) else {}
 
     @property
     def may_be_bundled(self) -> bool:

@@ -36,9 +36,7 @@ log = structlog.get_logger()
 _NO_SPAN = nullcontext()
 _MAX_SINGLE = 16_384  # characters of a signed message of one item
 _MAX_AGE = 86_400  # seconds that a message may have waited; clocks differ
-_STOP_SECONDS = (
-    3.0  # to export the last spans; the supervisor kills a worker that takes much longer
-)
+_STOP_SECONDS = 3.0  # to export the last spans; a worker that takes much longer is killed
 
 
 @cache

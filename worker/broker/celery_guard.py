@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from queue import Empty
 from typing import Any
 
@@ -28,7 +29,7 @@ from kombu.transport import redis, virtual
 from kombu.utils.json import dumps
 from redis.exceptions import ResponseError
 
-from valetkey.wire.waiting import WAITING_LANES
+from valetkey.wire.waiting import LANE_STATES, WAITING_LANES
 from worker import clock
 from worker.base.clock_watch import WATCH
 from worker.broker.dead_letters import KEY as DEAD_LETTERS
@@ -59,6 +60,7 @@ log = structlog.get_logger()
 
 _PROBE_KEY = "valetkey.probe"  # does not exist
 _REFUSED_PAUSE = 1.0  # seconds
+_RECONNECT_PAUSES = {"interval_start": 1, "interval_step": 1, "interval_max": 2}  # seconds
 
 
 REMOVE_FOREIGN_SCRIPT = """
@@ -90,6 +92,7 @@ SHARED_KEYS = {
     "unacked_mutex": "string",
     SHARING_LEASE: "string",
     WAITING_LANES: "set",
+    LANE_STATES: "hash",
     DEAD_LETTERS: "list",
     **{f"{queue}{step}": "list" for queue in _QUEUES for step in ("", *_PRIORITIES)},
     **{f"_kombu.binding{kind}.{queue}": "set" for queue in _QUEUES for kind in ("", "_permanent")},
@@ -353,6 +356,11 @@ class GuardedConsumer(Consumer):  # type: ignore[misc] # Celery's Consumer has n
         if isinstance(exc, ResponseError):
             time.sleep(_REFUSED_PAUSE)
         super().on_connection_error_after_connected(exc)
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect as Celery does, but with pauses that do not grow with the time of an outage."""
+        conn.ensure_connection = partial(conn.ensure_connection, **_RECONNECT_PAUSES)
+        return super().ensure_connected(conn)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
         """Return Celery's own handler, preceded by the check."""

@@ -7,14 +7,14 @@ the frame waits.
 import base64
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 from zlib import crc32
 
 from pydantic_core import from_json
 
 from valetkey.wire.strict_json import decode_base64url, parse_json
-from valetkey.wire.waiting import PROBE_TENANT
+from valetkey.wire.waiting import DEFAULT_MAX_MESSAGES, MAX_BUSY_SECONDS, PROBE_TENANT
 
 PREFIX_BYTES = 2_048
 """The length of the part of a frame that is read, so that a large frame costs no more."""
@@ -25,9 +25,10 @@ UNKNOWN_TENANT = "?"
 _TENANT_NAME = re.compile(rf"[a-z0-9][a-z0-9_-]{{0,62}}|{PROBE_TENANT}")
 
 
-def claimed_tenant(prefix: bytes) -> str:
+def claimed_tenant(prefix: bytes, known: Collection[str] = ()) -> str:
     """Return the tenant that a frame claims to be from, or UNKNOWN. Never raises.
 
+    known are the tenants whose claims count, all if there are none.
     prefix is the beginning of the frame. kombu writes the body first, and a signed body begins
     with the id of the key, an unsigned one with the tenant.
     """
@@ -35,7 +36,8 @@ def claimed_tenant(prefix: bytes) -> str:
         name = _read_claim(prefix.decode("utf-8", "ignore"))
     except (ValueError, RecursionError):
         return UNKNOWN_TENANT
-    return name if isinstance(name, str) and _TENANT_NAME.fullmatch(name) else UNKNOWN_TENANT
+    is_name = isinstance(name, str) and _TENANT_NAME.fullmatch(name)
+    return name if is_name and (not known or name in known) else UNKNOWN_TENANT
 
 
 def _read_claim(prefix: str) -> Any:
@@ -127,6 +129,57 @@ def _choose_lane(lane: str, waiting: Collection[str]) -> str:
     if lane in waiting or len(waiting) < MAX_LANES:
         return lane
     return f"{UNKNOWN_TENANT}{crc32(lane.encode()) % SHARED_LANES}"
+
+
+class LaneLimits(NamedTuple):
+    """The greatest length of a tenant's lane, and the age in seconds of its oldest message."""
+
+    messages: int = DEFAULT_MAX_MESSAGES
+    age: float = 600.0
+
+    @property
+    def full_at(self) -> int:
+        """The length at which messages are dropped, of producers that heed no limit."""
+        return 10 * self.messages
+
+
+def busy_seconds(
+    length: int, age: float | None, limits: LaneLimits, per_second: float
+) -> int | None:
+    """Return the seconds until a lane is within its limits again; None if it is now.
+
+    per_second is the number of its messages that were recently served. A tenth of the limits stays
+    free, so that its clients do not all come back for the same place.
+    """
+    is_old = age is not None and age > limits.age
+    if length < limits.messages and not is_old:
+        return None
+    excess = length - 0.9 * limits.messages
+    if age is not None and is_old:
+        excess = max(excess, length * (1 - 0.9 * limits.age / age))
+    seconds = excess / per_second if per_second > 0 else MAX_BUSY_SECONDS
+    return int(min(max(seconds, 1), MAX_BUSY_SECONDS))
+
+
+class ServiceRates:
+    """The number of messages per second that were served from each lane. Recent ones count most."""
+
+    def __init__(self) -> None:
+        self._rates: dict[str, float] = {}
+        self._counts: Counter[str] = Counter()
+
+    def count(self, lane: str) -> None:
+        """Record that a message was served."""
+        self._counts[lane] += 1
+
+    def measure(self, seconds: float) -> Mapping[str, float]:
+        """Return the rates, given the time since the last call."""
+        lanes = {*self._rates, *self._counts}
+        new = {lane: self._counts[lane] / max(seconds, 0.01) for lane in lanes}
+        rates = {lane: (self._rates.get(lane, rate) + rate) / 2 for lane, rate in new.items()}
+        self._rates = {lane: rate for lane, rate in rates.items() if rate > 0.01}  # noqa: PLR2004
+        self._counts.clear()
+        return self._rates
 
 
 class VirtualTimes:

@@ -88,9 +88,10 @@ class LatencyFlusher:
         self._thread.start()
 
     def stop(self) -> None:
-        """Flush for the last time, but wait no longer than one interval."""
+        """If it was started, flush for the last time, but wait no longer than one interval."""
         self._stop.set()
-        self._thread.join(self.interval)
+        if self._thread.is_alive():
+            self._thread.join(self.interval)
 
     def _run(self) -> None:
         client, problem = self._connect(), None

@@ -44,6 +44,10 @@ class InvalidMessage(Exception):
         self.task_id = task_id
 
 
+class ExpiredMessage(InvalidMessage):
+    """A valid message whose time to wait is over."""
+
+
 def _check_printable(value: str) -> str:
     if not value.isprintable():
         raise ValueError
@@ -147,7 +151,7 @@ def read_frame(data: bytes, queue: str, now: datetime) -> dict[str, Any]:
     try:
         return _clean_frame(frame, queue, now)
     except InvalidMessage as error:
-        raise InvalidMessage(error.part, frame.headers.id) from None
+        raise type(error)(error.part, frame.headers.id) from None
 
 
 def _clean_frame(frame: _Frame, queue: str, now: datetime) -> dict[str, Any]:
@@ -208,7 +212,7 @@ def _clean_headers(headers: _Headers, now: datetime) -> dict[str, Any]:
         raise InvalidMessage("eta")
     # A late trigger of a job does no harm.
     if headers.expires is not None and headers.expires <= now and headers.task == ISSUE_TASK:
-        raise InvalidMessage("expires")
+        raise ExpiredMessage("expires")
     sent_at = headers.sent_at
     is_time = type(sent_at) is int and 0 <= sent_at < _MAX_SENT_AT
     return {

@@ -27,7 +27,7 @@ PROBE_ID_PREFIX = f"{PROBE_TASK}."
 
 QUEUES_BY_TASK = {
     ISSUE_TASK: (INTERACTIVE_QUEUE, BULK_QUEUE),
-    PROBE_TASK: (INTERACTIVE_QUEUE,),
+    PROBE_TASK: (INTERACTIVE_QUEUE, BULK_QUEUE),  # what waited in a lane is served in either
     "valetkey.deliver": (UPKEEP_QUEUE,),
     "valetkey.manifests": (UPKEEP_QUEUE,),
     "valetkey.upkeep": (UPKEEP_QUEUE,),

@@ -25,7 +25,7 @@ from valetkey.wire.messages import task_id as chunk_task_id
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import Outcome
 from worker import clock
-from worker.broker.message_guard import InvalidMessage
+from worker.broker.message_guard import ExpiredMessage, InvalidMessage
 from worker.broker.queues import RESULT_INDEX
 from worker.errors import Transient
 
@@ -54,7 +54,7 @@ def report_discard(error: InvalidMessage, queue: str, app: Celery) -> None:
     log.warning("message_discarded", part=error.part, queue=queue, task=error.task_id)
     try:
         if error.task_id is not None:
-            app.backend.store_result(error.task_id, _refusal_values(error.part), "SUCCESS")
+            app.backend.store_result(error.task_id, _refusal_values(error), "SUCCESS")
         # Last: a key of another type, which others can write, fails it.
         app.backend.client.hincrby(DISCARD_COUNTER, error.part, 1)
     except _STORE_ERRORS as failure:
@@ -113,15 +113,23 @@ def read_ignored_traces(client: Any) -> int:
     return int(count) if _COUNT.fullmatch(count) else 0
 
 
-def _refusal_values(part: str) -> dict[str, Any]:
-    refusal = Refusal(
+def _refusal_values(error: InvalidMessage) -> dict[str, Any]:
+    if isinstance(error, ExpiredMessage):  # our client writes the deadline there
+        text = "the deadline has passed"
+        refusal = Refusal(code=Code.DEADLINE_PASSED, field="deadline", message=text)
+    else:
+        refusal = _invalid_part(error.part)
+    outcome = Outcome(batch="", chunk=0, status="refused", refusal=refusal)
+    return outcome.model_dump(mode="json", exclude_none=True)
+
+
+def _invalid_part(part: str) -> Refusal:
+    return Refusal(
         code=Code.MESSAGE_INVALID,
         field=part,
         message="this part of the Celery message is missing, too large, or not one that the "
         "service accepts: see docs/contract.md",
     )
-    outcome = Outcome(batch="", chunk=0, status="refused", refusal=refusal)
-    return outcome.model_dump(mode="json", exclude_none=True)
 
 
 STORE_SCRIPT = f"""

@@ -367,7 +367,7 @@ def result_schema() -> Schema:
                 "compact JWE. RETRY and FAILURE: an exception in Celery's form; with the code "
                 "`unavailable`, it says which part of the service is unavailable. It is not "
                 "sealed, so it may be forged: only show it.",
-                "examples": [Unavailable("database", 4, 1_764_200_000).celery_error()],
+                "examples": [Unavailable("database", 2, 1_764_200_000).celery_error()],
             },
             "task_id": _TASK_ID,
         },

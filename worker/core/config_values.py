@@ -13,6 +13,7 @@ from valetkey.signing.object_keys import key_refusal
 from valetkey.units import parse_duration, parse_size
 from valetkey.wire.messages import MAX_BATCH_ITEMS
 from valetkey.wire.terms import MAX_EXPIRES_IN, MAX_MULTIPART_BYTES, NAME_PATTERN
+from valetkey.wire.waiting import MIN_MAX_MESSAGES
 from worker.core.callback_urls import parse_redirect_prefix
 
 T = TypeVar("T")
@@ -210,6 +211,8 @@ CannedAcl = Annotated[
 ]
 ExpiresIn = Annotated[StrictInt, _parsed_by(parse_duration), Field(ge=1, le=MAX_EXPIRES_IN)]
 UploadSize = Annotated[StrictInt, _parsed_by(parse_size), Field(ge=1, le=MAX_MULTIPART_BYTES)]
+MaxWaiting = Annotated[StrictInt, Field(ge=MIN_MAX_MESSAGES, le=10_000_000)]
+MaxWaitingAge = Annotated[StrictInt, Field(ge=1, le=86_400)]
 BatchSize = Annotated[StrictInt, Field(ge=1, le=MAX_BATCH_ITEMS)]
 PublicKey = Annotated[
     str,

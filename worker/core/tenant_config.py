@@ -344,6 +344,10 @@ class Tenant(_Table):
     """items in one request, a whole number from 1 to 1,000,000"""
     refund_unused: StrictBool = True
     """false keeps the bytes of unused upload slots charged"""
+    max_waiting: values.MaxWaiting | None = None
+    """messages that may wait, a whole number from 64, which one batch needs, to 10,000,000"""
+    max_waiting_age: values.MaxWaitingAge | None = None
+    """seconds that the oldest may wait, a whole number from 1 to 86,400"""
     policies: Annotated[Mapping[str, Policy], _NAMED, Field(alias="allow")] = field(
         default_factory=dict
     )

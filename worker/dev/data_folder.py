@@ -188,7 +188,10 @@ def save_state(data: Path, state: StackState) -> None:
 _EXCLUDED_PREFIXES = ("AWS_", "CELERY_")
 DATABASE_URL = "VALETKEY_DATABASE_URL"
 # They name no server, bucket, file or key.
-_INHERITED_SETTINGS = frozenset({"VALETKEY_CONCURRENCY", "VALETKEY_SWEEP_SECONDS"})
+_INHERITED_SETTINGS = frozenset(
+    f"VALETKEY_{name}"
+    for name in ("CONCURRENCY", "SWEEP_SECONDS", "LANE_MESSAGES", "LANE_AGE_SECONDS")
+)
 
 
 def without_settings(environ: Mapping[str, str]) -> dict[str, str]:

@@ -8,10 +8,16 @@ from typing import Any
 
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
-from valetkey.wire.waiting import WAITING_LANES, lane_key, lane_name
+from valetkey.wire.waiting import (
+    LANE_STATES,
+    SERVICE_FIELD,
+    WAITING_LANES,
+    lane_key,
+    lane_name,
+    read_lane_state,
+)
 from worker.base.stages import BOUNDS, SUM, Histogram
 from worker.broker.lanes import UNKNOWN_TENANT
 from worker.broker.latencies import LABELS, read_latencies
@@ -78,6 +84,9 @@ _LANE_LIMIT = Family("lane_limit", "Messages of a tenant that may wait for its t
 _BUSY = Family("busy", "1 while clients of a tenant are refused as busy, else 0.", ("tenant",))
 
 
+_MAX_OTHER_LANES = 1_000  # more than the fair queue makes; to look at a million would stop Redis
+
+
 def read_queues(client: Any, tenants: Collection[str]) -> Iterator[Metric]:
     """Yield the lengths and ages of queues, and those of lanes by configured tenant.
 
@@ -88,7 +97,7 @@ def read_queues(client: Any, tenants: Collection[str]) -> Iterator[Metric]:
         for tenant in sorted(tenants)
         for is_bulk in (False, True)
     }
-    for lane in waiting_lanes(client):
+    for lane in waiting_lanes(client)[:_MAX_OTHER_LANES]:
         queue = BULK_QUEUE if lane.endswith(".bulk") else INTERACTIVE_QUEUE
         lanes.setdefault(lane, (UNKNOWN_TENANT, queue))
     queues = (INTERACTIVE_QUEUE, BULK_QUEUE, UPKEEP_QUEUE)
@@ -107,29 +116,20 @@ def read_queues(client: Any, tenants: Collection[str]) -> Iterator[Metric]:
     yield from _read_limits(client, sorted(tenants))
 
 
-LANES = "valetkey.lanes"
-"""The hash of the limits of lanes by tenant, which the fair queue writes."""
-
-
-class _Lane(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-    max_messages: int | None = Field(None, ge=0, le=10**9)
-    busy: float | None = None
-
-
 def _read_limits(client: Any, tenants: Collection[str]) -> Iterator[Metric]:
-    lanes = dict[str, _Lane]()
-    if tenants and client.type(LANES) == b"hash":
-        for tenant, text in zip(tenants, client.hmget(LANES, tenants), strict=True):
-            try:
-                lanes[tenant] = _Lane.model_validate_json(text or b"{}")
-            except ValidationError:
-                continue  # no fair queue wrote it
-    limits = {tenant: lane.max_messages for tenant, lane in lanes.items()}
-    yield _LANE_LIMIT.gauge({name: limit for name, limit in limits.items() if limit is not None})
-    busy = {tenant for tenant, lane in lanes.items() if lane.busy}
-    yield _BUSY.gauge({tenant: tenant in busy for tenant in tenants})
+    """Yield what clients read before they send."""
+    fields = [SERVICE_FIELD, *tenants]
+    is_hash = client.type(LANE_STATES) == b"hash"
+    service, *own = client.hmget(LANE_STATES, fields) if is_hash else [None] * len(fields)
+    limits, busy = dict[str, int](), dict.fromkeys(tenants, False)
+    for tenant, value in zip(tenants, own, strict=True):
+        for is_bulk in (False, True):
+            state = read_lane_state((value, service), lane_name(tenant, is_bulk=is_bulk))
+            if state is not None:
+                limits[tenant] = state.max_messages
+                busy[tenant] |= state.busy is not None
+    yield _LANE_LIMIT.gauge(limits)
+    yield _BUSY.gauge(busy)
 
 
 _MAX_WORKERS = 1_000

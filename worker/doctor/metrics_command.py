@@ -4,6 +4,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from functools import partial
@@ -36,6 +37,7 @@ from worker.broker.queues import (
 )
 from worker.broker.result_store import read_discard_counts, read_ignored_traces
 from worker.cli.database import open_engine
+from worker.cli.database_failures import database_cause, database_unusable
 from worker.cli.redis_servers import open_broker, open_results
 from worker.core.quota_rules import quota_statuses
 from worker.doctor.checks import (
@@ -108,7 +110,7 @@ def _read_results(client: Any) -> Iterator[Metric]:
     yield _WORKER_PROBLEMS.gauge({code: problems[code] for code in WORKER_PROBLEMS})
     discarded = CounterMetricFamily(
         f"{PREFIX}messages_discarded",
-        "Messages that were discarded: a part of them is invalid, or they are an answered copy.",
+        "Messages that were discarded, by the part that is invalid, or by another reason.",
         labels=("part",),
     )
     for part, count in sorted(read_discard_counts(client).items()):
@@ -338,6 +340,37 @@ def _merge_families(metrics: Iterable[Metric]) -> list[Metric]:
     return list(families.values())
 
 
+SILENCE_LIMIT = 12.0
+"""The time in seconds after which a scrape no longer waits for the database."""
+
+
+def _up(service: str, problem: Exception | None) -> Metric:
+    text = f"1 if the {service.replace('_', ' ')} can be read and written, else 0."
+    return Family(f"{service}_up", text).single(problem is None)
+
+
+class _Reading:
+    """Reads in a thread of its own, as no limit of a frozen server ends its queries."""
+
+    def __init__(self) -> None:
+        self._result: Future[list[Metric]] | None = None
+
+    def read(self, read: Callable[[], list[Metric]]) -> list[Metric]:
+        """Return what is read. Raises TimeoutError late, or while the last reading still runs."""
+        is_new = self._result is None or self._result.done()
+        if self._result is None or is_new:
+            self._result = Future()
+            Thread(target=_run, args=(self._result, read), daemon=True).start()
+        return self._result.result(SILENCE_LIMIT if is_new else 0)
+
+
+def _run(result: Future[list[Metric]], read: Callable[[], list[Metric]]) -> None:
+    try:
+        result.set_result(read())
+    except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
+        result.set_exception(error)
+
+
 class ServiceCollector(Collector):
     """Reads the metrics once at a time. Scrapes that wait meanwhile share the next reading.
 
@@ -352,6 +385,7 @@ class ServiceCollector(Collector):
         self._lock = Lock()
         self._metrics: list[Metric] = []
         self._read_at = float("-inf")
+        self._reading = _Reading()
         self._tenants: Collection[str] = ()
         """The configured tenants, as last read."""
 
@@ -372,7 +406,7 @@ class ServiceCollector(Collector):
         return _merge_families(
             [
                 *read_probe(self._prober),
-                *self._read(DATABASE, open_engine, self._read_database, can_write),
+                *self._read_silent_database(can_write),
                 *self._read(BROKER, open_broker, self._read_broker, broker_works),
                 *self._read(RESULT_STORE, open_results, _read_results, results_work),
             ]
@@ -394,8 +428,18 @@ class ServiceCollector(Collector):
         except click.ClickException as error:
             problem = error
         self._on_problem(service, problem, metrics)
-        text = f"1 if the {service.replace('_', ' ')} can be read and written, else 0."
-        return [Family(f"{service}_up", text).single(problem is None), *metrics]
+        return [_up(service, problem), *metrics]
+
+    def _read_silent_database(self, check: Callable[[Any], None]) -> list[Metric]:
+        """Read the database, but do not wait for one that does not respond."""
+        read = partial(self._read, DATABASE, open_engine, self._read_database, check)
+        try:
+            return self._reading.read(read)
+        except TimeoutError as error:
+            url = Settings().database_url.get_secret_value()
+            problem = database_unusable(database_cause(error), url)
+            self._on_problem(DATABASE, problem, ())
+            return [_up(DATABASE, problem)]
 
     def _read_broker(self, client: Any) -> Iterator[Metric]:
         yield from read_memory(client, BROKER)

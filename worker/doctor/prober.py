@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from valetkey.cli.terminal_text import escape_unprintable
 from valetkey.delivery.transport import RESULT_PREFIX, Publisher, Server, Servers
-from valetkey.errors import BrokerUnreachable
+from valetkey.errors import BrokerUnreachable, Busy
 from valetkey.wire.messages import INTERACTIVE_QUEUE
 from valetkey.wire.strict_json import parse_json
 from valetkey.wire.waiting import PROBE_TENANT
@@ -67,6 +67,8 @@ def send_probe(timeout: float) -> ProbeReport:
             seconds, problems = _exchange(timeout)
         except BrokerUnreachable as error:
             problems["broker"] = str(error)
+        except Busy as error:  # anyone at the broker can fill the lane of probes
+            problems["worker"] = str(error)
         except ServiceUnusable as error:
             problems["result_store"] = error.message
     return ProbeReport(time.monotonic(), seconds, problems)
@@ -140,7 +142,11 @@ class Prober:
 
     def probe(self, timeout: float) -> None:
         """Send a probe, and remember what it finds."""
-        report = send_probe(timeout)
+        try:
+            report = send_probe(timeout)
+        except Exception as error:  # noqa: BLE001 - without its thread, no more probes would be sent
+            problem = f"the probe failed with {type(error).__name__}"
+            report = ProbeReport(time.monotonic(), None, {"worker": problem})
         self._last = report
         if report.seconds is not None and "worker" not in report.problems:
             self._last_response = report

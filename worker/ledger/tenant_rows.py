@@ -92,7 +92,10 @@ _CREATED_AT = select(TenantIdentity.id, TenantIdentity.created_at).join(
     Tenant, Tenant.id == TenantIdentity.id
 )
 _LAST_CHANGE = select(func.max(ConfigChange.change_number))
-_TENANT_FIELDS = ("name", "trust", "max_batch", "id", "refund_unused")
+_TENANT_FIELDS = (
+    *("name", "trust", "max_batch", "id", "refund_unused"),
+    *("max_waiting", "max_waiting_age"),
+)
 
 
 def load_config(connection: Connection) -> TenantConfig:

@@ -22,8 +22,8 @@ from tests.support.servers.databases import migrated_databases, migrated_file
 from tests.support.servers.external import running_postgres_server
 from tests.support.servers.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(150)
-FIRES, ENDS = 45, 60  # seconds; a worker that was stopped has to be noticed, and to start again
+pytestmark = pytest.mark.timeout(260)
+FIRES, ENDS = 110, 110  # seconds; a worker that was stopped has to be noticed, and to start again
 PICTURE = os.environ.get("VALETKEY_TEST_DASHBOARD")
 """The file for a picture of the dashboard during the tests: docs/dashboard.svg is one."""
 Check = Callable[[WatchedService, Fault], None]

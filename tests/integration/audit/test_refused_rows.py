@@ -20,6 +20,8 @@ from worker.audit.audit_rows import read_grants
 from worker.audit.grant_filters import GrantFilter
 from worker.base.database_engine import read_transaction, write_transaction
 
+pytestmark = pytest.mark.slow
+
 REFUSALS = st.sampled_from([("refused",), (CODES[0],), (CODES[1], CODES[0]), ("refused", CODES[0])])
 RARE, FREQUENT = CODES
 TABLES = ("grants", "batches", "chunks", "refused_chunks")

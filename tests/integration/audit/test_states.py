@@ -16,6 +16,8 @@ from worker.audit.state_conditions import LONGEST_VALIDITY, STATES
 from worker.uses.state_facts import read_state_facts
 from worker.uses.use_rules import grant_state
 
+pytestmark = pytest.mark.slow
+
 STATE_SETS = st.lists(st.sampled_from(STATES), min_size=1, max_size=3, unique=True).map(tuple)
 
 

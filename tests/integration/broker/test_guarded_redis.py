@@ -131,6 +131,19 @@ def test_an_invalid_frame_is_discarded_and_its_sender_told(guarded: Guarded) -> 
     assert (refusal["code"], refusal["field"]) == ("message_invalid", "timelimit")
 
 
+@pytest.mark.parametrize(
+    ("expires", "code"), [("2026-11-26T12:00:00Z", "deadline_passed"), ("", "message_invalid")]
+)
+def test_a_frame_whose_deadline_has_passed_is_refused_as_that_and_counted(
+    guarded: Guarded, expires: str, code: str
+) -> None:
+    guarded.put(build_frame(headers=celery_headers(expires=expires)))
+    guarded.put()
+    assert len(guarded.start().read()) == 1
+    assert read_discard_counts(guarded.store) == {"expires": 1}
+    assert guarded.result()["result"]["refusal"]["code"] == code
+
+
 def test_an_invalid_trace_header_is_counted_and_its_message_delivered(guarded: Guarded) -> None:
     guarded.put(build_frame(headers=celery_headers(traceparent="00-" + "a" * 10_240)))
     (message,) = guarded.start().read()

@@ -6,8 +6,9 @@ import pytest
 import redis
 
 from tests.support.builders.frames import build_frame, celery_headers
-from valetkey.wire.waiting import SERVED_MARK
+from valetkey.wire.waiting import SERVED_MARK, WAITING_LANES
 from worker.broker.queues import MAX_AGE, lane_depths
+from worker.doctor import latency_metrics
 
 
 @pytest.fixture
@@ -51,3 +52,18 @@ def test_a_key_that_is_missing_or_no_list_counts_as_empty(broker: redis.Redis) -
     broker.set("valetkey.waiting:demo", "text")
     keys = ["valetkey.waiting:demo", "valetkey.bulk"]
     assert lane_depths(broker, keys) == dict.fromkeys(keys, (0, None))
+
+
+def test_metrics_look_at_a_bounded_number_of_lanes_that_others_named(
+    broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker.sadd(WAITING_LANES, *map(str, range(3_000)))
+    looked_at: list[int] = []
+
+    def count_keys(client: redis.Redis, keys: list[str]) -> dict[str, tuple[int, float | None]]:
+        looked_at.append(len(keys))
+        return lane_depths(client, keys)
+
+    monkeypatch.setattr(latency_metrics, "lane_depths", count_keys)
+    assert list(latency_metrics.read_queues(broker, ["acme"]))
+    assert looked_at[0] < 1_010

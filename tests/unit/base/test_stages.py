@@ -1,6 +1,7 @@
 import pytest
 
 from worker.base.stages import BOUNDS, SUM, add_sums, observe, stage, take_sums
+from worker.broker.latencies import LatencyFlusher
 
 
 @pytest.fixture(autouse=True)
@@ -36,3 +37,7 @@ def test_a_stage_that_fails_or_is_followed_by_another_is_recorded() -> None:
     with pytest.raises(ZeroDivisionError):
         fail_while_committing()
     assert set(take_sums()) == {("stage", "database"), ("stage", "commit")}
+
+
+def test_a_process_that_recorded_no_durations_stops_without_an_error() -> None:
+    LatencyFlusher(list).stop()

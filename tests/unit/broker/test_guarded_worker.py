@@ -3,11 +3,13 @@
 import os
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from threading import Timer
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from celery import Celery
 from celery.worker import WorkController, state
 from celery.worker.consumer import Consumer
 from redis.exceptions import ReadOnlyError
@@ -125,6 +127,30 @@ def test_a_worker_knows_when_it_found_its_lost_broker_again(
     consumer.restart_count = 1
     consumer.create_task_handler()
     assert GuardedQoS.reconnected_at <= time.monotonic()
+
+
+def test_a_worker_tries_to_connect_every_two_seconds_however_long_an_outage_lasts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tries: list[float] = [0.0]
+
+    def connect() -> object:
+        if tries[-1] < 600:
+            tries.append(tries[-1])
+            raise ConnectionRefusedError
+        return object()
+
+    def sleep(seconds: float) -> None:
+        tries[-1] += seconds
+
+    monkeypatch.setattr("kombu.utils.functional.sleep", sleep)
+    consumer = GuardedConsumer.__new__(GuardedConsumer)
+    consumer.app = Celery(broker="redis://", set_as_current=False)
+    consumer.app.conf.broker_connection_max_retries = None
+    connection = consumer.app.connection_for_read()
+    monkeypatch.setattr(connection, "_connection_factory", connect)
+    assert consumer.ensure_connected(connection) is connection
+    assert max(later - earlier for earlier, later in pairwise(tries)) <= 2
 
 
 def beat(events: Events, monkeypatch: pytest.MonkeyPatch, times: int, *, can_consume: bool) -> None:

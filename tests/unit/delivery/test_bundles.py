@@ -242,4 +242,4 @@ def test_a_bundle_that_could_not_be_sent_holds_back_new_messages_until_it_is_tri
     engine._outages.clear()
     engine._stuck_task_id = send.message.task_id  # add() allows one more try
     assert next_send(engine) is None
-    assert resends(engine, FIRST_INTERVAL) == ["a.0", send.message.task_id]
+    assert resends(engine, FIRST_INTERVAL) == [send.message.task_id, "a.0"]

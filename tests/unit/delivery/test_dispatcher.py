@@ -9,7 +9,7 @@ from valetkey.blocking import run
 from valetkey.crypto.codec import Codec
 from valetkey.delivery.dispatcher import Dispatcher
 from valetkey.delivery.progress import SingleRequest
-from valetkey.delivery.retransmit import FIRST_INTERVAL, RetransmitTimer
+from valetkey.delivery.retransmit import FIRST_INTERVAL, RETRY_INTERVAL, RetransmitTimer
 from valetkey.delivery.transport import Results, Transport
 from valetkey.errors import BrokerUnreachable, NoAnswer
 
@@ -116,7 +116,7 @@ def test_a_message_whose_sending_was_interrupted_is_sent_again() -> None:
     with pytest.raises(KeyboardInterrupt):
         work(dispatcher, 2)
     servers.interrupts = False
-    work(dispatcher, 2 * FIRST_INTERVAL)
+    work(dispatcher, RETRY_INTERVAL + 1)
     assert servers.sent == ["new.0"]
 
 

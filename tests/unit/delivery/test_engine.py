@@ -9,7 +9,7 @@ from tests.support.fakes.delivery_engine import (
     unsent,
 )
 from tests.support.fakes.pending_requests import ManyMessages, small_request
-from valetkey.delivery.retransmit import FIRST_INTERVAL
+from valetkey.delivery.retransmit import FIRST_INTERVAL, RETRY_INTERVAL
 from valetkey.errors import BrokerUnreachable
 from valetkey.wire.refusals import Code, Refusal
 
@@ -25,9 +25,8 @@ def test_a_later_failure_is_an_outage_until_the_message_is_sent() -> None:
     assert engine.send_failed(second, OUTAGE, 1.0) == []
     assert engine.outage is OUTAGE
     assert next_send(engine) is None  # the stuck message is tried first
-    assert resends(engine, FIRST_INTERVAL) == ["a.0"]
-    assert resends(engine, 1.0 + FIRST_INTERVAL) == ["a.0", "b.0"]
-    engine.message_sent("b.0", 1.0 + FIRST_INTERVAL)
+    assert resends(engine, 1.0 + RETRY_INTERVAL) == ["a.0", "b.0"]
+    engine.message_sent("b.0", 1.0 + RETRY_INTERVAL)
     assert engine.outage is None
     assert send_all(engine) == ["c.0"]
 

@@ -8,6 +8,7 @@ from valetkey.delivery.retransmit import (
     FIRST_INTERVAL,
     MAX_INTERVAL,
     PROBE_INTERVAL,
+    RETRY_INTERVAL,
     RetransmitTimer,
 )
 
@@ -116,6 +117,26 @@ def test_a_postponed_message_is_sent_soon_and_then_at_the_first_interval() -> No
     assert timer.next_due() == 100.0 + PROBE_INTERVAL
     timer.record_send("chunk", QUEUE, 200.0)
     assert timer.next_due() == 200.0 + FIRST_INTERVAL
+
+
+def test_a_message_whose_copies_were_all_given_up_is_sent_again_at_a_steady_interval() -> None:
+    timer = RetransmitTimer(lambda: 0.0)
+    for now in (0.0, 3.0):
+        timer.record_send("a", QUEUE, now)
+    timer.record_given_up("a", 31.0)
+    assert timer.next_due() == 3.0 + 2 * FIRST_INTERVAL  # for the other copy
+    for now in (40.0, 80.0, 120.0):
+        timer.record_given_up("a", now)
+        assert timer.next_due() == now + RETRY_INTERVAL
+        timer.record_send("a", QUEUE, now + RETRY_INTERVAL)
+        assert timer.next_due() == now + RETRY_INTERVAL + FIRST_INTERVAL
+
+
+def test_a_message_that_the_broker_does_not_take_is_tried_at_a_steady_interval() -> None:
+    timer = RetransmitTimer(lambda: 0.0)
+    for now in (0.0, 10.0, 100.0):
+        timer.record_failed_send("a", QUEUE, now)
+        assert timer.next_due() == now + RETRY_INTERVAL
 
 
 def timer_of(*messages: str) -> RetransmitTimer:

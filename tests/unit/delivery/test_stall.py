@@ -4,6 +4,7 @@ Delivery engines of several clients share a queue, and workers that stop. The cl
 """
 
 import json
+import time
 from collections import deque
 from typing import Any, NamedTuple
 
@@ -15,11 +16,13 @@ from tests.support.fakes.pending_requests import small_request
 from valetkey.delivery.engine import DeliveryEngine
 from valetkey.delivery.in_flight import Send
 from valetkey.delivery.progress import BatchProgress
-from valetkey.delivery.retransmit import FIRST_INTERVAL
+from valetkey.delivery.retransmit import FIRST_INTERVAL, RETRY_INTERVAL
 from valetkey.delivery.transport import FrameLog
 from valetkey.errors import BrokerUnreachable
+from valetkey.wire.unavailable import Unavailable
 
 _STEP = 0.25  # seconds
+_GIVE_UP_SECONDS = 30.0  # for which a worker tries a message again
 
 
 class Frame(NamedTuple):
@@ -72,12 +75,16 @@ class SimulatedClient:
 
 
 class Service:
-    """The queue, and workers that drop copies of answered messages."""
+    """The queue, and workers that drop copies of answered messages.
+
+    Without the database, workers keep what they take, and give it up after half a minute.
+    """
 
     def __init__(self, clients: int, requests: int) -> None:
         self.queue: deque[Frame] = deque()
         self.now = 0.0
-        self.is_broker_away = False
+        self.is_broker_away = self.is_database_away = False
+        self.held: deque[tuple[float, Frame]] = deque()
         self.sent = self.processed = self.longest = 0
         self._answered: set[tuple[int, str]] = set()
         self.clients = [SimulatedClient(self, requests) for _ in range(clients)]
@@ -88,7 +95,7 @@ class Service:
         while self.now < end:
             for client in self.clients:
                 client.run(self.now)
-            self.longest = max(self.longest, len(self.queue))
+            self.longest = max(self.longest, len(self.queue) + len(self.held))
             self._work(int(per_second * _STEP))
             due = min(client.engine.next_due(self.now) for client in self.clients)
             self.now = self.now + _STEP if per_second else max(min(due, end), self.now + _STEP)
@@ -102,6 +109,14 @@ class Service:
         return not self.queue and all(client.engine.is_idle for client in self.clients)
 
     def _work(self, count: int) -> None:
+        if self.is_database_away:
+            self.held.extend((self.now + _GIVE_UP_SECONDS, frame) for frame in self.queue)
+            self.queue.clear()
+            while self.held and self.held[0][0] <= self.now:
+                self._give_up(self.held.popleft()[1])
+            return
+        self.queue.extendleft(frame for _, frame in reversed(self.held))
+        self.held.clear()
         batch: list[Frame] = []
         while self.queue and len(batch) < count:
             frame = self.queue.popleft()
@@ -112,6 +127,11 @@ class Service:
         self.processed += len(batch)
         for frame in reversed(batch):  # several workers finish in another order
             self._reply(frame)
+
+    def _give_up(self, frame: Frame) -> None:
+        hint = Unavailable("database", None, int(time.time())).celery_error()
+        text = json.dumps({"status": "FAILURE", "result": hint})
+        frame.client.engine.result_received(frame.send.message.task_id, text, self.now)
 
     def _reply(self, frame: Frame) -> None:
         body, task_id = frame.send.message.body, frame.send.message.task_id
@@ -171,3 +191,18 @@ def test_after_an_outage_of_the_broker_of_any_length_all_are_answered_within_thr
     service.is_broker_away = False
     service.run(3 * FIRST_INTERVAL, per_second=400)
     assert service.is_idle
+
+
+@pytest.mark.parametrize("seconds", [29, 45, 300])
+@pytest.mark.parametrize(("clients", "requests", "messages"), [(1, 3_000, 47), (20, 1, 20)])
+def test_an_outage_of_the_database_of_any_length_multiplies_no_work_and_delays_no_answer(
+    clients: int, requests: int, messages: int, seconds: float
+) -> None:
+    service = Service(clients, requests)
+    service.is_database_away = True
+    service.run(seconds, per_second=400)
+    service.is_database_away = False
+    service.run(RETRY_INTERVAL + 4 * _STEP, per_second=400)
+    assert service.is_idle
+    assert service.processed == messages
+    assert service.longest <= 4 * messages

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from valetkey.errors import Busy
 from worker.doctor import prober
 from worker.doctor.prober import MAX_AGE, Prober, ProbeReport, _read_response
 from worker.doctor.queue_checks import check_probe
@@ -71,3 +72,17 @@ def test_doctor_names_each_part_that_a_probe_found_to_fail() -> None:
         ("fail", "database: the disk is full"),
         ("fail", "signing: no credentials"),
     ]
+
+
+@pytest.mark.parametrize("error", [Busy("the service is busy"), RuntimeError("secret")])
+def test_whatever_stops_a_probe_is_found_as_a_problem_of_it(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_timeout: float) -> Any:
+        raise error
+
+    monkeypatch.setattr(prober, "send_probe", fail)
+    probes = Prober()
+    probes.probe(1)
+    assert probes.last is not None
+    assert probes.last.problems == {"worker": f"the probe failed with {type(error).__name__}"}

@@ -1,14 +1,18 @@
 """Scrapes at the same time, of a service that is slow to read."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from threading import Event, Lock
+from typing import Any
 
 import pytest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from tests.support.servers.waiting import wait_until
-from worker.doctor.metrics_command import ServiceCollector, Window
+from worker.doctor import metrics_command
+from worker.doctor.metrics_command import DATABASE, ServiceCollector, Window
 from worker.doctor.prober import Prober
 
 
@@ -25,6 +29,36 @@ class CountedLock:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+
+
+def test_a_database_that_never_responds_is_down_and_up_again_once_it_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    goes_on = Event()
+
+    @contextmanager
+    def open_frozen() -> Iterator[Any]:
+        assert goes_on.wait(30)
+        yield None
+
+    def is_up() -> float:
+        families = {family.name: family for family in collector.collect()}
+        return families["valetkey_database_up"].samples[0].value
+
+    monkeypatch.setattr(metrics_command, "SILENCE_LIMIT", 0.05)
+    monkeypatch.setattr(metrics_command, "open_engine", open_frozen)
+    monkeypatch.setattr(metrics_command, "check_database", lambda *_, **__: None)
+    monkeypatch.setattr(ServiceCollector, "_read_database", lambda *_: iter(()))
+    problems: list[str] = []
+    collector = ServiceCollector(
+        Window("1h", timedelta(hours=1)),
+        lambda service, problem, _: problems.extend([str(problem)] * (service == DATABASE)),
+        Prober(),
+    )
+    assert (is_up(), is_up()) == (0, 0)
+    assert problems[-1].endswith("it does not respond in time")
+    goes_on.set()
+    wait_until(lambda: is_up() == 1)
 
 
 def test_scrapes_that_wait_share_one_reading_that_began_after_all_of_them(

@@ -183,6 +183,14 @@ def piped(path: Path) -> None:
     os.mkfifo(path, 0o600)
 
 
+def state_of(path: Path) -> tuple[int, ...] | None:
+    """Return what a change of a file changes, and reading it does not; None if there is none."""
+    if not os.path.lexists(path):
+        return None
+    state = path.lstat()
+    return state.st_ino, state.st_mode, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -197,13 +205,13 @@ def test_a_file_that_must_not_be_replaced_is_refused(
     created: Path, change: Callable[[Path], None], problem: str
 ) -> None:
     change(created)
-    before = created.lstat() if os.path.lexists(created) else None
+    before = state_of(created)
     result = run("rotate", created)
     output = " ".join(result.stderr.split())
     assert (result.exit_code, f"{created} was not changed: " in output) == (2, True)
     assert problem in output
     assert "hush" not in result.output
-    assert (created.lstat() if os.path.lexists(created) else None) == before
+    assert state_of(created) == before
 
 
 def test_a_file_of_another_account_is_refused(

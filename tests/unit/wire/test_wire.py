@@ -17,7 +17,7 @@ def test_the_task_names_are_pinned() -> None:
     app.loader.import_default_modules()
     task_names = {name for name in app.tasks if name.startswith("valetkey.")}
     assert task_names == {
-        f"valetkey.{name}" for name in ("issue", "deliver", "manifests", "upkeep")
+        f"valetkey.{name}" for name in ("issue", "probe", "deliver", "manifests", "upkeep")
     }
     assert messages.ISSUE_TASK in task_names
 

@@ -1,5 +1,6 @@
 """A request that cannot be decided is tried again, and then given up with an event of its own."""
 
+import time
 from collections.abc import Callable
 from threading import Event
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ import pytest
 from celery.exceptions import Ignore
 from structlog.testing import capture_logs
 
+from valetkey.wire.unavailable import Part
 from worker import app as worker_app
 from worker import tasks
 from worker.app import job_context
@@ -20,18 +22,26 @@ from worker.errors import Transient
 
 @pytest.fixture(autouse=True)
 def _away(monkeypatch: pytest.MonkeyPatch) -> None:
-    def respond_transiently(_message: Any, _context: Any) -> NoReturn:
-        raise Transient("storage does not answer", "storage")
-
-    monkeypatch.setattr(tasks, "respond", respond_transiently)
+    fail(monkeypatch, "storage")
     monkeypatch.setattr(tasks, "job_context", lambda: None)
 
 
-def respond(retries: int, store_result: Callable[..., None]) -> tuple[list[Any], list[int]]:
+def fail(monkeypatch: pytest.MonkeyPatch, part: Part) -> None:
+    """Let each try fail, because a part of the service does not answer."""
+
+    def respond_transiently(_message: Any, _context: Any) -> NoReturn:
+        raise Transient(f"{part} does not answer", part)
+
+    monkeypatch.setattr(tasks, "respond", respond_transiently)
+
+
+def respond(
+    retries: int, store_result: Callable[..., None], eta: str | None = "2026-12-02T00:00:00"
+) -> tuple[list[Any], list[int]]:
     """Try once more; return what is logged, and after how many seconds it is tried again."""
     pauses: list[int] = []
     task = SimpleNamespace(
-        request=SimpleNamespace(id="a.0", retries=retries),
+        request=SimpleNamespace(id="a.0", retries=retries, eta=eta),
         max_retries=tasks.MAX_RETRIES,
         retry=lambda **options: pauses.append(options["countdown"]),
         backend=SimpleNamespace(store_result=store_result),
@@ -42,16 +52,40 @@ def respond(retries: int, store_result: Callable[..., None]) -> tuple[list[Any],
 
 
 @pytest.mark.parametrize(
-    ("retries", "event"), [(0, "issue_postponed"), (4, "issue_postponed"), (5, "issue_given_up")]
+    ("part", "retries", "retry_in"),
+    [
+        ("storage", 0, 1),
+        ("storage", 4, 16),
+        ("storage", 5, None),
+        ("database", 0, 1),
+        ("database", 4, 2),
+        ("database", 14, 2),
+        ("database", 15, None),
+    ],
 )
-def test_the_last_try_of_a_request_says_that_it_is_given_up(retries: int, event: str) -> None:
+def test_the_last_try_of_a_request_says_that_it_is_given_up(
+    part: Part, retries: int, retry_in: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail(monkeypatch, part)
     stored: list[Any] = []
-    logs, _ = respond(retries, lambda *result: stored.append(result))
-    assert [(log["event"], log["problem"]) for log in logs] == [(event, "storage does not answer")]
+    logs, pauses = respond(retries, lambda *result: stored.append(result))
+    event, status = ("issue_postponed", "RETRY") if retry_in else ("issue_given_up", "FAILURE")
+    assert [(log["event"], log["problem"]) for log in logs] == [(event, f"{part} does not answer")]
     ((task_id, error, state),) = stored
-    assert (task_id, state) == ("a.0", "FAILURE" if retries == tasks.MAX_RETRIES else "RETRY")
-    assert error.get("retry_in") == (None if state == "FAILURE" else 2**retries)
-    assert (error["code"], error["part"]) == ("unavailable", "storage")
+    assert (task_id, state, error.get("retry_in")) == ("a.0", status, retry_in)
+    assert pauses == ([retry_in] if retry_in else [])
+    assert (error["code"], error["part"]) == ("unavailable", part)
+
+
+def test_a_message_that_cannot_wait_in_memory_for_the_database_waits_in_its_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    fail(monkeypatch, "database")
+    for retries, eta in ((0, None), (3, "2026-12-02T00:00:00"), (3, None)):
+        respond(retries, lambda *_: None, eta)
+    assert slept == [2]
 
 
 def test_a_result_store_that_is_away_does_not_end_the_tries() -> None:

@@ -2,7 +2,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ import redis
 from tests.support.builders.frames import message_frame
 from tests.support.builders.messages import grant_message
 from worker.broker.fair_queue import FairQueue, QueueSharing
+from worker.broker.lanes import LaneLimits
 from worker.broker.queues import queue_lengths
 
 _RUN = (
@@ -83,10 +84,10 @@ def queues(broker: str) -> Iterator[Queues]:
 
 
 @contextmanager
-def running_fair_queue(url: str) -> Iterator[None]:
+def running_fair_queue(url: str, limits: Mapping[str, LaneLimits] | None = None) -> Iterator[None]:
     """Run a fair queue in a thread."""
     stop = threading.Event()
-    thread = threading.Thread(target=FairQueue(url).run, args=(stop,))
+    thread = threading.Thread(target=FairQueue(url, lambda: limits or {}).run, args=(stop,))
     thread.start()
     try:
         yield

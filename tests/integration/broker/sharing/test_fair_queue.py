@@ -19,6 +19,8 @@ from tests.integration.broker.sharing.conftest import (
     start_fair_queue,
 )
 from tests.support.servers.waiting import wait_until
+from valetkey.wire.waiting import LANE_STATES, SERVICE_FIELD
+from worker.broker.lanes import LaneLimits
 from worker.broker.queues import SHARING_LEASE, queue_lengths
 from worker.dev.embedded_servers import running_valkey
 
@@ -109,9 +111,9 @@ def test_several_at_once_lose_and_double_nothing(
 
 
 def test_after_an_orderly_stop_another_process_need_not_wait(broker: str, queues: Queues) -> None:
-    with running_fair_queue(broker):
-        wait_until(lambda: queues.client.exists(SHARING_LEASE))
-    assert not queues.client.exists(SHARING_LEASE)
+    with running_fair_queue(broker, {SERVICE_FIELD: LaneLimits()}):
+        wait_until(lambda: queues.client.exists(SHARING_LEASE, LANE_STATES) == 2)
+    assert not queues.client.exists(SHARING_LEASE, LANE_STATES)
 
 
 def test_it_goes_on_after_its_broker_was_lost(

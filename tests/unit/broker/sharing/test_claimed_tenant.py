@@ -13,10 +13,12 @@ from tests.support.builders.messages import grant_message
 from tests.support.crypto.tokens import sign_message
 from tests.support.fakes.pending_requests import small_request
 from valetkey.crypto.keys import generate_key
+from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
 from valetkey.wire.pending import build_bundle
 from valetkey.wire.terms import NAME_PATTERN
 from valetkey.wire.waiting import PROBE_TENANT
 from worker.broker.lanes import PREFIX_BYTES, UNKNOWN_TENANT, claimed_tenant
+from worker.broker.queues import PROBE_TASK, QUEUES_BY_TASK
 
 KEY = generate_key("acme/billing")
 SIGNED = sign_message(grant_message(["acme/a"] * 20), KEY, datetime(2026, 11, 24, tzinfo=UTC))
@@ -41,6 +43,16 @@ def test_an_unsigned_message_claims_the_tenant_that_it_names() -> None:
 def test_a_probe_waits_in_a_lane_that_no_tenant_has() -> None:
     assert claim({"tenant": PROBE_TENANT}) == PROBE_TENANT
     assert not re.fullmatch(NAME_PATTERN, PROBE_TENANT)
+
+
+def test_a_claim_to_be_a_tenant_that_does_not_exist_does_not_count() -> None:
+    frame = message_frame(grant_message(tenant="made-up"), TASK_ID).encode()
+    assert claimed_tenant(frame, {"acme"}) == UNKNOWN_TENANT
+    assert claimed_tenant(frame, {"acme", "made-up"}) == "made-up"
+
+
+def test_workers_take_a_probe_from_each_queue_to_which_a_lane_returns_it() -> None:
+    assert set(QUEUES_BY_TASK[PROBE_TASK]) == {BULK_QUEUE, INTERACTIVE_QUEUE}
 
 
 def test_a_message_longer_than_the_prefix_is_classified_too() -> None:
