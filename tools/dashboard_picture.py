@@ -22,8 +22,9 @@ _POINTS = 150  # of a line, at most
 _COLUMN, _ROW = 50, 20  # pixels of a column and a row of Grafana's grid
 _TIME_AXIS = {"format": "%H:%M:%S", "tickCount": 4}
 _UNITS = {"percentunit": ".0%", "bytes": ".2s"}
+_FONT = "system-ui, sans-serif"
 _CONFIG = {
-    "font": "system-ui, sans-serif",
+    "font": _FONT,
     "view": {"stroke": "#d0d7de"},
     "axis": {"title": None, "gridColor": "#e6e9ec", "domain": False, "ticks": False},
     "legend": {
@@ -37,7 +38,7 @@ _CONFIG = {
     "line": {"strokeWidth": 1.4, "interpolate": "step-after"},
 }
 _UNUSED = re.compile(
-    r' (?:role|class|aria-\w+|pointer-events)="[^"]*"| opacity="1"'
+    r' (?:role|class|aria-\w+|pointer-events|font-family)="[^"]*"| (?:stroke-)?opacity="1"'
     r'|<path [^>]*(?:display="none"|d="M0,0h0v0h0Z")/>'
 )
 """What the SVG of Vega-Lite has for its own programs."""
@@ -74,15 +75,16 @@ def prometheus(url: str, times: TimeRange) -> Query:
 
 
 def draw(query: Query, times: TimeRange, title: str) -> str:
-    """Return the picture of all panels as SVG. Faults are shaded, and numbered above the first."""
+    """Return the picture of all panels as SVG. Faults are shaded and numbered."""
     panels = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
     lines = groupby(panels, key=lambda panel: panel["gridPos"]["y"])
     rows = [_draw_row([*line], query, times) for _, line in lines]
-    names = "; ".join(f"{number} {name}" for number, (*_, name) in enumerate(times.faults, 1))
+    names = [f"{number} {name}" for number, (*_, name) in enumerate(times.faults, 1)]
+    names = ["; ".join(names[start : start + 5]) for start in range(0, len(names), 5)]
     heading = {"text": title, "subtitle": names, "fontSize": 16, "subtitleFontSize": 12}
     chart = {"$schema": _SCHEMA, "config": _CONFIG, "title": heading, "background": "#fff"}
     svg = vl_convert.vegalite_to_svg(chart | {"vconcat": rows, "spacing": 12})
-    svg = _UNUSED.sub("", svg)
+    svg = _UNUSED.sub("", svg).replace("<svg ", f'<svg font-family="{_FONT}" ', 1)
     return re.sub(r"\d+\.\d{2,}", lambda match: f"{float(match[0]):.1f}", svg)
 
 
@@ -105,7 +107,9 @@ def _draw_panel(panel: dict[str, Any], query: Query, times: TimeRange) -> dict[s
     defaults, place = panel["fieldConfig"]["defaults"], panel["gridPos"]
     scale = {"type": "utc", "domain": [times.start * 1_000, times.end * 1_000]}
     x = {"field": "time", "type": "temporal", "scale": scale, "axis": _TIME_AXIS}
-    samples = list(_read_samples(panel, query, times))
+    # Vega-Lite cannot place a chart without samples.
+    nothing = {"name": "no samples", "time": times.start * 1_000, "value": 0, "gap": 0}
+    samples = [*_read_samples(panel, query, times)] or [nothing | {"end": nothing["time"]}]
     if panel["type"] == "stat":
         bad = "datum.value < 1" if "mappings" in defaults else "datum.value > 0"
         color = {"condition": {"test": bad, "value": "#e02f44"}, "value": "#56a64b"}

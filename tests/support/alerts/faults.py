@@ -172,6 +172,7 @@ def skew_clock(service: WatchedService) -> Iterator[None]:
         yield
     finally:
         service.skew.write_text("0")
+        service.worker.kill()
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.support.alerts.rules import ALERTS, SCRAPE_CONFIG, dashboard, panels
+from tests.support.alerts.rules import ALERTS, RULES, SCRAPE_CONFIG, dashboard, panels
 from tests.support.docs.command_lines import ROOT
 from tests.unit.project.test_documentation import OPERATING, heading_ids
 
@@ -45,3 +45,10 @@ def test_each_query_of_the_dashboard_goes_to_the_chosen_data_source() -> None:
     sources = [target["datasource"] for panel in panels() for target in panel["targets"]]
     assert sources
     assert all(source == {"type": "prometheus", "uid": "${datasource}"} for source in sources)
+
+
+def test_the_recorded_series_that_are_used_are_recorded() -> None:
+    queries = [target["expr"] for panel in panels() for target in panel["targets"]]
+    queries += [rule["expr"] for rule in ALERTS.values()]
+    used = set(re.findall(r"valetkey:[a-z0-9_:]+", " ".join(queries)))
+    assert used == {rule["record"] for rule in RULES if "record" in rule}
