@@ -125,7 +125,7 @@ def flood(service: WatchedService) -> Iterator[None]:
     """Put a long backlog into the queue, while the worker is stopped."""
     service.worker.send(signal.SIGSTOP)
     with service.redis() as client:
-        client.rpush(INTERACTIVE_QUEUE, *[_frame()] * 20_001)
+        client.rpush(INTERACTIVE_QUEUE, *[_frame()] * 20_101)  # some go to workers that wait
         try:
             yield
         finally:
