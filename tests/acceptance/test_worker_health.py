@@ -91,7 +91,7 @@ def test_what_a_worker_measured_is_written_also_if_it_stops(service: FaultyServi
     with redis.Redis.from_url(service.broker.url(1)) as store:
         counts = {key: sum(numbers[:SUM]) for key, numbers in read_latencies(store).items()}
     stages = ("authenticate", "decide", "sign", "database", "commit")
-    assert [counts["stage", name] for name in stages] == [2] * 5
+    assert all(counts["stage", name] >= 2 for name in stages)  # more if one was sent again
     assert counts["request", "valetkey"] == counts["queue_wait", "valetkey"] == 2
 
 

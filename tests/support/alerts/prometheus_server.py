@@ -51,8 +51,8 @@ def running_prometheus(folder: Path, metrics_url: str) -> Iterator[Prometheus]:
     """Run Prometheus with its data in a folder, with the rules and configuration of deploy/."""
     target = re.sub("^http://|/metrics$", "", metrics_url)
     (job,) = SCRAPE_CONFIG["scrape_configs"]
-    job |= {"scrape_interval": "3s", "scrape_timeout": "3s"}
-    job |= {"static_configs": [{"targets": [target]}]}
+    times = {"scrape_interval": "3s", "scrape_timeout": "3s"}
+    job = {**job, **times, "static_configs": [{"targets": [target]}]}
     config = SCRAPE_CONFIG | {"global": {"evaluation_interval": "1s"}, "scrape_configs": [job]}
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     (folder / "rules.yml").write_text(_seconds_for_minutes(RULES_FILE.read_text()))
