@@ -91,8 +91,11 @@ def test_what_a_worker_measured_is_written_also_if_it_stops(service: FaultyServi
     with redis.Redis.from_url(service.broker.url(1)) as store:
         counts = {key: sum(numbers[:SUM]) for key, numbers in read_latencies(store).items()}
     stages = ("authenticate", "decide", "sign", "database", "commit")
-    assert all(counts["stage", name] >= 2 for name in stages)  # more if one was sent again
-    assert counts["request", "valetkey"] == counts["queue_wait", "valetkey"] == 2
+    # Three, if the first request was sent again while the worker started.
+    measured = {counts["stage", name] for name in stages} | {
+        counts[name, "valetkey"] for name in ("request", "queue_wait")
+    }
+    assert measured in ({2}, {3})
 
 
 def test_a_worker_whose_clock_is_wrong_takes_no_messages_until_it_is_right(
