@@ -20,6 +20,7 @@ DASHBOARD = Path(__file__).parents[1] / "deploy" / "grafana" / "valetkey.json"
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 _POINTS = 150  # of a line, at most
 _COLUMN, _ROW = 50, 20  # pixels of a column and a row of Grafana's grid
+_LINE = 13  # pixels of the name of a band
 _TIME_AXIS = {"format": "%H:%M:%S", "tickCount": 4}
 _UNITS = {"percentunit": ".0%", "bytes": ".2s"}
 _FONT = "system-ui, sans-serif"
@@ -37,8 +38,10 @@ _CONFIG = {
     "title": {"anchor": "start", "fontSize": 12},
     "line": {"strokeWidth": 1.4, "interpolate": "step-after"},
 }
+_STYLE = f"<style>text{{fill:#000;font-family:{_FONT}}}</style>"
 _UNUSED = re.compile(
     r' (?:role|class|aria-\w+|pointer-events|font-family)="[^"]*"| (?:stroke-)?opacity="1"'
+    r'| fill="(?:#000|black)"| text-anchor="start"| stroke-width="1"'
     r'|<path [^>]*(?:display="none"|d="M0,0h0v0h0Z")/>'
 )
 """What the SVG of Vega-Lite has for its own programs."""
@@ -84,7 +87,7 @@ def draw(query: Query, times: TimeRange, title: str) -> str:
     heading = {"text": title, "subtitle": names, "fontSize": 16, "subtitleFontSize": 12}
     chart = {"$schema": _SCHEMA, "config": _CONFIG, "title": heading, "background": "#fff"}
     svg = vl_convert.vegalite_to_svg(chart | {"vconcat": rows, "spacing": 12})
-    svg = _UNUSED.sub("", svg).replace("<svg ", f'<svg font-family="{_FONT}" ', 1)
+    svg = _UNUSED.sub("", svg).replace(">", f">{_STYLE}", 1)
     return re.sub(r"\d+\.\d{2,}", lambda match: f"{float(match[0]):.1f}", svg)
 
 
@@ -110,7 +113,8 @@ def _draw_panel(panel: dict[str, Any], query: Query, times: TimeRange) -> dict[s
     # Vega-Lite cannot place a chart without samples.
     nothing = {"name": "no samples", "time": times.start * 1_000, "value": 0, "gap": 0}
     samples = [*_read_samples(panel, query, times)] or [nothing | {"end": nothing["time"]}]
-    if panel["type"] == "stat":
+    bands = samples if panel["type"] == "stat" else []
+    if bands:
         bad = "datum.value < 1" if "mappings" in defaults else "datum.value > 0"
         color = {"condition": {"test": bad, "value": "#e02f44"}, "value": "#56a64b"}
         y: dict[str, Any] = {"field": "name", "type": "nominal", "scale": {"padding": 0.2}}
@@ -130,7 +134,7 @@ def _draw_panel(panel: dict[str, Any], query: Query, times: TimeRange) -> dict[s
     return {
         "title": panel["title"],
         "width": place["w"] * _COLUMN - 70,
-        "height": place["h"] * _ROW,
+        "height": max(place["h"] * _ROW, _LINE * len({sample["name"] for sample in bands})),
         "layer": [*_shade_faults(times, x), drawing],
     }
 
