@@ -1,8 +1,8 @@
-"""Install what tests need besides Python packages: npm packages, Chromium and Prometheus.
+"""Install what tests need besides Python packages: npm packages, Chromium, programs of Debian.
 
 The packages that check docs/contract are installed into .venv/contract, and those that check the
 page of `audit report` into .venv/report. Chromium is installed into .venv/browser if the machine
-has no Chromium or Chrome, and Debian's Prometheus into .venv/prometheus if it has none.
+has no Chromium or Chrome, and the programs of Debian that it lacks into .venv/debian.
 """
 
 import shutil
@@ -19,8 +19,13 @@ CONTRACT_PACKAGES = ROOT / "tests" / "acceptance" / "contract"
 REPORT_FOLDER = Path(sys.prefix) / "report"
 REPORT_PACKAGES = ROOT / "tests" / "acceptance" / "report"
 EXAMPLES_FOLDERS = (ROOT / "examples" / "producers", ROOT / "examples" / "webhooks")
-PROMETHEUS_FOLDER = Path(sys.prefix) / "prometheus"
-PROMETHEUS_PACKAGES = ("prometheus", "promtool")
+DEBIAN_FOLDER = Path(sys.prefix) / "debian"
+DEBIAN_PROGRAMS = {
+    "kustomize": "kustomize",
+    "prometheus": "prometheus",
+    "promtool": "promtool",
+}
+"""The programs that tests need, by the package of Debian that contains each."""
 NPM_OPTIONS = ("--ignore-scripts", "--no-audit", "--no-fund", "--silent")
 PIP_INSTALL = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 
@@ -46,8 +51,8 @@ def npm_command() -> list[str]:
 
 
 def main() -> None:
-    """Install the packages of the lock files, and Chromium and Prometheus if they are missing."""
-    install_prometheus()
+    """Install the packages of the lock files, and the programs that the machine lacks."""
+    install_debian()
     command = npm_command()
     for folder in EXAMPLES_FOLDERS:
         install(command, folder)
@@ -71,28 +76,36 @@ def install_copy(command: list[str], source: Path, folder: Path) -> None:
     install(command, folder)
 
 
-def install_prometheus() -> None:
-    """Extract Prometheus and promtool from Debian's packages, unless the machine has them.
+def debian_program(name: str) -> str | None:
+    """Return the path of a program of the machine, or else of one that is installed here."""
+    return shutil.which(name) or shutil.which(name, path=str(DEBIAN_FOLDER / "usr" / "bin"))
+
+
+def install_debian() -> None:
+    """Extract the programs from Debian's packages that the machine lacks.
 
     apt verifies them. It needs no root, as it gets a folder of its own for its lists.
     """
-    installed = [PROMETHEUS_FOLDER / "usr" / "bin" / name for name in PROMETHEUS_PACKAGES]
-    if all(map(shutil.which, PROMETHEUS_PACKAGES)) or all(path.exists() for path in installed):
+    missing = {
+        package: name for package, name in DEBIAN_PROGRAMS.items() if debian_program(name) is None
+    }
+    if not missing:
         return
-    downloads = PROMETHEUS_FOLDER / "downloads"
+    downloads = DEBIAN_FOLDER / "downloads"
     (downloads / "lists").mkdir(parents=True, exist_ok=True)
     folders = (f"Dir::State::Lists={downloads / 'lists'}", f"Dir::Cache={downloads}")
-    apt = ("apt-get", "-qq", "-o", folders[0], "-o", folders[1], "-o", "APT::Sandbox::User=root")
     extract = ("dpkg-deb", "--extract")
+    apt = ("apt-get", "-qq", "-o", folders[0], "-o", folders[1], "-o", "APT::Sandbox::User=root")
     try:
         subprocess.run([*apt, "update"], check=True)
-        subprocess.run([*apt, "download", *PROMETHEUS_PACKAGES], check=True, cwd=downloads)
+        subprocess.run([*apt, "download", *missing], check=True, cwd=downloads)
         for package in downloads.glob("*.deb"):
-            subprocess.run([*extract, package, PROMETHEUS_FOLDER], check=True)
+            subprocess.run([*extract, package, DEBIAN_FOLDER], check=True)
     except (OSError, subprocess.CalledProcessError) as error:
+        names = ", ".join(missing.values())
         sys.stderr.write(
-            f"No Prometheus from Debian: {error}. Tests of alerts need prometheus and"
-            " promtool 2.53 or later: install them, and add them to PATH\n"
+            f"Nothing from Debian: {error}. Tests need {names}: install them, and add them to"
+            " PATH\n"
         )
     shutil.rmtree(downloads)
 

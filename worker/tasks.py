@@ -25,7 +25,7 @@ from worker.base.month_partitions import create_partitions
 from worker.base.stages import observe
 from worker.base.tracing import annotate, process_span
 from worker.broker.latencies import LABELS
-from worker.broker.queues import PROBE_ID_PREFIX, PROBE_TASK, UPKEEP_QUEUE, seconds_since
+from worker.broker.queues import PROBE_ID_PREFIX, PROBE_TASK, UPKEEP_QUEUE
 from worker.broker.result_store import request_name, unnamed_batches
 from worker.context import Context, settings
 from worker.doctor.checks import check_config
@@ -89,7 +89,7 @@ log = structlog.get_logger()
 # All requests wait for the database. A try of storage may hold a process until a time-out.
 _RETRIES: Mapping[Part, tuple[int, int]] = {"database": (15, 2)}
 _OTHER_RETRIES = (5, 16)
-MAX_RETRIES = 15
+MAX_RETRIES = max(count for count, _ in (*_RETRIES.values(), _OTHER_RETRIES))
 CONFIG_CHECK_SECONDS = 60.0
 
 
@@ -182,9 +182,9 @@ def _follow_up(request: Any, response: Response, arrived_at: datetime, started: 
     queue, sent_at = (request.delivery_info or {}).get("routing_key"), request.get("sent_at")
     # Anyone who can write to the queue chooses the time: only of an authenticated sender.
     if sent_at is not None and response.tenant is not None and queue in LABELS["request"]:
-        observe("request", queue, seconds_since(sent_at, clock.now()))
+        observe("request", queue, clock.seconds_since(sent_at, clock.now()))
         if not request.retries:
-            observe("queue_wait", queue, seconds_since(sent_at, arrived_at))
+            observe("queue_wait", queue, clock.seconds_since(sent_at, arrived_at))
     if response.has_webhook:
         send_trigger(deliver.name)
     if response.may_complete_manifest:

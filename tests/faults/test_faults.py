@@ -33,9 +33,7 @@ from tests.support.faults.run import (
     run_fault,
     running_load,
 )
-from tests.support.faults.service import FaultyService, faulty_service
-from tests.support.servers.databases import migrated_databases
-from tests.support.servers.external import running_postgres_server
+from tests.support.faults.service import FaultyService, faulty_service, service_on_postgres
 from tests.support.servers.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120 + 120 * INJECTIONS)
@@ -95,12 +93,7 @@ def test_rows_and_charges_agree_with_producers_after_a_full_disk(
 def test_rows_and_charges_agree_with_producers_after_an_outage_of_postgres(
     fault: Fault, tmp_path: Path, check: Check
 ) -> None:
-    with (
-        running_postgres_server() as server,
-        migrated_databases() as new_database,
-        new_database(server.url)() as url,
-        faulty_service(tmp_path, postgres=(server, url)) as service,
-    ):
+    with service_on_postgres(tmp_path) as service:
         check(service, fault)
 
 

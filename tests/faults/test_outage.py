@@ -20,9 +20,7 @@ from tests.support.faults.outage import (
     Row,
     run_outage,
 )
-from tests.support.faults.service import FaultyService, faulty_service
-from tests.support.servers.databases import migrated_databases
-from tests.support.servers.external import running_postgres_server
+from tests.support.faults.service import FaultyService, faulty_service, service_on_postgres
 
 SECONDS = [int(word) for word in os.environ.get("VALETKEY_TEST_OUTAGE_SECONDS", "35").split(",")]
 MAX_SECONDS = 5.0  # until the first answer after the return
@@ -62,10 +60,5 @@ def test_the_first_answer_after_an_outage_of_redis_comes_within_five_seconds(
 def test_the_first_answer_after_an_outage_of_postgres_comes_within_five_seconds(
     outage: Outage, seconds: int, tmp_path: Path, check: Check
 ) -> None:
-    with (
-        running_postgres_server() as server,
-        migrated_databases() as new_database,
-        new_database(server.url)() as url,
-        faulty_service(tmp_path, postgres=(server, url)) as service,
-    ):
+    with service_on_postgres(tmp_path) as service:
         check(service, outage, seconds)

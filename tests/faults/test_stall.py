@@ -5,15 +5,12 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.support.faults.service import FaultyService, faulty_service
+from tests.support.faults.service import FaultyService, faulty_service, service_on_postgres
 from tests.support.faults.stall import Row, run_stall
-from tests.support.servers.databases import migrated_databases
-from tests.support.servers.external import running_postgres_server
 
 
 def _numbers(name: str, default: str) -> list[int]:
@@ -23,13 +20,9 @@ def _numbers(name: str, default: str) -> list[int]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def stalled(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FaultyService]:
-    with ExitStack() as stack:
-        postgres = None
-        if request.param == "postgresql":
-            server = stack.enter_context(running_postgres_server())
-            new_database = stack.enter_context(migrated_databases())
-            postgres = server, stack.enter_context(new_database(server.url)())
-        yield stack.enter_context(faulty_service(tmp_path, postgres=postgres))
+    run_service = service_on_postgres if request.param == "postgresql" else faulty_service
+    with run_service(tmp_path) as service:
+        yield service
 
 
 @pytest.mark.timeout(400)

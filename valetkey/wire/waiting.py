@@ -59,7 +59,7 @@ _MAX_STATE_LENGTH = 1_000
 
 
 class LaneState(NamedTuple):
-    """What one lane takes: messages up to a number, or none for some seconds."""
+    """The greatest length of a lane, and the seconds for which it takes nothing, if it is busy."""
 
     max_messages: int = DEFAULT_MAX_MESSAGES
     busy: int | None = None

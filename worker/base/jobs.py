@@ -187,22 +187,27 @@ class RateLimits:
 Result = TypeVar("Result")
 
 
+def call_in_background(call: Callable[[], Result]) -> Future[Result]:
+    """Call a function in a thread that does not keep the process from ending."""
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future
+
+
 def call_with_timeout(seconds: float, call: Callable[[], Result]) -> Result:
     """Call a function; raise TimeoutError if it takes longer than `seconds`.
 
     After a timeout, the call continues in a background thread until the process ends: not every
     driver has a timeout of its own.
     """
-    future: Future[Result] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except Exception as error:  # noqa: BLE001 - raised in the caller's thread
-            future.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    return future.result(timeout=seconds)
+    return call_in_background(call).result(timeout=seconds)
 
 
 Unit = TypeVar("Unit")

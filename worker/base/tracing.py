@@ -35,7 +35,6 @@ log = structlog.get_logger()
 
 _NO_SPAN = nullcontext()
 _MAX_SINGLE = 16_384  # characters of a signed message of one item
-_MAX_AGE = 86_400  # seconds that a message may have waited; clocks differ
 _STOP_SECONDS = 3.0  # to export the last spans; a worker that takes much longer is killed
 
 
@@ -155,9 +154,10 @@ def _add_queue_span(tracer: "Tracer", sent_at: int | None) -> None:
     """Record the time that a message has waited since its client sent it."""
     if sent_at is None:
         return
-    now = round(clock.now().timestamp() * 1e3)
-    begin = min(max(sent_at, now - _MAX_AGE * 1_000), now)
-    tracer.start_span("queue", start_time=begin * 10**6).end(now * 10**6)
+    now = clock.now()
+    end = round(now.timestamp() * 1e3)
+    begin = end - round(clock.seconds_since(sent_at, now) * 1e3)
+    tracer.start_span("queue", start_time=begin * 10**6).end(end * 10**6)
 
 
 def webhook_span(tenant: str, endpoint: str) -> AbstractContextManager[object]:

@@ -13,7 +13,7 @@ import secrets
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -48,6 +48,7 @@ from worker.broker.lanes import (
     busy_seconds,
     claimed_tenant,
     lane_tenant,
+    limits_of,
     plan_moves,
 )
 from worker.broker.queues import SHARING_LEASE, lane_depths, waiting_lanes
@@ -305,13 +306,12 @@ class QueueSharing:
 
         Until the tenants are known, clients must not write into their lanes: nothing would look.
         """
-        if SERVICE_FIELD not in self._limits():
+        limits = self._limits()
+        if SERVICE_FIELD not in limits:
             return
         now = time.monotonic()
         rates = self._rates.measure(now - self._measured_at)
         self._measured_at = now
-        limits = self._limits()
-        default = limits[SERVICE_FIELD]
         busy: defaultdict[str, dict[str, int]] = defaultdict(dict)
         depths = lane_depths(self._client, [*map(lane_key, lanes := sorted(self.waiting))])
         self._since = {lane: self._since.get(lane, self._measured_at) for lane in lanes}
@@ -320,12 +320,13 @@ class QueueSharing:
             rate = rates.get(lane, 0.0)
             # Anyone can write a message in a tenant's name that says to be old.
             age = None if said is None else min(said, now - self._since[lane])
-            seconds = busy_seconds(length, age, limits.get(tenant, default), rate)
+            seconds = busy_seconds(length, age, limits_of(tenant, limits), rate)
             if seconds is not None:
                 busy[tenant][lane] = seconds
-        special = {name for name, each in limits.items() if each.messages != default.messages}
+        usual = limits[SERVICE_FIELD].messages
+        special = {name for name, each in limits.items() if each.messages != usual}
         states: dict[Any, Any] = {  # of redis-py's types
-            tenant: dump_lane_state(limits.get(tenant, default).messages, busy[tenant])
+            tenant: dump_lane_state(limits_of(tenant, limits).messages, busy[tenant])
             for tenant in special | {*busy, SERVICE_FIELD}
         }
         with self._client.pipeline() as pipe:  # whatever others wrote there, of any type
@@ -363,9 +364,7 @@ class QueueSharing:
         )
         offsets, prefixes = found[::2], found[1::2]
         is_bulk = queue == BULK_QUEUE
-        # A sender of many made-up names would have most of the turns.
-        tenants = {*self._limits()} - {SERVICE_FIELD}  # none until the config was read
-        known = tenants | {PROBE_TENANT} if tenants else tenants
+        known = self._known_tenants() if prefixes else ()
         claims = [lane_name(claimed_tenant(prefix, known), is_bulk=is_bulk) for prefix in prefixes]
         # If not even a pass sees all of a queue, all tenants take turns.
         moves = plan_moves(claims, self.waiting, 0 if has_more and self.waiting else limit)
@@ -373,15 +372,22 @@ class QueueSharing:
             self._move_frames(queue, [(offsets[n], lane, prefixes[n]) for n, lane in moves])
         return _Queue(served, bool(has_more), bool(moves))
 
+    def _known_tenants(self) -> Collection[str]:
+        """Return whose claims count: a sender of many made-up names would have most of the turns.
+
+        None until the config was read.
+        """
+        tenants = {*self._limits()} - {SERVICE_FIELD}
+        return tenants | {PROBE_TENANT} if tenants else tenants
+
     def _move_frames(self, queue: str, moves: list[tuple[int, str, bytes]]) -> None:
         """Move frames, given by offset, lane and prefix."""
         lanes = list(dict.fromkeys(lane for _, lane, _ in moves))
         self.waiting.update(lanes)
         numbers = {lane: number for number, lane in enumerate(lanes, start=3)}
         limits = self._limits()
-        default = limits.get(SERVICE_FIELD, LaneLimits())
         arguments: list[str | int | bytes] = [secrets.token_hex(16), SERVED_MARK, _MAX_SHIFT]
-        arguments += [limits.get(lane_tenant(lane), default).full_at for lane in lanes]
+        arguments += [limits_of(lane_tenant(lane), limits).full_at for lane in lanes]
         for offset, lane, prefix in moves:
             arguments += [offset, numbers[lane], prefix]
         dropped = self._move([queue, WAITING_LANES, *map(lane_key, lanes)], arguments)

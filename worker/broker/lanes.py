@@ -14,7 +14,12 @@ from zlib import crc32
 from pydantic_core import from_json
 
 from valetkey.wire.strict_json import decode_base64url, parse_json
-from valetkey.wire.waiting import DEFAULT_MAX_MESSAGES, MAX_BUSY_SECONDS, PROBE_TENANT
+from valetkey.wire.waiting import (
+    DEFAULT_MAX_MESSAGES,
+    MAX_BUSY_SECONDS,
+    PROBE_TENANT,
+    SERVICE_FIELD,
+)
 
 PREFIX_BYTES = 2_048
 """The length of the part of a frame that is read, so that a large frame costs no more."""
@@ -141,6 +146,11 @@ class LaneLimits(NamedTuple):
     def full_at(self) -> int:
         """The length at which messages are dropped, of producers that heed no limit."""
         return 10 * self.messages
+
+
+def limits_of(tenant: str, limits: Mapping[str, LaneLimits]) -> LaneLimits:
+    """Return the limits of a tenant, or those of SERVICE_FIELD if it has none of its own."""
+    return limits.get(tenant) or limits.get(SERVICE_FIELD) or LaneLimits()
 
 
 def busy_seconds(

@@ -8,7 +8,7 @@ import json
 import re
 import socket
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -89,15 +89,9 @@ return found
 Returns for each list its length, 0 if it is no list, and the tail of its oldest frame.
 """
 
-MAX_AGE = 86_400.0  # seconds; a sender's clock may be wrong by any time
 _TAIL_BYTES = 4_096  # kombu writes the headers after the body
 _MAX_DEPTH_BYTES = 32 * 1024**2
 _SENT_AT = re.compile(rb'"sent_at": ?([0-9]{1,16})(?=[,}\s])')
-
-
-def seconds_since(sent_at: int, now: datetime) -> float:
-    """Return the age of what was sent at this Unix time in milliseconds, from 0 to MAX_AGE."""
-    return min(max(now.timestamp() - sent_at / 1_000, 0.0), MAX_AGE)
 
 
 def lane_depths(client: Any, keys: Sequence[str]) -> dict[str, tuple[int, float | None]]:
@@ -110,7 +104,7 @@ def lane_depths(client: Any, keys: Sequence[str]) -> dict[str, tuple[int, float 
     found = client.eval(DEPTHS_SCRIPT, len(keys), *keys, _TAIL_BYTES, _MAX_DEPTH_BYTES)
     sent = (_SENT_AT.findall(tail) for tail in found[1::2])
     now = clock.now()
-    ages = (seconds_since(int(times[-1]), now) if times else None for times in sent)
+    ages = (clock.seconds_since(int(times[-1]), now) if times else None for times in sent)
     return dict(zip(keys, zip(found[::2], ages, strict=True), strict=True))
 
 
@@ -167,19 +161,19 @@ def read_heartbeats(client: Any) -> list[Heartbeat]:
     return found
 
 
-def workers_by_queue(client: Any) -> dict[str, list[str]]:
-    """Return the names of the workers whose heartbeat is fresh, by the queue that they consume."""
+def workers_by_queue(heartbeats: Iterable[Heartbeat]) -> dict[str, list[str]]:
+    """Return the names of the workers by the queue that they consume."""
     consumers: defaultdict[str, list[str]] = defaultdict(list)
-    for heartbeat in read_heartbeats(client):
+    for heartbeat in heartbeats:
         for queue in heartbeat.queues:
             consumers[queue].append(heartbeat.worker)
     return dict(consumers)
 
 
-def worker_problems(client: Any) -> list[tuple[str, str, str]]:
-    """Return what is wrong with live workers: for each problem the worker, its code and a text."""
+def worker_problems(heartbeats: Iterable[Heartbeat]) -> list[tuple[str, str, str]]:
+    """Return what is wrong with workers: for each problem the worker, its code and a text."""
     return [
         (heartbeat.worker, code, text)
-        for heartbeat in read_heartbeats(client)
+        for heartbeat in heartbeats
         for code, text in heartbeat.problems.items()
     ]

@@ -25,7 +25,7 @@ from worker.audit.grant_filters import ISSUED, REFUSED, GrantFilter
 from worker.audit.index_scans import batch_bounds
 from worker.audit.item_counts import CountOptions, Dimension, ItemCount, count_items
 from worker.base.database_engine import limit_time, snapshot_transaction
-from worker.base.jobs import TurnKey
+from worker.base.jobs import TurnKey, call_in_background
 from worker.broker.dead_letters import count_dead_letters
 from worker.broker.queues import (
     EVENTS_PREFIX,
@@ -63,7 +63,7 @@ from worker.errors import Transient
 from worker.ledger import backlog
 from worker.ledger.quota_usage import read_usage
 from worker.ledger.rejections import sum_rejections
-from worker.ledger.tenant_rows import load_config
+from worker.ledger.tenant_rows import load_config, read_tenant_names
 from worker.proof.checkpoint_rows import SIGNING, read_publications, read_tree_sizes
 from worker.proof.verify.config_check import find_differences
 from worker.revoke.policy_document import MAX_POLICY_BYTES
@@ -101,12 +101,15 @@ def _read_results(client: Any) -> Iterator[Metric]:
     """Yield durations, the numbers of live workers and of discarded messages, and who lives."""
     yield from read_memory(client, RESULT_STORE)
     yield from read_histograms(client)
-    yield worker_info(read_heartbeats(client))
+    heartbeats = read_heartbeats(client)
+    yield worker_info(heartbeats)
     workers = Counter(dict.fromkeys((*_QUEUES, EVENTS_ROLE), 0))
-    for queue, names in workers_by_queue(client).items():
+    for queue, names in workers_by_queue(heartbeats).items():
         workers[EVENTS_ROLE if queue.startswith(EVENTS_PREFIX) else queue] += len(names)
     yield _WORKERS.gauge({queue: workers[queue] for queue in (*_QUEUES, EVENTS_ROLE)})
-    problems = Counter(code for _, code, _ in worker_problems(client) if code in WORKER_PROBLEMS)
+    problems = Counter(
+        code for _, code, _ in worker_problems(heartbeats) if code in WORKER_PROBLEMS
+    )
     yield _WORKER_PROBLEMS.gauge({code: problems[code] for code in WORKER_PROBLEMS})
     discarded = CounterMetricFamily(
         f"{PREFIX}messages_discarded",
@@ -357,18 +360,10 @@ class _Reading:
 
     def read(self, read: Callable[[], list[Metric]]) -> list[Metric]:
         """Return what is read. Raises TimeoutError late, or while the last reading still runs."""
-        is_new = self._result is None or self._result.done()
-        if self._result is None or is_new:
-            self._result = Future()
-            Thread(target=_run, args=(self._result, read), daemon=True).start()
-        return self._result.result(SILENCE_LIMIT if is_new else 0)
-
-
-def _run(result: Future[list[Metric]], read: Callable[[], list[Metric]]) -> None:
-    try:
-        result.set_result(read())
-    except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
-        result.set_exception(error)
+        if self._result is not None and not self._result.done():
+            return self._result.result(0)
+        self._result = call_in_background(read)
+        return self._result.result(SILENCE_LIMIT)
 
 
 class ServiceCollector(Collector):
@@ -448,7 +443,7 @@ class ServiceCollector(Collector):
 
     def _read_database(self, engine: Engine) -> Iterator[Metric]:
         with snapshot_transaction(engine) as connection:
-            self._tenants = [each.name for each in load_config(connection).tenants.values()]
+            self._tenants = read_tenant_names(connection)
         now, end = clock.now(), time.monotonic() + TIME_LIMIT
         complete = dict.fromkeys(PARTS, 0)
         for name, read in PARTS.items():

@@ -12,7 +12,12 @@ from valetkey.errors import BrokerUnreachable, Busy
 from valetkey.wire.messages import INTERACTIVE_QUEUE
 from valetkey.wire.strict_json import parse_json
 from valetkey.wire.waiting import PROBE_TENANT
-from worker.broker.queues import PROBE_ID_PREFIX, PROBE_TASK, workers_by_queue
+from worker.broker.queues import (
+    PROBE_ID_PREFIX,
+    PROBE_TASK,
+    read_heartbeats,
+    workers_by_queue,
+)
 from worker.cli.redis_servers import open_broker, open_results, try_write
 from worker.cli.service_failures import ServiceUnusable
 from worker.settings import Settings
@@ -76,7 +81,7 @@ def send_probe(timeout: float) -> ProbeReport:
 
 def _exchange(timeout: float) -> tuple[float | None, dict[Part, str]]:
     with open_results() as results, closing(Publisher(_servers(), PROBE_TASK)) as publisher:
-        if not workers_by_queue(results).get(INTERACTIVE_QUEUE):
+        if not workers_by_queue(read_heartbeats(results)).get(INTERACTIVE_QUEUE):
             return None, {"worker": NO_WORKER}
         task_id = f"{PROBE_ID_PREFIX}{uuid.uuid4()}"
         started = time.monotonic()
@@ -162,7 +167,7 @@ class Prober:
 
     @property
     def is_new(self) -> bool:
-        """Whether no probe has ended yet."""
+        """True until the first probe has ended."""
         return self._last is None
 
     @property

@@ -93,12 +93,13 @@ def _server_checks(
 
 
 def _worker_checks(unusable: Callable[[BaseException], ServiceUnusable]) -> Iterator[Check]:
-    consumers = attempt("workers", unusable, _reading(open_results, workers_by_queue))
-    yield from [consumers] if isinstance(consumers, Check) else check_consumers(consumers)
-    problems = attempt("workers", unusable, _reading(open_results, worker_problems))
-    yield from [problems] if isinstance(problems, Check) else starmap(check_worker, problems)
     heartbeats = attempt("workers", unusable, _reading(open_results, read_heartbeats))
-    yield from [heartbeats] if isinstance(heartbeats, Check) else check_releases(heartbeats)
+    if isinstance(heartbeats, Check):
+        yield heartbeats
+        return
+    yield from check_consumers(workers_by_queue(heartbeats))
+    yield from starmap(check_worker, worker_problems(heartbeats))
+    yield from check_releases(heartbeats)
 
 
 _NOT_ISSUED = "requests wait there, and time out"
@@ -248,7 +249,7 @@ def _count_events(url: str, bucket: Bucket) -> int:
 
 def _read_names() -> Collection[str] | None:
     try:
-        return _reading(open_results, workers_by_queue)()
+        return workers_by_queue(_reading(open_results, read_heartbeats)())
     except (ServiceUnusable, redis.RedisError, OSError):
         return None  # another check reports it
 

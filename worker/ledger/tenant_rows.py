@@ -98,6 +98,11 @@ _TENANT_FIELDS = (
 )
 
 
+def read_tenant_names(connection: Connection) -> list[str]:
+    """Return the names of all tenants."""
+    return list(connection.scalars(select(Tenant.name)))
+
+
 def load_config(connection: Connection) -> TenantConfig:
     """Load the whole config."""
     rows = {table: _rows_by_tenant(_read(connection, table)) for table in _TABLES_OF_TENANTS}

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.alerts.faults import FAULTS, FULL_DISK, Fault
-from tests.support.alerts.programs import find_program
 from tests.support.alerts.rules import ALERTS
 from tests.support.alerts.watched_service import (
     WatchedService,
@@ -19,6 +18,7 @@ from tests.support.alerts.watched_service import (
 )
 from tests.support.faults.injections import CAN_LIMIT_FILES, small_disk
 from tests.support.servers.databases import migrated_databases, migrated_file
+from tests.support.servers.debian_programs import find_program
 from tests.support.servers.external import running_postgres_server
 from tests.support.servers.waiting import wait_until
 

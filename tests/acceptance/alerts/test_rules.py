@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from tests.support.alerts.cases import CASES, cases_file
-from tests.support.alerts.programs import find_program
 from tests.support.alerts.rules import ALERTS, CONFIG_FILE
+from tests.support.servers.debian_programs import find_program
 from tests.support.servers.programs import run_program
 
 

@@ -7,7 +7,8 @@ import redis
 
 from tests.support.builders.frames import build_frame, celery_headers
 from valetkey.wire.waiting import SERVED_MARK, WAITING_LANES
-from worker.broker.queues import MAX_AGE, lane_depths
+from worker.broker.queues import lane_depths
+from worker.clock import MAX_AGE
 from worker.doctor import latency_metrics
 
 

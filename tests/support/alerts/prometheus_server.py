@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from tests.support.alerts.programs import find_program
 from tests.support.alerts.rules import RULES_FILE, SCRAPE_CONFIG
+from tests.support.servers.debian_programs import find_program
 from worker.dev.child_processes import HOST, Program, reserved_ports, running
 
 

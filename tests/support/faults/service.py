@@ -17,8 +17,8 @@ from sqlalchemy import Engine
 from tests.support.builders import services
 from tests.support.builders.messages import DEMO, POLICY
 from tests.support.crypto.tokens import tenant_keys
-from tests.support.servers.databases import migrated_file, open_engine
-from tests.support.servers.external import PostgresServer
+from tests.support.servers.databases import migrated_databases, migrated_file, open_engine
+from tests.support.servers.external import PostgresServer, running_postgres_server
 from tests.support.servers.programs import worker_environ
 from tests.support.servers.waiting import is_running, wait_until
 from valetkey.crypto.keys import generate_key
@@ -261,6 +261,18 @@ def faulty_service(
         with closing(WorkerGroup("worker", data, environ)) as worker:
             worker.start()
             yield FaultyService(data, folder, disk is not None, broker, worker, engine, server)
+
+
+@contextmanager
+def service_on_postgres(data: Path) -> Iterator[FaultyService]:
+    """Run the service on a PostgreSQL server of its own until the block ends."""
+    with (
+        running_postgres_server() as server,
+        migrated_databases() as new_database,
+        new_database(server.url)() as url,
+        faulty_service(data, postgres=(server, url)) as service,
+    ):
+        yield service
 
 
 def _tenant_config() -> TenantConfig:
