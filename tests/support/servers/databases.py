@@ -7,10 +7,12 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import URL, Engine, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
@@ -75,7 +77,10 @@ def migrated_databases() -> Iterator[Callable[[str], NewDatabase]]:
         @cache
         def of_server(server: str) -> NewDatabase:
             url = templates.enter_context(fresh_database(server))
-            migrate_to_head(url)
+            # The first test that needs it may have set another time, which decides the partitions.
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("worker.clock.now", partial(datetime.now, UTC))
+                migrate_to_head(url)
             return partial(fresh_database, server, str(make_url(url).database))
 
         yield of_server
