@@ -27,10 +27,10 @@ from valetkey.wire import RELEASE
 from worker.dev.data_folder import FolderUnusable, find_running_dev
 from worker.settings import Settings, describe_errors, unknown_variables
 
-_WITHOUT_SETTINGS = ("contract", "dev")
+_WITHOUT_SETTINGS = ("contract", "dev", "health")
 # `dev` starts its own service. `run` must not add workers to one by accident, and `migrate` must
 # not change another database than the one that it is told: `dev` migrates its own.
-_INDEPENDENT = {"dev", "run", "migrate", "contract"}
+_INDEPENDENT = {"dev", "run", "migrate", "contract", "health"}
 _QUIET = {"--json", "--csv"}  # for programs, which may read stderr with stdout
 _HELP = {"-h", "--help"}
 
@@ -42,6 +42,7 @@ _COMMANDS = {
     "dev": "dev.dev_command:dev",
     "doctor": "doctor.doctor_command:doctor",
     "explain": "issue.explain_command:explain",
+    "health": "health:health",
     "metrics": "doctor.metrics_command:metrics",
     "migrate": "cli.database:migrate",
     "quota": "tenants.quota_command:quota",

@@ -17,6 +17,7 @@ from worker import clock
 from worker.app import job_context
 from worker.base.clock_watch import WATCH
 from worker.base.jobs import HANG_TIME
+from worker.base.progress import report_progress
 from worker.broker.queues import (
     EVENTS_PREFIX,
     EVENTS_ROLE,
@@ -26,7 +27,12 @@ from worker.broker.queues import (
 )
 from worker.context import settings
 from worker.logs import configure_logging, log_all_output
-from worker.supervisor import STOP_TIMEOUT, SUPERVISOR_VARIABLE, say_ready, stop_with_supervisor
+from worker.supervisor import (
+    READY_SECONDS,
+    STOP_TIMEOUT,
+    SUPERVISOR_VARIABLE,
+    stop_with_supervisor,
+)
 from worker.uses.queue_readers import QueueReaders
 
 _WATCH_INTERVAL = 5.0  # seconds
@@ -42,8 +48,10 @@ def end_hung_process(idle_seconds: Callable[[], float], stop: Event) -> NoReturn
     hold the other threads for ever. Nothing is lost: messages that were not deleted come again.
     """
     while not stop.wait(_WATCH_INTERVAL):
-        if idle_seconds() >= HANG_TIME:
+        if (idle := idle_seconds()) >= HANG_TIME:
             break
+        if idle >= READY_SECONDS:  # the loop that writes heartbeats may hang as well
+            report_progress(f"no progress for {idle:.0f} s, as if the database or SQS hung")
     else:
         time.sleep(_STOP_SECONDS)
     log.error("intake_hangs", seconds=int(idle_seconds()))
@@ -80,7 +88,6 @@ def main(level: str) -> None:
         heartbeat = Heartbeat(*own, clock.now(), WATCH.problems, *own_identity(EVENTS_ROLE))
         write_heartbeat(client, heartbeat)
 
-    say_ready()
     readers.run(stop, beat)
     client.close()
 

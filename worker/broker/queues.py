@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 import redis
 from pydantic import TypeAdapter, ValidationError
 
+from valetkey.delivery.causes import describe_cause
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE, ISSUE_TASK, RELEASE
 from valetkey.wire.waiting import WAITING_LANES, lane_key
 from worker import clock
+from worker.base.progress import report_progress
 
 UPKEEP_QUEUE = "valetkey.upkeep"
 PROBE_TASK = "valetkey.probe"
@@ -142,13 +144,19 @@ _HEARTBEAT = TypeAdapter(Heartbeat)
 
 
 def write_heartbeat(client: Any, heartbeat: Heartbeat) -> None:
-    """Write a heartbeat, unless the result store is away: the next one is due in a few seconds."""
+    """Write a heartbeat, unless the result store is away: the next one is due in a few seconds.
+
+    Reports to the supervisor as well. Call this from the loop that takes work.
+    """
     key = f"{HEARTBEAT_PREFIX}{heartbeat.worker}:{heartbeat.pid}"
     text = json.dumps(heartbeat._asdict(), default=str)
     try:
         client.set(key, text, ex=HEARTBEAT_LIFETIME)
-    except (redis.RedisError, OSError):
+    except (redis.RedisError, OSError) as error:
+        report_progress(f"the result store cannot be used: {describe_cause(error)}")
         return
+    is_ready = heartbeat.queues or not heartbeat.problems
+    report_progress(None if is_ready else "; ".join(heartbeat.problems.values()))
 
 
 def read_heartbeats(client: Any) -> list[Heartbeat]:
