@@ -20,6 +20,7 @@ ALL_ROLES = "all"
 """The role of a `run` that runs the workers of all roles."""
 
 _ANSWER_SECONDS = 5.0  # a machine under load needs one
+_STARTS_LONGER = "EXTEND_TIMEOUT_USEC=60000000"
 _PRIVATE = 0o40700  # a folder for its owner only
 
 _HINT = "python -m worker run starts one; TMPDIR must be the same for both commands"
@@ -73,6 +74,35 @@ class HealthSocket:
         self._path.unlink(missing_ok=True)
 
 
+class ServiceManager:
+    """Tells systemd the state of a unit of Type=notify, as sd_notify does (man sd_notify)."""
+
+    def __init__(self) -> None:
+        self._address = os.environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1)
+        self._was_ready = False
+
+    def notify(self, workers: list[WorkerHealth]) -> None:
+        """Send the state, if there is a service manager. Never blocks.
+
+        Until all workers are ready for the first time, the start may take as long as they are live.
+        """
+        if not self._address:
+            return
+        is_ready = all(worker["ready"] for worker in workers)
+        self._was_ready = self._was_ready or is_ready
+        lines = ["STATUS=" + ("; ".join(describe_problems(workers)) or "ready")]
+        if all(worker["live"] for worker in workers):
+            lines += ["WATCHDOG=1", "READY=1" if self._was_ready else _STARTS_LONGER]
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifier:
+            notifier.setblocking(False)
+            notifier.sendto("\n".join(lines).encode(), self._address)
+
+
+def describe_problems(workers: list[WorkerHealth]) -> list[str]:
+    """Return the problems of workers, each with its role."""
+    return [f"{each['role']}: {each['problem']}" for each in workers if each["problem"]]
+
+
 def _ask(path: Path) -> list[WorkerHealth]:
     """Return what a run says of its workers, nothing if it has ended."""
     pid, _, role = path.name.partition("-")
@@ -123,7 +153,7 @@ def health(context: click.Context, /, *, probe: str | None, role: str | None) ->
         workers = _find_workers(role)
     except OSError as error:
         raise click.ClickException(f"{error}: see TMPDIR") from None
-    problems = [f"{each['role']}: {each['problem']}" for each in workers if each["problem"]]
+    problems = describe_problems(workers)
     if not workers:
         problems = [f"no worker {f'of the role {role} ' if role else ''}runs here: {_HINT}"]
     is_live, is_ready = (

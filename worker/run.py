@@ -155,7 +155,7 @@ class _ConfigWatch:
         """Return why the workers cannot use the database, if anything."""
         silent = time.monotonic() - self._answered_at
         if silent > _DATABASE_SECONDS:  # also if the driver waits without a limit
-            return f"the database does not answer since {silent:.0f} s"
+            return f"the database has not answered for {silent:.0f} s"
         return self._problem
 
     def run(self, stop: Event) -> None:

@@ -19,7 +19,7 @@ from threading import Thread
 import structlog
 
 from worker.base.progress import PROGRESS_VARIABLE
-from worker.health import HealthSocket, WorkerHealth
+from worker.health import HealthSocket, ServiceManager, WorkerHealth
 
 SUPERVISOR_VARIABLE = "VALETKEY_SUPERVISOR_PID"
 """The environment variable that tells a worker the process id of its supervisor."""
@@ -34,6 +34,7 @@ LIVE_SECONDS = 60.0
 While Redis is frozen, a worker's loop waits up to 5 s for each of several commands.
 """
 READY_SECONDS = 20.0  # as long as a heartbeat is listed
+_NOTIFY_INTERVAL = 1.0  # seconds
 _PIPE_BYTES = 65_536
 
 log = structlog.get_logger()
@@ -99,7 +100,7 @@ class WorkerProcess:
         if self.process is None:
             problem = problem or "it has ended, and is started again"
         elif self.silent_seconds >= READY_SECONDS:
-            problem = f"it makes no progress since {self.silent_seconds:.0f} s"
+            problem = f"it has made no progress for {self.silent_seconds:.0f} s"
         problem = problem or self.problem
         return WorkerHealth(
             role=self.name,
@@ -142,7 +143,8 @@ class Supervisor:
         self._workers = list(workers)
         self._socket = socket
         self._find_problem = find_problem
-        self._waited_at = time.monotonic()
+        self._waited_at = self._notify_at = time.monotonic()
+        self._manager = ServiceManager()
         self._kill_at: float | None = None  # set once the workers are stopping
 
     def add(self, worker: WorkerProcess) -> None:
@@ -175,13 +177,19 @@ class Supervisor:
         if self._socket is None:
             time.sleep(_POLL_INTERVAL)
         elif select.select([self._socket], [], [], _POLL_INTERVAL)[0]:
-            problem = self._find_problem() if self._kill_at is None else "it is stopping"
-            self._socket.answer([worker.health(problem) for worker in self._workers])
+            self._socket.answer(self._health())
         now = time.monotonic()
         # If this process was frozen, the workers may have been as well: the time does not count.
         seconds, self._waited_at = min(now - self._waited_at, 1.0), now
         for worker in self._workers:
             worker.read_progress(seconds)
+        if now >= self._notify_at:
+            self._notify_at = now + _NOTIFY_INTERVAL
+            self._manager.notify(self._health())
+
+    def _health(self) -> list[WorkerHealth]:
+        problem = self._find_problem() if self._kill_at is None else "it is stopping"
+        return [worker.health(problem) for worker in self._workers]
 
     def _check(self, worker: WorkerProcess) -> int | None:
         """Start, restart or give up a worker; return an exit code to end this process with."""
