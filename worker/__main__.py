@@ -44,7 +44,7 @@ _COMMANDS = {
     "migrate": "cli.database:migrate",
     "quota": "tenants.quota_command:quota",
     "revoke": "revoke.revoke_command:revoke",
-    "run": "run:run",
+    "run": "run_command:run",
     "usage": "uses.usage_commands:usage",
     "webhooks": "webhooks.webhooks_group:webhooks",
     "workers": "broker.broker_commands:workers",
