@@ -51,11 +51,13 @@ class HealthSocket:
 
     def __init__(self, role: str) -> None:
         self._path = _socket_folder() / f"{os.getpid()}-{role}"
-        self._path.unlink(missing_ok=True)  # of a killed run with the same process id
+        unfinished = self._path.with_name(f".{self._path.name}")
+        unfinished.unlink(missing_ok=True)  # of a killed run with the same process id
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.setblocking(False)
-        self._socket.bind(str(self._path))
+        self._socket.bind(str(unfinished))
         self._socket.listen()
+        unfinished.replace(self._path)  # `health` removes a socket that refuses connections
 
     def fileno(self) -> int:
         """Return the file descriptor that is readable while a `health` waits."""
@@ -125,7 +127,7 @@ def _find_workers(role: str | None) -> list[WorkerHealth]:
     roles = {role, ALL_ROLES}
     return [
         worker
-        for path in sorted(_socket_folder().iterdir())
+        for path in sorted(_socket_folder().glob("[!.]*"))
         if role is None or path.name.partition("-")[2] in roles
         for worker in _ask(path)
         if role is None or worker["role"] in roles

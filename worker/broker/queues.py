@@ -10,11 +10,11 @@ import socket
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
-from typing import Any, NamedTuple
+from datetime import UTC, datetime
+from typing import Annotated, Any, NamedTuple
 
 import redis
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 
 from valetkey.delivery.causes import describe_cause
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE, ISSUE_TASK, RELEASE
@@ -115,6 +115,12 @@ HEARTBEAT_INTERVAL = 5  # seconds
 HEARTBEAT_LIFETIME = 4 * HEARTBEAT_INTERVAL  # after it, a silent worker is no longer listed
 
 
+# Others can write heartbeats, too: these times can be compared, and printed in any time zone.
+_Time = Annotated[
+    AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(3000, 1, 1, tzinfo=UTC))
+]
+
+
 class Heartbeat(NamedTuple):
     """The last sign of life of a worker.
 
@@ -127,8 +133,8 @@ class Heartbeat(NamedTuple):
     queues: Sequence[str]
     supervisor: int
     pid: int
-    started_at: datetime
-    seen_at: datetime
+    started_at: _Time
+    seen_at: _Time
     problems: Mapping[str, str] = {}
     role: str = ""
     host: str = ""
