@@ -81,8 +81,9 @@ def _settings_errors(error: ValueError) -> str | None:
 
     from worker.settings import Settings, describe_errors  # noqa: PLC0415 - as above
 
-    is_known = isinstance(error, ValidationError) and error.title == Settings.__name__
-    return describe_errors(error) if is_known else None
+    if isinstance(error, ValidationError) and error.title == Settings.__name__:
+        return describe_errors(error)
+    return None
 
 
 def _with_programs(message: str) -> str:

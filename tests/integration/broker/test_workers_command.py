@@ -20,7 +20,7 @@ def test_a_forged_heartbeat_with_an_unusable_time_is_not_listed(
     monkeypatch.setenv("TZ", "Pacific/Kiritimati")
     with redis.Redis.from_url(broker) as client:
         write_heartbeat(client, "issue", ["valetkey"])
-        text: bytes = client.get(f"{HEARTBEAT_PREFIX}issue@host:1")  # type: ignore[assignment] # no other type is stored
+        text: bytes = client.get(f"{HEARTBEAT_PREFIX}issue@host:1")
         forged = json.loads(text) | {"worker": "forged", field: time}
         client.set(f"{HEARTBEAT_PREFIX}forged", json.dumps(forged))
     result = CliRunner().invoke(main, ["workers"])

@@ -18,6 +18,8 @@ from click.testing import CliRunner, Result
 from tests.support.servers.waiting import wait_until
 from worker.__main__ import main
 
+pytestmark = pytest.mark.slow  # each test starts processes
+
 WAIT = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: exit(0)); "
 SLEEP = "time.sleep(60)"
 REPORT = "from worker.base.progress import report_progress; "
