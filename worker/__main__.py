@@ -21,7 +21,7 @@ from pathlib import Path
 
 import click
 
-from valetkey.cli.command_groups import WORDS, CommandGroup, LazyGroup
+from valetkey.cli.command_groups import INTERRUPTED, WORDS, CommandGroup, LazyGroup
 from valetkey.wire import RELEASE
 
 _WITHOUT_SETTINGS = ("contract", "dev", "health")
@@ -135,8 +135,10 @@ def main(context: click.Context) -> None:
     """
     # `doctor` has a check for them.
     if context.invoked_subcommand not in {*_WITHOUT_SETTINGS, "doctor"}:
-        from worker.settings import unknown_variables  # noqa: PLC0415 - as above
-
+        try:
+            from worker.settings import unknown_variables  # noqa: PLC0415 - as above
+        except KeyboardInterrupt:
+            raise SystemExit(INTERRUPTED) from None
         for variable in unknown_variables(os.environ):
             if variable.suggestion:
                 text = f"{variable.name} is unknown: did you mean {variable.suggestion}?"

@@ -159,8 +159,7 @@ def health(context: click.Context, /, *, probe: str | None, role: str | None) ->
     if not workers:
         problems = [f"no worker {f'of the role {role} ' if role else ''}runs here: {_HINT}"]
     is_live, is_ready = (
-        bool(workers) and all(each[name] for each in workers)
-        for name in ("live", "ready")
+        bool(workers) and all(each[name] for each in workers) for name in ("live", "ready")
     )
     state = {"live": is_live, "ready": is_ready, "workers": workers}
     click.echo(json.dumps(state | {"problem": "; ".join(problems) or None}))
