@@ -20,17 +20,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from pydantic import ValidationError
 
-from valetkey.cli.command_groups import WORDS, CommandGroup, LazyGroup
+from valetkey.cli.command_groups import INTERRUPTED, WORDS, CommandGroup, LazyGroup
 from valetkey.wire import RELEASE
-from worker.dev.data_folder import FolderUnusable, find_running_dev
-from worker.settings import Settings, describe_errors, unknown_variables
 
-_WITHOUT_SETTINGS = ("contract", "dev")
+_WITHOUT_SETTINGS = ("contract", "dev", "health")
 # `dev` starts its own service. `run` must not add workers to one by accident, and `migrate` must
 # not change another database than the one that it is told: `dev` migrates its own.
-_INDEPENDENT = {"dev", "run", "migrate", "contract"}
+_INDEPENDENT = {"dev", "run", "migrate", "contract", "health"}
 _QUIET = {"--json", "--csv"}  # for programs, which may read stderr with stdout
 _HELP = {"-h", "--help"}
 
@@ -42,11 +39,12 @@ _COMMANDS = {
     "dev": "dev.dev_command:dev",
     "doctor": "doctor.doctor_command:doctor",
     "explain": "issue.explain_command:explain",
+    "health": "health:health",
     "metrics": "doctor.metrics_command:metrics",
     "migrate": "cli.database:migrate",
     "quota": "tenants.quota_command:quota",
     "revoke": "revoke.revoke_command:revoke",
-    "run": "run:run",
+    "run": "run_command:run",
     "usage": "uses.usage_commands:usage",
     "webhooks": "webhooks.webhooks_group:webhooks",
     "workers": "broker.broker_commands:workers",
@@ -66,13 +64,26 @@ class _Commands(CommandGroup, LazyGroup):
         try:
             _use_running_dev(ctx, ctx.meta[WORDS])
             return super().invoke(ctx)
-        except ValidationError as error:
-            if error.title != Settings.__name__:
+        except ValueError as error:
+            text = _settings_errors(error)
+            if text is None:
                 raise
-            raise WrongSettings(_with_programs(describe_errors(error))) from None
+            raise WrongSettings(_with_programs(text)) from None
         except click.ClickException as error:
             vars(error)["message"] = _with_programs(error.message)  # declared as final
             raise
+
+
+# Settings load SQLAlchemy and pydantic, which take three times as long as `health` needs in all.
+def _settings_errors(error: ValueError) -> str | None:
+    """Describe an error of the settings; return None for any other."""
+    from pydantic import ValidationError  # noqa: PLC0415 - as above
+
+    from worker.settings import Settings, describe_errors  # noqa: PLC0415 - as above
+
+    if isinstance(error, ValidationError) and error.title == Settings.__name__:
+        return describe_errors(error)
+    return None
 
 
 def _with_programs(message: str) -> str:
@@ -90,6 +101,8 @@ def _use_running_dev(context: click.Context, words: Sequence[str]) -> None:
     command = next((word for word in words if not word.startswith("-")), None)
     if command is None or command in _INDEPENDENT or _HELP & set(words):
         return
+    from worker.dev.data_folder import FolderUnusable, find_running_dev  # noqa: PLC0415 - as above
+
     try:
         running = find_running_dev(os.environ, Path.cwd())
     except FolderUnusable as error:
@@ -122,6 +135,10 @@ def main(context: click.Context) -> None:
     """
     # `doctor` has a check for them.
     if context.invoked_subcommand not in {*_WITHOUT_SETTINGS, "doctor"}:
+        try:
+            from worker.settings import unknown_variables  # noqa: PLC0415 - as above
+        except KeyboardInterrupt:
+            raise SystemExit(INTERRUPTED) from None
         for variable in unknown_variables(os.environ):
             if variable.suggestion:
                 text = f"{variable.name} is unknown: did you mean {variable.suggestion}?"

@@ -30,7 +30,7 @@ from worker.broker.celery_guard import Heart
 from worker.broker.latencies import LatencyFlusher
 from worker.context import Context, process_context, settings
 from worker.settings import Settings, describe_errors
-from worker.supervisor import SUPERVISOR_VARIABLE, say_ready, stop_with_supervisor
+from worker.supervisor import SUPERVISOR_VARIABLE, stop_with_supervisor
 
 log = structlog.get_logger()
 
@@ -107,7 +107,6 @@ def _watch_clock(**_: Any) -> None:
 @worker_ready.connect
 def _announce_worker(sender: Any, **_: Any) -> None:
     _HEART.start(sender)
-    say_ready()
 
 
 LATENCIES = LatencyFlusher(lambda: app.backend.client)

@@ -1,5 +1,10 @@
 """The process that reads event notifications, which `worker run` starts and supervises."""
 
+import gc
+
+if __name__ == "__main__":
+    gc.disable()  # while modules are loaded, which it would slow down by a fifth
+
 import logging
 import os
 import signal
@@ -17,6 +22,7 @@ from worker import clock
 from worker.app import job_context
 from worker.base.clock_watch import WATCH
 from worker.base.jobs import HANG_TIME
+from worker.base.progress import report_progress, wait_for_supervisor
 from worker.broker.queues import (
     EVENTS_PREFIX,
     EVENTS_ROLE,
@@ -26,7 +32,12 @@ from worker.broker.queues import (
 )
 from worker.context import settings
 from worker.logs import configure_logging, log_all_output
-from worker.supervisor import STOP_TIMEOUT, SUPERVISOR_VARIABLE, say_ready, stop_with_supervisor
+from worker.supervisor import (
+    READY_SECONDS,
+    STOP_TIMEOUT,
+    SUPERVISOR_VARIABLE,
+    stop_with_supervisor,
+)
 from worker.uses.queue_readers import QueueReaders
 
 _WATCH_INTERVAL = 5.0  # seconds
@@ -42,8 +53,10 @@ def end_hung_process(idle_seconds: Callable[[], float], stop: Event) -> NoReturn
     hold the other threads for ever. Nothing is lost: messages that were not deleted come again.
     """
     while not stop.wait(_WATCH_INTERVAL):
-        if idle_seconds() >= HANG_TIME:
+        if (idle := idle_seconds()) >= HANG_TIME:
             break
+        if idle >= READY_SECONDS:  # the loop that writes heartbeats may hang as well
+            report_progress(f"no progress for {idle:.0f} s, as if the database or SQS hung")
     else:
         time.sleep(_STOP_SECONDS)
     log.error("intake_hangs", seconds=int(idle_seconds()))
@@ -55,6 +68,9 @@ _REDIS_TIMEOUT = 3.0  # seconds
 
 def main(level: str) -> None:
     """Read the queues until SIGTERM or SIGINT, and write heartbeats as Celery's workers do."""
+    wait_for_supervisor()
+    gc.freeze()
+    gc.enable()
     configure_logging(logging.getLevelNamesMapping()[level])
     log_all_output()
     stop = Event()
@@ -80,7 +96,6 @@ def main(level: str) -> None:
         heartbeat = Heartbeat(*own, clock.now(), WATCH.problems, *own_identity(EVENTS_ROLE))
         write_heartbeat(client, heartbeat)
 
-    say_ready()
     readers.run(stop, beat)
     client.close()
 

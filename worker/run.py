@@ -1,11 +1,8 @@
-"""Starts workers, if the services that the settings name can be used."""
+"""Supervises workers, if the services that the settings name can be used."""
 
-import logging
-import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import partial
 from threading import Event, Thread
 from typing import Any
@@ -18,15 +15,16 @@ from valetkey.wire.waiting import SERVICE_FIELD
 from worker.base.database_engine import create_database_engine, read_transaction
 from worker.broker.fair_queue import FairQueue
 from worker.broker.lanes import LaneLimits
-from worker.broker.queues import EVENTS_ROLE, QUEUES_BY_ROLE
+from worker.broker.queues import EVENTS_ROLE
 from worker.broker.result_store import DISCARD_COUNTER
 from worker.cli.database import open_database
 from worker.cli.redis_servers import open_broker, open_results, read_server_facts
 from worker.cli.service_failures import ServiceUnusable
-from worker.core.tenant_config import Tenant
+from worker.core.tenant_config import Tenant, TenantConfig
 from worker.errors import Transient
+from worker.health import ALL_ROLES, HealthSocket
 from worker.ledger.tenant_rows import ConfigStore
-from worker.logs import configure_logging, log_all_output
+from worker.logs import log_all_output
 from worker.settings import Settings
 from worker.supervisor import Supervisor, WorkerProcess
 
@@ -63,55 +61,45 @@ def check_services() -> None:
 
 _FAIR_QUEUE_STOP_TIMEOUT = 1.0  # seconds; what it has not moved stays where it is
 _CONFIG_INTERVAL = 5.0  # seconds after which a changed tenant config is noticed
-_LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+_DATABASE_SECONDS = 15.0  # an attempt to connect takes 5
 
 
-@click.command()
-@click.option(
-    "--only",
-    type=click.Choice([*QUEUES_BY_ROLE, EVENTS_ROLE]),
-    help="Only process requests (issue: all, interactive: small batches, bulk: large batches), "
-    "only send webhooks, write manifests and release expired grants (upkeep), or only read event "
-    "notifications of storage (events). Without it, run one worker for requests, one for webhooks "
-    "and the like, and one for events once a bucket profile names a queue.",
-)
-@click.option(
-    "--loglevel",
-    type=click.Choice(_LEVELS, case_sensitive=False),
-    default="INFO",
-    show_default=True,
-    help="Minimum level of messages to log on stderr.",
-)
-def run(only: str | None, loglevel: str) -> None:
-    """Run workers until SIGTERM or Ctrl-C, and restart one that ends by itself.
+def supervise(workers: Sequence[WorkerProcess], only: str | None, events: WorkerProcess) -> int:
+    """Run workers until a signal stops them, and what they share; return the exit code.
 
-    \b
-    Example:
-      python -m worker run
+    events is the worker that is added once a bucket profile names a queue, unless only one role
+    runs. Raises click.ClickException before any worker works.
     """
-    settings = Settings()  # invalid ones end this process before it starts any other
-    configure_logging(logging.getLevelNamesMapping()[loglevel])
     check_services()
     log_all_output()  # from here on; click prints why no worker was started
-    roles = [only] if only else ["issue", "upkeep"]
-    supervisor = Supervisor([_worker(role, loglevel) for role in roles])
-    if only is None:
-        arguments = settings, supervisor, _worker(EVENTS_ROLE, loglevel)
-        Thread(target=_add_events_worker, args=arguments, name="event-queues", daemon=True).start()
-    with nullcontext() if only in {"upkeep", EVENTS_ROLE} else _fair_queue(settings):
-        exit_code = supervisor.run()
-    sys.exit(exit_code)
+    settings = Settings()
+    watch = _ConfigWatch(settings)
+    stop = Event()
+    with ExitStack() as stack:
+        supervisor = Supervisor(workers, _health_socket(only, stack), watch.find_problem)
+        if only is None:
+            watch.on_queue = partial(supervisor.add, events)
+        Thread(target=watch.run, args=(stop,), name="tenant-config", daemon=True).start()
+        if only not in {"upkeep", EVENTS_ROLE}:
+            stack.enter_context(_fair_queue(settings, watch, stop))
+        return supervisor.run()
+
+
+def _health_socket(only: str | None, stack: ExitStack) -> HealthSocket | None:
+    """Let `health` ask this process, if the folder for temporary files permits it."""
+    try:
+        return stack.enter_context(closing(HealthSocket(only or ALL_ROLES)))
+    except OSError as error:
+        log.warning("health_unavailable", problem=str(error))
+        return None
 
 
 @contextmanager
-def _fair_queue(settings: Settings) -> Iterator[None]:
-    """Share the issuing workers among tenants while the block runs."""
-    stop = Event()
-    limits = _TenantLimits(settings)
-    Thread(target=limits.run, args=(stop,), name="lane-limits", daemon=True).start()
+def _fair_queue(settings: Settings, watch: "_ConfigWatch", stop: Event) -> Iterator[None]:
+    """Share the issuing workers among tenants while the block runs; set `stop` after it."""
     fair_queue = FairQueue(
         settings.broker_url.get_secret_value(),
-        lambda: limits.current,
+        lambda: watch.limits,
         partial(_count_dropped, settings.result_url.get_secret_value()),
     )
     thread = Thread(target=fair_queue.run, args=(stop,), name="fair-queue", daemon=True)
@@ -123,32 +111,51 @@ def _fair_queue(settings: Settings) -> Iterator[None]:
         thread.join(_FAIR_QUEUE_STOP_TIMEOUT)
 
 
-class _TenantLimits:
-    """The limits of all tenants' lanes; the last known ones while the database is unreachable.
+class _ConfigWatch:
+    """Reads the tenant config every few seconds, which shows as well if the database answers.
 
-    current is empty until they were read once.
+    limits are those of all tenants' lanes; the last known ones while the database is unreachable,
+    and empty until they were read once. on_queue is called once a bucket profile names a queue.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._default = LaneLimits(settings.lane_messages, settings.lane_age_seconds)
         self._database_url = settings.database_url.get_secret_value()
-        self.current: Mapping[str, LaneLimits] = {}
+        self._problem: str | None = "the database is not read yet"
+        self._answered_at = time.monotonic()
+        self.limits: Mapping[str, LaneLimits] = {}
+        self.on_queue: Callable[[], None] | None = None
+
+    def find_problem(self) -> str | None:
+        """Return why the workers cannot use the database, if anything."""
+        silent = time.monotonic() - self._answered_at
+        if silent > _DATABASE_SECONDS:  # also if the driver waits without a limit
+            return f"the database has not answered for {silent:.0f} s"
+        return self._problem
 
     def run(self, stop: Event) -> None:
-        """Read them every few seconds until `stop` is set."""
+        """Read the config until `stop` is set."""
         engine = create_database_engine(self._database_url)
         config = ConfigStore(engine)
         while not stop.is_set():
             try:
-                tenants = config.current().tenants.values()
-                own = {tenant.name: self._limits(tenant) for tenant in tenants}
-                self.current = {SERVICE_FIELD: self._default} | own
-            except Transient:
-                pass  # the workers log that the database is unreachable
+                self._use(config.current())
+                self._problem = None
+            except Transient as error:  # the workers log that the database is unreachable
+                self._problem = str(error)
             except Exception:  # else the lanes of new tenants would not be found until a restart
-                log.exception("lane_limits_not_read")
+                self._problem = "the tenant config cannot be read: see the log"
+                log.exception("tenant_config_not_read")
+            self._answered_at = time.monotonic()
             stop.wait(_CONFIG_INTERVAL)
         engine.dispose()
+
+    def _use(self, config: TenantConfig) -> None:
+        own = {tenant.name: self._limits(tenant) for tenant in config.tenants.values()}
+        self.limits = {SERVICE_FIELD: self._default} | own
+        if self.on_queue and any(bucket.events_queue for bucket in config.buckets.values()):
+            self.on_queue()
+            self.on_queue = None
 
     def _limits(self, tenant: Tenant) -> LaneLimits:
         messages, age = self._default
@@ -162,30 +169,3 @@ def _count_dropped(result_url: str, count: int) -> None:
             client.hincrby(DISCARD_COUNTER, "lane_full", count)
     except (redis.RedisError, OSError) as error:
         log.warning("discard_not_reported", problem=type(error).__name__)
-
-
-def _add_events_worker(settings: Settings, supervisor: Supervisor, worker: WorkerProcess) -> None:
-    """Start the worker that reads event notifications, once a bucket profile names a queue."""
-    engine = create_database_engine(settings.database_url.get_secret_value())
-    config = ConfigStore(engine)
-    while not _names_queue(config):
-        time.sleep(_CONFIG_INTERVAL)
-    supervisor.add(worker)
-    engine.dispose()
-
-
-def _names_queue(config: ConfigStore) -> bool:
-    try:
-        return any(bucket.events_queue for bucket in config.current().buckets.values())
-    except Transient:  # the other workers log that the database is away
-        return False
-
-
-def _worker(role: str, loglevel: str) -> WorkerProcess:
-    if role == EVENTS_ROLE:
-        command = [sys.executable, "-m", "worker.event_intake", loglevel]
-        return WorkerProcess(role, command, os.environ)
-    # SIGTERM then stops softly: running tasks may end, and prefetched messages return to the queue.
-    environ = dict(os.environ) | {"REMAP_SIGTERM": "SIGQUIT"}
-    command = [sys.executable, "-m", "worker.celery_worker", role, loglevel]
-    return WorkerProcess(role, command, environ)

@@ -4,20 +4,22 @@ Celery does not survive every loss of its broker, and the system may kill a proc
 much memory.
 """
 
+import json
 import os
 import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Thread
 
 import structlog
 
-READY_VARIABLE = "VALETKEY_READY_FD"
-"""The environment variable that names the file descriptor on which a worker says it is ready."""
+from worker.base.progress import PROGRESS_VARIABLE
+from worker.health import HealthSocket, ServiceManager, WorkerHealth
 
 SUPERVISOR_VARIABLE = "VALETKEY_SUPERVISOR_PID"
 """The environment variable that tells a worker the process id of its supervisor."""
@@ -26,6 +28,14 @@ RESTART_DELAYS = (1, 2, 4, 8, 16, 30)  # seconds; the last one repeats
 STABLE_AFTER = 60  # seconds after which the next restart is quick again
 STOP_TIMEOUT = 15  # seconds between SIGTERM and SIGKILL; Celery waits 10 s for running tasks
 _POLL_INTERVAL = 0.2  # seconds
+LIVE_SECONDS = 60.0
+"""The time without progress after which a worker is not live.
+
+While Redis is frozen, a worker's loop waits up to 5 s for each of several commands.
+"""
+READY_SECONDS = 20.0  # as long as a heartbeat is listed
+_NOTIFY_INTERVAL = 1.0  # seconds
+_PIPE_BYTES = 65_536
 
 log = structlog.get_logger()
 
@@ -41,40 +51,86 @@ class WorkerProcess:
     started_at: float = 0
     restart_at: float | None = None
     failures: int = 0
-    was_ready: bool = False
-    _ready_fd: int | None = field(default=None, repr=False)
+    has_reported: bool = False
+    problem: str | None = None
+    """The reason why it takes no work, as it has reported last."""
+    silent_seconds: float = 0
+    _progress_fd: int | None = field(default=None, repr=False)
 
     def start(self) -> None:
-        """Start the process."""
+        """Start the process. It loads its modules, and works once it is released."""
         read_fd, write_fd = os.pipe()
+        os.set_blocking(read_fd, False)
+        os.set_blocking(write_fd, False)
         try:
             self.process = subprocess.Popen(
                 self.command,
                 env={
                     **self.environ,
-                    READY_VARIABLE: str(write_fd),
+                    PROGRESS_VARIABLE: str(write_fd),
                     SUPERVISOR_VARIABLE: str(os.getpid()),
                 },
                 pass_fds=(write_fd,),
+                stdin=subprocess.PIPE,
             )
         finally:
             os.close(write_fd)
-        self._ready_fd, self.started_at, self.restart_at = read_fd, time.monotonic(), None
+        self._progress_fd, self.started_at, self.restart_at = read_fd, time.monotonic(), None
+        self.problem, self.silent_seconds = "it starts", 0
+
+    def release(self) -> None:
+        """Let the process work."""
+        self._close_stdin(b"1")
+
+    def _close_stdin(self, last: bytes = b"") -> None:
+        if self.process is not None and self.process.stdin is not None:
+            with suppress(BrokenPipeError), self.process.stdin as stdin:  # it has ended
+                stdin.write(last)
+            self.process.stdin = None
+
+    def kill(self) -> None:
+        """Kill the process, if it runs."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.forget_process()
 
     def exit_code(self) -> int | None:
-        """Return the exit code of the process if it has ended; note whether it was ever ready."""
-        if self.process is None:
-            return None
-        code = self.process.poll()
-        if self._ready_fd is not None and select.select([self._ready_fd], [], [], 0)[0]:
-            self.was_ready = bool(os.read(self._ready_fd, 1)) or self.was_ready
-            os.close(self._ready_fd)
-            self._ready_fd = None
+        """Return the exit code of the process if it has ended."""
+        code = None if self.process is None else self.process.poll()
+        if code is not None:
+            self.read_progress(0)
         return code
+
+    def read_progress(self, seconds: float) -> None:
+        """Read what it has reported in the last `seconds`."""
+        self.silent_seconds += seconds
+        if self._progress_fd is None:
+            return
+        with suppress(BlockingIOError):
+            reports = os.read(self._progress_fd, _PIPE_BYTES).splitlines()
+            if reports:
+                self.problem, self.silent_seconds = json.loads(reports[-1]), 0
+                self.has_reported = True
+
+    def health(self, problem: str | None) -> WorkerHealth:
+        """Return its health; problem is one of the whole `run`."""
+        if self.process is None:
+            problem = problem or "it has ended, and is started again"
+        elif self.silent_seconds >= READY_SECONDS:
+            problem = f"it has made no progress for {self.silent_seconds:.0f} s"
+        problem = problem or self.problem
+        return WorkerHealth(
+            role=self.name,
+            pid=None if self.process is None else self.process.pid,
+            live=self.process is None or self.silent_seconds < LIVE_SECONDS,
+            ready=problem is None,
+            problem=problem,
+        )
 
     def schedule_restart(self) -> int:
         """Forget the ended process; return the number of seconds until the next start."""
-        self.process = None
+        self.forget_process()
         if time.monotonic() - self.started_at > STABLE_AFTER:
             self.failures = 0
         delay = RESTART_DELAYS[min(self.failures, len(RESTART_DELAYS) - 1)]
@@ -82,12 +138,32 @@ class WorkerProcess:
         self.restart_at = time.monotonic() + delay
         return delay
 
+    def forget_process(self) -> None:
+        """Forget the ended process."""
+        self._close_stdin()
+        self.process = None
+        if self._progress_fd is not None:
+            os.close(self._progress_fd)
+            self._progress_fd = None
+
 
 class Supervisor:
-    """Runs workers until a signal stops them."""
+    """Runs workers, which were started, until a signal stops them.
 
-    def __init__(self, workers: Iterable[WorkerProcess]) -> None:
+    find_problem returns why none of them is ready, if it knows a reason.
+    """
+
+    def __init__(
+        self,
+        workers: Iterable[WorkerProcess],
+        socket: HealthSocket | None = None,
+        find_problem: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self._workers = list(workers)
+        self._socket = socket
+        self._find_problem = find_problem
+        self._waited_at = self._notify_at = time.monotonic()
+        self._manager = ServiceManager()
         self._kill_at: float | None = None  # set once the workers are stopping
 
     def add(self, worker: WorkerProcess) -> None:
@@ -105,15 +181,34 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, lambda number, _frame: self._stop(number))
         for worker in self._workers:
-            worker.start()
+            worker.release()
         while any(worker.process or worker.restart_at for worker in self._workers):
             for worker in tuple(self._workers):
                 code = self._check(worker)
                 if code is not None:
                     return code
             self._kill_late()
-            time.sleep(_POLL_INTERVAL)
+            self._wait()
         return 0
+
+    def _wait(self) -> None:
+        """Wait a moment, answer who asks for the workers' health, and read their progress."""
+        if self._socket is None:
+            time.sleep(_POLL_INTERVAL)
+        elif select.select([self._socket], [], [], _POLL_INTERVAL)[0]:
+            self._socket.answer(self._health())
+        now = time.monotonic()
+        # If this process was frozen, the workers may have been as well: the time does not count.
+        seconds, self._waited_at = min(now - self._waited_at, 1.0), now
+        for worker in self._workers:
+            worker.read_progress(seconds)
+        if now >= self._notify_at:
+            self._notify_at = now + _NOTIFY_INTERVAL
+            self._manager.notify(self._health())
+
+    def _health(self) -> list[WorkerHealth]:
+        problem = self._find_problem() if self._kill_at is None else "it is stopping"
+        return [worker.health(problem) for worker in self._workers]
 
     def _check(self, worker: WorkerProcess) -> int | None:
         """Start, restart or give up a worker; return an exit code to end this process with."""
@@ -123,14 +218,15 @@ class Supervisor:
         is_due = worker.restart_at is not None and time.monotonic() >= worker.restart_at
         if is_due and self._kill_at is None:
             worker.start()
+            worker.release()
         return None
 
     def _ended(self, worker: WorkerProcess, code: int) -> int | None:
         if self._kill_at is not None:
-            worker.process = None
+            worker.forget_process()
             return None
-        if not worker.was_ready and code > 0:
-            worker.process = None
+        if not worker.has_reported and code > 0:
+            worker.forget_process()
             self._stop(signal.SIGTERM)
             self._wait_for_all()
             return code
@@ -141,7 +237,7 @@ class Supervisor:
     def _wait_for_all(self) -> None:
         while any(worker.exit_code() is None for worker in self._workers if worker.process):
             self._kill_late()
-            time.sleep(_POLL_INTERVAL)
+            self._wait()
 
     def _stop(self, number: int) -> None:
         if self._kill_at is None:
@@ -193,11 +289,3 @@ def _watch_supervisor(pid: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(STOP_TIMEOUT)
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def say_ready() -> None:
-    """Tell the supervisor of this process, if it has one, that this worker is ready."""
-    text = os.environ.pop(READY_VARIABLE, "")
-    if text:
-        os.write(int(text), b"1")
-        os.close(int(text))

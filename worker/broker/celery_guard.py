@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from queue import Empty
 from typing import Any
 
@@ -29,9 +28,11 @@ from kombu.transport import redis, virtual
 from kombu.utils.json import dumps
 from redis.exceptions import ResponseError
 
+from valetkey.delivery.causes import describe_cause
 from valetkey.wire.waiting import LANE_STATES, WAITING_LANES
 from worker import clock
 from worker.base.clock_watch import WATCH
+from worker.base.progress import report_progress
 from worker.broker.dead_letters import KEY as DEAD_LETTERS
 from worker.broker.dead_letters import (
     MAX_DELIVERIES,
@@ -347,19 +348,36 @@ MAX_IDLE_BEATS = 6  # in a row, after which a worker that takes no messages is s
 _celery_log = get_logger(__name__)
 
 
+def _report_outage(error: BaseException) -> None:
+    report_progress(f"the broker cannot be used: {describe_cause(error)}")
+
+
 class GuardedConsumer(Consumer):  # type: ignore[misc] # Celery's Consumer has no types
     """A consumer that discards messages that are no plain call of one of the service's tasks."""
 
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
         """Note that the broker is lost. One that refused a command may do so again at once."""
         GuardedQoS.reconnected_at = float("inf")
+        _report_outage(exc)
         if isinstance(exc, ResponseError):
             time.sleep(_REFUSED_PAUSE)
         super().on_connection_error_after_connected(exc)
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Connect as Celery does, but with pauses that do not grow with the time of an outage."""
-        conn.ensure_connection = partial(conn.ensure_connection, **_RECONNECT_PAUSES)
+        """Connect as Celery does, but with pauses that do not grow with the time of an outage.
+
+        Each attempt is progress.
+        """
+        connect = conn.ensure_connection
+
+        def ensure_connection(errback: Callable[..., Any], *args: Any, **options: Any) -> Any:
+            def report(error: BaseException, interval: float) -> Any:
+                _report_outage(error)
+                return errback(error, interval)
+
+            return connect(report, *args, **options | _RECONNECT_PAUSES)
+
+        conn.ensure_connection = ensure_connection
         return super().ensure_connected(conn)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:

@@ -10,15 +10,17 @@ import socket
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
-from typing import Any, NamedTuple
+from datetime import UTC, datetime
+from typing import Annotated, Any, NamedTuple
 
 import redis
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 
+from valetkey.delivery.causes import describe_cause
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE, ISSUE_TASK, RELEASE
 from valetkey.wire.waiting import WAITING_LANES, lane_key
 from worker import clock
+from worker.base.progress import report_progress
 
 UPKEEP_QUEUE = "valetkey.upkeep"
 PROBE_TASK = "valetkey.probe"
@@ -113,6 +115,12 @@ HEARTBEAT_INTERVAL = 5  # seconds
 HEARTBEAT_LIFETIME = 4 * HEARTBEAT_INTERVAL  # after it, a silent worker is no longer listed
 
 
+# Others can write heartbeats, too: these times can be compared, and printed in any time zone.
+_Time = Annotated[
+    AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(3000, 1, 1, tzinfo=UTC))
+]
+
+
 class Heartbeat(NamedTuple):
     """The last sign of life of a worker.
 
@@ -125,8 +133,8 @@ class Heartbeat(NamedTuple):
     queues: Sequence[str]
     supervisor: int
     pid: int
-    started_at: datetime
-    seen_at: datetime
+    started_at: _Time
+    seen_at: _Time
     problems: Mapping[str, str] = {}
     role: str = ""
     host: str = ""
@@ -142,13 +150,19 @@ _HEARTBEAT = TypeAdapter(Heartbeat)
 
 
 def write_heartbeat(client: Any, heartbeat: Heartbeat) -> None:
-    """Write a heartbeat, unless the result store is away: the next one is due in a few seconds."""
+    """Write a heartbeat, unless the result store is away: the next one is due in a few seconds.
+
+    Reports to the supervisor as well. Call this from the loop that takes work.
+    """
     key = f"{HEARTBEAT_PREFIX}{heartbeat.worker}:{heartbeat.pid}"
     text = json.dumps(heartbeat._asdict(), default=str)
     try:
         client.set(key, text, ex=HEARTBEAT_LIFETIME)
-    except (redis.RedisError, OSError):
+    except (redis.RedisError, OSError) as error:
+        report_progress(f"the result store cannot be used: {describe_cause(error)}")
         return
+    is_ready = heartbeat.queues or not heartbeat.problems
+    report_progress(None if is_ready else "; ".join(heartbeat.problems.values()))
 
 
 def read_heartbeats(client: Any) -> list[Heartbeat]:

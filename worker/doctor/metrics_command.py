@@ -48,7 +48,7 @@ from worker.doctor.checks import (
 )
 from worker.doctor.latency_metrics import read_histograms, read_queues, worker_info
 from worker.doctor.metric_families import PREFIX, Family
-from worker.doctor.metrics_server import check_host, serve
+from worker.doctor.metrics_server import check_host, serve, with_health
 from worker.doctor.probe_metrics import (
     BROKER,
     RESULT_STORE,
@@ -567,7 +567,7 @@ def metrics(*, address: tuple[str, int] | None, names: tuple[str, ...], window: 
         click.echo(generate_latest(registry), nl=False)
     else:
         Thread(target=prober.run, name="prober", daemon=True).start()
-        serve(*address, check_host(make_wsgi_app(registry), (address[0], *names)))
+        serve(*address, check_host(with_health(make_wsgi_app(registry)), (address[0], *names)))
 
 
 class _Problems:

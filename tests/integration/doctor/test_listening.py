@@ -55,6 +55,14 @@ def test_a_server_outlives_its_database_and_says_so_once(tmp_path: Path) -> None
     assert lines[2:] == ["The database can be used again.", "Stopped."]
 
 
+def test_the_health_of_the_server_asks_no_database() -> None:
+    with serving() as (process, address):  # there is no database
+        assert httpx.get(address.replace("/metrics", "/healthz"), timeout=30).text == "ok\n"
+        process.terminate()
+        assert process.stderr is not None
+        assert "cannot use the database" not in process.stderr.read()
+
+
 def test_a_silent_connection_is_ended_without_a_word() -> None:
     with serving() as (process, address):
         port = httpx.URL(address).port

@@ -34,15 +34,15 @@ def test_limits_are_those_of_the_tenant_or_else_of_the_settings(
     monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
     monkeypatch.setenv("VALETKEY_LANE_MESSAGES", "500")
     monkeypatch.setenv("VALETKEY_LANE_AGE_SECONDS", "30")
-    limits, stop = run._TenantLimits(Settings()), threading.Event()
+    limits, stop = run._ConfigWatch(Settings()), threading.Event()
     thread = threading.Thread(target=limits.run, args=(stop,))
     thread.start()
     try:
-        wait_until(lambda: "acme" in limits.current, what="the tenants are read")
+        wait_until(lambda: "acme" in limits.limits, what="the tenants are read")
     finally:
         stop.set()
         thread.join()
-    assert limits.current == {SERVICE_FIELD: LaneLimits(500, 30), "acme": expected}
+    assert limits.limits == {SERVICE_FIELD: LaneLimits(500, 30), "acme": expected}
 
 
 def test_messages_that_are_dropped_beyond_a_limit_are_counted(broker: str) -> None:

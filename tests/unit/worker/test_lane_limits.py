@@ -32,10 +32,10 @@ def test_limits_follow_the_config_again_after_one_that_could_not_be_read(
 
     monkeypatch.setattr(run, "ConfigStore", Config)
     monkeypatch.setattr(run, "_CONFIG_INTERVAL", 0.01)
-    limits, stop = run._TenantLimits(Settings()), Event()
+    limits, stop = run._ConfigWatch(Settings()), Event()
     thread = Thread(target=limits.run, args=(stop,), daemon=True)
     thread.start()
-    wait_until(lambda: "acme" in limits.current)
-    assert limits.current == {SERVICE_FIELD: LaneLimits(), "acme": LaneLimits(100)}
+    wait_until(lambda: "acme" in limits.limits)
+    assert limits.limits == {SERVICE_FIELD: LaneLimits(), "acme": LaneLimits(100)}
     stop.set()
     thread.join()

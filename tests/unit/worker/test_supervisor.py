@@ -14,7 +14,7 @@ import pytest
 from tests.support.servers.waiting import is_running, wait_until
 from worker.supervisor import RESTART_DELAYS, WorkerProcess
 
-READY = "import os; os.write(int(os.environ['VALETKEY_READY_FD']), b'1'); "
+READY = "import os; os.write(int(os.environ['VALETKEY_PROGRESS_FD']), b'null'); "
 LOG_PID = "import os, pathlib; pathlib.Path('pids').open('a').write(f'{os.getpid()} '); "
 WAIT = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: exit(0)); time.sleep(60)"
 PROGRAM = """
@@ -24,7 +24,10 @@ import os, worker.supervisor
 worker.supervisor.RESTART_DELAYS = (0.1,)
 worker.supervisor.STOP_TIMEOUT = 1
 commands = [[sys.executable, "-c", code] for code in sys.argv[1:]]
-sys.exit(Supervisor([WorkerProcess(str(n), c, os.environ) for n, c in enumerate(commands)]).run())
+workers = [WorkerProcess(str(n), c, os.environ) for n, c in enumerate(commands)]
+for worker in workers:
+    worker.start()
+sys.exit(Supervisor(workers).run())
 """
 
 

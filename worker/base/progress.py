@@ -1,0 +1,34 @@
+"""Reports the progress of a worker process to the `worker run` that started it."""
+
+import json
+import os
+import sys
+from contextlib import suppress
+from functools import cache
+
+PROGRESS_VARIABLE = "VALETKEY_PROGRESS_FD"
+"""The environment variable that names the file descriptor of the pipe to the supervisor."""
+
+
+def report_progress(problem: str | None = None) -> None:
+    """Report that the part of this process that takes work makes progress. Never waits.
+
+    problem says why it takes no work at present. Call this from that part itself: a thread of its
+    own would report the progress of one that hangs.
+    """
+    descriptor = _descriptor()
+    if descriptor is not None:
+        with suppress(OSError):  # the supervisor is frozen, and the pipe full; or it has ended
+            os.write(descriptor, f"{json.dumps(problem)}\n".encode())
+
+
+def wait_for_supervisor() -> None:
+    """Wait until the supervisor, if there is one, lets this process work. Exits if it has ended."""
+    if PROGRESS_VARIABLE in os.environ and not os.read(sys.stdin.fileno(), 1):
+        sys.exit(0)
+
+
+@cache
+def _descriptor() -> int | None:
+    text = os.environ.pop(PROGRESS_VARIABLE, None)
+    return None if text is None else int(text)
