@@ -29,14 +29,16 @@ from worker.settings import Settings, describe_errors, unknown_variables
 
 _WITHOUT_SETTINGS = ("contract", "dev")
 # `dev` starts its own service. `run` must not add workers to one by accident, and `migrate` must
-# not change another database than the one that it is told: `dev` migrates its own.
-_INDEPENDENT = {"dev", "run", "migrate", "contract"}
+# not change another database than the one that it is told: `dev` migrates its own. So must
+# `restore`, which creates that database.
+_INDEPENDENT = {"dev", "run", "migrate", "contract", "restore"}
 _QUIET = {"--json", "--csv"}  # for programs, which may read stderr with stdout
 _HELP = {"-h", "--help"}
 
 _COMMANDS = {
     "apply": "tenants.apply_command:apply",
     "audit": "audit.audit_group:audit",
+    "backup": "cli.backup_commands:backup",
     "contract": "contract.contract_command:contract",
     "deadletters": "broker.broker_commands:deadletters",
     "dev": "dev.dev_command:dev",
@@ -45,6 +47,7 @@ _COMMANDS = {
     "metrics": "doctor.metrics_command:metrics",
     "migrate": "cli.database:migrate",
     "quota": "tenants.quota_command:quota",
+    "restore": "cli.backup_commands:restore",
     "revoke": "revoke.revoke_command:revoke",
     "run": "run:run",
     "usage": "uses.usage_commands:usage",
