@@ -132,6 +132,21 @@ def test_a_damaged_database_is_not_backed_up(
     assert not (tmp_path / "copy.db").exists()
 
 
+def test_a_copy_whose_rows_contradict_its_tables_is_not_kept(
+    run_backup: Command, database: str, tmp_path: Path
+) -> None:
+    with closing(sqlite3.connect(database_file(database))) as connection:
+        connection.execute("INSERT INTO notes (note) VALUES (NULL)")
+        connection.execute("PRAGMA writable_schema = ON")
+        changed = "UPDATE sqlite_schema SET sql = replace(sql, ' note)', ' note NOT NULL)')"
+        connection.execute(f"{changed} WHERE name = 'notes'")
+        connection.commit()
+    result = run_backup(tmp_path / "copy.db")
+    assert result.exit_code == 1
+    assert "is damaged: NULL value in notes.note" in result.stderr
+    assert not (tmp_path / "copy.db").exists()
+
+
 @pytest.mark.parametrize(("command", "program"), [(backup, "pg_dump"), (restore, "pg_restore")])
 def test_on_postgres_the_command_of_postgres_is_named_without_the_password(
     command: object, program: str, monkeypatch: pytest.MonkeyPatch
