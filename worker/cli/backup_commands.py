@@ -75,7 +75,8 @@ def restore(file: Path, *, as_json: bool) -> None:
     Example:
       python -m worker restore /var/backups/valetkey-2026-12-01.db
     """
-    target = _sqlite_file(f"pg_restore --no-owner --single-transaction {quote(str(file))}")
+    options = "--no-owner --no-privileges --single-transaction"
+    target = _sqlite_file(f"pg_restore {options} {quote(str(file))}")
     if not file.exists():
         raise click.BadParameter(f"{file} does not exist", param_hint="FILE")
     create_private_folder(target.parent)
