@@ -2,27 +2,25 @@
 
 import re
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from tests.support.faults.comparison import Findings, Record, compare, summarize
+from tests.support.faults.comparison import Findings, ItemId, Record, compare, summarize
 from tests.support.faults.drill import Drill, running_drill
 from tests.support.faults.producers import (
     AsyncProducer,
     ClientProducer,
-    Producer,
     request_large_batch,
     request_singles,
     request_small_batch,
 )
-from tests.support.faults.run import RECOVERY_SECONDS, running_load
+from tests.support.faults.run import RECOVERY_SECONDS, Load, Producer, running_load
 from tests.support.faults.service import ACME_KEY
 from tests.support.servers.databases import open_engine
-from tests.support.servers.programs import Completed
 from valetkey import Client, ValetkeyError
 from valetkey.crypto.keys import PrivateKey, dump_private_key, generate_key, public_key_line
 
@@ -44,23 +42,30 @@ kinds = ["download", "put"]
 """
 
 
+Items = frozenset[ItemId]
 NOT_A_STEP = {"audit list"}  # with which the drill compares
 
 
-class Outcome(NamedTuple):
-    """What the drill found. Items are sets of those that producers were told before a moment."""
+@dataclass
+class Outcome:
+    """What the drill found.
+
+    before_backup and before_loss are the items that producers were told before these moments, and
+    texts are the rows that name a person, before they are erased again and afterwards.
+    """
 
     record: Record
-    before_backup: frozenset[tuple[str, int]]
-    before_loss: frozenset[tuple[str, int]]
-    findings: Findings
-    whose: Completed
-    checkpoint: Completed
-    verify: Completed
-    texts: tuple[str, str]
-    is_stolen_key_refused: bool
-    append_only_problem: str
-    commands: list[str]
+    before_backup: Items = frozenset()
+    before_loss: Items = frozenset()
+    lost_url: str = ""
+    findings: Findings = field(default_factory=Findings)
+    texts: list[str] = field(default_factory=list)
+    unsigned: str = ""
+    verified: str = ""
+    whose: str = ""
+    append_only: str = ""
+    is_stolen_key_refused: bool = False
+    steps: list[str] = field(default_factory=list)
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -95,65 +100,66 @@ def apply(drill: Drill, *keys: PrivateKey) -> None:
     drill.run("apply", str(file), "--yes")
 
 
-def told(record: Record) -> frozenset[tuple[str, int]]:
+def told(record: Record) -> Items:
     return frozenset(list(record.told))
 
 
 def run_drill(drill: Drill) -> Outcome:
-    backup, erased = drill.data / "backup", drill.data / "erased.jsonl"
     apply(drill, ACME_KEY, STOLEN_KEY)
     drill.start_workers()
     request(drill, "for-a-person")
     with running_load(producers(drill.urls)) as load:
-        load.wait_for_calls(2)
-        drill.run("audit", "checkpoint")
-        before_backup = told(load.record)
-        drill.back_up(backup)
-        load.wait_for_calls(2)
-        lost_url = request(drill, "lost")
-        apply(drill, ACME_KEY)
-        drill.run("audit", "erase", "--recipient", PERSON, "--reason", "case 1", "--yes", "9")
-        erased.write_text(drill.run("audit", "erasures", "--export").stdout)
-        drill.run("audit", "checkpoint")
-
+        outcome = Outcome(load.record)
+        back_up_and_go_on(drill, load, outcome)
         drill.lose_machine()
-        before_loss = told(load.record)
-
-        drill.restore(backup)
-        drill.migrate()
-        drill.run("apply", str(drill.data / "tenants.toml"), "--yes")
-        texts = count_texts(drill)
-        drill.run("audit", "erase", "--from", str(erased), "--reason", REASON, "--yes", "9")
-        texts = texts, count_texts(drill)
-        checkpoint = drill.run("audit", "checkpoint", exit_code=1)
-        drill.run("audit", "checkpoint", "--fork", REASON)
-        drill.start_workers()
+        outcome.before_loss = told(load.record)
+        restore(drill, outcome)
         load.wait_for_calls(2)
         stuck = load.stop(RECOVERY_SECONDS)
         assert (stuck, load.record.errors) == ([], [])
-    verify = drill.run("audit", "verify", "--checkpoint", str(drill.data / "checkpoints"))
-    commands = list(drill.commands)
-    whose = drill.run("audit", "whose", "-", exit_code=1, input=lost_url)
+    examine(drill, outcome)
+    return outcome
+
+
+def back_up_and_go_on(drill: Drill, load: Load, outcome: Outcome) -> None:
+    load.wait_for_calls(1)
+    outcome.before_backup = told(load.record)
+    drill.back_up(drill.data / "backup")
+    load.wait_for_calls(1)
+    outcome.lost_url = request(drill, "lost")
+    apply(drill, ACME_KEY)
+    drill.run("audit", "erase", "--recipient", PERSON, "--reason", "case 1", "--yes", "9")
+    (drill.data / "erased.jsonl").write_text(drill.run("audit", "erasures", "--export").stdout)
+    drill.run("audit", "checkpoint")
+
+
+def restore(drill: Drill, outcome: Outcome) -> None:
+    """Walk the steps of the runbook until workers run."""
+    drill.restore(drill.data / "backup")
+    drill.migrate()
+    drill.run("apply", str(drill.data / "tenants.toml"), "--yes")
+    outcome.texts.append(list_texts(drill))
+    erased = str(drill.data / "erased.jsonl")
+    drill.run("audit", "erase", "--from", erased, "--reason", REASON, "--yes", "9")
+    outcome.texts.append(list_texts(drill))
+    outcome.unsigned = drill.run("audit", "checkpoint", exit_code=1).stderr
+    drill.run("audit", "checkpoint", "--fork", REASON)
+    drill.start_workers()
+
+
+def examine(drill: Drill, outcome: Outcome) -> None:
+    """Take the last step, and compare what producers were told with the restored database."""
+    checkpoints = str(drill.data / "checkpoints")
+    outcome.verified = drill.run("audit", "verify", "--checkpoint", checkpoints).stdout
+    outcome.steps = [words for words in drill.commands if words not in NOT_A_STEP]
+    outcome.whose = drill.run("audit", "whose", "-", exit_code=1, input=outcome.lost_url).stderr
     with open_engine(drill.database_url) as engine:
-        findings = compare(load.record, engine)
-        problem = append_only_problem(engine)
-    refused = is_refused(drill, STOLEN_KEY)
-    return Outcome(
-        load.record,
-        before_backup,
-        before_loss,
-        findings,
-        whose,
-        checkpoint,
-        verify,
-        texts,
-        refused,
-        problem,
-        commands,
-    )
+        outcome.findings = compare(outcome.record, engine)
+        outcome.append_only = append_only_problem(engine)
+    outcome.is_stolen_key_refused = is_refused(drill, STOLEN_KEY)
 
 
-def count_texts(drill: Drill) -> str:
+def list_texts(drill: Drill) -> str:
     return drill.run("audit", "list", "--recipient", PERSON, "--json").stdout
 
 
@@ -172,7 +178,7 @@ def is_refused(drill: Drill, key: PrivateKey) -> bool:
     return False
 
 
-def unaudited(outcome: Outcome) -> set[tuple[str, int]]:
+def unaudited(outcome: Outcome) -> set[ItemId]:
     """Return the items whose rows, or results, are not those that a producer was told."""
     lines = "\n".join(outcome.findings.unaudited)
     return {
@@ -196,7 +202,7 @@ def test_each_grant_that_is_handed_out_after_the_restore_is_audited(outcome: Out
 
 def test_grants_from_between_have_no_row(outcome: Outcome) -> None:
     assert unaudited(outcome)
-    assert "no grant with this id" in outcome.whose.stderr
+    assert "no grant with this id" in outcome.whose
 
 
 def test_nothing_is_doubled_or_mischarged(outcome: Outcome) -> None:
@@ -211,15 +217,15 @@ def test_erased_texts_are_back_and_are_erased_again(outcome: Outcome) -> None:
 
 
 def test_a_log_that_does_not_continue_what_was_published_is_not_signed(outcome: Outcome) -> None:
-    assert "not signed: acme" in outcome.checkpoint.stderr
+    assert "not signed: acme" in outcome.unsigned
 
 
 def test_the_log_verifies_with_the_declared_fork(outcome: Outcome) -> None:
-    assert REASON in outcome.verify.stdout
+    assert REASON in outcome.verified
 
 
 def test_the_log_is_append_only_after_the_restore(outcome: Outcome) -> None:
-    assert "append only" in outcome.append_only_problem
+    assert "append only" in outcome.append_only
 
 
 def test_a_key_that_was_revoked_after_the_backup_is_not_accepted(outcome: Outcome) -> None:
@@ -228,5 +234,4 @@ def test_a_key_that_was_revoked_after_the_backup_is_not_accepted(outcome: Outcom
 
 def test_these_were_the_steps_of_the_runbook(outcome: Outcome) -> None:
     steps = re.findall(r"^ +python -m worker (audit \w+|\w+)", RUNBOOK, re.MULTILINE)
-    walked = [words for words in outcome.commands if words not in NOT_A_STEP]
-    assert walked == [step for step in steps if step in walked or step != "restore"]
+    assert outcome.steps == [step for step in steps if step in outcome.steps or step != "restore"]
