@@ -1,6 +1,7 @@
 import json
 import os
 import resource
+import shutil
 import sqlite3
 import stat
 from collections.abc import Callable
@@ -53,12 +54,23 @@ def query(file: Path, statement: str) -> object:
         return connection.execute(statement).fetchone()[0]
 
 
-def test_a_backup_has_what_was_committed_and_waits_for_no_writer(
+def test_a_backup_has_what_only_the_write_ahead_log_has(
+    run_backup: Command, engine: Engine, tmp_path: Path
+) -> None:
+    with write_transaction(engine) as connection:
+        connection.execute(text("INSERT INTO notes (note) VALUES ('committed')"))
+    plain_copy = shutil.copy(str(engine.url.database), tmp_path / "plain.db")
+    assert query(Path(plain_copy), COUNT) == 1
+    assert run_backup(tmp_path / "copy.db").exit_code == 0
+    assert query(tmp_path / "copy.db", COUNT) == 2
+
+
+def test_a_backup_waits_for_no_writer_and_lacks_what_is_not_committed(
     run_backup: Command, engine: Engine, tmp_path: Path
 ) -> None:
     with write_transaction(engine) as connection:
         connection.execute(text("INSERT INTO notes (note) VALUES ('uncommitted')"))
-        result = run_backup(tmp_path / "copy.db", "--json")
+        result = run_backup(tmp_path / "copy.db")
     assert result.exit_code == 0, result.output
     assert query(tmp_path / "copy.db", COUNT) == 1
 
