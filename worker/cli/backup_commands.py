@@ -49,8 +49,8 @@ def backup(file: Path, *, as_json: bool) -> None:
 
     Workers go on meanwhile. The copy has all that was committed before it began. It appears when
     it is complete, flushed to disk and verified, and only its owner may read it. It contains
-    names and reasons from requests, and no links, but everything else that the database has. On
-    PostgreSQL, prints the pg_dump command to run instead.
+    names and reasons from requests, and no links. On PostgreSQL, prints the pg_dump command to run
+    instead.
 
     \b
     Example:
@@ -68,7 +68,7 @@ def restore(file: Path, *, as_json: bool) -> None:
     """Create the SQLite database at VALETKEY_DATABASE_URL from FILE, a copy by `backup`.
 
     Stop all workers first, and move the damaged files away: nothing is replaced. A write-ahead log
-    (-wal) of the old database would be mixed into the new one, so it is refused like the database
+    (-wal) of the old database can be mixed into the new one, so it is refused like the database
     itself. Follow the steps of docs/backup.md before workers start again.
 
     \b
@@ -143,8 +143,6 @@ def _verify(connection: sqlite3.Connection, source: Path) -> tuple[str, int]:
     """Return the revision and the number of rows. Raises click.ClickException for a bad copy."""
     query = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
     tables = [name for (name,) in connection.execute(query)]
-    if "alembic_version" not in tables:
-        raise click.ClickException(f"{source} has no tables of valetkey.")
     (problem,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if problem != "ok":
         raise click.ClickException(f"{source} is damaged: {problem.splitlines()[0]}.")
