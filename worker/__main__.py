@@ -26,14 +26,16 @@ from valetkey.wire import RELEASE
 
 _WITHOUT_SETTINGS = ("contract", "dev", "health")
 # `dev` starts its own service. `run` must not add workers to one by accident, and `migrate` must
-# not change another database than the one that it is told: `dev` migrates its own.
-_INDEPENDENT = {"dev", "run", "migrate", "contract", "health"}
+# not change another database than the one that it is told: `dev` migrates its own. So must
+# `restore`, which creates that database.
+_INDEPENDENT = {"dev", "run", "migrate", "contract", "restore", "health"}
 _QUIET = {"--json", "--csv"}  # for programs, which may read stderr with stdout
 _HELP = {"-h", "--help"}
 
 _COMMANDS = {
     "apply": "tenants.apply_command:apply",
     "audit": "audit.audit_group:audit",
+    "backup": "cli.backup_commands:backup",
     "contract": "contract.contract_command:contract",
     "deadletters": "broker.broker_commands:deadletters",
     "dev": "dev.dev_command:dev",
@@ -43,6 +45,7 @@ _COMMANDS = {
     "metrics": "doctor.metrics_command:metrics",
     "migrate": "cli.database:migrate",
     "quota": "tenants.quota_command:quota",
+    "restore": "cli.backup_commands:restore",
     "revoke": "revoke.revoke_command:revoke",
     "run": "run_command:run",
     "usage": "uses.usage_commands:usage",

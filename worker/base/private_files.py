@@ -3,7 +3,8 @@
 import os
 import stat
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from errno import EEXIST
 from pathlib import Path
 
@@ -37,12 +38,21 @@ def write_file(path: Path, data: bytes, *, replace: bool, mode: int = 0o644) -> 
 
     Raises FileExistsError if there is a file that must not be replaced, and other OSErrors.
     """
+    with new_file(path, replace=replace, mode=mode) as partial:
+        partial.write_bytes(data)
+
+
+@contextmanager
+def new_file(path: Path, *, replace: bool, mode: int) -> Iterator[Path]:
+    """Yield an empty private file, which gets its name, flushed to disk, if the block ends well.
+
+    Raises FileExistsError if there is a file that must not be replaced, and other OSErrors.
+    """
     descriptor, name = tempfile.mkstemp(prefix=".valetkey-", dir=path.parent)
     partial = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            stream.flush()
+            yield partial
             os.fchmod(stream.fileno(), mode)
             os.fsync(stream.fileno())
         if replace:
@@ -51,6 +61,11 @@ def write_file(path: Path, data: bytes, *, replace: bool, mode: int = 0o644) -> 
             _rename_new(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # or the name may be lost with the machine's power
+    finally:
+        os.close(folder)
 
 
 def _rename_new(partial: Path, path: Path) -> None:
