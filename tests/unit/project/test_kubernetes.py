@@ -160,6 +160,13 @@ def test_no_pod_has_rights_or_a_token_or_can_write_but_to_its_own_tmp() -> None:
         assert account["automountServiceAccountToken"] is False
 
 
+def test_only_workers_have_the_identity_at_aws() -> None:
+    with_identity = {name for name, spec in pods().items() if "serviceAccountName" in spec}
+    assert with_identity == {f"valetkey-{role}" for role in WORKERS}
+    (account,) = objects("ServiceAccount")
+    assert {pods()[name]["serviceAccountName"] for name in with_identity} == {account}
+
+
 def test_pods_run_as_the_user_of_the_image() -> None:
     (user,) = re.findall(r"^USER (\d+):(\d+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     for spec in pods().values():
