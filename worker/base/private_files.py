@@ -83,13 +83,17 @@ def _rename_new(partial: Path, path: Path) -> None:
 def mode_of_others(path: Path) -> str | None:
     """Return the file's mode, like 0644, if accounts besides its owner have access, else None.
 
-    Returns None if there is no such file.
+    A group may read what root owns, unless root runs this: Kubernetes and systemd provide secrets
+    like that. Returns None if there is no such file.
     """
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
+        status = path.stat()
     except FileNotFoundError:
         return None
-    return f"{mode:04o}" if mode & _OTHERS else None
+    mode = stat.S_IMODE(status.st_mode)
+    is_provided = status.st_uid == 0 and os.geteuid() != 0
+    allowed = stat.S_IRGRP if is_provided else 0
+    return f"{mode:04o}" if mode & _OTHERS & ~allowed else None
 
 
 def make_private(path: Path) -> None:

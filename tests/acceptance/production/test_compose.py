@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from tests.acceptance.conftest import ROOT
-from tests.support.compose.stack import ComposeStack, running_compose
+from tests.support.compose.stack import WORKERS, ComposeStack, running_compose
 from tests.support.s3.http_requests import completion, get, post, put, send
 from tests.support.servers.waiting import wait_until
 from valetkey import Client, Grant
 from valetkey.crypto.keys import dump_private_key, generate_key, public_key_line
+from worker.__main__ import _COMMANDS
 
+pytestmark = pytest.mark.skipif("health" not in _COMMANDS, reason="no command `health` yet")
 BUCKET = "valetkey-demo"
 CONTENT = b"x" * (5 * 1024**2 + 1)  # two parts
 
@@ -93,11 +95,12 @@ def test_a_manifest_is_written_by_the_service_and_has_only_public_addresses(
     assert compose.internal_address not in link + text
 
 
-@pytest.mark.parametrize("name", ["worker", "beat"])
+@pytest.mark.parametrize("name", WORKERS)
 def test_a_worker_of_another_container_does_not_pass_the_health_check(
     compose: ComposeStack, name: str
 ) -> None:
-    assert not compose.is_healthy(name, host_name="another")
+    assert compose.is_healthy(name)
+    assert not compose.is_healthy(name, container="another")
 
 
 def test_storage_is_tried_from_a_container_through_its_internal_address(

@@ -37,9 +37,14 @@ class Prometheus:
     def has_sample(self, query: str) -> bool:
         """Return true if a query has a result, false while the server starts."""
         with suppress(OSError):
-            values = urllib.parse.urlencode({"query": query})
-            return bool(self._get(f"/api/v1/query?{values}")["data"]["result"])
+            return bool(self.query(query))
         return False
+
+    def query(self, query: str) -> list[float]:
+        """Return the values of a query's result. Raises OSError while the server starts."""
+        values = urllib.parse.urlencode({"query": query})
+        result = self._get(f"/api/v1/query?{values}")["data"]["result"]
+        return [float(each["value"][1]) for each in result]
 
     def _get(self, path: str) -> Any:
         with urllib.request.urlopen(self.url + path) as response:  # noqa: S310 - it is local

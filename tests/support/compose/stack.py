@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -99,7 +98,6 @@ class Image:
             **{name: value for name, value in given.items() if value is not None},
             "PYTHONPATH": str(self.app),
             "PATH": f"{self._bin}:{Path(sys.executable).parent}:{os.defpath}",
-            "HOSTNAME": socket.gethostname(),
             "HOME": "/nonexistent",
         }
 
@@ -132,6 +130,7 @@ def _replace(value: str, hosts: Mapping[str, str]) -> str:
     return value
 
 
+WORKERS = ("worker", "beat", "events")
 _STORAGE_PORTS = 10  # S3, and what the other servers of SeaweedFS listen on
 _HOSTS = ("redis:6379", "postgres:5432", "seaweedfs:8333")
 
@@ -175,14 +174,14 @@ class ComposeStack:
         """Run a service to its end, as `docker compose run` does; by default with its command."""
         return self._complete(self._command(name, arguments, **variables), stdin)
 
-    def is_healthy(self, name: str, host_name: str = socket.gethostname()) -> bool:
-        """Run the health check of a service, in a container of this name."""
+    def is_healthy(self, name: str, container: str | None = None) -> bool:
+        """Run the health check of a service, in its container or in that of another service."""
         service = self.services[name]
         kind, *words = service["healthcheck"]["test"]
-        words = [word.replace("$$", "$") for word in words]
-        words = ["/bin/sh", "-c", *words] if kind == "CMD-SHELL" else words
+        assert kind == "CMD"
         command = self.image.command(words, service, self.variables, self.hosts)
-        return self._complete(command, HOSTNAME=host_name).returncode == 0
+        environ = {**command.environ, **self._own_tmp(container or name)}
+        return self._complete(Command(command.words, environ)).returncode == 0
 
     def program(self, name: str) -> Program:
         """Return a service that runs until it is stopped."""
@@ -195,11 +194,17 @@ class ComposeStack:
         service = read_services(variables)[name]
         entrypoint = service.get("entrypoint") or self.image.entrypoint
         words = [*entrypoint, *(arguments or service["command"])]
-        return self.image.command(words, service, variables, self.hosts)
+        command = self.image.command(words, service, variables, self.hosts)
+        return Command(command.words, {**command.environ, **self._own_tmp(name)})
 
-    def _complete(self, command: Command, stdin: str = "", **environ: str) -> Completed:
-        environ = {**command.environ, **environ}
-        return run_program(command.words, cwd=self.image.app, env=environ, input=stdin)
+    def _own_tmp(self, container: str) -> dict[str, str]:
+        """Return the variable for the folder that a container has as its /tmp."""
+        folder = self.data / "tmp" / container
+        folder.mkdir(parents=True, exist_ok=True)
+        return {"TMPDIR": str(folder)}
+
+    def _complete(self, command: Command, stdin: str = "") -> Completed:
+        return run_program(command.words, cwd=self.image.app, env=command.environ, input=stdin)
 
 
 @contextmanager
@@ -225,7 +230,7 @@ def running_compose(data: Path) -> Iterator[ComposeStack]:
                 assert completed.returncode == 0, completed.stderr
             else:
                 stack.enter_context(running(compose.program(name), lambda _: True, stop_timeout=20))
-        for name in ("worker", "beat"):
+        for name in WORKERS:
             wait_until(partial(compose.is_healthy, name), 60, f"{name} is healthy")
         yield compose
 

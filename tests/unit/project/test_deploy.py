@@ -29,6 +29,13 @@ def test_the_operators_guide_names_every_alert_and_no_other() -> None:
     assert set(re.findall(r"`(Valetkey\w+)`", OPERATING)) == ALERTS.keys()
 
 
+def test_the_guide_names_paths_that_exist() -> None:
+    page = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    paths = {path.rstrip("*.") for path in re.findall(r"\bdeploy/[\w./*-]+", page)}
+    assert len(paths) >= 5
+    assert not [path for path in paths if not [*ROOT.glob(f"{path}*")]]
+
+
 def test_the_panels_of_the_dashboard_do_not_overlap() -> None:
     cells = [
         (x, y)

@@ -18,8 +18,8 @@ from jsonschema import Draft7Validator
 import celeryconfig
 from tests.support.docs.command_lines import ROOT, parse_command
 from valetkey.cli.main import main as valetkey
-from worker.__main__ import main
-from worker.broker.queues import QUEUES_BY_ROLE
+from worker.__main__ import _COMMANDS, main
+from worker.broker.queues import EVENTS_ROLE, QUEUES_BY_ROLE
 from worker.core.tenant_config import TenantConfig
 from worker.run_command import run
 from worker.settings import Settings
@@ -107,7 +107,8 @@ def test_the_workers_together_consume_every_queue() -> None:
     assert isinstance(roles, click.Choice)
     worker_roles = {SERVICES[name]["command"][-1] for name in WORKERS}
     assert worker_roles <= set(roles.choices)
-    consumed = {queue for role in worker_roles for queue in QUEUES_BY_ROLE[role]}
+    assert EVENTS_ROLE in worker_roles
+    consumed = {queue for role in worker_roles - {EVENTS_ROLE} for queue in QUEUES_BY_ROLE[role]}
     assert consumed == {queue for queues in QUEUES_BY_ROLE.values() for queue in queues}
 
 
@@ -171,6 +172,15 @@ def test_redis_keeps_waiting_messages() -> None:
     words = SERVICES["redis"]["command"]
     assert words[words.index("--appendonly") + 1] == "yes"
     assert words[words.index("--maxmemory-policy") + 1] == "noeviction"
+    assert re.fullmatch(r"[1-9]\d*gb", words[words.index("--maxmemory") + 1])
+
+
+@pytest.mark.skipif("health" not in _COMMANDS, reason="this checkout has no command `health`")
+@pytest.mark.parametrize("name", WORKERS)
+def test_a_health_check_of_a_worker_is_a_command_that_exists(name: str) -> None:
+    kind, *words = SERVICES[name]["healthcheck"]["test"]
+    assert (kind, words[:3]) == ("CMD", ["python", "-m", "worker"])
+    parse_command(main, words[3:])
 
 
 def test_every_path_exists_and_every_volume_is_defined() -> None:
