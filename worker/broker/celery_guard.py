@@ -340,6 +340,16 @@ class GuardedTransport(redis.Transport):
         return channel
 
 
+class GuardedSentinelChannel(GuardedChannel, redis.SentinelChannel):
+    """The guarded channel, to the server that Sentinel names as the primary."""
+
+
+class GuardedSentinelTransport(GuardedTransport, redis.SentinelTransport):
+    """Kombu's transport of sentinel:// URLs, with the guarded channel."""
+
+    Channel = GuardedSentinelChannel
+
+
 # Celery keeps a message that it retries in memory until its eta, beyond its prefetch limit.
 MAX_WAITING = 50
 _STOP_POLL = 0.05  # seconds
