@@ -17,7 +17,7 @@ from worker.dev.child_processes import HOST, ChildProcess, Program, reserved_por
 from worker.dev.embedded_servers import find_valkey
 
 NAME = "main"
-PASSWORD, SENTINEL_PASSWORD = "of:servers@1", "of;sentinels&2"  # noqa: S105 - of this test's servers
+PASSWORD, SENTINEL_PASSWORD = "of:servers@1", "of;sentinels&2"
 _DOWN_AFTER = 2_000  # milliseconds, as in docs/availability.md
 _READY_SECONDS = 60.0
 _COUNT = 3
@@ -163,9 +163,7 @@ class SentinelGroup:
             state: Any = client.sentinel_master(NAME)
             replicas: Any = client.sentinel_slaves(NAME)
         good = [
-            each
-            for each in replicas
-            if each["master-link-status"] == "ok" and not each["is_sdown"]
+            each for each in replicas if each["master-link-status"] == "ok" and not each["is_sdown"]
         ]
         is_up = state["flags"] == "master" or "down" not in str(state["flags"])
         return is_up and state["num-other-sentinels"] == _COUNT - 1 and len(good) == _COUNT - 1
@@ -181,8 +179,8 @@ class SentinelGroup:
 def _tls_files(authority: CertificateAuthority) -> Mapping[str, object]:
     file = authority.server_file("localhost")
     return {
-        **{"tls-cert-file": file, "tls-key-file": file, "tls-ca-cert-file": authority.file},
+        "tls-cert-file": file,
+        "tls-key-file": file,
+        "tls-ca-cert-file": authority.file,
         "tls-auth-clients": "no",
     }
-
-
