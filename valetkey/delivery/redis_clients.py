@@ -6,11 +6,26 @@ from urllib.parse import urlencode
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
 from valetkey.redis_urls import SentinelUrl, parse_sentinel_url
 
 _SENTINEL_TIMEOUT = 2  # seconds: the next sentinel is asked if one is silent
+
+
+class PrimaryConnection(SentinelManagedConnection):
+    """A connection that is closed after an error, as those of Redis.from_url() are.
+
+    redis-py would keep it after a time-out, and with it a primary whose machine is lost.
+    """
+
+    def read_response(self, *args: Any, disconnect_on_error: Any = True, **options: Any) -> Any:
+        """Read a response; raises as redis-py does."""
+        return super().read_response(*args, disconnect_on_error=disconnect_on_error, **options)
+
+
+class PrimaryTlsConnection(PrimaryConnection, SentinelManagedSSLConnection):
+    """The same with TLS."""
 
 
 def open_redis(url: str, retries: int = 0, **options: Any) -> redis.Redis:
@@ -29,7 +44,10 @@ def open_redis(url: str, retries: int = 0, **options: Any) -> redis.Redis:
         **server_options(sentinel),
         **options,
     )
-    client: redis.Redis = manager.master_for(sentinel.master_name, retry=retry)
+    connection = PrimaryTlsConnection if sentinel.tls else PrimaryConnection
+    client: redis.Redis = manager.master_for(
+        sentinel.master_name, retry=retry, connection_class=connection
+    )
     return client
 
 

@@ -29,6 +29,7 @@ from kombu.transport import redis, virtual
 from kombu.utils.json import dumps
 from redis.exceptions import ResponseError
 
+from valetkey.delivery.redis_clients import PrimaryConnection, PrimaryTlsConnection
 from valetkey.wire.waiting import LANE_STATES, WAITING_LANES
 from worker import clock
 from worker.base.clock_watch import WATCH
@@ -342,6 +343,9 @@ class GuardedTransport(redis.Transport):
 
 class GuardedSentinelChannel(GuardedChannel, redis.SentinelChannel):
     """The guarded channel, to the server that Sentinel names as the primary."""
+
+    connection_class = PrimaryConnection
+    connection_class_ssl = PrimaryTlsConnection
 
 
 class GuardedSentinelTransport(GuardedTransport, redis.SentinelTransport):
