@@ -50,6 +50,10 @@ app = Celery("valetkey", include=["worker.tasks"])
 app.config_from_object("celeryconfig")
 app.Worker = app.subclass_with_self("worker.broker.celery_guard:GuardedWorker")
 _broker_url, _sentinel_options = kombu_address(_settings().broker_url.get_secret_value())
+if _sentinel_options:
+    # A silent primary is replaced soon. Several time-outs in turn must not exceed 20 seconds.
+    _sentinel_options |= {"socket_timeout": 3}
+    app.conf.redis_socket_timeout = 3
 _transport = "GuardedSentinelTransport" if _sentinel_options else "GuardedTransport"
 app.conf.update(
     broker_url=_broker_url,
