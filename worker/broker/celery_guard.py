@@ -345,7 +345,7 @@ class GuardedSentinelChannel(GuardedChannel, redis.SentinelChannel):
     """The guarded channel, to the server that Sentinel names as the primary."""
 
     connection_class = PrimaryConnection
-    connection_class_ssl = PrimaryTlsConnection
+    connection_class_ssl = PrimaryTlsConnection  # type: ignore[assignment] # kombu's is another
 
 
 class GuardedSentinelTransport(GuardedTransport, redis.SentinelTransport):

@@ -101,8 +101,9 @@ def test_servers_and_sentinels_are_verified_unless_the_url_says_otherwise(
         for made in (each.make_connection() for each in pools):
             assert (made.cert_reqs, made.check_hostname) == (requires, checks_host)
             assert made.ca_certs == "/ca.pem"
+    connection: Any = Connection
     for address in kombu_url.split(";"):
-        tls = Connection(address).ssl
+        tls = connection(address).ssl
         assert tls.get("ssl_cert_reqs") == requires
         assert tls.get("ssl_check_hostname", True) is (checks_host or requires == ssl.CERT_NONE)
     assert options["sentinel_kwargs"]["ssl_check_hostname"] is checks_host
