@@ -97,7 +97,7 @@ def redact_url(url: str) -> str:
     address = rest.replace("#", "?").partition("?")[0]
     if "@" in rest[len(address) :]:
         return f"{scheme}://..."  # a password may contain the ? or #, or the query the @
-    return f"{scheme}://{address.rpartition('@')[2].partition(';')[0]}"
+    return f"{scheme}://{address.rpartition('@')[2]}"
 
 
 def _source(setting: str, options: Mapping[str, str | Path | None]) -> str:

@@ -70,7 +70,7 @@ def test_an_invalid_url_is_refused_without_its_secrets(url: str, problem: str) -
         f"{URL}&sentinel_password=s3@cret",
         "sentinel://h1:1;sentinel://u:s3cret@h2:2",
         "sentinel://u:s3cret@h1;sentinel://u:s3cret?@h2",
-        "sentinel://h1,u:s3cret?x@h2",
+        "sentinel://u:s3cret@h1,u:s3cret?x@h2",
     ],
 )
 def test_a_url_is_shown_without_its_secrets(url: str) -> None:
