@@ -95,7 +95,7 @@ def redact_url(url: str) -> str:
     if not separator:
         return "..."  # without the slashes, a user name looks like a scheme
     address = rest.replace("#", "?").partition("?")[0]
-    if "@" in rest and "@" not in address:
+    if "@" in rest[len(address) :]:
         return f"{scheme}://..."  # a password may contain the ? or #, or the query the @
     return f"{scheme}://{address.rpartition('@')[2]}"
 
@@ -157,7 +157,8 @@ def _required_url(settings: Mapping[str, Any], name: str, sources: Mapping[str, 
     url = _required(settings, name)
     subject = f"the {name} {sources.get(name, '')}"
     try:
-        is_valid = bool(urlsplit(url).scheme) and urlsplit(url).port != 0
+        scheme = urlsplit(url).scheme
+        is_valid = scheme == "sentinel" or (bool(scheme) and urlsplit(url).port != 0)
     except ValueError:  # do not chain it: its text may contain a part of the password
         is_valid = False
     if not is_valid:
@@ -175,8 +176,8 @@ def _redis_result_url(settings: Mapping[str, Any], sources: Mapping[str, str]) -
     url = _required_url(settings, "result_url", sources)
     if urlsplit(url).scheme not in REDIS_SCHEMES:
         raise NotConfigured(
-            f"results can only be read from redis:// or rediss://, not {urlsplit(url).scheme}:// "
-            f"({sources['result_url']}): set {_variable('result_url')}"
+            f"results can only be read from redis://, rediss:// or sentinel://, not "
+            f"{urlsplit(url).scheme}:// ({sources['result_url']}): set {_variable('result_url')}"
         )
     return url
 

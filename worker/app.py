@@ -21,6 +21,7 @@ from celery.signals import (
 from pydantic import ValidationError
 
 from valetkey.delivery.causes import describe_cause
+from valetkey.delivery.redis_clients import kombu_address
 from worker import logs
 from worker.aws.credentials import load_service_files
 from worker.base.clock_watch import WATCH
@@ -48,9 +49,16 @@ _RESULT_STORE = "worker.broker.result_store:ResultStore"
 app = Celery("valetkey", include=["worker.tasks"])
 app.config_from_object("celeryconfig")
 app.Worker = app.subclass_with_self("worker.broker.celery_guard:GuardedWorker")
+_broker_url, _sentinel_options = kombu_address(_settings().broker_url.get_secret_value())
+if _sentinel_options:
+    # A silent primary is replaced soon. Several time-outs in turn must not exceed 20 seconds.
+    _sentinel_options |= {"socket_timeout": 3}
+    app.conf.redis_socket_timeout = 3
+_transport = "GuardedSentinelTransport" if _sentinel_options else "GuardedTransport"
 app.conf.update(
-    broker_url=_settings().broker_url.get_secret_value(),
-    broker_transport="worker.broker.celery_guard:GuardedTransport",
+    broker_url=_broker_url,
+    broker_transport=f"worker.broker.celery_guard:{_transport}",
+    broker_transport_options=app.conf.broker_transport_options | _sentinel_options,
     result_backend=f"{_RESULT_STORE}+{_settings().result_url.get_secret_value()}",
     worker_concurrency=_settings().concurrency,
 )

@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from threading import Event, Thread
 from typing import Any, NoReturn
 
-import redis
 import structlog
 
+from valetkey.delivery.redis_clients import open_redis
 from worker import clock
 from worker.app import job_context
 from worker.base.clock_watch import WATCH
@@ -77,8 +77,9 @@ def main(level: str) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, lambda *_: stop.set())
     stop_with_supervisor()
-    client: Any = redis.Redis.from_url(
+    client: Any = open_redis(
         settings().result_url.get_secret_value(),
+        retries=1,
         socket_timeout=_REDIS_TIMEOUT,
         socket_connect_timeout=_REDIS_TIMEOUT,
     )

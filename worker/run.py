@@ -11,6 +11,7 @@ import click
 import redis
 import structlog
 
+from valetkey.delivery.redis_clients import open_redis
 from valetkey.wire.waiting import SERVICE_FIELD
 from worker.base.database_engine import create_database_engine, read_transaction
 from worker.broker.fair_queue import FairQueue
@@ -165,7 +166,7 @@ class _ConfigWatch:
 def _count_dropped(result_url: str, count: int) -> None:
     """Count messages that were deleted because their tenant's lane is full."""
     try:
-        with redis.Redis.from_url(result_url, socket_timeout=1, socket_connect_timeout=1) as client:
+        with open_redis(result_url, socket_timeout=1, socket_connect_timeout=1) as client:
             client.hincrby(DISCARD_COUNTER, "lane_full", count)
     except (redis.RedisError, OSError) as error:
         log.warning("discard_not_reported", problem=type(error).__name__)

@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from valetkey.redis_urls import default_result_url, verify_by_default
+from valetkey.redis_urls import REDIS_SCHEMES, default_result_url, verify_by_default
 from valetkey.wire.waiting import DEFAULT_MAX_MESSAGES, MIN_MAX_MESSAGES
 
 PREFIX = "VALETKEY_"
@@ -113,7 +113,6 @@ def _check_webhook_url(url: str) -> str:
     return url
 
 
-_REDIS_SCHEMES = {"redis", "rediss"}
 _HTTP_ENDPOINT = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:[0-9]+)?").fullmatch
 _MAX_PORT = 65_535
 _MAX_ORIGIN = 200
@@ -127,11 +126,15 @@ _ENCODING = "percent-encode special characters in its user and password"
 
 
 def _check_redis_url(url: str) -> str:
-    """Return a redis:// or rediss:// URL as all libraries read it. Raises ValueError."""
+    """Return the URL of Redis or of sentinels as all libraries read it. Raises ValueError."""
     scheme, separator, rest = url.partition("://")
-    if not separator or scheme.lower() not in _REDIS_SCHEMES:
-        raise ValueError("it must be Redis or Valkey: write a redis:// or rediss:// URL")
+    if not separator or scheme.lower() not in REDIS_SCHEMES:
+        raise ValueError(
+            "it must be Redis or Valkey: write a redis://, rediss:// or sentinel:// URL"
+        )
     url = f"{scheme.lower()}://{rest}"  # libraries compare it as it is written
+    if scheme.lower() == "sentinel":
+        return verify_by_default(url)
     if ";" in url:  # kombu would read several URLs
         raise ValueError("it names one server; percent-encode ; as %3B")
     try:

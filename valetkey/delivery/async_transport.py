@@ -10,8 +10,15 @@ from redis.asyncio import Connection, Redis, SSLConnection
 from redis.asyncio.client import PubSub
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import (
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 from redis.backoff import NoBackoff
 
+from valetkey.delivery.redis_clients import sentinel_options, server_options
 from valetkey.delivery.transport import (
     NO_HEADERS,
     RESULT_PREFIX,
@@ -23,6 +30,7 @@ from valetkey.delivery.transport import (
     Servers,
 )
 from valetkey.errors import BrokerUnreachable
+from valetkey.redis_urls import parse_sentinel_url
 
 _LOOK_TIMEOUT = 1.0  # seconds: it only makes an error more precise
 
@@ -51,6 +59,22 @@ class _PlainConnection(_ClosingAtOnce, Connection):
 
 class _TlsConnection(_ClosingAtOnce, SSLConnection):
     """A connection with TLS."""
+
+
+class _SentinelConnection(_ClosingAtOnce, SentinelManagedConnection):
+    """A connection without TLS to the primary."""
+
+
+class _SentinelTlsConnection(_ClosingAtOnce, SentinelManagedSSLConnection):
+    """A connection with TLS to the primary."""
+
+
+_CLOSING_AT_ONCE: dict[type[AbstractConnection], type[AbstractConnection]] = {
+    Connection: _PlainConnection,
+    SSLConnection: _TlsConnection,
+    SentinelManagedConnection: _SentinelConnection,
+    SentinelManagedSSLConnection: _SentinelTlsConnection,
+}
 
 
 class AsyncTransport:
@@ -163,8 +187,8 @@ class AsyncTransport:
         """Close all connections, once the thread has finished its current work."""
         try:
             await self._pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py's gap
-            await self._listener.aclose()
-            await self._redis.aclose()
+            await _close(self._listener)
+            await _close(self._redis)
         finally:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._executor, self._publisher.close)
@@ -196,16 +220,35 @@ class AsyncTransport:
 
 
 def _connect(url: str, retry: Retry) -> Redis:
-    """Return a client like Redis.from_url() whose connections close at once."""
-    # With RESP3, redis-py writes each pushed message, grants included, to its debug log.
-    client = Redis.from_url(
-        url,
-        retry=retry,
-        protocol=2,
-        socket_timeout=SOCKET_TIMEOUT,
-        socket_connect_timeout=SOCKET_TIMEOUT,
-    )
-    pool = client.connection_pool  # from_url() itself takes no class: the URL's scheme decides
-    is_tls = issubclass(pool.connection_class, SSLConnection)
-    pool.connection_class = _TlsConnection if is_tls else _PlainConnection
+    """Return a client like that of open_redis(), whose connections close at once."""
+    options: dict[str, Any] = {
+        "retry": retry,
+        # With RESP3, redis-py writes each pushed message, grants included, to its debug log.
+        "protocol": 2,
+        "socket_timeout": SOCKET_TIMEOUT,
+        "socket_connect_timeout": SOCKET_TIMEOUT,
+    }
+    sentinel = parse_sentinel_url(url)
+    if sentinel is None:
+        client = Redis.from_url(url, **options)
+    else:
+        own_options = sentinel_options(sentinel, Retry(NoBackoff(), 0))
+        options |= server_options(sentinel)
+        manager = Sentinel(sentinel.hosts, 0, own_options, **options)  # type: ignore[no-untyped-call]
+        client = manager.master_for(sentinel.master_name)
+        for each in manager.sentinels:
+            _close_at_once(each)
+    _close_at_once(client)
     return client
+
+
+def _close_at_once(client: Redis) -> None:
+    pool = client.connection_pool  # the scheme of the URL decided on its class of connections
+    pool.connection_class = _CLOSING_AT_ONCE[pool.connection_class]
+
+
+async def _close(client: Redis) -> None:
+    await client.aclose()
+    if isinstance(client.connection_pool, SentinelConnectionPool):
+        for each in client.connection_pool.sentinel_manager.sentinels:
+            await each.aclose()

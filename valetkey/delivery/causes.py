@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import redis
+import redis.sentinel
 
 
 class Kind(NamedTuple):
@@ -65,6 +66,16 @@ DATABASE = Kind("use a lower number at the end of the URL", is_permanent=True, i
 PROTOCOL = Kind("check the host and port", is_permanent=True)
 READ_ONLY = Kind("use the URL of the primary", is_of_server=False)
 MEMORY = Kind("its operator has to free memory or to raise maxmemory", is_of_server=False)
+CLUSTER = Kind("use one server, or several with Sentinel: docs/availability.md", is_permanent=True)
+NO_PRIMARY = Kind(
+    "a failover may be under way; if this stays, check master_name, ssl and the certificates, the "
+    "addresses of the sentinels, and that a primary runs"
+)
+SENTINEL_PASSWORD = Kind(
+    "check sentinel_username and sentinel_password in the URL; special characters in them must be "
+    "percent-encoded",
+    is_permanent=True,
+)
 LOADING = Kind("try again in a moment", is_busy=True)
 CLIENTS = Kind("close unused clients, or ask its operator to raise maxclients", is_busy=True)
 _OTHER = Kind("check the URL, and that the server runs")
@@ -72,15 +83,29 @@ _OTHER = Kind("check the URL, and that the server runs")
 _COMMAND = re.compile(r"run the '([a-z|_-]{1,40})' command")
 _CATEGORY = re.compile(r"access a (key|channel)\b")
 
+IS_CLUSTER = "it is a Redis Cluster, which Celery's transport does not support"
+_NO_DATABASE = (
+    "it has no database of this number (a Redis Cluster, which is not supported, only has number 0)"
+)
+_CLUSTER = Cause(CLUSTER, IS_CLUSTER)
+_NOT_FOUND = redis.sentinel.MasterNotFoundError
+
 # The text, if any, tells errors of the same class apart.
 _REDIS_CAUSES: tuple[tuple[type[Exception], str, Cause], ...] = (
     (redis.ReadOnlyError, "", Cause(READ_ONLY, "the server is a read-only replica")),
     (redis.OutOfMemoryError, "", Cause(MEMORY, "the server's memory is full (OOM)")),
     (redis.BusyLoadingError, "", Cause(LOADING, "the server is still loading its data")),
     (redis.exceptions.MasterDownError, "", Cause(LOADING, "the server has no primary")),
+    (redis.exceptions.ClusterError, "", _CLUSTER),
+    (redis.exceptions.AskError, "", _CLUSTER),  # and MOVED
+    (redis.exceptions.ClusterCrossSlotError, "", _CLUSTER),
+    (redis.ResponseError, "SELECT is", _CLUSTER),  # "not allowed in cluster mode"
+    (_NOT_FOUND, "AuthenticationError", Cause(SENTINEL_PASSWORD, "a sentinel refuses the login")),
+    (_NOT_FOUND, " : ", Cause(NO_PRIMARY, "no sentinel that answers knows a running primary")),
+    (_NOT_FOUND, "", Cause(NO_PRIMARY, "the sentinels know no running primary of this name")),
+    (redis.ConnectionError, "now a slave", Cause(NO_PRIMARY, "the primary became a replica")),
     (redis.InvalidResponse, "", Cause(PROTOCOL, "what answers there is not Redis")),
-    (redis.ResponseError, "DB index", Cause(DATABASE, "it has no database of this number")),
-    (redis.ResponseError, "SELECT is", Cause(DATABASE, "it has no database of this number")),
+    (redis.ResponseError, "DB index", Cause(DATABASE, _NO_DATABASE)),
     (redis.ConnectionError, "max number", Cause(CLIENTS, "too many clients (maxclients)")),
     (redis.ConnectionError, "closed by", Cause(CLOSED, "the server closed the connection")),
     (redis.TimeoutError, "", Cause(TIMEOUT, "timed out")),

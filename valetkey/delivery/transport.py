@@ -19,12 +19,12 @@ from celery import Celery
 from celery.signals import after_task_publish, before_task_publish
 from kombu.exceptions import KombuError
 from kombu.exceptions import OperationalError as BrokerError
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from valetkey.config import Config, redact_url
 from valetkey.delivery.causes import REFUSED, find_cause
+from valetkey.delivery.redis_clients import kombu_address, open_redis
 from valetkey.errors import BrokerUnreachable, Busy
+from valetkey.redis_urls import REDIS_SCHEMES
 from valetkey.wire.messages import BULK_QUEUE, ISSUE_TASK
 from valetkey.wire.waiting import (
     LANE_STATES,
@@ -114,19 +114,15 @@ def client_servers(config: Config) -> Servers:
     return Servers(
         Server("broker", config.broker_url, config.broker_source),
         Server("result store", config.result_url, store_source),
-        is_same_server=broker[:2] == store[:2],  # scheme; user, password, host and port
+        is_same_server=broker._replace(path="") == store._replace(path=""),
         tenant=config.tenant,
     )
 
 
 def connect_store(servers: Servers, retries: int) -> redis.Redis:
-    """Return the result store, whose closed connections are reopened so many times.
-
-    A silent connection is not: it has used enough time.
-    """
-    retry = Retry(NoBackoff(), retries, supported_errors=(redis.ConnectionError,))
+    """Return the result store, whose closed connections are reopened so many times."""
     # With RESP3, redis-py writes each pushed message, grants included, to its debug log.
-    return redis.Redis.from_url(servers.store.url, retry=retry, protocol=2, **SOCKET_OPTIONS)
+    return open_redis(servers.store.url, retries, protocol=2, **SOCKET_OPTIONS)
 
 
 class FrameLog(Generic[AnyFrame]):
@@ -205,14 +201,16 @@ class Publisher:
 
     def __init__(self, servers: Servers, task: str = ISSUE_TASK) -> None:
         self._servers, self._task = servers, task
-        url = servers.broker.url
-        self._is_redis = self._may_look = self._may_read = url.startswith("redis")
+        url, options = kombu_address(servers.broker.url)
+        self._is_redis = self._may_look = self._may_read = url.startswith(REDIS_SCHEMES)
         self._backlogs: dict[str, Backlog] = {}  # by queue
         self._frames = FrameLog[Frame]()
         self._app = _create_app()
         # An explicit connection: Celery prefers CELERY_BROKER_URL to the URL in its arguments.
         self._connection = self._app.connection_for_write(
-            url, connect_timeout=SOCKET_TIMEOUT, transport_options=SOCKET_OPTIONS | _RETRY_ONCE
+            url,
+            connect_timeout=SOCKET_TIMEOUT,
+            transport_options=SOCKET_OPTIONS | _RETRY_ONCE | options,
         )
         self._producer = self._app.amqp.Producer(self._connection, auto_declare=False)
 

@@ -5,13 +5,11 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from threading import Thread
 
-import redis
 import structlog
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 from sqlalchemy.engine import make_url
 
 from valetkey.delivery.causes import describe_cause
+from valetkey.delivery.redis_clients import open_redis
 from worker import clock
 from worker.base.database_engine import create_database_engine, read_in_driver
 from worker.core.authentication import MAX_CLOCK_SKEW
@@ -96,8 +94,7 @@ def _time_ahead(read: Callable[[], datetime]) -> timedelta:
 
 
 def _broker_time(url: str) -> datetime:
-    options = {"socket_timeout": _TIMEOUT, "socket_connect_timeout": _TIMEOUT}
-    with redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options) as client:
+    with open_redis(url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT) as client:
         seconds, microseconds = client.time()
     return datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=microseconds)
 

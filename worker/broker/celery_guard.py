@@ -29,6 +29,7 @@ from kombu.utils.json import dumps
 from redis.exceptions import ResponseError
 
 from valetkey.delivery.causes import describe_cause
+from valetkey.delivery.redis_clients import PrimaryConnection, PrimaryTlsConnection
 from valetkey.wire.waiting import LANE_STATES, WAITING_LANES
 from worker import clock
 from worker.base.clock_watch import WATCH
@@ -339,6 +340,19 @@ class GuardedTransport(redis.Transport):
             channel.close()
             raise
         return channel
+
+
+class GuardedSentinelChannel(GuardedChannel, redis.SentinelChannel):
+    """The guarded channel, to the server that Sentinel names as the primary."""
+
+    connection_class = PrimaryConnection
+    connection_class_ssl = PrimaryTlsConnection  # type: ignore[assignment] # kombu's is another
+
+
+class GuardedSentinelTransport(GuardedTransport, redis.SentinelTransport):
+    """Kombu's transport of sentinel:// URLs, with the guarded channel."""
+
+    Channel = GuardedSentinelChannel
 
 
 # Celery keeps a message that it retries in memory until its eta, beyond its prefetch limit.

@@ -19,11 +19,10 @@ from typing import Any, NamedTuple
 
 import redis
 import structlog
-from redis.backoff import NoBackoff
 from redis.exceptions import LockError
 from redis.lock import Lock
-from redis.retry import Retry
 
+from valetkey.delivery.redis_clients import open_redis
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
 from valetkey.wire.waiting import (
     LANE_STATES,
@@ -490,10 +489,7 @@ class FairQueue:
             backoff = min(backoff * 2, _MAX_BACKOFF)
 
     def _share(self, stop: threading.Event) -> None:
-        no_retry = Retry(NoBackoff(), 0)
-        with redis.Redis.from_url(
-            self._broker_url, retry=no_retry, protocol=2, **_SOCKET_OPTIONS
-        ) as client:
+        with open_redis(self._broker_url, protocol=2, **_SOCKET_OPTIONS) as client:
             lease = client.lock(SHARING_LEASE, LEASE_SECONDS)
             sharing = QueueSharing(client, self._limits, self._count_dropped)
             renew_at = 0.0

@@ -19,7 +19,10 @@ from celery.exceptions import BackendError, BackendStoreError
 from kombu.exceptions import KombuError
 from redis.commands.core import Script
 
+from valetkey.config import redact_url
 from valetkey.delivery.causes import describe_cause
+from valetkey.delivery.redis_clients import open_redis
+from valetkey.redis_urls import parse_sentinel_url
 from valetkey.wire.messages import BUNDLE_TASK_PREFIX
 from valetkey.wire.messages import task_id as chunk_task_id
 from valetkey.wire.refusals import Code, Refusal
@@ -35,6 +38,10 @@ _PART = re.compile(rb"[A-Za-z0-9_-]{1,40}")
 _COUNT = re.compile(rb"[0-9]{1,19}")
 _SUCCESS = '{"status": "SUCCESS", "request": '  # begins each stored reply; a name or null follows
 _STORE_ERRORS = (redis.RedisError, BackendError, KombuError, OSError)
+
+_SOCKET_OPTIONS = {
+    *("socket_timeout", "socket_connect_timeout", "socket_keepalive", "health_check_interval")
+}
 
 log = structlog.get_logger()
 
@@ -174,6 +181,21 @@ class ResultStore(RedisBackend):  # type: ignore[misc] # Celery's RedisBackend h
     The task's request has `request_name`, see that function, and `expires_at`, the time at which
     the first grant expires, if there is any.
     """
+
+    def _params_from_url(self, url: str, defaults: Any) -> Any:
+        if parse_sentinel_url(url) is None:
+            return super()._params_from_url(url, defaults)
+        return defaults
+
+    def _create_client(self, **params: Any) -> Any:
+        if self.url is None or parse_sentinel_url(self.url) is None:
+            return super()._create_client(**params)
+        options = {name: value for name, value in params.items() if name in _SOCKET_OPTIONS}
+        return open_redis(self.url, **options)
+
+    def as_uri(self, include_password: bool = False) -> str:  # noqa: ARG002, FBT001, FBT002 - Celery's
+        """Return the URL without secrets."""
+        return redact_url(self.url)
 
     def mark_as_done(self, task_id: str, *args: Any, **options: Any) -> None:
         """Store and announce the result of a task, or log that it is lost.

@@ -6,11 +6,10 @@ from typing import Any, NamedTuple
 
 import redis
 from redis import exceptions
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from valetkey.config import redact_url
 from valetkey.delivery.causes import CLOSED, describe_cause
+from valetkey.delivery.redis_clients import open_redis as _open
 from worker.base.database_errors import Cause
 from worker.cli.service_failures import ServiceUnusable, cause_of_kind, network_cause
 from worker.settings import Settings
@@ -37,27 +36,34 @@ _TIMEOUT = 3.0  # seconds
 
 
 class ServerFacts(NamedTuple):
-    """The eviction policy of a server, None if the user may not read it.
+    """The eviction policy and memory of a server, None if the user may not read them.
 
     is_full is true for one that takes nothing more, because its memory has reached its limit.
     """
 
     eviction_policy: str | None
     is_full: bool = False
+    memory: "MemoryUsage | None" = None
 
 
 def read_server_facts(client: Any) -> ServerFacts:
-    """Connect, log in and select the database. Raises as redis-py does, also for a replica."""
+    """Connect, log in and select the database.
+
+    Raises as redis-py does, also for a Cluster, and for a replica: what is written to one that
+    takes writes is lost at its next synchronization.
+    """
     client.ping()
     try:
-        info = client.info("replication"), client.info("memory")
+        info = [client.info(section) for section in ("replication", "memory", "cluster")]
     except redis.exceptions.NoPermissionError:  # a user of the workers may not ask for it
         return ServerFacts(None)
-    if info[0].get("role") == "slave" and info[0].get("slave_read_only", 1):
+    if info[2].get("cluster_enabled"):
+        raise redis.exceptions.ClusterError
+    if info[0].get("role") == "slave":
         raise redis.exceptions.ReadOnlyError
     policy, memory = info[1].get("maxmemory_policy"), memory_usage(info[1])
     is_full = policy == "noeviction" and 0 < memory.limit <= memory.used
-    return ServerFacts(policy, is_full=is_full)
+    return ServerFacts(policy, is_full, memory)
 
 
 class MemoryUsage(NamedTuple):
@@ -91,11 +97,8 @@ def open_results() -> AbstractContextManager[Any]:
 @contextmanager
 def open_redis(variable: str, url: str) -> Iterator[Any]:
     """Yield a client of a Redis server. `variable` names the source of the URL in errors."""
-    no_retry = Retry(NoBackoff(), 0)
     try:
-        with redis.Redis.from_url(
-            url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, retry=no_retry
-        ) as client:
+        with _open(url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT) as client:
             yield client
     except (redis.RedisError, OSError) as error:
         raise redis_unusable(error, variable, url) from None

@@ -64,6 +64,18 @@ _CAUSES: Mapping[Kind, tuple[str, str]] = {
         "it is a replica, which is read-only",
         "write the address of the primary server into {setting}",
     ),
+    causes.CLUSTER: (
+        causes.IS_CLUSTER,
+        "name one server in {setting}, or several with Sentinel: docs/availability.md",
+    ),
+    causes.NO_PRIMARY: (
+        "no sentinel that answers knows a running primary of this name",
+        "wait for the end of the failover, or check the sentinels, and master_name in {setting}",
+    ),
+    causes.SENTINEL_PASSWORD: (
+        "a sentinel refuses the user or the password",
+        "correct sentinel_username and sentinel_password in {setting}",
+    ),
     causes.MEMORY: (
         "its memory is full (maxmemory), so it takes no messages",
         "raise maxmemory of the server, or remove what fills it",
@@ -86,7 +98,10 @@ _CAUSES: Mapping[Kind, tuple[str, str]] = {
     ),
 }
 _AWAY = frozenset(
-    {causes.REFUSED, causes.HOST, causes.TIMEOUT, causes.CLOSED, causes.LOADING, causes.CLIENTS}
+    {
+        *(causes.REFUSED, causes.HOST, causes.TIMEOUT, causes.CLOSED, causes.LOADING),
+        *(causes.CLIENTS, causes.NO_PRIMARY),
+    }
 )
 
 

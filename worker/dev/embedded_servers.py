@@ -99,7 +99,7 @@ def running_valkey(
             command=(
                 *(binary, "--bind", HOST, "--port", str(bound_port), "--protected-mode", "yes"),
                 *("--dir", ".", "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"),
-                *("--maxmemory-policy", "noeviction"),
+                *("--maxmemory", "1gb", "--maxmemory-policy", "noeviction"),
             ),
             folder=data / "valkey",
             log=data / "logs" / "valkey.log",

@@ -36,7 +36,13 @@ from worker.broker.queues import (
     workers_by_queue,
 )
 from worker.broker.result_store import read_discard_counts
-from worker.cli.redis_servers import open_broker, open_results, read_server_facts, redis_unusable
+from worker.cli.redis_servers import (
+    MemoryUsage,
+    open_broker,
+    open_results,
+    read_server_facts,
+    redis_unusable,
+)
 from worker.cli.service_failures import ServiceUnusable
 from worker.core.tenant_config import Bucket, TenantConfig
 from worker.doctor.checks import CHECK_TIMEOUT, Check, State, attempt, check_worker, failed
@@ -90,6 +96,7 @@ def _server_checks(
     if facts.is_full:
         yield failed(name, unusable(OutOfMemoryError()))
     yield from check_eviction(name, facts.eviction_policy)
+    yield from check_memory_limit(name, facts.memory)
 
 
 def _worker_checks(unusable: Callable[[BaseException], ServiceUnusable]) -> Iterator[Check]:
@@ -155,6 +162,14 @@ def check_eviction(server: str, policy: str | None) -> Iterator[Check]:
         lost = "requests" if server == "broker" else "results"
         text = f"maxmemory-policy is {policy}: a full server drops waiting {lost}"
         yield Check(server, "warn", text, "set maxmemory-policy noeviction in the server's config")
+
+
+def check_memory_limit(server: str, memory: MemoryUsage | None) -> Iterator[Check]:
+    """Warn of a server that takes memory until the system kills it. memory is None if unknown."""
+    if memory is not None and not memory.limit:
+        text = "maxmemory is 0, no limit: when its machine has no memory left, the server is killed"
+        hint = "set maxmemory in the server's config to about half of the memory of its machine"
+        yield Check(server, "warn", text, hint)
 
 
 def check_queues(lengths: Mapping[str, int], *, is_served: bool) -> Check:

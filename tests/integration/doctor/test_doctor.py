@@ -219,10 +219,11 @@ FULL = "its memory is full (maxmemory), so it takes no messages"
 
 @pytest.fixture
 def server(valkey_url: str) -> Iterator["redis.Redis"]:
-    """The server of the broker and the result store, without a limit afterwards."""
+    """The server of the broker and the result store, with the limit of before afterwards."""
     with redis.Redis.from_url(valkey_url) as server:
+        limit = server.config_get("maxmemory")["maxmemory"]
         yield server
-        server.config_set("maxmemory", 0)
+        server.config_set("maxmemory", limit)
         server.config_set("maxmemory-policy", "noeviction")
 
 
@@ -245,3 +246,5 @@ def test_only_a_server_that_takes_nothing_more_because_its_memory_is_full_is_a_f
     causes = {name: failed[name].rpartition(": ")[2] for name in SERVERS & failed.keys()}
     assert causes == failures
     assert {"queues", "workers", "messages"} <= {each.check for each in checks}
+    unlimited = {each.check for each in checks if each.message.startswith("maxmemory is 0")}
+    assert unlimited == (set() if limit else SERVERS)

@@ -443,7 +443,7 @@ def server(broker: str) -> Iterator[Any]:
     """The server of the broker and the result store, which is usable again afterwards."""
     with redis.Redis.from_url(broker) as server:
         yield server
-        server.config_set("maxmemory", 0)
+        server.config_set("maxmemory", "1gb")
         server.execute_command("REPLICAOF", "NO", "ONE")
 
 

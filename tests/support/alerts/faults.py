@@ -87,7 +87,7 @@ def fill_up_redis(service: WatchedService) -> Iterator[None]:
         try:
             yield
         finally:
-            client.config_set("maxmemory", 0)
+            client.config_set("maxmemory", "1gb")
 
 
 @contextmanager

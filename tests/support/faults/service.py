@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -246,16 +246,20 @@ class FaultyService:
 
 @contextmanager
 def faulty_service(
-    data: Path, disk: Path | None = None, postgres: tuple[PostgresServer, str] | None = None
+    data: Path,
+    disk: Path | None = None,
+    postgres: tuple[PostgresServer, str] | None = None,
+    new_broker: Callable[[Path], Any] = Broker,
 ) -> Iterator[FaultyService]:
     """Run the service until the block ends.
 
-    postgres is a server, and the URL of a new database with all tables.
+    postgres is a server, and the URL of a new database with all tables. new_broker starts a broker,
+    of which a test calls only what that broker has.
     """
     folder = data / "database" if disk is None else disk
     folder.mkdir(exist_ok=True)
     server, url = postgres or (None, migrated_file(folder / "valetkey.db"))
-    with open_engine(url) as engine, closing(Broker(data)) as broker:
+    with open_engine(url) as engine, closing(new_broker(data)) as broker:
         services.build_service(engine, S3Clients(), clock.now).apply(_tenant_config())
         environ = worker_environ(broker.url(0), broker.url(1), VALETKEY_DATABASE_URL=url)
         with closing(WorkerGroup("worker", data, environ)) as worker:

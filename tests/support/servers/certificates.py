@@ -28,14 +28,18 @@ class CertificateAuthority:
 
     def server_context(self, name: str) -> ssl.SSLContext:
         """Return a TLS context with a certificate for a host name."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.server_file(name))
+        return context
+
+    def server_file(self, name: str) -> Path:
+        """Return a file with a certificate for a host name, and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = self._sign_certificate(name, key.public_key(), ca=False)
         secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         path = self._folder / f"{name}.pem"
         path.write_bytes(secret + certificate.public_bytes(Encoding.PEM))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(path)
-        return context
+        return path
 
     def _sign_certificate(
         self, name: str, public: ec.EllipticCurvePublicKey, *, ca: bool

@@ -34,7 +34,7 @@ def test_a_server_is_verified_unless_the_url_says_otherwise(url: str, query: str
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://u:a;b@h/0", "amqps://h//", "sentinel://h", "REDIS://h", "", "redis://h?db=3"]
+    "url", ["redis://u:a;b@h/0", "amqps://h//", "unix:///redis", "REDIS://h", "", "redis://h?db=3"]
 )
 def test_other_urls_are_unchanged(url: str) -> None:
     assert verify_by_default(url) == url
