@@ -246,11 +246,11 @@ class FaultyService:
 
 @contextmanager
 def faulty_service(
-    data: Path, disk: Path | None = None, postgres: tuple[PostgresServer, str] | None = None
+    data: Path, disk: Path | None = None, postgres: tuple[PostgresServer | None, str] | None = None
 ) -> Iterator[FaultyService]:
     """Run the service until the block ends.
 
-    postgres is a server, and the URL of a new database with all tables.
+    postgres is a server, if faults need it, and the URL of a new database with all tables.
     """
     folder = data / "database" if disk is None else disk
     folder.mkdir(exist_ok=True)
