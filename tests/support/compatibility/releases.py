@@ -81,11 +81,11 @@ class Release:
 
     @contextmanager
     def running_worker(
-        self, settings: Mapping[str, str], log: Path, *options: str
+        self, settings: Mapping[str, str], log: Path, *options: str, stops: bool = False
     ) -> Iterator[None]:
         """Run `python -m worker run` until the block ends, and kill it: its stop takes seconds.
 
-        Its log is appended to a file.
+        If `stops`, it is sent SIGTERM, and has 20 seconds to end. Its log is appended to a file.
         """
         command = (sys.executable, "-m", "worker", "run", *options)
         program = Program(f"{self.name} worker", command, self.folder, log, self.environ(settings))
@@ -98,8 +98,9 @@ class Release:
 
         with running(program, is_ready, ready_timeout=60, stop_timeout=20) as worker:
             yield
-            with suppress(ProcessLookupError):
-                os.killpg(worker.pid, signal.SIGKILL)
+            if not stops:
+                with suppress(ProcessLookupError):
+                    os.killpg(worker.pid, signal.SIGKILL)
 
     @contextmanager
     def running_producer(self, folder: Path) -> Iterator[Producer]:
@@ -138,7 +139,7 @@ BUCKET = "valetkey-demo"
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 TRUSTS = ("signed", "unsigned")
 _TENANTS = {"signed": "acme", "unsigned": "queueing"}
-_KEYS = {name: generate_key(f"{name}/tests") for name in ("acme", "acme-next")}
+KEYS = {name: generate_key(f"{name}/tests") for name in ("acme", "acme-next")}
 _HEAD = f"""
 [buckets.demo]
 bucket = "{BUCKET}"
@@ -169,7 +170,7 @@ class Service:
         }
         if trust == "unsigned":
             return urls | {"tenant": tenant}
-        return urls | {"key": dump_private_key(_KEYS[tenant])}
+        return urls | {"key": dump_private_key(KEYS[tenant])}
 
     def command_environ(self, trust: str, suffix: str = "") -> dict[str, str]:
         """Return the environment variables of the command line of a tenant."""
@@ -181,8 +182,10 @@ class Service:
         tenants.write_text(_tenants_file(self.hook_port))
         release.run(self.settings, ("migrate",), ("apply", "--yes", str(tenants)))
 
-    def running_worker(self, release: Release, *options: str) -> AbstractContextManager[None]:
-        return release.running_worker(self.settings, self.log_of(release), *options)
+    def running_worker(
+        self, release: Release, *options: str, stops: bool = False
+    ) -> AbstractContextManager[None]:
+        return release.running_worker(self.settings, self.log_of(release), *options, stops=stops)
 
     def log_of(self, release: Release) -> Path:
         return self.folder / f"{release.name}-worker.log"
@@ -214,7 +217,7 @@ def running_servers(folder: Path) -> Iterator[Service]:
 
 def _tenants_file(port: int) -> str:
     names = [tenant_of(trust, suffix) for suffix in ("", "-next") for trust in TRUSTS]
-    return _HEAD + "".join(_tenant_table(name, port, _KEYS.get(name)) for name in names)
+    return _HEAD + "".join(_tenant_table(name, port, KEYS.get(name)) for name in names)
 
 
 def _tenant_table(name: str, port: int, key: PrivateKey | None) -> str:

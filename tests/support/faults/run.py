@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from random import Random
-from typing import Protocol
+from typing import Protocol, Self
 
 from sqlalchemy import Engine, text
 
@@ -98,6 +98,32 @@ def running_load(producers: Sequence[Producer]) -> Iterator[Load]:
         yield load
     finally:
         load.stop(0)
+
+
+class AnswerGap:
+    """The longest time in seconds without a further answer, while its block runs."""
+
+    def __init__(self, record: Record) -> None:
+        self.seconds = 0.0
+        self._record = record
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        answered, since = self._record.answered, time.monotonic()
+        while not self._stop.wait(0.05):
+            now = time.monotonic()
+            self.seconds = max(self.seconds, now - since)
+            if self._record.answered != answered:
+                answered, since = self._record.answered, now
 
 
 _MAX_ANSWERS_BETWEEN = 3_000  # items between two injections; fewer in the short form

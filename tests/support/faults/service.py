@@ -248,12 +248,12 @@ class FaultyService:
 def faulty_service(
     data: Path,
     disk: Path | None = None,
-    postgres: tuple[PostgresServer, str] | None = None,
+    postgres: tuple[PostgresServer | None, str] | None = None,
     new_broker: Callable[[Path], Any] = Broker,
 ) -> Iterator[FaultyService]:
     """Run the service until the block ends.
 
-    postgres is a server, and the URL of a new database with all tables. new_broker starts a broker,
+    postgres is a server, if faults need it, and the URL of a new database with all tables. new_broker starts a broker,
     of which a test calls only what that broker has.
     """
     folder = data / "database" if disk is None else disk

