@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo picture browser test test-all attacks faults check audit format contract bench lock clean
+.PHONY: help install demo picture browser test test-all attacks faults check audit format contract docs bench lock clean
 
 help: ## Show this list of targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,10 @@ contract: install ## Generate docs/contract from the messages, docs/tenants.md f
 	$(BIN)/python -m worker contract --out docs/contract
 	$(BIN)/python -m tools.tenants_page
 
+docs: install ## Build the site of the documentation into site/, from what is here
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs . site
+	@echo "Open site/docs/index.html"
+
 bench: install ## Run the benchmarks; they report ratios within one run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	$(BIN)/python -m bench
@@ -84,4 +88,4 @@ lock: ## Update the lock files (needs uv)
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
 clean: ## Remove .venv, caches and local data
-	rm -rf .venv .valetkey .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist examples/*/node_modules
+	rm -rf .venv .valetkey site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist examples/*/node_modules

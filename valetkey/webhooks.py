@@ -1,5 +1,7 @@
 """Verification of webhooks by their receivers (Standard Webhooks 1.0.0), and their content.
 
+Example::
+
     event = unwrap(body, headers, secrets)  # raises InvalidWebhook: respond with 400
     match event:
         case GrantsDecided(data=data):

@@ -34,7 +34,7 @@ _REQUIRED = {
 class Policy(BaseModel):
     """The requests that a fake client may make in a bucket profile. By default, all of them.
 
-    The fields are those of a policy in tenants.toml. A wildcard of content_types, like image/*,
+    The fields are those of a policy in tenants.toml. A wildcard of content_types, like `image/*`,
     includes every type of its family.
     """
 

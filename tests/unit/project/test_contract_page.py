@@ -136,7 +136,7 @@ LIMITS: dict[str, tuple[int | float | timedelta, int | float | timedelta]] = {
     "some 32 messages": (retransmit.DEFAULT_WINDOW, 32),
     "of at most 256 KiB": (events.MAX_WEBHOOK_BYTES, 256 * 1024),
     "2xx within 15 seconds": (webhook_client.TIMEOUT, timedelta(seconds=15)),
-    "10 times over some 60 hours": (len(webhook_rules.RETRY_SCHEDULE), 10),
+    "10 attempts in all over some 60 hours": (len(webhook_rules.RETRY_SCHEDULE), 10),
     "`Retry-After`, up to a day": (webhook_rules.MAX_RETRY_DELAY, timedelta(days=1)),
 }
 
