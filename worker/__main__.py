@@ -47,7 +47,7 @@ _COMMANDS = {
     "quota": "tenants.quota_command:quota",
     "restore": "cli.backup_commands:restore",
     "revoke": "revoke.revoke_command:revoke",
-    "run": "run_command:run",
+    "run": "run:run",
     "usage": "uses.usage_commands:usage",
     "webhooks": "webhooks.webhooks_group:webhooks",
     "workers": "broker.broker_commands:workers",

@@ -3,18 +3,12 @@
 It starts without Celery's command line, whose other commands take 8 MB in each process.
 """
 
-import gc
-
-if __name__ == "__main__":
-    gc.disable()  # while modules are loaded, which it would slow down by a fifth
-
 import logging
 import socket
 import sys
 from typing import Any
 
 from worker.app import app
-from worker.base.progress import wait_for_supervisor
 from worker.broker.queues import QUEUES_BY_ROLE
 from worker.logs import configure_logging, log_all_output
 
@@ -26,10 +20,6 @@ _DEFAULT_OPTIONS = {"pool_cls": "prefork"}
 
 def main(role: str, level: str) -> int:
     """Run a worker until SIGTERM; return its exit code."""
-    app.loader.import_default_modules()
-    wait_for_supervisor()
-    gc.freeze()
-    gc.enable()
     configure_logging(logging.getLevelNamesMapping()[level])
     log_all_output()
     worker = app.Worker(

@@ -1,10 +1,5 @@
 """The process that reads event notifications, which `worker run` starts and supervises."""
 
-import gc
-
-if __name__ == "__main__":
-    gc.disable()  # while modules are loaded, which it would slow down by a fifth
-
 import logging
 import os
 import signal
@@ -22,7 +17,7 @@ from worker import clock
 from worker.app import job_context
 from worker.base.clock_watch import WATCH
 from worker.base.jobs import HANG_TIME
-from worker.base.progress import report_progress, wait_for_supervisor
+from worker.base.progress import report_progress
 from worker.broker.queues import (
     EVENTS_PREFIX,
     EVENTS_ROLE,
@@ -68,9 +63,6 @@ _REDIS_TIMEOUT = 3.0  # seconds
 
 def main(level: str) -> None:
     """Read the queues until SIGTERM or SIGINT, and write heartbeats as Celery's workers do."""
-    wait_for_supervisor()
-    gc.freeze()
-    gc.enable()
     configure_logging(logging.getLevelNamesMapping()[level])
     log_all_output()
     stop = Event()

@@ -1,7 +1,10 @@
-"""Supervises workers, if the services that the settings name can be used."""
+"""Starts workers, if the services that the settings name can be used."""
 
+import logging
+import os
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import partial
 from threading import Event, Thread
@@ -16,7 +19,7 @@ from valetkey.wire.waiting import SERVICE_FIELD
 from worker.base.database_engine import create_database_engine, read_transaction
 from worker.broker.fair_queue import FairQueue
 from worker.broker.lanes import LaneLimits
-from worker.broker.queues import EVENTS_ROLE
+from worker.broker.queues import EVENTS_ROLE, QUEUES_BY_ROLE
 from worker.broker.result_store import DISCARD_COUNTER
 from worker.cli.database import open_database
 from worker.cli.redis_servers import open_broker, open_results, read_server_facts
@@ -25,7 +28,7 @@ from worker.core.tenant_config import Tenant, TenantConfig
 from worker.errors import Transient
 from worker.health import ALL_ROLES, HealthSocket
 from worker.ledger.tenant_rows import ConfigStore
-from worker.logs import log_all_output
+from worker.logs import configure_logging, log_all_output
 from worker.settings import Settings
 from worker.supervisor import Supervisor, WorkerProcess
 
@@ -63,27 +66,49 @@ def check_services() -> None:
 _FAIR_QUEUE_STOP_TIMEOUT = 1.0  # seconds; what it has not moved stays where it is
 _CONFIG_INTERVAL = 5.0  # seconds after which a changed tenant config is noticed
 _DATABASE_SECONDS = 15.0  # an attempt to connect takes 5
+_LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
-def supervise(workers: Sequence[WorkerProcess], only: str | None, events: WorkerProcess) -> int:
-    """Run workers until a signal stops them, and what they share; return the exit code.
+@click.command()
+@click.option(
+    "--only",
+    type=click.Choice([*QUEUES_BY_ROLE, EVENTS_ROLE]),
+    help="Only process requests (issue: all, interactive: small batches, bulk: large batches), "
+    "only send webhooks, write manifests and release expired grants (upkeep), or only read event "
+    "notifications of storage (events). Without it, run one worker for requests, one for webhooks "
+    "and the like, and one for events once a bucket profile names a queue.",
+)
+@click.option(
+    "--loglevel",
+    type=click.Choice(_LEVELS, case_sensitive=False),
+    default="INFO",
+    show_default=True,
+    help="Minimum level of messages to log on stderr.",
+)
+def run(only: str | None, loglevel: str) -> None:
+    """Run workers until SIGTERM or Ctrl-C, and restart one that ends by itself.
 
-    events is the worker that is added once a bucket profile names a queue, unless only one role
-    runs. Raises click.ClickException before any worker works.
+    \b
+    Example:
+      python -m worker run
     """
+    settings = Settings()  # invalid ones end this process before it starts any other
+    configure_logging(logging.getLevelNamesMapping()[loglevel])
     check_services()
     log_all_output()  # from here on; click prints why no worker was started
-    settings = Settings()
     watch = _ConfigWatch(settings)
+    roles = [only] if only else ["issue", "upkeep"]
+    workers = [_worker(role, loglevel) for role in roles]
     stop = Event()
     with ExitStack() as stack:
         supervisor = Supervisor(workers, _health_socket(only, stack), watch.find_problem)
         if only is None:
-            watch.on_queue = partial(supervisor.add, events)
+            watch.on_queue = lambda: supervisor.add(_worker(EVENTS_ROLE, loglevel))
         Thread(target=watch.run, args=(stop,), name="tenant-config", daemon=True).start()
         if only not in {"upkeep", EVENTS_ROLE}:
             stack.enter_context(_fair_queue(settings, watch, stop))
-        return supervisor.run()
+        exit_code = supervisor.run()
+    sys.exit(exit_code)
 
 
 def _health_socket(only: str | None, stack: ExitStack) -> HealthSocket | None:
@@ -170,3 +195,13 @@ def _count_dropped(result_url: str, count: int) -> None:
             client.hincrby(DISCARD_COUNTER, "lane_full", count)
     except (redis.RedisError, OSError) as error:
         log.warning("discard_not_reported", problem=type(error).__name__)
+
+
+def _worker(role: str, loglevel: str) -> WorkerProcess:
+    if role == EVENTS_ROLE:
+        command = [sys.executable, "-m", "worker.event_intake", loglevel]
+        return WorkerProcess(role, command, os.environ)
+    # SIGTERM then stops softly: running tasks may end, and prefetched messages return to the queue.
+    environ = dict(os.environ) | {"REMAP_SIGTERM": "SIGQUIT"}
+    command = [sys.executable, "-m", "worker.celery_worker", role, loglevel]
+    return WorkerProcess(role, command, environ)

@@ -58,7 +58,7 @@ class WorkerProcess:
     _progress_fd: int | None = field(default=None, repr=False)
 
     def start(self) -> None:
-        """Start the process. It loads its modules, and works once it is released."""
+        """Start the process."""
         read_fd, write_fd = os.pipe()
         os.set_blocking(read_fd, False)
         os.set_blocking(write_fd, False)
@@ -71,29 +71,11 @@ class WorkerProcess:
                     SUPERVISOR_VARIABLE: str(os.getpid()),
                 },
                 pass_fds=(write_fd,),
-                stdin=subprocess.PIPE,
             )
         finally:
             os.close(write_fd)
         self._progress_fd, self.started_at, self.restart_at = read_fd, time.monotonic(), None
         self.problem, self.silent_seconds = "it starts", 0
-
-    def release(self) -> None:
-        """Let the process work."""
-        self._close_stdin(b"1")
-
-    def _close_stdin(self, last: bytes = b"") -> None:
-        if self.process is not None and self.process.stdin is not None:
-            with suppress(BrokenPipeError), self.process.stdin as stdin:  # it has ended
-                stdin.write(last)
-            self.process.stdin = None
-
-    def kill(self) -> None:
-        """Kill the process, if it runs."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.forget_process()
 
     def exit_code(self) -> int | None:
         """Return the exit code of the process if it has ended."""
@@ -140,7 +122,6 @@ class WorkerProcess:
 
     def forget_process(self) -> None:
         """Forget the ended process."""
-        self._close_stdin()
         self.process = None
         if self._progress_fd is not None:
             os.close(self._progress_fd)
@@ -148,7 +129,7 @@ class WorkerProcess:
 
 
 class Supervisor:
-    """Runs workers, which were started, until a signal stops them.
+    """Runs workers until a signal stops them.
 
     find_problem returns why none of them is ready, if it knows a reason.
     """
@@ -181,7 +162,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, lambda number, _frame: self._stop(number))
         for worker in self._workers:
-            worker.release()
+            worker.start()
         while any(worker.process or worker.restart_at for worker in self._workers):
             for worker in tuple(self._workers):
                 code = self._check(worker)
@@ -218,7 +199,6 @@ class Supervisor:
         is_due = worker.restart_at is not None and time.monotonic() >= worker.restart_at
         if is_due and self._kill_at is None:
             worker.start()
-            worker.release()
         return None
 
     def _ended(self, worker: WorkerProcess, code: int) -> int | None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from contextlib import suppress
 from functools import cache
 
@@ -20,12 +19,6 @@ def report_progress(problem: str | None = None) -> None:
     if descriptor is not None:
         with suppress(OSError):  # the supervisor is frozen, and the pipe full; or it has ended
             os.write(descriptor, f"{json.dumps(problem)}\n".encode())
-
-
-def wait_for_supervisor() -> None:
-    """Wait until the supervisor, if there is one, lets this process work. Exits if it has ended."""
-    if PROGRESS_VARIABLE in os.environ and not os.read(sys.stdin.fileno(), 1):
-        sys.exit(0)
 
 
 @cache

@@ -17,7 +17,7 @@ from tests.support.servers.databases import migrated_file, url_text
 from tests.support.servers.external import PostgresServer, running_postgres_server
 from worker.__main__ import main
 from worker.dev.embedded_servers import running_valkey
-from worker.supervisor import Supervisor, WorkerProcess
+from worker.supervisor import Supervisor
 
 PASSWORD = "hunter2"
 DATABASE_COMMANDS: dict[str, Sequence[str]] = {
@@ -49,8 +49,7 @@ def usable(valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     database = migrated_file(tmp_path / "usable.db")
     monkeypatch.setenv("VALETKEY_DATABASE_URL", database)
     monkeypatch.setattr(Supervisor, "run", lambda _: 0)
-    monkeypatch.setattr(WorkerProcess, "start", lambda _: None)
-    monkeypatch.setattr("worker.run_command.configure_logging", lambda _: None)
+    monkeypatch.setattr("worker.run.configure_logging", lambda _: None)
 
 
 def invoke(command: str, *arguments: str) -> Result:

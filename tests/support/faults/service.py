@@ -253,8 +253,8 @@ def faulty_service(
 ) -> Iterator[FaultyService]:
     """Run the service until the block ends.
 
-    postgres is a server, if faults need it, and the URL of a new database with all tables. new_broker starts a broker,
-    of which a test calls only what that broker has.
+    postgres is a server, if faults need it, and the URL of a new database with all tables.
+    new_broker starts a broker, of which a test calls only what that broker has.
     """
     folder = data / "database" if disk is None else disk
     folder.mkdir(exist_ok=True)

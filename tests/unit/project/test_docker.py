@@ -21,7 +21,7 @@ from valetkey.cli.main import main as valetkey
 from worker.__main__ import _COMMANDS, main
 from worker.broker.queues import EVENTS_ROLE, QUEUES_BY_ROLE
 from worker.core.tenant_config import TenantConfig
-from worker.run_command import run
+from worker.run import run
 from worker.settings import Settings
 from worker.tenants.tenants_file import read_tenants_file
 

@@ -24,10 +24,7 @@ import os, worker.supervisor
 worker.supervisor.RESTART_DELAYS = (0.1,)
 worker.supervisor.STOP_TIMEOUT = 1
 commands = [[sys.executable, "-c", code] for code in sys.argv[1:]]
-workers = [WorkerProcess(str(n), c, os.environ) for n, c in enumerate(commands)]
-for worker in workers:
-    worker.start()
-sys.exit(Supervisor(workers).run())
+sys.exit(Supervisor([WorkerProcess(str(n), c, os.environ) for n, c in enumerate(commands)]).run())
 """
 
 
