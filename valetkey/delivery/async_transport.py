@@ -6,19 +6,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import redis
-from redis.asyncio import Connection, Redis, SSLConnection
+from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import (
-    Sentinel,
-    SentinelConnectionPool,
-    SentinelManagedConnection,
-    SentinelManagedSSLConnection,
-)
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 
-from valetkey.delivery.redis_clients import sentinel_options, server_options
+from valetkey.delivery.redis_clients import (
+    sentinel_errors,
+    sentinel_options,
+    server_options,
+    verify_sentinel_answer,
+)
 from valetkey.delivery.transport import (
     NO_HEADERS,
     RESULT_PREFIX,
@@ -53,28 +53,15 @@ class _ClosingAtOnce(AbstractConnection):
                 writer.transport.abort()
 
 
-class _PlainConnection(_ClosingAtOnce, Connection):
-    """A connection without TLS."""
+class _AskOnce(Retry):
+    """Asks a sentinel once, as that of redis_clients does."""
 
-
-class _TlsConnection(_ClosingAtOnce, SSLConnection):
-    """A connection with TLS."""
-
-
-class _SentinelConnection(_ClosingAtOnce, SentinelManagedConnection):
-    """A connection without TLS to the primary."""
-
-
-class _SentinelTlsConnection(_ClosingAtOnce, SentinelManagedSSLConnection):
-    """A connection with TLS to the primary."""
-
-
-_CLOSING_AT_ONCE: dict[type[AbstractConnection], type[AbstractConnection]] = {
-    Connection: _PlainConnection,
-    SSLConnection: _TlsConnection,
-    SentinelManagedConnection: _SentinelConnection,
-    SentinelManagedSSLConnection: _SentinelTlsConnection,
-}
+    async def call_with_retry(self, *args: Any, **options: Any) -> Any:
+        """Call; raises redis.ConnectionError and TimeoutError only."""
+        with sentinel_errors():
+            answer = await super().call_with_retry(*args, **options)
+            verify_sentinel_answer(answer)
+            return answer
 
 
 class AsyncTransport:
@@ -232,7 +219,7 @@ def _connect(url: str, retry: Retry) -> Redis:
     if sentinel is None:
         client = Redis.from_url(url, **options)
     else:
-        own_options = sentinel_options(sentinel, Retry(NoBackoff(), 0))
+        own_options = sentinel_options(sentinel, _AskOnce(NoBackoff(), 0))
         options |= server_options(sentinel)
         manager = Sentinel(sentinel.hosts, 0, own_options, **options)  # type: ignore[no-untyped-call]
         client = manager.master_for(sentinel.master_name)
@@ -244,7 +231,7 @@ def _connect(url: str, retry: Retry) -> Redis:
 
 def _close_at_once(client: Redis) -> None:
     pool = client.connection_pool  # the scheme of the URL decided on its class of connections
-    pool.connection_class = _CLOSING_AT_ONCE[pool.connection_class]
+    pool.connection_class = type("ClosingAtOnce", (_ClosingAtOnce, pool.connection_class), {})
 
 
 async def _close(client: Redis) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import redis
+import redis.asyncio.sentinel
 import redis.sentinel
 
 
@@ -76,6 +77,8 @@ SENTINEL_PASSWORD = Kind(
     "percent-encoded",
     is_permanent=True,
 )
+_SENTINEL_ACL = Kind("docs/availability.md lists the permissions that its user needs")
+_SENTINEL_ADDRESS = Kind("check the addresses and ports of the sentinels")
 LOADING = Kind("try again in a moment", is_busy=True)
 CLIENTS = Kind("close unused clients, or ask its operator to raise maxclients", is_busy=True)
 _OTHER = Kind("check the URL, and that the server runs")
@@ -88,10 +91,10 @@ _NO_DATABASE = (
     "it has no database of this number (a Redis Cluster, which is not supported, only has number 0)"
 )
 _CLUSTER = Cause(CLUSTER, IS_CLUSTER)
-_NOT_FOUND = redis.sentinel.MasterNotFoundError
+_NOT_FOUND = (redis.sentinel.MasterNotFoundError, redis.asyncio.sentinel.MasterNotFoundError)
 
 # The text, if any, tells errors of the same class apart.
-_REDIS_CAUSES: tuple[tuple[type[Exception], str, Cause], ...] = (
+_REDIS_CAUSES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, Cause], ...] = (
     (redis.ReadOnlyError, "", Cause(READ_ONLY, "the server is a read-only replica")),
     (redis.OutOfMemoryError, "", Cause(MEMORY, "the server's memory is full (OOM)")),
     (redis.BusyLoadingError, "", Cause(LOADING, "the server is still loading its data")),
@@ -101,6 +104,12 @@ _REDIS_CAUSES: tuple[tuple[type[Exception], str, Cause], ...] = (
     (redis.exceptions.ClusterCrossSlotError, "", _CLUSTER),
     (redis.ResponseError, "SELECT is", _CLUSTER),  # "not allowed in cluster mode"
     (_NOT_FOUND, "AuthenticationError", Cause(SENTINEL_PASSWORD, "a sentinel refuses the login")),
+    (
+        _NOT_FOUND,
+        "SentinelRefuses",
+        Cause(_SENTINEL_ACL, "a sentinel refuses SENTINEL MASTERS (ACL)"),
+    ),
+    (_NOT_FOUND, "NotASentinel", Cause(_SENTINEL_ADDRESS, "what answers is no sentinel")),
     (_NOT_FOUND, " : ", Cause(NO_PRIMARY, "no sentinel that answers knows a running primary")),
     (_NOT_FOUND, "", Cause(NO_PRIMARY, "the sentinels know no running primary of this name")),
     (redis.ConnectionError, "now a slave", Cause(NO_PRIMARY, "the primary became a replica")),

@@ -1,5 +1,7 @@
 """Opens Redis or Valkey at redis://, rediss:// and sentinel:// URLs, for redis-py and for kombu."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlencode
 
@@ -11,6 +13,52 @@ from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedS
 from valetkey.redis_urls import SentinelUrl, parse_sentinel_url
 
 _SENTINEL_TIMEOUT = 2  # seconds: the next sentinel is asked if one is silent
+
+
+class NotASentinel(redis.ConnectionError):
+    """Something else than a sentinel answered. find_cause() knows the name of this class."""
+
+
+class SentinelRefuses(redis.ConnectionError):
+    """The user may not ask this sentinel. find_cause() knows the name of this class."""
+
+
+class _AskOnce(Retry):
+    """Asks a sentinel once: by default, each silent one would be asked four times."""
+
+    def call_with_retry(self, *args: Any, **options: Any) -> Any:
+        """Call; raises redis.ConnectionError and TimeoutError only."""
+        with sentinel_errors():
+            answer = super().call_with_retry(*args, **options)
+            verify_sentinel_answer(answer)
+            return answer
+
+
+ASK_ONCE = _AskOnce(NoBackoff(), 0)
+
+
+@contextmanager
+def sentinel_errors() -> Iterator[None]:
+    """Raise redis.ConnectionError for an error of one sentinel, so that redis-py asks the next.
+
+    redis-py itself ends the search if a permission is missing, or if no sentinel answers there.
+    """
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError):
+        raise
+    except redis.exceptions.NoPermissionError as error:
+        raise SentinelRefuses from error
+    except (redis.RedisError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise NotASentinel from error
+
+
+def verify_sentinel_answer(answer: Any) -> None:
+    """Raise ValueError, TypeError or LookupError for a list of primaries that cannot be used."""
+    for state in answer.values() if isinstance(answer, dict) else ():
+        state["ip"].encode("idna")
+        if state["num-other-sentinels"] < 0 or not 0 < state["port"] < 2**16:
+            raise ValueError
 
 
 class PrimaryConnection(SentinelManagedConnection):
@@ -40,7 +88,7 @@ def open_redis(url: str, retries: int = 0, **options: Any) -> redis.Redis:
         return redis.Redis.from_url(url, retry=retry, **options)
     manager: Any = Sentinel(  # type: ignore[no-untyped-call] # redis-py's gap
         sentinel.hosts,
-        sentinel_kwargs=sentinel_options(sentinel, Retry(NoBackoff(), 0)),
+        sentinel_kwargs=sentinel_options(sentinel, ASK_ONCE),
         **server_options(sentinel),
         **options,
     )
@@ -57,11 +105,7 @@ def server_options(sentinel: SentinelUrl) -> dict[str, Any]:
 
 
 def sentinel_options(sentinel: SentinelUrl, retry: Any) -> dict[str, Any]:
-    """Return the options of redis-py's connections to the sentinels.
-
-    retry is one of redis-py, or of its asyncio part: by default, each silent sentinel would be
-    asked four times.
-    """
+    """Return the options of redis-py's connections to the sentinels, with its policy of retries."""
     timeouts = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), _SENTINEL_TIMEOUT)
     return {"retry": retry, **timeouts, **sentinel.sentinel_login, **_tls_options(sentinel)}
 
@@ -77,7 +121,7 @@ def kombu_address(url: str) -> tuple[str, dict[str, Any]]:
         f"{prefix}{host}:{port}/{sentinel.database}?{urlencode(sentinel.tls)}"
         for host, (_, port) in zip(hosts, sentinel.hosts, strict=True)
     )
-    options = sentinel_options(sentinel, Retry(NoBackoff(), 0))
+    options = sentinel_options(sentinel, ASK_ONCE)
     return ";".join(urls), {"master_name": sentinel.master_name, "sentinel_kwargs": options}
 
 

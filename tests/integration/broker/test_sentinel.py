@@ -22,6 +22,7 @@ from tests.support.servers.sentinels import SentinelGroup
 from valetkey import AsyncClient, BrokerUnreachable, Client
 from valetkey.config import load_config
 from valetkey.crypto.keys import dump_private_key
+from valetkey.delivery.redis_clients import open_redis
 from valetkey.delivery.transport import Publisher, client_servers
 from worker.cli.redis_servers import read_server_facts
 
@@ -137,6 +138,33 @@ def test_one_sentinel_that_answers_is_enough(group: SentinelGroup) -> None:
     for port in group.sentinels[:2]:
         group.start(port)
     group.wait_for_replicas()
+
+
+@pytest.fixture
+def refusing_sentinel(group: SentinelGroup) -> Iterator[str]:
+    """The address of a sentinel that tells its user nothing about primaries."""
+    port = group.sentinels[0]
+    with group.client(port) as client:
+        client.execute_command("ACL", "SETUSER", "default", "-sentinel|masters")
+        yield f"127.0.0.1:{port}"
+        client.execute_command("ACL", "SETUSER", "default", "+sentinel|masters")
+
+
+def test_the_next_sentinel_is_asked_if_one_refuses_and_another_address_is_that_of_a_server(
+    group: SentinelGroup, refusing_sentinel: str
+) -> None:
+    hosts = f"{refusing_sentinel},127.0.0.1:{group.servers[0]},127.0.0.1:{group.sentinels[2]}"
+    url = f"sentinel://{hosts}/0?master_name=main"
+    with closing(open_redis(url)) as client:
+        assert client.ping()
+    config = load_config({"broker_url": url, "tenant": "acme"}, {})
+    with closing(Publisher(client_servers(config))) as publisher:
+        publisher.send("id", {}, "valetkey")
+
+
+def test_a_sentinel_that_refuses_is_named_with_the_permission(refusing_sentinel: str) -> None:
+    refusal = _refusal(f"sentinel://{refusing_sentinel}/0?master_name=main")
+    assert "a sentinel refuses SENTINEL MASTERS (ACL); docs/availability.md" in refusal
 
 
 @pytest.mark.parametrize("writes", ["yes", "no"])

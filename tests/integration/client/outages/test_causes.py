@@ -4,6 +4,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from threading import Event
 from urllib.parse import urlsplit
@@ -15,6 +16,8 @@ from tests.support.fakes.fake_service import running_fake_service
 from tests.support.fakes.socket_server import Answer, answer_http, running_socket_server
 from tests.support.servers.event_loop import async_client, in_event_loop
 from valetkey import BrokerUnreachable, Client
+from valetkey.config import load_config
+from valetkey.delivery.transport import Publisher, client_servers
 from worker.dev.embedded_servers import running_valkey
 
 CASES = {
@@ -58,6 +61,13 @@ def use_client(url: str) -> None:
 async def use_async_client(url: str) -> None:
     async with async_client(url) as client:
         await client.download("reports", "a.pdf").result(20)
+
+
+def use_publisher(url: str) -> None:
+    """Send a message without a client, which would connect to the result store first."""
+    servers = client_servers(load_config({"broker_url": url, "tenant": "acme"}, {}))
+    with closing(Publisher(servers)) as publisher:
+        publisher.send("id", {}, "valetkey")
 
 
 @pytest.mark.parametrize("use", [use_client, use_async_client])
@@ -161,3 +171,49 @@ def test_a_broker_that_lost_every_message_gets_them_again(
     ):
         assert client.download("reports", "b.pdf").result(20).key == "b.pdf"
         assert handle.result(20).key == "a.pdf"
+
+
+def sentinel_with(answer: bytes) -> Answer:
+    """Return an answer like that of a sentinel, which lists its primaries by some bytes."""
+
+    answers = {b"SENTINEL": answer, b"HELLO": b"%1\r\n+proto\r\n:3\r\n"}
+
+    def respond(connection: socket.socket, _: Event) -> None:
+        connection.settimeout(0.3)  # the client asks twice, and may leave its connection open
+        with suppress(TimeoutError), connection.makefile("rb") as stream:
+            while count := stream.readline()[1:]:
+                words = [(stream.readline(), stream.readline())[1] for _ in range(int(count))]
+                connection.sendall(answers.get(words[0].strip(), b"+OK\r\n"))
+
+    return respond
+
+
+def primary_list(**fields: str) -> bytes:
+    """Return a list of one primary as a sentinel writes it."""
+    words = [
+        word for pair in {"name": "main", "flags": "master", **fields}.items() for word in pair
+    ]
+    texts = "".join(f"${len(word)}\r\n{word}\r\n" for word in words)
+    return f"*1\r\n*{len(words)}\r\n{texts}".encode()
+
+
+@pytest.mark.parametrize("use", [use_client, use_async_client, use_publisher])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"+OK\r\n",
+        b"*1\r\n*2\r\n$2\r\n\xff\xfe\r\n$2\r\n\xff\xfe\r\n",
+        primary_list(),
+        primary_list(**{"ip": "..", "port": "6379", "num-other-sentinels": "2"}),
+        primary_list(**{"ip": "127.0.0.1", "port": "99999", "num-other-sentinels": "2"}),
+    ],
+    ids=["text", "binary", "no address", "impossible host", "impossible port"],
+)
+def test_nonsense_from_a_sentinel_is_named_as_such(
+    answer: bytes, use: Callable[[str], None]
+) -> None:
+    with (
+        running_socket_server(sentinel_with(answer)) as url,
+        pytest.raises(BrokerUnreachable, match="what answers is no sentinel; check the addresses"),
+    ):
+        use(f"{url.replace('http', 'sentinel')}/0?master_name=main")
