@@ -20,7 +20,7 @@ import click
 from valetkey.cli.descriptions import describe_seconds
 from valetkey.units import format_size
 from worker.base.database_engine import sqlite_files, sqlite_path
-from worker.base.database_errors import cause_by_code
+from worker.base.database_errors import VARIABLE, cause_by_code
 from worker.base.private_files import create_private_folder, new_file
 from worker.cli.database import existing_database
 from worker.cli.database_failures import describe_url
@@ -58,7 +58,7 @@ def backup(file: Path, *, as_json: bool) -> None:
     """
     source = _sqlite_file(f"pg_dump --format=custom --file={quote(str(file))}")
     existing_database()
-    _print(_copy(source, file), as_json=as_json)
+    _print(_copy(source, file, "mode=rw"), as_json=as_json)
 
 
 @click.command()
@@ -79,8 +79,14 @@ def restore(file: Path, *, as_json: bool) -> None:
     target = _sqlite_file(f"pg_restore {options} {quote(str(file))}")
     if not file.exists():
         raise click.BadParameter(f"{file} does not exist", param_hint="FILE")
+    for log in sqlite_files(f"sqlite:///{file.resolve()}")[1:]:
+        if log.exists():
+            raise click.UsageError(
+                f"{log} exists, so {file} is no copy by `backup`. Make one of it: set"
+                f" {VARIABLE}=sqlite:///{file.resolve()}, and run `python -m worker backup`"
+            )
     create_private_folder(target.parent)
-    _print(_copy(file, target), as_json=as_json)
+    _print(_copy(file, target, "mode=ro&immutable=1"), as_json=as_json)
 
 
 def _sqlite_file(command: str) -> Path:
@@ -99,7 +105,7 @@ def _sqlite_file(command: str) -> Path:
     return path
 
 
-def _copy(source: Path, target: Path) -> DatabaseCopy:
+def _copy(source: Path, target: Path, options: str) -> DatabaseCopy:
     """Copy a database, and verify the copy. Raises click.ClickException; then there is no copy."""
     started = time.monotonic()
     for path in sqlite_files(f"sqlite:///{target}"):
@@ -107,9 +113,9 @@ def _copy(source: Path, target: Path) -> DatabaseCopy:
             raise click.UsageError(f"{path} exists: move it away, or name another file")
     try:
         with new_file(target, replace=False, mode=0o600) as partial, _errors(source, target):
-            with _opened(source) as connection:
+            with _opened(source, options) as connection:
                 connection.execute("VACUUM INTO ?", (str(partial.absolute()),))
-            with _opened(partial) as connection:
+            with _opened(partial, "mode=rw") as connection:
                 revision, rows = _verify(connection, source)
             size = partial.stat().st_size
     except OSError as error:
@@ -131,9 +137,9 @@ def _errors(source: Path, target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+def _opened(path: Path, options: str) -> Iterator[sqlite3.Connection]:
     # Without the engine, which would change a backup to WAL mode, and so the file itself.
-    uri = f"{path.absolute().as_uri()}?mode=rw"
+    uri = f"{path.absolute().as_uri()}?{options}"
     with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
         connection.set_progress_handler(lambda: None, _STEPS)
         yield connection

@@ -198,6 +198,20 @@ def test_a_restore_beside_a_file_of_the_old_database_is_refused(
     assert source.exists() == (suffix == "")
 
 
+@pytest.mark.parametrize("suffix", ["-wal", "-journal"])
+def test_a_raw_copy_with_a_log_of_its_own_is_not_restored_also_by_another_name(
+    run_backup: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    run_backup(tmp_path / "copy.db")
+    log = tmp_path / f"copy.db{suffix}"
+    log.write_bytes(b"transactions")
+    (tmp_path / "link.db").symlink_to(tmp_path / "copy.db")
+    target = tmp_path / "new" / "valetkey.db"
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", f"sqlite:///{target}")
+    assert f"{log} exists, so" in refusal(run_restore(tmp_path / "link.db"))
+    assert (log.read_bytes(), target.exists()) == (b"transactions", False)
+
+
 @pytest.mark.parametrize(
     ("content", "problem"),
     [(b"no database", "not a SQLite database"), (b"", "has no tables of valetkey")],
