@@ -19,9 +19,9 @@ from tests.support.servers.postgres_nodes import PostgresNode, embedded_programs
 from tools.browser import POSTGRES_16_FOLDER, debian_program
 from worker import clock
 from worker.aws.s3_clients import S3Clients
-from worker.base.database_engine import read_transaction, write_transaction
+from worker.base.database_engine import OLDEST_POSTGRES, read_transaction, write_transaction
 from worker.base.month_partitions import missing_months
-from worker.cli import database_failures
+from worker.cli import database
 from worker.cli.database import migrate
 from worker.errors import Transient
 
@@ -100,12 +100,12 @@ def test_a_release_issues_audits_and_verifies_with_the_roles_of_the_docs(
 def test_an_older_release_is_refused_by_migrate(
     postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database_failures, "OLDEST_POSTGRES", 99)
+    monkeypatch.setattr(database, "OLDEST_POSTGRES", 99)
     monkeypatch.setenv("VALETKEY_DATABASE_URL", postgres_database)
     result = CliRunner().invoke(migrate)
     assert (result.exit_code, "the server is older than PostgreSQL" in result.output) == (1, True)
 
 
 def test_the_docs_name_the_oldest_and_the_newest_release() -> None:
-    assert VERSIONS[0] == database_failures.OLDEST_POSTGRES
+    assert VERSIONS[0] == OLDEST_POSTGRES
     assert f"PostgreSQL {VERSIONS[0]} to {VERSIONS[-1]}" in PAGE

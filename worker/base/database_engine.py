@@ -190,6 +190,8 @@ def limit_time(connection: Connection, end: float) -> Iterator[None]:
         driver.cursor_factory, driver.server_cursor_factory = factories
 
 
+OLDEST_POSTGRES = 15
+"""The oldest release of PostgreSQL with which the service is tested."""
 LOCK_TIMEOUT = 10
 IDLE_TIMEOUT = 30
 """The time in seconds after which PostgreSQL ends a writing transaction whose worker hangs.

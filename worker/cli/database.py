@@ -20,6 +20,7 @@ import models
 from models.migrations.pre_release import PRE_RELEASE_REVISIONS
 from worker import clock
 from worker.base.database_engine import (
+    OLDEST_POSTGRES,
     create_database_engine,
     limit_lock_waits,
     read_transaction,
@@ -236,8 +237,6 @@ def existing_database() -> str:
 
 
 def _check_server(connection: Connection, url: str) -> None:
-    from worker.cli.database_failures import OLDEST_POSTGRES  # noqa: PLC0415
-
     release: tuple[int, ...] = getattr(connection.dialect, "server_version_info", ())
     if connection.dialect.name == "postgresql" and release < (OLDEST_POSTGRES,):
         raise unusable_tables("old server", url)

@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from valetkey.delivery.causes import HOST, REFUSED, TIMEOUT, TLS, describe_cause, exception_chain
-from worker.base.database_engine import database_hosts
+from worker.base.database_engine import OLDEST_POSTGRES, database_hosts
 from worker.base.database_errors import (
     MIGRATE,
     NO_PERMISSION,
@@ -25,8 +25,6 @@ from worker.base.database_errors import (
 from worker.cli.service_failures import ServiceUnusable, cause_of_kind, network_cause
 from worker.errors import Transient
 
-OLDEST_POSTGRES = 15
-"""The oldest release of PostgreSQL with which the service is tested."""
 _DRIVER_ERRORS = (SQLAlchemyError, psycopg.Error, sqlite3.Error)
 
 STATES = {
