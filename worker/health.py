@@ -68,6 +68,7 @@ class HealthSocket:
         with suppress(OSError):  # it has ended meanwhile
             connection, _ = self._socket.accept()
             with connection:
+                connection.setblocking(False)
                 connection.send(json.dumps(workers).encode())
 
     def close(self) -> None:
@@ -127,7 +128,7 @@ def _find_workers(role: str | None) -> list[WorkerHealth]:
     roles = {role, ALL_ROLES}
     return [
         worker
-        for path in sorted(_socket_folder().glob("[!.]*"))
+        for path in sorted(_socket_folder().glob("[1-9]*-*"))
         if role is None or path.name.partition("-")[2] in roles
         for worker in _ask(path)
         if role is None or worker["role"] in roles

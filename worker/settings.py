@@ -354,7 +354,7 @@ def _expectation(details: Any) -> str:
 # Variables of the client, of `dev`, of a worker's supervisor and of docker-compose.yml.
 _OTHER_NAMES = {
     *("TENANT", "REQUESTED_BY", "KEY", "KEY_FILE", "DATA_DIR", "FORWARD_TO"),
-    *("READY_FD", "SUPERVISOR_PID", "POSTGRES_PASSWORD"),
+    *("READY_FD", "PROGRESS_FD", "SUPERVISOR_PID", "POSTGRES_PASSWORD"),
 }
 # Kubernetes sets these in each container if there is a Service of the name `valetkey`.
 _OF_KUBERNETES = re.compile(r"(\w+_)?(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_\w+)").fullmatch

@@ -89,7 +89,7 @@ class WorkerProcess:
         self.silent_seconds += seconds
         if self._progress_fd is None:
             return
-        with suppress(BlockingIOError):
+        with suppress(BlockingIOError, ValueError):  # there is no report, or the last one is cut
             reports = os.read(self._progress_fd, _PIPE_BYTES).splitlines()
             if reports:
                 self.problem, self.silent_seconds = json.loads(reports[-1]), 0

@@ -154,6 +154,19 @@ def test_a_run_that_was_killed_is_none(run: Run, folder: Path) -> None:
     assert list(folder.glob("valetkey-*/*")) == []
 
 
+def test_a_socket_of_another_program_is_no_worker(folder: Path) -> None:
+    health()  # creates the folder
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(folder / f"valetkey-{os.getuid()}" / "1password"))
+        other.listen()
+        assert "no worker runs here" in health().stdout
+
+
+def test_a_cut_report_changes_nothing(run: Run) -> None:
+    run("import os; os.write(int(os.environ['VALETKEY_PROGRESS_FD']), b'\"Redis'); " + READY)
+    wait_for(live=True, ready=True, problem=None)
+
+
 def test_only_workers_of_a_role_count(run: Run) -> None:
     run(READY)
     wait_for(live=True, ready=True, problem=None)
