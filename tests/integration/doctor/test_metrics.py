@@ -442,8 +442,9 @@ def up(scraped: Scraped) -> dict[str, float]:
 def server(broker: str) -> Iterator[Any]:
     """The server of the broker and the result store, which is usable again afterwards."""
     with redis.Redis.from_url(broker) as server:
+        limit = server.config_get("maxmemory")["maxmemory"]
         yield server
-        server.config_set("maxmemory", "1gb")
+        server.config_set("maxmemory", limit)
         server.execute_command("REPLICAOF", "NO", "ONE")
 
 
@@ -475,6 +476,7 @@ def test_without_a_worker_no_probe_is_sent_and_that_is_its_problem(
 
 
 def test_the_memory_of_both_servers_and_its_limit_are_there(scrape: Scrape, server: Any) -> None:
+    server.config_set("maxmemory", 0)
     scraped = scrape()
     servers = {("broker",), ("result_store",)}
     assert scraped["valetkey_redis_memory_used_bytes"].keys() == servers

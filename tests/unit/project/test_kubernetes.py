@@ -39,8 +39,8 @@ def object_schema(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
 
 
 TEXT, COUNT = {"type": "string"}, {"type": "integer", "minimum": 0}
-# The fields that the files use, with their types of KEDA 2.18 and of Prometheus Operator 0.80. All
-# metadata of a trigger are texts.
+# The fields that the files use, as the references of KEDA and of the Prometheus Operator type them.
+# All metadata of a trigger are texts.
 TRIGGER = object_schema(
     {
         "type": {"const": "prometheus"},
