@@ -15,7 +15,7 @@ import redis
 import structlog
 from celery import Celery, states
 from celery.backends.redis import RedisBackend
-from celery.exceptions import BackendError, BackendStoreError
+from celery.exceptions import BackendError, BackendStoreError, Retry
 from kombu.exceptions import KombuError
 from redis.commands.core import Script
 
@@ -208,6 +208,17 @@ class ResultStore(RedisBackend):  # type: ignore[misc] # Celery's RedisBackend h
             super().mark_as_done(task_id, *args, **options)
         except (redis.RedisError, BackendStoreError) as error:
             log.warning("result_not_stored", task=task_id, problem=describe_cause(error))
+
+    def mark_as_retry(self, task_id: str, exc: BaseException, *args: Any, **options: Any) -> Any:
+        """Store why the service tries a task again.
+
+        Stores nothing of a task that Celery cancels because the broker is lost. Celery would try
+        that for 25 s in the worker's main process, task after task, which can neither stop nor
+        report its progress meanwhile.
+        """
+        if not isinstance(exc, Retry):  # Task.retry() gives the cause instead
+            return super().mark_as_retry(task_id, exc, *args, **options)
+        return None
 
     def _store_result(
         self,

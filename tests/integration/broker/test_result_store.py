@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
+from celery.exceptions import Retry
 from structlog.testing import capture_logs
 
 from worker import clock
@@ -40,6 +41,13 @@ def test_a_result_is_kept_until_its_first_grant_expires(
     store.store_result("1", "sealed", "SUCCESS", request=request)
     with redis.Redis.from_url(broker) as server:
         assert seconds - 10 < server.ttl("celery-task-meta-1") <= seconds
+
+
+def test_only_the_cause_of_a_retry_is_stored(store: ResultStore) -> None:
+    store.mark_as_retry("1", Retry("cancelled by Celery"), request=REQUEST)  # the broker is lost
+    assert store.get_task_meta("1", cache=False)["status"] == "PENDING"
+    store.mark_as_retry("1", ValueError("away"), request=REQUEST)
+    assert store.get_task_meta("1", cache=False)["status"] == "RETRY"
 
 
 @pytest.mark.parametrize("stored", [None, REQUEST, request_of("acme")])
