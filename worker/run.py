@@ -167,7 +167,7 @@ class _ConfigWatch:
             try:
                 self._use(config.current())
                 self._problem = None
-            except Transient as error:  # the workers log that the database is unreachable
+            except Transient as error:  # the supervisor logs that the workers are not ready
                 self._problem = str(error)
             except Exception:  # else the lanes of new tenants would not be found until a restart
                 self._problem = "the tenant config cannot be read: see the log"

@@ -52,6 +52,7 @@ class WorkerProcess:
     restart_at: float | None = None
     failures: int = 0
     has_reported: bool = False
+    was_ready: bool = False
     problem: str | None = None
     """The reason why it takes no work, as it has reported last."""
     silent_seconds: float = 0
@@ -185,7 +186,19 @@ class Supervisor:
             worker.read_progress(seconds)
         if now >= self._notify_at:
             self._notify_at = now + _NOTIFY_INTERVAL
-            self._manager.notify(self._health())
+            self._report(self._health())
+
+    def _report(self, states: list[WorkerHealth]) -> None:
+        """Report the state to the service manager, and log each change of a worker's readiness."""
+        self._manager.notify(states)
+        for worker, state in zip(self._workers, states, strict=True):
+            if state["ready"] == worker.was_ready or self._kill_at is not None:
+                continue
+            worker.was_ready = state["ready"]
+            if state["ready"]:
+                log.info("worker_ready", worker=worker.name)
+            else:
+                log.warning("worker_not_ready", worker=worker.name, problem=state["problem"])
 
     def _health(self) -> list[WorkerHealth]:
         problem = self._find_problem() if self._kill_at is None else "it is stopping"

@@ -167,6 +167,25 @@ def test_a_cut_report_changes_nothing(run: Run) -> None:
     wait_for(live=True, ready=True, problem=None)
 
 
+def test_each_change_of_readiness_is_logged_once(
+    run: Run, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    away = f"['Redis is away'][not os.path.exists({str(folder / 'away')!r}):] or [None]"
+    run("import os; " + READY.replace("report_progress()", f"report_progress(*({away}))"))
+    lines: list[str] = []
+
+    def has_logged(event: str) -> bool:
+        lines.extend(capfd.readouterr().out.splitlines())
+        return any(event in line for line in lines)
+
+    wait_until(lambda: has_logged("worker_ready"), 60, "it is ready")
+    (folder / "away").touch()
+    wait_until(lambda: has_logged("worker_not_ready"), 60, "it is not ready")
+    (folder / "away").unlink()
+    wait_until(lambda: sum("worker_ready" in line for line in lines) == 2 or has_logged("none"), 60)
+    assert ["Redis is away" in line for line in lines] == [False, True, False]
+
+
 def test_only_workers_of_a_role_count(run: Run) -> None:
     run(READY)
     wait_for(live=True, ready=True, problem=None)
