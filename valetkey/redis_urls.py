@@ -50,6 +50,8 @@ def verify_by_default(url: str) -> str:
         raise ValueError("a rediss:// URL names one server; percent-encode ; as %3B")
     if parts.scheme == "sentinel":
         return _sentinel_url(parts)
+    if parts.scheme in {"redis", "rediss"} and "master_name" in dict(parse_qsl(parts.query)):
+        raise ValueError("its parameter master_name needs a sentinel:// URL")
     if parts.scheme == "rediss":
         return parts._replace(query=_tls_query(parts)).geturl()
     if parts.scheme == "redis" and _tls_parameters(parts):

@@ -48,6 +48,8 @@ def test_other_urls_are_unchanged(url: str) -> None:
         (f"{LOGIN}?ssl_cert_req=none", "ssl_cert_req is repeated or unknown"),
         (f"{LOGIN}?ssl_check_hostname=0", "must be true or false"),
         (f"redis://u:s3cret@h/0?{AUTHORITY}", "need a rediss:// URL"),
+        ("redis://u:s3cret@h/0?master_name=a", "needs a sentinel:// URL"),
+        ("rediss://u:s3cret@h/0?master_name=a", "needs a sentinel:// URL"),
         (f"{LOGIN};rediss://u:s3cret@other/0", "names one server"),
         (f"redis://u:s3cret@h/0;{LOGIN}", "names one server"),
         ("rediss://u:s3cret[@h", "not a URL"),
