@@ -27,7 +27,15 @@ from worker.cli.database_failures import describe_url
 from worker.settings import Settings
 
 _STEPS = 100_000  # of SQLite's virtual machine, after which Ctrl-C is noticed
-_FILE = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+
+
+def _named(_context: click.Context, _parameter: click.Parameter, file: Path) -> Path:
+    if not file.name:
+        raise click.BadParameter("the name is empty", param_hint="FILE")
+    return file
+
+
+_FILE = click.argument("file", type=click.Path(dir_okay=False, path_type=Path), callback=_named)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
@@ -58,7 +66,9 @@ def backup(file: Path, *, as_json: bool) -> None:
     """
     source = _sqlite_file(f"pg_dump --format=custom --file={quote(str(file))}")
     existing_database()
-    _print(_copy(source, file, "mode=rw"), as_json=as_json)
+    with _errors(source, file):
+        copy = _copy(source, file, "mode=rw")
+    _print(copy, as_json=as_json)
 
 
 @click.command()
@@ -77,16 +87,18 @@ def restore(file: Path, *, as_json: bool) -> None:
     """
     options = "--no-owner --no-privileges --single-transaction"
     target = _sqlite_file(f"pg_restore {options} {quote(str(file))}")
-    if not file.exists():
-        raise click.BadParameter(f"{file} does not exist", param_hint="FILE")
-    for log in sqlite_files(f"sqlite:///{file.resolve()}")[1:]:
-        if log.exists():
-            raise click.UsageError(
-                f"{log} exists, so {file} is no copy by `backup`. Make one of it: set"
-                f" {VARIABLE}=sqlite:///{file.resolve()}, and run `python -m worker backup`"
-            )
-    create_private_folder(target.parent)
-    _print(_copy(file, target, "mode=ro&immutable=1"), as_json=as_json)
+    with _errors(file, target):
+        if not file.exists():
+            raise click.BadParameter(f"{file} does not exist", param_hint="FILE")
+        for log in sqlite_files(f"sqlite:///{file.resolve()}")[1:]:
+            if log.exists():
+                raise click.UsageError(
+                    f"{log} exists, so {file} is no copy by `backup`. Make one of it: set"
+                    f" {VARIABLE}=sqlite:///{file.resolve()}, and run `python -m worker backup`"
+                )
+        create_private_folder(target.parent)
+        copy = _copy(file, target, "mode=ro&immutable=1")
+    _print(copy, as_json=as_json)
 
 
 def _sqlite_file(command: str) -> Path:
@@ -106,20 +118,20 @@ def _sqlite_file(command: str) -> Path:
 
 
 def _copy(source: Path, target: Path, options: str) -> DatabaseCopy:
-    """Copy a database, and verify the copy. Raises click.ClickException; then there is no copy."""
+    """Copy a database, and verify the copy. Raises what `_errors` names; then there is no copy."""
     started = time.monotonic()
     for path in sqlite_files(f"sqlite:///{target}"):
         if path.exists():
             raise click.UsageError(f"{path} exists: move it away, or name another file")
-    try:
-        with new_file(target, replace=False, mode=0o600) as partial, _errors(source, target):
+    with new_file(target, replace=False, mode=0o600) as partial:
+        try:
             with _opened(source, options) as connection:
                 connection.execute("VACUUM INTO ?", (str(partial.absolute()),))
             with _opened(partial, "mode=rw") as connection:
                 revision, rows = _verify(connection, source)
-            size = partial.stat().st_size
-    except OSError as error:
-        raise click.ClickException(f"{target} was not written: {error.strerror}.") from None
+        finally:  # SQLite leaves it if the disk is full
+            partial.with_name(f"{partial.name}-journal").unlink(missing_ok=True)
+        size = partial.stat().st_size
     return DatabaseCopy(str(target), size, rows, revision, round(time.monotonic() - started, 3))
 
 
@@ -127,6 +139,8 @@ def _copy(source: Path, target: Path, options: str) -> DatabaseCopy:
 def _errors(source: Path, target: Path) -> Iterator[None]:
     try:
         yield
+    except OSError as error:
+        raise click.ClickException(f"{target} was not written: {error.strerror}.") from None
     except sqlite3.Error as error:
         code = error.sqlite_errorcode & 0xFF
         if code == sqlite3.SQLITE_INTERRUPT:

@@ -9,6 +9,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine, text
@@ -102,6 +103,34 @@ def test_a_backup_replaces_no_file(run_backup: Command, tmp_path: Path) -> None:
     assert (tmp_path / "copy.db").read_text() == "kept"
 
 
+@pytest.mark.parametrize("command", [backup, restore])
+@pytest.mark.parametrize(
+    ("file", "problem"), [("", "FILE: the name is empty"), ("x" * 300, "File name too long")]
+)
+def test_a_name_that_no_file_can_have_is_refused(
+    command: click.Command,
+    file: str,
+    problem: str,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
+    result = CliRunner().invoke(command, [file])
+    assert isinstance(result.exception, SystemExit)
+    assert problem in result.stderr
+
+
+def test_a_restore_into_a_folder_that_cannot_be_created_names_the_cause(
+    run_backup: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_backup(tmp_path / "copy.db")
+    target = tmp_path / "copy.db" / "folder" / "valetkey.db"
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", f"sqlite:///{target}")
+    result = run_restore(tmp_path / "copy.db")
+    assert (result.exit_code, isinstance(result.exception, SystemExit)) == (1, True)
+    assert f"Error: {target} was not written: " in result.stderr
+
+
 def test_what_was_deleted_before_a_backup_is_in_no_byte_of_it(
     run_backup: Command, engine: Engine, tmp_path: Path
 ) -> None:
@@ -117,9 +146,13 @@ def test_what_was_deleted_before_a_backup_is_in_no_byte_of_it(
     assert b"ann@example.com" not in (tmp_path / "copy.db").read_bytes()
 
 
+@pytest.mark.parametrize("more", [0, 4_000_000])  # bytes, of which SQLite's cache holds 2 MB
 def test_a_backup_that_cannot_be_written_leaves_nothing(
-    run_backup: Command, database: str, tmp_path: Path
+    run_backup: Command, database: str, tmp_path: Path, more: int
 ) -> None:
+    with closing(sqlite3.connect(database_file(database))) as connection:
+        connection.execute("INSERT INTO notes (note) VALUES (zeroblob(?))", (more,))
+        connection.commit()
     assert run_backup(tmp_path / "whole.db").exit_code == 0
     folder = tmp_path / "backups"
     folder.mkdir()
