@@ -149,6 +149,7 @@ class GuardedQoS(redis.QoS):
         except self.channel.connection_errors as error:
             log.warning("message_not_acknowledged", problem=type(error).__name__)
             virtual.QoS.ack(self, delivery_tag)
+            _report_outage(error)  # a frozen broker takes 5 s for each message
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's
         """Return a message to its queue, or remove an entry that no worker wrote.

@@ -30,8 +30,8 @@ _STEPS = 100_000  # of SQLite's virtual machine, after which Ctrl-C is noticed
 
 
 def _named(_context: click.Context, _parameter: click.Parameter, file: Path) -> Path:
-    if not file.name:
-        raise click.BadParameter("the name is empty", param_hint="FILE")
+    if file.name in {"", "-"}:
+        raise click.BadParameter("it must name a file", param_hint="FILE")
     return file
 
 
@@ -112,7 +112,7 @@ def _sqlite_file(command: str) -> Path:
         name = f"postgresql:{describe_url(url).partition(':')[2]}"
         raise click.UsageError(
             f"this is for SQLite. As the owner of the tables, run `{command} --username=OWNER"
-            f" --dbname={name}`; see docs/backup.md"
+            f" --dbname={name}`, with sslmode and the hosts as in your URL; see docs/backup.md"
         )
     return path
 

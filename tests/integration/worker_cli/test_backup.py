@@ -105,7 +105,8 @@ def test_a_backup_replaces_no_file(run_backup: Command, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", [backup, restore])
 @pytest.mark.parametrize(
-    ("file", "problem"), [("", "FILE: the name is empty"), ("x" * 300, "File name too long")]
+    ("file", "problem"),
+    [("", "must name a file"), ("-", "must name a file"), ("x" * 300, "File name too long")],
 )
 def test_a_name_that_no_file_can_have_is_refused(
     command: click.Command,
