@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 
 from tests.support.builders.frames import TASK_ID, build_frame, call_text, celery_headers
 from worker.base.clock_watch import WATCH
+from worker.broker import celery_guard
 from worker.broker.celery_guard import SHARED_KEYS, GuardedQoS, GuardedTransport
 from worker.broker.dead_letters import read_dead_letters
 from worker.broker.result_store import read_discard_counts, read_ignored_traces
@@ -316,7 +317,7 @@ def test_a_worker_that_an_error_ends_sets_aside_what_no_child_had_accepted(
 
 
 @pytest.mark.parametrize("settle", ["ack", "reject"])
-def test_a_message_that_cannot_be_settled_takes_up_no_place_and_is_logged_in_one_line(
+def test_a_message_that_cannot_be_settled_takes_up_no_place_and_is_reported_in_one_line(
     guarded: Guarded, settle: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guarded.put()
@@ -329,10 +330,13 @@ def test_a_message_that_cannot_be_settled_takes_up_no_place_and_is_logged_in_one
         raise redis.ConnectionError
 
     monkeypatch.setattr(reader.channel.qos, "_remove_from_indices", fail_to_connect)
+    reports: list[str] = []
+    monkeypatch.setattr(celery_guard, "report_progress", reports.append)
     with capture_logs() as logs:  # Celery would log a traceback of an error that it sees
         getattr(message, settle)()
     assert [each["event"] for each in logs] == ["message_not_acknowledged"]
     assert reader.channel.qos.can_consume()
+    assert reports == ["the broker cannot be used: ConnectionError"]
 
 
 def deep_entry(levels: int) -> str:
