@@ -34,7 +34,7 @@ class _AskOnce(Retry):
             return answer
 
 
-ASK_ONCE = _AskOnce(NoBackoff(), 0)
+_ASK_ONCE = _AskOnce(NoBackoff(), 0)
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def open_redis(url: str, retries: int = 0, **options: Any) -> redis.Redis:
         return redis.Redis.from_url(url, retry=retry, **options)
     manager: Any = Sentinel(  # type: ignore[no-untyped-call] # redis-py's gap
         sentinel.hosts,
-        sentinel_kwargs=sentinel_options(sentinel, ASK_ONCE),
+        sentinel_kwargs=sentinel_options(sentinel, _ASK_ONCE),
         **server_options(sentinel),
         **options,
     )
@@ -121,7 +121,7 @@ def kombu_address(url: str) -> tuple[str, dict[str, Any]]:
         f"{prefix}{host}:{port}/{sentinel.database}?{urlencode(sentinel.tls)}"
         for host, (_, port) in zip(hosts, sentinel.hosts, strict=True)
     )
-    options = sentinel_options(sentinel, ASK_ONCE)
+    options = sentinel_options(sentinel, _ASK_ONCE)
     return ";".join(urls), {"master_name": sentinel.master_name, "sentinel_kwargs": options}
 
 

@@ -216,9 +216,9 @@ class ResultStore(RedisBackend):  # type: ignore[misc] # Celery's RedisBackend h
         that for 25 s in the worker's main process, task after task, which can neither stop nor
         report its progress meanwhile.
         """
-        if not isinstance(exc, Retry):  # Task.retry() gives the cause instead
-            return super().mark_as_retry(task_id, exc, *args, **options)
-        return None
+        if isinstance(exc, Retry):  # Task.retry() gives the cause instead
+            return None
+        return super().mark_as_retry(task_id, exc, *args, **options)
 
     def _store_result(
         self,

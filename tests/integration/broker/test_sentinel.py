@@ -60,6 +60,13 @@ def _refusal(url: str, result_url: str | None = None) -> str:
     return str(refused.value)
 
 
+def _publish(url: str) -> None:
+    """Send a message without a client, which would connect to the result store first."""
+    config = load_config({"broker_url": url, "tenant": "acme"}, {})
+    with closing(Publisher(client_servers(config))) as publisher:
+        publisher.send("id", {}, "valetkey")
+
+
 def test_with_tls_and_passwords_a_client_is_answered(tls_service: FaultyService) -> None:
     urls = tls_service.broker.url(0), tls_service.broker.url(1)
     with Client(*urls, key=KEY) as client:
@@ -102,12 +109,8 @@ def test_a_certificate_of_an_unknown_authority_is_refused_by_publishers_and_read
 ) -> None:
     url = tls_service.broker.url().partition("&ssl_ca_certs")[0]
     assert "no sentinel that answers knows a running primary" in _refusal(url)
-    config = load_config({"broker_url": url, "tenant": "acme"}, {})
-    with (
-        closing(Publisher(client_servers(config))) as publisher,
-        pytest.raises(BrokerUnreachable, match="no sentinel that answers"),
-    ):
-        publisher.send("id", {}, "valetkey")
+    with pytest.raises(BrokerUnreachable, match="no sentinel that answers"):
+        _publish(url)
 
 
 def test_a_wrong_password_of_the_sentinels_is_named(tls_service: FaultyService) -> None:
@@ -132,9 +135,7 @@ def test_sentinels_that_do_not_answer_are_named() -> None:
 def test_one_sentinel_that_answers_is_enough(group: SentinelGroup) -> None:
     for port in group.sentinels[:2]:
         group.kill(port)
-    config = load_config({"broker_url": group.url(), "tenant": "acme"}, {})
-    with closing(Publisher(client_servers(config))) as publisher:
-        publisher.send("id", {}, "valetkey")
+    _publish(group.url())
     for port in group.sentinels[:2]:
         group.start(port)
     group.wait_for_replicas()
@@ -157,9 +158,7 @@ def test_the_next_sentinel_is_asked_if_one_refuses_and_another_address_is_that_o
     url = f"sentinel://{hosts}/0?master_name=main"
     with closing(open_redis(url)) as client:
         assert client.ping()
-    config = load_config({"broker_url": url, "tenant": "acme"}, {})
-    with closing(Publisher(client_servers(config))) as publisher:
-        publisher.send("id", {}, "valetkey")
+    _publish(url)
 
 
 def test_a_sentinel_that_refuses_is_named_with_the_permission(refusing_sentinel: str) -> None:

@@ -170,19 +170,19 @@ def test_a_cut_report_changes_nothing(run: Run) -> None:
 def test_each_change_of_readiness_is_logged_once(
     run: Run, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    away = f"['Redis is away'][not os.path.exists({str(folder / 'away')!r}):] or [None]"
-    run("import os; " + READY.replace("report_progress()", f"report_progress(*({away}))"))
+    problem = f"'Redis is away' if os.path.exists({str(folder / 'away')!r}) else None"
+    run("import os; " + READY.replace("report_progress()", f"report_progress({problem})"))
     lines: list[str] = []
 
-    def has_logged(event: str) -> bool:
+    def count(event: str) -> int:
         lines.extend(capfd.readouterr().out.splitlines())
-        return any(event in line for line in lines)
+        return sum(event in line for line in lines)
 
-    wait_until(lambda: has_logged("worker_ready"), 60, "it is ready")
+    wait_until(lambda: count("worker_ready") == 1, 60, "it is ready")
     (folder / "away").touch()
-    wait_until(lambda: has_logged("worker_not_ready"), 60, "it is not ready")
+    wait_until(lambda: count("worker_not_ready") == 1, 60, "it is not ready")
     (folder / "away").unlink()
-    wait_until(lambda: sum("worker_ready" in line for line in lines) == 2 or has_logged("none"), 60)
+    wait_until(lambda: count("worker_ready") == 2, 60, "it is ready again")
     assert ["Redis is away" in line for line in lines] == [False, True, False]
 
 

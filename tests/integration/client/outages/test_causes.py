@@ -175,7 +175,6 @@ def test_a_broker_that_lost_every_message_gets_them_again(
 
 def sentinel_with(answer: bytes) -> Answer:
     """Return an answer like that of a sentinel, which lists its primaries by some bytes."""
-
     answers = {b"SENTINEL": answer, b"HELLO": b"%1\r\n+proto\r\n:3\r\n"}
 
     def respond(connection: socket.socket, _: Event) -> None:
