@@ -68,9 +68,9 @@ format: install ## Format the code and apply automatic lint fixes
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-contract: install ## Generate docs/contract from the messages, docs/tenants.md from the config
+contract: install ## Generate the pages of reference that are made of the code
 	$(BIN)/python -m worker contract --out docs/contract
-	$(BIN)/python -m tools.tenants_page
+	$(BIN)/python -m tools.reference_pages
 
 docs: install ## Build the site of the documentation into site/, from what is here
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs . site

@@ -31,7 +31,7 @@ def partial_index(name: str, condition: str, *columns: str) -> Index:
 
 
 class Instant(TypeDecorator[datetime]):
-    """A moment in UTC. Raises ValueError for a naive datetime, and never returns one.
+    """A time in UTC. Raises ValueError for a naive datetime, and never returns one.
 
     SQLite has no time zones, so there UTC is stored without one.
     """

@@ -1,4 +1,4 @@
-"""Revocations: grants that were taken back before their end, and the denials that do it."""
+"""Revocations: grants that were revoked before they expired, and the denials that do it."""
 
 from datetime import datetime
 

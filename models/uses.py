@@ -1,4 +1,4 @@
-"""The uses of grants: what storage tells, the object of each key, ended slots, imported logs."""
+"""The uses of grants: reports of storage, the object of each key, ended slots, imported logs."""
 
 from datetime import datetime
 
@@ -10,12 +10,12 @@ from models.tenants import NAME, TENANT_ID
 
 
 class Use(Base):
-    """One use of a grant, as a source told it. Rows are added and never changed.
+    """One use of a grant, as a source reported it. Rows are added and never changed.
 
     event is stored, completed, aborted, downloaded or deleted; source is probe, event or log.
-    verdict compares the use with its grant: as_granted, late or mismatched; problem names the limit
-    that a mismatched one exceeds. fingerprint identifies the use, so that it is recorded once,
-    however many sources tell of it. A number would identify nothing more, and no leaf could cover
+    verdict compares the use with its grant: as_granted, late or mismatched; problem names the term
+    that a mismatched one breaks. fingerprint identifies the use, so that it is recorded once,
+    however many sources report it. A number would identify nothing more, and no leaf could cover
     it. charged_bytes are those that a settlement had given back and this use cost again, else None.
     group_id is common to the uses that one transaction recorded for one tenant, and the reference
     of their leaf.
@@ -123,7 +123,7 @@ class Settlement(Base):
 class LogImport(Base):
     """The part of one access log that was imported.
 
-    source is a path or s3://PROFILE/KEY. mark tells whether it is still the same log: the ETag of
+    source is a path or s3://PROFILE/KEY. mark shows whether it is still the same log: the ETag of
     an object, or the SHA-256 of a file's first bytes. position is in bytes, uncompressed.
     """
 

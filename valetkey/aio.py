@@ -289,14 +289,14 @@ class AsyncClient(
         probe: bool = True,
         timeout: Timeout = CLIENT_TIMEOUT,
     ) -> UseStates:
-        """Return what became of a grant, or the numbers of a batch's items by state.
+        """Return the state of a grant, or the numbers of a batch's items by state.
 
         subject is a grant, a handle, a grant id or a batch id. For one grant, the result has the
         state; for a batch, it has counts. Any process of the tenant can ask.
 
-        With probe, the service first asks storage for the objects of upload slots of which it
-        knows no use: of a grant, or of a batch of at most 50 items. Without it, the service tells
-        only what it knows. Raises Refused, and after `timeout` seconds NoAnswer, or
+        With probe, the service first asks storage for the objects of upload slots without a known
+        use: of a grant, or of a batch of at most 50 items. Without it, the service reports only the
+        uses that it knows. Raises Refused, and after `timeout` seconds NoAnswer, or
         BrokerUnreachable if that is the cause; ValueError for a text that is no id, and TypeError
         for a subject of another type.
         """

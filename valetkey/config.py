@@ -36,7 +36,7 @@ _SETTINGS = ("broker_url", "result_url", "tenant", "requested_by")
 class Config:
     """The settings of a client. The URLs may contain passwords, so repr leaves them out.
 
-    broker_source and result_source tell a reader where the URLs come from, like `from
+    broker_source and result_source say where the URLs come from, like `from
     VALETKEY_BROKER_URL`; result_source is empty if the URL was derived from the broker's.
     """
 

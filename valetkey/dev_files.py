@@ -1,4 +1,4 @@
-"""Finds the file with which a running `worker dev` tells other processes where it is."""
+"""Finds the file in which a running `worker dev` publishes its address for other processes."""
 
 import os
 from collections.abc import Mapping

@@ -59,7 +59,7 @@ class NoAnswer(ValetkeyError):
 
 
 class ServiceUnavailable(NoAnswer):
-    """The service says that it cannot answer at the moment, and the time to wait is over.
+    """The service reports that it cannot answer now, and the time to wait is over.
 
     It may still decide the request: retry with the same handle. retry_in is the number of seconds
     until the service itself tries again, if it has said so.

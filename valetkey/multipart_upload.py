@@ -148,10 +148,10 @@ class MultipartUploader:
 
     stored_parts has the parts that storage has already, by part number; they are not sent again.
     on_stored is called with each further part, by the thread that calls run(): keep them, and a
-    later MultipartUploader can go on.
+    later MultipartUploader can resume.
 
     `parallel` parts are sent at once, each by its own thread. on_progress is called by these
-    threads with the number of bytes sent; a negative number takes back the bytes of a failed part,
+    threads with the number of bytes sent; a negative number subtracts the bytes of a failed part,
     which is sent again. timeout is the longest wait for a reply of the service, in seconds.
     """
 

@@ -38,9 +38,9 @@ def verify_by_default(url: str) -> str:
     """Return a URL for which kombu, Celery and redis-py all verify the server of a rediss:// URL.
 
     Certificate and host name are verified, unless the URL itself says `ssl_cert_reqs=none` or
-    `ssl_check_hostname=false`; likewise for a sentinel:// URL with `ssl=true`, of which all parts
-    are checked. Other URLs are returned unchanged. Raises ValueError, without the URL in its text,
-    if the libraries would read the parameters differently.
+    `ssl_check_hostname=false`. All parts of a sentinel:// URL with `ssl=true` are verified
+    likewise. Other URLs are returned unchanged. Raises ValueError, without the URL in its text, if
+    the libraries would read the parameters differently.
     """
     try:
         parts = urlsplit(url)

@@ -22,7 +22,7 @@ _OTHER_KINDS = {  # which store no object of their own
     kind for kind, terms in TERMS_BY_KIND.items() if not issubclass(terms, StorageTerms)
 }
 _REASONS = {
-    "open": "is not known to be stored yet: call again to go on waiting",
+    "open": "is not known to be stored yet: call again to continue waiting",
     "unused": "was never stored: the grant has ended",
     "late": "was stored after the end of the grant",
     "mismatched": "is not the one that was granted",
@@ -51,7 +51,7 @@ class StoredObject(NamedTuple):
     """An object that storage has, as the grant allows it.
 
     grant is the id of the grant that stored it. etag is without quotes; version is None if the
-    bucket keeps no versions. checksum is algorithm:base64, and None if storage tells none.
+    bucket keeps no versions. checksum is algorithm:base64, and None if storage reports none.
     """
 
     key: str

@@ -50,7 +50,7 @@ __all__ = [
 TOLERANCE = timedelta(minutes=5)
 
 Event = AnyEvent | UnknownEvent
-"""A verified webhook. `match event: case GrantsDecided(): …` tells its type."""
+"""A verified webhook. Select by its type with `match event: case GrantsDecided(): …`."""
 
 _CLASSES = {each.model_fields["type"].default: each for each in get_args(AnyEvent)}
 _SECRET_PREFIX, _PUBLIC_KEY_PREFIX = "whsec_", "whpk_"

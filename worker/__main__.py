@@ -26,7 +26,7 @@ from valetkey.wire import RELEASE
 
 _WITHOUT_SETTINGS = ("contract", "dev", "health")
 # `dev` starts its own service. `run` must not add workers to one by accident, and `migrate` must
-# not change another database than the one that it is told: `dev` migrates its own. So must
+# change only the database that is named to it: `dev` migrates its own. So must
 # `restore`, which creates that database.
 _INDEPENDENT = {"dev", "run", "migrate", "contract", "restore", "health"}
 _QUIET = {"--json", "--csv"}  # for programs, which may read stderr with stdout
@@ -48,7 +48,7 @@ _COMMANDS = {
     "restore": "cli.backup_commands:restore",
     "revoke": "revoke.revoke_command:revoke",
     "run": "run:run",
-    "usage": "uses.usage_commands:usage",
+    "uses": "uses.use_commands:uses",
     "webhooks": "webhooks.webhooks_group:webhooks",
     "workers": "broker.broker_commands:workers",
 }

@@ -89,7 +89,7 @@ def _send(task_name: str) -> None:
 
 @cache
 def job_context() -> Context:
-    """Return the process's context, with a trigger that tells the upkeep worker of deliveries."""
+    """Return the process's context, with a trigger that starts deliveries in the upkeep worker."""
     trigger_deliveries = partial(send_trigger, "valetkey.deliver")
     return replace(process_context(), trigger_deliveries=trigger_deliveries)
 

@@ -15,7 +15,7 @@ class Malformed(WorkerError):
 class Transient(WorkerError):
     """A required resource was unavailable; the same call may succeed later.
 
-    part is what producers are told of it: the message is only for the log.
+    part is reported to producers. The message is only for the log.
     """
 
     def __init__(self, message: str | None = None, part: Part = "service") -> None:

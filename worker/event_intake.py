@@ -42,7 +42,7 @@ log = structlog.get_logger()
 
 
 def end_hung_process(idle_seconds: Callable[[], float], stop: Event) -> NoReturn:
-    """End this process after HANG_TIME without progress, or if it does not stop when told to.
+    """End this process after HANG_TIME without progress, or if it hangs after stop is set.
 
     Run it in a daemon thread. A database that is frozen, or behind a network that is gone, may
     hold the other threads for ever. Nothing is lost: messages that were not deleted come again.

@@ -78,7 +78,7 @@ class HealthSocket:
 
 
 class ServiceManager:
-    """Tells systemd the state of a unit of Type=notify, as sd_notify does (man sd_notify)."""
+    """Reports to systemd the state of a unit of Type=notify, as sd_notify does (man sd_notify)."""
 
     def __init__(self) -> None:
         self._address = os.environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1)
@@ -143,7 +143,7 @@ def _find_workers(role: str | None) -> list[WorkerHealth]:
 def health(context: click.Context, /, *, probe: str | None, role: str | None) -> None:
     """Print whether this user's workers on this machine are live and ready, as a line of JSON.
 
-    A live worker makes progress, or tries to reach a service that is away. A ready one takes
+    A live worker makes progress, or tries to reach an unreachable service. A ready one takes
     messages, and reaches the broker, the result store and the database. Asks `worker run`, and
     needs no settings and no server. Exits with 1 if a worker is not live or ready, or none runs.
 

@@ -57,7 +57,7 @@ _QUOTED = r"""
 """
 _WORD = r"""[^\s"'\\&<>,;)\]}]++"""
 _LINE = r"""[^\r\n"'\\<]++"""
-# Base64 may go on in the next line: in e-mails after 76 characters, in PEM after 64.
+# Base64 may continue in the next line: in e-mails after 76 characters, in PEM after 64.
 _NEXT_LINE = r"(?:(?<=[\w+/.-]{60})(?:\r?\n|(?:\\++r)?\\++n)[ \t]*+[\w+/.-]++=*+)"
 _WRAPPED = rf"""(?:{_NEXT_LINE}(?=["'\\\r\n<&,;)\]}}]|\Z))*+"""
 _NAME = r"""

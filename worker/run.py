@@ -42,7 +42,7 @@ def check_services() -> None:
     """Connect to the database, the broker and the result store.
 
     Raises click.ClickException with the causes that an operator has to mend, such as a wrong
-    password or missing tables. Of a service that is away, only a warning is logged: workers wait.
+    password or missing tables. For an unreachable service, only a warning is logged: workers wait.
     """
     wrong = []
     services: Mapping[_Service, Callable[[Any], object]] = {
@@ -55,8 +55,8 @@ def check_services() -> None:
             with open_service() as service:
                 check(service)
         except ServiceUnusable as error:
-            if error.cause.is_away:
-                log.warning("service_away", problem=error.message, hint=error.cause.hint)
+            if error.cause.is_temporary:
+                log.warning("service_unreachable", problem=error.message, hint=error.cause.hint)
             else:
                 wrong.append(error.format_message())
     if wrong:

@@ -226,7 +226,8 @@ def _check_port(port: int | None) -> None:
 
 
 _NEXT_STEP = (
-    "Next: correct them (docs/operating.md lists all); `python -m worker doctor` checks them."
+    "Next: correct them (docs/reference/settings.md lists all);"
+    " `python -m worker doctor` checks them."
 )
 
 
@@ -254,7 +255,8 @@ class Settings(BaseSettings):
     """The service's settings: one environment variable each, with the prefix VALETKEY_.
 
     URLs are secret, because they may contain a password. All settings are checked together: the
-    ValidationError has an error for each wrong one.
+    ValidationError has an error for each wrong one. The docstring of a field is its text in
+    docs/reference/settings.md.
     """
 
     model_config = SettingsConfigDict(
@@ -262,21 +264,31 @@ class Settings(BaseSettings):
     )
 
     broker_url: RedisUrl = SecretStr("redis://127.0.0.1:6379/0")
+    """The broker, from which workers take requests: `redis://`, `rediss://` (TLS) or
+    `sentinel://`."""
     result_url: RedisUrl = Field(default_factory=_default_result_url)
+    """The result store, which keeps a result for 15 minutes at most. If unset: database 1 of the
+    broker's server."""
     database_url: Annotated[SecretStr, _check_secret(check_database_url)] = SecretStr(
         "sqlite:///.valetkey/valetkey.db"
     )
+    """The database: `sqlite:///PATH`, or a URL like
+    `postgresql://valetkey@db.example.com/valetkey`, also with several hosts. Percent-encode special
+    characters in its user and password."""
     s3_endpoint: Endpoint | None = None
-    """The endpoint of bucket profiles that set none; if unset, AWS."""
+    """The S3 endpoint of bucket profiles that set none, as the user of a link reaches it: `http://`
+    or `https://`, a host and an optional port. If unset: AWS."""
     s3_internal_endpoint: Endpoint | None = None
-    """The endpoint that the service itself calls for those profiles; if unset, the one in links."""
+    """The S3 endpoint that the service itself calls for those profiles, if it cannot reach the one
+    in links. If unset: the one in links."""
     sts_endpoint: Endpoint | None = None
-    """The STS endpoint that assumes bucket profiles' roles; if unset, AWS in the bucket's region.
-    """
+    """The STS endpoint that assumes the `role_arn` of a bucket profile. If unset: AWS in the
+    bucket's region."""
     iam_endpoint: Endpoint | None = None
-    """The IAM endpoint that ends the sessions of those roles; if unset, AWS."""
+    """The IAM endpoint at which `revoke --end-sessions` changes the policy of such a role. If
+    unset: AWS."""
     development: bool = Field(default=False, description="true or false")
-    """Allow webhooks to http:// URLs and to loopback addresses."""
+    """Allows webhooks to `http://` URLs and to this machine. Never set it in production."""
     sweep_seconds: float = Field(
         default=5.0,
         gt=0,
@@ -284,10 +296,13 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="a number of seconds above 0, at most 3600",
     )
-    """Seconds between two scheduled checks for deliveries and manifests that are due."""
+    """The seconds between two searches of the upkeep worker for due webhooks, due manifests and
+    expired grants, at most 3,600."""
     concurrency: int = Field(
         default=2, ge=1, le=1024, description="a whole number of processes from 1 to 1024"
     )
+    """The child processes of one worker that issues grants, from 1 to 1,024. An upkeep worker has
+    one process."""
     lane_messages: int = Field(
         default=DEFAULT_MAX_MESSAGES,
         ge=MIN_MAX_MESSAGES,
@@ -295,7 +310,8 @@ class Settings(BaseSettings):
         description=f"a whole number of messages from {MIN_MAX_MESSAGES}, which one batch needs, to"
         " 10000000",
     )
-    """Messages of a tenant that may wait in its lane; tenants.toml has one for a single tenant."""
+    """The messages of a tenant that may wait for its turn, from 64 to 10,000,000. `max_waiting` in
+    tenants.toml sets it for one tenant."""
     lane_age_seconds: float = Field(
         default=600.0,
         ge=1,
@@ -303,15 +319,20 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="a number of seconds from 1 to 86400",
     )
-    """Seconds that the oldest of them may wait until the tenant's clients are refused as busy."""
+    """The seconds that the oldest of them may wait until clients of the tenant are refused as busy,
+    from 1 to 86,400. `max_waiting_age` sets it for one tenant."""
     audit_key_file: Path | None = Field(default=None, description="the path of a file")
-    """The private key that signs checkpoints; if unset, none are signed."""
+    """The file of the private key that signs checkpoints of the audit log. `python -m worker audit
+    key --new FILE` creates it. If unset: no checkpoints are signed."""
     audit_origin: Annotated[str, AfterValidator(_check_origin)] = "valetkey"
-    """The name of that key, with which the origins of all checkpoints begin."""
+    """The name of that key, and of the log in its checkpoints: a name that no other service has,
+    like `audit.example.com/valetkey`."""
     audit_checkpoints: Annotated[SecretStr, AfterValidator(_check_destinations)] | None = None
-    """Where checkpoints are published, besides the database. A webhook's URL may be a secret."""
+    """Where checkpoints are published: folders, `s3://PROFILE/PREFIX` with a bucket profile, and
+    `https://` URLs of webhooks, separated by commas. If unset: only the database has them."""
     audit_webhook_secret: Annotated[str, AfterValidator(_check_secret_reference)] | None = None
-    """Where the secret is that signs checkpoints sent to webhooks."""
+    """Where the secrets are that sign those webhooks: `env:NAME` or `file:PATH`. Needed for
+    webhooks."""
     audit_checkpoint_seconds: float = Field(
         default=3600.0,
         ge=1,
@@ -319,7 +340,8 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="a number of seconds from 1 to 2592000 (30 days)",
     )
-    """Seconds between two checkpoints of a tree that grows."""
+    """The seconds after which the upkeep worker signs and publishes a checkpoint of a tree that has
+    grown, at most 2,592,000 (30 days)."""
 
     @field_validator("*", mode="before")
     @classmethod

@@ -22,7 +22,7 @@ from worker.base.progress import PROGRESS_VARIABLE
 from worker.health import HealthSocket, ServiceManager, WorkerHealth
 
 SUPERVISOR_VARIABLE = "VALETKEY_SUPERVISOR_PID"
-"""The environment variable that tells a worker the process id of its supervisor."""
+"""The environment variable with the process id of a worker's supervisor."""
 
 RESTART_DELAYS = (1, 2, 4, 8, 16, 30)  # seconds; the last one repeats
 STABLE_AFTER = 60  # seconds after which the next restart is quick again

@@ -213,7 +213,7 @@ def _respond(task: Any, message: Any) -> Response:
 
 
 def _postpone(task: Any, error: Transient) -> NoReturn:
-    """Schedule the next try of a message, or give it up, and tell its producer so.
+    """Schedule the next try of a message, or give it up, and report that to its producer.
 
     Raises Ignore, or Celery would store the error itself, with a traceback and its text.
     """

@@ -60,6 +60,13 @@ class Need(NamedTuple):
         return self.amount / self.available
 
 
+class Workers(NamedTuple):
+    """The issuing processes that a load needs, and the `worker run` that read its messages."""
+
+    processes: int
+    runs: int
+
+
 def needs(load: Load, costs: Costs) -> list[Need]:
     """Return what a load needs while its batches run."""
     rates = [
@@ -110,6 +117,18 @@ def predicted_per_second(cost: Cost, processes: int, cores: int, *, one_writer: 
     if one_writer:
         limits.append(1e6 / cost.write_us)
     return min(limits)
+
+
+def workers_for(links: float, cost: Cost, items: int, *, one_writer: bool) -> Workers | None:
+    """Return what links a second need, of requests with so many items each.
+
+    None if one writer of the database is not enough for them.
+    """
+    rate = links / items
+    if one_writer and rate * cost.write_us / 1e6 > BUSY:
+        return None
+    readers = rate * cost.reader_cpu_us / 1e6
+    return Workers(ceil(rate / cost.per_second / BUSY), ceil(readers / BUSY))
 
 
 def per_core(cost: Cost, items: int) -> float:

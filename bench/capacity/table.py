@@ -3,9 +3,12 @@
 from collections.abc import Iterator, Mapping
 
 from bench.capacity.costs import CHUNK_ITEMS, DATABASES, Costs
-from bench.capacity.model import FACTORS, TODAY, Need, broken, needs, per_core
+from bench.capacity.model import FACTORS, TODAY, Need, broken, needs, per_core, workers_for
 
 _TITLES = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
+_KIND_TITLES = {"single": "single links", "company": "of one AsyncClient", "chunk": "in batches"}
+RATES = (100, 2_000, 20_000)
+"""Links a second, for which the text says how many processes issue them."""
 
 
 def capacity_text(measurements: Mapping[str, float | None]) -> str:
@@ -33,6 +36,17 @@ def _lines(costs: Costs) -> Iterator[str]:
     chunk, single, company = (f"{rates[kind]:,.0f}" for kind in ("chunk", "single", "company"))
     yield f"Grants a second for each core: {chunk} in batches, {single} single ones,"
     yield f"{company} single ones of one AsyncClient."
+    heads = "".join(f"{f'{rate:,} links/s':>16}" for rate in RATES)
+    yield f"{'Processes, runs, for':<22}{heads}"
+    for kind, title in _KIND_TITLES.items():
+        cells = "".join(f"{_workers(costs, kind, rate):>16}" for rate in RATES)
+        yield f"{f'  {title}':<22}{cells}"
+
+
+def _workers(costs: Costs, kind: str, rate: int) -> str:
+    is_sqlite = costs.database == "sqlite"
+    found = workers_for(rate, costs.kinds[kind], _items(kind), one_writer=is_sqlite)
+    return "PostgreSQL" if found is None else f"{found.processes}, {found.runs}"
 
 
 def _items(kind: str) -> int:

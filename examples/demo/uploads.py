@@ -17,8 +17,8 @@ _TIMEOUT = 15  # seconds
 def show_stored_upload(
     client: Client, post: Callable[[Grant, bytes], object], receiver: WebhookReceiver, secret: str
 ) -> None:
-    """Upload a file, and be told of it by the client and by a webhook."""
-    show_heading("Upload a file, and be told that it is there")
+    """Upload a file, and get the report from the client and by a webhook."""
+    show_heading("Upload a file, and get a report that it is stored")
     handle = client.upload(
         *("demo", "acme/photo.txt"),
         max_size=500 * KIB,
@@ -30,7 +30,7 @@ def show_stored_upload(
     stored = handle.stored(_TIMEOUT)
     show_success(f"the program knows: {stored.key} is stored, {stored.size:,} bytes")
     (upload,) = _next_upload(receiver, secret).data.uploads
-    check(upload.size == stored.size, "the webhook upload.stored tells the endpoint the same")
+    check(upload.size == stored.size, "the webhook upload.stored reports the same size")
 
 
 def _next_upload(receiver: WebhookReceiver, secret: str) -> UploadStored:

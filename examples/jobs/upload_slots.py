@@ -3,7 +3,7 @@
     python examples/jobs/upload_slots.py
 
 The program hands out upload slots and never sees a file. It keeps nothing in memory: any process of
-the tenant can tell by a slot's id whether its file is stored.
+the tenant can look up by a slot's id whether its file is stored.
 """
 
 import argparse

@@ -3,7 +3,7 @@ from alembic import context
 from models import Base
 from models.schema import is_in_models
 
-# The caller brings the connection: how an engine is set up stands in one place.
+# The caller passes the connection, so that engines are set up in one place.
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=Base.metadata,

@@ -285,7 +285,7 @@ MISUSES = (
     *field_misuses("status", "success_action_status", "200", success_status=201),
     *field_misuses("redirect", "success_action_redirect", "https://storage.example/", **REDIRECT),
     Misuse("type outside its family", BOTH, with_content_type("text/html")),
-    # AWS checks each type of a list. Browsers take the last one: docs/security.md.
+    # AWS checks each type of a list. Browsers take the last one: docs/files.md.
     Misuse("type after one of its family", MINISTACK, with_content_type("video/mp4,text/html")),
     Misuse("type of a family removed", BOTH, with_content_type(None)),
     Misuse("type that begins like its family", BOTH, with_content_type("videos/mp4")),

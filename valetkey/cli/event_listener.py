@@ -33,7 +33,7 @@ RENEW_SECONDS = 20.0
 
 REPLY_SECONDS = 10.0
 SILENCE_SECONDS = 6.0
-"""The longest time without a sign of life, of which the service sends one every other second."""
+"""The longest time without a sign of life. The service sends one every other second."""
 
 _PAUSE_SECONDS = 1.0  # before a lost connection is opened again
 _GRACE_SECONDS = 2.0  # in which an event can still arrive that the service has counted as sent

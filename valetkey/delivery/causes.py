@@ -93,7 +93,7 @@ _NO_DATABASE = (
 _CLUSTER = Cause(CLUSTER, IS_CLUSTER)
 _NOT_FOUND = (redis.sentinel.MasterNotFoundError, redis.asyncio.sentinel.MasterNotFoundError)
 
-# The text, if any, tells errors of the same class apart.
+# The text, if any, distinguishes errors of the same class.
 _REDIS_CAUSES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, Cause], ...] = (
     (redis.ReadOnlyError, "", Cause(READ_ONLY, "the server is a read-only replica")),
     (redis.OutOfMemoryError, "", Cause(MEMORY, "the server's memory is full (OOM)")),

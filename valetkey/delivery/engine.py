@@ -75,7 +75,7 @@ class DeliveryEngine(InFlight):
 
     @property
     def outage(self) -> BrokerUnreachable | Busy | None:
-        """The error of a server that takes nothing at the moment, the longest outage first."""
+        """The error of a server that takes nothing now; of several, that of the longest outage."""
         return next(iter(self._outages.values()), None)
 
     def add(self, request: PendingRequest) -> None:

@@ -185,7 +185,7 @@ class InFlight:
     def read_new(self, read: ReadMessage, now: float) -> list[PendingRequest]:
         """Read new messages of the requests in turn, until there is enough for `next_new`.
 
-        Those of resumed requests come first. Returns the requests of which a message was refused
+        Those of resumed requests come first. Returns the requests that had a message refused
         without being sent. Nothing is read while the window is full, or a message could not be
         sent: it is tried again first, once due.
         """

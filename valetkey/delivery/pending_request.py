@@ -46,9 +46,9 @@ class ServiceOutage(NamedTuple):
 
 
 class ServiceOutages:
-    """The outages that the service reports in hints to the messages of one request.
+    """Records the hints of the service that it cannot answer the messages of one request.
 
-    current is set from the first hint until the next answer.
+    current is the outage that they report: set by the first hint, and None again after an answer.
     """
 
     def __init__(self) -> None:

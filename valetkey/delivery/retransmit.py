@@ -113,7 +113,7 @@ class RetransmitTimer:
             self.schedule(task_id, timer.queue, now + self._lengthened(RETRY_INTERVAL))
 
     def postpone(self, task_id: str, now: float) -> None:
-        """Record a reply that decides nothing yet: the message is sent again soon."""
+        """Record a reply that decides nothing yet: the message is sent again after 1 second."""
         if task_id in self._timers:
             self.schedule(task_id, self._timers[task_id].queue, now + PROBE_INTERVAL)
 

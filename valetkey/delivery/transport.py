@@ -162,7 +162,7 @@ _BACKLOG_LIFETIME = 0.05  # seconds; a window of messages is sent in less
 
 @dataclass
 class Backlog:
-    """The number of messages in a queue and in the tenant's lane for it, as read a moment ago.
+    """The number of messages in a queue and in the tenant's lane for it, as read last.
 
     state is None if nothing serves lanes, or the user may not read this.
     """

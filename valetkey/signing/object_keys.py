@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from valetkey.wire.refusals import Code, Refusal
 
 MAX_KEY_BYTES = 1_024  # bytes of UTF-8; AWS: object-keys.html
-# Nearly all keys match: segments of these characters, none of which starts with a dot.
+# Nearly all keys match: segments of these characters that do not start with a dot.
 _SEGMENT = "[A-Za-z0-9_+=@:,!~ -][A-Za-z0-9_.+=@:,!~ -]*"
 _match_simple_key = re.compile(f"{_SEGMENT}(?:/{_SEGMENT})*").fullmatch
 _INVISIBLE_CATEGORIES = frozenset({"Cf", "Zl", "Zp"})

@@ -1,7 +1,7 @@
 """The response headers that a download may set, and the file names in them.
 
 A name travels exactly in `filename*` (RFC 8187), which browsers read, and as a safe ASCII name in
-`filename`, which curl reads. docs/files.md shows what clients make of both.
+`filename`, which curl reads. docs/appendix/file-names.md shows what clients make of both.
 """
 
 import re
@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 
 MAX_FILENAME_BYTES = 236
 """The longest name, in UTF-8. File systems hold 255 bytes, but Chromium fails with 246, and wget
-cuts an ASCII name to 236 bytes, which would take its extension away."""
+cuts an ASCII name to 236 bytes, which would remove its extension."""
 FILENAME_TOO_LONG = f"a filename has at most {MAX_FILENAME_BYTES} bytes in UTF-8"
 
 _RESERVED = frozenset('/\\":*?<>|')  # separators, and what Windows forbids

@@ -47,7 +47,7 @@ class StartedUpload(NamedTuple):
 
 
 NO_UPLOAD = StartedUpload("", MultipartPlan(0, 1))
-"""Stands for the upload of an item that belongs to no multipart upload."""
+"""The upload of an item that belongs to no multipart upload."""
 
 
 def plan_parts(size: int, part_size: int | None) -> MultipartPlan | None:
@@ -79,7 +79,7 @@ class Validity(NamedTuple):
 
     @property
     def expires_at(self) -> datetime:
-        """The moment from which storage refuses the grant."""
+        """The time from which storage refuses the grant."""
         return self.issued_at + timedelta(seconds=self.expires_in)
 
     def remaining(self, now: datetime) -> timedelta:

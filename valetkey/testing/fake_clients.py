@@ -67,7 +67,7 @@ class FakeTransport(Transport):
         return self._service.is_waiting(task_id)
 
     async def withdraw(self, task_ids: Sequence[str]) -> None:
-        """Take back messages that nobody waits for."""
+        """Withdraw messages that nobody waits for."""
         self._service.withdraw(task_ids)
 
     async def close(self) -> None:
@@ -115,7 +115,7 @@ class AsyncFakeTransport(AsyncTransport):
 
 def _send(service: FakeService, task_id: str, argument: Any, deliver: Any) -> None:
     if service.is_unreachable:
-        raise BrokerUnreachable("cannot use the broker: the test has taken it away")
+        raise BrokerUnreachable("cannot use the broker: the test made it unreachable")
     service.receive(task_id, argument, deliver)
 
 
@@ -185,7 +185,7 @@ class FakeControls:
         self._service.refusals[key] = refusal
 
     def allow(self, key: str | None = None) -> None:
-        """Take back what refuse() did."""
+        """Undo refuse() with the same key."""
         self._service.refusals.pop(key, None)
 
     def stall(self) -> None:
@@ -230,7 +230,7 @@ class FakeControls:
 
 
 class FakeClient(FakeControls, Client):
-    """A Client whose service is in this process, and answers as a test tells it to.
+    """A Client whose service is in this process, and answers as a test configures it.
 
     It needs no settings, no Redis and no storage. Grants have real signatures of test credentials.
     """

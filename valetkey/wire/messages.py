@@ -62,7 +62,7 @@ Ask = Literal[
     "grants", "explain", "usage", "cancel", "batch", "service", "status", "reissue", "bundle",
     "listen",
 ]  # fmt: skip
-"""The values of the field `ask`, which tells the messages apart."""
+"""The values of the field `ask`, which distinguishes the messages."""
 
 BatchId = Annotated[str, Field(pattern=f"^{UUID7}$")]
 """A UUIDv7 in lower case (RFC 9562, section 5.7), chosen by the producer: the idempotency key."""
@@ -212,14 +212,14 @@ class ServiceMessage(_Message):
 
 
 class StatusMessage(_Message):
-    """A request for what became of the grants of a batch. Returns a UseStates.
+    """A request for the states of the grants of a batch. Returns a UseStates.
 
     Any producer of the tenant may send it, for any batch of the tenant. It charges nothing.
 
     items: the numbers of the items whose states to return, at most 1,000. Without it, the states of
     the whole batch are counted.
-    probe: if true, the service first asks storage for the objects of upload slots of which it knows
-    no use: of at most 50 of these items, or of a whole batch of at most 50. It does so once a
+    probe: if true, the service first asks storage for the objects of upload slots without a known
+    use: of at most 50 of these items, or of a whole batch of at most 50. It does so once a
     second for each item at most, and not if storage is slow or asked too often already: the states
     are then those that the service knows.
     """
@@ -287,7 +287,7 @@ class ListenMessage(_Message):
 
 
 def unbundled_field(body: Mapping[str, Any]) -> str | None:
-    """Return the field of a valid message because of which it must be sent alone, or None."""
+    """Return the field that requires a valid message to be sent alone, or None."""
     if body.get("ask", "grants") != "grants" or "items" not in body:
         return "ask"
     if not len(body["items"]) == body["total"] <= MAX_BUNDLED_ITEMS:

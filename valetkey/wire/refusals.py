@@ -55,7 +55,7 @@ class Code(StrEnum):
     BATCH_TOO_LARGE = "batch_too_large"  # too many items in the batch or in one message
     BATCH_CONFLICT = "batch_conflict"  # the batch id was used before with different content
     BATCH_CLOSED = "batch_closed"  # cancelled, or began longer ago than a day or a quota's window
-    REVOKED = "revoked"  # an operator has taken the grant back: it is not signed again
+    REVOKED = "revoked"  # an operator has revoked the grant: it is not signed again
     BATCH_UNKNOWN = "batch_unknown"  # the service has received no such batch or chunk
     GRANT_UNKNOWN = "grant_unknown"  # the tenant has no such grant, or the batch no such item
     REISSUE_NOT_ALLOWED = "reissue_not_allowed"  # refused before, or of a kind that cannot be

@@ -3,7 +3,7 @@
 The result of the task `valetkey.issue` is a `Reply`: a compact JWE if the message was signed.
 
 Replies only grow. They are read tolerantly: unknown fields are ignored, and unknown values of open
-lists are kept as text. Only `status`, which tells which reply it is, has to be known.
+lists are kept as text. Only `status`, which names the class of the reply, has to be known.
 """
 
 import json
@@ -123,8 +123,9 @@ class UseState(ReplyModel):
     uses: the number of known uses.
     size, etag, version, checksum, content_type: those of the newest object that the grant stored,
     as far as they are known.
-    stored_at: the time at which that object was stored, as storage tells it.
-    problem: for `mismatched`, the limits of the grant that the object exceeds.
+    stored_at: the time at which that object was stored, as storage reports it.
+    problem: for `mismatched`, the terms of the grant that the object breaks: its size, type or
+    checksum.
     """
 
     item: int
@@ -142,7 +143,7 @@ class UseState(ReplyModel):
 
 
 class UseStates(ReplyModel):
-    """The reply to a StatusMessage: what became of the grants of a batch, as far as it is known.
+    """The reply to a StatusMessage: the known states of the grants of a batch.
 
     batch, kind, bucket, total: as in the batch's own messages.
     items: the states of the items of the message, in its order.
@@ -287,7 +288,7 @@ class BundleReply(ReplyModel):
     """The reply to a BundleMessage: the Outcomes of its messages, in their order.
 
     replies: an Outcome for each message. It lacks those of messages that the service could not
-    decide at the moment: send each of them again, alone.
+    decide: send each of them again, alone.
     """
 
     status: Literal["bundled"] = "bundled"

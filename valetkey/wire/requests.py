@@ -210,7 +210,7 @@ def reissue_message(
     """Return the message that asks for a fresh grant of the object of an earlier one.
 
     Its task id depends on all that it asks. Otherwise a stored reply to another request under the
-    same batch id would be taken for its own: it tells the new grant, but not the earlier one.
+    same batch id would be taken for its own: it names the new grant, but not the earlier one.
     """
     _reject_unknown("reissue", options, ReissueOptions.__annotations__.keys())
     fields: dict[str, Any] = {"requested_by": requester.requested_by}

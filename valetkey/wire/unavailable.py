@@ -1,4 +1,4 @@
-"""The hint that the service cannot answer at the moment, in Celery's RETRY and FAILURE results.
+"""The hint that the service cannot answer now, in Celery's RETRY and FAILURE results.
 
 It is plain, so anyone who can write to the result store can forge it. Clients therefore only show
 it: they wait and send again as without it.

@@ -200,7 +200,7 @@ class StreamPosition(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """The end of a stream: it contains what was decided before a moment, up to a batch number.
+    """The end of a stream: it contains what was decided before a time, up to a batch number.
 
     Both are fixed when a stream begins, so that items that arrive meanwhile are not in it.
     """

@@ -240,7 +240,7 @@ def may_erase(connection: Connection) -> bool:
 
 
 def count_open(connection: Connection, found: Iterable[FoundText]) -> int:
-    """Count the batches of these rows of which chunks may still arrive: they will be refused."""
+    """Count the batches of these rows that may still get chunks: they will be refused."""
     query = select(func.count()).where(Reservation.chunk_number == REMAINING)
     counts = (
         connection.scalar(query.where(Reservation.batch_number.in_(part)))

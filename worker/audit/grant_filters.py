@@ -60,11 +60,12 @@ class GrantFilter(ItemTexts):
     """Conditions that all have to match; None and an empty tuple match everything.
 
     tenant is an id, or a name, which selects all tenants that had it. buckets are names of bucket
-    profiles, of which one has to match. prefix is the beginning of an object key, key_glob a
+    profiles, and one of them has to match. prefix is the beginning of an object key, key_glob a
     pattern. requester and the texts of items are as shown, in any case, or patterns, in which `*`
     and `?` are wildcards. signed_by is the name of a tenant's key; an empty string
-    selects unsigned requests. decisions are `issued`, `refused` or refusal codes, of which one has
-    to match. states are those of issued grants at the moment states_at, of which one has to match.
+    selects unsigned requests. decisions are `issued`, `refused` or refusal codes, and one of
+    them has to match. states are those of issued grants at the time states_at, and one of them has
+    to match.
     since is included in the range, until is not.
     """
 
@@ -163,9 +164,9 @@ def item_conditions(
 
 
 def moment_of_states(grant_filter: GrantFilter) -> datetime:
-    """Return the moment of the states of a filter, which it must have."""
+    """Return the time of the states of a filter. Raises ValueError if it has none."""
     if grant_filter.states_at is None:
-        raise ValueError("a filter by state needs the moment of the states")
+        raise ValueError("a filter by state needs the time of the states")
     return grant_filter.states_at
 
 

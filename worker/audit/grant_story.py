@@ -218,7 +218,7 @@ def _count_items(connection: Connection, batch: _Row) -> Story:
 
 
 def _bucket_then(connection: Connection, profile: str, moment: datetime) -> str | None:
-    """Return the real bucket of a profile at a moment: before its first change after that."""
+    """Return the real bucket of a profile at a time: before its first change after that."""
     change = connection.execute(
         select(ConfigChange.before)
         .where(ConfigChange.path == f"buckets.{profile}.bucket")
@@ -245,7 +245,7 @@ def _without_query(value: Any) -> Any:
 
 
 def _shorten_access_key(access_key: str | None) -> str | None:
-    """Return enough of an access key's id to tell keys apart."""
+    """Return enough of an access key's id to distinguish keys."""
     if access_key is None or len(access_key) <= 2 * _SHOWN:
         return access_key
     return f"{access_key[:_SHOWN]}…{access_key[-_SHOWN:]}"

@@ -203,7 +203,7 @@ def batch_bounds(
 
 
 def _earliest(grant_filter: GrantFilter) -> datetime | None:
-    """Return the moment since which the rows of a filter were decided: open grants are not old."""
+    """Return the time since which the rows of a filter were decided: open grants are not old."""
     if set(grant_filter.states) != {"open"}:
         return grant_filter.since
     began = moment_of_states(grant_filter) - LONGEST_VALIDITY
@@ -223,7 +223,7 @@ def _is_batch(
 
 
 def _last_before(connection: Connection, since: datetime) -> int | None:
-    """Return a batch number that is less than those of all chunks decided since a moment.
+    """Return a batch number that is less than those of all chunks decided since a time.
 
     An issued chunk is decided while its batch is open. A refused one can be decided at any time.
     """
@@ -243,7 +243,7 @@ def _last_before(connection: Connection, since: datetime) -> int | None:
 
 
 def _first_after(connection: Connection, until: datetime) -> int | None:
-    """Return a batch number that is greater than those of all chunks decided before a moment."""
+    """Return a batch number that is greater than those of all chunks decided before a time."""
     began_after = until + _DECISION_TIME + _DISORDER
     return connection.scalar(
         select(Batch.batch_number)
@@ -427,7 +427,7 @@ def _chunks_with_refusals(
 def _read_newest(
     connection: Connection, parts: Sequence[_Query], after: int | None
 ) -> Sequence[_Row]:
-    """Read the largest keys of all parts, each of which an index has in order."""
+    """Read the largest keys of all parts. An index has each part in order."""
     if not parts:
         return ()
     of_parts = []

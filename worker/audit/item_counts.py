@@ -65,7 +65,7 @@ _UTC_UNITS: dict[Period, int] = {"hour": 3_600, "day": 86_400, "month": 86_400}
 
 
 def seconds_per_unit(period: Period, zone: tzinfo) -> int:
-    """Return the length in seconds of the units of which each period of a zone consists.
+    """Return the length in seconds of the units that make up each period of a zone.
 
     Units are counted from 1970-01-01 in UTC, so that a database without time zones can group by
     them.
@@ -147,13 +147,15 @@ def max_size(*, exact: bool) -> Any:
 def state_queries(
     connection: Connection, grant_filter: GrantFilter, options: CountOptions
 ) -> Iterator[Query]:
-    """Yield the statements that count issued items by state, of which few read single items.
+    """Yield the statements that count issued items by state. Add up the counts of all of them.
 
-    The first one counts all as if nothing was told of them, and each further pair moves some.
+    The first one counts all items as if no use was reported. Each further pair moves some of them
+    to another state: one adds them there, the other subtracts them. Few statements read
+    single items.
     """
     is_alive = is_open(connection, moment_of_states(grant_filter))
-    untold = case((is_alive, literal_column("'open'")), else_=literal_column("'unknown'"))
-    yield _chunk_query(options, Chunk.issued, state=untold)
+    unreported = case((is_alive, literal_column("'open'")), else_=literal_column("'unknown'"))
+    yield _chunk_query(options, Chunk.issued, state=unreported)
     unused = count_unused(connection)
     is_chunk = and_(
         Settlement.batch_number == Chunk.batch_number,
@@ -169,7 +171,7 @@ def state_queries(
     key = GrantKey(by_item.c.batch_number, by_item.c.item_number)
     for part, state, weight in (
         (by_item, func.coalesce(*used_states(key)), _ONE),
-        (by_chunk, untold, -by_chunk.c.used_items),
+        (by_chunk, unreported, -by_chunk.c.used_items),
     ):
         is_part = and_(
             part.c.batch_number == Chunk.batch_number, part.c.chunk_number == Chunk.chunk_number
@@ -341,7 +343,7 @@ def count_items(
 ) -> list[ItemCount]:
     """Count the items that match a filter, in the order of their groups.
 
-    To group by state, the filter needs the moment of the states. Refused items have no state.
+    To group by state, the filter needs the time of the states. Refused items have no state.
     Raises TooManyGroups.
     """
     sums: dict[Group, list[int]] = {}

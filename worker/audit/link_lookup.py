@@ -61,7 +61,7 @@ GRANTS = (
     .join(Chunk, Chunk.batch_number == Batch.batch_number)
     .join(Grant, is_in_chunk())
 )
-"""The query for all that batches, chunks and items tell of a grant."""
+"""The query for all columns of batches, chunks and items that describe a grant."""
 _AUDITED = (
     GRANTS.add_columns(
         *(_FIRST_ITEM.label("first_item"), Bucket.provider, Bucket.role_arn, Bucket.endpoint),
@@ -183,7 +183,7 @@ def _hosts(connection: Connection, row: Any) -> Iterator[str | None]:
 
 
 def read_revocations(connection: Connection, row: Any) -> tuple[RecordedRevocation, ...]:
-    """Return the revocations that cover an item, of which this is a row, the oldest first."""
+    """Return the revocations that cover the item of a row, the oldest first."""
     storage = read_storage(connection, row.bucket)
     item = RevokedItem(row.batch_id, row.item_number, row.bucket, storage, row.key)
     return read_item_revocations(connection, row.tenant, item, row.issued_at)

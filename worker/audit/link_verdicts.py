@@ -337,7 +337,7 @@ class AuditedGrant(ItemTexts):
 
     @property
     def expires_at(self) -> datetime:
-        """The moment from which storage refuses the grant."""
+        """The time from which storage refuses the grant."""
         return self.issued_at + timedelta(seconds=self.expires_in)
 
 

@@ -248,7 +248,7 @@ def list_rejections(**options: Any) -> None:
     The code not_recorded counts refused messages beyond what a day records without a charge.
     The tenant is the one that a message named, which does not prove that it sent the message.
     last_digest is the SHA-256 of the last message, to find that message by. --since includes the
-    whole hour that contains the moment.
+    whole hour that contains that time.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""The command `audit show`, which tells the story of a batch or grant in words."""
+"""The command `audit show`, which describes a batch or grant in words."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,19 +23,23 @@ from worker.core.annotations import ANNOTATION_FIELDS
 
 Values = Mapping[str, Any]
 _STATES = {
-    "open": "it can be used, and nothing tells of a use",
+    "open": "it can be used, and no source reports a use",
     "used": "it was used as granted",
     "unused": "an upload slot that ended, and for which storage has no object",
     "late": "its object was stored after its end",
     "mismatched": "its object is another one than granted",
     "overwritten": "another grant stored an object under its key later",
-    "unknown": "it ended, and nothing tells of a use",
+    "unknown": "it ended, and no source reports a use",
 }
-_SOURCES = {"probe": "seen by a probe", "event": "told by an event", "log": "from an access log"}
+_SOURCES = {
+    "probe": "seen by a probe",
+    "event": "reported by an event",
+    "log": "from an access log",
+}
 
 
 def _use_topics(values: Values) -> Iterator[tuple[str, str | None]]:
-    """Yield what became of a grant, in words."""
+    """Yield the state of a grant and its uses, in words."""
     state = values["state"]
     if state is not None:
         yield "state", f"{state}: {_STATES[state]}"
@@ -280,7 +284,7 @@ def show(context: click.Context, /, *, grant: str, zone: object, as_json: bool) 
     """Show everything that is known about GRANT: [TENANT/]BATCH.NUMBER, or a batch's id.
 
     Who requested it and for whom, what decided, until when it is valid and why, how often it was
-    signed and delivered, what it was charged, and what became of it. Never shows a link, a
+    signed and delivered, what it was charged, its state and its uses. Never shows a link, a
     signature or a token.
 
     \b

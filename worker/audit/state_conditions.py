@@ -56,7 +56,7 @@ GRANT_KEY = GrantKey(Grant.batch_number, Grant.item_number)
 
 
 def state_column(connection: Connection, now: datetime) -> ColumnElement[str | None]:
-    """Return the state of a row of `grants` at a moment, NULL for a refused item."""
+    """Return the state of a row of `grants` at a time, NULL for a refused item."""
     state = func.coalesce(*used_states(GRANT_KEY), _idle_state(connection, now))
     return case((Grant.code.is_(None), state), else_=null())
 
@@ -97,7 +97,7 @@ def _is_current(key: GrantKey) -> ColumnElement[bool]:
 
 
 def _idle_state(connection: Connection, now: datetime) -> ColumnElement[str]:
-    """Return the state of a grant that no use tells of, from its batch and chunk."""
+    """Return the state of a grant without a known use, from its batch and chunk."""
     chunk, batch = aliased(Chunk), aliased(Batch)
     is_unused = (
         select(_ONE)
@@ -124,7 +124,7 @@ def _idle_state(connection: Connection, now: datetime) -> ColumnElement[str]:
 
 
 def count_unused(connection: Connection) -> ColumnElement[int]:
-    """Return how many of the unused items of a settlement no use tells of.
+    """Return how many of the unused items of a settlement have no use until now.
 
     A slot can be used after its settlement.
     """
@@ -159,8 +159,8 @@ def is_open(connection: Connection, now: datetime, chunk: Any = Chunk) -> Column
 def has_state(
     connection: Connection, states: tuple[str, ...], now: datetime
 ) -> ColumnElement[bool]:
-    """Return the condition that a row of `grants` has one of these states at a moment."""
-    if USED_STATES.issuperset(states):  # no other state has to be told apart
+    """Return the condition that a row of `grants` has one of these states at a time."""
+    if USED_STATES.issuperset(states):  # no other state has to be distinguished
         return func.coalesce(*used_states(GRANT_KEY)).in_(states)
     return state_column(connection, now).in_(states)
 

@@ -38,7 +38,7 @@ MAX_LENGTH = 1_024
 
 
 def is_glob(text: str) -> bool:
-    """Tell whether a text has wildcards."""
+    """Return true if a text has wildcards."""
     return any(character in text for character in _WILDCARDS)
 
 
@@ -132,7 +132,7 @@ def matches_text(
 
 
 def is_match(text: str | None, pattern: str) -> bool:
-    """Tell the same as matches_text of a text that was read."""
+    """Return true if a text that was read matches, by the rules of matches_text."""
     if text is None:
         return False
     text, pattern = text.translate(_TO_LOWER), pattern.translate(_TO_LOWER)

@@ -1,4 +1,4 @@
-"""Tells whose a link is that somebody found, whether it is genuine, and how to end it."""
+"""The command `audit whose`: the owner of a link, whether it is genuine, and how to end it."""
 
 import json
 import sys
@@ -50,7 +50,7 @@ _KEY_HINT = "`audit list --key` finds the grants of an object, if you know its k
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per grant.")
 @click.pass_context
 def whose(context: click.Context, /, *, words: tuple[str, ...], as_json: bool) -> None:
-    """Tell whose a link is: its tenant, requester and reason, and how to end it.
+    """Show whose a link is: its tenant, requester and reason, and how to end it.
 
     Takes a link, a form as JSON, HTML or lines of NAME=VALUE, the metadata of an object, or the id
     of a grant. - reads it from stdin: a link in the arguments stays in the history of the shell.

@@ -172,8 +172,8 @@ class _CachedCredentials:
             is_usable = is_recent and _is_valid_until(self._credentials, usable_until)
             if not is_usable and not _is_valid_until(self._credentials, wanted_until):
                 self._renew(now, usable_until)
-            # A new session, too, is from before the moment if STS has not reached it yet: what it
-            # signs would stop working as soon as the role's policy says so.
+            # A new session is also too old if the clock of STS has not reached the time yet. Its
+            # links would stop working as soon as the role's policy denies it.
             if not _is_valid_until(self._credentials, earliest_end):
                 raise Transient("the sessions of the role are being ended", "credentials")
             return self._credentials

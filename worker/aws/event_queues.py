@@ -50,7 +50,7 @@ class QueueUnusable(Transient):
 class QueueMessage(NamedTuple):
     """A message, and how often it was received. receipt is what deletes it.
 
-    sent_at is None if the server does not tell when the message was sent.
+    sent_at is None if the server does not report when the message was sent.
     """
 
     message_id: str
@@ -72,7 +72,7 @@ def queue_name(url: str) -> str:
 
 
 def queue_id(url: str) -> str:
-    """Return the name of a queue with a digest that tells it from others of that name."""
+    """Return the name of a queue with a digest that distinguishes it from others of that name."""
     return f"{queue_name(url)}:{sha256(url.encode()).hexdigest()[:8]}"
 
 

@@ -63,7 +63,7 @@ class CreatedUpload(NamedTuple):
 
 
 class ListedUpload(NamedTuple):
-    """A multipart upload in a listing; created_at is None if storage does not tell."""
+    """A multipart upload in a listing; created_at is None if storage does not report it."""
 
     upload_id: str
     created_at: datetime | None
@@ -140,7 +140,7 @@ def find_grant_id(client: Any, bucket: str, object_key: str) -> str | None:
     if not isinstance(response, ErrorResponse):
         return _grant_id(response)
     if response.status not in {HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN}:
-        raise Transient(f"storage does not tell of an object: {response.words}")
+        raise Transient(f"storage does not describe an object: {response.words}")
     return None
 
 
@@ -176,7 +176,7 @@ def list_uploads(client: Any, bucket: str, object_key: str) -> list[ListedUpload
 _ALGORITHMS = ("sha256", "crc32", "crc32c", "crc64nvme")
 _NO_VERSION = "null"  # of an object that was stored without versioning
 _MAX_TEXT = 1_024  # characters of a header
-_NONSENSE = "storage tells nonsense of an object"
+_INVALID_VALUES = "storage reports invalid values of an object"
 
 Missing = Literal["absent", "hidden"]
 """The reasons for which storage shows no object.
@@ -187,7 +187,7 @@ list the bucket. AWS: API_HeadObject.html.
 
 
 class StorageRefuses(Transient):
-    """Storage does not tell of an object, and may not until something changes.
+    """Storage does not describe an object, and may not until something changes.
 
     It answers with an error, as for an object that is encrypted with a key of its own (AWS:
     API_HeadObject.html), or with what cannot be true.
@@ -231,9 +231,9 @@ class FileReader:
             case HTTPStatus.FORBIDDEN:
                 return "hidden"
         if response == UNREADABLE:
-            raise StorageRefuses(_NONSENSE, "storage")
+            raise StorageRefuses(_INVALID_VALUES, "storage")
         words = ErrorResponse(response.status).words
-        raise StorageRefuses(f"storage does not tell of an object: {words}", "storage")
+        raise StorageRefuses(f"storage does not describe an object: {words}", "storage")
 
 
 def _stored_file(response: Mapping[str, Any]) -> StoredFile:
@@ -251,12 +251,12 @@ def _stored_file(response: Mapping[str, Any]) -> StoredFile:
     except (KeyError, ValueError, ArithmeticError):
         file = None
     if file is None or not _is_credible(file):
-        raise StorageRefuses(_NONSENSE, "storage")
+        raise StorageRefuses(_INVALID_VALUES, "storage")
     return file
 
 
 def _is_credible(file: StoredFile) -> bool:
-    """Return true if what storage tells can be true, and the database can store it."""
+    """Return true if the values from storage are possible, and the database can store them."""
     texts = (value for value in file if isinstance(value, str))
     return (
         0 <= file.size <= MAX_SIZE

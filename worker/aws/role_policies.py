@@ -26,9 +26,9 @@ LONGEST_SESSION = timedelta(hours=12)
 
 
 def older_sessions_policy(sessions_from: datetime) -> str:
-    """Return the policy that denies everything to the sessions from before a moment.
+    """Return the policy that denies everything to the sessions from before a time.
 
-    Times of issue have whole seconds, and so must the moment have them.
+    The time must have whole seconds, as times of issue have.
     """
     condition = {"DateLessThan": {"aws:TokenIssueTime": format_utc(sessions_from)}}
     statement = {"Effect": "Deny", "Action": "*", "Resource": "*", "Condition": condition}
@@ -37,7 +37,7 @@ def older_sessions_policy(sessions_from: datetime) -> str:
 
 
 def read_sessions_from(policy: Any) -> datetime:
-    """Return the moment in a policy of ours, as JSON or its values. Raises Malformed."""
+    """Return the time in a policy of ours, as JSON or its values. Raises Malformed."""
     try:
         document = json.loads(policy) if isinstance(policy, str) else policy
         (statement,) = document["Statement"]
@@ -56,7 +56,7 @@ _CONFIG = Config(connect_timeout=3, read_timeout=10, retries={"total_max_attempt
 
 
 class RoleState(NamedTuple):
-    """The moment in our policy on a role, or None without one, and the time of AWS's clock."""
+    """The time in our policy on a role, None without a policy, and the time of AWS's clock."""
 
     sessions_from: datetime | None
     now: datetime
@@ -86,7 +86,7 @@ class RolePolicies:
         return RoleState(moment, _read_clock(role))
 
     def end_sessions(self, bucket: Bucket, role_arn: str, sessions_from: datetime) -> None:
-        """End the sessions of a role from before a moment; a later moment stays as it is."""
+        """End the sessions of a role from before a time; a later time in the policy stays."""
         found = self.read(bucket, role_arn).sessions_from
         if found is None or found < sessions_from:
             _call(
@@ -97,7 +97,7 @@ class RolePolicies:
             )
 
     def remove(self, bucket: Bucket, role_arn: str, sessions_from: datetime) -> None:
-        """Remove our policy from a role, unless it has a later moment, which another needs."""
+        """Remove our policy from a role, unless another revocation has put a later time into it."""
         found = self.read(bucket, role_arn).sessions_from
         if found is not None and found <= sessions_from:
             name = role_arn.rpartition("/")[2]
@@ -140,4 +140,4 @@ def _read_clock(response: dict[str, Any]) -> datetime:
         text = response["ResponseMetadata"]["HTTPHeaders"]["date"]
         return parsedate_to_datetime(text).astimezone(UTC)
     except (KeyError, ValueError, TypeError):
-        raise Transient("IAM does not tell its time") from None
+        raise Transient("IAM does not report its time") from None

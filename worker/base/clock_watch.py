@@ -46,7 +46,7 @@ class ClockWatch:
             self.check(broker_url, database_url)
 
     def check(self, broker_url: str, database_url: str) -> None:
-        """Compare the clocks. If a server tells no time, the last problems stay."""
+        """Compare the clocks. If a server does not report its time, the last problems stay."""
         try:
             ahead = {"the broker": _time_ahead(lambda: _broker_time(broker_url))}
             if make_url(database_url).get_backend_name() != "sqlite":  # which has no clock

@@ -159,10 +159,10 @@ _SQLITE_STEPS = 10_000
 
 @contextmanager
 def limit_time(connection: Connection, end: float) -> Iterator[None]:
-    """Cut off the statements of a block that still run at a moment of `time.monotonic`.
+    """Cut off the statements of a block that still run at the time `end` of `time.monotonic`.
 
-    They fail as in a database that is out of reach. The connection must be in a transaction that
-    only reads.
+    They raise OperationalError, which the functions that open a transaction turn into Transient.
+    The connection must be in a transaction that only reads.
     """
     driver: Any = connection.connection.driver_connection
     if connection.dialect.name == "sqlite":
@@ -399,9 +399,9 @@ def _transient_errors(engine: Engine) -> Iterator[None]:
     except (DBAPIError, dbapi.Error) as error:
         from_driver = error.orig if isinstance(error, DBAPIError) else error
         is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
-        is_away = is_lost or isinstance(from_driver, dbapi.OperationalError | dbapi.InterfaceError)
+        is_outage = isinstance(from_driver, dbapi.OperationalError | dbapi.InterfaceError)
         cause = cause_by_code(from_driver)
-        if cause is None and not is_away:
+        if cause is None and not is_lost and not is_outage:
             raise
         if cause is READ_ONLY:
             engine.dispose()  # its connections lead to a server that is no primary any more

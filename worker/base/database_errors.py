@@ -9,19 +9,19 @@ MIGRATE = "python -m worker migrate"
 
 
 class Cause(NamedTuple):
-    """A cause in words, and what to do next. is_away is true if it may end by itself."""
+    """A cause in words, and what to do next. is_temporary is true if it may end by itself."""
 
     text: str
     hint: str
-    is_away: bool = False
+    is_temporary: bool = False
 
 
 NO_TABLES = Cause("it has no tables of valetkey yet", MIGRATE)
 READ_ONLY = Cause(
     "the server is read-only: a standby, or default_transaction_read_only is on",
     f"wait for the end of the failover, or correct the host in {VARIABLE}; it may name several"
-    " hosts (docs/operating.md, Failover)",
-    is_away=True,
+    " hosts (docs/runbooks/lost.md)",
+    is_temporary=True,
 )
 FILE_READ_ONLY = Cause(
     "this account may not write to the file or its folder",
@@ -32,12 +32,12 @@ NO_PERMISSION = Cause(
     f"grant the user in {VARIABLE} access to the database and its tables",
 )
 STARTING_OR_STOPPING = Cause(
-    "the server is starting or stopping", "wait a moment, and try again", is_away=True
+    "the server is starting or stopping", "wait a moment, and try again", is_temporary=True
 )
 TOO_MANY_CONNECTIONS = Cause(
     "the server has no free connection",
     "raise max_connections of the server, or close connections",
-    is_away=True,
+    is_temporary=True,
 )
 FILE_LOCKED = Cause(
     "another process has locked the file",
@@ -51,14 +51,14 @@ TABLE_EXISTS = Cause(
 _TABLE_LOCKED = Cause(
     "another transaction has locked what this one needs",
     "wait for it or end it (pg_stat_activity lists long ones), then run the command again",
-    is_away=True,
+    is_temporary=True,
 )
 _NO_RESOURCES = Cause(
-    "the server lacks memory or another resource", "its log says which one", is_away=True
+    "the server lacks memory or another resource", "its log says which one", is_temporary=True
 )
 _DISK_FULL = Cause("the disk is full", "free some space")
 _DISK_FAILS = Cause("the disk of the database fails", "the log of the database says more")
-_ENDED = Cause("the server ended the statement or its connection", "try again", is_away=True)
+_ENDED = Cause("the server ended the statement or its connection", "try again", is_temporary=True)
 _UNREADABLE = Cause(
     "the file cannot be opened",
     f"correct the path in {VARIABLE}, and check the permissions of the file and its folder",

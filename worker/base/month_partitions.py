@@ -22,7 +22,7 @@ _MONTH = re.compile(r"([0-9]{4})-(0[1-9]|1[0-2])", re.ASCII).fullmatch
 
 
 def month_of(moment: datetime) -> int:
-    """Return the month of a moment."""
+    """Return the month of a time."""
     utc = moment.astimezone(UTC)
     return utc.year * 100 + utc.month
 
@@ -34,7 +34,7 @@ def add_months(month: int, number: int) -> int:
 
 
 def first_moment(month: int) -> datetime:
-    """Return the moment at which a month begins."""
+    """Return the time at which a month begins."""
     return datetime(month // 100, month % 100, 1, tzinfo=UTC)
 
 

@@ -1,4 +1,4 @@
-"""Pages of rows, and values in them: ranges of items, seconds of moments, and similar names."""
+"""Pages of rows, and values in them: ranges of items, seconds of times, and similar names."""
 
 from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
@@ -45,7 +45,7 @@ def did_you_mean(name: str, known_names: Iterable[str], otherwise: str = "") -> 
 
 
 class seconds_since_epoch(GenericFunction[int]):  # noqa: N801 - the name of an SQL function
-    """The number of whole seconds from 1970-01-01 in UTC to a moment in a column."""
+    """The number of whole seconds from 1970-01-01 in UTC to a time in a column."""
 
     type = BigInteger()
     inherit_cache = True
@@ -105,8 +105,8 @@ def fetch_page(
 ) -> Page[Row[*tuple[Any, ...]]]:
     """Read at most limit rows that are wanted, and count the others before the last one.
 
-    The database cannot tell which rows are unwanted: then they are read in parts until the page is
-    full.
+    The database cannot select unwanted rows, so with is_unwanted the rows are read in parts until
+    the page is full.
     """
     if is_unwanted is None:  # one row beyond the limit shows whether there are more
         rows = list(connection.execute(query.limit(limit + 1)))

@@ -63,7 +63,7 @@ _dead_letter_row = attrgetter("id", "set_aside_at", "queue", "task_id", "bytes",
 
 @click.group()
 def deadletters() -> None:
-    """Show and handle messages that were set aside because a worker failed on them.
+    """Show and handle dead-lettered messages: a worker failed on them.
 
     The newest 100 are kept in the broker. A request that is put back and was answered before is
     not charged again.

@@ -1,7 +1,7 @@
 """Kombu's Redis transport and a Celery worker that no message ends.
 
-A frame is checked before kombu reads it. A frame that causes an error in the worker all the same is
-set aside: at once where the error shows which frame it was, otherwise after its second delivery.
+A frame is checked before kombu reads it. A frame that still causes an error in the worker is
+dead-lettered: at once if the error shows which frame it was, otherwise after its second delivery.
 
 Celery handles messages in its main process, outside of any task. An unexpected error there ends the
 whole worker, and the broker then delivers the message to the next one.
@@ -183,9 +183,9 @@ class GuardedQoS(redis.QoS):
     def restore_unacked(self, client: Any = None) -> None:
         """Return messages to their queues when the worker ends.
 
-        If an error ended it, the messages that no child process had accepted are set aside: one of
-        them may have caused it. After a lost connection, kombu calls this while it handles an error
-        of its own.
+        If an error ended it, the messages that no child process had accepted are dead-lettered: one
+        of them may have caused it. After a lost connection, kombu calls this while it handles an
+        error of its own.
         """
         error = sys.exc_info()[1]
         is_outage = _is_from(error, self.channel.connection_errors)
@@ -194,7 +194,7 @@ class GuardedQoS(redis.QoS):
             for tag, message in list(self._delivered.items()):
                 if tag not in accepted and not message.headers.get("eta"):
                     problem = f"ended a worker: {type(error).__name__}"
-                    self.channel.set_aside(message._raw, problem)
+                    self.channel.dead_letter(message._raw, problem)
         with self._counting(is_counted=not is_outage):
             super().restore_unacked(client)
 
@@ -274,27 +274,27 @@ class GuardedChannel(redis.Channel):
             raise
         except Exception as error:
             log.exception("message_failed", queue=queue, task=frame["headers"]["id"])
-            self.set_aside(frame, f"caused an error in a worker: {type(error).__name__}")
+            self.dead_letter(frame, f"caused an error in a worker: {type(error).__name__}")
 
     def _is_last_delivery(self, frame: dict[str, Any]) -> bool:
         with self.conn_or_acquire() as client:
             is_last = read_redeliveries(client, frame) >= MAX_DELIVERIES
         if is_last:
-            self.set_aside(frame, "two worker processes ended while they had it")
+            self.dead_letter(frame, "two worker processes ended while they had it")
         return is_last
 
-    def set_aside(self, frame: dict[str, Any], problem: str) -> None:
+    def dead_letter(self, frame: dict[str, Any], problem: str) -> None:
         """Move a message to the dead letters, and fail its sender's task."""
         tag, task_id = frame["properties"]["delivery_tag"], frame["headers"]["id"]
-        dead_letter = None
+        letter = None
         try:
             with self.conn_or_acquire() as client:
-                dead_letter = add_dead_letter(client, frame, problem)
+                letter = add_dead_letter(client, frame, problem)
         except ResponseError as error:
             log.warning("dead_letter_lost", task=task_id, problem=type(error).__name__)
         if tag in self.qos._delivered:
             self.qos.ack(tag)
-        log.error("message_set_aside", task=task_id, dead_letter=dead_letter, problem=problem)
+        log.error("message_dead_lettered", task=task_id, dead_letter=letter, problem=problem)
         report_failure(task_id, current_app)
 
     def get_table(self, exchange: str) -> list[tuple[str, str, str]]:
@@ -428,12 +428,12 @@ class GuardedConsumer(Consumer):  # type: ignore[misc] # Celery's Consumer has n
 
 
 class GuardedWorker(Worker):  # type: ignore[misc] # Celery's Worker has no types
-    """A worker that sets aside messages which no child can get, and stops after its last task."""
+    """A worker that dead-letters messages that no child can get, and stops after its last task."""
 
     def wait_for_soft_shutdown(self) -> None:
         """Wait until the running tasks end, but not longer than the soft shutdown timeout.
 
-        Celery always waits for all of it. Its loop stands still meanwhile, so the results of child
+        Celery always waits for all of it. Its loop does not run meanwhile, so the results of child
         processes are read here.
         """
         log.info("worker_stopping", worker=self.hostname, tasks=len(state.active_requests))
@@ -457,7 +457,7 @@ class GuardedWorker(Worker):  # type: ignore[misc] # Celery's Worker has no type
             if self.semaphore is not None:
                 self.semaphore.release()  # the place in the pool that Celery reserved for it
             problem = f"caused an error: {type(error).__name__}"
-            request.message.channel.set_aside(request.message._raw, problem)
+            request.message.channel.dead_letter(request.message._raw, problem)
 
 
 class Heart:

@@ -1,4 +1,4 @@
-"""Messages that were set aside because they caused an error in a worker, or ended two.
+"""Dead-lettered messages: they caused an error in a worker, or two workers ended with them.
 
 They are stored in the broker's Redis, so that an operator can put them back. The list is short:
 only a defect of the service, or of a library, fills it.
@@ -22,7 +22,7 @@ _COUNT_SECONDS = 86_400
 
 
 class DeadLetter(NamedTuple):
-    """A message that was set aside. problem names what happened; frame is the message itself."""
+    """A dead-lettered message. problem names what happened; frame is the message itself."""
 
     id: str
     queue: str

@@ -1,7 +1,7 @@
 """The queues of the service: their tasks and roles, their lengths, and heartbeats of their workers.
 
 Each worker says every few seconds, in the result store, that its loop turns. Celery's remote
-control could tell as much, but anyone at the broker could use it to stop workers.
+control could report the same, but anyone at the broker could use it to stop workers.
 """
 
 import json
@@ -150,7 +150,7 @@ _HEARTBEAT = TypeAdapter(Heartbeat)
 
 
 def write_heartbeat(client: Any, heartbeat: Heartbeat) -> None:
-    """Write a heartbeat, unless the result store is away: the next one is due in a few seconds.
+    """Write a heartbeat, unless the result store is unreachable: another is due in seconds.
 
     Reports to the supervisor as well. Call this from the loop that takes work.
     """

@@ -94,7 +94,7 @@ def drop_answered_copy(task_id: str, app: Celery) -> bool:
 
 
 def report_failure(task_id: str, app: Celery) -> None:
-    """Fail the task of a message that is set aside, so that its sender waits no longer."""
+    """Fail the task of a dead-lettered message, so that its sender waits no longer."""
     try:
         app.backend.store_result(task_id, MessageSetAside(), "FAILURE")
     except _STORE_ERRORS as failure:
@@ -280,7 +280,7 @@ class ResultStore(RedisBackend):  # type: ignore[misc] # Celery's RedisBackend h
 
 
 def unnamed_batches(task_id: str, outcomes: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the batches of which a result has grants, though its name does not tell so.
+    """Return the batches whose grants a result has, although its task id does not name them.
 
     Chunks and bundles name theirs. Reissued grants and chunks do not, and producers of their own
     make need not.

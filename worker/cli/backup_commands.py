@@ -55,7 +55,7 @@ class DatabaseCopy(NamedTuple):
 def backup(file: Path, *, as_json: bool) -> None:
     """Write a verified copy of the SQLite database to FILE, which must not exist.
 
-    Workers go on meanwhile. The copy has all that was committed before it began. It appears when
+    Workers continue meanwhile. The copy has all that was committed before it began. It appears when
     it is complete, flushed to disk and verified, and only its owner may read it. It contains
     names and reasons from requests, and no links. On PostgreSQL, prints the pg_dump command to run
     instead.
@@ -77,9 +77,9 @@ def backup(file: Path, *, as_json: bool) -> None:
 def restore(file: Path, *, as_json: bool) -> None:
     """Create the SQLite database at VALETKEY_DATABASE_URL from FILE, a copy by `backup`.
 
-    Stop all workers first, and move the damaged files away: nothing is replaced. A write-ahead log
-    (-wal) of the old database can be mixed into the new one, so it is refused like the database
-    itself. Follow the steps of docs/backup.md before workers start again.
+    Stop all workers first, and move the damaged files elsewhere: nothing is replaced. A write-ahead
+    log (-wal) of the old database can be mixed into the new one, so it is refused like the database
+    itself. Follow docs/runbooks/restore.md before workers start again.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""Click options that several commands share, formats of moments, and signals that end a command."""
+"""Click options that several commands share, formats of times, and signals that end a command."""
 
 import re
 import signal
@@ -74,11 +74,11 @@ _DAYS: dict[str, Callable[[date], date]] = {
 
 
 def parse_moment(text: str, now: datetime, zone: tzinfo = UTC) -> datetime:
-    """Parse a moment such as `2 days ago`, `yesterday`, `monday`, `2026-11` or `2026-11-24T08:30`.
+    """Parse a time such as `2 days ago`, `yesterday`, `monday`, `2026-11` or `2026-11-24T08:30`.
 
-    A duration is counted back from now. A day or a month means its first moment, and the name of a
+    A duration is counted back from now. A day or a month means its start, and the name of a
     weekday the last one, which may be today. Everything without a time zone is in the given one. A
-    local time that clocks show twice is the first of the two, and one that they skip is the moment
+    local time that clocks show twice is the first of the two, and one that they skip is the time
     at which they skip it. Returns a time in UTC. Raises ValueError.
     """
     words = " ".join(text.lower().split())
@@ -133,7 +133,7 @@ def _parse_duration_ago(words: str, now: datetime) -> datetime | None:
 
 
 def _parse_day(words: str, today: date) -> datetime | None:
-    """Return the first moment of a named day or of a month, as a local time."""
+    """Return the start of a named day or of a month, as a local time."""
     month = _MONTH(words)
     if month:
         day = date(int(month[1]), int(month[2]), 1)
@@ -147,7 +147,7 @@ def _parse_day(words: str, today: date) -> datetime | None:
 
 
 def _localize(local: datetime, zone: tzinfo) -> datetime:
-    """Return the first moment at which clocks in the zone show a time, or have skipped it."""
+    """Return the first time at which clocks in the zone show a time, or have skipped it."""
     first, second = (local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
     if first <= second:  # shown once, or twice
         return first
@@ -184,7 +184,7 @@ TEXT = _Text()
 def parse_moment_option(
     context: click.Context, _option: click.Parameter, text: str | None
 ) -> datetime | None:
-    """Parse an option's value as a moment, in the zone of --tz. Callback of a Click option."""
+    """Parse an option's value as a time, in the zone of --tz. Callback of a Click option."""
     try:
         return None if text is None else parse_moment(text, clock.now(), chosen_zone(context))
     except ValueError as error:
@@ -284,11 +284,11 @@ tenant_option = click.option(
 since_option = click.option(
     "--since",
     callback=parse_moment_option,
-    help="Only at or after this moment: 2h, 2 days ago, yesterday, monday, last month, 2026-11,"
+    help="Only at or after this time: 2h, 2 days ago, yesterday, monday, last month, 2026-11,"
     " 2026-11-24, or 2026-11-24T08:30. Times without a zone are UTC.",
 )
 until_option = click.option(
     "--until",
     callback=parse_moment_option,
-    help="Only before this moment, in the same formats.",
+    help="Only before this time, in the same formats.",
 )

@@ -74,7 +74,7 @@ def migrate(**grants: str | None) -> None:
     --grant-to gives a role that does not own the tables what workers need. It can add to the audit
     log, but cannot change or remove what is there, and cannot change tenants, keys, policies,
     quotas, endpoints or bucket profiles. --grant-operators-to gives what `apply`, `quota` and
-    `revoke` need as well. All three options print what they grant, and take away what the role was
+    `revoke` need as well. All three options print what they grant, and revoke what the role was
     granted before. Repeat them after each update.
 
     \b
@@ -148,7 +148,7 @@ def migrate_to_head(database_url: str, roles: dict[str, str] | None = None) -> b
 
 
 def _upgrade(engine: Engine) -> None:
-    """Run the migrations that the tables lack; go on if another process runs them meanwhile."""
+    """Run the migrations that the tables lack. If another process runs them, wait and try again."""
     from alembic import command  # noqa: PLC0415
 
     while True:

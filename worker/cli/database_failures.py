@@ -132,8 +132,8 @@ def database_cause(error: BaseException) -> Cause:
     if cause is not None:
         return cause
     hint = "the log of the database may say more"
-    is_away = any(isinstance(each, psycopg.OperationalError) for each in causes)
-    return Cause(f"it fails with {describe_cause(causes[-1])}", hint, is_away)
+    is_temporary = any(isinstance(each, psycopg.OperationalError) for each in causes)
+    return Cause(f"it fails with {describe_cause(causes[-1])}", hint, is_temporary)
 
 
 def _driver_cause(error: BaseException) -> Cause | None:

@@ -59,7 +59,7 @@ def _writable(connection: Connection, name: str, excluded: Collection[str]) -> I
 def _remaining_privileges(connection: Connection, option: str, role: str) -> list[str]:
     """Return the privileges to change the audit log, or the config, that a role has from elsewhere.
 
-    PUBLIC, another role of which it is a member, and direct grants on partitions can give them.
+    PUBLIC, another role that it is a member of, and direct grants on partitions can give them.
     """
     query = text(
         "SELECT relname, privilege FROM pg_class, unnest(CAST(:privileges AS text[])) AS privilege"
@@ -92,7 +92,7 @@ def quoted(connection: Connection, role: str) -> str:
 
 
 def _revoked(connection: Connection, name: str) -> Iterator[str]:
-    """Take away what the role was granted before, so that this is all that it may do."""
+    """Yield the statements that revoke what the role was granted before."""
     tables = (*Base.metadata.tables, *_partitions(connection), "alembic_version")
     yield f"REVOKE ALL ON {', '.join(sorted(tables))} FROM {name}"
     yield f"REVOKE ALL ON SEQUENCE {', '.join(_sequences(connection))} FROM {name}"
@@ -169,5 +169,5 @@ def _grant(connection: Connection, option: str, role: str) -> None:
             raise click.ClickException(f"{option}: {text}.") from None
         click.echo(f"{statement};")
     for privilege in _remaining_privileges(connection, option, role):
-        text = f"{role} keeps {privilege}, from PUBLIC or from a role of which it is a member"
+        text = f"{role} keeps {privilege}, from PUBLIC or from a role that it is a member of"
         click.secho(f"WARNING: {text}.", fg="yellow", err=True)

@@ -96,7 +96,7 @@ def print_next_page(
 first_page_options = add_options(
     tenant_option, since_option, zone_option, limit_option, format_options
 )
-"""Adds the options of a list that shows one page, of which print_list takes the values."""
+"""Adds the options of a list that shows one page. Pass their values to print_list."""
 
 
 def print_list(  # noqa: PLR0913 - what lists differ in

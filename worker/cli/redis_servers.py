@@ -1,4 +1,4 @@
-"""Opens the broker and the result store for commands, and tells why they cannot be used."""
+"""Opens the broker and the result store for commands, and reports why they cannot be used."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager

@@ -42,7 +42,7 @@ _CAUSES: Mapping[Kind, tuple[str, str]] = {
     ),
     causes.TLS: (
         "TLS failed",
-        "check the certificate and the TLS parameters of {setting} (docs/operating.md, TLS)",
+        "check the certificate and the TLS parameters of {setting} (docs/runbooks/service.md)",
     ),
     causes.PASSWORD: (
         "the server refuses the user or the password",
@@ -97,7 +97,7 @@ _CAUSES: Mapping[Kind, tuple[str, str]] = {
         "write a lower number at the end of {setting}; a server has 16 by default",
     ),
 }
-_AWAY = frozenset(
+_TEMPORARY = frozenset(
     {
         *(causes.REFUSED, causes.HOST, causes.TIMEOUT, causes.CLOSED, causes.LOADING),
         *(causes.CLIENTS, causes.NO_PRIMARY),
@@ -108,7 +108,7 @@ _AWAY = frozenset(
 def cause_of_kind(kind: Kind, setting: str, text: str | None = None) -> Cause:
     """Return the cause of a kind, with a text that says more of it, if any."""
     default, hint = _CAUSES[kind]
-    return Cause(text or default, hint.format(setting=setting), is_away=kind in _AWAY)
+    return Cause(text or default, hint.format(setting=setting), is_temporary=kind in _TEMPORARY)
 
 
 def network_cause(error: BaseException, setting: str) -> Cause | None:
@@ -117,7 +117,7 @@ def network_cause(error: BaseException, setting: str) -> Cause | None:
     setting names where the address comes from.
     """
     chain = list(exception_chain(error))
-    # A proxy whose server is away ends the handshake.
+    # A proxy whose server is unreachable ends the handshake.
     if any(isinstance(each, ssl.SSLEOFError | ssl.SSLZeroReturnError) for each in chain):
         return cause_of_kind(causes.CLOSED, setting)
     kind, words = find_cause(error)
@@ -129,5 +129,5 @@ def network_cause(error: BaseException, setting: str) -> Cause | None:
                 return cause_of_kind(causes.CLOSED, setting)
             case OSError(errno=int(number), strerror=str(words), filename=None) if number > 0:
                 hint = f"check the network, and the host in {setting}"
-                return Cause(f"the network says: {words}", hint, is_away=True)
+                return Cause(f"the network says: {words}", hint, is_temporary=True)
     return None

@@ -36,7 +36,7 @@ from worker.contract.json_schemas import (
 )
 
 _CODE_LINE = re.compile(r'[A-Z0-9_]+ = "([a-z0-9_]+)"(?:  # (.+))?')
-# An exemption from a lint rule stands before the meaning, separated by a semicolon.
+# An exemption from a lint rule comes before the meaning, separated by a semicolon.
 _EXEMPTION = re.compile(r"noqa: [^;]*; ")
 _INTRODUCTION = """\
 # Refusal codes

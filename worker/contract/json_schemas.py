@@ -135,7 +135,7 @@ def _open_definitions(union: Any, tag: str) -> dict[str, Schema]:
     definitions = _definitions(union, "serialization")
     for definition in definitions.values():
         _require(definition, tag)
-    # Tells the classes apart, so it keeps its list of values.
+    # Distinguishes the classes, so it keeps its list of values.
     tags = {name: item.get("properties", {}).pop(tag, None) for name, item in definitions.items()}
     for schema in _all_schemas(definitions.values()):
         _open_schema(schema)
@@ -173,7 +173,7 @@ def _document(
 
 
 def _tagged_definitions(definitions: Mapping[str, Schema]) -> set[str]:
-    """Return the names of the definitions that a union tells apart by a field."""
+    """Return the names of the definitions that a union distinguishes by a field."""
     return {
         reference.rpartition("/")[2]
         for schema in _all_schemas(definitions.values())

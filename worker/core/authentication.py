@@ -79,7 +79,7 @@ class AuthenticatedMessage(NamedTuple):
 class Rejection(NamedTuple):
     """The rejection of a message without a known sender.
 
-    refusal is the answer to the sender. It must not tell a stranger which tenants and keys exist.
+    refusal is the answer to the sender. It must not reveal which tenants and keys exist.
     cause is the precise code, which is counted for operators only. tenant_id is that of the
     configured tenant that the message claims to be from, or None.
     """
@@ -117,7 +117,7 @@ def _authenticate_token(
     if isinstance(signed_token, Rejection):
         return signed_token
     tenant, key = _find_key(signed_token.key_id, config)
-    # Always verified, against some key: neither the answer nor its time tells which keys exist.
+    # Always verified, against some key: neither the answer nor its time reveals which keys exist.
     halves = _NOBODYS_KEY if key is None else (key.sign, key.seal)
     try:
         payload = signed_token.verify(build_public_key(*halves))
@@ -208,7 +208,7 @@ def _check_issue_time(iat: Any, tenant: Tenant, now: datetime) -> Rejection | No
 
 
 def _precedes_tenant(iat: int, tenant: Tenant) -> bool:
-    """Tell whether a message is of the removed tenant that had the name and perhaps the key before.
+    """Return true if a message is of a removed tenant that had the name and perhaps the key.
 
     A first tenant of a name replaces nobody, so the clocks of its producers may be late.
     """

@@ -174,7 +174,7 @@ def chunk_outcome(
 def refused_outcome(
     batch_id: str, chunk_number: int, refusal: Refusal, quotas: Sequence[QuotaState] = ()
 ) -> dict[str, Any]:
-    """Return the outcome of a message of which no item was decided, as JSON values."""
+    """Return the outcome of a message without decided items, as JSON values."""
     header = Outcome(
         batch=batch_id, chunk=chunk_number, status="refused", refusal=refusal, quotas=list(quotas)
     )

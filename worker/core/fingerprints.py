@@ -174,7 +174,7 @@ class BatchHistory(NamedTuple):
     is_cancelled: bool = False
 
     def conflicts_with(self, header: bytes, items: bytes) -> bool:
-        """Tell whether the batch id was used with another header, or the chunk with other items.
+        """Return true if the batch id was used with another header, or the chunk with other items.
 
         Takes the fingerprints of a message. A batch whose texts were erased conflicts with any: it
         cannot be compared.
@@ -196,5 +196,5 @@ class BatchHistory(NamedTuple):
         return self.batch.later_refusal if self.chunk is None else self.chunk.refusal
 
     def is_final_for(self, message: ChunkMessage) -> bool:
-        """Tell whether the history alone decides the message: no item of it is decided anew."""
+        """Return true if the history alone decides the message: no item of it is decided anew."""
         return self.refusal_of(message) is not None or self.chunk is not None

@@ -19,15 +19,15 @@ _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 def storage_name(bucket: "Bucket") -> str:
     """Return the name of the real bucket of a profile, unique among all storage.
 
-    A name in AWS is global and stands alone. In front of any other stands the host in links.
-    Profiles without an endpoint have the installation's default in common, whatever it is today,
-    so the name follows from the profile alone, in every process and in the history of changes.
+    A name in AWS is global, so it has no host. For other storage, the host of links precedes the
+    name. Profiles without an endpoint share the installation's default, whatever it is today, so
+    the name follows from the profile alone, in every process and in the history of changes.
     """
     return qualified_name(bucket.bucket, bucket.endpoint)
 
 
 def qualified_name(name: str, endpoint: str | None) -> str:
-    """Return the unique name of the bucket that has this name at an endpoint; None means AWS."""
+    """Return a bucket's unique name: HOST/NAME at an endpoint, NAME if endpoint is None (AWS)."""
     host = storage_host(endpoint)
     return name if host is None else f"{host}/{name}"
 
@@ -115,8 +115,8 @@ charged when it is learned of.
 SECOND_LOOK = timedelta(days=1)
 """The time from the end of upload slots until storage is asked once more what they stored.
 
-A request that began in time may go on for long: 5 GiB, the most that one may store, take a day at
-60 KB a second.
+A request that began in time may continue for long: 5 GiB, the most that one may store, take a day
+at 60 KB a second.
 """
 
 
@@ -125,7 +125,7 @@ class UsedGrant(NamedTuple):
 
     kind is the one as which it was issued. real_buckets are the storage names of those to which its
     bucket profile leads or has led. terms are those of its batch, detail the fields of its item.
-    expires_in is in seconds. The endpoint callback is told of the types of events in notify.
+    expires_in is in seconds. The endpoint callback receives events of the types in notify.
     access_keys are all those that signed it, or none if they were not read.
     """
 

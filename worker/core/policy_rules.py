@@ -1,6 +1,6 @@
 """Policy rules: named checks of one field of a request each, and those that kinds share.
 
-docs/files.md has what a browser makes of each content type, and the reasons.
+docs/appendix/file-names.md has what a browser makes of each content type, and the reasons.
 """
 
 import base64
@@ -152,8 +152,8 @@ def describe_field_value(terms: AnyTerms, name: str) -> str:
 
 
 # Types that a wildcard of a policy includes. A browser displays, plays or saves them, and runs
-# nothing in them. A type that is not in this list has to be named in the policy, because the types
-# that run scripts cannot be told by their names: text/xsl and application/unknown are two of them.
+# nothing in them. A type that is not in this list has to be named in the policy, because the names
+# of types do not show which ones run scripts: text/xsl and application/unknown do.
 _INERT_SUBTYPES = {
     "application": """
         epub+zip geo+json gzip json jsonl ld+json msword octet-stream pdf rtf vnd.apache.parquet

@@ -14,7 +14,7 @@ from worker.core.tenant_config import Quota, QuotaOverride, Tenant
 WINDOWS: tuple[Window, ...] = get_args(Window)
 METRICS: tuple[Metric, ...] = get_args(Metric)
 CHARGED_METRICS = tuple(metric for metric in METRICS if metric != "stored_bytes")
-"""The metrics that issued grants cost. The bytes that are stored follow from what storage tells."""
+"""The metrics that issued grants cost. Storage reports the bytes that are stored."""
 
 LIVE_WINDOWS: tuple[Window, ...] = ("live",)
 PAST_WINDOWS = tuple(window for window in WINDOWS if window not in LIVE_WINDOWS)
@@ -65,7 +65,7 @@ class Cost(NamedTuple):
 NO_COST = Cost()
 
 UsageByWindow = Mapping[Window, Cost]
-"""The usage in the windows that contain one moment; a window without usage may be missing."""
+"""The usage in the windows that contain one time; a window without usage may be missing."""
 
 
 def used_amount(usage: UsageByWindow, metric: Metric, window: Window) -> int:
@@ -84,7 +84,7 @@ def add_to_usage(usage: UsageByWindow, cost: Cost) -> UsageByWindow:
 
 
 def window_start(window: Window, now: datetime) -> datetime:
-    """Return the start, in UTC, of the window that contains a moment; live starts at the epoch."""
+    """Return the start, in UTC, of the window that contains a time; live starts at the epoch."""
     minute = now.astimezone(UTC).replace(second=0, microsecond=0)
     match window:
         case "live":
@@ -109,7 +109,7 @@ _LENGTHS: Mapping[Window, timedelta] = {
 
 
 def resets_at(window: Window, now: datetime) -> datetime | None:
-    """Return the end, in UTC, of the window that contains a moment; live has no end."""
+    """Return the end, in UTC, of the window that contains a time; live has no end."""
     match window:
         case "live":
             return None
@@ -198,7 +198,7 @@ def admit_cost(tenant: Tenant, usage: UsageByWindow, cost: Cost, now: datetime) 
 def first_quota_refusal(
     quotas: Iterable[Quota], usage: UsageByWindow, cost: Cost, now: datetime
 ) -> Refusal | None:
-    """Refuse a cost for the first quota whose limit it would exceed."""
+    """Return the refusal of a cost by the first quota that it exceeds, None if it fits into all."""
     for quota in quotas:
         amount = cost.requested(quota.metric)
         used = used_amount(usage, quota.metric, quota.window)

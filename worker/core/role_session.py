@@ -51,8 +51,8 @@ class RoleSession:
     def earliest_end(self) -> datetime:
         """The end of the oldest session that may still sign.
 
-        It tells the time of issue by the clock of STS, as AWS compares it, whatever the clock of
-        this machine. AWS grants the duration that was requested, or refuses (API_AssumeRole.html).
+        The end is a time of the clock of STS, as AWS compares it, and not of the clock of this
+        machine. AWS grants the duration that was requested, or refuses (API_AssumeRole.html).
         """
         if self.sessions_from is None:
             return _LONG_AGO

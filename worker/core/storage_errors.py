@@ -147,7 +147,7 @@ class ErrorResponse(NamedTuple):
 
 
 UNREADABLE = ErrorResponse(_UNREADABLE_STATUS)
-"""Stands for an answer that reports success, and is not what S3 answers to the call."""
+"""An answer that reports success, but is not what S3 answers to the call."""
 
 
 class StorageRefusal(NamedTuple):

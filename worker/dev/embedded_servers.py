@@ -214,7 +214,7 @@ def _find_seaweedfs() -> str:
 
 def _remove_startup_state(folder: Path) -> None:
     # SeaweedFS saves its flags and prefers them to those of the next start, and names the master's
-    # folder after a port. Neither contains objects: the master learns of them from the volumes.
+    # folder after a port. Neither contains objects: the master reads them from the volumes.
     (folder / "mini.options").unlink(missing_ok=True)
     for master in folder.glob("m[0-9]*"):
         shutil.rmtree(master)

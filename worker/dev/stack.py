@@ -174,7 +174,7 @@ def accepted_keys(config: TenantConfig) -> dict[str, str]:
 
 
 def adopt_config(running: RunningDev, config: TenantConfig, file: Path | None) -> None:
-    """Create the buckets of a config that was applied, and tell producers its keys.
+    """Create the buckets of a config that was applied, and publish its keys to producers.
 
     Without a file, the state keeps the one that was applied last. Raises StartFailed.
     """

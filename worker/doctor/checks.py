@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from valetkey.units import format_duration
 from worker.base.jobs import call_with_timeout
 from worker.cli.service_failures import ServiceUnusable
+from worker.doctor.metric_families import Family
 from worker.ledger import backlog
 from worker.proof.verify.stored_rows import Problem
 
@@ -23,8 +24,41 @@ class Check(NamedTuple):
     message: str
     hint: str | None = None
 
+    @property
+    def runbook(self) -> str | None:
+        """The page for the operator if the state is not ok."""
+        page = RUNBOOKS.get(self.check)
+        return f"docs/{page}.md" if page and self.state != "ok" else None
 
-_CLOCK_HINT = "synchronize the clocks with NTP: docs/operating.md, Clocks"
+
+RUNBOOKS = {
+    "settings": "reference/settings",
+    "database": "runbooks/lost",
+    "broker": "runbooks/lost",
+    "results": "runbooks/lost",
+    "workers": "runbooks/service",
+    "probe": "runbooks/service",
+    "queues": "runbooks/backlog",
+    "messages": "runbooks/messages",
+    "webhooks": "runbooks/endpoint-down",
+    "endpoints": "runbooks/endpoint-down",
+    "manifests": "runbooks/endpoint-down",
+    "upkeep": "runbooks/quota",
+    "settlements": "runbooks/quota",
+    "buckets": "runbooks/storage",
+    "uploads": "runbooks/storage",
+    "events": "runbooks/storage",
+    "denials": "runbooks/leaked-link",
+    "audit": "runbooks/log",
+    "config": "runbooks/log",
+    "role": "operating",
+    "partitions": "operating",
+    "tenants": "tenants",
+}
+"""The page that helps with a check that failed or warns, below docs/."""
+
+
+_CLOCK_HINT = "synchronize the clocks with NTP"
 WORKER_PROBLEMS: Mapping[str, tuple[State, str]] = {
     "own_clock": ("fail", f"the worker takes no messages: {_CLOCK_HINT}"),
     "server_clock": ("warn", _CLOCK_HINT),
@@ -68,7 +102,8 @@ class WaitingWork(NamedTuple):
 
     since reads since when the oldest waits, None if there is none. late is the message of the check
     beyond the limit; {age} is for how long the oldest has waited. waiting is the message up to the
-    limit, if it is not that for none. metric is the name and the meaning of the age in seconds.
+    limit, if it is not that for none. metric is the age in seconds, without a name
+    if there is no metric of it.
     """
 
     check: str
@@ -79,7 +114,7 @@ class WaitingWork(NamedTuple):
     hint: str
     state: State = "warn"
     waiting: str | None = None
-    metric: tuple[str, str] = ("", "")
+    metric: Family = Family("", "")
 
 
 OVERDUE_AFTER = timedelta(minutes=5)
@@ -101,7 +136,7 @@ EXPIRED_GRANTS = WaitingWork(
     "grants that expired {age} ago still count as live",
     "no upkeep worker releases them: python -m worker run --only upkeep",
     "fail",
-    metric=(
+    metric=Family(
         "release_overdue_seconds",
         "Time since the end of the oldest grants that still count as live, 0 if none do.",
     ),
@@ -121,18 +156,17 @@ ENDED_SLOTS = WaitingWork(
     "upload slots that ended are settled",
     "upload slots have waited {age} for storage, to be settled or for the second look",
     "the log of the upkeep worker has the reason, as settlement_postponed",
-    metric=(
+    metric=Family(
         "unsettled_oldest_age_seconds",
         "Time for which ended upload slots wait to be settled or looked at again, 0 if none do.",
     ),
 )
 
 
-CONFIG_DIFFERENCES = (
+CONFIG_DIFFERENCES = Family(
     "config_differences",
     "Rows and columns of the tenant config that differ from the signed log of its changes.",
 )
-"""The name and the meaning of the metric; see check_config."""
 
 
 def check_config(differences: Sequence[Problem]) -> Check:
@@ -140,7 +174,7 @@ def check_config(differences: Sequence[Problem]) -> Check:
     if not differences:
         return Check("config", "ok", "it is the one that the log of its changes gives")
     text = f"differences from the log of changes: {len(differences):,}; the first: {differences[0]}"
-    hint = "docs/operating.md, The config differs from its log; python -m worker audit verify"
+    hint = "python -m worker audit verify"
     return Check("config", "fail", text, hint)
 
 

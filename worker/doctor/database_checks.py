@@ -109,7 +109,7 @@ def check_refused_uploads(refused: Sequence[RefusedUploads]) -> Iterator[Check]:
     """Warn of bucket profiles whose storage has refused to start multipart uploads."""
     for bucket in refused:
         text = f"{bucket.name}: refused {bucket.number:,} in the last day; newest: {bucket.problem}"
-        hint = "docs/operating.md, Storage refuses; python -m worker audit list --decision refused"
+        hint = "python -m worker audit list --decision refused"
         yield Check("uploads", "warn", text, hint)
 
 
@@ -166,11 +166,11 @@ def check_denials(
         left = MAX_POLICY_BYTES - size
         text = f"{left:,} of {MAX_POLICY_BYTES:,} bytes are left of the policy of {storage}"
         state: State = "warn" if left < LITTLE_LEFT else "ok"
-        hint = "revoke prefixes instead of single keys: docs/usage.md, Taking back"
+        hint = "revoke prefixes instead of single keys: docs/revoking.md"
         yield Check("denials", state, text, hint if state == "warn" else None)
     for storage in sorted(storages - known):
         text = f"{storage} has statements of revocations, and no bucket profile leads to it"
-        hint = "add a bucket profile again until they are removed: docs/usage.md, Taking back"
+        hint = "add a bucket profile again until they are removed: docs/revoking.md"
         yield Check("denials", "warn", text, hint)
     late = sorted({denial.storage for denial in overdue} & known)
     if late:
@@ -184,14 +184,14 @@ _UNTRUSTED_HINT = (
     "restore the key, or create one with python -m worker audit key --new FILE --replaces OLD; if"
     " the key was not replaced: python -m worker audit verify"
 )
-_SETTINGS_HINT = "docs/operating.md, Settings; run doctor where the upkeep worker runs"
+_SETTINGS_HINT = "run doctor where the upkeep worker runs"
 _SIGNING_HINTS = {
     "is not trusted": _UNTRUSTED_HINT,
     CONTRADICTION: (
         "if an older copy of the database was restored: python -m worker audit checkpoint --fork"
-        " REASON; else the log was rewritten: docs/operating.md, The audit log does not verify"
+        " REASON; else the log was rewritten"
     ),
-    NOT_COMPARED: "make one readable: docs/audit.md, Checkpoints and proofs",
+    NOT_COMPARED: "make one readable: docs/proofs.md",
 }
 
 

@@ -124,7 +124,7 @@ def _confirm_live(buckets: Sequence[tuple[Bucket, str]], options: _LiveOptions) 
             err=True,
         )
     click.echo("Nothing is charged to a tenant or recorded in the audit log.", err=True)
-    confirm("Go on?")
+    confirm("Continue?")
 
 
 def _check_bucket(
@@ -271,14 +271,25 @@ def _check_service(*, offline: bool, as_json: bool) -> int:
     for check in _run_checks(offline=offline):
         checks.append(check)
         if as_json:
-            print_rows(Check._fields, [check], "json")
+            print_rows((*Check._fields, "runbook"), [(*check, check.runbook)], "json")
         else:
             _print_check(check)
     failed, warned = (sum(check.state == state for check in checks) for state in ("fail", "warn"))
     if not as_json:
         click.echo(f"\n{len(checks)} checks: {failed} failed, {warned} warnings.")
+        _print_runbooks(checks)
     wrong = {check.check for check in checks if check.state == "fail"}
     return 2 if "settings" in wrong else 1 if wrong else 0
+
+
+def _print_runbooks(checks: list[Check]) -> None:
+    """Print each page that helps, in the order of the checks, with the checks that it is for."""
+    pages: dict[str, dict[str, None]] = {}
+    for check in checks:
+        if check.runbook:
+            pages.setdefault(check.runbook, {})[check.check] = None
+    for page, names in pages.items():
+        click.echo(f"See {page} ({', '.join(names)}).")
 
 
 def _print_check(check: Check) -> None:
@@ -295,7 +306,7 @@ def _run_checks(*, offline: bool) -> Iterator[Check]:
         settings = Settings()
     except ValidationError as error:
         for text in setting_errors(error):
-            yield Check("settings", "fail", text, "docs/operating.md, Settings, describes them all")
+            yield Check("settings", "fail", text)
         yield from _variable_checks()
         return
     yield Check("settings", "ok", "readable")
@@ -307,5 +318,5 @@ def _run_checks(*, offline: bool) -> Iterator[Check]:
 def _variable_checks() -> Iterator[Check]:
     """Warn of variables that nothing reads."""
     for name, suggestion in unknown_variables():
-        hint = f"did you mean {suggestion}?" if suggestion else "docs/operating.md lists all"
+        hint = f"did you mean {suggestion}?" if suggestion else None
         yield Check("settings", "warn", f"{name} is unknown, and has no effect", hint)

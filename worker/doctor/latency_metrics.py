@@ -30,17 +30,27 @@ _HISTOGRAMS: dict[Histogram, Family] = {
         "Time from when a client wrote a message until a worker process began it, by the queue that"
         " it was taken from.",
         ("queue",),
+        "histogram",
     ),
-    "stage": Family("stage_seconds", "Duration of the stages of issuing a message.", ("stage",)),
+    "stage": Family(
+        "stage_seconds",
+        "Duration of a stage of issuing a message: authenticate, decide (the rules of a request's"
+        " header), sign (credentials, items, signatures, starts of multipart uploads), database"
+        " (the statements of the transaction) or commit.",
+        ("stage",),
+        "histogram",
+    ),
     "request": Family(
         "request_seconds",
-        "Time from when a client wrote a message until its result was stored, by the queue that it"
-        " was taken from.",
+        "Time from when a client first wrote a message until its result was stored, by the queue"
+        " that it was taken from.",
         ("queue",),
+        "histogram",
     ),
     "webhook_delay": Family(
         "webhook_delay_seconds",
         "Time from when a webhook was first due until its endpoint took it.",
+        type="histogram",
     ),
 }
 _BOUNDS = (*map(floatToGoString, BOUNDS), "+Inf")
@@ -49,7 +59,7 @@ _BOUNDS = (*map(floatToGoString, BOUNDS), "+Inf")
 def read_histograms(client: Any) -> Iterator[Metric]:
     """Yield the histograms of the durations that workers have written into the result store."""
     numbers = read_latencies(client)
-    for name, (suffix, text, labels) in _HISTOGRAMS.items():
+    for name, (suffix, text, labels, _) in _HISTOGRAMS.items():
         family = HistogramMetricFamily(PREFIX + suffix, text, labels=labels)
         for label in LABELS[name]:
             series = numbers[name, label]
@@ -109,10 +119,10 @@ def read_queues(client: Any, tenants: Collection[str]) -> Iterator[Metric]:
         ages[key] = max(ages[key], age or 0.0)
     waiting = {WAITING_LANES: lengths.total()}
     oldest = {WAITING_LANES: max(ages.values(), default=0.0)}
-    yield _LENGTHS.gauge({queue: depths[queue][0] for queue in queues} | waiting)
-    yield _AGES.gauge({queue: depths[queue][1] or 0.0 for queue in queues} | oldest)
-    yield _LANE_LENGTHS.gauge(lengths)
-    yield _LANE_AGES.gauge(ages)
+    yield _LENGTHS.samples({queue: depths[queue][0] for queue in queues} | waiting)
+    yield _AGES.samples({queue: depths[queue][1] or 0.0 for queue in queues} | oldest)
+    yield _LANE_LENGTHS.samples(lengths)
+    yield _LANE_AGES.samples(ages)
     yield from _read_limits(client, sorted(tenants))
 
 
@@ -128,8 +138,8 @@ def _read_limits(client: Any, tenants: Collection[str]) -> Iterator[Metric]:
             if state is not None:
                 limits[tenant] = state.max_messages
                 busy[tenant] |= state.busy is not None
-    yield _LANE_LIMIT.gauge(limits)
-    yield _BUSY.gauge(busy)
+    yield _LANE_LIMIT.samples(limits)
+    yield _BUSY.samples(busy)
 
 
 _MAX_WORKERS = 1_000
@@ -147,6 +157,6 @@ def worker_info(heartbeats: Collection[Heartbeat]) -> Metric:
         (each.worker, each.role, each.host, str(each.pid), each.release)
         for each in [*heartbeats][:_MAX_WORKERS]
     )
-    return _WORKER_INFO.gauge(
+    return _WORKER_INFO.samples(
         {tuple(text if _LABEL.fullmatch(text) else "?" for text in each): 1 for each in texts}
     )

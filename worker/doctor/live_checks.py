@@ -87,7 +87,7 @@ class LiveCheck(NamedTuple):
         return self.needs is not None
 
 
-_STRANGERS = ("111111111111", "222222222222")  # accounts of which one does not own the bucket
+_STRANGERS = ("111111111111", "222222222222")  # account ids: at least one does not own the bucket
 EXPIRED_SECONDS = 1.5
 """Seconds after the end of a grant at which it is tried: clocks differ by parts of a second."""
 

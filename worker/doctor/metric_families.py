@@ -1,27 +1,32 @@
-"""The form of a metric: its name, its help text and its labels."""
+"""The form of a metric: its name, its help text, its labels and its type."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 PREFIX = "valetkey_"
 
 
 class Family(NamedTuple):
-    """The name of a metric without its prefix, its help text, and the names of its labels."""
+    """A metric. docs/reference/metrics.md is made of those that are constants of this folder.
+
+    name has neither the prefix nor, for a counter, `_total`.
+    """
 
     name: str
     text: str
     labels: tuple[str, ...] = ()
+    type: Literal["gauge", "counter", "histogram"] = "gauge"
 
-    def gauge(self, samples: Mapping[Any, float]) -> GaugeMetricFamily:
-        """Return the gauges of these samples, by the value of the label, or a tuple of several."""
-        family = GaugeMetricFamily(PREFIX + self.name, self.text, labels=self.labels)
+    def samples(self, samples: Mapping[Any, float]) -> Metric:
+        """Return the gauges or counters by the value of the label, or a tuple of several."""
+        make = CounterMetricFamily if self.type == "counter" else GaugeMetricFamily
+        family = make(PREFIX + self.name, self.text, labels=self.labels)
         for key, value in samples.items():
             family.add_metric(list(key) if isinstance(key, tuple) else [key], value)
         return family
 
-    def single(self, value: float) -> GaugeMetricFamily:
-        """Return one gauge, of a metric without labels."""
-        return self.gauge({(): value})
+    def single(self, value: float) -> Metric:
+        """Return one gauge or counter, of a metric without labels."""
+        return self.samples({(): value})

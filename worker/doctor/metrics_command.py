@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import click
 from prometheus_client import CollectorRegistry, generate_latest, make_wsgi_app
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection, Engine
 
@@ -47,7 +47,7 @@ from worker.doctor.checks import (
     WORKER_PROBLEMS,
 )
 from worker.doctor.latency_metrics import read_histograms, read_queues, worker_info
-from worker.doctor.metric_families import PREFIX, Family
+from worker.doctor.metric_families import Family
 from worker.doctor.metrics_server import check_host, serve, with_health
 from worker.doctor.probe_metrics import (
     BROKER,
@@ -74,13 +74,13 @@ from worker.webhooks.endpoint_states import read_figures, read_health
 
 
 def age(moment: datetime | None, now: datetime) -> float:
-    """Return the seconds since a moment: 0 if there is none, or if it is still to come."""
+    """Return the seconds since a time: 0 if there is none, or if it is still to come."""
     return 0.0 if moment is None else max((now - moment).total_seconds(), 0.0)
 
 
 _QUEUES = (INTERACTIVE_QUEUE, BULK_QUEUE, UPKEEP_QUEUE)
 _DEAD_LETTERS = Family(
-    "dead_letters", "Messages that were set aside because a worker failed on them."
+    "dead_letters", "Messages that are dead-lettered because a worker failed on them."
 )
 _WORKERS = Family(
     "workers",
@@ -92,8 +92,21 @@ _WORKERS = Family(
 
 _WORKER_PROBLEMS = Family(
     "worker_problems",
-    "Workers with a problem: own_clock, server_clock or children. doctor explains them.",
+    "Workers that report a problem: own_clock or server_clock (a clock is wrong), or children (they"
+    " make no progress). doctor explains them.",
     ("problem",),
+)
+_DISCARDED = Family(
+    "messages_discarded",
+    "Discarded messages, by the part that is invalid; or a copy of a message that was answered, one"
+    " after its deadline (expires), or one too many of a tenant (lane_full).",
+    ("part",),
+    "counter",
+)
+_TRACES_IGNORED = Family(
+    "trace_headers_ignored",
+    "Messages that were processed without their `traceparent` header, which was invalid.",
+    type="counter",
 )
 
 
@@ -106,24 +119,13 @@ def _read_results(client: Any) -> Iterator[Metric]:
     workers = Counter(dict.fromkeys((*_QUEUES, EVENTS_ROLE), 0))
     for queue, names in workers_by_queue(heartbeats).items():
         workers[EVENTS_ROLE if queue.startswith(EVENTS_PREFIX) else queue] += len(names)
-    yield _WORKERS.gauge({queue: workers[queue] for queue in (*_QUEUES, EVENTS_ROLE)})
+    yield _WORKERS.samples({queue: workers[queue] for queue in (*_QUEUES, EVENTS_ROLE)})
     problems = Counter(
         code for _, code, _ in worker_problems(heartbeats) if code in WORKER_PROBLEMS
     )
-    yield _WORKER_PROBLEMS.gauge({code: problems[code] for code in WORKER_PROBLEMS})
-    discarded = CounterMetricFamily(
-        f"{PREFIX}messages_discarded",
-        "Messages that were discarded, by the part that is invalid, or by another reason.",
-        labels=("part",),
-    )
-    for part, count in sorted(read_discard_counts(client).items()):
-        discarded.add_metric([part], count)
-    yield discarded
-    yield CounterMetricFamily(
-        f"{PREFIX}trace_headers_ignored",
-        "Messages that were processed without their `traceparent` header, which was invalid.",
-        value=read_ignored_traces(client),
-    )
+    yield _WORKER_PROBLEMS.samples({code: problems[code] for code in WORKER_PROBLEMS})
+    yield _DISCARDED.samples(dict(sorted(read_discard_counts(client).items())))
+    yield _TRACES_IGNORED.single(read_ignored_traces(client))
 
 
 _PENDING = Family("webhooks_pending", "Webhooks that are not sent yet.", ("tenant", "endpoint"))
@@ -212,16 +214,16 @@ Part = Callable[[Connection, datetime, Window], Iterator[Metric]]
 
 
 def _read_backlog(connection: Connection, now: datetime, _window: Window) -> Iterator[Metric]:
-    yield _PENDING.gauge(backlog.count_pending_webhooks(connection))
+    yield _PENDING.samples(backlog.count_pending_webhooks(connection))
     yield _DUE.single(age(backlog.earliest_due_webhook(connection), now))
-    yield _UNSETTLED.gauge(backlog.count_ended_slots(connection))
+    yield _UNSETTLED.samples(backlog.count_ended_slots(connection))
     for work in (ENDED_SLOTS, EXPIRED_GRANTS):
-        yield Family(*work.metric).single(age(work.since(connection), now))
+        yield work.metric.single(age(work.since(connection), now))
 
 
 def _read_endpoints(connection: Connection, now: datetime, window: Window) -> Iterator[Metric]:
     figures = read_figures(connection, now - window.length)
-    yield _ATTEMPTS.gauge(
+    yield _ATTEMPTS.samples(
         {
             (*endpoint, result, window.label): getattr(counts, result)
             for endpoint, counts in figures.items()
@@ -230,7 +232,7 @@ def _read_endpoints(connection: Connection, now: datetime, window: Window) -> It
     )
     states = read_health(connection)
     config = load_config(connection)
-    yield _DISABLED.gauge(
+    yield _DISABLED.samples(
         {
             key: key in states and states[key].disabled_at is not None
             for tenant in config.tenants.values()
@@ -240,14 +242,14 @@ def _read_endpoints(connection: Connection, now: datetime, window: Window) -> It
 
 
 def _read_config(connection: Connection, _now: datetime, _window: Window) -> Iterator[Metric]:
-    yield Family(*CONFIG_DIFFERENCES).single(len(find_differences(connection)))
+    yield CONFIG_DIFFERENCES.single(len(find_differences(connection)))
 
 
 def _read_denials(connection: Connection, now: datetime, _window: Window) -> Iterator[Metric]:
     denials, _ = read_denials(connection, now)
     missing = Counter(each.bucket for each in denials if each.policy_bytes is None)
-    yield _MISSING.gauge({each.bucket: missing[each.bucket] for each in denials})
-    yield _POLICY_LEFT.gauge(
+    yield _MISSING.samples({each.bucket: missing[each.bucket] for each in denials})
+    yield _POLICY_LEFT.samples(
         {each.bucket: MAX_POLICY_BYTES - each.policy_bytes for each in denials if each.policy_bytes}
     )
 
@@ -262,41 +264,41 @@ def _read_quotas(connection: Connection, now: datetime, _window: Window) -> Iter
             used[key] = status.used
             if status.limit is not None:
                 limits[key] = status.limit
-    yield _USED.gauge(used)
-    yield _LIMIT.gauge(limits)
+    yield _USED.samples(used)
+    yield _LIMIT.samples(limits)
 
 
 def _read_trees(connection: Connection, now: datetime, _window: Window) -> Iterator[Metric]:
     trees = read_tree_sizes(connection, None)
-    yield _LEAVES.gauge({tree.tenant: tree.size for tree in trees})
-    yield _SIGNED.gauge({tree.tenant: tree.signed_size or 0 for tree in trees})
-    yield _SIGNED_AGE.gauge(
+    yield _LEAVES.samples({tree.tenant: tree.size for tree in trees})
+    yield _SIGNED.samples({tree.tenant: tree.signed_size or 0 for tree in trees})
+    yield _SIGNED_AGE.samples(
         {tree.tenant: age(tree.signed_at, now) for tree in trees if tree.signed_at is not None}
     )
     signings = [row for row in read_publications(connection) if row.destination == SIGNING]
     refused = {row.tenant: row.problem is not None for row in signings}
-    yield _REFUSED.gauge({tree.tenant: refused.get(tree.tenant, False) for tree in trees})
+    yield _REFUSED.samples({tree.tenant: refused.get(tree.tenant, False) for tree in trees})
 
 
 def _read_rejections(connection: Connection, now: datetime, window: Window) -> Iterator[Metric]:
     counts = sum_rejections(connection, now - window.length)
-    yield _REJECTIONS.gauge({(*group, window.label): count for group, count in counts.items()})
+    yield _REJECTIONS.samples({(*group, window.label): count for group, count in counts.items()})
 
 
 def _read_grants(connection: Connection, now: datetime, window: Window) -> Iterator[Metric]:
     counts = _count_recent(connection, now, window, ISSUED, ("tenant", "kind", "state"))
-    yield _GRANTS.gauge({group: count.issued for group, count in counts.items()})
+    yield _GRANTS.samples({group: count.issued for group, count in counts.items()})
 
 
 def _read_refusals(connection: Connection, now: datetime, window: Window) -> Iterator[Metric]:
     counts = _count_recent(connection, now, window, REFUSED, ("tenant", "code"))
-    yield _REFUSALS.gauge({group: count.refused for group, count in counts.items()})
+    yield _REFUSALS.samples({group: count.refused for group, count in counts.items()})
 
 
 def _count_recent(
     connection: Connection, now: datetime, window: Window, decision: str, by: tuple[Dimension, ...]
 ) -> dict[tuple[str, ...], ItemCount]:
-    """Count the items of a window, of which the label is added to each group."""
+    """Count the items of a window, and add its label to each group."""
     recent = GrantFilter(since=now - window.length, decisions=(decision,), states_at=now)
     before, _ = batch_bounds(connection, recent)
     options = CountOptions(by, after_batch=before)
@@ -306,7 +308,7 @@ def _count_recent(
 
 def _read_uses(connection: Connection, now: datetime, window: Window) -> Iterator[Metric]:
     counts = count_recent_uses(connection, now - window.length)
-    yield _USES.gauge({(*group, window.label): count for group, count in counts.items()})
+    yield _USES.samples({(*group, window.label): count for group, count in counts.items()})
 
 
 PARTS: Mapping[str, Part] = {
@@ -347,9 +349,14 @@ SILENCE_LIMIT = 12.0
 """The time in seconds after which a scrape no longer waits for the database."""
 
 
-def _up(service: str, problem: Exception | None) -> Metric:
-    text = f"1 if the {service.replace('_', ' ')} can be read and written, else 0."
-    return Family(f"{service}_up", text).single(problem is None)
+_UP = {
+    service: Family(
+        f"{service}_up",
+        f"1 if the {service.replace('_', ' ')} can be read and written, else 0; stderr of `metrics`"
+        " has the reason, and what cannot be read is missing.",
+    )
+    for service in (DATABASE, BROKER, RESULT_STORE)
+}
 
 
 class _Reading:
@@ -370,7 +377,7 @@ class ServiceCollector(Collector):
     """Reads the metrics once at a time. Scrapes that wait meanwhile share the next reading.
 
     on_problem is called with the name of each service that the metrics are read from, why it cannot
-    be used, or None, and what could be read. Unless it raises that, the scrape goes on.
+    be used, or None, and what could be read. Unless it raises an exception, the scrape continues.
     """
 
     def __init__(self, window: Window, on_problem: OnProblem, prober: Prober) -> None:
@@ -423,7 +430,7 @@ class ServiceCollector(Collector):
         except click.ClickException as error:
             problem = error
         self._on_problem(service, problem, metrics)
-        return [_up(service, problem), *metrics]
+        return [_UP[service].single(problem is None), *metrics]
 
     def _read_silent_database(self, check: Callable[[Any], None]) -> list[Metric]:
         """Read the database, but do not wait for one that does not respond."""
@@ -434,7 +441,7 @@ class ServiceCollector(Collector):
             url = Settings().database_url.get_secret_value()
             problem = database_unusable(database_cause(error), url)
             self._on_problem(DATABASE, problem, ())
-            return [_up(DATABASE, problem)]
+            return [_UP[DATABASE].single(False)]
 
     def _read_broker(self, client: Any) -> Iterator[Metric]:
         yield from read_memory(client, BROKER)
@@ -458,7 +465,7 @@ class ServiceCollector(Collector):
             else:
                 complete[name] = 1
                 yield from metrics
-        yield _COMPLETE.gauge(complete)
+        yield _COMPLETE.samples(complete)
 
 
 _COMPLETE = Family(
@@ -548,8 +555,8 @@ def metrics(*, address: tuple[str, int] | None, names: tuple[str, ...], window: 
     A probe that takes the way of a request shows whether the service works: one is sent, with
     --listen each 15 seconds. It grants nothing.
 
-    Without --listen, exits with 1 if the database cannot be read. A server goes on, and says so in
-    valetkey_database_up. docs/operating.md lists the metrics, with rules for alerts.
+    Without --listen, exits with 1 if the database cannot be read. A server continues, and
+    reports it in valetkey_database_up. docs/reference/metrics.md lists the metrics.
 
     \b
     Examples:

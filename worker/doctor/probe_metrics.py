@@ -32,8 +32,8 @@ def read_memory(client: Any, server: str) -> Iterator[Metric]:
         memory = memory_usage(client.info("memory"))
     except NoPermissionError:  # the user may read the rest
         return
-    yield _MEMORY_USED.gauge({server: memory.used})
-    yield _MEMORY_MAX.gauge({server: memory.limit} if memory.limit else {})
+    yield _MEMORY_USED.samples({server: memory.used})
+    yield _MEMORY_MAX.samples({server: memory.limit} if memory.limit else {})
 
 
 _PROBE_SUCCESS = Family(
@@ -50,9 +50,9 @@ def read_probe(prober: Prober) -> Iterator[Metric]:
     last = prober.last
     problems = last.problems if last else {}
     is_success = last is not None and not problems
-    yield _PROBE_SUCCESS.gauge({} if prober.is_new else {(): is_success})
-    yield _PROBE_SECONDS.gauge({} if prober.seconds is None else {(): prober.seconds})
-    yield _PROBE_PROBLEM.gauge({part: part in problems for part in PARTS} if last else {})
+    yield _PROBE_SUCCESS.samples({} if prober.is_new else {(): is_success})
+    yield _PROBE_SECONDS.samples({} if prober.seconds is None else {(): prober.seconds})
+    yield _PROBE_PROBLEM.samples({part: part in problems for part in PARTS} if last else {})
 
 
 def probe_failure(prober: Prober) -> click.ClickException | None:

@@ -82,7 +82,7 @@ def check_probe(report: ProbeReport) -> Iterator[Check]:
     if report.seconds is not None and not report.problems:
         yield Check("probe", "ok", f"answered in {report.seconds * 1_000:.0f} ms")
     for part, problem in report.problems.items():
-        yield Check("probe", "fail", f"{part}: {problem}", "docs/operating.md, The probe fails")
+        yield Check("probe", "fail", f"{part}: {problem}")
 
 
 def _server_checks(
@@ -195,7 +195,7 @@ def check_messages(discarded: Mapping[str, int], dead_letters: int) -> Check:
     text = f"discarded so far: {counts}" if counts else "none was discarded"
     if not dead_letters:
         return Check("messages", "ok", text)
-    text = f"{dead_letters} set aside because a worker failed on them; {text}"
+    text = f"{dead_letters} dead-lettered because a worker failed on them; {text}"
     return Check("messages", "warn", text, "python -m worker deadletters list")
 
 
@@ -218,7 +218,7 @@ def _read_message_check() -> Check:
         return check_messages(discarded, count_dead_letters(client))
 
 
-_MAY_NOT_READ = "allow the credentials to receive and delete messages: docs/usage.md, Events"
+_MAY_NOT_READ = "allow the credentials to receive and delete messages: docs/uses.md, Events"
 _NO_QUEUE = "create the queue, or correct events_queue"
 _EVENTS_HINTS = {
     "AccessDenied": _MAY_NOT_READ,

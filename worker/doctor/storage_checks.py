@@ -157,7 +157,7 @@ def _bucket_cause(bucket: Bucket, error: ErrorResponse, region: str | None) -> C
         return Cause(text, f"write region = {value} in {table}, and apply the file")
     hint = f"check the endpoint and the bucket in {table}"
     if error.is_transient:
-        return Cause(f"storage cannot answer now: {error.words}", hint, is_away=True)
+        return Cause(f"storage cannot answer now: {error.words}", hint, is_temporary=True)
     return Cause(f"storage refuses the request: {error.words}", hint)
 
 
@@ -172,7 +172,7 @@ def _unreachable_cause(error: BaseException, bucket: Bucket, settings: Settings)
     else:
         setting = "the region of the bucket profile"
     cause = network_cause(error, setting) or cause_of_kind(TIMEOUT, setting)
-    return cause._replace(is_away=True)
+    return cause._replace(is_temporary=True)
 
 
 _SIGN_SECONDS = 8.0  # with the request that assumes a role
@@ -261,7 +261,7 @@ def _send(probe: _Probe, bucket: Bucket, request: StorageRequest) -> Check:
     wrong = storage_cause(bucket, result)
     if wrong is None:
         return _accepted(probe, bucket, result)
-    state: State = "warn" if wrong.is_away else "fail"
+    state: State = "warn" if wrong.is_temporary else "fail"
     return _bucket_check(bucket, state, wrong.text, wrong.hint)
 
 
@@ -297,5 +297,5 @@ def _versioning_problem(probe: _Probe, bucket: Bucket) -> Check | None:
 
 def _unknown_versioning(bucket: Bucket, problem: str) -> Check:
     text = f"storage does not show whether the bucket is versioned: {problem}"
-    hint = "allow s3:GetBucketVersioning: stored_bytes counts no earlier versions (docs/usage.md)"
+    hint = "allow s3:GetBucketVersioning: stored_bytes counts no earlier versions (docs/uses.md)"
     return _bucket_check(bucket, "warn", text, hint)

@@ -157,7 +157,7 @@ def _commit_or_reissue(
 
 
 def _answer_unrecorded(chunk: NewChunk, decision: ChunkDecision, context: Context) -> ChunkDecision:
-    """Count a message of which nothing is recorded. Its refusals stay, and nothing is granted."""
+    """Count a message that is not recorded. Its refusals stay, and nothing is granted."""
     (message, tenant, *_), now = chunk.request, chunk.now
     # With a salt that is stored nowhere: the digest would confirm a guess of the message's texts.
     digest = salted_fingerprint(chunk.request_salt, chunk.header_fingerprint)
@@ -171,7 +171,7 @@ def _answer_unrecorded(chunk: NewChunk, decision: ChunkDecision, context: Contex
 
 @contextmanager
 def _timed_transaction(context: Context) -> Iterator[Connection]:
-    """Open a transaction of which the statements and the commit are stages of their own."""
+    """Open a transaction whose statements and commit are traced as separate stages."""
     with stage("database") as current, write_transaction(context.engine) as connection:
         yield connection
         current.switch("commit")
@@ -276,9 +276,9 @@ def issue_bundle(
 ) -> list[dict[str, Any]]:
     """Decide on each message of a bundle, and return their outcomes in order.
 
-    Each outcome is that of the message alone. A message has none if it cannot be decided at the
-    moment, or would take too long, or if an earlier one of its batch id has none: its sender sends
-    it alone. Raises Transient if none can be decided, or if the database is unreachable.
+    Each outcome is that of the message alone. A message has none if it cannot be decided now, if it
+    would take too long, or if an earlier one of its batch id has none. Its sender then sends it
+    alone. Raises Transient if none can be decided, or if the database is unreachable.
     """
     tenant, signing_key = sender.tenant, sender.signing_key
     with stage("decide"):

@@ -51,7 +51,7 @@ log = structlog.get_logger()
 
 
 def _abort(record: UploadRecord, context: Context, now: datetime) -> bool | None:
-    """Abort an upload. Return whether storage had it as unfinished; None if it does not tell.
+    """Abort an upload. Return whether storage had it as unfinished; None if it is not known.
 
     Raises Transient and Malformed.
     """
@@ -221,8 +221,8 @@ _Outcome = Literal["ended", "left", "postponed"]
 def abort_expired_uploads(context: Context, run: JobRun | None = None) -> dict[str, int]:
     """Abort uploads whose grants have expired, and those that no grant uses.
 
-    Returns the numbers of ended and postponed ones. Storage that does not respond delays only the
-    uploads of its own bucket profiles. Raises Transient.
+    Returns their numbers by outcome, in a dict with the keys ended and postponed. Storage that does
+    not respond delays only the uploads of its own bucket profiles. Raises Transient.
     """
     run, now = run or JobRun(), context.now()
     counts = Counter(ended=0, postponed=0)
@@ -276,8 +276,8 @@ def _abort_in_bucket(bucket: str, context: Context, run: JobRun, now: datetime) 
 def _end_upload(record: UploadRecord, context: Context, now: datetime) -> _Outcome:
     """Abort an upload or check its abort. One that fails after a week is left to the bucket.
 
-    That counts as a failure: storage that fails three times in a row may be away, and the uploads
-    that follow must not be left as well.
+    That counts as a failure: storage that fails three times in a row may be unreachable, and
+    the uploads that follow must not be left as well.
     """
     is_stored_nowhere = False
     outcome: _Outcome = "ended"

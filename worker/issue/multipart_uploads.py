@@ -176,8 +176,8 @@ class UploadStarter:
     def start_all(self) -> Refusal | None:
         """Start an upload for each item that policy allows.
 
-        If storage refuses an item, the others go on. If it would refuse every item, that refusal is
-        returned. Raises Transient and Malformed. Unless all is well, call `abort`.
+        If storage refuses an item, the others continue. If it would refuse every item, that refusal
+        is returned. Raises Transient and Malformed. Unless all is well, call `abort`.
         """
         starts = self._plan()
         if not starts:

@@ -43,7 +43,7 @@ def explain_raw(raw: Any, context: Context) -> Explanation:
     config = context.config.current()
     sender = authenticate(raw, config, context.now()) if isinstance(raw, str) else None
     if isinstance(sender, Rejection):
-        # The sender of such a message is not told the precise cause, but an operator is.
+        # The sender of such a message does not get the precise cause, but an operator does.
         found = "" if sender.cause == sender.refusal.code else f"counted as {sender.cause}"
         verdict = RuleVerdict(rule="identity", found=found, refusal=sender.refusal)
         return build_explanation([verdict])

@@ -86,7 +86,7 @@ class FailedManifests(NamedTuple):
 
 
 def failed_manifests(connection: Connection, since: datetime) -> FailedManifests:
-    """Return the manifests that have failed since a moment."""
+    """Return the manifests that have failed since a time."""
     is_failed = Manifest.state == "failed", Manifest.finished_at >= since
     count = connection.scalar(select(func.count()).select_from(Manifest).where(*is_failed)) or 0
     newest = select(Manifest.problem).where(*is_failed).order_by(Manifest.finished_at.desc())
@@ -108,7 +108,7 @@ class RefusedUploads(NamedTuple):
 
 
 def refused_uploads(connection: Connection, since: datetime) -> list[RefusedUploads]:
-    """Return the refused uploads among the newest batches since a moment, by bucket profile."""
+    """Return the refused uploads among the newest batches since a time, by bucket profile."""
     recent = (
         select(Batch.batch_number, Batch.bucket)
         .where(Batch.decided_at >= since, Batch.kind == "multipart")

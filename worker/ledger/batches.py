@@ -450,7 +450,7 @@ def read_history(
 ) -> BatchHistory:
     """Read the committed state of a tenant's batch id and of one of its chunks.
 
-    A batch is closed from the moment at which its reservation expires, even if no cleanup has
+    A batch is closed from the time at which its reservation expires, even if no cleanup has
     released it yet.
     """
     params = {"of_tenant": tenant_id, "id": batch_id, "chunk": chunk_number, "now": now}

@@ -157,7 +157,10 @@ def close_upload(connection: Connection, record: UploadRecord) -> bool:
 
 
 def mark_aborted(connection: Connection, record: UploadRecord, check_at: datetime) -> None:
-    """Mark an upload as aborted; whether storage has nothing of it is checked later."""
+    """Mark an open upload as aborted, and overwrite expires_at with check_at.
+
+    At check_at, the upkeep checks that storage has nothing of it.
+    """
     is_open = *_is_upload(record), MultipartUpload.state == "open"
     values = {"state": "aborted", "expires_at": check_at}
     connection.execute(update(MultipartUpload).where(*is_open).values(values))

@@ -59,7 +59,7 @@ _INSERT_ATTEMPT = insert(DeliveryAttempt)
 
 
 class Claim(NamedTuple):
-    """The most deliveries to lease of an endpoint. is_probe is that of DeliveryLease."""
+    """A claim of up to max_rows deliveries of an endpoint. is_probe is that of DeliveryLease."""
 
     endpoint: TurnKey
     max_rows: int
@@ -112,7 +112,7 @@ class DeliveryResult(NamedTuple):
 
 
 def insert_deliveries(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Insert one or more deliveries in the transaction that inserts what they tell of."""
+    """Insert one or more deliveries in the transaction that inserts what they report."""
     connection.execute(_INSERT, rows)
 
 
@@ -208,7 +208,7 @@ def insert_quota_warnings(
 
 
 def delivery_values(tenant_id: str, endpoint: str, event: str, now: datetime) -> dict[str, Any]:
-    """Return a new row: a single page, without a batch, that is sent for EVENT_LIFETIME."""
+    """Return a new row: a single page, without a batch. It expires EVENT_LIFETIME after now."""
     return pending_values(now) | {
         "batch_number": None,
         "chunk_number": None,
@@ -223,7 +223,7 @@ def delivery_values(tenant_id: str, endpoint: str, event: str, now: datetime) ->
 
 
 def pending_values(now: datetime) -> dict[str, Any]:
-    """Return the values that every new delivery and manifest has."""
+    """Return the values that every delivery and manifest created at `now` has: it is due now."""
     return {"state": "pending", "attempts": 0, "next_attempt_at": now, "created_at": now}
 
 

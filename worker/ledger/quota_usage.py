@@ -216,7 +216,7 @@ def charge_uncharged(connection: Connection, tenant_id: str, size: int, now: dat
 
 
 def is_beyond_ceiling(connection: Connection, tenant_id: str, now: datetime) -> bool:
-    """Tell whether a tenant may record nothing more today without a charge.
+    """Return true if a tenant may record nothing more today without a charge.
 
     Ask before rows are inserted: those of a transaction that fails take space on PostgreSQL.
     """

@@ -1,4 +1,4 @@
-"""Counts messages of which nothing else is recorded."""
+"""Counts messages that are not recorded otherwise."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -37,7 +37,7 @@ def count_rejections(
 
 
 def sum_rejections(connection: Connection, since: datetime) -> dict[tuple[str, str], int]:
-    """Count the rejected messages since the hour of a moment, by named tenant and code.
+    """Count the rejected messages since the hour of a time, by named tenant and code.
 
     The tenant is an empty text for messages that named none that exists.
     """

@@ -32,7 +32,7 @@ from worker.errors import Transient
 
 
 class EndedSessionsRow(NamedTuple):
-    """A role whose sessions from before a moment were ended.
+    """A role whose sessions from before a time were ended.
 
     bucket is the bucket profile whose credentials changed the role. At lapses_at, all of these
     sessions would have ended.
@@ -45,7 +45,7 @@ class EndedSessionsRow(NamedTuple):
 
 
 def store_ended_sessions(connection: Connection, row: EndedSessionsRow) -> EndedSessionsRow:
-    """Store a moment, and return the one that is stored now: the latest moment wins.
+    """Store a role's time, and return the row that is stored now: the latest time wins.
 
     Call `increment_revision` first, so that every worker reads it before its next grant.
     """
@@ -68,7 +68,7 @@ def read_ended_sessions(connection: Connection) -> list[EndedSessionsRow]:
 
 
 def delete_ended_sessions(connection: Connection, row: EndedSessionsRow) -> None:
-    """Delete a moment whose policy was seen removed, unless a later one was stored meanwhile."""
+    """Delete the row of a removed policy, unless a later time was stored meanwhile."""
     connection.execute(
         delete(EndedSessions).where(
             EndedSessions.role_arn == row.role_arn, EndedSessions.sessions_from == row.sessions_from

@@ -42,7 +42,7 @@ class CheckpointKeys(NamedTuple):
 
 
 def create_key_file(path: Path, name: str, replaced: CheckpointKeys | None = None) -> SignerKey:
-    """Create a key in a new file. Raises OSError, and InvalidKey for a name that no key has."""
+    """Create a key in a new file. Raises OSError, and InvalidKey for a name that is not allowed."""
     signer = SignerKey.generate(name)
     trusted = [] if replaced is None else replaced.trusted
     write_private_file(

@@ -198,7 +198,8 @@ def publish_checkpoints(
     """Send each destination the checkpoints that it lacks; yield what was sent or failed.
 
     A new destination gets the newest checkpoint of each tenant. One that does not respond is given
-    up for this run. tenant_ids None means all. Raises Transient if the database is away.
+    up for this run. tenant_ids None means all. Raises Transient if the database is
+    unreachable.
     """
     destinations = configured_destinations(settings)
     if not destinations:
@@ -270,7 +271,7 @@ def _trusted_keys(settings: Settings) -> list[VerifierKey]:
 log = structlog.get_logger()
 
 RETRY_SECONDS = 60.0
-"""The time after which the job runs again if the database was away, or the key was unusable."""
+"""The seconds until the job runs again if the database was unreachable or the key unusable."""
 
 REPUBLISH_SECONDS = 300.0
 """The time after which a destination that failed gets what it lacks."""
@@ -307,7 +308,7 @@ class CheckpointJob:
         except KeyUnusable as error:
             self._sign_at = min(self._sign_at, now + RETRY_SECONDS)
             raise Transient(str(error)) from None
-        except Transient:  # the database is away
+        except Transient:  # the database is unreachable
             self._sign_at = min(self._sign_at, now + RETRY_SECONDS)
             raise
         retry_at = now + min(interval, REPUBLISH_SECONDS)

@@ -101,8 +101,8 @@ class TenantPart(NamedTuple):
 class PrunePlan(NamedTuple):
     """The rows that a prune removes: grants of chunks issued, and uses recorded, before a month.
 
-    partitions are dropped. pruned_before is what earlier prunes removed. is_begun tells that one of
-    them was interrupted before it had deleted all rows.
+    partitions are dropped. pruned_before is what earlier prunes removed. is_begun is true if one
+    of them was interrupted before it had deleted all rows.
     """
 
     before: int
@@ -129,7 +129,7 @@ class PrunePlan(NamedTuple):
 
     @property
     def uncovered(self) -> list[str]:
-        """The ids of the tenants of which a signed checkpoint does not cover everything."""
+        """The ids of the tenants whose log is not covered completely by a signed checkpoint."""
         return [part.tenant for part in self.parts if part.uncovered]
 
     @property
@@ -152,7 +152,7 @@ def plan_prune(connection: Connection, before: int, now: datetime) -> PrunePlan:
 
 
 def _pruned_before(connection: Connection) -> datetime | None:
-    """Return the moment before which the grants of all chunks were removed; None if none were.
+    """Return the time before which the grants of all chunks were removed; None if none were.
 
     On SQLite, a removal that is going on has not reached all of them yet.
     """
@@ -163,7 +163,7 @@ def _pruned_before(connection: Connection) -> datetime | None:
 def _tenant_parts(
     connection: Connection, since: datetime | None, before: datetime
 ) -> list[TenantPart]:
-    """Return what was issued or recorded before a moment and is not pruned yet, by tenant id.
+    """Return what was issued or recorded before a time and is not pruned yet, by tenant id.
 
     A group of uses has one time, so it is removed as a whole, and its leaf needs no row any more.
     Uses of old grants that were recorded later stay until their month is removed.
@@ -245,14 +245,14 @@ _WORK: tuple[tuple[Any, bool, ColumnElement[bool], str, str], ...] = (
     ),
     (
         *(EndedSlot, True, true(), "chunks of upload slots that are not settled"),
-        "the upkeep worker settles them when storage has told what they stored",
+        "the upkeep worker settles them when storage has reported what they stored",
     ),
 )
 """Unfinished work: its table, true if its rows are of chunks, a condition, and the two texts."""
 
 
 def _find_blockers(connection: Connection, before: datetime, now: datetime) -> list[Blocker]:
-    """Find the unfinished work that needs grants of chunks issued before a moment."""
+    """Find the unfinished work that needs grants of chunks issued before a time."""
     blockers = []
     for table, is_of_chunk, is_unfinished, what, hint in _WORK:
         is_old: ColumnElement[bool] = Batch.decided_at < before
@@ -294,7 +294,7 @@ def _old_rows(before: datetime) -> dict[type[Base], Select[*tuple[Any, ...]]]:
 
 
 def _has_rows(connection: Connection, before: datetime) -> bool:
-    """Return whether rows remain that a prune up to a moment removes."""
+    """Return whether rows remain that a prune up to a time removes."""
     queries = list(_old_rows(before).values())
     if not has_partitions(connection):
         grants = select(Grant.batch_number).join(Batch, Batch.batch_number == Grant.batch_number)
@@ -313,7 +313,7 @@ def prune(
 
     Before, it stores the tree of each chunk's items, in transactions of their own. Uses and
     settlements, on SQLite also grants, are deleted after the transaction that records the prune, in
-    many further ones. After an interruption, the same call goes on. progress gets each number of
+    many further ones. After an interruption, the same call resumes. progress gets each number of
     items whose tree was stored, or which were removed. Raises PruneRefused if something changed
     since it was planned or if items are missing, Transient and DBAPIError.
     """

@@ -1,1 +1,1 @@
-"""Takes grants back: plans, does and proves it, and removes what it left in bucket policies."""
+"""Revokes grants: plans, carries out and proves it, and removes expired denials."""

@@ -72,7 +72,7 @@ def _change_policy(
 ) -> PolicyChange:
     """Make a change, and read the policy again until it has it.
 
-    S3 replaces a policy as a whole, and cannot tell whether another process has changed it
+    S3 replaces a policy as a whole, and does not show whether another process has changed it
     meanwhile: a change that was lost is made again. Raises Malformed only if nothing was changed.
     """
     for attempt in range(_ATTEMPTS + 1):

@@ -59,10 +59,9 @@ def denial_statement(denial: Denial, revocation_id: str) -> dict[str, Any]:
 def object_arn(denial: Denial, object_key: str) -> str:
     """Return the ARN of an object in the bucket of a denial.
 
-    Outside of AWS, it may name a few other objects as well.
-
-    In a resource, some characters are wildcards, or begin a variable. ? is any one character: other
-    storage than AWS takes variables literally. SeaweedFS would take ${*} so, and deny nothing.
+    In a resource, some characters are wildcards, or begin a variable. AWS reads ${*} as the
+    character *. Other storage takes it literally, and SeaweedFS would then deny nothing. There,
+    each such character becomes ?, which also matches any other one.
     """
     bucket = denial.profile
     text = _SPECIAL.sub(lambda match: f"${{{match[0]}}}" if denial.is_aws else "?", object_key)

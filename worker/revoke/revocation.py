@@ -27,11 +27,11 @@ from worker.revoke.session_revocation import end_sessions
 class RevocationResult:
     """The outcome of a revocation: its id, and a problem for each step that failed.
 
-    ended are the tenant ids and ids of grants that a lever ended, and ended_roles the moment of
-    each role whose sessions were ended. cancelled counts batches, and unread results that were
-    deleted from the broker. proofs has the result of each denied bucket, and of each role, for
-    which a download can be tried. unproven counts the ended grants of kinds that cannot be tried,
-    by kind.
+    ended are the tenant ids and ids of grants that a lever ended, and ended_roles the time of
+    each role before which its sessions were ended. cancelled counts batches, and unread
+    results that were deleted from the broker. proofs has the result of each denied bucket, and of
+    each role, for which a download can be tried. unproven counts the ended grants of kinds that
+    cannot be tried, by kind.
     """
 
     revocation_id: str
@@ -181,7 +181,7 @@ def _find_trials(
 def _abort_uploads(plan: RevocationPlan, result: RevocationResult, context: Context) -> None:
     """Abort unfinished uploads before they are denied: SeaweedFS then refuses aborts as well.
 
-    Those of credentials go on: others may sign for them.
+    Does nothing for a revocation of credentials: other credentials may sign for the uploads.
     """
     if plan.target.kind == "credentials":
         return

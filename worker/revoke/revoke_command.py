@@ -301,9 +301,9 @@ def revoke(
     output_format: str | None,
     **targets: Sequence[str],
 ) -> None:
-    """Take grants back before their end. First show which ones, and which others would end too.
+    """Revoke grants before they expire. First show which ones, and which others would end too.
 
-    A link cannot be called back: its holder has it. What can be done is to have storage refuse it.
+    A link cannot be withdrawn from its holder, but storage can be made to refuse it.
     --yes adds a statement to the policy of the bucket, which denies these objects or prefixes to
     presigned requests. The upkeep worker removes it when the last of the grants that it denies has
     expired. On storage other than AWS it denies them to every request, but need not deny forms. The
@@ -367,7 +367,7 @@ def _revoke(
     """Do a plan. Says on stderr at once that it is recorded: what follows can take a minute."""
     recorded: list[str] = []
 
-    def tell(revocation_id: str) -> None:
+    def on_recorded(revocation_id: str) -> None:
         recorded.append(revocation_id)
         again = "the grants are neither signed nor reissued again."
         if plan.target.kind == "credentials":
@@ -375,13 +375,13 @@ def _revoke(
         _print([f"Revocation {revocation_id} is recorded: {again}"], err=True)
 
     try:
-        return revoke_grants(plan, author, service, _forget, tell)
+        return revoke_grants(plan, author, service, _forget, on_recorded)
     except KeyboardInterrupt:
         text = "Interrupted before anything was recorded."
         if recorded:
             text = (
-                "Interrupted: it is recorded, but storage may still accept the links. The same"
-                " command goes on."
+                "Interrupted: it is recorded, but storage may still accept the links. Repeat the"
+                " same command to continue."
             )
         click.echo(text, err=True)
         context.exit(130)

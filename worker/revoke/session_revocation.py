@@ -37,29 +37,28 @@ def end_sessions(
 ) -> EndedSessionsRow:
     """End all sessions of a bucket profile's role that were issued until now.
 
-    Raises Transient and Malformed. Once the moment is stored, the upkeep puts the policy on the
+    Raises Transient and Malformed. Once the time is stored, the upkeep puts the policy on the
     role if this process cannot.
 
-    The moment is taken from AWS's own clock, because AWS compares it with its own times of issue.
+    The time is taken from AWS's own clock, because AWS compares it with its own times of issue.
     These are cut to whole seconds, so it is the next whole second, and later by as much as the
     clocks of IAM and STS may differ: every session that has signed so far is older.
 
     It is stored before the policy is put: from then on, each worker drops older sessions before its
-    next grant. A new session may be too old as well, until STS's clock has reached the moment. The
+    next grant. A new session may be too old as well, until STS's clock has reached the time. The
     worker does not sign with it and asks again, so that the role signs nothing for some seconds.
     The policy follows when that time is over. Then every worker can have a session that the policy
-    does not deny, and messages that were being signed while the moment was stored are done: no link
+    does not deny, and messages that were being signed while the time was stored are done: no link
     is signed by a session that is already denied.
     """
     state = context.roles.read(bucket, role_arn)
-    moment = state.now + _SECOND + _AWS_SKEW
+    sessions_from = state.now + _SECOND + _AWS_SKEW
     if state.sessions_from is not None:  # of another installation that has the same role
-        if state.sessions_from > moment + _NEAR:
-            raise Malformed(
-                f"the role's policy {POLICY_NAME} has a moment in the future: remove it"
-            )
-        moment = max(moment, state.sessions_from)
-    row = EndedSessionsRow(role_arn, moment, bucket.name, moment + LONGEST_SESSION)
+        if state.sessions_from > sessions_from + _NEAR:
+            raise Malformed(f"the role's policy {POLICY_NAME} has a time in the future: remove it")
+        sessions_from = max(sessions_from, state.sessions_from)
+    lapses_at = sessions_from + LONGEST_SESSION
+    row = EndedSessionsRow(role_arn, sessions_from, bucket.name, lapses_at)
     stored = _store(row, author, context)
     wait((stored.sessions_from + _AWS_SKEW - state.now).total_seconds())
     context.roles.end_sessions(bucket, role_arn, stored.sessions_from)
@@ -94,8 +93,8 @@ log = structlog.get_logger()
 def keep_sessions_ended(context: Context, run: JobRun | None = None) -> dict[str, int]:
     """Remove the policies that deny no session any more; return their number as `role_policies`.
 
-    A policy that still does is put again if it is missing, or has an earlier moment. What fails is
-    logged and tried again. Raises Transient if the database is out of reach.
+    A policy that still does is put again if it is missing or has an earlier time. Failures are
+    logged, and tried again later. Raises Transient if the database is out of reach.
     """
     run = run or JobRun()
     with read_transaction(context.engine) as connection:
@@ -128,7 +127,7 @@ def _keep_policy(row: EndedSessionsRow, config: TenantConfig, context: Context) 
 def _remove_policy(row: EndedSessionsRow, config: TenantConfig, context: Context) -> bool:
     """Remove the policy of a role, and then its row; return true if the row is gone.
 
-    A worker that still has a session from before the moment finds that it has expired. For the same
+    A worker that still has a session from before the time finds that it has expired. For the same
     reason, a policy that cannot be removed denies nothing, and is forgotten.
     """
     bucket = _find_profile(row, config)

@@ -65,7 +65,7 @@ def apply(*, file: Path | None, change_number: int | None, **options: Any) -> No
     is required to remove a tenant, to remove, replace or revoke a key that has live grants, or to
     remove an endpoint that has pending webhooks. To replace every tenant, type the database's name,
     or give it with --replace-all. Each run warns of tenants that trust the queue, of keys that have
-    expired or will expire within 30 days, and of uploads that nothing tells of.
+    expired or will expire within 30 days, and of uploads that no source reports.
 
     Everything that FILE does not contain is removed, except for the audit log, the usage of
     tenants, and quotas raised with `quota raise`. `audit changes` lists what was changed, when, and

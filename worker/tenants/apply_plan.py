@@ -297,12 +297,12 @@ def _type_warnings(tenant: Tenant, buckets: Mapping[str, Bucket]) -> Iterator[Co
 def _upload_warnings(tenant: Tenant, buckets: Mapping[str, Bucket]) -> Iterator[ConfigWarning]:
     for name, policy in tenant.policies.items():
         bucket = buckets.get(policy.bucket)
-        is_told = bucket is None or bucket.probe_rate or bucket.events_queue
-        if not is_told and may_store(policy):
+        is_reported = bucket is None or bucket.probe_rate or bucket.events_queue
+        if not is_reported and may_store(policy):
             message = (
-                f"tenants.{tenant.name}.allow.{name}: nothing tells of uploads, because the profile"
-                f" {policy.bucket} has probe_rate = 0 and no events_queue: stored() waits in vain,"
-                f" and unused bytes are not given back"
+                f"tenants.{tenant.name}.allow.{name}: no source reports uploads, because the"
+                f" profile {policy.bucket} has probe_rate = 0 and no events_queue: stored() waits"
+                f" in vain, and unused bytes are not given back"
             )
             hint = f"set probe_rate or events_queue in [buckets.{policy.bucket}]"
             yield ConfigWarning("uploads_untold", tenant.name, None, message, hint)

@@ -223,7 +223,7 @@ def _uncounted_conflicts(
         )
     if policy.free_names and bucket.events_queue is None:
         message = (
-            f"nothing tells of objects whose names clients choose, so {name} would not count them"
+            f"no source reports objects whose names clients choose, so {name} would not count them"
         )
         hint = f"remove free_names, or set events_queue in [buckets.{bucket.name}]"
         free_names = (*_policy_location(tenant, policy), "free_names")

@@ -201,7 +201,7 @@ def _parse_quota_arguments(
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)[0]
         param_hint = limit_hint if details["loc"] == ("limit",) else "--warn"
-        details["loc"] = ("tenants", "", "quotas", metric)  # tells the unit
+        details["loc"] = ("tenants", "", "quotas", metric)  # names the unit
         raise click.BadParameter(error_message(details), param_hint=param_hint) from None
 
 
@@ -281,7 +281,7 @@ def _override_end(
     if end <= now:
         raise click.UsageError(
             "The increase would be over already: give --for a duration such as 2h, or --until a"
-            " moment in the future."
+            " time in the future."
         )
     return end
 

@@ -1,1 +1,1 @@
-"""Learns from storage how grants were used, and settles upload slots that ended."""
+"""Records the uses of grants that storage reports, and settles upload slots that ended."""

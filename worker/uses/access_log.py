@@ -71,14 +71,14 @@ _remove_origin = partial(re.compile(r"\A[A-Za-z]++://[^/]*+").sub, "")
 
 
 def is_log_line(line: bytes) -> bool:
-    """Return true if a line is of an access log that can be read here, whatever it tells."""
+    """Return true if a line is of an access log that can be read here, whatever it reports."""
     if line.startswith(b"{"):
         return all(name in line for name in _NAMES_IN_JSON)
     return _begins_as_log(line) is not None
 
 
 def read_line(line: bytes) -> UseReport | Skipped:
-    """Return the download that a line of an access log tells of, or why it tells of none."""
+    """Return the download that a line of an access log reports, or why it reports none."""
     if _IN_LINE not in line and not _has_encoded_character(line):
         return "other"
     if len(line) > MAX_LINE_BYTES:
@@ -136,7 +136,7 @@ def _report(
     parse_time: Callable[[str], datetime],
     read_key: Callable[[str, tuple[str, str]], str],
 ) -> UseReport | Skipped:
-    """Return the download of a line. is_signed is None in a format that does not tell it."""
+    """Return the download of a line. is_signed is None in a format that does not record it."""
     if values["operation"] not in _OPERATIONS:
         return "other"
     words = values["request"].split(" ")  # METHOD TARGET VERSION
@@ -175,7 +175,7 @@ def _signers(parameters: list[tuple[str, str]], logged: str | None) -> Iterator[
         yield logged
     for name, value in parameters:
         access_key, _, scope = value.partition("/")
-        # A value of another form was masked by storage, and tells nothing.
+        # A value of another form was masked by storage, and identifies no key.
         is_masked = name.lower() == _CREDENTIAL and not scope.endswith("aws4_request")
         if name.lower() in _SIGNERS and not is_masked:
             yield access_key

@@ -23,8 +23,9 @@ from worker.uses.use_rules import kept_bytes
 class ProbedChunk(NamedTuple):
     """A chunk, its grants, and what storage has of them.
 
-    Without grants, nobody can tell: its tenant has no access to the bucket profile any more, the
-    profile allows no requests, its grants are pruned, or storage did not answer for a week.
+    It has no grants if storage cannot be asked: its tenant has no access to the bucket profile any
+    more, the profile allows no requests, its grants are pruned, or storage did not answer for a
+    week.
     unclear are the numbers of the items that may have stored something else, and sizes those of
     the objects that storage has, by item number.
     """
@@ -51,9 +52,9 @@ class ChunkProbe:
     def probe(self, slot: EndedChunk) -> ProbedChunk | None:
         """Ask for objects that may be larger than is known, and record those found.
 
-        A form may be used again, so an object that a source told of may have been replaced, but not
-        by a larger one if it has all the bytes of its grant. Returns None if the abort of a
-        multipart upload is still to come. Raises Transient, and records before what it found.
+        A form may be used again. So a larger object may have replaced a reported one, unless that
+        has all the bytes of its grant. Returns None if the abort of a multipart upload is still to
+        come. Raises Transient, and records before what it found.
         """
         config = self._context.config.current()
         with read_transaction(self._context.engine) as connection:
@@ -72,8 +73,8 @@ class ChunkProbe:
         storage = self._find_storage(slot.tenant)
         unasked = ProbedChunk(slot, grants, frozenset(each.item_number for each in asked))
         if storage is None:
-            is_told = all(grant.item_number in stored for grant in asked)
-            return unasked if is_told else ProbedChunk(slot)
+            are_reported = all(grant.item_number in stored for grant in asked)
+            return unasked if are_reported else ProbedChunk(slot)
         is_denied = self._is_denied(storage)
         try:
             answers = self._ask(slot.tenant, asked, storage)
@@ -81,7 +82,7 @@ class ChunkProbe:
             if any(_may_give_back(grant, stored) for grant in asked):
                 raise
             return unasked
-        is_denied |= self._is_denied(storage)  # as of either moment: it may have begun or ended
+        is_denied |= self._is_denied(storage)  # at either time: it may have begun or ended
         unclear = frozenset(
             grant.item_number
             for grant, answer in answers
@@ -119,13 +120,13 @@ class ChunkProbe:
         return answer
 
     def _is_clear(
-        self, answer: _Answer, grant: UsedGrant, told: Container[int], *, is_denied: bool
+        self, answer: _Answer, grant: UsedGrant, reported: Container[int], *, is_denied: bool
     ) -> bool:
         """Return true if storage has nothing of the grant but what it answered.
 
-        told are the items of which a source told before. An object of another grant must be older
-        than a grant of which none did: otherwise it may have replaced one. The time of an object of
-        parts is that of the start of its upload.
+        reported are the items that a source reported before. If the item is not among them, an
+        object of another grant must be older than this grant: otherwise it may have replaced one.
+        The time of an object of parts is that of the start of its upload.
         """
         match answer:
             case "absent":
@@ -136,7 +137,7 @@ class ChunkProbe:
                 return self._hides_missing[grant.tenant] and not is_special
             case StorageRefuses():
                 return False
-        if grant.item_number in told or answer.grant_id == grant.id:
+        if grant.item_number in reported or answer.grant_id == grant.id:
             return True
         return "-" not in answer.etag and answer.modified_at < grant.issued_at - CLOCK_SKEW
 
@@ -210,7 +211,7 @@ def _find_stored_key(connection: Connection, tenant: str, bucket: str) -> str | 
 
 
 def _has_moved(connection: Connection, profile: str, since: datetime) -> bool:
-    """Return true if a bucket profile has led to other storage at some moment since a time."""
+    """Return true if a bucket profile has led to other storage since a time."""
     paths = [f"buckets.{profile}.{name}" for name in ("bucket", "endpoint")]
     return _has_row(connection, ConfigChange.changed_at >= since, ConfigChange.path.in_(paths))
 

@@ -67,7 +67,7 @@ class QueueTargets(NamedTuple):
 
 
 def queue_targets(queue_url: str, config: TenantConfig, context: Context) -> QueueTargets:
-    """Return what a queue may tell of. Raises Transient."""
+    """Return the objects that a queue may report. Raises Transient."""
     profiles = [b for b in config.buckets.values() if b.events_queue == queue_url]
     with read_transaction(context.engine) as connection:
         former = [
@@ -103,11 +103,11 @@ def _accesses(
 
 
 Unidentified = Literal["gone", "hidden", "refused", "replaced", "no_grant_id", "postponed"]
-"""The reasons for which storage tells of no grant.
+"""The reasons why storage names no grant for an event.
 
 gone: the object was deleted meanwhile. hidden: the credentials may not read it, or it was deleted
 and they may not list the bucket. refused: storage answers with another error. replaced: another
-object has the key, of which another event tells. no_grant_id: no grant stored it. postponed:
+object has the key, and another event reports it. no_grant_id: no grant stored it. postponed:
 storage answers too slowly to be asked for all objects now.
 """
 
@@ -146,7 +146,7 @@ RETRY_FOR = timedelta(minutes=5)
 
 A deletion may arrive before the event of the object that it deletes, and storage answers 403 both
 for a missing object and while credentials are replaced. The time in which the database or storage
-was away does not count, up to _RETRY_FOR_LONG.
+was unreachable does not count, up to _RETRY_FOR_LONG.
 """
 
 _RETRY_FOR_LONG = timedelta(days=1)
@@ -167,7 +167,7 @@ class MessageGroup:
     """Messages of one queue that are handled together, and the outcome of their events.
 
     threads ask storage, and reachable_since is the time since which it and the database answer.
-    recorded counts uses, ignored counts events by reason that tell of none, and waiting those whose
+    recorded counts uses, ignored counts events without a use by reason, and waiting those whose
     messages come again. problem is why storage could not be asked for some, or None.
     """
 

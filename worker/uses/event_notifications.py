@@ -19,7 +19,7 @@ from valetkey.wire.strict_json import parse_json
 from worker.core.issued_grants import MAX_SIZE, Event, UseReport, is_storable
 
 IgnoredRecord = Literal["malformed", "too_large", "test_event", "other_event", "copy"]
-"""The reasons for which a message, or a record in it, tells of no use.
+"""The reasons why a message, or a record in it, reports no use.
 
 malformed: it is not a notification, or a field of it is not one. too_large: SQS carries no message
 of this size. test_event: S3 sends one when notifications are configured. other_event: it stores and
@@ -114,7 +114,7 @@ _MARKER = "DeleteMarkerCreated"
 
 
 def _parse_record(record: object) -> UseReport | IgnoredRecord:
-    """Return the use that a record tells of, or why it tells of none. Raises _MalformedRecord."""
+    """Return the use that a record reports, or why it reports none. Raises _MalformedRecord."""
     if not isinstance(record, dict):
         raise _MalformedRecord("Records")
     source = _read_required_text(record, "eventSource")
@@ -127,7 +127,7 @@ def _parse_record(record: object) -> UseReport | IgnoredRecord:
 
 
 def _report(record: Mapping[str, Any], name: str, *, is_ceph: bool) -> UseReport:
-    """Return the use that a record of one of these events tells of.
+    """Return the use that a record of one of these events reports.
 
     A new marker hides the newest object of its key, whatever its version, so that the deletion has
     no version.
@@ -163,7 +163,7 @@ def _report(record: Mapping[str, Any], name: str, *, is_ceph: bool) -> UseReport
 def _grant_id(stored: Mapping[str, Any]) -> str | None:
     """Return the id of the grant in the metadata of an object: "" if it has none.
 
-    None if the record does not tell of metadata.
+    None if the record has no field for metadata.
     """
     table, pairs = stored.get("userMetadata"), stored.get("metadata")
     if isinstance(table, dict):

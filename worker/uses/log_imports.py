@@ -147,7 +147,7 @@ class LogObject:
 
 
 class _Ranges(io.RawIOBase):
-    """Reads an object in ranges, of which none is large and none is kept, however large it is."""
+    """Reads an object of any size in small ranges, and keeps none of them."""
 
     def __init__(self, source: LogObject) -> None:
         self._source = source

@@ -43,7 +43,7 @@ It is deleted only if other messages raise none: otherwise the error is that of 
 
 _PARALLEL_POLLS = 8
 _FILL_SECONDS = 1.0  # in which a group has to be complete
-_SHORTEST_POLL = 1.0  # seconds; an empty poll that ends earlier did not wait as it was told to
+_SHORTEST_POLL = 1.0  # seconds; an empty poll that ends earlier did not wait as requested
 
 _Part = Literal["queue", "events"]
 """The part that has a problem: the calls of SQS, or what they brought."""
@@ -54,8 +54,8 @@ log = structlog.get_logger()
 class QueueReader:
     """Reads one queue in one thread. Several may read the same queue.
 
-    threads makes several calls at once. A message is deleted after the commit of what it tells;
-    whatever fails before, it comes again.
+    threads makes several calls at once. A message is deleted after the uses that it
+    reports are committed. If anything fails before that, it comes again.
 
     progress_at is the time of the monotonic clock at which it last began to wait for messages, or
     to handle some.
@@ -76,7 +76,7 @@ class QueueReader:
         self.progress_at = time.monotonic()
 
     def run(self, stop: Event) -> None:
-        """Read the queue until told to stop. Never raises."""
+        """Read the queue until stop is set. Never raises."""
         while not stop.is_set():
             self.progress_at = time.monotonic()
             try:
@@ -91,7 +91,7 @@ class QueueReader:
                 stop.wait(DELAYS[min(self._failures, len(DELAYS)) - 1])
 
     def wait_until_idle(self, seconds: float) -> None:
-        """Wait until no messages are being handled. Once told to stop, a reader begins no others.
+        """Wait until no messages are being handled. Once stop is set, a reader begins no others.
 
         A poll may still wait for messages. Those that it receives come again.
         """
@@ -175,7 +175,7 @@ class QueueReader:
         return group
 
     def _targets(self) -> QueueTargets:
-        """Return what the queue may tell of by the config of now. Raises Transient."""
+        """Return the objects that the queue may report by the current config. Raises Transient."""
         config = self._context.config.current()
         if self._known is None or self._known[0] is not config:
             self._known = config, queue_targets(self._url, config, self._context)
@@ -245,7 +245,7 @@ class QueueReaders:
         self._progress_at = time.monotonic()
 
     def run(self, stop: Event, beat: Callable[[Sequence[str]], None]) -> None:
-        """Read the queues until told to stop; messages that are being handled are finished.
+        """Read the queues until stop is set; messages that are being handled are finished.
 
         beat is called every few seconds with the ids of the queues (`queue_id`).
         """

@@ -165,7 +165,7 @@ class _Turn:
 
     def _fail(self, slot: EndedChunk, now: datetime, error: Exception) -> None:
         named = {"bucket": slot.bucket, "batch_number": slot.batch_number}
-        # Storage that refuses to tell of something answers, and may tell of the next chunk.
+        # Storage that refuses one object still answers, and may describe those of the next chunk.
         if not isinstance(error, StorageRefuses | _Stopping):
             self._failures += 1
         is_old = slot.ended_at <= now - GIVE_UP_AFTER and slot.attempts >= MIN_EARLIER_ATTEMPTS
@@ -178,13 +178,13 @@ class _Turn:
             self.counts["postponed"] += 1
 
     def settle(self) -> None:
-        """Settle the probed chunks, and end those that no storage tells of. Raises Transient."""
+        """Settle the probed chunks, and end those without grants. Raises Transient."""
         now, config = self._context.now(), self._context.config.current()
         with write_transaction(self._context.engine) as connection:
             for slot, until in self._waiting:
                 postpone_ended_chunk(connection, slot, until)
-            counts, is_told = _settle(connection, self._ended, config, now)
-        if is_told:
+            counts, has_delivery = _settle(connection, self._ended, config, now)
+        if has_delivery:
             self._context.trigger_deliveries()
         if counts["ended"]:
             log.info("slots_not_settled", bucket=self._bucket, chunks=counts["ended"])
@@ -210,12 +210,12 @@ def _settle_in_bucket(bucket: str, context: Context, run: JobRun) -> _Turn:
 def _settle(
     connection: Connection, ended: Iterable[ProbedChunk], config: TenantConfig, now: datetime
 ) -> tuple[Counter[str], bool]:
-    """End chunks, unless another process did; count them, and say if a webhook tells of them.
+    """End chunks, unless another process did; count them, and return true if a webhook is due.
 
     All chunks are locked before any object, as when uses are recorded. Appends leaves, so call it
     last.
     """
-    counts, is_told = Counter[str](), False
+    counts, has_delivery = Counter[str](), False
     given_back: list[SettledBytes] = []
     leaves: defaultdict[str, list[NewLeaf]] = defaultdict(list)
     taken = [
@@ -236,14 +236,15 @@ def _settle(
             leaf = insert_settlement(connection, each.grants[0], settled, returned, now)
             leaves[slot.tenant].append(leaf)
             if settled.unused:
-                is_told |= insert_unused_delivery(connection, each.grants[0], config, now)
+                grant = each.grants[0]
+                has_delivery |= insert_unused_delivery(connection, grant, config, now)
         counts["settled" if each.grants else "ended"] += 1
         given_back.append(SettledBytes(slot.tenant, slot.charged_at, reserved, returned))
     give_back_bytes(connection, given_back)
     add_stored_bytes(connection, stored_bytes)
     for tenant_id, of_tenant in sorted(leaves.items()):
         append_leaf(connection, tenant_id, *of_tenant)
-    return counts, is_told
+    return counts, has_delivery
 
 
 def _give_back(

@@ -286,7 +286,7 @@ UseGroup = tuple[str, str, str, str]
 
 
 def count_recent_uses(connection: Connection, since: datetime) -> dict[UseGroup, int]:
-    """Count the uses of grants whose batch was decided since a moment.
+    """Count the uses of grants whose batch was decided since a time.
 
     No index has the times of uses. That of batches leads to them.
     """

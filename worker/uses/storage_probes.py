@@ -58,7 +58,7 @@ Sighting = tuple[UsedGrant, StoredFile]
 
 
 def file_fields(file: StoredFile) -> dict[str, Any]:
-    """Return the fields of a report that storage tells of an object."""
+    """Return the fields of a use report that describe a stored object."""
     fields = file._asdict()
     del fields["modified_at"]
     return fields

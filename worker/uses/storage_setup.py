@@ -1,4 +1,4 @@
-"""The configuration with which storage tells of uses: event notifications and access logs.
+"""The configuration with which storage reports uses: event notifications and access logs.
 
 Sources: AWS's S3 user guide (NotificationHowTo, grant-destinations-permissions-to-s3,
 enable-server-access-logging), MinIO's `mc event`, Ceph's radosgw/notifications and
@@ -146,14 +146,14 @@ aws s3api put-bucket-logging --region {region} --bucket {bucket} \\
   --bucket-logging-status file://logging.json
 
 # Allow the workers to read both: this is for a user named valetkey.
-aws iam put-user-policy --user-name valetkey --policy-name valetkey-usage \\
+aws iam put-user-policy --user-name valetkey --policy-name valetkey-uses \\
   --policy-document file://worker-policy.json
 
 # Add this line to [buckets.{profile}] in tenants.toml, and apply the file.
 # events_queue = "{queue_url}"
 
 # Import the logs once a day. Here, logs is the bucket profile of {log_bucket}.
-python -m worker usage import s3://logs/{log_prefix}
+python -m worker uses import s3://logs/{log_prefix}
 """,
     "minio": """\
 # MinIO sends events to webhooks, Kafka, AMQP and others, but not to SQS. Let one of them put each
@@ -179,13 +179,13 @@ aws s3api put-bucket-notification-configuration --endpoint-url ENDPOINT --bucket
 # From Ceph Tentacle on, write access logs in AWS's format into another bucket, and import them.
 aws s3api put-bucket-logging --endpoint-url ENDPOINT --bucket {bucket} \\
   --bucket-logging-status file://logging.json
-python -m worker usage import s3://logs/{log_prefix}
+python -m worker uses import s3://logs/{log_prefix}
 
 # In older releases, import the operations log (rgw_enable_ops_log) instead.
-python -m worker usage import /var/log/ceph/ops-log.log
+python -m worker uses import /var/log/ceph/ops-log.log
 """,
     "seaweedfs": """\
 # SeaweedFS needs no set-up: the service looks for the objects of upload slots when they end. Its
-# audit log has no queries, and so cannot tell of downloads.
+# audit log has no queries, so it cannot report downloads.
 """,
 }

@@ -112,7 +112,7 @@ def update_stored_objects(
 ) -> Counter[str]:
     """Bring the objects of uses up to date, and return the change of bytes by tenant id.
 
-    new_reports are those of uses that were not recorded before. The others may still tell of a
+    new_reports are those of uses that were not recorded before. The others may still report a
     newer object: a client may store the same content again after another one, or after a deletion.
     unsettled are the chunks whose reservations stand for the object of each item: it counts once
     they are settled. A form whose client chooses the names can store more than it reserves.

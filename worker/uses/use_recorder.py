@@ -39,8 +39,8 @@ class RecordedUses(NamedTuple):
     """The number of inserted uses, and why each other report is none.
 
     ignored counts by reason: malformed for a report that cannot be true, no_grant_id,
-    unknown_grant, the reasons of `judge`, unknown_object for a deletion under a key of which
-    nothing is known, other_object for one of another object than the newest known one of its key,
+    unknown_grant, the reasons of `judge`, unknown_object for a deletion under an
+    unknown key, other_object for one of another object than the newest known one of its key,
     too_many_uses beyond MAX_USES of a grant, and known for a use that was recorded before.
     """
 
@@ -51,16 +51,16 @@ class RecordedUses(NamedTuple):
 def record_uses(reports: Iterable[UseReport], context: Context) -> RecordedUses:
     """Record the uses in these reports, in one transaction.
 
-    A report that is told again, by the same source or another one, changes nothing, so a caller
+    A report that comes again, from the same source or another one, changes nothing, so a caller
     that is killed repeats all of them. The deliveries for which the requests asked are
     inserted in the same transaction. Raises Transient.
     """
     config = context.config.current()
     with write_transaction(context.engine) as connection:
         now = context.now()  # after the wait for the lock: others compare it with their own times
-        told = list(reports)
-        credible = [report for report in told if is_credible(report, now)]
-        ignored = Counter(malformed=len(told) - len(credible))
+        all_reports = list(reports)
+        credible = [report for report in all_reports if is_credible(report, now)]
+        ignored = Counter(malformed=len(all_reports) - len(credible))
         named = _name_deletions(connection, credible, ignored)
         judged = _judge(connection, named, config, ignored)
         # Before what else a settlement locks.
@@ -133,15 +133,15 @@ def _judge_report(report: UseReport, candidates: Iterable[UsedGrant]) -> JudgedU
     """Return the use of the first grant that fits, or why none does.
 
     Tenants choose the ids of their batches. Of two with one id, the later has copied it. A probe
-    does not see whether an object was stored in parts: its grant tells.
+    does not see whether an object was stored in parts, but the kind of its grant shows it.
     """
     reason = "unknown_grant"
     for grant in sorted(candidates, key=lambda grant: (grant.issued_at, grant.batch_number)):
         is_of_parts = report.source == "probe" and grant.kind == "multipart"
-        told = report._replace(event="completed") if is_of_parts else report
-        verdict = judge(told, grant)
+        fitted = report._replace(event="completed") if is_of_parts else report
+        verdict = judge(fitted, grant)
         if not isinstance(verdict, str):
-            return JudgedUse(told, grant, verdict, use_fingerprint(told, grant))
+            return JudgedUse(fitted, grant, verdict, use_fingerprint(fitted, grant))
         reason = verdict
     return reason
 

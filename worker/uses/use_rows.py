@@ -205,7 +205,7 @@ def insert_uses(
     """Insert the uses that no other process has recorded meanwhile, and return them by tenant.
 
     The caller appends the leaves at the end of the transaction, with `append_use_leaves`. Rows are
-    inserted in the order of their fingerprints, so that processes that are told of the same uses
+    inserted in the order of their fingerprints, so that processes that record the same uses
     wait for each other instead of ending in a deadlock.
     """
     if not uses:
@@ -245,10 +245,10 @@ def _leaf(
 
 
 def _use_values(use: JudgedUse, now: datetime, group_id: str) -> dict[str, Any]:
-    told = {name: getattr(use.report, name) for name in _FROM_REPORT}
+    values = {name: getattr(use.report, name) for name in _FROM_REPORT}
     for name, length in _LENGTHS.items():
-        told[name] = told[name] and told[name][:length]
-    return told | {
+        values[name] = values[name] and values[name][:length]
+    return values | {
         "tenant": use.grant.tenant,
         "batch_number": use.grant.batch_number,
         "item_number": use.grant.item_number,
@@ -324,8 +324,8 @@ def read_stored_sizes(
 ) -> Mapping[int, int | None]:
     """Return the largest size that each item stored, by item number; None if it is not known.
 
-    It is not if a source told none, or if there were more uses than are recorded. With settled_at,
-    these are the sizes that were known when the chunk was settled.
+    It is unknown if a source reported none, or if there were more uses than are recorded. With
+    settled_at, these are the sizes that were known when the chunk was settled.
     """
     if not items:
         return {}

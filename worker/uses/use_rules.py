@@ -29,7 +29,7 @@ _UNKNOWN_TYPE = "application/octet-stream"
 
 
 class Judgement(NamedTuple):
-    """The verdict on a use, and for a mismatched one the limits that it exceeds."""
+    """The verdict on a use, and for a mismatched one the terms of the grant that it breaks."""
 
     verdict: Verdict
     problem: str | None = None
@@ -64,7 +64,7 @@ def _ignored(report: UseReport, grant: UsedGrant) -> Ignored | None:
 def _is_bucket(report: UseReport, grant: UsedGrant) -> bool:
     if report.bucket in grant.real_buckets:
         return True
-    # A line of a log does not tell which server wrote it.
+    # A line of a log does not say which server wrote it.
     return report.source == "log" and report.bucket in map(plain_name, grant.real_buckets)
 
 
@@ -122,7 +122,7 @@ def _is_of_family(found: str, family: str) -> bool:
 
 
 def use_fingerprint(report: UseReport, grant: UsedGrant) -> bytes:
-    """Return what identifies a use, however many sources tell of it, and however often.
+    """Return the bytes that identify a use: the same for each source and each report of it.
 
     A stored object is identified by its ETag and version, a download by the id of its request, an
     abort by its grant, and a deletion by what it deletes.
@@ -142,13 +142,13 @@ def use_fingerprint(report: UseReport, grant: UsedGrant) -> bytes:
 GrantState = Literal["open", "used", "unused", "late", "mismatched", "overwritten", "unknown"]
 """The states of an issued grant.
 
-open: it can be used, and nothing tells of a use.
+open: it can be used, and no source reports a use.
 used: it was used as granted, once or more.
 unused: an upload slot that ended, and for which storage has no object.
 late: its object was stored after its end, as a PUT that began before may be.
 mismatched: its object has another size, type or checksum than granted.
 overwritten: another grant stored an object under its key later.
-unknown: it ended, and no source tells of a use. For a download, access logs would.
+unknown: it ended, and no source reports a use. For a download, access logs would.
 """
 
 

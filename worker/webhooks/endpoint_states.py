@@ -70,7 +70,7 @@ def begin_probe(connection: Connection, endpoint: TurnKey, now: datetime) -> boo
 
 
 def _end_probe(connection: Connection, endpoint: TurnKey, now: datetime) -> None:
-    """Let the next delivery probe an endpoint: one that is not sent any more tells nothing."""
+    """Let the next delivery probe an endpoint: the probing one was not sent."""
     is_probed = *_is_endpoint(endpoint), EndpointState.open_until.is_not(None)
     connection.execute(update(EndpointState).where(*is_probed).values(open_until=now))
 
@@ -227,7 +227,7 @@ def _count_attempts(
 
 
 class EndpointFigures(NamedTuple):
-    """The attempts that called an endpoint since a moment, and their response times by class."""
+    """The attempts that called an endpoint since a time, and their response times by class."""
 
     succeeded: int
     failed: int
@@ -235,7 +235,7 @@ class EndpointFigures(NamedTuple):
 
 
 def read_figures(connection: Connection, since: datetime) -> dict[TurnKey, EndpointFigures]:
-    """Return the figures of endpoints since the hour of a moment."""
+    """Return the figures of endpoints since the hour of a time."""
     hour = since.replace(minute=0, second=0, microsecond=0)
     row = EndpointHour
     columns = row.tenant, row.endpoint, row.is_success, row.latency_class

@@ -110,7 +110,7 @@ class EventRelay:
 
 
 def _render(delivery: DeliveryLease, context: Context) -> bytes | None:
-    """Return an event, or None if it must or can not be sent: the listener learns its number."""
+    """Return an event, or None if it cannot be sent. The service reports its number as missed."""
     try:
         webhook = render(delivery, context)
     except (Malformed, Transient) as error:

@@ -61,7 +61,7 @@ _HAS_LINKS = Delivery.event == "grants.decided"
 @click.option(
     "--since",
     callback=parse_moment_option,
-    help="Created at or after this moment: 2h, yesterday, or 2026-11-24T08:30 (UTC).",
+    help="Created at or after this time: 2h, yesterday, or 2026-11-24T08:30 (UTC).",
 )
 @tenant_option
 @endpoint_option

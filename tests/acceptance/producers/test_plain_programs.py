@@ -1,6 +1,6 @@
-"""Producers without this project's code: that of docs/contract.md and those of examples/producers.
+"""Producers without this project's code: those of docs/contract.md and of examples/producers.
 
-The former knows nothing but its page.
+The last program of the page knows nothing but the page.
 """
 
 import ast
@@ -21,6 +21,7 @@ from joserfc import jwe
 from tests.acceptance.conftest import ACME_KEY, ROOT, Service
 from tests.acceptance.producers.conftest import PRODUCERS
 from tests.support.crypto.tokens import public_key
+from tests.support.servers.programs import run_program
 from tests.support.servers.waiting import wait_until
 from valetkey.crypto.jose import JWE_REGISTRY
 from valetkey.crypto.keys import PrivateKey, generate_key
@@ -28,7 +29,7 @@ from valetkey.session import new_id
 from worker.issue import dispatch
 
 PAGE = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
-(PROGRAM,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+CELERY_PROGRAM, PROGRAM = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 NO_WORKERS = 6  # a database of the broker from which no worker consumes
 MAX_MEMORY = 512 * 1024  # KiB of data in a program's process
 
@@ -78,13 +79,27 @@ def used_grants(service: Service) -> int:
         return next(quota.used for quota in client.usage() if quota.metric == "grants")
 
 
+def imported_packages(program: str) -> set[str]:
+    """Return the packages that a program imports, without those of the standard library."""
+    nodes = list(ast.walk(ast.parse(program)))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
+    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names
+
+
 def test_the_program_imports_a_redis_client_and_a_jose_library_only() -> None:
-    tree = ast.walk(ast.parse(PROGRAM))
-    names = {alias.name for node in tree if isinstance(node, ast.Import) for alias in node.names}
-    tree = ast.walk(ast.parse(PROGRAM))
-    names |= {str(node.module) for node in tree if isinstance(node, ast.ImportFrom)}
-    packages = {name.partition(".")[0] for name in names}
-    assert packages - sys.stdlib_module_names == {"redis", "joserfc"}
+    assert imported_packages(PROGRAM) == {"redis", "joserfc"}
+
+
+def test_the_plain_producer_imports_no_valetkey_package() -> None:
+    assert imported_packages(CELERY_PROGRAM) == {"celery"}
+
+
+def test_the_program_for_plain_celery_gets_its_grants(service: Service, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CELERY_PROGRAM]
+    completed = run_program(command, cwd=tmp_path, env=service.producer_environ(tmp_path))
+    assert (completed.returncode, completed.stderr) == (0, "")
+    assert completed.stdout == "issued ['acme/a.bin', 'acme/b.bin']\n"
 
 
 def test_one_item_gets_a_genuine_link_and_another_its_refusal(start: Start) -> None:

@@ -19,9 +19,10 @@ from valetkey import AsyncClient, Client, Grant
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
 
 KEYS = {INTERACTIVE_QUEUE: ["acme/a", "acme/b"], BULK_QUEUE: [f"acme/{n}" for n in range(50)]}
+PAGE = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
 PLAIN_PROGRAM = next(
     program
-    for program in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    for program in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     if "send_task" in program
 )
 

@@ -127,8 +127,11 @@ FORBIDDEN = [
     ("GET", "valetkey.worker:issue@host"),
     ("SUBSCRIBE", "/0.celeryev/worker.heartbeat"),
 ]
+GUIDES = [ROOT / "docs" / "operating.md", *(ROOT / "docs" / "runbooks").glob("*.md")]
 DOCUMENTED_COMMANDS = re.findall(
-    r"^redis-cli (.+)$", (ROOT / "docs" / "operating.md").read_text(encoding="utf-8"), re.MULTILINE
+    r"^ *redis-cli (.+)$",
+    "".join(page.read_text(encoding="utf-8") for page in GUIDES),
+    re.MULTILINE,
 )
 
 

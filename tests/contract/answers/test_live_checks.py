@@ -1,4 +1,4 @@
-"""`doctor --live` against real servers: the tables of docs/storage.md, and a clean bucket."""
+"""`doctor --live` against real servers: docs/appendix/live-checks.md, and a clean bucket."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""What curl, wget and Chromium make of file names and content types; the tables of docs/files.md.
+"""What curl, wget and Chromium make of file names and content types, as docs/appendix/file-names.md
+says; the table of wildcards in docs/files.md.
 
 VALETKEY_TEST_WRITE=1 writes the tables instead of comparing them.
 """
@@ -22,7 +23,8 @@ from valetkey.wire.terms import Download
 from worker.core.policy_rules import INERT_TYPES, check_content_type
 from worker.core.tenant_config import Policy
 
-DOCUMENT = ROOT / "docs" / "files.md"
+DOCUMENT = ROOT / "docs" / "appendix" / "file-names.md"
+RULES = ROOT / "docs" / "files.md"
 
 NAMES = (
     # ASCII
@@ -84,9 +86,10 @@ def _show_character(character: str) -> str:
 
 
 class Table:
-    """One table of the document, between two comments with its name."""
+    """One table of a document, between two comments with its name."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, document: Path = DOCUMENT) -> None:
+        self._document = document
         self._marks = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
 
     def column(self, title: str) -> list[str]:
@@ -112,11 +115,11 @@ class Table:
         before, _, after = self._parts()
         rows = [list(columns), ["---"] * len(columns), *zip(*columns.values(), strict=True)]
         table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-        DOCUMENT.write_text(before + table + after, encoding="utf-8")
+        self._document.write_text(before + table + after, encoding="utf-8")
 
     def _parts(self) -> tuple[str, str, str]:
         start, end = self._marks
-        before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(start)
+        before, _, rest = self._document.read_text(encoding="utf-8").partition(start)
         table, _, after = rest.partition(end)
         return before + start, table, end + after
 
@@ -237,7 +240,7 @@ def test_the_document_has_the_types_that_a_wildcard_includes() -> None:
     for name in sorted(INERT_TYPES):
         family, _, subtype = name.partition("/")
         families.setdefault(f"`{family}/*`", []).append(f"`{subtype}`")
-    table = Table("wildcards")
+    table = Table("wildcards", RULES)
     check_column(table, "wildcard", list(families))
     check_column(table, "includes", [", ".join(names) for names in families.values()])
 

@@ -304,7 +304,7 @@ def test_the_api_selects_and_counts_by_state(database: str) -> None:
 def test_a_report_tells_the_states_by_kind(used: Run) -> None:
     page = used("report", "--out", "-", "--since", "2026-11-24T12:00Z").stdout
     assert 'id="states"' in page
-    assert "it is known what became of 80.0% of the grants" in page
+    assert "80.0% of the grants have a known outcome" in page
 
 
 def test_open_grants_are_those_that_have_not_ended(used: Run, service: InProcessService) -> None:

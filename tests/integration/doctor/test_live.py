@@ -116,7 +116,7 @@ def test_nothing_is_sent_if_the_question_is_answered_with_no(
         completed = answer_on_terminal(command, "n")
         assert storage.received == []
     assert completed.returncode == 1
-    assert "Go on? [y/N]" in completed.stderr
+    assert "Continue? [y/N]" in completed.stderr
 
 
 @pytest.mark.parametrize("prefix", ["", "acme", "/", "a//", "../", "acme\\/", "x" * 900 + "/"])

@@ -79,7 +79,7 @@ def test_a_wrong_setting_is_named_with_what_to_write(name: str, value: str, expe
     assert result.exit_code == 2
     assert f"VALETKEY_{name}: " in result.output
     assert expected in result.output
-    assert "docs/operating.md" in result.output
+    assert "docs/reference/settings.md" in result.output
     assert PASSWORD not in result.output
     assert "Traceback" not in result.output
 

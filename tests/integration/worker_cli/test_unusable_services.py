@@ -62,7 +62,7 @@ def check(result: Result, service: str, cause: str, hint: str) -> None:
     assert hint in result.output
     assert PASSWORD not in result.output
     assert "Traceback" not in result.output
-    assert result.exit_code == (0 if "service_away" in result.output else 1)
+    assert result.exit_code == (0 if "service_unreachable" in result.output else 1)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ DATABASES = {
     "not PostgreSQL": ("what answers is not PostgreSQL", "correct host and port"),
     "no TLS": ("the server has no TLS, and sslmode asks for it", "remove sslmode"),
     "unknown parameter": ("its URL has a parameter", "correct what follows the ?"),
-    "missing certificate": ("the file of the certificate authority", "docs/operating.md, TLS"),
+    "missing certificate": ("the file of the certificate authority", "docs/runbooks/service.md"),
     "not SQLite": ("the file is not a SQLite database, or is damaged", "correct the path"),
     "folder": ("the file cannot be opened", "correct the path"),
 }

@@ -26,7 +26,7 @@ def doctor_checks(name: str, *options: str) -> list[dict[str, Any]]:
     return [check for check in json_lines(run_doctor(*options)) if check["check"] == name]
 
 
-PAGE = ROOT / "docs" / "storage.md"
+PAGE = ROOT / "docs" / "appendix" / "live-checks.md"
 SECRET_KEY = "not-a-secret-but-nobody-may-print-it"
 NO_TENANTS: Mapping[str, Tenant] = {}
 Verdicts = Mapping[tuple[str, str], str]
@@ -49,9 +49,9 @@ def verdicts(findings: list[dict[str, Any]]) -> Verdicts:
 
 
 def documented_verdicts(server: str) -> Verdicts:
-    """Return the verdicts of the table that docs/storage.md shows for a server."""
+    """Return the verdicts of the table that docs/appendix/live-checks.md shows for a server."""
     page = PAGE.read_text(encoding="utf-8")
-    (block,) = re.findall(rf"### {server} [^\n]+\n\n```text\n(.*?)```", page, re.DOTALL)
+    (block,) = re.findall(rf"## {server} [^\n]+\n\n```text\n(.*?)```", page, re.DOTALL)
     lines = block.splitlines()
     header = lines.index("") + 1
     starts = [lines[header].index(name) for name in ("grant", "check", "expected", "verdict")]

@@ -130,7 +130,7 @@ def _replace(value: str, hosts: Mapping[str, str]) -> str:
     return value
 
 
-WORKERS = ("worker", "beat", "events")
+WORKERS = ("worker", "upkeep", "events")
 _STORAGE_PORTS = 10  # S3, and what the other servers of SeaweedFS listen on
 _HOSTS = ("redis:6379", "postgres:5432", "seaweedfs:8333")
 

@@ -1,4 +1,4 @@
-"""Verifies a SQLite file with an audit log, and proofs of it, as docs/audit.md says.
+"""Verifies a SQLite file with an audit log, and proofs of it, as docs/reference/record.md says.
 
 It was written from that page alone, by somebody who had not seen the service. So it imports nothing
 of the service or the tests, and takes no table of the page by program.

@@ -12,6 +12,7 @@ from bench.capacity.model import (
     needs,
     per_core,
     predicted_per_second,
+    workers_for,
 )
 from bench.capacity.scale_out import Turn, summarise
 from bench.capacity.table import capacity_text
@@ -105,6 +106,18 @@ def test_the_scarcest_part_limits_the_rate(
 
 def test_one_writer_limits_the_rate_of_all_processes() -> None:
     assert predicted_per_second(COST, 64, 64, one_writer=True) == pytest.approx(1e6 / 3_000)
+
+
+def test_links_in_batches_need_as_many_processes_as_their_requests() -> None:
+    # Requests of 600 links: 33.3 a second, of 100 that a process does at full load.
+    cost = replace(COST, per_second=10, reader_cpu_us=50_000)
+    assert workers_for(20_000, cost, 600, one_writer=False) == (5, 3)
+
+
+def test_more_links_than_one_writer_takes_need_another_database() -> None:
+    cost = replace(COST, write_us=1_000)
+    assert workers_for(700, cost, 1, one_writer=True) is not None
+    assert workers_for(701, cost, 1, one_writer=True) is None
 
 
 def test_a_core_of_the_service_is_not_shared_with_the_producer() -> None:

@@ -51,16 +51,16 @@ def failing_worker(events: Events, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def request_of(events: Events) -> Any:
-    channel = SimpleNamespace(set_aside=events.noting("set aside"))
+    channel = SimpleNamespace(dead_letter=events.noting("dead-lettered"))
     message = SimpleNamespace(channel=channel, _raw={}, reject_log_error=events.noting("put back"))
     return SimpleNamespace(id=TASK_ID, message=message)
 
 
-def test_a_message_that_no_child_can_take_is_set_aside_and_its_place_is_free(
+def test_a_message_that_no_child_can_take_is_dead_lettered_and_its_place_is_free(
     events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing_worker(events, monkeypatch)._process_task(request_of(events))
-    assert sorted(events) == ["released", "set aside"]
+    assert sorted(events) == ["dead-lettered", "released"]
 
 
 def test_a_worker_that_stops_puts_back_what_it_cannot_process(

@@ -1,4 +1,4 @@
-"""docs/audit.md: the table of members is that of the models, and the example and program work."""
+"""docs/reference/record.md: its members are those of the models; its example and program work."""
 
 import base64
 import json
@@ -33,14 +33,9 @@ Members = dict[str, tuple[str, bool]]
 """The type of each member of a record, and whether it can be absent."""
 
 
-def record_section(page: str) -> str:
-    """Return the part of docs/audit.md about records."""
-    return page.partition("\n## The record\n")[2].partition("\n## Retention\n")[0]
-
-
-def documented_members(section: str) -> dict[str, Members]:
+def documented_members(page: str) -> dict[str, Members]:
     """Return the members of each type of record; those of an item under `item`."""
-    rows = re.findall(r"^\| (?:`(\w+)`|none: an item) \| (`\w+`\?? .+) \|$", section, re.MULTILINE)
+    rows = re.findall(r"^\| (?:`(\w+)`|none: an item) \| (`\w+`\?? .+) \|$", page, re.MULTILINE)
     members = {kind or ITEM: _parse_members(cell) for kind, cell in rows}
     return {kind: found for kind, found in members.items() if found}
 
@@ -50,25 +45,24 @@ def _parse_members(cell: str) -> Members:
     return {name: (type_, mark == "?") for name, mark, type_ in members}
 
 
-def load_program(section: str) -> SimpleNamespace:
-    """Return the functions of the section's program."""
-    (text,) = re.findall(r"^```python\n(.+?)^```$", section, re.MULTILINE | re.DOTALL)
+def load_program(page: str) -> SimpleNamespace:
+    """Return the functions of the page's program."""
+    (text,) = re.findall(r"^```python\n(.+?)^```$", page, re.MULTILINE | re.DOTALL)
     names: dict[str, Any] = {}
     exec(compile(text, "record_hashes.py", "exec"), names)  # noqa: S102 - the page's own code
     return SimpleNamespace(**names)
 
 
-PAGE = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
-SECTION = record_section(PAGE)
-MEMBERS = documented_members(SECTION)
+PAGE = (ROOT / "docs" / "reference" / "record.md").read_text(encoding="utf-8")
+MEMBERS = documented_members(PAGE)
 INCLUSION, CONSISTENCY = map(
-    json.loads, re.findall(r"^```json\n(.+?)^```$", SECTION, re.MULTILINE | re.DOTALL)
+    json.loads, re.findall(r"^```json\n(.+?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 )
 RECORDS, KEY = (
     block.splitlines()
-    for block in re.findall(r"^```text\n(.+?)^```$", SECTION, re.MULTILINE | re.DOTALL)
+    for block in re.findall(r"^```text\n(.+?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 )
-HASHES = dict(re.findall(r"^\| (.+?) \| `([0-9a-f]{64,})` \|$", SECTION, re.MULTILINE))
+HASHES = dict(re.findall(r"^\| (.+?) \| `([0-9a-f]{64,})` \|$", PAGE, re.MULTILINE))
 
 MODELS: dict[str, type[Base]] = {
     "chunk": models.Chunk,
@@ -168,20 +162,20 @@ def test_the_members_of_an_item_are_those_of_its_rows() -> None:
 
 def test_the_leaves_name_their_rows_as_the_page_says() -> None:
     names_rows = r"^\| `(\w+)` \| (`(?:batch_number|reference)`.*?) \| .+ \|$"
-    rows = re.findall(names_rows, SECTION, re.MULTILINE)
+    rows = re.findall(names_rows, PAGE, re.MULTILINE)
     names = ("`batch_number`", "`chunk_number`", "`reference`")
     assert {kind: tuple(name in cell for name in names) for kind, cell in rows} == SHAPES
 
 
 def test_the_page_lists_all_tables_that_no_leaf_covers() -> None:
-    listed = SECTION.partition("- These tables:\n")[2]
+    listed = PAGE.partition("\nNo leaf covers these tables.")[2]
     assert sorted(re.findall(r"`(\w+)`", listed)) == sorted(Base.metadata.tables.keys() - KEYS)
 
 
 @pytest.fixture(scope="module")
 def program() -> SimpleNamespace:
     """The functions of the page's program."""
-    return load_program(SECTION)
+    return load_program(PAGE)
 
 
 def test_the_hashes_of_the_example_follow_from_its_records(program: SimpleNamespace) -> None:
@@ -203,10 +197,10 @@ def test_the_hashes_of_the_example_follow_from_its_records(program: SimpleNamesp
 
 
 def test_the_commitment_of_the_example_follows_from_the_salt_and_the_text() -> None:
-    ((salt, text),) = re.findall(r"`SHA-256\((\w+) ‖ \"(.+?)\"\)`", SECTION)
+    ((salt, text),) = re.findall(r"`SHA-256\((\w+) ‖ \"(.+?)\"\)`", PAGE)
     value = sha256(bytes.fromhex(salt) + text.encode()).hexdigest()
     assert json.loads(RECORDS[0])["recipient"] == value
-    assert f"`{value}`" in SECTION
+    assert f"`{value}`" in PAGE
 
 
 def test_the_proof_of_the_example_leads_to_its_root(program: SimpleNamespace) -> None:

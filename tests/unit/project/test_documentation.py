@@ -78,20 +78,6 @@ def test_commands_are_found_after_assignments_prompts_and_pipes() -> None:
     ]
 
 
-ROWS = dict(re.findall(r"^\| `VALETKEY_(\w+)` \| (.+?) \|", OPERATING, re.MULTILINE))
-
-
-def test_all_settings_are_documented_in_their_order() -> None:
-    assert [name.lower() for name in ROWS] == list(Settings.model_fields)
-
-
-def test_the_documented_defaults_are_those_of_the_code() -> None:
-    documented = {name.lower(): re.sub("^none: .*", "none", cell) for name, cell in ROWS.items()}
-    assert {name: cell.strip("`") for name, cell in documented.items()} == {
-        name: format_default(getattr(Settings(), name)) for name in Settings.model_fields
-    }
-
-
 @pytest.mark.parametrize(
     ("broker", "results"),
     [
@@ -114,12 +100,6 @@ def test_an_interval_that_no_sweep_can_have_is_refused(seconds: str) -> None:
 def test_the_server_of_a_rediss_url_is_verified(name: str) -> None:
     settings = Settings.model_validate({name: "rediss://:s3cret@queue.example.com/0"})
     assert getattr(settings, name).get_secret_value().endswith("/0?ssl_cert_reqs=required")
-
-
-def format_default(default: object) -> str:
-    if isinstance(default, SecretStr):
-        return default.get_secret_value()
-    return str(default).lower()
 
 
 SESSION, SIGNER, TRUST, BUCKET, ENDING = map(
@@ -176,8 +156,30 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
     assert broken_links(page, page.read_text(encoding="utf-8")) == []
 
 
+GENERATED = {"docs/tenants.md", "CHANGELOG.md", "docs/contract/codes.md"} | {
+    f"docs/reference/{name}.md" for name in ("settings", "metrics", "events")
+}
+MAX_WORDS = 30_000
+
+
+def prose(page: Path) -> str:
+    """Return the text of a page without its programs and tables."""
+    text = re.sub(FENCE, "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"^ *\|.*$", "", text, flags=re.MULTILINE)
+
+
+def test_all_pages_together_can_be_read_in_two_hours() -> None:
+    names = {str(page.relative_to(ROOT)): page for page in PAGES}
+    written = {name for name in names if not name.startswith("docs/appendix/")} - GENERATED
+    assert sum(len(prose(names[name]).split()) for name in written) <= MAX_WORDS
+
+
+def test_the_readme_fits_into_130_lines() -> None:
+    assert len(read("README.md").splitlines()) <= 130
+
+
 def test_a_broken_link_is_detected() -> None:
-    text = "[a](nowhere.md) [`b`](#nothing) [c](https://example.com) [d](README.md#the-contract)"
+    text = "[a](nowhere.md) [`b`](#nothing) [c](https://example.com) [d](README.md#compared)"
     assert broken_links(ROOT / "README.md", text) == ["nowhere.md", "#nothing"]
 
 

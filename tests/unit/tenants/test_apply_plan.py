@@ -112,13 +112,13 @@ def test_a_choice_of_type_that_storage_checks_or_that_no_form_leaves_has_no_warn
     assert type_warnings("image/*", "video/mp4") == []
 
 
-def test_only_uploads_that_nothing_tells_of_have_a_warning() -> None:
-    untold = Bucket("demo", "b", "r", probe_rate=0)
-    ((code, message),) = type_warnings(bucket=untold)
+def test_only_uploads_that_no_source_reports_have_a_warning() -> None:
+    unreported = Bucket("demo", "b", "r", probe_rate=0)
+    ((code, message),) = type_warnings(bucket=unreported)
     assert code == "uploads_untold"
-    assert message.startswith("tenants.acme.allow.demo: nothing tells of uploads")
-    assert type_warnings(kinds=("download",), bucket=untold) == []
-    events = replace(untold, events_queue="https://sqs.example.com/1/q")
+    assert message.startswith("tenants.acme.allow.demo: no source reports uploads")
+    assert type_warnings(kinds=("download",), bucket=unreported) == []
+    events = replace(unreported, events_queue="https://sqs.example.com/1/q")
     assert type_warnings(bucket=events) == []
 
 

@@ -24,7 +24,7 @@ def sqlite_error(code: int) -> sqlite3.OperationalError:
     return error
 
 
-AWAY = {
+TEMPORARY = {
     "the server has no free connection": Failed("FATAL: sorry, too many clients already"),
     "the server is starting or stopping": Failed("FATAL: the database system is starting up"),
     "it does not respond in time": psycopg.errors.ConnectionTimeout("connection timeout expired"),
@@ -43,11 +43,11 @@ UNUSABLE = {
 }
 
 
-@pytest.mark.parametrize("text", [*AWAY, *UNUSABLE])
+@pytest.mark.parametrize("text", [*TEMPORARY, *UNUSABLE])
 def test_a_failure_of_the_database_is_named_without_its_text(text: str) -> None:
-    cause = database_cause((AWAY | UNUSABLE)[text])
+    cause = database_cause((TEMPORARY | UNUSABLE)[text])
     assert cause.text.startswith(text)
-    assert cause.is_away == (text in AWAY)
+    assert cause.is_temporary == (text in TEMPORARY)
     assert SECRET not in cause.text + cause.hint
 
 

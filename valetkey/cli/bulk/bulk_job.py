@@ -74,7 +74,7 @@ class BulkJob(ResultSource):
     """Requests all batches of an input, and merges their results in the order of the rows.
 
     refused counts all refusals, those of invalid rows included. finished_rows returns the rows of
-    a finished output, of which the scan keeps those that were granted.
+    a finished output; the scan keeps those that were granted.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ from valetkey.wire.replies import Grant
 MAX_LINE_BYTES = 1024**2
 
 MAX_COPIED_COLUMNS = 256
-"""The maximum number of copied columns, each of which JSON Lines may name in a later row."""
+"""The maximum number of copied columns. JSON Lines may name each of them in a later row."""
 
 # `charged` and `refused` exist only in the output; the other names are those of the results.
 OUTPUT_NAMES = frozenset({"charged", "refused", *Grant.__dataclass_fields__, *Refusal.model_fields})
@@ -134,8 +134,8 @@ class Columns(NamedTuple):
     known: the columns that become part of the request; required: those that each row needs.
     options: the options that apply to all rows alike, which no column can set.
     ignored: columns to leave out; copied: columns to copy to the output whatever their name
-    resembles. `*` stands for all unknown columns. identity: those of which two rows may not have
-    the same values.
+    resembles. `*` stands for all unknown columns. identity: the columns in which two rows may not
+    have the same values.
     """
 
     known: Sequence[str]

@@ -179,9 +179,9 @@ def upload(
     folder. With a content type such as audio/*, the uploader chooses any type that it
     matches, if the policy allows that.
 
-    With --wait, the command goes on until storage has the object, and says on stderr what is there;
-    with --json, also as a second object. It exits with 4 if the object is not stored in time, or
-    not as granted, and names the command that goes on waiting: to repeat this one is charged again.
+    With --wait, the command waits until storage has the object, and describes it on stderr; with
+    --json, also as a second object. It exits with 4 if the object is not stored in time, or not as
+    granted, and names the command that continues to wait: to repeat this one is charged again.
 
     The object may be s3://inbox/photos/cat.jpg, too. `inbox` names a bucket profile.
 

@@ -123,7 +123,7 @@ def wait_until_stored(handle: GrantHandle, options: Mapping[str, Any]) -> None:
     """Wait until storage has the object, and describe it on stderr; with --json also on stdout.
 
     Without --timeout, the wait takes at most STORED_TIMEOUT. Raises as BatchHandle.stored does. If
-    the wait can go on, the error names the command for that: repeating this one is charged again.
+    the wait can continue, the error names the command for it: to repeat this one is charged again.
     """
     sys.stdout.flush()  # a shell behind a pipe runs the printed command meanwhile
     errors = stderr_console()

@@ -53,7 +53,7 @@ _FREE_TO_DIFFER = {"expires_in", "min_expires_in", *ITEM_TEXTS}
 class UploadState(BaseModel):
     """An unfinished upload: its grant's id, the file's state at its start, and the stored parts.
 
-    It contains no link and no signature: the grant is signed again when the upload goes on. request
+    It contains no link and no signature: the grant is signed again when the upload resumes. request
     has the bucket, the key and the options that must be the same then.
     """
 

@@ -35,11 +35,11 @@ def service(**options: Any) -> None:
 @click.option(
     "--watch",
     is_flag=True,
-    help="Go on until each grant was used or has ended, and show each change.",
+    help="Continue until each grant was used or has ended, and show each change.",
 )
 @read_only_options
 def status(subject: str, *, watch: bool, **options: Any) -> None:
-    """Show what became of a grant, or how many grants of a batch are in each state.
+    """Show the state of a grant, or how many grants of a batch are in each state.
 
     \b
     valetkey status 0199a000-0000-7000-8000-000000000000.0
@@ -60,7 +60,7 @@ def status(subject: str, *, watch: bool, **options: Any) -> None:
     undecided    the item has not been decided yet
 
     The service looks into storage for a slot, and for those of a batch of up to 50 items. For a
-    larger batch, it tells what it knows.
+    larger batch, it reports the uses that it knows.
     """
     with command_base.report_errors(options), command_base.open_client(options) as client:
         shown: UseStates | None = None

@@ -22,7 +22,7 @@
     return bytes < 1024 * MIB ? `${number(bytes / MIB)} MiB` : `${number(bytes / 1024 / MIB)} GiB`;
   }
 
-  // Two sizes that look the same are told apart by their bytes.
+  // Two sizes that look the same are distinguished by their bytes.
   function sizes(first, second) {
     const exact = size(first) === size(second) && first >= 1024;
     return [first, second].map((n) => (exact ? `${n.toLocaleString()} bytes` : size(n)));

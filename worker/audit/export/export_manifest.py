@@ -46,7 +46,7 @@ class UnusableManifest(ValueError):
 class ExportManifest(BaseModel):
     """The statement of an export about itself.
 
-    filters are the options as given, since and until the moments that they meant, and buckets the
+    filters are the options as given, since and until the times that they meant, and buckets the
     bucket profiles that they selected. trees are those of all tenants that the export can contain.
     """
 

@@ -162,7 +162,7 @@ _TEXT_FORMATS: dict[str, Callable[[list[ChunkItems]], str]] = {
 
 
 def is_text(name: FormatName) -> bool:
-    """Tell whether a format is text, which can be continued after any row."""
+    """Return true if a format is text, which can be continued after any row."""
     return name in _TEXT_FORMATS
 
 
@@ -248,7 +248,7 @@ class ExportedTree(BaseModel):
 class ExportJournal(BaseModel, frozen=True):
     """The progress of an export: its options, its bound, and what the partial file contains.
 
-    options are as typed. since and until are the moments that they meant when the export began, and
+    options are as typed. since and until are the times that they meant when the export began, and
     trees are those of that time. position is None before the first chunk.
     """
 

@@ -182,7 +182,7 @@ def period_names(scope: Scope) -> list[str]:
 
 
 TABLE_ROWS = 50
-_RECIPIENTS, _NEWEST = 20, 3  # recipients of whom it is told what they got, and grants of each
+_RECIPIENTS, _NEWEST = 20, 3  # recipients whose grants are shown, and grants of each
 _MAX_CODES = 1_000  # more than there are refusal codes
 _GROUPED: tuple[Dimension, ...] = ("tenant", "bucket", "kind")
 _LARGEST: tuple[Dimension, ...] = ("requester", "recipient", "key")

@@ -90,9 +90,9 @@ class ReportFigures:
 
     periods are the hours, days or months of the range, named as `audit count` names them.
     breakdowns are by the ids of their topics; items for no recipient are among the others of
-    recipients. received tells what the recipients with the most grants got. states counts issued
-    grants by kind and state. pruned_month is the month before which items were removed, None if
-    none of the range were.
+    recipients. received has the newest grants of the recipients with the most grants. states
+    counts issued grants by kind and state. pruned_month is the month before which items were
+    removed, None if none of the range were.
     """
 
     scope: Scope

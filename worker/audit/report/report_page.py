@@ -134,7 +134,7 @@ def _titles(figures: ReportFigures) -> dict[str, str]:
         titles["time"] = f"By {figures.scope.unit}"
         titles |= {topic.id: topic.title for topic in TOPICS if _has_rows(figures, topic)}
     if figures.states:
-        titles["states"] = "What became of grants"
+        titles["states"] = "States of grants"
     return titles | {"quotas": "Quota headroom", "log": "State of the log"}
 
 
@@ -145,7 +145,7 @@ def _has_rows(figures: ReportFigures, topic: Topic) -> bool:
 
 
 def format_moment(moment: datetime, scope: Scope) -> str:
-    """Format a moment in the zone of a report, to the second if it has seconds."""
+    """Format a time in the zone of a report, to the second if it has seconds."""
     local = moment.astimezone(scope.zone)
     return f"{local:%Y-%m-%d %H:%M:%S}" if local.second else f"{local:%Y-%m-%d %H:%M}"
 

@@ -194,7 +194,7 @@ class ExportCheck:
             yield getattr(record, name), pattern
 
     def _is_required(self, head: ChunkHead, record: GrantRecord) -> bool:
-        """Tell whether the file must have a row: its filters selected it when the export began."""
+        """Return true if the file must have a row: its filters selected it at the start."""
         if self._selected.states or any(text == ERASED for text, _ in self._texts(record)):
             return False
         query = select(Leaf.leaf_number).where(
@@ -236,7 +236,7 @@ def _read_rows(name: FormatName, stream: IO[bytes]) -> Iterator[Row]:
         for batch in file.iter_batches(_ROWS_PER_BATCH):
             yield from batch.to_pylist()
         return
-    size = 0  # of the row, of which quotes in CSV can contain line ends
+    size = 0  # of the row: in CSV, quotes can contain line ends
 
     def read_lines() -> Iterator[str]:
         nonlocal size
@@ -267,7 +267,7 @@ def _time_of(row: Row) -> datetime:
 
 
 def _is_row(row: Any, expected: Any) -> bool:
-    """Tell whether a row is the expected one, but for texts that were erased since."""
+    """Return true if a row is the expected one, except for texts that were erased since."""
     if row == expected:
         return True
     if not isinstance(row, dict) or not isinstance(expected, dict) or row.keys() != expected.keys():

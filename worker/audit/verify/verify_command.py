@@ -289,7 +289,7 @@ def _print_text(outcome: _Outcome) -> None:
     for problem in result.problems:
         click.echo(escape_unprintable(str(problem)))
     if result.problems:
-        click.echo("Next: docs/operating.md, The audit log does not verify.")
+        click.echo("Next: docs/runbooks/log.md.")
     for notice in notices:
         click.echo(escape_unprintable(notice["text"]))
     rate = f"{result.counts['items'] / seconds:,.0f} rows/s" if seconds else ""

@@ -85,7 +85,7 @@ class Charges:
     unknown: set[WindowKey] = field(default_factory=set)
 
     def add(self, tenant: str, charged_at: datetime, cost: Cost | None) -> None:
-        """Add the cost of a batch that was charged at the given moment."""
+        """Add the cost of a batch that was charged at the given time."""
         if cost == NO_COST:
             return
         moment, is_recent = charged_at.isoformat(" "), charged_at >= self.kept_since
@@ -101,7 +101,7 @@ class Charges:
 
 @dataclass(frozen=True, slots=True)
 class StoredUsage:
-    """The usage of windows, and what follows from rows beside those of items, at one moment.
+    """The usage of windows, and what follows from rows beside those of items, at one time.
 
     live is the usage of each tenant's window live, from the tables of _LIVE. changes has the costs
     of _CHANGES, by table. charges gets those of items.

@@ -35,7 +35,7 @@ class LogReader:
         return list(self.stream(statement, *params))
 
     def stream(self, statement: str, *params: Any) -> Iterator[Row]:
-        """Yield the rows of a query, of which few are in memory."""
+        """Yield the rows of a query, with few of them in memory at once."""
         yield from self._connection.execute(statement, params)
 
     def select(self, columns: str, source: str, condition: str, rest: str = "") -> Iterator[Row]:

@@ -149,7 +149,7 @@ def _read_hash(name: str, value: Any) -> bytes:
 
 
 def read_instant(name: str, value: Any) -> datetime:
-    """Return a moment in UTC, from the text in which SQLite stores it. Raises WrongValue."""
+    """Return a time in UTC, from the text in which SQLite stores it. Raises WrongValue."""
     try:
         moment = datetime.fromisoformat(value)
     except (TypeError, ValueError):

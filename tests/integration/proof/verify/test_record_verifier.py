@@ -1,4 +1,4 @@
-"""A verifier that was written from docs/audit.md alone agrees with the logs and proofs."""
+"""A verifier written from docs/reference/record.md alone agrees with the logs and proofs."""
 
 import json
 import re

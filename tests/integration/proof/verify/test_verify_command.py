@@ -130,7 +130,7 @@ def test_a_chunk_that_no_leaf_covers_is_named(run: Run, stored: StoredTables) ->
     assert result.exit_code == 1
     assert result.stdout.startswith("chunks: tenant acme, batch ")
     assert ": no leaf covers it\n" in result.stdout
-    assert "Next: docs/operating.md, The audit log does not verify." in result.stdout
+    assert "Next: docs/runbooks/log.md." in result.stdout
 
 
 def test_checkpoints_in_files_show_that_a_log_was_cut_with_its_checkpoints(

@@ -12,7 +12,7 @@ from models import Use
 from tests.support.builders.messages import grant_message
 from tests.support.uses.access_logs import aws_line
 from tests.support.uses.use_service import UseService
-from worker.uses.usage_commands import usage
+from worker.uses.use_commands import uses
 
 Import = Callable[..., Result]
 KEY = "acme/a.pdf"
@@ -51,7 +51,7 @@ class AccessLog:
 def run(service: UseService, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Import:
     assert service.engine
     monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
-    return lambda *words: CliRunner().invoke(usage, ["import", *map(str, words)])
+    return lambda *words: CliRunner().invoke(uses, ["import", *map(str, words)])
 
 
 @pytest.fixture

@@ -164,7 +164,8 @@ def test_metadata_may_fill_what_the_grant_id_leaves_of_storages_limit() -> None:
     assert refusal_code_and_field(upload(metadata=longer)) == refused
 
 
-# What Chromium runs or loads as a script, or shows as a document with scripts: docs/files.md.
+# What Chromium runs or loads as a script, or shows as a document with scripts:
+# docs/appendix/file-names.md.
 ACTIVE = (
     *("text/html", "text/xml", "text/xsl", "text/jscript", "text/javascript", "text/css"),
     *("text/anything", "text/anything+xml", "application/xhtml+xml", "application/xml"),

@@ -1,4 +1,4 @@
-"""The commands about the uses of grants: `usage import` and `usage setup`."""
+"""The commands about the uses of grants: `uses import` and `uses setup`."""
 
 import json
 import re
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 @click.group()
-def usage() -> None:
-    """Learn from storage what became of grants."""
+def uses() -> None:
+    """Record the uses of grants that storage reports."""
 
 
 _SKIPPED = {
@@ -48,7 +48,7 @@ _IGNORED = {
 }
 
 
-@usage.command("import")
+@uses.command("import")
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @format_option("--json", "Print one JSON object, with the numbers by reason.")
 @click.pass_context
@@ -68,8 +68,8 @@ def import_logs(
 
     \b
     Examples:
-      python -m worker usage import /var/log/s3/2026-11-26.log
-      python -m worker usage import s3://logs/acme-reports/2026-11-
+      python -m worker uses import /var/log/s3/2026-11-26.log
+      python -m worker uses import s3://logs/acme-reports/2026-11-
     """
     if "" in sources:
         raise click.UsageError("a SOURCE is empty")
@@ -87,7 +87,7 @@ def import_logs(
 def _import(
     sources: tuple[str, ...], engine: Engine, click_context: click.Context
 ) -> "ImportResult":
-    from worker.context import create_context  # noqa: PLC0415 - `usage setup` needs no boto3
+    from worker.context import create_context  # noqa: PLC0415 - `uses setup` needs no boto3
     from worker.uses.log_imports import LogImporter  # noqa: PLC0415 - as above
 
     context = create_context(engine, Settings())
@@ -152,7 +152,7 @@ def _check_queue(_context: click.Context, _param: click.Parameter, text: str | N
     return text
 
 
-@usage.command("setup")
+@uses.command("setup")
 @click.argument("profile")
 @click.option(
     "--storage",
@@ -180,16 +180,16 @@ def setup(
     queue: str | None,
     output_format: str | None,
 ) -> None:
-    """Print how to let the storage behind bucket profile PROFILE tell of uses.
+    """Print how to let the storage behind bucket profile PROFILE report uses.
 
     The command changes nothing. It prints the documents and commands for event notifications, which
-    tell of stored and deleted objects within seconds, and for access logs, which tell of downloads
+    report stored and deleted objects within seconds, and for access logs, which report downloads
     hours later. Uploads need neither: the service looks for their objects when their slots end.
 
     \b
     Examples:
-      python -m worker usage setup demo
-      python -m worker usage setup demo --storage seaweedfs
+      python -m worker uses setup demo
+      python -m worker uses setup demo --storage seaweedfs
     """
     bucket = _find(profile)
     if storage is None and not _is_on_aws(bucket):

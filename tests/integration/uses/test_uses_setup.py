@@ -10,7 +10,7 @@ from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import tenant_config
 from worker.core.tenant_config import Bucket, TenantConfig
 from worker.uses.storage_setup import setup_documents, setup_names, setup_steps
-from worker.uses.usage_commands import usage
+from worker.uses.use_commands import uses
 
 Setup = Callable[..., Result]
 
@@ -28,7 +28,7 @@ def run(database_url: str, apply_config: ApplyConfig, monkeypatch: pytest.Monkey
     added = {bucket.name: bucket for bucket in (onsite, point, default)}
     buckets = {**config.buckets, **added}
     apply_config(TenantConfig(buckets, config.tenants))
-    return lambda *words: CliRunner().invoke(usage, ["setup", *words])
+    return lambda *words: CliRunner().invoke(uses, ["setup", *words])
 
 
 def test_the_setup_of_aws_names_bucket_queue_and_account(run: Setup) -> None:

@@ -1,0 +1,227 @@
+"""Writes the pages of reference that are made of the code, beside those of the contract.
+
+docs/tenants.md is made of the fields of the tenant config, docs/reference/settings.md of the
+service's settings, docs/reference/metrics.md of the families of metrics, and
+docs/reference/events.md of the types of webhooks and of what the service writes into its log.
+"""
+
+import ast
+import importlib
+import json
+import pkgutil
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import worker.doctor
+from worker.contract.json_schemas import event_classes
+from worker.doctor import metric_families
+from worker.doctor.metric_families import Family
+from worker.settings import PREFIX, Settings
+from worker.tenants.toml_fields import config_type
+
+ROOT = Path(__file__).parents[1]
+
+_TENANTS = """\
+# The fields of tenants.toml
+
+`make contract` writes this page from `worker/core/tenant_config.py`.
+[`examples/tenants.toml`](../examples/tenants.toml) is a commented example. A dash stands for a
+field that is unset by default.
+"""
+_TABLES = ("Bucket", "Tenant", "TenantKey", "Policy", "QuotaLimits", "WebhookEndpoint")
+
+
+def tenants_page() -> str:
+    """Return the page about tenants.toml, with a table for each kind of table in the file."""
+    definitions = config_type().json_schema()["$defs"]
+    lines = (line for name in _TABLES for line in _config_table(definitions[name]))
+    return "\n".join([_TENANTS, *lines])
+
+
+def _config_table(definition: dict[str, Any]) -> Iterator[str]:
+    title, _, text = definition["description"].partition("\n\n")[0].partition(": ")
+    yield f"## `{title}`\n\n{text[0].upper()}{text[1:]}\n"
+    yield from _table_head("field", "default", "value")
+    for name, field in definition["properties"].items():
+        if "description" in field:
+            is_required = name in definition.get("required", ())
+            default = "required" if is_required else _json_default(field.get("default"))
+            yield f"| `{name}` | {default} | {' '.join(field['description'].split())} |"
+    yield ""
+
+
+def _json_default(value: Any) -> str:
+    return f"`{json.dumps(value)}`" if value or value is False else "—"
+
+
+def _table_head(*columns: str) -> Iterator[str]:
+    yield f"| {' | '.join(columns)} |"
+    yield f"|{' --- |' * len(columns)}"
+
+
+_SETTINGS = """\
+# Settings
+
+`make contract` writes this page from `worker/settings.py`. Each setting is an environment variable,
+the same for every process. [Settings](../operating.md#settings) says how they are read and checked.
+A dash stands for a setting that is unset by default.
+"""
+
+
+def settings_page() -> str:
+    """Return the page about the service's settings, in the order of their fields."""
+    source = (ROOT / "worker" / "settings.py").read_text(encoding="utf-8")
+    texts = _field_texts(source, Settings.__name__)
+    lines = [_SETTINGS, *_table_head("variable", "default", "meaning")]
+    for name in Settings.model_fields:
+        variable = f"{PREFIX}{name.upper()}"
+        lines.append(f"| `{variable}` | {_default_of(name)} | {texts[name]} |")
+    return "\n".join([*lines, ""])
+
+
+def _default_of(name: str) -> str:
+    value = getattr(Settings.model_construct(), name)
+    value = value.get_secret_value() if hasattr(value, "get_secret_value") else value
+    return "—" if value is None else f"`{str(value).lower()}`"
+
+
+def _field_texts(source: str, class_name: str) -> dict[str, str]:
+    """Return the docstring of each field of a class, on one line."""
+    (body,) = (
+        node.body
+        for node in ast.parse(source).body
+        if isinstance(node, ast.ClassDef) and node.name == class_name
+    )
+    return {
+        field.target.id: " ".join(text.value.value.split())
+        for field, text in pairwise(body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
+
+
+_METRICS = """\
+# Metrics
+
+`make contract` writes this page from `worker/doctor`. [Metrics](../operating.md#metrics) says how
+to serve them, and what the labels mean.
+"""
+
+
+def metrics_page() -> str:
+    """Return the page about the metrics, by name."""
+    lines = [_METRICS, *_table_head("metric", "type", "labels", "meaning")]
+    for family in sorted(_families()):
+        name = metric_families.PREFIX + family.name + "_total" * (family.type == "counter")
+        labels = ", ".join(f"`{label}`" for label in family.labels)
+        lines.append(f"| `{name}` | {family.type} | {labels} | {family.text} |")
+    return "\n".join([*lines, ""])
+
+
+def _families() -> set[Family]:
+    """Return the families that are constants of the folder worker/doctor, or parts of one."""
+    values: list[Any] = []
+    for module in pkgutil.iter_modules(worker.doctor.__path__, f"{worker.doctor.__name__}."):
+        for value in vars(importlib.import_module(module.name)).values():
+            values += value.values() if isinstance(value, Mapping) else [value]
+    values += [getattr(value, "metric", None) for value in values]
+    return {value for value in values if isinstance(value, Family) and value.name}
+
+
+_EVENTS = """\
+# Events
+
+`make contract` writes this page from the code.
+
+## Webhooks
+
+[Webhooks](../webhooks.md) says to whom each type is sent;
+[`webhooks.schema.json`](../contract/webhooks.schema.json) has every field.
+"""
+_LOG = """
+## Log lines
+
+The service writes every line of its log to stderr as JSON. `event` is a name of this table. Each
+line has `timestamp`, `level`, `pid`, `host` and `release`.
+"""
+_LEVELS = {"info": "info", "warning": "warning", "error": "error", "exception": "error"}
+_NOTE = "note"  # worker.base.jobs.ProblemLog, which logs a warning once until the problem changes
+
+
+def events_page() -> str:
+    """Return the page about the types of webhooks, and the events in the service's log."""
+    lines = [_EVENTS, *_table_head("type", "meaning")]
+    for item in event_classes():
+        text = (item.__doc__ or "").partition("\n")[0]
+        lines.append(f"| `{item.model_fields['type'].default}` | {text} |")
+    lines += [_LOG, *_table_head("event", "level", "written by")]
+    for event, (levels, modules) in sorted(_log_events().items()):
+        written_by = ", ".join(f"`{module}`" for module in sorted(modules))
+        lines.append(f"| `{event}` | {', '.join(sorted(levels))} | {written_by} |")
+    return "\n".join([*lines, ""])
+
+
+def _log_events() -> dict[str, tuple[set[str], set[str]]]:
+    """Return the levels and the modules of each event that the service logs."""
+    events: dict[str, tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
+    for path in sorted((ROOT / "worker").rglob("*.py")):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for level, event in _logged(ast.parse(path.read_text(encoding="utf-8"))):
+            if level:
+                levels, modules = events[event]
+                levels.add(level)
+                modules.add(module)
+    return events
+
+
+def _logged(tree: ast.Module) -> Iterator[tuple[str | None, str]]:
+    """Yield the level and the name of each event that a module logs; None for other calls."""
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            nodes = list(ast.walk(function))
+            names = {
+                node.targets[0].id: node.value
+                for node in nodes
+                if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+            }
+            for call in nodes:
+                if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+                    for first in call.args[:1]:
+                        value = names.get(first.id, first) if isinstance(first, ast.Name) else first
+                        yield from ((_level(call.func), event) for event in _texts(value))
+
+
+def _level(called: ast.Attribute) -> str | None:
+    """Return the level of a method of a log, None for any other method."""
+    is_log = isinstance(called.value, ast.Name) and called.value.id == "log"
+    if called.attr == _NOTE:
+        return "warning"
+    return _LEVELS.get(called.attr) if is_log else None
+
+
+def _texts(value: ast.expr) -> Iterable[str]:
+    """Return the text, or the two texts between which an expression decides."""
+    if isinstance(value, ast.IfExp):
+        return [*_texts(value.body), *_texts(value.orelse)]
+    if isinstance(value, ast.Constant) and isinstance(value.value, str):
+        return [value.value]
+    return []
+
+
+PAGES = {
+    "docs/tenants.md": tenants_page,
+    "docs/reference/settings.md": settings_page,
+    "docs/reference/metrics.md": metrics_page,
+    "docs/reference/events.md": events_page,
+}
+
+
+if __name__ == "__main__":
+    for name, render in PAGES.items():
+        (ROOT / name).write_text(render(), encoding="utf-8")
