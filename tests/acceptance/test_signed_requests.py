@@ -32,7 +32,7 @@ def test_a_soft_limit_is_logged_for_a_batch_but_not_for_a_usage_request(service:
         handle = client.download("demo", "vault/a")
         handle.result(15)
         client.usage(15)
-    wait_until(lambda: "told" in {line["status"] for line in log_lines(service, "answered")})
+    wait_until(lambda: "reported" in {line["status"] for line in log_lines(service, "answered")})
     warnings = [line for line in log_lines(service, "quota_warning") if line["batch"] == handle.id]
     warning = warnings[0]  # there is a second one if the chunk was sent again
     assert (warning["metric"], warning["window"], warning["limit"]) == ("grants", "day", 9_999)

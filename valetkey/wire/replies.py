@@ -298,7 +298,7 @@ class BundleReply(ReplyModel):
 class Usage(ReplyModel):
     """The reply to a UsageMessage: the current state of the tenant's quotas."""
 
-    status: Literal["told"] = "told"
+    status: Literal["reported"] = "reported"
     tenant: str
     quotas: list[Annotated[QuotaState, Field(strict=False)]]
 

@@ -463,7 +463,7 @@ def test_a_broker_without_memory_ends_no_worker_and_the_message_is_processed(
 def test_a_copy_of_an_answered_message_is_dropped_unread_and_counted(
     guarded: Guarded, status: str, request_name: str | None, *, is_copy: bool, is_dropped: bool
 ) -> None:
-    stored = {"status": status, "request": request_name, "result": {"status": "told"}}
+    stored = {"status": status, "request": request_name, "result": {"status": "reported"}}
     guarded.store.set(f"celery-task-meta-{TASK_ID}", json.dumps(stored))
     delivery = {"exchange": "", "routing_key": guarded.queue, "redelivered": is_copy}
     guarded.put(build_frame(properties={"delivery_info": delivery}))

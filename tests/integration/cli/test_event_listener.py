@@ -149,7 +149,7 @@ def test_only_new_events_that_are_sealed_to_the_key_are_heard(broker: str) -> No
     forged = sealed(
         {"number": 1, "id": "forged", "type": "upload.stored", "body": ""}, IMPOSTOR_KEY
     )
-    others = ("x", "\ud7ff", "{}", forged, sealed({"status": "told"}), sealed({"number": 1}))
+    others = ("x", "\ud7ff", "{}", forged, sealed({"status": "reported"}), sealed({"number": 1}))
     dotted = event(1, message_id="a.b")
 
     def behave(relay: FakeRelay, _: int) -> dict[str, Any]:

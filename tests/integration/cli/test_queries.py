@@ -29,7 +29,7 @@ def reply_explanation(decision: str) -> Any:
 
 
 def test_usage_reports_a_tenant_without_quotas(cli: Cli) -> None:
-    reply = {"status": "told", "tenant": "acme", "quotas": []}
+    reply = {"status": "reported", "tenant": "acme", "quotas": []}
     result = cli("usage", decide=lambda _: reply)
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == "the tenant has no quotas\n"

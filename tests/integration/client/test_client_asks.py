@@ -20,7 +20,7 @@ def reply_to(message: dict[str, Any]) -> dict[str, Any]:
     """Return the reply of the service."""
     match message.get("ask"):
         case "usage":
-            return {"status": "told", "tenant": message["tenant"], "quotas": [QUOTA]}
+            return {"status": "reported", "tenant": message["tenant"], "quotas": [QUOTA]}
         case "cancel":
             batch = message["batch"]
             return {"status": "cancelled", "batch": batch, "issued": 3, "released": 47}

@@ -81,7 +81,7 @@ REPLIES: dict[str, dict[str, Any]] = {
     "grants": {**_CHUNK, "status": "issued", "items": [GRANT, ITEM_REFUSAL], "quotas": [QUOTA]},
     "a manifest's counts": {**_CHUNK, "status": "issued", "issued": 1, "refused": 2},
     "a refusal": {**_CHUNK, "status": "refused", "refusal": REFUSAL},
-    "a usage": {"status": "told", "tenant": "acme", "quotas": [QUOTA]},
+    "a usage": {"status": "reported", "tenant": "acme", "quotas": [QUOTA]},
     "a cancellation": {"status": "cancelled", "batch": BATCH, "issued": 1, "released": 2},
     "an explanation": {"status": "explained", "decision": "refuse", "rules": [_RULE]},
     "a batch's state": _BATCH

@@ -12,7 +12,7 @@ from valetkey.errors import SealedForAnotherKey
 
 def stored_result(status: str = "SUCCESS", tenant: str = "acme") -> str:
     """Return the result of a usage message, as Celery stores it."""
-    reply = {"status": "told", "tenant": tenant, "quotas": []}
+    reply = {"status": "reported", "tenant": tenant, "quotas": []}
     return json.dumps({"status": status, "result": reply})
 
 

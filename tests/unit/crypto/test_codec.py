@@ -54,7 +54,7 @@ def test_any_message_is_signed_with_the_time_of_encoding(message: dict[str, Any]
         assert json.loads(SignedToken(token).verify(public_key(KEY))) == message | {"iat": expected}
 
 
-TOLD: dict[str, Any] = {"status": "told", "tenant": "acme", "quotas": []}
+REPORTED: dict[str, Any] = {"status": "reported", "tenant": "acme", "quotas": []}
 CANCELLED: dict[str, Any] = {"status": "cancelled", "batch": "b", "issued": 1, "released": 2}
 EXPLAINED: dict[str, Any] = {"status": "explained", "decision": "issue", "rules": []}
 QUOTA = {"metric": "grants", "window": "day", "limit": 1, "used": 9}
@@ -63,7 +63,7 @@ QUOTA = {"metric": "grants", "window": "day", "limit": 1, "used": 9}
 @pytest.mark.parametrize(
     ("reply", "reply_class"),
     [
-        *((ISSUED, Outcome), (refused_outcome("quota_exceeded"), Outcome), (TOLD, Usage)),
+        *((ISSUED, Outcome), (refused_outcome("quota_exceeded"), Outcome), (REPORTED, Usage)),
         *((CANCELLED, Cancelled), (EXPLAINED, Explanation)),
     ],
 )
@@ -100,7 +100,7 @@ def test_any_other_plain_refusal_counts_as_failed(code: Code) -> None:
 @pytest.mark.parametrize(
     "reply",
     [
-        *(ISSUED, TOLD | {"quotas": [QUOTA]}, CANCELLED, EXPLAINED),
+        *(ISSUED, REPORTED | {"quotas": [QUOTA]}, CANCELLED, EXPLAINED),
         refused_outcome("key_unknown", quotas=[QUOTA]),
         refused_outcome("key_unknown", items=[GRANT]),
         refused_outcome("token_too_deep", items=[GRANT]),
