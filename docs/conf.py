@@ -22,6 +22,7 @@ exclude_patterns = ["docs/contract/*.json"]
 html_theme = "furo"
 html_title = f"valetkey {RELEASE}"
 html_show_sourcelink = False
+html_show_copyright = False
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
 default_role = "code"  # of docstrings, which are written like Markdown
