@@ -15,9 +15,11 @@ from tests.support.builders.messages import DEMO, Clock, grant_message, tenant_c
 from tests.support.builders.services import InProcessService
 from tests.support.cli.live_doctor import run_doctor
 from tests.support.cli.operator import json_lines
+from tests.support.docs.command_lines import ROOT
 from worker.base.database_engine import write_transaction
 from worker.broker.queues import HEARTBEAT_PREFIX
 from worker.core.tenant_config import TenantConfig, WebhookEndpoint
+from worker.doctor.checks import RUNBOOKS
 from worker.doctor.doctor_command import doctor
 from worker.doctor.prober import ProbeReport
 from worker.doctor.queue_checks import broker_checks
@@ -183,8 +185,33 @@ def test_invalid_settings_are_named_not_repeated_and_end_the_checks(
     result = CliRunner().invoke(doctor)
     assert result.exit_code == 2
     assert "VALETKEY_CONCURRENCY: expected a whole number of processes" in result.stdout
-    assert result.stdout.splitlines()[-1] == "2 checks: 2 failed, 0 warnings."
+    assert result.stdout.splitlines()[-2:] == [
+        "2 checks: 2 failed, 0 warnings.",
+        "See docs/reference/settings.md (settings).",
+    ]
     assert PASSWORD not in result.output
+
+
+def test_each_page_that_helps_is_named_once_with_its_checks() -> None:
+    lines = CliRunner().invoke(doctor, ["--offline"]).stdout.splitlines()
+    pages = [line for line in lines if line.startswith("See ")]
+    assert "See docs/runbooks/lost.md (database)." in pages
+    assert len(pages) == len({line.split()[1] for line in pages})
+
+
+def test_every_check_has_a_page() -> None:
+    assert set(CHECKS.split()) <= RUNBOOKS.keys()
+
+
+@pytest.mark.parametrize("page", sorted(set(RUNBOOKS.values())))
+def test_the_page_of_a_check_exists(page: str) -> None:
+    assert (ROOT / "docs" / f"{page}.md").exists()
+
+
+def test_a_check_in_json_has_its_page_unless_it_is_ok() -> None:
+    pages = {check["check"]: check["runbook"] for check in json_lines(run_doctor("--offline"))}
+    assert pages["settings"] is None
+    assert pages["database"] == "docs/runbooks/lost.md"
 
 
 def test_the_text_output_has_a_line_and_a_hint_for_each_check() -> None:
