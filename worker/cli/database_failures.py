@@ -28,7 +28,11 @@ from worker.errors import Transient
 _DRIVER_ERRORS = (SQLAlchemyError, psycopg.Error, sqlite3.Error)
 
 STATES = {
-    "missing": Cause("there is no such file", f"{MIGRATE} creates it; or correct {VARIABLE}"),
+    "missing": Cause(
+        "there is no such file",
+        f"for a new service, {MIGRATE} creates it; if it was there: docs/runbooks/restore.md; or"
+        f" correct {VARIABLE}",
+    ),
     "no tables": NO_TABLES,
     "old tables": Cause("its tables are those of an older release", MIGRATE),
     "later tables": Cause(

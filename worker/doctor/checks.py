@@ -1,5 +1,6 @@
 """The result of a check of `doctor`, the attempt to call a service for one, and overdue work."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, TypeVar
@@ -27,10 +28,12 @@ class Check(NamedTuple):
     @property
     def runbook(self) -> str | None:
         """The page for the operator if the state is not ok."""
-        page = RUNBOOKS.get(self.check)
+        page = _FULL_RUNBOOK if _is_full(self.message) else RUNBOOKS.get(self.check)
         return f"docs/{page}.md" if page and self.state != "ok" else None
 
 
+_FULL_RUNBOOK = "runbooks/full"
+_is_full = re.compile(r"(disk|memory) is full|maxmemory").search
 RUNBOOKS = {
     "settings": "reference/settings",
     "database": "runbooks/lost",

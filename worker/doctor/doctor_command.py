@@ -283,9 +283,9 @@ def _check_service(*, offline: bool, as_json: bool) -> int:
 
 
 def _print_runbooks(checks: list[Check]) -> None:
-    """Print each page that helps, in the order of the checks, with the checks that it is for."""
+    """Print each page that helps, those for failures first, with the checks that it is for."""
     pages: dict[str, dict[str, None]] = {}
-    for check in checks:
+    for check in sorted(checks, key=lambda check: check.state != "fail"):
         if check.runbook:
             pages.setdefault(check.runbook, {})[check.check] = None
     for page, names in pages.items():

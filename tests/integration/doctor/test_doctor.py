@@ -19,7 +19,7 @@ from tests.support.docs.command_lines import ROOT
 from worker.base.database_engine import write_transaction
 from worker.broker.queues import HEARTBEAT_PREFIX
 from worker.core.tenant_config import TenantConfig, WebhookEndpoint
-from worker.doctor.checks import RUNBOOKS
+from worker.doctor.checks import RUNBOOKS, Check
 from worker.doctor.doctor_command import doctor
 from worker.doctor.prober import ProbeReport
 from worker.doctor.queue_checks import broker_checks
@@ -197,6 +197,11 @@ def test_each_page_that_helps_is_named_once_with_its_checks() -> None:
     pages = [line for line in lines if line.startswith("See ")]
     assert "See docs/runbooks/lost.md (database)." in pages
     assert len(pages) == len({line.split()[1] for line in pages})
+
+
+@pytest.mark.parametrize("problem", ["its memory is full (maxmemory)", "the disk is full"])
+def test_a_server_that_is_full_has_a_page_of_its_own(problem: str) -> None:
+    assert Check("broker", "fail", problem).runbook == "docs/runbooks/full.md"
 
 
 def test_every_check_has_a_page() -> None:
