@@ -67,7 +67,7 @@ def main() -> None:
     console.print("\nNext, start the service yourself, and run valetkey in a second terminal:\n")
     console.print("  .venv/bin/python -m worker dev")
     console.print("  .venv/bin/valetkey upload demo acme/hello.txt --max-size 500KiB --curl")
-    console.print("\nThe tour in README.md continues from there.")
+    console.print("\nThe tour in docs/tour.md continues from there.")
 
 
 def _write_tenants_file(folder: Path, webhook_url: str) -> Path:

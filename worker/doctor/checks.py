@@ -56,7 +56,7 @@ RUNBOOKS = {
     "config": "runbooks/log",
     "role": "operating",
     "partitions": "operating",
-    "tenants": "tenants",
+    "tenants": "security",
 }
 """The page that helps with a check that failed or warns, below docs/."""
 

@@ -127,7 +127,7 @@ def database(case: str, request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 TABLES = "it has no tables of valetkey yet", "-m worker migrate"
-FILE = "there is no such file", "-m worker migrate creates it; if it was there: docs/runbooks/"
+FILE = (
     "there is no such file",
     "-m worker migrate creates it; if it was there: docs/runbooks/restore.md",
 )
