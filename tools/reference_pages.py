@@ -147,10 +147,17 @@ _EVENTS = """\
 _LOG = """
 ## Log lines
 
-The service writes every line of its log to stderr as JSON. `event` is a name of this table. Each
-line has `timestamp`, `level`, `pid`, `host` and `release`.
+The service writes every line of its log to stderr as JSON. `event` is a name of this table, or a
+text of a library. Each line has `timestamp`, `level`, `pid`, `host` and `release`.
 """
-_LEVELS = {"info": "info", "warning": "warning", "error": "error", "exception": "error"}
+_LEVELS = {
+    "info": "info",
+    "warning": "warning",
+    "error": "error",
+    "exception": "error",
+    "critical": "critical",
+}
+_JOB = "_job"  # worker.tasks: its second argument is what it logs at the end of a run
 _NOTE = "note"  # worker.base.jobs.ProblemLog, which logs a warning once until the problem changes
 
 
@@ -182,19 +189,21 @@ def _log_events() -> dict[str, tuple[set[str], set[str]]]:
 
 def _logged(tree: ast.Module) -> Iterator[tuple[str | None, str]]:
     """Yield the level and the name of each event that a module logs; None for other calls."""
-    for function in ast.walk(tree):
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
-            nodes = list(ast.walk(function))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            nodes = list(ast.walk(node))
             names = {
-                node.targets[0].id: node.value
-                for node in nodes
-                if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+                each.targets[0].id: each.value
+                for each in nodes
+                if isinstance(each, ast.Assign) and isinstance(each.targets[0], ast.Name)
             }
             for call in nodes:
                 if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
                     for first in call.args[:1]:
                         value = names.get(first.id, first) if isinstance(first, ast.Name) else first
                         yield from ((_level(call.func), event) for event in _texts(value))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == _JOB:
+            yield from (("info", event) for event in _texts(node.args[1]))
 
 
 def _level(called: ast.Attribute) -> str | None:

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import click
 
+from valetkey.crypto.codec import PLAIN_CODES
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE, MAX_INTERACTIVE_ITEMS, VERSION
-from valetkey.wire.refusals import UNAUTHENTICATED, Code
+from valetkey.wire.refusals import Code
 from valetkey.wire.replies import Outcome
 from valetkey.wire.terms import ReplyModel
 from worker.contract.json_schemas import (
@@ -84,7 +85,7 @@ def codes_page() -> str:
         if code.topic != topic:
             topic = code.topic
             lines += ["", f"## {topic}", "", "| code | meaning |", "| --- | --- |"]
-        plain = " *(plain)*" if code.code in UNAUTHENTICATED else ""
+        plain = " *(plain)*" if code.code in PLAIN_CODES else ""
         lines.append(f"| `{code.code}`{plain} | {code.meaning} |")
     return "\n".join(lines) + "\n"
 
