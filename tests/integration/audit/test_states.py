@@ -75,6 +75,6 @@ def test_the_longest_validity_is_that_of_requests() -> None:
     assert LONGEST_VALIDITY.total_seconds() == MAX_EXPIRES_IN
 
 
-def test_a_filter_by_state_needs_their_moment(with_log: WithLog) -> None:
-    with with_log(GeneratedLog([])) as connection, pytest.raises(ValueError, match="moment"):
+def test_a_filter_by_state_needs_their_time(with_log: WithLog) -> None:
+    with with_log(GeneratedLog([])) as connection, pytest.raises(ValueError, match="the time of the states"):
         list(item_conditions(connection, GrantFilter(states=("used",))))
