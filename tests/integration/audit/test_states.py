@@ -76,5 +76,8 @@ def test_the_longest_validity_is_that_of_requests() -> None:
 
 
 def test_a_filter_by_state_needs_their_time(with_log: WithLog) -> None:
-    with with_log(GeneratedLog([])) as connection, pytest.raises(ValueError, match="the time of the states"):
+    with (
+        with_log(GeneratedLog([])) as connection,
+        pytest.raises(ValueError, match="the time of the states"),
+    ):
         list(item_conditions(connection, GrantFilter(states=("used",))))
