@@ -76,14 +76,14 @@ def settings_page() -> str:
     source = (ROOT / "worker" / "settings.py").read_text(encoding="utf-8")
     texts = _field_texts(source, Settings.__name__)
     lines = [_SETTINGS, *_table_head("variable", "default", "meaning")]
+    defaults = Settings.model_construct()
     for name in Settings.model_fields:
-        variable = f"{PREFIX}{name.upper()}"
-        lines.append(f"| `{variable}` | {_default_of(name)} | {texts[name]} |")
+        variable, default = f"{PREFIX}{name.upper()}", _default(getattr(defaults, name))
+        lines.append(f"| `{variable}` | {default} | {texts[name]} |")
     return "\n".join([*lines, ""])
 
 
-def _default_of(name: str) -> str:
-    value = getattr(Settings.model_construct(), name)
+def _default(value: Any) -> str:
     value = value.get_secret_value() if hasattr(value, "get_secret_value") else value
     return "—" if value is None else f"`{str(value).lower()}`"
 
@@ -180,38 +180,44 @@ def _log_events() -> dict[str, tuple[set[str], set[str]]]:
     for path in sorted((ROOT / "worker").rglob("*.py")):
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for level, event in _logged(ast.parse(path.read_text(encoding="utf-8"))):
-            if level:
-                levels, modules = events[event]
-                levels.add(level)
-                modules.add(module)
+            levels, modules = events[event]
+            levels.add(level)
+            modules.add(module)
     return events
 
 
-def _logged(tree: ast.Module) -> Iterator[tuple[str | None, str]]:
-    """Yield the level and the name of each event that a module logs; None for other calls."""
+def _logged(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Yield the level and the name of each event that a module logs."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            nodes = list(ast.walk(node))
-            names = {
-                each.targets[0].id: each.value
-                for each in nodes
-                if isinstance(each, ast.Assign) and isinstance(each.targets[0], ast.Name)
-            }
-            for call in nodes:
-                if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
-                    for first in call.args[:1]:
-                        value = names.get(first.id, first) if isinstance(first, ast.Name) else first
-                        yield from ((_level(call.func), event) for event in _texts(value))
+            yield from _logged_by(node)
         elif isinstance(node, ast.Call) and ast.unparse(node.func) == _JOB:
             yield from (("info", event) for event in _texts(node.args[1]))
 
 
-def _level(called: ast.Attribute) -> str | None:
-    """Return the level of a method of a log, None for any other method."""
-    is_log = isinstance(called.value, ast.Name) and called.value.id == "log"
+def _logged_by(function: ast.AST) -> Iterator[tuple[str, str]]:
+    """Yield what a function logs. The name of an event may be a variable of the function."""
+    nodes = list(ast.walk(function))
+    names = {
+        node.targets[0].id: node.value
+        for node in nodes
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+    for node in nodes:
+        level = _level(node.func) if isinstance(node, ast.Call) else None
+        if level and isinstance(node, ast.Call) and node.args:
+            event = node.args[0]
+            event = names.get(event.id, event) if isinstance(event, ast.Name) else event
+            yield from ((level, text) for text in _texts(event))
+
+
+def _level(called: ast.expr) -> str | None:
+    """Return the level of a method of a log, None for anything else."""
+    if not isinstance(called, ast.Attribute):
+        return None
     if called.attr == _NOTE:
         return "warning"
-    return _LEVELS.get(called.attr) if is_log else None
+    return _LEVELS.get(called.attr) if ast.unparse(called.value) == "log" else None
 
 
 def _texts(value: ast.expr) -> Iterable[str]:

@@ -21,6 +21,7 @@ from joserfc import jwe
 from tests.acceptance.conftest import ACME_KEY, ROOT, Service
 from tests.acceptance.producers.conftest import PRODUCERS
 from tests.support.crypto.tokens import public_key
+from tests.support.docs.python_imports import imported_packages
 from tests.support.servers.programs import run_program
 from tests.support.servers.waiting import wait_until
 from valetkey.crypto.jose import JWE_REGISTRY
@@ -79,20 +80,17 @@ def used_grants(service: Service) -> int:
         return next(quota.used for quota in client.usage() if quota.metric == "grants")
 
 
-def imported_packages(program: str) -> set[str]:
+def foreign_packages(program: str) -> set[str]:
     """Return the packages that a program imports, without those of the standard library."""
-    nodes = list(ast.walk(ast.parse(program)))
-    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    names |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
-    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names
+    return {*imported_packages(ast.parse(program))} - sys.stdlib_module_names
 
 
 def test_the_program_imports_a_redis_client_and_a_jose_library_only() -> None:
-    assert imported_packages(PROGRAM) == {"redis", "joserfc"}
+    assert foreign_packages(PROGRAM) == {"redis", "joserfc"}
 
 
 def test_the_plain_producer_imports_no_valetkey_package() -> None:
-    assert imported_packages(CELERY_PROGRAM) == {"celery"}
+    assert foreign_packages(CELERY_PROGRAM) == {"celery"}
 
 
 def test_the_program_for_plain_celery_gets_its_grants(service: Service, tmp_path: Path) -> None:

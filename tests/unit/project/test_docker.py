@@ -17,6 +17,7 @@ from jsonschema import Draft7Validator
 
 import celeryconfig
 from tests.support.docs.command_lines import ROOT, parse_command
+from tests.support.docs.python_imports import imported_packages
 from valetkey.cli.main import main as valetkey
 from worker.__main__ import _COMMANDS, main
 from worker.broker.queues import EVENTS_ROLE, QUEUES_BY_ROLE
@@ -220,14 +221,6 @@ def imports() -> Iterator[tuple[Path, str]]:
         for path in sorted((ROOT / package).rglob("*.py")):
             if not DEVELOPMENT & {path, *path.parents}:
                 yield from ((path, name) for name in imported_packages(ast.parse(path.read_text())))
-
-
-def imported_packages(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module.partition(".")[0]
 
 
 def normalize(name: str) -> str:
