@@ -1,7 +1,5 @@
 """${message}
 
-Until 0.1.0 is released, change only the models (docs/architecture.md, Recipes).
-
 A migration runs while the previous release still serves. Add columns first, remove them one
 release later, and hold no lock for longer than a moment.
 """

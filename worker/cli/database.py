@@ -17,7 +17,6 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 import models
-from models.migrations.pre_release import PRE_RELEASE_REVISIONS
 from worker import clock
 from worker.base.database_engine import (
     OLDEST_POSTGRES,
@@ -276,8 +275,8 @@ def tables_state(revision: str | None) -> str | None:
         return "no tables"
     if revision in known:
         return None if revision == known[-1] else "old tables"
-    is_other_first = revision.partition("_")[0] == known[0].partition("_")[0]
-    if is_other_first or revision in PRE_RELEASE_REVISIONS:
+    # Checkouts before 0.1.0 gave the first migration another id each time that it changed.
+    if revision.partition("_")[0] == known[0].partition("_")[0]:
         return "pre-release tables"
     # An unknown revision belongs to a later release, whose migrations keep our tables usable.
     return "later tables"

@@ -177,7 +177,7 @@ def test_only_the_tenant_is_verified(run: Run, stored: StoredTables) -> None:
     ("revision", "message"),
     [
         ("9999_later", "those of a later release"),
-        ("0018_sessions_from", "a checkout older than 0.1.0 created its tables"),
+        ("0001_tables_8", "a checkout older than 0.1.0 created its tables"),
     ],
 )
 def test_tables_of_another_release_are_not_called_changed(
