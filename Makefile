@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo picture browser test test-all attacks faults check audit format contract docs bench lock clean
+.PHONY: help install demo picture browser test test-all attacks faults check audit format contract docs bench lock archive clean
 
 help: ## Show this list of targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,13 @@ lock: ## Update the lock files (needs uv)
 	uv pip compile --group bench --constraint requirements-dev.lock $(LOCK) --output-file requirements-bench.lock
 
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
+
+# `make release-check` compares the archive with the commit.
+RELEASED := valetkey worker models celeryconfig.py docs/contract
+
+archive: ## Archive the committed release for tests/compatibility, in place of the one before
+	rm -f tests/compatibility/v*.tar.xz
+	git archive HEAD $(RELEASED) | xz -9e > tests/compatibility/v$$(sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml).tar.xz
 
 clean: ## Remove .venv, caches and local data
 	rm -rf .venv .valetkey site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist examples/*/node_modules

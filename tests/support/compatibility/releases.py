@@ -14,7 +14,7 @@ from typing import Any
 
 import redis
 
-from tests.support.servers.programs import run_program
+from tests.support.servers.programs import Completed, run_program
 from tests.support.servers.webhook_receiver import respond_with, running_receiver
 from valetkey.crypto.keys import PrivateKey, dump_private_key, generate_key, public_key_line
 from worker.broker.queues import read_heartbeats
@@ -73,6 +73,11 @@ class Release:
     def run(self, settings: Mapping[str, str], *commands: tuple[str, ...]) -> None:
         """Run commands of `python -m worker`, in one process."""
         self._run(settings, _RUN_COMMANDS, json.dumps(commands))
+
+    def verify_log(self, settings: Mapping[str, str]) -> Completed:
+        """Verify the audit log, with the command of this release."""
+        command = [sys.executable, "-m", "worker", "audit", "verify"]
+        return run_program(command, cwd=self.folder, env=self.environ(settings))
 
     def _run(self, settings: Mapping[str, str], program: str, *arguments: str) -> str:
         command = [sys.executable, "-c", program, *arguments]

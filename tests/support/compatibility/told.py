@@ -1,4 +1,4 @@
-"""What the current and the next release tell the producers of one service, one after the other."""
+"""What two releases tell the producers of one service, one after the other."""
 
 import ast
 import json
@@ -23,6 +23,7 @@ from tests.support.compatibility.releases import (
     Service,
     tenant_of,
 )
+from tests.support.servers.programs import Completed
 from valetkey.session import new_id
 from worker.base.database_engine import create_database_engine
 
@@ -200,11 +201,12 @@ UNKNOWN: Mapping[str, tuple[Fields, Fields, Fields, tuple[str, str]]] = {
 
 
 @dataclass
-class NextRelease:
-    """What producers were told by the workers and clients of the next and the current release.
+class TwoReleases:
+    """What producers were told by the workers and clients of a release and of the one after it.
 
     upgraded and rolled_back are batches across a change of the worker, with the results of sending
-    them again; shared are batches by kind that workers of both releases answered.
+    them again; shared are batches by kind that workers of both releases answered. verified is the
+    verification of all their rows by the later release.
     """
 
     releases: tuple[Release, Release]
@@ -216,12 +218,14 @@ class NextRelease:
     unknown: dict[str, tuple[Any, float]]
     shared: dict[str, Flight]
     usage: dict[str, Any]
+    verified: Completed
 
 
 @contextmanager
-def told_by_both_releases(service: Service) -> Iterator[NextRelease]:
-    """Run the current worker, then the next one, the current one again, and then both."""
-    current, later = Release("current", CHECKOUT), next_release(service.folder)
+def told_by_both_releases(
+    service: Service, current: Release, later: Release
+) -> Iterator[TwoReleases]:
+    """Run the current worker, then the later one, the current one again, and then both."""
     service.prepare(current)
     engine = create_database_engine(service.settings["VALETKEY_DATABASE_URL"])
     with ExitStack() as stack:
@@ -229,6 +233,7 @@ def told_by_both_releases(service: Service) -> Iterator[NextRelease]:
         producer = stack.enter_context(current.running_producer(service.folder))
         with service.running_worker(current):
             before = open_flights(service, producer)
+        later.run(service.settings, ("migrate",))
         with service.running_worker(later):
             upgraded = finished(before, producer)
             before = open_flights(service, producer)
@@ -246,7 +251,8 @@ def told_by_both_releases(service: Service) -> Iterator[NextRelease]:
                 shared = {kind: share_batch(service, newer, kind, logs) for kind in KINDS}
             usage = {trust: newer.call("usage", service.client(trust)) for trust in TRUSTS}
         releases, batches = (current, later), (upgraded, rolled_back)
-        yield NextRelease(releases, engine, operations, commands, *batches, unknown, shared, usage)
+        told = (operations, commands, *batches, unknown, shared, usage)
+        yield TwoReleases(releases, engine, *told, later.verify_log(service.settings))
 
 
 def finished(flights: list[Flight], producer: Producer) -> Flights:
