@@ -84,6 +84,7 @@ lock: ## Update the lock files (needs uv)
 	uv pip compile pyproject.toml --group worker $(LOCK) --output-file requirements.lock
 	uv pip compile pyproject.toml --group worker --group dev $(LOCK) --output-file requirements-dev.lock
 	uv pip compile --group bench --constraint requirements-dev.lock $(LOCK) --output-file requirements-bench.lock
+	uv pip compile --group release --constraint requirements-dev.lock $(LOCK) --output-file requirements-release.lock
 
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
