@@ -4,10 +4,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo picture browser test test-all attacks faults check audit format contract docs bench lock archive clean
+.PHONY: help install demo picture browser test test-all attacks faults check audit format contract docs bench lock archive release-check clean
 
 help: ## Show this list of targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(READY) ## Create .venv with pinned dependencies, verified by hash
 
@@ -94,6 +94,12 @@ RELEASED := valetkey worker models celeryconfig.py docs/contract
 archive: ## Archive the committed release for tests/compatibility, in place of the one before
 	rm -f tests/compatibility/v*.tar.xz
 	git archive HEAD $(RELEASED) | xz -9e > tests/compatibility/v$$(sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml).tar.xz
+
+# Installs the wheel as a producer does, so it needs a package index. BETWEEN=--between-releases
+# leaves out that the commit is the release.
+release-check: install ## Build the packages, and check them and what a release needs
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-release.lock
+	@$(BIN)/python -m tools.release_check $(BETWEEN)
 
 clean: ## Remove .venv, caches and local data
 	rm -rf .venv .valetkey site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist examples/*/node_modules
