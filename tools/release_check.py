@@ -90,7 +90,7 @@ class Checks:
         require(RELEASE, *newest_release(CHANGELOG.read_text(encoding="utf-8")))
 
     def commit_is_the_release(self) -> None:
-        """CHANGELOG.md has no later change, and tests/compatibility has the files of this commit."""
+        """CHANGELOG.md lists no later change, and tests/compatibility has this commit."""
         chapter = newest_chapter(CHANGELOG.read_text(encoding="utf-8"))
         require(f"[{RELEASE}]", chapter.partition(" ")[0], "the newest chapter of CHANGELOG.md")
         archive = ROOT / "tests" / "compatibility" / f"v{RELEASE}.tar.xz"
