@@ -116,7 +116,7 @@ def test_a_client_of_the_last_release_reads_the_replies_of_this_checkout(
 
 
 def test_the_later_release_verifies_the_rows_of_the_earlier_one(told: TwoReleases) -> None:
-    assert told.verified.returncode == 0, told.verified.stderr
+    assert told.verified.returncode == 0, told.verified.stdout
 
 
 @before_the_next
