@@ -11,6 +11,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from worker.aws.credentials import create_session, credential_errors
+from worker.core.aws_permissions import queue_region
 from worker.core.tenant_config import Bucket
 from worker.errors import Transient
 
@@ -29,9 +30,7 @@ _CONFIG = Config(
     retries={"total_max_attempts": 2},
     max_pool_connections=32,  # of all threads that read one queue
 )
-# sqs.REGION.…, sqs-fips.REGION.…, ….sqs.REGION.vpce.…, and REGION.queue.… of older URLs.
 _is_number = re.compile("[0-9]{1,14}").fullmatch
-_REGION = re.compile(r"(?:^|\.)sqs(?:-fips)?\.([a-z0-9-]+)\.|^([a-z0-9-]+)\.queue\.")
 _NO_CODE = re.compile(r"[^A-Za-z0-9._:-]")  # the server writes it, and the log has it
 _MAX_CODE = 100
 
@@ -58,12 +57,6 @@ class QueueMessage(NamedTuple):
     body: str
     receive_count: int = 1
     sent_at: datetime | None = None
-
-
-def queue_region(url: str) -> str | None:
-    """Return the region that the URL of a queue names, or None."""
-    found = _REGION.search(urlsplit(url).netloc)
-    return None if found is None else found[1] or found[2]
 
 
 def queue_name(url: str) -> str:

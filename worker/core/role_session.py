@@ -85,7 +85,7 @@ def cleanup_session(session: RoleSession, bucket: str, prefixes: tuple[str, ...]
     """
     arn = _bucket_arn(session.role_arn, bucket)
     listing = _allow("s3:ListBucketMultipartUploads", arn)
-    aborting = _allow("s3:AbortMultipartUpload", _object_arns(arn, prefixes))
+    aborting = _allow("s3:AbortMultipartUpload", object_arns(arn, prefixes))
     return replace(session, policy=_policy_document(listing, aborting))
 
 
@@ -109,25 +109,38 @@ versioning_session = _bucket_session("s3:GetBucketVersioning")
 def listing_session(session: RoleSession, bucket: str, prefixes: tuple[str, ...]) -> RoleSession:
     """Return a session of the same role that may only list and read objects under prefixes."""
     arn = _bucket_arn(session.role_arn, bucket)
-    is_below = {"StringLike": {"s3:prefix": [f"{_escape(prefix)}*" for prefix in prefixes]}}
-    listing = _allow("s3:ListBucket", arn) | {"Condition": is_below}
-    reading = _allow("s3:GetObject", _object_arns(arn, prefixes))
+    listing = _allow("s3:ListBucket", arn) | {"Condition": below(prefixes)}
+    reading = _allow("s3:GetObject", object_arns(arn, prefixes))
     return replace(session, policy=_policy_document(listing, reading, _KMS_STATEMENT))
 
 
 def session_policy(role_arn: str, bucket: str, prefixes: tuple[str, ...]) -> str:
     """Return the policy that allows the objects under these prefixes of a real bucket."""
-    objects = _object_arns(_bucket_arn(role_arn, bucket), prefixes)
+    objects = object_arns(_bucket_arn(role_arn, bucket), prefixes)
     return _policy_document(_allow(ALL_S3_ACTIONS, objects), _KMS_STATEMENT)
 
 
+def bucket_arn(partition: str, bucket: str) -> str:
+    """Return the ARN of a real bucket; an access point is named by its ARN."""
+    return bucket if bucket.startswith("arn:") else f"arn:{partition}:s3:::{bucket}"
+
+
+def object_arns(arn: str, prefixes: Sequence[str]) -> list[str]:
+    """Return the ARNs of all objects below prefixes, in the bucket or access point of an ARN.
+
+    Source: AWS, "Configuring IAM policies for using access points" (access-points-policies.html).
+    """
+    separator = "/object/" if arn.partition("/")[2] else "/"
+    return [f"{arn}{separator}{pattern}" for pattern in _patterns(prefixes)]
+
+
+def below(prefixes: Sequence[str]) -> dict[str, Any]:
+    """Return the condition that a listing is of names below prefixes."""
+    return {"StringLike": {"s3:prefix": _patterns(prefixes)}}
+
+
 def _bucket_arn(role_arn: str, bucket: str) -> str:
-    partition = role_arn.split(":")[1]
-    return f"arn:{partition}:s3:::{bucket}"
-
-
-def _object_arns(bucket_arn: str, prefixes: tuple[str, ...]) -> list[str]:
-    return [f"{bucket_arn}/{_escape(prefix)}*" for prefix in prefixes]
+    return bucket_arn(role_arn.split(":")[1], bucket)
 
 
 def _allow(actions: str | Sequence[str], resource: str | list[str]) -> dict[str, Any]:
@@ -139,6 +152,6 @@ def _policy_document(*statements: dict[str, Any]) -> str:
     return json.dumps(policy, separators=(",", ":"))
 
 
-def _escape(prefix: str) -> str:
+def _patterns(prefixes: Sequence[str]) -> list[str]:
     # In a resource these characters are wildcards, or begin a variable.
-    return _SPECIAL.sub(lambda match: f"${{{match[0]}}}", prefix)
+    return [f"{_SPECIAL.sub(lambda match: f'${{{match[0]}}}', prefix)}*" for prefix in prefixes]

@@ -22,6 +22,7 @@ from worker.base.database_engine import read_transaction
 from worker.cli.command_options import confirm, signals_as_interrupt
 from worker.cli.database import open_database
 from worker.cli.output import print_rows, with_programs
+from worker.core.aws_permissions import DOCTOR_PREFIX
 from worker.core.tenant_config import Bucket
 from worker.doctor.checks import Check
 from worker.doctor.database_checks import database_checks
@@ -36,7 +37,6 @@ from worker.errors import Malformed, Transient
 from worker.ledger.tenant_rows import load_config
 from worker.settings import Settings, setting_errors, unknown_variables
 
-DEFAULT_LIVE_PREFIX = "valetkey-doctor/"
 _MAX_PREFIX = 900  # leaves room for the run's own prefix and names in a key of 1,024 bytes
 _VERDICT_COLOURS = {"ok": "green", "not tried": "dim", "not supported": "yellow"}
 _FINDING_COLUMNS = Finding._fields
@@ -201,7 +201,7 @@ def _print_rich_table(rows: Sequence[tuple[str, ...]]) -> None:
 
 
 _STATE_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
-_LIVE_DEFAULTS = {"yes": False, "prefix": DEFAULT_LIVE_PREFIX, "internal": False}
+_LIVE_DEFAULTS = {"yes": False, "prefix": DOCTOR_PREFIX, "internal": False}
 
 
 @click.command()
@@ -217,7 +217,7 @@ _LIVE_DEFAULTS = {"yes": False, "prefix": DEFAULT_LIVE_PREFIX, "internal": False
 @click.option("--yes", is_flag=True, help="With --live: do not ask for confirmation.")
 @click.option(
     "--prefix",
-    default=DEFAULT_LIVE_PREFIX,
+    default=DOCTOR_PREFIX,
     show_default=True,
     callback=_parse_prefix,
     help="With --live: store the objects below this prefix.",

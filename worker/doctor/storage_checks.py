@@ -21,15 +21,14 @@ from worker.aws.storage_requests import StorageConnection, StorageRequest
 from worker.base.database_errors import Cause
 from worker.base.jobs import call_with_timeout
 from worker.cli.service_failures import cause_of_kind, network_cause
-from worker.core.issued_grants import may_store
+from worker.core.aws_permissions import DOCTOR_PREFIX, counted_profiles
 from worker.core.role_session import versioning_session
 from worker.core.storage_errors import ErrorResponse
-from worker.core.tenant_config import Bucket, TenantConfig, is_ordinary_bucket
+from worker.core.tenant_config import Bucket, TenantConfig
 from worker.doctor.checks import Check, State
 from worker.errors import Malformed, Transient
 from worker.settings import Settings
 
-PROBE_PREFIX = "valetkey-doctor/"
 REGION_HEADER = "x-amz-bucket-region"
 PROBE_TENANT = "doctor"
 """The name of the session if the profile has a role."""
@@ -60,10 +59,10 @@ def _sign_probe(s3: S3Clients, bucket: Bucket) -> StorageRequest:
     if endpoint:
         bucket = replace(bucket, endpoint=endpoint)
     now = clock.now().replace(microsecond=0)
-    credentials = s3.credentials(bucket, PROBE_TENANT, (PROBE_PREFIX,), now, timedelta(0))
+    credentials = s3.credentials(bucket, PROBE_TENANT, (DOCTOR_PREFIX,), now, timedelta(0))
     validity = Validity(now, _VALID_SECONDS, "request")
     signer = s3.signing_context(bucket, credentials, validity).signer_for("GET")
-    return StorageRequest("GET", signer.sign(f"{PROBE_PREFIX}{secrets.token_hex(16)}").url)
+    return StorageRequest("GET", signer.sign(f"{DOCTOR_PREFIX}{secrets.token_hex(16)}").url)
 
 
 def _send_probe(request: StorageRequest, connection: StorageConnection) -> ProbeResult:
@@ -204,19 +203,9 @@ def bucket_checks(config: TenantConfig, settings: Settings, *, offline: bool) ->
         return
     with closing(StorageConnection()) as connection, ThreadPoolExecutor(_PARALLEL) as threads:
         probe = _Probe(
-            settings, s3, connection, time.monotonic() + _TOTAL_SECONDS, _counted_profiles(config)
+            settings, s3, connection, time.monotonic() + _TOTAL_SECONDS, counted_profiles(config)
         )
         yield from threads.map(lambda bucket: _check(probe, bucket), config.buckets.values())
-
-
-def _counted_profiles(config: TenantConfig) -> frozenset[str]:
-    return frozenset(
-        policy.bucket
-        for tenant in config.tenants.values()
-        if any(quota.metric == "stored_bytes" for quota in tenant.quotas)
-        for policy in tenant.policies.values()
-        if may_store(policy) and is_ordinary_bucket(config.buckets[policy.bucket].bucket)
-    )
 
 
 def _bucket_check(bucket: Bucket, state: State, text: str, hint: str | None = None) -> Check:

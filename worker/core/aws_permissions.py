@@ -1,0 +1,478 @@
+"""The AWS permissions of the service: each action, its resource, who needs it, and for what.
+
+One table for the policies that `permissions` prints, the checks of `doctor`, and the page
+docs/reference/permissions.md.
+
+Source: AWS, "Actions, resources, and condition keys" of Amazon S3, SQS, IAM, STS and KMS in the
+Service Authorization Reference (list_amazons3.html and others).
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
+
+from worker.core.issued_grants import aws_partition, may_store
+from worker.core.role_session import below, bucket_arn, object_arns
+from worker.core.tenant_config import Bucket, Policy, TenantConfig, is_ordinary_bucket
+
+Holder = Literal["signer", "workers"]
+"""Who needs a permission.
+
+signer: the role of the bucket profile, or its AWS profile if it has none. workers: its AWS profile.
+"""
+
+Scope = Literal["objects", "bucket", "listing", "key", "queue", "role"]
+"""The resource of a permission. listing: the bucket, for names that begin with a prefix."""
+
+Option = Literal["live", "revoke", "end-sessions", "logs", "export"]
+"""Features that run by a command of an operator, so that neither file nor settings name them."""
+
+
+_ALIAS = ":alias/"
+
+
+@dataclass(frozen=True)
+class ProfileUse:
+    """The use of one bucket profile.
+
+    policies: those of all tenants. counts_stored: whether a quota counts what they store.
+    checkpoints: prefixes to which checkpoints are published. options: prefixes by option; revoke
+    and end-sessions have an empty one.
+    """
+
+    bucket: Bucket
+    policies: tuple[Policy, ...] = ()
+    counts_stored: bool = False
+    checkpoints: tuple[str, ...] = ()
+    options: Mapping[Option, tuple[str, ...]] = field(default_factory=dict)
+
+    def prefixes(self, *kinds: str) -> tuple[str, ...]:
+        """Return the prefixes of the policies that allow one of these kinds."""
+        return self.prefixes_if(lambda policy: not set(kinds).isdisjoint(policy.kinds))
+
+    def prefixes_if(self, condition: Callable[[Policy], Any]) -> tuple[str, ...]:
+        """Return the prefixes of the policies for which a condition is true."""
+        return tuple(
+            prefix for policy in self.policies if condition(policy) for prefix in policy.prefixes
+        )
+
+    @property
+    def stores(self) -> tuple[str, ...]:
+        """The prefixes below which tenants may store objects."""
+        return self.prefixes_if(may_store)
+
+    def kms_keys(self, *, by_alias: bool) -> tuple[str, ...]:
+        """Return the keys of KMS that policies name, by their id or by an alias."""
+        keys = {key for policy in self.policies for key in policy.kms_keys}
+        return tuple(sorted(key for key in keys if (_ALIAS in key) is by_alias))
+
+
+DOCTOR_PREFIX = "valetkey-doctor/"
+"""The prefix of what `doctor` looks for and, with --live, stores."""
+
+# sqs.REGION.…, sqs-fips.REGION.…, ….sqs.REGION.vpce.…, and REGION.queue.… of older URLs.
+_QUEUE_REGION = re.compile(r"(?:^|\.)sqs(?:-fips)?\.([a-z0-9-]+)\.|^([a-z0-9-]+)\.queue\.")
+
+
+def queue_region(url: str) -> str | None:
+    """Return the region that the URL of a queue of AWS names, or None."""
+    found = _QUEUE_REGION.search(urlsplit(url).netloc)
+    return None if found is None else found[1] or found[2]
+
+
+def _queue_arn(url: str) -> str | None:
+    """Return the ARN of a queue of AWS; other servers with SQS's protocol have no policies."""
+    region, (account, name) = queue_region(url), url.split("/")[-2:]
+    return f"arn:{aws_partition(region)}:sqs:{region}:{account}:{name}" if region else None
+
+
+Find = Callable[[ProfileUse], tuple[str, ...]]
+
+
+class Permission(NamedTuple):
+    """Actions on one kind of resource, for one feature.
+
+    sid: the name of its statement. reason: why the feature needs it. condition: when it does, for
+    the page of reference. find: returns the prefixes of object keys below which a bucket profile
+    needs it, or the ARNs of its other resources; nothing if it does not.
+    """
+
+    sid: str
+    feature: str
+    actions: tuple[str, ...]
+    scope: Scope
+    reason: str
+    condition: str
+    find: Find
+    holder: Holder = "signer"
+
+
+def _option(name: Option) -> Find:
+    return lambda use: use.options.get(name, ())
+
+
+def _if_versioned(find: Find) -> Find:
+    return lambda use: find(use) if use.bucket.versioned else ()
+
+
+def _roles(use: ProfileUse) -> tuple[str, ...]:
+    return (use.bucket.role_arn,) if use.bucket.role_arn else ()
+
+
+def _queues(use: ProfileUse) -> tuple[str, ...]:
+    arn = _queue_arn(use.bucket.events_queue) if use.bucket.events_queue else None
+    return (arn,) if arn else ()
+
+
+_KMS = "a policy has `kms_keys`; the keys by which a bucket encrypts by default must be added"
+
+PERMISSIONS: tuple[Permission, ...] = (
+    Permission(
+        "Downloads",
+        "downloads",
+        ("s3:GetObject",),
+        "objects",
+        "a link reads an object",
+        "a policy has the kind `download`",
+        lambda use: use.prefixes("download"),
+    ),
+    Permission(
+        "Versions",
+        "downloads and probes",
+        ("s3:GetObjectVersion",),
+        "objects",
+        "a link or a probe names a version of an object",
+        "the bucket profile has `versioned = true`",
+        _if_versioned(lambda use: use.prefixes_if(lambda _: True)),
+    ),
+    Permission(
+        "Uploads",
+        "forms, PUTs, multipart uploads, manifests",
+        ("s3:PutObject",),
+        "objects",
+        "a form, a PUT or a part stores an object; so does the manifest of a batch",
+        "a policy has the kind `upload`, `put` or `multipart`",
+        lambda use: use.stores,
+    ),
+    Permission(
+        "UploadAcls",
+        "ACLs of uploads",
+        ("s3:PutObjectAcl",),
+        "objects",
+        "an upload sets an ACL",
+        "a policy that allows uploads has `acls`",
+        lambda use: use.prefixes_if(lambda policy: policy.acls and may_store(policy)),
+    ),
+    Permission(
+        "UploadTags",
+        "tags of uploads",
+        ("s3:PutObjectTagging",),
+        "objects",
+        "an upload sets tags; remove this if no producer requests any",
+        "a policy has the kind `upload`, `put` or `multipart`",
+        lambda use: use.stores,
+    ),
+    Permission(
+        "AbortUploads",
+        "multipart uploads",
+        ("s3:AbortMultipartUpload",),
+        "objects",
+        "a producer or the cleanup aborts an upload, so that its bytes leave the quota",
+        "a policy has the kind `multipart`",
+        lambda use: use.prefixes("multipart"),
+    ),
+    Permission(
+        "FindUploads",
+        "multipart uploads",
+        ("s3:ListBucketMultipartUploads",),
+        "bucket",
+        "the cleanup finds uploads whose id was lost; AWS has no condition for a prefix",
+        "a policy has the kind `multipart`",
+        lambda use: use.prefixes("multipart"),
+    ),
+    Permission(
+        "Probes",
+        "probes, events, manifests",
+        ("s3:GetObject",),
+        "objects",
+        "the service reads size and grant id of what upload slots stored, by HEAD",
+        "a policy has the kind `upload`, `put` or `multipart`",
+        lambda use: use.stores,
+    ),
+    Permission(
+        "MissingObjects",
+        "probes",
+        ("s3:ListBucket",),
+        "bucket",
+        "storage answers 404 instead of 403 for an object that is missing, so that unused bytes "
+        "are given back; with a condition for a prefix it would not",
+        "a policy has the kind `upload`, `put` or `multipart`, and the profile no `role_arn`",
+        lambda use: () if use.bucket.role_arn else use.stores,
+    ),
+    Permission(
+        "KmsRead",
+        "objects under a KMS key",
+        ("kms:Decrypt",),
+        "key",
+        "links, probes and multipart uploads use objects that are encrypted with the key",
+        _KMS,
+        lambda use: use.kms_keys(by_alias=False),
+    ),
+    Permission(
+        "KmsWrite",
+        "objects under a KMS key",
+        ("kms:GenerateDataKey",),
+        "key",
+        "uploads are encrypted with the key",
+        _KMS,
+        lambda use: use.kms_keys(by_alias=False) if use.stores else (),
+    ),
+    Permission(
+        "KmsAliases",
+        "objects under a KMS key",
+        ("kms:Decrypt", "kms:GenerateDataKey"),
+        "key",
+        "as for other keys; a policy of IAM names a key that has an alias by a condition",
+        "a policy has the alias of a key in `kms_keys`",
+        lambda use: use.kms_keys(by_alias=True),
+    ),
+    Permission(
+        "Versioning",
+        "`doctor`",
+        ("s3:GetBucketVersioning",),
+        "bucket",
+        "earlier versions would be stored and not counted",
+        "a tenant that uploads has a quota of `stored_bytes`",
+        lambda use: use.stores if use.counts_stored else (),
+    ),
+    Permission(
+        "Events",
+        "events",
+        ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"),
+        "queue",
+        "a worker takes the bucket's events from the queue; `doctor` counts them",
+        "the bucket profile has `events_queue`",
+        _queues,
+        "workers",
+    ),
+    Permission(
+        "AssumeRole",
+        "role sessions",
+        ("sts:AssumeRole",),
+        "role",
+        "a session of the role signs the grants of each tenant",
+        "the bucket profile has `role_arn`",
+        _roles,
+        "workers",
+    ),
+    Permission(
+        "Checkpoints",
+        "checkpoints",
+        ("s3:GetObject", "s3:PutObject"),
+        "objects",
+        "signed checkpoints are published, and compared before the next one is signed",
+        "`VALETKEY_AUDIT_CHECKPOINTS` has `s3://PROFILE/PREFIX`",
+        lambda use: use.checkpoints,
+    ),
+    Permission(
+        "CheckpointNames",
+        "checkpoints",
+        ("s3:ListBucket",),
+        "listing",
+        "the newest published checkpoint is looked for",
+        "`VALETKEY_AUDIT_CHECKPOINTS` has `s3://PROFILE/PREFIX`",
+        lambda use: use.checkpoints,
+    ),
+    Permission(
+        "AccessLogs",
+        "access logs",
+        ("s3:GetObject",),
+        "objects",
+        "`uses import` reads logs",
+        "`--logs s3://PROFILE/PREFIX`",
+        _option("logs"),
+    ),
+    Permission(
+        "AccessLogNames",
+        "access logs",
+        ("s3:ListBucket",),
+        "listing",
+        "`uses import` lists the logs below a prefix",
+        "`--logs s3://PROFILE/PREFIX`",
+        _option("logs"),
+    ),
+    Permission(
+        "Exports",
+        "exports",
+        ("s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"),
+        "objects",
+        "`audit export` stores an object unless there is one, and aborts an upload that failed",
+        "`--export s3://PROFILE/PREFIX`",
+        _option("export"),
+    ),
+    Permission(
+        "Revoke",
+        "revocation",
+        ("s3:DeleteBucketPolicy", "s3:GetBucketPolicy", "s3:PutBucketPolicy"),
+        "bucket",
+        "`revoke` denies objects in the bucket's policy, and the upkeep worker removes that again",
+        "`--with revoke`",
+        _option("revoke"),
+    ),
+    Permission(
+        "EndSessions",
+        "the end of role sessions",
+        ("iam:DeleteRolePolicy", "iam:GetRole", "iam:GetRolePolicy", "iam:PutRolePolicy"),
+        "role",
+        "`revoke --end-sessions` puts a policy on the role. IAM limits this to no single policy: "
+        "set a permissions boundary on the role",
+        "`--with end-sessions`, and the profile has `role_arn`",
+        lambda use: _roles(use) if "end-sessions" in use.options else (),
+        "workers",
+    ),
+    Permission(
+        "Live",
+        "`doctor --live`",
+        ("s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"),
+        "objects",
+        "it stores objects, uses grants for them, and deletes them",
+        "`--with live`",
+        _option("live"),
+    ),
+    Permission(
+        "LiveVersions",
+        "`doctor --live`",
+        ("s3:DeleteObjectVersion", "s3:GetObjectVersion"),
+        "objects",
+        "it deletes all versions of what it stored",
+        "`--with live`, and the bucket profile has `versioned = true`",
+        _if_versioned(_option("live")),
+    ),
+)
+
+
+class Need(NamedTuple):
+    """A permission that one bucket profile needs.
+
+    targets: the prefixes of object keys below which it does, or the ARNs of other resources.
+    """
+
+    permission: Permission
+    bucket: Bucket
+    targets: tuple[str, ...]
+
+    @property
+    def actions(self) -> list[str]:
+        """The actions by the names that the kind of bucket has for them."""
+        return list(dict.fromkeys(_action(self.bucket, name) for name in self.permission.actions))
+
+    def statement(self) -> dict[str, Any]:
+        """Return the statement of an IAM policy that allows it."""
+        sid, actions = self.permission.sid, self.actions
+        return {"Sid": sid, "Effect": "Allow", "Action": actions, **self._resources()}
+
+    def _resources(self) -> dict[str, Any]:
+        arn = _arn(self.bucket)
+        match self.permission.scope:
+            case "objects" if _is_directory(self.bucket):
+                return {"Resource": arn}
+            case "objects":
+                return {"Resource": object_arns(arn, self.targets)}
+            case "bucket":
+                return {"Resource": arn}
+            case "listing":
+                return {"Resource": arn, "Condition": below(self.targets)}
+            case "key":
+                return _keys(self.bucket, self.targets)
+            case _:
+                return {"Resource": list(self.targets)}
+
+
+def _action(bucket: Bucket, name: str) -> str:
+    """Return the name of an action of S3 for a kind of bucket.
+
+    Source: AWS, "Actions, resources, and condition keys" of Amazon S3 Express, S3 Object Lambda
+    and S3 on Outposts.
+    """
+    if not name.startswith("s3:"):
+        return name
+    if _is_directory(bucket):
+        return "s3express:CreateSession"
+    service = _arn(bucket).split(":")[2]
+    return f"{service}{name.removeprefix('s3')}"
+
+
+def _is_directory(bucket: Bucket) -> bool:
+    return bucket.bucket.endswith("--x-s3")
+
+
+def _arn(bucket: Bucket) -> str:
+    partition = aws_partition(bucket.region)
+    if _is_directory(bucket):
+        owner = bucket.owner or "*"
+        return f"arn:{partition}:s3express:{bucket.region}:{owner}:bucket/{bucket.bucket}"
+    return bucket_arn(partition, bucket.bucket)
+
+
+def _keys(bucket: Bucket, arns: tuple[str, ...]) -> dict[str, Any]:
+    """Return keys of KMS, which only S3 may use, all by their id or all by an alias.
+
+    Source: AWS, "kms:ViaService" and "kms:ResourceAliases" (conditions-kms.html).
+    """
+    domain = "amazonaws.com.cn" if aws_partition(bucket.region) == "aws-cn" else "amazonaws.com"
+    condition = {"StringEquals": {"kms:ViaService": f"s3.{bucket.region}.{domain}"}}
+    aliases = [f"alias/{arn.partition(_ALIAS)[2]}" for arn in arns if _ALIAS in arn]
+    if not aliases:
+        return {"Resource": list(arns), "Condition": condition}
+    resources = sorted({f"{arn.partition(_ALIAS)[0]}:key/*" for arn in arns})
+    has_alias = {"ForAnyValue:StringEquals": {"kms:ResourceAliases": aliases}}
+    return {"Resource": resources, "Condition": condition | has_alias}
+
+
+def find_needs(use: ProfileUse) -> Iterator[Need]:
+    """Yield what a bucket profile needs, in the order of the table."""
+    for permission in PERMISSIONS:
+        targets = permission.find(use)
+        if targets:
+            by_prefix = permission.scope in {"objects", "listing"}
+            yield Need(permission, use.bucket, _outermost(targets) if by_prefix else targets)
+
+
+def _outermost(prefixes: tuple[str, ...]) -> tuple[str, ...]:
+    """Sort prefixes, without those that another one contains."""
+    kept: list[str] = []
+    for prefix in sorted(set(prefixes)):
+        if not kept or not prefix.startswith(kept[-1]):
+            kept.append(prefix)
+    return tuple(kept)
+
+
+def counted_profiles(config: TenantConfig) -> frozenset[str]:
+    """Return the profiles of ordinary buckets whose stored bytes a quota counts."""
+    return frozenset(
+        policy.bucket
+        for tenant in config.tenants.values()
+        if any(quota.metric == "stored_bytes" for quota in tenant.quotas)
+        for policy in tenant.policies.values()
+        if may_store(policy) and is_ordinary_bucket(config.buckets[policy.bucket].bucket)
+    )
+
+
+def profile_uses(
+    config: TenantConfig,
+    checkpoints: Mapping[str, tuple[str, ...]],
+    options: Mapping[str, Mapping[Option, tuple[str, ...]]],
+) -> Iterator[ProfileUse]:
+    """Yield the use of each bucket profile; checkpoints and options are by its name."""
+    counted = counted_profiles(config)
+    policies = [policy for tenant in config.tenants.values() for policy in tenant.policies.values()]
+    for name, bucket in config.buckets.items():
+        yield ProfileUse(
+            bucket,
+            tuple(policy for policy in policies if policy.bucket == name),
+            counts_stored=name in counted,
+            checkpoints=checkpoints.get(name, ()),
+            options=options.get(name, {}),
+        )
