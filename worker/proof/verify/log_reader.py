@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -36,7 +37,9 @@ class LogReader:
 
     def stream(self, statement: str, *params: Any) -> Iterator[Row]:
         """Yield the rows of a query, with few of them in memory at once."""
-        yield from self._connection.execute(statement, params)
+        # Not from the cursor itself: a generator that is not exhausted would close it, which fails
+        # after the connection was closed.
+        yield from islice(self._connection.execute(statement, params), None)
 
     def select(self, columns: str, source: str, condition: str, rest: str = "") -> Iterator[Row]:
         """Yield the rows of the selected tenants.
