@@ -44,6 +44,7 @@ _COMMANDS = {
     "health": "health:health",
     "metrics": "doctor.metrics_command:metrics",
     "migrate": "cli.database:migrate",
+    "permissions": "permissions.permissions_command:permissions",
     "quota": "tenants.quota_command:quota",
     "restore": "cli.backup_commands:restore",
     "revoke": "revoke.revoke_command:revoke",

@@ -370,20 +370,22 @@ class Need(NamedTuple):
 
     def statement(self) -> dict[str, Any]:
         """Return the statement of an IAM policy that allows it."""
-        sid, actions = self.permission.sid, self.actions
-        return {"Sid": sid, "Effect": "Allow", "Action": actions, **self._resources()}
+        actions, allowed = self.actions, self._resources()
+        for name, values in {"Action": actions, "Resource": allowed["Resource"]}.items():
+            allowed[name] = values[0] if len(values) == 1 else values
+        return {"Sid": self.permission.sid, "Effect": "Allow", "Action": None, **allowed}
 
     def _resources(self) -> dict[str, Any]:
         arn = _arn(self.bucket)
         match self.permission.scope:
             case "objects" if _is_directory(self.bucket):
-                return {"Resource": arn}
+                return {"Resource": [arn]}
             case "objects":
                 return {"Resource": object_arns(arn, self.targets)}
             case "bucket":
-                return {"Resource": arn}
+                return {"Resource": [arn]}
             case "listing":
-                return {"Resource": arn, "Condition": below(self.targets)}
+                return {"Resource": [arn], "Condition": below(self.targets)}
             case "key":
                 return _keys(self.bucket, self.targets)
             case _:

@@ -105,7 +105,7 @@ def _apply(  # noqa: PLR0913 - the command's options
         )
     config, restored_ids = TenantConfig(), dict[str, str]()
     if file is not None:
-        config = _read_config(file)
+        config = read_config(file)
     now = clock.now()
     with open_database(read_transaction) as connection:
         before = load_config(connection)
@@ -148,7 +148,8 @@ def _revert(connection: Connection, before: TenantConfig, change_number: int) ->
     return reverted
 
 
-def _read_config(file: Path) -> TenantConfig:
+def read_config(file: Path) -> TenantConfig:
+    """Return the config in a tenants file. Raises click.ClickException after printing problems."""
     settings = Settings()
     endpoints = DefaultEndpoints(settings.s3_endpoint, settings.s3_internal_endpoint)
     config = read_tenants_file(file, development=settings.development, endpoints=endpoints)
@@ -157,7 +158,7 @@ def _read_config(file: Path) -> TenantConfig:
         return config
     for problem in problems:
         click.echo(_format_problem(file, problem), err=True)
-    raise click.ClickException(f"{file} was not applied.")
+    raise click.ClickException(f"{file} is not valid: nothing was done.")
 
 
 def _signing_problems(config: TenantConfig) -> Iterator[FileProblem]:

@@ -1,0 +1,1 @@
+"""Prints the policies that the service needs in AWS, as documents and commands or as Terraform."""
