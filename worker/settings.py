@@ -383,6 +383,22 @@ _OF_KUBERNETES = re.compile(r"(\w+_)?(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+
 _MIN_SIMILARITY = 0.7
 
 
+def configured_destinations(settings: Settings) -> list[Destination]:
+    """Return the destinations of checkpoints."""
+    setting = settings.audit_checkpoints
+    return [] if setting is None else parse_destinations(setting.get_secret_value())
+
+
+def checkpoint_prefixes(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """Return the prefixes to which checkpoints are published, by bucket profile."""
+    prefixes: dict[str, tuple[str, ...]] = {}
+    for destination in configured_destinations(settings):
+        if isinstance(destination, BucketDestination):
+            known = prefixes.get(destination.profile, ())
+            prefixes[destination.profile] = (*known, destination.prefix)
+    return prefixes
+
+
 class UnknownVariable(NamedTuple):
     """A variable with our prefix that nothing reads, and the known one that is most like it."""
 

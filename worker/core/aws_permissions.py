@@ -451,7 +451,7 @@ def _outermost(prefixes: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def counted_profiles(config: TenantConfig) -> frozenset[str]:
+def _counted_profiles(config: TenantConfig) -> frozenset[str]:
     """Return the profiles of ordinary buckets whose stored bytes a quota counts."""
     return frozenset(
         policy.bucket
@@ -468,7 +468,7 @@ def profile_uses(
     options: Mapping[str, Mapping[Option, tuple[str, ...]]],
 ) -> Iterator[ProfileUse]:
     """Yield the use of each bucket profile; checkpoints and options are by its name."""
-    counted = counted_profiles(config)
+    counted = _counted_profiles(config)
     policies = [policy for tenant in config.tenants.values() for policy in tenant.policies.values()]
     for name, bucket in config.buckets.items():
         yield ProfileUse(

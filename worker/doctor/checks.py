@@ -49,6 +49,7 @@ RUNBOOKS = {
     "upkeep": "runbooks/quota",
     "settlements": "runbooks/quota",
     "buckets": "runbooks/storage",
+    "permissions": "reference/permissions",
     "uploads": "runbooks/storage",
     "events": "runbooks/storage",
     "denials": "runbooks/leaked-link",

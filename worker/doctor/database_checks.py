@@ -46,14 +46,19 @@ from worker.errors import Transient
 from worker.ledger import backlog
 from worker.ledger.backlog import FailedManifests, RefusedUploads
 from worker.ledger.tenant_rows import load_config
-from worker.proof.checkpoint_destinations import configured_destinations
 from worker.proof.checkpoint_forks import CONTRADICTION, NOT_COMPARED
 from worker.proof.checkpoint_key import KeyUnusable, NoKey, configured_keys
 from worker.proof.checkpoint_rows import SIGNING, Publication, read_publications
 from worker.proof.verify.config_check import find_differences
 from worker.revoke.policy_document import MAX_POLICY_BYTES
 from worker.revoke.revocation_rows import DenialRow, read_denials
-from worker.settings import BucketDestination, Destination, Settings, WebhookDestination
+from worker.settings import (
+    BucketDestination,
+    Destination,
+    Settings,
+    WebhookDestination,
+    configured_destinations,
+)
 from worker.tenants.apply_plan import config_warnings
 from worker.webhooks.endpoint_states import read_health
 from worker.webhooks.webhook_rules import EndpointHealth

@@ -218,7 +218,7 @@ def _read_message_check() -> Check:
         return check_messages(discarded, count_dead_letters(client))
 
 
-_MAY_NOT_READ = "allow the credentials to receive and delete messages: docs/uses.md, Events"
+_MAY_NOT_READ = "allow it to the workers' credentials: python -m worker permissions iam"
 _NO_QUEUE = "create the queue, or correct events_queue"
 _EVENTS_HINTS = {
     "AccessDenied": _MAY_NOT_READ,

@@ -4,7 +4,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -21,13 +21,14 @@ from worker.aws.storage_requests import StorageConnection, StorageRequest
 from worker.base.database_errors import Cause
 from worker.base.jobs import call_with_timeout
 from worker.cli.service_failures import cause_of_kind, network_cause
-from worker.core.aws_permissions import DOCTOR_PREFIX, counted_profiles
+from worker.core.aws_permissions import DOCTOR_PREFIX, ProfileUse, profile_uses
 from worker.core.role_session import versioning_session
 from worker.core.storage_errors import ErrorResponse
 from worker.core.tenant_config import Bucket, TenantConfig
 from worker.doctor.checks import Check, State
+from worker.doctor.permission_checks import check_permissions
 from worker.errors import Malformed, Transient
-from worker.settings import Settings
+from worker.settings import Settings, checkpoint_prefixes
 
 REGION_HEADER = "x-amz-bucket-region"
 PROBE_TENANT = "doctor"
@@ -176,6 +177,7 @@ def _unreachable_cause(error: BaseException, bucket: Bucket, settings: Settings)
 
 _SIGN_SECONDS = 8.0  # with the request that assumes a role
 _SEND_SECONDS, _IDLE_SECONDS = 5.0, 3.0
+_TRIALS_SECONDS = 15.0
 _TOTAL_SECONDS = 30.0
 _PARALLEL = 8
 _PROFILE_HINT = "correct the bucket profile in the tenants file, and apply the file"
@@ -187,7 +189,6 @@ class _Probe(NamedTuple):
     s3: S3Clients
     connection: StorageConnection
     end: float  # of all probes, by time.monotonic
-    counted: frozenset[str]  # profiles of ordinary buckets whose stored bytes a quota counts
 
 
 def bucket_checks(config: TenantConfig, settings: Settings, *, offline: bool) -> Iterator[Check]:
@@ -202,10 +203,10 @@ def bucket_checks(config: TenantConfig, settings: Settings, *, offline: bool) ->
             yield _check_target(s3, bucket) or _bucket_check(bucket, "ok", text)
         return
     with closing(StorageConnection()) as connection, ThreadPoolExecutor(_PARALLEL) as threads:
-        probe = _Probe(
-            settings, s3, connection, time.monotonic() + _TOTAL_SECONDS, counted_profiles(config)
-        )
-        yield from threads.map(lambda bucket: _check(probe, bucket), config.buckets.values())
+        probe = _Probe(settings, s3, connection, time.monotonic() + _TOTAL_SECONDS)
+        uses = profile_uses(config, checkpoint_prefixes(settings), {})
+        for checks in threads.map(lambda use: list(_profile_checks(probe, use)), uses):
+            yield from checks
 
 
 def _bucket_check(bucket: Bucket, state: State, text: str, hint: str | None = None) -> Check:
@@ -222,7 +223,18 @@ def _check_target(s3: S3Clients, bucket: Bucket) -> Check | None:
     return None
 
 
-def _check(probe: _Probe, bucket: Bucket) -> Check:
+def _profile_checks(probe: _Probe, use: ProfileUse) -> Iterator[Check]:
+    check = _check(probe, use)
+    yield check
+    if check.state == "ok":
+        with suppress(TimeoutError):
+            tried = call_with_timeout(_TRIALS_SECONDS, lambda: check_permissions(probe.s3, use))
+            if tried is not None:
+                yield tried
+
+
+def _check(probe: _Probe, use: ProfileUse) -> Check:
+    bucket = use.bucket
     problem = _check_target(probe.s3, bucket)
     if problem is not None:
         return problem
@@ -232,15 +244,18 @@ def _check(probe: _Probe, bucket: Bucket) -> Check:
     try:
         request = call_with_timeout(_SIGN_SECONDS, lambda: _sign_probe(probe.s3, bucket))
     except Malformed as error:
-        hint = "correct the role, its trust policy, or the credentials that assume it"
+        hint = (
+            "correct the role, its trust policy, or the credentials that assume it: permissions iam"
+        )
         return _bucket_check(bucket, "fail", str(error), hint)
     except (Transient, TimeoutError) as error:
         text = str(error) or "no credentials in time"
         return _bucket_check(bucket, "fail", text, _CREDENTIALS_HINT)
-    return _send(probe, bucket, request)
+    return _send(probe, use, request)
 
 
-def _send(probe: _Probe, bucket: Bucket, request: StorageRequest) -> Check:
+def _send(probe: _Probe, use: ProfileUse, request: StorageRequest) -> Check:
+    bucket = use.bucket
     try:
         result = call_with_timeout(_SEND_SECONDS, lambda: _send_probe(request, probe.connection))
     except (Transient, TimeoutError) as error:
@@ -249,13 +264,14 @@ def _send(probe: _Probe, bucket: Bucket, request: StorageRequest) -> Check:
         return _bucket_check(bucket, "warn", text, cause.hint)
     wrong = storage_cause(bucket, result)
     if wrong is None:
-        return _accepted(probe, bucket, result)
+        return _accepted(probe, use, result)
     state: State = "warn" if wrong.is_temporary else "fail"
     return _bucket_check(bucket, state, wrong.text, wrong.hint)
 
 
-def _accepted(probe: _Probe, bucket: Bucket, result: ProbeResult) -> Check:
-    if bucket.name in probe.counted:
+def _accepted(probe: _Probe, use: ProfileUse, result: ProbeResult) -> Check:
+    bucket = use.bucket
+    if use.counts_stored:
         try:
             problem = call_with_timeout(_SIGN_SECONDS, lambda: _versioning_problem(probe, bucket))
         except TimeoutError:
@@ -286,5 +302,5 @@ def _versioning_problem(probe: _Probe, bucket: Bucket) -> Check | None:
 
 def _unknown_versioning(bucket: Bucket, problem: str) -> Check:
     text = f"storage does not show whether the bucket is versioned: {problem}"
-    hint = "allow s3:GetBucketVersioning: stored_bytes counts no earlier versions (docs/uses.md)"
+    hint = f"allow s3:GetBucketVersioning: python -m worker permissions iam --profile {bucket.name}"
     return _bucket_check(bucket, "warn", text, hint)

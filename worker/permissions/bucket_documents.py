@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from valetkey.signing.sigv4 import ALGORITHM
 from worker.core.aws_permissions import Need, ProfileUse, find_needs
 from worker.core.issued_grants import aws_partition
 from worker.core.role_session import bucket_arn
 from worker.core.tenant_config import Policy
 from worker.permissions.documents import Document, Resource, policy, quote_words
 
-SIGNATURE_VERSION = "AWS4-HMAC-SHA256"
 _DAY = 86_400
 _CLEANUP_DAYS = 8  # the cleanup tries to abort an upload for a week, and needs to find it
 _MAX_RULES = 100  # of the 1,000 that a bucket can have
@@ -60,19 +60,14 @@ def bucket_policy(use: ProfileUse) -> Document:
     bucket = bucket_arn(aws_partition(use.bucket.region), name)
     objects = f"{bucket}/*"
     lifetime = longest_lifetime([use])
-    statements = [
-        deny("TlsOnly", [bucket, objects], {"Bool": {"aws:SecureTransport": "false"}}),
-        deny(
-            "SignatureVersion4Only",
-            objects,
-            {"StringNotEquals": {"s3:signatureversion": SIGNATURE_VERSION}},
-        ),
-    ]
-    reasons = {
-        "TlsOnly": "all features: a link that is sent in the clear can be read on its way.",
-        "SignatureVersion4Only": "all features: the older version signs no headers.",
-    }
-    if lifetime:
+    statements = [deny("TlsOnly", [bucket, objects], {"Bool": {"aws:SecureTransport": "false"}})]
+    reasons = {"TlsOnly": "all features: a link that is sent in the clear can be read on its way."}
+    is_aws = use.bucket.provider == "aws"
+    if is_aws:  # a server that does not know the condition would refuse everything
+        other = {"StringNotEquals": {"s3:signatureversion": ALGORITHM}}
+        statements.append(deny("SignatureVersion4Only", objects, other))
+        reasons["SignatureVersion4Only"] = "all features: the older version signs no headers."
+    if is_aws and lifetime:
         limit = {"NumericGreaterThan": {"s3:signatureAge": str(lifetime * 1_000)}}
         statements.append(deny("NoOldSignatures", objects, limit))
         reasons["NoOldSignatures"] = (

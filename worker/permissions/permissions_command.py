@@ -27,7 +27,7 @@ from worker.permissions.documents import (
 )
 from worker.permissions.guardrails import Attachment, Limits, guardrails
 from worker.permissions.iam_documents import iam_documents
-from worker.settings import BucketDestination, Settings, parse_destinations
+from worker.settings import Settings, checkpoint_prefixes
 from worker.tenants.apply_command import read_config
 
 _DEFAULT_FILE = Path("tenants.toml")
@@ -38,7 +38,7 @@ class _Place(NamedTuple):
     prefix: str
 
 
-class _S3Place(click.ParamType[_Place]):
+class _S3Place(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """s3://PROFILE/PREFIX, a prefix in the bucket of a bucket profile."""
 
     name = "s3://PROFILE/PREFIX"
@@ -316,12 +316,7 @@ def _uses(
 ) -> list[ProfileUse]:
     """Return the use of the bucket profiles with these names, or of all."""
     _check_profiles(names, config)
-    checkpoints: defaultdict[str, tuple[str, ...]] = defaultdict(tuple)
-    setting = Settings().audit_checkpoints
-    for destination in parse_destinations(setting.get_secret_value()) if setting else ():
-        if isinstance(destination, BucketDestination):
-            checkpoints[destination.profile] += (destination.prefix,)
-    uses = profile_uses(config, checkpoints, options or {})
+    uses = profile_uses(config, checkpoint_prefixes(Settings()), options or {})
     return [use for use in uses if not names or use.bucket.name in names]
 
 
@@ -343,9 +338,8 @@ def _ordinary(uses: Iterable[ProfileUse]) -> list[ProfileUse]:
 
 _NOT_ON_AWS = "No document was tried on AWS."
 _BUCKET_NOTES = (
-    "It replaces the bucket's policy: while a revocation is in force (python -m worker audit"
-    + " revocations), add the statements to that policy instead.",
-    "Tried on SeaweedFS: it enforces TlsOnly; it ignores s3:signatureAge and s3:signatureversion.",
+    "It replaces the bucket's policy. While a revocation is in force, add the statements to it.",
+    "Tried on SeaweedFS: it enforces TlsOnly, and lets old signatures pass.",
     _NOT_ON_AWS,
 )
 _CORS_NOTES = ("Tried on SeaweedFS, with the preflight of a browser.", _NOT_ON_AWS)

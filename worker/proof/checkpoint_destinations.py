@@ -35,7 +35,6 @@ from worker.settings import (
     FolderDestination,
     Settings,
     WebhookDestination,
-    parse_destinations,
 )
 from worker.webhooks.webhook_secrets import resolve_secrets, signature_headers
 
@@ -46,12 +45,6 @@ EVENT = "audit.checkpoint"
 _SERVICE = "valetkey-audit"  # in the name of a role's session, where tenants have theirs
 _Result = TypeVar("_Result")
 _match_name = re.compile(r"([0-9]{12})(-[0-9a-f]{64})?\.checkpoint").fullmatch
-
-
-def configured_destinations(settings: Settings) -> list[Destination]:
-    """Return the destinations of the settings."""
-    setting = settings.audit_checkpoints
-    return [] if setting is None else parse_destinations(setting.get_secret_value())
 
 
 def names_of(checkpoint: StoredCheckpoint | CheckpointText) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from worker.base.database_engine import read_transaction, write_transaction
 from worker.errors import Malformed, Transient
 from worker.ledger.merkle import NO_LEAVES, RightEdge, entry_hash
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
-from worker.proof.checkpoint_destinations import Destinations, configured_destinations, names_of
+from worker.proof.checkpoint_destinations import Destinations, names_of
 from worker.proof.checkpoint_format import CheckpointText, Fork
 from worker.proof.checkpoint_rows import (
     StoredCheckpoint,
@@ -27,7 +27,12 @@ from worker.proof.checkpoint_rows import (
     read_publications,
     store_publication,
 )
-from worker.settings import Destination, WebhookDestination, destination_id
+from worker.settings import (
+    Destination,
+    WebhookDestination,
+    configured_destinations,
+    destination_id,
+)
 
 MAX_LOST_SECONDS = 60.0
 """The time that a destination's failures may take in a run. Other destinations wait meanwhile."""

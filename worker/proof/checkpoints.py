@@ -18,7 +18,7 @@ from worker.base.jobs import JobRun
 from worker.context import Context
 from worker.errors import Malformed, Transient
 from worker.ledger.merkle import NO_LEAVES, RightEdge
-from worker.proof.checkpoint_destinations import Destinations, configured_destinations, names_of
+from worker.proof.checkpoint_destinations import Destinations, names_of
 from worker.proof.checkpoint_forks import (
     FAILURES,
     MAX_LOST_SECONDS,
@@ -53,7 +53,7 @@ from worker.proof.checkpoint_rows import (
     read_trees,
     store_publication,
 )
-from worker.settings import Destination, Settings, destination_id
+from worker.settings import Destination, Settings, configured_destinations, destination_id
 
 
 class SigningResult(NamedTuple):

@@ -7,10 +7,11 @@ radosgw/bucket_logging.
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Literal, NamedTuple
 
+from worker.core.aws_permissions import ProfileUse, find_needs
 from worker.core.issued_grants import aws_partition
 from worker.core.tenant_config import Bucket
 
@@ -95,16 +96,15 @@ def _aws_documents(names: SetupNames) -> dict[str, dict[str, Any]]:
             _statement("logging.s3.amazonaws.com", "s3:PutObject", f"{logs}/*", source)
         ),
         "logging.json": _logging(names),
-        "worker-policy.json": _policy(
-            {
-                "Effect": "Allow",
-                "Action": ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"],
-                "Resource": names.queue_arn,
-            },
-            {"Effect": "Allow", "Action": "s3:ListBucket", "Resource": logs},
-            {"Effect": "Allow", "Action": "s3:GetObject", "Resource": f"{logs}/*"},
-        ),
+        "worker-policy.json": _policy(*_worker_statements(names)),
     }
+
+
+def _worker_statements(names: SetupNames) -> Iterator[dict[str, Any]]:
+    bucket = Bucket(names.profile, names.bucket, names.region, events_queue=names.queue_url)
+    logs = Bucket("logs", names.log_bucket, names.region)
+    for use in (ProfileUse(bucket), ProfileUse(logs, options={"logs": (names.log_prefix,)})):
+        yield from (need.statement() for need in find_needs(use))
 
 
 def _policy(*statements: dict[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ def _search(table: Any, find: Callable[..., Any], rows: int) -> tuple[list[Any],
         driver.set_progress_handler(lambda: steps.append(None), 1)
         found = find(connection, NOW)
         driver.set_progress_handler(None, 1)
+    engine.dispose()
     return found, len(steps)
 
 

@@ -7,8 +7,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support.builders.messages import DEMO, POLICY
-from worker.aws.event_queues import event_queues, queue_name, queue_region
+from worker.aws.event_queues import event_queues, queue_name
 from worker.base.jobs import ProblemLog
+from worker.core.aws_permissions import queue_region
 from worker.core.tenant_config import Bucket, Tenant, TenantAccess, TenantConfig
 from worker.uses.event_messages import QueueTargets
 from worker.uses.queue_readers import QueueReaders
