@@ -2,7 +2,8 @@
 
 docs/tenants.md is made of the fields of the tenant config, docs/reference/settings.md of the
 service's settings, docs/reference/metrics.md of the families of metrics, and
-docs/reference/events.md of the types of webhooks and of what the service writes into its log.
+docs/reference/events.md of the types of webhooks and of what the service writes into its log,
+docs/reference/permissions.md of the AWS permissions that the service needs.
 """
 
 import ast
@@ -17,6 +18,7 @@ from typing import Any
 
 import worker.doctor
 from worker.contract.json_schemas import event_classes
+from worker.core.aws_permissions import PERMISSIONS
 from worker.doctor import metric_families
 from worker.doctor.metric_families import Family
 from worker.settings import PREFIX, Settings
@@ -229,11 +231,83 @@ def _texts(value: ast.expr) -> Iterable[str]:
     return []
 
 
+_PERMISSIONS = """\
+# AWS permissions
+
+`make contract` writes this page from `worker/core/aws_permissions.py`. These commands print the
+documents for your `tenants.toml`, with the reason of each statement, for a shell, as JSON
+(`--json`) or for Terraform (`--terraform`):
+
+```sh
+python -m worker permissions iam --file examples/tenants.toml
+python -m worker permissions bucket --file examples/tenants.toml
+python -m worker permissions cors --origin https://app.example.com --file examples/tenants.toml
+python -m worker permissions lifecycle --file examples/tenants.toml
+python -m worker permissions guardrails --file examples/tenants.toml
+```
+
+`python -m worker doctor` tries, by requests that change nothing, what the credentials may do, and
+names what they lack. Objects are those below the prefixes of the tenants' policies.
+"""
+_PROVEN = """
+*The signer* is the role of the bucket profile (`role_arn`), or the workers if it has none. *The
+workers* are the credentials of its AWS profile (`profile`). Where a role signs, the workers need
+nothing in S3.
+
+- `s3:ListBucketMultipartUploads` has no condition for a prefix: whoever has it sees the keys of
+  all unfinished uploads of the bucket. With a role, only a session for the cleanup has it.
+- Whoever has the four actions on a role can change its permissions, up to its permissions
+  boundary. Set a boundary, or give them to an operator alone: the upkeep worker then cannot repair
+  or remove the policy on the role, and logs so.
+- `iam` prints one policy for each role and each AWS profile. Beyond the 6,144 characters that AWS
+  allows, it is for whole buckets.
+- `bucket` denies plain HTTP, the old version of signatures, and signatures older than the longest
+  lifetime. If the role is of another account than the bucket (`owner`), it allows the role.
+- `lifecycle` ends unfinished uploads 8 days after the longest lifetime: the cleanup tries for a
+  week, and an upload that something else aborts stays charged.
+- `guardrails` prints a policy of AWS Organizations, for resources (`--as rcp`) or for users and
+  roles (`--as scp`). `--network` and `--vpc` limit where links may be used; `--principal` names who
+  else may presign.
+
+## What is proven
+
+- `iam`: under moto's IAM, the service's calls work with the printed policy, and without any one
+  action a feature is refused. Not proven: conditions, presigned requests, session policies,
+  `s3:PutObjectAcl`, `s3:PutObjectTagging` and the actions of KMS.
+- `bucket`: SeaweedFS refuses plain HTTP. No server of the tests enforces the statements about
+  signatures; other storage than AWS does not get them.
+- `cors`: SeaweedFS answers a browser's preflight from the page's origin, and from no other.
+- `lifecycle`: SeaweedFS takes the rules. Their effect was not waited for.
+- All: AWS's lists of actions, resources and conditions, boto3's model of the rules, and a parser
+  of Terraform's language know what is printed. **Nothing was tried on AWS.**
+"""
+_HOLDERS = {"signer": "the signer", "workers": "the workers"}
+_SCOPES = {
+    "objects": "objects",
+    "bucket": "the bucket",
+    "listing": "the bucket, for names below a prefix",
+    "key": "the key, used by S3",
+    "queue": "the queue",
+    "role": "the role",
+}
+
+
+def permissions_page() -> str:
+    """Return the page about the AWS permissions, in the order of their table."""
+    lines = [_PERMISSIONS, *_table_head("feature", "actions", "on", "who", "needed if", "because")]
+    for item in PERMISSIONS:
+        actions = ", ".join(f"`{action}`" for action in item.actions)
+        cells = (item.feature, actions, _SCOPES[item.scope], _HOLDERS[item.holder])
+        lines.append(f"| {' | '.join(cells)} | {item.condition} | {item.reason} |")
+    return "\n".join([*lines, _PROVEN])
+
+
 PAGES = {
     "docs/tenants.md": tenants_page,
     "docs/reference/settings.md": settings_page,
     "docs/reference/metrics.md": metrics_page,
     "docs/reference/events.md": events_page,
+    "docs/reference/permissions.md": permissions_page,
 }
 
 

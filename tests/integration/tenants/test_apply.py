@@ -356,7 +356,10 @@ def test_an_overlap_is_refused_at_its_line(
     line = text.splitlines().index('prefixes = ["acme/2026/"]') + 1
     problem, error = result.stderr.splitlines()
     assert problem.startswith(f"{operator.file}:{line}: tenants.globex.allow.again.prefixes[0]: ")
-    assert (result.exit_code, error) == (1, f"Error: {operator.file} is not valid: nothing was done.")
+    assert (result.exit_code, error) == (
+        1,
+        f"Error: {operator.file} is not valid: nothing was done.",
+    )
     assert operator.stored_config()[0] == 0
 
 
