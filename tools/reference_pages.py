@@ -246,42 +246,49 @@ python -m worker permissions lifecycle --file examples/tenants.toml
 python -m worker permissions guardrails --file examples/tenants.toml
 ```
 
-`python -m worker doctor` tries, by requests that change nothing, what the credentials may do, and
-names what they lack. Objects are those below the prefixes of the tenants' policies.
+`python -m worker doctor` tries lists, reads, stores and aborts below up to ten prefixes, by
+requests that change nothing, and names what storage denies. It does not try ACLs, tags, versions,
+queues and keys; reads only where the credentials may list.
 """
 _PROVEN = """
-*The signer* is the role of the bucket profile (`role_arn`), or the workers if it has none. *The
-workers* are the credentials of its AWS profile (`profile`). Where a role signs, the workers need
-nothing in S3.
+Objects are those below the prefixes of the tenants' policies. *The signer* is the role of the
+bucket profile (`role_arn`), or the workers if it has none. *The workers* are the credentials of its
+AWS profile (`profile`). Where a role signs, the workers need nothing in S3.
 
+- **Each policy replaces the earlier one.** Give all options of `iam` each time. With `--profile`,
+  it prints the whole policy of the credentials that this bucket profile uses.
 - `s3:ListBucketMultipartUploads` has no condition for a prefix: whoever has it sees the keys of
   all unfinished uploads of the bucket. With a role, only a session for the cleanup has it.
 - Whoever has the four actions on a role can change its permissions, up to its permissions
   boundary. Set a boundary, or give them to an operator alone: the upkeep worker then cannot repair
   or remove the policy on the role, and logs so.
-- `iam` prints one policy for each role and each AWS profile. Beyond the 6,144 characters that AWS
-  allows, it is for whole buckets.
-- `bucket` denies plain HTTP, the old version of signatures, and signatures older than the longest
-  lifetime. If the role is of another account than the bucket (`owner`), it allows the role.
-- `lifecycle` ends unfinished uploads 8 days after the longest lifetime: the cleanup tries for a
-  week, and an upload that something else aborts stays charged.
-- `guardrails` prints a policy of AWS Organizations, for resources (`--as rcp`) or for users and
-  roles (`--as scp`). `--network` and `--vpc` limit where links may be used; `--principal` names who
-  else may presign.
+- If many prefixes make a policy longer than AWS allows (6,144 characters, 10,240 for a role), it
+  names whole buckets instead.
+- `bucket` denies plain HTTP, version 2 of signatures, and signatures older than the longest
+  lifetime. A bucket of another account than the role's must also allow the role.
+- `lifecycle` ends unfinished uploads 8 days after the longest lifetime. If storage aborted them
+  before the cleanup, which tries for a week, their bytes would stay in the quota.
+- `guardrails` prints a policy of AWS Organizations, for the accounts of the buckets (`--as rcp`) or
+  of the signers (`--as scp`). `--network` and `--vpc` limit where links may be used; `--principal`
+  names who else may presign.
+- Directory buckets, S3 Object Lambda, S3 on Outposts and R2 have other permissions: nothing is
+  printed for them.
 
 ## What is proven
 
 - `iam`: under moto's IAM, the service's calls work with the printed policy, and without any one
   action a feature is refused. Not proven: conditions, presigned requests, session policies,
   `s3:PutObjectAcl`, `s3:PutObjectTagging` and the actions of KMS.
-- `bucket`: SeaweedFS refuses plain HTTP. No server of the tests enforces the statements about
-  signatures; other storage than AWS does not get them.
-- `cors`: SeaweedFS answers a browser's preflight from the page's origin, and from no other.
-- `lifecycle`: SeaweedFS takes the rules. Their effect was not waited for.
+- `bucket`: SeaweedFS refuses plain HTTP, and accepts new links. Ceph RGW 18.2.7, tried by hand,
+  takes the policy and enforced none of it. No server of the tests enforces the statements about
+  signatures.
+- `cors`: SeaweedFS answers a browser's preflight from the page's origin, and from no other. So does
+  Ceph RGW, tried by hand.
+- `lifecycle`: both take the rules. Their effect is not tested.
 - All: AWS's lists of actions, resources and conditions, boto3's model of the rules, and a parser
   of Terraform's language know what is printed. **Nothing was tried on AWS.**
 """
-_HOLDERS = {"signer": "the signer", "workers": "the workers"}
+_PRINCIPALS = {"signer": "the signer", "workers": "the workers"}
 _SCOPES = {
     "objects": "objects",
     "bucket": "the bucket",
@@ -297,7 +304,7 @@ def permissions_page() -> str:
     lines = [_PERMISSIONS, *_table_head("feature", "actions", "on", "who", "needed if", "because")]
     for item in PERMISSIONS:
         actions = ", ".join(f"`{action}`" for action in item.actions)
-        cells = (item.feature, actions, _SCOPES[item.scope], _HOLDERS[item.holder])
+        cells = (item.feature, actions, _SCOPES[item.scope], _PRINCIPALS[item.principal])
         lines.append(f"| {' | '.join(cells)} | {item.condition} | {item.reason} |")
     return "\n".join([*lines, _PROVEN])
 

@@ -8,7 +8,7 @@ Service Authorization Reference (list_amazons3.html and others).
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -17,7 +17,7 @@ from worker.core.issued_grants import aws_partition, may_store
 from worker.core.role_session import below, bucket_arn, object_arns
 from worker.core.tenant_config import Bucket, Policy, TenantConfig, is_ordinary_bucket
 
-Holder = Literal["signer", "workers"]
+Principal = Literal["signer", "workers"]
 """Who needs a permission.
 
 signer: the role of the bucket profile, or its AWS profile if it has none. workers: its AWS profile.
@@ -84,8 +84,11 @@ def queue_region(url: str) -> str | None:
 
 def _queue_arn(url: str) -> str | None:
     """Return the ARN of a queue of AWS; other servers with SQS's protocol have no policies."""
-    region, (account, name) = queue_region(url), url.split("/")[-2:]
-    return f"arn:{aws_partition(region)}:sqs:{region}:{account}:{name}" if region else None
+    region, host = queue_region(url), urlsplit(url).hostname or ""
+    if region is None or not host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+        return None
+    account, name = url.split("/")[-2:]
+    return f"arn:{aws_partition(region)}:sqs:{region}:{account}:{name}"
 
 
 Find = Callable[[ProfileUse], tuple[str, ...]]
@@ -106,15 +109,11 @@ class Permission(NamedTuple):
     reason: str
     condition: str
     find: Find
-    holder: Holder = "signer"
+    principal: Principal = "signer"
 
 
 def _option(name: Option) -> Find:
     return lambda use: use.options.get(name, ())
-
-
-def _if_versioned(find: Find) -> Find:
-    return lambda use: find(use) if use.bucket.versioned else ()
 
 
 def _roles(use: ProfileUse) -> tuple[str, ...]:
@@ -143,9 +142,9 @@ PERMISSIONS: tuple[Permission, ...] = (
         "downloads and probes",
         ("s3:GetObjectVersion",),
         "objects",
-        "a link or a probe names a version of an object",
-        "the bucket profile has `versioned = true`",
-        _if_versioned(lambda use: use.prefixes_if(lambda _: True)),
+        "a link or an event names a version of an object; remove this if no version is kept",
+        "a policy allows anything",
+        lambda use: use.prefixes_if(lambda _: True),
     ),
     Permission(
         "Uploads",
@@ -253,7 +252,7 @@ PERMISSIONS: tuple[Permission, ...] = (
         ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"),
         "queue",
         "a worker takes the bucket's events from the queue; `doctor` counts them",
-        "the bucket profile has `events_queue`",
+        "the bucket profile has `events_queue`; an encrypted queue also needs `kms:Decrypt`",
         _queues,
         "workers",
     ),
@@ -318,8 +317,8 @@ PERMISSIONS: tuple[Permission, ...] = (
         ("s3:DeleteBucketPolicy", "s3:GetBucketPolicy", "s3:PutBucketPolicy"),
         "bucket",
         "`revoke` denies objects in the bucket's policy, and the upkeep worker removes that again",
-        "`--with revoke`",
-        _option("revoke"),
+        "`--with revoke`, and a policy allows anything",
+        lambda use: _option("revoke")(use) if use.policies else (),
     ),
     Permission(
         "EndSessions",
@@ -335,22 +334,25 @@ PERMISSIONS: tuple[Permission, ...] = (
     Permission(
         "Live",
         "`doctor --live`",
-        ("s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"),
+        (
+            *("s3:AbortMultipartUpload", "s3:DeleteObject", "s3:DeleteObjectVersion"),
+            *("s3:GetObject", "s3:PutObject"),
+        ),
         "objects",
-        "it stores objects, uses grants for them, and deletes them",
-        "`--with live`",
+        "it stores objects, uses grants for them, and deletes them with all versions",
+        "`--live s3://PROFILE/PREFIX`",
         _option("live"),
     ),
-    Permission(
-        "LiveVersions",
-        "`doctor --live`",
-        ("s3:DeleteObjectVersion", "s3:GetObjectVersion"),
-        "objects",
-        "it deletes all versions of what it stored",
-        "`--with live`, and the bucket profile has `versioned = true`",
-        _if_versioned(_option("live")),
-    ),
 )
+
+
+def has_iam(bucket: Bucket) -> bool:
+    """Return true for the kinds of buckets that this table is about.
+
+    R2 has no IAM. Directory buckets, S3 Object Lambda and S3 on Outposts have actions of their own.
+    """
+    others = "arn:aws[a-z-]*:s3-(object-lambda|outposts):.*|.*--xa?-s3|.*-s3alias"
+    return bucket.provider != "r2" and re.fullmatch(others, bucket.bucket) is None
 
 
 class Need(NamedTuple):
@@ -363,59 +365,33 @@ class Need(NamedTuple):
     bucket: Bucket
     targets: tuple[str, ...]
 
-    @property
-    def actions(self) -> list[str]:
-        """The actions by the names that the kind of bucket has for them."""
-        return list(dict.fromkeys(_action(self.bucket, name) for name in self.permission.actions))
-
     def statement(self) -> dict[str, Any]:
         """Return the statement of an IAM policy that allows it."""
-        actions, allowed = self.actions, self._resources()
-        for name, values in {"Action": actions, "Resource": allowed["Resource"]}.items():
-            allowed[name] = values[0] if len(values) == 1 else values
-        return {"Sid": self.permission.sid, "Effect": "Allow", "Action": None, **allowed}
+        actions = self.permission.actions
+        return {
+            "Sid": self.permission.sid,
+            "Effect": "Allow",
+            "Action": actions[0] if len(actions) == 1 else list(actions),
+            **self._resources(),
+        }
 
     def _resources(self) -> dict[str, Any]:
-        arn = _arn(self.bucket)
+        arn = bucket_arn(aws_partition(self.bucket.region), self.bucket.bucket)
         match self.permission.scope:
-            case "objects" if _is_directory(self.bucket):
-                return {"Resource": [arn]}
             case "objects":
-                return {"Resource": object_arns(arn, self.targets)}
+                return {"Resource": _one_or_all(object_arns(arn, self.targets))}
             case "bucket":
-                return {"Resource": [arn]}
+                return {"Resource": arn}
             case "listing":
-                return {"Resource": [arn], "Condition": below(self.targets)}
+                return {"Resource": arn, "Condition": below(self.targets)}
             case "key":
                 return _keys(self.bucket, self.targets)
             case _:
-                return {"Resource": list(self.targets)}
+                return {"Resource": _one_or_all(list(self.targets))}
 
 
-def _action(bucket: Bucket, name: str) -> str:
-    """Return the name of an action of S3 for a kind of bucket.
-
-    Source: AWS, "Actions, resources, and condition keys" of Amazon S3 Express, S3 Object Lambda
-    and S3 on Outposts.
-    """
-    if not name.startswith("s3:"):
-        return name
-    if _is_directory(bucket):
-        return "s3express:CreateSession"
-    service = _arn(bucket).split(":")[2]
-    return f"{service}{name.removeprefix('s3')}"
-
-
-def _is_directory(bucket: Bucket) -> bool:
-    return bucket.bucket.endswith("--x-s3")
-
-
-def _arn(bucket: Bucket) -> str:
-    partition = aws_partition(bucket.region)
-    if _is_directory(bucket):
-        owner = bucket.owner or "*"
-        return f"arn:{partition}:s3express:{bucket.region}:{owner}:bucket/{bucket.bucket}"
-    return bucket_arn(partition, bucket.bucket)
+def _one_or_all(values: list[str]) -> str | list[str]:
+    return values[0] if len(values) == 1 else values
 
 
 def _keys(bucket: Bucket, arns: tuple[str, ...]) -> dict[str, Any]:
@@ -427,22 +403,24 @@ def _keys(bucket: Bucket, arns: tuple[str, ...]) -> dict[str, Any]:
     condition = {"StringEquals": {"kms:ViaService": f"s3.{bucket.region}.{domain}"}}
     aliases = [f"alias/{arn.partition(_ALIAS)[2]}" for arn in arns if _ALIAS in arn]
     if not aliases:
-        return {"Resource": list(arns), "Condition": condition}
+        return {"Resource": _one_or_all(list(arns)), "Condition": condition}
     resources = sorted({f"{arn.partition(_ALIAS)[0]}:key/*" for arn in arns})
     has_alias = {"ForAnyValue:StringEquals": {"kms:ResourceAliases": aliases}}
-    return {"Resource": resources, "Condition": condition | has_alias}
+    return {"Resource": _one_or_all(resources), "Condition": condition | has_alias}
 
 
 def find_needs(use: ProfileUse) -> Iterator[Need]:
-    """Yield what a bucket profile needs, in the order of the table."""
+    """Yield what a bucket profile needs, in the order of the table; nothing without IAM."""
+    if not has_iam(use.bucket):
+        return
     for permission in PERMISSIONS:
         targets = permission.find(use)
         if targets:
             by_prefix = permission.scope in {"objects", "listing"}
-            yield Need(permission, use.bucket, _outermost(targets) if by_prefix else targets)
+            yield Need(permission, use.bucket, outermost(targets) if by_prefix else targets)
 
 
-def _outermost(prefixes: tuple[str, ...]) -> tuple[str, ...]:
+def outermost(prefixes: Iterable[str]) -> tuple[str, ...]:
     """Sort prefixes, without those that another one contains."""
     kept: list[str] = []
     for prefix in sorted(set(prefixes)):

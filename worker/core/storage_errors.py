@@ -13,6 +13,7 @@ MAX_WORDS = 160
 """The largest number of characters of storage's words in a refusal or a manifest's problem."""
 
 _UNREADABLE_STATUS = 200
+_FORBIDDEN = 403
 _CONFLICT = 409
 _TEMPORARY_STATUS = frozenset({302, 303, 307, 408, 425, 429})
 _FIRST_CLIENT_ERROR = 400
@@ -129,6 +130,12 @@ class ErrorResponse(NamedTuple):
     def rejects_credentials(self) -> bool:
         """True if other credentials may get another answer."""
         return self.code in _CREDENTIAL_CODES
+
+    @property
+    def denies_access(self) -> bool:
+        """True if the credentials may not do what was asked, and others may be allowed to."""
+        is_unnamed = self.status == _FORBIDDEN and not self.is_named
+        return self.code in _ACCESS_CODES or is_unnamed
 
     @property
     def refuses_terms(self) -> bool:

@@ -1,8 +1,9 @@
-"""The checks of `doctor` that try what the credentials may do, by requests that change nothing."""
+"""The check of `doctor` that tries what the credentials may do, by requests that change nothing."""
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 from worker import clock
 from worker.aws.s3_clients import S3Clients
@@ -12,21 +13,22 @@ from worker.core.role_session import SessionLimit, cleanup_session, listing_sess
 from worker.core.storage_errors import ErrorResponse
 from worker.core.tenant_config import is_ordinary_bucket
 from worker.doctor.checks import Check, State
-from worker.errors import Malformed, StorageSilent, Transient
+from worker.errors import Malformed, Transient
 
 _TENANT = "doctor"  # in the name of a role's session
 _MAX_PREFIXES = 10  # of each permission, as a service may have thousands of tenants
+_SECONDS = 10.0  # after which no further request is sent
 _NO_UPLOAD = "valetkey-doctor"
-_DENIED = "AccessDenied"
+_MISSING = {"NoSuchKey", "NoSuchUpload"}
 _LIST, _GET = "s3:ListBucket", "s3:GetObject"
 _GRAVE = {_GET, "s3:PutObject"}  # without them, grants are issued that storage refuses
 
 
-class _Trial(NamedTuple):
+class _Request(NamedTuple):
     """A request that needs one action.
 
-    method: of boto3's client. params: beside the bucket; names with a prefix are built from it.
-    limit: the session of a role that may do it.
+    method: of boto3's client. params: beside the bucket, for a prefix. limit: gives a role the
+    session that may send it.
     """
 
     method: str
@@ -39,60 +41,85 @@ def _key(prefix: str) -> str:
 
 
 # Storage decides on the permission before it looks for the object or upload, which do not exist.
-_TRIALS: Mapping[str, _Trial] = {
-    _LIST: _Trial("list_objects_v2", lambda p: {"Prefix": p, "MaxKeys": 1}, listing_session),
-    _GET: _Trial("get_object", lambda p: {"Key": _key(p)}),
-    "s3:PutObject": _Trial(
+_REQUESTS: Mapping[str, _Request] = {
+    _LIST: _Request("list_objects_v2", lambda p: {"Prefix": p, "MaxKeys": 1}, listing_session),
+    _GET: _Request("get_object", lambda p: {"Key": _key(p)}),
+    "s3:PutObject": _Request(
         "upload_part", lambda p: {"Key": _key(p), "UploadId": _NO_UPLOAD, "PartNumber": 1}
     ),
-    "s3:AbortMultipartUpload": _Trial(
+    "s3:AbortMultipartUpload": _Request(
         "abort_multipart_upload", lambda p: {"Key": _key(p), "UploadId": _NO_UPLOAD}
     ),
-    "s3:ListBucketMultipartUploads": _Trial(
+    "s3:ListBucketMultipartUploads": _Request(
         "list_multipart_uploads", lambda p: {"Prefix": p, "MaxUploads": 1}, cleanup_session
     ),
 }
+_Answer = Literal["allowed", "denied", "unknown"]
+
+
+class _Result(NamedTuple):
+    action: str
+    prefix: str
+    feature: str
+    answer: _Answer
 
 
 def check_permissions(s3: S3Clients, use: ProfileUse) -> Check | None:
-    """Name the actions that storage denies, by feature; None if nothing could be tried."""
+    """Name the actions that storage denies, by feature; None if there is nothing to try."""
     name = use.bucket.name
-    try:
-        tried = _try_all(s3, use)
-    except (Malformed, Transient):
-        return None  # the check of the bucket names what is wrong, or storage answers no more
-    if not tried:
+    results = _send_all(s3, use)
+    if not results:
         return None
-    lacking = {action: features for action, features in tried.items() if features}
-    if not lacking:
-        text = f"{name}: storage denies none of the {len(tried)} requests that were tried"
-        return Check("permissions", "ok", text)
-    text = "; ".join(f"{action} ({', '.join(features)})" for action, features in lacking.items())
-    state: State = "fail" if any(action.split()[0] in _GRAVE for action in lacking) else "warn"
-    hint = f"python -m worker permissions iam --profile {name}"
-    return Check("permissions", state, f"{name}: the credentials lack {text}", hint)
+    hint = (
+        f"compare with `python -m worker permissions iam --profile {name}`; a bucket policy, a"
+        " revocation or a guardrail denies, too"
+    )
+    denied = [result for result in results if result.answer == "denied"]
+    if denied:
+        actions = list(dict.fromkeys(result.action for result in denied))
+        text = "; ".join(
+            _describe(action, [result for result in denied if result.action == action])
+            for action in actions
+        )
+        state: State = "fail" if _GRAVE.intersection(actions) else "warn"
+        return Check("permissions", state, f"{name}: storage denies {text}", hint)
+    unknown = sum(result.answer == "unknown" for result in results)
+    if unknown:
+        text = f"{name}: {unknown} of {len(results)} requests got no clear answer"
+        return Check("permissions", "warn", text, "repeat doctor when storage answers")
+    text = f"{name}: storage allows all {len(results)} requests that were tried"
+    return Check("permissions", "ok", text)
 
 
-def _try_all(s3: S3Clients, use: ProfileUse) -> dict[str, list[str]]:
-    """Return the features that are denied by each action and prefix that was tried.
+def _describe(action: str, results: Sequence[_Result]) -> str:
+    features = ", ".join(dict.fromkeys(result.feature for result in results))
+    prefixes = list(dict.fromkeys(result.prefix for result in results if result.prefix))
+    more = f" and {len(prefixes) - 1} more" if len(prefixes) > 1 else ""
+    place = f" below {prefixes[0]}{more}" if prefixes else ""
+    return f"{action}{place} ({features})"
 
-    Storage answers 403 for a missing object to credentials that may not list: reads are not tried
-    then. Raises Malformed and Transient.
+
+def _send_all(s3: S3Clients, use: ProfileUse) -> list[_Result]:
+    """Return the answers. Those for which there was no time are unknown.
+
+    Storage answers 403 for a missing object to credentials that may not list: reads are tried only
+    if lists are allowed.
     """
-    allowed: dict[tuple[str, str], bool] = {}
-    denied: dict[str, list[str]] = {}
-    for need, action, prefix in _trials(use):
-        if action == _GET and not allowed.get((_LIST, "")):
+    end = time.monotonic() + _SECONDS
+    answers: dict[tuple[str, str], _Answer] = {}
+    results = []
+    for need, action, prefix in _needed_actions(use):
+        if action == _GET and answers.get((_LIST, "")) != "allowed":
             continue
-        if (action, prefix) not in allowed:
-            allowed[action, prefix] = _is_allowed(s3, use, _TRIALS[action], prefix)
-        features = denied.setdefault(f"{action} below {prefix}" if prefix else action, [])
-        if not allowed[action, prefix]:
-            features.append(need.permission.feature)
-    return denied
+        if (action, prefix) not in answers:
+            has_time = time.monotonic() < end
+            answers[action, prefix] = _send(s3, use, action, prefix) if has_time else "unknown"
+        feature = need.permission.feature
+        results.append(_Result(action, prefix, feature, answers[action, prefix]))
+    return results
 
 
-def _trials(use: ProfileUse) -> Iterator[tuple[Need, str, str]]:
+def _needed_actions(use: ProfileUse) -> Iterator[tuple[Need, str, str]]:
     """Yield the actions to try with their prefixes, lists first: other answers depend on them."""
     if not is_ordinary_bucket(use.bucket.bucket):
         return
@@ -100,20 +127,21 @@ def _trials(use: ProfileUse) -> Iterator[tuple[Need, str, str]]:
     for need in find_needs(use):
         by_prefix = need.permission.scope in {"objects", "listing"}
         for prefix in need.targets[:_MAX_PREFIXES] if by_prefix else ("",):
-            found += [
-                (need, action, prefix) for action in need.permission.actions if action in _TRIALS
-            ]
-    yield from sorted(found, key=lambda trial: trial[1] != _LIST)
+            found += [(need, name, prefix) for name in need.permission.actions if name in _REQUESTS]
+    yield from sorted(found, key=lambda needed: needed[1] != _LIST)
 
 
-def _is_allowed(s3: S3Clients, use: ProfileUse, trial: _Trial, prefix: str) -> bool:
-    bucket = use.bucket
-    client = s3.client(bucket, _TENANT, (prefix,), clock.now(), trial.limit)
-    params = {"Bucket": bucket.bucket, **trial.params(prefix)}
+def _send(s3: S3Clients, use: ProfileUse, action: str, prefix: str) -> _Answer:
+    bucket, request = use.bucket, _REQUESTS[action]
+    owner = {"ExpectedBucketOwner": bucket.owner} if bucket.owner else {}
     try:
-        response = call_storage(getattr(client, trial.method), **params)
-    except StorageSilent:
-        raise
-    except Transient:
-        return True  # an error of the server is no denial
-    return not (isinstance(response, ErrorResponse) and response.code == _DENIED)
+        client = s3.client(bucket, _TENANT, (prefix,), clock.now(), request.limit)
+        method = getattr(client, request.method)
+        response = call_storage(method, Bucket=bucket.bucket, **request.params(prefix), **owner)
+    except (Malformed, Transient):
+        return "unknown"
+    if not isinstance(response, ErrorResponse):
+        return "allowed"
+    if response.denies_access:
+        return "denied"
+    return "allowed" if response.code in _MISSING else "unknown"

@@ -4,7 +4,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -227,10 +227,13 @@ def _profile_checks(probe: _Probe, use: ProfileUse) -> Iterator[Check]:
     check = _check(probe, use)
     yield check
     if check.state == "ok":
-        with suppress(TimeoutError):
+        try:
             tried = call_with_timeout(_TRIALS_SECONDS, lambda: check_permissions(probe.s3, use))
-            if tried is not None:
-                yield tried
+        except TimeoutError:
+            text = f"{use.bucket.name}: not tried, as storage does not answer in time"
+            tried = Check("permissions", "warn", text, "repeat doctor when storage answers")
+        if tried is not None:
+            yield tried
 
 
 def _check(probe: _Probe, use: ProfileUse) -> Check:

@@ -1,25 +1,34 @@
 """The documents of a bucket: its policy, its CORS rules, and the rule that ends unfinished uploads.
 
+A bucket may have several bucket profiles: each document is for all of them, as it replaces the
+earlier one.
+
 Sources: AWS, "Condition keys for SigV4" (bucket-policy-s3-sigv4-conditions.html), "CORS
 configuration" (ManageCorsUsing.html), "Aborting incomplete multipart uploads"
 (mpu-abort-incomplete-mpu-lifecycle-config.html).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from valetkey.signing.sigv4 import ALGORITHM
-from worker.core.aws_permissions import Need, ProfileUse, find_needs
+from worker.core.aws_permissions import ProfileUse, outermost
 from worker.core.issued_grants import aws_partition
 from worker.core.role_session import bucket_arn
-from worker.core.tenant_config import Policy
-from worker.permissions.documents import Document, Resource, policy, quote_words
+from worker.permissions.documents import Document, Terraform, policy_document, words
 
 _DAY = 86_400
 _CLEANUP_DAYS = 8  # the cleanup tries to abort an upload for a week, and needs to find it
 _MAX_RULES = 100  # of the 1,000 that a bucket can have
 _CORS_SECONDS = 3_600  # for which a browser remembers the rules
+
+TLS_REASON = "all features: a link that is sent in the clear can be read on its way."
+VERSION_2: Mapping[str, Any] = {"StringEquals": {"s3:signatureversion": "AWS"}}
+"""The condition that a request has a signature of version 2.
+
+A condition that it is not of version 4 would also be true for requests without a signature.
+"""
+VERSION_REASON = "all features: a signature of version 2 covers no headers."
 
 # The methods that a page uses for each kind of grant.
 _METHODS: Mapping[str, tuple[str, ...]] = {
@@ -30,16 +39,26 @@ _METHODS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def longest_lifetime(uses: Iterable[ProfileUse]) -> int:
-    """Return the longest lifetime in seconds that a policy and its bucket profile allow."""
+def longest_lifetime(uses: Iterable[ProfileUse], *kinds: str) -> int:
+    """Return the longest lifetime in seconds of grants, of some kinds or of all.
+
+    It is the smaller one of a policy's and its bucket profile's.
+    """
     return max(
         (
-            min(item.max_expires_in, use.bucket.max_expires_in)
+            min(policy.max_expires_in, use.bucket.max_expires_in)
             for use in uses
-            for item in use.policies
+            for policy in use.policies
+            if not kinds or not set(kinds).isdisjoint(policy.kinds)
         ),
         default=0,
     )
+
+
+def old_signatures(lifetime: int) -> tuple[dict[str, Any], str]:
+    """Return the condition that a signature is older than a lifetime in seconds, and why."""
+    reason = f"links and forms: no policy allows more than {lifetime:,} seconds (in milliseconds)."
+    return {"NumericGreaterThan": {"s3:signatureAge": str(lifetime * 1_000)}}, reason
 
 
 def deny(sid: str, resources: Any, condition: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,105 +73,97 @@ def deny(sid: str, resources: Any, condition: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def bucket_policy(use: ProfileUse) -> Document:
-    """Return the policy of a bucket."""
-    name = use.bucket.bucket
-    bucket = bucket_arn(aws_partition(use.bucket.region), name)
-    objects = f"{bucket}/*"
-    lifetime = longest_lifetime([use])
-    statements = [deny("TlsOnly", [bucket, objects], {"Bool": {"aws:SecureTransport": "false"}})]
-    reasons = {"TlsOnly": "all features: a link that is sent in the clear can be read on its way."}
-    is_aws = use.bucket.provider == "aws"
-    if is_aws:  # a server that does not know the condition would refuse everything
-        other = {"StringNotEquals": {"s3:signatureversion": ALGORITHM}}
-        statements.append(deny("SignatureVersion4Only", objects, other))
-        reasons["SignatureVersion4Only"] = "all features: the older version signs no headers."
-    if is_aws and lifetime:
-        limit = {"NumericGreaterThan": {"s3:signatureAge": str(lifetime * 1_000)}}
-        statements.append(deny("NoOldSignatures", objects, limit))
-        reasons["NoOldSignatures"] = (
-            f"links and forms: no policy allows more than {lifetime:,} seconds (in milliseconds)."
-        )
-    for need in _foreign_needs(use):
-        statement = need.statement() | {"Principal": {"AWS": use.bucket.role_arn}}
-        statements.append(statement)
-        reasons[statement["Sid"]] = (
-            f"{need.permission.feature}: the role is of another account than the bucket."
-        ).replace("`", "")
+def bucket_policy(uses: Sequence[ProfileUse]) -> Document:
+    """Return the policy of a bucket. Over plain HTTP, the service itself would be denied."""
+    first = uses[0].bucket
+    arn = bucket_arn(aws_partition(first.region), first.bucket)
+    statements, reasons = [], {}
+    if not any(is_plain(use) for use in uses):
+        condition = {"Bool": {"aws:SecureTransport": "false"}}
+        statements.append(deny("TlsOnly", [arn, f"{arn}/*"], condition))
+        reasons["TlsOnly"] = TLS_REASON
+    statements.append(deny("NoSignatureVersion2", f"{arn}/*", VERSION_2))
+    reasons["NoSignatureVersion2"] = VERSION_REASON
+    is_old, reason = old_signatures(longest_lifetime(uses))
+    statements.append(deny("NoOldSignatures", f"{arn}/*", is_old))
+    reasons["NoOldSignatures"] = reason
+    name = first.bucket
     return Document(
         f"bucket-policy-{name}",
-        f"The policy of the bucket {name}. It replaces the present one.",
-        policy(statements),
+        f"The policy of the bucket {name}. It replaces the present one, with the statements of"
+        " revocations that are in force: read that first, and keep what it has.",
+        policy_document(statements),
         reasons,
-        quote_words("aws", "s3api", "put-bucket-policy", "--bucket", name) + " --policy {file}",
-        Resource("aws_s3_bucket_policy", {"bucket": name}, "policy"),
+        f"{_aws(uses, 'get-bucket-policy')} > {{before}}\n"
+        f"{_aws(uses, 'put-bucket-policy')} --policy {{file}}",
+        Terraform("aws_s3_bucket_policy", {"bucket": name}, "policy"),
     )
 
 
-def _foreign_needs(use: ProfileUse) -> Iterator[Need]:
-    """Yield what the bucket itself must allow to a role of another account.
-
-    Source: AWS, "Cross-account policy evaluation logic" (reference_policies_evaluation-logic-cross-
-    account.html).
-    """
-    bucket = use.bucket
-    if bucket.role_arn is None or bucket.owner in {None, bucket.role_arn.split(":")[4]}:
-        return
-    for need in find_needs(use):
-        if need.permission.scope in {"objects", "bucket", "listing"}:
-            yield need
+def is_plain(use: ProfileUse) -> bool:
+    """Return whether links, or the service's requests, go over plain HTTP."""
+    endpoints = (use.bucket.endpoint, use.bucket.internal_endpoint)
+    return any(endpoint and endpoint.startswith("http://") for endpoint in endpoints)
 
 
-def cors_origins(policies: Iterable[Policy]) -> list[str]:
-    """Return the origins of the pages to which forms may redirect."""
-    urls = (urlsplit(url) for item in policies for url in item.redirects)
-    return sorted({f"{url.scheme}://{url.netloc}" for url in urls})
+def _aws(uses: Sequence[ProfileUse], command: str) -> str:
+    """Return a command of AWS' command line for the bucket."""
+    bucket = uses[0].bucket
+    endpoint = ("--endpoint-url", bucket.endpoint) if bucket.endpoint else ()
+    return words("aws", "s3api", command, *endpoint, "--bucket", bucket.bucket)
 
 
-def cors_rules(use: ProfileUse, origins: Sequence[str]) -> Document:
+def redirect_origins(uses: Iterable[ProfileUse]) -> list[str]:
+    """Return the origins of the pages to which forms may redirect, as browsers write them."""
+    redirects = {url for use in uses for policy in use.policies for url in policy.redirects}
+    urls = map(urlsplit, redirects)
+    return sorted(
+        {f"https://{url.netloc.lower().removesuffix(':443')}" for url in urls if url.netloc}
+    )
+
+
+def cors_rules(uses: Sequence[ProfileUse], origins: Sequence[str]) -> Document:
     """Return the CORS rules of a bucket for pages of some origins."""
-    name = use.bucket.bucket
-    kinds = {kind for item in use.policies for kind in item.kinds}
-    methods = dict.fromkeys(
-        method for kind in _METHODS if kind in kinds for method in _METHODS[kind]
-    )
+    name = uses[0].bucket.bucket
+    kinds = {
+        "put" if kind == "upload" and not use.bucket.post else kind
+        for use in uses
+        for policy in use.policies
+        for kind in policy.kinds
+    }
+    methods = dict.fromkeys(name for kind in _METHODS if kind in kinds for name in _METHODS[kind])
+    rule_id = "valetkey-pages"
     rule = {
-        "ID": "valetkey-pages",
+        "ID": rule_id,
         "AllowedOrigins": list(origins),
-        "AllowedMethods": [method for method in methods if method != "POST" or use.bucket.post],
+        "AllowedMethods": list(methods),
         "AllowedHeaders": ["*"],
         "ExposeHeaders": ["ETag", "x-amz-version-id"],
         "MaxAgeSeconds": _CORS_SECONDS,
     }
     reason = (
         "pages: a program in a page sends the request and reads the answer. Every header is"
-        " allowed, as the signature decides which ones storage accepts; ETag completes a"
-        " multipart upload."
+        " allowed, as the signature decides which ones storage accepts. ETag completes a multipart"
+        " upload."
     )
     return Document(
         f"cors-{name}",
         f"The CORS rules of the bucket {name}. They replace the present ones.",
         {"CORSRules": [rule]},
-        {rule["ID"]: reason},  # type: ignore[dict-item] # the ID is a text
-        quote_words("aws", "s3api", "put-bucket-cors", "--bucket", name)
-        + " --cors-configuration {file}",
-        Resource("aws_s3_bucket_cors_configuration", {"bucket": name}, None),
+        {rule_id: reason},
+        f"{_aws(uses, 'put-bucket-cors')} --cors-configuration {{file}}",
+        Terraform("aws_s3_bucket_cors_configuration", {"bucket": name}, None),
     )
 
 
-def lifecycle_rules(use: ProfileUse) -> Document | None:
-    """Return the rules that abort unfinished multipart uploads; None if nobody starts any."""
-    name = use.bucket.bucket
-    uploads = [item for item in use.policies if "multipart" in item.kinds]
-    if not uploads and "export" not in use.options:
+def lifecycle_rules(uses: Sequence[ProfileUse]) -> Document | None:
+    """Return the rules that abort unfinished multipart uploads; None if no policy allows any."""
+    name = uses[0].bucket.bucket
+    prefixes = outermost([prefix for use in uses for prefix in use.prefixes("multipart")])
+    if not prefixes:
         return None
-    lifetime = longest_lifetime([ProfileUse(use.bucket, tuple(uploads))])
-    days = -(-lifetime // _DAY) + _CLEANUP_DAYS
-    prefixes = next(
-        (need.targets for need in find_needs(use) if need.permission.sid == "AbortUploads"), ("",)
-    )
-    if len(prefixes) > _MAX_RULES:
-        prefixes = ("",)
+    days = -(-longest_lifetime(uses, "multipart") // _DAY) + _CLEANUP_DAYS
+    is_wide = len(prefixes) > _MAX_RULES
     rules = [
         {
             "ID": f"valetkey-unfinished-uploads-{number}",
@@ -160,18 +171,19 @@ def lifecycle_rules(use: ProfileUse) -> Document | None:
             "Filter": {"Prefix": prefix},
             "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": days},
         }
-        for number, prefix in enumerate(prefixes, 1)
+        for number, prefix in enumerate(("",) if is_wide else prefixes, 1)
     ]
     reason = (
-        f"multipart uploads: parts that are left cost money. After {days} days neither a grant"
-        " nor the cleanup uses an upload; an earlier abort would leave its bytes charged."
+        f"multipart uploads: storage charges for parts that are left. After {days} days no grant"
+        " and no cleanup uses an upload. If storage aborted it sooner, its bytes would stay in the"
+        " quota."
     )
+    wide = " There are many prefixes, so the rule is for uploads of the whole bucket." * is_wide
     return Document(
         f"lifecycle-{name}",
-        f"The lifecycle rules of the bucket {name}. They replace the present ones.",
+        f"The lifecycle rules of the bucket {name}. They replace the present ones.{wide}",
         {"Rules": rules},
         {str(rule["ID"]): reason for rule in rules},
-        quote_words("aws", "s3api", "put-bucket-lifecycle-configuration", "--bucket", name)
-        + " --lifecycle-configuration {file}",
-        Resource("aws_s3_bucket_lifecycle_configuration", {"bucket": name}, None),
+        f"{_aws(uses, 'put-bucket-lifecycle-configuration')} --lifecycle-configuration {{file}}",
+        Terraform("aws_s3_bucket_lifecycle_configuration", {"bucket": name}, None),
     )

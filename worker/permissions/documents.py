@@ -4,21 +4,21 @@ import json
 import re
 import shlex
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 _VERSION = "2012-10-17"  # of IAM's policy language
 _WIDTH = 96
 
 
-class Resource(NamedTuple):
-    """A resource of Terraform's provider for AWS.
+class Terraform(NamedTuple):
+    """A resource of Terraform's provider for AWS, or a local value.
 
-    content: the argument whose value is the document, as JSON; None if the document's own fields
-    are the arguments.
+    type: that of the resource; None for a local value. content: the argument, or the local value,
+    that is the document as JSON; None if the document's own fields are the arguments.
     """
 
-    type: str
+    type: str | None
     arguments: Mapping[str, str]
     content: str | None
 
@@ -27,7 +27,8 @@ class Document(NamedTuple):
     """A document for AWS.
 
     name: that of its file. title: what it is for, and where it belongs. reasons: why it has each
-    of its statements or rules, by Sid or ID. command: that of AWS' command line, with {file}.
+    of its statements or rules, by Sid or ID. command: that of AWS' command line, with {file}; with
+    {before} for the document that it replaces.
     """
 
     name: str
@@ -35,35 +36,62 @@ class Document(NamedTuple):
     content: Mapping[str, Any]
     reasons: Mapping[str, str]
     command: str
-    resource: Resource
+    terraform: Terraform
 
 
-def policy(statements: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def slug(name: str) -> str:
+    """Return a name that is safe in a shell, in IAM and in Terraform."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", name)
+
+
+def words(*values: str) -> str:
+    """Return words of a command, quoted for a shell."""
+    return " ".join(map(shlex.quote, values))
+
+
+def policy_document(statements: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Return a policy with these statements."""
     return {"Version": _VERSION, "Statement": list(statements)}
 
 
-def format_shell(documents: Sequence[Document], notes: Iterable[str]) -> str:
-    """Return commands for a shell that write and use each document, with the reasons."""
-    parts = []
+def file_names(documents: Iterable[Document]) -> dict[str, Document]:
+    """Return documents by a safe name, which is different for each."""
+    named: dict[str, Document] = {}
     for document in documents:
-        file = f"{document.name}.json"
+        name = slug(document.name)
+        while name in named:  # of a.b and a-b
+            name += "-2"
+        named[name] = document
+    return named
+
+
+def format_shell(documents: Iterable[Document], notes: Iterable[str]) -> str:
+    """Return commands for a shell that write and use each document, with the reasons."""
+    parts = [_comment(notes)]
+    for name, document in file_names(documents).items():
         reasons = [f"{sid}: {reason}" for sid, reason in document.reasons.items()]
-        parts += [_comment([document.title, *reasons])]
-        parts += [f"cat > {file} <<'END'\n{json.dumps(document.content, indent=2)}\nEND"]
-        parts += [document.command.replace("{file}", f"file://{file}"), ""]
-    return "\n".join([*parts, _comment(notes)]).strip() + "\n"
+        command = document.command.replace("{file}", f"file://{name}.json")
+        parts += [
+            "",
+            _comment([document.title, *reasons]),
+            f"cat > {name}.json <<'END'\n{json.dumps(document.content, indent=2)}\nEND",
+            command.replace("{before}", f"before-{name}.json"),
+        ]
+    return "\n".join(parts).strip() + "\n"
 
 
-def format_json(documents: Sequence[Document]) -> str:
+def format_json(documents: Iterable[Document]) -> str:
     """Return one JSON object with the documents by name."""
-    return json.dumps({document.name: document.content for document in documents})
+    named = file_names(documents).items()
+    return json.dumps({name: document.content for name, document in named})
 
 
-def format_terraform(documents: Sequence[Document], notes: Iterable[str]) -> str:
+def format_terraform(documents: Iterable[Document], notes: Iterable[str]) -> str:
     """Return the resources of Terraform's provider for AWS, with the reasons as comments."""
-    blocks = [_comment([document.title]) + "\n" + _resource(document) for document in documents]
-    return "\n\n".join([*blocks, _comment(notes)]).strip() + "\n"
+    blocks = [_comment(notes)]
+    for name, document in file_names(documents).items():
+        blocks.append(f"{_comment([document.title])}\n{_terraform(name, document)}")
+    return "\n\n".join(blocks).strip() + "\n"
 
 
 def _comment(lines: Iterable[str], indent: str = "") -> str:
@@ -74,17 +102,17 @@ def _comment(lines: Iterable[str], indent: str = "") -> str:
     )
 
 
-def _resource(document: Document) -> str:
-    kind, arguments, content = document.resource
+def _terraform(name: str, document: Document) -> str:
+    kind, arguments, content = document.terraform
     lines = [f"  {name} = {_quote(value)}" for name, value in arguments.items()]
     if content is None:
-        for name, value in document.content.items():
-            lines += _blocks(_snake(name).removesuffix("s"), value, "  ", document.reasons)
+        for field, value in document.content.items():
+            lines += _blocks(_snake(field).removesuffix("s"), value, "  ", document.reasons)
     else:
         value = _expression(document.content, "  ", document.reasons)
         lines.append(f"  {content} = jsonencode({value})")
-    name = re.sub(r"[^A-Za-z0-9_]", "_", document.name)
-    return "\n".join([f'resource "{kind}" "{name}" {{', *lines, "}"])
+    head = "locals" if kind is None else f'resource "{kind}" "{name}"'
+    return "\n".join([f"{head} {{", *lines, "}"])
 
 
 def _expression(value: Any, indent: str, reasons: Mapping[str, str]) -> str:
@@ -126,8 +154,3 @@ def _snake(name: str) -> str:
 def _quote(text: str) -> str:
     """Quote a text; $ and % before a brace begin a template."""
     return re.sub(r"([$%])(?=\{)", r"\1\1", json.dumps(text, ensure_ascii=False))
-
-
-def quote_words(*words: str) -> str:
-    """Return words of a command, quoted for a shell."""
-    return " ".join(shlex.quote(word) for word in words)

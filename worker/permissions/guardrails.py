@@ -4,19 +4,28 @@ Source: AWS Prescriptive Guidance, "Establishing guardrails and monitoring for p
 (presigned-url-best-practices), and "SCP syntax", "RCP syntax" of AWS Organizations.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from worker.core.aws_permissions import ProfileUse
-from worker.permissions.bucket_documents import deny, longest_lifetime
-from worker.permissions.documents import Document, Resource, policy, quote_words
+from worker.errors import Malformed
+from worker.permissions.bucket_documents import (
+    TLS_REASON,
+    VERSION_2,
+    VERSION_REASON,
+    deny,
+    longest_lifetime,
+    old_signatures,
+)
+from worker.permissions.documents import Document, Terraform, policy_document, words
 
 Attachment = Literal["rcp", "scp"]
 _TYPES: Mapping[Attachment, str] = {
     "rcp": "RESOURCE_CONTROL_POLICY",
     "scp": "SERVICE_CONTROL_POLICY",
 }
-MAX_LENGTH = 5_120  # characters of either (AWS: orgs_reference_limits.html)
+_MAX_LENGTH = 5_120  # characters of either (AWS: orgs_reference_limits.html)
 _PRESIGNED = {"s3:authType": ["REST-QUERY-STRING", "POST"]}
 _NO_SERVICE = {"aws:PrincipalIsAWSService": "false"}
 
@@ -29,73 +38,66 @@ class Limits(NamedTuple):
     vpcs: Sequence[str]
 
 
+_PLACES: Mapping[Attachment, str] = {
+    "rcp": "of the buckets' accounts: they limit all requests to the buckets there",
+    "scp": "of the signers' accounts: they limit all requests of users and roles there",
+}
+
+
 def guardrails(uses: Sequence[ProfileUse], attachment: Attachment, limits: Limits) -> Document:
-    """Return the guardrails with room for the limits of all bucket profiles."""
+    """Return the guardrails with room for the limits of all bucket profiles.
+
+    Raises Malformed if they are too long for AWS.
+    """
     statements, reasons = [], {}
     for statement, reason in _statements(longest_lifetime(uses), limits):
         if attachment == "scp":
             del statement["Principal"]  # it applies to the principals of the account
         statements.append(statement)
         reasons[statement["Sid"]] = reason
+    content = policy_document(statements)
+    length = len(json.dumps(content, indent=2))
+    if length > _MAX_LENGTH:
+        raise Malformed(
+            f"the policy has {length:,} characters, and AWS allows {_MAX_LENGTH:,}: name fewer"
+            " principals or networks"
+        )
     name = f"valetkey-{attachment}"
-    command = quote_words(
+    command = words(
         *("aws", "organizations", "create-policy", "--name", name, "--description"),
         *("Guardrails for presigned requests to S3", "--type", _TYPES[attachment], "--content"),
     )
     return Document(
         name,
-        "Guardrails for the organizational unit that has the buckets"
-        + (": they limit all requests to its buckets." if attachment == "rcp" else "")
-        + (": they limit all requests of its users and roles." if attachment == "scp" else ""),
-        policy(statements),
+        f"Guardrails for the organizational unit {_PLACES[attachment]}. Attach the policy with"
+        " attach-policy; it does not limit the management account.",
+        content,
         reasons,
         f"{command} {{file}}",
-        Resource("aws_organizations_policy", {"name": name, "type": _TYPES[attachment]}, "content"),
+        Terraform(
+            "aws_organizations_policy", {"name": name, "type": _TYPES[attachment]}, "content"
+        ),
     )
 
 
 def _statements(lifetime: int, limits: Limits) -> Iterator[tuple[dict[str, Any], str]]:
-    yield (
-        deny(
-            "TlsOnly", "*", _all_of("BoolIfExists", {"aws:SecureTransport": "false"}, _NO_SERVICE)
-        ),
-        "all features: a link that is sent in the clear can be read on its way.",
-    )
-    yield (
-        deny("NoSignatureVersion2", "*", {"StringEquals": {"s3:signatureversion": "AWS"}}),
-        "all features: the older version signs no headers.",
-    )
+    is_plain = {"BoolIfExists": {"aws:SecureTransport": "false", **_NO_SERVICE}}
+    yield deny("TlsOnly", "*", is_plain), TLS_REASON
+    yield deny("NoSignatureVersion2", "*", VERSION_2), VERSION_REASON
     if lifetime:
-        yield (
-            deny(
-                "NoOldSignatures",
-                "*",
-                {"NumericGreaterThan": {"s3:signatureAge": str(lifetime * 1_000)}},
-            ),
-            f"links and forms: no policy allows more than {lifetime:,} seconds (in milliseconds).",
-        )
+        is_old, reason = old_signatures(lifetime)
+        yield deny("NoOldSignatures", "*", is_old), reason
     if limits.principals:
-        yield (
-            deny(
-                "OnlyValetkeyPresigns",
-                "*",
-                {
-                    "StringEquals": _PRESIGNED,
-                    "ArnNotLikeIfExists": {"aws:PrincipalArn": list(limits.principals)},
-                    "BoolIfExists": _NO_SERVICE,
-                },
-            ),
-            "links and forms: no log has those of others. S3's console presigns as well.",
-        )
+        is_other = {
+            "StringEquals": _PRESIGNED,
+            "ArnNotLikeIfExists": {"aws:PrincipalArn": list(limits.principals)},
+            "BoolIfExists": _NO_SERVICE,
+        }
+        reason = "links and forms: no log has those that others sign. S3's console needs them."
+        yield deny("OnlyValetkeyPresigns", "*", is_other), reason
     if limits.networks or limits.vpcs:
-        yield (
-            deny("SourceNetwork", "*", _elsewhere(limits)),
-            "links and forms: whoever has one can use it only from these networks.",
-        )
-
-
-def _all_of(operator: str, *conditions: Mapping[str, Any]) -> dict[str, Any]:
-    return {operator: {name: value for item in conditions for name, value in item.items()}}
+        reason = "links and forms: whoever has one can use it only from these networks."
+        yield deny("SourceNetwork", "*", _elsewhere(limits)), reason
 
 
 def _elsewhere(limits: Limits) -> dict[str, Any]:

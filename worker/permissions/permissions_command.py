@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -11,13 +12,21 @@ import click
 
 from valetkey.cli.format_options import add_options, format_option
 from worker.base.pages import did_you_mean
-from worker.core.aws_permissions import DOCTOR_PREFIX, Option, ProfileUse, profile_uses
-from worker.core.tenant_config import TenantConfig, is_ordinary_bucket
+from worker.core.aws_permissions import (
+    DOCTOR_PREFIX,
+    Option,
+    ProfileUse,
+    has_iam,
+    profile_uses,
+)
+from worker.core.issued_grants import storage_host
+from worker.core.tenant_config import Bucket, DefaultEndpoints, TenantConfig
+from worker.errors import Malformed
 from worker.permissions.bucket_documents import (
     bucket_policy,
-    cors_origins,
     cors_rules,
     lifecycle_rules,
+    redirect_origins,
 )
 from worker.permissions.documents import (
     Document,
@@ -33,26 +42,28 @@ from worker.tenants.apply_command import read_config
 _DEFAULT_FILE = Path("tenants.toml")
 
 
-class _Place(NamedTuple):
+class _S3Prefix(NamedTuple):
     profile: str
     prefix: str
 
 
-class _S3Place(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+class _S3PrefixType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """s3://PROFILE/PREFIX, a prefix in the bucket of a bucket profile."""
 
     name = "s3://PROFILE/PREFIX"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> _Place:
+    ) -> _S3Prefix:
         profile, slash, prefix = str(value).removeprefix("s3://").partition("/")
         if not (str(value).startswith("s3://") and profile and slash):
             self.fail("write s3://PROFILE/PREFIX with the name of a bucket profile", param, ctx)
-        return _Place(profile, prefix)
+        return _S3Prefix(profile, prefix)
 
 
-_is_principal = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:(user|role)/[!-~]+").fullmatch
+_is_principal = re.compile(
+    r"arn:aws[a-z-]*:iam::[0-9]{12}:(user|role)/[A-Za-z0-9+=,.@_/-]+"
+).fullmatch
 
 
 def _check_principals(
@@ -77,17 +88,29 @@ def _check_networks(
 ) -> Sequence[str]:
     for network in networks:
         try:
-            ip_network(network)
+            is_public = ip_network(network).is_global
         except ValueError as error:
-            raise click.BadParameter(f"a network is like 203.0.113.0/24: {error}") from None
+            raise click.BadParameter(f"a network is like 198.51.100.0/24: {error}") from None
+        if not is_public:
+            text = f"{network} is not public: requests from a VPC have no address, so name the VPC"
+            raise click.BadParameter(f"{text} by --vpc")
     return networks
+
+
+def _check_vpcs(
+    _context: click.Context, _param: click.Parameter, vpcs: Sequence[str]
+) -> Sequence[str]:
+    for vpc in vpcs:
+        if not re.fullmatch("vpc-[0-9a-f]{8,17}", vpc):
+            raise click.BadParameter("a VPC is like vpc-0a1b2c3d4e5f67890")
+    return vpcs
 
 
 def _check_origins(
     _context: click.Context, _param: click.Parameter, origins: Sequence[str]
 ) -> Sequence[str]:
     for origin in origins:
-        if origin != "*" and not _is_origin(origin):
+        if origin != "*" and (origin.count("*") > 1 or not _is_origin(origin)):
             raise click.BadParameter(
                 "an origin is a scheme, a host and an optional port, like https://app.example.com"
                 ' without a path; "*" is every page'
@@ -98,39 +121,55 @@ def _check_origins(
 _is_origin = re.compile(r"https?://[A-Za-z0-9.*-]+(:[0-9]{1,5})?").fullmatch
 
 
-_common_options = add_options(
+_file_options = add_options(
     click.option(
         "--file",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         help=f"The tenants file.  [default: {_DEFAULT_FILE}]",
     ),
-    click.option("--profile", "names", multiple=True, help="Only this bucket profile."),
     format_option("--json", "Print one JSON object with the documents alone, by name."),
     format_option("--terraform", "Print resources of Terraform's provider for AWS."),
+)
+_profile_option = click.option(
+    "--profile",
+    "names",
+    multiple=True,
+    help="Only the documents that concern this bucket profile.",
 )
 
 
 @click.group()
 def permissions() -> None:
-    """Print what AWS must allow the service, and how it can limit it.
+    """Print the AWS policies that the service needs.
 
-    The documents follow from the tenants file and the settings: the least that their features need.
-    By default, they are printed with commands of AWS' command line, which change nothing until you
-    run them, and with the reason of each statement. docs/reference/permissions.md has all features.
+    They allow only what the features in your tenants file and settings need. By default, they are
+    printed with commands of AWS' command line, which change nothing until you run them, and with
+    the reason of each statement. docs/reference/permissions.md has all features.
     """
 
 
 @permissions.command()
-@_common_options
+@_file_options
+@_profile_option
 @click.option(
     "--with",
-    "extras",
-    type=click.Choice(["revoke", "end-sessions", "live"]),
+    "features",
+    type=click.Choice(["revoke", "end-sessions"]),
     multiple=True,
-    help="Also allow `revoke`, `revoke --end-sessions`, or `doctor --live`.",
+    help="Also allow `revoke`, or `revoke --end-sessions`.",
 )
-@click.option("--logs", type=_S3Place(), multiple=True, help="Also allow `uses import` from there.")
-@click.option("--export", type=_S3Place(), multiple=True, help="Also allow `audit export` there.")
+@click.option(
+    "--logs", type=_S3PrefixType(), multiple=True, help="Also allow `uses import` from there."
+)
+@click.option(
+    "--export", type=_S3PrefixType(), multiple=True, help="Also allow `audit export` there."
+)
+@click.option(
+    "--live",
+    type=_S3PrefixType(),
+    multiple=True,
+    help=f"Also allow `doctor --live` there. Its prefix is {DOCTOR_PREFIX} by default.",
+)
 @click.option(
     "--worker",
     "worker_arn",
@@ -138,60 +177,67 @@ def permissions() -> None:
     callback=_check_principal,
     help="The user or role of the workers, for the trust policies of roles that sign.",
 )
-def iam(  # noqa: PLR0913 - the command's options
-    *,
-    file: Path | None,
-    names: tuple[str, ...],
-    extras: tuple[Option, ...],
-    logs: tuple[_Place, ...],
-    export: tuple[_Place, ...],
-    worker_arn: str | None,
-    output_format: str | None,
+def iam(
+    *, file: Path | None, names: tuple[str, ...], worker_arn: str | None, **options: Any
 ) -> None:
     """Print the least IAM policies of the credentials that sign, and of the workers.
 
     What an operator's commands need is left out unless it is named: --with revoke lets the service
-    change the bucket's policy.
+    change the policies of buckets. Give all of these options each time, as a policy replaces the
+    earlier one.
 
     \b
     Examples:
       python -m worker permissions iam --file examples/tenants.toml
-      python -m worker permissions iam --with revoke --logs s3://logs/acme-reports/ --terraform
+      python -m worker permissions iam --with revoke --terraform
+      python -m worker permissions iam --logs s3://logs/acme-reports/
     """
+    output_format = options.pop("output_format")
     config = _read_file(file)
-    options: defaultdict[str, dict[Option, tuple[str, ...]]] = defaultdict(dict)
-    for extra in extras:
+    by_profile: defaultdict[str, dict[Option, tuple[str, ...]]] = defaultdict(dict)
+    for feature in options.pop("features"):
         for name in config.buckets:
-            options[name][extra] = (DOCTOR_PREFIX if extra == "live" else "",)
-    command_places: dict[Option, tuple[_Place, ...]] = {"logs": logs, "export": export}
-    for option, places in command_places.items():
+            by_profile[name][feature] = ("",)
+    named = {feature for features in by_profile.values() for feature in features}
+    left_out = [f"--with {name}" for name in ("revoke", "end-sessions") if name not in named]
+    for option, places in options.items():
         _check_profiles([place.profile for place in places], config)
+        left_out += [] if places else [f"--{option}"]
         for place in places:
-            known = options[place.profile].get(option, ())
-            options[place.profile][option] = (*known, place.prefix)
-    uses = _uses(config, names, options)
-    notes = [*_iam_notes(uses, worker_arn), *_left_out(extras, logs, export)]
-    _print(list(iam_documents(filter(_takes_policies, uses), worker_arn)), notes, output_format)
+            known = by_profile[place.profile].get(option, ())  # type: ignore[call-overload]
+            by_profile[place.profile][option] = (*known, place.prefix)  # type: ignore[index]
+    uses = _uses(config, names, by_profile)
+    notes = [*_iam_notes(uses, worker_arn)]
+    if left_out:
+        notes.append(f"Left out: add an option to allow it: {', '.join(left_out)}.")
+    try:
+        documents = list(iam_documents(uses, worker_arn, names))
+    except Malformed as error:
+        raise click.ClickException(str(error)) from None
+    _print(documents, notes, output_format)
 
 
 @permissions.command()
-@_common_options
+@_file_options
+@_profile_option
 def bucket(*, file: Path | None, names: tuple[str, ...], output_format: str | None) -> None:
     """Print the policy of each bucket.
 
-    It denies plain HTTP, the old version of signatures, and signatures that are older than the
-    longest lifetime that a policy allows.
+    It denies plain HTTP, version 2 of signatures, and signatures that are older than the longest
+    lifetime that a policy allows.
 
     \b
     Example:
       python -m worker permissions bucket --file examples/tenants.toml
     """
-    uses = _ordinary(_uses(_read_file(file), names))
-    _print([bucket_policy(use) for use in uses], _BUCKET_NOTES, output_format)
+    groups = _buckets(_uses(_read_file(file), names), names)
+    notes = [note for uses in groups for note in _bucket_notes(uses)]
+    _print([bucket_policy(uses) for uses in groups], [*notes, *_BUCKET_NOTES], output_format)
 
 
 @permissions.command()
-@_common_options
+@_file_options
+@_profile_option
 @click.option(
     "--origin",
     "origins",
@@ -215,19 +261,20 @@ def cors(
     Example:
       python -m worker permissions cors --origin https://app.example.com
     """
-    documents = []
-    for use in _ordinary(_uses(_read_file(file), names)):
-        allowed = origins or cors_origins(use.policies)
-        if not allowed:
-            text = f"no policy of {use.bucket.name} has redirects: name the page by --origin"
-            raise click.UsageError(text)
-        if use.policies:
-            documents.append(cors_rules(use, allowed))
+    groups = _buckets(_uses(_read_file(file), names), names)
+    documents = [
+        cors_rules(uses, allowed)
+        for uses in groups
+        if (allowed := origins or redirect_origins(uses))
+    ]
+    if groups and not documents:
+        raise click.UsageError("no policy has redirects: name the page by --origin")
     _print(documents, _CORS_NOTES, output_format)
 
 
 @permissions.command()
-@_common_options
+@_file_options
+@_profile_option
 def lifecycle(*, file: Path | None, names: tuple[str, ...], output_format: str | None) -> None:
     """Print the lifecycle rules that abort multipart uploads which nobody completed.
 
@@ -235,13 +282,13 @@ def lifecycle(*, file: Path | None, names: tuple[str, ...], output_format: str |
     Example:
       python -m worker permissions lifecycle --file examples/tenants.toml
     """
-    uses = _ordinary(_uses(_read_file(file), names))
-    documents = [document for use in uses if (document := lifecycle_rules(use))]
+    groups = _buckets(_uses(_read_file(file), names), names)
+    documents = [document for uses in groups if (document := lifecycle_rules(uses))]
     _print(documents, _LIFECYCLE_NOTES, output_format)
 
 
 @permissions.command("guardrails")
-@_common_options
+@_file_options
 @click.option(
     "--as",
     "attachment",
@@ -264,43 +311,46 @@ def lifecycle(*, file: Path | None, names: tuple[str, ...], output_format: str |
     metavar="CIDR",
     multiple=True,
     callback=_check_networks,
-    help="A network from which links and forms may be used; unset: from everywhere.",
+    help="A public network from which links and forms may be used; unset: everywhere.",
 )
 @click.option(
-    "--vpc", "vpcs", metavar="ID", multiple=True, help="A VPC from which they may be used."
+    "--vpc",
+    "vpcs",
+    metavar="ID",
+    multiple=True,
+    callback=_check_vpcs,
+    help="A VPC from which they may be used, through its endpoint of S3.",
 )
-def guardrails_command(  # noqa: PLR0913 - the command's options
-    *,
-    file: Path | None,
-    names: tuple[str, ...],
-    attachment: Attachment,
-    principals: tuple[str, ...],
-    networks: tuple[str, ...],
-    vpcs: tuple[str, ...],
-    output_format: str | None,
+def guardrails_command(
+    *, file: Path | None, attachment: Attachment, output_format: str | None, **limits: Any
 ) -> None:
     """Print AWS' guardrails for presigned requests, as a policy of an organization.
 
-    They leave room for the longest lifetime in the file. Whoever presigns is limited if all bucket
-    profiles have a role, or --principal names the others.
+    They allow signatures up to the longest lifetime in the file, and count all bucket profiles.
+    Only the roles in the file and --principal may presign: without --principal this needs a role
+    in each bucket profile.
 
     \b
     Examples:
       python -m worker permissions guardrails --file examples/tenants.toml
-      python -m worker permissions guardrails --as scp --network 203.0.113.0/24
+      python -m worker permissions guardrails --as scp --network 198.51.100.0/24
     """
-    uses = _uses(_read_file(file), names)
+    uses = [use for use in _uses(_read_file(file)) if use.bucket.provider == "aws"]
     roles = sorted({use.bucket.role_arn for use in uses if use.bucket.role_arn})
     has_role = all(use.bucket.role_arn for use in uses)
+    principals = limits["principals"]
     signers = (*roles, *principals) if has_role or principals else ()
-    notes: tuple[str, ...] = _GUARDRAIL_NOTES
+    notes = list(_GUARDRAIL_NOTES)
     if not signers:
-        open_text = (
-            "Anybody may presign: a bucket profile has no role_arn, and --principal is not given."
+        notes.append(
+            "Anybody may presign: a profile has no role_arn, and --principal is not given."
         )
-        notes = (open_text, *notes)
-    document = guardrails(uses, attachment, Limits(signers, networks, vpcs))
-    _print([document], notes, output_format)
+    try:
+        limited = Limits(signers, limits["networks"], limits["vpcs"])
+        document = guardrails(uses, attachment, limited)
+    except Malformed as error:
+        raise click.ClickException(str(error)) from None
+    _print([document] if uses else [], notes, output_format)
 
 
 def _read_file(file: Path | None) -> TenantConfig:
@@ -311,13 +361,24 @@ def _read_file(file: Path | None) -> TenantConfig:
 
 def _uses(
     config: TenantConfig,
-    names: Sequence[str],
+    names: Sequence[str] = (),
     options: Mapping[str, Mapping[Option, tuple[str, ...]]] | None = None,
 ) -> list[ProfileUse]:
-    """Return the use of the bucket profiles with these names, or of all."""
+    """Return the use of each bucket profile, with the endpoints that apply."""
     _check_profiles(names, config)
-    uses = profile_uses(config, checkpoint_prefixes(Settings()), options or {})
-    return [use for use in uses if not names or use.bucket.name in names]
+    settings = Settings()
+    checkpoints = checkpoint_prefixes(settings)
+    _check_profiles(checkpoints, config)
+    endpoints = DefaultEndpoints(settings.s3_endpoint, settings.s3_internal_endpoint)
+    uses = profile_uses(config, checkpoints, options or {})
+    return [replace(use, bucket=_resolve(use.bucket, endpoints)) for use in uses]
+
+
+def _resolve(bucket: Bucket, endpoints: DefaultEndpoints) -> Bucket:
+    public, internal = endpoints.public_of(bucket), endpoints.internal_of(bucket)
+    is_elsewhere = bucket.provider == "aws" and storage_host(public) is not None
+    provider = "other" if is_elsewhere else bucket.provider
+    return replace(bucket, endpoint=public, internal_endpoint=internal, provider=provider)
 
 
 def _check_profiles(names: Iterable[str], config: TenantConfig) -> None:
@@ -327,23 +388,32 @@ def _check_profiles(names: Iterable[str], config: TenantConfig) -> None:
             raise click.UsageError(f"there is no bucket profile {name!r}{hint}")
 
 
-def _takes_policies(use: ProfileUse) -> bool:
-    return use.bucket.provider != "r2"
+def _buckets(uses: Iterable[ProfileUse], names: Sequence[str]) -> list[list[ProfileUse]]:
+    """Return the uses of each real bucket in which a policy allows something.
 
-
-def _ordinary(uses: Iterable[ProfileUse]) -> list[ProfileUse]:
-    """Return the uses of buckets that have documents of their own."""
-    return [use for use in uses if is_ordinary_bucket(use.bucket.bucket) and _takes_policies(use)]
+    Access points have no such documents. With names, only the buckets of these profiles.
+    """
+    groups: defaultdict[tuple[str | None, str], list[ProfileUse]] = defaultdict(list)
+    for use in uses:
+        if has_iam(use.bucket) and not use.bucket.bucket.startswith("arn:") and use.policies:
+            groups[use.bucket.endpoint, use.bucket.bucket].append(use)
+    return [
+        group
+        for group in groups.values()
+        if not names or any(use.bucket.name in names for use in group)
+    ]
 
 
 _NOT_ON_AWS = "No document was tried on AWS."
 _BUCKET_NOTES = (
-    "It replaces the bucket's policy. While a revocation is in force, add the statements to it.",
-    "Tried on SeaweedFS: it enforces TlsOnly, and lets old signatures pass.",
+    "Tried on SeaweedFS: it refuses plain HTTP, and lets old signatures pass.",
     _NOT_ON_AWS,
 )
-_CORS_NOTES = ("Tried on SeaweedFS, with the preflight of a browser.", _NOT_ON_AWS)
-_LIFECYCLE_NOTES = ("SeaweedFS takes the rules. Nobody waited for their effect.", _NOT_ON_AWS)
+_CORS_NOTES = ("Tried on SeaweedFS and Ceph RGW, with the preflight of a browser.", _NOT_ON_AWS)
+_LIFECYCLE_NOTES = (
+    "SeaweedFS and Ceph RGW take the rules. Their effect is not tested.",
+    _NOT_ON_AWS,
+)
 _GUARDRAIL_NOTES = (
     "Attach the policy to one organizational unit first, and look for refusals in CloudTrail.",
     "Checked against the grammar of AWS only: no server of the tests has these policies.",
@@ -351,40 +421,49 @@ _GUARDRAIL_NOTES = (
 )
 
 
+def _bucket_notes(uses: Sequence[ProfileUse]) -> Iterator[str]:
+    bucket = uses[0].bucket
+    if any(
+        str(endpoint).startswith("http:")
+        for endpoint in (bucket.endpoint, bucket.internal_endpoint)
+    ):
+        yield f"{bucket.name}: plain HTTP is not denied, as its endpoint is http://."
+    elif bucket.provider == "other":
+        yield f"{bucket.name}: behind a proxy that ends TLS, TlsOnly would deny every request."
+    if bucket.role_arn and bucket.owner not in {None, bucket.role_arn.split(":")[4]}:
+        yield (
+            f"{bucket.name}: the bucket of another account must also allow the role"
+            f" {bucket.role_arn} what `permissions iam` prints; `revoke` cannot change its policy."
+        )
+
+
 def _iam_notes(uses: Sequence[ProfileUse], worker_arn: str | None) -> Iterator[str]:
     for use in uses:
         bucket = use.bucket
-        if not _takes_policies(use):
+        if bucket.provider == "r2":
             yield (
                 f"{bucket.name} is on R2, which has no IAM: create an API token for the bucket with"
                 " the permission Object Read & Write."
             )
+        elif not has_iam(bucket):
+            yield f"{bucket.name}: no policy, as AWS has other actions for this kind of bucket."
         elif bucket.provider == "other":
             yield f"{bucket.name} is not on AWS: its server may not know all of these actions."
-        elif not is_ordinary_bucket(bucket.bucket):
-            yield f"{bucket.name}: policies of access points and directory buckets were not tried."
+        elif bucket.bucket.startswith("arn:"):
+            yield f"{bucket.name}: the bucket behind the access point must delegate to it."
     if worker_arn is None and any(use.bucket.role_arn for use in uses):
         yield "Add --worker ARN, the workers' user or role, for the trust policy of each role."
     yield (
         "Proven with moto's IAM: the service's own calls work with these actions and resources, and"
-        " without any one action some call is refused. Not proven: what presigned requests may do,"
-        " conditions, KMS, and the session policies of roles."
+        " without any one action some call is refused. Not proven: presigned requests, conditions,"
+        " KMS, and the session policies of roles."
     )
     yield _NOT_ON_AWS
 
 
-def _left_out(
-    extras: Sequence[Option], logs: Sequence[_Place], export: Sequence[_Place]
-) -> list[str]:
-    """Return the line that names the features which the policies do not allow."""
-    options = [
-        f"--with {name}" for name in ("revoke", "end-sessions", "live") if name not in extras
-    ]
-    options += ["--logs" for _ in "x" if not logs] + ["--export" for _ in "x" if not export]
-    return [f"Not allowed, as nothing asked for it: {', '.join(options)}."] if options else []
-
-
 def _print(documents: Sequence[Document], notes: Iterable[str], output_format: str | None) -> None:
+    if not documents:
+        notes = ["No bucket profile of the file needs such a document."]
     if output_format == "json":
         click.echo(format_json(documents))
     elif output_format == "terraform":

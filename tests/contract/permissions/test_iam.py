@@ -82,7 +82,7 @@ class Account:
 
     def statements(self) -> list[dict[str, Any]]:
         """Return the statements of the policy of the workers' credentials."""
-        documents = {document.name: document for document in iam_documents(self.uses, None)}
+        documents = {document.name: document for document in iam_documents(self.uses)}
         statements: list[dict[str, Any]] = documents["workers-default"].content["Statement"]
         return statements
 
