@@ -72,6 +72,15 @@ UPLOADER = Tenant(
 )
 
 
+def test_what_the_credentials_may_do_is_tried(
+    storage: Storage, check_profiles: CheckProfiles
+) -> None:
+    bucket = replace(PROFILE, endpoint=storage.endpoint)
+    (check,) = check_profiles("permissions", bucket, tenants={"acme": UPLOADER})
+    assert check["state"] == "ok"
+    assert check["message"].startswith("demo: storage allows all ")
+
+
 @pytest.mark.parametrize("status", [None, "Enabled", "Suspended"])
 def test_a_quota_of_what_is_stored_fails_in_a_versioned_bucket(
     storage: Storage, check_profiles: CheckProfiles, status: str | None
