@@ -368,7 +368,7 @@ def _uses(
     _check_profiles(names, config)
     settings = Settings()
     checkpoints = checkpoint_prefixes(settings)
-    _check_profiles(checkpoints, config)
+    _check_profiles(checkpoints, config, "VALETKEY_AUDIT_CHECKPOINTS: ")
     endpoints = DefaultEndpoints(settings.s3_endpoint, settings.s3_internal_endpoint)
     uses = profile_uses(config, checkpoints, options or {})
     return [replace(use, bucket=_resolve(use.bucket, endpoints)) for use in uses]
@@ -381,11 +381,11 @@ def _resolve(bucket: Bucket, endpoints: DefaultEndpoints) -> Bucket:
     return replace(bucket, endpoint=public, internal_endpoint=internal, provider=provider)
 
 
-def _check_profiles(names: Iterable[str], config: TenantConfig) -> None:
+def _check_profiles(names: Iterable[str], config: TenantConfig, source: str = "") -> None:
     for name in names:
         if name not in config.buckets:
             hint = did_you_mean(name, config.buckets)
-            raise click.UsageError(f"there is no bucket profile {name!r}{hint}")
+            raise click.UsageError(f"{source}there is no bucket profile {name!r}{hint}")
 
 
 def _buckets(uses: Iterable[ProfileUse], names: Sequence[str]) -> list[list[ProfileUse]]:
