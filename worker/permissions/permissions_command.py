@@ -209,7 +209,7 @@ def iam(
     uses = _uses(config, names, by_profile)
     notes = [*_iam_notes(uses, worker_arn)]
     if left_out:
-        notes.append(f"Left out: add an option to allow it: {', '.join(left_out)}.")
+        notes.append(f"Left out. Add an option to allow it: {', '.join(left_out)}.")
     try:
         documents = list(iam_documents(uses, worker_arn, names))
     except Malformed as error:
