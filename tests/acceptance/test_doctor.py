@@ -26,7 +26,7 @@ def test_a_running_service_has_no_problems_except_tenants_that_trust_the_queue(
     assert {check["check"] for check in checks} == {
         *("settings", "database", "tenants", "buckets", "endpoints", "webhooks", "upkeep"),
         *("manifests", "uploads", "settlements", "audit", "results", "broker", "workers"),
-        *("messages", "queues", "config", "probe"),
+        *("messages", "queues", "config", "permissions", "probe"),
     }
     workers = [check["message"].split()[0] for check in checks if check["check"] == "workers"]
     assert workers == ["valetkey", "valetkey.bulk", "valetkey.upkeep"]
