@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from valetkey.units import format_utc
 from worker.aws.credentials import create_session, credential_errors
 from worker.aws.storage_calls import read_error_response
+from worker.core.role_session import policy_document
 from worker.core.tenant_config import Bucket
 from worker.errors import Malformed, Transient
 
@@ -32,8 +33,7 @@ def older_sessions_policy(sessions_from: datetime) -> str:
     """
     condition = {"DateLessThan": {"aws:TokenIssueTime": format_utc(sessions_from)}}
     statement = {"Effect": "Deny", "Action": "*", "Resource": "*", "Condition": condition}
-    policy = {"Version": "2012-10-17", "Statement": [statement]}
-    return json.dumps(policy, separators=(",", ":"))
+    return json.dumps(policy_document(statement), separators=(",", ":"))
 
 
 def read_sessions_from(policy: Any) -> datetime:

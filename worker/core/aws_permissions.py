@@ -8,12 +8,13 @@ Service Authorization Reference (list_amazons3.html and others).
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from worker.core.issued_grants import aws_partition, may_store
+from worker.core.issued_grants import aws_domain, aws_partition, may_store, storage_host
 from worker.core.role_session import below, bucket_arn, object_arns
 from worker.core.tenant_config import Bucket, Policy, TenantConfig, is_ordinary_bucket
 
@@ -84,8 +85,8 @@ def queue_region(url: str) -> str | None:
 
 def _queue_arn(url: str) -> str | None:
     """Return the ARN of a queue of AWS; other servers with SQS's protocol have no policies."""
-    region, host = queue_region(url), urlsplit(url).hostname or ""
-    if region is None or not host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+    region = queue_region(url)
+    if region is None or storage_host(url) is not None:
         return None
     account, name = url.split("/")[-2:]
     return f"arn:{aws_partition(region)}:sqs:{region}:{account}:{name}"
@@ -351,8 +352,10 @@ def has_iam(bucket: Bucket) -> bool:
 
     R2 has no IAM. Directory buckets, S3 Object Lambda and S3 on Outposts have actions of their own.
     """
-    others = "arn:aws[a-z-]*:s3-(object-lambda|outposts):.*|.*--xa?-s3|.*-s3alias"
-    return bucket.provider != "r2" and re.fullmatch(others, bucket.bucket) is None
+    name = bucket.bucket
+    is_point = name.startswith("arn:") and name.split(":")[2] == "s3"
+    has_alias = name.endswith("-s3alias")
+    return bucket.provider != "r2" and (is_point or is_ordinary_bucket(name)) and not has_alias
 
 
 class Need(NamedTuple):
@@ -399,8 +402,8 @@ def _keys(bucket: Bucket, arns: tuple[str, ...]) -> dict[str, Any]:
 
     Source: AWS, "kms:ViaService" and "kms:ResourceAliases" (conditions-kms.html).
     """
-    domain = "amazonaws.com.cn" if aws_partition(bucket.region) == "aws-cn" else "amazonaws.com"
-    condition = {"StringEquals": {"kms:ViaService": f"s3.{bucket.region}.{domain}"}}
+    service = f"s3.{bucket.region}.{aws_domain(bucket.region)}"
+    condition = {"StringEquals": {"kms:ViaService": service}}
     aliases = [f"alias/{arn.partition(_ALIAS)[2]}" for arn in arns if _ALIAS in arn]
     if not aliases:
         return {"Resource": _one_or_all(list(arns)), "Condition": condition}
@@ -447,11 +450,14 @@ def profile_uses(
 ) -> Iterator[ProfileUse]:
     """Yield the use of each bucket profile; checkpoints and options are by its name."""
     counted = _counted_profiles(config)
-    policies = [policy for tenant in config.tenants.values() for policy in tenant.policies.values()]
+    policies: defaultdict[str, list[Policy]] = defaultdict(list)
+    for tenant in config.tenants.values():
+        for policy in tenant.policies.values():
+            policies[policy.bucket].append(policy)
     for name, bucket in config.buckets.items():
         yield ProfileUse(
             bucket,
-            tuple(policy for policy in policies if policy.bucket == name),
+            tuple(policies[name]),
             counts_stored=name in counted,
             checkpoints=checkpoints.get(name, ()),
             options=options.get(name, {}),

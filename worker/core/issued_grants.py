@@ -38,6 +38,11 @@ def aws_partition(region: str) -> str:
     return next((name for prefix, name in prefixes.items() if region.startswith(prefix)), "aws")
 
 
+def aws_domain(region: str) -> str:
+    """Return the domain of AWS in which a region's services are."""
+    return "amazonaws.com.cn" if aws_partition(region) == "aws-cn" else "amazonaws.com"
+
+
 def plain_name(storage_name: str) -> str:
     """Return the name that storage itself gives a bucket, which has no host."""
     is_arn = storage_name.startswith("arn:")

@@ -9,7 +9,7 @@ variables.html).
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -86,13 +86,13 @@ def cleanup_session(session: RoleSession, bucket: str, prefixes: tuple[str, ...]
     arn = _bucket_arn(session.role_arn, bucket)
     listing = _allow("s3:ListBucketMultipartUploads", arn)
     aborting = _allow("s3:AbortMultipartUpload", object_arns(arn, prefixes))
-    return replace(session, policy=_policy_document(listing, aborting))
+    return replace(session, policy=_policy_text(listing, aborting))
 
 
 def _bucket_session(*actions: str) -> SessionLimit:
     def limit(session: RoleSession, bucket: str, _prefixes: tuple[str, ...]) -> RoleSession:
         statement = _allow(actions, _bucket_arn(session.role_arn, bucket))
-        return replace(session, policy=_policy_document(statement))
+        return replace(session, policy=_policy_text(statement))
 
     return limit
 
@@ -111,13 +111,13 @@ def listing_session(session: RoleSession, bucket: str, prefixes: tuple[str, ...]
     arn = _bucket_arn(session.role_arn, bucket)
     listing = _allow("s3:ListBucket", arn) | {"Condition": below(prefixes)}
     reading = _allow("s3:GetObject", object_arns(arn, prefixes))
-    return replace(session, policy=_policy_document(listing, reading, _KMS_STATEMENT))
+    return replace(session, policy=_policy_text(listing, reading, _KMS_STATEMENT))
 
 
 def session_policy(role_arn: str, bucket: str, prefixes: tuple[str, ...]) -> str:
     """Return the policy that allows the objects under these prefixes of a real bucket."""
     objects = object_arns(_bucket_arn(role_arn, bucket), prefixes)
-    return _policy_document(_allow(ALL_S3_ACTIONS, objects), _KMS_STATEMENT)
+    return _policy_text(_allow(ALL_S3_ACTIONS, objects), _KMS_STATEMENT)
 
 
 def bucket_arn(partition: str, bucket: str) -> str:
@@ -147,9 +147,13 @@ def _allow(actions: str | Sequence[str], resource: str | list[str]) -> dict[str,
     return {"Effect": "Allow", "Action": actions, "Resource": resource}
 
 
-def _policy_document(*statements: dict[str, Any]) -> str:
-    policy = {"Version": "2012-10-17", "Statement": statements}
-    return json.dumps(policy, separators=(",", ":"))
+def policy_document(*statements: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a policy of IAM, or of a resource, with these statements."""
+    return {"Version": "2012-10-17", "Statement": list(statements)}
+
+
+def _policy_text(*statements: Mapping[str, Any]) -> str:
+    return json.dumps(policy_document(*statements), separators=(",", ":"))
 
 
 def _patterns(prefixes: Sequence[str]) -> list[str]:

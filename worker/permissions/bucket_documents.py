@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from worker.core.aws_permissions import ProfileUse, outermost
 from worker.core.issued_grants import aws_partition
-from worker.core.role_session import bucket_arn
-from worker.permissions.documents import Document, Terraform, policy_document, words
+from worker.core.role_session import bucket_arn, policy_document
+from worker.permissions.documents import Document, Terraform, words
 
 _DAY = 86_400
 _CLEANUP_DAYS = 8  # the cleanup tries to abort an upload for a week, and needs to find it
@@ -92,7 +92,7 @@ def bucket_policy(uses: Sequence[ProfileUse]) -> Document:
         f"bucket-policy-{name}",
         f"The policy of the bucket {name}. It replaces the present one, with the statements of"
         " revocations that are in force: read that first, and keep what it has.",
-        policy_document(statements),
+        policy_document(*statements),
         reasons,
         f"{_aws(uses, 'get-bucket-policy')} > {{before}}\n"
         f"{_aws(uses, 'put-bucket-policy')} --policy {{file}}",

@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-_VERSION = "2012-10-17"  # of IAM's policy language
 _WIDTH = 96
 
 
@@ -47,11 +46,6 @@ def slug(name: str) -> str:
 def words(*values: str) -> str:
     """Return words of a command, quoted for a shell."""
     return " ".join(map(shlex.quote, values))
-
-
-def policy_document(statements: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return a policy with these statements."""
-    return {"Version": _VERSION, "Statement": list(statements)}
 
 
 def file_names(documents: Iterable[Document]) -> dict[str, Document]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from worker.core.aws_permissions import ProfileUse
+from worker.core.role_session import policy_document
 from worker.errors import Malformed
 from worker.permissions.bucket_documents import (
     TLS_REASON,
@@ -18,7 +19,8 @@ from worker.permissions.bucket_documents import (
     longest_lifetime,
     old_signatures,
 )
-from worker.permissions.documents import Document, Terraform, policy_document, words
+from worker.permissions.documents import Document, Terraform, words
+from worker.revoke.policy_document import PRESIGNED
 
 Attachment = Literal["rcp", "scp"]
 _TYPES: Mapping[Attachment, str] = {
@@ -26,7 +28,7 @@ _TYPES: Mapping[Attachment, str] = {
     "scp": "SERVICE_CONTROL_POLICY",
 }
 _MAX_LENGTH = 5_120  # characters of either (AWS: orgs_reference_limits.html)
-_PRESIGNED = {"s3:authType": ["REST-QUERY-STRING", "POST"]}
+_PRESIGNED = {"s3:authType": PRESIGNED}
 _NO_SERVICE = {"aws:PrincipalIsAWSService": "false"}
 
 
@@ -55,7 +57,7 @@ def guardrails(uses: Sequence[ProfileUse], attachment: Attachment, limits: Limit
             del statement["Principal"]  # it applies to the principals of the account
         statements.append(statement)
         reasons[statement["Sid"]] = reason
-    content = policy_document(statements)
+    content = policy_document(*statements)
     length = len(json.dumps(content, indent=2))
     if length > _MAX_LENGTH:
         raise Malformed(

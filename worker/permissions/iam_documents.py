@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from worker.core.aws_permissions import Need, ProfileUse, find_needs
+from worker.core.role_session import policy_document
 from worker.errors import Malformed
-from worker.permissions.documents import Document, Terraform, policy_document, slug, words
+from worker.permissions.documents import Document, Terraform, slug, words
 
 _MANAGED_LENGTH, _ROLE_LENGTH = 6_144, 10_240  # characters (AWS: reference_iam-quotas.html)
 _FEW_TARGETS = 20  # a permission for no more prefixes is never widened
@@ -84,7 +85,7 @@ def _permissions(credentials: _Credentials, needs: Sequence[Need]) -> Document:
             " their user or role. If it exists, use create-policy-version --set-as-default."
         )
         terraform = Terraform("aws_iam_policy", {"name": name}, "policy")
-    content = policy_document(statements)
+    content = policy_document(*statements)
     return Document(credentials.name, title + wide, content, reasons, command, terraform)
 
 
@@ -112,7 +113,7 @@ def _has_many(need: Need) -> bool:
 
 
 def _length(needs: Sequence[Need]) -> int:
-    document = policy_document(_statements(needs)[0])
+    document = policy_document(*_statements(needs)[0])
     return len(json.dumps(document, separators=(",", ":"), ensure_ascii=False))
 
 
@@ -149,7 +150,7 @@ def _trust(credentials: _Credentials, needs: Sequence[Need], worker_arn: str) ->
         f"trust-{credentials.account}-{role}",
         f"The trust policy of the role {role} of the account {credentials.account}. It replaces the"
         f" present one. The role needs a maximum session of {seconds:,} seconds or more.",
-        policy_document([statement]),
+        policy_document(statement),
         {"Workers": "role sessions: only the workers may assume the role."},
         words("aws", "iam", "update-assume-role-policy", "--role-name", role)
         + " --policy-document {file}",

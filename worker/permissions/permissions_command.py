@@ -2,11 +2,11 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 import click
 
@@ -19,8 +19,8 @@ from worker.core.aws_permissions import (
     has_iam,
     profile_uses,
 )
-from worker.core.issued_grants import storage_host
-from worker.core.tenant_config import Bucket, DefaultEndpoints, TenantConfig
+from worker.core.issued_grants import storage_host, storage_name
+from worker.core.tenant_config import Bucket, DefaultEndpoints, TenantConfig, is_ordinary_bucket
 from worker.errors import Malformed
 from worker.permissions.bucket_documents import (
     bucket_policy,
@@ -47,6 +47,9 @@ class _S3Prefix(NamedTuple):
     prefix: str
 
 
+_Places = Mapping[Option, tuple[_S3Prefix, ...]]
+
+
 class _S3PrefixType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """s3://PROFILE/PREFIX, a prefix in the bucket of a bucket profile."""
 
@@ -61,64 +64,56 @@ class _S3PrefixType(click.ParamType):  # type: ignore[type-arg]  # generic from 
         return _S3Prefix(profile, prefix)
 
 
+_Callback = Callable[[click.Context, click.Parameter, Any], Any]
+
+
+def _each(check: Callable[[str], object]) -> _Callback:
+    """Return a callback that calls check for each value of an option; it raises BadParameter."""
+
+    def check_all(_context: click.Context, _param: click.Parameter, value: Any) -> Any:
+        for text in [value] if isinstance(value, str) and value else value or ():
+            check(text)
+        return value
+
+    return check_all
+
+
 _is_principal = re.compile(
     r"arn:aws[a-z-]*:iam::[0-9]{12}:(user|role)/[A-Za-z0-9+=,.@_/-]+"
 ).fullmatch
-
-
-def _check_principals(
-    _context: click.Context, _param: click.Parameter, arns: Sequence[str]
-) -> Sequence[str]:
-    for arn in arns:
-        if not _is_principal(arn):
-            raise click.BadParameter(
-                "a user or role is given by its full ARN, like"
-                " arn:aws:iam::111122223333:role/valetkey-worker"
-            )
-    return arns
-
-
-def _check_principal(context: click.Context, param: click.Parameter, arn: str | None) -> str | None:
-    _check_principals(context, param, [arn] if arn else [])
-    return arn
-
-
-def _check_networks(
-    _context: click.Context, _param: click.Parameter, networks: Sequence[str]
-) -> Sequence[str]:
-    for network in networks:
-        try:
-            is_public = ip_network(network).is_global
-        except ValueError as error:
-            raise click.BadParameter(f"a network is like 198.51.100.0/24: {error}") from None
-        if not is_public:
-            text = f"{network} is not public: requests from a VPC have no address, so name the VPC"
-            raise click.BadParameter(f"{text} by --vpc")
-    return networks
-
-
-def _check_vpcs(
-    _context: click.Context, _param: click.Parameter, vpcs: Sequence[str]
-) -> Sequence[str]:
-    for vpc in vpcs:
-        if not re.fullmatch("vpc-[0-9a-f]{8,17}", vpc):
-            raise click.BadParameter("a VPC is like vpc-0a1b2c3d4e5f67890")
-    return vpcs
-
-
-def _check_origins(
-    _context: click.Context, _param: click.Parameter, origins: Sequence[str]
-) -> Sequence[str]:
-    for origin in origins:
-        if origin != "*" and (origin.count("*") > 1 or not _is_origin(origin)):
-            raise click.BadParameter(
-                "an origin is a scheme, a host and an optional port, like https://app.example.com"
-                ' without a path; "*" is every page'
-            )
-    return origins
-
-
+_is_vpc = re.compile("vpc-[0-9a-f]{8,17}").fullmatch
 _is_origin = re.compile(r"https?://[A-Za-z0-9.*-]+(:[0-9]{1,5})?").fullmatch
+
+
+def _check_principal(arn: str) -> None:
+    if not _is_principal(arn):
+        raise click.BadParameter(
+            "a user or role is given by its full ARN, like"
+            " arn:aws:iam::111122223333:role/valetkey-worker"
+        )
+
+
+def _check_network(network: str) -> None:
+    try:
+        is_public = ip_network(network).is_global
+    except ValueError as error:
+        raise click.BadParameter(f"a network is like 198.51.100.0/24: {error}") from None
+    if not is_public:
+        text = f"{network} is not public: requests from a VPC have no address, so name the VPC"
+        raise click.BadParameter(f"{text} by --vpc")
+
+
+def _check_vpc(vpc: str) -> None:
+    if not _is_vpc(vpc):
+        raise click.BadParameter("a VPC is like vpc-0a1b2c3d4e5f67890")
+
+
+def _check_origin(origin: str) -> None:
+    if origin != "*" and (origin.count("*") > 1 or not _is_origin(origin)):
+        raise click.BadParameter(
+            "an origin is a scheme, a host and an optional port, like https://app.example.com"
+            ' without a path; "*" is every page'
+        )
 
 
 _file_options = add_options(
@@ -174,7 +169,7 @@ def permissions() -> None:
     "--worker",
     "worker_arn",
     metavar="ARN",
-    callback=_check_principal,
+    callback=_each(_check_principal),
     help="The user or role of the workers, for the trust policies of roles that sign.",
 )
 def iam(
@@ -192,21 +187,11 @@ def iam(
       python -m worker permissions iam --with revoke --terraform
       python -m worker permissions iam --logs s3://logs/acme-reports/
     """
-    output_format = options.pop("output_format")
+    output_format, features = options.pop("output_format"), options.pop("features")
     config = _read_file(file)
-    by_profile: defaultdict[str, dict[Option, tuple[str, ...]]] = defaultdict(dict)
-    for feature in options.pop("features"):
-        for name in config.buckets:
-            by_profile[name][feature] = ("",)
-    named = {feature for features in by_profile.values() for feature in features}
-    left_out = [f"--with {name}" for name in ("revoke", "end-sessions") if name not in named]
-    for option, places in options.items():
-        _check_profiles([place.profile for place in places], config)
-        left_out += [] if places else [f"--{option}"]
-        for place in places:
-            known = by_profile[place.profile].get(option, ())  # type: ignore[call-overload]
-            by_profile[place.profile][option] = (*known, place.prefix)  # type: ignore[index]
-    uses = _uses(config, names, by_profile)
+    uses = _uses(config, names, _options_by_profile(config, features, cast("_Places", options)))
+    left_out = [f"--with {name}" for name in ("revoke", "end-sessions") if name not in features]
+    left_out += [f"--{option}" for option, places in options.items() if not places]
     notes = [*_iam_notes(uses, worker_arn)]
     if left_out:
         notes.append(f"Left out. Add an option to allow it: {', '.join(left_out)}.")
@@ -242,7 +227,7 @@ def bucket(*, file: Path | None, names: tuple[str, ...], output_format: str | No
     "--origin",
     "origins",
     multiple=True,
-    callback=_check_origins,
+    callback=_each(_check_origin),
     help="The origin of a page; unset: those of the redirects in the file.",
 )
 def cors(
@@ -302,7 +287,7 @@ def lifecycle(*, file: Path | None, names: tuple[str, ...], output_format: str |
     "principals",
     metavar="ARN",
     multiple=True,
-    callback=_check_principals,
+    callback=_each(_check_principal),
     help="A user or role that may presign, beside the roles in the file.",
 )
 @click.option(
@@ -310,7 +295,7 @@ def lifecycle(*, file: Path | None, names: tuple[str, ...], output_format: str |
     "networks",
     metavar="CIDR",
     multiple=True,
-    callback=_check_networks,
+    callback=_each(_check_network),
     help="A public network from which links and forms may be used; unset: everywhere.",
 )
 @click.option(
@@ -318,7 +303,7 @@ def lifecycle(*, file: Path | None, names: tuple[str, ...], output_format: str |
     "vpcs",
     metavar="ID",
     multiple=True,
-    callback=_check_vpcs,
+    callback=_each(_check_vpc),
     help="A VPC from which they may be used, through its endpoint of S3.",
 )
 def guardrails_command(
@@ -351,6 +336,21 @@ def guardrails_command(
     except Malformed as error:
         raise click.ClickException(str(error)) from None
     _print([document] if uses else [], notes, output_format)
+
+
+def _options_by_profile(
+    config: TenantConfig, features: Iterable[Option], places: _Places
+) -> Mapping[str, Mapping[Option, tuple[str, ...]]]:
+    """Return the prefixes by option of each bucket profile. A feature concerns all profiles."""
+    by_profile: defaultdict[str, dict[Option, tuple[str, ...]]] = defaultdict(dict)
+    for name in config.buckets:
+        by_profile[name].update(dict.fromkeys(features, ("",)))
+    for option, prefixes in places.items():
+        for profile, prefix in prefixes:
+            _check_profiles([profile], config)
+            known = by_profile[profile].get(option, ())
+            by_profile[profile][option] = (*known, prefix)
+    return by_profile
 
 
 def _read_file(file: Path | None) -> TenantConfig:
@@ -393,10 +393,10 @@ def _buckets(uses: Iterable[ProfileUse], names: Sequence[str]) -> list[list[Prof
 
     Access points have no such documents. With names, only the buckets of these profiles.
     """
-    groups: defaultdict[tuple[str | None, str], list[ProfileUse]] = defaultdict(list)
+    groups: defaultdict[str, list[ProfileUse]] = defaultdict(list)
     for use in uses:
-        if has_iam(use.bucket) and not use.bucket.bucket.startswith("arn:") and use.policies:
-            groups[use.bucket.endpoint, use.bucket.bucket].append(use)
+        if has_iam(use.bucket) and is_ordinary_bucket(use.bucket.bucket) and use.policies:
+            groups[storage_name(use.bucket)].append(use)
     return [
         group
         for group in groups.values()

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 
 from valetkey.units import format_utc
 from worker.core.issued_grants import aws_partition
+from worker.core.role_session import policy_document
 from worker.errors import Malformed
 from worker.revoke.levers import Denial
 
 MAX_POLICY_BYTES = 20_480
 SID_PREFIX = "ValetkeyRevocation"
-_VERSION = "2012-10-17"
-_PRESIGNED = ["REST-QUERY-STRING", "POST"]
+PRESIGNED = ["REST-QUERY-STRING", "POST"]
+"""The values of s3:authType that links and forms have."""
 _SPECIAL = re.compile(r"[*?$]")
 
 
@@ -50,7 +51,7 @@ def denial_statement(denial: Denial, revocation_id: str) -> dict[str, Any]:
     }
     if denial.is_aws:
         statement["Condition"] = {
-            "StringEquals": {"s3:authType": _PRESIGNED},
+            "StringEquals": {"s3:authType": PRESIGNED},
             "DateLessThan": {"aws:CurrentTime": format_utc(denial.lapses_at)},
         }
     return statement
@@ -134,7 +135,7 @@ def _normal_json(value: Any) -> str:
 
 def _read_policy(policy: str | None) -> dict[str, Any]:
     if policy is None:
-        return {"Version": _VERSION, "Statement": []}
+        return policy_document()
     try:
         document = json.loads(policy)
         statements = document["Statement"]

@@ -12,14 +12,14 @@ from datetime import timedelta
 from typing import Any, Literal, NamedTuple
 
 from worker.core.aws_permissions import ProfileUse, find_needs
-from worker.core.issued_grants import aws_partition
+from worker.core.issued_grants import aws_domain, aws_partition
+from worker.core.role_session import policy_document
 from worker.core.tenant_config import Bucket
 
 Storage = Literal["aws", "minio", "rgw", "seaweedfs"]
 
 EVENTS = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*")
 AWS_EVENTS = (*EVENTS, "s3:LifecycleExpiration:*")
-_VERSION = "2012-10-17"  # of IAM's policy language
 _RETENTION = timedelta(days=14)  # the longest (AWS: SQS quotas): the time to repair the intake
 
 
@@ -41,7 +41,6 @@ class SetupNames(NamedTuple):
 def setup_names(bucket: Bucket, account: str, queue: str) -> SetupNames:
     """Return the names in the configuration of the storage behind a bucket profile."""
     partition = aws_partition(bucket.region)
-    domain = "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com"
     return SetupNames(
         profile=bucket.name,
         bucket=bucket.bucket,
@@ -50,7 +49,7 @@ def setup_names(bucket: Bucket, account: str, queue: str) -> SetupNames:
         account=account,
         queue=queue,
         queue_arn=f"arn:{partition}:sqs:{bucket.region}:{account}:{queue}",
-        queue_url=f"https://sqs.{bucket.region}.{domain}/{account}/{queue}",
+        queue_url=f"https://sqs.{bucket.region}.{aws_domain(bucket.region)}/{account}/{queue}",
         log_bucket=f"{bucket.bucket}-logs",
         log_prefix=f"{bucket.bucket}/",
     )
@@ -83,7 +82,9 @@ def _aws_documents(names: SetupNames) -> dict[str, dict[str, Any]]:
     return {
         "queue.json": {
             "Policy": json.dumps(
-                _policy(_statement("s3.amazonaws.com", "sqs:SendMessage", names.queue_arn, source))
+                policy_document(
+                    _statement("s3.amazonaws.com", "sqs:SendMessage", names.queue_arn, source)
+                )
             ),
             "MessageRetentionPeriod": str(_RETENTION.days * 86_400),
         },
@@ -92,11 +93,11 @@ def _aws_documents(names: SetupNames) -> dict[str, dict[str, Any]]:
                 {"Id": "valetkey", "QueueArn": names.queue_arn, "Events": list(AWS_EVENTS)}
             ]
         },
-        "log-policy.json": _policy(
+        "log-policy.json": policy_document(
             _statement("logging.s3.amazonaws.com", "s3:PutObject", f"{logs}/*", source)
         ),
         "logging.json": _logging(names),
-        "worker-policy.json": _policy(*_worker_statements(names)),
+        "worker-policy.json": policy_document(*_worker_statements(names)),
     }
 
 
@@ -105,10 +106,6 @@ def _worker_statements(names: SetupNames) -> Iterator[dict[str, Any]]:
     logs = Bucket("logs", names.log_bucket, names.region)
     for use in (ProfileUse(bucket), ProfileUse(logs, options={"logs": (names.log_prefix,)})):
         yield from (need.statement() for need in find_needs(use))
-
-
-def _policy(*statements: dict[str, Any]) -> dict[str, Any]:
-    return {"Version": _VERSION, "Statement": list(statements)}
 
 
 def _statement(

@@ -76,8 +76,6 @@ COMMANDS = (
 )
 
 Run = Callable[..., Result]
-
-
 Documents = Callable[..., dict[str, Any]]
 
 
@@ -121,9 +119,7 @@ def statements(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return by_sid
 
 
-def test_the_example_gets_the_policy_of_its_kinds_and_prefixes(
-    run: Run,
-) -> None:
+def test_the_example_gets_the_policy_of_its_kinds_and_prefixes(run: Run) -> None:
     result = run("iam", "--file", str(EXAMPLE), "--json")
     found = statements(json.loads(result.stdout)["workers-default"])
     both = ["arn:aws:s3:::valetkey-demo/acme/*", "arn:aws:s3:::valetkey-demo/globex/*"]
@@ -218,9 +214,7 @@ def test_kinds_of_buckets_with_other_actions_get_no_policy(run: Run, bucket: str
     assert result.stdout == "# No bucket profile of the file needs such a document.\n"
 
 
-def test_names_of_statements_stay_unique_for_similar_profiles(
-    documents: Documents,
-) -> None:
+def test_names_of_statements_stay_unique_for_similar_profiles(documents: Documents) -> None:
     table = '[buckets.{}]\nbucket = "acme-{}"\nregion = "eu-central-1"\n'
     allow = '[tenants.acme.allow.{}]\nprefixes = ["a/"]\nkinds = ["download"]\n'
     names = ("a-b", "ab")
@@ -376,9 +370,7 @@ def test_plain_http_is_not_denied_where_the_service_uses_it(run: Run, field: str
     assert "TlsOnly" not in result.stdout
 
 
-def test_the_profiles_of_one_bucket_share_its_documents(
-    documents: Documents,
-) -> None:
+def test_the_profiles_of_one_bucket_share_its_documents(documents: Documents) -> None:
     one = ONE_PROFILE.format("acme-shared").replace("kinds = [", 'max_expires_in = "7d"\nkinds = [')
     two = one.replace(".demo", ".two").replace("download", "put").replace("7d", "1m")
     text = one + two.replace('[tenants.acme]\ntrust = "queue"\n', "").replace("acme/", "b/")
@@ -393,16 +385,12 @@ def test_the_profiles_of_one_bucket_share_its_documents(
         assert document["CORSRules"][0]["AllowedMethods"] == ["GET", "PUT"]
 
 
-def test_a_policy_is_for_all_profiles_that_use_the_credentials(
-    documents: Documents,
-) -> None:
+def test_a_policy_is_for_all_profiles_that_use_the_credentials(documents: Documents) -> None:
     (one,) = documents("iam", "--profile", "logs").values()
     assert one == documents("iam")["workers-default"]
 
 
-def test_roles_of_one_name_in_two_accounts_have_policies_of_their_own(
-    documents: Documents,
-) -> None:
+def test_roles_of_one_name_in_two_accounts_have_policies_of_their_own(documents: Documents) -> None:
     one = ONE_PROFILE.format("acme-one").replace(
         "region", 'role_arn = "arn:aws:iam::111122223333:role/v"\nregion'
     )
