@@ -108,16 +108,28 @@ class _AuditRow(NamedTuple):
     digest: bytes | None
 
 
+@dataclass(frozen=True)
+class AuditLog:
+    """The rows of all items in a database, and the codes of the batches that were refused whole."""
+
+    rows: Mapping[ItemId, _AuditRow]
+    refusals: Mapping[str, str]
+
+
+def read_log(engine: Engine) -> AuditLog:
+    with read_transaction(engine) as connection:
+        return AuditLog(_audit_rows(connection), _batch_refusals(connection))
+
+
 def compare(record: Record, engine: Engine) -> Findings:
     """Compare a record with the whole database, to which nobody else may have written."""
+    log = read_log(engine)
     with read_transaction(engine) as connection:
-        rows = _audit_rows(connection)
-        refusals = _batch_refusals(connection)
         mischarged = [*_usage_differences(connection), *_reservation_differences(connection)]
     return Findings(
         lost=[f"{item}: {key}" for item, key in record.asked.items() if item not in record.told],
-        doubled=[*_granted_twice(rows), *_told_twice(record)],
-        unaudited=list(_unaudited(record, rows, refusals)),
+        doubled=[*_granted_twice(log.rows), *_told_twice(record)],
+        unaudited=[f"{item}: {what}" for item, what in unaudited_results(record, log)],
         mischarged=mischarged,
     )
 
@@ -145,19 +157,18 @@ def _told_twice(record: Record) -> Iterator[str]:
             yield f"{item}: {len(set(results))} different results"
 
 
-def _unaudited(
-    record: Record, rows: Mapping[ItemId, _AuditRow], refusals: Mapping[str, str]
-) -> Iterator[str]:
+def unaudited_results(record: Record, log: AuditLog) -> Iterator[tuple[ItemId, str]]:
+    """Yield each item that was told a result which is not that of its row, and both as text."""
     for item, results in record.told.items():
-        row = rows.get(item)
+        row = log.rows.get(item)
         for result in results:
             if row is None:  # no chunk is sent once the batch is refused, so none is recorded
-                is_audited = result.code is not None and refusals.get(item[0]) == result.code
+                is_audited = result.code is not None and log.refusals.get(item[0]) == result.code
             else:
                 is_id_right = result.code is not None or result.grant_id == f"{item[0]}.{item[1]}"
                 is_audited = is_id_right and (result.key, result.code, result.digest) == row
             if not is_audited:
-                yield f"{item}: told {result}, recorded {row}"
+                yield item, f"told {result}, recorded {row}"
 
 
 def _usage_differences(connection: Connection) -> Iterator[str]:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
+from tests.support.faults.comparison import AuditLog, read_log
 from tests.support.faults.service import Broker, WorkerGroup
-from tests.support.servers.databases import execute_statements, url_text
+from tests.support.servers.databases import execute_statements, open_engine, url_text
 from tests.support.servers.external import running_postgres_server
 from tests.support.servers.programs import Completed, run_program, run_worker, worker_environ
 
@@ -72,13 +73,19 @@ class Drill:
         else:
             self._run_program("pg_dump", "--format=custom", f"--file={file}")
 
-    def lose_machine(self) -> None:
-        """Kill the workers and the broker, and delete all that they and the database have."""
+    def lose_machine(self) -> AuditLog:
+        """Kill the workers and the broker, and delete all that they and the database have.
+
+        Return the log that is lost with the database.
+        """
         self._broker.kill()
         self._workers.close()
+        with open_engine(self.database_url) as engine:
+            log = read_log(engine)
         shutil.rmtree(self.data / "valkey")
         self._servers.close()
         self.commands.clear()
+        return log
 
     def restore(self, file: Path) -> None:
         """Start a broker and a database on a new machine, the database from a backup."""
