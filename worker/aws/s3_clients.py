@@ -24,7 +24,7 @@ from valetkey.signing.sigv4 import (
 from worker.aws.credentials import CredentialCache, create_session, credential_errors
 from worker.aws.object_calls import FileReader
 from worker.aws.storage_calls import bound_responses
-from worker.core.issued_grants import storage_host
+from worker.core.issued_grants import is_on_aws
 from worker.core.role_session import RoleSession, SessionLimit, role_session
 from worker.core.storage_errors import ErrorResponse
 from worker.core.tenant_config import Bucket, DefaultEndpoints
@@ -198,13 +198,8 @@ class S3Clients:
         return address and address.partition("://")[2]
 
     def is_aws(self, bucket: Bucket) -> bool:
-        """Return whether a bucket is on AWS. A profile without an endpoint need not be.
-
-        The default endpoint may be another server, and so may the one in boto3's configuration.
-        """
-        if bucket.endpoint is not None:
-            return bucket.provider == "aws"
-        return bucket.provider == "aws" and storage_host(self._address(bucket)) is None
+        """Return whether a bucket is on AWS: boto3's configuration may name another server."""
+        return is_on_aws(bucket, self._address(bucket))
 
     def _address(self, bucket: Bucket) -> str | None:
         try:

@@ -59,6 +59,15 @@ def storage_host(endpoint: str | None) -> str | None:
     return None if host.endswith(_AWS_SUFFIXES) else host
 
 
+def is_on_aws(bucket: "Bucket", address: str | None) -> bool:
+    """Return whether the bucket of a profile is on AWS; address is where its links lead.
+
+    A profile without an endpoint need not be: the installation's default may be another server.
+    """
+    is_elsewhere = bucket.endpoint is None and storage_host(address) is not None
+    return bucket.provider == "aws" and not is_elsewhere
+
+
 _MAX_ITEM_DIGITS = 9  # more than the item numbers of any batch have
 
 

@@ -19,7 +19,7 @@ from worker.core.aws_permissions import (
     has_iam,
     profile_uses,
 )
-from worker.core.issued_grants import storage_host, storage_name
+from worker.core.issued_grants import is_on_aws, storage_name
 from worker.core.tenant_config import Bucket, DefaultEndpoints, TenantConfig, is_ordinary_bucket
 from worker.errors import Malformed
 from worker.permissions.bucket_documents import (
@@ -376,8 +376,8 @@ def _uses(
 
 def _resolve(bucket: Bucket, endpoints: DefaultEndpoints) -> Bucket:
     public, internal = endpoints.public_of(bucket), endpoints.internal_of(bucket)
-    is_elsewhere = bucket.provider == "aws" and storage_host(public) is not None
-    provider = "other" if is_elsewhere else bucket.provider
+    is_mistaken = bucket.provider == "aws" and not is_on_aws(bucket, public)
+    provider = "other" if is_mistaken else bucket.provider
     return replace(bucket, endpoint=public, internal_endpoint=internal, provider=provider)
 
 

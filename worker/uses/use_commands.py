@@ -15,7 +15,7 @@ from valetkey.cli.terminal_text import stderr_console
 from worker.base.database_engine import read_transaction
 from worker.base.pages import did_you_mean
 from worker.cli.database import open_database, open_engine
-from worker.core.issued_grants import storage_host
+from worker.core.issued_grants import is_on_aws
 from worker.core.tenant_config import Bucket, DefaultEndpoints
 from worker.errors import Transient
 from worker.ledger.tenant_rows import load_config
@@ -192,7 +192,8 @@ def setup(
       python -m worker uses setup demo --storage seaweedfs
     """
     bucket = _find(profile)
-    if storage is None and not _is_on_aws(bucket):
+    endpoint = DefaultEndpoints(Settings().s3_endpoint).public_of(bucket)
+    if storage is None and not is_on_aws(bucket, endpoint):
         text = f"{bucket.name} is not on AWS: add --storage minio, rgw or seaweedfs"
         raise click.UsageError(text)
     storage = storage or "aws"
@@ -207,13 +208,6 @@ def setup(
     for name, document in documents.items():
         click.echo(f"cat > {name} <<'END'\n{json.dumps(document, indent=2)}\nEND\n")
     click.echo(setup_steps(storage, names), nl=False)
-
-
-def _is_on_aws(bucket: Bucket) -> bool:
-    """Return true if the profile says so, and the default endpoint, if it applies, is AWS's."""
-    default = DefaultEndpoints(Settings().s3_endpoint).public_of(bucket)
-    is_default_aws = bucket.endpoint is not None or storage_host(default) is None
-    return bucket.provider == "aws" and is_default_aws
 
 
 def _find(profile: str) -> Bucket:

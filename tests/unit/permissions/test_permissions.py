@@ -512,6 +512,14 @@ def test_without_a_tenants_file_the_option_is_named(
     assert "there is no tenants.toml here: name the tenants file by --file" in result.output
 
 
+@pytest.mark.parametrize("provider", ["aws", "other"])
+def test_where_a_profile_has_an_endpoint_its_provider_decides(run: Run, provider: str) -> None:
+    profile = f'endpoint = "https://s3.proxy.example"\nprovider = "{provider}"\n'
+    text = EVERYTHING.replace("[buckets.logs]\n", f"[buckets.logs]\n{profile}")
+    is_elsewhere = "logs is not on AWS" in run("iam", text=text).stdout
+    assert is_elsewhere == (provider == "other")
+
+
 def test_r2_gets_no_policy(run: Run) -> None:
     text = '[buckets.edge]\nbucket = "acme"\nregion = "auto"\nprovider = "r2"\n'
     text += 'endpoint = "https://0123.r2.cloudflarestorage.com"\naddressing = "path"\n'
