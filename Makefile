@@ -36,17 +36,17 @@ test: install ## Prove every law and promise, on servers of its own (5 minutes)
 	@echo "Running the quick tests in two processes, with servers of their own: about 5 minutes."
 	@$(PYTEST) -m quick
 
-test-all: test ## Run `make test`, then all other tests (15 minutes more)
-	@echo "Running all other tests in two processes: about 15 minutes."
+test-all: test ## Run `make test`, then all other tests (half an hour more)
+	@echo "Running all other tests in two processes: about half an hour."
 	@$(PYTEST) -m slow
 
 # The same SEED gives the same attacks, and the same moments of faults.
 SEED ?= 1
 
-attacks: install ## Attack the service for a few minutes, and print what was tried
+attacks: install ## Attack the service for some ten minutes, and print what was tried
 	VALETKEY_TEST_ATTACKS=long VALETKEY_TEST_SEED=$(SEED) $(BIN)/python -m pytest tests/attacks
 
-# Each fault is injected FAULTS times. 3 take about 5 minutes.
+# Each fault is injected FAULTS times. 3 take about 13 minutes.
 FAULTS ?= 3
 faults: install ## Kill, stop or fill up each part under load, and check all rows
 	VALETKEY_TEST_FAULTS=$(FAULTS) VALETKEY_TEST_FAULTS_SEED=$(SEED) $(BIN)/python -m pytest tests/faults -p tests.faults.table
