@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo picture browser test test-all attacks faults check audit format contract docs bench lock archive release-check clean
+.PHONY: help install demo picture browser test test-all attacks faults check without without-all audit format contract docs bench lock archive release-check clean
 
 help: ## Show this list of targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,9 +56,16 @@ check: install ## Check lint, types, imports, sizes and known vulnerabilities
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python tools/sizes.py
+	$(BIN)/python -m tools.sizes
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive valetkey models worker tools bench examples
 	@$(MAKE) --no-print-directory audit
+
+# FEATURE=today is another one each day. QUICK=--quick checks imports, types and --help only.
+without: install ## Copy the project without FEATURE and what needs it, and use what is left
+	@$(BIN)/python -m tools.without $(FEATURE) $(QUICK)
+
+without-all: install ## Run `make without` for every feature, one at a time
+	@$(BIN)/python -m tools.without all $(QUICK)
 
 # Passes without a network, and says that nothing was checked.
 audit: install ## Check the locked packages for known vulnerabilities

@@ -1,6 +1,6 @@
 """Celery's settings. Server addresses come from the environment, through worker.app."""
 
-from worker.broker.queues import QUEUES_BY_TASK
+from worker.features import TASKS
 
 # Redis does not notice that a worker was killed: it delivers the worker's message again only after
 # this many seconds. The value must exceed task_time_limit and stay far below the time that a
@@ -43,7 +43,7 @@ task_serializer = "json"
 result_serializer = "json"
 worker_consumer = "worker.broker.celery_guard:GuardedConsumer"
 task_default_queue = "valetkey"
-task_routes = {task: {"queue": queues[0]} for task, queues in QUEUES_BY_TASK.items()}
+task_routes = {name: {"queue": task.queues[0]} for name, task in TASKS.items()}
 
 # A result contains grants, so only the task that responds to a producer stores one, for 15 minutes
 # at most.

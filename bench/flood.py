@@ -24,7 +24,7 @@ from bench.metrics import Measurements, Metric, at_most
 from tests.support.builders.frames import call_text, message_frame
 from tests.support.builders.messages import batch_id, grant_message
 from valetkey import Client, NoAnswer
-from valetkey.wire.messages import INTERACTIVE_QUEUE, ISSUE_TASK
+from valetkey.wire import INTERACTIVE_QUEUE, ISSUE_TASK
 from worker.dev.stack import Stack
 
 MESSAGES = 1_000_000

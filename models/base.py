@@ -60,3 +60,9 @@ class Base(DeclarativeBase):
 
     metadata = MetaData(naming_convention=NAMES)
     type_annotation_map = {datetime: Instant}  # noqa: RUF012 - SQLAlchemy's own hook
+
+
+class AppendOnly(Base):
+    """The base of the tables of the audit log. Triggers refuse to change or remove their rows."""
+
+    __abstract__ = True

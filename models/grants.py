@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import NUMBER, Base, partial_index
+from models.base import NUMBER, AppendOnly, Base, partial_index
 from models.tenants import NAME, TENANT_ID
 
 BATCH_ID = String(36)
@@ -37,7 +37,7 @@ DEFAULT_PARTITION = f"{PARTITIONED}_default"
 """The table that has partitions on PostgreSQL, and the partition of months without their own."""
 
 
-class Batch(Base):
+class Batch(AppendOnly):
     """One request: its header as sent, and its refusal if it was refused as a whole.
 
     The tenant chooses batch_id, so two tenants may use the same one. `bucket` is the profile that
@@ -76,7 +76,7 @@ class Batch(Base):
     decided_at: Mapped[datetime] = mapped_column(index=True)
 
 
-class Chunk(Base):
+class Chunk(AppendOnly):
     """One decided message, with everything needed to sign its grants again byte for byte.
 
     access_key is the public id of the credentials. expires_in is the validity in seconds after
@@ -109,7 +109,7 @@ class Chunk(Base):
     config_change: Mapped[int | None] = mapped_column(BigInteger)
 
 
-class RefusedChunk(Base):
+class RefusedChunk(AppendOnly):
     """A chunk that has refused items, by its tenant: it leads to them, whatever their codes are.
 
     A trigger on `chunks` inserts the row, which saves the issuing transaction a statement.
@@ -123,7 +123,7 @@ class RefusedChunk(Base):
     chunk_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
 
 
-class Grant(Base):
+class Grant(AppendOnly):
     """One audit row: the requested object key, and either a refusal code or a signature's digest.
 
     detail holds the fields that only this item has, such as its filename, or its refusal. Its kind
@@ -152,7 +152,7 @@ INDEXED_TEXTS = ("recipient", "ref")
 """The columns of `Annotation` that an index has in lower case: those that most items differ in."""
 
 
-class Annotation(Base):
+class Annotation(AppendOnly):
     """The producer's own texts about one item. They take precedence over those of its batch.
 
     Items without such texts have no row. ref is the producer's reference, which comes back with the
@@ -175,7 +175,7 @@ class Annotation(Base):
     ref_salt: Mapped[bytes | None] = mapped_column(SALT)
 
 
-class Reissue(Base):
+class Reissue(AppendOnly):
     """A second signing of a chunk that gave other grants than the recorded ones.
 
     New credentials cause that. digests concatenates the digests of the issued grants, in order;
@@ -192,7 +192,7 @@ class Reissue(Base):
     digests: Mapped[bytes] = mapped_column(LargeBinary)
 
 
-class Cancellation(Base):
+class Cancellation(AppendOnly):
     """The cancellation of a batch by its tenant, even if none of its chunks has arrived."""
 
     __tablename__ = "cancellations"
@@ -207,7 +207,7 @@ class Cancellation(Base):
     cancelled_at: Mapped[datetime]
 
 
-class Erasure(Base):
+class Erasure(AppendOnly):
     """An erasure of texts, once for each tenant whose texts it erased. Rows never change.
 
     texts is their number.

@@ -8,11 +8,11 @@ from datetime import datetime
 from sqlalchemy import BigInteger, Index, LargeBinary, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import NUMBER, Base
+from models.base import NUMBER, AppendOnly, Base
 from models.tenants import TENANT_ID
 
 
-class Leaf(Base):
+class Leaf(AppendOnly):
     """One leaf of a tenant's tree: the hash over audit rows that one transaction added.
 
     leaf_number counts from 0 without gaps, in the order of the commits. kind is batch, chunk,
@@ -52,7 +52,7 @@ class TreeHead(Base):
     edge: Mapped[bytes] = mapped_column(LargeBinary)
 
 
-class Checkpoint(Base):
+class Checkpoint(AppendOnly):
     """The signed head of a tenant's tree at one size. Rows are added and never changed.
 
     note is a signed note (C2SP signed-note) with the text of a checkpoint (C2SP tlog-checkpoint).
@@ -88,7 +88,7 @@ class CheckpointPublication(Base):
     attempted_at: Mapped[datetime]
 
 
-class Prune(Base):
+class Prune(AppendOnly):
     """The removal of a tenant's grants of all chunks that were issued before a month.
 
     before is the first month that was kept, such as 2026-01. chunks and items count what this prune
@@ -110,7 +110,7 @@ class Prune(Base):
     edges: Mapped[int] = mapped_column(BigInteger)
 
 
-class ItemEdge(Base):
+class ItemEdge(AppendOnly):
     """The right edge of the tree of a chunk's items, stored before the items are removed.
 
     With it the rows of the chunk and its batch still give the hash of their leaf. It needs no leaf

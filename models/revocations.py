@@ -5,11 +5,11 @@ from datetime import datetime
 from sqlalchemy import BigInteger, Index, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base
+from models.base import AppendOnly, Base
 from models.tenants import NAME, TENANT_ID
 
 
-class Revocation(Base):
+class Revocation(AppendOnly):
     """A revocation, once for each tenant whose grants it ended. Rows are added and never changed.
 
     target_kind is grant, batch, key, prefix or tenant, and target the id, key, prefix or name;

@@ -3,13 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from models.base import AppendOnly
 from models.grants import PARTITIONED
 
-APPEND_ONLY = (
-    *("batches", "chunks", "grants", "annotations", "reissues", "cancellations", "config_changes"),
-    *("tenant_identities", "leaves", "checkpoints", "prunes", "item_edges", "refused_chunks"),
-    *("uses", "settlements", "revocations", "erasures"),
-)
+APPEND_ONLY = tuple(table.__tablename__ for table in AppendOnly.__subclasses__())
 """The tables of the audit log. Triggers refuse to change or remove their rows."""
 
 

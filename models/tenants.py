@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, ForeignKey, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import NUMBER, Base
+from models.base import NUMBER, AppendOnly, Base
 
 NAME = String(63)
 TENANT_ID = String(63)
@@ -39,7 +39,7 @@ class Tenant(Base):
     max_waiting_age: Mapped[int | None]
 
 
-class TenantIdentity(Base):
+class TenantIdentity(AppendOnly):
     """The id and the name of a tenant that exists or was removed. Rows are added, never changed.
 
     The first tenant of a name has the name as its id, the second one NAME~2.
@@ -70,7 +70,7 @@ class TenantKey(Base):
 
 
 class Bucket(Base):
-    """A bucket profile. worker.core.tenant_config describes the columns, which are its fields."""
+    """A bucket profile. worker.rules.tenant_config describes the columns, which are its fields."""
 
     __tablename__ = "buckets"
 
@@ -136,7 +136,7 @@ class WebhookEndpoint(Base):
     thin: Mapped[bool]
 
 
-class ConfigChange(Base):
+class ConfigChange(AppendOnly):
     """One field of the tenant config before and after a change: the audit log of administration.
 
     Rows are added and never changed. changed_by is the operator's account, command the command

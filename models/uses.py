@@ -5,11 +5,11 @@ from datetime import datetime
 from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, partial_index
+from models.base import AppendOnly, Base, partial_index
 from models.tenants import NAME, TENANT_ID
 
 
-class Use(Base):
+class Use(AppendOnly):
     """One use of a grant, as a source reported it. Rows are added and never changed.
 
     event is stored, completed, aborted, downloaded or deleted; source is probe, event or log.
@@ -102,7 +102,7 @@ class EndedSlot(Base):
     is_settled: Mapped[bool]
 
 
-class Settlement(Base):
+class Settlement(AppendOnly):
     """The end of a chunk of upload slots: what was used, and what was given back.
 
     Rows are added and never changed. unused lists numbers of items as ranges, such as 0-5,9.

@@ -5,6 +5,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,7 +17,6 @@ from tests.support.scope import (  # noqa: F401 - hooks of pytest
     pytest_terminal_summary,
     skip_without,
 )
-from tests.support.servers import external
 from tests.support.servers.databases import (
     NewDatabase,
     fresh_database,
@@ -24,8 +24,9 @@ from tests.support.servers.databases import (
     migrated_file,
 )
 from worker.base import database_engine
-from worker.dev.data_folder import storage_keys
-from worker.dev.embedded_servers import Storage, running_seaweedfs, running_valkey
+
+if TYPE_CHECKING:
+    from worker.dev.embedded_servers import Storage
 
 # Before tests are imported, remove settings of the developer's shell, except those for the tests.
 _TEST_PREFIX = "VALETKEY_TEST_"
@@ -51,6 +52,16 @@ settings.load_profile("valetkey")
 
 _POSTGRES = os.environ.get(f"{_TEST_PREFIX}POSTGRES_URL")
 _REDIS = os.environ.get(f"{_TEST_PREFIX}REDIS_URL")
+
+
+# `make without FEATURE=dev` runs tests without the servers of that feature.
+def _embedded_servers() -> Any:
+    return pytest.importorskip("worker.dev.embedded_servers")
+
+
+def _external_servers() -> Any:
+    _embedded_servers()
+    return pytest.importorskip("tests.support.servers.external")
 
 
 def pytest_collection_finish() -> None:
@@ -79,32 +90,33 @@ def valkey_url(request: pytest.FixtureRequest, server_data: Path) -> Iterator[st
     if request.param == "redis":
         yield str(_REDIS)
     else:
-        with running_valkey(server_data) as server:
+        with _embedded_servers().running_valkey(server_data) as server:
             yield server.url()
 
 
 @pytest.fixture(scope="session")
-def seaweed(server_data: Path) -> Iterator[Storage]:
-    with running_seaweedfs(server_data, storage_keys(server_data)) as storage:
+def seaweed(server_data: Path) -> "Iterator[Storage]":
+    keys = pytest.importorskip("worker.dev.data_folder").storage_keys(server_data)
+    with _embedded_servers().running_seaweedfs(server_data, keys) as storage:
         yield storage
 
 
 @pytest.fixture(scope="session")
-def ministack(server_data: Path) -> Iterator[Storage]:
-    with external.running_ministack(server_data) as storage:
+def ministack(server_data: Path) -> "Iterator[Storage]":
+    with _external_servers().running_ministack(server_data) as storage:
         yield storage
 
 
 @pytest.fixture(scope="session")
-def moto(server_data: Path) -> Iterator[Storage]:
-    with external.running_moto(server_data) as storage:
+def moto(server_data: Path) -> "Iterator[Storage]":
+    with _external_servers().running_moto(server_data) as storage:
         yield storage
 
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """The URL of a PostgreSQL server's default database, for creating other databases."""
-    with external.running_postgres() as url:
+    with _external_servers().running_postgres() as url:
         yield url
 
 

@@ -8,6 +8,7 @@ docs/reference/permissions.md of the AWS permissions that the service needs.
 
 import ast
 import importlib
+import inspect
 import json
 import pkgutil
 from collections import defaultdict
@@ -17,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import worker.doctor
+from worker.aws.aws_permissions import all_permissions
 from worker.contract.json_schemas import event_classes
-from worker.core.aws_permissions import PERMISSIONS
 from worker.doctor import metric_families
 from worker.doctor.metric_families import Family
-from worker.settings import PREFIX, Settings
+from worker.features import JOBS, settings_models
+from worker.settings import PREFIX
 from worker.tenants.toml_fields import config_type
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 _TENANTS = """\
 # The fields of tenants.toml
 
-`make contract` writes this page from `worker/core/tenant_config.py`.
+`make contract` writes this page from `worker/rules/tenant_config.py`.
 [`examples/tenants.toml`](../examples/tenants.toml) is a commented example. A dash stands for a
 field that is unset by default.
 """
@@ -67,21 +69,22 @@ def _table_head(*columns: str) -> Iterator[str]:
 _SETTINGS = """\
 # Settings
 
-`make contract` writes this page from `worker/settings.py`. Each setting is an environment variable,
-the same for every process. [Settings](../operating.md#settings) says how they are read and checked.
-A dash stands for a setting that is unset by default.
+`make contract` writes this page from the models of settings, of the core and of each feature. Each
+setting is an environment variable, the same for every process.
+[Settings](../operating.md#settings) says how they are read and checked. A dash stands for a setting
+that is unset by default.
 """
 
 
 def settings_page() -> str:
-    """Return the page about the service's settings, in the order of their fields."""
-    source = (ROOT / "worker" / "settings.py").read_text(encoding="utf-8")
-    texts = _field_texts(source, Settings.__name__)
+    """Return the page about the settings of the core and the features, in their order."""
     lines = [_SETTINGS, *_table_head("variable", "default", "meaning")]
-    defaults = Settings.model_construct()
-    for name in Settings.model_fields:
-        variable, default = f"{PREFIX}{name.upper()}", _default(getattr(defaults, name))
-        lines.append(f"| `{variable}` | {default} | {texts[name]} |")
+    for model in settings_models():
+        source = inspect.getsource(importlib.import_module(model.__module__))
+        texts, defaults = _field_texts(source, model.__name__), model.model_construct()
+        for name in model.model_fields:
+            variable, default = f"{PREFIX}{name.upper()}", _default(getattr(defaults, name))
+            lines.append(f"| `{variable}` | {default} | {texts[name]} |")
     return "\n".join([*lines, ""])
 
 
@@ -159,7 +162,6 @@ _LEVELS = {
     "exception": "error",
     "critical": "critical",
 }
-_JOB = "_job"  # worker.tasks: its second argument is what it logs at the end of a run
 _NOTE = "note"  # worker.base.jobs.ProblemLog, which logs a warning once until the problem changes
 
 
@@ -185,6 +187,10 @@ def _log_events() -> dict[str, tuple[set[str], set[str]]]:
             levels, modules = events[event]
             levels.add(level)
             modules.add(module)
+    for job in JOBS:  # what did something is logged at its end
+        levels, modules = events[job.event]
+        levels.add("info")
+        modules.add(f"worker.{job.run.partition(':')[0]}")
     return events
 
 
@@ -193,8 +199,6 @@ def _logged(tree: ast.Module) -> Iterator[tuple[str, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield from _logged_by(node)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) == _JOB:
-            yield from (("info", event) for event in _texts(node.args[1]))
 
 
 def _logged_by(function: ast.AST) -> Iterator[tuple[str, str]]:
@@ -234,8 +238,8 @@ def _texts(value: ast.expr) -> Iterable[str]:
 _PERMISSIONS = """\
 # AWS permissions
 
-`make contract` writes this page from `worker/core/aws_permissions.py`. These commands print the
-documents for your `tenants.toml`, with the reason of each statement, for a shell, as JSON
+`make contract` writes this page from `worker/aws/aws_permissions.py`. These commands print
+the documents for your `tenants.toml`, with the reason of each statement, for a shell, as JSON
 (`--json`) or for Terraform (`--terraform`):
 
 ```sh
@@ -302,7 +306,7 @@ _SCOPES = {
 def permissions_page() -> str:
     """Return the page about the AWS permissions, in the order of their table."""
     lines = [_PERMISSIONS, *_table_head("feature", "actions", "on", "who", "needed if", "because")]
-    for item in PERMISSIONS:
+    for item in all_permissions():
         actions = ", ".join(f"`{action}`" for action in item.actions)
         cells = (item.feature, actions, _SCOPES[item.scope], _PRINCIPALS[item.principal])
         lines.append(f"| {' | '.join(cells)} | {item.condition} | {item.reason} |")

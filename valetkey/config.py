@@ -89,17 +89,6 @@ def load_config(
     )
 
 
-def redact_url(url: str) -> str:
-    """Return a URL without its user, password and query, safe to display."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return "..."  # without the slashes, a user name looks like a scheme
-    address = rest.replace("#", "?").partition("?")[0]
-    if "@" in rest[len(address) :]:
-        return f"{scheme}://..."  # a password may contain the ? or #, or the query the @
-    return f"{scheme}://{address.rpartition('@')[2]}"
-
-
 def _source(setting: str, options: Mapping[str, str | Path | None]) -> str:
     if options.get(setting):
         return f"from the argument {setting}"

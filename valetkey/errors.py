@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from valetkey.wire.messages import RELEASE
+from valetkey.wire import RELEASE
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Grant, UseState
 

@@ -168,3 +168,14 @@ def _sentinel_url(parts: SplitResult) -> str:
     if is_tls not in {"true", "false"} or (is_tls == "false" and _tls_parameters(parts)):
         raise ValueError("its parameter ssl must be true or false, and true with ssl_ parameters")
     return parts._replace(query=_tls_query(parts)).geturl() if is_tls == "true" else parts.geturl()
+
+
+def redact_url(url: str) -> str:
+    """Return a URL without its user, password and query, safe to display."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return "..."  # without the slashes, a user name looks like a scheme
+    address = rest.replace("#", "?").partition("?")[0]
+    if "@" in rest[len(address) :]:
+        return f"{scheme}://..."  # a password may contain the ? or #, or the query the @
+    return f"{scheme}://{address.rpartition('@')[2]}"

@@ -23,36 +23,18 @@ import click
 
 from valetkey.cli.command_groups import INTERRUPTED, WORDS, CommandGroup, LazyGroup
 from valetkey.wire import RELEASE
+from worker.cli.found_service import ServiceNotFound
+from worker.cli.groups import COMMANDS, command_group
+from worker.features import FEATURES, load_each
 
-_WITHOUT_SETTINGS = ("contract", "dev", "health")
 # `dev` starts its own service. `run` must not add workers to one by accident, and `migrate` must
 # change only the database that is named to it: `dev` migrates its own. So must
 # `restore`, which creates that database.
-_INDEPENDENT = {"dev", "run", "migrate", "contract", "restore", "health"}
+_STANDALONE = {name for feature in FEATURES for name in feature.standalone}
+# `doctor` has a check for unknown variables.
+_WITHOUT_SETTINGS = {name for feature in FEATURES for name in feature.without_settings}
 _QUIET = {"--json", "--csv"}  # for programs, which may read stderr with stdout
 _HELP = {"-h", "--help"}
-
-_COMMANDS = {
-    "apply": "tenants.apply_command:apply",
-    "audit": "audit.audit_group:audit",
-    "backup": "cli.backup_commands:backup",
-    "contract": "contract.contract_command:contract",
-    "deadletters": "broker.broker_commands:deadletters",
-    "dev": "dev.dev_command:dev",
-    "doctor": "doctor.doctor_command:doctor",
-    "explain": "issue.explain_command:explain",
-    "health": "health:health",
-    "metrics": "doctor.metrics_command:metrics",
-    "migrate": "cli.database:migrate",
-    "permissions": "permissions.permissions_command:permissions",
-    "quota": "tenants.quota_command:quota",
-    "restore": "cli.backup_commands:restore",
-    "revoke": "revoke.revoke_command:revoke",
-    "run": "run:run",
-    "uses": "uses.use_commands:uses",
-    "webhooks": "webhooks.webhooks_group:webhooks",
-    "workers": "broker.broker_commands:workers",
-}
 
 
 class WrongSettings(click.ClickException):
@@ -83,10 +65,10 @@ def _settings_errors(error: ValueError) -> str | None:
     """Describe an error of the settings; return None for any other."""
     from pydantic import ValidationError  # noqa: PLC0415 - as above
 
-    from worker.settings import Settings, describe_errors  # noqa: PLC0415 - as above
+    from worker.settings import describe_errors, is_settings_error  # noqa: PLC0415 - as above
 
-    if isinstance(error, ValidationError) and error.title == Settings.__name__:
-        return describe_errors(error)
+    if isinstance(error, ValidationError) and is_settings_error(error):
+        return describe_errors()
     return None
 
 
@@ -103,13 +85,12 @@ def _use_running_dev(context: click.Context, words: Sequence[str]) -> None:
     Settings of the environment take precedence.
     """
     command = next((word for word in words if not word.startswith("-")), None)
-    if command is None or command in _INDEPENDENT or _HELP & set(words):
+    if command is None or command in _STANDALONE or _HELP & set(words):
         return
-    from worker.dev.data_folder import FolderUnusable, find_running_dev  # noqa: PLC0415 - as above
-
     try:
-        running = find_running_dev(os.environ, Path.cwd())
-    except FolderUnusable as error:
+        found = (find(os.environ, Path.cwd()) for find in load_each("find_service"))
+        running = next(filter(None, found), None)
+    except ServiceNotFound as error:
         raise click.ClickException(str(error)) from None
     if running is None:
         return
@@ -122,7 +103,7 @@ def _use_running_dev(context: click.Context, words: Sequence[str]) -> None:
 @click.group(
     cls=_Commands,
     package="worker",
-    lazy_commands=_COMMANDS,
+    lazy_commands=COMMANDS[""],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(RELEASE, prog_name="python -m worker")
@@ -137,8 +118,7 @@ def main(context: click.Context) -> None:
     Run everything on this machine, in one terminal:
       python -m worker dev
     """
-    # `doctor` has a check for them.
-    if context.invoked_subcommand not in {*_WITHOUT_SETTINGS, "doctor"}:
+    if context.invoked_subcommand not in _WITHOUT_SETTINGS:
         try:
             from worker.settings import unknown_variables  # noqa: PLC0415 - as above
         except KeyboardInterrupt:
@@ -148,6 +128,9 @@ def main(context: click.Context) -> None:
                 text = f"{variable.name} is unknown: did you mean {variable.suggestion}?"
                 click.secho(f"WARNING: {text}", fg="yellow", err=True)
 
+
+for _name in filter(None, COMMANDS):
+    main.add_command(command_group(_name))
 
 if __name__ == "__main__":
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in the background

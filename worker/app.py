@@ -4,7 +4,7 @@ import gc
 import os
 import sys
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache, cached_property
 from typing import Any
 
 import structlog
@@ -27,11 +27,11 @@ from worker.aws.credentials import load_service_files
 from worker.base.clock_watch import WATCH
 from worker.base.database_engine import load_driver
 from worker.base.jobs import SingleFlight
+from worker.base.progress import SUPERVISOR_VARIABLE, stop_with_supervisor
 from worker.broker.celery_guard import Heart
-from worker.broker.latencies import LatencyFlusher
 from worker.context import Context, process_context, settings
+from worker.features import FEATURES, load_hooks, resolve
 from worker.settings import Settings, describe_errors
-from worker.supervisor import SUPERVISOR_VARIABLE, stop_with_supervisor
 
 log = structlog.get_logger()
 
@@ -40,8 +40,8 @@ def _settings() -> Settings:
     """Return the settings, or end the process: Celery would print the traceback of an error."""
     try:
         return settings()
-    except ValidationError as error:
-        sys.stderr.write(f"Error: {describe_errors(error)}\n")
+    except ValidationError:
+        sys.stderr.write(f"Error: {describe_errors()}\n")
         sys.exit(2)
 
 
@@ -89,9 +89,8 @@ def _send(task_name: str) -> None:
 
 @cache
 def job_context() -> Context:
-    """Return the process's context, with a trigger that starts deliveries in the upkeep worker."""
-    trigger_deliveries = partial(send_trigger, "valetkey.deliver")
-    return replace(process_context(), trigger_deliveries=trigger_deliveries)
+    """Return the process's context, which reaches the broker and the result store."""
+    return replace(process_context(), trigger=send_trigger, announce=app.backend.announce)
 
 
 @setup_logging.connect
@@ -117,22 +116,35 @@ def _announce_worker(sender: Any, **_: Any) -> None:
     _HEART.start(sender)
 
 
-LATENCIES = LatencyFlusher(lambda: app.backend.client)
-"""Writes the durations of this process. A worker without child processes starts it itself."""
+class _Background:
+    """What features run in each process of a worker."""
+
+    @cached_property
+    def _parts(self) -> list[Any]:
+        started = (name for feature in FEATURES for name in feature.starts)
+        return [resolve(name)(lambda: app.backend.client) for name in started]
+
+    def start(self, **_: Any) -> None:
+        """Start it, in the process itself: threads do not survive a fork."""
+        for part in self._parts:
+            part.start()
+
+    def stop(self, **_: Any) -> None:
+        """Stop it, if it was started."""
+        for part in self._parts:
+            part.stop()
 
 
-@worker_process_init.connect
-def _write_latencies(**_: Any) -> None:
-    LATENCIES.start()
+BACKGROUND = _Background()
+"""A worker without child processes starts it itself."""
 
-
-@worker_process_shutdown.connect
-def _write_last_latencies(**_: Any) -> None:
-    LATENCIES.stop()
+worker_process_init.connect(BACKGROUND.start)
+worker_process_shutdown.connect(BACKGROUND.stop)
 
 
 @worker_before_create_process.connect
 def _prepare_for_fork(**_: Any) -> None:
+    load_hooks()
     # What is loaded by now is never freed. Exclude it from garbage collection, which would
     # otherwise take a tenth of a batch's time, and write to the memory that processes share.
     load_driver(_settings().database_url.get_secret_value())

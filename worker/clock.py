@@ -6,6 +6,9 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+MAX_CLOCK_SKEW = 60
+"""The largest time in seconds by which a producer's clock may be ahead."""
+
 MAX_AGE = 86_400.0  # seconds; a sender's clock may be wrong by any time
 
 

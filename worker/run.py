@@ -19,17 +19,18 @@ from valetkey.wire.waiting import SERVICE_FIELD
 from worker.base.database_engine import create_database_engine, read_transaction
 from worker.broker.fair_queue import FairQueue
 from worker.broker.lanes import LaneLimits
-from worker.broker.queues import EVENTS_ROLE, QUEUES_BY_ROLE
+from worker.broker.queues import QUEUES_BY_ROLE
 from worker.broker.result_store import DISCARD_COUNTER
 from worker.cli.database import open_database
 from worker.cli.redis_servers import open_broker, open_results, read_server_facts
 from worker.cli.service_failures import ServiceUnusable
-from worker.core.tenant_config import Tenant, TenantConfig
 from worker.errors import Transient
+from worker.features import ROLES, resolve
 from worker.health import ALL_ROLES, HealthSocket
 from worker.ledger.tenant_rows import ConfigStore
 from worker.logs import configure_logging, log_all_output
-from worker.settings import Settings
+from worker.rules.tenant_config import Tenant, TenantConfig
+from worker.settings import Settings, check_settings
 from worker.supervisor import Supervisor, WorkerProcess
 
 log = structlog.get_logger()
@@ -72,11 +73,12 @@ _LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 @click.command()
 @click.option(
     "--only",
-    type=click.Choice([*QUEUES_BY_ROLE, EVENTS_ROLE]),
+    type=click.Choice([*QUEUES_BY_ROLE, *ROLES]),
     help="Only process requests (issue: all, interactive: small batches, bulk: large batches), "
-    "only send webhooks, write manifests and release expired grants (upkeep), or only read event "
-    "notifications of storage (events). Without it, run one worker for requests, one for webhooks "
-    "and the like, and one for events once a bucket profile names a queue.",
+    "only send webhooks, write manifests and release expired grants (upkeep), "
+    f"{''.join(f'or only {role.help} ({name}). ' for name, role in ROLES.items())}"
+    "Without it, run one worker for requests, one for webhooks and the like"
+    f"{''.join(f', and one for {name} once {role.condition}' for name, role in ROLES.items())}.",
 )
 @click.option(
     "--loglevel",
@@ -92,7 +94,8 @@ def run(only: str | None, loglevel: str) -> None:
     Example:
       python -m worker run
     """
-    settings = Settings()  # invalid ones end this process before it starts any other
+    check_settings()  # invalid ones end this process before it starts any other
+    settings = Settings()
     configure_logging(logging.getLevelNamesMapping()[loglevel])
     check_services()
     log_all_output()  # from here on; click prints why no worker was started
@@ -103,9 +106,9 @@ def run(only: str | None, loglevel: str) -> None:
     with ExitStack() as stack:
         supervisor = Supervisor(workers, _health_socket(only, stack), watch.find_problem)
         if only is None:
-            watch.on_queue = lambda: supervisor.add(_worker(EVENTS_ROLE, loglevel))
+            watch.on_need = lambda role: supervisor.add(_worker(role, loglevel))
         Thread(target=watch.run, args=(stop,), name="tenant-config", daemon=True).start()
-        if only not in {"upkeep", EVENTS_ROLE}:
+        if only not in {"upkeep", *ROLES}:
             stack.enter_context(_fair_queue(settings, watch, stop))
         exit_code = supervisor.run()
     sys.exit(exit_code)
@@ -141,7 +144,7 @@ class _ConfigWatch:
     """Reads the tenant config every few seconds, which shows as well if the database answers.
 
     limits are those of all tenants' lanes; the last known ones while the database is unreachable,
-    and empty until they were read once. on_queue is called once a bucket profile names a queue.
+    and empty until they were read once. on_need is called once with each role that is needed.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -150,7 +153,8 @@ class _ConfigWatch:
         self._problem: str | None = "the database is not read yet"
         self._answered_at = time.monotonic()
         self.limits: Mapping[str, LaneLimits] = {}
-        self.on_queue: Callable[[], None] | None = None
+        self.on_need: Callable[[str], None] | None = None
+        self._not_needed = dict(ROLES)
 
     def find_problem(self) -> str | None:
         """Return why the workers cannot use the database, if anything."""
@@ -179,9 +183,10 @@ class _ConfigWatch:
     def _use(self, config: TenantConfig) -> None:
         own = {tenant.name: self._limits(tenant) for tenant in config.tenants.values()}
         self.limits = {SERVICE_FIELD: self._default} | own
-        if self.on_queue and any(bucket.events_queue for bucket in config.buckets.values()):
-            self.on_queue()
-            self.on_queue = None
+        for name, role in list(self._not_needed.items()):
+            if self.on_need and resolve(role.is_needed)(config):
+                self.on_need(name)
+                del self._not_needed[name]
 
     def _limits(self, tenant: Tenant) -> LaneLimits:
         messages, age = self._default
@@ -198,8 +203,8 @@ def _count_dropped(result_url: str, count: int) -> None:
 
 
 def _worker(role: str, loglevel: str) -> WorkerProcess:
-    if role == EVENTS_ROLE:
-        command = [sys.executable, "-m", "worker.event_intake", loglevel]
+    if role in ROLES:
+        command = [sys.executable, "-m", f"worker.{ROLES[role].module}", loglevel]
         return WorkerProcess(role, command, os.environ)
     # SIGTERM then stops softly: running tasks may end, and prefetched messages return to the queue.
     environ = dict(os.environ) | {"REMAP_SIGTERM": "SIGQUIT"}

@@ -14,26 +14,21 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from threading import Thread
 
 import structlog
 
-from worker.base.progress import PROGRESS_VARIABLE
+from worker.base import progress
+from worker.base.progress import PROGRESS_VARIABLE, SUPERVISOR_VARIABLE
 from worker.health import HealthSocket, ServiceManager, WorkerHealth
-
-SUPERVISOR_VARIABLE = "VALETKEY_SUPERVISOR_PID"
-"""The environment variable with the process id of a worker's supervisor."""
 
 RESTART_DELAYS = (1, 2, 4, 8, 16, 30)  # seconds; the last one repeats
 STABLE_AFTER = 60  # seconds after which the next restart is quick again
-STOP_TIMEOUT = 15  # seconds between SIGTERM and SIGKILL; Celery waits 10 s for running tasks
 _POLL_INTERVAL = 0.2  # seconds
 LIVE_SECONDS = 60.0
 """The time without progress after which a worker is not live.
 
 While Redis is frozen, a worker's loop waits up to 5 s for each of several commands.
 """
-READY_SECONDS = 20.0  # as long as a heartbeat is listed
 _NOTIFY_INTERVAL = 1.0  # seconds
 _PIPE_BYTES = 65_536
 
@@ -100,7 +95,7 @@ class WorkerProcess:
         """Return its health; problem is one of the whole `run`."""
         if self.process is None:
             problem = problem or "it has ended, and is started again"
-        elif self.silent_seconds >= READY_SECONDS:
+        elif self.silent_seconds >= progress.READY_SECONDS:
             problem = f"it has made no progress for {self.silent_seconds:.0f} s"
         problem = problem or self.problem
         return WorkerHealth(
@@ -234,7 +229,7 @@ class Supervisor:
 
     def _stop(self, number: int) -> None:
         if self._kill_at is None:
-            self._kill_at = time.monotonic() + STOP_TIMEOUT
+            self._kill_at = time.monotonic() + progress.STOP_TIMEOUT
         for worker in self._workers:
             worker.restart_at = None
             # A terminal sends Ctrl-C to the whole foreground group. A second SIGINT would stop
@@ -248,7 +243,7 @@ class Supervisor:
             return
         for worker in self._workers:
             if worker.process is not None and worker.process.poll() is None:
-                log.error("worker_killed", worker=worker.name, after=STOP_TIMEOUT)
+                log.error("worker_killed", worker=worker.name, after=progress.STOP_TIMEOUT)
                 _signal(worker, signal.SIGKILL)
 
 
@@ -262,23 +257,3 @@ def _is_foreground() -> bool:
         return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
     except (OSError, ValueError):  # no terminal
         return False
-
-
-def stop_with_supervisor() -> None:
-    """Stop this worker, within seconds, if its supervisor ends before it.
-
-    Nobody would restart or stop it any more. A thread looks, because a worker without its broker
-    does not run its timers, and does not end on SIGTERM either.
-    """
-    supervisor = os.environ.get(SUPERVISOR_VARIABLE)
-    if supervisor is not None:
-        Thread(target=_watch_supervisor, args=(int(supervisor),), daemon=True).start()
-
-
-def _watch_supervisor(pid: int) -> None:
-    while os.getppid() == pid:
-        time.sleep(1)
-    log.error("supervisor_ended", supervisor=pid)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(STOP_TIMEOUT)
-    os.kill(os.getpid(), signal.SIGKILL)

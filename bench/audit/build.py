@@ -17,9 +17,9 @@ from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine
 from worker.cli.database import migrate_to_head
 from worker.context import Context
-from worker.core.tenant_config import Bucket, Policy, Tenant, TenantConfig
 from worker.ledger import tenant_rows
 from worker.ledger.tenant_rows import ConfigStore
+from worker.rules.tenant_config import Bucket, Policy, Tenant, TenantConfig
 from worker.tenants.config_changes import ChangeAuthor, change_config
 
 # An interrupted build is begun again from nothing, so that nothing has to survive it.

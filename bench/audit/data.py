@@ -7,8 +7,8 @@ from hashlib import sha256
 from random import Random
 from typing import Any, NamedTuple
 
-from worker.core.annotations import new_salt, salted
-from worker.core.decisions import GrantRow
+from worker.rules.annotations import new_salt, salted
+from worker.rules.decisions import GrantRow
 
 END = datetime(2026, 11, 27, tzinfo=UTC)
 """The time of the last rows; the first ones are a year older."""

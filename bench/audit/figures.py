@@ -19,9 +19,9 @@ from models import Batch
 from worker.audit.audit_rows import read_grants
 from worker.audit.grant_filters import GrantFilter
 from worker.audit.item_counts import CountOptions, count_items
-from worker.audit.link_lookup import find_pasted
-from worker.audit.link_verdicts import read_pasted_grant
 from worker.base.database_engine import create_database_engine, read_transaction
+from worker.whose.link_lookup import find_pasted
+from worker.whose.link_verdicts import read_pasted_grant
 
 _PAGE_ROWS = 50
 _CALLS, _COMMANDS = 60, 11

@@ -13,8 +13,8 @@ from tests.support.builders.services import build_service
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine, write_transaction
 from worker.cli.database import migrate_to_head
-from worker.core.tenant_config import TenantConfig
 from worker.ledger import tenant_rows
+from worker.rules.tenant_config import TenantConfig
 from worker.tenants.config_changes import ChangeAuthor, change_config
 
 CHUNK_ITEMS = 600

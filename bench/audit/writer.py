@@ -14,13 +14,6 @@ from models import Batch, Chunk, Grant, Leaf, TreeHead, Usage
 from models.base import Base
 from valetkey.wire.refusals import Window
 from worker.base.database_engine import insert_rows
-from worker.core.quota_rules import (
-    NO_COST,
-    PAST_WINDOWS,
-    SHORT_WINDOWS_KEPT,
-    Cost,
-    window_start,
-)
 from worker.ledger.merkle import (
     NO_LEAVES,
     RightEdge,
@@ -29,6 +22,13 @@ from worker.ledger.merkle import (
     items_edge,
 )
 from worker.proof.verify.charge_check import batch_cost
+from worker.rules.quota_rules import (
+    NO_COST,
+    PAST_WINDOWS,
+    SHORT_WINDOWS_KEPT,
+    Cost,
+    window_start,
+)
 
 _ROWS_PER_TRANSACTION = 50_000
 _NEWEST_ROWS = 100_000

@@ -13,7 +13,7 @@ from bench.capacity.costs import CHUNK_ITEMS
 from bench.processes import family, list_processes
 from valetkey import Client
 from valetkey.delivery.transport import RESULT_PREFIX
-from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
+from valetkey.wire import BULK_QUEUE, INTERACTIVE_QUEUE
 from worker.base.jobs import call_in_background
 from worker.dev.stack import Stack
 

@@ -8,7 +8,7 @@ import sys
 
 from worker import clock
 from worker.app import job_context
-from worker.core.issued_grants import UseReport
+from worker.rules.issued_grants import UseReport
 from worker.uses.use_recorder import record_uses
 
 

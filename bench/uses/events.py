@@ -26,9 +26,9 @@ from worker import clock
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine, write_transaction
 from worker.cli.database import migrate_to_head
-from worker.core.tenant_config import Bucket, TenantConfig
 from worker.dev.child_processes import Program, running
 from worker.ledger.tenant_rows import load_config, store_config
+from worker.rules.tenant_config import Bucket, TenantConfig
 
 EVENTS = 20_000
 _HEAD_EVENTS = 5_000
@@ -106,7 +106,7 @@ def _intake(database_url: str, folder: Path, name: str) -> Iterator[int]:
         "VALETKEY_BROKER_URL": "redis://127.0.0.1:1/0",
         "VALETKEY_RESULT_URL": "redis://127.0.0.1:1/0",
     }
-    command = (sys.executable, "-m", "worker.event_intake", "WARNING")
+    command = (sys.executable, "-m", "worker.uses.events.event_intake", "WARNING")
     log = folder / f"{name}.log"
     with running(Program("the intake", command, _ROOT, log, environ), lambda _: True) as child:
         yield child.pid

@@ -21,8 +21,8 @@ from worker import clock
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine, write_transaction
 from worker.cli.database import migrate_to_head
-from worker.core.tenant_config import Bucket, TenantConfig
 from worker.ledger.tenant_rows import load_config, store_config
+from worker.rules.tenant_config import Bucket, TenantConfig
 
 LINES = 200_000
 _GRANTS = 20_000

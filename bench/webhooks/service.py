@@ -23,10 +23,10 @@ from tests.support.servers.certificates import CertificateAuthority
 from worker import clock
 from worker.base.database_engine import create_database_engine, write_transaction
 from worker.cli.database import migrate_to_head
-from worker.core.tenant_config import TenantConfig, WebhookEndpoint
 from worker.dev.child_processes import Program, running
 from worker.dev.embedded_servers import running_valkey
 from worker.ledger.tenant_rows import load_config, store_config
+from worker.rules.tenant_config import TenantConfig, WebhookEndpoint
 
 _ROOT = Path(__file__).parents[2]
 _SECRET = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()

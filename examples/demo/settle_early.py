@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from worker import clock
 from worker.context import process_context
-from worker.core.issued_grants import GRACE
+from worker.rules.issued_grants import GRACE
 from worker.tasks import clean_up
 from worker.uses.settlement import settle_ended_slots
 

@@ -18,8 +18,8 @@ from valetkey import Client, NoAnswer
 from valetkey.crypto.keys import dump_private_key
 from valetkey.wire import RELEASE
 from worker.base.stages import SUM
-from worker.broker.latencies import read_latencies
 from worker.broker.queues import Heartbeat, read_heartbeats
+from worker.doctor.latencies import read_latencies
 
 SKEWED_CLOCK = Path(__file__).parents[1] / "support" / "skewed_clock"
 

@@ -24,7 +24,7 @@ from worker.broker.queues import queue_lengths, read_heartbeats
 from worker.dev.stack import Commands, Stack, running_stack
 
 FLOOD = 500  # messages, with 20 items each
-BUNDLES = 60
+BUNDLES = 120  # about 25 are processed beside ten links
 LANE_LIMIT = 200
 # Celery itself: `worker run` would start a fair queue.
 WORKER = (sys.executable, "-m", "celery", "-A", "worker.app", "worker", "--without-mingle")

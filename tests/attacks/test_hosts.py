@@ -16,11 +16,11 @@ from tests.support.servers.webhook_receiver import (
     running_receiver,
 )
 from tests.unit.base.test_webhook_rules import DENIED
-from worker.base.webhook_client import WebhookClient, WebhookFailure
-from worker.base.webhook_connection import Address
 from worker.clock import now
-from worker.core.tenant_config import Tenant, WebhookEndpoint
-from worker.webhooks.endpoint_trial import try_endpoint
+from worker.rules.tenant_config import Tenant, WebhookEndpoint
+from worker.webhooks.commands.endpoint_trial import try_endpoint
+from worker.webhooks.webhook_client import WebhookClient, WebhookFailure
+from worker.webhooks.webhook_connection import Address
 
 ANY = "0.0.0.0"  # noqa: S104 - nothing binds to it
 # How the machine's own addresses, and the metadata service's, can be written as a host.

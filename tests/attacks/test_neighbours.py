@@ -30,9 +30,9 @@ from tests.support.servers.webhook_receiver import (
 )
 from worker import clock
 from worker.aws.s3_clients import S3Clients
-from worker.core.tenant_config import Bucket, Quota, Tenant, TenantConfig, WebhookEndpoint
 from worker.dev.child_processes import ChildProcess, Program, running
 from worker.dev.embedded_servers import Storage, create_buckets
+from worker.rules.tenant_config import Bucket, Quota, Tenant, TenantConfig, WebhookEndpoint
 from worker.webhooks.webhook_delivery import LIMITS
 
 PENDING = 200

@@ -30,13 +30,13 @@ from tests.support.revocations.model_bucket import (
 )
 from worker.aws.storage_requests import StorageRequest
 from worker.base.database_engine import create_database_engine, read_transaction
-from worker.core.revocation_targets import Target
-from worker.core.tenant_config import Tenant, TenantConfig
 from worker.revoke import proofs
 from worker.revoke.kept_statements import keep_denials
 from worker.revoke.policy_document import SID_PREFIX
 from worker.revoke.revocation import Author, revoke
 from worker.revoke.revocation_plan import RevocationPlan, plan_revocation
+from worker.revoke.revocation_targets import Target
+from worker.rules.tenant_config import Tenant, TenantConfig
 
 STEPS = 5_000 if IS_LONG else 150
 TENANTS = ("acme", "globex")

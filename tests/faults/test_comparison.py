@@ -14,7 +14,7 @@ from tests.support.crypto.audit_proofs import tamper
 from tests.support.faults.comparison import Findings, Record, ToldResult, compare, told_grant
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine
-from worker.core.tenant_config import Quota
+from worker.rules.tenant_config import Quota
 
 KEYS = [f"acme/{n}" for n in range(4)]
 CLEAN = Findings()

@@ -19,7 +19,7 @@ from tests.support.faults.service import FaultyService, faulty_service
 from tests.support.servers.databases import execute_statements, migrated_databases, url_text
 from tests.support.servers.external import running_postgres_server
 from tests.support.servers.waiting import wait_until
-from valetkey.wire.messages import INTERACTIVE_QUEUE
+from valetkey.wire import INTERACTIVE_QUEUE
 from worker.__main__ import main
 from worker.doctor.prober import send_probe
 

@@ -13,8 +13,8 @@ from tests.support.cli.operator import Operator
 from tests.support.servers.databases import fresh_database
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine, read_transaction, write_transaction
-from worker.core.tenant_config import TenantConfig
 from worker.ledger import tenant_rows
+from worker.rules.tenant_config import TenantConfig
 
 ApplyConfig = Callable[[TenantConfig], None]
 ReplaceTenants = Callable[[], None]

@@ -20,12 +20,12 @@ from celery.signals import after_task_publish, before_task_publish
 from kombu.exceptions import KombuError
 from kombu.exceptions import OperationalError as BrokerError
 
-from valetkey.config import Config, redact_url
+from valetkey.config import Config
 from valetkey.delivery.causes import REFUSED, find_cause
 from valetkey.delivery.redis_clients import kombu_address, open_redis
 from valetkey.errors import BrokerUnreachable, Busy
-from valetkey.redis_urls import REDIS_SCHEMES
-from valetkey.wire.messages import BULK_QUEUE, ISSUE_TASK
+from valetkey.redis_urls import REDIS_SCHEMES, redact_url
+from valetkey.wire import BULK_QUEUE, ISSUE_TASK
 from valetkey.wire.waiting import (
     LANE_STATES,
     MAX_BUSY_SECONDS,

@@ -17,7 +17,7 @@ from valetkey.crypto.jose import MAX_MESSAGE_BYTES
 from valetkey.signing.signing_context import Validity
 from valetkey.testing.fake_batches import Batch, Chunk, OpenUpload, Stored, quota_states
 from valetkey.testing.policy import Policy, Quota, item_refusal, policy_verdicts, refuse
-from valetkey.wire import messages
+from valetkey.wire import RELEASE, messages
 from valetkey.wire.chunking import uuid7_time
 from valetkey.wire.grant_ids import grant_id, split_grant_id
 from valetkey.wire.messages import (
@@ -490,7 +490,7 @@ def _with_key(refusal: Refusal, key: str) -> Refusal:
 def _describe_service(tenant: str) -> ServiceInfo:
     return ServiceInfo(
         tenant=tenant,
-        release=messages.RELEASE,
+        release=RELEASE,
         versions=[messages.VERSION],
         asks=list(get_args(messages.Ask)),
         kinds=list(TERMS_BY_KIND),

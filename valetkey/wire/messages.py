@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from valetkey.wire import RELEASE as RELEASE  # noqa: PLC0414 - a part of the wire
 from valetkey.wire.events import UploadEventType
 from valetkey.wire.grant_ids import UUID7
 from valetkey.wire.grant_ids import grant_id as grant_id  # noqa: PLC0414 - a part of the wire
@@ -29,9 +28,6 @@ from valetkey.wire.terms import (
 )
 
 VERSION = 1
-ISSUE_TASK = "valetkey.issue"
-INTERACTIVE_QUEUE = "valetkey"
-BULK_QUEUE = "valetkey.bulk"
 MAX_INTERACTIVE_ITEMS = 20  # items in a batch; larger batches go to BULK_QUEUE
 MAX_CHUNK_ITEMS = 1_000  # items in one message
 DEFAULT_CHUNK_ITEMS = 600  # items in one message

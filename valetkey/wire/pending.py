@@ -9,13 +9,11 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from valetkey.wire import BULK_QUEUE, INTERACTIVE_QUEUE, RELEASE
 from valetkey.wire.grant_ids import grant_id
 from valetkey.wire.messages import (
-    BULK_QUEUE,
     BUNDLE_TASK_PREFIX,
-    INTERACTIVE_QUEUE,
     MAX_INTERACTIVE_ITEMS,
-    RELEASE,
     VERSION,
     unbundled_field,
 )

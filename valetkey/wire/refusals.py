@@ -30,6 +30,8 @@ class Code(StrEnum):
     MESSAGE_INVALID = "message_invalid"  # not a Celery message that the service accepts
     VERSION_UNKNOWN = "version_unknown"  # v is not a version that the service reads
 
+    FEATURE_MISSING = "feature_missing"  # the service runs without what the field asks for
+
     # The sender is not authenticated. See UNAUTHENTICATED below.
     TOKEN_INVALID = "token_invalid"  # noqa: S105 - a code, not a secret; not a compact JWS
     TOKEN_TOO_LARGE = "token_too_large"  # noqa: S105 - a code, not a secret; over 4 MiB

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
+from valetkey.wire import BULK_QUEUE, INTERACTIVE_QUEUE
 
 WAITING_LANES = "valetkey.waiting"
 """The set of the lanes in which messages wait. Each lane is a list; see lane_key."""

@@ -37,7 +37,7 @@ from worker.cli.command_options import (
 )
 from worker.cli.database import open_database
 from worker.cli.output import print_rows
-from worker.core.annotations import ANNOTATION_FIELDS
+from worker.rules.annotations import ANNOTATION_FIELDS
 
 NUMBERS = ("issued", "refused", "total", "bytes")
 """The columns of numbers that follow those of a group."""

@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Select, case, false, or_, sele
 from models import Batch, Bucket, Chunk, ConfigChange, Grant, TenantKey
 from valetkey.cli.format_options import add_options
 from worker import clock
+from worker.audit.pruned_months import pruned_month
 from worker.audit.state_conditions import STATES, has_state, may_have_state
 from worker.audit.text_conditions import (
     ERASED,
@@ -39,16 +40,10 @@ from worker.cli.command_options import (
     until_option,
     zone_option,
 )
-from worker.core.annotations import ANNOTATION_FIELDS, ItemTexts
-from worker.core.issued_grants import GrantName
 from worker.ledger.chunk_items import is_in_chunk
-from worker.ledger.tenant_history import (
-    FilterField,
-    UnknownName,
-    check_tenant,
-    is_of_tenant,
-    pruned_month,
-)
+from worker.ledger.tenant_history import FilterField, UnknownName, check_tenant, is_of_tenant
+from worker.rules.annotations import ANNOTATION_FIELDS, ItemTexts
+from worker.rules.issued_grants import GrantName
 
 ISSUED = "issued"
 REFUSED = "refused"

@@ -32,18 +32,19 @@ from valetkey.wire.messages import Item
 from valetkey.wire.terms import AnyTerms
 from worker.audit.audit_rows import find_batches
 from worker.audit.grant_filters import ISSUED, GrantFilter
+from worker.audit.grant_rows import BATCH_COLUMNS, GRANTS, read_revocations
 from worker.audit.item_counts import CountOptions, count_items
-from worker.audit.link_lookup import BATCH_COLUMNS, GRANTS, read_revocations
+from worker.audit.pruned_months import pruned_item_month
 from worker.audit.text_conditions import batch_text, shown_text
-from worker.core.annotations import ANNOTATION_FIELDS
-from worker.core.grant_kinds import issued_cost, reserved_cost
-from worker.core.issued_grants import GrantName, issued_kind
-from worker.core.quota_rules import NO_COST, WINDOWS, Cost, window_start
-from worker.core.revocation_targets import RecordedRevocation, RevokedItem
-from worker.ledger.batch_completion import REMAINING
 from worker.ledger.merkle import CHUNK_KINDS
-from worker.ledger.tenant_history import find_tenant_ids, pruned_item_month
+from worker.ledger.reservations import REMAINING
+from worker.ledger.tenant_history import find_tenant_ids
 from worker.revoke.revocation_rows import read_batch_revocations, read_storage
+from worker.revoke.revocation_targets import RecordedRevocation
+from worker.rules.annotations import ANNOTATION_FIELDS
+from worker.rules.grant_kinds import issued_cost, reserved_cost
+from worker.rules.issued_grants import GrantName, IssuedItem, issued_kind
+from worker.rules.quota_rules import NO_COST, WINDOWS, Cost, window_start
 from worker.uses.state_facts import read_state_facts
 from worker.uses.use_rules import grant_state
 
@@ -91,7 +92,7 @@ _SETTLEMENT = select(
 
 def _read_batch_story(connection: Connection, batch: _Row, now: datetime) -> Story:
     storage = read_storage(connection, batch.bucket)
-    item = RevokedItem(batch.batch_id, 0, batch.bucket, storage, "")
+    item = IssuedItem(batch.batch_id, 0, batch.bucket, storage, "")
     revocations = read_batch_revocations(
         connection, batch.tenant, batch.batch_number, item, batch.decided_at
     )

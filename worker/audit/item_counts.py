@@ -54,9 +54,9 @@ from worker.audit.text_conditions import (
     shown_text,
 )
 from worker.base.pages import seconds_since_epoch
-from worker.core.annotations import ANNOTATION_FIELDS, TextName
-from worker.core.issued_grants import SLOT_KINDS
 from worker.ledger.chunk_items import is_in_chunk
+from worker.rules.annotations import ANNOTATION_FIELDS, TextName
+from worker.rules.issued_grants import SLOT_KINDS
 
 Period = Literal["hour", "day", "month"]
 

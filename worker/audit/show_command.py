@@ -19,7 +19,7 @@ from worker.base.database_engine import read_transaction
 from worker.cli.command_options import TEXT, chosen_zone, zone_option
 from worker.cli.database import open_database
 from worker.cli.output import format_in_zone
-from worker.core.annotations import ANNOTATION_FIELDS
+from worker.rules.annotations import ANNOTATION_FIELDS
 
 Values = Mapping[str, Any]
 _STATES = {

@@ -26,8 +26,8 @@ from sqlalchemy.orm import aliased
 
 from models import Batch, Chunk, Grant, Settlement, StoredObject, Use
 from worker.base.pages import seconds_since_epoch
-from worker.core.issued_grants import SLOT_KINDS
 from worker.ledger.chunk_items import is_in_chunk
+from worker.rules.issued_grants import SLOT_KINDS
 from worker.uses.state_facts import DOWNLOADED, contains_item, split_ranges
 from worker.uses.use_rules import STORING, GrantState
 

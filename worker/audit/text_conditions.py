@@ -24,7 +24,7 @@ from sqlalchemy import (
 
 from models import Annotation, Batch, Grant
 from models.grants import INDEXED_TEXTS
-from worker.core.annotations import SALT_SUFFIX
+from worker.rules.annotations import SALT_SUFFIX
 
 ERASED = "(erased)"
 """The words in place of a text that was erased."""

@@ -15,8 +15,8 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from botocore.loaders import Loader
 
 from valetkey.signing.sigv4 import Credentials
-from worker.core.role_session import RoleSession
 from worker.errors import Malformed, Transient
+from worker.rules.role_session import RoleSession
 
 
 class _SharedLoader(Loader):  # type: ignore[misc] # botocore has no types

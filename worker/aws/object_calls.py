@@ -9,10 +9,10 @@ from itertools import islice
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 from worker.aws.storage_calls import call_storage
-from worker.core.issued_grants import MAX_AHEAD, MAX_SIZE, is_storable
-from worker.core.storage_errors import UNREADABLE, ErrorResponse
-from worker.core.tenant_config import Bucket
 from worker.errors import Malformed, Transient
+from worker.rules.issued_grants import MAX_AHEAD, MAX_SIZE, is_storable
+from worker.rules.storage_errors import UNREADABLE, ErrorResponse
+from worker.rules.tenant_config import Bucket
 
 MAX_LISTINGS = 10
 """The largest number of pages, of 1,000 uploads each, that are read of one listing."""

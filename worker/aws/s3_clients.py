@@ -24,11 +24,11 @@ from valetkey.signing.sigv4 import (
 from worker.aws.credentials import CredentialCache, create_session, credential_errors
 from worker.aws.object_calls import FileReader
 from worker.aws.storage_calls import bound_responses
-from worker.core.issued_grants import is_on_aws
-from worker.core.role_session import RoleSession, SessionLimit, role_session
-from worker.core.storage_errors import ErrorResponse
-from worker.core.tenant_config import Bucket, DefaultEndpoints
 from worker.errors import Malformed, StorageSilent, Transient
+from worker.rules.issued_grants import is_on_aws
+from worker.rules.role_session import RoleSession, SessionLimit, role_session
+from worker.rules.storage_errors import ErrorResponse
+from worker.rules.tenant_config import Bucket, DefaultEndpoints
 from worker.settings import Settings
 
 SILENCE = timedelta(seconds=15)

@@ -23,8 +23,8 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from worker.core.storage_errors import UNREADABLE, ErrorResponse
 from worker.errors import StorageSilent, Transient
+from worker.rules.storage_errors import UNREADABLE, ErrorResponse
 
 MAX_ANSWER_SECONDS = 30.0
 """The time for the head of an answer, and again for its body."""

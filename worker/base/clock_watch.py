@@ -12,7 +12,7 @@ from valetkey.delivery.causes import describe_cause
 from valetkey.delivery.redis_clients import open_redis
 from worker import clock
 from worker.base.database_engine import create_database_engine, read_in_driver
-from worker.core.authentication import MAX_CLOCK_SKEW
+from worker.clock import MAX_CLOCK_SKEW
 from worker.errors import Transient
 from worker.settings import Settings
 

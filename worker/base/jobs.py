@@ -331,9 +331,11 @@ class JobRun:
     """One run of a job. The job reports its progress here, and asks whether it has to stop.
 
     on_trigger is called for each trigger during the run, for a job that looks for work meanwhile.
+    A job sets is_repeated to run once more after this run.
     """
 
     on_trigger: Callable[[], None] = staticmethod(lambda: None)
+    is_repeated = False
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -429,8 +431,8 @@ class SingleFlight:
         with self._lock:
             if self._run is not run:
                 return False
-            if self._is_requested and not self._is_stopped:
-                self._is_requested = False
+            if (self._is_requested or run.is_repeated) and not self._is_stopped:
+                self._is_requested = run.is_repeated = False
                 return True
             self._run = None
             return False

@@ -1,6 +1,6 @@
 """Times requests, their stages and webhooks, for histograms and traces.
 
-Each process adds its durations up. worker.broker.latencies moves the sums into the result store.
+Each process adds its durations up. worker.doctor.latencies moves the sums into the result store.
 """
 
 import time

@@ -14,18 +14,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from queue import Empty
 from typing import Any
 
 import structlog
 from celery import Celery, current_app
-from celery.apps.worker import Worker
 from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.consumer import Consumer
-from kombu.exceptions import KombuError
 from kombu.transport import redis, virtual
-from kombu.utils.json import dumps
 from redis.exceptions import ResponseError
 
 from valetkey.delivery.causes import describe_cause
@@ -34,6 +30,16 @@ from valetkey.wire.waiting import LANE_STATES, WAITING_LANES
 from worker import clock
 from worker.base.clock_watch import WATCH
 from worker.base.progress import report_progress
+from worker.broker.celery_internals import (
+    OpenChannel,
+    OpenWorker,
+    child_processes,
+    forget_tag,
+    frame_of,
+    keep_body,
+    result_pipes,
+    unacknowledged,
+)
 from worker.broker.dead_letters import KEY as DEAD_LETTERS
 from worker.broker.dead_letters import (
     MAX_DELIVERIES,
@@ -45,7 +51,6 @@ from worker.broker.message_guard import InvalidMessage, check_body, parse_unacke
 from worker.broker.pool_children import PoolChildren
 from worker.broker.queues import (
     HEARTBEAT_INTERVAL,
-    QUEUES_BY_TASK,
     SHARING_LEASE,
     Heartbeat,
     own_identity,
@@ -57,6 +62,7 @@ from worker.broker.result_store import (
     report_discard,
     report_failure,
 )
+from worker.features import TASKS
 
 log = structlog.get_logger()
 
@@ -87,7 +93,7 @@ No worker writes a key of another type, or a lease (the only string) that does n
 """
 
 _PRIORITIES = [f"{redis.Channel.sep}{step}" for step in redis.PRIORITY_STEPS[1:]]
-_QUEUES = {queue for queues in QUEUES_BY_TASK.values() for queue in queues}
+_QUEUES = {queue for task in TASKS.values() for queue in task.queues}
 SHARED_KEYS = {
     "unacked": "hash",
     "unacked_index": "zset",
@@ -160,7 +166,7 @@ class GuardedQoS(redis.QoS):
         def restore(pipe: Any) -> None:
             entry = pipe.hget(self.unacked_key, tag)
             pipe.multi()
-            self._remove_from_indices(tag, pipe)
+            forget_tag(self, tag, pipe)
             if entry is None:
                 return
             try:
@@ -168,7 +174,7 @@ class GuardedQoS(redis.QoS):
             except InvalidMessage as error:
                 log.error("unacked_entry_removed", part=error.part)  # noqa: TRY400 - no defect
             else:
-                self.channel._do_restore_message(frame, "", queue, pipe, leftmost)
+                self.channel.return_frame(frame, queue, pipe, leftmost)
 
         with self.channel.conn_or_acquire(client) as connected:
             try:
@@ -191,10 +197,10 @@ class GuardedQoS(redis.QoS):
         is_outage = _is_from(error, self.channel.connection_errors)
         if isinstance(error, Exception) and not is_outage:
             accepted = {request.message.delivery_tag for request in state.active_requests}
-            for tag, message in list(self._delivered.items()):
+            for tag, message in list(unacknowledged(self).items()):
                 if tag not in accepted and not message.headers.get("eta"):
                     problem = f"ended a worker: {type(error).__name__}"
-                    self.channel.dead_letter(message._raw, problem)
+                    self.channel.dead_letter(frame_of(message), problem)
         with self._counting(is_counted=not is_outage):
             super().restore_unacked(client)
 
@@ -227,34 +233,14 @@ def _is_from(error: BaseException | None, kinds: tuple[type[BaseException], ...]
     return error is not None
 
 
-class GuardedChannel(redis.Channel):
+class GuardedChannel(OpenChannel):
     """A channel that delivers checked frames only."""
 
     QoS = GuardedQoS
     counts_redeliveries = True
 
-    def _brpop_read(self, **options: Any) -> bool:
-        try:
-            reply = self._parse_brpop(**options)
-            if not reply:
-                raise Empty
-            queue = reply[0].decode().rsplit(self.sep, 1)[0]
-            self._queue_cycle.rotate(queue)
-            self._deliver_checked(reply[1], queue)
-        finally:
-            self._in_poll = False
-            self._flush_brpop_reauth()
-        return True
-
-    def _parse_brpop(self, **options: Any) -> Any:
-        connection = self.client.connection
-        try:
-            return self.client.parse_response(connection, "BRPOP", **options)
-        except self.connection_errors:
-            connection.disconnect()  # the next poll connects again
-            raise
-
-    def _deliver_checked(self, data: bytes, queue: str) -> None:
+    def receive(self, data: bytes, queue: str) -> None:
+        """Deliver a frame, if it passes the checks."""
         try:
             frame = read_frame(data, queue, clock.now())
         except InvalidMessage as error:
@@ -269,7 +255,7 @@ class GuardedChannel(redis.Channel):
         ):
             return
         try:
-            self.connection._deliver(frame, queue)
+            self.deliver(frame, queue)
         except self.connection_errors:
             raise
         except Exception as error:
@@ -292,7 +278,7 @@ class GuardedChannel(redis.Channel):
                 letter = add_dead_letter(client, frame, problem)
         except ResponseError as error:
             log.warning("dead_letter_lost", task=task_id, problem=type(error).__name__)
-        if tag in self.qos._delivered:
+        if tag in unacknowledged(self.qos):
             self.qos.ack(tag)
         log.error("message_dead_lettered", task=task_id, dead_letter=letter, problem=problem)
         report_failure(task_id, current_app)
@@ -304,17 +290,16 @@ class GuardedChannel(redis.Channel):
         """
         return [(exchange, "", exchange)]
 
-    def _do_restore_message(
-        self, payload: Any, exchange: str, routing_key: str, pipe: Any, *leftmost: bool
-    ) -> None:
-        if state.should_stop is None and self.counts_redeliveries:
-            # Counted here and not by the mark in the frame, which a sender can set as well.
-            count_redelivery(pipe, payload)
-            super()._do_restore_message(payload, exchange, routing_key, pipe, *leftmost)
-            return
-        # An outage, or a worker that stops in order, is not the message's fault: not marked.
-        priority = self._get_message_priority(payload, reverse=False)
-        pipe.rpush(self._q_for_pri(routing_key, priority), dumps(payload))
+    def marks_return(self, frame: dict[str, Any], pipe: Any) -> bool:
+        """Count that a frame returns because its worker ended, and return whether that is so.
+
+        An outage, or a worker that stops in order, is not the message's fault.
+        """
+        if state.should_stop is not None or not self.counts_redeliveries:
+            return False
+        # Counted here and not by the mark in the frame, which a sender can set as well.
+        count_redelivery(pipe, frame)
+        return True
 
 
 class GuardedTransport(redis.Transport):
@@ -367,6 +352,9 @@ def _report_outage(error: BaseException) -> None:
     report_progress(f"the broker cannot be used: {describe_cause(error)}")
 
 
+NO_FEATURE = "no feature of this service has this task"
+
+
 class GuardedConsumer(Consumer):  # type: ignore[misc] # Celery's Consumer has no types
     """A consumer that discards messages that are no plain call of one of the service's tasks."""
 
@@ -402,6 +390,9 @@ class GuardedConsumer(Consumer):  # type: ignore[misc] # Celery's Consumer has n
         handle: Callable[[Any], Any] = super().create_task_handler(*args, **kwargs)
 
         def check_and_handle(message: Any) -> Any:
+            name = message.headers["task"]
+            if name.startswith("valetkey.") and name not in TASKS:  # of a feature that was deleted
+                return message.channel.dead_letter(frame_of(message), NO_FEATURE)
             try:
                 self._check(message)
             except InvalidMessage as error:
@@ -414,20 +405,18 @@ class GuardedConsumer(Consumer):  # type: ignore[misc] # Celery's Consumer has n
     def _check(self, message: Any) -> None:
         """Refuse tasks that are not the service's, those of another queue, and other calls."""
         task_id, queue = message.headers["id"], message.delivery_info.get("routing_key")
-        if queue not in QUEUES_BY_TASK.get(message.headers["task"], ()):
+        task = TASKS.get(message.headers["task"])
+        if task is None or queue not in task.queues:
             raise InvalidMessage("task", task_id)
         try:
-            check_body(message.body)
-            _ = message.payload  # kombu decodes values of its own types, which may fail
+            keep_body(message, check_body(message.body))
         except InvalidMessage as error:
             raise InvalidMessage(error.part, task_id) from None
-        except (KombuError, ValueError, RecursionError):
-            raise InvalidMessage("body", task_id) from None
         if len(state.scheduled_requests) >= MAX_WAITING:
             message.headers["eta"] = None  # it is retried at once
 
 
-class GuardedWorker(Worker):  # type: ignore[misc] # Celery's Worker has no types
+class GuardedWorker(OpenWorker):
     """A worker that dead-letters messages that no child can get, and stops after its last task."""
 
     def wait_for_soft_shutdown(self) -> None:
@@ -438,26 +427,23 @@ class GuardedWorker(Worker):  # type: ignore[misc] # Celery's Worker has no type
         """
         log.info("worker_stopping", worker=self.hostname, tasks=len(state.active_requests))
         end = time.monotonic() + self.app.conf.worker_soft_shutdown_timeout
-        pool = getattr(self.pool, "_pool", None)  # of processes; that of threads has none
-        results = list(getattr(pool, "_fileno_to_outq", ()))
+        pipes = result_pipes(self.pool)
         while state.active_requests and time.monotonic() < end:
-            for fd in select.select(results, [], [], _STOP_POLL)[0]:
-                pool.handle_result_event(fd)  # type: ignore[union-attr] # it has a pipe
+            for fd in select.select(list(pipes), [], [], _STOP_POLL)[0]:
+                pipes[fd](fd)
 
-    def _process_task(self, request: Any) -> None:
-        try:
-            super()._process_task(request)
-        except Exception as error:
-            if state.should_stop is not None:  # its children or threads have stopped already
-                request.message.reject_log_error(
-                    _celery_log, self.consumer.connection_errors, requeue=True
-                )
-                return
-            log.exception("message_failed", task=request.id)
-            if self.semaphore is not None:
-                self.semaphore.release()  # the place in the pool that Celery reserved for it
-            problem = f"caused an error: {type(error).__name__}"
-            request.message.channel.dead_letter(request.message._raw, problem)
+    def on_unprocessable(self, request: Any, error: Exception) -> None:
+        """Dead-letter the message of a request, or put it back if this worker stops."""
+        if state.should_stop is not None:  # its children or threads have stopped already
+            request.message.reject_log_error(
+                _celery_log, self.consumer.connection_errors, requeue=True
+            )
+            return
+        log.error("message_failed", task=request.id, exc_info=error)
+        if self.semaphore is not None:
+            self.semaphore.release()  # the place in the pool that Celery reserved for it
+        problem = f"caused an error: {type(error).__name__}"
+        request.message.channel.dead_letter(frame_of(request.message), problem)
 
 
 class Heart:
@@ -494,7 +480,7 @@ class Heart:
         self._timer = consumer.timer.call_repeatedly(HEARTBEAT_INTERVAL, beat)
 
     def _heartbeat(self, consumer: Any) -> Heartbeat:
-        children = getattr(consumer.pool._pool, "_pool", ())  # a pool of threads has none
+        children = child_processes(consumer.pool)
         silent = self._children.check(children)
         problems = dict(WATCH.problems)
         if silent:

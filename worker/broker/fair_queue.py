@@ -23,7 +23,7 @@ from redis.exceptions import LockError
 from redis.lock import Lock
 
 from valetkey.delivery.redis_clients import open_redis
-from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
+from valetkey.wire import BULK_QUEUE, INTERACTIVE_QUEUE
 from valetkey.wire.waiting import (
     LANE_STATES,
     PROBE_TENANT,

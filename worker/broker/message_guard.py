@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from valetkey.delivery.tracing import TRACEPARENT
-from valetkey.wire.messages import ISSUE_TASK
+from valetkey.wire import ISSUE_TASK
 from valetkey.wire.strict_json import decode_base64, parse_json
 
 # 4 MiB of signed content grow by 16/9 in two layers of base64; the rest is for the headers.
@@ -187,7 +187,7 @@ def parse_unacked(entry: bytes) -> tuple[dict[str, Any], str]:
                 queue and queue.isprintable()
             ):
                 _Frame.model_validate(frame)
-                _check_depth(frame)  # JSON that can be read may be too deep to be written
+                _check_values(frame)  # JSON that can be read may be too deep to be written
                 return frame, queue
     except (ValueError, InvalidMessage):
         pass
@@ -251,12 +251,14 @@ MAX_BODY_DEPTH = 32
 # A message of 1,000 items has fewer. Each costs more than 50 bytes of memory, and in JSON only two.
 MAX_BODY_CONTAINERS = 20_000
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+# kombu makes a value of another type of such an object, or fails. No request has one.
+_KOMBU_TYPE = {"__type__", "__value__"}
 # Celery would send the answer, in clear, to other tasks.
 _UNUSED_OPTIONS = ("callbacks", "errbacks", "chain", "chord")
 
 
-def check_body(body: bytes) -> None:
-    """Refuse a body that is not JSON of a call of a task without follow-up, or is too large.
+def check_body(body: bytes) -> Any:
+    """Return the parsed body: the call of a task without follow-up, and of a limited size.
 
     Raises InvalidMessage.
     """
@@ -273,7 +275,8 @@ def check_body(body: bytes) -> None:
     for name in _UNUSED_OPTIONS:
         if options and options.get(name):
             raise InvalidMessage(name)
-    _check_depth(call)
+    _check_values(call)
+    return call
 
 
 def _check_size(body: bytes) -> None:
@@ -288,9 +291,11 @@ def _count_containers(text: bytes) -> int:
     return text.count(b"[") + text.count(b"{")
 
 
-def _check_depth(call: Any) -> None:
+def _check_values(call: Any) -> None:
     level: list[Any] = [call]
     for _ in range(MAX_BODY_DEPTH):
+        if any(isinstance(each, dict) and each.keys() == _KOMBU_TYPE for each in level):
+            raise InvalidMessage("body")
         level = [value for parent in level for value in _children(parent)]
         if not level:
             return

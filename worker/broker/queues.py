@@ -17,35 +17,18 @@ import redis
 from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 
 from valetkey.delivery.causes import describe_cause
-from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE, ISSUE_TASK, RELEASE
+from valetkey.wire import BULK_QUEUE, INTERACTIVE_QUEUE, RELEASE
 from valetkey.wire.waiting import WAITING_LANES, lane_key
 from worker import clock
 from worker.base.progress import report_progress
+from worker.core import UPKEEP_QUEUE
 
-UPKEEP_QUEUE = "valetkey.upkeep"
-PROBE_TASK = "valetkey.probe"
-PROBE_ID_PREFIX = f"{PROBE_TASK}."
-"""Begins the task ids of probes, so that no result of one is stored under the id of a request."""
-
-QUEUES_BY_TASK = {
-    ISSUE_TASK: (INTERACTIVE_QUEUE, BULK_QUEUE),
-    PROBE_TASK: (INTERACTIVE_QUEUE, BULK_QUEUE),  # what waited in a lane is served in either
-    "valetkey.deliver": (UPKEEP_QUEUE,),
-    "valetkey.manifests": (UPKEEP_QUEUE,),
-    "valetkey.upkeep": (UPKEEP_QUEUE,),
-}
 QUEUES_BY_ROLE = {
     "issue": (INTERACTIVE_QUEUE, BULK_QUEUE),
     "interactive": (INTERACTIVE_QUEUE,),
     "bulk": (BULK_QUEUE,),
     "upkeep": (UPKEEP_QUEUE,),
 }
-
-EVENTS_ROLE = "events"
-"""The role of workers that read queues of SQS, which bucket profiles name."""
-
-EVENTS_PREFIX = "events:"
-"""The beginning of the names of SQS queues among those that workers consume."""
 
 RESULT_INDEX = "valetkey.results."
 """Begins the key of a batch's set of task ids: those of results that are not named after it."""

@@ -19,18 +19,19 @@ from celery.exceptions import BackendError, BackendStoreError, Retry
 from kombu.exceptions import KombuError
 from redis.commands.core import Script
 
-from valetkey.config import redact_url
 from valetkey.delivery.causes import describe_cause
 from valetkey.delivery.redis_clients import open_redis
-from valetkey.redis_urls import parse_sentinel_url
+from valetkey.redis_urls import parse_sentinel_url, redact_url
 from valetkey.wire.messages import BUNDLE_TASK_PREFIX
 from valetkey.wire.messages import task_id as chunk_task_id
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import Outcome
 from worker import clock
+from worker.broker.celery_internals import result_meta
 from worker.broker.message_guard import ExpiredMessage, InvalidMessage
 from worker.broker.queues import RESULT_INDEX
 from worker.errors import Transient
+from worker.rules.decisions import Reply
 
 DISCARD_COUNTER = "valetkey.discarded"
 IGNORED_TRACES = "header:traceparent"  # in the same hash, and no name of a part of a message
@@ -237,7 +238,7 @@ class ResultStore(RedisBackend):  # type: ignore[misc] # Celery's RedisBackend h
         name = getattr(request, "request_name", None) if state == states.SUCCESS else None
         if name is not None:
             self._index(task_id, getattr(request, "batches", ()))
-        meta = self._get_result_meta(result, state, traceback, request)
+        meta = result_meta(self, result, state, traceback, request)
         # The script reads the first two members.
         values = {"status": state, "request": name} | meta | {"task_id": task_id}
         key, seconds = self.get_key_for_task(task_id), _seconds_kept(request, self.expires)
@@ -279,7 +280,7 @@ class ResultStore(RedisBackend):  # type: ignore[misc] # Celery's RedisBackend h
             log.warning("result_not_stored", task=task_id, problem=problem)
 
 
-def unnamed_batches(task_id: str, outcomes: Iterable[Mapping[str, Any]]) -> list[str]:
+def unnamed_batches(task_id: str, outcomes: Iterable[Reply]) -> list[str]:
     """Return the batches whose grants a result has, although its task id does not name them.
 
     Chunks and bundles name theirs. Reissued grants and chunks do not, and producers of their own
@@ -288,10 +289,10 @@ def unnamed_batches(task_id: str, outcomes: Iterable[Mapping[str, Any]]) -> list
     if task_id.startswith(BUNDLE_TASK_PREFIX):
         return []
     return [
-        outcome["batch"]
-        for outcome in outcomes
-        if any("url" in item for item in outcome.get("items", ()))
-        and task_id != chunk_task_id(outcome["batch"], outcome["chunk"])
+        batch_id
+        for values, *_, expires_at, _ in outcomes
+        if expires_at is not None
+        and task_id != chunk_task_id(batch_id := values["batch"], values["chunk"])
     ]
 
 

@@ -17,7 +17,7 @@ import click
 from valetkey.cli.format_options import format_option
 from valetkey.units import format_utc, parse_duration
 from worker import clock
-from worker.core.issued_grants import GrantName
+from worker.rules.issued_grants import GrantName
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

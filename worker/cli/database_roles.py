@@ -1,6 +1,6 @@
 """The privileges of PostgreSQL roles: of workers, operators and auditors."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
 import click
 from sqlalchemy import Connection, Engine, text
@@ -10,14 +10,19 @@ from models import Base
 from models.grants import DEFAULT_PARTITION
 from models.schema import APPEND_ONLY
 from worker.base.database_engine import acquire_advisory_lock, write_transaction
+from worker.feature import Writer
+from worker.features import contributions
 
 _GROWING = "tree_heads"
-_OWNERS = ("prunes", "item_edges", "erasures")  # only the owner of the tables can remove and erase
 _FUNCTION = "valetkey_add_partition(integer)"
-CONFIG_TABLES = (
-    *("buckets", "tenants", "tenant_identities", "tenant_keys", "policies", "quotas"),
-    *("quota_overrides", "endpoints", "config_revisions", "config_changes"),
-)
+
+
+def _tables_of(*writers: Writer) -> list[str]:
+    """Return the tables that roles may write. Only the owner of all can remove and erase."""
+    return sorted(table for table, writer in contributions("tables").items() if writer in writers)
+
+
+CONFIG_TABLES = _tables_of("operator")
 """The tables that operators change, and no worker: they decide which requests are granted."""
 
 OPERATORS = "--grant-operators-to"
@@ -45,14 +50,14 @@ def _role_problem(connection: Connection, role: str) -> str | None:
     return None
 
 
-def _writable(connection: Connection, name: str, excluded: Collection[str]) -> Iterator[str]:
-    """Let a role that reads all tables write all but the excluded ones as commands need."""
-    growing = [table for table in (*APPEND_ONLY, _GROWING) if table not in excluded]
-    mutable = sorted(set(Base.metadata.tables).difference(APPEND_ONLY, [_GROWING], excluded))
+def _writable(connection: Connection, name: str, tables: list[str]) -> Iterator[str]:
+    """Let a role that reads all tables write some as commands need."""
+    growing = [table for table in (*APPEND_ONLY, _GROWING) if table in tables]
+    mutable = [table for table in tables if table not in growing]
     yield f"GRANT INSERT ON {', '.join(growing)} TO {name}"
     yield f"GRANT UPDATE ON {_GROWING} TO {name}"
     yield f"GRANT INSERT, UPDATE, DELETE ON {', '.join(mutable)} TO {name}"
-    yield f"GRANT USAGE ON SEQUENCE {', '.join(_sequences(connection, excluded))} TO {name}"
+    yield f"GRANT USAGE ON SEQUENCE {', '.join(_sequences(connection, tables))} TO {name}"
     yield f"GRANT EXECUTE ON FUNCTION {_FUNCTION} TO {name}"
 
 
@@ -69,7 +74,7 @@ def _remaining_privileges(connection: Connection, option: str, role: str) -> lis
         " AND has_table_privilege(:role, oid, privilege) ORDER BY relname, privilege"
     )
     params = {"role": role, "tables": list(APPEND_ONLY), "privileges": ["INSERT", *_TAMPERING]}
-    config = [] if option == OPERATORS else list(CONFIG_TABLES)
+    config = [] if option == OPERATORS else CONFIG_TABLES
     rows = connection.execute(query, {**params, "config": config})
     return [f"{privilege} ON {table}" for table, privilege in rows]
 
@@ -82,7 +87,7 @@ def role_that_changes_config(connection: Connection) -> str | None:
         "SELECT current_user WHERE EXISTS (SELECT 1 FROM unnest(CAST(:tables AS text[])) AS name"
         " WHERE has_table_privilege(name, 'INSERT, UPDATE, DELETE'))"
     )
-    role: str | None = connection.scalar(query, {"tables": list(CONFIG_TABLES)})
+    role: str | None = connection.scalar(query, {"tables": CONFIG_TABLES})
     return role
 
 
@@ -95,7 +100,8 @@ def _revoked(connection: Connection, name: str) -> Iterator[str]:
     """Yield the statements that revoke what the role was granted before."""
     tables = (*Base.metadata.tables, *_partitions(connection), "alembic_version")
     yield f"REVOKE ALL ON {', '.join(sorted(tables))} FROM {name}"
-    yield f"REVOKE ALL ON SEQUENCE {', '.join(_sequences(connection))} FROM {name}"
+    sequences = _sequences(connection, _tables_of("worker", "operator"))
+    yield f"REVOKE ALL ON SEQUENCE {', '.join(sequences)} FROM {name}"
     yield f"REVOKE ALL ON FUNCTION {_FUNCTION} FROM {name}"
 
 
@@ -113,7 +119,7 @@ def _partitions(connection: Connection) -> list[str]:
     return list(connection.scalars(query))
 
 
-def _sequences(connection: Connection, excluded: Collection[str] = _OWNERS) -> list[str]:
+def _sequences(connection: Connection, tables: list[str]) -> list[str]:
     query = text(
         "SELECT seq.oid::regclass::text FROM pg_class AS seq"
         " JOIN pg_depend ON objid = seq.oid AND deptype IN ('a', 'i')"
@@ -121,7 +127,6 @@ def _sequences(connection: Connection, excluded: Collection[str] = _OWNERS) -> l
         " WHERE seq.relkind = 'S' AND owner.relnamespace = current_schema()::regnamespace"
         " ORDER BY 1"
     )
-    tables = [table for table in Base.metadata.tables if table not in excluded]
     return list(connection.scalars(query, {"tables": tables}))
 
 
@@ -129,9 +134,9 @@ def _statements(connection: Connection, option: str, name: str) -> Iterator[str]
     yield from _revoked(connection, name)
     yield from _readable(connection, name)
     if option == OPERATORS:
-        yield from _writable(connection, name, _OWNERS)
+        yield from _writable(connection, name, _tables_of("worker", "operator"))
     elif option == "--grant-to":
-        yield from _writable(connection, name, (*_OWNERS, *CONFIG_TABLES))
+        yield from _writable(connection, name, _tables_of("worker"))
 
 
 def refuse_roles(roles: dict[str, str], dialect: str) -> None:

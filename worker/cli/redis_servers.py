@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import redis
 from redis import exceptions
 
-from valetkey.config import redact_url
 from valetkey.delivery.causes import CLOSED, describe_cause
 from valetkey.delivery.redis_clients import open_redis as _open
+from valetkey.redis_urls import redact_url
 from worker.base.database_errors import Cause
 from worker.cli.service_failures import ServiceUnusable, cause_of_kind, network_cause
 from worker.settings import Settings

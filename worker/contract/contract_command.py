@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import click
 
 from valetkey.crypto.codec import PLAIN_CODES
-from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE, MAX_INTERACTIVE_ITEMS, VERSION
+from valetkey.wire import BULK_QUEUE, INTERACTIVE_QUEUE
+from valetkey.wire.messages import MAX_INTERACTIVE_ITEMS, VERSION
 from valetkey.wire.refusals import Code
 from valetkey.wire.replies import Outcome
 from valetkey.wire.terms import ReplyModel

@@ -18,9 +18,9 @@ from typing import Any, Literal, get_args
 from pydantic import TypeAdapter
 
 from valetkey import wire
-from valetkey.wire import messages, replies
+from valetkey.wire import INTERACTIVE_QUEUE, ISSUE_TASK, messages, replies
 from valetkey.wire.events import AnyEvent
-from valetkey.wire.messages import INTERACTIVE_QUEUE, ISSUE_TASK, VERSION
+from valetkey.wire.messages import VERSION
 from valetkey.wire.terms import ReplyModel
 from valetkey.wire.unavailable import Unavailable
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from valetkey.dev_files import find_dev_file
 from worker.base.private_files import (
@@ -21,14 +21,18 @@ from worker.base.private_files import (
     mode_of_others,
     write_private_file,
 )
-from worker.errors import WorkerError
+from worker.cli.found_service import FoundService, ServiceNotFound, names_service
+from worker.features import resolve
+
+if TYPE_CHECKING:
+    from worker.rules.tenant_config import TenantConfig
 
 _POLL_INTERVAL = 0.1  # seconds
 _PROBE_WAIT = 0.5  # seconds for which `has_running_stack` may hold the lock, with margin
 _ORPHAN_WAIT = 30  # seconds until the servers of a killed stack are stopped, with margin
 
 
-class FolderUnusable(WorkerError):
+class FolderUnusable(ServiceNotFound):
     """The data folder cannot be used."""
 
 
@@ -265,7 +269,7 @@ class StackInfo(StackAddresses):
 
 
 @dataclass(frozen=True, slots=True)
-class RunningDev:
+class RunningDev(FoundService):
     """A `dev` that runs now, by its data folder and the content of its dev.json."""
 
     data: Path
@@ -283,17 +287,11 @@ class RunningDev:
             environ.clear()
             environ.update(before)
 
-
-EXPLICIT_SETTINGS = (
-    *(DATABASE_URL, "VALETKEY_BROKER_URL"),
-    *("VALETKEY_RESULT_URL", "VALETKEY_S3_ENDPOINT"),
-)
-"""Settings that name a service. If one is set, no `dev` is looked for."""
-
-
-def names_service(environ: Mapping[str, str]) -> bool:
-    """Return whether a setting names a service, so that no `dev` is looked for."""
-    return any(environ.get(name) for name in EXPLICIT_SETTINGS)
+    def adopt(self, config: "TenantConfig", file: Path | None) -> str | None:
+        """Create the buckets of a config that was applied, and publish its keys to producers."""
+        # Other commands need nothing of what starts servers.
+        problem: str | None = resolve("dev.stack:adopt_config")(self, config, file)
+        return problem
 
 
 def find_running_dev(environ: Mapping[str, str], folder: Path) -> RunningDev | None:

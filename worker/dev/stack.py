@@ -15,7 +15,6 @@ import worker
 from worker import clock
 from worker.base.database_engine import create_database_engine, read_transaction, sqlite_path
 from worker.broker.queues import read_heartbeats
-from worker.core.tenant_config import TenantConfig, is_usable_key
 from worker.dev.child_processes import (
     PRIVATE_UMASK,
     ChildProcess,
@@ -47,6 +46,7 @@ from worker.dev.embedded_servers import (
     s3_client,
 )
 from worker.ledger.tenant_rows import load_config
+from worker.rules.tenant_config import TenantConfig, is_usable_key
 
 CHECKOUT = Path(worker.__file__).parents[1]
 _PYTHON = (sys.executable, "-m")
@@ -173,20 +173,24 @@ def accepted_keys(config: TenantConfig) -> dict[str, str]:
     }
 
 
-def adopt_config(running: RunningDev, config: TenantConfig, file: Path | None) -> None:
+def adopt_config(running: RunningDev, config: TenantConfig, file: Path | None) -> str | None:
     """Create the buckets of a config that was applied, and publish its keys to producers.
 
-    Without a file, the state keeps the one that was applied last. Raises StartFailed.
+    Without a file, the state keeps the one that was applied last. Returns a problem, or None.
     """
     info = running.info
     keys = StorageKeys(info.s3_access_key, info.s3_secret_key)
-    create_buckets(s3_client(info.s3_endpoint, keys, info.s3_region), local_buckets(config))
+    try:
+        create_buckets(s3_client(info.s3_endpoint, keys, info.s3_region), local_buckets(config))
+    except StartFailed as error:
+        return str(error)
     tenant = info.tenant if info.tenant in config.tenants else next(iter(config.tenants), "")
     info = replace(info, tenant=tenant, public_keys=accepted_keys(config))
     write_json(running.data / "dev.json", asdict(info))
     if file is not None:
         state = load_state(running.data)
         save_state(running.data, replace(state, tenants_file=str(file.resolve())))
+    return None
 
 
 _POLL_INTERVAL = 0.2  # seconds

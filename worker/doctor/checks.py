@@ -10,8 +10,8 @@ from sqlalchemy import Connection
 from valetkey.units import format_duration
 from worker.base.jobs import call_with_timeout
 from worker.cli.service_failures import ServiceUnusable
+from worker.doctor import backlog
 from worker.doctor.metric_families import Family
-from worker.ledger import backlog
 from worker.proof.verify.stored_rows import Problem
 
 State = Literal["ok", "warn", "fail"]

@@ -25,8 +25,8 @@ from worker.cli.database import is_of_later_release, open_database
 from worker.cli.database_failures import database_cause, database_unusable, describe_url
 from worker.cli.database_roles import role_that_changes_config
 from worker.cli.service_failures import ServiceUnusable
-from worker.core.issued_grants import storage_name
-from worker.core.tenant_config import TenantConfig
+from worker.doctor import backlog
+from worker.doctor.backlog import FailedManifests, RefusedUploads
 from worker.doctor.checks import (
     ABANDONED_UPLOADS,
     ENDED_SLOTS,
@@ -43,22 +43,23 @@ from worker.doctor.checks import (
 from worker.doctor.queue_checks import event_checks
 from worker.doctor.storage_checks import bucket_checks
 from worker.errors import Transient
-from worker.ledger import backlog
-from worker.ledger.backlog import FailedManifests, RefusedUploads
 from worker.ledger.tenant_rows import load_config
 from worker.proof.checkpoint_forks import CONTRADICTION, NOT_COMPARED
 from worker.proof.checkpoint_key import KeyUnusable, NoKey, configured_keys
 from worker.proof.checkpoint_rows import SIGNING, Publication, read_publications
-from worker.proof.verify.config_check import find_differences
-from worker.revoke.policy_document import MAX_POLICY_BYTES
-from worker.revoke.revocation_rows import DenialRow, read_denials
-from worker.settings import (
+from worker.proof.proof_settings import (
     BucketDestination,
     Destination,
-    Settings,
+    ProofSettings,
     WebhookDestination,
     configured_destinations,
 )
+from worker.proof.verify.config_check import find_differences
+from worker.revoke.policy_document import MAX_POLICY_BYTES
+from worker.revoke.revocation_rows import DenialRow, read_denials
+from worker.rules.issued_grants import storage_name
+from worker.rules.tenant_config import TenantConfig
+from worker.settings import Settings
 from worker.tenants.apply_plan import config_warnings
 from worker.webhooks.endpoint_states import read_health
 from worker.webhooks.webhook_rules import EndpointHealth
@@ -201,7 +202,7 @@ _SIGNING_HINTS = {
 
 
 def checkpoint_checks(
-    settings: Settings,
+    settings: ProofSettings,
     config: TenantConfig,
     publications: Sequence[Publication],
     environ: Mapping[str, str] = os.environ,
@@ -224,7 +225,10 @@ def checkpoint_checks(
 
 
 def _check_destination(
-    destination: Destination, settings: Settings, config: TenantConfig, environ: Mapping[str, str]
+    destination: Destination,
+    settings: ProofSettings,
+    config: TenantConfig,
+    environ: Mapping[str, str],
 ) -> Iterator[Check]:
     problem = None
     if isinstance(destination, BucketDestination) and destination.profile not in config.buckets:
@@ -294,7 +298,7 @@ def database_checks(settings: Settings, *, offline: bool) -> Iterator[Check]:
     yield from event_checks(facts.config, offline=offline)
     yield from check_secrets(facts.config, os.environ, clock.now())
     yield from facts.work
-    yield from checkpoint_checks(settings, facts.config, facts.publications)
+    yield from checkpoint_checks(ProofSettings(), facts.config, facts.publications)
 
 
 def _read_facts() -> _DatabaseFacts:

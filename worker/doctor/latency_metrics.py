@@ -9,7 +9,7 @@ from typing import Any
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
 
-from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
+from valetkey.wire import BULK_QUEUE, INTERACTIVE_QUEUE
 from valetkey.wire.waiting import (
     LANE_STATES,
     SERVICE_FIELD,
@@ -20,8 +20,9 @@ from valetkey.wire.waiting import (
 )
 from worker.base.stages import BOUNDS, SUM, Histogram
 from worker.broker.lanes import UNKNOWN_TENANT
-from worker.broker.latencies import LABELS, read_latencies
-from worker.broker.queues import UPKEEP_QUEUE, Heartbeat, lane_depths, waiting_lanes
+from worker.broker.queues import Heartbeat, lane_depths, waiting_lanes
+from worker.core import UPKEEP_QUEUE
+from worker.doctor.latencies import LABELS, read_latencies
 from worker.doctor.metric_families import PREFIX, Family
 
 _HISTOGRAMS: dict[Histogram, Family] = {

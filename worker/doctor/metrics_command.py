@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection, Engine
 
 from valetkey.units import parse_duration
-from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
+from valetkey.wire import BULK_QUEUE, INTERACTIVE_QUEUE
 from worker import clock
 from worker.audit.grant_filters import ISSUED, REFUSED, GrantFilter
 from worker.audit.index_scans import batch_bounds
@@ -28,9 +28,6 @@ from worker.base.database_engine import limit_time, snapshot_transaction
 from worker.base.jobs import TurnKey, call_in_background
 from worker.broker.dead_letters import count_dead_letters
 from worker.broker.queues import (
-    EVENTS_PREFIX,
-    EVENTS_ROLE,
-    UPKEEP_QUEUE,
     read_heartbeats,
     worker_problems,
     workers_by_queue,
@@ -39,7 +36,8 @@ from worker.broker.result_store import read_discard_counts, read_ignored_traces
 from worker.cli.database import open_engine
 from worker.cli.database_failures import database_cause, database_unusable
 from worker.cli.redis_servers import open_broker, open_results
-from worker.core.quota_rules import quota_statuses
+from worker.core import UPKEEP_QUEUE
+from worker.doctor import backlog
 from worker.doctor.checks import (
     CONFIG_DIFFERENCES,
     ENDED_SLOTS,
@@ -60,7 +58,6 @@ from worker.doctor.probe_metrics import (
 )
 from worker.doctor.prober import SHORT_TIMEOUT, Prober
 from worker.errors import Transient
-from worker.ledger import backlog
 from worker.ledger.quota_usage import read_usage
 from worker.ledger.rejections import sum_rejections
 from worker.ledger.tenant_rows import load_config, read_tenant_names
@@ -68,9 +65,12 @@ from worker.proof.checkpoint_rows import SIGNING, read_publications, read_tree_s
 from worker.proof.verify.config_check import find_differences
 from worker.revoke.policy_document import MAX_POLICY_BYTES
 from worker.revoke.revocation_rows import read_denials
+from worker.rules.quota_rules import quota_statuses
 from worker.settings import Settings
+from worker.uses.feature import EVENTS_PREFIX, EVENTS_ROLE
 from worker.uses.state_facts import count_recent_uses
 from worker.webhooks.endpoint_states import read_figures, read_health
+from worker.webhooks.webhook_backlog import count_pending_webhooks
 
 
 def age(moment: datetime | None, now: datetime) -> float:
@@ -214,7 +214,7 @@ Part = Callable[[Connection, datetime, Window], Iterator[Metric]]
 
 
 def _read_backlog(connection: Connection, now: datetime, _window: Window) -> Iterator[Metric]:
-    yield _PENDING.samples(backlog.count_pending_webhooks(connection))
+    yield _PENDING.samples(count_pending_webhooks(connection))
     yield _DUE.single(age(backlog.earliest_due_webhook(connection), now))
     yield _UNSETTLED.samples(backlog.count_ended_slots(connection))
     for work in (ENDED_SLOTS, EXPIRED_GRANTS):

@@ -9,17 +9,16 @@ from typing import Any, Literal, NamedTuple, get_args
 from valetkey.cli.terminal_text import escape_unprintable
 from valetkey.delivery.transport import RESULT_PREFIX, Publisher, Server, Servers
 from valetkey.errors import BrokerUnreachable, Busy
-from valetkey.wire.messages import INTERACTIVE_QUEUE
+from valetkey.wire import INTERACTIVE_QUEUE
 from valetkey.wire.strict_json import parse_json
 from valetkey.wire.waiting import PROBE_TENANT
 from worker.broker.queues import (
-    PROBE_ID_PREFIX,
-    PROBE_TASK,
     read_heartbeats,
     workers_by_queue,
 )
 from worker.cli.redis_servers import open_broker, open_results, try_write
 from worker.cli.service_failures import ServiceUnusable
+from worker.doctor.feature import PROBE_TASK
 from worker.settings import Settings
 
 PROBE_INTERVAL = 15.0
@@ -83,7 +82,7 @@ def _exchange(timeout: float) -> tuple[float | None, dict[Part, str]]:
     with open_results() as results, closing(Publisher(_servers(), PROBE_TASK)) as publisher:
         if not workers_by_queue(read_heartbeats(results)).get(INTERACTIVE_QUEUE):
             return None, {"worker": NO_WORKER}
-        task_id = f"{PROBE_ID_PREFIX}{uuid.uuid4()}"
+        task_id = f"{PROBE_TASK}.{uuid.uuid4()}"
         started = time.monotonic()
         try:
             publisher.send(task_id, {"tenant": PROBE_TENANT}, INTERACTIVE_QUEUE)

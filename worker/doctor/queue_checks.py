@@ -11,24 +11,13 @@ from typing import Any, TypeVar
 import redis
 from redis.exceptions import OutOfMemoryError
 
-from valetkey.config import redact_url
-from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
+from valetkey.redis_urls import redact_url
+from valetkey.wire import BULK_QUEUE, INTERACTIVE_QUEUE
 from valetkey.wire.waiting import WAITING_LANES
-from worker.aws.event_queues import (
-    NOT_SQS,
-    EventQueue,
-    QueueUnusable,
-    event_queues,
-    queue_id,
-    queue_name,
-)
 from worker.base.jobs import call_with_timeout
 from worker.broker.dead_letters import count_dead_letters
 from worker.broker.queues import (
-    EVENTS_PREFIX,
-    EVENTS_ROLE,
     SHARING_LEASE,
-    UPKEEP_QUEUE,
     Heartbeat,
     queue_lengths,
     read_heartbeats,
@@ -44,11 +33,21 @@ from worker.cli.redis_servers import (
     redis_unusable,
 )
 from worker.cli.service_failures import ServiceUnusable
-from worker.core.tenant_config import Bucket, TenantConfig
+from worker.core import UPKEEP_QUEUE
 from worker.doctor.checks import CHECK_TIMEOUT, Check, State, attempt, check_worker, failed
 from worker.doctor.prober import NO_WORKER, SHORT_TIMEOUT, ProbeReport, send_probe
 from worker.errors import Transient
+from worker.rules.tenant_config import Bucket, TenantConfig
 from worker.settings import Settings
+from worker.uses.events.event_queues import (
+    NOT_SQS,
+    EventQueue,
+    QueueUnusable,
+    event_queues,
+    queue_id,
+    queue_name,
+)
+from worker.uses.feature import EVENTS_PREFIX, EVENTS_ROLE
 
 Open = Callable[[], AbstractContextManager[Any]]
 Value = TypeVar("Value")

@@ -15,20 +15,21 @@ from valetkey.delivery.causes import TIMEOUT
 from valetkey.signing.signing_context import Validity
 from valetkey.units import format_duration
 from worker import clock
+from worker.aws.aws_permissions import DOCTOR_PREFIX, ProfileUse, profile_uses
 from worker.aws.s3_clients import S3Clients
 from worker.aws.storage_calls import call_storage
 from worker.aws.storage_requests import StorageConnection, StorageRequest
 from worker.base.database_errors import Cause
 from worker.base.jobs import call_with_timeout
 from worker.cli.service_failures import cause_of_kind, network_cause
-from worker.core.aws_permissions import DOCTOR_PREFIX, ProfileUse, profile_uses
-from worker.core.role_session import versioning_session
-from worker.core.storage_errors import ErrorResponse
-from worker.core.tenant_config import Bucket, TenantConfig
 from worker.doctor.checks import Check, State
 from worker.doctor.permission_checks import check_permissions
 from worker.errors import Malformed, Transient
-from worker.settings import Settings, checkpoint_prefixes
+from worker.proof.proof_settings import ProofSettings, checkpoint_prefixes
+from worker.rules.role_session import versioning_session
+from worker.rules.storage_errors import ErrorResponse
+from worker.rules.tenant_config import Bucket, TenantConfig
+from worker.settings import Settings
 
 REGION_HEADER = "x-amz-bucket-region"
 PROBE_TENANT = "doctor"
@@ -204,7 +205,7 @@ def bucket_checks(config: TenantConfig, settings: Settings, *, offline: bool) ->
         return
     with closing(StorageConnection()) as connection, ThreadPoolExecutor(_PARALLEL) as threads:
         probe = _Probe(settings, s3, connection, time.monotonic() + _TOTAL_SECONDS)
-        uses = profile_uses(config, checkpoint_prefixes(settings), {})
+        uses = profile_uses(config, checkpoint_prefixes(ProofSettings()), {})
         for checks in threads.map(lambda use: list(_profile_checks(probe, use)), uses):
             yield from checks
 

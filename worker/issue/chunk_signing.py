@@ -1,6 +1,7 @@
 """Finds the context in which a chunk is signed, and signs committed chunks again."""
 
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
@@ -8,23 +9,23 @@ from valetkey.signing.signing_context import SigningContext, Validity, apply_sig
 from valetkey.signing.sigv4 import Credentials
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import Parts
+from worker import hooks
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import autocommit_read, write_transaction
 from worker.context import Context
-from worker.core.decisions import (
-    ChunkDecision,
-    RecordedChunk,
-    admit_again,
-    refuse_revoked,
-    sign_again,
-)
-from worker.core.policy_rules import BatchContext, RequestContext, refuse
-from worker.core.tenant_config import Bucket
 from worker.errors import Malformed, Transient
 from worker.issue.multipart_uploads import find_upload
 from worker.ledger.batches import insert_reissued_digests, read_recorded_chunk
 from worker.ledger.multipart_rows import UploadRecord
-from worker.ledger.tenant_history import revocations_since
+from worker.rules.decisions import (
+    ChunkDecision,
+    RecordedChunk,
+    admit_again,
+    refuse_withdrawn,
+    sign_again,
+)
+from worker.rules.policy_rules import BatchContext, RequestContext, refuse
+from worker.rules.tenant_config import Bucket
 
 _BUCKET_UNUSABLE = refuse(
     Code.BUCKET_UNUSABLE,
@@ -82,14 +83,12 @@ def _signing_context(
 
 
 def read_recorded(batch_number: int, chunk_number: int, context: Context) -> RecordedChunk:
-    """Read a committed chunk; its items that were revoked are refused."""
+    """Read a committed chunk; its items that were withdrawn since are refused."""
+    config = context.config.current()
     with autocommit_read(context.engine) as connection:
         recorded = read_recorded_chunk(connection, batch_number, chunk_number)
-        issued_at = recorded.validity.issued_at
-        revocations = revocations_since(connection, recorded.tenant_id, issued_at)
-    if not revocations:
-        return recorded
-    return refuse_revoked(recorded, revocations, context.config.current())
+        issued = connection, recorded.tenant_id, recorded.validity.issued_at
+        return refuse_withdrawn(recorded, config, partial(hooks.withdrawn, *issued))
 
 
 def reissue_chunk(recorded: RecordedChunk, context: Context) -> ChunkDecision:

@@ -1,39 +1,31 @@
 """Responds to one message: authenticates it, runs its use case, and seals the response."""
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, NamedTuple, get_args
 
 from isal import igzip
 from joserfc import jwe
-from pydantic import BaseModel
 from pydantic_core import to_json
 
 from valetkey.crypto.jose import GZIP, JWE_REGISTRY, MAX_MESSAGE_BYTES, SEALING_ALGORITHMS
 from valetkey.crypto.keys import PublicKey, build_public_key
 from valetkey.delivery.tracing import content_attributes
-from valetkey.wire import messages
-from valetkey.wire.messages import (
-    AnyMessage,
-    BatchMessage,
-    BundleMessage,
-    CancelMessage,
-    ChunkMessage,
-    ListenMessage,
-    ReissueMessage,
-    ServiceMessage,
-    StatusMessage,
-    UsageMessage,
-)
+from valetkey.wire import RELEASE, messages
+from valetkey.wire.messages import AnyMessage, ChunkMessage, ServiceMessage, UsageMessage
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import Code, QuotaState, Refusal
-from valetkey.wire.replies import Listening, ServiceInfo, ServiceLimits, Usage
+from valetkey.wire.replies import ServiceInfo, ServiceLimits, Usage
 from worker.base.database_engine import autocommit_read, write_transaction
 from worker.base.stages import stage
 from worker.base.tracing import annotate
 from worker.broker.message_guard import MAX_FRAME_BYTES
+from worker.clock import MAX_CLOCK_SKEW
 from worker.context import Context
-from worker.core.admission import called_endpoint
-from worker.core.authentication import (
-    MAX_CLOCK_SKEW,
+from worker.features import REQUEST_FIELDS, contributions, resolve
+from worker.ledger.quota_usage import read_quota_states
+from worker.ledger.rejections import count_rejections
+from worker.rules.authentication import (
     MAX_MESSAGE_AGE,
     AuthenticatedMessage,
     Rejection,
@@ -41,17 +33,10 @@ from worker.core.authentication import (
     message_digest,
     parse_claimed_chunk,
 )
-from worker.core.decisions import ChunkRequest, refused_outcome
-from worker.core.grant_kinds import KINDS
-from worker.core.policy_rules import refuse
-from worker.core.tenant_config import Tenant, TenantConfig
-from worker.issue.earlier_batches import cancel_batch, reissue_grant, reopen_batch
-from worker.issue.issuer import issue_bundle, issue_chunk
-from worker.issue.request_explanation import explain_request
-from worker.ledger.listeners import register_listener
-from worker.ledger.quota_usage import read_quota_states
-from worker.ledger.rejections import count_rejections
-from worker.uses.batch_uses import describe_uses
+from worker.rules.decisions import Reply, refused_outcome
+from worker.rules.grant_kinds import KINDS
+from worker.rules.policy_rules import refuse
+from worker.rules.tenant_config import Tenant, TenantConfig
 
 _LIMITS = ServiceLimits(
     **messages.WIRE_LIMITS,
@@ -62,13 +47,17 @@ _LIMITS = ServiceLimits(
 )
 
 
+_HANDLERS = contributions("asks")
+_OPTIONAL_FIELDS = {"callback", "notify", "manifest"} - REQUEST_FIELDS
+
+
 def describe_service(tenant_name: str) -> ServiceInfo:
     """Return the description of this release. It charges nothing and reads no table."""
     return ServiceInfo(
         tenant=tenant_name,
-        release=messages.RELEASE,
+        release=RELEASE,
         versions=[messages.VERSION],
-        asks=list(get_args(messages.Ask)),
+        asks=[ask for ask in get_args(messages.Ask) if ask in _HANDLERS],
         kinds=list(KINDS),
         limits=_LIMITS,
     )
@@ -92,25 +81,35 @@ def seal(content: bytes, key_id: str, key: PublicKey) -> str:
 
 
 class Response(NamedTuple):
-    """The response to a message, as JSON values and as it is sent.
+    """The response to a message: the reply, and how it is sent.
 
-    tenant is set once the sender is authenticated. is_decision says that items were decided,
-    has_webhook that an endpoint or a listener will be called, may_complete_manifest that the
-    manifest of the batch may be due.
+    message is None unless it could be read, and sender unless it is authenticated.
     """
 
-    values: dict[str, Any]
+    reply: Reply
     sent: dict[str, Any] | str
-    tenant: str | None = None
-    is_decision: bool = False
-    has_webhook: bool = False
-    may_complete_manifest: bool = False
+    sender: AuthenticatedMessage | None = None
+    message: AnyMessage | None = None
 
     @property
-    def outcomes(self) -> list[dict[str, Any]]:
+    def values(self) -> dict[str, Any]:
+        """The reply as JSON values."""
+        return self.reply.values
+
+    @property
+    def tenant(self) -> str | None:
+        """The name of the authenticated sender's tenant."""
+        return None if self.sender is None else self.sender.tenant.name
+
+    @property
+    def outcomes(self) -> Sequence[Reply]:
         """The replies in the response to a bundle, or else the only one."""
-        replies: list[dict[str, Any]] = self.values.get("replies", [self.values])
-        return replies
+        return self.reply.parts or (self.reply,)
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """The time at which the first grant in the response expires, None without any."""
+        return min((each.expires_at for each in self.outcomes if each.expires_at), default=None)
 
 
 def respond(raw: Any, context: Context) -> Response:
@@ -123,80 +122,46 @@ def respond(raw: Any, context: Context) -> Response:
         config = context.config.current()
         sender = authenticate(raw, config, context.now())
     if isinstance(sender, Rejection):
-        values = _reject(raw, raw, sender, context)
-        return Response(values, values)
+        reply = _reject(raw, raw, sender, context)
+        return Response(reply, reply.values)
     message, tenant = parse_message(sender.content), sender.tenant
     if isinstance(message, Refusal):
         rejection = Rejection(message, message.code, tenant.id)
-        values = _reject(raw, sender.content, rejection, context)
-        return _seal(_with_quotas(values, tenant, context), sender)
+        reply = _reject(raw, sender.content, rejection, context)
+        quotas = [Reply.of(quota).values for quota in _quotas(tenant, context)]
+        return _seal(reply._replace(values=reply.values | {"quotas": quotas}), sender, None)
     annotate(content_attributes(sender.content))
-    response = _seal(_run(message, sender, config, context), sender)
-    match message:
-        case ReissueMessage():
-            return response._replace(is_decision=True)
-        case BundleMessage(messages=bundled):
-            # To trigger deliveries in vain is cheap.
-            calls = any(isinstance(raw, dict) and raw.get("callback") for raw in bundled)
-            return response._replace(is_decision=True, has_webhook=calls)
-        case ListenMessage():
-            response = response._replace(has_webhook=True)
-        case ChunkMessage(ask="grants"):
-            # If others are decided after the last chunk, the next scheduled run finds the manifest.
-            is_last = message.first_item + len(message.items) == message.total
-            return response._replace(
-                is_decision=True,
-                has_webhook=called_endpoint(tenant, message) is not None,
-                may_complete_manifest=is_last and message.manifest is not None,
-            )
-    return response
+    missing = _missing_field(message)
+    if missing is not None:
+        text = "this service runs without the feature for it"
+        refusal = refuse(Code.FEATURE_MISSING, missing, text)
+        reply = refused_outcome(*parse_claimed_chunk(sender.content), refusal)
+        return _seal(reply, sender, message)
+    handle = resolve(_HANDLERS[message.ask])
+    return _seal(handle(message, sender, config, context), sender, message)
 
 
-def _run(
-    message: AnyMessage, sender: AuthenticatedMessage, config: TenantConfig, context: Context
-) -> dict[str, Any]:
-    tenant, signing_key = sender.tenant, sender.signing_key
-    match message:
-        case UsageMessage():
-            values = _values(Usage(tenant=tenant.name, quotas=_quotas(tenant, context)))
-        case ServiceMessage():
-            values = _values(describe_service(tenant.name))
-        case CancelMessage():
-            values = _values(cancel_batch(message, tenant.id, signing_key, context))
-        case BatchMessage():
-            values = _with_quotas(reopen_batch(message, tenant.id, context), tenant, context)
-        case StatusMessage():
-            values = _values(describe_uses(message, tenant.id, context))
-        case ListenMessage():
-            values = _listen(message, sender, context)
-        case ReissueMessage():
-            values = reissue_grant(message, sender, config, context)
-        case BundleMessage():
-            replies = issue_bundle(message, sender, config, context)
-            values = {"status": "bundled", "replies": replies}
-        case ChunkMessage():
-            request = ChunkRequest(message, tenant, signing_key)
-            values = (
-                _values(explain_request(request, config, context))
-                if message.ask == "explain"
-                else issue_chunk(request, config, context)
-            )
-    return values
+def _missing_field(message: AnyMessage) -> str | None:
+    """Return the field of a message that no feature of the list carries out."""
+    if message.ask not in _HANDLERS:
+        return "ask"
+    fields = _OPTIONAL_FIELDS if isinstance(message, ChunkMessage) else ()
+    return next((name for name in fields if getattr(message, name) is not None), None)
 
 
-def _listen(
-    message: ListenMessage, sender: AuthenticatedMessage, context: Context
-) -> dict[str, Any]:
-    """Let a producer listen. Charges and audits nothing: what it hears was, when it was granted."""
-    reply: Listening | Refusal
-    if sender.key is None:
-        text = "listening needs the tenant's key: events are sealed to it"
-        reply = refuse(Code.SIGNATURE_REQUIRED, "", text)
-    else:
-        tenant_id, key = sender.tenant.id, sender.key.name
-        with write_transaction(context.engine) as connection:
-            reply = register_listener(connection, message, tenant_id, key, context.now())
-    return refused_outcome("", 0, reply) if isinstance(reply, Refusal) else _values(reply)
+def describe_usage(
+    _message: UsageMessage, sender: AuthenticatedMessage, _config: TenantConfig, context: Context
+) -> Reply:
+    """Return the limit, usage and reset time of each of the tenant's quotas. Raises Transient."""
+    quotas = _quotas(sender.tenant, context)
+    return Reply.of(Usage(tenant=sender.tenant.name, quotas=quotas))
+
+
+def respond_to_service(
+    _message: ServiceMessage, sender: AuthenticatedMessage, _config: TenantConfig, _context: Context
+) -> Reply:
+    """Describe this release to a tenant."""
+    return Reply.of(describe_service(sender.tenant.name))
 
 
 def _quotas(tenant: Tenant, context: Context) -> list[QuotaState]:
@@ -204,14 +169,7 @@ def _quotas(tenant: Tenant, context: Context) -> list[QuotaState]:
         return read_quota_states(connection, tenant, context.now())
 
 
-def _with_quotas(values: dict[str, Any], tenant: Tenant, context: Context) -> dict[str, Any]:
-    """Add the tenant's quotas to an outcome that charged nothing."""
-    if values["status"] not in {"issued", "refused"}:
-        return values
-    return values | {"quotas": [_values(quota) for quota in _quotas(tenant, context)]}
-
-
-def _reject(raw: Any, content: Any, rejection: Rejection, context: Context) -> dict[str, Any]:
+def _reject(raw: Any, content: Any, rejection: Rejection, context: Context) -> Reply:
     # Hashed before the transaction: a large message must not lock the tables for so long.
     digest, now = message_digest(raw), context.now()
     with write_transaction(context.engine) as connection:
@@ -219,13 +177,9 @@ def _reject(raw: Any, content: Any, rejection: Rejection, context: Context) -> d
     return refused_outcome(*parse_claimed_chunk(content), rejection.refusal)
 
 
-def _seal(values: dict[str, Any], sender: AuthenticatedMessage) -> Response:
+def _seal(reply: Reply, sender: AuthenticatedMessage, message: AnyMessage | None) -> Response:
     if sender.key is None:
-        return Response(values, values, sender.tenant.name)
+        return Response(reply, reply.values, sender, message)
     public_key = build_public_key(sender.key.sign, sender.key.seal)
-    token = seal(to_json(values), f"{sender.tenant.name}/{sender.key.name}", public_key)
-    return Response(values, token, sender.tenant.name)
-
-
-def _values(model: BaseModel) -> dict[str, Any]:
-    return model.model_dump(mode="json", exclude_none=True)
+    token = seal(to_json(reply.values), f"{sender.tenant.name}/{sender.key.name}", public_key)
+    return Response(reply, token, sender, message)

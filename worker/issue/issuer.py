@@ -9,42 +9,21 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import reduce
-from typing import Any, TypeVar
+from typing import NamedTuple, TypeVar
 
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from valetkey.wire.messages import BundleMessage
+from valetkey.wire.messages import BundleMessage, ChunkMessage
 from valetkey.wire.parsing import parse_bundled
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.terms import Multipart, Parts
+from worker import hooks
 from worker.base.database_engine import autocommit_read, write_transaction
 from worker.base.stages import stage
 from worker.context import Context
-from worker.core.admission import admit
-from worker.core.authentication import AuthenticatedMessage, message_digest, parse_claimed_chunk
-from worker.core.decisions import (
-    ChunkDecider,
-    ChunkDecision,
-    ChunkRequest,
-    NotRecorded,
-    ceiling_refusal,
-    chunk_outcome,
-    refuse_chunk,
-    refused_outcome,
-)
-from worker.core.fingerprints import (
-    BATCH_CLOSED,
-    BATCH_CONFLICT,
-    BatchHistory,
-    RecordedBatch,
-    salted_fingerprint,
-)
-from worker.core.policy_rules import RequestContext
-from worker.core.quota_rules import NO_COST, Cost, admit_cost
-from worker.core.tenant_config import Tenant, TenantConfig
 from worker.errors import Transient
 from worker.issue.chunk_signing import first_signing_context, read_recorded, reissue_chunk
 from worker.issue.multipart_uploads import UploadStarter, find_continued_upload
@@ -59,26 +38,56 @@ from worker.ledger.batches import (
     lock_batches,
     read_history,
 )
-from worker.ledger.outbox import insert_quota_warnings, release_without_outcomes
 from worker.ledger.rejections import NOT_RECORDED, count_rejections
 from worker.ledger.reservations import take_from_remaining
 from worker.ledger.tree_leaves import append_leaf
+from worker.rules.admission import admit
+from worker.rules.authentication import AuthenticatedMessage, message_digest, parse_claimed_chunk
+from worker.rules.decisions import (
+    ChunkDecider,
+    ChunkDecision,
+    ChunkRequest,
+    NotRecorded,
+    Reply,
+    ceiling_refusal,
+    chunk_outcome,
+    refuse_chunk,
+    refused_outcome,
+)
+from worker.rules.fingerprints import (
+    BATCH_CLOSED,
+    BATCH_CONFLICT,
+    BatchHistory,
+    RecordedBatch,
+    salted_fingerprint,
+)
+from worker.rules.policy_rules import RequestContext
+from worker.rules.quota_rules import NO_COST, Cost, admit_cost
+from worker.rules.tenant_config import Tenant, TenantConfig
 
 # While a decision is written, the batch can be closed, and then this very chunk be committed.
 _MAX_CONCURRENT_CHANGES = 2
-
-
-_BatchNumber = int
-"""The batch in which an earlier message committed the same chunk."""
-
-_Written = ChunkDecision | _BatchNumber | Refusal
 
 
 class ConcurrentChange(Exception):
     """Another process committed a change that affects the decision. Try again."""
 
 
-def issue_chunk(request: ChunkRequest, config: TenantConfig, context: Context) -> dict[str, Any]:
+class _Committed(NamedTuple):
+    """A decision as committed; None if an earlier message committed the chunk in the batch."""
+
+    decision: ChunkDecision | None
+    batch_number: int = 0
+
+
+def respond_to_request(
+    message: ChunkMessage, sender: AuthenticatedMessage, config: TenantConfig, context: Context
+) -> Reply:
+    """Decide on a chunk of a request. Raises Transient."""
+    return issue_chunk(ChunkRequest(message, sender.tenant, sender.signing_key), config, context)
+
+
+def issue_chunk(request: ChunkRequest, config: TenantConfig, context: Context) -> Reply:
     """Decide on a chunk and return its outcome: grants, or a refusal.
 
     config is the one that authenticated the message. Raises Transient if the database, credentials
@@ -146,13 +155,11 @@ def _commit_or_reissue(
         committed = _write_with_retries(chunk, context)
     except NotRecorded as error:
         return _answer_unrecorded(chunk, error.decisions[request.message.batch], context)
-    if isinstance(committed, ChunkDecision):
-        return committed
+    if committed.decision is not None:
+        return committed.decision
     with autocommit_read(context.engine) as connection:
         quotas = quota_usage.read_quota_states(connection, request.tenant, now)
-    if isinstance(committed, Refusal):
-        return replace(refuse_chunk(request.message, committed, now), quotas=quotas)
-    recorded = read_recorded(committed, request.message.chunk, context)
+    recorded = read_recorded(committed.batch_number, request.message.chunk, context)
     return replace(reissue_chunk(recorded, context), quotas=quotas)
 
 
@@ -177,13 +184,12 @@ def _timed_transaction(context: Context) -> Iterator[Connection]:
         current.switch("commit")
 
 
-def _write_with_retries(chunk: NewChunk, context: Context) -> _Written:
+def _write_with_retries(chunk: NewChunk, context: Context) -> _Committed:
     """Write a decision in one transaction: its rows, its cost, and what has to follow from it.
 
     The first chunk to arrive opens the batch: it charges for the whole batch, or the whole batch is
-    refused. Returns the decision as committed, the number of the batch that has the chunk already,
-    or the refusal of a message that contradicts what was committed under its batch id. Raises
-    NotRecorded.
+    refused. Returns the decision as committed; a message that contradicts what was committed under
+    its batch id is refused, and not recorded. Raises NotRecorded.
     """
     for _ in range(_MAX_CONCURRENT_CHANGES):
         with suppress(ConcurrentChange, IntegrityError), _timed_transaction(context) as conn:
@@ -192,17 +198,19 @@ def _write_with_retries(chunk: NewChunk, context: Context) -> _Written:
         return _write_decision(conn, chunk)
 
 
-def _write_decision(connection: Connection, chunk: NewChunk) -> _Written:
+def _write_decision(connection: Connection, chunk: NewChunk) -> _Committed:
     history = _locked_history(connection, chunk.request, chunk.now)
     if history.batch is None:
         new = chunk.refuse(BATCH_CLOSED) if history.is_cancelled else chunk
-        return _open_batches(connection, [new])[0]
+        return _Committed(_open_batches(connection, [new])[0])
     if history.conflicts_with(chunk.header_fingerprint, chunk.items_fingerprint):
-        return BATCH_CONFLICT
+        refused = refuse_chunk(chunk.request.message, BATCH_CONFLICT, chunk.now)
+        quotas = quota_usage.read_quota_states(connection, chunk.request.tenant, chunk.now)
+        return _Committed(replace(refused, quotas=quotas))
     if history.chunk is not None:
-        return history.batch.batch_number
+        return _Committed(None, history.batch.batch_number)
     chunk = chunk._replace(request_salt=history.batch.request_salt or chunk.request_salt)
-    return _continue_batch(connection, chunk, history.batch)
+    return _Committed(_continue_batch(connection, chunk, history.batch))
 
 
 def _locked_history(connection: Connection, request: ChunkRequest, now: datetime) -> BatchHistory:
@@ -233,9 +241,9 @@ def _open_batches(connection: Connection, chunks: Sequence[NewChunk]) -> list[Ch
         refusal, quotas, usage = admit_cost(tenant, usage, cost, now)
         if refusal is not None:
             unused = unused.plus(cost)
-        insert_quota_warnings(connection, chunk.request, before, usage, now)
         admitted = chunk if refusal is None else chunk.refuse(refusal)
-        decided.append(admitted._replace(decision=replace(admitted.decision, quotas=quotas)))
+        decision = replace(admitted.decision, quotas=quotas)
+        decided.append(admitted._replace(decision=decision, charged=(before, usage)))
     quota_usage.release(connection, tenant.id, unused, now)
     insert_new_batches(connection, decided)
     return [chunk.decision for chunk in decided]
@@ -249,20 +257,17 @@ def _continue_batch(connection: Connection, chunk: NewChunk, batch: RecordedBatc
         chunk = chunk.refuse(refusal)
     uncharged = admit_uncharged(connection, [chunk])
     (leaf,) = insert_chunks(connection, [InsertedBatch(number)], [chunk], batch.decided_at)
+    # Last, because other chunks of the batch wait for this row from then on.
+    if refusal is None and not take_from_remaining(connection, number, request):
+        raise ConcurrentChange
+    hooks.decided(connection, [chunk.committed(number, opens_batch=False)], now)
     if refusal is None:
-        # Last, because other chunks of the batch wait for this row from then on.
-        if not take_from_remaining(connection, number, request):
-            raise ConcurrentChange
-        release_without_outcomes(connection, number, request, now)
         quota_usage.release(connection, request.tenant.id, chunk.unused_cost, batch.decided_at)
     quota_usage.charge_uncharged(connection, request.tenant.id, uncharged, now)
     append_leaf(connection, request.tenant.id, leaf)
     quotas = quota_usage.read_quota_states(connection, request.tenant, now)
     return replace(chunk.decision, quotas=quotas)
 
-
-_Numbered = dict[int, dict[str, Any]]
-"""Outcomes by the number of their message in the bundle."""
 
 _Decided = TypeVar("_Decided")
 _MIN_TOGETHER = 2  # batches for which a common transaction is of use
@@ -273,8 +278,8 @@ log = structlog.get_logger()
 
 def issue_bundle(
     bundle: BundleMessage, sender: AuthenticatedMessage, config: TenantConfig, context: Context
-) -> list[dict[str, Any]]:
-    """Decide on each message of a bundle, and return their outcomes in order.
+) -> Reply:
+    """Decide on each message of a bundle; the reply has their outcomes in order.
 
     Each outcome is that of the message alone. A message has none if it cannot be decided now, if it
     would take too long, or if an earlier one of its batch id has none. Its sender then sends it
@@ -292,7 +297,7 @@ def issue_bundle(
     outcomes = _issue_together(requests, config, context)
     if refusals:
         outcomes |= _refuse_malformed(bundle, refusals, tenant, context)
-    replies: list[dict[str, Any]] = []
+    replies: list[Reply] = []
     silent: set[str] = set()
     for n, content in enumerate(bundle.messages):
         batch_id, _ = parse_claimed_chunk(content)
@@ -300,12 +305,12 @@ def issue_bundle(
             silent.add(batch_id)
         elif batch_id not in silent:  # else its sender would take it for that of the earlier one
             replies.append(outcomes[n])
-    return replies
+    return Reply({"status": "bundled", "replies": [each.values for each in replies]}, parts=replies)
 
 
 def _refuse_malformed(
     bundle: BundleMessage, refusals: Mapping[int, Refusal], tenant: Tenant, context: Context
-) -> _Numbered:
+) -> dict[int, Reply]:
     """Refuse and count the malformed messages, as they would be alone."""
     contents, now = bundle.messages, context.now()
     digests: defaultdict[str, list[bytes]] = defaultdict(list)
@@ -322,12 +327,12 @@ def _refuse_malformed(
 
 def _issue_together(
     requests: Mapping[int, ChunkRequest], config: TenantConfig, context: Context
-) -> _Numbered:
+) -> dict[int, Reply]:
     attempt = _BundleAttempt(config, context)
     with stage("sign"):
         chunks = {n: attempt.prepare(request) for n, request in requests.items()}
     committed = _commit_together({n: chunk for n, chunk in chunks.items() if chunk}, context)
-    outcomes: _Numbered = {}
+    outcomes: dict[int, Reply] = {}
     for n, request in requests.items():
         decision = committed.get(n)
         if decision is None:
@@ -360,7 +365,7 @@ class _BundleAttempt:
         """Return the decision on a request, signed and ready to commit; None if there is none."""
         return self._try(request, self._prepare)
 
-    def issue_alone(self, request: ChunkRequest) -> dict[str, Any] | None:
+    def issue_alone(self, request: ChunkRequest) -> Reply | None:
         """Return the outcome of a request that cannot be committed with others, if there is one."""
         if self._decided_alone == _MAX_ALONE:
             return None

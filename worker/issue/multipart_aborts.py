@@ -24,8 +24,6 @@ from worker.aws import object_calls
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.jobs import JobRun, ThreadGroup
 from worker.context import Context
-from worker.core.role_session import cleanup_session
-from worker.core.tenant_config import Bucket, TenantAccess
 from worker.errors import Malformed, Transient
 from worker.issue.multipart_uploads import ABANDONED_AFTER
 from worker.ledger.multipart_rows import (
@@ -43,6 +41,8 @@ from worker.ledger.multipart_rows import (
     recorded_upload_ids,
 )
 from worker.ledger.reservations import give_back_upload
+from worker.rules.role_session import cleanup_session
+from worker.rules.tenant_config import Bucket, TenantAccess
 
 CHECK_DELAY = timedelta(minutes=5)
 """The time between an abort and the check. Storage may take minutes to complete an upload."""

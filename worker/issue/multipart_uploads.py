@@ -22,23 +22,10 @@ from valetkey.wire.grant_ids import grant_id, split_grant_id
 from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import Multipart, Parts
+from worker import hooks
 from worker.aws import object_calls
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.context import Context
-from worker.core.decisions import (
-    StartResults,
-    UploadAttempt,
-    ceiling_refusal,
-    item_refusal,
-    pays_for_records,
-)
-from worker.core.fingerprints import BATCH_CLOSED
-from worker.core.grant_kinds import issued_cost, reserved_cost
-from worker.core.issued_grants import storage_name
-from worker.core.policy_rules import RequestContext, refuse
-from worker.core.quota_rules import admit_cost
-from worker.core.revocation_targets import RevokedItem, covers
-from worker.core.storage_errors import ErrorResponse, refuse_by_error
 from worker.errors import Malformed, StorageSilent, Transient
 from worker.ledger import quota_usage
 from worker.ledger.batches import read_history
@@ -49,9 +36,19 @@ from worker.ledger.multipart_rows import (
     find_upload_by_grant,
     insert_starts,
 )
-from worker.ledger.tenant_history import revocations_since
-
-_UPLOAD_REVOKED = refuse(Code.REVOKED, "grant.of", "the grant was revoked: request another one")
+from worker.rules.decisions import (
+    StartResults,
+    UploadAttempt,
+    ceiling_refusal,
+    item_refusal,
+    pays_for_records,
+)
+from worker.rules.fingerprints import BATCH_CLOSED
+from worker.rules.grant_kinds import issued_cost, reserved_cost
+from worker.rules.issued_grants import IssuedItem, storage_name
+from worker.rules.policy_rules import RequestContext, refuse
+from worker.rules.quota_rules import admit_cost
+from worker.rules.storage_errors import ErrorResponse, refuse_by_error
 
 
 def _refusal_before_start(
@@ -97,17 +94,17 @@ def find_continued_upload(
 def find_upload(tenant_id: str, terms: Parts, context: Context) -> UploadRecord | Refusal | None:
     """Return the upload that parts belong to, open or not; None if there is none.
 
-    Returns a refusal if the grant of the upload was revoked: its parts are grants of their own.
+    Returns a refusal if the grant of the upload was withdrawn: its parts are grants of their own.
     """
     with read_transaction(context.engine) as connection:
         record = find_upload_by_grant(connection, tenant_id, terms.of)
-        if record is not None and _is_revoked(connection, record, terms.of, context):
-            return _UPLOAD_REVOKED
-    return record
+        return record and (_find_withdrawal(connection, record, terms.of, context) or record)
 
 
-def _is_revoked(connection: Connection, record: UploadRecord, of: str, context: Context) -> bool:
-    """Return whether the grant of an upload was revoked; of is the grant's id."""
+def _find_withdrawal(
+    connection: Connection, record: UploadRecord, of: str, context: Context
+) -> Refusal | None:
+    """Return the refusal of an upload whose grant was withdrawn; of is the grant's id."""
     batch_id, item_number = split_grant_id(of)
     query = select(Chunk.issued_at).join(Batch, Batch.batch_number == Chunk.batch_number)
     is_chunk = Chunk.chunk_number == item_number // Batch.chunk_size
@@ -115,9 +112,10 @@ def _is_revoked(connection: Connection, record: UploadRecord, of: str, context: 
     issued_at = connection.scalars(query.where(is_batch, is_chunk)).one()
     bucket = context.config.current().buckets.get(record.bucket)
     storage = None if bucket is None else storage_name(bucket)
-    item = RevokedItem(batch_id, item_number, record.bucket, storage, record.object_key)
-    revocations = revocations_since(connection, record.tenant_id, issued_at)
-    return any(covers(each, item) for each in revocations)
+    item = IssuedItem(batch_id, item_number, record.bucket, storage, record.object_key)
+    refusals = hooks.withdrawn(connection, record.tenant_id, issued_at, [item])
+    refusal = refusals.get(item_number)
+    return refusal and refusal.model_copy(update={"field": "grant.of"})
 
 
 MIN_STARTING, STARTING_PER_ITEM = timedelta(seconds=20), timedelta(milliseconds=100)

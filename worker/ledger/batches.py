@@ -13,33 +13,12 @@ from valetkey.signing.signing_context import Validity
 from valetkey.wire.messages import CancelMessage
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.terms import AnyTerms, Multipart, Parts
+from worker import hooks
 from worker.base.database_engine import DriverStatement, execute_in_driver, insert_rows
 from worker.base.inserts import insert_once
 from worker.base.month_partitions import partition_key
-from worker.core.annotations import BATCH_TEXTS, Annotations, SaltedTexts, new_salt, salted
-from worker.core.decisions import (
-    ChunkDecision,
-    ChunkRequest,
-    GrantRow,
-    NotRecorded,
-    RecordedChunk,
-    refuse_chunk,
-    uncharged_bytes,
-)
-from worker.core.fingerprints import (
-    BatchHistory,
-    DecidedChunk,
-    RecordedBatch,
-    fingerprint,
-    header_fingerprint,
-    items_fingerprint,
-    recorded_terms,
-    salted_fingerprint,
-)
-from worker.core.grant_kinds import reserved_cost
-from worker.core.quota_rules import Cost
 from worker.errors import Transient
-from worker.ledger.batch_completion import REMAINING
+from worker.hooks import CommittedChunk
 from worker.ledger.chunk_items import read_annotations, read_items
 from worker.ledger.merkle import (
     RightEdge,
@@ -53,17 +32,35 @@ from worker.ledger.multipart_rows import (
     take_paid_parts,
     uploads_of_chunk,
 )
-from worker.ledger.outbox import (
-    completion_deliveries,
-    insert_deliveries,
-    insert_manifest,
-    outcome_deliveries,
-    outcome_pages,
-    release_without_outcomes,
-)
 from worker.ledger.quota_usage import charge_uncharged, is_beyond_ceiling
-from worker.ledger.reservations import insert_chunk_reservations, insert_remaining_reservation
+from worker.ledger.reservations import (
+    REMAINING,
+    insert_chunk_reservations,
+    insert_remaining_reservation,
+)
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
+from worker.rules.annotations import BATCH_TEXTS, Annotations, SaltedTexts, new_salt, salted
+from worker.rules.decisions import (
+    ChunkDecision,
+    ChunkRequest,
+    GrantRow,
+    NotRecorded,
+    RecordedChunk,
+    refuse_chunk,
+    uncharged_bytes,
+)
+from worker.rules.fingerprints import (
+    BatchHistory,
+    DecidedChunk,
+    RecordedBatch,
+    fingerprint,
+    header_fingerprint,
+    items_fingerprint,
+    recorded_terms,
+    salted_fingerprint,
+)
+from worker.rules.grant_kinds import reserved_cost
+from worker.rules.quota_rules import Cost, UsageByWindow
 
 # Statements are built once: building one takes longer than running it.
 _INSERT_BATCHES = DriverStatement(
@@ -77,8 +74,8 @@ class NewChunk(NamedTuple):
     """A decision to write, with its fingerprints and the tree of its items' records.
 
     They are computed before the transaction starts, because other transactions wait for it.
-    request_salt is for the fingerprints if the chunk opens its batch. pages is the number of
-    webhooks with its outcome.
+    request_salt is for the fingerprints if the chunk opens its batch. prepared is for the hook
+    `decided`, and charged is the usage before and after the charge of the batch that it opens.
     """
 
     request: ChunkRequest
@@ -89,7 +86,8 @@ class NewChunk(NamedTuple):
     request_salt: bytes
     annotations: Annotations
     items_edge: RightEdge
-    pages: int
+    prepared: Mapping[str, Any]
+    charged: tuple[UsageByWindow, UsageByWindow] | None = None
 
     @classmethod
     def prepare(
@@ -113,15 +111,20 @@ class NewChunk(NamedTuple):
             new_salt(),
             annotations,
             items_edge(decision.rows, annotations),
-            outcome_pages(request, decision),
+            hooks.prepare(request, decision),
         )
 
     def refuse(self, refusal: Refusal) -> Self:
         """Return the chunk with every item refused for the same reason."""
         decision = refuse_chunk(self.request.message, refusal, self.now)
         edge = items_edge(decision.rows, self.annotations)
-        # Without results, one page has the refusal.
-        return self._replace(decision=decision, items_edge=edge, pages=min(self.pages, 1))
+        return self._replace(decision=decision, items_edge=edge)
+
+    def committed(self, batch_number: int, *, opens_batch: bool) -> CommittedChunk:
+        """Return what hooks are told of the chunk, once its rows are inserted."""
+        return CommittedChunk(
+            batch_number, self.request, self.decision, self.prepared, opens_batch, self.charged
+        )
 
     @property
     def unused_cost(self) -> Cost:
@@ -189,7 +192,7 @@ def insert_chunks(
     chunks: Sequence[NewChunk],
     charged_at: datetime,
 ) -> list[NewLeaf]:
-    """Insert chunks of one tenant and month, their audit rows, and what follows from them.
+    """Insert chunks of one tenant and month, with their audit rows and reservations.
 
     Returns the leaves to append. Raises Transient if uploads of a chunk are left to the cleanup.
     """
@@ -198,15 +201,11 @@ def insert_chunks(
     _INSERT_CHUNKS.run_each(connection, values)
     _insert_grants(connection, numbers, chunks)
     _insert_annotations(connection, numbers, chunks)
-    deliveries: list[dict[str, Any]] = []
-    for number, (request, decision, now, *_, pages) in zip(numbers, chunks, strict=True):
+    for number, (request, decision, *_) in zip(numbers, chunks, strict=True):
         if decision.attempt is not None:
             insert_uploads(connection, number, request, decision, decision.attempt)
-        deliveries += outcome_deliveries(number, request, decision, pages, now)
     decided = [(chunk.request, chunk.decision) for chunk in chunks]
     insert_chunk_reservations(connection, numbers, decided, charged_at)
-    if deliveries:
-        insert_deliveries(connection, deliveries)
     return list(map(_chunk_leaf, batches, chunks, values))
 
 
@@ -375,18 +374,12 @@ def insert_new_batches(connection: Connection, chunks: Sequence[NewChunk]) -> No
     for batch, (request, decision, *_) in zip(batches, chunks, strict=True):
         if decision.refusal is None:
             insert_remaining_reservation(connection, batch.batch_number, request, now)
-            if request.message.manifest is not None:
-                insert_manifest(connection, batch.batch_number, request, now)
     leaves = insert_chunks(connection, batches, chunks, now)
-    completions = [
-        row
+    committed = [
+        chunk.committed(batch.batch_number, opens_batch=True)
         for batch, chunk in zip(batches, chunks, strict=True)
-        for row in completion_deliveries(batch.batch_number, chunk.request, now)
     ]
-    if completions:
-        insert_deliveries(connection, completions)
-        for batch, chunk in zip(batches, chunks, strict=True):
-            release_without_outcomes(connection, batch.batch_number, chunk.request, now)
+    hooks.decided(connection, committed, now)
     charge_uncharged(connection, tenant_id, uncharged, now)
     append_leaf(connection, tenant_id, *leaves)
 

@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, select
 
 from models import Annotation, Batch, Chunk, Grant
 from worker.base.database_engine import DriverStatement
-from worker.core.annotations import SaltedTexts
+from worker.rules.annotations import SaltedTexts
 
 _READ_ITEMS = DriverStatement(
     select(Grant.item_number, Grant.object_key, Grant.code, Grant.detail, Grant.digest)

@@ -23,7 +23,7 @@ from hashlib import sha256
 from json.encoder import encode_basestring
 from typing import Any, NamedTuple, Self
 
-from worker.core.annotations import (
+from worker.rules.annotations import (
     NO_ANNOTATIONS,
     SALT_SUFFIX,
     Annotations,

@@ -22,9 +22,9 @@ from models import Batch, MultipartUpload, UploadStart
 from valetkey.signing.signing_context import MultipartPlan, StartedUpload
 from valetkey.wire.grant_ids import split_grant_id
 from worker.base.database_engine import DriverStatement
-from worker.core.decisions import ChunkDecision, ChunkRequest, UploadAttempt
-from worker.core.policy_rules import RequestContext
 from worker.errors import Transient
+from worker.rules.decisions import ChunkDecision, ChunkRequest, UploadAttempt
+from worker.rules.policy_rules import RequestContext
 
 
 class UploadRecord(NamedTuple):

@@ -27,7 +27,7 @@ from models import Usage
 from valetkey.wire.refusals import QuotaState, Window
 from worker.base.database_engine import DriverStatement
 from worker.base.inserts import insert_statement
-from worker.core.quota_rules import (
+from worker.rules.quota_rules import (
     CHARGED_METRICS,
     LIVE_WINDOWS,
     METRICS,
@@ -41,7 +41,7 @@ from worker.core.quota_rules import (
     quota_states,
     window_start,
 )
-from worker.core.tenant_config import Tenant
+from worker.rules.tenant_config import Tenant
 
 UsageKey = tuple[str, Window, datetime]
 """The id of a tenant, a window, and the start of that window."""

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, func, select
 
 from models import RejectionCount
 from worker.base.inserts import insert_statement
-from worker.core.quota_rules import window_start
+from worker.rules.quota_rules import window_start
 
 NOT_RECORDED = "not_recorded"  # refused beyond the ceiling of records without a charge; never sent
 

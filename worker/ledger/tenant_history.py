@@ -1,17 +1,12 @@
-"""Selects the rows of a tenant's ids, its revocations, and the months that prunes removed."""
+"""Selects the rows of a tenant's ids."""
 
 from collections.abc import Iterable
-from datetime import datetime
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, select
+from sqlalchemy import ColumnElement, Connection, select
 
-from models import Batch, Cancellation, Chunk, Prune, Revocation, TenantIdentity
-from worker.base.database_engine import DriverStatement
-from worker.base.month_partitions import first_moment, parse_month
+from models import Batch, Cancellation, TenantIdentity
 from worker.base.pages import did_you_mean, similar_name
-from worker.core.issued_grants import CLOCK_SKEW
-from worker.core.revocation_targets import RecordedRevocation, Target, TargetKind
 
 _FIRST_ID = "~1"
 
@@ -77,48 +72,3 @@ def check_tenant(connection: Connection, tenant: str) -> None:
         if connection.execute(query.limit(1)).first() is not None:
             return
     raise UnknownName("tenant", tenant, known_names)
-
-
-_REVOCATIONS = DriverStatement(
-    select(
-        *(Revocation.target_kind, Revocation.target, Revocation.bucket, Revocation.storage),
-        *(Revocation.revoked_by, Revocation.reason, Revocation.revoked_at),
-    )
-    .where(Revocation.tenant == bindparam("of_tenant"), Revocation.revoked_at >= bindparam("since"))
-    .order_by(Revocation.revoked_at, Revocation.revocation_id)
-)
-
-
-def revocations_since(
-    connection: Connection, tenant_id: str, issued_at: datetime
-) -> list[RecordedRevocation]:
-    """Return a tenant's revocations that are not older than a chunk, the oldest first.
-
-    The clock of the worker that issued it may be ahead of the one of the operator.
-    """
-    params = {"of_tenant": tenant_id, "since": issued_at - CLOCK_SKEW}
-    return [
-        RecordedRevocation(Target(cast("TargetKind", kind), target, bucket), storage, by, why, at)
-        for kind, target, bucket, storage, by, why, at in _REVOCATIONS.run(connection, params)
-    ]
-
-
-def pruned_month(connection: Connection, since: datetime | None = None) -> str | None:
-    """Return the month before which grants were removed; None if none were, or none after since."""
-    before = connection.scalar(select(func.max(Prune.before)))
-    if before is None or (since is not None and since >= first_moment(parse_month(before))):
-        return None
-    return str(before)
-
-
-def pruned_item_month(connection: Connection, batch_number: int, item_number: int) -> str | None:
-    """Return the month of the prune that removed a decided item; None if none did."""
-    query = (
-        select(Chunk.issued_at)
-        .join(Batch, Batch.batch_number == Chunk.batch_number)
-        .where(Chunk.batch_number == batch_number)
-        .where(Chunk.chunk_number == item_number // Batch.chunk_size)
-        .where(Batch.total > item_number)
-    )
-    issued_at = connection.scalar(query)
-    return None if issued_at is None else pruned_month(connection, issued_at)

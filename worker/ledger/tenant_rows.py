@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import datetime
 from threading import Lock
 from types import MappingProxyType
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from sqlalchemy import Connection, Engine, Table, and_, delete, func, insert, select, update
 
@@ -15,7 +15,6 @@ from models import (
     Bucket,
     ConfigChange,
     ConfigRevisionCounter,
-    EndedSessions,
     Policy,
     Quota,
     QuotaOverride,
@@ -26,55 +25,10 @@ from models import (
 )
 from worker.base.database_engine import execute_in_driver, read_in_driver, read_transaction
 from worker.base.inserts import insert_statement
-from worker.core import tenant_config
-from worker.core.tenant_config import TenantConfig, assign_ids
 from worker.errors import Transient
-
-
-class EndedSessionsRow(NamedTuple):
-    """A role whose sessions from before a time were ended.
-
-    bucket is the bucket profile whose credentials changed the role. At lapses_at, all of these
-    sessions would have ended.
-    """
-
-    role_arn: str
-    sessions_from: datetime
-    bucket: str
-    lapses_at: datetime
-
-
-def store_ended_sessions(connection: Connection, row: EndedSessionsRow) -> EndedSessionsRow:
-    """Store a role's time, and return the row that is stored now: the latest time wins.
-
-    Call `increment_revision` first, so that every worker reads it before its next grant.
-    """
-    columns = EndedSessions.sessions_from, EndedSessions.bucket, EndedSessions.lapses_at
-    query = select(*columns).where(EndedSessions.role_arn == row.role_arn)
-    stored = connection.execute(query).one_or_none()
-    if stored is not None and stored.sessions_from >= row.sessions_from:
-        return EndedSessionsRow(row.role_arn, *stored)
-    values = row._asdict()
-    statement = insert_statement(EndedSessions, connection.dialect.name).values(values)
-    connection.execute(statement.on_conflict_do_update(index_elements=["role_arn"], set_=values))
-    return row
-
-
-def read_ended_sessions(connection: Connection) -> list[EndedSessionsRow]:
-    """Return all roles whose sessions were ended."""
-    columns = (getattr(EndedSessions, name) for name in EndedSessionsRow._fields)
-    query = select(*columns).order_by(EndedSessions.role_arn)
-    return [EndedSessionsRow(*row) for row in connection.execute(query)]
-
-
-def delete_ended_sessions(connection: Connection, row: EndedSessionsRow) -> None:
-    """Delete the row of a removed policy, unless a later time was stored meanwhile."""
-    connection.execute(
-        delete(EndedSessions).where(
-            EndedSessions.role_arn == row.role_arn, EndedSessions.sessions_from == row.sessions_from
-        )
-    )
-
+from worker.features import hook_functions
+from worker.rules import tenant_config
+from worker.rules.tenant_config import TenantConfig, assign_ids
 
 Row = dict[str, Any]
 Rows = dict[Table, dict[tuple[Any, ...], Row]]
@@ -113,7 +67,9 @@ def load_config(connection: Connection) -> TenantConfig:
         )
         for row in _read_tenants(connection)
     }
-    ended = {row.role_arn: row.sessions_from for row in read_ended_sessions(connection)}
+    ended: dict[str, datetime] = {}
+    for sessions_from in hook_functions("sessions_from"):
+        ended |= sessions_from(connection)
     buckets = {
         row["name"]: tenant_config.Bucket(**row, sessions_from=ended.get(row["role_arn"]))
         for row in _read(connection, _BUCKETS)

@@ -8,8 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from worker.core.aws_permissions import ProfileUse
-from worker.core.role_session import policy_document
+from worker.aws.aws_permissions import ProfileUse
 from worker.errors import Malformed
 from worker.permissions.bucket_documents import (
     TLS_REASON,
@@ -20,7 +19,7 @@ from worker.permissions.bucket_documents import (
     old_signatures,
 )
 from worker.permissions.documents import Document, Terraform, words
-from worker.revoke.policy_document import PRESIGNED
+from worker.rules.role_session import PRESIGNED, policy_document
 
 Attachment = Literal["rcp", "scp"]
 _TYPES: Mapping[Attachment, str] = {

@@ -5,14 +5,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from worker.core.aws_permissions import Need, ProfileUse, find_needs
-from worker.core.role_session import policy_document
+from worker.aws.aws_permissions import Need, ProfileUse, find_needs
 from worker.errors import Malformed
 from worker.permissions.documents import Document, Terraform, slug, words
+from worker.rules.role_session import policy_document
 
 _MANAGED_LENGTH, _ROLE_LENGTH = 6_144, 10_240  # characters (AWS: reference_iam-quotas.html)
 _FEW_TARGETS = 20  # a permission for no more prefixes is never widened
-_FROM_COMMANDS = {"Live", "Exports", "AccessLogs", "AccessLogNames"}
 
 
 class _Credentials(NamedTuple):
@@ -108,7 +107,7 @@ def _fit(needs: Sequence[Need], limit: int, name: str) -> tuple[Sequence[Need], 
 
 def _has_many(need: Need) -> bool:
     permission = need.permission
-    is_ours = permission.scope == "objects" and permission.sid not in _FROM_COMMANDS
+    is_ours = permission.scope == "objects" and callable(permission.find)
     return is_ours and len(need.targets) > _FEW_TARGETS
 
 

@@ -11,16 +11,13 @@ from typing import Any, NamedTuple, cast, get_args
 import click
 
 from valetkey.cli.format_options import add_options, format_option
-from worker.base.pages import did_you_mean
-from worker.core.aws_permissions import (
+from worker.aws.aws_permissions import (
     DOCTOR_PREFIX,
-    Option,
     ProfileUse,
     has_iam,
     profile_uses,
 )
-from worker.core.issued_grants import is_on_aws, storage_name
-from worker.core.tenant_config import Bucket, DefaultEndpoints, TenantConfig, is_ordinary_bucket
+from worker.base.pages import did_you_mean
 from worker.errors import Malformed
 from worker.permissions.bucket_documents import (
     bucket_policy,
@@ -36,7 +33,10 @@ from worker.permissions.documents import (
 )
 from worker.permissions.guardrails import Attachment, Limits, guardrails
 from worker.permissions.iam_documents import iam_documents
-from worker.settings import Settings, checkpoint_prefixes
+from worker.proof.proof_settings import ProofSettings, checkpoint_prefixes
+from worker.rules.issued_grants import is_on_aws, storage_name
+from worker.rules.tenant_config import Bucket, DefaultEndpoints, TenantConfig, is_ordinary_bucket
+from worker.settings import Settings
 from worker.tenants.apply_command import read_config
 
 _DEFAULT_FILE = Path("tenants.toml")
@@ -47,7 +47,7 @@ class _S3Prefix(NamedTuple):
     prefix: str
 
 
-_Places = Mapping[Option, tuple[_S3Prefix, ...]]
+_Places = Mapping[str, tuple[_S3Prefix, ...]]
 
 
 class _S3PrefixType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
@@ -339,10 +339,10 @@ def guardrails_command(
 
 
 def _options_by_profile(
-    config: TenantConfig, features: Iterable[Option], places: _Places
-) -> Mapping[str, Mapping[Option, tuple[str, ...]]]:
+    config: TenantConfig, features: Iterable[str], places: _Places
+) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
     """Return the prefixes by option of each bucket profile. A feature concerns all profiles."""
-    by_profile: defaultdict[str, dict[Option, tuple[str, ...]]] = defaultdict(dict)
+    by_profile: defaultdict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
     for name in config.buckets:
         by_profile[name].update(dict.fromkeys(features, ("",)))
     for option, prefixes in places.items():
@@ -362,12 +362,12 @@ def _read_file(file: Path | None) -> TenantConfig:
 def _uses(
     config: TenantConfig,
     names: Sequence[str] = (),
-    options: Mapping[str, Mapping[Option, tuple[str, ...]]] | None = None,
+    options: Mapping[str, Mapping[str, tuple[str, ...]]] | None = None,
 ) -> list[ProfileUse]:
     """Return the use of each bucket profile, with the endpoints that apply."""
     _check_profiles(names, config)
     settings = Settings()
-    checkpoints = checkpoint_prefixes(settings)
+    checkpoints = checkpoint_prefixes(ProofSettings())
     _check_profiles(checkpoints, config, "VALETKEY_AUDIT_CHECKPOINTS: ")
     endpoints = DefaultEndpoints(settings.s3_endpoint, settings.s3_internal_endpoint)
     uses = profile_uses(config, checkpoints, options or {})

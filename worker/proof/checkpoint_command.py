@@ -23,6 +23,7 @@ from worker.proof.checkpoints import (
     publish_checkpoints,
     sign_checkpoints,
 )
+from worker.proof.proof_settings import ProofSettings
 from worker.proof.prove_command import find_trees
 from worker.settings import Settings
 
@@ -74,10 +75,10 @@ def checkpoint(
     """
     if out is not None and (tenant is None or output_format is not None):
         raise click.UsageError("--out writes one checkpoint: it needs --tenant, and no format")
-    keys, settings = checkpoint_keys(), Settings()
+    keys, settings = checkpoint_keys(), ProofSettings()
     with open_database(autocommit_read) as connection:  # no transaction while others are waited for
         tenant_ids = None if tenant is None else _select(connection, tenant, out)
-        service = create_context(connection.engine, settings)
+        service = create_context(connection.engine, Settings())
         if reason is not None:
             _declare_forks(Destinations(service, settings, keys.trusted), tenant_ids, reason)
         results = list(sign_checkpoints(service, keys, settings, tenant_ids))

@@ -16,9 +16,6 @@ from worker.aws.object_calls import ObjectFile, put_object
 from worker.aws.storage_calls import call_storage
 from worker.base.private_files import write_file
 from worker.context import Context
-from worker.core.role_session import SessionLimit, listing_session
-from worker.core.storage_errors import ErrorResponse
-from worker.core.tenant_config import Bucket
 from worker.errors import Malformed, Transient
 from worker.proof.checkpoint_format import (
     MAX_NOTE_BYTES,
@@ -29,13 +26,17 @@ from worker.proof.checkpoint_format import (
     open_checkpoint,
 )
 from worker.proof.checkpoint_rows import StoredCheckpoint
-from worker.settings import (
+from worker.proof.proof_settings import (
     BucketDestination,
     Destination,
     FolderDestination,
-    Settings,
+    ProofSettings,
     WebhookDestination,
 )
+from worker.rules.role_session import SessionLimit, listing_session
+from worker.rules.storage_errors import ErrorResponse
+from worker.rules.tenant_config import Bucket
+from worker.webhooks.webhook_client import webhook_client
 from worker.webhooks.webhook_secrets import resolve_secrets, signature_headers
 
 MAX_LISTINGS = 200
@@ -60,7 +61,7 @@ class Destinations(NamedTuple):
     """Reads and writes checkpoints at destinations. Without keys, no signature is verified."""
 
     context: Context
-    settings: Settings
+    settings: ProofSettings
     keys: list[VerifierKey]
 
     def names(self, destination: Destination, tenant_id: str, size: int) -> list[str]:
@@ -193,7 +194,7 @@ class Destinations(NamedTuple):
         secrets = resolve_secrets(reference, self.context.environ, now)
         message_id = f"checkpoint-{sha256(checkpoint.note.encode()).hexdigest()[:32]}"
         headers = signature_headers(secrets, message_id, now, body)
-        response = self.context.webhook_client().post(url, body, headers)
+        response = self.context.use(webhook_client).post(url, body, headers)
         if not response.is_success:
             raise Transient(f"it responded with {response.status}")
 

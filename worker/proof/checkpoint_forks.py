@@ -27,7 +27,7 @@ from worker.proof.checkpoint_rows import (
     read_publications,
     store_publication,
 )
-from worker.settings import (
+from worker.proof.proof_settings import (
     Destination,
     WebhookDestination,
     configured_destinations,

@@ -12,7 +12,7 @@ import click
 
 from worker.base.private_files import mode_of_others, write_private_file
 from worker.proof.checkpoint_format import InvalidKey, SignerKey, VerifierKey
-from worker.settings import Settings
+from worker.proof.proof_settings import ProofSettings
 
 _MAX_FILE_CHARACTERS = 64 * 1024
 
@@ -51,7 +51,7 @@ def create_key_file(path: Path, name: str, replaced: CheckpointKeys | None = Non
     return signer
 
 
-def configured_keys(settings: Settings) -> CheckpointKeys:
+def configured_keys(settings: ProofSettings) -> CheckpointKeys:
     """Return the keys of the settings. Raises KeyUnusable, and NoKey if no file is configured."""
     path = settings.audit_key_file
     if path is None:
@@ -108,7 +108,7 @@ class KeyRefused(click.ClickException):
 def checkpoint_keys() -> CheckpointKeys:
     """Return the configured keys of checkpoints. Raises KeyRefused."""
     try:
-        return configured_keys(Settings())
+        return configured_keys(ProofSettings())
     except KeyUnusable as error:
         raise KeyRefused(error) from None
 
@@ -150,7 +150,7 @@ def _create(path: Path, replaces: Path | None) -> CheckpointKeys:
     except KeyUnusable as error:
         raise click.BadParameter(str(error), param_hint="--replaces") from None
     try:
-        signer = create_key_file(path, Settings().audit_origin, replaced)
+        signer = create_key_file(path, ProofSettings().audit_origin, replaced)
     except FileExistsError:
         text = f"{path} exists, and a key is never overwritten: choose another name"
         raise click.BadParameter(text, param_hint="--new") from None

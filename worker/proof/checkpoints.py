@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from functools import cache
 from typing import NamedTuple
 
 import structlog
@@ -53,7 +54,12 @@ from worker.proof.checkpoint_rows import (
     read_trees,
     store_publication,
 )
-from worker.settings import Destination, Settings, configured_destinations, destination_id
+from worker.proof.proof_settings import (
+    Destination,
+    ProofSettings,
+    configured_destinations,
+    destination_id,
+)
 
 
 class SigningResult(NamedTuple):
@@ -71,7 +77,7 @@ class SigningResult(NamedTuple):
 def sign_checkpoints(
     context: Context,
     keys: CheckpointKeys,
-    settings: Settings,
+    settings: ProofSettings,
     tenant_ids: Sequence[str] | None = None,
 ) -> Iterator[SigningResult]:
     """Sign and store the head of each tree that has grown; tenant_ids None means all trees.
@@ -191,7 +197,7 @@ MAX_CHECKPOINTS = 100
 
 def publish_checkpoints(
     context: Context,
-    settings: Settings,
+    settings: ProofSettings,
     tenant_ids: list[str] | None = None,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Iterator[Publication]:
@@ -261,7 +267,7 @@ def _send(run: Destinations, destination: Destination, checkpoint: StoredCheckpo
         run.send(destination, checkpoint, second_name)
 
 
-def _trusted_keys(settings: Settings) -> list[VerifierKey]:
+def _trusted_keys(settings: ProofSettings) -> list[VerifierKey]:
     try:
         return configured_keys(settings).trusted
     except KeyUnusable:
@@ -284,7 +290,7 @@ class CheckpointJob:
     """
 
     def __init__(
-        self, settings: Callable[[], Settings], monotonic: Callable[[], float] = time.monotonic
+        self, settings: Callable[[], ProofSettings], monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._settings = settings
         self._monotonic = monotonic
@@ -320,7 +326,7 @@ class CheckpointJob:
 
 
 def _sign_and_count(
-    context: Context, keys: CheckpointKeys, settings: Settings, run: JobRun
+    context: Context, keys: CheckpointKeys, settings: ProofSettings, run: JobRun
 ) -> dict[str, int]:
     signed = refused = 0
     for result in sign_checkpoints(context, keys, settings):
@@ -334,7 +340,7 @@ def _sign_and_count(
     return {"signed": signed, "refused": refused}
 
 
-def _publish_and_count(context: Context, settings: Settings, run: JobRun) -> dict[str, int]:
+def _publish_and_count(context: Context, settings: ProofSettings, run: JobRun) -> dict[str, int]:
     published = failed = 0
     for row in publish_checkpoints(context, settings):
         run.progress()
@@ -346,3 +352,6 @@ def _publish_and_count(context: Context, settings: Settings, run: JobRun) -> dic
         if run.is_stopping:
             break
     return {"published": published, "failed": failed}
+
+
+publish_on_time = CheckpointJob(cache(ProofSettings))

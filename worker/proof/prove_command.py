@@ -18,8 +18,6 @@ from worker.base.database_engine import read_transaction
 from worker.base.pages import did_you_mean
 from worker.cli.command_options import parse_cursor
 from worker.cli.database import open_database
-from worker.core.annotations import SALT_SUFFIX
-from worker.core.issued_grants import GrantName
 from worker.ledger.chunk_items import read_annotations, read_items
 from worker.ledger.merkle import CHUNK_KINDS, encode_record, hash_leaf, item_record
 from worker.proof.checkpoint_format import MAX_NOTE_BYTES, InvalidNote, open_checkpoint
@@ -38,6 +36,8 @@ from worker.proof.merkle_proofs import (
     root_of_inclusion,
     subtree_roots,
 )
+from worker.rules.annotations import SALT_SUFFIX
+from worker.rules.issued_grants import GrantName
 
 
 def _find_batch(

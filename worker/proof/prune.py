@@ -56,11 +56,12 @@ from worker.base.month_partitions import (
     parse_month,
     read_partitions,
 )
-from worker.core.annotations import SaltedTexts
-from worker.ledger.batch_completion import PENDING, REMAINING
 from worker.ledger.chunk_items import is_in_chunk
 from worker.ledger.merkle import CHUNK_KINDS, encode_record, entry_hash, items_edge
+from worker.ledger.reservations import REMAINING
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
+from worker.rules.annotations import SaltedTexts
+from worker.webhooks.batch_completion import PENDING
 
 MAX_ROWS = 5_000
 """The number of rows that one transaction reads or deletes. On SQLite, other writers wait."""

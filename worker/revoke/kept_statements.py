@@ -11,10 +11,6 @@ from worker.aws.storage_calls import call_storage
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.jobs import JobRun
 from worker.context import Context
-from worker.core.issued_grants import storage_name
-from worker.core.role_session import policy_session
-from worker.core.storage_errors import ErrorResponse
-from worker.core.tenant_config import Bucket
 from worker.errors import Malformed, Transient
 from worker.revoke.levers import Denial, Lever
 from worker.revoke.policy_document import (
@@ -31,6 +27,10 @@ from worker.revoke.revocation_rows import (
     read_denials,
     store_policy_bytes,
 )
+from worker.rules.issued_grants import storage_name
+from worker.rules.role_session import policy_session
+from worker.rules.storage_errors import ErrorResponse
+from worker.rules.tenant_config import Bucket
 
 _NO_POLICY = "NoSuchBucketPolicy"
 _GONE = "NoSuchBucket"

@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from valetkey.signing.sigv4 import FILENAME_VARIABLE
-from worker.core.grant_kinds import KINDS
-from worker.core.issued_grants import storage_name
-from worker.core.revocation_targets import LiveGrant, Target
-from worker.core.tenant_config import Bucket, TenantConfig
+from worker.revoke.revocation_targets import LiveGrant, Target
+from worker.rules.grant_kinds import KINDS
+from worker.rules.issued_grants import storage_name
+from worker.rules.tenant_config import Bucket, TenantConfig
 
 MAX_KEYS = 150
 """The number of single keys that a statement may name: more do not fit into a bucket's policy."""

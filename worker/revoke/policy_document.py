@@ -12,15 +12,13 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from valetkey.units import format_utc
-from worker.core.issued_grants import aws_partition
-from worker.core.role_session import policy_document
 from worker.errors import Malformed
 from worker.revoke.levers import Denial
+from worker.rules.issued_grants import aws_partition
+from worker.rules.role_session import PRESIGNED, policy_document
 
 MAX_POLICY_BYTES = 20_480
 SID_PREFIX = "ValetkeyRevocation"
-PRESIGNED = ["REST-QUERY-STRING", "POST"]
-"""The values of s3:authType that links and forms have."""
 _SPECIAL = re.compile(r"[*?$]")
 
 

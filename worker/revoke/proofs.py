@@ -11,13 +11,13 @@ from valetkey.signing.signing_context import Validity
 from worker.aws.object_calls import StoredFile
 from worker.aws.storage_requests import StorageConnection, StorageRequest
 from worker.context import Context
-from worker.core.revocation_targets import LiveGrant
-from worker.core.storage_errors import ErrorResponse
-from worker.core.tenant_config import Bucket
 from worker.errors import Transient
 from worker.revoke.kept_statements import SESSION_NAME, is_denied
 from worker.revoke.levers import Denial, Lever
 from worker.revoke.revocation_plan import RevocationPlan
+from worker.revoke.revocation_targets import LiveGrant
+from worker.rules.storage_errors import ErrorResponse
+from worker.rules.tenant_config import Bucket
 
 Proof = Literal["proven", "repeated", "accepted", "untried"]
 """The result for one bucket or role.

@@ -11,7 +11,6 @@ from uuid import uuid4
 from valetkey.wire.messages import CancelMessage
 from worker.base.database_engine import write_transaction
 from worker.context import Context
-from worker.core.issued_grants import storage_name
 from worker.errors import Malformed, Transient
 from worker.issue.earlier_batches import cancel_batch
 from worker.issue.multipart_aborts import abort_upload
@@ -21,6 +20,7 @@ from worker.revoke.proofs import Proof, Trial, find_trial, provable_grants, prov
 from worker.revoke.revocation_plan import RevocationPlan, plan_revocation
 from worker.revoke.revocation_rows import delete_denials, insert_revocation
 from worker.revoke.session_revocation import end_sessions
+from worker.rules.issued_grants import storage_name
 
 
 @dataclass(slots=True)

@@ -2,17 +2,19 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
 
 from models import Bucket, Denial, Grant, Revocation
 from valetkey.wire.grant_ids import split_grant_id
-from worker.core.issued_grants import qualified_name
-from worker.core.revocation_targets import RecordedRevocation, RevokedItem, covers
+from valetkey.wire.refusals import Code, Refusal
+from worker.base.database_engine import DriverStatement
 from worker.ledger.merkle import encode_record, entry_hash
-from worker.ledger.tenant_history import revocations_since
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
+from worker.revoke.revocation_targets import RecordedRevocation, Target, TargetKind, covers
+from worker.rules.issued_grants import CLOCK_SKEW, IssuedItem, qualified_name
+from worker.rules.policy_rules import refuse
 
 
 class DenialRow(NamedTuple):
@@ -107,8 +109,49 @@ def delete_denials(connection: Connection, sids: Iterable[str]) -> None:
     connection.execute(delete(Denial).where(Denial.sid.in_(list(sids))))
 
 
+_REVOCATIONS = DriverStatement(
+    select(
+        *(Revocation.target_kind, Revocation.target, Revocation.bucket, Revocation.storage),
+        *(Revocation.revoked_by, Revocation.reason, Revocation.revoked_at),
+    )
+    .where(Revocation.tenant == bindparam("of_tenant"), Revocation.revoked_at >= bindparam("since"))
+    .order_by(Revocation.revoked_at, Revocation.revocation_id)
+)
+
+
+def revocations_since(
+    connection: Connection, tenant_id: str, issued_at: datetime
+) -> list[RecordedRevocation]:
+    """Return a tenant's revocations that are not older than a chunk, the oldest first.
+
+    The clock of the worker that issued it may be ahead of the one of the operator.
+    """
+    params = {"of_tenant": tenant_id, "since": issued_at - CLOCK_SKEW}
+    return [
+        RecordedRevocation(Target(cast("TargetKind", kind), target, bucket), storage, by, why, at)
+        for kind, target, bucket, storage, by, why, at in _REVOCATIONS.run(connection, params)
+    ]
+
+
+_REVOKED = refuse(Code.REVOKED, "batch", "the grant was revoked: request another one")
+
+
+def find_withdrawn(
+    connection: Connection, tenant_id: str, issued_at: datetime, items: Iterable[IssuedItem]
+) -> dict[int, Refusal]:
+    """Refuse the items that were revoked since they were issued, by their number."""
+    revocations = revocations_since(connection, tenant_id, issued_at)
+    if not revocations:
+        return {}
+    return {
+        item.item_number: _REVOKED
+        for item in items
+        if any(covers(each, item) for each in revocations)
+    }
+
+
 def read_item_revocations(
-    connection: Connection, tenant_id: str, item: RevokedItem, issued_at: datetime
+    connection: Connection, tenant_id: str, item: IssuedItem, issued_at: datetime
 ) -> tuple[RecordedRevocation, ...]:
     """Return the revocations that cover an item of a tenant, the oldest first."""
     found = revocations_since(connection, tenant_id, issued_at)
@@ -116,7 +159,7 @@ def read_item_revocations(
 
 
 def read_batch_revocations(
-    connection: Connection, tenant_id: str, batch_number: int, item: RevokedItem, since: datetime
+    connection: Connection, tenant_id: str, batch_number: int, item: IssuedItem, since: datetime
 ) -> tuple[RecordedRevocation, ...]:
     """Return the revocations that cover a batch, or some of its items.
 
@@ -142,7 +185,7 @@ def has_prefix(prefix: str) -> ColumnElement[bool]:
 
 
 def _covers_some(
-    connection: Connection, batch_number: int, item: RevokedItem, revocation: RecordedRevocation
+    connection: Connection, batch_number: int, item: IssuedItem, revocation: RecordedRevocation
 ) -> bool:
     target = revocation.target
     match target.kind:

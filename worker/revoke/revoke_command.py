@@ -20,12 +20,10 @@ from worker.base.pages import did_you_mean
 from worker.broker.queues import RESULT_INDEX
 from worker.cli.command_options import Command
 from worker.cli.database import open_engine, operator_account
+from worker.cli.found_service import names_service
 from worker.cli.redis_servers import open_results
 from worker.cli.service_failures import ServiceUnusable
 from worker.context import Context, create_context
-from worker.core.revocation_targets import Target, TargetKind
-from worker.core.tenant_config import TenantConfig
-from worker.dev.data_folder import names_service
 from worker.errors import Malformed, Transient
 from worker.ledger.tenant_history import UnknownName, check_tenant
 from worker.revoke.levers import Denial, Lever
@@ -33,6 +31,8 @@ from worker.revoke.proofs import Proof
 from worker.revoke.revocation import Author, RevocationResult
 from worker.revoke.revocation import revoke as revoke_grants
 from worker.revoke.revocation_plan import RevocationPlan, plan_revocation, was_issued
+from worker.revoke.revocation_targets import Target, TargetKind
+from worker.rules.tenant_config import TenantConfig
 from worker.settings import Settings
 
 _TARGETS: Mapping[TargetKind, tuple[str, str]] = {

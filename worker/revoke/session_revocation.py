@@ -7,20 +7,19 @@ from datetime import timedelta
 import structlog
 
 from valetkey.units import format_utc
-from worker.aws.role_policies import LONGEST_SESSION, POLICY_NAME
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.jobs import JobRun
 from worker.context import Context
-from worker.core.tenant_config import Bucket, TenantConfig
 from worker.errors import Malformed, Transient
-from worker.ledger.tenant_rows import (
+from worker.ledger.tenant_rows import increment_revision, load_config
+from worker.revoke.role_policies import LONGEST_SESSION, POLICY_NAME, role_policies
+from worker.revoke.session_rows import (
     EndedSessionsRow,
     delete_ended_sessions,
-    increment_revision,
-    load_config,
     read_ended_sessions,
     store_ended_sessions,
 )
+from worker.rules.tenant_config import Bucket, TenantConfig
 from worker.tenants.config_changes import ChangeAuthor, record_changes
 
 _AWS_SKEW = timedelta(seconds=2)  # at most, between the clocks of IAM and STS
@@ -51,7 +50,7 @@ def end_sessions(
     does not deny, and messages that were being signed while the time was stored are done: no link
     is signed by a session that is already denied.
     """
-    state = context.roles.read(bucket, role_arn)
+    state = context.use(role_policies).read(bucket, role_arn)
     sessions_from = state.now + _SECOND + _AWS_SKEW
     if state.sessions_from is not None:  # of another installation that has the same role
         if state.sessions_from > sessions_from + _NEAR:
@@ -61,7 +60,7 @@ def end_sessions(
     row = EndedSessionsRow(role_arn, sessions_from, bucket.name, lapses_at)
     stored = _store(row, author, context)
     wait((stored.sessions_from + _AWS_SKEW - state.now).total_seconds())
-    context.roles.end_sessions(bucket, role_arn, stored.sessions_from)
+    context.use(role_policies).end_sessions(bucket, role_arn, stored.sessions_from)
     return stored
 
 
@@ -117,7 +116,7 @@ def _keep_policy(row: EndedSessionsRow, config: TenantConfig, context: Context) 
     bucket = _find_profile(row, config)
     if bucket is not None:
         try:
-            context.roles.end_sessions(bucket, row.role_arn, row.sessions_from)
+            context.use(role_policies).end_sessions(bucket, row.role_arn, row.sessions_from)
             problem = None
         except (Malformed, Transient) as error:
             problem = str(error)
@@ -134,7 +133,7 @@ def _remove_policy(row: EndedSessionsRow, config: TenantConfig, context: Context
     problem = "no bucket profile has this role any more" if bucket is None else None
     try:
         if bucket is not None:
-            context.roles.remove(bucket, row.role_arn, row.sessions_from)
+            context.use(role_policies).remove(bucket, row.role_arn, row.sessions_from)
     except Transient as error:
         _note_problem(row, str(error), context)
         return False

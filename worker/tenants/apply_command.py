@@ -16,14 +16,12 @@ from worker.base.database_engine import read_transaction, write_transaction
 from worker.cli import database
 from worker.cli.command_options import ROW_NUMBER, confirm
 from worker.cli.database import open_database
-from worker.core.tenant_config import DefaultEndpoints, TenantConfig, assign_ids
-from worker.dev.child_processes import StartFailed
-from worker.dev.data_folder import RunningDev
-from worker.dev.stack import adopt_config
+from worker.cli.found_service import FoundService
 from worker.errors import Malformed, Transient
+from worker.features import load_each
 from worker.ledger import reservations
-from worker.ledger.backlog import count_pending_webhooks
 from worker.ledger.tenant_rows import load_config, read_used_ids
+from worker.rules.tenant_config import DefaultEndpoints, TenantConfig, assign_ids
 from worker.settings import Settings
 from worker.tenants.apply_plan import ApplyPlan, InUseCounts, Removal, plan_apply
 from worker.tenants.config_changes import ChangeAuthor, change_config
@@ -113,7 +111,8 @@ def _apply(  # noqa: PLR0913 - the command's options
             config, restored_ids = _revert(connection, before, change_number)
         after = assign_ids(before, config, read_used_ids(connection), now, restored_ids)
         live_grants = reservations.count_live_grants(connection, now)
-        in_use = InUseCounts(live_grants, count_pending_webhooks(connection))
+        pending = dict(pair for count in load_each("in_use") for pair in count(connection).items())
+        in_use = InUseCounts(live_grants, pending)
     plan = plan_apply(before, after, in_use, now)
     _show_plan(plan, as_json=as_json)
     is_applied = bool(plan.changes) and not dry_run
@@ -152,7 +151,7 @@ def read_config(file: Path) -> TenantConfig:
     """Return the config in a tenants file. Raises click.ClickException after printing problems."""
     settings = Settings()
     endpoints = DefaultEndpoints(settings.s3_endpoint, settings.s3_internal_endpoint)
-    config = read_tenants_file(file, development=settings.development, endpoints=endpoints)
+    config = read_tenants_file(file, endpoints)
     problems = list(_signing_problems(config)) if isinstance(config, TenantConfig) else config
     if isinstance(config, TenantConfig) and not problems:
         return config
@@ -239,13 +238,10 @@ def _store(before: TenantConfig, after: TenantConfig, restored_ids: Mapping[str,
 
 
 def _tell_running_dev(config: TenantConfig, file: Path | None) -> None:
-    running = click.get_current_context().find_object(RunningDev)
-    if running is None:
-        return
-    try:
-        adopt_config(running, config, file)
-    except StartFailed as error:
-        _warn(str(error))
+    running = click.get_current_context().find_object(FoundService)
+    problem = None if running is None else running.adopt(config, file)
+    if problem is not None:
+        _warn(problem)
 
 
 def _print_result(plan: ApplyPlan, *, applied: bool, as_json: bool) -> None:

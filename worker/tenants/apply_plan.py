@@ -11,9 +11,9 @@ from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 from valetkey.units import format_utc
-from worker.core.issued_grants import may_store
-from worker.core.policy_rules import client_chosen_families, unusable_content_types
-from worker.core.tenant_config import (
+from worker.rules.issued_grants import may_store
+from worker.rules.policy_rules import client_chosen_families, unusable_content_types
+from worker.rules.tenant_config import (
     Bucket,
     Policy,
     Tenant,

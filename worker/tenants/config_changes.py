@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, insert, select
 
 from models import ConfigChange
-from worker.core.quota_rules import override_to_dict
-from worker.core.tenant_config import QuotaOverride, Tenant, TenantConfig
 from worker.ledger.merkle import CONFIG_LOG, encode_record, entry_hash
 from worker.ledger.tenant_rows import add_quota_override, store_config
 from worker.ledger.tree_leaves import NewLeaf, append_leaf, lock_head
+from worker.rules.quota_rules import override_to_dict
+from worker.rules.tenant_config import QuotaOverride, Tenant, TenantConfig
 from worker.tenants.apply_plan import FieldChange, diff_config
 
 _INSERT_CHANGES = insert(ConfigChange).returning(

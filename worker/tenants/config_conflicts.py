@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from valetkey.units import describe_amount, describe_size
 from valetkey.wire.refusals import Metric, Window
-from worker.core.issued_grants import may_store, storage_host, storage_name
-from worker.core.quota_rules import METRICS, PAST_WINDOWS, effective_quotas
-from worker.core.role_session import MAX_POLICY_LENGTH, session_policy
-from worker.core.tenant_config import (
+from worker.rules.issued_grants import may_store, storage_host, storage_name
+from worker.rules.quota_rules import METRICS, PAST_WINDOWS, effective_quotas
+from worker.rules.role_session import MAX_POLICY_LENGTH, session_policy
+from worker.rules.tenant_config import (
     NO_ENDPOINTS,
     Bucket,
     DefaultEndpoints,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, select
 
 from models import ConfigChange
-from worker.core.tenant_config import TenantConfig
+from worker.rules.tenant_config import TenantConfig
 from worker.tenants.apply_plan import Value, config_values
 from worker.tenants.toml_fields import config_type, default_value
 

@@ -23,22 +23,22 @@ from worker.cli import database
 from worker.cli.command_options import Command, format_options, parse_moment_option, tenant_option
 from worker.cli.database import open_database
 from worker.cli.output import print_rows
-from worker.core.quota_rules import (
+from worker.ledger import quota_usage
+from worker.ledger.tenant_rows import load_config
+from worker.rules.quota_rules import (
     METRICS,
     WINDOWS,
     QuotaStatus,
     quota_statuses,
     resets_at,
 )
-from worker.core.tenant_config import (
+from worker.rules.tenant_config import (
     ONLY_LIVE_QUOTA,
     Quota,
     QuotaOverride,
     Tenant,
     TenantConfig,
 )
-from worker.ledger import quota_usage
-from worker.ledger.tenant_rows import load_config
 from worker.tenants import config_changes
 from worker.tenants.apply_plan import FieldChange
 from worker.tenants.config_conflicts import (

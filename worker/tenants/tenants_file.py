@@ -1,6 +1,5 @@
 """Reads and checks tenants.toml."""
 
-import os
 import re
 import tomllib
 from collections.abc import Collection, Iterator
@@ -12,9 +11,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from valetkey.crypto.keys import build_public_key
-from worker.core.callback_urls import VIOLATION_TEXTS, UrlViolation, parse_webhook_url
-from worker.core.tenant_config import NO_ENDPOINTS, DefaultEndpoints, Tenant, TenantConfig
-from worker.errors import Transient
+from worker.features import FEATURES, load_each
+from worker.rules.tenant_config import NO_ENDPOINTS, DefaultEndpoints, Tenant, TenantConfig
 from worker.tenants.config_conflicts import Conflict, find_conflicts
 from worker.tenants.toml_fields import (
     LineIndex,
@@ -26,10 +24,17 @@ from worker.tenants.toml_fields import (
     format_location,
     suggest_field,
 )
-from worker.webhooks.webhook_secrets import MalformedSecret, read_secrets, secret_reference_error
+
+_FEATURE_FIELDS = {
+    "buckets.events_queue": "uses",
+    "buckets.probe_rate": "uses",
+    "tenants.allow.callbacks": "webhooks",
+    "tenants.endpoints": "webhooks",
+    "tenants.refund_unused": "uses",
+}
+"""The fields that a feature carries out, which a service may lack."""
 
 _PYDANTIC_PART = "[key]"  # of pydantic's locations, and not in the file
-_SECRET_HINT = "create a secret: python -m worker webhooks secret new FILE"  # noqa: S105 - a hint
 _TOML_POSITION = re.compile(r" \(at line (\d+), column \d+\)$")
 
 
@@ -43,12 +48,11 @@ class FileProblem(NamedTuple):
 
 
 def read_tenants_file(
-    file: Path, *, development: bool, endpoints: DefaultEndpoints = NO_ENDPOINTS
+    file: Path, endpoints: DefaultEndpoints = NO_ENDPOINTS
 ) -> TenantConfig | list[FileProblem]:
     """Read a file and return its config, or all problems with it.
 
-    With development, webhooks may go to http:// URLs and to this machine. endpoints are those
-    of bucket profiles that name none. Secrets are checked if they can be read here. Raises OSError.
+    endpoints are those of bucket profiles that name none. Raises OSError.
     """
     try:
         text = file.read_text(encoding="utf-8")
@@ -64,7 +68,8 @@ def read_tenants_file(
         problems += [_field_problem(e, tables, lines) for e in error.errors(include_url=False)]
     conflicts, bucket_names = find_conflicts(config, endpoints), _table_names(tables, "buckets")
     for tenant in config.tenants.values():
-        conflicts += _tenant_conflicts(tenant, bucket_names, development=development)
+        conflicts += _tenant_conflicts(tenant, bucket_names)
+    conflicts += _missing_features(tables)
     problems += [_conflict_problem(conflict, lines) for conflict in conflicts]
     return sorted(problems, key=lambda problem: problem.line or 0) or config
 
@@ -94,13 +99,34 @@ def _valid_config(tables: dict[str, Any]) -> TenantConfig:
 
 
 def _table_names(tables: dict[str, Any], kind: str) -> Collection[str]:
-    named = tables.get(kind)
-    return named.keys() if isinstance(named, dict) else ()
+    return _table(tables, kind).keys()
 
 
-def _tenant_conflicts(
-    tenant: Tenant, bucket_names: Collection[str], *, development: bool
-) -> Iterator[Conflict]:
+def _missing_features(tables: dict[str, Any]) -> Iterator[Conflict]:
+    """Find the fields whose feature is not in the list of features."""
+    carried_out = {field for feature in FEATURES for field in feature.tenant_fields}
+    for field in _FEATURE_FIELDS.keys() - carried_out:
+        *parents, name = field.split(".")
+        found: list[tuple[Location, Any]] = [((), tables)]
+        for parent in parents:
+            found = [
+                ((*location, parent, key), value)
+                for location, table in found
+                for key, value in _table(table, parent).items()
+            ]
+        for location, table in found:
+            if isinstance(table, dict) and name in table:
+                message = f"this service lacks the feature {_FEATURE_FIELDS[field]}"
+                hint = f"remove {name}, or add {_FEATURE_FIELDS[field]} to worker/features.py"
+                yield Conflict((*location, name), f"{name} has no effect: {message}", hint)
+
+
+def _table(tables: Any, name: str) -> dict[str, Any]:
+    table = tables.get(name) if isinstance(tables, dict) else None
+    return table if isinstance(table, dict) else {}
+
+
+def _tenant_conflicts(tenant: Tenant, bucket_names: Collection[str]) -> Iterator[Conflict]:
     """Find what a valid tenant names and what does not exist, or cannot be used."""
     for bucket in tenant.policies:
         if bucket in bucket_names:
@@ -111,16 +137,8 @@ def _tenant_conflicts(
         )
         message = f"the file has no bucket profile of this name{question}"
         yield Conflict(("tenants", tenant.name, "allow", bucket), message)
-    for endpoint in tenant.endpoints.values():
-        location = ("tenants", tenant.name, "endpoints", endpoint.name)
-        url = parse_webhook_url(endpoint.url, development=development)
-        if isinstance(url, UrlViolation):
-            message = f"webhooks cannot be sent to this URL ({url}): {VIOLATION_TEXTS[url]}"
-            yield Conflict((*location, "url"), message)
-        if error := secret_reference_error(endpoint.secret):
-            yield Conflict((*location, "secret"), error)
-        elif error := _secret_error(endpoint.secret):
-            yield Conflict((*location, "secret"), error, _SECRET_HINT)
+    for find in load_each("tenant_rules"):
+        yield from find(tenant)
     for key in tenant.keys.values():
         location = ("tenants", tenant.name, "keys", key.name)
         try:
@@ -128,20 +146,6 @@ def _tenant_conflicts(
         except ValueError:
             message = "sign and seal are not valid public keys: copy the line of `valetkey keygen`"
             yield Conflict(location, message)
-
-
-def _secret_error(ref: str) -> str | None:
-    """Return what is wrong with the secrets behind a reference, if they can be read here.
-
-    The upkeep worker may run elsewhere: `doctor` reports there what cannot be read.
-    """
-    try:
-        read_secrets(ref, os.environ)
-    except MalformedSecret as malformed:
-        return str(malformed)
-    except Transient:
-        pass
-    return None
 
 
 def _conflict_problem(conflict: Conflict, lines: LineIndex) -> FileProblem:

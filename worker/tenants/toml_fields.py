@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from valetkey.units import describe_amount, describe_duration, describe_size
 from valetkey.wire.refusals import Metric, Window
-from worker.core.tenant_config import ByteQuotaLimit, Quota, QuotaLimit, TenantConfig
+from worker.rules.tenant_config import ByteQuotaLimit, Quota, QuotaLimit, TenantConfig
 
 Location = tuple[str | int, ...]
 

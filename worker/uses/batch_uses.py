@@ -11,8 +11,11 @@ from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import Outcome, UseState, UseStates
 from worker.base.database_engine import read_transaction
 from worker.context import Context
-from worker.core.fingerprints import BATCH_UNKNOWN, RecordedBatch
 from worker.ledger.batches import read_history
+from worker.rules.authentication import AuthenticatedMessage
+from worker.rules.decisions import Reply
+from worker.rules.fingerprints import BATCH_UNKNOWN, RecordedBatch
+from worker.rules.tenant_config import TenantConfig
 from worker.uses.state_facts import (
     count_state_facts,
     read_decided_chunks,
@@ -22,6 +25,13 @@ from worker.uses.storage_probes import probe_items
 from worker.uses.use_rules import grant_state
 
 _NO_CHUNK = -1  # a chunk number that no chunk has
+
+
+def respond_to_status(
+    message: StatusMessage, sender: AuthenticatedMessage, _config: TenantConfig, context: Context
+) -> Reply:
+    """Describe the uses of a batch to its tenant. Raises Transient."""
+    return Reply.of(describe_uses(message, sender.tenant.id, context))
 
 
 def describe_uses(message: StatusMessage, tenant_id: str, context: Context) -> UseStates | Outcome:

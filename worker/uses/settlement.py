@@ -23,12 +23,14 @@ from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.jobs import JobRun, Pace, ThreadGroup
 from worker.base.pages import format_items
 from worker.context import Context
-from worker.core.issued_grants import UsedGrant
-from worker.core.tenant_config import TenantConfig
 from worker.errors import Transient
 from worker.ledger.merkle import encode_record, entry_hash
 from worker.ledger.quota_usage import SettledBytes, give_back_bytes
-from worker.ledger.reservations import (
+from worker.ledger.tree_leaves import NewLeaf, append_leaf
+from worker.rules.issued_grants import UsedGrant
+from worker.rules.tenant_config import TenantConfig
+from worker.uses.chunk_probe import ChunkProbe, ProbedChunk
+from worker.uses.ended_slots import (
     EndedChunk,
     buckets_with_due_slots,
     claim_ended_chunks,
@@ -37,12 +39,11 @@ from worker.ledger.reservations import (
     postpone_ended_chunk,
     take_ended_chunk,
 )
-from worker.ledger.tree_leaves import NewLeaf, append_leaf
-from worker.uses.chunk_probe import ChunkProbe, ProbedChunk
 from worker.uses.stored_objects import add_stored_bytes, begin_counting_objects
 from worker.uses.upload_deliveries import insert_unused_delivery
 from worker.uses.use_rows import read_stored_sizes
 from worker.uses.use_rules import SettledChunk, settle_chunk
+from worker.webhooks.decided_batches import DELIVER_TASK
 
 MAX_BUCKETS = 8
 """The bucket profiles whose storage is asked at the same time."""
@@ -185,7 +186,7 @@ class _Turn:
                 postpone_ended_chunk(connection, slot, until)
             counts, has_delivery = _settle(connection, self._ended, config, now)
         if has_delivery:
-            self._context.trigger_deliveries()
+            self._context.trigger(DELIVER_TASK)
         if counts["ended"]:
             log.info("slots_not_settled", bucket=self._bucket, chunks=counts["ended"])
         self.counts += counts

@@ -14,11 +14,12 @@ from valetkey.wire.messages import MAX_PROBED_ITEMS
 from worker.aws.object_calls import FileReader, StorageRefuses, StoredFile
 from worker.aws.s3_clients import PATIENT, QUICK, CallLimits
 from worker.base.database_engine import read_transaction
+from worker.base.jobs import RateLimits
 from worker.context import Context
-from worker.core.fingerprints import RecordedBatch
-from worker.core.issued_grants import SLOT_KINDS, UsedGrant, UseReport, storage_name
-from worker.core.tenant_config import Bucket, TenantAccess
 from worker.errors import Malformed, StorageSilent, Transient
+from worker.rules.fingerprints import RecordedBatch
+from worker.rules.issued_grants import SLOT_KINDS, UsedGrant, UseReport, storage_name
+from worker.rules.tenant_config import Bucket, TenantAccess
 from worker.uses.state_facts import read_state_facts
 from worker.uses.use_recorder import record_uses
 from worker.uses.use_rows import find_used_grants
@@ -159,7 +160,7 @@ def _due(
     grants: Sequence[UsedGrant], bucket: Bucket, tenant_id: str, context: Context
 ) -> Sequence[UsedGrant]:
     """Return the grants that may be probed now, by the rates of each grant, tenant and profile."""
-    take, now = context.probe_limits.take, context.now()
+    take, now = context.use(RateLimits).take, context.now()
     due = [grant for grant in grants if take(grant.item, _PER_GRANT, 1, now)]
     allowed = take((bucket.name, tenant_id), bucket.probe_rate / 2, len(due), now)
     return due[: take(bucket.name, bucket.probe_rate, allowed, now)]

@@ -1,8 +1,8 @@
 """Deliveries about uploads: inserted with the uses behind them, and read when they are sent."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import Connection, and_, select
 
@@ -10,20 +10,12 @@ from models import Batch, Chunk, Grant, Settlement, Use
 from valetkey.wire.events import ReportedUpload, UploadEventType
 from valetkey.wire.grant_ids import grant_id
 from worker.base.pages import parse_items
-from worker.core.issued_grants import UsedGrant
-from worker.core.tenant_config import TenantConfig
-from worker.ledger.outbox import DeliveryLease, delivery_values, insert_deliveries
+from worker.rules.issued_grants import UsedGrant
+from worker.rules.tenant_config import TenantConfig
 from worker.uses.use_rows import InsertedUses, JudgedUse
 from worker.uses.use_rules import STORING, is_late
-
-
-class UploadNews(NamedTuple):
-    """The content of a delivery about uploads. bucket is the bucket profile."""
-
-    batch_id: str
-    bucket: str
-    recorded_at: datetime
-    uploads: Sequence[ReportedUpload]
+from worker.webhooks.outbox import DeliveryLease, delivery_values, insert_deliveries
+from worker.webhooks.webhook_events import UploadNews
 
 
 def insert_use_deliveries(

@@ -12,10 +12,10 @@ from models import Settlement, Use
 from worker.base.database_engine import write_transaction
 from worker.base.pages import in_parts, parse_items
 from worker.context import Context
-from worker.core.issued_grants import UsedGrant, UseReport, is_credible
-from worker.core.tenant_config import TenantConfig
 from worker.ledger import quota_usage
-from worker.ledger.reservations import lock_unsettled
+from worker.rules.issued_grants import UsedGrant, UseReport, is_credible
+from worker.rules.tenant_config import TenantConfig
+from worker.uses.ended_slots import lock_unsettled
 from worker.uses.stored_objects import (
     ChunkKey,
     add_stored_bytes,
@@ -33,6 +33,7 @@ from worker.uses.use_rows import (
     read_stored_sizes,
 )
 from worker.uses.use_rules import STORING, judge, kept_bytes, use_fingerprint
+from worker.webhooks.decided_batches import DELIVER_TASK
 
 
 class RecordedUses(NamedTuple):
@@ -75,7 +76,7 @@ def record_uses(reports: Iterable[UseReport], context: Context) -> RecordedUses:
         deliveries = insert_use_deliveries(connection, inserted, config, now)
         append_use_leaves(connection, inserted)
     if deliveries:
-        context.trigger_deliveries()
+        context.trigger(DELIVER_TASK)
     return RecordedUses(len(new), +ignored)
 
 

@@ -25,11 +25,11 @@ from models import Batch, Chunk, ConfigChange, Grant, Reissue, Use
 from valetkey.wire.grant_ids import split_grant_id
 from worker.base.inserts import insert_statement
 from worker.base.pages import in_parts
-from worker.core.issued_grants import UsedGrant, UseReport, issued_kind, qualified_name
-from worker.core.tenant_config import TenantConfig
 from worker.ledger.chunk_items import is_in_chunk
 from worker.ledger.merkle import encode_record, entry_hash
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
+from worker.rules.issued_grants import UsedGrant, UseReport, issued_kind, qualified_name
+from worker.rules.tenant_config import TenantConfig
 from worker.uses.use_rules import STORING, Judgement
 
 _GRANTS = (

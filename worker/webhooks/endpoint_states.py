@@ -15,8 +15,8 @@ from models import Delivery, DeliveryAttempt, EndpointHour, EndpointState
 from valetkey.wire.events import DisabledEndpoint, DisabledReason
 from worker.base.inserts import insert_once, insert_statement
 from worker.base.jobs import TurnKey
-from worker.core.tenant_config import TenantConfig
-from worker.ledger.outbox import (
+from worker.rules.tenant_config import TenantConfig
+from worker.webhooks.outbox import (
     DELIVERY_LEASE_TIME,
     DeliveryLease,
     DeliveryResult,

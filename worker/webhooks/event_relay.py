@@ -14,17 +14,17 @@ from valetkey.wire.events import RelayedEvent
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.jobs import JobRun, ThreadGroup
 from worker.context import Context
-from worker.core.tenant_config import is_usable_key
 from worker.errors import Malformed, Transient
 from worker.issue.dispatch import seal
-from worker.ledger.listeners import (
+from worker.rules.tenant_config import is_usable_key
+from worker.webhooks.listeners import (
     Listener,
     claim_events,
     delete_listener,
     has_new_events,
     read_listeners,
 )
-from worker.ledger.outbox import DeliveryLease
+from worker.webhooks.outbox import DeliveryLease
 from worker.webhooks.webhook_events import render
 
 RELAY_SECONDS = 0.3
@@ -124,3 +124,22 @@ def _render(delivery: DeliveryLease, context: Context) -> bytes | None:
             body=webhook.body.decode(),
         )
     )
+
+
+class RelayJob:
+    """Relays events, and again after a pause as long as anybody listens."""
+
+    def __init__(self) -> None:
+        self._relay: EventRelay | None = None
+
+    def __call__(self, context: Context, run: JobRun) -> dict[str, int]:
+        """Relay once. Returns counts. Raises Transient."""
+        self._relay = self._relay or EventRelay(context.announce)
+        listeners, events = self._relay.relay(context, run)
+        if listeners:
+            run.sleep(RELAY_SECONDS)
+            run.is_repeated = True
+        return {"events": events}
+
+
+relay_events = RelayJob()

@@ -17,13 +17,13 @@ from worker.aws.object_calls import ObjectFile, put_object
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.jobs import JobRun, ThreadGroup, TurnKey, TurnLimits, Turns
 from worker.context import Context
-from worker.core.admission import manifest_refusal, may_overwrite_manifest
-from worker.core.decisions import ChunkDecision, refused_item_result
-from worker.core.tenant_config import TenantAccess
 from worker.errors import Malformed, Transient
 from worker.issue.chunk_signing import read_recorded, reissue_chunk
 from worker.ledger.batches import next_decided_chunk
-from worker.ledger.outbox import (
+from worker.rules.admission import manifest_refusal, may_overwrite_manifest
+from worker.rules.decisions import ChunkDecision, refused_item_result
+from worker.rules.tenant_config import TenantAccess
+from worker.webhooks.outbox import (
     MANIFEST_LEASE_TIME,
     ManifestLease,
     ManifestProblem,

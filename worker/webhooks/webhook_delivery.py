@@ -15,11 +15,17 @@ from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.jobs import JobRun, ThreadGroup, TurnKey, TurnLimits, Turns
 from worker.base.stages import observe
 from worker.base.tracing import annotate, webhook_span
-from worker.base.webhook_client import WebhookFailure
 from worker.context import Context
 from worker.errors import Malformed, Transient
-from worker.ledger.batch_completion import release_completions
-from worker.ledger.outbox import (
+from worker.webhooks.batch_completion import release_completions
+from worker.webhooks.endpoint_states import (
+    EndpointChanges,
+    FinishedDelivery,
+    begin_probe,
+    read_health,
+    record_results,
+)
+from worker.webhooks.outbox import (
     Claim,
     DeliveryLease,
     DeliveryResult,
@@ -28,13 +34,7 @@ from worker.ledger.outbox import (
     lease_deliveries,
     settle_delivery,
 )
-from worker.webhooks.endpoint_states import (
-    EndpointChanges,
-    FinishedDelivery,
-    begin_probe,
-    read_health,
-    record_results,
-)
+from worker.webhooks.webhook_client import WebhookFailure, webhook_client
 from worker.webhooks.webhook_events import RenderedWebhook, render
 from worker.webhooks.webhook_rules import (
     GONE,
@@ -86,7 +86,7 @@ def _send(delivery: DeliveryLease, webhook: RenderedWebhook, context: Context) -
     secrets = resolve_secrets(webhook.endpoint.secret, context.environ, now)
     headers = signature_headers(secrets, webhook.message_id, now, webhook.body)
     with webhook_span(*delivery.endpoint):
-        response = context.webhook_client().post(webhook.endpoint.url, webhook.body, headers)
+        response = context.use(webhook_client).post(webhook.endpoint.url, webhook.body, headers)
         annotate({"http.response.status_code": response.status})
     status, is_up = response.status, response.status // 100 != _SERVER_ERROR
     if response.is_success:

@@ -3,7 +3,7 @@
 The id of a webhook is the same for every attempt.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -11,18 +11,24 @@ from pydantic_core import to_json
 from sqlalchemy import exists, select
 
 from models import Batch, Cancellation
-from valetkey.wire.events import MAX_WEBHOOK_BYTES, CompletedBatch, DecidedGrants, ReportedUploads
+from valetkey.wire.events import (
+    MAX_WEBHOOK_BYTES,
+    CompletedBatch,
+    DecidedGrants,
+    ReportedUpload,
+    ReportedUploads,
+)
 from valetkey.wire.refusals import Refusal
 from worker.base.database_engine import autocommit_read, read_transaction
 from worker.context import Context
-from worker.core.admission import allowed_callback_names
-from worker.core.decisions import ChunkDecision, RecordedChunk
-from worker.core.tenant_config import Tenant, WebhookEndpoint
 from worker.errors import Malformed
+from worker.features import contributions, resolve
 from worker.issue.chunk_signing import read_recorded, reissue_chunk
 from worker.ledger.batches import count_decided
-from worker.ledger.outbox import DeliveryLease, read_manifest_state
-from worker.uses.upload_deliveries import read_upload_news
+from worker.rules.admission import allowed_callback_names
+from worker.rules.decisions import ChunkDecision, RecordedChunk
+from worker.rules.tenant_config import Tenant, WebhookEndpoint
+from worker.webhooks.outbox import DeliveryLease, read_manifest_state
 from worker.webhooks.webhook_rules import WebhookName
 
 EXPIRED = "its grants had expired"
@@ -66,7 +72,7 @@ def render(delivery: DeliveryLease, context: Context) -> RenderedWebhook:
         raise Malformed("the endpoint is no longer configured")
     if not endpoint.wants(delivery.event):
         raise Malformed("the endpoint no longer receives webhooks of this type")
-    render_content = _RENDERERS.get(delivery.event, _render_upload)
+    render_content = _RENDERERS.get(delivery.event, _render_uploads)
     content = render_content(_CheckedDelivery(delivery, tenant, endpoint), context)
     body = _encode(delivery.event, content)
     if len(body) > MAX_WEBHOOK_BYTES:
@@ -155,11 +161,23 @@ def _render_completed(checked: _CheckedDelivery, context: Context) -> _Content:
     return _Content(batch.batch_id, checked.delivery.created_at, content)
 
 
-def _render_upload(checked: _CheckedDelivery, context: Context) -> _Content:
+class UploadNews(NamedTuple):
+    """The content of a delivery about uploads. bucket is the bucket profile."""
+
+    batch_id: str
+    bucket: str
+    recorded_at: datetime
+    uploads: Sequence[ReportedUpload]
+
+
+def _render_uploads(checked: _CheckedDelivery, context: Context) -> _Content:
     """Render a webhook about uploads: the same at each attempt."""
     chunk = _chunk(checked.delivery)
+    read = contributions("events").get(checked.delivery.event)
+    if read is None:
+        raise Malformed("no feature of this service reads what it reports")
     with autocommit_read(context.engine) as connection:
-        news = read_upload_news(connection, checked.delivery, chunk)
+        news: UploadNews | None = resolve(read)(connection, checked.delivery, chunk)
     if news is None:
         raise Malformed("the rows that it reports are not there")
     checked.check_bucket(news.bucket)

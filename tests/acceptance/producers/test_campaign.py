@@ -15,7 +15,7 @@ from tests.support.faults.service import ACME_KEY, FaultyService, faulty_service
 from tests.support.servers.waiting import wait_until
 from valetkey.crypto.keys import dump_private_key
 from valetkey.session import new_id
-from valetkey.wire.messages import BULK_QUEUE
+from valetkey.wire import BULK_QUEUE
 
 KEYS = [f"acme/campaign/{number}" for number in range(5_000)]
 

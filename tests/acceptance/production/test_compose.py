@@ -14,9 +14,7 @@ from tests.support.s3.http_requests import completion, get, post, put, send
 from tests.support.servers.waiting import wait_until
 from valetkey import Client, Grant
 from valetkey.crypto.keys import dump_private_key, generate_key, public_key_line
-from worker.__main__ import _COMMANDS
 
-pytestmark = pytest.mark.skipif("health" not in _COMMANDS, reason="no command `health` yet")
 BUCKET = "valetkey-demo"
 CONTENT = b"x" * (5 * 1024**2 + 1)  # two parts
 

@@ -16,7 +16,7 @@ from tests.acceptance.production.conftest import Production
 from tests.support.cli.listening import listening
 from tests.support.servers.programs import run_program
 from valetkey import AsyncClient, Client, Grant
-from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
+from valetkey.wire import BULK_QUEUE, INTERACTIVE_QUEUE
 
 KEYS = {INTERACTIVE_QUEUE: ["acme/a", "acme/b"], BULK_QUEUE: [f"acme/{n}" for n in range(50)]}
 PAGE = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")

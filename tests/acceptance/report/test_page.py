@@ -14,10 +14,10 @@ from tests.support.s3.chromium import Tab
 from tests.support.scope import skip_without
 from tests.support.servers.databases import migrated_file, open_engine
 from tests.support.servers.waiting import wait_until
-from worker.audit.report.report_command import report
 from worker.base.database_engine import write_transaction
-from worker.core.tenant_config import Quota, Tenant, TenantConfig
 from worker.ledger.tenant_rows import store_config
+from worker.report.report_command import report
+from worker.rules.tenant_config import Quota, Tenant, TenantConfig
 
 # The folder into which `make browser` installs the package of package-lock.json.
 AXE = Path(sys.prefix) / "report" / "node_modules" / "axe-core" / "axe.min.js"

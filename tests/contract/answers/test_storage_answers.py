@@ -20,8 +20,8 @@ from tests.support.s3.stores import SERVERS
 from tests.support.servers.databases import migrated_file, open_engine
 from worker import clock
 from worker.aws.s3_clients import S3Clients
-from worker.core.tenant_config import Bucket, TenantConfig
 from worker.dev.embedded_servers import Storage
+from worker.rules.tenant_config import Bucket, TenantConfig
 
 CODES = {
     "NoSuchBucket": ("bucket_unusable", "grant.bucket"),

@@ -20,8 +20,8 @@ from tests.support.s3.http_requests import get, send
 from tests.support.s3.stores import DOWNLOAD, Store, new_key
 from valetkey.signing.response_headers import find_filename_fault, make_fallback
 from valetkey.wire.terms import Download
-from worker.core.policy_rules import INERT_TYPES, check_content_type
-from worker.core.tenant_config import Policy
+from worker.rules.policy_rules import INERT_TYPES, check_content_type
+from worker.rules.tenant_config import Policy
 
 DOCUMENT = ROOT / "docs" / "appendix" / "file-names.md"
 RULES = ROOT / "docs" / "files.md"

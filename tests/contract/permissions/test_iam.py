@@ -20,20 +20,20 @@ from tests.support.s3 import doubles
 from valetkey.signing.sigv4 import Credentials
 from worker import clock
 from worker.aws import object_calls
+from worker.aws.aws_permissions import ProfileUse, all_permissions
 from worker.aws.credentials import CredentialCache
-from worker.aws.event_queues import EventQueue
 from worker.aws.object_calls import FileReader, ObjectFile, StoredFile
-from worker.aws.role_policies import RolePolicies
 from worker.aws.s3_clients import make_client
 from worker.aws.storage_calls import call_storage
-from worker.core.aws_permissions import PERMISSIONS, ProfileUse
-from worker.core.role_session import role_session
-from worker.core.storage_errors import ErrorResponse
-from worker.core.tenant_config import Bucket, Policy
 from worker.dev.embedded_servers import Storage
 from worker.errors import Malformed, Transient
 from worker.permissions.iam_documents import iam_documents
 from worker.revoke.kept_statements import read_policy
+from worker.revoke.role_policies import RolePolicies
+from worker.rules.role_session import role_session
+from worker.rules.storage_errors import ErrorResponse
+from worker.rules.tenant_config import Bucket, Policy
+from worker.uses.events.event_queues import EventQueue
 
 NOT_PROVEN = {"s3:PutObjectAcl", "s3:PutObjectTagging", "kms:Decrypt", "kms:GenerateDataKey"}
 # moto names a call of a batch by itself; AWS, "Actions defined by Amazon SQS": DeleteMessage.
@@ -71,7 +71,7 @@ class Account:
                 (with_acls,),
                 counts_stored=True,
                 checkpoints=("acme/",),
-                options=prefixes,  # type: ignore[arg-type] # names of options
+                options=prefixes,
             ),
             # The workers' own credentials assume the role; it has a document of its own.
             ProfileUse(
@@ -243,7 +243,7 @@ def test_without_an_action_its_features_are_refused(account: Account, action: st
 
 
 def test_every_action_of_the_table_is_proven_or_named_as_not_proven() -> None:
-    actions = {action for permission in PERMISSIONS for action in permission.actions}
+    actions = {action for permission in all_permissions() for action in permission.actions}
     assert actions == {*REFUSED, *NOT_PROVEN}
 
 

@@ -30,9 +30,9 @@ from worker.audit.item_counts import (
     top_items,
 )
 from worker.base.database_engine import write_transaction
-from worker.core.annotations import ANNOTATION_FIELDS
-from worker.core.grant_kinds import KINDS
-from worker.core.issued_grants import SLOT_KINDS
+from worker.rules.annotations import ANNOTATION_FIELDS
+from worker.rules.grant_kinds import KINDS
+from worker.rules.issued_grants import SLOT_KINDS
 
 ZONES: list[tzinfo] = [UTC, ZoneInfo("Europe/Berlin"), ZoneInfo("Asia/Kathmandu")]
 OPTIONS = st.builds(

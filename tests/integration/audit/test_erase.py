@@ -16,7 +16,7 @@ from tests.support.builders.services import InProcessService
 from tests.support.cli.operator import ON_SQLITE, Run, json_rows, run_audit
 from worker.audit.text_conditions import ERASED
 from worker.base.database_engine import write_transaction
-from worker.core.tenant_config import Quota, Tenant
+from worker.rules.tenant_config import Quota, Tenant
 
 ANN = "ann@example.com"
 TEXTS = {"recipient": ANN, "reason": "case 4711", "ref": "mail-17"}

@@ -18,12 +18,12 @@ from tests.support.builders.audit_rows import AuditedBatch, batch_id
 from tests.support.cli.operator import ON_SQLITE, Run, json_rows, refusal, run_audit
 from worker import clock
 from worker.audit import audit_rows
-from worker.audit.audit_log import AuditLog
 from worker.audit.audit_rows import ChunkItems
-from worker.audit.export import export_run
 from worker.base.database_engine import write_transaction
-from worker.core.tenant_config import Bucket, TenantConfig
 from worker.dev.embedded_servers import Storage, create_buckets
+from worker.export import export_run
+from worker.rules.tenant_config import Bucket, TenantConfig
+from worker.scripting.audit_log import AuditLog
 
 ROWS = 20
 MANIFEST = "audit/all.csv.manifest.json"

@@ -17,9 +17,9 @@ from tests.support.builders.audit_rows import AuditedBatch
 from valetkey.units import format_utc
 from worker.audit import audit_rows
 from worker.audit.audit_rows import GrantRecord, read_bound, stream_blocks, to_records
-from worker.audit.export.export_run import FormatName, HashedStream, open_writer
 from worker.audit.grant_filters import GrantFilter
-from worker.core.annotations import ANNOTATION_FIELDS
+from worker.export.export_run import FormatName, HashedStream, open_writer
+from worker.rules.annotations import ANNOTATION_FIELDS
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
 

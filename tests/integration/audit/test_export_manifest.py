@@ -27,14 +27,13 @@ from tests.support.cli.operator import ON_SQLITE, json_lines, refusal
 from tests.support.cli.operator import run_audit as run
 from tests.support.servers.databases import url_text
 from worker.audit.audit_rows import COLUMNS, Bound, read_bound
-from worker.audit.export import export_command
 from worker.audit.text_conditions import ERASED, is_match
-from worker.audit.verify import export_check
 from worker.base.database_engine import write_transaction
 from worker.base.private_files import write_private_file
-from worker.core.tenant_config import Tenant
+from worker.export import export_check, export_command
 from worker.ledger.merkle import RightEdge
 from worker.proof.checkpoint_key import create_key_file, read_key_file
+from worker.rules.tenant_config import Tenant
 from worker.tenants.config_changes import ChangeAuthor, record_changes
 
 FORMATS = ("csv", "jsonl", "parquet", "ocsf")

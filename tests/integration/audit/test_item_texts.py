@@ -15,11 +15,12 @@ from tests.support.builders.audit_rows import AuditedBatch, batch_id
 from tests.support.cli.audit_log import grants, items, write_batches
 from tests.support.cli.operator import Run, audit_pages, json_lines, json_rows, refusal, run_audit
 from valetkey.cli import terminal_text
-from worker.audit import audit_log, list_command
+from worker.audit import list_command
 from worker.audit.audit_rows import read_grants
 from worker.audit.grant_filters import GrantFilter
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
+from worker.scripting import audit_log
 
 ERASED = "(erased)"
 ANN = {"recipient": "Ann@Example.com", "reason": "case [7]", "ref": "mail-17"}

@@ -21,9 +21,9 @@ from worker.audit.audit_rows import COLUMNS, GrantRecord
 from worker.audit.grant_filters import GrantFilter
 from worker.audit.list_command import follow_grants
 from worker.base.database_engine import write_transaction
-from worker.core.tenant_config import Bucket, Tenant, TenantConfig, TenantKey
 from worker.ledger.tenant_rows import load_config, store_config
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
+from worker.rules.tenant_config import Bucket, Tenant, TenantConfig, TenantKey
 from worker.tenants.apply_plan import diff_config
 from worker.tenants.config_changes import ChangeAuthor, record_changes
 

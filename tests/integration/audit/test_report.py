@@ -12,8 +12,8 @@ from sqlalchemy import Engine
 from tests.support.audit_model.report_log import SINCE, UNTIL, build_log
 from tests.support.cli.operator import ON_SQLITE, Run, json_rows, run_audit
 from worker.base.database_engine import write_transaction
-from worker.core.tenant_config import Tenant, TenantConfig
 from worker.ledger.tenant_rows import store_config
+from worker.rules.tenant_config import Tenant, TenantConfig
 
 RANGE = ("--since", SINCE.isoformat(), "--until", UNTIL.isoformat())
 
@@ -55,7 +55,7 @@ def test_a_file_written_meanwhile_is_not_replaced(
         path.write_text("precious")
         return "page"
 
-    monkeypatch.setattr("worker.audit.report.report_command.render_page", render)
+    monkeypatch.setattr("worker.report.report_command.render_page", render)
     result = run(*RANGE, "--out", str(path))
     assert (result.exit_code, path.read_text()) == (2, "precious")
     assert [file.name for file in tmp_path.glob("*.html")] == ["report.html"]

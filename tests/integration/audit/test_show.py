@@ -21,10 +21,10 @@ from tests.support.cli.operator import Run, json_rows, refusal, run_audit
 from tests.support.uses.reports import downloaded, stored
 from tests.support.uses.settlements import settle
 from valetkey.units import format_size
-from worker.audit.audit_log import AuditLog, UnknownGrant, UnknownName
 from worker.audit.state_conditions import STATES
 from worker.cli.output import format_in_zone
-from worker.core.tenant_config import Quota
+from worker.rules.tenant_config import Quota
+from worker.scripting.audit_log import AuditLog, UnknownGrant, UnknownName
 from worker.uses.use_recorder import record_uses
 
 QUOTA = Quota("grants", "day", 3)

@@ -28,10 +28,10 @@ from tests.support.builders.services import InProcessService, build_service
 from tests.support.cli.operator import ON_SQLITE, json_lines, json_rows
 from tests.support.fakes.http_storage import HttpStorage, MemoryStorage, running_http_storage
 from worker.audit.show_command import show
-from worker.audit.whose_command import whose
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import write_transaction
-from worker.core.tenant_config import TenantConfig
+from worker.rules.tenant_config import TenantConfig
+from worker.whose.whose_command import whose
 
 PART_SIZE = 5 * 1024**2
 Whose = Callable[..., Result]

@@ -28,9 +28,13 @@ from tests.support.servers.webhook_receiver import (
     stream_body,
     take_turns,
 )
-from worker.base import webhook_client, webhook_connection
-from worker.base.webhook_client import WebhookClient, WebhookFailure
-from worker.base.webhook_connection import MAX_IDLE_PER_ORIGIN, MAX_RESPONSE_BYTES, WebhookResponse
+from worker.webhooks import webhook_client, webhook_connection
+from worker.webhooks.webhook_client import WebhookClient, WebhookFailure
+from worker.webhooks.webhook_connection import (
+    MAX_IDLE_PER_ORIGIN,
+    MAX_RESPONSE_BYTES,
+    WebhookResponse,
+)
 
 HOST, OTHER_HOST = "hooks.example.com", "other.example.com"
 LOOPBACK, LOOPBACK_2, DENIED = map(ip_address, ("127.0.0.1", "127.0.0.2", "10.0.0.1"))

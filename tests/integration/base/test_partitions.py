@@ -22,7 +22,7 @@ from worker.base.month_partitions import (
     month_of,
     read_partitions,
 )
-from worker.tasks import clean_up
+from worker.issue.cleanup import clean_up
 
 pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 

@@ -29,7 +29,7 @@ from tests.support.builders.messages import grant_message, tenant_config
 from tests.support.builders.services import InProcessService
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.month_partitions import read_partitions
-from worker.core.annotations import salted
+from worker.rules.annotations import salted
 
 _MODELS = (
     *(Reissue, ConfigChange, Erasure, Checkpoint, RefusedChunk, Prune),

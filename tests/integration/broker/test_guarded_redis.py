@@ -21,6 +21,7 @@ from worker.broker import celery_guard
 from worker.broker.celery_guard import SHARED_KEYS, GuardedQoS, GuardedTransport
 from worker.broker.dead_letters import read_dead_letters
 from worker.broker.result_store import read_discard_counts, read_ignored_traces
+from worker.feature import Task
 
 Handler = Callable[[Any], None]
 
@@ -191,6 +192,27 @@ def test_a_frame_that_causes_an_error_is_set_aside_and_the_next_is_delivered(
     assert [message.headers["id"] for message in handled] == [TASK_ID, "next"]
     assert guarded.dead_letters() == [(TASK_ID, guarded.queue)]
     assert "RecursionError" in read_dead_letters(guarded.store)[0].problem
+
+
+def test_a_task_of_a_deleted_feature_is_set_aside_and_the_next_is_handled(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handled: list[str] = []
+
+    def handler(*_: Any) -> Handler:
+        return lambda message: handled.append(message.headers["id"])
+
+    monkeypatch.setattr("celery.worker.consumer.Consumer.create_task_handler", handler)
+    monkeypatch.setattr(celery_guard, "TASKS", {"valetkey.issue": Task(queues=(guarded.queue,))})
+    consumer = celery_guard.GuardedConsumer.__new__(celery_guard.GuardedConsumer)
+    consumer.restart_count = 0
+    guarded.put(build_frame(headers=celery_headers(task="valetkey.deleted")))
+    guarded.put(build_frame(headers=celery_headers(id="next")))
+    guarded.start(consumer.create_task_handler()).read()
+    assert handled == ["next"]
+    (letter,) = read_dead_letters(guarded.store)
+    assert (letter.queue, letter.problem) == (guarded.queue, celery_guard.NO_FEATURE)
+    assert guarded.store.hlen("unacked") == 1  # only the next one
 
 
 def test_the_task_of_a_frame_that_is_set_aside_fails(guarded: Guarded) -> None:

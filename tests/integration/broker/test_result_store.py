@@ -1,6 +1,6 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from worker import clock
 from worker.broker.result_store import ResultStore, request_name, unnamed_batches
+from worker.rules.decisions import Reply
 
 REQUEST = SimpleNamespace(children=[], group=None, parent_id=None, chord=None, ignore_result=False)
 
@@ -123,8 +124,7 @@ def test_a_result_is_found_by_its_batches_for_as_long_as_it_is_kept(
             assert 890 < server.ttl(name) <= 900
 
 
-URL = {"items": [{"url": "https://s3"}], "chunk": 0}
-REFUSED = {"items": [{"code": "revoked"}], "chunk": 0}
+EXPIRES_AT = datetime(2026, 12, 3, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,8 @@ REFUSED = {"items": [{"code": "revoked"}], "chunk": 0}
 def test_only_results_with_links_that_are_not_named_after_their_batch_are_indexed(
     task_id: str, batches: list[str]
 ) -> None:
-    outcomes = [URL | {"batch": "a"}, REFUSED | {"batch": "b"}]
+    granted = Reply({"batch": "a", "chunk": 0}, issued=1, expires_at=EXPIRES_AT)
+    outcomes = [granted, Reply({"batch": "b", "chunk": 0}, refused=1)]
     assert unnamed_batches(task_id, outcomes) == batches
 
 

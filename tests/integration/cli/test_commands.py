@@ -15,7 +15,8 @@ from tests.support.cli.interrupted_download import lose_chunk, run_cli
 from tests.support.cli.producer_commands import Cli
 from tests.support.fakes.fake_service import describe_today, grant_outcome, refuse_outcome
 from tests.support.servers.waiting import wait_until
-from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS, RELEASE
+from valetkey.wire import RELEASE
+from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 
 UPLOAD = ("upload", "inbox", "a/cat.jpg", "--max-size", "5MB")
 DATE = "Thu, 26 Nov 2026 00:00:00 GMT"

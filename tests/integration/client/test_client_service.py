@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.fakes.fake_service import refuse_outcome, running_fake_service
 from valetkey import Client, Code, Refusal, Refused
-from valetkey.wire.messages import RELEASE
+from valetkey.wire import RELEASE
 
 # Limits of release 0.1.0: a later one may raise them.
 LIMITS_OF_0_1 = {

@@ -19,13 +19,13 @@ from tests.support.cli.operator import json_lines
 from tests.support.docs.command_lines import ROOT
 from worker.base.database_engine import write_transaction
 from worker.broker.queues import HEARTBEAT_PREFIX
-from worker.core.tenant_config import TenantConfig, WebhookEndpoint
 from worker.doctor.checks import RUNBOOKS, Check
 from worker.doctor.doctor_command import doctor
 from worker.doctor.prober import ProbeReport
 from worker.doctor.queue_checks import broker_checks
-from worker.ledger.outbox import DeliveryResult, settle_delivery
+from worker.rules.tenant_config import TenantConfig, WebhookEndpoint
 from worker.settings import Settings
+from worker.webhooks.outbox import DeliveryResult, settle_delivery
 
 ENDPOINT = WebhookEndpoint("billing", "https://billing.example.com/hooks", "env:BILLING_SECRET")
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

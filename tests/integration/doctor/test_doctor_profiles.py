@@ -15,11 +15,11 @@ from tests.support.cli.operator import json_lines
 from tests.support.fakes.http_storage import StorageResponse, running_http_storage
 from tests.support.fakes.socket_server import running_socket_server, stay_silent
 from tests.support.uses.notifications import TestQueue
-from worker.aws.event_queues import queue_id
-from worker.core.tenant_config import Bucket, Policy, Quota, Tenant
 from worker.dev.embedded_servers import Storage, create_buckets
 from worker.doctor import queue_checks, storage_checks
 from worker.doctor.queue_checks import check_readers
+from worker.rules.tenant_config import Bucket, Policy, Quota, Tenant
+from worker.uses.events.event_queues import queue_id
 
 CheckProfiles = Callable[..., list[dict[str, Any]]]
 

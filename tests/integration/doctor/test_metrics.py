@@ -31,17 +31,17 @@ from worker.__main__ import main
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.stages import observe, take_sums
 from worker.broker.dead_letters import KEY
-from worker.broker.latencies import flush
 from worker.broker.queues import Heartbeat
 from worker.broker.result_store import DISCARD_COUNTER, IGNORED_TRACES
-from worker.core.tenant_config import Quota
 from worker.doctor import metrics_command, prober
 from worker.doctor.checks import ENDED_SLOTS, EXPIRED_GRANTS
 from worker.doctor.database_checks import LITTLE_LEFT
+from worker.doctor.latencies import flush
 from worker.doctor.metrics_command import PARTS
 from worker.doctor.prober import ProbeReport
 from worker.errors import Transient
 from worker.ledger.rejections import count_rejections
+from worker.rules.tenant_config import Quota
 from worker.uses.state_facts import read_state_facts
 from worker.uses.use_recorder import record_uses
 from worker.uses.use_rules import grant_state

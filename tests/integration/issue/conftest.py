@@ -1,3 +1,4 @@
+from functools import cache
 from typing import Any
 
 import pytest
@@ -5,17 +6,26 @@ from jsonschema import Draft202012Validator
 
 from tests.support.builders import services
 from worker.context import Context
-from worker.contract.json_schemas import reply_schema
+from worker.features import NAMES
 from worker.issue.dispatch import Response, respond
 
-_SCHEMA = Draft202012Validator(reply_schema())
+
+@cache
+def _schema() -> Draft202012Validator:
+    from worker.contract.json_schemas import reply_schema  # noqa: PLC0415
+
+    return Draft202012Validator(reply_schema())
 
 
 @pytest.fixture(autouse=True)
 def _every_reply_matches_the_schema_of_the_replies(monkeypatch: pytest.MonkeyPatch) -> None:
+    if "contract" not in NAMES:  # in a copy of `make without FEATURE=contract`
+        return
+    schema = _schema()
+
     def respond_and_validate(raw: Any, context: Context) -> Response:
         response = respond(raw, context)
-        _SCHEMA.validate(response.values)
+        schema.validate(response.values)
         return response
 
     monkeypatch.setattr(services, "respond", respond_and_validate)

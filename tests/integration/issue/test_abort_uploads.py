@@ -18,9 +18,9 @@ from worker.base.database_engine import write_transaction
 from worker.base.jobs import SingleFlight
 from worker.errors import Transient
 from worker.issue import multipart_aborts
+from worker.issue.cleanup import clean_up
 from worker.issue.multipart_aborts import GIVE_UP_AFTER, abort_expired_uploads
 from worker.ledger.multipart_rows import UploadRecord
-from worker.tasks import clean_up
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from models import Annotation, Batch
 from tests.support.builders.messages import batch_id, grant_message, tenant_config
 from tests.support.builders.services import InProcessService
-from worker.core.tenant_config import Quota
+from worker.rules.tenant_config import Quota
 
 TEXTS = {"recipient": "ann@example.com", "reason": "case 4711", "ref": "mail-17"}
 TEXT_COLUMNS = (Annotation.item_number, Annotation.recipient, Annotation.reason, Annotation.ref)

@@ -29,10 +29,10 @@ from tests.support.crypto.tokens import sign_message
 from tests.support.servers.databases import migrated_file
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine
-from worker.core.tenant_config import Quota, TenantConfig
 from worker.errors import Transient
 from worker.issue import issuer
 from worker.issue.chunk_signing import first_signing_context
+from worker.rules.tenant_config import Quota, TenantConfig
 
 TABLES = (Batch, Chunk, Grant, Usage, Reservation, Delivery, Leaf, RejectionCount)
 QUOTAS = (Quota("grants", "day", 7, warn_at=2), Quota("upload_bytes", "live", 1_200_000))
@@ -103,7 +103,7 @@ def test_a_bundle_is_decided_as_its_messages_one_by_one(
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("worker.core.annotations.token_bytes", bytes)  # salts without randomness
+    monkeypatch.setattr("worker.rules.annotations.token_bytes", bytes)  # salts without randomness
     messages = mixed_messages()
     *one_by_one, last, before_last = issue_each(alone, clock, *messages[:-2], *messages[:-3:-1])
     one_by_one += [before_last, last]

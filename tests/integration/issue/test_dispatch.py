@@ -17,6 +17,7 @@ from jsonschema import Draft202012Validator
 from models import Batch, Chunk, Delivery, Grant, RejectionCount, Usage
 from tests.support.builders.messages import Clock, batch_id, grant_message
 from tests.support.builders.services import InProcessService
+from tests.support.builders.triggers import triggered_tasks
 from tests.support.crypto.tenants import (
     ACME_KEY,
     ACME_SPARE_KEY,
@@ -33,9 +34,9 @@ from worker.base.database_engine import write_transaction
 from worker.broker.message_guard import ExpiredMessage, InvalidMessage
 from worker.broker.result_store import _refusal_values
 from worker.contract.json_schemas import reply_schema
-from worker.core.authentication import message_digest
-from worker.core.tenant_config import Quota
 from worker.issue import dispatch
+from worker.rules.authentication import message_digest
+from worker.rules.tenant_config import Quota
 
 
 @pytest.fixture
@@ -103,13 +104,13 @@ def test_only_a_decision_with_a_known_callback_triggers_a_webhook(
 ) -> None:
     def has_webhook(**changes: Any) -> bool:
         token = sign_message(grant_message(**changes), ACME_KEY, clock())
-        return service.respond(token).has_webhook
+        return triggered_tasks(service.respond(token)) == ["valetkey.deliver"]
 
     assert has_webhook(callback="hook")
     assert not has_webhook()
     assert not has_webhook(callback="hook", ask="explain")
     assert not has_webhook(callback="nowhere")
-    assert not service.respond(grant_message(callback="hook")).has_webhook
+    assert not triggered_tasks(service.respond(grant_message(callback="hook")))
     assert {row.event for row in service.rows(Delivery)} == {"grants.decided", "batch.completed"}
 
 

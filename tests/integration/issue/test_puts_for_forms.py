@@ -20,7 +20,7 @@ from tests.support.builders.services import InProcessService
 from tests.support.uses.reports import stored
 from worker.audit.grant_story import find_story
 from worker.base.database_engine import read_transaction
-from worker.core.tenant_config import Policy
+from worker.rules.tenant_config import Policy
 from worker.uses.use_recorder import record_uses
 
 KEYS = ("acme/a.png", "acme/b.png")

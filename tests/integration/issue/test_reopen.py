@@ -27,13 +27,14 @@ from tests.support.builders.messages import (
     upload_message,
 )
 from tests.support.builders.services import InProcessService
+from tests.support.builders.triggers import triggered_tasks
 from tests.support.crypto.tokens import sign_message, tenant_keys, unseal_result
 from valetkey.crypto.keys import generate_key
 from valetkey.wire.refusals import Window
 from valetkey.wire.replies import BatchState, Outcome
 from worker.aws.s3_clients import S3Clients
-from worker.core.tenant_config import Quota, WebhookEndpoint
 from worker.errors import Transient
+from worker.rules.tenant_config import Quota, WebhookEndpoint
 
 MAIN, SPARE = generate_key("acme/main"), generate_key("acme/spare")
 KEYS = ["acme/a", "globex/b", "acme/c", "acme/d", "acme/e"]
@@ -189,7 +190,7 @@ def test_any_key_of_the_tenant_reopens_a_batch_and_only_it_opens_the_response(
     reopen = about_batch(batch["batch"], chunk=0)
     again = service.respond(sign_message(reopen, SPARE, clock()))
     assert unseal_result(again.sent, SPARE)["items"] == first["items"]
-    assert not again.has_webhook
+    assert triggered_tasks(again) == []
     assert service.refusal_code(reopen) == "signature_required"
 
 

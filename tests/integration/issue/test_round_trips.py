@@ -10,7 +10,7 @@ from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import grant_message, split_chunks, tenant_config
 from tests.support.builders.services import InProcessService
 from tests.support.fakes.statements import before_statements
-from worker.core.tenant_config import Quota
+from worker.rules.tenant_config import Quota
 
 
 @contextmanager

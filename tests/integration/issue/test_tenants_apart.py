@@ -30,7 +30,7 @@ from valetkey.signing.sigv4 import Target
 from worker.aws import s3_clients
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine
-from worker.core.tenant_config import Bucket, Tenant, TenantConfig, WebhookEndpoint
+from worker.rules.tenant_config import Bucket, Tenant, TenantConfig, WebhookEndpoint
 
 NAMES = ("t1", "t2", "t10", "t11")  # t1 is a prefix of t10, but t1/ is not
 TERMS: list[dict[str, Any]] = [

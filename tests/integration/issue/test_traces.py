@@ -123,7 +123,7 @@ def test_a_span_of_a_failure_has_its_type_but_not_its_text(
     def fail(*_: object) -> NoReturn:
         raise LookupError("https://bucket.example/?X-Amz-Signature=secret")
 
-    monkeypatch.setattr("worker.issue.dispatch._run", fail)
+    monkeypatch.setattr("worker.issue.dispatch.resolve", lambda _reference: fail)
     with pytest.raises(tasks.TaskFailed):
         process(spans, grant_message())
     (span,) = spans.named("process valetkey")

@@ -10,10 +10,10 @@ from sqlalchemy import Connection, Engine
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import DEMO, tenant_config
 from tests.support.servers.waiting import wait_until
-from worker.core.tenant_config import TenantConfig
 from worker.ledger import tenant_rows
 from worker.ledger.tenant_rows import ConfigStore
 from worker.ledger.tenant_rows import load_config as load_stored
+from worker.rules.tenant_config import TenantConfig
 
 THREADS = 8
 
@@ -63,7 +63,7 @@ NEW = TenantConfig({"demo": replace(DEMO, region="eu-west-1")}, tenant_config(ma
 
 @pytest.mark.parametrize(
     ("name", "is_before"),
-    [("load_config", True), ("read_ended_sessions", True), ("load_config", False)],
+    [("load_config", True), ("hook_functions", True), ("load_config", False)],
     ids=["before the first table", "between two tables", "after the last table"],
 )
 def test_a_config_that_is_applied_while_one_is_loaded_is_neither_mixed_with_it_nor_missed(

@@ -36,7 +36,7 @@ from tests.support.servers.databases import NewDatabase, migrated_temporary_file
 from valetkey.wire.refusals import Metric, Window
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine
-from worker.core.tenant_config import QuotaOverride
+from worker.rules.tenant_config import QuotaOverride
 
 EXAMPLES = int(os.environ.get("VALETKEY_TEST_EXAMPLES", "40"))
 MAX_REMOVALS = 2

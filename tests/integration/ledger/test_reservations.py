@@ -27,14 +27,14 @@ from tests.support.crypto.tokens import sign_message
 from tests.support.servers.worker_processes import WorkerProcesses, worker_processes
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Window
-from worker import tasks
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.context import Context
-from worker.core import quota_rules
-from worker.core.decisions import ChunkRequest
-from worker.core.tenant_config import Quota
+from worker.issue import cleanup
+from worker.issue.cleanup import clean_up
 from worker.ledger import reservations
-from worker.tasks import clean_up
+from worker.rules import quota_rules
+from worker.rules.decisions import ChunkRequest
+from worker.rules.tenant_config import Quota
 
 ACME = tenant_config().tenants["acme"]
 WINDOWS: tuple[Window, ...] = ("day", "month", "live")
@@ -94,7 +94,7 @@ def test_two_concurrent_cleanups_release_each_row_once(
     monkeypatch: pytest.MonkeyPatch,
     max_rows: int,
 ) -> None:
-    monkeypatch.setattr(tasks, "MAX_CLEANUP_ROWS", max_rows)
+    monkeypatch.setattr(cleanup, "MAX_CLEANUP_ROWS", max_rows)
     for _ in range(10):
         for chunk in download_chunks(4, 1)[:3]:  # the last chunk never arrives
             service.issue(chunk)

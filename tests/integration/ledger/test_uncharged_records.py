@@ -22,9 +22,9 @@ from tests.support.builders.messages import (
 )
 from tests.support.builders.services import InProcessService, other_processes
 from worker.base.database_engine import read_transaction
-from worker.core.tenant_config import Quota
+from worker.issue.cleanup import clean_up
 from worker.ledger import quota_usage
-from worker.tasks import clean_up
+from worker.rules.tenant_config import Quota
 
 CEILING = 20_000  # bytes, instead of 64 MiB
 RECORDS = (Batch, Chunk, Grant, Leaf, Cancellation, Delivery, RejectionCount)

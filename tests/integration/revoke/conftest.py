@@ -13,9 +13,9 @@ from tests.support.builders.messages import POLICY, Clock, grant_message, tenant
 from tests.support.builders.services import build_context
 from tests.support.uses.use_service import UseService
 from worker.aws.s3_clients import S3Clients
-from worker.core.tenant_config import Bucket, Tenant, TenantConfig
 from worker.dev.embedded_servers import Storage, create_buckets
 from worker.revoke.revoke_command import revoke
+from worker.rules.tenant_config import Bucket, Tenant, TenantConfig
 
 KEY, OTHER_KEY = "acme/a.pdf", "acme/b.pdf"
 

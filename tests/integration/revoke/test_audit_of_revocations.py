@@ -8,9 +8,9 @@ from click.testing import CliRunner
 
 from tests.integration.revoke.conftest import KEY, OTHER_KEY, Links, check
 from worker.audit.show_command import show
-from worker.audit.whose_command import whose
 from worker.cli.database import operator_account
 from worker.revoke.revocations_command import list_revocations
+from worker.whose.whose_command import whose
 
 TARGETS = {
     "grant": "{id}",

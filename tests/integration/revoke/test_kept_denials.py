@@ -16,12 +16,12 @@ from valetkey.units import format_utc
 from worker.base.jobs import JobRun
 from worker.broker.queues import RESULT_INDEX
 from worker.context import Context
-from worker.core.revocation_targets import Target
-from worker.core.tenant_config import Bucket, TenantConfig
+from worker.issue.cleanup import clean_up
 from worker.revoke import kept_statements
 from worker.revoke.kept_statements import keep_denials, keep_statements
 from worker.revoke.revocation_plan import plan_revocation
-from worker.tasks import clean_up
+from worker.revoke.revocation_targets import Target
+from worker.rules.tenant_config import Bucket, TenantConfig
 
 ENDS = (Denial.bucket, Denial.lapses_at)
 

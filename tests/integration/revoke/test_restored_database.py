@@ -14,7 +14,7 @@ from tests.support.cli.operator import ON_SQLITE
 from tests.support.s3.http_requests import status
 from tests.support.servers.databases import open_engine
 from worker.aws.s3_clients import S3Clients
-from worker.cli.backup_commands import backup
+from worker.backup.backup_commands import backup
 from worker.revoke.kept_statements import keep_denials
 
 pytestmark = ON_SQLITE

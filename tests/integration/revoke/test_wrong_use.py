@@ -4,7 +4,7 @@ import pytest
 
 from models import Revocation
 from tests.integration.revoke.conftest import KEY, Links, check
-from worker.dev.data_folder import EXPLICIT_SETTINGS
+from worker.cli.found_service import EXPLICIT_SETTINGS
 from worker.dev.embedded_servers import Storage
 
 # The refusals depend on no database.

@@ -26,14 +26,14 @@ from valetkey.crypto.keys import generate_key, public_key_line
 from worker.base.database_engine import read_transaction, snapshot_transaction, write_transaction
 from worker.cli.database import operator_account
 from worker.clock import now
-from worker.core.quota_rules import Cost
-from worker.core.tenant_config import Bucket, TenantConfig
 from worker.errors import Transient
 from worker.ledger import quota_usage
-from worker.ledger.outbox import DeliveryResult, settle_delivery
 from worker.ledger.tenant_rows import load_config, store_config
 from worker.proof.verify.config_check import find_differences
+from worker.rules.quota_rules import Cost
+from worker.rules.tenant_config import Bucket, TenantConfig
 from worker.tenants.apply_command import apply
+from worker.webhooks.outbox import DeliveryResult, settle_delivery
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "tenants.toml"
 TEXT = f"""{EXAMPLE.read_text(encoding="utf-8")}

@@ -13,16 +13,15 @@ from sqlalchemy import Engine, insert
 from models import Cancellation, Delivery, TenantIdentity
 from tests.support.builders.any_row import insert_any
 from tests.support.builders.audit_rows import MORNING, AuditedBatch, batch_id
+from tests.support.cli.groups import audit, webhooks
 from tests.support.cli.operator import Operator, audit_pages, json_rows
 from valetkey.wire.refusals import Code
-from worker.audit.audit_group import audit
 from worker.base.database_engine import write_transaction
 from worker.clock import now
-from worker.core.quota_rules import Cost
 from worker.ledger import quota_usage
 from worker.ledger.rejections import count_rejections
+from worker.rules.quota_rules import Cost
 from worker.tenants.quota_command import quota
-from worker.webhooks.webhooks_group import webhooks
 
 IDS = ("acme", "acme~2", "acmex", "globex")
 TEXT = '[tenants.acme]\ntrust = "queue"\n[tenants.acme.quotas]\ngrants.day = 100\n'

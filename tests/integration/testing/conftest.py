@@ -19,9 +19,9 @@ from valetkey.request_methods import ExplainMethods
 from valetkey.testing import AsyncFakeClient, FakeClient, Policy, Quota
 from valetkey.testing.fake_service import FakeService
 from worker.aws.s3_clients import S3Clients
-from worker.core import tenant_config as service_config
-from worker.core.tenant_config import Bucket, TenantConfig
 from worker.issue.dispatch import describe_service
+from worker.rules import tenant_config as service_config
+from worker.rules.tenant_config import Bucket, TenantConfig
 
 LIMIT = 60
 FAKE_POLICY = Policy(

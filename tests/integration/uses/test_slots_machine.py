@@ -39,10 +39,10 @@ from worker.aws.object_calls import Missing, StoredFile
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine, read_transaction
 from worker.base.pages import parse_items
-from worker.core.issued_grants import CLOCK_SKEW, GRACE, UseReport, storage_name
-from worker.core.tenant_config import TenantConfig
 from worker.errors import StorageSilent
-from worker.tasks import clean_up
+from worker.issue.cleanup import clean_up
+from worker.rules.issued_grants import CLOCK_SKEW, GRACE, UseReport, storage_name
+from worker.rules.tenant_config import TenantConfig
 from worker.uses.settlement import settle_ended_slots
 from worker.uses.state_facts import read_state_facts
 from worker.uses.storage_probes import probe_grants

@@ -26,7 +26,7 @@ from valetkey.wire.replies import Outcome, UseStates
 from worker.audit.state_conditions import state_column
 from worker.base.database_engine import read_transaction
 from worker.base.pages import format_items
-from worker.core.tenant_config import Tenant, TenantConfig
+from worker.rules.tenant_config import Tenant, TenantConfig
 
 FIVE = [f"acme/{number}.png" for number in range(5)]
 END = timedelta(seconds=300)

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from http.server import BaseHTTPRequestHandler
 from threading import Event
 from typing import Any
@@ -23,6 +22,7 @@ from tests.support.builders.messages import (
     tenant_config,
     upload_message,
 )
+from tests.support.cli.groups import audit, webhooks
 from tests.support.cli.operator import json_rows
 from tests.support.servers.waiting import wait_until
 from tests.support.servers.webhook_receiver import WebhookReceiver, respond_with, running_receiver
@@ -30,19 +30,17 @@ from tests.support.uses.reports import deleted, stored
 from tests.support.uses.use_service import UseService
 from valetkey.webhooks import UploadMismatched, UploadStored, UploadUnused, unwrap
 from valetkey.wire.events import MAX_WEBHOOK_BYTES, UploadEventType
-from worker.audit.audit_group import audit
 from worker.base.database_engine import read_transaction, write_transaction
-from worker.base.webhook_client import WebhookClient
-from worker.core.issued_grants import UseReport
-from worker.core.tenant_config import TenantConfig, WebhookEndpoint
-from worker.ledger.batch_completion import EVENT_LIFETIME
-from worker.ledger.outbox import DELIVERY_LEASE_TIME
-from worker.tasks import clean_up
+from worker.rules.issued_grants import UseReport
+from worker.rules.tenant_config import TenantConfig, WebhookEndpoint
 from worker.uses.upload_deliveries import insert_unused_delivery
 from worker.uses.use_recorder import RecordedUses
 from worker.uses.use_rows import read_chunk_grants
+from worker.webhooks.batch_completion import EVENT_LIFETIME
+from worker.webhooks.outbox import DELIVERY_LEASE_TIME
+from worker.webhooks.webhook_cleanup import clean_up_webhooks
+from worker.webhooks.webhook_client import WebhookClient, webhook_client
 from worker.webhooks.webhook_delivery import deliver_due
-from worker.webhooks.webhooks_group import webhooks
 
 SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()
 ALL_EVENTS: tuple[UploadEventType, ...] = ("upload.stored", "upload.unused", "upload.mismatched")
@@ -69,7 +67,7 @@ class UploadHooks(UseService):
     def __init__(self, service: UseService) -> None:
         context = replace(
             service.context,
-            webhook_client=cache(lambda: WebhookClient(development=True)),
+            created={webhook_client: WebhookClient(development=True)},
             environ={"HOOK": SECRET},
             random=lambda: 0.5,
         )
@@ -234,7 +232,7 @@ def test_a_use_that_is_recorded_again_is_told_once(hooks: UploadHooks) -> None:
 def test_the_trigger_is_called_after_the_commit_and_only_for_deliveries(hooks: UploadHooks) -> None:
     committed: list[int] = []
     hooks.context = replace(
-        hooks.context, trigger_deliveries=lambda: committed.append(len(hooks.pending()))
+        hooks.context, trigger=lambda _task: committed.append(len(hooks.pending()))
     )
     grant_id = hooks.issue_one()
     hooks.record(deleted("acme/unknown.png", hooks.clock()))
@@ -311,7 +309,7 @@ def test_an_endpoint_that_was_down_gets_the_same_webhook_later(hooks: UploadHook
     assert [row.state for row in hooks.pending()] == ["pending"]
     hooks.clock.forward(hours=6)  # the grants have expired long since
     hooks.status = 204
-    clean_up(hooks.context)
+    clean_up_webhooks(hooks.context)
     hooks.deliver()
     assert [row.state for row in hooks.pending()] == ["delivered"]
     first, second = hooks.receiver.bodies
@@ -342,10 +340,10 @@ def test_a_sender_that_is_killed_during_an_attempt_leaves_the_webhook_to_the_nex
 def test_a_delivery_that_no_attempt_finished_for_a_week_fails(hooks: UploadHooks) -> None:
     hooks.store(hooks.issue_one())
     hooks.clock.forward(seconds=EVENT_LIFETIME.total_seconds() - 1)
-    clean_up(hooks.context)
+    clean_up_webhooks(hooks.context)
     assert [row.state for row in hooks.pending()] == ["pending"]
     hooks.clock.forward(seconds=2)
-    clean_up(hooks.context)
+    clean_up_webhooks(hooks.context)
     (row,) = hooks.pending()
     assert (row.state, row.problem) == ("failed", "the endpoint did not take it within 7 days")
 

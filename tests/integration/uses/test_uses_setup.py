@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import tenant_config
-from worker.core.tenant_config import Bucket, TenantConfig
+from worker.rules.tenant_config import Bucket, TenantConfig
 from worker.uses.storage_setup import setup_documents, setup_names, setup_steps
 from worker.uses.use_commands import uses
 

@@ -22,9 +22,11 @@ from tests.support.servers.spans import recording_spans
 from worker.base.database_engine import write_transaction
 from worker.base.jobs import JobRun, TurnKey, TurnLimits
 from worker.base.stages import BOUNDS, SUM, take_sums
-from worker.core.tenant_config import TenantConfig
-from worker.ledger.batch_completion import EVENT_LIFETIME
-from worker.ledger.outbox import (
+from worker.rules.tenant_config import TenantConfig
+from worker.webhooks import webhook_delivery
+from worker.webhooks.batch_completion import EVENT_LIFETIME
+from worker.webhooks.endpoint_states import begin_probe
+from worker.webhooks.outbox import (
     DELIVERY_LEASE_TIME,
     Claim,
     DeliveryLease,
@@ -32,9 +34,7 @@ from worker.ledger.outbox import (
     lease_deliveries,
     settle_delivery,
 )
-from worker.tasks import clean_up
-from worker.webhooks import webhook_delivery
-from worker.webhooks.endpoint_states import begin_probe
+from worker.webhooks.webhook_cleanup import clean_up_webhooks
 from worker.webhooks.webhook_delivery import LIMITS, deliver_due
 from worker.webhooks.webhook_rules import CIRCUIT_THRESHOLD, FIRST_CIRCUIT_PAUSE, RETRY_SCHEDULE
 
@@ -237,14 +237,14 @@ def test_deliveries_whose_grants_have_expired_fail_even_if_they_are_never_attemp
     webhooks.issue()  # for 300 seconds
     webhooks.issue(deadline=DEADLINE_PASSED)  # a refusal
     clock.forward(seconds=299)
-    assert clean_up(webhooks.context)["undelivered"] == 0
+    assert clean_up_webhooks(webhooks.context)["undelivered"] == 0
     clock.forward(seconds=1)
-    assert clean_up(webhooks.context)["undelivered"] == 1
+    assert clean_up_webhooks(webhooks.context)["undelivered"] == 1
     expired, refused = webhooks.rows()
     assert (expired.state, expired.problem) == ("failed", "its grants had expired")
     assert refused.state == "pending"
     clock.time += EVENT_LIFETIME
-    assert clean_up(webhooks.context)["undelivered"] == 1
+    assert clean_up_webhooks(webhooks.context)["undelivered"] == 1
 
 
 def test_a_delivery_being_sent_does_not_fail(webhooks: DeliveryService, clock: Clock) -> None:
@@ -252,7 +252,7 @@ def test_a_delivery_being_sent_does_not_fail(webhooks: DeliveryService, clock: C
     clock.forward(seconds=290)
     leased = webhooks.lease()
     clock.forward(seconds=20)
-    assert clean_up(webhooks.context)["undelivered"] == 0
+    assert clean_up_webhooks(webhooks.context)["undelivered"] == 0
     assert webhooks.settle(leased, DeliveryResult(204, None, None))
 
 

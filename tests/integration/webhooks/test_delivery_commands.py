@@ -8,10 +8,10 @@ from sqlalchemy import Engine, insert
 from models import Delivery, EndpointState, Manifest
 from tests.support.builders.any_row import insert_any
 from tests.support.builders.audit_rows import MORNING, AuditedBatch, batch_id
+from tests.support.cli.groups import webhooks
 from tests.support.cli.operator import json_rows
 from valetkey.cli.terminal_text import program_command
 from worker.base.database_engine import write_transaction
-from worker.webhooks.webhooks_group import webhooks
 
 TIMES = {"next_attempt_at": MORNING, "created_at": MORNING}
 DELIVERED = {"batch_number": 1, "tenant": "acme", "endpoint": "billing", **TIMES}

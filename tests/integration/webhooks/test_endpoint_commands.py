@@ -16,8 +16,8 @@ from tests.support.builders.delivery_service import (
     hooks_config,
 )
 from tests.support.builders.messages import Clock
+from tests.support.cli.groups import webhooks as group
 from tests.support.cli.operator import json_rows, refusal
-from worker.webhooks.webhooks_group import webhooks as group
 
 pytestmark = pytest.mark.usefixtures("at_clock")
 

@@ -20,17 +20,16 @@ from tests.support.builders.delivery_service import (
 from tests.support.builders.messages import Clock
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.jobs import TurnKey
-from worker.ledger import outbox
-from worker.ledger.backlog import earliest_due_webhook
-from worker.ledger.outbox import DeliveryResult, bring_forward
-from worker.tasks import clean_up
-from worker.webhooks import webhook_delivery
+from worker.doctor.backlog import earliest_due_webhook
+from worker.webhooks import outbox, webhook_delivery
 from worker.webhooks.endpoint_states import (
     EndpointFigures,
     enable_endpoint,
     read_figures,
     record_results,
 )
+from worker.webhooks.outbox import DeliveryResult, bring_forward
+from worker.webhooks.webhook_cleanup import clean_up_webhooks
 from worker.webhooks.webhook_rules import MAX_RETRY_DELAY, RETRY_SCHEDULE
 
 HOOK, HALF_A_DAY = TurnKey("acme", "hook"), timedelta(hours=12)
@@ -235,7 +234,7 @@ def test_what_waits_for_a_disabled_endpoint_is_not_overdue_and_expires(
         expiry = {"expires_at": clock() + HALF_A_DAY}
         connection.execute(update(Delivery).values(expiry))
     clock.time += HALF_A_DAY
-    clean_up(gone.context)
+    clean_up_webhooks(gone.context)
     assert gone.states()["pending"] == 0
     assert is_disabled(gone)
 
@@ -456,7 +455,7 @@ def test_what_waits_for_a_removed_endpoint_fails_at_once_whatever_its_state(
     del config.tenants["acme"].endpoints["hook"]  # type: ignore[attr-defined]
     hooks.service.apply(config)
     hooks.client.calls.clear()
-    clean_up(hooks.context)
+    clean_up_webhooks(hooks.context)
     hooks.deliver()
     problems = [row.problem for row in hooks.rows() if row.endpoint == "hook"]
     assert problems[-2:] == ["the endpoint is no longer configured"] * 2
@@ -472,6 +471,6 @@ def test_figures_are_kept_for_eight_days_and_states_for_seven(
     left = []
     for days in (6, 1, 1, 1):
         clock.forward(days=days)
-        clean_up(hooks.context)
+        clean_up_webhooks(hooks.context)
         left.append([len(hooks.service.rows(each)) for each in (EndpointState, EndpointHour)])
     assert left == [[1, 1], [0, 1], [0, 0], [0, 0]]

@@ -14,6 +14,7 @@ from models import Base, EndpointState
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.delivery_service import SECRET
 from tests.support.builders.messages import tenant_config
+from tests.support.cli.groups import webhooks
 from tests.support.cli.operator import ON_SQLITE, json_lines, refusal
 from tests.support.servers.certificates import CertificateAuthority
 from tests.support.servers.webhook_receiver import (
@@ -25,10 +26,9 @@ from tests.support.servers.webhook_receiver import (
 )
 from valetkey.webhooks import unwrap
 from worker.base.database_engine import read_transaction, write_transaction
-from worker.base.webhook_client import WebhookClient
-from worker.core.tenant_config import Tenant, WebhookEndpoint
-from worker.webhooks.endpoint_trial import try_endpoint
-from worker.webhooks.webhooks_group import webhooks
+from worker.rules.tenant_config import Tenant, WebhookEndpoint
+from worker.webhooks.commands.endpoint_trial import try_endpoint
+from worker.webhooks.webhook_client import WebhookClient
 
 PATH = "/in?token=path-secret"
 HOST = "hooks.example.com"

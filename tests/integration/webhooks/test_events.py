@@ -12,11 +12,10 @@ from tests.support.builders.delivery_service import DeliveryService, hooks_confi
 from tests.support.builders.messages import Clock, download_chunks, grant_message
 from valetkey.wire.events import MAX_WEBHOOK_BYTES
 from worker.base.database_engine import write_transaction
-from worker.core.tenant_config import Quota, TenantConfig
-from worker.ledger import outbox
-from worker.ledger.outbox import ManifestWritten, lease_manifest, settle_manifest
-from worker.tasks import clean_up
-from worker.webhooks import webhook_events
+from worker.issue.cleanup import clean_up
+from worker.rules.tenant_config import Quota, TenantConfig
+from worker.webhooks import decided_batches, webhook_events
+from worker.webhooks.outbox import ManifestWritten, lease_manifest, settle_manifest
 
 LONG_KEYS = [f"acme/{'k' * 900}{number}" for number in range(300)]  # 1.3 KB of URL each
 
@@ -69,7 +68,7 @@ def test_each_page_has_an_id_of_its_own(hooks: DeliveryService) -> None:
 def test_an_outcome_has_no_more_pages_than_items(
     hooks: DeliveryService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "_PAGE_BYTES", 10)
+    monkeypatch.setattr(decided_batches, "_PAGE_BYTES", 10)
     hooks.issue(["acme/a", "acme/b"])
     assert [len(content["data"]["items"]) for content in sent(hooks)[:-1]] == [1, 1]
 

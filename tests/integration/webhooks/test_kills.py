@@ -14,8 +14,8 @@ from tests.support.builders.services import InProcessService, build_service
 from tests.support.servers.databases import open_engine
 from tests.support.servers.webhook_receiver import WebhookReceiver, respond_with, running_receiver
 from tests.support.webhooks.killed_delivery import marked_context
-from worker.core.tenant_config import WebhookEndpoint
-from worker.ledger.outbox import DELIVERY_LEASE_TIME
+from worker.rules.tenant_config import WebhookEndpoint
+from worker.webhooks.outbox import DELIVERY_LEASE_TIME
 from worker.webhooks.webhook_delivery import deliver_due
 
 # Dozens of processes, one after the other.

@@ -14,6 +14,7 @@ from models import Chunk, Delivery, Leaf, Usage, WebhookListener
 from tests.support.builders.delivery_service import DeliveryService, hooks_config, repeat_delivery
 from tests.support.builders.messages import Clock, batch_id, download_chunks
 from tests.support.builders.services import other_processes
+from tests.support.builders.triggers import triggered_tasks
 from tests.support.crypto.tenants import ACME_KEY, ACME_SPARE_KEY, GLOBEX_KEY
 from tests.support.crypto.tokens import sign_message, tenant_keys, unseal_result
 from valetkey.crypto.jose import WrongKey, unseal
@@ -23,13 +24,12 @@ from valetkey.wire.messages import MAX_LISTENERS, MAX_MISSED_EVENTS
 from worker.base.database_engine import write_transaction
 from worker.base.jobs import JobRun
 from worker.context import Context
-from worker.core.tenant_config import TenantConfig
-from worker.ledger import listeners
-from worker.ledger.listeners import LISTENING_TIME
-from worker.ledger.outbox import DeliveryLease
-from worker.tasks import clean_up
-from worker.webhooks import event_relay
+from worker.rules.tenant_config import TenantConfig
+from worker.webhooks import event_relay, listeners
 from worker.webhooks.event_relay import EventRelay
+from worker.webhooks.listeners import LISTENING_TIME
+from worker.webhooks.outbox import DeliveryLease
+from worker.webhooks.webhook_cleanup import clean_up_webhooks
 from worker.webhooks.webhook_events import RenderedWebhook, render
 
 ON_POSTGRES = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -275,7 +275,7 @@ def test_listening_ends_unless_the_producer_asks_again(desks: Desks, clock: Cloc
     desks.webhooks.issue()
     assert desks.relay() == (0, 0)
     assert desks.heard(listener) == []
-    clean_up(desks.webhooks.context)
+    clean_up_webhooks(desks.webhooks.context)
     assert desks.listeners() == []
 
 
@@ -382,4 +382,4 @@ def test_listening_charges_and_records_nothing(desks: Desks) -> None:
 def test_a_reply_says_that_the_relay_is_to_be_triggered(desks: Desks) -> None:
     message = {"v": 1, "ask": "listen", "tenant": "acme", "listener": batch_id()}
     token = sign_message(message, ACME_KEY, desks.webhooks.context.now())
-    assert desks.webhooks.service.respond(token).has_webhook
+    assert triggered_tasks(desks.webhooks.service.respond(token)) == ["valetkey.deliver"]

@@ -22,6 +22,7 @@ from tests.support.builders.manifest_service import (
     manifest_chunks,
 )
 from tests.support.builders.messages import POLICY, grant_message
+from tests.support.builders.triggers import triggered_tasks
 from tests.support.fakes.http_storage import StorageResponse, running_http_storage
 from tests.support.servers.waiting import wait_until
 from valetkey.wire.replies import ManifestState
@@ -29,18 +30,18 @@ from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import write_transaction
 from worker.base.jobs import SingleFlight
 from worker.context import Context
-from worker.core.decisions import RecordedChunk
-from worker.core.tenant_config import TenantConfig
 from worker.issue.chunk_signing import read_recorded
-from worker.ledger.outbox import (
+from worker.rules.decisions import RecordedChunk
+from worker.rules.tenant_config import TenantConfig
+from worker.webhooks import manifest_writer
+from worker.webhooks.manifest_writer import LIMITS, MAX_ATTEMPTS, write_due_manifests
+from worker.webhooks.outbox import (
     MANIFEST_LEASE_TIME,
     ManifestLease,
     ManifestProblem,
     ManifestWritten,
     settle_manifest,
 )
-from worker.webhooks import manifest_writer
-from worker.webhooks.manifest_writer import LIMITS, MAX_ATTEMPTS, write_due_manifests
 from worker.webhooks.webhook_rules import RETRY_SCHEDULE
 
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -84,8 +85,8 @@ def test_outcomes_of_a_batch_with_a_manifest_have_only_counts(manifests: Manifes
 @ON_SQLITE
 def test_the_response_to_the_last_chunk_triggers_the_writer(manifests: ManifestService) -> None:
     responses = [manifests.service.respond(chunk) for chunk in manifest_chunks()]
-    assert [response.may_complete_manifest for response in responses] == [False, False, True]
-    assert not manifests.service.respond(grant_message()).may_complete_manifest
+    assert [triggered_tasks(response) for response in responses] == [[], [], ["valetkey.manifests"]]
+    assert triggered_tasks(manifests.service.respond(grant_message())) == []
 
 
 @ON_SQLITE

@@ -11,18 +11,18 @@ from structlog.testing import capture_logs
 from models import Delivery
 from tests.support.builders.delivery_service import DeliveryService, hooks_config
 from tests.support.builders.messages import DEMO, POLICY, Clock
+from tests.support.cli.groups import webhooks as group
 from tests.support.cli.operator import refusal
 from valetkey.wire.events import WarnedQuota
 from valetkey.wire.refusals import QuotaState
 from worker.base.database_engine import write_transaction
-from worker.core.issued_grants import storage_name
-from worker.ledger.batch_completion import EVENT_LIFETIME
-from worker.ledger.outbox import TenantEvent, insert_event
 from worker.revoke.revocation_rows import insert_revocation
-from worker.tasks import clean_up
-from worker.webhooks import resend_command
+from worker.rules.issued_grants import storage_name
+from worker.webhooks.batch_completion import EVENT_LIFETIME
+from worker.webhooks.commands import resend_command
+from worker.webhooks.outbox import TenantEvent, insert_event
+from worker.webhooks.webhook_cleanup import clean_up_webhooks
 from worker.webhooks.webhook_rules import RETRY_SCHEDULE
-from worker.webhooks.webhooks_group import webhooks as group
 
 pytestmark = pytest.mark.usefixtures("at_clock")
 
@@ -72,7 +72,7 @@ def outage(webhooks: DeliveryService, clock: Clock) -> DeliveryService:
     warn(webhooks, "second")
     webhooks.disable()
     clock.time += EVENT_LIFETIME
-    clean_up(webhooks.context)
+    clean_up_webhooks(webhooks.context)
     webhooks.client.statuses.clear()
     webhooks.client.calls.clear()
     return webhooks

@@ -7,10 +7,10 @@ from click.testing import CliRunner, Result
 
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import tenant_config
+from tests.support.cli.groups import webhooks
 from tests.support.cli.operator import ON_SQLITE, json_lines
-from worker.core.tenant_config import WebhookEndpoint
+from worker.rules.tenant_config import WebhookEndpoint
 from worker.webhooks.webhook_secrets import parse_secrets
-from worker.webhooks.webhooks_group import webhooks
 
 pytestmark = ON_SQLITE
 

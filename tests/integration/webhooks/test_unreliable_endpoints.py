@@ -39,9 +39,9 @@ from tests.support.servers.webhook_receiver import (
 from tests.support.webhooks.unreliable_endpoint import FAULTS, EventKey, UnreliableEndpoint
 from valetkey.wire.events import EventType
 from worker.base.database_engine import read_transaction
-from worker.base.webhook_client import WebhookClient
-from worker.core.tenant_config import TenantConfig, WebhookEndpoint
-from worker.tasks import clean_up
+from worker.rules.tenant_config import TenantConfig, WebhookEndpoint
+from worker.webhooks.webhook_cleanup import clean_up_webhooks
+from worker.webhooks.webhook_client import WebhookClient, webhook_client
 from worker.webhooks.webhook_delivery import MAX_ATTEMPTS, deliver_due
 from worker.webhooks.webhook_events import EXPIRED
 
@@ -94,7 +94,7 @@ class Sender:
         self._clock = clock
         self._context = replace(
             service.context,
-            webhook_client=lambda: client,
+            created={webhook_client: client},
             environ={"HOOK": SECRET},
             random=Random(1).random,
         )
@@ -113,7 +113,7 @@ class Sender:
         while self._is_pending() and (end is None or self._clock() < end):
             deliver_due(self._context)
             self._verify_received()
-            clean_up(self._context)
+            clean_up_webhooks(self._context)
             passed = self._clock() - start
             self._clock.time += max(timedelta(seconds=5), passed / 8)
 
@@ -236,7 +236,7 @@ def test_hostile_responses_are_cut_off_and_delay_no_other_endpoint_of_their_tena
 ) -> None:
     neighbours = Neighbours()
     client = https_client(authority, 5)
-    context = replace(service.context, webhook_client=lambda: client, environ={"HOOK": SECRET})
+    context = replace(service.context, created={webhook_client: client}, environ={"HOOK": SECRET})
     with running_receiver(neighbours.respond, authority.server_context(HOST)) as receiver:
         config = hooks_at(receiver.port, "good", *HOSTILE, events=("grants.decided",))
         service.apply(config)

@@ -24,8 +24,8 @@ from tests.unit.worker.test_logs import restored_loggers
 from valetkey.crypto.keys import generate_key
 from worker import logs
 from worker.base.database_engine import write_transaction
-from worker.base.webhook_client import WebhookClient
 from worker.dev.embedded_servers import Storage, running_valkey
+from worker.webhooks.webhook_client import WebhookClient
 
 
 @dataclass

@@ -75,7 +75,7 @@ def _in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("name", "value", "expected"), WRONG)
 def test_a_wrong_setting_is_named_with_what_to_write(name: str, value: str, expected: str) -> None:
-    result = invoke("quota", {f"VALETKEY_{name}": value})
+    result = invoke("run", {f"VALETKEY_{name}": value})
     assert result.exit_code == 2
     assert f"VALETKEY_{name}: " in result.output
     assert expected in result.output

@@ -17,8 +17,8 @@ from sqlalchemy import Engine, text
 from tests.support.cli.operator import refusal
 from tests.support.servers.databases import migrated_file
 from tests.support.servers.programs import run_worker
+from worker.backup.backup_commands import backup, restore
 from worker.base.database_engine import sqlite_path, write_transaction
-from worker.cli.backup_commands import backup, restore
 from worker.dev.data_folder import service_environment
 
 Command = Callable[..., Result]

@@ -19,7 +19,6 @@ from tests.support.servers.databases import open_engine, url_text
 from tests.support.uses.reports import stored
 from tests.support.uses.settlements import settle
 from valetkey.wire.grant_ids import grant_id
-from worker.audit.verify.verify_command import verify
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.month_partitions import add_months, add_partition, month_of
@@ -28,7 +27,9 @@ from worker.cli.database_roles import CONFIG_TABLES, grant_privileges
 from worker.doctor.database_checks import config_checks
 from worker.doctor.metrics_command import PARTS, metrics
 from worker.errors import Transient
-from worker.tasks import ConfigCheckJob, clean_up
+from worker.issue.cleanup import clean_up
+from worker.proof.verify.config_watch import ConfigWatch
+from worker.proof.verify.verify_command import verify
 from worker.uses.settlement import settle_ended_slots
 from worker.uses.use_recorder import record_uses
 
@@ -162,7 +163,7 @@ def test_a_worker_with_a_role_of_its_own_delivers_and_settles(service: InProcess
     assert clean_up(later)["released"] == 2
     assert settle_ended_slots(later)["postponed"] == 1  # there is no storage
     settle(service.engine, 2, 0, later.now())
-    assert ConfigCheckJob()(later) == {}
+    assert ConfigWatch()(later) == {}
 
 
 def test_an_operator_with_a_role_of_its_own_applies_and_issues(
@@ -247,7 +248,7 @@ def test_an_auditor_who_may_only_read_prints_all_metrics(
 
 def test_the_privileges_are_printed(run: Migrate, role: str) -> None:
     result = run("--grant-to", role)
-    assert "GRANT INSERT ON batches, chunks, grants" in result.output
+    assert "GRANT INSERT ON batches, chunks, refused_chunks, grants" in result.output
     assert role.replace('"', '""') in result.output
 
 

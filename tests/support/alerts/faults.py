@@ -21,7 +21,7 @@ from tests.support.faults.injections import full_disk
 from tests.support.servers.waiting import wait_until
 from tests.support.servers.webhook_receiver import respond_with
 from tests.support.uses.reports import stored
-from valetkey.wire.messages import INTERACTIVE_QUEUE
+from valetkey.wire import INTERACTIVE_QUEUE
 from valetkey.wire.waiting import (
     LANE_STATES,
     SERVICE_FIELD,

@@ -32,7 +32,7 @@ from valetkey import Client
 from valetkey.errors import ValetkeyError
 from worker import clock
 from worker.aws.s3_clients import S3Clients
-from worker.core.tenant_config import Quota, Tenant, TenantConfig, WebhookEndpoint
+from worker.rules.tenant_config import Quota, Tenant, TenantConfig, WebhookEndpoint
 
 SKEWED_CLOCK = Path(__file__).parents[1] / "skewed_clock"
 WORKER_ROLE = "alert_worker"

@@ -5,11 +5,11 @@ from typing import Any
 
 from tests.support.audit_log.logs import KEY_NAME
 from tests.support.audit_log.stored_tables import Row, StoredTables
-from worker.core.annotations import SaltedTexts
-from worker.core.decisions import GrantRow
 from worker.ledger.merkle import RightEdge, encode_record, entry_hash, items_edge
 from worker.proof.checkpoint_format import CheckpointText, SignerKey, tree_origin
 from worker.proof.verify.stored_rows import BATCH, CHUNK, StoredTable, read_json
+from worker.rules.annotations import SaltedTexts
+from worker.rules.decisions import GrantRow
 
 
 def _hashes(db: StoredTables, tenant: str) -> list[bytes]:

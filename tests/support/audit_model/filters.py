@@ -12,7 +12,7 @@ from tests.support.audit_model.uses import NOWS
 from tests.support.builders.audit_rows import batch_id
 from worker.audit.grant_filters import GrantFilter, moment_of_states
 from worker.audit.state_conditions import STATES
-from worker.core.annotations import ANNOTATION_FIELDS
+from worker.rules.annotations import ANNOTATION_FIELDS
 
 TO_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 

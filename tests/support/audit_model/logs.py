@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from tests.support.audit_model.uses import LoggedUses, logged_uses
 from tests.support.builders.audit_rows import AuditedBatch, batch_id
 from worker.audit.text_conditions import ERASED
-from worker.core.annotations import ANNOTATION_FIELDS
+from worker.rules.annotations import ANNOTATION_FIELDS
 
 no_shrinking = settings(
     phases=(Phase.explicit, Phase.generate),  # making an example smaller takes minutes of inserts

@@ -8,8 +8,8 @@ from sqlalchemy import Connection, insert
 
 from models import Annotation, Batch, Chunk, Grant
 from worker.audit.text_conditions import ERASED
-from worker.core.annotations import ANNOTATION_FIELDS, SALT_SUFFIX
 from worker.ledger.merkle import key_thumbprint
+from worker.rules.annotations import ANNOTATION_FIELDS, SALT_SUFFIX
 
 MORNING = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 

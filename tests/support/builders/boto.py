@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from valetkey.signing.sigv4 import Credentials, Target
 from worker.aws.s3_clients import S3Clients
-from worker.core.tenant_config import Addressing, Bucket
+from worker.rules.tenant_config import Addressing, Bucket
 
 
 def bucket_profile(

@@ -18,11 +18,10 @@ from valetkey.webhooks import UnknownEvent, unwrap
 from valetkey.wire.events import EventType
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.jobs import TurnKey
-from worker.base.webhook_client import WebhookFailure
-from worker.base.webhook_connection import WebhookResponse
 from worker.context import Context
-from worker.core.tenant_config import TenantConfig, WebhookEndpoint
-from worker.ledger.outbox import (
+from worker.rules.tenant_config import TenantConfig, WebhookEndpoint
+from worker.webhooks.endpoint_states import disable_endpoint, read_health
+from worker.webhooks.outbox import (
     Claim,
     DeliveryLease,
     DeliveryResult,
@@ -30,7 +29,8 @@ from worker.ledger.outbox import (
     lease_deliveries,
     settle_delivery,
 )
-from worker.webhooks.endpoint_states import disable_endpoint, read_health
+from worker.webhooks.webhook_client import WebhookFailure, webhook_client
+from worker.webhooks.webhook_connection import WebhookResponse
 from worker.webhooks.webhook_delivery import deliver_due
 from worker.webhooks.webhook_rules import EndpointHealth
 
@@ -135,7 +135,7 @@ class DeliveryService:
         lease_numbers = iter(range(10_000))
         self.context: Context = replace(
             service.context,
-            webhook_client=lambda: client,
+            created={webhook_client: client},
             environ={"HOOK": SECRET},
             random=lambda: NO_JITTER,
             new_lease=lambda: str(next(lease_numbers)),

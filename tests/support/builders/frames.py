@@ -5,7 +5,7 @@ from base64 import b64encode
 from typing import Any
 
 from tests.support.builders.messages import grant_message
-from valetkey.wire.messages import INTERACTIVE_QUEUE, ISSUE_TASK
+from valetkey.wire import INTERACTIVE_QUEUE, ISSUE_TASK
 
 TASK_ID = "0199a000-0000-7000-8000-00000000abcd"
 

@@ -16,8 +16,8 @@ from valetkey import Client
 from valetkey.crypto.keys import PrivateKey, dump_private_key, generate_key
 from worker import clock
 from worker.aws.s3_clients import S3Clients
-from worker.core.tenant_config import Quota
 from worker.issue.dispatch import Response
+from worker.rules.tenant_config import Quota
 
 KEY, OLD = generate_key("acme/2026-11"), generate_key("acme/2025-11")
 

@@ -17,11 +17,11 @@ from tests.support.builders.messages import POLICY, Clock, batch_id, grant_messa
 from valetkey.wire.replies import ManifestState
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import read_transaction, write_transaction
-from worker.core.tenant_config import Bucket, Policy, TenantConfig
 from worker.dev.embedded_servers import Storage, create_buckets
-from worker.ledger import outbox
-from worker.ledger.outbox import MANIFEST_LEASE_TIME, ManifestLease
+from worker.rules.tenant_config import Bucket, Policy, TenantConfig
+from worker.webhooks import outbox
 from worker.webhooks.manifest_writer import write_due_manifests
+from worker.webhooks.outbox import MANIFEST_LEASE_TIME, ManifestLease
 
 BUCKET = "manifests"
 OBJECT_KEYS = ("acme/a", "acme/../b", "acme/ü c", "outside", "acme/e")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from worker.core.tenant_config import Bucket, Policy, Quota, Tenant, TenantConfig
+from worker.rules.tenant_config import Bucket, Policy, Quota, Tenant, TenantConfig
 
 DEMO = Bucket("demo", "valetkey-demo", "us-east-1", "path", "http://127.0.0.1:9")
 POLICY = Policy(

@@ -14,10 +14,10 @@ from valetkey.wire.refusals import Metric, Window
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.context import Context
-from worker.core.tenant_config import TenantConfig
+from worker.features import NAMES
 from worker.issue.dispatch import Response, respond
 from worker.ledger.tenant_rows import ConfigStore, load_config
-from worker.proof.verify.verification import VerifyOptions, verify_log
+from worker.rules.tenant_config import TenantConfig
 from worker.tenants.config_changes import ChangeAuthor, change_config
 
 Clock = Callable[[], datetime]
@@ -41,7 +41,11 @@ class InProcessService:
         return self.engine.url.render_as_string(hide_password=False)
 
     def is_log_sound(self) -> bool:
-        """Verify the audit log, and the usage that its rows cost."""
+        """Verify the audit log, and the usage that its rows cost; true without the feature."""
+        if "proof" not in NAMES:
+            return True
+        from worker.proof.verify.verification import VerifyOptions, verify_log  # noqa: PLC0415
+
         return verify_log(self.url, VerifyOptions()).is_sound
 
     def respond(self, raw: Any) -> Response:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from worker.core.tenant_config import TenantConfig
+from worker.rules.tenant_config import TenantConfig
 from worker.tenants.tenants_file import FileProblem, read_tenants_file
 
 
@@ -12,9 +12,9 @@ class TenantsFile:
     def __init__(self, folder: Path) -> None:
         self._file = folder / "tenants.toml"
 
-    def config(self, text: str, *, development: bool = False) -> TenantConfig:
+    def config(self, text: str) -> TenantConfig:
         """Return the config of a valid file."""
-        result = self._read(text, development=development)
+        result = self._read(text)
         assert isinstance(result, TenantConfig), result
         return result
 
@@ -30,8 +30,6 @@ class TenantsFile:
         assert len(problems) == 1, problems
         return problems[0]
 
-    def _read(
-        self, text: str | bytes, *, development: bool = False
-    ) -> TenantConfig | list[FileProblem]:
+    def _read(self, text: str | bytes) -> TenantConfig | list[FileProblem]:
         self._file.write_bytes(text.encode() if isinstance(text, str) else text)
-        return read_tenants_file(self._file, development=development)
+        return read_tenants_file(self._file)

@@ -13,9 +13,9 @@ from tests.support.docs.command_lines import ROOT
 from tests.support.servers.databases import migrated_file, open_engine
 from worker import clock
 from worker.aws.s3_clients import S3Clients
-from worker.core.tenant_config import Bucket, Tenant, TenantConfig
 from worker.doctor.doctor_command import doctor
-from worker.doctor.live_checks import LIVE_CHECKS
+from worker.live.live_checks import LIVE_CHECKS
+from worker.rules.tenant_config import Bucket, Tenant, TenantConfig
 
 
 def run_doctor(*options: str) -> Result:

@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine
 
-from worker.audit.audit_group import audit
+from tests.support.cli.groups import audit
 from worker.base.database_engine import read_transaction
-from worker.core.tenant_config import TenantConfig
 from worker.ledger.tenant_rows import load_config, read_revision
+from worker.rules.tenant_config import TenantConfig
 from worker.tenants.apply_command import apply
 from worker.tenants.config_changes import CHANGES
 from worker.tenants.tenants_file import read_tenants_file
@@ -49,7 +49,7 @@ class Operator:
         return CliRunner().invoke(apply, ["--revert", str(change), *options])
 
     def file_config(self) -> TenantConfig:
-        config = read_tenants_file(self.file, development=False)
+        config = read_tenants_file(self.file)
         assert isinstance(config, TenantConfig)
         return config
 

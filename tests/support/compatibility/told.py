@@ -40,9 +40,10 @@ from worker.next_reply import extend_reply
 _seal_plainly = _seal
 
 
-def _seal(values, sender):
-    is_next = sender.tenant.name.endswith("-next")
-    return _seal_plainly(extend_reply(values) if is_next else values, sender)
+def _seal(reply, sender, message):
+    if sender.tenant.name.endswith("-next"):
+        reply = reply._replace(values=extend_reply(reply.values))
+    return _seal_plainly(reply, sender, message)
 """
 
 

@@ -10,7 +10,7 @@ from tests.support.crypto.tenants import ACME_KEY, ACME_SPARE_KEY, config_with_t
 from tests.support.crypto.tokens import sign_message, tenant_keys
 from valetkey.crypto.keys import generate_key
 from valetkey.wire.refusals import UNAUTHENTICATED
-from worker.core.authentication import AuthenticatedMessage, Rejection, authenticate
+from worker.rules.authentication import AuthenticatedMessage, Rejection, authenticate
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 IAT = int(NOW.timestamp())

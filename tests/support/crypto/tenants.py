@@ -7,7 +7,7 @@ from typing import Any
 from tests.support.builders.messages import POLICY, tenant_config
 from tests.support.crypto.tokens import tenant_keys
 from valetkey.crypto.keys import PrivateKey, generate_key
-from worker.core.tenant_config import Tenant, TenantConfig, TenantKey, WebhookEndpoint
+from worker.rules.tenant_config import Tenant, TenantConfig, TenantKey, WebhookEndpoint
 
 ACME_KEY, ACME_SPARE_KEY = generate_key("acme/main"), generate_key("acme/spare")
 IMPOSTOR_KEY = generate_key("acme/main")  # has the id of ACME_KEY, but is in no tenant config

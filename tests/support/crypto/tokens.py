@@ -8,7 +8,7 @@ from typing import Any
 
 from valetkey.crypto.jose import sign, unseal
 from valetkey.crypto.keys import PrivateKey, PublicKey, build_public_key
-from worker.core.tenant_config import TenantKey
+from worker.rules.tenant_config import TenantKey
 
 
 def tenant_key(key: PrivateKey) -> TenantKey:

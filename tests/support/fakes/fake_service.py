@@ -19,8 +19,9 @@ from celery import Celery
 from kombu.entity import Queue
 
 from valetkey.redis_urls import default_result_url
+from valetkey.wire import BULK_QUEUE, INTERACTIVE_QUEUE
 from valetkey.wire.grant_ids import grant_id
-from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE, task_id
+from valetkey.wire.messages import task_id
 from valetkey.wire.unavailable import Unavailable
 from worker.issue.dispatch import describe_service
 

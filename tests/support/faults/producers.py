@@ -19,7 +19,7 @@ from tests.support.faults.service import ACME_KEY, GLOBEX_KEY, FaultyService
 from valetkey import AsyncClient, BatchHandle, Client, Grant, Item, Refusal, Refused
 from valetkey.crypto.keys import PrivateKey, dump_private_key
 from valetkey.session import new_id
-from valetkey.wire.messages import INTERACTIVE_QUEUE, ISSUE_TASK
+from valetkey.wire import INTERACTIVE_QUEUE, ISSUE_TASK
 
 _EXPIRES_IN = 3_600  # seconds: no grant expires during a run
 _SINGLES = 6  # requests of one item that are sent before the first result is read

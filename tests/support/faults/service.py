@@ -22,12 +22,12 @@ from tests.support.servers.external import PostgresServer, running_postgres_serv
 from tests.support.servers.programs import worker_environ
 from tests.support.servers.waiting import is_running, wait_until
 from valetkey.crypto.keys import generate_key
-from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
+from valetkey.wire import BULK_QUEUE, INTERACTIVE_QUEUE
 from worker import clock
 from worker.aws.s3_clients import S3Clients
-from worker.core.tenant_config import Quota, Tenant, TenantConfig
 from worker.dev.child_processes import ChildProcess, Program, reserved_ports, running
 from worker.dev.embedded_servers import running_valkey
+from worker.rules.tenant_config import Quota, Tenant, TenantConfig
 
 _CHECKOUT = Path(__file__).parents[3]
 _POLL_SECONDS = 0.1

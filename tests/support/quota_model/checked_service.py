@@ -26,9 +26,9 @@ from tests.support.quota_model.model import (
 )
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import write_transaction
-from worker.core.tenant_config import Quota, QuotaOverride, TenantConfig
+from worker.issue.cleanup import clean_up
 from worker.ledger import tenant_rows
-from worker.tasks import clean_up
+from worker.rules.tenant_config import Quota, QuotaOverride, TenantConfig
 from worker.tenants.config_changes import ChangeAuthor, raise_quota
 
 QuotaValues = set[tuple[str, str, int, int]]

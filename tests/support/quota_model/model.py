@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from valetkey.wire.refusals import Metric, Window
-from worker.core.tenant_config import QuotaOverride
+from worker.rules.tenant_config import QuotaOverride
 
 METRICS: tuple[Metric, ...] = ("grants", "download_grants", "upload_bytes")
 MAX_BYTES = 500_000  # of an upload or put

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from botocore.exceptions import ClientError
 
 from worker.aws.s3_clients import S3Clients
-from worker.core.tenant_config import Bucket
+from worker.rules.tenant_config import Bucket
 
 MAX_POLICY_BYTES = 20_480  # of S3
 _TOKENS = re.compile(r"\$\{([*?$])\}|([*?])|([^*?$]+|\$)", re.DOTALL)

@@ -17,8 +17,8 @@ from valetkey.wire.messages import Item
 from valetkey.wire.replies import Grant
 from valetkey.wire.terms import AnyTerms
 from worker import clock
-from worker.core.tenant_config import Bucket, Policy, Tenant, TenantConfig
 from worker.dev.embedded_servers import Storage
+from worker.rules.tenant_config import Bucket, Policy, Tenant, TenantConfig
 
 SERVERS = ("seaweedfs", "ministack")
 OWNER = "000000000000"  # MiniStack's account

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 
 from tests.support.fakes.socket_server import QuietServer, serving
-from worker.base.webhook_connection import Address
+from worker.webhooks.webhook_connection import Address
 
 Responder = Callable[[BaseHTTPRequestHandler], None]
 

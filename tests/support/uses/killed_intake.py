@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from worker.aws import event_queues
-from worker.event_intake import main
-from worker.uses import event_messages, queue_readers, use_recorder
+from worker.uses import use_recorder
+from worker.uses.events import event_messages, event_queues, queue_readers
+from worker.uses.events.event_intake import main
 
 
 def die(*_: Any, **__: Any) -> None:

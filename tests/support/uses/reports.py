@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from tests.support.builders.messages import DEMO
-from worker.core.issued_grants import UseReport, storage_name
+from worker.rules.issued_grants import UseReport, storage_name
 
 BUCKET = storage_name(DEMO)
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine
-from worker.base.webhook_client import WebhookClient
 from worker.context import Context
 from worker.ledger.tenant_rows import ConfigStore
+from worker.webhooks.webhook_client import WebhookClient, webhook_client
 from worker.webhooks.webhook_delivery import deliver_due
 
 if __name__ == "__main__":
     engine = create_database_engine(sys.argv[1])
     context = Context(engine, ConfigStore(engine), S3Clients())
-    deliver_due(replace(context, webhook_client=lambda: WebhookClient(development=True)))
+    deliver_due(replace(context, created={webhook_client: WebhookClient(development=True)}))

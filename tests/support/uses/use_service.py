@@ -10,7 +10,7 @@ from tests.support.builders.services import InProcessService
 from tests.support.uses.uploading import Uploader
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.context import Context
-from worker.core.issued_grants import UseReport
+from worker.rules.issued_grants import UseReport
 from worker.uses.use_recorder import RecordedUses, record_uses
 
 

@@ -12,7 +12,6 @@ import signal
 import sys
 from collections.abc import Callable
 from datetime import datetime
-from functools import cache
 from itertools import count
 from typing import Any
 
@@ -23,9 +22,9 @@ from tests.support.builders.services import build_context
 from tests.support.fakes.statements import before_statements
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine
-from worker.base.webhook_client import WebhookClient
-from worker.base.webhook_connection import WebhookResponse
 from worker.context import Context
+from worker.webhooks.webhook_client import WebhookClient, webhook_client
+from worker.webhooks.webhook_connection import WebhookResponse
 from worker.webhooks.webhook_delivery import deliver_due
 
 
@@ -46,9 +45,13 @@ class MarkedClient(WebhookClient):
 
 def marked_context(context: Context, mark: str, step: Callable[[], None]) -> Context:
     """Return a context whose webhooks go through a MarkedClient."""
-    client = cache(lambda: MarkedClient(mark, step))
+    created: dict[Callable[[], Any], Any] = {webhook_client: MarkedClient(mark, step)}
     return build_context(
-        context.engine, context.s3, context.now, webhook_client=client, environ={"HOOK": SECRET}
+        context.engine,
+        context.s3,
+        context.now,
+        created=created,
+        environ={"HOOK": SECRET},
     )
 
 

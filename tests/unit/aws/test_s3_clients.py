@@ -14,8 +14,8 @@ from valetkey.signing.signing_context import Validity
 from valetkey.signing.sigv4 import FormSigner, UrlSigner
 from worker.aws.credentials import create_session, load_service_files
 from worker.aws.s3_clients import S3Clients
-from worker.core.tenant_config import Bucket
 from worker.errors import Malformed
+from worker.rules.tenant_config import Bucket
 
 MINUTE = timedelta(minutes=1)
 LOOPBACK, MINIO, SEAWEED = "http://127.0.0.1:8333", "http://minio:9000", "http://seaweedfs:8333"

@@ -17,9 +17,9 @@ from tests.support.fakes.socket_server import repeat, running_socket_server
 from worker.aws import object_calls, storage_calls
 from worker.aws.s3_clients import S3Clients
 from worker.aws.storage_calls import MAX_ANSWER_BYTES, bound_responses
-from worker.core.storage_errors import UNREADABLE, ErrorResponse
-from worker.core.tenant_config import Bucket
 from worker.errors import Transient
+from worker.rules.storage_errors import UNREADABLE, ErrorResponse
+from worker.rules.tenant_config import Bucket
 
 STARTED = b"<InitiateMultipartUploadResult><UploadId>u-1</UploadId></InitiateMultipartUploadResult>"
 BOMB = (

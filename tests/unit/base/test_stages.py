@@ -1,7 +1,7 @@
 import pytest
 
 from worker.base.stages import BOUNDS, SUM, add_sums, observe, stage, take_sums
-from worker.broker.latencies import LatencyFlusher
+from worker.doctor.latencies import LatencyFlusher
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.base.webhook_client import GLOBAL_UNICAST, address_denial_reason
-from worker.base.webhook_connection import parse_retry_after
+from worker.webhooks.webhook_client import GLOBAL_UNICAST, address_denial_reason
+from worker.webhooks.webhook_connection import parse_retry_after
 
 NOW = "Tue, 24 Nov 2026 23:00:00 GMT"
 

@@ -73,3 +73,10 @@ def test_no_text_hides_brackets_or_adds_some(texts: list[str]) -> None:
     lists: list[Any] = [[]] * (MAX_BODY_CONTAINERS - 10)
     assert check(call_text(texts, lists)) is None
     assert check(call_text(texts, lists, [[]] * 20)) == "body"
+
+
+@pytest.mark.parametrize("kind", ['"datetime"', '"unknown"', "[]", "7"])
+def test_a_value_of_a_type_of_kombu_is_refused_before_kombu_makes_it(kind: str) -> None:
+    value = f'{{"__type__": {kind}, "__value__": "x"}}'
+    assert check(f'[[{{"items": [{value}]}}], {{}}, null]') == "body"
+    assert check(f"[[], {value}, null]") == "body"

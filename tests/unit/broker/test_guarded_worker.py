@@ -1,5 +1,6 @@
 """What passes the checks but cannot be given to a child process, and workers that are stuck."""
 
+import json
 import os
 import time
 from collections.abc import Callable
@@ -12,9 +13,11 @@ import pytest
 from celery import Celery
 from celery.worker import WorkController, state
 from celery.worker.consumer import Consumer
+from kombu.message import Message
 from redis.exceptions import ReadOnlyError
 
 from tests.support.builders.frames import TASK_ID, call_text, celery_headers
+from valetkey.wire import ISSUE_TASK
 from worker.base.clock_watch import WATCH
 from worker.broker import celery_guard
 from worker.broker.celery_guard import (
@@ -105,11 +108,54 @@ def test_a_worker_holds_a_limited_number_of_messages_until_their_eta(
     message = SimpleNamespace(
         headers=celery_headers(eta="2026-11-26T12:00:00+00:00", retries=1),
         body=call_text({}).encode(),
-        payload=[[{}], {}, None],
         delivery_info={"routing_key": "valetkey"},
     )
     GuardedConsumer.__new__(GuardedConsumer)._check(message)
     assert message.headers["eta"] == eta
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("valetkey.deleted", ["dead-lettered"]), ("other.task", ["discarded"]), (ISSUE_TASK, [])],
+)
+def test_only_a_task_of_a_deleted_feature_is_dead_lettered(
+    name: str, expected: list[str], events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problems: list[str] = []
+
+    def dead_letter(_frame: Any, problem: str) -> None:
+        problems.append(problem)
+        events.append("dead-lettered")
+
+    handled: list[Any] = []
+    monkeypatch.setattr(Consumer, "create_task_handler", lambda *_: handled.append)
+    monkeypatch.setattr(celery_guard, "report_discard", events.noting("discarded"))
+    message = SimpleNamespace(
+        headers=celery_headers(task=name),
+        body=call_text({}).encode(),
+        delivery_info={"routing_key": "valetkey"},
+        channel=SimpleNamespace(dead_letter=dead_letter),
+        reject_log_error=lambda *_: None,
+        _raw={},
+    )
+    consumer = GuardedConsumer.__new__(GuardedConsumer)
+    consumer.restart_count, consumer.app, consumer.connection_errors = 0, None, ()
+    consumer.create_task_handler()(message)
+    assert events == expected
+    assert problems == [celery_guard.NO_FEATURE] * len(problems)
+    assert bool(handled) == (not expected)
+
+
+def test_the_main_process_parses_a_body_once() -> None:
+    body = call_text({"a": 1})
+    message: Any = Message(  # type: ignore[no-untyped-call] # of kombu
+        body=body.encode(), content_type="application/json"
+    )
+    message.headers = celery_headers()
+    message.delivery_info = {"routing_key": "valetkey"}
+    GuardedConsumer.__new__(GuardedConsumer)._check(message)
+    message.body = b"not JSON"  # what Celery reads was kept
+    assert message.payload == json.loads(body)
 
 
 def test_a_worker_knows_when_it_found_its_lost_broker_again(

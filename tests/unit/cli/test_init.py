@@ -6,7 +6,7 @@ from click.testing import CliRunner, Result
 
 from valetkey.cli.main import main
 from valetkey.crypto import keyfiles
-from worker.core.tenant_config import TenantConfig
+from worker.rules.tenant_config import TenantConfig
 from worker.tenants.tenants_file import read_tenants_file
 
 
@@ -25,7 +25,7 @@ def test_the_service_accepts_the_file_and_trusts_only_the_key(
     tmp_path: Path, config_home: Path
 ) -> None:
     assert run_init().exit_code == 0
-    config = read_tenants_file(tmp_path / "tenants.toml", development=False)
+    config = read_tenants_file(tmp_path / "tenants.toml")
     assert isinstance(config, TenantConfig), config
     tenant = config.tenants["acme"]
     (key,) = tenant.keys

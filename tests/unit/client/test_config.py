@@ -6,6 +6,7 @@ import pytest
 
 from valetkey import config
 from valetkey.errors import NotConfigured
+from valetkey.redis_urls import redact_url
 
 REDIS = "redis://user:s3cret@broker.test:6379/1"
 
@@ -151,10 +152,10 @@ def test_the_repr_has_no_passwords(tmp_path: Path) -> None:
 def test_a_url_is_shown_without_any_part_of_a_password_even_if_it_is_not_percent_encoded(
     url: str,
 ) -> None:
-    shown = config.redact_url(url)
+    shown = redact_url(url)
     assert "SE" not in shown
     assert "CRET" not in shown
-    assert config.redact_url("postgresql://u:p@ss@h:1/db?x=1") == "postgresql://h:1/db"
+    assert redact_url("postgresql://u:p@ss@h:1/db?x=1") == "postgresql://h:1/db"
 
 
 def test_the_default_requester_is_the_user_and_the_program(

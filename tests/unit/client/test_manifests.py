@@ -9,9 +9,9 @@ from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Outcome
-from worker.core.admission import admit, may_overwrite_manifest
-from worker.core.policy_rules import RequestContext
-from worker.core.tenant_config import Policy, Tenant, TenantConfig
+from worker.rules.admission import admit, may_overwrite_manifest
+from worker.rules.policy_rules import RequestContext
+from worker.rules.tenant_config import Policy, Tenant, TenantConfig
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 KEY = "acme/2026-11.jsonl.gz"

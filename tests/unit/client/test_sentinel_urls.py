@@ -5,10 +5,15 @@ import pytest
 from celery import Celery
 from kombu.connection import Connection
 
-from valetkey.config import load_config, redact_url
+from valetkey.config import load_config
 from valetkey.delivery.redis_clients import kombu_address, open_redis
 from valetkey.errors import NotConfigured
-from valetkey.redis_urls import default_result_url, parse_sentinel_url, verify_by_default
+from valetkey.redis_urls import (
+    default_result_url,
+    parse_sentinel_url,
+    redact_url,
+    verify_by_default,
+)
 from worker.broker.result_store import ResultStore
 
 LOGIN = "sentinel://us%40er:s3cret%2F@h1:26379,h2"

@@ -23,7 +23,7 @@ from tests.support.crypto.tenants import ACME_KEY, ACME_SPARE_KEY, GLOBEX_KEY, Q
 from tests.support.crypto.tokens import forge_token, sign_message, tenant_key
 from valetkey.crypto.jose import sign
 from valetkey.crypto.keys import PrivateKey
-from worker.core.authentication import AuthenticatedMessage, Rejection, authenticate
+from worker.rules.authentication import AuthenticatedMessage, Rejection, authenticate
 
 KIDS: list[Any] = [7, None, True, [ACME_KEY.id], {"a": 1}]
 TENANTS = st.sampled_from(["queueing", "acme"])

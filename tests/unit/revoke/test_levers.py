@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.builders.messages import DEMO, POLICY
-from worker.aws.role_policies import older_sessions_policy, read_sessions_from
-from worker.core.revocation_targets import LiveGrant, Target
-from worker.core.tenant_config import Bucket, Tenant, TenantConfig
 from worker.errors import Malformed
 from worker.revoke.levers import MAX_KEYS, DeniedObjects, Lever, denied_objects, plan_levers
+from worker.revoke.revocation_targets import LiveGrant, Target
+from worker.revoke.role_policies import older_sessions_policy, read_sessions_from
+from worker.rules.tenant_config import Bucket, Tenant, TenantConfig
 
 END = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
 TENANT = Target("tenant", "acme")

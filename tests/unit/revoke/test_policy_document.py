@@ -7,7 +7,6 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.core.tenant_config import Bucket
 from worker.errors import Malformed, Transient
 from worker.revoke.kept_statements import change_statements
 from worker.revoke.levers import Denial, DeniedObjects
@@ -17,6 +16,7 @@ from worker.revoke.policy_document import (
     denial_sid,
     denial_statement,
 )
+from worker.rules.tenant_config import Bucket
 
 END = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
 REVOCATION = "0199a000-0000-7000-8000-000000000000"

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tests.support.builders.messages import DEMO
-from worker.core.revocation_targets import LiveGrant, Target
-from worker.core.tenant_config import TenantConfig
 from worker.revoke.levers import Denial, plan_levers
 from worker.revoke.policy_document import denial_statement
+from worker.revoke.revocation_targets import LiveGrant, Target
+from worker.rules.tenant_config import TenantConfig
 
 FIRST = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
 LAST = FIRST + timedelta(hours=1)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from valetkey.wire.terms import PolicyKind
-from worker.core.tenant_config import (
+from worker.rules.tenant_config import (
     Bucket,
     Policy,
     Tenant,

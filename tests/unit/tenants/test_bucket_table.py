@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.builders.tenants_files import TenantsFile
-from worker.core.tenant_config import Bucket
+from worker.rules.tenant_config import Bucket
 
 ROLE = "arn:aws:iam::111122223333:role/valetkey"
 POINT = "arn:aws:s3:eu-west-1:111122223333:accesspoint/reports"

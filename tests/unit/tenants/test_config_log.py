@@ -4,8 +4,8 @@ from itertools import count
 from pathlib import Path
 
 from tests.support.builders.tenants_files import TenantsFile
-from worker.core.tenant_config import TenantConfig
 from worker.ledger import tenant_rows
+from worker.rules.tenant_config import TenantConfig
 from worker.tenants.apply_plan import diff_config
 from worker.tenants.config_log import ConfigLog, Rows
 

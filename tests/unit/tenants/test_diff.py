@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from worker.core.tenant_config import (
+from worker.audit.changes_command import is_default
+from worker.rules.tenant_config import (
     Bucket,
     Policy,
     Quota,
@@ -16,7 +17,6 @@ from worker.core.tenant_config import (
     WebhookEndpoint,
 )
 from worker.tenants.apply_plan import diff_config
-from worker.tenants.changes_command import is_default
 
 DEMO = Bucket("demo", "valetkey-demo", "us-east-1")
 DEMO_POLICY = Policy("demo", ("acme/",), ("download",))

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.builders.tenants_files import TenantsFile
 from valetkey.crypto.keys import dump_private_key, generate_key
-from worker.core.tenant_config import TenantKey
+from worker.rules.tenant_config import TenantKey
 
 SIGN = "w7DTgQDye4EINDWpcHWfA-FOgwydV-EMJwlAWMIT7co"
 SEAL = "bKhNj3sdbuTJAbZYpldJBScLCK-5u6mCBbciIrzSpSk"

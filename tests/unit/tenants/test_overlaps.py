@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.builders.tenants_files import TenantsFile
-from worker.core.tenant_config import Bucket, DefaultEndpoints, Policy, Tenant, TenantConfig
+from worker.rules.tenant_config import Bucket, DefaultEndpoints, Policy, Tenant, TenantConfig
 from worker.tenants.config_conflicts import find_prefix_overlaps
 
 REPORTS = Bucket("reports", "reports", "us-east-1")

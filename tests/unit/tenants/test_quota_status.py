@@ -3,8 +3,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from valetkey.units import format_amount
-from worker.core.quota_rules import Cost, UsageByWindow, quota_statuses
-from worker.core.tenant_config import Quota, QuotaOverride, Tenant, TenantConfig
+from worker.rules.quota_rules import Cost, UsageByWindow, quota_statuses
+from worker.rules.tenant_config import Quota, QuotaOverride, Tenant, TenantConfig
 from worker.tenants.config_conflicts import with_quota
 from worker.tenants.quota_command import status_row
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.builders.tenants_files import TenantsFile
-from worker.core.tenant_config import Quota
+from worker.rules.tenant_config import Quota
 
 HEAD = """\
 [buckets.demo]

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.builders.tenants_files import TenantsFile
-from worker.core.tenant_config import Bucket, Policy, Quota, Tenant, TenantConfig, WebhookEndpoint
+from worker.rules.tenant_config import Bucket, Policy, Quota, Tenant, TenantConfig, WebhookEndpoint
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "tenants.toml"
 GOOD = """\
@@ -253,9 +253,12 @@ def test_an_endpoints_url_that_is_refused_is_named_with_its_line_and_the_correct
     assert url not in str(problem)
 
 
-def test_development_accepts_a_webhook_to_this_machine(tenants_file: TenantsFile) -> None:
+def test_development_accepts_a_webhook_to_this_machine(
+    tenants_file: TenantsFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VALETKEY_DEVELOPMENT", "true")
     text = GOOD.replace("https://billing.example.com", "http://127.0.0.1:8000")
-    tenants_file.config(text, development=True)
+    tenants_file.config(text)
 
 
 def test_a_table_that_is_defined_twice_is_refused_with_its_line(tenants_file: TenantsFile) -> None:

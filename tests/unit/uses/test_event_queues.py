@@ -7,12 +7,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support.builders.messages import DEMO, POLICY
-from worker.aws.event_queues import event_queues, queue_name
 from worker.base.jobs import ProblemLog
-from worker.core.aws_permissions import queue_region
-from worker.core.tenant_config import Bucket, Tenant, TenantAccess, TenantConfig
-from worker.uses.event_messages import QueueTargets
-from worker.uses.queue_readers import QueueReaders
+from worker.rules.tenant_config import Bucket, Tenant, TenantAccess, TenantConfig
+from worker.uses.events.event_messages import QueueTargets
+from worker.uses.events.event_queues import event_queues, queue_name
+from worker.uses.events.queue_readers import QueueReaders
+from worker.uses.uses_permissions import queue_region
 
 ACME, UMBRELLA = (TenantAccess(DEMO, Tenant(name), POLICY) for name in ("acme", "umbrella"))
 
@@ -70,7 +70,7 @@ def test_a_tenant_with_the_whole_bucket_has_every_key() -> None:
 def test_a_process_without_a_queue_says_once_how_to_name_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("worker.uses.queue_readers.CONFIG_INTERVAL", 0)
+    monkeypatch.setattr("worker.uses.events.queue_readers.CONFIG_INTERVAL", 0)
     config = SimpleNamespace(current=lambda: TenantConfig({"demo": DEMO}, {}))
     context = SimpleNamespace(config=config, problems=ProblemLog())
     stop, beats = Event(), list[Sequence[str]]()

@@ -9,8 +9,8 @@ from botocore.exceptions import ReadTimeoutError
 
 from tests.support.builders.messages import tenant_config
 from worker.context import Context
-from worker.core.tenant_config import Bucket
 from worker.errors import Malformed, StorageSilent
+from worker.rules.tenant_config import Bucket
 from worker.uses.log_imports import LogObject, find_log_objects
 
 BUCKET = Bucket("logs", "logs", "us-east-1", "path")

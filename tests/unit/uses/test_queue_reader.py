@@ -9,14 +9,13 @@ from unittest.mock import Mock
 
 import pytest
 
-from worker import event_intake
-from worker.aws.event_queues import QueueMessage, QueueUnusable
 from worker.base.clock_watch import WATCH
 from worker.base.jobs import HANG_TIME
-from worker.supervisor import STOP_TIMEOUT
-from worker.uses import queue_readers
-from worker.uses.event_messages import MessageGroup
-from worker.uses.queue_readers import MAX_FAULTS, QueueReader, QueueReaders
+from worker.base.progress import STOP_TIMEOUT
+from worker.uses.events import event_intake, queue_readers
+from worker.uses.events.event_messages import MessageGroup
+from worker.uses.events.event_queues import QueueMessage, QueueUnusable
+from worker.uses.events.queue_readers import MAX_FAULTS, QueueReader, QueueReaders
 
 
 class FakeQueue(Event):

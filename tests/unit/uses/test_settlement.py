@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.support.uses.used_grants import used_grant
 from worker.base.pages import format_items, parse_items
-from worker.core.issued_grants import UsedGrant
+from worker.rules.issued_grants import UsedGrant
 from worker.uses.use_rules import GrantState, StateFacts, grant_state, settle_chunk
 
 RESERVED = 100

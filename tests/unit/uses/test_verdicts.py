@@ -6,7 +6,7 @@ import pytest
 from tests.support.uses.reports import deleted, downloaded, stored
 from tests.support.uses.used_grants import BATCH, ISSUED, KEY
 from tests.support.uses.used_grants import used_grant as grant
-from worker.core.issued_grants import CLOCK_SKEW, UsedGrant, UseReport
+from worker.rules.issued_grants import CLOCK_SKEW, UsedGrant, UseReport
 from worker.uses.use_rules import Judgement, judge, use_fingerprint
 
 ID = f"{BATCH}.0"

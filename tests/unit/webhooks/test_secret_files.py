@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from worker import clock
-from worker.webhooks.secret_commands import secret
+from worker.webhooks.commands.secret_commands import secret
 from worker.webhooks.webhook_secrets import (
     WebhookSecret,
     dump_secrets,

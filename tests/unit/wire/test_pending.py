@@ -7,7 +7,7 @@ import pytest
 from tests.support.builders.grants import grant
 from tests.support.builders.messages import batch_id, grant_message
 from tests.support.builders.replies import service_description
-from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
+from valetkey.wire import BULK_QUEUE, INTERACTIVE_QUEUE
 from valetkey.wire.pending import PendingMessage, build_pending_message
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import (

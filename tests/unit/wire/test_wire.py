@@ -7,7 +7,8 @@ import zipfile
 from importlib.metadata import distributions
 from pathlib import Path
 
-from valetkey.wire import messages
+from valetkey import wire
+from valetkey.wire import RELEASE
 from worker.app import app
 
 ROOT = Path(__file__).parents[3]
@@ -19,17 +20,17 @@ def test_the_task_names_are_pinned() -> None:
     assert task_names == {
         f"valetkey.{name}" for name in ("issue", "probe", "deliver", "manifests", "upkeep")
     }
-    assert messages.ISSUE_TASK in task_names
+    assert wire.ISSUE_TASK in task_names
 
 
 def test_the_request_queues_are_pinned() -> None:
-    assert app.conf.task_routes["valetkey.issue"] == {"queue": messages.INTERACTIVE_QUEUE}
-    assert (messages.INTERACTIVE_QUEUE, messages.BULK_QUEUE) == ("valetkey", "valetkey.bulk")
+    assert app.conf.task_routes["valetkey.issue"] == {"queue": wire.INTERACTIVE_QUEUE}
+    assert (wire.INTERACTIVE_QUEUE, wire.BULK_QUEUE) == ("valetkey", "valetkey.bulk")
 
 
 def test_the_release_is_that_of_the_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["version"] == messages.RELEASE
+    assert project["version"] == RELEASE
 
 
 def test_the_wheel_contains_only_the_client_package(tmp_path: Path) -> None:

@@ -32,11 +32,11 @@ DEAF = (
     + "report_progress(); [time.sleep(0.1) for _ in range(600)]"
 )
 PROGRAM = """
-import os, sys, worker.supervisor
+import os, sys, worker.base.progress, worker.supervisor
 from worker.health import HealthSocket
 from worker.supervisor import Supervisor, WorkerProcess
-worker.supervisor.READY_SECONDS, worker.supervisor.LIVE_SECONDS = map(float, sys.argv[2].split())
-worker.supervisor.STOP_TIMEOUT = 3
+worker.base.progress.READY_SECONDS, worker.supervisor.LIVE_SECONDS = map(float, sys.argv[2].split())
+worker.base.progress.STOP_TIMEOUT = 3
 process = WorkerProcess("issue", [sys.executable, "-c", sys.argv[1]], os.environ)
 process.start()
 problem = sys.argv[3] or None

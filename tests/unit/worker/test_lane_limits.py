@@ -9,8 +9,8 @@ from tests.support.servers.waiting import wait_until
 from valetkey.wire.waiting import SERVICE_FIELD
 from worker import run
 from worker.broker.lanes import LaneLimits
-from worker.core.tenant_config import Tenant, TenantConfig
 from worker.errors import Transient
+from worker.rules.tenant_config import Tenant, TenantConfig
 from worker.settings import Settings
 
 

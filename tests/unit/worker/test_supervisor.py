@@ -20,9 +20,9 @@ WAIT = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: exit(0)); 
 PROGRAM = """
 import sys
 from worker.supervisor import Supervisor, WorkerProcess
-import os, worker.supervisor
+import os, worker.base.progress, worker.supervisor
 worker.supervisor.RESTART_DELAYS = (0.1,)
-worker.supervisor.STOP_TIMEOUT = 1
+worker.base.progress.STOP_TIMEOUT = 1
 commands = [[sys.executable, "-c", code] for code in sys.argv[1:]]
 sys.exit(Supervisor([WorkerProcess(str(n), c, os.environ) for n, c in enumerate(commands)]).run())
 """
@@ -124,7 +124,7 @@ def test_a_worker_that_does_not_stop_is_killed(start: Start) -> None:
 
 
 def test_a_worker_ends_after_its_supervisor_was_killed(start: Start) -> None:
-    watch = "from worker.supervisor import stop_with_supervisor; stop_with_supervisor(); "
+    watch = "from worker.base.progress import stop_with_supervisor; stop_with_supervisor(); "
     run = start(READY + watch + LOG_PID + WAIT, starts=1)
     run.process.kill()
     run.process.wait()

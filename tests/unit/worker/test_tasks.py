@@ -12,12 +12,14 @@ from structlog.testing import capture_logs
 
 from valetkey.wire.unavailable import Part
 from worker import app as worker_app
-from worker import tasks
+from worker import tasks, upkeep
 from worker.app import job_context
 from worker.base.clock_watch import WATCH
 from worker.base.jobs import JobRun, SingleFlight
 from worker.context import Context
 from worker.errors import Transient
+from worker.feature import Job
+from worker.features import JOBS
 
 
 @pytest.fixture(autouse=True)
@@ -112,41 +114,57 @@ def test_a_frozen_broker_holds_nobody_who_committed_deliveries(
     monkeypatch.setattr(worker_app.app, "send_task", send_task)
     job_context.cache_clear()
     try:
-        job_context().trigger_deliveries()
+        job_context().trigger("valetkey.deliver")
     finally:
         job_context.cache_clear()
     is_thawed.set()
     assert is_sent.wait(10)
 
 
-def test_each_sweep_triggers_the_comparison_of_the_config_with_its_log(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_each_sweep_triggers_all_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     triggered: list[str] = []
     monkeypatch.setattr(SingleFlight, "trigger", lambda job: triggered.append(job._name))
-    monkeypatch.setattr(tasks, "_SWEEPS_STOPPING", SimpleNamespace(wait=lambda _seconds: True))
-    tasks._sweep()
-    assert "config_check" in triggered
+    monkeypatch.setattr(upkeep, "_STOPPING", SimpleNamespace(wait=lambda _seconds: True))
+    upkeep._sweep()
+    assert triggered == [job.name for job in JOBS]
 
 
-def test_a_job_that_did_something_logs_how_long_it_took() -> None:
+def run_job(
+    monkeypatch: pytest.MonkeyPatch, counts: dict[str, int], runs: int = 1, seconds: float = 0.0
+) -> int:
+    """Run a job several times in a row; return how often its function was called."""
+    done: list[JobRun] = []
+
+    def use_case(_context: Context, run: JobRun) -> dict[str, int]:
+        done.append(run)
+        return counts
+
+    monkeypatch.setattr(upkeep, "resolve", lambda _reference: use_case)
+    monkeypatch.setattr(upkeep, "job_context", lambda: None)
+    run_once = upkeep._JobRunner(Job("move", "moved", "", seconds=seconds))
+    for _ in range(runs):
+        run_once(JobRun())
+    return len(done)
+
+
+def test_a_job_that_did_something_logs_how_long_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
     with capture_logs() as entries:
-        tasks._job("move", "moved", lambda _context, _run: {"rows": 2})._job(JobRun())
+        run_job(monkeypatch, {"rows": 2})
     [entry] = entries
     assert (entry["event"], entry["rows"]) == ("moved", 2)
     assert entry["duration"] >= 0
+
+
+@pytest.mark.parametrize(("seconds", "called"), [(0.0, 3), (60.0, 1)])
+def test_a_job_runs_once_in_its_interval(
+    seconds: float, called: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_job(monkeypatch, {}, runs=3, seconds=seconds) == called
 
 
 @pytest.mark.parametrize(("problems", "runs"), [({}, 1), ({"own_clock": "an hour ahead"}, 0)])
 def test_a_job_rests_while_the_clock_is_wrong(
     problems: dict[str, str], runs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done: list[JobRun] = []
-
-    def use_case(_context: Context, run: JobRun) -> dict[str, int]:
-        done.append(run)
-        return {}
-
     monkeypatch.setattr(WATCH, "problems", problems)
-    tasks._job("rest", "rested", use_case)._job(JobRun())
-    assert len(done) == runs
+    assert run_job(monkeypatch, {}) == runs

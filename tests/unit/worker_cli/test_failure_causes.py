@@ -10,8 +10,8 @@ from redis import exceptions
 from tests.support.builders.messages import DEMO
 from worker.cli.database_failures import database_cause
 from worker.cli.redis_servers import redis_cause
-from worker.core.storage_errors import ErrorResponse
 from worker.doctor.storage_checks import ProbeResult, storage_cause
+from worker.rules.storage_errors import ErrorResponse
 
 SECRET = "hunter2"
 Failed = psycopg.OperationalError

@@ -8,8 +8,10 @@ from operator import index
 from typing import Any
 
 from models import Base
-from worker.core.grant_kinds import KINDS
-from worker.core.quota_rules import (
+from worker.proof.verify.log_reader import LogReader
+from worker.proof.verify.stored_rows import Found, Problem, read_instant, select_column
+from worker.rules.grant_kinds import KINDS
+from worker.rules.quota_rules import (
     CHARGED_METRICS,
     METRICS,
     NO_COST,
@@ -18,8 +20,6 @@ from worker.core.quota_rules import (
     Cost,
     window_start,
 )
-from worker.proof.verify.log_reader import LogReader
-from worker.proof.verify.stored_rows import Found, Problem, read_instant, select_column
 
 WindowKey = tuple[str, str, str]
 """The id of a tenant, a window, and the part of its start that names it, like 2026-11.

@@ -5,8 +5,6 @@ from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any
 
-from worker.core.annotations import SaltedTexts
-from worker.core.issued_grants import issued_kind
 from worker.ledger.merkle import ItemRow, RightEdge, encode_record, entry_hash, items_edge
 from worker.proof.verify.charge_check import Charges, batch_cost
 from worker.proof.verify.config_check import signer_problem
@@ -23,6 +21,8 @@ from worker.proof.verify.stored_rows import (
     WrongValue,
     read_json,
 )
+from worker.rules.annotations import SaltedTexts
+from worker.rules.issued_grants import issued_kind
 
 
 class Items:

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import LargeBinary
 
-from worker.core.annotations import SALT_SUFFIX
 from worker.ledger.merkle import CONFIG_LOG, encode_record, entry_hash
 from worker.proof.checkpoint_format import Fork
 from worker.proof.verify.log_reader import LogReader, Row
@@ -40,6 +39,7 @@ from worker.proof.verify.stored_rows import (
     read_instant,
     select_column,
 )
+from worker.rules.annotations import SALT_SUFFIX
 from worker.tenants.config_log import ConfigLog
 
 UNREADABLE = (TypeError, AttributeError, ValueError)

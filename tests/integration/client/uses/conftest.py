@@ -16,8 +16,8 @@ from valetkey.crypto.keys import dump_private_key
 from worker import clock
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine, write_transaction
-from worker.core.tenant_config import Bucket, Quota, TenantConfig
 from worker.dev.embedded_servers import Storage, create_buckets
+from worker.rules.tenant_config import Bucket, Quota, TenantConfig
 
 BUCKET = "stored"
 

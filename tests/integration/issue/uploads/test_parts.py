@@ -17,7 +17,7 @@ from tests.support.builders.messages import (
 )
 from worker.issue.multipart_aborts import abort_expired_uploads
 from worker.ledger import quota_usage
-from worker.ledger.batch_completion import REMAINING
+from worker.ledger.reservations import REMAINING
 
 PART_SIZE = 5 * 1024**2
 UNKNOWN_BATCH = "01932000-0000-7000-8000-000000000000"

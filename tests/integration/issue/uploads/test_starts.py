@@ -26,11 +26,11 @@ from tests.support.fakes.http_storage import StorageResponse, StoredRequest
 from tests.support.s3.unreliable_storage import HUNG_UP, SLOW_DOWN, Interfere, fail_at, is_start
 from worker.aws import object_calls
 from worker.aws.s3_clients import SILENCE
-from worker.core.decisions import ChunkDecider
-from worker.core.tenant_config import Quota, TenantConfig
 from worker.errors import StorageSilent, Transient
 from worker.issue import issuer, multipart_uploads
 from worker.issue.multipart_aborts import GIVE_UP_AFTER, abort_expired_uploads
+from worker.rules.decisions import ChunkDecider
+from worker.rules.tenant_config import Quota, TenantConfig
 
 
 class Killed(BaseException):

@@ -22,9 +22,7 @@ from tests.support.servers.webhook_receiver import respond_with, running_receive
 from valetkey.webhooks import UnknownEvent, unwrap
 from worker.base.database_engine import write_transaction
 from worker.base.private_files import write_private_file
-from worker.base.webhook_client import WebhookClient
 from worker.context import Context
-from worker.core.tenant_config import TenantConfig
 from worker.dev.embedded_servers import Storage
 from worker.errors import Transient
 from worker.ledger.tenant_rows import load_config, store_config
@@ -44,15 +42,17 @@ from worker.proof.checkpoints import (
     publish_checkpoints,
     sign_checkpoints,
 )
-from worker.settings import Settings
+from worker.proof.proof_settings import ProofSettings
+from worker.rules.tenant_config import TenantConfig
+from worker.webhooks.webhook_client import WebhookClient, webhook_client
 
 KEYS = CheckpointKeys(SignerKey("audit.example.com/valetkey", bytes(range(32))))
 
 
-def settings(*destinations: str | Path, **changes: Any) -> Settings:
+def settings(*destinations: str | Path, **changes: Any) -> ProofSettings:
     text = ",".join(map(str, destinations))
     values = {"audit_webhook_secret": "env:AUDIT_SECRET"} | changes
-    return Settings(audit_checkpoints=SecretStr(text), **values)
+    return ProofSettings(audit_checkpoints=SecretStr(text), **values)
 
 
 def publish(context: Context, *destinations: str | Path) -> list[Publication]:
@@ -82,7 +82,7 @@ def grow(service: InProcessService) -> Grow:
 
     def grow() -> str:
         assert "refusal" not in service.issue(grant_message())
-        (result,) = sign_checkpoints(service.context, KEYS, Settings())
+        (result,) = sign_checkpoints(service.context, KEYS, ProofSettings())
         assert result.checkpoint is not None
         assert result.is_new
         return result.checkpoint.note
@@ -97,7 +97,7 @@ def hooks_context(service: InProcessService) -> Context:
         service.context,
         now=lambda: datetime.now(UTC),
         environ={"AUDIT_SECRET": SECRET},
-        webhook_client=lambda: WebhookClient(development=True),
+        created={webhook_client: WebhookClient(development=True)},
     )
 
 
@@ -179,7 +179,8 @@ def test_a_tree_of_an_impossible_tenant_is_not_signed(
         connection.execute(insert(Leaf).values(place | {"hash": bytes(32)}))
         connection.execute(insert(TreeHead).values(tenant=tenant, size=1, edge=bytes(32)))
     results = {
-        result.tenant_id: result for result in sign_checkpoints(service.context, KEYS, Settings())
+        result.tenant_id: result
+        for result in sign_checkpoints(service.context, KEYS, ProofSettings())
     }
     assert results[tenant].checkpoint is None
     assert results[tenant].problem == "no tenant can have this id"
@@ -390,4 +391,4 @@ def test_a_head_that_was_not_signed_is_tried_again_before_the_next_interval(
 
 
 def test_the_upkeep_worker_signs_nothing_without_a_key(service: InProcessService) -> None:
-    assert CheckpointJob(Settings)(service.context) == {}
+    assert CheckpointJob(ProofSettings)(service.context) == {}

@@ -26,7 +26,6 @@ from tests.support.cli.operator import ON_SQLITE, json_lines, json_rows, refusal
 from tests.support.cli.operator import run_audit as run
 from tests.support.crypto.audit_proofs import tamper
 from worker.base.database_engine import read_transaction, sqlite_path
-from worker.core.tenant_config import TenantConfig
 from worker.dev.embedded_servers import Storage
 from worker.doctor.metrics_command import metrics
 from worker.ledger.merkle import RightEdge
@@ -35,7 +34,8 @@ from worker.proof.checkpoint_format import Fork, SignerKey, open_checkpoint
 from worker.proof.checkpoint_key import CheckpointKeys
 from worker.proof.checkpoint_rows import read_forks
 from worker.proof.checkpoints import sign_checkpoints
-from worker.settings import Settings
+from worker.proof.proof_settings import ProofSettings
+from worker.rules.tenant_config import TenantConfig
 
 ACME = ("checkpoint", "--tenant", "acme")
 CONTRADICTED = "leaves, which this log does not continue"
@@ -485,7 +485,7 @@ def test_a_pruned_log_continues_what_was_published(
         folder.mkdir(parents=True)
         (folder / f"{open_checkpoint(note)[0].size:012d}.checkpoint").write_text(note)
     tamper(service.engine, "DELETE FROM checkpoints")  # so that all leaves are read
-    settings = Settings(audit_checkpoints=SecretStr(str(tmp_path / "out")))
+    settings = ProofSettings(audit_checkpoints=SecretStr(str(tmp_path / "out")))
     results = sign_checkpoints(service.context, CheckpointKeys(log.signer), settings)
     assert {result.tenant_id for result in results if result.is_new} == log.notes.keys()
 

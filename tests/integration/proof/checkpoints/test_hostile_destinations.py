@@ -20,7 +20,7 @@ from tests.support.builders.messages import DEMO, tenant_config
 from tests.support.cli.operator import ON_SQLITE
 from tests.support.cli.operator import run_audit as run
 from tests.support.fakes.http_storage import StorageResponse, StoredRequest, running_http_storage
-from worker.core.tenant_config import TenantConfig
+from worker.rules.tenant_config import TenantConfig
 
 
 @ON_SQLITE

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from models import Batch, Chunk, Prune
 from tests.support.audit_log.pruned_log import ALL, KEPT, RunPrune, count, keys
 from tests.support.builders.services import InProcessService
-from worker.audit.audit_group import audit
+from tests.support.cli.groups import audit
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.month_partitions import add_months, format_month
 from worker.proof import prune as prune_module

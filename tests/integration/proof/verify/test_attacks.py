@@ -13,7 +13,7 @@ from tests.support.audit_log.logs import GeneratedLog
 from tests.support.audit_log.rebuilding import store_head
 from tests.support.audit_log.stored_tables import StoredTables
 from tests.support.audit_log.trials import copied_file, options_of
-from worker.audit.audit_group import audit
+from tests.support.cli.groups import audit
 from worker.ledger.merkle import encode_record, entry_hash
 from worker.proof.verify.verification import VerifyOptions, verify_log
 

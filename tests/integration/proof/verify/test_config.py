@@ -13,13 +13,19 @@ from tests.support.builders.services import InProcessService
 from tests.support.crypto.tokens import sign_message, tenant_key, tenant_keys
 from valetkey.crypto.keys import PrivateKey, generate_key
 from worker.base.database_engine import snapshot_transaction, write_transaction
-from worker.core.tenant_config import Quota, QuotaOverride, TenantConfig, TenantKey, WebhookEndpoint
 from worker.doctor.database_checks import config_checks
 from worker.doctor.metrics_command import PARTS, Window
 from worker.ledger.tenant_rows import load_config
 from worker.proof.verify.config_check import find_differences
+from worker.proof.verify.config_watch import ConfigWatch
 from worker.proof.verify.verification import VerifyOptions, verify_log
-from worker.tasks import ConfigCheckJob
+from worker.rules.tenant_config import (
+    Quota,
+    QuotaOverride,
+    TenantConfig,
+    TenantKey,
+    WebhookEndpoint,
+)
 from worker.tenants.config_changes import ChangeAuthor, raise_quota
 
 KEY, OTHER_KEY = generate_key("acme/billing"), generate_key("acme/billing")
@@ -229,14 +235,11 @@ def test_usage_of_a_day_is_looked_for_although_its_hours_are_deleted(
 def test_the_upkeep_worker_logs_that_the_config_differs_once_and_at_most_each_minute(
     service: InProcessService, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seconds = 0.0
-    check = ConfigCheckJob(lambda: seconds)
-    check(service.context)
-    execute(service, "UPDATE policies SET overwrite = NOT overwrite")
+    check = ConfigWatch()
     check(service.context)
     assert "config_differs" not in capsys.readouterr().out
+    execute(service, "UPDATE policies SET overwrite = NOT overwrite")
     for _ in range(2):
-        seconds += 60
         check(service.context)
     assert capsys.readouterr().out.count("config_differs") == 1
 

@@ -15,7 +15,7 @@ from tests.support.audit_log.logs import KEY_NAME, GeneratedLog
 from tests.support.audit_log.rebuilding import store_head
 from tests.support.audit_log.stored_tables import KEYS, StoredTables
 from tests.support.audit_log.trials import copied_file
-from worker.audit.audit_group import audit
+from tests.support.cli.groups import audit
 from worker.proof.checkpoint_format import SignerKey
 
 Run = Callable[..., Result]

@@ -12,13 +12,14 @@ from tests.support.builders.messages import POLICY, Clock, grant_message, tenant
 from tests.support.builders.services import build_context
 from tests.support.s3.doubles import Role
 from tests.support.uses.use_service import UseService
-from worker.aws.role_policies import POLICY_NAME, RolePolicies, read_sessions_from
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import write_transaction
-from worker.core.tenant_config import Bucket, Tenant, TenantConfig
 from worker.dev.embedded_servers import Storage, create_buckets
-from worker.ledger.tenant_rows import EndedSessionsRow, increment_revision, store_ended_sessions
+from worker.ledger.tenant_rows import increment_revision
+from worker.revoke.role_policies import POLICY_NAME, RolePolicies, read_sessions_from, role_policies
 from worker.revoke.session_revocation import end_sessions, keep_sessions_ended
+from worker.revoke.session_rows import EndedSessionsRow, store_ended_sessions
+from worker.rules.tenant_config import Bucket, Tenant, TenantConfig
 
 SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
 EXTERNAL_ID = "agreed-with-acme"
@@ -34,7 +35,7 @@ class RoleSessions(UseService):
 
     @property
     def roles(self) -> RolePolicies:
-        return self.context.roles
+        return self.context.use(role_policies)
 
     @property
     def moment(self) -> datetime | None:
@@ -89,7 +90,7 @@ def sessions(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", ministack.secret_key)
     clock.time = datetime.now(UTC)
     s3, roles = S3Clients(sts_endpoint=ministack.endpoint), RolePolicies(ministack.endpoint)
-    sessions = RoleSessions(build_context(engine, s3, clock, roles=roles), clock)
+    sessions = RoleSessions(build_context(engine, s3, clock, created={role_policies: roles}), clock)
     name, client = f"sessions-{uuid4().hex[:12]}", ministack.client()
     create_buckets(client, {name})
     for key in ("acme/a.pdf", "globex/a.pdf"):

@@ -7,8 +7,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.integration.revoke.sessions.conftest import HOUR, SECOND, RoleSessions
-from worker.aws.role_policies import RolePolicies
-from worker.core.tenant_config import TenantConfig
+from worker.revoke.role_policies import RolePolicies, role_policies
+from worker.rules.tenant_config import TenantConfig
 
 
 def test_the_upkeep_puts_the_policy_that_the_command_did_not(sessions: RoleSessions) -> None:
@@ -45,7 +45,7 @@ def test_a_moment_whose_policy_cannot_be_changed(
     sessions.store_now()
     if is_away:
         away = RolePolicies("http://127.0.0.1:9")
-        sessions.context = replace(sessions.context, roles=away)
+        sessions.context = replace(sessions.context, created={role_policies: away})
     else:
         sessions.apply(TenantConfig())
     sessions.clock.forward(minutes=minutes)

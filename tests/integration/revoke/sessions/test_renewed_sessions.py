@@ -10,10 +10,10 @@ from models import ConfigChange
 from tests.integration.revoke.sessions.conftest import HOUR, SECOND, RoleSessions
 from tests.support.builders.messages import grant_message
 from tests.support.s3.doubles import ALLOW_ALL, Role, policy_document
-from worker.aws.role_policies import POLICY_NAME, RolePolicies
-from worker.core.tenant_config import TenantConfig
 from worker.errors import Malformed, Transient
+from worker.revoke.role_policies import POLICY_NAME, RolePolicies
 from worker.revoke.session_revocation import end_sessions
+from worker.rules.tenant_config import TenantConfig
 from worker.tenants.apply_plan import diff_config
 
 MOMENT = datetime(2026, 11, 27, 12, tzinfo=UTC)

@@ -11,9 +11,9 @@ from models import Revocation
 from tests.integration.revoke.sessions.conftest import RoleSessions
 from tests.support.builders.messages import grant_message
 from tests.support.s3.http_requests import status
-from worker.aws.role_policies import RolePolicies
 from worker.revoke import proofs, session_revocation
 from worker.revoke.revoke_command import revoke
+from worker.revoke.role_policies import RolePolicies
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 

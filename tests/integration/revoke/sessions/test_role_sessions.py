@@ -12,9 +12,9 @@ from tests.integration.revoke.sessions.conftest import EXTERNAL_ID, HOUR, RoleSe
 from tests.support.builders.messages import grant_message
 from valetkey.signing.sigv4 import Credentials, FormSigner, UrlSigner
 from worker.aws import object_calls
-from worker.core.role_session import cleanup_session
 from worker.errors import Malformed, StorageSilent
 from worker.issue.multipart_aborts import abort_expired_uploads
+from worker.rules.role_session import cleanup_session
 
 PREFIXES = ("acme/",)
 

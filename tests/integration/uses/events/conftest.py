@@ -14,12 +14,12 @@ from tests.support.builders.messages import POLICY, Clock, put_message, tenant_c
 from tests.support.builders.services import build_context
 from tests.support.uses.notifications import TestQueue, aws_record, body, minio_record
 from tests.support.uses.use_service import UploadService
-from worker.aws.event_queues import EventQueue, QueueMessage
 from worker.aws.s3_clients import S3Clients
-from worker.core.tenant_config import Bucket, TenantConfig
 from worker.dev.embedded_servers import Storage, create_buckets
-from worker.uses.event_messages import MessageGroup, queue_targets
-from worker.uses.queue_readers import QueueReader
+from worker.rules.tenant_config import Bucket, TenantConfig
+from worker.uses.events.event_messages import MessageGroup, queue_targets
+from worker.uses.events.event_queues import EventQueue, QueueMessage
+from worker.uses.events.queue_readers import QueueReader
 
 BUCKET = "events"
 KEY = "acme/a.png"
@@ -98,7 +98,7 @@ def storage(ministack: Storage) -> Iterator[Storage]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", ministack.access_key)
         patch.setenv("AWS_SECRET_ACCESS_KEY", ministack.secret_key)
-        patch.setattr("worker.uses.queue_readers.WAIT_SECONDS", 1)
+        patch.setattr("worker.uses.events.queue_readers.WAIT_SECONDS", 1)
         yield ministack
 
 

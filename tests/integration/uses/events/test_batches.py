@@ -11,9 +11,9 @@ from models import StoredObject, Use
 from tests.integration.uses.events.conftest import BUCKET, KEY, Intake, config, in_bucket
 from tests.support.builders.messages import POLICY, tenant_config
 from tests.support.uses.notifications import aws_record, body, ceph_record, minio_record
-from worker.core.tenant_config import TenantConfig
-from worker.uses import event_messages
-from worker.uses.event_messages import RETRY_FOR
+from worker.rules.tenant_config import TenantConfig
+from worker.uses.events import event_messages
+from worker.uses.events.event_messages import RETRY_FOR
 
 QUEUE = "http://127.0.0.1:9/000000000000/events"
 TEN = b"0123456789"

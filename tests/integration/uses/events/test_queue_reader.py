@@ -15,8 +15,9 @@ from tests.support.servers.waiting import wait_until
 from tests.support.uses.notifications import TestQueue, aws_record, body
 from worker.dev.embedded_servers import Storage
 from worker.errors import Transient
-from worker.uses import event_messages, use_recorder
-from worker.uses.event_notifications import ParsedBody, parse_body
+from worker.uses import use_recorder
+from worker.uses.events import event_messages
+from worker.uses.events.event_notifications import ParsedBody, parse_body
 
 Logs = list[Any]
 
@@ -24,8 +25,8 @@ Logs = list[Any]
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let messages come again, and the reader try again, after a second."""
-    monkeypatch.setattr("worker.aws.event_queues.VISIBILITY_SECONDS", 1)
-    monkeypatch.setattr("worker.uses.queue_readers.DELAYS", (0.2,))
+    monkeypatch.setattr("worker.uses.events.event_queues.VISIBILITY_SECONDS", 1)
+    monkeypatch.setattr("worker.uses.events.queue_readers.DELAYS", (0.2,))
 
 
 @pytest.fixture
@@ -126,7 +127,7 @@ def test_a_message_that_raises_an_unexpected_error_holds_up_no_other_and_is_give
         return parse_body(text)
 
     monkeypatch.setattr(event_messages, "parse_body", parse_or_fail)
-    monkeypatch.setattr("worker.uses.queue_readers.MAX_FAULTS", 2)
+    monkeypatch.setattr("worker.uses.events.queue_readers.MAX_FAULTS", 2)
     queue.send("poison", *stored_bodies(intake, 2))
     with intake.reading():
         wait_until(lambda: items(intake) == [0, 1], what="the others are recorded")

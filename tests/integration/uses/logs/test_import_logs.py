@@ -17,9 +17,9 @@ from tests.support.builders.services import build_service
 from tests.support.uses.access_logs import GRANT_ID, aws_line, rgw_line
 from worker.aws.s3_clients import S3Clients
 from worker.context import Context
-from worker.core.issued_grants import UseReport
-from worker.core.tenant_config import TenantConfig
 from worker.dev.embedded_servers import Storage, create_buckets
+from worker.rules.issued_grants import UseReport
+from worker.rules.tenant_config import TenantConfig
 from worker.uses import log_imports
 from worker.uses.access_log import MAX_LINE_BYTES
 from worker.uses.log_imports import write_imported

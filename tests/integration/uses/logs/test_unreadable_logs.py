@@ -12,7 +12,7 @@ from tests.support.builders.messages import tenant_config
 from tests.support.fakes.http_storage import StorageResponse, running_http_storage
 from tests.support.uses.access_logs import aws_line, rgw_line
 from tests.support.uses.use_service import UseService
-from worker.core.tenant_config import TenantConfig
+from worker.rules.tenant_config import TenantConfig
 from worker.uses.log_imports import LogFile
 
 # What can be read depends on no database.

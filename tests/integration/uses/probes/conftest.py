@@ -12,11 +12,11 @@ from tests.support.s3.unreliable_storage import UnreliableStorage, unreliable_st
 from tests.support.uses.use_service import UploadService
 from valetkey.wire.replies import Grant, UseStates
 from worker.aws.s3_clients import S3Clients
-from worker.core.issued_grants import GRACE
-from worker.core.tenant_config import Bucket, TenantConfig
 from worker.dev.embedded_servers import Storage, create_buckets
+from worker.issue.cleanup import clean_up
 from worker.issue.multipart_aborts import abort_expired_uploads
-from worker.tasks import clean_up
+from worker.rules.issued_grants import GRACE
+from worker.rules.tenant_config import Bucket, TenantConfig
 from worker.uses.settlement import settle_ended_slots
 
 BUCKET = "probes"

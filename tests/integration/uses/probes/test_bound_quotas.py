@@ -14,11 +14,10 @@ from tests.support.uses.reports import stored
 from valetkey.wire.refusals import Metric, Window
 from valetkey.wire.replies import Grant
 from worker.base.database_engine import write_transaction
-from worker.core.issued_grants import GRACE, SECOND_LOOK, UseReport
-from worker.core.tenant_config import Quota
-from worker.ledger import reservations
-from worker.ledger.reservations import claim_ended_chunks, take_ended_chunk
-from worker.uses import use_rows
+from worker.rules.issued_grants import GRACE, SECOND_LOOK, UseReport
+from worker.rules.tenant_config import Quota
+from worker.uses import ended_slots, use_rows
+from worker.uses.ended_slots import claim_ended_chunks, take_ended_chunk
 
 THOUSAND = 100 * TEN
 
@@ -232,11 +231,11 @@ def test_a_process_that_was_frozen_does_not_bring_the_second_look_forward(slots:
     slots.end()
     now = slots.clock()
     with write_transaction(slots.engine) as connection:
-        [frozen] = reservations.claim_ended_chunks(connection, "demo", now, 1, lambda: 0.5)
+        [frozen] = ended_slots.claim_ended_chunks(connection, "demo", now, 1, lambda: 0.5)
     slots.clock.forward(hours=1)
     assert slots.settle() == {"settled": 1}
     with write_transaction(slots.engine) as connection:
-        reservations.postpone_ended_chunk(connection, frozen, slots.clock())
+        ended_slots.postpone_ended_chunk(connection, frozen, slots.clock())
     assert slots.settle() == {}
     assert slots.rows(EndedSlot.check_at) == [(frozen.ended_at + SECOND_LOOK,)]
 

@@ -14,7 +14,7 @@ from tests.support.s3.unreliable_storage import SLOW_DOWN
 from valetkey.wire.replies import Grant
 from worker.aws.s3_clients import QUICK, SILENCE, CallLimits, SilentBuckets
 from worker.base.database_engine import read_transaction
-from worker.core.tenant_config import Tenant, TenantConfig
+from worker.rules.tenant_config import Tenant, TenantConfig
 from worker.uses import storage_probes
 from worker.uses.storage_probes import probe_grants
 from worker.uses.use_rows import find_used_grants

@@ -16,11 +16,12 @@ from tests.support.servers.waiting import wait_until
 from tests.support.uses.reports import stored
 from valetkey.wire.replies import Grant
 from worker.base.database_engine import read_transaction, write_transaction
-from worker.core.tenant_config import TenantConfig, WebhookEndpoint
-from worker.ledger import reservations
-from worker.ledger.reservations import claim_ended_chunks
+from worker.rules.tenant_config import TenantConfig, WebhookEndpoint
+from worker.uses import ended_slots
 from worker.uses import settlement as settle_module
+from worker.uses.ended_slots import claim_ended_chunks
 from worker.uses.use_rows import leave_out_excess
+from worker.webhooks.decided_batches import DELIVER_TASK
 
 SETTLED = (Settlement.unused, Settlement.used_bytes, Settlement.returned_bytes)
 HOOK = WebhookEndpoint("hook", "https://hook.example.com/", "env:HOOK")
@@ -50,7 +51,7 @@ def test_a_chunk_of_downloads_is_not_settled_among_others(slots: Slots) -> None:
 def test_a_tenant_with_many_slots_delays_no_other_tenant(
     slots: Slots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reservations, "MAX_SLOT_ITEMS", 2)
+    monkeypatch.setattr(ended_slots, "MAX_SLOT_ITEMS", 2)
     acme = config().tenants["acme"]
     globex = replace(acme, name="globex")
     slots.apply(TenantConfig(config().buckets, {"acme": acme, "globex": globex}))
@@ -155,14 +156,14 @@ def test_the_endpoint_is_told_of_the_unused_slots_of_a_chunk_once_it_is_settled(
 ) -> None:
     slots.apply(config(endpoints={"hook": HOOK}))
     triggers: list[str] = []
-    slots.context = replace(slots.context, trigger_deliveries=lambda: triggers.append("deliver"))
+    slots.context = replace(slots.context, trigger=triggers.append)
     callback = {"callback": "hook", "notify": ["upload.unused"]}
     outcome = slots.issue(upload_message(keys) | callback)
     slots.store(Grant(**outcome["items"][0]), b"123")
     assert slots.end_and_settle() == {"settled": 1}
     deliveries = slots.rows(Delivery.event, Delivery.chunk_number, Delivery.state)
     assert [row for row in deliveries if row[0].startswith("upload.")] == told
-    assert triggers == ["deliver"] * len(told)
+    assert triggers == [DELIVER_TASK] * len(told)
 
 
 def test_a_profile_with_many_chunks_gives_way_to_another_one(

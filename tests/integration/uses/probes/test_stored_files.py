@@ -16,9 +16,9 @@ from tests.support.fakes.socket_server import drip, running_socket_server, send_
 from worker.aws import storage_calls
 from worker.aws.object_calls import FileReader, StorageRefuses, StoredFile, find_grant_id
 from worker.aws.s3_clients import PATIENT, QUICK, CallLimits, S3Clients
-from worker.core.tenant_config import Bucket
 from worker.dev.embedded_servers import Storage
 from worker.errors import StorageSilent, Transient
+from worker.rules.tenant_config import Bucket
 
 pytestmark = pytest.mark.usefixtures("real_storage")  # its credentials sign the requests
 HEADERS = {

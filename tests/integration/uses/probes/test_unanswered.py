@@ -20,10 +20,10 @@ from tests.support.servers.waiting import wait_until
 from tests.support.uses.reports import stored
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import write_transaction
-from worker.core.issued_grants import UsedGrant
-from worker.core.tenant_config import TenantConfig
 from worker.dev.embedded_servers import Storage, create_buckets
 from worker.ledger.tree_leaves import NewLeaf
+from worker.rules.issued_grants import UsedGrant
+from worker.rules.tenant_config import TenantConfig
 from worker.uses import settlement as settle_module
 from worker.uses.settlement import GIVE_UP_AFTER, MIN_EARLIER_ATTEMPTS
 

@@ -13,12 +13,13 @@ from tests.support.builders.messages import grant_message
 from tests.support.crypto.tokens import sign_message
 from tests.support.fakes.pending_requests import small_request
 from valetkey.crypto.keys import generate_key
-from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
+from valetkey.wire import BULK_QUEUE, INTERACTIVE_QUEUE
 from valetkey.wire.pending import build_bundle
 from valetkey.wire.terms import NAME_PATTERN
 from valetkey.wire.waiting import PROBE_TENANT
 from worker.broker.lanes import PREFIX_BYTES, UNKNOWN_TENANT, claimed_tenant
-from worker.broker.queues import PROBE_TASK, QUEUES_BY_TASK
+from worker.doctor.feature import PROBE_TASK
+from worker.features import TASKS
 
 KEY = generate_key("acme/billing")
 SIGNED = sign_message(grant_message(["acme/a"] * 20), KEY, datetime(2026, 11, 24, tzinfo=UTC))
@@ -52,7 +53,7 @@ def test_a_claim_to_be_a_tenant_that_does_not_exist_does_not_count() -> None:
 
 
 def test_workers_take_a_probe_from_each_queue_to_which_a_lane_returns_it() -> None:
-    assert set(QUEUES_BY_TASK[PROBE_TASK]) == {BULK_QUEUE, INTERACTIVE_QUEUE}
+    assert set(TASKS[PROBE_TASK].queues) == {BULK_QUEUE, INTERACTIVE_QUEUE}
 
 
 def test_a_message_longer_than_the_prefix_is_classified_too() -> None:

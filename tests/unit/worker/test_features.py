@@ -1,0 +1,153 @@
+"""The list of features: what makes it invalid, and that all it names exists."""
+
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any, get_args
+
+import pytest
+
+from tests.support.builders.messages import grant_message
+from valetkey.wire.messages import ChunkMessage
+from valetkey.wire.parsing import parse_message
+from worker import features, hooks
+from worker.feature import Feature, HookName, Job, Role, Task
+from worker.features import FEATURES, load_features, resolve
+from worker.issue import dispatch
+
+
+def add_packages(monkeypatch: pytest.MonkeyPatch, *added: Feature) -> None:
+    """Make features importable, as packages of the worker."""
+    for feature in added:
+        module: Any = ModuleType(f"worker.{feature.name}.feature")
+        module.FEATURE = feature
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    names = {f"worker.{feature.name}" for feature in added}
+    monkeypatch.setattr(features, "find_spec", lambda name: name in names or find_spec(name))
+
+
+def problem(capsys: pytest.CaptureFixture[str], *names: str) -> str:
+    """Return the sentence with which the process ends for a list of these names."""
+    with pytest.raises(SystemExit) as ended:
+        load_features(names)
+    assert ended.value.code == 2
+    return capsys.readouterr().err.removeprefix("Error: worker/features.py: ")
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "name"),
+    [
+        ("commands", {"pack": "a:b"}, "pack"),
+        ("tasks", {"valetkey.pack": Task(("q",))}, "valetkey.pack"),
+        ("jobs", (Job("pack", "packed", "a:b"),), "pack"),
+        ("roles", {"packer": Role("a", "a:b", "packs", "ever")}, "packer"),
+        ("asks", {"pack": "a:b"}, "pack"),
+        ("tables", {"packs": "worker"}, "packs"),
+        ("request_fields", ("pack",), "pack"),
+        ("tenant_fields", ("tenants.pack",), "tenants.pack"),
+    ],
+)
+def test_two_features_with_the_same_contribution_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    part: str,
+    value: Any,
+    name: str,
+) -> None:
+    add_packages(
+        monkeypatch, Feature(name="one", **{part: value}), Feature(name="two", **{part: value})
+    )
+    places = "worker/one/feature.py and worker/two/feature.py"
+    assert problem(capsys, "one", "two") == f"{places} both have {name!r} in {part}: rename one.\n"
+
+
+def test_a_feature_cannot_take_the_place_of_the_core(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_packages(monkeypatch, Feature(name="one", asks={"grants": "a:b"}))
+    assert problem(capsys, "one").startswith("worker/core.py and worker/one/feature.py both have")
+
+
+def test_a_hook_of_an_unknown_name_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unknown: Any = {"decide": "a:b"}
+    add_packages(monkeypatch, Feature(name="one", hooks=unknown))
+    expected = "worker/one/feature.py has the unknown hook decide: see HookName.\n"
+    assert problem(capsys, "one") == expected
+
+
+@pytest.mark.parametrize(
+    ("needs", "names", "sentence"),
+    [
+        ({"one": ("two",), "two": ("one",)}, ("one", "two"), "one needs two, which comes later"),
+        ({"one": ("two",), "two": ()}, ("one", "two"), "one needs two, which comes later"),
+        ({"one": ("two",)}, ("one",), "one needs two, which is not in the list"),
+    ],
+    ids=["circle", "order", "absent"],
+)
+def test_a_feature_comes_after_those_that_it_needs(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    needs: Mapping[str, tuple[str, ...]],
+    names: tuple[str, ...],
+    sentence: str,
+) -> None:
+    add_packages(monkeypatch, *(Feature(name=name, needs=needs[name]) for name in needs))
+    assert problem(capsys, *names).startswith(sentence)
+
+
+def test_a_package_that_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert problem(capsys, "one") == "the list has one, but there is no package worker/one.\n"
+
+
+def references() -> Iterator[Any]:
+    """Yield all references of all features, with the part of the feature that has them."""
+    for feature in FEATURES:
+        named = [job.run for job in feature.jobs]
+        named += [task.run for task in feature.tasks.values() if task.run]
+        named += [role.is_needed for role in feature.roles.values()]
+        named += [*feature.starts]
+        for part in fields(feature):
+            value = getattr(feature, part.name)
+            values = value.values() if isinstance(value, Mapping) else [value]
+            named += [each for each in values if isinstance(each, str) and ":" in each]
+        yield from (pytest.param(name, id=f"{feature.name}-{name}") for name in sorted(set(named)))
+
+
+@pytest.mark.parametrize("reference", list(references()))
+def test_what_a_feature_refers_to_exists(reference: str) -> None:
+    assert resolve(reference) is not None
+
+
+@pytest.mark.parametrize("name", [name for name in get_args(HookName) if hasattr(hooks, name)])
+def test_the_functions_of_a_hook_take_what_the_core_gives(name: HookName) -> None:
+    expected = inspect.signature(getattr(hooks, name))
+    for function in features.hook_functions(name):
+        taken = inspect.signature(function).parameters
+        given = expected.parameters
+        assert [each.annotation for each in taken.values()] == [
+            each.annotation for each in given.values()
+        ]
+        names = [each.lstrip("_") for each in taken]
+        assert names == list(given)
+
+
+def test_a_message_of_an_absent_feature_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = parse_message(grant_message())
+    assert isinstance(message, ChunkMessage)
+    assert dispatch._missing_field(message) is None
+    monkeypatch.setattr(dispatch, "_HANDLERS", {"service": "a:b"})
+    assert dispatch._missing_field(message) == "ask"
+    assert dispatch.describe_service("acme").asks == ["service"]
+
+
+def test_a_field_of_an_absent_feature_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = parse_message(grant_message(callback="hook"))
+    assert isinstance(message, ChunkMessage)
+    assert dispatch._missing_field(message) is None
+    monkeypatch.setattr(dispatch, "_OPTIONAL_FIELDS", {"callback"})
+    assert dispatch._missing_field(message) == "callback"

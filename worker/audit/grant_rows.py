@@ -1,0 +1,40 @@
+"""Selects one grant with all that is recorded of it, and the revocations that cover it."""
+
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from models import Batch, Chunk, Grant
+from worker.audit.text_conditions import item_text, shown_text
+from worker.ledger.chunk_items import is_in_chunk
+from worker.revoke.revocation_rows import read_item_revocations, read_storage
+from worker.revoke.revocation_targets import RecordedRevocation
+from worker.rules.annotations import ANNOTATION_FIELDS
+from worker.rules.issued_grants import IssuedItem
+
+_BATCH_TEXTS = {"requested_by", *ANNOTATION_FIELDS}
+BATCH_COLUMNS = (
+    *(column for column in Batch.__table__.columns if column.name not in _BATCH_TEXTS),
+    shown_text(Batch, "requested_by"),
+)
+"""The columns of a batch, without the texts that its items can have of their own."""
+GRANTS = (
+    select(
+        *(*BATCH_COLUMNS, *map(item_text, ANNOTATION_FIELDS)),
+        *(Chunk.chunk_number, Chunk.issued_at, Chunk.expires_in, Chunk.limited_by),
+        *(Chunk.access_key, Chunk.signing_key.label("signed_by"), Chunk.key_thumbprint),
+        Chunk.refusal.label("chunk_refusal"),
+        *(Grant.item_number, Grant.object_key.label("key"), Grant.code, Grant.detail, Grant.digest),
+    )
+    .select_from(Batch)
+    .join(Chunk, Chunk.batch_number == Batch.batch_number)
+    .join(Grant, is_in_chunk())
+)
+"""The query for all columns of batches, chunks and items that describe a grant."""
+
+
+def read_revocations(connection: Connection, row: Any) -> tuple[RecordedRevocation, ...]:
+    """Return the revocations that cover the item of a row, the oldest first."""
+    storage = read_storage(connection, row.bucket)
+    item = IssuedItem(row.batch_id, row.item_number, row.bucket, storage, row.key)
+    return read_item_revocations(connection, row.tenant, item, row.issued_at)

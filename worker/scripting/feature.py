@@ -1,0 +1,3 @@
+from worker.feature import Feature
+
+FEATURE = Feature(name="scripting", needs=("audit", "whose"), page="docs/audit.md")

@@ -1,0 +1,1 @@
+"""Reads event notifications of storage from queues of SQS."""
