@@ -6,10 +6,12 @@ The last program of the page knows nothing but the page.
 import ast
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +78,11 @@ def finish(process: "subprocess.Popen[str]") -> list[Any]:
 
 
 def used_grants(service: Service) -> int:
-    with service.client() as client:
-        return next(quota.used for quota in client.usage() if quota.metric == "grants")
+    # Of all hours: one may end during the test.
+    path = service.stack.info.database_url.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path)) as connection:
+        (used,) = connection.execute("SELECT sum(grants) FROM usage WHERE \"window\" = 'hour'")
+    return int(used[0] or 0)
 
 
 def foreign_packages(program: str) -> set[str]:
