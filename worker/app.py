@@ -117,7 +117,7 @@ def _announce_worker(sender: Any, **_: Any) -> None:
 
 
 class _Background:
-    """What features run in each process of a worker."""
+    """Runs what features start in each process of a worker."""
 
     @cached_property
     def _parts(self) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What the core itself contributes: it is registered as a feature is, and comes first."""
+"""Describes what the core itself contributes: it is registered as a feature is, and comes first."""
 
 from valetkey.wire import BULK_QUEUE, INTERACTIVE_QUEUE, ISSUE_TASK
 from worker.feature import UPKEEP_TASK, Feature, Job, Task
