@@ -19,10 +19,10 @@ from typing import Any
 
 import worker.doctor
 from worker.aws.aws_permissions import all_permissions
+from worker.base.monitoring import PREFIX as METRIC_PREFIX
+from worker.base.monitoring import Family
 from worker.contract.json_schemas import event_classes
-from worker.doctor import metric_families
-from worker.doctor.metric_families import Family
-from worker.features import JOBS, settings_models
+from worker.features import JOBS, contributions, settings_models
 from worker.settings import PREFIX
 from worker.tenants.toml_fields import config_type
 
@@ -114,8 +114,8 @@ def _field_texts(source: str, class_name: str) -> dict[str, str]:
 _METRICS = """\
 # Metrics
 
-`make contract` writes this page from `worker/doctor`. [Metrics](../operating.md#metrics) says how
-to serve them, and what the labels mean.
+`make contract` writes this page from the code. [Metrics](../operating.md#metrics) says how to serve
+them, and what the labels mean.
 """
 
 
@@ -123,17 +123,19 @@ def metrics_page() -> str:
     """Return the page about the metrics, by name."""
     lines = [_METRICS, *_table_head("metric", "type", "labels", "meaning")]
     for family in sorted(_families()):
-        name = metric_families.PREFIX + family.name + "_total" * (family.type == "counter")
+        name = METRIC_PREFIX + family.name + "_total" * (family.type == "counter")
         labels = ", ".join(f"`{label}`" for label in family.labels)
         lines.append(f"| `{name}` | {family.type} | {labels} | {family.text} |")
     return "\n".join([*lines, ""])
 
 
 def _families() -> set[Family]:
-    """Return the families that are constants of the folder worker/doctor, or parts of one."""
+    """Return the families that are constants of worker/doctor and of what features contribute."""
     values: list[Any] = []
-    for module in pkgutil.iter_modules(worker.doctor.__path__, f"{worker.doctor.__name__}."):
-        for value in vars(importlib.import_module(module.name)).values():
+    own = pkgutil.iter_modules(worker.doctor.__path__, "worker.doctor.")
+    contributed = (f"worker.{each.partition(':')[0]}" for each in contributions("metrics").values())
+    for module in {*(module.name for module in own), *contributed}:
+        for value in vars(importlib.import_module(module)).values():
             values += value.values() if isinstance(value, Mapping) else [value]
     values += [getattr(value, "metric", None) for value in values]
     return {value for value in values if isinstance(value, Family) and value.name}

@@ -90,6 +90,12 @@ class Feature:
     tenant_fields: fields of tenants.toml that it carries out, as TABLE.FIELD. Without it they are
     refused. tenant_rules: (tenant) -> conflicts in the file.
     events: (connection, delivery, chunk) -> the UploadNews that webhooks of a type report.
+    checks: the page below docs/ that helps with each check of `doctor`, by the name of the check.
+    database_checks: (connection, config, now) -> Check. service_checks: (config, *, offline) ->
+    Check, with requests to other servers unless offline.
+    metrics: (connection, now, window) -> metrics of the database, in the order of their names: the
+    cheapest come first, as all share a limit of time.
+    own_prefixes: () -> the prefixes that it uses itself, by bucket profile.
     hooks: see worker.hooks.
     """
 
@@ -114,4 +120,9 @@ class Feature:
     tenant_fields: tuple[str, ...] = ()
     tenant_rules: Reference | None = None
     events: Mapping[str, Reference] = field(default_factory=dict)
+    checks: Mapping[str, str] = field(default_factory=dict)
+    database_checks: Reference | None = None
+    service_checks: Reference | None = None
+    metrics: Mapping[str, Reference] = field(default_factory=dict)
+    own_prefixes: Reference | None = None
     hooks: Mapping[HookName, Reference] = field(default_factory=dict)

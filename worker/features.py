@@ -74,7 +74,10 @@ def _place(needed: str, names: tuple[str, ...]) -> str:
     return "is not in the list: add it, or remove the feature as well"
 
 
-_SINGLE = ("settings", "tenant_rules", "in_use", "find_service")
+_SINGLE = (
+    *("settings", "tenant_rules", "in_use", "find_service"),
+    *("database_checks", "service_checks", "own_prefixes"),
+)
 _CONTRIBUTIONS: Mapping[str, Callable[[Feature], Any]] = {
     part.name: lambda feature, name=part.name: getattr(feature, name)
     for part in fields(Feature)

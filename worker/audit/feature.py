@@ -17,4 +17,8 @@ FEATURE = Feature(
     },
     jobs=(Job("key_index", "keys_indexed", "audit.key_lookup:index_keys"),),
     tables=dict.fromkeys(("key_pages", "key_segments", "unindexed_chunks"), "worker"),
+    metrics={
+        "85 refusals": "audit.grant_metrics:read_refusals",
+        "95 grants": "audit.grant_metrics:read_grants",
+    },
 )

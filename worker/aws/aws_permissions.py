@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from worker.features import contributions, resolve
+from worker.features import contributions, load_each, resolve
 from worker.rules.issued_grants import aws_domain, aws_partition, may_store
 from worker.rules.role_session import below, bucket_arn, object_arns
 from worker.rules.tenant_config import Bucket, Policy, TenantConfig, is_ordinary_bucket
@@ -34,14 +34,14 @@ class ProfileUse:
     """The use of one bucket profile.
 
     policies: those of all tenants. counts_stored: whether a quota counts what they store.
-    checkpoints: prefixes to which checkpoints are published. options: prefixes by option
-    of `permissions iam`, for what only an operator runs; those of --with have an empty one.
+    own_prefixes: those that features use themselves. options: prefixes by option of
+    `permissions iam`, for what only an operator runs; those of --with have an empty one.
     """
 
     bucket: Bucket
     policies: tuple[Policy, ...] = ()
     counts_stored: bool = False
-    checkpoints: tuple[str, ...] = ()
+    own_prefixes: tuple[str, ...] = ()
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def prefixes(self, *kinds: str) -> tuple[str, ...]:
@@ -320,13 +320,20 @@ def _counted_profiles(config: TenantConfig) -> frozenset[str]:
     )
 
 
+def own_prefixes() -> dict[str, tuple[str, ...]]:
+    """Return the prefixes that features use themselves, by bucket profile."""
+    prefixes: defaultdict[str, tuple[str, ...]] = defaultdict(tuple)
+    for find in load_each("own_prefixes"):
+        for profile, own in find().items():
+            prefixes[profile] += own
+    return prefixes
+
+
 def profile_uses(
-    config: TenantConfig,
-    checkpoints: Mapping[str, tuple[str, ...]],
-    options: Mapping[str, Mapping[str, tuple[str, ...]]],
+    config: TenantConfig, options: Mapping[str, Mapping[str, tuple[str, ...]]]
 ) -> Iterator[ProfileUse]:
-    """Yield the use of each bucket profile; checkpoints and options are by its name."""
-    counted = _counted_profiles(config)
+    """Yield the use of each bucket profile; options are by its name."""
+    counted, own = _counted_profiles(config), own_prefixes()
     policies: defaultdict[str, list[Policy]] = defaultdict(list)
     for tenant in config.tenants.values():
         for policy in tenant.policies.values():
@@ -336,6 +343,6 @@ def profile_uses(
             bucket,
             tuple(policies[name]),
             counts_stored=name in counted,
-            checkpoints=checkpoints.get(name, ()),
+            own_prefixes=own.get(name, ()),
             options=options.get(name, {}),
         )

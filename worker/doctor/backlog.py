@@ -1,47 +1,15 @@
-"""Unfinished and failed work in the database: webhooks, manifests, reservations, uploads."""
+"""Unfinished and failed work of the core in the database: reservations and multipart uploads."""
 
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection, exists, func, select
+from sqlalchemy import Connection, func, select
 
-from models import (
-    Batch,
-    Chunk,
-    Delivery,
-    EndedSlot,
-    EndpointState,
-    Grant,
-    Manifest,
-    Reservation,
-    UploadStart,
-)
+from models import Batch, Chunk, Grant, Reservation, UploadStart
 from valetkey.wire.refusals import Code
-from worker.rules.issued_grants import SECOND_LOOK
-from worker.webhooks.batch_completion import PENDING
 
 _MAX_BATCHES = 1_000  # of multipart uploads, from the newest on, to look for refusals in
 _STORAGE_CODES = (Code.STORAGE_REFUSED.value, Code.BUCKET_UNUSABLE.value)
-_IS_PENDING = Delivery.state == PENDING
-
-
-def oldest_webhook_time(connection: Connection) -> datetime | None:
-    """Return the time at which the oldest pending webhook was queued; None if none is pending."""
-    return connection.scalar(select(func.min(Delivery.created_at)).where(_IS_PENDING))
-
-
-def earliest_due_webhook(connection: Connection) -> datetime | None:
-    """Return the earliest time of the next attempts of pending webhooks; None if none is pending.
-
-    A time in the past means that an attempt is due. Disabled endpoints do not count.
-    """
-    is_disabled = exists().where(
-        EndpointState.tenant == Delivery.tenant,
-        EndpointState.endpoint == Delivery.endpoint,
-        EndpointState.disabled_at.is_not(None),
-    )
-    earliest = select(func.min(Delivery.next_attempt_at)).where(_IS_PENDING, ~is_disabled)
-    return connection.scalar(earliest)
 
 
 def earliest_reservation_expiry(connection: Connection) -> datetime | None:
@@ -50,21 +18,6 @@ def earliest_reservation_expiry(connection: Connection) -> datetime | None:
     A time in the past means that the reservation has expired and is not released yet.
     """
     return connection.scalar(select(func.min(Reservation.expires_at)))
-
-
-class FailedManifests(NamedTuple):
-    """The number of failed manifests, and the problem of the newest one."""
-
-    number: int
-    problem: str | None
-
-
-def failed_manifests(connection: Connection, since: datetime) -> FailedManifests:
-    """Return the manifests that have failed since a time."""
-    is_failed = Manifest.state == "failed", Manifest.finished_at >= since
-    count = connection.scalar(select(func.count()).select_from(Manifest).where(*is_failed)) or 0
-    newest = select(Manifest.problem).where(*is_failed).order_by(Manifest.finished_at.desc())
-    return FailedManifests(count, connection.scalar(newest.limit(1)))
 
 
 def oldest_abandoned_upload(connection: Connection) -> datetime | None:
@@ -113,21 +66,3 @@ def _problem_of(connection: Connection, batch_number: int) -> str:
     refusals = connection.scalar(of_chunk.limit(1)), connection.scalar(of_item.limit(1))
     texts = [str(refusal["message"]) for refusal in refusals if refusal and "message" in refusal]
     return texts[0] if texts else "without words"
-
-
-_IS_UNSETTLED = EndedSlot.is_settled.is_(False)
-
-
-def oldest_ended_slot(connection: Connection) -> datetime | None:
-    """Return since when upload slots wait to be settled, or for a second look; None if none do."""
-    ended = select(func.min(EndedSlot.ended_at))
-    unsettled = connection.scalar(ended.where(_IS_UNSETTLED))
-    settled = connection.scalar(ended.where(~_IS_UNSETTLED))
-    looks = [unsettled, settled and settled + SECOND_LOOK]
-    return min(filter(None, looks), default=None)
-
-
-def count_ended_slots(connection: Connection) -> dict[str, int]:
-    """Count the chunks of upload slots that ended and are not settled, by bucket profile."""
-    query = select(EndedSlot.bucket, func.count()).where(_IS_UNSETTLED).group_by(EndedSlot.bucket)
-    return {row[0]: row[1] for row in connection.execute(query)}

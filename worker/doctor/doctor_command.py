@@ -7,8 +7,9 @@ import click
 from pydantic import ValidationError
 
 from valetkey.cli.terminal_text import escape_unprintable, print_hanging
+from worker.base.monitoring import Check
 from worker.cli.output import print_rows, with_programs
-from worker.doctor.checks import Check
+from worker.doctor.checks import find_runbook
 from worker.doctor.database_checks import database_checks
 from worker.doctor.queue_checks import broker_checks
 from worker.features import contributions, resolve
@@ -71,7 +72,7 @@ def _check_service(*, offline: bool, as_json: bool) -> int:
     for check in _run_checks(offline=offline):
         checks.append(check)
         if as_json:
-            print_rows((*Check._fields, "runbook"), [(*check, check.runbook)], "json")
+            print_rows((*Check._fields, "runbook"), [(*check, find_runbook(check))], "json")
         else:
             _print_check(check)
     failed, warned = (sum(check.state == state for check in checks) for state in ("fail", "warn"))
@@ -86,8 +87,8 @@ def _print_runbooks(checks: list[Check]) -> None:
     """Print each page that helps, those for failures first, with the checks that it is for."""
     pages: dict[str, dict[str, None]] = {}
     for check in sorted(checks, key=lambda check: check.state != "fail"):
-        if check.runbook:
-            pages.setdefault(check.runbook, {})[check.check] = None
+        if page := find_runbook(check):
+            pages.setdefault(page, {})[check.check] = None
     for page, names in pages.items():
         click.echo(f"See {page} ({', '.join(names)}).")
 

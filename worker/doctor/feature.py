@@ -5,7 +5,6 @@ PROBE_TASK = "valetkey.probe"
 
 FEATURE = Feature(
     name="doctor",
-    needs=("webhooks", "uses", "revoke", "audit", "proof"),
     page="docs/operating.md",
     without_settings=("doctor",),
     commands={
@@ -23,4 +22,21 @@ FEATURE = Feature(
     starts=("doctor.latencies:LatencyFlusher",),
     actions={"40 versioning": "doctor.doctor_permissions:PERMISSIONS"},
     tables={"probes": "worker"},
+    checks={
+        "settings": "reference/settings",
+        **dict.fromkeys(("database", "broker", "results"), "runbooks/lost"),
+        **dict.fromkeys(("workers", "probe"), "runbooks/service"),
+        "queues": "runbooks/backlog",
+        "messages": "runbooks/messages",
+        "upkeep": "runbooks/quota",
+        **dict.fromkeys(("buckets", "uploads"), "runbooks/storage"),
+        "permissions": "reference/permissions",
+        **dict.fromkeys(("role", "partitions"), "operating"),
+        "tenants": "security",
+    },
+    metrics={
+        "10 releases": "doctor.database_metrics:read_releases",
+        "70 quotas": "doctor.database_metrics:read_quotas",
+        "80 rejections": "doctor.database_metrics:read_rejections",
+    },
 )

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from functools import partial
 from threading import Lock, Thread
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
@@ -21,11 +21,9 @@ from sqlalchemy import Connection, Engine
 from valetkey.units import parse_duration
 from valetkey.wire import BULK_QUEUE, INTERACTIVE_QUEUE
 from worker import clock
-from worker.audit.grant_filters import ISSUED, REFUSED, GrantFilter
-from worker.audit.index_scans import batch_bounds
-from worker.audit.item_counts import CountOptions, Dimension, ItemCount, count_items
 from worker.base.database_engine import limit_time, snapshot_transaction
-from worker.base.jobs import TurnKey, call_in_background
+from worker.base.jobs import call_in_background
+from worker.base.monitoring import Family, Window
 from worker.broker.dead_letters import count_dead_letters
 from worker.broker.queues import (
     read_heartbeats,
@@ -37,15 +35,8 @@ from worker.cli.database import open_engine
 from worker.cli.database_failures import database_cause, database_unusable
 from worker.cli.redis_servers import open_broker, open_results
 from worker.core import UPKEEP_QUEUE
-from worker.doctor import backlog
-from worker.doctor.checks import (
-    CONFIG_DIFFERENCES,
-    ENDED_SLOTS,
-    EXPIRED_GRANTS,
-    WORKER_PROBLEMS,
-)
+from worker.doctor.checks import WORKER_PROBLEMS
 from worker.doctor.latency_metrics import read_histograms, read_queues, worker_info
-from worker.doctor.metric_families import Family
 from worker.doctor.metrics_server import check_host, serve, with_health
 from worker.doctor.probe_metrics import (
     BROKER,
@@ -58,25 +49,9 @@ from worker.doctor.probe_metrics import (
 )
 from worker.doctor.prober import SHORT_TIMEOUT, Prober
 from worker.errors import Transient
-from worker.ledger.quota_usage import read_usage
-from worker.ledger.rejections import sum_rejections
-from worker.ledger.tenant_rows import load_config, read_tenant_names
-from worker.proof.checkpoint_rows import SIGNING, read_publications, read_tree_sizes
-from worker.proof.verify.config_check import find_differences
-from worker.revoke.policy_document import MAX_POLICY_BYTES
-from worker.revoke.revocation_rows import read_denials
-from worker.rules.quota_rules import quota_statuses
+from worker.features import ROLES, contributions, resolve
+from worker.ledger.tenant_rows import read_tenant_names
 from worker.settings import Settings
-from worker.uses.feature import EVENTS_PREFIX, EVENTS_ROLE
-from worker.uses.state_facts import count_recent_uses
-from worker.webhooks.endpoint_states import read_figures, read_health
-from worker.webhooks.webhook_backlog import count_pending_webhooks
-
-
-def age(moment: datetime | None, now: datetime) -> float:
-    """Return the seconds since a time: 0 if there is none, or if it is still to come."""
-    return 0.0 if moment is None else max((now - moment).total_seconds(), 0.0)
-
 
 _QUEUES = (INTERACTIVE_QUEUE, BULK_QUEUE, UPKEEP_QUEUE)
 _DEAD_LETTERS = Family(
@@ -84,8 +59,8 @@ _DEAD_LETTERS = Family(
 )
 _WORKERS = Family(
     "workers",
-    f"Workers with a fresh heartbeat that consume a queue. {EVENTS_ROLE} counts the queues of event"
-    " notifications that are read, once for each worker.",
+    "Workers with a fresh heartbeat that consume a queue. The name of a role, like events, counts"
+    " the queues that it reads, once for each worker.",
     ("queue",),
 )
 
@@ -116,10 +91,11 @@ def _read_results(client: Any) -> Iterator[Metric]:
     yield from read_histograms(client)
     heartbeats = read_heartbeats(client)
     yield worker_info(heartbeats)
-    workers = Counter(dict.fromkeys((*_QUEUES, EVENTS_ROLE), 0))
+    workers = Counter(dict.fromkeys((*_QUEUES, *ROLES), 0))
     for queue, names in workers_by_queue(heartbeats).items():
-        workers[EVENTS_ROLE if queue.startswith(EVENTS_PREFIX) else queue] += len(names)
-    yield _WORKERS.samples({queue: workers[queue] for queue in (*_QUEUES, EVENTS_ROLE)})
+        role = queue.partition(":")[0]
+        workers[role if role in ROLES else queue] += len(names)
+    yield _WORKERS.samples({queue: workers[queue] for queue in (*_QUEUES, *ROLES)})
     problems = Counter(
         code for _, code, _ in worker_problems(heartbeats) if code in WORKER_PROBLEMS
     )
@@ -128,202 +104,13 @@ def _read_results(client: Any) -> Iterator[Metric]:
     yield _TRACES_IGNORED.single(read_ignored_traces(client))
 
 
-_PENDING = Family("webhooks_pending", "Webhooks that are not sent yet.", ("tenant", "endpoint"))
-_DUE = Family(
-    "webhook_oldest_due_age_seconds",
-    "Time since the longest-waiting webhook should have been attempted, 0 if none is due.",
-)
-_ATTEMPTS = Family(
-    "webhook_attempts",
-    "Attempts to deliver a webhook that called the endpoint, since the hour in which the window"
-    " begins, by result: succeeded or failed.",
-    ("tenant", "endpoint", "result", "window"),
-)
-_DISABLED = Family(
-    "webhook_endpoint_disabled",
-    "1 if nothing is sent to an endpoint, because it failed for days, is gone, or an operator"
-    " disabled it.",
-    ("tenant", "endpoint"),
-)
-_UNSETTLED = Family(
-    "unsettled_chunks",
-    "Chunks of upload slots that ended and are not settled, by bucket profile.",
-    ("bucket",),
-)
-_MISSING = Family(
-    "denials_missing",
-    "Statements of revocations that are not in the policy of their bucket, by bucket profile.",
-    ("bucket",),
-)
-_POLICY_LEFT = Family(
-    "bucket_policy_free_bytes",
-    "Bytes that are left of the policy of a bucket with statements of revocations.",
-    ("bucket",),
-)
-_QUOTA_LABELS = ("tenant", "metric", "window")
-_USED = Family(
-    "quota_used",
-    "Usage in the current window of a quota, in grants or bytes. It counts without a quota too.",
-    _QUOTA_LABELS,
-)
-_LIMIT = Family(
-    "quota_limit", "Limit of a quota with its overrides, in grants or bytes.", _QUOTA_LABELS
-)
-_LEAVES = Family("tree_leaves", "Leaves of the Merkle tree of a tenant's audit log.", ("tenant",))
-_SIGNED = Family(
-    "checkpoint_leaves", "Leaves that the newest signed checkpoint covers.", ("tenant",)
-)
-_SIGNED_AGE = Family(
-    "checkpoint_age_seconds", "Time since the newest checkpoint was signed.", ("tenant",)
-)
-_REFUSED = Family(
-    "checkpoint_refused",
-    "1 if the head of a tenant's tree was not signed at the last attempt, because it contradicts a"
-    " checkpoint or cannot be compared with any.",
-    ("tenant",),
-)
-_REJECTIONS = Family(
-    "rejections",
-    "Messages of the window that could not be authenticated or parsed, or were refused without a"
-    " record (not_recorded). The tenant is that which they named, if it exists.",
-    ("tenant", "code", "window"),
-)
-_GRANTS = Family(
-    "grants",
-    "Grants that were issued in the window, by their state now.",
-    ("tenant", "kind", "state", "window"),
-)
-_REFUSALS = Family(
-    "refusals", "Items that were refused in the window.", ("tenant", "code", "window")
-)
-_USES = Family(
-    "uses",
-    "Recorded uses of the grants whose batch was decided in the window.",
-    ("tenant", "event", "source", "verdict", "window"),
-)
-
-
-class Window(NamedTuple):
-    """The time before now in which recent rows are counted, and the text that names it."""
-
-    label: str
-    length: timedelta
-
-
 Part = Callable[[Connection, datetime, Window], Iterator[Metric]]
 
-
-def _read_backlog(connection: Connection, now: datetime, _window: Window) -> Iterator[Metric]:
-    yield _PENDING.samples(count_pending_webhooks(connection))
-    yield _DUE.single(age(backlog.earliest_due_webhook(connection), now))
-    yield _UNSETTLED.samples(backlog.count_ended_slots(connection))
-    for work in (ENDED_SLOTS, EXPIRED_GRANTS):
-        yield work.metric.single(age(work.since(connection), now))
-
-
-def _read_endpoints(connection: Connection, now: datetime, window: Window) -> Iterator[Metric]:
-    figures = read_figures(connection, now - window.length)
-    yield _ATTEMPTS.samples(
-        {
-            (*endpoint, result, window.label): getattr(counts, result)
-            for endpoint, counts in figures.items()
-            for result in ("succeeded", "failed")
-        }
-    )
-    states = read_health(connection)
-    config = load_config(connection)
-    yield _DISABLED.samples(
-        {
-            key: key in states and states[key].disabled_at is not None
-            for tenant in config.tenants.values()
-            for key in (TurnKey(tenant.id, name) for name in tenant.endpoints)
-        }
-    )
-
-
-def _read_config(connection: Connection, _now: datetime, _window: Window) -> Iterator[Metric]:
-    yield CONFIG_DIFFERENCES.single(len(find_differences(connection)))
-
-
-def _read_denials(connection: Connection, now: datetime, _window: Window) -> Iterator[Metric]:
-    denials, _ = read_denials(connection, now)
-    missing = Counter(each.bucket for each in denials if each.policy_bytes is None)
-    yield _MISSING.samples({each.bucket: missing[each.bucket] for each in denials})
-    yield _POLICY_LEFT.samples(
-        {each.bucket: MAX_POLICY_BYTES - each.policy_bytes for each in denials if each.policy_bytes}
-    )
-
-
-def _read_quotas(connection: Connection, now: datetime, _window: Window) -> Iterator[Metric]:
-    used: dict[tuple[str, ...], float] = {}
-    limits: dict[tuple[str, ...], float] = {}
-    for tenant in load_config(connection).tenants.values():
-        usage = read_usage(connection, tenant.id, now)
-        for status in quota_statuses(tenant, usage, now, include_unlimited=True):
-            key = status.tenant, status.metric, status.window
-            used[key] = status.used
-            if status.limit is not None:
-                limits[key] = status.limit
-    yield _USED.samples(used)
-    yield _LIMIT.samples(limits)
-
-
-def _read_trees(connection: Connection, now: datetime, _window: Window) -> Iterator[Metric]:
-    trees = read_tree_sizes(connection, None)
-    yield _LEAVES.samples({tree.tenant: tree.size for tree in trees})
-    yield _SIGNED.samples({tree.tenant: tree.signed_size or 0 for tree in trees})
-    yield _SIGNED_AGE.samples(
-        {tree.tenant: age(tree.signed_at, now) for tree in trees if tree.signed_at is not None}
-    )
-    signings = [row for row in read_publications(connection) if row.destination == SIGNING]
-    refused = {row.tenant: row.problem is not None for row in signings}
-    yield _REFUSED.samples({tree.tenant: refused.get(tree.tenant, False) for tree in trees})
-
-
-def _read_rejections(connection: Connection, now: datetime, window: Window) -> Iterator[Metric]:
-    counts = sum_rejections(connection, now - window.length)
-    yield _REJECTIONS.samples({(*group, window.label): count for group, count in counts.items()})
-
-
-def _read_grants(connection: Connection, now: datetime, window: Window) -> Iterator[Metric]:
-    counts = _count_recent(connection, now, window, ISSUED, ("tenant", "kind", "state"))
-    yield _GRANTS.samples({group: count.issued for group, count in counts.items()})
-
-
-def _read_refusals(connection: Connection, now: datetime, window: Window) -> Iterator[Metric]:
-    counts = _count_recent(connection, now, window, REFUSED, ("tenant", "code"))
-    yield _REFUSALS.samples({group: count.refused for group, count in counts.items()})
-
-
-def _count_recent(
-    connection: Connection, now: datetime, window: Window, decision: str, by: tuple[Dimension, ...]
-) -> dict[tuple[str, ...], ItemCount]:
-    """Count the items of a window, and add its label to each group."""
-    recent = GrantFilter(since=now - window.length, decisions=(decision,), states_at=now)
-    before, _ = batch_bounds(connection, recent)
-    options = CountOptions(by, after_batch=before)
-    counts = count_items(connection, recent, options)
-    return {(*map(str, count.group), window.label): count for count in counts}
-
-
-def _read_uses(connection: Connection, now: datetime, window: Window) -> Iterator[Metric]:
-    counts = count_recent_uses(connection, now - window.length)
-    yield _USES.samples({(*group, window.label): count for group, count in counts.items()})
-
-
 PARTS: Mapping[str, Part] = {
-    "backlog": _read_backlog,
-    "endpoints": _read_endpoints,
-    "denials": _read_denials,
-    "trees": _read_trees,
-    "config": _read_config,
-    "quotas": _read_quotas,
-    "rejections": _read_rejections,
-    "refusals": _read_refusals,
-    "uses": _read_uses,
-    "grants": _read_grants,
+    words.partition(" ")[2]: resolve(reference)
+    for words, reference in sorted(contributions("metrics").items())
 }
-"""The parts, the cheapest first: all of them share a limit of time."""
+"""What features read from the database, the cheapest first."""
 
 
 TIME_LIMIT = 8.0

@@ -9,7 +9,7 @@ from worker import clock
 from worker.aws.aws_permissions import Need, ProfileUse, find_needs
 from worker.aws.s3_clients import S3Clients
 from worker.aws.storage_calls import call_storage
-from worker.doctor.checks import Check, State
+from worker.base.monitoring import Check, State
 from worker.errors import Malformed, Transient
 from worker.rules.role_session import SessionLimit, cleanup_session, listing_session
 from worker.rules.storage_errors import ErrorResponse

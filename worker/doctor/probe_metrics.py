@@ -10,10 +10,10 @@ from sqlalchemy import Engine
 
 from worker.base.database_engine import read_transaction, write_problem
 from worker.base.database_errors import Cause
+from worker.base.monitoring import Family
 from worker.cli.database_failures import database_unusable
 from worker.cli.redis_servers import memory_usage, try_write
 from worker.cli.service_failures import ServiceUnusable
-from worker.doctor.metric_families import Family
 from worker.doctor.prober import PARTS, Part, Prober
 
 BROKER: Final = "broker"

@@ -1,20 +1,19 @@
-"""The checks of `doctor` that contact the broker, the result store and queues of events."""
+"""The checks of `doctor` that contact the broker and the result store."""
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import starmap
 from typing import Any, TypeVar
 
-import redis
 from redis.exceptions import OutOfMemoryError
 
 from valetkey.redis_urls import redact_url
 from valetkey.wire import BULK_QUEUE, INTERACTIVE_QUEUE
 from valetkey.wire.waiting import WAITING_LANES
-from worker.base.jobs import call_with_timeout
+from worker.base.monitoring import Check, State
 from worker.broker.dead_letters import count_dead_letters
 from worker.broker.queues import (
     SHARING_LEASE,
@@ -34,20 +33,9 @@ from worker.cli.redis_servers import (
 )
 from worker.cli.service_failures import ServiceUnusable
 from worker.core import UPKEEP_QUEUE
-from worker.doctor.checks import CHECK_TIMEOUT, Check, State, attempt, check_worker, failed
+from worker.doctor.checks import attempt, check_worker, failed
 from worker.doctor.prober import NO_WORKER, SHORT_TIMEOUT, ProbeReport, send_probe
-from worker.errors import Transient
-from worker.rules.tenant_config import Bucket, TenantConfig
 from worker.settings import Settings
-from worker.uses.events.event_queues import (
-    NOT_SQS,
-    EventQueue,
-    QueueUnusable,
-    event_queues,
-    queue_id,
-    queue_name,
-)
-from worker.uses.feature import EVENTS_PREFIX, EVENTS_ROLE
 
 Open = Callable[[], AbstractContextManager[Any]]
 Value = TypeVar("Value")
@@ -215,65 +203,3 @@ def _read_message_check() -> Check:
         discarded = read_discard_counts(client)
     with open_broker() as client:
         return check_messages(discarded, count_dead_letters(client))
-
-
-_MAY_NOT_READ = "allow it to the workers' credentials: python -m worker permissions iam"
-_NO_QUEUE = "create the queue, or correct events_queue"
-_EVENTS_HINTS = {
-    "AccessDenied": _MAY_NOT_READ,
-    "AccessDeniedException": _MAY_NOT_READ,
-    "AWS.SimpleQueueService.NonExistentQueue": _NO_QUEUE,
-    "QueueDoesNotExist": _NO_QUEUE,
-    NOT_SQS: "another server answers there: correct events_queue, or the proxy of the workers",
-}
-_EVENTS_HINT = (
-    "correct events_queue in the tenants file, or the credentials and network of the workers"
-)
-
-
-def event_checks(config: TenantConfig, *, offline: bool) -> Iterator[Check]:
-    """Check that each queue of events can be used, and that a worker reads it."""
-    queues = list(event_queues(list(config.buckets.values())))
-    if not queues:
-        return
-    if not offline:
-        for url, bucket in queues:
-            yield _check_events_queue(url, bucket)
-    yield from check_readers(queues, _read_names())
-
-
-def _check_events_queue(url: str, bucket: Bucket) -> Check:
-    name = f"{bucket.name}: the queue {queue_name(url)}"
-    try:
-        waiting = call_with_timeout(CHECK_TIMEOUT, lambda: _count_events(url, bucket))
-    except QueueUnusable as error:
-        text = f"{name} cannot be used: {error.code}"
-        return Check("events", "fail", text, _EVENTS_HINTS.get(error.code, _EVENTS_HINT))
-    except (Transient, TimeoutError) as error:
-        return Check(
-            "events", "fail", f"{name} does not answer: {str(error) or 'in time'}", _EVENTS_HINT
-        )
-    return Check("events", "ok", f"{name} can be used; {waiting:,} messages wait")
-
-
-def _count_events(url: str, bucket: Bucket) -> int:
-    with closing(EventQueue(url, bucket)) as queue:
-        return queue.count_messages()
-
-
-def _read_names() -> Collection[str] | None:
-    try:
-        return workers_by_queue(_reading(open_results, read_heartbeats)())
-    except (ServiceUnusable, redis.RedisError, OSError):
-        return None  # another check reports it
-
-
-def check_readers(
-    queues: Iterable[tuple[str, Bucket]], read: Collection[str] | None
-) -> Iterator[Check]:
-    """Warn of queues, with their URLs, that no worker reads. read is None if that is unknown."""
-    for url, bucket in queues:
-        if read is None or f"{EVENTS_PREFIX}{queue_id(url)}" in read:
-            continue
-        text = f"{bucket.name}: no worker reads the queue {queue_name(url)}: its events wait"
-        yield Check("events", "warn", text, f"python -m worker run --only {EVENTS_ROLE}")

@@ -21,11 +21,10 @@ from worker.aws.storage_calls import call_storage
 from worker.aws.storage_requests import StorageConnection, StorageRequest
 from worker.base.database_errors import Cause
 from worker.base.jobs import call_with_timeout
+from worker.base.monitoring import Check, State
 from worker.cli.service_failures import cause_of_kind, network_cause
-from worker.doctor.checks import Check, State
 from worker.doctor.permission_checks import check_permissions
 from worker.errors import Malformed, Transient
-from worker.proof.proof_settings import ProofSettings, checkpoint_prefixes
 from worker.rules.role_session import versioning_session
 from worker.rules.storage_errors import ErrorResponse
 from worker.rules.tenant_config import Bucket, TenantConfig
@@ -205,7 +204,7 @@ def bucket_checks(config: TenantConfig, settings: Settings, *, offline: bool) ->
         return
     with closing(StorageConnection()) as connection, ThreadPoolExecutor(_PARALLEL) as threads:
         probe = _Probe(settings, s3, connection, time.monotonic() + _TOTAL_SECONDS)
-        uses = profile_uses(config, checkpoint_prefixes(ProofSettings()), {})
+        uses = profile_uses(config, {})
         for checks in threads.map(lambda use: list(_profile_checks(probe, use)), uses):
             yield from checks
 

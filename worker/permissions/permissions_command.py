@@ -15,6 +15,7 @@ from worker.aws.aws_permissions import (
     DOCTOR_PREFIX,
     ProfileUse,
     has_iam,
+    own_prefixes,
     profile_uses,
 )
 from worker.base.pages import did_you_mean
@@ -33,7 +34,6 @@ from worker.permissions.documents import (
 )
 from worker.permissions.guardrails import Attachment, Limits, guardrails
 from worker.permissions.iam_documents import iam_documents
-from worker.proof.proof_settings import ProofSettings, checkpoint_prefixes
 from worker.rules.issued_grants import is_on_aws, storage_name
 from worker.rules.tenant_config import Bucket, DefaultEndpoints, TenantConfig, is_ordinary_bucket
 from worker.settings import Settings
@@ -367,10 +367,9 @@ def _uses(
     """Return the use of each bucket profile, with the endpoints that apply."""
     _check_profiles(names, config)
     settings = Settings()
-    checkpoints = checkpoint_prefixes(ProofSettings())
-    _check_profiles(checkpoints, config, "VALETKEY_AUDIT_CHECKPOINTS: ")
+    _check_profiles(own_prefixes(), config, "a setting names a prefix: ")
     endpoints = DefaultEndpoints(settings.s3_endpoint, settings.s3_internal_endpoint)
-    uses = profile_uses(config, checkpoints, options or {})
+    uses = profile_uses(config, options or {})
     return [replace(use, bucket=_resolve(use.bucket, endpoints)) for use in uses]
 
 

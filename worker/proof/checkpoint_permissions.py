@@ -10,7 +10,7 @@ PERMISSIONS: tuple[Permission, ...] = (
         "objects",
         "signed checkpoints are published, and compared before the next one is signed",
         "`VALETKEY_AUDIT_CHECKPOINTS` has `s3://PROFILE/PREFIX`",
-        lambda use: use.checkpoints,
+        lambda use: use.own_prefixes,
     ),
     Permission(
         "CheckpointNames",
@@ -19,6 +19,6 @@ PERMISSIONS: tuple[Permission, ...] = (
         "listing",
         "the newest published checkpoint is looked for",
         "`VALETKEY_AUDIT_CHECKPOINTS` has `s3://PROFILE/PREFIX`",
-        lambda use: use.checkpoints,
+        lambda use: use.own_prefixes,
     ),
 )

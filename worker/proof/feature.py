@@ -23,4 +23,12 @@ FEATURE = Feature(
         **dict.fromkeys(("checkpoint_publications", "checkpoints", "refused_chunks"), "worker"),
         **dict.fromkeys(("item_edges", "prunes"), "owner"),
     },
+    checks=dict.fromkeys(("audit", "config"), "runbooks/log"),
+    database_checks="proof.proof_monitoring:database_checks",
+    service_checks="proof.proof_monitoring:service_checks",
+    metrics={
+        "60 trees": "proof.proof_monitoring:read_trees",
+        "65 config": "proof.proof_monitoring:read_config",
+    },
+    own_prefixes="proof.proof_settings:checkpoint_prefixes",
 )

@@ -164,10 +164,10 @@ def configured_destinations(settings: ProofSettings) -> list[Destination]:
     return [] if setting is None else parse_destinations(setting.get_secret_value())
 
 
-def checkpoint_prefixes(settings: ProofSettings) -> dict[str, tuple[str, ...]]:
-    """Return the prefixes to which checkpoints are published, by bucket profile."""
+def checkpoint_prefixes() -> dict[str, tuple[str, ...]]:
+    """Return the prefixes to which the settings publish checkpoints, by bucket profile."""
     prefixes: dict[str, tuple[str, ...]] = {}
-    for destination in configured_destinations(settings):
+    for destination in configured_destinations(ProofSettings()):
         if isinstance(destination, BucketDestination):
             known = prefixes.get(destination.profile, ())
             prefixes[destination.profile] = (*known, destination.prefix)

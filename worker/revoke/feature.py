@@ -18,6 +18,9 @@ FEATURE = Feature(
     actions={"90 revocation": "revoke.revoke_permissions:PERMISSIONS"},
     settings="revoke.revoke_settings:RevokeSettings",
     tables=dict.fromkeys(("denials", "ended_sessions", "revocations"), "worker"),
+    checks={"denials": "runbooks/leaked-link"},
+    database_checks="revoke.denial_monitoring:database_checks",
+    metrics={"50 denials": "revoke.denial_monitoring:read_policies"},
     hooks={
         "withdrawn": "revoke.revocation_rows:find_withdrawn",
         "sessions_from": "revoke.session_rows:read_sessions_from",

@@ -34,5 +34,12 @@ FEATURE = Feature(
         "uses.upload_deliveries:read_upload_news",
     ),
     tenant_fields=("buckets.events_queue", "buckets.probe_rate", "tenants.refund_unused"),
+    checks={"settlements": "runbooks/quota", "events": "runbooks/storage"},
+    database_checks="uses.use_monitoring:database_checks",
+    service_checks="uses.use_monitoring:service_checks",
+    metrics={
+        "30 slots": "uses.use_monitoring:read_backlog",
+        "90 uses": "uses.use_monitoring:read_uses",
+    },
     hooks={"released": "uses.ended_slots:keep_slots", "given_back": "uses.ended_slots:give_back"},
 )

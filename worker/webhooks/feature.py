@@ -50,6 +50,13 @@ FEATURE = Feature(
         "worker",
     ),
     tenant_fields=("tenants.allow.callbacks", "tenants.endpoints"),
+    checks=dict.fromkeys(("webhooks", "endpoints", "manifests"), "runbooks/endpoint-down"),
+    database_checks="webhooks.webhook_monitoring:database_checks",
+    service_checks="webhooks.webhook_monitoring:service_checks",
+    metrics={
+        "20 webhooks": "webhooks.webhook_monitoring:read_backlog",
+        "40 endpoints": "webhooks.webhook_monitoring:read_endpoints",
+    },
     hooks={
         "prepare": "webhooks.decided_batches:prepare_outcome",
         "decided": "webhooks.decided_batches:insert_outcomes",

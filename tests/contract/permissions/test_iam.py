@@ -70,7 +70,7 @@ class Account:
                 replace(self.bucket, events_queue=on_aws),
                 (with_acls,),
                 counts_stored=True,
-                checkpoints=("acme/",),
+                own_prefixes=("acme/",),
                 options=prefixes,
             ),
             # The workers' own credentials assume the role; it has a document of its own.

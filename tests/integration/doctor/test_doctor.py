@@ -18,11 +18,13 @@ from tests.support.cli.live_doctor import run_doctor
 from tests.support.cli.operator import json_lines
 from tests.support.docs.command_lines import ROOT
 from worker.base.database_engine import write_transaction
+from worker.base.monitoring import Check
 from worker.broker.queues import HEARTBEAT_PREFIX
-from worker.doctor.checks import RUNBOOKS, Check
+from worker.doctor.checks import find_runbook
 from worker.doctor.doctor_command import doctor
 from worker.doctor.prober import ProbeReport
 from worker.doctor.queue_checks import broker_checks
+from worker.features import contributions
 from worker.rules.tenant_config import TenantConfig, WebhookEndpoint
 from worker.settings import Settings
 from worker.webhooks.outbox import DeliveryResult, settle_delivery
@@ -30,6 +32,7 @@ from worker.webhooks.outbox import DeliveryResult, settle_delivery
 ENDPOINT = WebhookEndpoint("billing", "https://billing.example.com/hooks", "env:BILLING_SECRET")
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 PASSWORD = "hunter2"
+WORKER, PAGES = ROOT / "worker", contributions("checks")
 
 
 @pytest.fixture(autouse=True)
@@ -203,17 +206,18 @@ def test_each_page_that_helps_is_named_once_with_its_checks() -> None:
 
 @pytest.mark.parametrize("problem", ["its memory is full (maxmemory)", "the disk is full"])
 def test_a_server_that_is_full_has_a_page_of_its_own(problem: str) -> None:
-    assert Check("broker", "fail", problem).runbook == "docs/runbooks/full.md"
+    assert find_runbook(Check("broker", "fail", problem)) == "docs/runbooks/full.md"
 
 
 def test_every_check_has_a_page() -> None:
-    sources = [path.read_text() for path in (ROOT / "worker" / "doctor").glob("*_checks.py")]
+    files = (file for kind in ("checks", "monitoring") for file in WORKER.glob(f"*/*_{kind}.py"))
+    sources = [file.read_text() for file in files]
     names = set(re.findall(r'Check\(\s*"(\w+)"', "".join(sources)))
     of_grants = {"form", "link", "multipart", "put", "session"}  # those of doctor --live
-    assert set(CHECKS.split()) | names - of_grants == RUNBOOKS.keys()
+    assert set(CHECKS.split()) | names - of_grants == PAGES.keys()
 
 
-@pytest.mark.parametrize("page", sorted(set(RUNBOOKS.values())))
+@pytest.mark.parametrize("page", sorted(set(PAGES.values())))
 def test_the_page_of_a_check_exists(page: str) -> None:
     assert (ROOT / "docs" / f"{page}.md").exists()
 

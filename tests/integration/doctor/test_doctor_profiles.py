@@ -16,10 +16,11 @@ from tests.support.fakes.http_storage import StorageResponse, running_http_stora
 from tests.support.fakes.socket_server import running_socket_server, stay_silent
 from tests.support.uses.notifications import TestQueue
 from worker.dev.embedded_servers import Storage, create_buckets
-from worker.doctor import queue_checks, storage_checks
-from worker.doctor.queue_checks import check_readers
+from worker.doctor import storage_checks
 from worker.rules.tenant_config import Bucket, Policy, Quota, Tenant
+from worker.uses import use_monitoring
 from worker.uses.events.event_queues import queue_id
+from worker.uses.use_monitoring import check_readers
 
 CheckProfiles = Callable[..., list[dict[str, Any]]]
 
@@ -257,7 +258,7 @@ def test_a_queue_that_does_not_answer_in_time_is_named(
     def wait(*_: Any) -> None:
         raise TimeoutError
 
-    monkeypatch.setattr(queue_checks, "call_with_timeout", wait)
+    monkeypatch.setattr(use_monitoring, "call_with_timeout", wait)
     (check,) = check_profiles("events", bucket(UPLOADS))
     assert check["message"] == "demo: the queue uploads does not answer: in time"
 

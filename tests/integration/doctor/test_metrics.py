@@ -34,15 +34,16 @@ from worker.broker.dead_letters import KEY
 from worker.broker.queues import Heartbeat
 from worker.broker.result_store import DISCARD_COUNTER, IGNORED_TRACES
 from worker.doctor import metrics_command, prober
-from worker.doctor.checks import ENDED_SLOTS, EXPIRED_GRANTS
-from worker.doctor.database_checks import LITTLE_LEFT
+from worker.doctor.checks import EXPIRED_GRANTS
 from worker.doctor.latencies import flush
 from worker.doctor.metrics_command import PARTS
 from worker.doctor.prober import ProbeReport
 from worker.errors import Transient
 from worker.ledger.rejections import count_rejections
+from worker.revoke.denial_monitoring import LITTLE_LEFT
 from worker.rules.tenant_config import Quota
 from worker.uses.state_facts import read_state_facts
+from worker.uses.use_monitoring import ENDED_SLOTS
 from worker.uses.use_recorder import record_uses
 from worker.uses.use_rules import grant_state
 

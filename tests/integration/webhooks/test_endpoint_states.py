@@ -20,7 +20,6 @@ from tests.support.builders.delivery_service import (
 from tests.support.builders.messages import Clock
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.jobs import TurnKey
-from worker.doctor.backlog import earliest_due_webhook
 from worker.webhooks import outbox, webhook_delivery
 from worker.webhooks.endpoint_states import (
     EndpointFigures,
@@ -30,6 +29,7 @@ from worker.webhooks.endpoint_states import (
 )
 from worker.webhooks.outbox import DeliveryResult, bring_forward
 from worker.webhooks.webhook_cleanup import clean_up_webhooks
+from worker.webhooks.webhook_monitoring import earliest_due_webhook
 from worker.webhooks.webhook_rules import MAX_RETRY_DELAY, RETRY_SCHEDULE
 
 HOOK, HALF_A_DAY = TurnKey("acme", "hook"), timedelta(hours=12)

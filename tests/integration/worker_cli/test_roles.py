@@ -24,7 +24,7 @@ from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.month_partitions import add_months, add_partition, month_of
 from worker.cli.database import migrate
 from worker.cli.database_roles import CONFIG_TABLES, grant_privileges
-from worker.doctor.database_checks import config_checks
+from worker.doctor.database_checks import check_role
 from worker.doctor.metrics_command import PARTS, metrics
 from worker.errors import Transient
 from worker.issue.cleanup import clean_up
@@ -185,7 +185,7 @@ def test_doctor_warns_of_a_role_that_may_change_the_config(
     for option in ("--grant-to", "--grant-operators-to"):
         assert run(option, role).exit_code == 0
         with read_transaction(as_role) as connection:
-            checks = [check for check in config_checks(connection) if check.state == "warn"]
+            checks = [check for check in check_role(connection) if check.state == "warn"]
         named[option] = [role in check.message for check in checks]
     assert named == {"--grant-to": [], "--grant-operators-to": [True]}
 

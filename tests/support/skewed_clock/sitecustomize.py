@@ -14,7 +14,16 @@ sys.path.append(str(Path(__file__).parents[3]))
 from worker import clock
 
 _file = Path(os.environ["VALETKEY_TEST_SKEW_FILE"])
-clock.now = lambda: datetime.now(UTC) + timedelta(seconds=float(_file.read_text()))
+
+
+def _now() -> datetime:
+    text = ""
+    while not text:  # who writes the file truncates it first
+        text = _file.read_text()
+    return datetime.now(UTC) + timedelta(seconds=float(text))
+
+
+clock.now = _now
 
 if os.environ.get("VALETKEY_TEST_SKEW_ALL"):
     from worker.base import clock_watch

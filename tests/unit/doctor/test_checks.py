@@ -6,28 +6,22 @@ import pytest
 
 from tests.support.builders.messages import DEMO
 from worker.base.jobs import TurnKey
+from worker.base.monitoring import Check, WaitingWork, check_waiting
 from worker.broker.queues import Heartbeat
-from worker.doctor.backlog import FailedManifests
-from worker.doctor.checks import (
-    ABANDONED_UPLOADS,
-    ENDED_SLOTS,
-    EXPIRED_GRANTS,
+from worker.doctor.checks import ABANDONED_UPLOADS, EXPIRED_GRANTS, check_worker
+from worker.doctor.database_checks import check_tenants
+from worker.doctor.queue_checks import check_eviction, check_messages, check_releases
+from worker.revoke.denial_monitoring import check_denials
+from worker.revoke.revocation_rows import DenialRow
+from worker.rules.tenant_config import Tenant, TenantConfig, TenantKey, WebhookEndpoint
+from worker.uses.use_monitoring import ENDED_SLOTS
+from worker.webhooks.webhook_monitoring import (
     WEBHOOKS,
-    Check,
-    WaitingWork,
-    check_waiting,
-    check_worker,
-)
-from worker.doctor.database_checks import (
-    check_denials,
+    FailedManifests,
     check_endpoints,
     check_manifests,
     check_secrets,
-    check_tenants,
 )
-from worker.doctor.queue_checks import check_eviction, check_messages, check_releases
-from worker.revoke.revocation_rows import DenialRow
-from worker.rules.tenant_config import Tenant, TenantConfig, TenantKey, WebhookEndpoint
 from worker.webhooks.webhook_rules import EndpointHealth
 
 NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)

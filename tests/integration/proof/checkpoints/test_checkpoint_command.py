@@ -12,8 +12,8 @@ from tests.support.cli.live_doctor import doctor_checks
 from tests.support.cli.operator import ON_SQLITE, json_lines, json_rows, refusal
 from tests.support.cli.operator import run_audit as run
 from tests.support.crypto.audit_proofs import tamper
-from worker.doctor.database_checks import checkpoint_checks
 from worker.proof.checkpoint_format import CheckpointText, SignerKey, verify_note
+from worker.proof.proof_monitoring import checkpoint_checks
 from worker.proof.proof_settings import ProofSettings
 from worker.rules.tenant_config import TenantConfig
 
@@ -210,7 +210,7 @@ Found = list[tuple[str, str]]
 
 def check() -> Found:
     """The state and message of each check, without the database."""
-    found = checkpoint_checks(ProofSettings(), TenantConfig(), (), {"AUDIT_SECRET": SECRET})
+    found = checkpoint_checks(ProofSettings(), TenantConfig(), {"AUDIT_SECRET": SECRET})
     return [(check.state, check.message) for check in found]
 
 

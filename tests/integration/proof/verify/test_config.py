@@ -13,9 +13,10 @@ from tests.support.builders.services import InProcessService
 from tests.support.crypto.tokens import sign_message, tenant_key, tenant_keys
 from valetkey.crypto.keys import PrivateKey, generate_key
 from worker.base.database_engine import snapshot_transaction, write_transaction
-from worker.doctor.database_checks import config_checks
-from worker.doctor.metrics_command import PARTS, Window
+from worker.base.monitoring import Window
+from worker.doctor.metrics_command import PARTS
 from worker.ledger.tenant_rows import load_config
+from worker.proof.proof_monitoring import check_config
 from worker.proof.verify.config_check import find_differences
 from worker.proof.verify.config_watch import ConfigWatch
 from worker.proof.verify.verification import VerifyOptions, verify_log
@@ -251,7 +252,7 @@ def test_doctor_and_metrics_say_that_the_config_differs(
     for statement in (SWAP_BACK, SWAP):
         execute(service, statement)
         with snapshot_transaction(service.engine) as connection:
-            check = next(config_checks(connection))
+            check = check_config(find_differences(connection))
             window = Window("24h", timedelta(days=1))
             (metric,) = PARTS["config"](connection, clock(), window)
         seen.append((check.state, "name billing: sign" in check.message, metric.samples[0].value))
