@@ -11,8 +11,8 @@ import pytest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from tests.support.servers.waiting import wait_until
-from worker.doctor import metrics_command
 from worker.base.monitoring import Window
+from worker.doctor import metrics_command
 from worker.doctor.metrics_command import DATABASE, ServiceCollector
 from worker.doctor.prober import Prober
 
