@@ -12,7 +12,6 @@ CORE = Feature(
         "apply": "tenants.apply_command:apply",
         "health": "health:health",
         "migrate": "cli.database:migrate",
-        "quota": "tenants.quota_command:quota",
         "run": "run:run",
     },
     standalone=("health", "migrate", "run"),
@@ -22,10 +21,7 @@ CORE = Feature(
         ISSUE_TASK: Task((INTERACTIVE_QUEUE, BULK_QUEUE)),
         UPKEEP_TASK: Task((UPKEEP_QUEUE,)),
     },
-    jobs=(
-        Job("cleanup", "cleaned_up", "issue.cleanup:clean_up"),
-        Job("aborts", "uploads_aborted", "issue.multipart_aborts:abort_expired_uploads"),
-    ),
+    jobs=(Job("cleanup", "cleaned_up", "issue.cleanup:clean_up"),),
     asks={
         "batch": "issue.earlier_batches:reopen_batch",
         "bundle": "issue.issuer:issue_bundle",

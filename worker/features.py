@@ -17,6 +17,8 @@ from worker.feature import Feature, HookName, Job, Reference, Role, Task
 
 # Hooks run in this order. A feature comes after those that it needs.
 NAMES = (
+    "quota",
+    "aborts",
     "webhooks",
     "uses",
     "revoke",

@@ -8,8 +8,8 @@ import sys
 
 from worker import clock
 from worker.app import job_context
-from worker.rules.issued_grants import UseReport
 from worker.uses.use_recorder import record_uses
+from worker.uses.use_reports import UseReport
 
 
 def main() -> None:

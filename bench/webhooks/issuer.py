@@ -14,8 +14,8 @@ from sqlalchemy import event
 
 from tests.support.builders.messages import grant_message
 from worker.app import job_context, send_trigger
-from worker.base.jobs import Pace
 from worker.issue.dispatch import respond
+from worker.uses.rate_limits import Pace
 
 _DELIVER = "valetkey.deliver"
 _commits: list[float] = []

@@ -9,8 +9,8 @@ from datetime import timedelta
 from worker import clock
 from worker.context import process_context
 from worker.issue.cleanup import clean_up
-from worker.rules.issued_grants import GRACE
 from worker.uses.settlement import settle_ended_slots
+from worker.uses.used_grants import GRACE
 
 
 def main() -> None:

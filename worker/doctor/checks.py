@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import datetime
 from typing import TypeVar
 
+from sqlalchemy import Connection, func, select
+
+from models import Reservation
 from worker.base.jobs import call_with_timeout
 from worker.base.monitoring import OVERDUE_AFTER, Check, Family, State, WaitingWork
 from worker.cli.service_failures import ServiceUnusable
-from worker.doctor import backlog
 from worker.features import contributions
 
 _FULL_RUNBOOK = "runbooks/full"
@@ -62,9 +64,17 @@ def failed(check: str, error: ServiceUnusable) -> Check:
     return Check(check, "fail", error.message, error.cause.hint)
 
 
+def earliest_reservation_expiry(connection: Connection) -> datetime | None:
+    """Return the earliest expiry of a reservation; None if there are no reservations.
+
+    A time in the past means that the reservation has expired and is not released yet.
+    """
+    return connection.scalar(select(func.min(Reservation.expires_at)))
+
+
 EXPIRED_GRANTS = WaitingWork(
     "upkeep",
-    backlog.earliest_reservation_expiry,
+    earliest_reservation_expiry,
     OVERDUE_AFTER,
     "expired grants are released",
     "grants that expired {age} ago still count as live",
@@ -74,12 +84,4 @@ EXPIRED_GRANTS = WaitingWork(
         "release_overdue_seconds",
         "Time since the end of the oldest grants that still count as live, 0 if none do.",
     ),
-)
-ABANDONED_UPLOADS = WaitingWork(
-    "uploads",
-    backlog.oldest_abandoned_upload,
-    timedelta(minutes=15),  # by then an upload that no grant uses is usually aborted
-    "none is left behind in storage",
-    "uploads that no grant uses are in storage, the oldest for {age}",
-    "the log of the upkeep worker says why: aborts_postponed",
 )

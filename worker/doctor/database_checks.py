@@ -1,7 +1,7 @@
 """The checks of `doctor` that read the database, with those of features."""
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import Connection
@@ -23,17 +23,13 @@ from worker.cli.database import is_of_later_release, open_database
 from worker.cli.database_failures import database_cause, database_unusable, describe_url
 from worker.cli.database_roles import role_that_changes_config
 from worker.cli.service_failures import ServiceUnusable
-from worker.doctor import backlog
-from worker.doctor.backlog import RefusedUploads
-from worker.doctor.checks import ABANDONED_UPLOADS, EXPIRED_GRANTS, attempt, failed
+from worker.doctor.checks import EXPIRED_GRANTS, attempt, failed
 from worker.doctor.storage_checks import bucket_checks
 from worker.features import load_each
 from worker.ledger.tenant_rows import load_config
 from worker.rules.tenant_config import TenantConfig
 from worker.settings import Settings
 from worker.tenants.apply_plan import config_warnings
-
-_LAST_DAY = timedelta(days=1)
 
 
 def check_tenants(config: TenantConfig, now: datetime) -> Iterator[Check]:
@@ -47,14 +43,6 @@ def check_tenants(config: TenantConfig, now: datetime) -> Iterator[Check]:
     if not warnings:
         text = f"{len(config.tenants):,} configured; all sign with keys that do not expire soon"
         yield Check("tenants", "ok", text)
-
-
-def check_refused_uploads(refused: Sequence[RefusedUploads]) -> Iterator[Check]:
-    """Warn of bucket profiles whose storage has refused to start multipart uploads."""
-    for bucket in refused:
-        text = f"{bucket.name}: refused {bucket.number:,} in the last day; newest: {bucket.problem}"
-        hint = "python -m worker audit list --decision refused"
-        yield Check("uploads", "warn", text, hint)
 
 
 _PARTITION_HINT = (
@@ -144,8 +132,6 @@ def check_role(connection: Connection) -> Iterator[Check]:
 def _row_checks(connection: Connection, config: TenantConfig, now: datetime) -> Iterator[Check]:
     yield from check_role(connection)
     yield check_waiting(EXPIRED_GRANTS, EXPIRED_GRANTS.since(connection), now)
-    yield check_waiting(ABANDONED_UPLOADS, ABANDONED_UPLOADS.since(connection), now)
-    yield from check_refused_uploads(backlog.refused_uploads(connection, now - _LAST_DAY))
     yield from check_partitions(connection, now)
     for check_rows in load_each("database_checks"):
         yield from check_rows(connection, config, now)

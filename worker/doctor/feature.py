@@ -29,7 +29,7 @@ FEATURE = Feature(
         "queues": "runbooks/backlog",
         "messages": "runbooks/messages",
         "upkeep": "runbooks/quota",
-        **dict.fromkeys(("buckets", "uploads"), "runbooks/storage"),
+        "buckets": "runbooks/storage",
         "permissions": "reference/permissions",
         **dict.fromkeys(("role", "partitions"), "operating"),
         "tenants": "security",

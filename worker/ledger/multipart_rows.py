@@ -9,12 +9,10 @@ from sqlalchemy import (
     Connection,
     bindparam,
     delete,
-    exists,
     func,
     insert,
     select,
     tuple_,
-    union,
     update,
 )
 
@@ -90,7 +88,7 @@ def find_upload_by_grant(
         .where(MultipartUpload.item_number == item_number)
     )
     row = connection.execute(query).one_or_none()
-    return None if row is None else _upload_record(row)
+    return None if row is None else read_upload(row)
 
 
 def take_paid_parts(connection: Connection, tenant_id: str, grant_id: str, number: int) -> int:
@@ -103,35 +101,8 @@ def take_paid_parts(connection: Connection, tenant_id: str, grant_id: str, numbe
         return 0
     granted = MultipartUpload.granted_parts + number
     is_paid = granted <= record.upload.plan.part_count
-    taken = update(MultipartUpload).where(*_is_upload(record), is_paid)
+    taken = update(MultipartUpload).where(*is_upload(record), is_paid)
     return number * connection.execute(taken.values(granted_parts=granted)).rowcount
-
-
-def buckets_to_clean_up(connection: Connection, now: datetime) -> list[str]:
-    """Return the bucket profiles that have uploads to abort, or to check after their abort."""
-    expired = select(MultipartUpload.bucket).where(*_is_expired(now))
-    abandoned = select(UploadStart.bucket).where(UploadStart.cleanup_at <= now)
-    return sorted(connection.scalars(union(expired, abandoned)))
-
-
-def expired_uploads(
-    connection: Connection, bucket: str, now: datetime, limit: int
-) -> list[UploadRecord]:
-    """Return uploads of a bucket profile to abort or to check, in a random order.
-
-    Some cannot be aborted for days: the others must not wait for these.
-    """
-    query = (
-        select(MultipartUpload)
-        .where(*_is_expired(now), MultipartUpload.bucket == bucket)
-        .order_by(func.random())
-        .limit(limit)
-    )
-    return [_upload_record(row) for row in connection.execute(query)]
-
-
-def _is_expired(now: datetime) -> tuple[ColumnElement[bool], ...]:
-    return MultipartUpload.state.in_(("open", "aborted")), MultipartUpload.expires_at <= now
 
 
 def end_open_uploads(connection: Connection, batch_number: int, now: datetime) -> int:
@@ -149,34 +120,12 @@ def end_open_uploads(connection: Connection, batch_number: int, now: datetime) -
     return connection.execute(query).scalar_one()
 
 
-def close_upload(connection: Connection, record: UploadRecord) -> bool:
-    """Mark an upload as ended; return false if it was before."""
-    statement = update(MultipartUpload).where(*_is_upload(record)).values(state="closed")
-    was_closed = connection.execute(statement.where(MultipartUpload.state != "closed"))
-    return was_closed.rowcount == 1
-
-
-def mark_aborted(connection: Connection, record: UploadRecord, check_at: datetime) -> None:
-    """Mark an open upload as aborted, and overwrite expires_at with check_at.
-
-    At check_at, the upkeep checks that storage has nothing of it.
-    """
-    is_open = *_is_upload(record), MultipartUpload.state == "open"
-    values = {"state": "aborted", "expires_at": check_at}
-    connection.execute(update(MultipartUpload).where(*is_open).values(values))
-
-
-def _is_upload(record: UploadRecord) -> tuple[ColumnElement[bool], ...]:
+def is_upload(record: UploadRecord) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions for the row of an upload."""
     return (
         MultipartUpload.batch_number == record.batch_number,
         MultipartUpload.item_number == record.item_number,
     )
-
-
-def batch_id_of(connection: Connection, batch_number: int) -> str:
-    """Return the id that the tenant chose for a batch."""
-    query = select(Batch.batch_id).where(Batch.batch_number == batch_number)
-    return connection.execute(query).scalar_one()
 
 
 _READ_UPLOADS = DriverStatement(
@@ -194,10 +143,11 @@ def uploads_of_chunk(
     """Return the uploads that were started for a chunk's items, open or not, by item number."""
     params = {"batch": batch_number, "first": items.start, "stop": items.stop}
     rows = _READ_UPLOADS.run(connection, params)
-    return {row.item_number: _upload_record(row).upload for row in rows}
+    return {row.item_number: read_upload(row).upload for row in rows}
 
 
-def _upload_record(row: Any) -> UploadRecord:
+def read_upload(row: Any) -> UploadRecord:
+    """Return what a row of the table multipart_uploads says."""
     return UploadRecord(
         batch_number=row.batch_number,
         item_number=row.item_number,
@@ -211,29 +161,13 @@ def _upload_record(row: Any) -> UploadRecord:
     )
 
 
-_STARTING, _ABANDONED = "starting", "abandoned"
-_START_KEY = tuple_(UploadStart.attempt, UploadStart.item_number)
+STARTING, ABANDONED = "starting", "abandoned"
+"""The states of an upload that is started: with its attempt, or left to the cleanup."""
+
+START_KEY = tuple_(UploadStart.attempt, UploadStart.item_number)
 
 StartKey = tuple[str, int]
 """The id of an attempt, and the number of an item."""
-
-
-class AbandonedStart(NamedTuple):
-    """An upload that no grant uses; upload_id is None if it is not known whether there is one."""
-
-    attempt: str
-    item_number: int
-    tenant: str
-    batch_id: str
-    bucket: str
-    object_key: str
-    upload_id: str | None
-    started_at: datetime
-
-    @property
-    def key(self) -> StartKey:
-        """The primary key of the row."""
-        return self.attempt, self.item_number
 
 
 def insert_starts(
@@ -249,7 +183,7 @@ def insert_starts(
         "tenant": request.tenant.id,
         "batch_id": request.message.batch,
         "bucket": request.message.grant.bucket,
-        "state": _STARTING,
+        "state": STARTING,
         "started_at": request.now,
         "cleanup_at": cleanup_at,
     }
@@ -268,73 +202,18 @@ def abandon_attempt(
     An id is None if storage may have created an upload whose id is unknown. Returns the items of
     the attempt that were neither recorded nor abandoned before.
     """
-    is_starting = UploadStart.attempt == attempt, UploadStart.state == _STARTING
+    is_starting = UploadStart.attempt == attempt, UploadStart.state == STARTING
     removed = delete(UploadStart).where(*is_starting)
     if upload_ids:
         removed = removed.where(UploadStart.item_number.not_in(upload_ids))
     items = set(connection.scalars(removed.returning(UploadStart.item_number)))
     for item_number, upload_id in upload_ids.items():
-        values = {"upload_id": upload_id, "state": _ABANDONED, "cleanup_at": cleanup_at}
+        values = {"upload_id": upload_id, "state": ABANDONED, "cleanup_at": cleanup_at}
         left = update(UploadStart).where(*is_starting, UploadStart.item_number == item_number)
         items |= set(connection.scalars(left.values(values).returning(UploadStart.item_number)))
     return items
 
 
-def abandon_due_starts(
-    connection: Connection, bucket: str, now: datetime, limit: int
-) -> list[AbandonedStart]:
-    """Abandon and return uploads of a bucket profile that are due, those of a key together."""
-    due = (
-        select(UploadStart.attempt, UploadStart.item_number)
-        .where(UploadStart.bucket == bucket, UploadStart.cleanup_at <= now)
-        .order_by(UploadStart.cleanup_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    keys = [tuple(row) for row in connection.execute(due)]
-    if not keys:
-        return []
-    statement = update(UploadStart).where(_START_KEY.in_(keys)).values(state=_ABANDONED)
-    columns = (getattr(UploadStart, name) for name in AbandonedStart._fields)
-    rows = connection.execute(statement.returning(*columns))
-    return sorted(
-        (AbandonedStart(*row) for row in rows),
-        key=lambda start: (start.tenant, start.object_key, start.started_at),
-    )
-
-
 def delete_starts(connection: Connection, keys: Collection[StartKey]) -> None:
     """Delete uploads that are aborted, or given up."""
-    connection.execute(delete(UploadStart).where(_START_KEY.in_(keys)))
-
-
-def postpone_starts(
-    connection: Connection, keys: Collection[StartKey], cleanup_at: datetime
-) -> None:
-    """Let the cleanup try again later."""
-    connection.execute(
-        update(UploadStart).where(_START_KEY.in_(keys)).values(cleanup_at=cleanup_at)
-    )
-
-
-def recorded_upload_ids(
-    connection: Connection, buckets: Collection[str], object_key: str
-) -> set[str] | None:
-    """Return the ids of the open uploads of an object key in bucket profiles, which grants use.
-
-    Returns None while an attempt is starting an upload of the key: it may record one.
-    """
-    is_starting = exists().where(
-        UploadStart.bucket.in_(buckets),
-        UploadStart.object_key == object_key,
-        UploadStart.state == _STARTING,
-    )
-    # The attempts first: one that ends between the two statements has recorded its upload by then.
-    if connection.scalar(select(is_starting)):
-        return None
-    query = select(MultipartUpload.upload_id).where(
-        MultipartUpload.state == "open",
-        MultipartUpload.bucket.in_(buckets),
-        MultipartUpload.object_key == object_key,
-    )
-    return set(connection.scalars(query))
+    connection.execute(delete(UploadStart).where(START_KEY.in_(keys)))

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, tuple_, update
 
-from models import Batch, Reservation
+from models import Reservation
 from worker import hooks
 from worker.base.database_engine import DriverStatement
 from worker.ledger import quota_usage
@@ -20,7 +20,6 @@ from worker.rules.quota_rules import (
     CHARGED_METRICS,
     LIVE_WINDOWS,
     NO_COST,
-    PAST_WINDOWS,
     WINDOWS,
     Cost,
     batch_open_time,
@@ -145,39 +144,6 @@ def close_batch(connection: Connection, batch_number: int, tenant_id: str, now: 
     hooks.released(connection, [hooks.ReleasedRow(*released)], now)
     quota_usage.release(connection, tenant_id, _cost(row), row.charged_at)
     return int(row.items)
-
-
-def give_back_upload(
-    connection: Connection, batch_number: int, item_number: int, size: int
-) -> None:
-    """Subtract the bytes of one granted upload from usage: storage has nothing of it.
-
-    They leave every window in which they were charged; the grant itself stays counted.
-    """
-    batch = connection.execute(
-        select(Batch.tenant, Batch.chunk_size, Batch.decided_at).where(
-            Batch.batch_number == batch_number
-        )
-    ).one()
-    chunk_number = item_number // batch.chunk_size
-    is_chunk = Reservation.batch_number == batch_number, Reservation.chunk_number == chunk_number
-    less = {Reservation.upload_bytes: Reservation.upload_bytes - size}
-    statement = update(Reservation).where(*is_chunk).values(less).returning(Reservation.charged_at)
-    charged_at = connection.execute(statement).scalar_one_or_none()
-    if charged_at is None:
-        kept = hooks.given_back(connection, (batch_number, chunk_number), size)
-        if kept is not None and kept.charged_at is None:
-            return
-        charged_at = kept and kept.charged_at
-    # Without a row, the window live is released.
-    windows = PAST_WINDOWS if charged_at is None else WINDOWS
-    # The whole batch was charged with its first chunk.
-    start = charged_at or batch.decided_at
-    cost = Cost(upload_bytes=size)
-    quota_usage.release_by_window(
-        connection,
-        {(batch.tenant, window, window_start(window, start)): cost for window in windows},
-    )
 
 
 def release_expired(connection: Connection, now: datetime, max_rows: int) -> int:

@@ -14,7 +14,7 @@ from valetkey.units import parse_duration, parse_size
 from valetkey.wire.messages import MAX_BATCH_ITEMS
 from valetkey.wire.terms import MAX_EXPIRES_IN, MAX_MULTIPART_BYTES, NAME_PATTERN
 from valetkey.wire.waiting import MIN_MAX_MESSAGES
-from worker.rules.callback_urls import parse_redirect_prefix
+from worker.rules.redirects import parse_redirect_prefix
 
 T = TypeVar("T")
 _MAX_INTEGER = 2**63 - 1  # the largest integer of a database column

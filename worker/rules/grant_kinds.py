@@ -19,7 +19,6 @@ from valetkey.wire.terms import (
     Terms,
     Upload,
 )
-from worker.rules.callback_urls import is_allowed_redirect
 from worker.rules.policy_rules import (
     OWNER_RULE,
     STORAGE_RULES,
@@ -38,6 +37,7 @@ from worker.rules.policy_rules import (
     refuse_filename,
 )
 from worker.rules.quota_rules import NO_COST, Cost
+from worker.rules.redirects import is_allowed_redirect
 from worker.rules.tenant_config import Bucket, Policy
 
 T = TypeVar("T", bound=Terms)

@@ -1,1 +1,1 @@
-"""Reads, checks and applies tenants.toml, and changes single quotas."""
+"""Reads, checks and applies tenants.toml."""

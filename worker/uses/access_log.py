@@ -14,7 +14,8 @@ from functools import partial
 from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote
 
-from worker.rules.issued_grants import MAX_SIZE, UseReport
+from worker.rules.issued_grants import MAX_SIZE
+from worker.uses.use_reports import UseReport
 
 MAX_LINE_BYTES = 64 * 1024
 """A longer line is malformed: S3 accepts a request line of 8 KiB at most."""

@@ -12,12 +12,13 @@ from models import ConfigChange, Denial, MultipartUpload, StoredObject
 from worker.aws.object_calls import Missing, StorageRefuses, StoredFile
 from worker.base.database_engine import read_transaction
 from worker.context import Context
-from worker.rules.issued_grants import CLOCK_SKEW, UsedGrant, storage_name
+from worker.rules.issued_grants import CLOCK_SKEW, storage_name
 from worker.uses.ended_slots import EndedChunk
 from worker.uses.storage_probes import ProbedStorage, find_storage, record_sightings
 from worker.uses.stored_objects import read_newest_sizes
 from worker.uses.use_rows import read_chunk_grants, read_stored_sizes
 from worker.uses.use_rules import kept_bytes
+from worker.uses.used_grants import UsedGrant
 
 
 class ProbedChunk(NamedTuple):

@@ -23,12 +23,12 @@ from worker.base.inserts import insert_statement
 from worker.base.pages import did_you_mean
 from worker.context import Context
 from worker.errors import Malformed
-from worker.rules.issued_grants import UseReport
 from worker.rules.role_session import listing_session
 from worker.rules.storage_errors import ErrorResponse
 from worker.rules.tenant_config import Bucket
 from worker.uses.access_log import MAX_LINE_BYTES, is_log_line, read_line
 from worker.uses.use_recorder import record_uses
+from worker.uses.use_reports import UseReport
 
 
 class ImportedPart(NamedTuple):

@@ -20,14 +20,13 @@ from sqlalchemy import Connection, insert
 from models import Settlement
 from worker.aws.object_calls import StorageRefuses
 from worker.base.database_engine import read_transaction, write_transaction
-from worker.base.jobs import JobRun, Pace, ThreadGroup
+from worker.base.jobs import JobRun, ThreadGroup
 from worker.base.pages import format_items
 from worker.context import Context
 from worker.errors import Transient
 from worker.ledger.merkle import encode_record, entry_hash
 from worker.ledger.quota_usage import SettledBytes, give_back_bytes
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
-from worker.rules.issued_grants import UsedGrant
 from worker.rules.tenant_config import TenantConfig
 from worker.uses.chunk_probe import ChunkProbe, ProbedChunk
 from worker.uses.ended_slots import (
@@ -39,10 +38,12 @@ from worker.uses.ended_slots import (
     postpone_ended_chunk,
     take_ended_chunk,
 )
+from worker.uses.rate_limits import Pace
 from worker.uses.stored_objects import add_stored_bytes, begin_counting_objects
 from worker.uses.upload_deliveries import insert_unused_delivery
 from worker.uses.use_rows import read_stored_sizes
 from worker.uses.use_rules import SettledChunk, settle_chunk
+from worker.uses.used_grants import UsedGrant
 from worker.webhooks.decided_batches import DELIVER_TASK
 
 MAX_BUCKETS = 8

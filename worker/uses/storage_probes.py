@@ -14,15 +14,17 @@ from valetkey.wire.messages import MAX_PROBED_ITEMS
 from worker.aws.object_calls import FileReader, StorageRefuses, StoredFile
 from worker.aws.s3_clients import PATIENT, QUICK, CallLimits
 from worker.base.database_engine import read_transaction
-from worker.base.jobs import RateLimits
 from worker.context import Context
 from worker.errors import Malformed, StorageSilent, Transient
 from worker.rules.fingerprints import RecordedBatch
-from worker.rules.issued_grants import SLOT_KINDS, UsedGrant, UseReport, storage_name
+from worker.rules.issued_grants import SLOT_KINDS, storage_name
 from worker.rules.tenant_config import Bucket, TenantAccess
+from worker.uses.rate_limits import RateLimits
 from worker.uses.state_facts import read_state_facts
 from worker.uses.use_recorder import record_uses
+from worker.uses.use_reports import UseReport
 from worker.uses.use_rows import find_used_grants
+from worker.uses.used_grants import UsedGrant
 
 
 class ProbedStorage(NamedTuple):

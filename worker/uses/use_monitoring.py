@@ -15,7 +15,6 @@ from worker.broker.queues import read_heartbeats, workers_by_queue
 from worker.cli.redis_servers import open_results
 from worker.cli.service_failures import ServiceUnusable
 from worker.errors import Transient
-from worker.rules.issued_grants import SECOND_LOOK
 from worker.rules.tenant_config import Bucket, TenantConfig
 from worker.uses.events.event_queues import (
     NOT_SQS,
@@ -27,6 +26,7 @@ from worker.uses.events.event_queues import (
 )
 from worker.uses.feature import EVENTS_PREFIX, EVENTS_ROLE
 from worker.uses.state_facts import count_recent_uses
+from worker.uses.used_grants import SECOND_LOOK
 
 _IS_UNSETTLED = EndedSlot.is_settled.is_(False)
 

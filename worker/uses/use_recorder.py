@@ -13,7 +13,6 @@ from worker.base.database_engine import write_transaction
 from worker.base.pages import in_parts, parse_items
 from worker.context import Context
 from worker.ledger import quota_usage
-from worker.rules.issued_grants import UsedGrant, UseReport, is_credible
 from worker.rules.tenant_config import TenantConfig
 from worker.uses.ended_slots import lock_unsettled
 from worker.uses.stored_objects import (
@@ -23,6 +22,7 @@ from worker.uses.stored_objects import (
     update_stored_objects,
 )
 from worker.uses.upload_deliveries import insert_use_deliveries
+from worker.uses.use_reports import UseReport, is_credible
 from worker.uses.use_rows import (
     InsertedUses,
     JudgedUse,
@@ -33,6 +33,7 @@ from worker.uses.use_rows import (
     read_stored_sizes,
 )
 from worker.uses.use_rules import STORING, judge, kept_bytes, use_fingerprint
+from worker.uses.used_grants import UsedGrant
 from worker.webhooks.decided_batches import DELIVER_TASK
 
 

@@ -28,9 +28,11 @@ from worker.base.pages import in_parts
 from worker.ledger.chunk_items import is_in_chunk
 from worker.ledger.merkle import encode_record, entry_hash
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
-from worker.rules.issued_grants import UsedGrant, UseReport, issued_kind, qualified_name
+from worker.rules.issued_grants import issued_kind, qualified_name
 from worker.rules.tenant_config import TenantConfig
+from worker.uses.use_reports import UseReport
 from worker.uses.use_rules import STORING, Judgement
+from worker.uses.used_grants import UsedGrant
 
 _GRANTS = (
     select(

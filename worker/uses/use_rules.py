@@ -5,7 +5,9 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Literal, NamedTuple
 
-from worker.rules.issued_grants import CLOCK_SKEW, SLOT_KINDS, UsedGrant, UseReport, plain_name
+from worker.rules.issued_grants import CLOCK_SKEW, SLOT_KINDS
+from worker.uses.use_reports import UseReport
+from worker.uses.used_grants import UsedGrant, plain_name
 
 Verdict = Literal["as_granted", "late", "mismatched"]
 """The result of a comparison. A use that is late and mismatched is mismatched."""

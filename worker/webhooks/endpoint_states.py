@@ -14,7 +14,6 @@ from sqlalchemy import ColumnElement, Connection, delete, func, or_, select, upd
 from models import Delivery, DeliveryAttempt, EndpointHour, EndpointState
 from valetkey.wire.events import DisabledEndpoint, DisabledReason
 from worker.base.inserts import insert_once, insert_statement
-from worker.base.jobs import TurnKey
 from worker.rules.tenant_config import TenantConfig
 from worker.webhooks.outbox import (
     DELIVERY_LEASE_TIME,
@@ -23,6 +22,7 @@ from worker.webhooks.outbox import (
     TenantEvent,
     insert_event,
 )
+from worker.webhooks.turns import TurnKey
 from worker.webhooks.webhook_rules import (
     CIRCUIT_THRESHOLD,
     GONE,

@@ -12,13 +12,13 @@ from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import Listening, MissedEvent
 from worker.base.database_engine import acquire_advisory_lock, write_transaction
 from worker.base.inserts import insert_once
-from worker.base.jobs import TurnKey
 from worker.context import Context
 from worker.rules.authentication import AuthenticatedMessage
 from worker.rules.decisions import Reply, refused_outcome
 from worker.rules.policy_rules import refuse
 from worker.rules.tenant_config import TenantConfig
 from worker.webhooks.outbox import DELIVERY_COLUMNS, DeliveryLease
+from worker.webhooks.turns import TurnKey
 
 LISTENING_TIME = timedelta(seconds=60)
 """The time for which a producer listens, unless it asks again."""

@@ -15,7 +15,7 @@ from pydantic_core import to_json
 from valetkey.wire.refusals import Code
 from worker.aws.object_calls import ObjectFile, put_object
 from worker.base.database_engine import read_transaction, write_transaction
-from worker.base.jobs import JobRun, ThreadGroup, TurnKey, TurnLimits, Turns
+from worker.base.jobs import JobRun, ThreadGroup
 from worker.context import Context
 from worker.errors import Malformed, Transient
 from worker.issue.chunk_signing import read_recorded, reissue_chunk
@@ -33,6 +33,7 @@ from worker.webhooks.outbox import (
     settle_manifest,
     tenants_with_due_manifests,
 )
+from worker.webhooks.turns import TurnKey, TurnLimits, Turns
 from worker.webhooks.webhook_rules import retry_delay
 
 _RENEWAL_INTERVAL = MANIFEST_LEASE_TIME / 4

@@ -26,7 +26,6 @@ from valetkey.wire.replies import ManifestState
 from valetkey.wire.terms import ReplyModel
 from worker.base.database_engine import DriverStatement
 from worker.base.inserts import insert_statement
-from worker.base.jobs import TurnKey
 from worker.rules.tenant_config import Tenant
 from worker.webhooks.batch_completion import (
     EVENT_LIFETIME,
@@ -34,6 +33,7 @@ from worker.webhooks.batch_completion import (
     is_open,
     release_completions,
 )
+from worker.webhooks.turns import TurnKey
 
 # Longer than an attempt may take: a lease expires only if its process died or was suspended.
 DELIVERY_LEASE_TIME = timedelta(seconds=60)

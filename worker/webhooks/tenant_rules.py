@@ -4,11 +4,11 @@ import os
 from collections.abc import Iterator
 
 from worker.errors import Transient
-from worker.rules.callback_urls import VIOLATION_TEXTS, UrlViolation, parse_webhook_url
 from worker.rules.tenant_config import Tenant
 from worker.tenants.config_conflicts import Conflict
 from worker.webhooks.webhook_secrets import MalformedSecret, read_secrets, secret_reference_error
 from worker.webhooks.webhook_settings import WebhookSettings
+from worker.webhooks.webhook_urls import VIOLATION_TEXTS, UrlViolation, parse_webhook_url
 
 _SECRET_HINT = "create a secret: python -m worker webhooks secret new FILE"  # noqa: S105 - a hint
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 from sqlalchemy import Connection, func, select
 
 from models import Delivery
-from worker.base.jobs import TurnKey
 from worker.webhooks.batch_completion import PENDING
+from worker.webhooks.turns import TurnKey
 
 
 class PendingWebhooks(NamedTuple):

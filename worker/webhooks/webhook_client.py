@@ -29,7 +29,6 @@ import certifi
 import h11
 
 from worker.errors import Transient
-from worker.rules.callback_urls import UrlViolation, WebhookUrl, parse_webhook_url
 from worker.webhooks.webhook_connection import (
     Address,
     Connection,
@@ -37,6 +36,7 @@ from worker.webhooks.webhook_connection import (
     WebhookResponse,
 )
 from worker.webhooks.webhook_settings import WebhookSettings
+from worker.webhooks.webhook_urls import UrlViolation, WebhookUrl, parse_webhook_url
 
 GLOBAL_UNICAST = IPv6Network("2000::/3")
 LOOPBACK = "loopback"

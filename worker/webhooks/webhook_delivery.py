@@ -12,7 +12,7 @@ from functools import partial
 import structlog
 
 from worker.base.database_engine import read_transaction, write_transaction
-from worker.base.jobs import JobRun, ThreadGroup, TurnKey, TurnLimits, Turns
+from worker.base.jobs import JobRun, ThreadGroup
 from worker.base.stages import observe
 from worker.base.tracing import annotate, webhook_span
 from worker.context import Context
@@ -34,6 +34,7 @@ from worker.webhooks.outbox import (
     lease_deliveries,
     settle_delivery,
 )
+from worker.webhooks.turns import TurnKey, TurnLimits, Turns
 from worker.webhooks.webhook_client import WebhookFailure, webhook_client
 from worker.webhooks.webhook_events import RenderedWebhook, render
 from worker.webhooks.webhook_rules import (

@@ -11,7 +11,6 @@ from sqlalchemy import Connection, exists, func, select
 from models import Delivery, EndpointState, Manifest
 from valetkey.units import format_duration, format_utc
 from worker import clock
-from worker.base.jobs import TurnKey
 from worker.base.monitoring import (
     OVERDUE_AFTER,
     Check,
@@ -26,6 +25,7 @@ from worker.ledger.tenant_rows import load_config
 from worker.rules.tenant_config import TenantConfig
 from worker.webhooks.batch_completion import PENDING
 from worker.webhooks.endpoint_states import read_figures, read_health
+from worker.webhooks.turns import TurnKey
 from worker.webhooks.webhook_backlog import count_pending_webhooks
 from worker.webhooks.webhook_rules import EndpointHealth
 from worker.webhooks.webhook_secrets import longest_signing, read_secrets

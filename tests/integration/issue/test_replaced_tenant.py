@@ -21,8 +21,8 @@ from tests.support.builders.services import InProcessService
 from tests.support.crypto.tenants import ACME_KEY, config_with_keys
 from tests.support.crypto.tokens import sign_message
 from valetkey.signing.sigv4 import Credentials
+from worker.aborts.multipart_aborts import abort_expired_uploads
 from worker.aws.s3_clients import S3Clients
-from worker.issue.multipart_aborts import abort_expired_uploads
 from worker.rules.tenant_config import Bucket, Quota, TenantConfig
 
 

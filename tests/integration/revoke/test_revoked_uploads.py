@@ -10,7 +10,7 @@ from tests.integration.revoke.conftest import Links
 from tests.support.builders.messages import grant_message
 from tests.support.s3.http_requests import Request, send
 from tests.support.servers.waiting import wait_until
-from worker.issue.multipart_aborts import abort_expired_uploads
+from worker.aborts.multipart_aborts import abort_expired_uploads
 from worker.revoke.kept_statements import keep_denials
 
 FILM = "acme/film.mp4"

@@ -12,8 +12,8 @@ from tests.support.builders.services import InProcessService
 from tests.support.cli.operator import Operator
 from tests.support.crypto.tokens import sign_message
 from valetkey.crypto.keys import generate_key, public_key_line
+from worker.quota.quota_command import quota
 from worker.tenants.apply_command import apply
-from worker.tenants.quota_command import quota
 
 KEY = generate_key("acme/billing")
 SHARED = """\

@@ -20,8 +20,8 @@ from worker.base.database_engine import write_transaction
 from worker.clock import now
 from worker.ledger import quota_usage
 from worker.ledger.rejections import count_rejections
+from worker.quota.quota_command import quota
 from worker.rules.quota_rules import Cost
-from worker.tenants.quota_command import quota
 
 IDS = ("acme", "acme~2", "acmex", "globex")
 TEXT = '[tenants.acme]\ntrust = "queue"\n[tenants.acme.quotas]\ngrants.day = 100\n'

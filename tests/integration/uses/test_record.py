@@ -18,11 +18,12 @@ from tests.support.uses.reports import BUCKET, deleted, downloaded, stored
 from tests.support.uses.use_service import UseService
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.ledger.quota_usage import SettledBytes, charge, give_back_bytes, read_usage
-from worker.rules.issued_grants import Source, UseReport, storage_name
+from worker.rules.issued_grants import storage_name
 from worker.rules.quota_rules import NO_COST
 from worker.rules.tenant_config import Quota
 from worker.uses import use_rows
 from worker.uses.stored_objects import add_stored_bytes
+from worker.uses.use_reports import Source, UseReport
 from worker.uses.use_rows import read_stored_sizes
 
 KEY = "acme/a.png"

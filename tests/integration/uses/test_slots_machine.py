@@ -41,13 +41,15 @@ from worker.base.database_engine import create_database_engine, read_transaction
 from worker.base.pages import parse_items
 from worker.errors import StorageSilent
 from worker.issue.cleanup import clean_up
-from worker.rules.issued_grants import CLOCK_SKEW, GRACE, UseReport, storage_name
+from worker.rules.issued_grants import CLOCK_SKEW, storage_name
 from worker.rules.tenant_config import TenantConfig
 from worker.uses.settlement import settle_ended_slots
 from worker.uses.state_facts import read_state_facts
 from worker.uses.storage_probes import probe_grants
+from worker.uses.use_reports import UseReport
 from worker.uses.use_rows import find_used_grants
 from worker.uses.use_rules import grant_state
+from worker.uses.used_grants import GRACE
 
 MAX_SIZE = 100
 EXPIRES_IN = 300

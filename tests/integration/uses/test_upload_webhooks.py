@@ -31,10 +31,10 @@ from tests.support.uses.use_service import UseService
 from valetkey.webhooks import UploadMismatched, UploadStored, UploadUnused, unwrap
 from valetkey.wire.events import MAX_WEBHOOK_BYTES, UploadEventType
 from worker.base.database_engine import read_transaction, write_transaction
-from worker.rules.issued_grants import UseReport
 from worker.rules.tenant_config import TenantConfig, WebhookEndpoint
 from worker.uses.upload_deliveries import insert_unused_delivery
 from worker.uses.use_recorder import RecordedUses
+from worker.uses.use_reports import UseReport
 from worker.uses.use_rows import read_chunk_grants
 from worker.webhooks.batch_completion import EVENT_LIFETIME
 from worker.webhooks.outbox import DELIVERY_LEASE_TIME

@@ -20,7 +20,7 @@ from tests.support.builders.delivery_service import NO_RESPONSE, DeliveryService
 from tests.support.builders.messages import DEMO, POLICY, Clock
 from tests.support.servers.spans import recording_spans
 from worker.base.database_engine import write_transaction
-from worker.base.jobs import JobRun, TurnKey, TurnLimits
+from worker.base.jobs import JobRun
 from worker.base.stages import BOUNDS, SUM, take_sums
 from worker.rules.tenant_config import TenantConfig
 from worker.webhooks import webhook_delivery
@@ -34,6 +34,7 @@ from worker.webhooks.outbox import (
     lease_deliveries,
     settle_delivery,
 )
+from worker.webhooks.turns import TurnKey, TurnLimits
 from worker.webhooks.webhook_cleanup import clean_up_webhooks
 from worker.webhooks.webhook_delivery import LIMITS, deliver_due
 from worker.webhooks.webhook_rules import CIRCUIT_THRESHOLD, FIRST_CIRCUIT_PAUSE, RETRY_SCHEDULE

@@ -19,7 +19,6 @@ from tests.support.builders.delivery_service import (
 )
 from tests.support.builders.messages import Clock
 from worker.base.database_engine import read_transaction, write_transaction
-from worker.base.jobs import TurnKey
 from worker.webhooks import outbox, webhook_delivery
 from worker.webhooks.endpoint_states import (
     EndpointFigures,
@@ -28,6 +27,7 @@ from worker.webhooks.endpoint_states import (
     record_results,
 )
 from worker.webhooks.outbox import DeliveryResult, bring_forward
+from worker.webhooks.turns import TurnKey
 from worker.webhooks.webhook_cleanup import clean_up_webhooks
 from worker.webhooks.webhook_monitoring import earliest_due_webhook
 from worker.webhooks.webhook_rules import MAX_RETRY_DELAY, RETRY_SCHEDULE

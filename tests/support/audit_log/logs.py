@@ -31,10 +31,10 @@ from worker.proof.checkpoint_format import CheckpointText, Fork, SignerKey, tree
 from worker.proof.prune import plan_prune, prune
 from worker.revoke.revocation_rows import insert_revocation
 from worker.revoke.revocation_targets import Target
-from worker.rules.issued_grants import UseReport
 from worker.rules.tenant_config import Quota, QuotaOverride, Tenant, TenantConfig
 from worker.tenants.config_changes import ChangeAuthor, raise_quota
 from worker.uses.use_recorder import record_uses
+from worker.uses.use_reports import UseReport
 
 _ISSUED = (
     select(Batch, Chunk.issued_at, Grant.item_number, Grant.object_key)

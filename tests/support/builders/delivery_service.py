@@ -17,7 +17,6 @@ from tests.support.builders.services import InProcessService
 from valetkey.webhooks import UnknownEvent, unwrap
 from valetkey.wire.events import EventType
 from worker.base.database_engine import read_transaction, write_transaction
-from worker.base.jobs import TurnKey
 from worker.context import Context
 from worker.rules.tenant_config import TenantConfig, WebhookEndpoint
 from worker.webhooks.endpoint_states import disable_endpoint, read_health
@@ -29,6 +28,7 @@ from worker.webhooks.outbox import (
     lease_deliveries,
     settle_delivery,
 )
+from worker.webhooks.turns import TurnKey
 from worker.webhooks.webhook_client import WebhookFailure, webhook_client
 from worker.webhooks.webhook_connection import WebhookResponse
 from worker.webhooks.webhook_delivery import deliver_due

@@ -4,7 +4,8 @@ from datetime import datetime
 from typing import Any
 
 from tests.support.builders.messages import DEMO
-from worker.rules.issued_grants import UseReport, storage_name
+from worker.rules.issued_grants import storage_name
+from worker.uses.use_reports import UseReport
 
 BUCKET = storage_name(DEMO)
 

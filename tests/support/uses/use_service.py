@@ -10,8 +10,8 @@ from tests.support.builders.services import InProcessService
 from tests.support.uses.uploading import Uploader
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.context import Context
-from worker.rules.issued_grants import UseReport
 from worker.uses.use_recorder import RecordedUses, record_uses
+from worker.uses.use_reports import UseReport
 
 
 class UseService(InProcessService):

@@ -14,17 +14,9 @@ from structlog.testing import capture_logs
 
 from tests.support.servers.waiting import wait_until
 from worker.base import jobs
-from worker.base.jobs import (
-    HANG_TIME,
-    JobRun,
-    ProblemLog,
-    RateLimits,
-    SingleFlight,
-    ThreadGroup,
-    TurnKey,
-    TurnLimits,
-    Turns,
-)
+from worker.base.jobs import HANG_TIME, JobRun, ProblemLog, SingleFlight, ThreadGroup
+from worker.uses.rate_limits import RateLimits
+from worker.webhooks.turns import TurnKey, TurnLimits, Turns
 
 
 class Job:

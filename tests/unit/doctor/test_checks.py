@@ -5,16 +5,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.support.builders.messages import DEMO
-from worker.base.jobs import TurnKey
+from worker.aborts.abort_monitoring import ABANDONED_UPLOADS
 from worker.base.monitoring import Check, WaitingWork, check_waiting
 from worker.broker.queues import Heartbeat
-from worker.doctor.checks import ABANDONED_UPLOADS, EXPIRED_GRANTS, check_worker
+from worker.doctor.checks import EXPIRED_GRANTS, check_worker
 from worker.doctor.database_checks import check_tenants
 from worker.doctor.queue_checks import check_eviction, check_messages, check_releases
 from worker.revoke.denial_monitoring import check_denials
 from worker.revoke.revocation_rows import DenialRow
 from worker.rules.tenant_config import Tenant, TenantConfig, TenantKey, WebhookEndpoint
 from worker.uses.use_monitoring import ENDED_SLOTS
+from worker.webhooks.turns import TurnKey
 from worker.webhooks.webhook_monitoring import (
     WEBHOOKS,
     FailedManifests,

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.uses.access_logs import GRANT_ID, QUERY, aws_line, rgw_line
-from worker.rules.issued_grants import MAX_SIZE, UseReport
+from worker.rules.issued_grants import MAX_SIZE
 from worker.uses.access_log import MAX_LINE_BYTES, is_log_line, read_line
+from worker.uses.use_reports import UseReport
 
 SIGNED_QUERY = QUERY.format(GRANT_ID)
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.uses.notifications import aws_record, body, ceph_record, minio_record
-from worker.rules.issued_grants import UseReport
 from worker.uses.events.event_notifications import MAX_RECORDS, parse_body, read_sequencer
+from worker.uses.use_reports import UseReport
 
 NOW = datetime(2026, 11, 24, 12, 30, 0, 123_000, tzinfo=UTC)
 ID, KEY = "0199a000-0000-7000-8000-000000000001.0", "acme/a b+ü.png"

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from tests.support.uses.used_grants import used_grant
 from worker.base.pages import format_items, parse_items
-from worker.rules.issued_grants import UsedGrant
 from worker.uses.use_rules import GrantState, StateFacts, grant_state, settle_chunk
+from worker.uses.used_grants import UsedGrant
 
 RESERVED = 100
 ITEMS = range(6)

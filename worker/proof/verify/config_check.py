@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 import models
 from worker.ledger.merkle import key_thumbprint
+from worker.proof.verify.config_log import ConfigLog
 from worker.proof.verify.log_reader import LogReader, reader_of
 from worker.proof.verify.stored_rows import (
     CONFIG_CHANGE,
@@ -17,7 +18,6 @@ from worker.proof.verify.stored_rows import (
     StoredTable,
     WrongValue,
 )
-from worker.tenants.config_log import ConfigLog
 
 LONGEST_DECISION = timedelta(hours=1)
 """The longest time by which a decision may follow a change that it does not know.

@@ -6,8 +6,8 @@ from worker.base.database_engine import snapshot_transaction
 from worker.base.jobs import JobRun
 from worker.context import Context
 from worker.proof.verify.config_check import find_differences
+from worker.proof.verify.config_log import ConfigLog
 from worker.proof.verify.stored_rows import Problem
-from worker.tenants.config_log import ConfigLog
 
 VERIFY_HINT = "python -m worker audit verify"
 

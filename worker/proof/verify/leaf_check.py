@@ -18,6 +18,7 @@ from sqlalchemy import LargeBinary
 
 from worker.ledger.merkle import CONFIG_LOG, encode_record, entry_hash
 from worker.proof.checkpoint_format import Fork
+from worker.proof.verify.config_log import ConfigLog
 from worker.proof.verify.log_reader import LogReader, Row
 from worker.proof.verify.stored_rows import (
     ANNOTATION,
@@ -40,7 +41,6 @@ from worker.proof.verify.stored_rows import (
     select_column,
 )
 from worker.rules.annotations import SALT_SUFFIX
-from worker.tenants.config_log import ConfigLog
 
 UNREADABLE = (TypeError, AttributeError, ValueError)
 """The errors of a value that has no record."""

@@ -16,11 +16,11 @@ from worker.proof.verify.chunk_check import (
     check_refused_chunks,
 )
 from worker.proof.verify.config_check import compare_config, read_config_log
+from worker.proof.verify.config_log import ConfigLog
 from worker.proof.verify.leaf_check import CHECKS, LogState, check_erased, compare_removals
 from worker.proof.verify.log_reader import LogReader, open_reader
 from worker.proof.verify.stored_rows import Found, Problem
 from worker.proof.verify.tree_check import KnownCheckpoint, TreeCheck, read_heads
-from worker.tenants.config_log import ConfigLog
 
 OnProgress = Callable[[int, int], None]
 """Called with the number of items that were verified, and with the number of all."""

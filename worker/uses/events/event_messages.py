@@ -17,13 +17,14 @@ from worker.base.database_engine import read_transaction
 from worker.base.pages import in_parts
 from worker.context import Context
 from worker.errors import StorageSilent, Transient
-from worker.rules.issued_grants import UseReport, may_store, storage_name
+from worker.rules.issued_grants import may_store, storage_name
 from worker.rules.tenant_config import Bucket, TenantAccess, TenantConfig
 from worker.uses.events.event_notifications import parse_body
 from worker.uses.events.event_queues import VISIBILITY_SECONDS, QueueMessage
 from worker.uses.storage_probes import file_fields, open_files
 from worker.uses.stored_objects import ObjectName, read_objects
 from worker.uses.use_recorder import record_uses
+from worker.uses.use_reports import UseReport
 from worker.uses.use_rows import bucket_history
 
 _Names = Mapping[str, frozenset[str]]  # storage names by the name that notifications have

@@ -9,7 +9,6 @@ import click
 from valetkey.units import format_duration
 from worker import clock
 from worker.base.database_engine import read_transaction, write_transaction
-from worker.base.jobs import TurnKey
 from worker.cli.command_options import format_options, tenant_option
 from worker.cli.database import check_tenant_option, open_database, open_engine, operator_account
 from worker.cli.output import print_rows
@@ -26,6 +25,7 @@ from worker.webhooks.endpoint_states import (
     read_health,
 )
 from worker.webhooks.outbox import bring_forward
+from worker.webhooks.turns import TurnKey
 from worker.webhooks.webhook_backlog import PendingWebhooks, pending_webhooks
 from worker.webhooks.webhook_rules import EndpointHealth, latency_quantile
 

@@ -16,7 +16,6 @@ from valetkey.units import format_utc
 from valetkey.wire.events import EndpointTest, TestedEndpoint
 from worker import clock
 from worker.base.database_engine import read_transaction
-from worker.base.jobs import TurnKey
 from worker.cli.database import open_database
 from worker.errors import Transient
 from worker.ledger.tenant_rows import load_config
@@ -24,6 +23,7 @@ from worker.logs import scrub
 from worker.rules.tenant_config import Tenant, WebhookEndpoint
 from worker.webhooks.commands.endpoint_names import endpoint_argument, find_endpoint
 from worker.webhooks.endpoint_states import read_health
+from worker.webhooks.turns import TurnKey
 from worker.webhooks.webhook_client import TraceStep, WebhookClient, WebhookFailure
 from worker.webhooks.webhook_secrets import resolve_secrets, signature_headers
 from worker.webhooks.webhook_settings import WebhookSettings

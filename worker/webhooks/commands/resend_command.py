@@ -26,7 +26,6 @@ from sqlalchemy import (
 from models import Batch, Delivery
 from worker import clock
 from worker.base.database_engine import read_transaction, write_transaction
-from worker.base.jobs import TurnKey
 from worker.cli.command_options import (
     TEXT,
     parse_moment_option,
@@ -40,6 +39,7 @@ from worker.webhooks.batch_completion import EVENT_LIFETIME
 from worker.webhooks.commands.delivery_commands import endpoint_option, find_deliveries
 from worker.webhooks.endpoint_states import read_health
 from worker.webhooks.outbox import MAX_CHANGED
+from worker.webhooks.turns import TurnKey
 
 _MAX_UNCONFIRMED = 1_000
 

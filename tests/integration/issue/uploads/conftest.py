@@ -12,10 +12,10 @@ from tests.support.builders.messages import POLICY, Clock, multipart_message, te
 from tests.support.builders.services import InProcessService
 from tests.support.fakes.http_storage import StorageResponse
 from tests.support.s3.unreliable_storage import UnreliableStorage, fail_at, unreliable_storage
+from worker.aborts.multipart_aborts import abort_expired_uploads
 from worker.aws.s3_clients import S3Clients, SilentBuckets
 from worker.dev.embedded_servers import Storage, create_buckets
 from worker.errors import Transient
-from worker.issue.multipart_aborts import abort_expired_uploads
 from worker.rules.tenant_config import Bucket, Quota, TenantConfig
 
 BUCKET = "starts"

@@ -15,10 +15,10 @@ from tests.integration.issue.uploads.conftest import (
 )
 from tests.support.builders.messages import parts_message
 from valetkey.wire.refusals import Metric
+from worker.aborts.multipart_aborts import CHECK_DELAY, abort_expired_uploads
 from worker.aws import object_calls
 from worker.errors import Transient
 from worker.issue.cleanup import clean_up
-from worker.issue.multipart_aborts import CHECK_DELAY, abort_expired_uploads
 
 ALL = len(KEYS) * SIZE
 

@@ -15,7 +15,7 @@ from tests.support.builders.messages import (
     parts_message,
     split_chunks,
 )
-from worker.issue.multipart_aborts import abort_expired_uploads
+from worker.aborts.multipart_aborts import abort_expired_uploads
 from worker.ledger import quota_usage
 from worker.ledger.reservations import REMAINING
 

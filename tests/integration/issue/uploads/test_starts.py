@@ -24,11 +24,11 @@ from tests.integration.issue.uploads.conftest import (
 from tests.support.builders.messages import multipart_message
 from tests.support.fakes.http_storage import StorageResponse, StoredRequest
 from tests.support.s3.unreliable_storage import HUNG_UP, SLOW_DOWN, Interfere, fail_at, is_start
+from worker.aborts.multipart_aborts import GIVE_UP_AFTER, abort_expired_uploads
 from worker.aws import object_calls
 from worker.aws.s3_clients import SILENCE
 from worker.errors import StorageSilent, Transient
 from worker.issue import issuer, multipart_uploads
-from worker.issue.multipart_aborts import GIVE_UP_AFTER, abort_expired_uploads
 from worker.rules.decisions import ChunkDecider
 from worker.rules.tenant_config import Quota, TenantConfig
 

@@ -11,9 +11,9 @@ from botocore.exceptions import ClientError
 from tests.integration.revoke.sessions.conftest import EXTERNAL_ID, HOUR, RoleSessions
 from tests.support.builders.messages import grant_message
 from valetkey.signing.sigv4 import Credentials, FormSigner, UrlSigner
+from worker.aborts.multipart_aborts import abort_expired_uploads
 from worker.aws import object_calls
 from worker.errors import Malformed, StorageSilent
-from worker.issue.multipart_aborts import abort_expired_uploads
 from worker.rules.role_session import cleanup_session
 
 PREFIXES = ("acme/",)

@@ -18,12 +18,12 @@ from tests.support.uses.access_logs import GRANT_ID, aws_line, rgw_line
 from worker.aws.s3_clients import S3Clients
 from worker.context import Context
 from worker.dev.embedded_servers import Storage, create_buckets
-from worker.rules.issued_grants import UseReport
 from worker.rules.tenant_config import TenantConfig
 from worker.uses import log_imports
 from worker.uses.access_log import MAX_LINE_BYTES
 from worker.uses.log_imports import write_imported
 from worker.uses.use_recorder import RecordedUses, record_uses
+from worker.uses.use_reports import UseReport
 
 TEN = [f"R{number}" for number in range(10)]
 OTHER_SIGNER = {"other_signer": 1}

@@ -11,13 +11,13 @@ from tests.support.builders.messages import POLICY, Clock, tenant_config
 from tests.support.s3.unreliable_storage import UnreliableStorage, unreliable_storage
 from tests.support.uses.use_service import UploadService
 from valetkey.wire.replies import Grant, UseStates
+from worker.aborts.multipart_aborts import abort_expired_uploads
 from worker.aws.s3_clients import S3Clients
 from worker.dev.embedded_servers import Storage, create_buckets
 from worker.issue.cleanup import clean_up
-from worker.issue.multipart_aborts import abort_expired_uploads
-from worker.rules.issued_grants import GRACE
 from worker.rules.tenant_config import Bucket, TenantConfig
 from worker.uses.settlement import settle_ended_slots
+from worker.uses.used_grants import GRACE
 
 BUCKET = "probes"
 TEN = b"1234567890"

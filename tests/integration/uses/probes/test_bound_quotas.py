@@ -14,10 +14,11 @@ from tests.support.uses.reports import stored
 from valetkey.wire.refusals import Metric, Window
 from valetkey.wire.replies import Grant
 from worker.base.database_engine import write_transaction
-from worker.rules.issued_grants import GRACE, SECOND_LOOK, UseReport
 from worker.rules.tenant_config import Quota
 from worker.uses import ended_slots, use_rows
 from worker.uses.ended_slots import claim_ended_chunks, take_ended_chunk
+from worker.uses.use_reports import UseReport
+from worker.uses.used_grants import GRACE, SECOND_LOOK
 
 THOUSAND = 100 * TEN
 

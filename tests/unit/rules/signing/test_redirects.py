@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.s3 import chromium
 from tests.support.scope import skip_without
-from worker.rules.callback_urls import is_allowed_redirect, parse_redirect_prefix
+from worker.rules.redirects import is_allowed_redirect, parse_redirect_prefix
 
 _SCRIPT = """
 const parsed = JSON.parse(require("fs").readFileSync(0)).map(text => {

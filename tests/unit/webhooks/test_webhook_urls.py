@@ -2,11 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.rules.callback_urls import (
-    UrlViolation,
-    WebhookUrl,
-    parse_webhook_url,
-)
+from worker.webhooks.webhook_urls import UrlViolation, WebhookUrl, parse_webhook_url
 
 ACCEPTED = [
     "https://hooks.example.com/in?token=a%20b",

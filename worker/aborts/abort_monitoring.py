@@ -1,23 +1,19 @@
-"""Unfinished and failed work of the core in the database: reservations and multipart uploads."""
+"""The check of multipart uploads: those left behind in storage, and those that it refused."""
 
-from datetime import datetime
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select
 
-from models import Batch, Chunk, Grant, Reservation, UploadStart
+from models import Batch, Chunk, Grant, UploadStart
 from valetkey.wire.refusals import Code
+from worker.base.monitoring import Check, WaitingWork, check_waiting
+from worker.rules.tenant_config import TenantConfig
 
+_LAST_DAY = timedelta(days=1)
 _MAX_BATCHES = 1_000  # of multipart uploads, from the newest on, to look for refusals in
 _STORAGE_CODES = (Code.STORAGE_REFUSED.value, Code.BUCKET_UNUSABLE.value)
-
-
-def earliest_reservation_expiry(connection: Connection) -> datetime | None:
-    """Return the earliest expiry of a reservation; None if there are no reservations.
-
-    A time in the past means that the reservation has expired and is not released yet.
-    """
-    return connection.scalar(select(func.min(Reservation.expires_at)))
 
 
 def oldest_abandoned_upload(connection: Connection) -> datetime | None:
@@ -66,3 +62,31 @@ def _problem_of(connection: Connection, batch_number: int) -> str:
     refusals = connection.scalar(of_chunk.limit(1)), connection.scalar(of_item.limit(1))
     texts = [str(refusal["message"]) for refusal in refusals if refusal and "message" in refusal]
     return texts[0] if texts else "without words"
+
+
+def check_refused_uploads(refused: Sequence[RefusedUploads]) -> Iterator[Check]:
+    """Warn of bucket profiles whose storage has refused to start multipart uploads."""
+    for bucket in refused:
+        text = f"{bucket.name}: refused {bucket.number:,} in the last day; newest: {bucket.problem}"
+        hint = "python -m worker audit list --decision refused"
+        yield Check("uploads", "warn", text, hint)
+
+
+ABANDONED_UPLOADS = WaitingWork(
+    "uploads",
+    oldest_abandoned_upload,
+    timedelta(minutes=15),  # by then an upload that no grant uses is usually aborted
+    "none is left behind in storage",
+    "uploads that no grant uses are in storage, the oldest for {age}",
+    "the log of the upkeep worker says why: aborts_postponed",
+)
+
+
+def database_checks(
+    connection: Connection,
+    config: TenantConfig,  # noqa: ARG001 - as other features are called
+    now: datetime,
+) -> Iterator[Check]:
+    """Check uploads that no grant uses, and those that storage refused to start."""
+    yield check_waiting(ABANDONED_UPLOADS, ABANDONED_UPLOADS.since(connection), now)
+    yield from check_refused_uploads(refused_uploads(connection, now - _LAST_DAY))

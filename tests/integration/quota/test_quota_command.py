@@ -11,8 +11,8 @@ from tests.support.builders.messages import Clock, grant_message, tenant_config,
 from tests.support.builders.services import InProcessService
 from tests.support.cli.operator import Operator, Run, json_rows
 from worker.base.database_engine import read_transaction
+from worker.quota.quota_command import quota
 from worker.rules.tenant_config import Quota
-from worker.tenants.quota_command import quota
 
 QUOTAS = (Quota("grants", "day", 5), Quota("grants", "hour", 2, 1), Quota("grants", "live", 4))
 PATH = "tenants.acme.quotas.grants.hour"

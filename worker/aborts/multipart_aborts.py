@@ -20,27 +20,25 @@ from typing import Any, Literal
 import structlog
 
 from valetkey.wire.grant_ids import grant_id
+from worker.aborts.abort_rows import (
+    AbandonedStart,
+    abandon_due_starts,
+    batch_id_of,
+    buckets_to_clean_up,
+    close_upload,
+    expired_uploads,
+    give_back_upload,
+    mark_aborted,
+    postpone_starts,
+    recorded_upload_ids,
+)
 from worker.aws import object_calls
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.jobs import JobRun, ThreadGroup
 from worker.context import Context
 from worker.errors import Malformed, Transient
 from worker.issue.multipart_uploads import ABANDONED_AFTER
-from worker.ledger.multipart_rows import (
-    AbandonedStart,
-    UploadRecord,
-    abandon_due_starts,
-    batch_id_of,
-    buckets_to_clean_up,
-    close_upload,
-    delete_starts,
-    expired_uploads,
-    find_upload_by_grant,
-    mark_aborted,
-    postpone_starts,
-    recorded_upload_ids,
-)
-from worker.ledger.reservations import give_back_upload
+from worker.ledger.multipart_rows import UploadRecord, delete_starts, find_upload_by_grant
 from worker.rules.role_session import cleanup_session
 from worker.rules.tenant_config import Bucket, TenantAccess
 

@@ -14,12 +14,12 @@ from models import MultipartUpload
 from tests.support.builders.messages import Clock, grant_message, tenant_config
 from tests.support.builders.services import InProcessService
 from tests.support.servers.waiting import wait_until
+from worker.aborts import multipart_aborts
+from worker.aborts.multipart_aborts import GIVE_UP_AFTER, abort_expired_uploads
 from worker.base.database_engine import write_transaction
 from worker.base.jobs import SingleFlight
 from worker.errors import Transient
-from worker.issue import multipart_aborts
 from worker.issue.cleanup import clean_up
-from worker.issue.multipart_aborts import GIVE_UP_AFTER, abort_expired_uploads
 from worker.ledger.multipart_rows import UploadRecord
 
 

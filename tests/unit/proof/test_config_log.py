@@ -5,9 +5,9 @@ from pathlib import Path
 
 from tests.support.builders.tenants_files import TenantsFile
 from worker.ledger import tenant_rows
+from worker.proof.verify.config_log import ConfigLog, Rows
 from worker.rules.tenant_config import TenantConfig
 from worker.tenants.apply_plan import diff_config
-from worker.tenants.config_log import ConfigLog, Rows
 
 EXAMPLE = (Path(__file__).parents[3] / "examples" / "tenants.toml").read_text(encoding="utf-8")
 KEY = "2GI-m__ZTC1r5jKb_rBjLVaF04XtHFphn9r_QS2RQs0", "EIvh283fmSeehYQ0W6rve-sSBwC73tW5L1tL7QRFElg"

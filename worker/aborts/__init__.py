@@ -1,0 +1,1 @@
+"""Aborts multipart uploads that no grant uses any more, and gives back their bytes."""

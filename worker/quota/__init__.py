@@ -1,0 +1,1 @@
+"""Shows the quotas of tenants, and changes single ones."""

@@ -1,0 +1,7 @@
+from worker.feature import Feature
+
+FEATURE = Feature(
+    name="quota",
+    page="docs/runbooks/quota.md",
+    commands={"quota": "quota.quota_command:quota"},
+)
