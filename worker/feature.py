@@ -95,6 +95,8 @@ class Feature:
     Check, with requests to other servers unless offline.
     metrics: (connection, now, window) -> metrics of the database, in the order of their names: the
     cheapest come first, as all share a limit of time.
+    story: (connection, StorySubject) -> values that it adds to the story of a grant or a batch.
+    story_lines: (story) -> what `audit show` prints of these: (label, text or None).
     own_prefixes: () -> the prefixes that it uses itself, by bucket profile.
     hooks: see worker.hooks.
     """
@@ -124,5 +126,7 @@ class Feature:
     database_checks: Reference | None = None
     service_checks: Reference | None = None
     metrics: Mapping[str, Reference] = field(default_factory=dict)
+    story: Reference | None = None
+    story_lines: Reference | None = None
     own_prefixes: Reference | None = None
     hooks: Mapping[HookName, Reference] = field(default_factory=dict)

@@ -20,12 +20,12 @@ NAMES = (
     "quota",
     "aborts",
     "webhooks",
+    "audit",
     "uses",
     "revoke",
     "reissue",
     "explain",
     "contract",
-    "audit",
     "proof",
     "whose",
     "export",
@@ -78,7 +78,7 @@ def _place(needed: str, names: tuple[str, ...]) -> str:
 
 _SINGLE = (
     *("settings", "tenant_rules", "in_use", "find_service"),
-    *("database_checks", "service_checks", "own_prefixes"),
+    *("database_checks", "service_checks", "story", "story_lines", "own_prefixes"),
 )
 _CONTRIBUTIONS: Mapping[str, Callable[[Feature], Any]] = {
     part.name: lambda feature, name=part.name: getattr(feature, name)

@@ -2,7 +2,6 @@ from worker.feature import Feature, Job
 
 FEATURE = Feature(
     name="audit",
-    needs=("revoke", "uses"),
     page="docs/audit.md",
     groups={"audit": "Read the audit log of requests, decisions and administration."},
     commands={

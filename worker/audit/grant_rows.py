@@ -1,16 +1,11 @@
-"""Selects one grant with all that is recorded of it, and the revocations that cover it."""
+"""Selects one grant with all that is recorded of it."""
 
-from typing import Any
-
-from sqlalchemy import Connection, select
+from sqlalchemy import select
 
 from models import Batch, Chunk, Grant
 from worker.audit.text_conditions import item_text, shown_text
 from worker.ledger.chunk_items import is_in_chunk
-from worker.revoke.revocation_rows import read_item_revocations, read_storage
-from worker.revoke.revocation_targets import RecordedRevocation
 from worker.rules.annotations import ANNOTATION_FIELDS
-from worker.rules.issued_grants import IssuedItem
 
 _BATCH_TEXTS = {"requested_by", *ANNOTATION_FIELDS}
 BATCH_COLUMNS = (
@@ -31,10 +26,3 @@ GRANTS = (
     .join(Grant, is_in_chunk())
 )
 """The query for all columns of batches, chunks and items that describe a grant."""
-
-
-def read_revocations(connection: Connection, row: Any) -> tuple[RecordedRevocation, ...]:
-    """Return the revocations that cover the item of a row, the oldest first."""
-    storage = read_storage(connection, row.bucket)
-    item = IssuedItem(row.batch_id, row.item_number, row.bucket, storage, row.key)
-    return read_item_revocations(connection, row.tenant, item, row.issued_at)

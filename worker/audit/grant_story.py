@@ -3,7 +3,7 @@
 The stories that it returns have no links, signatures or tokens.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,39 +17,32 @@ from models import (
     Cancellation,
     Chunk,
     ConfigChange,
-    Delivery,
     Grant,
     Leaf,
-    Manifest,
     MultipartUpload,
     Reissue,
     Reservation,
-    Settlement,
-    Use,
 )
 from valetkey.wire.grant_ids import grant_id
 from valetkey.wire.messages import Item
 from valetkey.wire.terms import AnyTerms
 from worker.audit.audit_rows import find_batches
 from worker.audit.grant_filters import ISSUED, GrantFilter
-from worker.audit.grant_rows import BATCH_COLUMNS, GRANTS, read_revocations
+from worker.audit.grant_rows import BATCH_COLUMNS, GRANTS
+from worker.audit.grant_states import grant_state
 from worker.audit.item_counts import CountOptions, count_items
 from worker.audit.pruned_months import pruned_item_month
+from worker.audit.state_facts import read_state_facts
 from worker.audit.text_conditions import batch_text, shown_text
+from worker.features import load_each
+from worker.ledger.chunk_items import StorySubject
 from worker.ledger.merkle import CHUNK_KINDS
 from worker.ledger.reservations import REMAINING
 from worker.ledger.tenant_history import find_tenant_ids
-from worker.revoke.revocation_rows import read_batch_revocations, read_storage
-from worker.revoke.revocation_targets import RecordedRevocation
 from worker.rules.annotations import ANNOTATION_FIELDS
 from worker.rules.grant_kinds import issued_cost, reserved_cost
-from worker.rules.issued_grants import GrantName, IssuedItem, issued_kind
+from worker.rules.issued_grants import GrantName, issued_kind
 from worker.rules.quota_rules import NO_COST, WINDOWS, Cost, window_start
-from worker.uses.state_facts import read_state_facts
-from worker.uses.use_rules import grant_state
-
-MAX_USES = 100
-"""A link may be opened a million times: only so many uses are read, the newest ones."""
 
 Story = dict[str, Any]
 """Everything that is known about a batch, or about one item of it, granted or refused.
@@ -64,40 +57,20 @@ this one does not know. Access keys are shortened.
 _Row = Row[*tuple[Any, ...]]
 _Query = Select[*tuple[Any, ...]]
 _Conditions = tuple[ColumnElement[bool], ...]
-_LEFT_OUT = {"tenant", "batch_number", "item_number", "fingerprint", "group_id"}  # of uses
 _SHOWN = 4  # characters at each end of an access key id
 _TERMS: TypeAdapter[AnyTerms] = TypeAdapter(AnyTerms)
 _CANCELLATION = select(
     *(Cancellation.cancelled_at.label("at"), shown_text(Cancellation, "requested_by")),
     *(Cancellation.signing_key.label("signed_by"), shown_text(Cancellation, "reason")),
 )
-_MANIFEST = select(
-    *(Manifest.object_key, Manifest.state, Manifest.attempts, Manifest.issued, Manifest.refused),
-    *(Manifest.bytes, Manifest.problem, Manifest.created_at, Manifest.finished_at),
-)
-_DELIVERIES = select(
-    *(Delivery.chunk_number, Delivery.endpoint, Delivery.state, Delivery.attempts),
-    *(Delivery.status, Delivery.problem, Delivery.created_at, Delivery.finished_at),
-    *(Delivery.next_attempt_at, Delivery.event, Delivery.page, Delivery.pages),
-).order_by(Delivery.delivery_number)
 _UPLOAD = select(
     *(MultipartUpload.size, MultipartUpload.part_size),
     *(MultipartUpload.state, MultipartUpload.expires_at),
 )
-_SETTLEMENT = select(
-    *(Settlement.unused, Settlement.used_bytes, Settlement.returned_bytes),
-    Settlement.settled_at,
-)
 
 
 def _read_batch_story(connection: Connection, batch: _Row, now: datetime) -> Story:
-    storage = read_storage(connection, batch.bucket)
-    item = IssuedItem(batch.batch_id, 0, batch.bucket, storage, "")
-    revocations = read_batch_revocations(
-        connection, batch.tenant, batch.batch_number, item, batch.decided_at
-    )
-    is_delivery = (Delivery.batch_number == batch.batch_number,)
-    story: Story = {"grant": None, **_read_request(connection, batch, revocations, is_delivery)}
+    story: Story = {"grant": None, **_read_request(connection, batch)}
     of_batch = GrantFilter(
         tenant=batch.tenant, batch_id=batch.batch_id, decisions=(ISSUED,), states_at=now
     )
@@ -108,16 +81,24 @@ def _read_batch_story(connection: Connection, batch: _Row, now: datetime) -> Sto
         story["quota"] = _charge(batch, lambda terms: reserved_cost(terms, batch.total))
         if story["quota"] is not None:
             story["quota"]["awaited_items"] = story["items"]["awaited"]
-    return story
+    subject = StorySubject(
+        *(batch.tenant, batch.batch_number, batch.batch_id, batch.bucket, batch.decided_at)
+    )
+    return story | _read_sections(connection, subject)
 
 
 def _read_grant_story(connection: Connection, item: _Row, now: datetime) -> Story:
     is_issued = item.code is None
     expires_at = item.issued_at + timedelta(seconds=item.expires_in) if is_issued else None
     is_leaf = *_is_chunk(Leaf, item), Leaf.kind.in_(CHUNK_KINDS)
-    revocations = read_revocations(connection, item)
+    number = item.item_number
+    facts = read_state_facts(connection, item.batch_number, [number]).get(number)
+    subject = StorySubject(
+        *(item.tenant, item.batch_number, item.batch_id, item.bucket, item.issued_at),
+        *(item.chunk_number, number, item.key),
+    )
     return {
-        **_read_request(connection, item, revocations, _is_chunk(Delivery, item)),
+        **_read_request(connection, item),
         "grant": grant_id(item.batch_id, item.item_number),
         "key": item.key,
         "detail": item.detail if is_issued else None,
@@ -136,17 +117,19 @@ def _read_grant_story(connection: Connection, item: _Row, now: datetime) -> Stor
         "upload": _read_values(connection, _UPLOAD.where(*_is_item(MultipartUpload, item))),
         "quota": _read_grant_quota(connection, item) if is_issued else None,
         "leaf_number": connection.scalar(select(Leaf.leaf_number).where(*is_leaf)),
-        **_read_uses(connection, item, now),
+        "state": None if facts is None else grant_state(facts, now),
+        **_read_sections(connection, subject),
     }
 
 
-def _read_request(
-    connection: Connection,
-    batch: _Row,
-    revocations: Sequence[RecordedRevocation],
-    is_delivery: _Conditions,
-) -> Story:
-    """Read the common part of a story, with its deliveries."""
+def _read_sections(connection: Connection, subject: StorySubject) -> Story:
+    """Read what features know about the subject."""
+    sections = (read(connection, subject) for read in load_each("story"))
+    return {name: value for section in sections for name, value in section.items()}
+
+
+def _read_request(connection: Connection, batch: _Row) -> Story:
+    """Read the common part of a story."""
     is_cancelled = Cancellation.tenant == batch.tenant, Cancellation.batch_id == batch.batch_id
     return {
         "tenant": batch.tenant,
@@ -164,33 +147,14 @@ def _read_request(
         "refusal": batch.refusal,
         "items": _count_items(connection, batch),
         "cancellation": _read_values(connection, _CANCELLATION.where(*is_cancelled)),
-        "revocations": [_revocation(each) for each in revocations],
-        "manifest": _read_values(
-            connection, _MANIFEST.where(Manifest.batch_number == batch.batch_number)
-        ),
-        "deliveries": _read_rows(connection, _DELIVERIES.where(*is_delivery)),
         "quota": None,
     }
 
 
-def _revocation(revocation: RecordedRevocation) -> Story:
-    return {
-        "at": revocation.revoked_at,
-        "revoked_by": revocation.revoked_by,
-        "reason": revocation.reason,
-        "target": revocation.target.kind,
-        "value": revocation.target.value,
-    }
-
-
-def _read_rows(connection: Connection, query: _Query) -> list[Story]:
-    """Read rows as dicts."""
-    return [dict(row) for row in connection.execute(query).mappings()]
-
-
 def _read_values(connection: Connection, query: _Query) -> Story | None:
     """Read one row as a dict, None if there is none."""
-    return next(iter(_read_rows(connection, query)), None)
+    row = connection.execute(query).mappings().first()
+    return None if row is None else dict(row)
 
 
 def _is_chunk(table: Any, item: _Row) -> _Conditions:
@@ -256,22 +220,6 @@ def _read_reissues(connection: Connection, item: _Row) -> list[Story]:
     query = select(Reissue.reissued_at, Reissue.access_key).order_by(Reissue.reissued_at)
     rows = connection.execute(query.where(*_is_chunk(Reissue, item)))
     return [{"at": at, "access_key": _shorten_access_key(key)} for at, key in rows]
-
-
-def _read_uses(connection: Connection, item: _Row, now: datetime) -> Story:
-    """Read the state, the newest uses and the settlement of a grant. A refusal has no state."""
-    number = item.item_number
-    facts = read_state_facts(connection, item.batch_number, [number]).get(number)
-    is_of_grant = _is_item(Use, item)
-    columns = [column for column in Use.__table__.columns if column.name not in _LEFT_OUT]
-    newest = select(*columns).where(*is_of_grant)
-    newest = newest.order_by(Use.occurred_at.desc(), Use.fingerprint.desc()).limit(MAX_USES)
-    return {
-        "state": None if facts is None else grant_state(facts, now),
-        "uses": _read_rows(connection, newest)[::-1],
-        "number_of_uses": connection.scalar(select(func.count()).where(*is_of_grant)) or 0,
-        "settlement": _read_values(connection, _SETTLEMENT.where(*_is_chunk(Settlement, item))),
-    }
 
 
 def _read_grant_quota(connection: Connection, item: _Row) -> Story | None:

@@ -19,6 +19,7 @@ from worker.base.database_engine import read_transaction
 from worker.cli.command_options import TEXT, chosen_zone, zone_option
 from worker.cli.database import open_database
 from worker.cli.output import format_in_zone
+from worker.features import load_each
 from worker.rules.annotations import ANNOTATION_FIELDS
 
 Values = Mapping[str, Any]
@@ -31,54 +32,6 @@ _STATES = {
     "overwritten": "another grant stored an object under its key later",
     "unknown": "it ended, and no source reports a use",
 }
-_SOURCES = {
-    "probe": "seen by a probe",
-    "event": "reported by an event",
-    "log": "from an access log",
-}
-
-
-def _use_topics(values: Values) -> Iterator[tuple[str, str | None]]:
-    """Yield the state of a grant and its uses, in words."""
-    state = values["state"]
-    if state is not None:
-        yield "state", f"{state}: {_STATES[state]}"
-    number, shown = values["number_of_uses"], len(values["uses"])
-    if number > shown:
-        yield "uses", f"{number:,}: the newest {shown:,} follow, and {number - shown:,} are older"
-    for use in values["uses"]:
-        yield "use", _describe_use(use)
-    if values["settlement"]:
-        yield "settled", _describe_settlement(values["settlement"])
-
-
-def _describe_use(use: Values) -> str:
-    verdict = use["verdict"].replace("_", " ")
-    problem = f" ({use['problem']})" if use["problem"] else ""
-    size = None if use["size"] is None else format_size(use["size"])
-    parts = [
-        f"{use['occurred_at']} {use['event']}",
-        size,
-        None if use["event"] == "deleted" else f"{verdict}{problem}",
-        _SOURCES.get(use["source"], use["source"]),
-        *(f"{name} {use[name]}" for name in ("etag", "version", "checksum") if use[name]),
-        use["content_type"],
-        f"from {use['remote_address']}" if use["remote_address"] else None,
-        use["user_agent"],
-        f"{format_size(use['charged_bytes'])} charged again" if use["charged_bytes"] else None,
-    ]
-    return ", ".join(part for part in parts if part)
-
-
-def _describe_settlement(settlement: Values) -> str:
-    used, returned = (format_size(settlement[name]) for name in ("used_bytes", "returned_bytes"))
-    ranges = settlement["unused"]
-    numbers = "item number" if ranges.isdecimal() else "item numbers"
-    unused = f"unused: {numbers} {ranges}" if ranges else "no unused items"
-    amounts = f"{used} used, {returned} given back, {unused}"
-    return f"{settlement['settled_at']}, with its chunk: {amounts}"
-
-
 _WIDTH = 13  # of the labels
 _LIMITS = {
     "request": "as the request asked",
@@ -124,7 +77,8 @@ def _grant_topics(values: Values, left: timedelta | None) -> Iterator[tuple[str,
     reissues = (f"{each['at']} with access key {each['access_key']}" for each in values["reissues"])
     yield "signed again", ", ".join(reissues)
     yield "upload", _upload(values)
-    yield from _use_topics(values)
+    if values["state"]:
+        yield "state", f"{values['state']}: {_STATES[values['state']]}"
     yield "quota", _quota(values)
     items = values["items"]
     yield "batch", f"item of {items['total']:,}, in chunk {values['chunk']}: {_counts(items)}"
@@ -168,22 +122,15 @@ def _terms_topics(values: Values) -> Iterator[tuple[str, str | None]]:
 
 
 def _outcome_topics(values: Values) -> Iterator[tuple[str, str | None]]:
-    if values["callback"] and all(row["event"] != "grants.decided" for row in values["deliveries"]):
-        yield "delivery", f"none, though the request names the endpoint {values['callback']}"
-    for row in values["deliveries"]:
-        yield "delivery", _delivery(row)
-    if values["manifest"]:
-        yield "manifest", _manifest(values["manifest"])
+    """Yield the end of a batch, and the lines of features about it."""
     cancelled = values["cancellation"]
     if cancelled:
         reason = f": {cancelled['reason']}" if cancelled["reason"] else ""
         yield "cancelled", f"{cancelled['at']} by {cancelled['requested_by']}{reason}"
-        if not values["revocations"]:
+        if not values.get("revocations"):
             yield "", "Grants that were issued before stay valid until they expire."
-    for each in values["revocations"]:
-        reason = f": {each['reason']}" if each["reason"] else ""
-        what = f"{each['target']} {each['value']}"
-        yield "revoked", f"{each['at']} by {each['revoked_by']}, with {what}{reason}"
+    for lines in load_each("story_lines"):
+        yield from lines(values)
 
 
 def _decision(values: Values) -> str:
@@ -203,7 +150,7 @@ def _expiry(values: Values, left: timedelta | None) -> str | None:
     if left is None:
         return None
     state = f"in {format_duration(left)}" if values["is_alive"] else "no longer valid"
-    if values["is_alive"] and values["revocations"]:
+    if values["is_alive"] and values.get("revocations"):
         state = f"{state}, but it was revoked"
     limit = _LIMITS.get(values["limited_by"], f"limited by the {values['limited_by']}")
     after = describe_duration(values["expires_in"])
@@ -242,23 +189,6 @@ def _amount(metric: str, number: int) -> str:
 def _counts(items: Values) -> str:
     awaited = f", {items['awaited']:,} awaited" if items["awaited"] else ""
     return f"{items['issued']:,} issued, {items['refused']:,} refused{awaited}"
-
-
-def _delivery(row: Values) -> str:
-    at = f" at {row['finished_at']}" if row["finished_at"] else ""
-    attempts = f"{row['attempts']} attempt{'s' * (row['attempts'] != 1)}"
-    status = f", HTTP {row['status']}" if row["status"] is not None else ""
-    problem = f": {row['problem']}" if row["problem"] else ""
-    chunk = "the batch" if row["chunk_number"] is None else f"chunk {row['chunk_number']}"
-    page = f", page {row['page']} of {row['pages']}," if row["pages"] > 1 else ""
-    webhook = f"{row['event']} of {chunk}{page} to endpoint {row['endpoint']}"
-    return f"{webhook}, {row['state']}{at} after {attempts}{status}{problem}"
-
-
-def _manifest(row: Values) -> str:
-    at = f" at {row['finished_at']}" if row["finished_at"] else ""
-    problem = f": {row['problem']}" if row["problem"] else ""
-    return f"{row['object_key']}, {row['state']}{at}{problem}"
 
 
 def _pairs(values: Values | None) -> str | None:

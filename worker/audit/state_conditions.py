@@ -25,11 +25,11 @@ from sqlalchemy import (
 from sqlalchemy.orm import aliased
 
 from models import Batch, Chunk, Grant, Settlement, StoredObject, Use
+from worker.audit.grant_states import DOWNLOADED, STORING, GrantState
+from worker.audit.state_facts import contains_item, split_ranges
 from worker.base.pages import seconds_since_epoch
 from worker.ledger.chunk_items import is_in_chunk
 from worker.rules.issued_grants import SLOT_KINDS
-from worker.uses.state_facts import DOWNLOADED, contains_item, split_ranges
-from worker.uses.use_rules import STORING, GrantState
 
 STATES: tuple[GrantState, ...] = get_args(GrantState)
 USED_STATES = frozenset[GrantState](("used", "late", "mismatched", "overwritten"))

@@ -1,6 +1,7 @@
 """Joins a chunk to the rows of its items, and reads these and the producer's texts about them."""
 
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, select
 
@@ -20,6 +21,22 @@ _READ_ANNOTATIONS = DriverStatement(
     .where(Annotation.item_number >= bindparam("first"))
     .where(Annotation.item_number < bindparam("stop"))
 )
+
+
+class StorySubject(NamedTuple):
+    """What a story is about: an item, or a batch without the fields of an item.
+
+    decided_at is that of an item's chunk.
+    """
+
+    tenant: str
+    batch_number: int
+    batch_id: str
+    bucket: str
+    decided_at: datetime
+    chunk_number: int | None = None
+    item_number: int | None = None
+    object_key: str = ""
 
 
 def is_in_chunk(

@@ -17,11 +17,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from valetkey.cli.terminal_text import escape_unprintable
 from valetkey.units import format_amount
+from worker.audit.grant_states import GrantState
 from worker.contract.contract_command import read_codes
 from worker.report.report_charts import Bar, draw_periods, draw_ranking
 from worker.report.report_figures import Breakdown, ReportFigures, Scope, Tally
 from worker.rules.quota_rules import QuotaStatus
-from worker.uses.use_rules import GrantState
 
 _FOLDER = Path(__file__).parent
 _CHART_ROWS = 8

@@ -22,6 +22,8 @@ FEATURE = Feature(
     checks={"denials": "runbooks/leaked-link"},
     database_checks="revoke.denial_monitoring:database_checks",
     metrics={"50 denials": "revoke.denial_monitoring:read_policies"},
+    story="revoke.revocation_story:read_story",
+    story_lines="revoke.revocation_story:story_lines",
     hooks={
         "withdrawn": "revoke.revocation_rows:find_withdrawn",
         "sessions_from": "revoke.session_rows:read_sessions_from",

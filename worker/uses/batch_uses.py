@@ -9,6 +9,12 @@ from sqlalchemy import Connection
 from valetkey.wire.messages import MAX_PROBED_ITEMS, StatusMessage
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import Outcome, UseState, UseStates
+from worker.audit.grant_states import grant_state
+from worker.audit.state_facts import (
+    count_state_facts,
+    read_decided_chunks,
+    read_item_uses,
+)
 from worker.base.database_engine import read_transaction
 from worker.context import Context
 from worker.ledger.batches import read_history
@@ -16,13 +22,7 @@ from worker.rules.authentication import AuthenticatedMessage
 from worker.rules.decisions import Reply
 from worker.rules.fingerprints import BATCH_UNKNOWN, RecordedBatch
 from worker.rules.tenant_config import TenantConfig
-from worker.uses.state_facts import (
-    count_state_facts,
-    read_decided_chunks,
-    read_item_uses,
-)
 from worker.uses.storage_probes import probe_items
-from worker.uses.use_rules import grant_state
 
 _NO_CHUNK = -1  # a chunk number that no chunk has
 

@@ -8,7 +8,7 @@ EVENTS_PREFIX = "events:"
 
 FEATURE = Feature(
     name="uses",
-    needs=("webhooks",),
+    needs=("webhooks", "audit"),
     page="docs/uses.md",
     commands={"uses": "uses.use_commands:uses"},
     jobs=(Job("settling", "slots_settled", "uses.settlement:settle_ended_slots"),),
@@ -41,5 +41,7 @@ FEATURE = Feature(
         "30 slots": "uses.use_monitoring:read_backlog",
         "90 uses": "uses.use_monitoring:read_uses",
     },
+    story="uses.use_story:read_story",
+    story_lines="uses.use_story:story_lines",
     hooks={"released": "uses.ended_slots:keep_slots", "given_back": "uses.ended_slots:give_back"},
 )

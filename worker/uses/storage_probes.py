@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from valetkey.wire.grant_ids import grant_id
 from valetkey.wire.messages import MAX_PROBED_ITEMS
+from worker.audit.state_facts import read_state_facts
 from worker.aws.object_calls import FileReader, StorageRefuses, StoredFile
 from worker.aws.s3_clients import PATIENT, QUICK, CallLimits
 from worker.base.database_engine import read_transaction
@@ -20,7 +21,6 @@ from worker.rules.fingerprints import RecordedBatch
 from worker.rules.issued_grants import SLOT_KINDS, storage_name
 from worker.rules.tenant_config import Bucket, TenantAccess
 from worker.uses.rate_limits import RateLimits
-from worker.uses.state_facts import read_state_facts
 from worker.uses.use_recorder import record_uses
 from worker.uses.use_reports import UseReport
 from worker.uses.use_rows import find_used_grants

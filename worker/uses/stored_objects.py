@@ -12,12 +12,12 @@ from sqlalchemy import Connection, and_, bindparam, case, or_, select, tuple_, u
 
 from models import Batch, StoredObject, Usage
 from valetkey.wire.grant_ids import grant_id
+from worker.audit.grant_states import STORING
 from worker.base.inserts import insert_statement
 from worker.base.pages import in_parts
 from worker.rules.quota_rules import CHARGED_METRICS, LIVE_START
 from worker.uses.use_reports import UseReport
 from worker.uses.use_rows import JudgedUse
-from worker.uses.use_rules import STORING
 
 ObjectName = tuple[str, str]
 """A real bucket and an object key."""

@@ -9,10 +9,11 @@ from sqlalchemy import Connection, and_, select
 from models import Batch, Chunk, Grant, Settlement, Use
 from valetkey.wire.events import ReportedUpload, UploadEventType
 from valetkey.wire.grant_ids import grant_id
+from worker.audit.grant_states import STORING
 from worker.base.pages import parse_items
 from worker.rules.tenant_config import TenantConfig
 from worker.uses.use_rows import InsertedUses, JudgedUse
-from worker.uses.use_rules import STORING, is_late
+from worker.uses.use_rules import is_late
 from worker.uses.used_grants import UsedGrant
 from worker.webhooks.outbox import DeliveryLease, delivery_values, insert_deliveries
 from worker.webhooks.webhook_events import UploadNews

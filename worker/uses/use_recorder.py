@@ -9,6 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, func, select, tuple_
 
 from models import Settlement, Use
+from worker.audit.grant_states import STORING
 from worker.base.database_engine import write_transaction
 from worker.base.pages import in_parts, parse_items
 from worker.context import Context
@@ -32,7 +33,7 @@ from worker.uses.use_rows import (
     leave_out_excess,
     read_stored_sizes,
 )
-from worker.uses.use_rules import STORING, judge, kept_bytes, use_fingerprint
+from worker.uses.use_rules import judge, kept_bytes, use_fingerprint
 from worker.uses.used_grants import UsedGrant
 from worker.webhooks.decided_batches import DELIVER_TASK
 

@@ -57,6 +57,8 @@ FEATURE = Feature(
         "20 webhooks": "webhooks.webhook_monitoring:read_backlog",
         "40 endpoints": "webhooks.webhook_monitoring:read_endpoints",
     },
+    story="webhooks.delivery_story:read_story",
+    story_lines="webhooks.delivery_story:story_lines",
     hooks={
         "prepare": "webhooks.decided_batches:prepare_outcome",
         "decided": "webhooks.decided_batches:insert_outcomes",

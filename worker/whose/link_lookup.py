@@ -19,10 +19,11 @@ from models import (
 )
 from valetkey.wire.grant_ids import grant_id
 from worker.audit.grant_filters import read_profiles
-from worker.audit.grant_rows import GRANTS, read_revocations
+from worker.audit.grant_rows import GRANTS
 from worker.ledger.chunk_items import is_in_chunk
 from worker.ledger.tenant_history import is_of_tenant
-from worker.rules.issued_grants import GrantName, issued_kind, storage_host
+from worker.revoke.revocation_rows import read_item_revocations, read_storage
+from worker.rules.issued_grants import GrantName, IssuedItem, issued_kind, storage_host
 from worker.settings import Settings
 from worker.whose.link_verdicts import (
     VERDICTS,
@@ -130,6 +131,8 @@ _FIELDS = {field.name for field in fields(AuditedGrant)}
 def _audited(connection: Connection, row: Any) -> AuditedGrant:
     terms = row.terms if isinstance(row.terms, dict) else {}
     profiles = read_profiles(connection)
+    storage = read_storage(connection, row.bucket)
+    item = IssuedItem(row.batch_id, row.item_number, row.bucket, storage, row.key)
     values = row._asdict() | {"kind": issued_kind(row.kind, row.detail)}
     return AuditedGrant(
         **{name: value for name, value in values.items() if name in _FIELDS},
@@ -139,7 +142,7 @@ def _audited(connection: Connection, row: Any) -> AuditedGrant:
         real_buckets=frozenset(real for profile, real in profiles if profile == row.bucket),
         hosts=frozenset(_hosts(connection, row)),
         has_role=row.role_arn is not None,
-        revocations=read_revocations(connection, row),
+        revocations=read_item_revocations(connection, row.tenant, item, row.issued_at),
     )
 
 

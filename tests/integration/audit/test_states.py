@@ -12,9 +12,9 @@ from valetkey.wire.terms import MAX_EXPIRES_IN
 from worker.audit import index_scans
 from worker.audit.audit_rows import stream_grants
 from worker.audit.grant_filters import GrantFilter, item_conditions
+from worker.audit.grant_states import grant_state
 from worker.audit.state_conditions import LONGEST_VALIDITY, STATES
-from worker.uses.state_facts import read_state_facts
-from worker.uses.use_rules import grant_state
+from worker.audit.state_facts import read_state_facts
 
 pytestmark = pytest.mark.slow
 

@@ -28,6 +28,8 @@ from tests.support.uses import settlements
 from tests.support.uses.reports import downloaded, stored
 from valetkey.wire.waiting import LANE_STATES, SERVICE_FIELD, WAITING_LANES, dump_lane_state
 from worker.__main__ import main
+from worker.audit.grant_states import grant_state
+from worker.audit.state_facts import read_state_facts
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.stages import observe, take_sums
 from worker.broker.dead_letters import KEY
@@ -42,10 +44,8 @@ from worker.errors import Transient
 from worker.ledger.rejections import count_rejections
 from worker.revoke.denial_monitoring import LITTLE_LEFT
 from worker.rules.tenant_config import Quota
-from worker.uses.state_facts import read_state_facts
 from worker.uses.use_monitoring import ENDED_SLOTS
 from worker.uses.use_recorder import record_uses
-from worker.uses.use_rules import grant_state
 
 Scrape = Callable[..., Scraped]
 

@@ -35,6 +35,8 @@ from tests.support.builders.services import build_context
 from tests.support.fakes.statements import before_statements
 from tests.support.servers.databases import NewDatabase, migrated_temporary_file
 from tests.support.uses.use_service import UseService
+from worker.audit.grant_states import grant_state
+from worker.audit.state_facts import read_state_facts
 from worker.aws.object_calls import Missing, StoredFile
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine, read_transaction
@@ -44,11 +46,9 @@ from worker.issue.cleanup import clean_up
 from worker.rules.issued_grants import CLOCK_SKEW, storage_name
 from worker.rules.tenant_config import TenantConfig
 from worker.uses.settlement import settle_ended_slots
-from worker.uses.state_facts import read_state_facts
 from worker.uses.storage_probes import probe_grants
 from worker.uses.use_reports import UseReport
 from worker.uses.use_rows import find_used_grants
-from worker.uses.use_rules import grant_state
 from worker.uses.used_grants import GRACE
 
 MAX_SIZE = 100

@@ -18,9 +18,9 @@ from sqlalchemy import (
 )
 
 from models import Batch, Chunk, Grant, Settlement, StoredObject, Use
+from worker.audit.grant_states import DOWNLOADED, STORING, StateFacts
 from worker.base.pages import in_parts, parse_items
 from worker.ledger.chunk_items import is_in_chunk
-from worker.uses.use_rules import STORING, StateFacts
 
 
 class RangeBounds(NamedTuple):
@@ -55,9 +55,6 @@ def split_ranges(connection: Connection, ranges: Any) -> RangeBounds:
     last = func.split_part(value + "-" + value, "-", literal_column("2"))
     first = func.split_part(value, "-", literal_column("1"))
     return RangeBounds(table, cast(first, Integer), cast(last, Integer))
-
-
-DOWNLOADED = "downloaded"
 
 
 _NO_USES = ("aborted", "deleted")  # the ends of an upload and of an object
@@ -279,22 +276,3 @@ def read_decided_chunks(connection: Connection, batch_number: int) -> set[int]:
     """Return the numbers of the decided chunks of a batch."""
     query = select(Chunk.chunk_number).where(Chunk.batch_number == batch_number)
     return set(connection.scalars(query))
-
-
-UseGroup = tuple[str, str, str, str]
-"""The id of a tenant, the event, the source and the verdict of uses."""
-
-
-def count_recent_uses(connection: Connection, since: datetime) -> dict[UseGroup, int]:
-    """Count the uses of grants whose batch was decided since a time.
-
-    No index has the times of uses. That of batches leads to them.
-    """
-    columns = Use.tenant, Use.event, Use.source, Use.verdict
-    query = (
-        select(*columns, func.count())
-        .join(Batch, Batch.batch_number == Use.batch_number)
-        .where(Batch.decided_at >= since)
-        .group_by(*columns)
-    )
-    return {(row[0], row[1], row[2], row[3]): row[4] for row in connection.execute(query)}
