@@ -1,22 +1,15 @@
-"""Jobs that run once at a time, their threads, turns, rates and problems."""
+"""Jobs that run once at a time, their threads and problems."""
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from threading import Barrier, Event, Thread
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from tests.support.servers.waiting import wait_until
-from worker.base import jobs
 from worker.base.jobs import HANG_TIME, JobRun, ProblemLog, SingleFlight, ThreadGroup
-from worker.uses.rate_limits import RateLimits
-from worker.webhooks.turns import TurnKey, TurnLimits, Turns
 
 
 class Job:
@@ -210,134 +203,6 @@ def test_an_abandoned_unit_is_not_waited_for_and_its_result_is_dropped() -> None
     group.start(2)
     gate.set()
     assert wait_for_all(group) == [(2, 2)]
-
-
-LIMITS = TurnLimits(total=8, per_owner=4, per_key=2, suspects=3)
-A1, A2, A3 = (TurnKey("a", name) for name in "123")
-B, C = TurnKey("b", "1"), TurnKey("c", "1")
-
-keys = st.builds(TurnKey, st.sampled_from("abcde"), st.sampled_from("123"))
-
-
-def waiting(*keys: TurnKey) -> dict[TurnKey, int]:
-    return dict.fromkeys(keys, 100)
-
-
-def test_a_new_owner_comes_before_those_that_were_served() -> None:
-    turns = Turns(LIMITS._replace(total=3))
-    turns.start(A1)
-    turns.start(C)
-    turns.end(A1)
-    turns.end(C)
-    turns.start(C)
-    turns.start(C)
-    assert turns.allot(waiting(A1, A2, B)) == {B: 1}
-
-
-def test_an_owner_with_many_keys_gets_no_more_turns_than_one_with_a_single_key() -> None:
-    turns = Turns(LIMITS._replace(total=1))
-    many = [TurnKey("a", str(number)) for number in range(100)]
-    served: Counter[str] = Counter()
-    for _ in range(20):
-        (key,) = turns.allot(waiting(*many, B))
-        served[key.owner] += 1
-        turns.start(key)
-        turns.end(key)
-    assert served == {"a": 10, "b": 10}
-
-
-def test_the_keys_of_an_owner_are_served_in_turns() -> None:
-    turns = Turns(LIMITS._replace(total=1))
-    served = []
-    for _ in range(6):
-        (key,) = turns.allot(waiting(A1, A2, A3))
-        served.append(key)
-        turns.start(key)
-        turns.end(key)
-    assert served == [A1, A2, A3] * 2
-
-
-@given(
-    st.lists(st.tuples(st.dictionaries(keys, st.integers(0, 9)), st.sets(keys), st.integers(0, 9)))
-)
-def test_no_bound_is_exceeded_and_no_place_stays_free_that_an_owner_could_use(
-    steps: list[tuple[dict[TurnKey, int], set[TurnKey], int]],
-) -> None:
-    turns, in_flight = Turns(LIMITS), Counter[TurnKey]()
-    for wanted, suspects, ended in steps:
-        shares = turns.allot(wanted, suspects)
-        for key in Counter(shares).elements():
-            turns.start(key)
-        suspects_before = sum(in_flight[key] for key in suspects)
-        in_flight += Counter(shares)
-        owners = Counter(key.owner for key in in_flight.elements())
-        suspect_count = sum(in_flight[key] for key in suspects)
-        assert in_flight.total() <= LIMITS.total
-        assert all(count <= LIMITS.per_owner for count in owners.values())
-        assert all(count <= LIMITS.per_key for count in in_flight.values())
-        assert all(share <= wanted[key] for key, share in shares.items())
-        assert suspect_count <= max(LIMITS.suspects, suspects_before)
-        if in_flight.total() < LIMITS.total:
-            assert all(
-                owners[key.owner] == LIMITS.per_owner
-                or in_flight[key] == LIMITS.per_key
-                or shares.get(key, 0) == count
-                or (key in suspects and suspect_count >= LIMITS.suspects)
-                for key, count in wanted.items()
-            )
-        for key in list(in_flight.elements())[:ended]:
-            turns.end(key)
-            in_flight -= Counter([key])
-
-
-NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
-
-
-def test_a_burst_takes_the_tokens_of_a_second_and_waits_for_more() -> None:
-    limits = RateLimits()
-    assert [limits.take("a", 10, 7, NOW) for _ in range(3)] == [7, 3, 0]
-    assert limits.take("a", 10, 7, NOW + timedelta(seconds=0.25)) == 2
-    assert limits.take("b", 10, 7, NOW) == 7
-
-
-def test_a_rate_below_one_a_second_still_has_one_token() -> None:
-    limits = RateLimits()
-    assert limits.take("a", 0.5, 5, NOW) == 1
-    assert limits.take("a", 0.5, 5, NOW + timedelta(seconds=1)) == 0
-    assert limits.take("a", 0.5, 5, NOW + timedelta(seconds=2)) == 1
-
-
-def test_a_rate_of_zero_has_no_tokens() -> None:
-    assert RateLimits().take("a", 0, 5, NOW) == 0
-
-
-def test_a_clock_that_goes_back_adds_no_tokens() -> None:
-    limits = RateLimits()
-    assert limits.take("a", 10, 10, NOW) == 10
-    assert limits.take("a", 10, 10, NOW - timedelta(hours=1)) == 0
-
-
-@given(
-    rate=st.integers(1, 50),
-    steps=st.lists(st.tuples(st.floats(0, 2), st.integers(0, 100)), max_size=30),
-)
-def test_no_more_is_taken_than_the_rate_and_one_burst(
-    rate: int, steps: list[tuple[float, int]]
-) -> None:
-    limits, now, taken = RateLimits(), NOW, 0
-    for seconds, wanted in steps:
-        now += timedelta(seconds=seconds)
-        taken += limits.take("a", rate, wanted, now)
-    assert taken <= rate * ((now - NOW).total_seconds() + 1) + 1e-3
-
-
-def test_names_that_are_not_in_use_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "_MAX_NAMES", 10)
-    limits = RateLimits()
-    for number in range(50):
-        limits.take(number, 1, 1, NOW + timedelta(seconds=number))
-    assert len(limits._buckets) <= 11
-    assert limits.take(49, 1, 1, NOW + timedelta(seconds=49)) == 0
 
 
 @pytest.mark.parametrize(

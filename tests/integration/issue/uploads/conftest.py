@@ -12,10 +12,10 @@ from tests.support.builders.messages import POLICY, Clock, multipart_message, te
 from tests.support.builders.services import InProcessService
 from tests.support.fakes.http_storage import StorageResponse
 from tests.support.s3.unreliable_storage import UnreliableStorage, fail_at, unreliable_storage
-from worker.aborts.multipart_aborts import abort_expired_uploads
 from worker.aws.s3_clients import S3Clients, SilentBuckets
 from worker.dev.embedded_servers import Storage, create_buckets
 from worker.errors import Transient
+from worker.features import resolve
 from worker.rules.tenant_config import Bucket, Quota, TenantConfig
 
 BUCKET = "starts"
@@ -56,7 +56,9 @@ class UploadService(InProcessService):
     def clean_up(self) -> dict[str, int]:
         """Run the cleanup when all of its delays are over, and before grants expire."""
         self.clock.forward(minutes=6)
-        return abort_expired_uploads(self.context)
+        abort = resolve("aborts.multipart_aborts:abort_expired_uploads")
+        counts: dict[str, int] = abort(self.context)
+        return counts
 
 
 @pytest.fixture(scope="module")
