@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import worker.doctor
-from worker.aws.aws_permissions import all_permissions
-from worker.base.monitoring import PREFIX as METRIC_PREFIX
-from worker.base.monitoring import Family
 from worker.contract.json_schemas import event_classes
 from worker.features import JOBS, contributions, settings_models
 from worker.settings import PREFIX
+from worker.shared.aws_permissions import all_permissions
+from worker.shared.monitoring import PREFIX as METRIC_PREFIX
+from worker.shared.monitoring import Family
 from worker.tenants.toml_fields import config_type
 
 ROOT = Path(__file__).parents[1]

@@ -23,6 +23,7 @@ import click
 
 from valetkey.cli.command_groups import INTERRUPTED, WORDS, CommandGroup, LazyGroup
 from valetkey.wire import RELEASE
+from worker.cli.command_options import with_programs
 from worker.cli.found_service import ServiceNotFound
 from worker.cli.groups import COMMANDS, command_group
 from worker.features import FEATURES, load_each
@@ -54,9 +55,9 @@ class _Commands(CommandGroup, LazyGroup):
             text = _settings_errors(error)
             if text is None:
                 raise
-            raise WrongSettings(_with_programs(text)) from None
+            raise WrongSettings(with_programs(text)) from None
         except click.ClickException as error:
-            vars(error)["message"] = _with_programs(error.message)  # declared as final
+            vars(error)["message"] = with_programs(error.message)  # declared as final
             raise
 
 
@@ -70,13 +71,6 @@ def _settings_errors(error: ValueError) -> str | None:
     if isinstance(error, ValidationError) and is_settings_error(error):
         return describe_errors()
     return None
-
-
-def _with_programs(message: str) -> str:
-    # Loads SQLAlchemy, which a command that ends well may not need.
-    from worker.cli.output import with_programs  # noqa: PLC0415
-
-    return with_programs(message)
 
 
 def _use_running_dev(context: click.Context, words: Sequence[str]) -> None:

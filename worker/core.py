@@ -31,9 +31,9 @@ CORE = Feature(
         "usage": "issue.dispatch:describe_usage",
     },
     actions={
-        "10 objects": "aws.aws_permissions:OBJECTS",
-        "30 keys": "aws.aws_permissions:KEYS",
-        "60 roles": "aws.aws_permissions:ROLES",
+        "10 objects": "shared.aws_permissions:OBJECTS",
+        "30 keys": "shared.aws_permissions:KEYS",
+        "60 roles": "shared.aws_permissions:ROLES",
     },
     tables={
         **dict.fromkeys(

@@ -14,8 +14,8 @@ from bench.processes import family, list_processes
 from valetkey import Client
 from valetkey.delivery.transport import RESULT_PREFIX
 from valetkey.wire import BULK_QUEUE, INTERACTIVE_QUEUE
-from worker.base.jobs import call_in_background
 from worker.dev.stack import Stack
+from worker.shared.threads import call_in_background
 
 _LINKS = _CHUNKS = 12  # a client has at most 32 messages under way
 _SEND_SECONDS = 30.0

@@ -18,8 +18,9 @@ from valetkey import Client, NoAnswer
 from valetkey.crypto.keys import dump_private_key
 from valetkey.wire import RELEASE
 from worker.base.stages import SUM
-from worker.broker.queues import Heartbeat, read_heartbeats
+from worker.broker.queues import Heartbeat
 from worker.doctor.latencies import read_latencies
+from worker.shared.worker_states import read_heartbeats
 
 SKEWED_CLOCK = Path(__file__).parents[1] / "support" / "skewed_clock"
 

@@ -20,8 +20,8 @@ from valetkey.wire.messages import MAX_BUNDLE_MESSAGES
 from valetkey.wire.waiting import LANE_STATES, QUEUE_LIMIT, SERVICE_FIELD
 from worker.broker.fair_queue import QueueSharing
 from worker.broker.lanes import LaneLimits
-from worker.broker.queues import queue_lengths, read_heartbeats
 from worker.dev.stack import Commands, Stack, running_stack
+from worker.shared.worker_states import queue_lengths, read_heartbeats
 
 FLOOD = 500  # messages, with 20 items each
 BUNDLES = 120  # about 25 are processed beside ten links

@@ -20,10 +20,10 @@ from tests.support.builders.frames import build_frame, call_text, celery_headers
 from tests.support.builders.messages import grant_message
 from tests.support.servers.waiting import wait_until
 from valetkey.wire.strict_json import parse_json
-from worker.broker.dead_letters import read_dead_letters
 from worker.broker.message_guard import MAX_FRAME_BYTES
-from worker.broker.queues import queue_lengths, read_heartbeats
 from worker.dev.stack import Stack
+from worker.doctor.dead_letter_list import read_dead_letters
+from worker.shared.worker_states import queue_lengths, read_heartbeats
 
 _HUGE = 10**400
 _VALUES: list[Any] = [

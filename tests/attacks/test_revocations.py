@@ -28,7 +28,6 @@ from tests.support.revocations.model_bucket import (
     key_of,
     policy_bytes,
 )
-from worker.aws.storage_requests import StorageRequest
 from worker.base.database_engine import create_database_engine, read_transaction
 from worker.revoke import proofs
 from worker.revoke.kept_statements import keep_denials
@@ -37,6 +36,7 @@ from worker.revoke.revocation import Author, revoke
 from worker.revoke.revocation_plan import RevocationPlan, plan_revocation
 from worker.revoke.revocation_targets import Target
 from worker.rules.tenant_config import Tenant, TenantConfig
+from worker.shared.storage_requests import StorageRequest
 
 STEPS = 5_000 if IS_LONG else 150
 TENANTS = ("acme", "globex")

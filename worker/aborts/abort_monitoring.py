@@ -8,8 +8,8 @@ from sqlalchemy import Connection, func, select
 
 from models import Batch, Chunk, Grant, UploadStart
 from valetkey.wire.refusals import Code
-from worker.base.monitoring import Check, WaitingWork, check_waiting
 from worker.rules.tenant_config import TenantConfig
+from worker.shared.monitoring import Check, WaitingWork, check_waiting
 
 _LAST_DAY = timedelta(days=1)
 _MAX_BATCHES = 1_000  # of multipart uploads, from the newest on, to look for refusals in

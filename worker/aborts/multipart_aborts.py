@@ -32,15 +32,18 @@ from worker.aborts.abort_rows import (
     postpone_starts,
     recorded_upload_ids,
 )
+from worker.aborts.listed_uploads import ListedUpload, list_uploads
 from worker.aws import object_calls
 from worker.base.database_engine import read_transaction, write_transaction
-from worker.base.jobs import JobRun, ThreadGroup
+from worker.base.jobs import JobRun
 from worker.context import Context
 from worker.errors import Malformed, Transient
 from worker.issue.multipart_uploads import ABANDONED_AFTER
 from worker.ledger.multipart_rows import UploadRecord, delete_starts, find_upload_by_grant
 from worker.rules.role_session import cleanup_session
 from worker.rules.tenant_config import Bucket, TenantAccess
+from worker.shared.object_files import find_grant_id
+from worker.shared.threads import ThreadGroup
 
 CHECK_DELAY = timedelta(minutes=5)
 """The time between an abort and the check. Storage may take minutes to complete an upload."""
@@ -66,7 +69,7 @@ def _abort(record: UploadRecord, context: Context, now: datetime) -> bool | None
 
 
 def _is_listed(record: UploadRecord, bucket: Bucket, client: Any) -> bool:
-    listed = object_calls.list_uploads(client, bucket.bucket, record.object_key)
+    listed = list_uploads(client, bucket.bucket, record.object_key)
     return any(upload.upload_id == record.upload.upload_id for upload in listed)
 
 
@@ -94,7 +97,7 @@ def _is_nothing_stored(record: UploadRecord, context: Context, now: datetime) ->
         batch_id = batch_id_of(connection, record.batch_number)
     bucket, tenant, policy = access
     client: Any = context.s3.client(bucket, tenant.name, policy.prefixes, now)
-    stored_by = object_calls.find_grant_id(client, bucket.bucket, record.object_key)
+    stored_by = find_grant_id(client, bucket.bucket, record.object_key)
     return stored_by != grant_id(batch_id, record.item_number)
 
 
@@ -183,7 +186,7 @@ def _find_unknown(
     Returns None while another attempt is starting an upload of the same key.
     """
     object_key = starts[0].object_key
-    listed = object_calls.list_uploads(client, bucket, object_key)
+    listed = list_uploads(client, bucket, object_key)
     # Other profiles may lead to the same bucket, also by another endpoint.
     buckets = context.config.current().buckets.values()
     profiles = {starts[0].bucket, *(b.name for b in buckets if b.bucket == bucket)}
@@ -199,7 +202,7 @@ def _find_unknown(
     }
 
 
-def _is_from_attempt(upload: object_calls.ListedUpload, starts: Sequence[AbandonedStart]) -> bool:
+def _is_from_attempt(upload: ListedUpload, starts: Sequence[AbandonedStart]) -> bool:
     created_at = upload.created_at
     return created_at is not None and any(
         start.started_at - CLOCK_SKEW <= created_at <= start.started_at + ABANDONED_AFTER

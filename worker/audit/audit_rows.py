@@ -26,10 +26,10 @@ from worker.audit.grant_filters import (
 from worker.audit.index_scans import read_rows
 from worker.audit.key_lookup import Position
 from worker.audit.text_conditions import batch_text, item_text, joined_text, shown_text
-from worker.base.pages import Page, in_parts
 from worker.ledger.merkle import CHUNK_KINDS
 from worker.rules.annotations import ANNOTATION_FIELDS
 from worker.rules.issued_grants import GrantName
+from worker.shared.pages import Page, in_parts
 
 
 class GrantRecord(NamedTuple):

@@ -4,14 +4,14 @@ from typing import Any
 
 import click
 
-from worker.cli.command_options import (
+from worker.shared.command_options import (
     after_number_option,
     format_options,
     limit_option,
     since_option,
     zone_option,
 )
-from worker.cli.output import print_list
+from worker.shared.output import print_list
 from worker.tenants.config_changes import CHANGES
 from worker.tenants.toml_fields import default_value
 

@@ -27,17 +27,17 @@ from worker.audit.item_counts import (
     top_items,
 )
 from worker.base.database_engine import read_transaction
-from worker.base.pages import did_you_mean
-from worker.cli.command_options import (
+from worker.cli.database import open_database
+from worker.rules.annotations import ANNOTATION_FIELDS
+from worker.shared.command_options import (
     format_options,
     limit_option,
     since_option,
     tenant_option,
     until_option,
 )
-from worker.cli.database import open_database
-from worker.cli.output import print_rows
-from worker.rules.annotations import ANNOTATION_FIELDS
+from worker.shared.output import print_rows
+from worker.shared.pages import did_you_mean
 
 NUMBERS = ("issued", "refused", "total", "bytes")
 """The columns of numbers that follow those of a group."""

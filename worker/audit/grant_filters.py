@@ -29,8 +29,9 @@ from worker.audit.text_conditions import (
     may_have_text,
     shown_text,
 )
-from worker.base.pages import did_you_mean
-from worker.cli.command_options import (
+from worker.rules.annotations import ANNOTATION_FIELDS, ItemTexts
+from worker.rules.issued_grants import GrantName
+from worker.shared.command_options import (
     TEXT,
     Command,
     parse_cursor,
@@ -40,10 +41,9 @@ from worker.cli.command_options import (
     until_option,
     zone_option,
 )
-from worker.ledger.chunk_items import is_in_chunk
-from worker.ledger.tenant_history import FilterField, UnknownName, check_tenant, is_of_tenant
-from worker.rules.annotations import ANNOTATION_FIELDS, ItemTexts
-from worker.rules.issued_grants import GrantName
+from worker.shared.grant_items import is_in_chunk
+from worker.shared.pages import did_you_mean
+from worker.shared.tenant_history import FilterField, UnknownName, check_tenant, is_of_tenant
 
 ISSUED = "issued"
 REFUSED = "refused"

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from worker.audit.grant_filters import ISSUED, REFUSED, GrantFilter
 from worker.audit.index_scans import batch_bounds
 from worker.audit.item_counts import CountOptions, Dimension, ItemCount, count_items
-from worker.base.monitoring import Family, Window
+from worker.shared.monitoring import Family, Window
 
 _GRANTS = Family(
     "grants",

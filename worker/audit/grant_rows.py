@@ -4,8 +4,8 @@ from sqlalchemy import select
 
 from models import Batch, Chunk, Grant
 from worker.audit.text_conditions import item_text, shown_text
-from worker.ledger.chunk_items import is_in_chunk
 from worker.rules.annotations import ANNOTATION_FIELDS
+from worker.shared.grant_items import is_in_chunk
 
 _BATCH_TEXTS = {"requested_by", *ANNOTATION_FIELDS}
 BATCH_COLUMNS = (

@@ -35,14 +35,14 @@ from worker.audit.pruned_months import pruned_item_month
 from worker.audit.state_facts import read_state_facts
 from worker.audit.text_conditions import batch_text, shown_text
 from worker.features import load_each
-from worker.ledger.chunk_items import StorySubject
 from worker.ledger.merkle import CHUNK_KINDS
 from worker.ledger.reservations import REMAINING
-from worker.ledger.tenant_history import find_tenant_ids
 from worker.rules.annotations import ANNOTATION_FIELDS
 from worker.rules.grant_kinds import issued_cost, reserved_cost
 from worker.rules.issued_grants import GrantName, issued_kind
 from worker.rules.quota_rules import NO_COST, WINDOWS, Cost, window_start
+from worker.shared.grant_items import StorySubject
+from worker.shared.tenant_history import find_tenant_ids
 
 Story = dict[str, Any]
 """Everything that is known about a batch, or about one item of it, granted or refused.

@@ -42,9 +42,9 @@ from worker.audit.grant_filters import (
 )
 from worker.audit.key_lookup import Position, find_positions
 from worker.audit.state_conditions import LONGEST_VALIDITY, USED_STATES, may_cause_state
-from worker.base.pages import parse_items
-from worker.ledger.tenant_history import find_tenant_ids, is_of_tenant
 from worker.rules.issued_grants import MAX_OPEN_TIME
+from worker.shared.pages import parse_items
+from worker.shared.tenant_history import find_tenant_ids, is_of_tenant
 
 # The numbers of two batches can be in another order than their times: clocks differ, and a
 # transaction waits for others between reading the clock and getting its number. S3 refuses what is

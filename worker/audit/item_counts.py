@@ -53,10 +53,10 @@ from worker.audit.text_conditions import (
     matches_text,
     shown_text,
 )
-from worker.base.pages import seconds_since_epoch
-from worker.ledger.chunk_items import is_in_chunk
 from worker.rules.annotations import ANNOTATION_FIELDS, TextName
 from worker.rules.issued_grants import SLOT_KINDS
+from worker.shared.grant_items import is_in_chunk
+from worker.shared.pages import seconds_since_epoch
 
 Period = Literal["hour", "day", "month"]
 

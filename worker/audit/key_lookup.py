@@ -32,7 +32,7 @@ from sqlalchemy import (
 
 from models import Batch, Grant, KeyPage, KeySegment, UnindexedChunk
 from worker.base.database_engine import insert_rows, read_transaction, write_transaction
-from worker.ledger.chunk_items import is_in_chunk
+from worker.shared.grant_items import is_in_chunk
 
 if TYPE_CHECKING:  # commands that look for a key start without the worker's services and jobs
     from worker.base.jobs import JobRun

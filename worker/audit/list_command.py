@@ -36,16 +36,16 @@ from worker.audit.grant_filters import (
 )
 from worker.audit.text_conditions import shown_text
 from worker.base.database_engine import autocommit_read, read_transaction
-from worker.base.pages import Page, in_parts
-from worker.cli.command_options import chosen_zone, format_options, limit_option, parse_cursor
 from worker.cli.database import open_database
-from worker.cli.output import (
+from worker.shared.command_options import chosen_zone, format_options, limit_option, parse_cursor
+from worker.shared.output import (
     first_page_options,
     format_cell,
     print_list,
     print_next_page,
     print_rows,
 )
+from worker.shared.pages import Page, in_parts
 
 _EXCLUSIVE = (
     *(("--all", "--limit"), ("--follow", "--all"), ("--follow", "--after")),

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import Connection, func, select
 
 from models import Batch, Chunk, Prune
-from worker.base.month_partitions import first_moment, parse_month
+from worker.shared.months import first_moment, parse_month
 
 
 def pruned_month(connection: Connection, since: datetime | None = None) -> str | None:

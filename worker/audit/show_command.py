@@ -16,11 +16,11 @@ from worker import clock
 from worker.audit.grant_filters import note_pruned
 from worker.audit.grant_story import UnknownGrant, find_story
 from worker.base.database_engine import read_transaction
-from worker.cli.command_options import TEXT, chosen_zone, zone_option
 from worker.cli.database import open_database
-from worker.cli.output import format_in_zone
 from worker.features import load_each
 from worker.rules.annotations import ANNOTATION_FIELDS
+from worker.shared.command_options import TEXT, chosen_zone, zone_option
+from worker.shared.output import format_in_zone
 
 Values = Mapping[str, Any]
 _STATES = {

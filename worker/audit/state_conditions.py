@@ -27,9 +27,9 @@ from sqlalchemy.orm import aliased
 from models import Batch, Chunk, Grant, Settlement, StoredObject, Use
 from worker.audit.grant_states import DOWNLOADED, STORING, GrantState
 from worker.audit.state_facts import contains_item, split_ranges
-from worker.base.pages import seconds_since_epoch
-from worker.ledger.chunk_items import is_in_chunk
 from worker.rules.issued_grants import SLOT_KINDS
+from worker.shared.grant_items import is_in_chunk
+from worker.shared.pages import seconds_since_epoch
 
 STATES: tuple[GrantState, ...] = get_args(GrantState)
 USED_STATES = frozenset[GrantState](("used", "late", "mismatched", "overwritten"))

@@ -19,8 +19,8 @@ from sqlalchemy import (
 
 from models import Batch, Chunk, Grant, Settlement, StoredObject, Use
 from worker.audit.grant_states import DOWNLOADED, STORING, StateFacts
-from worker.base.pages import in_parts, parse_items
-from worker.ledger.chunk_items import is_in_chunk
+from worker.shared.grant_items import is_in_chunk
+from worker.shared.pages import in_parts, parse_items
 
 
 class RangeBounds(NamedTuple):

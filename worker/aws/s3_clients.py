@@ -22,7 +22,6 @@ from valetkey.signing.sigv4 import (
     read_target,
 )
 from worker.aws.credentials import CredentialCache, create_session, credential_errors
-from worker.aws.object_calls import FileReader
 from worker.aws.storage_calls import bound_responses
 from worker.errors import Malformed, StorageSilent, Transient
 from worker.rules.issued_grants import is_on_aws
@@ -64,9 +63,6 @@ class CallLimits(NamedTuple):
 
 PATIENT = CallLimits(connect=3, read=10, attempts=2)
 """The limits of calls that a message or a job cannot do without."""
-
-QUICK = CallLimits(connect=1, read=2, attempts=1)
-"""The limits of calls that a message can do without, while its worker decides no others."""
 
 
 def find_target(bucket: Bucket, endpoint: str | None) -> Target:
@@ -220,13 +216,15 @@ class S3Clients:
         target = self.target(bucket)
         return SigningContext(bucket.bucket, bucket.owner, target, credentials, validity)
 
-    def client(
+    def client(  # noqa: PLR0913 - what calls differ in
         self,
         bucket: Bucket,
         tenant: str,
         prefixes: tuple[str, ...],
         now: datetime,
         limit: SessionLimit | None = None,
+        *,
+        limits: CallLimits = PATIENT,
     ) -> Any:
         """Return a boto3 client for calls to a bucket; tenant may also name the service.
 
@@ -236,22 +234,7 @@ class S3Clients:
         session = _role_session(bucket, tenant, prefixes)
         if session and limit:
             session = limit(session, bucket.bucket, prefixes)
-        return self._client(bucket, session, now)
-
-    def file_reader(
-        self,
-        bucket: Bucket,
-        tenant: str,
-        prefixes: tuple[str, ...],
-        now: datetime,
-        limits: CallLimits = PATIENT,
-    ) -> FileReader:
-        """Return what looks for objects in a bucket, with a tenant's credentials.
-
-        Raises as `credentials` does.
-        """
-        session = _role_session(bucket, tenant, prefixes)
-        return FileReader(self._client(bucket, session, now, limits), bucket)
+        return self._client(bucket, session, now, limits)
 
     def check_rejection(
         self,
@@ -276,7 +259,7 @@ class S3Clients:
         bucket: Bucket,
         session: RoleSession | None,
         now: datetime,
-        limits: CallLimits = PATIENT,
+        limits: CallLimits,
     ) -> Any:
         credentials = self._credentials.get(bucket.profile, session, now, _MIN_CALL_VALIDITY)
         key = bucket, session, limits

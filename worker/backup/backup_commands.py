@@ -21,10 +21,11 @@ from valetkey.cli.descriptions import describe_seconds
 from valetkey.units import format_size
 from worker.base.database_engine import sqlite_files, sqlite_path
 from worker.base.database_errors import VARIABLE, cause_by_code
-from worker.base.private_files import create_private_folder, new_file
+from worker.base.private_files import create_private_folder
 from worker.cli.database import existing_database
 from worker.cli.database_failures import describe_url
 from worker.settings import Settings
+from worker.shared.whole_files import new_file
 
 _STEPS = 100_000  # of SQLite's virtual machine, after which Ctrl-C is noticed
 

@@ -4,16 +4,13 @@ Some statements go to the driver unchanged: for a statement of a few rows, SQLAl
 takes several times as long as the driver's.
 """
 
-import os
 import select
 import sqlite3
-import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from itertools import zip_longest
-from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -22,7 +19,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError, IntegrityError
 from sqlalchemy.sql.dml import UpdateBase
 
-from worker.base.database_errors import FILE_READ_ONLY, READ_ONLY, Cause, cause_by_code
+from worker.base.database_errors import READ_ONLY, cause_by_code
 from worker.base.private_files import create_private_file, create_private_folder
 from worker.errors import Transient
 
@@ -151,43 +148,6 @@ def _compile_statement(
         row=row._make if len(columns) else None,
         read=[(index, convert) for index, convert in enumerate(reads) if convert is not None],
     )
-
-
-# Of SQLite's virtual machine, between two looks at the clock: about a millisecond.
-_SQLITE_STEPS = 10_000
-
-
-@contextmanager
-def limit_time(connection: Connection, end: float) -> Iterator[None]:
-    """Cut off the statements of a block that still run at the time `end` of `time.monotonic`.
-
-    They raise OperationalError, which the functions that open a transaction turn into Transient.
-    The connection must be in a transaction that only reads.
-    """
-    driver: Any = connection.connection.driver_connection
-    if connection.dialect.name == "sqlite":
-        driver.set_progress_handler(lambda: time.monotonic() > end, _SQLITE_STEPS)
-        try:
-            yield
-        finally:
-            driver.set_progress_handler(None, 0)
-        return
-
-    # Each statement has a cursor of its own, whether SQLAlchemy runs it or DriverStatement.
-    factories = driver.cursor_factory, driver.server_cursor_factory
-
-    def limit(create_cursor: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        milliseconds = ceil((end - time.monotonic()) * 1_000)
-        if milliseconds <= 0:  # 0 would be no limit
-            raise connection.dialect.loaded_dbapi.OperationalError("the time is over")
-        factories[0](driver).execute(f"SET LOCAL statement_timeout = {milliseconds}")
-        return create_cursor(*args, **options)
-
-    driver.cursor_factory, driver.server_cursor_factory = (partial(limit, f) for f in factories)
-    try:
-        yield
-    finally:
-        driver.cursor_factory, driver.server_cursor_factory = factories
 
 
 OLDEST_POSTGRES = 15
@@ -407,20 +367,6 @@ def _transient_errors(engine: Engine) -> Iterator[None]:
             engine.dispose()  # its connections lead to a server that is no primary any more
         text = f"used: {cause.text}" if cause else "reached, or closed the connection"
         raise Transient(f"the database cannot be {text}", "database") from error
-
-
-def write_problem(connection: Connection) -> Cause | None:
-    """Return why a database refuses writes, None if nothing shows that it does.
-
-    The server is a standby, or in the window of a failover; or the file is read-only.
-    """
-    if connection.dialect.name == "sqlite":
-        file = Path(str(connection.engine.url.database))
-        is_writable = os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)
-        return None if is_writable else FILE_READ_ONLY
-    # Not transaction_read_only, which a transaction that only reads sets as well.
-    is_standby = "pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean"
-    return READ_ONLY if connection.exec_driver_sql(f"SELECT {is_standby}").scalar() else None
 
 
 def acquire_advisory_lock(connection: Connection, name: str) -> None:

@@ -7,18 +7,16 @@ control could report the same, but anyone at the broker could use it to stop wor
 import json
 import re
 import socket
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
 
 import redis
-from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, Field
 
 from valetkey.delivery.causes import describe_cause
 from valetkey.wire import BULK_QUEUE, INTERACTIVE_QUEUE, RELEASE
-from valetkey.wire.waiting import WAITING_LANES, lane_key
+from valetkey.wire.waiting import WAITING_LANES
 from worker import clock
 from worker.base.progress import report_progress
 from worker.core import UPKEEP_QUEUE
@@ -41,16 +39,6 @@ def waiting_lanes(client: redis.Redis) -> list[str]:
     """Return the names of the lanes in which messages wait, sorted."""
     names = client.smembers(WAITING_LANES)
     return sorted(name.decode() for name in names if isinstance(name, bytes) and name.isascii())
-
-
-def queue_lengths(client: redis.Redis) -> dict[str, int]:
-    """Return the number of messages in each queue of issuing workers and in each lane, by key."""
-    lanes = [lane_key(lane) for lane in waiting_lanes(client)]
-    keys = [INTERACTIVE_QUEUE, BULK_QUEUE, *lanes]
-    pipeline = client.pipeline(transaction=False)
-    for key in keys:
-        pipeline.llen(key)
-    return dict(zip(keys, pipeline.execute(), strict=True))
 
 
 DEPTHS_SCRIPT = """
@@ -129,9 +117,6 @@ def own_identity(role: str) -> tuple[str, str, str]:
     return role, socket.gethostname(), RELEASE
 
 
-_HEARTBEAT = TypeAdapter(Heartbeat)
-
-
 def write_heartbeat(client: Any, heartbeat: Heartbeat) -> None:
     """Write a heartbeat, unless the result store is unreachable: another is due in seconds.
 
@@ -146,31 +131,3 @@ def write_heartbeat(client: Any, heartbeat: Heartbeat) -> None:
         return
     is_ready = heartbeat.queues or not heartbeat.problems
     report_progress(None if is_ready else "; ".join(heartbeat.problems.values()))
-
-
-def read_heartbeats(client: Any) -> list[Heartbeat]:
-    """Return the heartbeats of the workers that are alive, ordered by their names."""
-    keys = sorted(client.scan_iter(match=f"{HEARTBEAT_PREFIX}*", count=1_000))
-    found = []
-    for text in client.mget(keys) if keys else ():
-        with suppress(ValidationError):  # others can write there, too
-            found.append(_HEARTBEAT.validate_json(text or b""))
-    return found
-
-
-def workers_by_queue(heartbeats: Iterable[Heartbeat]) -> dict[str, list[str]]:
-    """Return the names of the workers by the queue that they consume."""
-    consumers: defaultdict[str, list[str]] = defaultdict(list)
-    for heartbeat in heartbeats:
-        for queue in heartbeat.queues:
-            consumers[queue].append(heartbeat.worker)
-    return dict(consumers)
-
-
-def worker_problems(heartbeats: Iterable[Heartbeat]) -> list[tuple[str, str, str]]:
-    """Return what is wrong with workers: for each problem the worker, its code and a text."""
-    return [
-        (heartbeat.worker, code, text)
-        for heartbeat in heartbeats
-        for code, text in heartbeat.problems.items()
-    ]

@@ -4,7 +4,6 @@ A result is written in one round trip, and kept for its life. It names the reque
 to, and a script that Redis runs atomically replaces no result of another request.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import cached_property
@@ -35,8 +34,6 @@ from worker.rules.decisions import Reply
 
 DISCARD_COUNTER = "valetkey.discarded"
 IGNORED_TRACES = "header:traceparent"  # in the same hash, and no name of a part of a message
-_PART = re.compile(rb"[A-Za-z0-9_-]{1,40}")
-_COUNT = re.compile(rb"[0-9]{1,19}")
 _SUCCESS = '{"status": "SUCCESS", "request": '  # begins each stored reply; a name or null follows
 _STORE_ERRORS = (redis.RedisError, BackendError, KombuError, OSError)
 
@@ -100,25 +97,6 @@ def report_failure(task_id: str, app: Celery) -> None:
         app.backend.store_result(task_id, MessageSetAside(), "FAILURE")
     except _STORE_ERRORS as failure:
         log.warning("failure_not_reported", problem=type(failure).__name__)
-
-
-def read_discard_counts(client: Any) -> dict[str, int]:
-    """Return the number of discarded messages, by their invalid part.
-
-    Skips a counter that no worker can have written: others can write there, too.
-    """
-    counts = client.hgetall(DISCARD_COUNTER)
-    return {
-        part.decode(): int(count)
-        for part, count in counts.items()
-        if _PART.fullmatch(part) and _COUNT.fullmatch(count)
-    }
-
-
-def read_ignored_traces(client: Any) -> int:
-    """Return the number of messages with an invalid `traceparent` header."""
-    count = client.hget(DISCARD_COUNTER, IGNORED_TRACES) or b""
-    return int(count) if _COUNT.fullmatch(count) else 0
 
 
 def _refusal_values(error: InvalidMessage) -> dict[str, Any]:

@@ -27,7 +27,6 @@ from worker.base.database_engine import (
     sqlite_path,
 )
 from worker.base.private_files import make_private, mode_of_others
-from worker.ledger.tenant_history import UnknownName, check_tenant
 from worker.settings import Settings
 
 if TYPE_CHECKING:  # only migrations need Alembic: commands that read start without it
@@ -214,16 +213,6 @@ def open_engine() -> Iterator[Engine]:
         with read_transaction(engine) as connection:
             _check_tables(connection, url, refuses_later=False)
         yield engine
-
-
-def check_tenant_option(connection: Connection, tenant: str | None) -> None:
-    """Raise click.BadParameter if --tenant names a tenant that never was, with a similar name."""
-    if tenant is None:
-        return
-    try:
-        check_tenant(connection, tenant)
-    except UnknownName as error:
-        raise click.BadParameter(str(error), param_hint="--tenant") from None
 
 
 def existing_database() -> str:

@@ -79,18 +79,6 @@ def _remaining_privileges(connection: Connection, option: str, role: str) -> lis
     return [f"{privilege} ON {table}" for table, privilege in rows]
 
 
-def role_that_changes_config(connection: Connection) -> str | None:
-    """Return the name of the connected role if it may change the tables of the config."""
-    if connection.dialect.name != "postgresql":
-        return None
-    query = text(
-        "SELECT current_user WHERE EXISTS (SELECT 1 FROM unnest(CAST(:tables AS text[])) AS name"
-        " WHERE has_table_privilege(name, 'INSERT, UPDATE, DELETE'))"
-    )
-    role: str | None = connection.scalar(query, {"tables": CONFIG_TABLES})
-    return role
-
-
 def quoted(connection: Connection, role: str) -> str:
     """Return the name of a role as an identifier in SQL."""
     return connection.dialect.identifier_preparer.quote_identifier(role)

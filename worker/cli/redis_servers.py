@@ -79,11 +79,6 @@ def memory_usage(info: Mapping[str, Any]) -> MemoryUsage:
     return MemoryUsage(used, info.get("maxmemory", 0))
 
 
-def try_write(client: Any) -> None:
-    """Write a key that expires. Raises as redis-py does if the server takes no writes."""
-    client.set("valetkey.probe", "", ex=60)
-
-
 def open_broker() -> AbstractContextManager[Any]:
     """Open the broker at VALETKEY_BROKER_URL, which must be Redis; the block has its client."""
     return open_redis("VALETKEY_BROKER_URL", Settings().broker_url.get_secret_value())

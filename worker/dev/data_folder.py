@@ -15,14 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valetkey.dev_files import find_dev_file
-from worker.base.private_files import (
-    create_private_folder,
-    make_private,
-    mode_of_others,
-    write_private_file,
-)
+from worker.base.private_files import create_private_folder, make_private, mode_of_others
 from worker.cli.found_service import FoundService, ServiceNotFound, names_service
 from worker.features import resolve
+from worker.shared.whole_files import write_private_file
 
 if TYPE_CHECKING:
     from worker.rules.tenant_config import TenantConfig

@@ -15,8 +15,6 @@ from rich.table import Table
 from sqlalchemy import make_url
 
 from valetkey.cli.terminal_text import program_command
-from worker.broker.queues import queue_lengths, read_heartbeats
-from worker.cli.command_options import signals_as_interrupt
 from worker.cli.found_service import EXPLICIT_SETTINGS
 from worker.cli.redis_servers import open_redis
 from worker.dev.child_processes import ProcessEnded, StartFailed
@@ -30,6 +28,8 @@ from worker.dev.data_folder import (
 from worker.dev.stack import Stack, read_config, running_stack
 from worker.rules.tenant_config import Policy, Tenant, TenantConfig
 from worker.settings import check_database_url
+from worker.shared.command_options import signals_as_interrupt
+from worker.shared.worker_states import queue_lengths, read_heartbeats
 
 _MAX_SIZE = 500 * 1024
 

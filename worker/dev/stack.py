@@ -14,7 +14,6 @@ import redis
 import worker
 from worker import clock
 from worker.base.database_engine import create_database_engine, read_transaction, sqlite_path
-from worker.broker.queues import read_heartbeats
 from worker.dev.child_processes import (
     PRIVATE_UMASK,
     ChildProcess,
@@ -47,6 +46,7 @@ from worker.dev.embedded_servers import (
 )
 from worker.ledger.tenant_rows import load_config
 from worker.rules.tenant_config import TenantConfig, is_usable_key
+from worker.shared.worker_states import read_heartbeats
 
 CHECKOUT = Path(worker.__file__).parents[1]
 _PYTHON = (sys.executable, "-m")

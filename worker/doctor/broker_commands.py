@@ -9,11 +9,12 @@ import click
 
 from valetkey.units import format_duration
 from worker import clock
-from worker.broker.dead_letters import DeadLetter, read_dead_letters, remove_dead_letters
-from worker.broker.queues import HEARTBEAT_LIFETIME, Heartbeat, read_heartbeats
-from worker.cli.command_options import Command, format_options
-from worker.cli.output import print_rows
+from worker.broker.queues import HEARTBEAT_LIFETIME, Heartbeat
 from worker.cli.redis_servers import open_broker, open_results
+from worker.doctor.dead_letter_list import DeadLetter, read_dead_letters, remove_dead_letters
+from worker.shared.command_options import Command, format_options
+from worker.shared.output import print_rows
+from worker.shared.worker_states import read_heartbeats
 
 _WORKER_COLUMNS = ("worker", "queues", "host", "pid", "release", "started_at", "seen", "problem")
 

@@ -8,10 +8,10 @@ from typing import TypeVar
 from sqlalchemy import Connection, func, select
 
 from models import Reservation
-from worker.base.jobs import call_with_timeout
-from worker.base.monitoring import OVERDUE_AFTER, Check, Family, State, WaitingWork
 from worker.cli.service_failures import ServiceUnusable
 from worker.features import contributions
+from worker.shared.monitoring import OVERDUE_AFTER, Check, Family, State, WaitingWork
+from worker.shared.threads import call_with_timeout
 
 _FULL_RUNBOOK = "runbooks/full"
 _is_full = re.compile(r"(disk|memory) is full|maxmemory").search

@@ -4,31 +4,27 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 
 from worker import clock
-from worker.base.database_engine import snapshot_transaction, sqlite_files, write_problem
+from worker.base.database_engine import snapshot_transaction, sqlite_files
 from worker.base.database_errors import FILE_LOCKED, Cause
-from worker.base.monitoring import Check, check_waiting
-from worker.base.month_partitions import (
-    default_months,
-    format_month,
-    has_partitions,
-    missing_months,
-    month_of,
-)
+from worker.base.month_partitions import default_months, has_partitions, missing_months, month_of
 from worker.base.private_files import mode_of_others
 from worker.cli.database import is_of_later_release, open_database
 from worker.cli.database_failures import database_cause, database_unusable, describe_url
-from worker.cli.database_roles import role_that_changes_config
+from worker.cli.database_roles import CONFIG_TABLES
 from worker.cli.service_failures import ServiceUnusable
 from worker.doctor.checks import EXPIRED_GRANTS, attempt, failed
+from worker.doctor.query_limits import write_problem
 from worker.doctor.storage_checks import bucket_checks
 from worker.features import load_each
 from worker.ledger.tenant_rows import load_config
 from worker.rules.tenant_config import TenantConfig
 from worker.settings import Settings
+from worker.shared.monitoring import Check, check_waiting
+from worker.shared.months import format_month
 from worker.tenants.apply_plan import config_warnings
 
 
@@ -142,3 +138,15 @@ def _file_checks(database_url: str) -> Iterator[Check]:
         if mode := mode_of_others(path):
             text = f"other accounts have access to {path} (mode {mode})"
             yield Check("database", "warn", text, "python -m worker migrate")
+
+
+def role_that_changes_config(connection: Connection) -> str | None:
+    """Return the name of the connected role if it may change the tables of the config."""
+    if connection.dialect.name != "postgresql":
+        return None
+    query = text(
+        "SELECT current_user WHERE EXISTS (SELECT 1 FROM unnest(CAST(:tables AS text[])) AS name"
+        " WHERE has_table_privilege(name, 'INSERT, UPDATE, DELETE'))"
+    )
+    role: str | None = connection.scalar(query, {"tables": CONFIG_TABLES})
+    return role

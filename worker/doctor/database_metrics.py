@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from prometheus_client.core import Metric
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 
-from worker.base.monitoring import Family, Window, age
+from models import RejectionCount
 from worker.doctor.checks import EXPIRED_GRANTS
 from worker.ledger.quota_usage import read_usage
-from worker.ledger.rejections import sum_rejections
 from worker.ledger.tenant_rows import load_config
-from worker.rules.quota_rules import quota_statuses
+from worker.rules.quota_rules import quota_statuses, window_start
+from worker.shared.monitoring import Family, Window, age
 
 _QUOTA_LABELS = ("tenant", "metric", "window")
 _USED = Family(
@@ -54,3 +54,14 @@ def read_rejections(connection: Connection, now: datetime, window: Window) -> It
     """Yield the recent rejections."""
     counts = sum_rejections(connection, now - window.length)
     yield _REJECTIONS.samples({(*group, window.label): count for group, count in counts.items()})
+
+
+def sum_rejections(connection: Connection, since: datetime) -> dict[tuple[str, str], int]:
+    """Count the rejected messages since the hour of a time, by named tenant and code.
+
+    The tenant is an empty text for messages that named none that exists.
+    """
+    columns = RejectionCount.tenant, RejectionCount.code
+    query = select(*columns, func.sum(RejectionCount.count)).group_by(*columns)
+    rows = connection.execute(query.where(RejectionCount.hour >= window_start("hour", since)))
+    return {(tenant, code): int(count) for tenant, code, count in rows}

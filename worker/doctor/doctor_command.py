@@ -7,13 +7,14 @@ import click
 from pydantic import ValidationError
 
 from valetkey.cli.terminal_text import escape_unprintable, print_hanging
-from worker.base.monitoring import Check
-from worker.cli.output import print_rows, with_programs
+from worker.cli.command_options import with_programs
 from worker.doctor.checks import find_runbook
 from worker.doctor.database_checks import database_checks
 from worker.doctor.queue_checks import broker_checks
 from worker.features import contributions, resolve
 from worker.settings import Settings, check_settings, setting_errors, unknown_variables
+from worker.shared.monitoring import Check
+from worker.shared.output import print_rows
 
 _STATE_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 

@@ -1,6 +1,6 @@
 """The AWS permission to ask whether a bucket is versioned."""
 
-from worker.aws.aws_permissions import Permission
+from worker.shared.aws_permissions import Permission
 
 PERMISSIONS: tuple[Permission, ...] = (
     Permission(

@@ -18,12 +18,12 @@ from valetkey.wire.waiting import (
     lane_name,
     read_lane_state,
 )
-from worker.base.monitoring import PREFIX, Family
 from worker.base.stages import BOUNDS, SUM, Histogram
 from worker.broker.lanes import UNKNOWN_TENANT
 from worker.broker.queues import Heartbeat, lane_depths, waiting_lanes
 from worker.core import UPKEEP_QUEUE
 from worker.doctor.latencies import LABELS, read_latencies
+from worker.shared.monitoring import PREFIX, Family
 
 _HISTOGRAMS: dict[Histogram, Family] = {
     "queue_wait": Family(

@@ -16,26 +16,20 @@ import click
 from prometheus_client import CollectorRegistry, generate_latest, make_wsgi_app
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, select
 
+from models import Tenant
 from valetkey.units import parse_duration
 from valetkey.wire import BULK_QUEUE, INTERACTIVE_QUEUE
 from worker import clock
-from worker.base.database_engine import limit_time, snapshot_transaction
-from worker.base.jobs import call_in_background
-from worker.base.monitoring import Family, Window
-from worker.broker.dead_letters import count_dead_letters
-from worker.broker.queues import (
-    read_heartbeats,
-    worker_problems,
-    workers_by_queue,
-)
-from worker.broker.result_store import read_discard_counts, read_ignored_traces
+from worker.base.database_engine import snapshot_transaction
 from worker.cli.database import open_engine
 from worker.cli.database_failures import database_cause, database_unusable
 from worker.cli.redis_servers import open_broker, open_results
 from worker.core import UPKEEP_QUEUE
 from worker.doctor.checks import WORKER_PROBLEMS
+from worker.doctor.dead_letter_list import count_dead_letters
+from worker.doctor.discard_counts import read_discard_counts, read_ignored_traces
 from worker.doctor.latency_metrics import read_histograms, read_queues, worker_info
 from worker.doctor.metrics_server import check_host, serve, with_health
 from worker.doctor.probe_metrics import (
@@ -48,10 +42,13 @@ from worker.doctor.probe_metrics import (
     read_probe,
 )
 from worker.doctor.prober import SHORT_TIMEOUT, Prober
+from worker.doctor.query_limits import limit_time
 from worker.errors import Transient
 from worker.features import ROLES, contributions, resolve
-from worker.ledger.tenant_rows import read_tenant_names
 from worker.settings import Settings
+from worker.shared.monitoring import Family, Window
+from worker.shared.threads import call_in_background
+from worker.shared.worker_states import read_heartbeats, worker_problems, workers_by_queue
 
 _QUEUES = (INTERACTIVE_QUEUE, BULK_QUEUE, UPKEEP_QUEUE)
 _DEAD_LETTERS = Family(
@@ -380,3 +377,8 @@ class _Problems:
         if text != self._last.get(service, ""):
             click.echo(text or f"The {service.replace('_', ' ')} can be used again.", err=True)
         self._last[service] = text
+
+
+def read_tenant_names(connection: Connection) -> list[str]:
+    """Return the names of all tenants."""
+    return list(connection.scalars(select(Tenant.name)))

@@ -13,7 +13,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import click
 
-from worker.cli.command_options import signals_as_interrupt
+from worker.shared.command_options import signals_as_interrupt
 
 _SOCKET_TIMEOUT = 5.0
 """The time in seconds that a client may send or take nothing."""

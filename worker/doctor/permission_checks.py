@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from worker import clock
-from worker.aws.aws_permissions import Need, ProfileUse, find_needs
 from worker.aws.s3_clients import S3Clients
 from worker.aws.storage_calls import call_storage
-from worker.base.monitoring import Check, State
 from worker.errors import Malformed, Transient
 from worker.rules.role_session import SessionLimit, cleanup_session, listing_session
 from worker.rules.storage_errors import ErrorResponse
 from worker.rules.tenant_config import is_ordinary_bucket
+from worker.shared.aws_permissions import Need, ProfileUse, find_needs
+from worker.shared.monitoring import Check, State
 
 _TENANT = "doctor"  # in the name of a role's session
 _MAX_PREFIXES = 10  # of each permission, as a service may have thousands of tenants

@@ -8,13 +8,14 @@ from prometheus_client.core import Metric
 from redis.exceptions import NoPermissionError
 from sqlalchemy import Engine
 
-from worker.base.database_engine import read_transaction, write_problem
+from worker.base.database_engine import read_transaction
 from worker.base.database_errors import Cause
-from worker.base.monitoring import Family
 from worker.cli.database_failures import database_unusable
-from worker.cli.redis_servers import memory_usage, try_write
+from worker.cli.redis_servers import memory_usage
 from worker.cli.service_failures import ServiceUnusable
-from worker.doctor.prober import PARTS, Part, Prober
+from worker.doctor.prober import PARTS, Part, Prober, try_write
+from worker.doctor.query_limits import write_problem
+from worker.shared.monitoring import Family
 
 BROKER: Final = "broker"
 RESULT_STORE: Final = "result_store"

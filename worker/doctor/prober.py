@@ -12,14 +12,11 @@ from valetkey.errors import BrokerUnreachable, Busy
 from valetkey.wire import INTERACTIVE_QUEUE
 from valetkey.wire.strict_json import parse_json
 from valetkey.wire.waiting import PROBE_TENANT
-from worker.broker.queues import (
-    read_heartbeats,
-    workers_by_queue,
-)
-from worker.cli.redis_servers import open_broker, open_results, try_write
+from worker.cli.redis_servers import open_broker, open_results
 from worker.cli.service_failures import ServiceUnusable
 from worker.doctor.feature import PROBE_TASK
 from worker.settings import Settings
+from worker.shared.worker_states import read_heartbeats, workers_by_queue
 
 PROBE_INTERVAL = 15.0
 """The time in seconds between two probes of `metrics --listen`."""
@@ -183,3 +180,8 @@ class Prober:
 def _recent(report: ProbeReport | None) -> ProbeReport | None:
     is_recent = report is not None and time.monotonic() - report.ended_at <= MAX_AGE
     return report if is_recent else None
+
+
+def try_write(client: Any) -> None:
+    """Write a key that expires. Raises as redis-py does if the server takes no writes."""
+    client.set("valetkey.probe", "", ex=60)

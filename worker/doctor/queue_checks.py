@@ -13,17 +13,7 @@ from redis.exceptions import OutOfMemoryError
 from valetkey.redis_urls import redact_url
 from valetkey.wire import BULK_QUEUE, INTERACTIVE_QUEUE
 from valetkey.wire.waiting import WAITING_LANES
-from worker.base.monitoring import Check, State
-from worker.broker.dead_letters import count_dead_letters
-from worker.broker.queues import (
-    SHARING_LEASE,
-    Heartbeat,
-    queue_lengths,
-    read_heartbeats,
-    worker_problems,
-    workers_by_queue,
-)
-from worker.broker.result_store import read_discard_counts
+from worker.broker.queues import SHARING_LEASE, Heartbeat
 from worker.cli.redis_servers import (
     MemoryUsage,
     open_broker,
@@ -34,8 +24,17 @@ from worker.cli.redis_servers import (
 from worker.cli.service_failures import ServiceUnusable
 from worker.core import UPKEEP_QUEUE
 from worker.doctor.checks import attempt, check_worker, failed
+from worker.doctor.dead_letter_list import count_dead_letters
+from worker.doctor.discard_counts import read_discard_counts
 from worker.doctor.prober import NO_WORKER, SHORT_TIMEOUT, ProbeReport, send_probe
 from worker.settings import Settings
+from worker.shared.monitoring import Check, State
+from worker.shared.worker_states import (
+    queue_lengths,
+    read_heartbeats,
+    worker_problems,
+    workers_by_queue,
+)
 
 Open = Callable[[], AbstractContextManager[Any]]
 Value = TypeVar("Value")

@@ -15,13 +15,9 @@ from valetkey.delivery.causes import TIMEOUT
 from valetkey.signing.signing_context import Validity
 from valetkey.units import format_duration
 from worker import clock
-from worker.aws.aws_permissions import DOCTOR_PREFIX, ProfileUse, profile_uses
 from worker.aws.s3_clients import S3Clients
 from worker.aws.storage_calls import call_storage
-from worker.aws.storage_requests import StorageConnection, StorageRequest
 from worker.base.database_errors import Cause
-from worker.base.jobs import call_with_timeout
-from worker.base.monitoring import Check, State
 from worker.cli.service_failures import cause_of_kind, network_cause
 from worker.doctor.permission_checks import check_permissions
 from worker.errors import Malformed, Transient
@@ -29,6 +25,10 @@ from worker.rules.role_session import versioning_session
 from worker.rules.storage_errors import ErrorResponse
 from worker.rules.tenant_config import Bucket, TenantConfig
 from worker.settings import Settings
+from worker.shared.aws_permissions import DOCTOR_PREFIX, ProfileUse, profile_uses
+from worker.shared.monitoring import Check, State
+from worker.shared.storage_requests import StorageConnection, StorageRequest
+from worker.shared.threads import call_with_timeout
 
 REGION_HEADER = "x-amz-bucket-region"
 PROBE_TENANT = "doctor"

@@ -31,23 +31,23 @@ from valetkey.wire.chunking import uuid7
 from valetkey.wire.grant_ids import grant_id
 from worker import clock
 from worker.base.database_engine import read_transaction, write_transaction
-from worker.base.pages import in_parts
-from worker.cli.command_options import (
+from worker.cli.command_options import confirm
+from worker.cli.database import open_database, operator_account
+from worker.ledger.merkle import encode_record, entry_hash
+from worker.ledger.reservations import REMAINING
+from worker.ledger.tree_leaves import NewLeaf, append_leaf
+from worker.rules.annotations import ANNOTATION_FIELDS, SALT_SUFFIX, commitment
+from worker.rules.issued_grants import GrantName
+from worker.shared.command_options import (
     MAX_REASON,
     TEXT,
-    confirm,
     parse_cursor,
     parse_reason,
     tenant_option,
 )
-from worker.cli.database import check_tenant_option, open_database, operator_account
-from worker.cli.output import first_page_options, print_list, print_rows
-from worker.ledger.merkle import encode_record, entry_hash
-from worker.ledger.reservations import REMAINING
-from worker.ledger.tenant_history import is_of_tenant
-from worker.ledger.tree_leaves import NewLeaf, append_leaf
-from worker.rules.annotations import ANNOTATION_FIELDS, SALT_SUFFIX, commitment
-from worker.rules.issued_grants import GrantName
+from worker.shared.output import first_page_options, print_list, print_rows
+from worker.shared.pages import in_parts
+from worker.shared.tenant_history import check_tenant_option, is_of_tenant
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import IO, Any, TypeVar, cast
 from sqlalchemy import Connection
 
 from worker import clock
-from worker.aws.object_calls import abort_upload, find_grant_id, start_upload
+from worker.aws.object_calls import abort_upload, start_upload
 from worker.aws.s3_clients import S3Clients
 from worker.aws.storage_calls import call_storage
 from worker.errors import Malformed, Transient
@@ -15,6 +15,7 @@ from worker.ledger.tenant_rows import load_config
 from worker.rules.storage_errors import ErrorResponse
 from worker.rules.tenant_config import Bucket
 from worker.settings import Settings
+from worker.shared.object_files import find_grant_id
 
 PART_BYTES = 16 * 2**20
 _MAX_PARTS = 10_000  # AWS: qfacts.html; parts grow, so that their number suffices for 5 TiB

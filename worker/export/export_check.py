@@ -29,7 +29,6 @@ from worker.audit.audit_rows import (
 from worker.audit.grant_filters import GrantFilter, read_filter
 from worker.audit.pruned_months import pruned_month
 from worker.audit.text_conditions import ERASED, is_match
-from worker.base.month_partitions import first_moment, parse_month
 from worker.export.export_command import export, filter_parameters
 from worker.export.export_manifest import (
     ExportManifest,
@@ -43,6 +42,7 @@ from worker.proof.checkpoint_format import VerifierKey
 from worker.proof.verify.stored_rows import Problem
 from worker.proof.verify.tree_check import KnownCheckpoint, read_note
 from worker.rules.annotations import ANNOTATION_FIELDS
+from worker.shared.months import first_moment, parse_month
 
 _MOMENTS = {"--since", "--until", "--tz"}  # the manifest has what they meant
 _TEXTS = {"requested_by", "name", *ANNOTATION_FIELDS}  # OCSF calls the requester `name`

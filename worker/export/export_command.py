@@ -23,7 +23,6 @@ from worker import clock
 from worker.audit.audit_rows import count_streamed, read_bound
 from worker.audit.grant_filters import GrantFilter, filter_options, note_pruned, read_filter
 from worker.base.database_engine import autocommit_read
-from worker.base.private_files import write_private_file
 from worker.cli.database import open_database
 from worker.errors import Malformed
 from worker.export.export_manifest import SUFFIX, make_manifest, manifest_path, read_trees
@@ -40,6 +39,7 @@ from worker.export.export_run import (
     save_journal,
     write_rows,
 )
+from worker.shared.whole_files import write_private_file
 
 _MIN_ROWS = 100_000
 

@@ -21,9 +21,9 @@ from worker.export.export_run import (
     Output,
 )
 from worker.ledger.merkle import CONFIG_LOG, RightEdge
-from worker.ledger.tenant_history import is_of_tenant
 from worker.proof.checkpoint_rows import read_last_checkpoint
 from worker.proof.verify.tree_check import UnusableFile
+from worker.shared.tenant_history import is_of_tenant
 
 SUFFIX = ".manifest.json"
 _MAX_BYTES = 32 * 2**20  # a tree takes about 500 of them

@@ -1,6 +1,6 @@
 """The AWS permissions of exports into buckets."""
 
-from worker.aws.aws_permissions import Permission
+from worker.shared.aws_permissions import Permission
 
 PERMISSIONS: tuple[Permission, ...] = (
     Permission(

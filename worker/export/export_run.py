@@ -36,9 +36,9 @@ from worker.audit.audit_rows import (
     stream_blocks,
 )
 from worker.audit.grant_filters import ISSUED, GrantFilter
-from worker.cli.output import format_csv_cell
 from worker.proof.checkpoint_format import names_a_tree
 from worker.rules.annotations import ANNOTATION_FIELDS
+from worker.shared.output import format_csv_cell
 
 
 def format_csv(block: list[ChunkItems]) -> str:

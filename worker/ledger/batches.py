@@ -468,14 +468,6 @@ def count_decided(connection: Connection, batch_number: int) -> DecidedCounts:
     return DecidedCounts(*(int(number) for number in row))
 
 
-def next_decided_chunk(connection: Connection, batch_number: int, after: int) -> int | None:
-    """Return the number of the next decided chunk after the given one, or None if there is none."""
-    query = select(func.min(Chunk.chunk_number)).where(
-        Chunk.batch_number == batch_number, Chunk.chunk_number > after
-    )
-    return connection.scalar(query)
-
-
 _READ_HEADER = DriverStatement(
     select(
         *(Batch.batch_id, Batch.tenant, Batch.terms, Batch.total, Batch.chunk_size),

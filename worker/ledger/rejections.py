@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection
 
 from models import RejectionCount
 from worker.base.inserts import insert_statement
@@ -34,14 +34,3 @@ def count_rejections(
     for code in sorted(digests):
         counted = {"count": len(digests[code]), "last_digest": digests[code][-1]}
         connection.execute(statement.values(values | counted | {"code": str(code)}))
-
-
-def sum_rejections(connection: Connection, since: datetime) -> dict[tuple[str, str], int]:
-    """Count the rejected messages since the hour of a time, by named tenant and code.
-
-    The tenant is an empty text for messages that named none that exists.
-    """
-    columns = RejectionCount.tenant, RejectionCount.code
-    query = select(*columns, func.sum(RejectionCount.count)).group_by(*columns)
-    rows = connection.execute(query.where(RejectionCount.hour >= window_start("hour", since)))
-    return {(tenant, code): int(count) for tenant, code, count in rows}

@@ -52,11 +52,6 @@ _TENANT_FIELDS = (
 )
 
 
-def read_tenant_names(connection: Connection) -> list[str]:
-    """Return the names of all tenants."""
-    return list(connection.scalars(select(Tenant.name)))
-
-
 def load_config(connection: Connection) -> TenantConfig:
     """Load the whole config."""
     rows = {table: _rows_by_tenant(_read(connection, table)) for table in _TABLES_OF_TENANTS}
@@ -172,15 +167,6 @@ def increment_revision(connection: Connection) -> None:
             index_elements=["id"], set_=one_more
         )
     )
-
-
-def add_quota_override(
-    connection: Connection, tenant_id: str, override: tenant_config.QuotaOverride, now: datetime
-) -> None:
-    """Add an override that every worker applies at once, and delete expired overrides."""
-    increment_revision(connection)
-    connection.execute(delete(QuotaOverride).where(QuotaOverride.expires_at <= now))
-    connection.execute(insert(QuotaOverride).values(tenant=tenant_id, **asdict(override)))
 
 
 def _rows(tenant_config: TenantConfig) -> Rows:

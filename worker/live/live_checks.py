@@ -22,7 +22,6 @@ from valetkey.wire.terms import Checksum, Download
 from worker import clock
 from worker.aws.credentials import CredentialCache
 from worker.aws.s3_clients import S3Clients
-from worker.aws.storage_requests import StorageRequest, StorageResponse
 from worker.errors import Malformed, Transient
 from worker.live.live_trial import (
     BODY,
@@ -50,6 +49,7 @@ from worker.live.live_trial import (
 from worker.rules.policy_rules import STORED_METADATA_BYTES
 from worker.rules.role_session import role_session
 from worker.rules.tenant_config import Bucket
+from worker.shared.storage_requests import StorageRequest, StorageResponse
 
 GrantName = Literal["link", "put", "form", "multipart", "session"]
 ProfileField = Literal["post", "owner", "role_arn"]

@@ -14,20 +14,21 @@ from rich.text import Text
 
 from valetkey.cli.terminal_text import escape_unprintable
 from valetkey.signing.object_keys import is_simple_key
-from worker.aws.aws_permissions import DOCTOR_PREFIX
 from worker.aws.credentials import CredentialCache
 from worker.aws.s3_clients import S3Clients
-from worker.aws.storage_requests import StorageConnection
 from worker.base.database_engine import read_transaction
-from worker.cli.command_options import confirm, signals_as_interrupt
+from worker.cli.command_options import confirm
 from worker.cli.database import open_database
-from worker.cli.output import print_rows
 from worker.errors import Malformed, Transient
 from worker.ledger.tenant_rows import load_config
 from worker.live.live_checks import LiveRun, deletion_finding, findings_of_unusable_profile
 from worker.live.live_trial import FIRST_FAILED, GOOD_VERDICTS, Finding
 from worker.rules.tenant_config import Bucket
 from worker.settings import Settings
+from worker.shared.aws_permissions import DOCTOR_PREFIX
+from worker.shared.command_options import signals_as_interrupt
+from worker.shared.output import print_rows
+from worker.shared.storage_requests import StorageConnection
 
 _MAX_PREFIX = 900  # leaves room for the run's own prefix and names in a key of 1,024 bytes
 _VERDICT_COLOURS = {"ok": "green", "not tried": "dim", "not supported": "yellow"}

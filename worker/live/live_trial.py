@@ -40,8 +40,6 @@ from valetkey.wire.terms import (
 from worker import clock
 from worker.aws.object_calls import CreatedUpload, start_upload
 from worker.aws.s3_clients import S3Clients
-from worker.aws.storage_requests import StorageRequest, StorageResponse
-from worker.base.jobs import call_with_timeout
 from worker.errors import Malformed, Transient
 from worker.issue.chunk_signing import first_signing_context
 from worker.rules.admission import admit
@@ -49,6 +47,8 @@ from worker.rules.decisions import ChunkDecider
 from worker.rules.policy_rules import RequestContext
 from worker.rules.storage_errors import UNREADABLE, ErrorResponse
 from worker.rules.tenant_config import Bucket, Policy, Tenant, TenantConfig
+from worker.shared.storage_requests import StorageRequest, StorageResponse
+from worker.shared.threads import call_with_timeout
 
 Verdict = Literal["ok", "not enforced", "not supported", "not tried", "error"]
 

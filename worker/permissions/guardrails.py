@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from worker.aws.aws_permissions import ProfileUse
 from worker.errors import Malformed
 from worker.permissions.bucket_documents import (
     TLS_REASON,
@@ -20,6 +19,7 @@ from worker.permissions.bucket_documents import (
 )
 from worker.permissions.documents import Document, Terraform, words
 from worker.rules.role_session import PRESIGNED, policy_document
+from worker.shared.aws_permissions import ProfileUse
 
 Attachment = Literal["rcp", "scp"]
 _TYPES: Mapping[Attachment, str] = {

@@ -5,10 +5,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from worker.aws.aws_permissions import Need, ProfileUse, find_needs
 from worker.errors import Malformed
 from worker.permissions.documents import Document, Terraform, slug, words
 from worker.rules.role_session import policy_document
+from worker.shared.aws_permissions import Need, ProfileUse, find_needs
 
 _MANAGED_LENGTH, _ROLE_LENGTH = 6_144, 10_240  # characters (AWS: reference_iam-quotas.html)
 _FEW_TARGETS = 20  # a permission for no more prefixes is never widened

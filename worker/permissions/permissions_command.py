@@ -11,14 +11,6 @@ from typing import Any, NamedTuple, cast, get_args
 import click
 
 from valetkey.cli.format_options import add_options, format_option
-from worker.aws.aws_permissions import (
-    DOCTOR_PREFIX,
-    ProfileUse,
-    has_iam,
-    own_prefixes,
-    profile_uses,
-)
-from worker.base.pages import did_you_mean
 from worker.errors import Malformed
 from worker.permissions.bucket_documents import (
     bucket_policy,
@@ -37,6 +29,14 @@ from worker.permissions.iam_documents import iam_documents
 from worker.rules.issued_grants import is_on_aws, storage_name
 from worker.rules.tenant_config import Bucket, DefaultEndpoints, TenantConfig, is_ordinary_bucket
 from worker.settings import Settings
+from worker.shared.aws_permissions import (
+    DOCTOR_PREFIX,
+    ProfileUse,
+    has_iam,
+    own_prefixes,
+    profile_uses,
+)
+from worker.shared.pages import did_you_mean
 from worker.tenants.apply_command import read_config
 
 _DEFAULT_FILE = Path("tenants.toml")

@@ -7,10 +7,7 @@ import click
 from sqlalchemy import Connection
 
 from worker.base.database_engine import autocommit_read
-from worker.base.private_files import write_file
-from worker.cli.command_options import format_options, parse_reason
 from worker.cli.database import open_database, operator_account
-from worker.cli.output import print_rows
 from worker.context import create_context
 from worker.ledger.merkle import CONFIG_LOG
 from worker.proof.checkpoint_destinations import Destinations
@@ -26,6 +23,9 @@ from worker.proof.checkpoints import (
 from worker.proof.proof_settings import ProofSettings
 from worker.proof.prove_command import find_trees
 from worker.settings import Settings
+from worker.shared.command_options import format_options, parse_reason
+from worker.shared.output import print_rows
+from worker.shared.whole_files import write_file
 
 _COLUMNS = ("tenant", "state", "size", "signed_at", "root", "note")
 

@@ -12,9 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
-from worker.aws.object_calls import ObjectFile, put_object
 from worker.aws.storage_calls import call_storage
-from worker.base.private_files import write_file
 from worker.context import Context
 from worker.errors import Malformed, Transient
 from worker.proof.checkpoint_format import (
@@ -36,6 +34,8 @@ from worker.proof.proof_settings import (
 from worker.rules.role_session import SessionLimit, listing_session
 from worker.rules.storage_errors import ErrorResponse
 from worker.rules.tenant_config import Bucket
+from worker.shared.object_files import ObjectFile, put_object
+from worker.shared.whole_files import write_file
 from worker.webhooks.webhook_client import webhook_client
 from worker.webhooks.webhook_secrets import resolve_secrets, signature_headers
 

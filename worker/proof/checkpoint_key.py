@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import click
 
-from worker.base.private_files import mode_of_others, write_private_file
+from worker.base.private_files import mode_of_others
 from worker.proof.checkpoint_format import InvalidKey, SignerKey, VerifierKey
 from worker.proof.proof_settings import ProofSettings
+from worker.shared.whole_files import write_private_file
 
 _MAX_FILE_CHARACTERS = 64 * 1024
 

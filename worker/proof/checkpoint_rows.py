@@ -9,8 +9,8 @@ from sqlalchemy import Connection, Row, and_, func, select
 from models import Checkpoint, CheckpointPublication, Leaf, TenantIdentity, TreeHead
 from worker.base.inserts import insert_once, insert_statement
 from worker.ledger.merkle import CONFIG_LOG
-from worker.ledger.tenant_history import find_tenant_ids, is_of_tenant
 from worker.proof.checkpoint_format import Fork, readable_forks
+from worker.shared.tenant_history import find_tenant_ids, is_of_tenant
 
 _PAGE_LEAVES = 10_000
 SIGNING = ""

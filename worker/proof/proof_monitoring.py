@@ -9,7 +9,6 @@ from sqlalchemy import Connection
 
 from valetkey.units import format_utc
 from worker import clock
-from worker.base.monitoring import Check, Family, Window, age
 from worker.errors import Transient
 from worker.proof.checkpoint_forks import CONTRADICTION, NOT_COMPARED
 from worker.proof.checkpoint_key import KeyUnusable, NoKey, configured_keys
@@ -29,6 +28,7 @@ from worker.proof.proof_settings import (
 from worker.proof.verify.config_check import find_differences
 from worker.proof.verify.stored_rows import Problem
 from worker.rules.tenant_config import TenantConfig
+from worker.shared.monitoring import Check, Family, Window, age
 from worker.webhooks.webhook_secrets import resolve_secrets
 
 _CHANGED_HINT = "the audit log was changed: python -m worker audit verify"

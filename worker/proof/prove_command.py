@@ -15,8 +15,6 @@ from sqlalchemy import Connection, select
 from models import Batch, Chunk, Leaf
 from valetkey.wire.grant_ids import grant_id
 from worker.base.database_engine import read_transaction
-from worker.base.pages import did_you_mean
-from worker.cli.command_options import parse_cursor
 from worker.cli.database import open_database
 from worker.ledger.chunk_items import read_annotations, read_items
 from worker.ledger.merkle import CHUNK_KINDS, encode_record, hash_leaf, item_record
@@ -38,6 +36,8 @@ from worker.proof.merkle_proofs import (
 )
 from worker.rules.annotations import SALT_SUFFIX
 from worker.rules.issued_grants import GrantName
+from worker.shared.command_options import parse_cursor
+from worker.shared.pages import did_you_mean
 
 
 def _find_batch(

@@ -47,20 +47,13 @@ from models import (
 )
 from models.grants import PARTITIONED
 from worker.base.database_engine import acquire_advisory_lock, read_transaction, write_transaction
-from worker.base.month_partitions import (
-    Partition,
-    default_months,
-    first_moment,
-    format_month,
-    has_partitions,
-    parse_month,
-    read_partitions,
-)
-from worker.ledger.chunk_items import is_in_chunk
+from worker.base.month_partitions import Partition, default_months, has_partitions, read_partitions
 from worker.ledger.merkle import CHUNK_KINDS, encode_record, entry_hash, items_edge
 from worker.ledger.reservations import REMAINING
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
 from worker.rules.annotations import SaltedTexts
+from worker.shared.grant_items import is_in_chunk
+from worker.shared.months import first_moment, format_month, parse_month
 from worker.webhooks.batch_completion import PENDING
 
 MAX_ROWS = 5_000

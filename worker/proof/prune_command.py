@@ -10,13 +10,14 @@ from sqlalchemy.exc import DBAPIError
 from valetkey.units import format_size
 from worker import clock
 from worker.base.database_engine import autocommit_read, read_transaction
-from worker.base.month_partitions import format_month, month_of, parse_month
+from worker.base.month_partitions import month_of
 from worker.cli import database
 from worker.cli.command_options import confirm
 from worker.cli.database import open_database
-from worker.cli.output import print_rows
 from worker.errors import Transient
 from worker.proof.prune import PrunePlan, PruneRefused, plan_prune, prune
+from worker.shared.months import format_month, parse_month
+from worker.shared.output import print_rows
 
 _COLUMNS = ("tenant", "chunks", "items", "uses", "checkpoint")
 

@@ -20,11 +20,11 @@ from valetkey.wire.refusals import Metric, Window
 from worker import clock
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.cli import database
-from worker.cli.command_options import Command, format_options, parse_moment_option, tenant_option
 from worker.cli.database import open_database
-from worker.cli.output import print_rows
 from worker.ledger import quota_usage
 from worker.ledger.tenant_rows import load_config
+from worker.quota import quota_changes
+from worker.quota.quota_changes import find_quota, override_conflicts, parse_quota, with_quota
 from worker.rules.quota_rules import (
     METRICS,
     WINDOWS,
@@ -39,16 +39,17 @@ from worker.rules.tenant_config import (
     Tenant,
     TenantConfig,
 )
+from worker.shared.command_options import (
+    Command,
+    format_options,
+    parse_moment_option,
+    tenant_option,
+)
+from worker.shared.output import print_rows
 from worker.tenants import config_changes
 from worker.tenants.apply_plan import FieldChange
-from worker.tenants.config_conflicts import (
-    Conflict,
-    find_quota,
-    new_conflicts,
-    override_conflicts,
-    with_quota,
-)
-from worker.tenants.toml_fields import closest_name, error_message, parse_quota
+from worker.tenants.config_conflicts import Conflict, new_conflicts
+from worker.tenants.toml_fields import closest_name, error_message
 
 _COLUMNS = ("tenant", "quota", "used", "limit", "share", "", "resets in", "")
 _BAR_WIDTH = 20  # columns
@@ -297,7 +298,7 @@ def _store_override(
                 "add one with `quota set`."
             )
         author = config_changes.ChangeAuthor(now, database.operator_account(), "quota raise")
-        change = config_changes.raise_quota(connection, tenant, override, author)
+        change = quota_changes.raise_quota(connection, tenant, override, author)
     return change, override_conflicts(tenant, override, now)
 
 

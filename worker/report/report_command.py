@@ -34,18 +34,8 @@ from worker.audit.pruned_months import pruned_month
 from worker.audit.state_conditions import GRANT_KEY
 from worker.audit.text_conditions import batch_text, has_own_texts, joined_text, shown_text
 from worker.base.database_engine import snapshot_transaction
-from worker.base.private_files import write_private_file
-from worker.cli.command_options import (
-    TEXT,
-    chosen_zone,
-    since_option,
-    tenant_option,
-    until_option,
-    zone_option,
-)
 from worker.cli.database import open_database
 from worker.ledger import quota_usage
-from worker.ledger.tenant_history import find_tenant_ids, first_id, is_of_tenant
 from worker.ledger.tenant_rows import load_config
 from worker.proof.checkpoint_rows import read_tree_sizes
 from worker.report.report_figures import (
@@ -60,6 +50,16 @@ from worker.report.report_figures import (
 )
 from worker.report.report_page import render_page
 from worker.rules.quota_rules import QuotaStatus, quota_statuses
+from worker.shared.command_options import (
+    TEXT,
+    chosen_zone,
+    since_option,
+    tenant_option,
+    until_option,
+    zone_option,
+)
+from worker.shared.tenant_history import find_tenant_ids, first_id, is_of_tenant
+from worker.shared.whole_files import write_private_file
 from worker.webhooks.webhook_backlog import count_pending_webhooks
 
 _DEFAULT_RANGE = timedelta(days=30)

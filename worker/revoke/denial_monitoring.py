@@ -7,11 +7,11 @@ from datetime import datetime
 from prometheus_client.core import Metric
 from sqlalchemy import Connection
 
-from worker.base.monitoring import OVERDUE_AFTER, Check, Family, State, Window
 from worker.revoke.policy_document import MAX_POLICY_BYTES
 from worker.revoke.revocation_rows import DenialRow, read_denials
 from worker.rules.issued_grants import storage_name
 from worker.rules.tenant_config import TenantConfig
+from worker.shared.monitoring import OVERDUE_AFTER, Check, Family, State, Window
 
 LITTLE_LEFT = 2_048  # bytes: the next revocation of a few keys may not fit
 

@@ -8,8 +8,6 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 from valetkey.signing.signing_context import Validity
-from worker.aws.object_calls import StoredFile
-from worker.aws.storage_requests import StorageConnection, StorageRequest
 from worker.context import Context
 from worker.errors import Transient
 from worker.revoke.kept_statements import SESSION_NAME, is_denied
@@ -18,6 +16,8 @@ from worker.revoke.revocation_plan import RevocationPlan
 from worker.revoke.revocation_targets import LiveGrant
 from worker.rules.storage_errors import ErrorResponse
 from worker.rules.tenant_config import Bucket
+from worker.shared.storage_requests import StorageConnection, StorageRequest
+from worker.shared.stored_files import FileReader, StoredFile
 
 Proof = Literal["proven", "repeated", "accepted", "untried"]
 """The result for one bucket or role.
@@ -82,8 +82,8 @@ def find_trial(
     end = time.monotonic() + _FIND_SECONDS
     for profile, object_key in list(objects)[:_MAX_TRIALS]:
         bucket = plan.config.buckets[profile]
-        reader = context.s3.file_reader(bucket, SESSION_NAME, (object_key,), context.now())
-        send = partial(reader.find, object_key)
+        client = context.s3.client(bucket, SESSION_NAME, (object_key,), context.now())
+        send = partial(FileReader(client, bucket).find, object_key)
         if isinstance(_get_answer(send, end), StoredFile):
             return Trial(object_key, send, "hidden", _SESSION_SECONDS)
     return None

@@ -10,15 +10,15 @@ from models import Batch, Chunk, Grant, Reservation
 from valetkey.wire.grant_ids import split_grant_id
 from worker.base.database_engine import snapshot_transaction
 from worker.context import Context
-from worker.ledger.chunk_items import is_in_chunk
 from worker.ledger.reservations import REMAINING
-from worker.ledger.tenant_history import is_of_tenant
 from worker.revoke.kept_statements import find_earlier
 from worker.revoke.levers import Denial, Lever, plan_levers
 from worker.revoke.revocation_rows import LiveDenial, has_prefix, read_live_denials
 from worker.revoke.revocation_targets import LiveGrant, Target
 from worker.rules.issued_grants import storage_name
 from worker.rules.tenant_config import TenantConfig
+from worker.shared.grant_items import is_in_chunk
+from worker.shared.tenant_history import is_of_tenant
 
 
 def read_beside(

@@ -5,13 +5,13 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from worker.ledger.chunk_items import StorySubject
 from worker.revoke.revocation_rows import (
     read_batch_revocations,
     read_item_revocations,
     read_storage,
 )
 from worker.rules.issued_grants import IssuedItem
+from worker.shared.grant_items import StorySubject
 
 
 def read_story(connection: Connection, subject: StorySubject) -> Mapping[str, Any]:

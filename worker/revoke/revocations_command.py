@@ -8,7 +8,7 @@ import click
 from sqlalchemy import Connection, Row, select
 
 from models import Denial, Revocation
-from worker.cli.output import first_page_options, print_list
+from worker.shared.output import first_page_options, print_list
 
 _REVOCATIONS = select(
     *(Revocation.revoked_at.label("at"), Revocation.tenant, Revocation.revoked_by),

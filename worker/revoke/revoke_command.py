@@ -16,16 +16,13 @@ from valetkey.units import format_utc
 from valetkey.wire.messages import BUNDLE_TASK_PREFIX, BatchId, GrantId
 from valetkey.wire.terms import Text
 from worker.base.database_engine import read_transaction
-from worker.base.pages import did_you_mean
 from worker.broker.queues import RESULT_INDEX
-from worker.cli.command_options import Command
 from worker.cli.database import open_engine, operator_account
 from worker.cli.found_service import names_service
 from worker.cli.redis_servers import open_results
 from worker.cli.service_failures import ServiceUnusable
 from worker.context import Context, create_context
 from worker.errors import Malformed, Transient
-from worker.ledger.tenant_history import UnknownName, check_tenant
 from worker.revoke.levers import Denial, Lever
 from worker.revoke.proofs import Proof
 from worker.revoke.revocation import Author, RevocationResult
@@ -34,6 +31,9 @@ from worker.revoke.revocation_plan import RevocationPlan, plan_revocation, was_i
 from worker.revoke.revocation_targets import Target, TargetKind
 from worker.rules.tenant_config import TenantConfig
 from worker.settings import Settings
+from worker.shared.command_options import Command
+from worker.shared.pages import did_you_mean
+from worker.shared.tenant_history import UnknownName, check_tenant
 
 _TARGETS: Mapping[TargetKind, tuple[str, str]] = {
     "grant": ("[TENANT/]BATCH.NUMBER", "One grant, by its id."),

@@ -1,6 +1,6 @@
 """The AWS permissions of revocations."""
 
-from worker.aws.aws_permissions import Permission, role_arns
+from worker.shared.aws_permissions import Permission, role_arns
 
 PERMISSIONS: tuple[Permission, ...] = (
     Permission(

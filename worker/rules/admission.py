@@ -21,7 +21,7 @@ from worker.rules.policy_rules import (
     first_refusal,
     refuse,
 )
-from worker.rules.tenant_config import Bucket, Policy, Tenant, TenantConfig, WebhookEndpoint
+from worker.rules.tenant_config import Bucket, Policy, Tenant, TenantConfig
 
 B = TypeVar("B", bound=BatchContext)
 _MANIFEST_KINDS = [name for name, kind in KINDS.items() if kind.has_manifest]
@@ -34,13 +34,6 @@ def allowed_callback_names(tenant: Tenant, bucket: str) -> Collection[str]:
     if policy is None or policy.callbacks is None:
         return tenant.endpoints.keys()
     return tenant.endpoints.keys() & policy.callbacks
-
-
-def called_endpoint(tenant: Tenant, message: ChunkMessage) -> WebhookEndpoint | None:
-    """Return the endpoint that a message names, if there is one, and it is allowed."""
-    name = message.callback or ""
-    is_allowed = name in allowed_callback_names(tenant, message.grant.bucket)
-    return tenant.endpoints[name] if is_allowed else None
 
 
 def _max_items(context: BatchContext) -> int:

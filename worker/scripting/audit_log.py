@@ -30,8 +30,8 @@ from worker.base.database_engine import (
     read_transaction,
     sqlite_path,
 )
-from worker.ledger.tenant_history import UnknownName
 from worker.rules.annotations import TextValues
+from worker.shared.tenant_history import UnknownName
 from worker.whose.link_lookup import JudgedGrant, find_pasted
 from worker.whose.link_verdicts import read_pasted_grant
 

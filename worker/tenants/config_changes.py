@@ -9,10 +9,9 @@ from sqlalchemy import Connection, insert, select
 
 from models import ConfigChange
 from worker.ledger.merkle import CONFIG_LOG, encode_record, entry_hash
-from worker.ledger.tenant_rows import add_quota_override, store_config
+from worker.ledger.tenant_rows import store_config
 from worker.ledger.tree_leaves import NewLeaf, append_leaf, lock_head
-from worker.rules.quota_rules import override_to_dict
-from worker.rules.tenant_config import QuotaOverride, Tenant, TenantConfig
+from worker.rules.tenant_config import TenantConfig
 from worker.tenants.apply_plan import FieldChange, diff_config
 
 _INSERT_CHANGES = insert(ConfigChange).returning(
@@ -54,17 +53,6 @@ def change_config(
     changes = diff_config(before, stored)
     record_changes(connection, changes, author)
     return changes
-
-
-def raise_quota(
-    connection: Connection, tenant: Tenant, override: QuotaOverride, author: ChangeAuthor
-) -> FieldChange:
-    """Raise a quota of a tenant, with the log of it, in one transaction, and return the change."""
-    add_quota_override(connection, tenant.id, override, author.changed_at)
-    path = f"tenants.{tenant.name}.quotas.{override.metric}.{override.window}.raise"
-    change = FieldChange(path, None, override_to_dict(override))
-    record_changes(connection, [change], author)
-    return change
 
 
 def record_changes(

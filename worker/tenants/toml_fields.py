@@ -11,8 +11,7 @@ from pydantic import TypeAdapter
 from pydantic_core import ErrorDetails
 
 from valetkey.units import describe_amount, describe_duration, describe_size
-from valetkey.wire.refusals import Metric, Window
-from worker.rules.tenant_config import ByteQuotaLimit, Quota, QuotaLimit, TenantConfig
+from worker.rules.tenant_config import TenantConfig
 
 Location = tuple[str | int, ...]
 
@@ -160,16 +159,3 @@ def error_message(error: ErrorDetails) -> str:
     }
     # pydantic quotes the permitted values in Python's way: 'virtual' or 'path'.
     return template.format_map(context | bounds).replace("'", '"')
-
-
-def parse_quota(metric: Metric, window: Window, limit: str, warn: str | int | None) -> Quota:
-    """Parse a quota from command-line arguments. Raises pydantic's ValidationError."""
-    limit_type = ByteQuotaLimit if metric.endswith("_bytes") else QuotaLimit
-    values = {"limit": _parse_limit(limit), "warn": _parse_limit(warn)}
-    parsed = TypeAdapter[ByteQuotaLimit | QuotaLimit](limit_type).validate_python(values)
-    return Quota(metric, window, parsed.limit, parsed.warn)
-
-
-def _parse_limit(text: str | int | None) -> str | int | None:
-    digits = text.replace("_", "") if isinstance(text, str) else ""
-    return int(digits) if digits.isascii() and digits.isdecimal() else text

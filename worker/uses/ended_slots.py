@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, and_, delete, insert, select, tuple_, update
 
 from models import Batch, Chunk, EndedSlot, Reservation, Settlement
-from worker.base.pages import in_parts
 from worker.hooks import GivenBack, ReleasedRow
 from worker.rules.issued_grants import SLOT_KINDS
+from worker.shared.pages import in_parts
 from worker.uses.used_grants import GRACE, SECOND_LOOK
 
 MAX_SLOT_ITEMS = 1_000

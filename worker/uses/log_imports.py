@@ -20,12 +20,12 @@ from models import LogImport
 from worker.aws.storage_calls import call_storage
 from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.inserts import insert_statement
-from worker.base.pages import did_you_mean
 from worker.context import Context
 from worker.errors import Malformed
 from worker.rules.role_session import listing_session
 from worker.rules.storage_errors import ErrorResponse
 from worker.rules.tenant_config import Bucket
+from worker.shared.pages import did_you_mean
 from worker.uses.access_log import MAX_LINE_BYTES, is_log_line, read_line
 from worker.uses.use_recorder import record_uses
 from worker.uses.use_reports import UseReport

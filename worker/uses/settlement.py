@@ -18,16 +18,17 @@ import structlog
 from sqlalchemy import Connection, insert
 
 from models import Settlement
-from worker.aws.object_calls import StorageRefuses
 from worker.base.database_engine import read_transaction, write_transaction
-from worker.base.jobs import JobRun, ThreadGroup
-from worker.base.pages import format_items
+from worker.base.jobs import JobRun
 from worker.context import Context
 from worker.errors import Transient
 from worker.ledger.merkle import encode_record, entry_hash
 from worker.ledger.quota_usage import SettledBytes, give_back_bytes
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
 from worker.rules.tenant_config import TenantConfig
+from worker.shared.pages import format_items
+from worker.shared.stored_files import StorageRefuses
+from worker.shared.threads import ThreadGroup
 from worker.uses.chunk_probe import ChunkProbe, ProbedChunk
 from worker.uses.ended_slots import (
     EndedChunk,

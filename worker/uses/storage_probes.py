@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 from valetkey.wire.grant_ids import grant_id
 from valetkey.wire.messages import MAX_PROBED_ITEMS
 from worker.audit.state_facts import read_state_facts
-from worker.aws.object_calls import FileReader, StorageRefuses, StoredFile
-from worker.aws.s3_clients import PATIENT, QUICK, CallLimits
+from worker.aws.s3_clients import PATIENT, CallLimits
 from worker.base.database_engine import read_transaction
 from worker.context import Context
 from worker.errors import Malformed, StorageSilent, Transient
 from worker.rules.fingerprints import RecordedBatch
 from worker.rules.issued_grants import SLOT_KINDS, storage_name
 from worker.rules.tenant_config import Bucket, TenantAccess
+from worker.shared.stored_files import FileReader, StorageRefuses, StoredFile
 from worker.uses.rate_limits import RateLimits
 from worker.uses.use_recorder import record_uses
 from worker.uses.use_reports import UseReport
@@ -51,9 +51,12 @@ def open_files(access: TenantAccess, context: Context, limits: CallLimits = PATI
     """Return a reader of a tenant's objects in a bucket. Raises Transient."""
     profile, tenant, policy = access
     try:
-        return context.s3.file_reader(profile, tenant.name, policy.prefixes, context.now(), limits)
+        client = context.s3.client(
+            profile, tenant.name, policy.prefixes, context.now(), limits=limits
+        )
     except Malformed as error:  # of the configuration, which an operator can repair
         raise Transient(str(error), "credentials") from error
+    return FileReader(client, profile)
 
 
 Sighting = tuple[UsedGrant, StoredFile]
@@ -166,3 +169,7 @@ def _due(
     due = [grant for grant in grants if take(grant.item, _PER_GRANT, 1, now)]
     allowed = take((bucket.name, tenant_id), bucket.probe_rate / 2, len(due), now)
     return due[: take(bucket.name, bucket.probe_rate, allowed, now)]
+
+
+QUICK = CallLimits(connect=1, read=2, attempts=1)
+"""The limits of calls that a message can do without, while its worker decides no others."""

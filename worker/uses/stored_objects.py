@@ -14,8 +14,8 @@ from models import Batch, StoredObject, Usage
 from valetkey.wire.grant_ids import grant_id
 from worker.audit.grant_states import STORING
 from worker.base.inserts import insert_statement
-from worker.base.pages import in_parts
 from worker.rules.quota_rules import CHARGED_METRICS, LIVE_START
+from worker.shared.pages import in_parts
 from worker.uses.use_reports import UseReport
 from worker.uses.use_rows import JudgedUse
 

@@ -10,8 +10,8 @@ from models import Batch, Chunk, Grant, Settlement, Use
 from valetkey.wire.events import ReportedUpload, UploadEventType
 from valetkey.wire.grant_ids import grant_id
 from worker.audit.grant_states import STORING
-from worker.base.pages import parse_items
 from worker.rules.tenant_config import TenantConfig
+from worker.shared.pages import parse_items
 from worker.uses.use_rows import InsertedUses, JudgedUse
 from worker.uses.use_rules import is_late
 from worker.uses.used_grants import UsedGrant

@@ -13,13 +13,13 @@ from sqlalchemy import Engine
 from valetkey.cli.format_options import format_option
 from valetkey.cli.terminal_text import stderr_console
 from worker.base.database_engine import read_transaction
-from worker.base.pages import did_you_mean
 from worker.cli.database import open_database, open_engine
 from worker.errors import Transient
 from worker.ledger.tenant_rows import load_config
 from worker.rules.issued_grants import is_on_aws
 from worker.rules.tenant_config import Bucket, DefaultEndpoints
 from worker.settings import Settings
+from worker.shared.pages import did_you_mean
 from worker.uses.storage_setup import Storage, setup_documents, setup_names, setup_steps
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from prometheus_client.core import Metric
 from sqlalchemy import Connection, func, select
 
 from models import Batch, EndedSlot, Use
-from worker.base.jobs import call_with_timeout
-from worker.base.monitoring import Check, Family, WaitingWork, Window, age, check_waiting
-from worker.broker.queues import read_heartbeats, workers_by_queue
 from worker.cli.redis_servers import open_results
 from worker.cli.service_failures import ServiceUnusable
 from worker.errors import Transient
 from worker.rules.tenant_config import Bucket, TenantConfig
+from worker.shared.monitoring import Check, Family, WaitingWork, Window, age, check_waiting
+from worker.shared.threads import call_with_timeout
+from worker.shared.worker_states import read_heartbeats, workers_by_queue
 from worker.uses.events.event_queues import (
     NOT_SQS,
     EventQueue,

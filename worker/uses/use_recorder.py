@@ -11,10 +11,10 @@ from sqlalchemy import Connection, func, select, tuple_
 from models import Settlement, Use
 from worker.audit.grant_states import STORING
 from worker.base.database_engine import write_transaction
-from worker.base.pages import in_parts, parse_items
 from worker.context import Context
 from worker.ledger import quota_usage
 from worker.rules.tenant_config import TenantConfig
+from worker.shared.pages import in_parts, parse_items
 from worker.uses.ended_slots import lock_unsettled
 from worker.uses.stored_objects import (
     ChunkKey,

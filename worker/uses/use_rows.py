@@ -25,12 +25,12 @@ from models import Batch, Chunk, ConfigChange, Grant, Reissue, Use
 from valetkey.wire.grant_ids import split_grant_id
 from worker.audit.grant_states import STORING
 from worker.base.inserts import insert_statement
-from worker.base.pages import in_parts
-from worker.ledger.chunk_items import is_in_chunk
 from worker.ledger.merkle import encode_record, entry_hash
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
 from worker.rules.issued_grants import issued_kind, qualified_name
 from worker.rules.tenant_config import TenantConfig
+from worker.shared.grant_items import is_in_chunk
+from worker.shared.pages import in_parts
 from worker.uses.use_reports import UseReport
 from worker.uses.use_rules import Judgement
 from worker.uses.used_grants import UsedGrant

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, func, select
 
 from models import Settlement, Use
 from valetkey.units import format_size
-from worker.ledger.chunk_items import StorySubject
+from worker.shared.grant_items import StorySubject
 
 MAX_USES = 100
 """A link may be opened a million times: only so many uses are read, the newest ones."""

@@ -13,8 +13,8 @@ from sqlalchemy.orm import aliased
 
 from models import Delivery, Manifest, Reservation
 from models.base import Instant
-from worker.base.pages import in_parts
 from worker.ledger.reservations import REMAINING
+from worker.shared.pages import in_parts
 
 EVENT_LIFETIME = timedelta(days=7)
 """All attempts of a webhook without links take less time, unless its endpoint is paused."""

@@ -12,7 +12,7 @@ from models import Manifest
 from valetkey.wire.events import MAX_WEBHOOK_BYTES, WarnedQuota
 from valetkey.wire.messages import AnyMessage, BundleMessage, ChunkMessage, ListenMessage
 from worker.hooks import CommittedChunk, ReleasedRow
-from worker.rules.admission import called_endpoint
+from worker.rules.admission import allowed_callback_names
 from worker.rules.decisions import ChunkDecision, ChunkRequest
 from worker.rules.quota_rules import (
     LIVE_WINDOWS,
@@ -169,3 +169,10 @@ def trigger_deliveries(message: AnyMessage, tenant: Tenant, trigger: Callable[[s
             is_last = message.first_item + len(message.items) == message.total
             if is_last and message.manifest is not None:
                 trigger(MANIFESTS_TASK)
+
+
+def called_endpoint(tenant: Tenant, message: ChunkMessage) -> WebhookEndpoint | None:
+    """Return the endpoint that a message names, if there is one, and it is allowed."""
+    name = message.callback or ""
+    is_allowed = name in allowed_callback_names(tenant, message.grant.bucket)
+    return tenant.endpoints[name] if is_allowed else None

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from models import Delivery, Manifest
-from worker.ledger.chunk_items import StorySubject
+from worker.shared.grant_items import StorySubject
 
 _MANIFEST = select(
     *(Manifest.object_key, Manifest.state, Manifest.attempts, Manifest.issued, Manifest.refused),

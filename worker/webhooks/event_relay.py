@@ -12,11 +12,12 @@ from pydantic_core import to_json
 from valetkey.crypto.keys import build_public_key
 from valetkey.wire.events import RelayedEvent
 from worker.base.database_engine import read_transaction, write_transaction
-from worker.base.jobs import JobRun, ThreadGroup
+from worker.base.jobs import JobRun
 from worker.context import Context
 from worker.errors import Malformed, Transient
 from worker.issue.dispatch import seal
 from worker.rules.tenant_config import is_usable_key
+from worker.shared.threads import ThreadGroup
 from worker.webhooks.listeners import (
     Listener,
     claim_events,

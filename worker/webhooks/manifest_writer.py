@@ -11,18 +11,20 @@ from typing import IO, Any, BinaryIO, cast
 
 import structlog
 from pydantic_core import to_json
+from sqlalchemy import Connection, func, select
 
+from models import Chunk
 from valetkey.wire.refusals import Code
-from worker.aws.object_calls import ObjectFile, put_object
 from worker.base.database_engine import read_transaction, write_transaction
-from worker.base.jobs import JobRun, ThreadGroup
+from worker.base.jobs import JobRun
 from worker.context import Context
 from worker.errors import Malformed, Transient
 from worker.issue.chunk_signing import read_recorded, reissue_chunk
-from worker.ledger.batches import next_decided_chunk
 from worker.rules.admission import manifest_refusal, may_overwrite_manifest
 from worker.rules.decisions import ChunkDecision, refused_item_result
 from worker.rules.tenant_config import TenantAccess
+from worker.shared.object_files import ObjectFile, put_object
+from worker.shared.threads import ThreadGroup
 from worker.webhooks.outbox import (
     MANIFEST_LEASE_TIME,
     ManifestLease,
@@ -251,3 +253,11 @@ def _next_attempt(manifest: ManifestLease, context: Context) -> datetime | None:
         return None
     delay = retry_delay(manifest.attempts, context.random())
     return None if delay is None else context.now() + delay
+
+
+def next_decided_chunk(connection: Connection, batch_number: int, after: int) -> int | None:
+    """Return the number of the next decided chunk after the given one, or None if there is none."""
+    query = select(func.min(Chunk.chunk_number)).where(
+        Chunk.batch_number == batch_number, Chunk.chunk_number > after
+    )
+    return connection.scalar(query)

@@ -12,11 +12,12 @@ from functools import partial
 import structlog
 
 from worker.base.database_engine import read_transaction, write_transaction
-from worker.base.jobs import JobRun, ThreadGroup
+from worker.base.jobs import JobRun
 from worker.base.stages import observe
 from worker.base.tracing import annotate, webhook_span
 from worker.context import Context
 from worker.errors import Malformed, Transient
+from worker.shared.threads import ThreadGroup
 from worker.webhooks.batch_completion import release_completions
 from worker.webhooks.endpoint_states import (
     EndpointChanges,

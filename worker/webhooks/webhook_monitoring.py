@@ -11,7 +11,10 @@ from sqlalchemy import Connection, exists, func, select
 from models import Delivery, EndpointState, Manifest
 from valetkey.units import format_duration, format_utc
 from worker import clock
-from worker.base.monitoring import (
+from worker.errors import Transient
+from worker.ledger.tenant_rows import load_config
+from worker.rules.tenant_config import TenantConfig
+from worker.shared.monitoring import (
     OVERDUE_AFTER,
     Check,
     Family,
@@ -20,9 +23,6 @@ from worker.base.monitoring import (
     age,
     check_waiting,
 )
-from worker.errors import Transient
-from worker.ledger.tenant_rows import load_config
-from worker.rules.tenant_config import TenantConfig
 from worker.webhooks.batch_completion import PENDING
 from worker.webhooks.endpoint_states import read_figures, read_health
 from worker.webhooks.turns import TurnKey

@@ -21,9 +21,9 @@ from tests.support.uses.notifications import TestQueue
 from tests.support.uses.uploading import Uploader
 from worker import clock
 from worker.aws.s3_clients import S3Clients
-from worker.broker.queues import read_heartbeats, workers_by_queue
 from worker.dev.embedded_servers import Storage, create_buckets
 from worker.rules.tenant_config import Bucket, TenantConfig
+from worker.shared.worker_states import read_heartbeats, workers_by_queue
 from worker.uses.events.event_queues import queue_id
 
 BUCKET, KEY = "intake-events", "acme/only-the-owner-may-see-this.png"

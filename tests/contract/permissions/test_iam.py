@@ -20,9 +20,7 @@ from tests.support.s3 import doubles
 from valetkey.signing.sigv4 import Credentials
 from worker import clock
 from worker.aws import object_calls
-from worker.aws.aws_permissions import ProfileUse, all_permissions
 from worker.aws.credentials import CredentialCache
-from worker.aws.object_calls import FileReader, ObjectFile, StoredFile
 from worker.aws.s3_clients import make_client
 from worker.aws.storage_calls import call_storage
 from worker.dev.embedded_servers import Storage
@@ -33,6 +31,9 @@ from worker.revoke.role_policies import RolePolicies
 from worker.rules.role_session import role_session
 from worker.rules.storage_errors import ErrorResponse
 from worker.rules.tenant_config import Bucket, Policy
+from worker.shared.aws_permissions import ProfileUse, all_permissions
+from worker.shared.object_files import ObjectFile
+from worker.shared.stored_files import FileReader, StoredFile
 from worker.uses.events.event_queues import EventQueue
 
 NOT_PROVEN = {"s3:PutObjectAcl", "s3:PutObjectTagging", "kms:Decrypt", "kms:GenerateDataKey"}

@@ -10,13 +10,13 @@ import pytest
 
 from tests.support.fakes.http_storage import StorageResponse, running_http_storage
 from tests.support.s3 import doubles
-from worker.aws.aws_permissions import ProfileUse
 from worker.aws.s3_clients import S3Clients
 from worker.dev.embedded_servers import Storage
 from worker.doctor.permission_checks import check_permissions
 from worker.permissions.bucket_documents import bucket_policy, cors_rules, lifecycle_rules
 from worker.permissions.iam_documents import iam_documents
 from worker.rules.tenant_config import Bucket, Policy
+from worker.shared.aws_permissions import ProfileUse
 
 POLICY = Policy("demo", ("acme/",), ("download", "upload", "put", "multipart"), 60, 1_000)
 ORIGIN = "https://app.example.com"

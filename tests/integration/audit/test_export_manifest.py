@@ -29,11 +29,11 @@ from tests.support.servers.databases import url_text
 from worker.audit.audit_rows import COLUMNS, Bound, read_bound
 from worker.audit.text_conditions import ERASED, is_match
 from worker.base.database_engine import write_transaction
-from worker.base.private_files import write_private_file
 from worker.export import export_check, export_command
 from worker.ledger.merkle import RightEdge
 from worker.proof.checkpoint_key import create_key_file, read_key_file
 from worker.rules.tenant_config import Tenant
+from worker.shared.whole_files import write_private_file
 from worker.tenants.config_changes import ChangeAuthor, record_changes
 
 FORMATS = ("csv", "jsonl", "parquet", "ocsf")

@@ -11,12 +11,13 @@ from tests.support.audit_model.report_log import SINCE, UNTIL, LoggedItem, Repor
 from tests.support.builders.audit_rows import MORNING
 from worker.audit.grant_filters import GrantFilter
 from worker.base.database_engine import snapshot_transaction, write_transaction
-from worker.base.month_partitions import add_months, format_month, month_of
+from worker.base.month_partitions import add_months, month_of
 from worker.ledger.tenant_rows import store_config
 from worker.report import report_command
 from worker.report.report_command import read_report
 from worker.report.report_figures import Breakdown, ReportFigures, Scope, Tally
 from worker.rules.tenant_config import Quota, Tenant, TenantConfig
+from worker.shared.months import format_month
 
 BERLIN = ZoneInfo("Europe/Berlin")
 LOG = build_log()

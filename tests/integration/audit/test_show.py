@@ -22,9 +22,9 @@ from tests.support.uses.reports import downloaded, stored
 from tests.support.uses.settlements import settle
 from valetkey.units import format_size
 from worker.audit.state_conditions import STATES
-from worker.cli.output import format_in_zone
 from worker.rules.tenant_config import Quota
 from worker.scripting.audit_log import AuditLog, UnknownGrant, UnknownName
+from worker.shared.output import format_in_zone
 from worker.uses.use_recorder import record_uses
 
 QUOTA = Quota("grants", "day", 3)

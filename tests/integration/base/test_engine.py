@@ -18,12 +18,12 @@ from worker.base.database_engine import (
     autocommit_read,
     execute_in_driver,
     insert_rows,
-    limit_time,
     read_in_driver,
     read_transaction,
     snapshot_transaction,
     write_transaction,
 )
+from worker.doctor.query_limits import limit_time
 from worker.errors import Transient
 
 EndConnection = Callable[[object], object]

@@ -17,12 +17,12 @@ from worker.base.month_partitions import (
     add_partition,
     create_partitions,
     default_months,
-    first_moment,
     missing_months,
     month_of,
     read_partitions,
 )
 from worker.issue.cleanup import clean_up
+from worker.shared.months import first_moment
 
 pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 

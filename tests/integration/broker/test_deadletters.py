@@ -15,9 +15,9 @@ from worker.broker.dead_letters import (
     MAX_DEAD_LETTERS,
     add_dead_letter,
     count_redelivery,
-    read_dead_letters,
     read_redeliveries,
 )
+from worker.doctor.dead_letter_list import read_dead_letters
 
 
 @pytest.fixture(autouse=True)

@@ -19,8 +19,8 @@ from tests.support.builders.frames import TASK_ID, build_frame, call_text, celer
 from worker.base.clock_watch import WATCH
 from worker.broker import celery_guard
 from worker.broker.celery_guard import SHARED_KEYS, GuardedQoS, GuardedTransport
-from worker.broker.dead_letters import read_dead_letters
-from worker.broker.result_store import read_discard_counts, read_ignored_traces
+from worker.doctor.dead_letter_list import read_dead_letters
+from worker.doctor.discard_counts import read_discard_counts, read_ignored_traces
 from worker.feature import Task
 
 Handler = Callable[[Any], None]

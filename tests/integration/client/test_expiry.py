@@ -16,7 +16,7 @@ from valetkey import Client, Expired, Grant, Refusal, new_id, session
 from valetkey.handles import BaseBatchHandle
 from valetkey.wire import requests
 from worker import clock
-from worker.broker.queues import queue_lengths
+from worker.shared.worker_states import queue_lengths
 
 KEYS = [f"acme/{number}" for number in range(30)]
 

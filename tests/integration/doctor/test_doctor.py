@@ -18,7 +18,6 @@ from tests.support.cli.live_doctor import run_doctor
 from tests.support.cli.operator import json_lines
 from tests.support.docs.command_lines import ROOT
 from worker.base.database_engine import write_transaction
-from worker.base.monitoring import Check
 from worker.broker.queues import HEARTBEAT_PREFIX
 from worker.doctor.checks import find_runbook
 from worker.doctor.doctor_command import doctor
@@ -27,6 +26,7 @@ from worker.doctor.queue_checks import broker_checks
 from worker.features import contributions
 from worker.rules.tenant_config import TenantConfig, WebhookEndpoint
 from worker.settings import Settings
+from worker.shared.monitoring import Check
 from worker.webhooks.outbox import DeliveryResult, settle_delivery
 
 ENDPOINT = WebhookEndpoint("billing", "https://billing.example.com/hooks", "env:BILLING_SECRET")

@@ -7,9 +7,10 @@ from sqlalchemy import Engine, text
 
 from tests.support.audit_log.pruned_log import NOW
 from worker.base.database_engine import read_transaction, write_transaction
-from worker.base.monitoring import Check
-from worker.base.month_partitions import add_months, first_moment, format_month
+from worker.base.month_partitions import add_months
 from worker.doctor.database_checks import check_partitions
+from worker.shared.monitoring import Check
+from worker.shared.months import first_moment, format_month
 
 ON_POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 

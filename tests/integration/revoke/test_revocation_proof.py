@@ -13,8 +13,8 @@ from tests.support.builders.messages import POLICY, grant_message, put_message, 
 from tests.support.fakes.http_storage import StorageResponse, StoredRequest
 from tests.support.s3.http_requests import Request, send, status
 from tests.support.s3.unreliable_storage import HUNG_UP, SLOW_DOWN, unreliable_storage
-from worker.aws.storage_requests import StorageConnection
 from worker.revoke import proofs
+from worker.shared.storage_requests import StorageConnection
 from worker.uses.access_log import read_line
 
 # What is proven depends on storage, and on no database.

@@ -37,14 +37,15 @@ from tests.support.servers.databases import NewDatabase, migrated_temporary_file
 from tests.support.uses.use_service import UseService
 from worker.audit.grant_states import grant_state
 from worker.audit.state_facts import read_state_facts
-from worker.aws.object_calls import Missing, StoredFile
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine, read_transaction
-from worker.base.pages import parse_items
 from worker.errors import StorageSilent
 from worker.issue.cleanup import clean_up
 from worker.rules.issued_grants import CLOCK_SKEW, storage_name
 from worker.rules.tenant_config import TenantConfig
+from worker.shared.pages import parse_items
+from worker.shared.stored_files import Missing, StoredFile
+from worker.uses import storage_probes
 from worker.uses.settlement import settle_ended_slots
 from worker.uses.storage_probes import probe_grants
 from worker.uses.use_reports import UseReport
@@ -103,8 +104,13 @@ class MemoryClients(S3Clients):
         super().__init__()
         self._bucket = bucket
 
-    def file_reader(self, *_: Any) -> Any:
+    def client(self, *_: Any, **__: Any) -> Any:
         return self._bucket
+
+
+@pytest.fixture(autouse=True)
+def files_are_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_probes, "FileReader", lambda bucket, _: bucket)
 
 
 class ModelGrant(NamedTuple):

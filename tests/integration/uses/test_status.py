@@ -25,8 +25,8 @@ from tests.support.uses.use_service import UseService
 from valetkey.wire.replies import Outcome, UseStates
 from worker.audit.state_conditions import state_column
 from worker.base.database_engine import read_transaction
-from worker.base.pages import format_items
 from worker.rules.tenant_config import Tenant, TenantConfig
+from worker.shared.pages import format_items
 
 FIVE = [f"acme/{number}.png" for number in range(5)]
 END = timedelta(seconds=300)

@@ -11,7 +11,7 @@ from tests.support.servers.waiting import wait_until
 from valetkey.wire.waiting import SERVICE_FIELD
 from worker import run
 from worker.broker.lanes import LaneLimits
-from worker.broker.result_store import read_discard_counts
+from worker.doctor.discard_counts import read_discard_counts
 from worker.settings import Settings
 
 

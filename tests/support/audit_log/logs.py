@@ -21,18 +21,20 @@ from tests.support.uses.settlements import settle
 from valetkey.wire.grant_ids import grant_id
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine, read_transaction, write_transaction
-from worker.base.month_partitions import add_months, first_moment
+from worker.base.month_partitions import add_months
 from worker.erasure.erasure import ErasureTarget, erase_texts, find_texts
 from worker.ledger import tenant_rows
-from worker.ledger.chunk_items import is_in_chunk
 from worker.ledger.merkle import RightEdge, entry_hash
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
 from worker.proof.checkpoint_format import CheckpointText, Fork, SignerKey, tree_origin
 from worker.proof.prune import plan_prune, prune
+from worker.quota.quota_changes import raise_quota
 from worker.revoke.revocation_rows import insert_revocation
 from worker.revoke.revocation_targets import Target
 from worker.rules.tenant_config import Quota, QuotaOverride, Tenant, TenantConfig
-from worker.tenants.config_changes import ChangeAuthor, raise_quota
+from worker.shared.grant_items import is_in_chunk
+from worker.shared.months import first_moment
+from worker.tenants.config_changes import ChangeAuthor
 from worker.uses.use_recorder import record_uses
 from worker.uses.use_reports import UseReport
 

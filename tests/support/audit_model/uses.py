@@ -10,7 +10,7 @@ from sqlalchemy import Connection, insert
 from models import Settlement, StoredObject, Use
 from tests.support.builders.audit_rows import AuditedBatch
 from worker.audit.grant_states import GrantState, StateFacts, grant_state
-from worker.base.pages import format_items
+from worker.shared.pages import format_items
 
 Place = tuple[int, int]
 """A batch number and an item number, or a chunk number."""

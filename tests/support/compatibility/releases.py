@@ -17,10 +17,10 @@ import redis
 from tests.support.servers.programs import Completed, run_program
 from tests.support.servers.webhook_receiver import respond_with, running_receiver
 from valetkey.crypto.keys import PrivateKey, dump_private_key, generate_key, public_key_line
-from worker.broker.queues import read_heartbeats
 from worker.dev.child_processes import ChildProcess, Program, running
 from worker.dev.data_folder import service_environment, storage_keys
 from worker.dev.embedded_servers import create_buckets, running_seaweedfs, running_valkey
+from worker.shared.worker_states import read_heartbeats
 
 CHECKOUT = Path(__file__).parents[3]
 PACKAGES = ("valetkey", "worker", "models", "celeryconfig")

@@ -13,7 +13,7 @@ from tests.support.faults.service import ACME_KEY, FaultyService
 from tests.support.servers.event_loop import wait_until_async
 from valetkey import AsyncClient, NoAnswer
 from valetkey.crypto.keys import dump_private_key
-from worker.broker.queues import queue_lengths
+from worker.shared.worker_states import queue_lengths
 
 _AFTER_STOP = 30.0  # seconds by which the client's timeout exceeds the stop
 _SETTLE_SECONDS = 20.0

@@ -28,8 +28,9 @@ from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import write_transaction
 from worker.issue.cleanup import clean_up
 from worker.ledger import tenant_rows
+from worker.quota.quota_changes import raise_quota
 from worker.rules.tenant_config import Quota, QuotaOverride, TenantConfig
-from worker.tenants.config_changes import ChangeAuthor, raise_quota
+from worker.tenants.config_changes import ChangeAuthor
 
 QuotaValues = set[tuple[str, str, int, int]]
 """The metric, window, limit and usage of each quota."""

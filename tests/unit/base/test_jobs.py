@@ -9,7 +9,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support.servers.waiting import wait_until
-from worker.base.jobs import HANG_TIME, JobRun, ProblemLog, SingleFlight, ThreadGroup
+from worker.base.jobs import HANG_TIME, JobRun, ProblemLog, SingleFlight
+from worker.shared.threads import ThreadGroup
 
 
 class Job:

@@ -6,7 +6,6 @@ import pytest
 
 from tests.support.builders.messages import DEMO
 from worker.aborts.abort_monitoring import ABANDONED_UPLOADS
-from worker.base.monitoring import Check, WaitingWork, check_waiting
 from worker.broker.queues import Heartbeat
 from worker.doctor.checks import EXPIRED_GRANTS, check_worker
 from worker.doctor.database_checks import check_tenants
@@ -14,6 +13,7 @@ from worker.doctor.queue_checks import check_eviction, check_messages, check_rel
 from worker.revoke.denial_monitoring import check_denials
 from worker.revoke.revocation_rows import DenialRow
 from worker.rules.tenant_config import Tenant, TenantConfig, TenantKey, WebhookEndpoint
+from worker.shared.monitoring import Check, WaitingWork, check_waiting
 from worker.uses.use_monitoring import ENDED_SLOTS
 from worker.webhooks.turns import TurnKey
 from worker.webhooks.webhook_monitoring import (

@@ -11,10 +11,10 @@ import pytest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from tests.support.servers.waiting import wait_until
-from worker.base.monitoring import Window
 from worker.doctor import metrics_command
 from worker.doctor.metrics_command import DATABASE, ServiceCollector
 from worker.doctor.prober import Prober
+from worker.shared.monitoring import Window
 
 
 class CountedLock:

@@ -1,9 +1,9 @@
 import pytest
 
 from valetkey.signing.sigv4 import Target
-from worker.aws.storage_requests import StorageRequest, StorageResponse
 from worker.live import live_trial
 from worker.live.live_trial import Leftovers, describe_answer, judge_misuse, judge_use
+from worker.shared.storage_requests import StorageRequest, StorageResponse
 
 URL = "https://s3.test/bucket/a%20b.txt?X-Amz-Expires=300&x-grant-id=1.0&X-Amz-Signature=abc0"
 TARGET = Target("https", "s3.test", "/bucket/", "us-east-1")

@@ -20,12 +20,12 @@ from policy_sentry.querying.actions import get_action_data
 from policy_sentry.querying.conditions import get_condition_keys_for_service
 
 from tests.support.docs.command_lines import ROOT
-from worker.aws.aws_permissions import all_permissions
 from worker.core import CORE
 from worker.feature import Feature
 from worker.features import FEATURES, resolve
 from worker.permissions.permissions_command import permissions
 from worker.rules.grant_kinds import ALL_S3_ACTIONS
+from worker.shared.aws_permissions import all_permissions
 
 EXAMPLE = ROOT / "examples" / "tenants.toml"
 EVERYTHING = """

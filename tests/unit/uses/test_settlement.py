@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.support.uses.used_grants import used_grant
 from worker.audit.grant_states import GrantState, StateFacts, grant_state
-from worker.base.pages import format_items, parse_items
+from worker.shared.pages import format_items, parse_items
 from worker.uses.use_rules import settle_chunk
 from worker.uses.used_grants import UsedGrant
 

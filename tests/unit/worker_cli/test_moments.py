@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from worker.cli.command_options import parse_moment, parse_zone
+from worker.shared.command_options import parse_moment, parse_zone
 
 NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)  # a Tuesday
 DAYS = {

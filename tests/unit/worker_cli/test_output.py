@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from valetkey.cli.terminal_text import program_command
 from worker.__main__ import main
-from worker.cli.output import escape_formula, print_rows
+from worker.shared.output import escape_formula, print_rows
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=timezone(timedelta(hours=1)))
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 
 from worker.base.database_engine import LOCK_TIMEOUT, POSTGRES_OPTIONS, sqlite_path
-from worker.base.pages import did_you_mean
+from worker.shared.pages import did_you_mean
 
 Row = tuple[Any, ...]
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
-from worker.aws.object_calls import StorageRefuses, StoredFile
 from worker.base.database_engine import read_transaction
-from worker.base.pages import in_parts
 from worker.context import Context
 from worker.errors import StorageSilent, Transient
 from worker.rules.issued_grants import may_store, storage_name
 from worker.rules.tenant_config import Bucket, TenantAccess, TenantConfig
+from worker.shared.pages import in_parts
+from worker.shared.stored_files import StorageRefuses, StoredFile
 from worker.uses.events.event_notifications import parse_body
 from worker.uses.events.event_queues import VISIBILITY_SECONDS, QueueMessage
 from worker.uses.storage_probes import file_fields, open_files

@@ -11,10 +11,10 @@ from typing import Literal, NamedTuple
 import structlog
 
 from worker.base.clock_watch import WATCH
-from worker.base.pages import in_parts
 from worker.context import Context
 from worker.errors import Malformed, Transient
 from worker.rules.tenant_config import Bucket, TenantConfig
+from worker.shared.pages import in_parts
 from worker.uses.events.event_messages import MessageGroup, QueueTargets, queue_targets
 from worker.uses.events.event_queues import (
     MAX_MESSAGES,

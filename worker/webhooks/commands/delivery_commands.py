@@ -13,7 +13,8 @@ from models import Batch, Delivery, DeliveryAttempt, EndpointState, Manifest
 from valetkey.cli.format_options import add_options
 from valetkey.wire.events import EVENT_TYPES
 from worker.base.database_engine import read_transaction
-from worker.cli.command_options import (
+from worker.cli.database import open_database
+from worker.shared.command_options import (
     TEXT,
     after_number_option,
     chosen_zone,
@@ -22,8 +23,7 @@ from worker.cli.command_options import (
     tenant_option,
     zone_option,
 )
-from worker.cli.database import open_database
-from worker.cli.output import format_cell, format_in_zone, print_list, print_rows
+from worker.shared.output import format_cell, format_in_zone, print_list, print_rows
 from worker.webhooks.webhook_rules import WebhookName
 
 _list_options = add_options(tenant_option, limit_option, after_number_option, format_options)

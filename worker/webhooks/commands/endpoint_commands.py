@@ -9,11 +9,12 @@ import click
 from valetkey.units import format_duration
 from worker import clock
 from worker.base.database_engine import read_transaction, write_transaction
-from worker.cli.command_options import format_options, tenant_option
-from worker.cli.database import check_tenant_option, open_database, open_engine, operator_account
-from worker.cli.output import print_rows
+from worker.cli.database import open_database, open_engine, operator_account
 from worker.ledger.tenant_rows import load_config
 from worker.rules.tenant_config import TenantConfig
+from worker.shared.command_options import format_options, tenant_option
+from worker.shared.output import print_rows
+from worker.shared.tenant_history import check_tenant_option
 from worker.webhooks.commands.endpoint_names import endpoint_argument, find_endpoint
 from worker.webhooks.endpoint_states import (
     EndpointFigures,

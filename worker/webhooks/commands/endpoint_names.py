@@ -2,9 +2,9 @@
 
 import click
 
-from worker.base.pages import did_you_mean
-from worker.cli.command_options import Command
 from worker.rules.tenant_config import Tenant, TenantConfig, WebhookEndpoint
+from worker.shared.command_options import Command
+from worker.shared.pages import did_you_mean
 
 
 def endpoint_argument(command: Command) -> Command:

@@ -26,15 +26,15 @@ from sqlalchemy import (
 from models import Batch, Delivery
 from worker import clock
 from worker.base.database_engine import read_transaction, write_transaction
-from worker.cli.command_options import (
+from worker.cli.database import open_engine
+from worker.shared.command_options import (
     TEXT,
     parse_moment_option,
     refuse_empty_range,
     tenant_option,
     zone_option,
 )
-from worker.cli.database import check_tenant_option, open_engine
-from worker.ledger.tenant_history import is_of_tenant
+from worker.shared.tenant_history import check_tenant_option, is_of_tenant
 from worker.webhooks.batch_completion import EVENT_LIFETIME
 from worker.webhooks.commands.delivery_commands import endpoint_option, find_deliveries
 from worker.webhooks.endpoint_states import read_health

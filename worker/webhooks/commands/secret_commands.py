@@ -14,13 +14,14 @@ import click
 from valetkey.units import format_utc, parse_duration
 from worker import clock
 from worker.base.database_engine import read_transaction
-from worker.base.private_files import mode_of_others, write_private_file
-from worker.cli.command_options import format_options
+from worker.base.private_files import mode_of_others
 from worker.cli.database import open_database
-from worker.cli.output import print_rows
 from worker.errors import Transient
 from worker.ledger.tenant_rows import load_config
 from worker.rules.tenant_config import TenantConfig, WebhookEndpoint
+from worker.shared.command_options import format_options
+from worker.shared.output import print_rows
+from worker.shared.whole_files import write_private_file
 from worker.webhooks.commands.endpoint_names import endpoint_argument, endpoint_names, find_endpoint
 from worker.webhooks.webhook_secrets import (
     Scheme,

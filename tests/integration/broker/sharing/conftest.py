@@ -13,7 +13,7 @@ from tests.support.builders.frames import message_frame
 from tests.support.builders.messages import grant_message
 from worker.broker.fair_queue import FairQueue, QueueSharing
 from worker.broker.lanes import LaneLimits
-from worker.broker.queues import queue_lengths
+from worker.shared.worker_states import queue_lengths
 
 _RUN = (
     "import sys, threading; from worker.broker.fair_queue import FairQueue; "

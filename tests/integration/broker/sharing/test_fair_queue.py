@@ -21,8 +21,9 @@ from tests.integration.broker.sharing.conftest import (
 from tests.support.servers.waiting import wait_until
 from valetkey.wire.waiting import LANE_STATES, SERVICE_FIELD
 from worker.broker.lanes import LaneLimits
-from worker.broker.queues import SHARING_LEASE, queue_lengths
+from worker.broker.queues import SHARING_LEASE
 from worker.dev.embedded_servers import running_valkey
+from worker.shared.worker_states import queue_lengths
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,8 @@ from worker.broker.fair_queue import (
     QueueSharing,
 )
 from worker.broker.lanes import LaneLimits
-from worker.broker.queues import queue_lengths, waiting_lanes
+from worker.broker.queues import waiting_lanes
+from worker.shared.worker_states import queue_lengths
 
 
 def test_queues_within_the_limits_are_left_alone(queues: Queues) -> None:

@@ -21,7 +21,6 @@ from tests.support.builders.services import InProcessService
 from tests.support.servers.webhook_receiver import respond_with, running_receiver
 from valetkey.webhooks import UnknownEvent, unwrap
 from worker.base.database_engine import write_transaction
-from worker.base.private_files import write_private_file
 from worker.context import Context
 from worker.dev.embedded_servers import Storage
 from worker.errors import Transient
@@ -44,6 +43,7 @@ from worker.proof.checkpoints import (
 )
 from worker.proof.proof_settings import ProofSettings
 from worker.rules.tenant_config import TenantConfig
+from worker.shared.whole_files import write_private_file
 from worker.webhooks.webhook_client import WebhookClient, webhook_client
 
 KEYS = CheckpointKeys(SignerKey("audit.example.com/valetkey", bytes(range(32))))

@@ -15,8 +15,9 @@ from tests.support.builders.services import InProcessService
 from worker import clock as system_clock
 from worker.base.database_engine import write_transaction
 from worker.base.jobs import ProblemLog
-from worker.base.month_partitions import add_months, create_partitions, first_moment, format_month
+from worker.base.month_partitions import add_months, create_partitions
 from worker.proof.prune_command import prune_log
+from worker.shared.months import first_moment, format_month
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from tests.support.audit_log.pruned_log import ALL, KEPT, RunPrune, count, keys
 from tests.support.builders.services import InProcessService
 from tests.support.cli.groups import audit
 from worker.base.database_engine import read_transaction, write_transaction
-from worker.base.month_partitions import add_months, format_month
+from worker.base.month_partitions import add_months
 from worker.proof import prune as prune_module
+from worker.shared.months import format_month
 
 
 def test_grants_before_the_month_are_removed(engine: Engine, run: RunPrune) -> None:

@@ -29,7 +29,8 @@ from tests.support.audit_log.trials import stored_tables
 from tests.support.builders.any_row import insert_any
 from tests.support.builders.messages import Clock
 from worker.base.database_engine import read_transaction, write_transaction
-from worker.base.month_partitions import add_months, format_month, month_of, read_partitions
+from worker.base.month_partitions import add_months, month_of, read_partitions
+from worker.shared.months import format_month
 
 ON_POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 

@@ -11,8 +11,8 @@ from tests.support.audit_log.stored_tables import Row, StoredTables
 from tests.support.audit_log.trials import stored_tables, verified
 from tests.support.builders.messages import grant_message
 from tests.support.builders.services import InProcessService
-from worker.base.month_partitions import format_month
 from worker.proof import prune as prune_module
+from worker.shared.months import format_month
 
 
 @pytest.fixture

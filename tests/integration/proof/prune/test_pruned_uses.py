@@ -18,8 +18,9 @@ from tests.support.builders.services import InProcessService
 from tests.support.uses.reports import deleted, stored
 from tests.support.uses.settlements import settle
 from worker.base.database_engine import read_transaction, write_transaction
-from worker.base.month_partitions import add_months, first_moment
+from worker.base.month_partitions import add_months
 from worker.proof import prune as prune_module
+from worker.shared.months import first_moment
 from worker.uses.use_recorder import record_uses
 
 

@@ -13,13 +13,13 @@ from tests.support.builders.services import InProcessService
 from tests.support.crypto.tokens import sign_message, tenant_key, tenant_keys
 from valetkey.crypto.keys import PrivateKey, generate_key
 from worker.base.database_engine import snapshot_transaction, write_transaction
-from worker.base.monitoring import Window
 from worker.doctor.metrics_command import PARTS
 from worker.ledger.tenant_rows import load_config
 from worker.proof.proof_monitoring import check_config
 from worker.proof.verify.config_check import find_differences
 from worker.proof.verify.config_watch import ConfigWatch
 from worker.proof.verify.verification import VerifyOptions, verify_log
+from worker.quota.quota_changes import raise_quota
 from worker.rules.tenant_config import (
     Quota,
     QuotaOverride,
@@ -27,7 +27,8 @@ from worker.rules.tenant_config import (
     TenantKey,
     WebhookEndpoint,
 )
-from worker.tenants.config_changes import ChangeAuthor, raise_quota
+from worker.shared.monitoring import Window
+from worker.tenants.config_changes import ChangeAuthor
 
 KEY, OTHER_KEY = generate_key("acme/billing"), generate_key("acme/billing")
 ENDPOINT = WebhookEndpoint("hook", "https://billing.example.com/", "env:SECRET")

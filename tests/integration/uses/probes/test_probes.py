@@ -12,11 +12,11 @@ from tests.integration.uses.probes.conftest import BUCKET, TEN, Slots, config, d
 from tests.support.fakes.http_storage import StorageResponse
 from tests.support.s3.unreliable_storage import SLOW_DOWN
 from valetkey.wire.replies import Grant
-from worker.aws.s3_clients import QUICK, SILENCE, CallLimits, SilentBuckets
+from worker.aws.s3_clients import SILENCE, CallLimits, SilentBuckets
 from worker.base.database_engine import read_transaction
 from worker.rules.tenant_config import Tenant, TenantConfig
 from worker.uses import storage_probes
-from worker.uses.storage_probes import probe_grants
+from worker.uses.storage_probes import QUICK, probe_grants
 from worker.uses.use_rows import find_used_grants
 
 

@@ -14,11 +14,13 @@ from tests.integration.uses.probes.conftest import BUCKET
 from tests.support.fakes.http_storage import HttpStorage, StorageResponse, running_http_storage
 from tests.support.fakes.socket_server import drip, running_socket_server, send_garbage
 from worker.aws import storage_calls
-from worker.aws.object_calls import FileReader, StorageRefuses, StoredFile, find_grant_id
-from worker.aws.s3_clients import PATIENT, QUICK, CallLimits, S3Clients
+from worker.aws.s3_clients import PATIENT, CallLimits, S3Clients
 from worker.dev.embedded_servers import Storage
 from worker.errors import StorageSilent, Transient
 from worker.rules.tenant_config import Bucket
+from worker.shared.object_files import find_grant_id
+from worker.shared.stored_files import FileReader, StorageRefuses, StoredFile
+from worker.uses.storage_probes import QUICK
 
 pytestmark = pytest.mark.usefixtures("real_storage")  # its credentials sign the requests
 HEADERS = {
@@ -45,7 +47,8 @@ NONSENSE = {
 
 def reader(url: str, limits: CallLimits = PATIENT, **fields: Any) -> FileReader:
     bucket = Bucket("demo", BUCKET, "us-east-1", "path", url, **fields)
-    return S3Clients().file_reader(bucket, "acme", ("*",), datetime.now(UTC), limits)
+    client = S3Clients().client(bucket, "acme", ("*",), datetime.now(UTC), limits=limits)
+    return FileReader(client, bucket)
 
 
 @pytest.fixture

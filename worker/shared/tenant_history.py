@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 from typing import Any, Literal
 
+import click
 from sqlalchemy import ColumnElement, Connection, select
 
 from models import Batch, Cancellation, TenantIdentity
-from worker.base.pages import did_you_mean, similar_name
+from worker.shared.pages import did_you_mean, similar_name
 
 _FIRST_ID = "~1"
 
@@ -72,3 +73,13 @@ def check_tenant(connection: Connection, tenant: str) -> None:
         if connection.execute(query.limit(1)).first() is not None:
             return
     raise UnknownName("tenant", tenant, known_names)
+
+
+def check_tenant_option(connection: Connection, tenant: str | None) -> None:
+    """Raise click.BadParameter if --tenant names a tenant that never was, with a similar name."""
+    if tenant is None:
+        return
+    try:
+        check_tenant(connection, tenant)
+    except UnknownName as error:
+        raise click.BadParameter(str(error), param_hint="--tenant") from None

@@ -18,12 +18,12 @@ from valetkey.cli.terminal_text import (
     escape_unprintable,
     format_table,
     print_table,
-    program_command,
     terminal_columns,
 )
 from worker.base.database_engine import read_transaction
-from worker.base.pages import fetch_page
-from worker.cli.command_options import (
+from worker.cli.command_options import with_programs
+from worker.cli.database import open_database
+from worker.shared.command_options import (
     chosen_zone,
     format_options,
     limit_option,
@@ -32,16 +32,24 @@ from worker.cli.command_options import (
     tenant_option,
     zone_option,
 )
-from worker.cli.database import check_tenant_option, open_database
-from worker.ledger.tenant_history import is_of_tenant
+from worker.shared.pages import fetch_page
+from worker.shared.tenant_history import check_tenant_option, is_of_tenant
 
 OutputFormat = Literal["table", "json", "csv"]
 
+
 _Row = Row[*tuple[Any, ...]]
+
+
 _JSON_TYPES = {bool, list, tuple, dict}
-_PROGRAM = "python -m worker"
+
+
 _EMPTY = '""'  # the only cell of a line, which would be blank otherwise
+
+
 _needs_quotes = re.compile(r'[",\r\n]').search
+
+
 _FORMULA_STARTS = frozenset("=+-\N{MINUS SIGN}@'")
 
 
@@ -76,11 +84,6 @@ def print_rows(
 def format_in_zone(moment: datetime, zone: tzinfo) -> str:
     """Format an aware datetime as ISO 8601 in a time zone, with a Z for UTC."""
     return moment.astimezone(zone).isoformat().replace("+00:00", "Z")
-
-
-def with_programs(text: str) -> str:
-    """Return a text whose `python -m worker` commands start the Python of this environment."""
-    return text.replace(_PROGRAM, f"{program_command('python')} -m worker")
 
 
 def print_next_page(

@@ -1,0 +1,1 @@
+"""What several features share, and the core does not need."""
