@@ -25,10 +25,8 @@ CORE = Feature(
     asks={
         "batch": "issue.earlier_batches:reopen_batch",
         "bundle": "issue.issuer:issue_bundle",
-        "cancel": "issue.earlier_batches:respond_to_cancel",
         "grants": "issue.issuer:respond_to_request",
         "service": "issue.dispatch:respond_to_service",
-        "usage": "issue.dispatch:describe_usage",
     },
     actions={
         "10 objects": "shared.aws_permissions:OBJECTS",
@@ -38,7 +36,7 @@ CORE = Feature(
     tables={
         **dict.fromkeys(
             (
-                *("annotations", "batches", "cancellations", "chunks", "grants", "leaves"),
+                *("annotations", "batches", "chunks", "grants", "leaves"),
                 *("multipart_uploads", "reissues", "rejections", "reservations"),
                 *("tree_heads", "upload_starts", "usage"),
             ),

@@ -18,6 +18,7 @@ from worker.feature import Feature, HookName, Job, Reference, Role, Task
 # Hooks run in this order. A feature comes after those that it needs.
 NAMES = (
     "quota",
+    "cancel",
     "aborts",
     "webhooks",
     "audit",

@@ -12,10 +12,10 @@ from valetkey.crypto.jose import GZIP, JWE_REGISTRY, MAX_MESSAGE_BYTES, SEALING_
 from valetkey.crypto.keys import PublicKey, build_public_key
 from valetkey.delivery.tracing import content_attributes
 from valetkey.wire import RELEASE, messages
-from valetkey.wire.messages import AnyMessage, ChunkMessage, ServiceMessage, UsageMessage
+from valetkey.wire.messages import AnyMessage, ChunkMessage, ServiceMessage
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import Code, QuotaState, Refusal
-from valetkey.wire.replies import ServiceInfo, ServiceLimits, Usage
+from valetkey.wire.replies import ServiceInfo, ServiceLimits
 from worker.base.database_engine import autocommit_read, write_transaction
 from worker.base.stages import stage
 from worker.base.tracing import annotate
@@ -147,14 +147,6 @@ def _missing_field(message: AnyMessage) -> str | None:
         return "ask"
     fields = _OPTIONAL_FIELDS if isinstance(message, ChunkMessage) else ()
     return next((name for name in fields if getattr(message, name) is not None), None)
-
-
-def describe_usage(
-    _message: UsageMessage, sender: AuthenticatedMessage, _config: TenantConfig, context: Context
-) -> Reply:
-    """Return the limit, usage and reset time of each of the tenant's quotas. Raises Transient."""
-    quotas = _quotas(sender.tenant, context)
-    return Reply.of(Usage(tenant=sender.tenant.name, quotas=quotas))
 
 
 def respond_to_service(

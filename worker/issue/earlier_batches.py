@@ -5,30 +5,19 @@ from typing import Any
 from sqlalchemy import select
 
 from models import Batch
-from valetkey.wire.messages import BatchMessage, CancelMessage
+from valetkey.wire.messages import BatchMessage
 from valetkey.wire.refusals import Code, Refusal
-from valetkey.wire.replies import BatchState, Cancelled, Outcome
+from valetkey.wire.replies import BatchState
 from worker import hooks
-from worker.base.database_engine import autocommit_read, read_transaction, write_transaction
+from worker.base.database_engine import autocommit_read, read_transaction
 from worker.context import Context
 from worker.issue.chunk_signing import read_recorded, reissue_chunk
 from worker.ledger import quota_usage
-from worker.ledger.batches import (
-    count_decided,
-    insert_cancellation,
-    lock_batches,
-    read_history,
-)
-from worker.ledger.multipart_rows import end_open_uploads
-from worker.ledger.rejections import NOT_RECORDED, count_rejections
-from worker.ledger.reservations import close_batch
-from worker.ledger.tree_leaves import append_leaf
-from worker.rules.authentication import AuthenticatedMessage, message_digest
+from worker.ledger.batches import count_decided, read_history
+from worker.rules.authentication import AuthenticatedMessage
 from worker.rules.decisions import (
-    MESSAGE_BYTES,
     GrantRow,
     Reply,
-    ceiling_refusal,
     chunk_outcome,
     refused_item_result,
     refused_outcome,
@@ -139,44 +128,3 @@ def _refused_item(row: GrantRow, chunk_refusal: Refusal) -> dict[str, Any]:
     """Return the refusal of the item alone, or else that of its whole chunk."""
     item_refusal = row.detail if row.code is not None else None
     return item_refusal or refused_item_result(chunk_refusal, row.object_key)
-
-
-def respond_to_cancel(
-    message: CancelMessage, sender: AuthenticatedMessage, _config: TenantConfig, context: Context
-) -> Reply:
-    """Cancel a batch for its tenant. Raises Transient."""
-    return Reply.of(cancel_batch(message, sender.tenant.id, sender.signing_key, context))
-
-
-def cancel_batch(
-    message: CancelMessage, tenant_id: str, signing_key: str | None, context: Context
-) -> Cancelled | Outcome:
-    """Cancel a batch of the tenant, and release what its missing chunks had reserved.
-
-    Issued grants stay valid and charged. A batch that has not arrived yet will be refused when it
-    does; its cancellation is refused if the tenant may record nothing more without a charge.
-    Cancelling again releases nothing more. If the message asks for it,
-    unfinished multipart uploads of the batch end now: the cleanup aborts them. Raises Transient.
-    """
-    batch_id, now = message.batch, context.now()
-    issued, released, aborting = 0, 0, 0 if message.abort_uploads else None
-    with write_transaction(context.engine) as connection:
-        # Against a first chunk that arrives meanwhile.
-        lock_batches(connection, tenant_id, batch_id)
-        batch, _, is_cancelled = read_history(connection, tenant_id, batch_id, 0, now)
-        is_free = batch is None and not is_cancelled
-        if is_free and quota_usage.is_beyond_ceiling(connection, tenant_id, now):
-            digest = message_digest(message.model_dump())
-            count_rejections(connection, tenant_id, {NOT_RECORDED: [digest]}, now)
-            refusal = ceiling_refusal(quota_usage.MAX_UNCHARGED_BYTES, now)
-            return Outcome(batch=batch_id, chunk=0, status="refused", refusal=refusal)
-        leaf = insert_cancellation(connection, message, tenant_id, signing_key, now)
-        if batch is not None:
-            released = close_batch(connection, batch.batch_number, tenant_id, now)
-            issued = count_decided(connection, batch.batch_number).issued
-            if message.abort_uploads:
-                aborting = end_open_uploads(connection, batch.batch_number, now)
-        if leaf is not None:
-            quota_usage.charge_uncharged(connection, tenant_id, MESSAGE_BYTES * is_free, now)
-            append_leaf(connection, tenant_id, leaf)
-    return Cancelled(batch=batch_id, issued=issued, released=released, aborting=aborting)

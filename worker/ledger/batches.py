@@ -10,7 +10,6 @@ from sqlalchemy import Connection, and_, bindparam, func, insert, literal, selec
 
 from models import Annotation, Batch, Cancellation, Chunk, Grant, Reissue, Reservation
 from valetkey.signing.signing_context import Validity
-from valetkey.wire.messages import CancelMessage
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.terms import AnyTerms, Multipart, Parts
 from worker import hooks
@@ -316,30 +315,6 @@ def insert_reissued_digests(
         reissue_fingerprint.hex(),
     )
     append_leaf(connection, recorded.tenant_id, leaf)
-
-
-def insert_cancellation(
-    connection: Connection,
-    message: CancelMessage,
-    tenant_id: str,
-    signing_key: str | None,
-    now: datetime,
-) -> NewLeaf | None:
-    """Insert the cancellation of a batch, unless it is cancelled already.
-
-    Returns the leaf to append at the end of the transaction, if it was inserted.
-    """
-    values = {
-        "tenant": tenant_id,
-        "batch_id": message.batch,
-        "signing_key": signing_key,
-        **salted({"requested_by": message.requested_by, "reason": message.reason}),
-        "cancelled_at": now,
-    }
-    if not insert_once(connection, Cancellation, values):
-        return None
-    record = encode_record("cancellation", values)
-    return NewLeaf("cancellation", entry_hash([record]), reference=message.batch)
 
 
 def _json(refusal: Refusal | None) -> dict[str, Any] | None:

@@ -9,7 +9,6 @@ from sqlalchemy import (
     Connection,
     bindparam,
     delete,
-    func,
     insert,
     select,
     tuple_,
@@ -103,21 +102,6 @@ def take_paid_parts(connection: Connection, tenant_id: str, grant_id: str, numbe
     is_paid = granted <= record.upload.plan.part_count
     taken = update(MultipartUpload).where(*is_upload(record), is_paid)
     return number * connection.execute(taken.values(granted_parts=granted)).rowcount
-
-
-def end_open_uploads(connection: Connection, batch_number: int, now: datetime) -> int:
-    """Let the open uploads of a batch end now, and return their number.
-
-    No further part is granted, and the cleanup aborts them.
-    """
-    is_open = MultipartUpload.batch_number == batch_number, MultipartUpload.state == "open"
-    query = select(func.count()).select_from(MultipartUpload).where(*is_open)
-    connection.execute(
-        update(MultipartUpload)
-        .where(*is_open, MultipartUpload.expires_at > now)
-        .values(expires_at=now)
-    )
-    return connection.execute(query).scalar_one()
 
 
 def is_upload(record: UploadRecord) -> tuple[ColumnElement[bool], ...]:

@@ -4,4 +4,5 @@ FEATURE = Feature(
     name="quota",
     page="docs/runbooks/quota.md",
     commands={"quota": "quota.quota_command:quota"},
+    asks={"usage": "quota.tenant_usage:describe_usage"},
 )

@@ -2,7 +2,7 @@ from worker.feature import Feature, Job
 
 FEATURE = Feature(
     name="revoke",
-    needs=("aborts",),
+    needs=("cancel", "aborts"),
     page="docs/revoking.md",
     commands={
         "audit revocations": "revoke.revocations_command:list_revocations",

@@ -11,9 +11,9 @@ from uuid import uuid4
 from valetkey.wire.messages import CancelMessage
 from worker.aborts.multipart_aborts import abort_upload
 from worker.base.database_engine import write_transaction
+from worker.cancel.cancellation import cancel_batch
 from worker.context import Context
 from worker.errors import Malformed, Transient
-from worker.issue.earlier_batches import cancel_batch
 from worker.revoke.kept_statements import denial_row, keep_statements
 from worker.revoke.levers import Denial
 from worker.revoke.proofs import Proof, Trial, find_trial, provable_grants, prove

@@ -10,9 +10,9 @@ from tests.integration.revoke.conftest import KEY, OTHER_KEY, Links, check
 from tests.support.builders.messages import grant_message, put_message, split_chunks
 from tests.support.s3.http_requests import Request, send, status
 from valetkey.wire.pending import build_bundle, build_pending_message
+from worker.cancel.cancellation import cancel_batch
 from worker.dev.embedded_servers import Storage
 from worker.errors import Malformed, Transient
-from worker.issue.earlier_batches import cancel_batch
 
 
 def test_a_revoked_link_is_refused_and_the_others_are_not(links: Links) -> None:

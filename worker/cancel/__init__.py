@@ -1,0 +1,1 @@
+"""Cancels batches for their producers."""
