@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from worker.features import FEATURES
+from worker.features import FEATURES, NAMES
 
 FOLDERS = ("valetkey", "models", "worker", "tests", "bench", "examples", "tools")
 MAX_FOLDER_MODULES = 20
@@ -59,6 +59,7 @@ def package_sizes(root: Path) -> Iterator[str]:
         yield _size(package, sorted((root / package).rglob("*.py")))
     core = core_modules(root)
     yield _size("  core", core)
+    yield _size("  shared", sorted((root / "worker" / "shared").rglob("*.py")))
     for feature in FEATURES[1:]:
         hooks, needs = ", ".join(feature.hooks), ", ".join(feature.needs)
         parts = [*([f"hooks: {hooks}"] if hooks else []), *([f"needs: {needs}"] if needs else [])]
@@ -70,8 +71,8 @@ def package_sizes(root: Path) -> Iterator[str]:
 
 
 def core_modules(root: Path) -> list[Path]:
-    """Return the modules of the worker that belong to no feature."""
-    features = {root / "worker" / feature.name for feature in FEATURES[1:]}
+    """Return the modules of the worker that belong to no feature, and are not shared by some."""
+    features = {root / "worker" / name for name in ("shared", *NAMES)}
     paths = sorted((root / "worker").rglob("*.py"))
     return [path for path in paths if features.isdisjoint(path.parents)]
 
