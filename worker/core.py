@@ -36,7 +36,7 @@ CORE = Feature(
     tables={
         **dict.fromkeys(
             (
-                *("annotations", "batches", "chunks", "grants", "leaves"),
+                *("annotations", "batches", "cancellations", "chunks", "grants", "leaves"),
                 *("multipart_uploads", "reissues", "rejections", "reservations"),
                 *("tree_heads", "upload_starts", "usage"),
             ),

@@ -10,7 +10,7 @@ from worker import clock
 from worker.context import process_context
 from worker.issue.cleanup import clean_up
 from worker.uses.settlement import settle_ended_slots
-from worker.uses.used_grants import GRACE
+from worker.uses.use_reports import GRACE
 
 
 def main() -> None:

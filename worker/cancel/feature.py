@@ -4,5 +4,4 @@ FEATURE = Feature(
     name="cancel",
     page="docs/revoking.md",
     asks={"cancel": "cancel.cancellation:respond_to_cancel"},
-    tables={"cancellations": "worker"},
 )

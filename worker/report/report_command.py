@@ -60,7 +60,7 @@ from worker.shared.command_options import (
 )
 from worker.shared.tenant_history import find_tenant_ids, first_id, is_of_tenant
 from worker.shared.whole_files import write_private_file
-from worker.webhooks.webhook_backlog import count_pending_webhooks
+from worker.webhooks.outbox import count_pending_webhooks
 
 _DEFAULT_RANGE = timedelta(days=30)
 _MAX_TITLE = 200  # characters

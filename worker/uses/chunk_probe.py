@@ -16,9 +16,9 @@ from worker.shared.stored_files import Missing, StorageRefuses, StoredFile
 from worker.uses.ended_slots import EndedChunk
 from worker.uses.storage_probes import ProbedStorage, find_storage, record_sightings
 from worker.uses.stored_objects import read_newest_sizes
+from worker.uses.use_reports import UsedGrant
 from worker.uses.use_rows import read_chunk_grants, read_stored_sizes
 from worker.uses.use_rules import kept_bytes
-from worker.uses.used_grants import UsedGrant
 
 
 class ProbedChunk(NamedTuple):

@@ -15,7 +15,7 @@ from models import Batch, Chunk, EndedSlot, Reservation, Settlement
 from worker.hooks import GivenBack, ReleasedRow
 from worker.rules.issued_grants import SLOT_KINDS
 from worker.shared.pages import in_parts
-from worker.uses.used_grants import GRACE, SECOND_LOOK
+from worker.uses.use_reports import GRACE, SECOND_LOOK
 
 MAX_SLOT_ITEMS = 1_000
 """The items of the chunks that are claimed together, unless a single chunk has more."""

@@ -42,9 +42,9 @@ from worker.uses.ended_slots import (
 from worker.uses.rate_limits import Pace
 from worker.uses.stored_objects import add_stored_bytes, begin_counting_objects
 from worker.uses.upload_deliveries import insert_unused_delivery
+from worker.uses.use_reports import UsedGrant
 from worker.uses.use_rows import read_stored_sizes
 from worker.uses.use_rules import SettledChunk, settle_chunk
-from worker.uses.used_grants import UsedGrant
 from worker.webhooks.decided_batches import DELIVER_TASK
 
 MAX_BUCKETS = 8

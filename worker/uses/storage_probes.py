@@ -22,9 +22,8 @@ from worker.rules.tenant_config import Bucket, TenantAccess
 from worker.shared.stored_files import FileReader, StorageRefuses, StoredFile
 from worker.uses.rate_limits import RateLimits
 from worker.uses.use_recorder import record_uses
-from worker.uses.use_reports import UseReport
+from worker.uses.use_reports import UsedGrant, UseReport
 from worker.uses.use_rows import find_used_grants
-from worker.uses.used_grants import UsedGrant
 
 
 class ProbedStorage(NamedTuple):

@@ -12,9 +12,9 @@ from valetkey.wire.grant_ids import grant_id
 from worker.audit.grant_states import STORING
 from worker.rules.tenant_config import TenantConfig
 from worker.shared.pages import parse_items
+from worker.uses.use_reports import UsedGrant
 from worker.uses.use_rows import InsertedUses, JudgedUse
 from worker.uses.use_rules import is_late
-from worker.uses.used_grants import UsedGrant
 from worker.webhooks.outbox import DeliveryLease, delivery_values, insert_deliveries
 from worker.webhooks.webhook_events import UploadNews
 

@@ -25,7 +25,7 @@ from worker.uses.events.event_queues import (
     queue_name,
 )
 from worker.uses.feature import EVENTS_PREFIX, EVENTS_ROLE
-from worker.uses.used_grants import SECOND_LOOK
+from worker.uses.use_reports import SECOND_LOOK
 
 _IS_UNSETTLED = EndedSlot.is_settled.is_(False)
 

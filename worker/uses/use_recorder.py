@@ -23,7 +23,7 @@ from worker.uses.stored_objects import (
     update_stored_objects,
 )
 from worker.uses.upload_deliveries import insert_use_deliveries
-from worker.uses.use_reports import UseReport, is_credible
+from worker.uses.use_reports import UsedGrant, UseReport, is_credible
 from worker.uses.use_rows import (
     InsertedUses,
     JudgedUse,
@@ -34,7 +34,6 @@ from worker.uses.use_rows import (
     read_stored_sizes,
 )
 from worker.uses.use_rules import judge, kept_bytes, use_fingerprint
-from worker.uses.used_grants import UsedGrant
 from worker.webhooks.decided_batches import DELIVER_TASK
 
 

@@ -31,9 +31,8 @@ from worker.rules.issued_grants import issued_kind, qualified_name
 from worker.rules.tenant_config import TenantConfig
 from worker.shared.grant_items import is_in_chunk
 from worker.shared.pages import in_parts
-from worker.uses.use_reports import UseReport
+from worker.uses.use_reports import UsedGrant, UseReport
 from worker.uses.use_rules import Judgement
-from worker.uses.used_grants import UsedGrant
 
 _GRANTS = (
     select(

@@ -7,8 +7,7 @@ from typing import Literal, NamedTuple
 
 from worker.audit.grant_states import STORING, Verdict
 from worker.rules.issued_grants import CLOCK_SKEW, SLOT_KINDS
-from worker.uses.use_reports import UseReport
-from worker.uses.used_grants import UsedGrant, plain_name
+from worker.uses.use_reports import UsedGrant, UseReport, plain_name
 
 Ignored = Literal["other_key", "other_kind", "other_signer", "before_issue"]
 """The reasons for which a report is no use of the grant that it names.

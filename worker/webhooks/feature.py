@@ -35,11 +35,11 @@ FEATURE = Feature(
             "webhooks.manifest_writer:write_due_manifests",
             "valetkey.manifests",
         ),
-        Job("webhooks", "webhooks_cleaned_up", "webhooks.webhook_cleanup:clean_up_webhooks"),
+        Job("webhooks", "webhooks_cleaned_up", "webhooks.webhook_delivery:clean_up_webhooks"),
     ),
     asks={"listen": "webhooks.listeners:listen"},
     request_fields=("callback", "manifest", "notify"),
-    in_use="webhooks.webhook_backlog:count_pending_webhooks",
+    in_use="webhooks.outbox:count_pending_webhooks",
     settings="webhooks.webhook_settings:WebhookSettings",
     tenant_rules="webhooks.tenant_rules:find_endpoint_conflicts",
     tables=dict.fromkeys(

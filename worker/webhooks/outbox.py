@@ -477,3 +477,28 @@ def settle_manifest(
 
 def _is_manifest_leased(manifest: ManifestLease) -> ColumnElement[bool]:
     return and_(Manifest.batch_number == manifest.batch_number, Manifest.lease == manifest.lease)
+
+
+class PendingWebhooks(NamedTuple):
+    """The webhooks that are not sent yet, and the time at which the oldest was queued."""
+
+    number: int
+    oldest_at: datetime | None
+
+
+def pending_webhooks(connection: Connection) -> dict[TurnKey, PendingWebhooks]:
+    """Return the webhooks that are not sent yet, by endpoint."""
+    query = (
+        select(Delivery.tenant, Delivery.endpoint, func.count(), func.min(Delivery.created_at))
+        .where(Delivery.state == PENDING)
+        .group_by(Delivery.tenant, Delivery.endpoint)
+    )
+    return {
+        TurnKey(tenant_id, endpoint): PendingWebhooks(number, oldest_at)
+        for tenant_id, endpoint, number, oldest_at in connection.execute(query)
+    }
+
+
+def count_pending_webhooks(connection: Connection) -> dict[tuple[str, str], int]:
+    """Count the webhooks that are not sent yet, by tenant id and endpoint."""
+    return {key: each.number for key, each in pending_webhooks(connection).items()}

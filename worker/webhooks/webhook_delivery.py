@@ -17,27 +17,31 @@ from worker.base.stages import observe
 from worker.base.tracing import annotate, webhook_span
 from worker.context import Context
 from worker.errors import Malformed, Transient
+from worker.issue.cleanup import clean_in_turns
 from worker.shared.threads import ThreadGroup
 from worker.webhooks.batch_completion import release_completions
 from worker.webhooks.endpoint_states import (
     EndpointChanges,
     FinishedDelivery,
     begin_probe,
+    delete_old_states,
     read_health,
     record_results,
 )
+from worker.webhooks.listeners import delete_expired_listeners
 from worker.webhooks.outbox import (
     Claim,
     DeliveryLease,
     DeliveryResult,
     bring_forward,
     due_endpoints,
+    fail_expired_deliveries,
     lease_deliveries,
     settle_delivery,
 )
 from worker.webhooks.turns import TurnKey, TurnLimits, Turns
 from worker.webhooks.webhook_client import WebhookFailure, webhook_client
-from worker.webhooks.webhook_events import RenderedWebhook, render
+from worker.webhooks.webhook_events import EXPIRED, RenderedWebhook, render
 from worker.webhooks.webhook_rules import (
     GONE,
     MAX_RETRY_DELAY,
@@ -284,3 +288,17 @@ def _log_changes(changes: EndpointChanges) -> None:
     for endpoint, reason in changes.disabled.items():
         names = {"tenant": endpoint.owner, "endpoint": endpoint.name}
         log.warning("endpoint_disabled", **names, reason=reason)
+
+
+def clean_up_webhooks(context: Context, run: JobRun | None = None) -> dict[str, int]:
+    """Fail deliveries that have expired, and delete old states and listeners.
+
+    Any number of processes may do this at once. Returns counts. Raises Transient.
+    """
+    fail = partial(fail_expired_deliveries, problem=EXPIRED)
+    undelivered = clean_in_turns(context, run or JobRun(), fail)
+    config = context.config.current()
+    with write_transaction(context.engine) as connection:
+        delete_old_states(connection, config, context.now())
+        delete_expired_listeners(connection, context.now())
+    return {"undelivered": undelivered}

@@ -25,8 +25,8 @@ from worker.shared.monitoring import (
 )
 from worker.webhooks.batch_completion import PENDING
 from worker.webhooks.endpoint_states import read_figures, read_health
+from worker.webhooks.outbox import count_pending_webhooks
 from worker.webhooks.turns import TurnKey
-from worker.webhooks.webhook_backlog import count_pending_webhooks
 from worker.webhooks.webhook_rules import EndpointHealth
 from worker.webhooks.webhook_secrets import longest_signing, read_secrets
 

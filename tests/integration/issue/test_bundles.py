@@ -26,6 +26,7 @@ from tests.support.builders.messages import (
 from tests.support.builders.services import InProcessService, other_processes
 from tests.support.crypto.tenants import ACME_KEY, config_with_keys
 from tests.support.crypto.tokens import sign_message
+from tests.support.features import needs
 from tests.support.servers.databases import migrated_file
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine
@@ -130,6 +131,7 @@ def test_a_bundle_delivered_again_has_the_same_grants_and_charges_nothing(
     assert rows(service, *TABLES[:-1]) == before
 
 
+@needs("cancel")
 def test_batches_that_are_known_are_answered_by_what_was_committed_beside_new_ones(
     service: InProcessService, clock: Clock
 ) -> None:

@@ -29,6 +29,7 @@ from tests.support.builders.messages import (
 from tests.support.builders.services import InProcessService
 from tests.support.builders.triggers import triggered_tasks
 from tests.support.crypto.tokens import sign_message, tenant_keys, unseal_result
+from tests.support.features import needs
 from valetkey.crypto.keys import generate_key
 from valetkey.wire.refusals import Window
 from valetkey.wire.replies import BatchState, Outcome
@@ -143,6 +144,7 @@ def test_a_refused_batch_has_its_refusal_and_its_keys(service: InProcessService)
     assert refusal_of(service, first["batch"], chunk=2) == ("quota_exceeded", "total")
 
 
+@needs("cancel")
 def test_a_cancelled_batch_has_only_what_was_granted_before(service: InProcessService) -> None:
     message, *_ = split_chunks(grant_message(KEYS), 2)
     first = service.issue(message)
@@ -194,6 +196,7 @@ def test_any_key_of_the_tenant_reopens_a_batch_and_only_it_opens_the_response(
     assert service.refusal_code(reopen) == "signature_required"
 
 
+@needs("cancel")
 def test_cancelling_again_releases_nothing_more(service: InProcessService) -> None:
     first, _ = download_chunks(4, 2)
     service.issue(first)

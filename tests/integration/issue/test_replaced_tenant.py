@@ -20,6 +20,7 @@ from tests.support.builders.messages import (
 from tests.support.builders.services import InProcessService
 from tests.support.crypto.tenants import ACME_KEY, config_with_keys
 from tests.support.crypto.tokens import sign_message
+from tests.support.features import needs
 from valetkey.signing.sigv4 import Credentials
 from worker.aborts.multipart_aborts import abort_expired_uploads
 from worker.aws.s3_clients import S3Clients
@@ -66,6 +67,7 @@ def test_chunks_of_the_new_tenant_are_signed_again_with_credentials_of_its_name(
     assert set(names) == {"acme"}  # STS allows no tilde in the name of a session
 
 
+@needs("quota")
 def test_neither_a_batch_nor_the_usage_of_a_removed_tenant_is_continued(
     service: InProcessService, replace_tenants: ReplaceTenants
 ) -> None:

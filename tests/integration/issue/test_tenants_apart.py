@@ -24,6 +24,7 @@ from tests.support.builders.messages import (
     parts_message,
 )
 from tests.support.crypto.tokens import sign_message, tenant_keys, unseal_result
+from tests.support.features import needs
 from tests.support.servers.databases import migrated_file
 from valetkey.crypto.keys import PrivateKey, generate_key
 from valetkey.signing.sigv4 import Target
@@ -265,6 +266,7 @@ def test_no_tenant_reopens_anothers_batch_or_reads_its_rows(matrix: TenantMatrix
             assert refusals[0] == refusals[1]
 
 
+@needs("cancel")
 def test_cancelling_anothers_batch_does_not_end_it(matrix: TenantMatrix) -> None:
     for tenant, other in matrix.pairs():
         cancel = CANCEL | {"tenant": tenant.name, "batch": other.batch_ids[2]}
@@ -272,6 +274,7 @@ def test_cancelling_anothers_batch_does_not_end_it(matrix: TenantMatrix) -> None
         assert (response["issued"], response["released"]) == (0, 0)
 
 
+@needs("cancel")
 def test_cancelling_a_batch_id_does_not_refuse_anothers_later_batch(matrix: TenantMatrix) -> None:
     batch_ids = {tenant.name: batch_id() for tenant in matrix.tenants}
     for tenant in matrix.tenants:

@@ -19,6 +19,7 @@ from hypothesis.stateful import (
 )
 
 from tests.support.builders.messages import batch_id
+from tests.support.features import needs
 from tests.support.quota_model.checked_service import CheckedService
 from tests.support.quota_model.model import (
     MAX_BYTES,
@@ -197,7 +198,7 @@ def run_machine(new_database: NewDatabase, examples: int, *, concurrent_cleanup:
 
 
 # Hypothesis shrinks a failing example before it reports it: that takes minutes.
-pytestmark = pytest.mark.timeout(600 + 2 * EXAMPLES)
+pytestmark = [pytest.mark.timeout(600 + 2 * EXAMPLES), needs("cancel")]
 
 
 @pytest.fixture(autouse=True)

@@ -21,6 +21,7 @@ from tests.support.builders.messages import (
     upload_message,
 )
 from tests.support.builders.services import InProcessService, other_processes
+from tests.support.features import needs
 from worker.base.database_engine import read_transaction
 from worker.issue.cleanup import clean_up
 from worker.ledger import quota_usage
@@ -143,6 +144,7 @@ def test_later_chunks_of_a_refused_batch_record_no_more_than_the_ceiling(
     assert count_records(service) < MAX_RECORDS
 
 
+@needs("cancel")
 def test_cancellations_of_unknown_batches_record_no_more_than_the_ceiling(
     service: InProcessService,
 ) -> None:
@@ -156,6 +158,7 @@ def test_cancellations_of_unknown_batches_record_no_more_than_the_ceiling(
     assert quota["resets_at"] == "2026-11-25T00:00:00Z"
 
 
+@needs("cancel")
 def test_an_accepted_cancellation_is_kept_and_a_known_batch_is_cancelled_beyond_the_ceiling(
     service: InProcessService,
 ) -> None:
@@ -211,6 +214,7 @@ def test_the_answer_beyond_the_ceiling_is_that_of_a_recorded_refusal(
     assert service.charged() == 0
 
 
+@needs("cancel")
 def test_a_later_chunk_that_is_not_recorded_leaves_its_batch_open(
     service: InProcessService,
 ) -> None:

@@ -48,9 +48,8 @@ from worker.shared.stored_files import Missing, StoredFile
 from worker.uses import storage_probes
 from worker.uses.settlement import settle_ended_slots
 from worker.uses.storage_probes import probe_grants
-from worker.uses.use_reports import UseReport
+from worker.uses.use_reports import GRACE, UseReport
 from worker.uses.use_rows import find_used_grants
-from worker.uses.used_grants import GRACE
 
 MAX_SIZE = 100
 EXPIRES_IN = 300

@@ -38,9 +38,8 @@ from worker.uses.use_reports import UseReport
 from worker.uses.use_rows import read_chunk_grants
 from worker.webhooks.batch_completion import EVENT_LIFETIME
 from worker.webhooks.outbox import DELIVERY_LEASE_TIME
-from worker.webhooks.webhook_cleanup import clean_up_webhooks
 from worker.webhooks.webhook_client import WebhookClient, webhook_client
-from worker.webhooks.webhook_delivery import deliver_due
+from worker.webhooks.webhook_delivery import clean_up_webhooks, deliver_due
 
 SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()
 ALL_EVENTS: tuple[UploadEventType, ...] = ("upload.stored", "upload.unused", "upload.mismatched")

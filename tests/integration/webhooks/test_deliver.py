@@ -35,8 +35,7 @@ from worker.webhooks.outbox import (
     settle_delivery,
 )
 from worker.webhooks.turns import TurnKey, TurnLimits
-from worker.webhooks.webhook_cleanup import clean_up_webhooks
-from worker.webhooks.webhook_delivery import LIMITS, deliver_due
+from worker.webhooks.webhook_delivery import LIMITS, clean_up_webhooks, deliver_due
 from worker.webhooks.webhook_rules import CIRCUIT_THRESHOLD, FIRST_CIRCUIT_PAUSE, RETRY_SCHEDULE
 
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -28,7 +28,7 @@ from worker.webhooks.endpoint_states import (
 )
 from worker.webhooks.outbox import DeliveryResult, bring_forward
 from worker.webhooks.turns import TurnKey
-from worker.webhooks.webhook_cleanup import clean_up_webhooks
+from worker.webhooks.webhook_delivery import clean_up_webhooks
 from worker.webhooks.webhook_monitoring import earliest_due_webhook
 from worker.webhooks.webhook_rules import MAX_RETRY_DELAY, RETRY_SCHEDULE
 

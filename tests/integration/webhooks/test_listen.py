@@ -29,7 +29,7 @@ from worker.webhooks import event_relay, listeners
 from worker.webhooks.event_relay import EventRelay
 from worker.webhooks.listeners import LISTENING_TIME
 from worker.webhooks.outbox import DeliveryLease
-from worker.webhooks.webhook_cleanup import clean_up_webhooks
+from worker.webhooks.webhook_delivery import clean_up_webhooks
 from worker.webhooks.webhook_events import RenderedWebhook, render
 
 ON_POSTGRES = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)

@@ -21,7 +21,7 @@ from worker.rules.issued_grants import storage_name
 from worker.webhooks.batch_completion import EVENT_LIFETIME
 from worker.webhooks.commands import resend_command
 from worker.webhooks.outbox import TenantEvent, insert_event
-from worker.webhooks.webhook_cleanup import clean_up_webhooks
+from worker.webhooks.webhook_delivery import clean_up_webhooks
 from worker.webhooks.webhook_rules import RETRY_SCHEDULE
 
 pytestmark = pytest.mark.usefixtures("at_clock")

@@ -40,9 +40,8 @@ from tests.support.webhooks.unreliable_endpoint import FAULTS, EventKey, Unrelia
 from valetkey.wire.events import EventType
 from worker.base.database_engine import read_transaction
 from worker.rules.tenant_config import TenantConfig, WebhookEndpoint
-from worker.webhooks.webhook_cleanup import clean_up_webhooks
 from worker.webhooks.webhook_client import WebhookClient, webhook_client
-from worker.webhooks.webhook_delivery import MAX_ATTEMPTS, deliver_due
+from worker.webhooks.webhook_delivery import MAX_ATTEMPTS, clean_up_webhooks, deliver_due
 from worker.webhooks.webhook_events import EXPIRED
 
 pytestmark = pytest.mark.slow

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tests.support.uses.reports import BUCKET
-from worker.uses.used_grants import UsedGrant
+from worker.uses.use_reports import UsedGrant
 
 ISSUED = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
 BATCH = "0199a000-0000-7000-8000-000000000001"

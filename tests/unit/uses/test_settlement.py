@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tests.support.uses.used_grants import used_grant
 from worker.audit.grant_states import GrantState, StateFacts, grant_state
 from worker.shared.pages import format_items, parse_items
+from worker.uses.use_reports import UsedGrant
 from worker.uses.use_rules import settle_chunk
-from worker.uses.used_grants import UsedGrant
 
 RESERVED = 100
 ITEMS = range(6)

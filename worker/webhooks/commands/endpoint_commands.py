@@ -25,9 +25,8 @@ from worker.webhooks.endpoint_states import (
     read_figures,
     read_health,
 )
-from worker.webhooks.outbox import bring_forward
+from worker.webhooks.outbox import PendingWebhooks, bring_forward, pending_webhooks
 from worker.webhooks.turns import TurnKey
-from worker.webhooks.webhook_backlog import PendingWebhooks, pending_webhooks
 from worker.webhooks.webhook_rules import EndpointHealth, latency_quantile
 
 _LAST_DAY = timedelta(days=1)

@@ -15,6 +15,7 @@ from tests.support.builders.messages import (
     parts_message,
     split_chunks,
 )
+from tests.support.features import needs
 from worker.aborts.multipart_aborts import abort_expired_uploads
 from worker.ledger import quota_usage
 from worker.ledger.reservations import REMAINING
@@ -65,6 +66,7 @@ def test_a_message_delivered_again_does_not_call_storage(service: UploadService)
     assert len(service.rows(MultipartUpload)) == 1
 
 
+@needs("cancel")
 def test_an_upload_of_a_cancelled_batch_is_not_started(service: UploadService) -> None:
     request = start_message()
     service.cancel(request["batch"])

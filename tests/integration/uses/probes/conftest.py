@@ -17,7 +17,7 @@ from worker.dev.embedded_servers import Storage, create_buckets
 from worker.issue.cleanup import clean_up
 from worker.rules.tenant_config import Bucket, TenantConfig
 from worker.uses.settlement import settle_ended_slots
-from worker.uses.used_grants import GRACE
+from worker.uses.use_reports import GRACE
 
 BUCKET = "probes"
 TEN = b"1234567890"

@@ -17,8 +17,7 @@ from worker.base.database_engine import write_transaction
 from worker.rules.tenant_config import Quota
 from worker.uses import ended_slots, use_rows
 from worker.uses.ended_slots import claim_ended_chunks, take_ended_chunk
-from worker.uses.use_reports import UseReport
-from worker.uses.used_grants import GRACE, SECOND_LOOK
+from worker.uses.use_reports import GRACE, SECOND_LOOK, UseReport
 
 THOUSAND = 100 * TEN
 

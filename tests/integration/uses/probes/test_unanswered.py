@@ -25,7 +25,7 @@ from worker.ledger.tree_leaves import NewLeaf
 from worker.rules.tenant_config import TenantConfig
 from worker.uses import settlement as settle_module
 from worker.uses.settlement import GIVE_UP_AFTER, MIN_EARLIER_ATTEMPTS
-from worker.uses.used_grants import UsedGrant
+from worker.uses.use_reports import UsedGrant
 
 KEY_ARN = "arn:aws:kms:us-east-1:111122223333:key/1234abcd"
 FORBIDDEN, REFUSED = StorageResponse(403), StorageResponse(400)
