@@ -40,8 +40,8 @@ from worker.context import Context
 from worker.errors import Malformed, Transient
 from worker.issue.multipart_uploads import ABANDONED_AFTER
 from worker.ledger.multipart_rows import UploadRecord, delete_starts, find_upload_by_grant
-from worker.rules.role_session import cleanup_session
 from worker.rules.tenant_config import Bucket, TenantAccess
+from worker.shared.limited_sessions import cleanup_session
 from worker.shared.object_files import find_grant_id
 from worker.shared.threads import ThreadGroup
 

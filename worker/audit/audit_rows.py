@@ -28,7 +28,7 @@ from worker.audit.key_lookup import Position
 from worker.audit.text_conditions import batch_text, item_text, joined_text, shown_text
 from worker.ledger.merkle import CHUNK_KINDS
 from worker.rules.annotations import ANNOTATION_FIELDS
-from worker.rules.issued_grants import GrantName
+from worker.shared.grant_names import GrantName
 from worker.shared.pages import Page, in_parts
 
 

@@ -30,7 +30,6 @@ from worker.audit.text_conditions import (
     shown_text,
 )
 from worker.rules.annotations import ANNOTATION_FIELDS, ItemTexts
-from worker.rules.issued_grants import GrantName
 from worker.shared.command_options import (
     TEXT,
     Command,
@@ -42,6 +41,7 @@ from worker.shared.command_options import (
     zone_option,
 )
 from worker.shared.grant_items import is_in_chunk
+from worker.shared.grant_names import GrantName
 from worker.shared.pages import did_you_mean
 from worker.shared.tenant_history import FilterField, UnknownName, check_tenant, is_of_tenant
 

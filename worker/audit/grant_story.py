@@ -39,9 +39,10 @@ from worker.ledger.merkle import CHUNK_KINDS
 from worker.ledger.reservations import REMAINING
 from worker.rules.annotations import ANNOTATION_FIELDS
 from worker.rules.grant_kinds import issued_cost, reserved_cost
-from worker.rules.issued_grants import GrantName, issued_kind
+from worker.rules.issued_grants import issued_kind
 from worker.rules.quota_rules import NO_COST, WINDOWS, Cost, window_start
 from worker.shared.grant_items import StorySubject
+from worker.shared.grant_names import GrantName
 from worker.shared.tenant_history import find_tenant_ids
 
 Story = dict[str, Any]

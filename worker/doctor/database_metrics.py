@@ -10,8 +10,9 @@ from models import RejectionCount
 from worker.doctor.checks import EXPIRED_GRANTS
 from worker.ledger.quota_usage import read_usage
 from worker.ledger.tenant_rows import load_config
-from worker.rules.quota_rules import quota_statuses, window_start
+from worker.rules.quota_rules import window_start
 from worker.shared.monitoring import Family, Window, age
+from worker.shared.quota_statuses import quota_statuses
 
 _QUOTA_LABELS = ("tenant", "metric", "window")
 _USED = Family(

@@ -9,10 +9,11 @@ from worker import clock
 from worker.aws.s3_clients import S3Clients
 from worker.aws.storage_calls import call_storage
 from worker.errors import Malformed, Transient
-from worker.rules.role_session import SessionLimit, cleanup_session, listing_session
+from worker.rules.role_session import SessionLimit
 from worker.rules.storage_errors import ErrorResponse
 from worker.rules.tenant_config import is_ordinary_bucket
 from worker.shared.aws_permissions import Need, ProfileUse, find_needs
+from worker.shared.limited_sessions import cleanup_session, listing_session
 from worker.shared.monitoring import Check, State
 
 _TENANT = "doctor"  # in the name of a role's session

@@ -21,11 +21,11 @@ from worker.base.database_errors import Cause
 from worker.cli.service_failures import cause_of_kind, network_cause
 from worker.doctor.permission_checks import check_permissions
 from worker.errors import Malformed, Transient
-from worker.rules.role_session import versioning_session
 from worker.rules.storage_errors import ErrorResponse
 from worker.rules.tenant_config import Bucket, TenantConfig
 from worker.settings import Settings
 from worker.shared.aws_permissions import DOCTOR_PREFIX, ProfileUse, profile_uses
+from worker.shared.limited_sessions import versioning_session
 from worker.shared.monitoring import Check, State
 from worker.shared.storage_requests import StorageConnection, StorageRequest
 from worker.shared.threads import call_with_timeout

@@ -37,7 +37,6 @@ from worker.ledger.merkle import encode_record, entry_hash
 from worker.ledger.reservations import REMAINING
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
 from worker.rules.annotations import ANNOTATION_FIELDS, SALT_SUFFIX, commitment
-from worker.rules.issued_grants import GrantName
 from worker.shared.command_options import (
     MAX_REASON,
     TEXT,
@@ -45,6 +44,7 @@ from worker.shared.command_options import (
     parse_reason,
     tenant_option,
 )
+from worker.shared.grant_names import GrantName
 from worker.shared.output import first_page_options, print_list, print_rows
 from worker.shared.pages import in_parts
 from worker.shared.tenant_history import check_tenant_option, is_of_tenant

@@ -13,9 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from worker.permissions.documents import Document, Terraform, words
-from worker.rules.issued_grants import aws_partition
 from worker.rules.role_session import bucket_arn, policy_document
-from worker.shared.aws_permissions import ProfileUse, outermost
+from worker.shared.aws_permissions import ProfileUse, aws_partition, outermost
 
 _DAY = 86_400
 _CLEANUP_DAYS = 8  # the cleanup tries to abort an upload for a week, and needs to find it

@@ -18,8 +18,9 @@ from worker.permissions.bucket_documents import (
     old_signatures,
 )
 from worker.permissions.documents import Document, Terraform, words
-from worker.rules.role_session import PRESIGNED, policy_document
+from worker.rules.role_session import policy_document
 from worker.shared.aws_permissions import ProfileUse
+from worker.shared.limited_sessions import PRESIGNED
 
 Attachment = Literal["rcp", "scp"]
 _TYPES: Mapping[Attachment, str] = {

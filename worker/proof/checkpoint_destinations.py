@@ -31,9 +31,10 @@ from worker.proof.proof_settings import (
     ProofSettings,
     WebhookDestination,
 )
-from worker.rules.role_session import SessionLimit, listing_session
+from worker.rules.role_session import SessionLimit
 from worker.rules.storage_errors import ErrorResponse
 from worker.rules.tenant_config import Bucket
+from worker.shared.limited_sessions import listing_session
 from worker.shared.object_files import ObjectFile, put_object
 from worker.shared.whole_files import write_file
 from worker.webhooks.webhook_client import webhook_client

@@ -35,8 +35,8 @@ from worker.proof.merkle_proofs import (
     subtree_roots,
 )
 from worker.rules.annotations import SALT_SUFFIX
-from worker.rules.issued_grants import GrantName
 from worker.shared.command_options import parse_cursor
+from worker.shared.grant_names import GrantName
 from worker.shared.pages import did_you_mean
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, delete, insert
 import models
 from valetkey.wire.refusals import Metric, Window
 from worker.ledger.tenant_rows import increment_revision
-from worker.rules.quota_rules import effective_quotas, override_to_dict
+from worker.rules.quota_rules import effective_quotas
 from worker.rules.tenant_config import (
     ByteQuotaLimit,
     Quota,
@@ -18,6 +18,7 @@ from worker.rules.tenant_config import (
     Tenant,
     TenantConfig,
 )
+from worker.shared.quota_statuses import override_to_dict
 from worker.tenants.apply_plan import FieldChange
 from worker.tenants.config_changes import ChangeAuthor, record_changes
 from worker.tenants.config_conflicts import Conflict, new_conflicts

@@ -25,13 +25,7 @@ from worker.ledger import quota_usage
 from worker.ledger.tenant_rows import load_config
 from worker.quota import quota_changes
 from worker.quota.quota_changes import find_quota, override_conflicts, parse_quota, with_quota
-from worker.rules.quota_rules import (
-    METRICS,
-    WINDOWS,
-    QuotaStatus,
-    quota_statuses,
-    resets_at,
-)
+from worker.rules.quota_rules import METRICS, WINDOWS, resets_at
 from worker.rules.tenant_config import (
     ONLY_LIVE_QUOTA,
     Quota,
@@ -46,6 +40,7 @@ from worker.shared.command_options import (
     tenant_option,
 )
 from worker.shared.output import print_rows
+from worker.shared.quota_statuses import QuotaStatus, quota_statuses
 from worker.tenants import config_changes
 from worker.tenants.apply_plan import FieldChange
 from worker.tenants.config_conflicts import Conflict, new_conflicts

@@ -49,7 +49,6 @@ from worker.report.report_figures import (
     Tally,
 )
 from worker.report.report_page import render_page
-from worker.rules.quota_rules import QuotaStatus, quota_statuses
 from worker.shared.command_options import (
     TEXT,
     chosen_zone,
@@ -58,6 +57,7 @@ from worker.shared.command_options import (
     until_option,
     zone_option,
 )
+from worker.shared.quota_statuses import QuotaStatus, quota_statuses
 from worker.shared.tenant_history import find_tenant_ids, first_id, is_of_tenant
 from worker.shared.whole_files import write_private_file
 from worker.webhooks.outbox import count_pending_webhooks

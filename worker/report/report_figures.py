@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from typing import Literal, NamedTuple
 
-from worker.rules.quota_rules import QuotaStatus
+from worker.shared.quota_statuses import QuotaStatus
 
 PeriodUnit = Literal["hour", "day", "month"]
 

@@ -21,7 +21,7 @@ from worker.audit.grant_states import GrantState
 from worker.contract.contract_command import read_codes
 from worker.report.report_charts import Bar, draw_periods, draw_ranking
 from worker.report.report_figures import Breakdown, ReportFigures, Scope, Tally
-from worker.rules.quota_rules import QuotaStatus
+from worker.shared.quota_statuses import QuotaStatus
 
 _FOLDER = Path(__file__).parent
 _CHART_ROWS = 8

@@ -28,9 +28,9 @@ from worker.revoke.revocation_rows import (
     store_policy_bytes,
 )
 from worker.rules.issued_grants import storage_name
-from worker.rules.role_session import policy_session
 from worker.rules.storage_errors import ErrorResponse
 from worker.rules.tenant_config import Bucket
+from worker.shared.limited_sessions import policy_session
 
 _NO_POLICY = "NoSuchBucketPolicy"
 _GONE = "NoSuchBucket"

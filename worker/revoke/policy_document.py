@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from valetkey.units import format_utc
 from worker.errors import Malformed
 from worker.revoke.levers import Denial
-from worker.rules.issued_grants import aws_partition
-from worker.rules.role_session import PRESIGNED, policy_document
+from worker.rules.role_session import policy_document
+from worker.shared.aws_permissions import aws_partition
+from worker.shared.limited_sessions import PRESIGNED
 
 MAX_POLICY_BYTES = 20_480
 SID_PREFIX = "ValetkeyRevocation"

@@ -13,8 +13,9 @@ from worker.base.database_engine import DriverStatement
 from worker.ledger.merkle import encode_record, entry_hash
 from worker.ledger.tree_leaves import NewLeaf, append_leaf
 from worker.revoke.revocation_targets import RecordedRevocation, Target, TargetKind, covers
-from worker.rules.issued_grants import CLOCK_SKEW, IssuedItem, qualified_name
+from worker.rules.issued_grants import IssuedItem, qualified_name
 from worker.rules.policy_rules import refuse
+from worker.shared.reported_values import CLOCK_SKEW
 
 
 class DenialRow(NamedTuple):

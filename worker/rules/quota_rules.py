@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import product
 from typing import NamedTuple, assert_never, get_args
 
-from valetkey.units import describe_amount, format_utc
+from valetkey.units import describe_amount
 from valetkey.wire.refusals import Code, Metric, QuotaState, Refusal, Window
 from worker.rules.issued_grants import MAX_OPEN_TIME
 from worker.rules.tenant_config import Quota, QuotaOverride, Tenant
@@ -166,16 +165,6 @@ def quota_state(quota: Quota, usage: UsageByWindow, now: datetime) -> QuotaState
     )
 
 
-def newly_warned(
-    tenant: Tenant, before: UsageByWindow, after: UsageByWindow, now: datetime
-) -> Iterator[Quota]:
-    """Yield the quotas whose usage has reached warn_at."""
-    for quota in effective_quotas(tenant, now):
-        used = (used_amount(usage, quota.metric, quota.window) for usage in (before, after))
-        if quota.warn_at is not None and next(used) < quota.warn_at <= next(used):
-            yield quota
-
-
 class QuotaAdmission(NamedTuple):
     """The decision on a cost: a refusal or None, and the tenant's quotas and usage after it."""
 
@@ -214,53 +203,3 @@ def _quota_refusal(state: QuotaState) -> Refusal:
     return Refusal(
         code=Code.QUOTA_EXCEEDED, field="total", message=message, limit=state.limit, quota=state
     )
-
-
-class QuotaStatus(NamedTuple):
-    """The usage of one metric in one window, and its limit if there is a quota.
-
-    tenant is the tenant's id. limit includes the overrides that are in effect. raises are these
-    overrides, each with its amount (by) and its end (until).
-    """
-
-    tenant: str
-    metric: Metric
-    window: Window
-    used: int
-    resets_at: datetime | None
-    limit: int | None = None
-    left: int | None = None
-    percent: int | None = None
-    warn_at: int | None = None
-    warns: bool = False
-    raises: tuple[dict[str, int | str], ...] = ()
-
-
-def quota_statuses(
-    tenant: Tenant, usage: UsageByWindow, now: datetime, *, include_unlimited: bool
-) -> Iterator[QuotaStatus]:
-    """Yield the status of each quota of a tenant.
-
-    With include_unlimited, also yields usage of metrics in windows without a quota.
-    """
-    quotas = {(quota.metric, quota.window): quota for quota in effective_quotas(tenant, now)}
-    for metric, window in product(METRICS, WINDOWS):
-        used = used_amount(usage, metric, window)
-        quota = quotas.get((metric, window))
-        if quota is not None:
-            state = quota_state(quota, usage, now)
-            yield QuotaStatus(
-                **state.model_dump(exclude={"asked"}),
-                tenant=tenant.id,
-                left=state.left,
-                percent=used * 100 // state.limit,
-                warns=state.warns,
-                raises=tuple(map(override_to_dict, current_overrides(tenant, quota, now))),
-            )
-        elif include_unlimited and used:
-            yield QuotaStatus(tenant.id, metric, window, used, resets_at(window, now))
-
-
-def override_to_dict(override: QuotaOverride) -> dict[str, int | str]:
-    """Return a quota override as JSON values: its amount (by) and its end (until)."""
-    return {"by": override.extra, "until": format_utc(override.expires_at)}

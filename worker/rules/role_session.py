@@ -10,7 +10,7 @@ variables.html).
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,14 +21,12 @@ MAX_POLICY_LENGTH = 2_048  # characters; AWS: API_AssumeRole.html
 _MAX_NAME_LENGTH = 64  # characters; AWS: API_AssumeRole.html
 
 # Objects encrypted with a KMS key require that key as well. Only S3 may use it for the session.
-_KMS_STATEMENT = {
+KMS_STATEMENT = {
     "Effect": "Allow",
     "Action": ["kms:Decrypt", "kms:GenerateDataKey"],
     "Resource": "*",
     "Condition": {"StringLike": {"kms:ViaService": "s3.*"}},
 }
-PRESIGNED = ["REST-QUERY-STRING", "POST"]
-"""The values of s3:authType that links and forms have."""
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _SPECIAL = re.compile(r"[*?$]")
 
@@ -80,46 +78,10 @@ def role_session(
     )
 
 
-def cleanup_session(session: RoleSession, bucket: str, prefixes: tuple[str, ...]) -> RoleSession:
-    """Return a session of the same role that may only list and abort multipart uploads.
-
-    Listing has no condition on the prefix: the session may see the keys of other tenants' uploads.
-    """
-    arn = _bucket_arn(session.role_arn, bucket)
-    listing = _allow("s3:ListBucketMultipartUploads", arn)
-    aborting = _allow("s3:AbortMultipartUpload", object_arns(arn, prefixes))
-    return replace(session, policy=_policy_text(listing, aborting))
-
-
-def _bucket_session(*actions: str) -> SessionLimit:
-    def limit(session: RoleSession, bucket: str, _prefixes: tuple[str, ...]) -> RoleSession:
-        statement = _allow(actions, _bucket_arn(session.role_arn, bucket))
-        return replace(session, policy=_policy_text(statement))
-
-    return limit
-
-
-policy_session = _bucket_session(
-    "s3:DeleteBucketPolicy", "s3:GetBucketPolicy", "s3:PutBucketPolicy"
-)
-"""Gives a session of the same role that may only read and change the bucket's policy."""
-
-versioning_session = _bucket_session("s3:GetBucketVersioning")
-"""Gives a session of the same role that may only read whether the bucket is versioned."""
-
-
-def listing_session(session: RoleSession, bucket: str, prefixes: tuple[str, ...]) -> RoleSession:
-    """Return a session of the same role that may only list and read objects under prefixes."""
-    arn = _bucket_arn(session.role_arn, bucket)
-    listing = _allow("s3:ListBucket", arn) | {"Condition": below(prefixes)}
-    reading = _allow("s3:GetObject", object_arns(arn, prefixes))
-    return replace(session, policy=_policy_text(listing, reading, _KMS_STATEMENT))
-
-
 def session_policy(role_arn: str, bucket: str, prefixes: tuple[str, ...]) -> str:
     """Return the policy that allows the objects under these prefixes of a real bucket."""
-    objects = object_arns(_bucket_arn(role_arn, bucket), prefixes)
-    return _policy_text(_allow(ALL_S3_ACTIONS, objects), _KMS_STATEMENT)
+    objects = object_arns(session_bucket_arn(role_arn, bucket), prefixes)
+    return policy_text(allow(ALL_S3_ACTIONS, objects), KMS_STATEMENT)
 
 
 def bucket_arn(partition: str, bucket: str) -> str:
@@ -133,19 +95,16 @@ def object_arns(arn: str, prefixes: Sequence[str]) -> list[str]:
     Source: AWS, "Configuring IAM policies for using access points" (access-points-policies.html).
     """
     separator = "/object/" if arn.partition("/")[2] else "/"
-    return [f"{arn}{separator}{pattern}" for pattern in _patterns(prefixes)]
+    return [f"{arn}{separator}{pattern}" for pattern in prefix_patterns(prefixes)]
 
 
-def below(prefixes: Sequence[str]) -> dict[str, Any]:
-    """Return the condition that a listing is of names below prefixes."""
-    return {"StringLike": {"s3:prefix": _patterns(prefixes)}}
-
-
-def _bucket_arn(role_arn: str, bucket: str) -> str:
+def session_bucket_arn(role_arn: str, bucket: str) -> str:
+    """Return the ARN of a real bucket in the partition of a role."""
     return bucket_arn(role_arn.split(":")[1], bucket)
 
 
-def _allow(actions: str | Sequence[str], resource: str | list[str]) -> dict[str, Any]:
+def allow(actions: str | Sequence[str], resource: str | list[str]) -> dict[str, Any]:
+    """Return a statement that allows actions on resources."""
     return {"Effect": "Allow", "Action": actions, "Resource": resource}
 
 
@@ -154,10 +113,12 @@ def policy_document(*statements: Mapping[str, Any]) -> dict[str, Any]:
     return {"Version": "2012-10-17", "Statement": list(statements)}
 
 
-def _policy_text(*statements: Mapping[str, Any]) -> str:
+def policy_text(*statements: Mapping[str, Any]) -> str:
+    """Return a policy with these statements as the parameter of a session."""
     return json.dumps(policy_document(*statements), separators=(",", ":"))
 
 
-def _patterns(prefixes: Sequence[str]) -> list[str]:
+def prefix_patterns(prefixes: Sequence[str]) -> list[str]:
+    """Return the patterns of all names below prefixes."""
     # In a resource these characters are wildcards, or begin a variable.
     return [f"{_SPECIAL.sub(lambda match: f'${{{match[0]}}}', prefix)}*" for prefix in prefixes]

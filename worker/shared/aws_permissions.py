@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from worker.features import contributions, load_each, resolve
-from worker.rules.issued_grants import aws_domain, aws_partition, may_store
-from worker.rules.role_session import below, bucket_arn, object_arns
+from worker.rules.issued_grants import may_store
+from worker.rules.role_session import bucket_arn, object_arns
 from worker.rules.tenant_config import Bucket, Policy, TenantConfig, is_ordinary_bucket
+from worker.shared.limited_sessions import below
 
 Principal = Literal["signer", "workers"]
 """Who needs a permission.
@@ -346,3 +347,14 @@ def profile_uses(
             own_prefixes=own.get(name, ()),
             options=options.get(name, {}),
         )
+
+
+def aws_partition(region: str) -> str:
+    """Return the partition of AWS that has a region."""
+    prefixes = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
+    return next((name for prefix, name in prefixes.items() if region.startswith(prefix)), "aws")
+
+
+def aws_domain(region: str) -> str:
+    """Return the domain of AWS in which a region's services are."""
+    return "amazonaws.com.cn" if aws_partition(region) == "aws-cn" else "amazonaws.com"

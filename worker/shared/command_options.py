@@ -17,7 +17,7 @@ from valetkey.cli.format_options import format_option
 from valetkey.units import format_utc, parse_duration
 from worker import clock
 from worker.cli.command_options import ROW_NUMBER
-from worker.rules.issued_grants import GrantName
+from worker.shared.grant_names import GrantName
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -7,9 +7,9 @@ from typing import Any, Literal, NamedTuple
 
 from worker.aws.storage_calls import call_storage
 from worker.errors import Transient
-from worker.rules.issued_grants import MAX_AHEAD, MAX_SIZE, is_storable
 from worker.rules.storage_errors import UNREADABLE, ErrorResponse
 from worker.rules.tenant_config import Bucket
+from worker.shared.reported_values import MAX_AHEAD, MAX_SIZE, is_storable
 
 
 def grant_id_of(response: Mapping[str, Any]) -> str:

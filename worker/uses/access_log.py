@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote
 
-from worker.rules.issued_grants import MAX_SIZE
+from worker.shared.reported_values import MAX_SIZE
 from worker.uses.use_reports import UseReport
 
 MAX_LINE_BYTES = 64 * 1024

@@ -11,7 +11,8 @@ from sqlalchemy import ColumnElement, Connection, exists, select
 from models import ConfigChange, Denial, MultipartUpload, StoredObject
 from worker.base.database_engine import read_transaction
 from worker.context import Context
-from worker.rules.issued_grants import CLOCK_SKEW, storage_name
+from worker.rules.issued_grants import storage_name
+from worker.shared.reported_values import CLOCK_SKEW
 from worker.shared.stored_files import Missing, StorageRefuses, StoredFile
 from worker.uses.ended_slots import EndedChunk
 from worker.uses.storage_probes import ProbedStorage, find_storage, record_sightings

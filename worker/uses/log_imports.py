@@ -22,9 +22,9 @@ from worker.base.database_engine import read_transaction, write_transaction
 from worker.base.inserts import insert_statement
 from worker.context import Context
 from worker.errors import Malformed
-from worker.rules.role_session import listing_session
 from worker.rules.storage_errors import ErrorResponse
 from worker.rules.tenant_config import Bucket
+from worker.shared.limited_sessions import listing_session
 from worker.shared.pages import did_you_mean
 from worker.uses.access_log import MAX_LINE_BYTES, is_log_line, read_line
 from worker.uses.use_recorder import record_uses

@@ -11,10 +11,9 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Literal, NamedTuple
 
-from worker.rules.issued_grants import aws_domain, aws_partition
 from worker.rules.role_session import policy_document
 from worker.rules.tenant_config import Bucket
-from worker.shared.aws_permissions import ProfileUse, find_needs
+from worker.shared.aws_permissions import ProfileUse, aws_domain, aws_partition, find_needs
 
 Storage = Literal["aws", "minio", "rgw", "seaweedfs"]
 

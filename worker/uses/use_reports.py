@@ -6,7 +6,8 @@ from typing import Any, Literal, NamedTuple
 
 from valetkey.signing.sigv4 import FILENAME_VARIABLE
 from valetkey.wire.grant_ids import grant_id
-from worker.rules.issued_grants import MAX_AHEAD, MAX_SIZE, SLOT_KINDS, is_storable
+from worker.rules.issued_grants import SLOT_KINDS
+from worker.shared.reported_values import MAX_AHEAD, MAX_SIZE, is_storable
 
 Event = Literal["stored", "completed", "aborted", "downloaded", "deleted"]
 """The events of uses. An object that a multipart upload stored is completed, not stored."""

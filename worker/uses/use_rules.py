@@ -6,7 +6,8 @@ from hashlib import sha256
 from typing import Literal, NamedTuple
 
 from worker.audit.grant_states import STORING, Verdict
-from worker.rules.issued_grants import CLOCK_SKEW, SLOT_KINDS
+from worker.rules.issued_grants import SLOT_KINDS
+from worker.shared.reported_values import CLOCK_SKEW
 from worker.uses.use_reports import UsedGrant, UseReport, plain_name
 
 Ignored = Literal["other_key", "other_kind", "other_signer", "before_issue"]

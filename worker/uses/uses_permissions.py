@@ -3,8 +3,8 @@
 import re
 from urllib.parse import urlsplit
 
-from worker.rules.issued_grants import aws_partition, storage_host
-from worker.shared.aws_permissions import Permission, ProfileUse
+from worker.rules.issued_grants import storage_host
+from worker.shared.aws_permissions import Permission, ProfileUse, aws_partition
 
 # sqs.REGION.…, sqs-fips.REGION.…, ….sqs.REGION.vpce.…, and REGION.queue.… of older URLs.
 _QUEUE_REGION = re.compile(r"(?:^|\.)sqs(?:-fips)?\.([a-z0-9-]+)\.|^([a-z0-9-]+)\.queue\.")

@@ -17,11 +17,12 @@ from worker.rules.decisions import ChunkDecision, ChunkRequest
 from worker.rules.quota_rules import (
     LIVE_WINDOWS,
     UsageByWindow,
-    newly_warned,
+    effective_quotas,
     quota_state,
+    used_amount,
     window_start,
 )
-from worker.rules.tenant_config import Tenant, WebhookEndpoint
+from worker.rules.tenant_config import Quota, Tenant, WebhookEndpoint
 from worker.webhooks.batch_completion import release_completions
 from worker.webhooks.outbox import (
     TenantEvent,
@@ -176,3 +177,13 @@ def called_endpoint(tenant: Tenant, message: ChunkMessage) -> WebhookEndpoint | 
     name = message.callback or ""
     is_allowed = name in allowed_callback_names(tenant, message.grant.bucket)
     return tenant.endpoints[name] if is_allowed else None
+
+
+def newly_warned(
+    tenant: Tenant, before: UsageByWindow, after: UsageByWindow, now: datetime
+) -> Iterator[Quota]:
+    """Yield the quotas whose usage has reached warn_at."""
+    for quota in effective_quotas(tenant, now):
+        used = (used_amount(usage, quota.metric, quota.window) for usage in (before, after))
+        if quota.warn_at is not None and next(used) < quota.warn_at <= next(used):
+            yield quota

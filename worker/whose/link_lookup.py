@@ -21,9 +21,10 @@ from valetkey.wire.grant_ids import grant_id
 from worker.audit.grant_filters import read_profiles
 from worker.audit.grant_rows import GRANTS
 from worker.revoke.revocation_rows import read_item_revocations, read_storage
-from worker.rules.issued_grants import GrantName, IssuedItem, issued_kind, storage_host
+from worker.rules.issued_grants import IssuedItem, issued_kind, storage_host
 from worker.settings import Settings
 from worker.shared.grant_items import is_in_chunk
+from worker.shared.grant_names import GrantName
 from worker.shared.tenant_history import is_of_tenant
 from worker.whose.link_verdicts import (
     VERDICTS,

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from valetkey.signing.sigv4 import signature_digest
 from worker.revoke.revocation_targets import RecordedRevocation
 from worker.rules.annotations import ItemTexts
-from worker.rules.issued_grants import GrantName
+from worker.shared.grant_names import GrantName
 from worker.whose.link_decoding import decodings, unescape_entities, without_invisible
 
 Pairs = dict[str, set[str]]

@@ -16,7 +16,7 @@ from worker.audit.pruned_months import pruned_item_month, pruned_month
 from worker.base.database_engine import read_transaction
 from worker.cli.database import open_database
 from worker.rules.annotations import ANNOTATION_FIELDS
-from worker.rules.issued_grants import GrantName
+from worker.shared.grant_names import GrantName
 from worker.whose.link_lookup import JudgedGrant, find_pasted
 from worker.whose.link_verdicts import (
     MAX_PASTED_BYTES,

@@ -41,9 +41,10 @@ from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine, read_transaction
 from worker.errors import StorageSilent
 from worker.issue.cleanup import clean_up
-from worker.rules.issued_grants import CLOCK_SKEW, storage_name
+from worker.rules.issued_grants import storage_name
 from worker.rules.tenant_config import TenantConfig
 from worker.shared.pages import parse_items
+from worker.shared.reported_values import CLOCK_SKEW
 from worker.shared.stored_files import Missing, StoredFile
 from worker.uses import storage_probes
 from worker.uses.settlement import settle_ended_slots

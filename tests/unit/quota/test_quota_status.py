@@ -5,8 +5,9 @@ import pytest
 from valetkey.units import format_amount
 from worker.quota.quota_changes import with_quota
 from worker.quota.quota_command import status_row
-from worker.rules.quota_rules import Cost, UsageByWindow, quota_statuses
+from worker.rules.quota_rules import Cost, UsageByWindow
 from worker.rules.tenant_config import Quota, QuotaOverride, Tenant, TenantConfig
+from worker.shared.quota_statuses import quota_statuses
 
 NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
 HOUR = Quota("grants", "hour", 100, 80)

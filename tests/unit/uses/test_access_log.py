@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.uses.access_logs import GRANT_ID, QUERY, aws_line, rgw_line
-from worker.rules.issued_grants import MAX_SIZE
+from worker.shared.reported_values import MAX_SIZE
 from worker.uses.access_log import MAX_LINE_BYTES, is_log_line, read_line
 from worker.uses.use_reports import UseReport
 

@@ -6,7 +6,7 @@ import pytest
 from tests.support.uses.reports import deleted, downloaded, stored
 from tests.support.uses.used_grants import BATCH, ISSUED, KEY
 from tests.support.uses.used_grants import used_grant as grant
-from worker.rules.issued_grants import CLOCK_SKEW
+from worker.shared.reported_values import CLOCK_SKEW
 from worker.uses.use_reports import UsedGrant, UseReport
 from worker.uses.use_rules import Judgement, judge, use_fingerprint
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from valetkey.signing.sigv4 import signature_digest
-from worker.rules.issued_grants import GrantName
+from worker.shared.grant_names import GrantName
 from worker.whose.link_verdicts import MAX_PASTED_BYTES, Unreadable, read_pasted_grant
 
 BATCH = "0199a000-0000-7000-8000-000000000000"

@@ -16,7 +16,7 @@ from urllib.parse import quote_plus, unquote_plus
 
 from valetkey.signing.signing_context import GRANT_ID_HEADER
 from valetkey.wire.strict_json import parse_json
-from worker.rules.issued_grants import MAX_SIZE, is_storable
+from worker.shared.reported_values import MAX_SIZE, is_storable
 from worker.uses.use_reports import Event, UseReport
 
 IgnoredRecord = Literal["malformed", "too_large", "test_event", "other_event", "copy"]

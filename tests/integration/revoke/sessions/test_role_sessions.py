@@ -14,7 +14,7 @@ from valetkey.signing.sigv4 import Credentials, FormSigner, UrlSigner
 from worker.aborts.multipart_aborts import abort_expired_uploads
 from worker.aws import object_calls
 from worker.errors import Malformed, StorageSilent
-from worker.rules.role_session import cleanup_session
+from worker.shared.limited_sessions import cleanup_session
 
 PREFIXES = ("acme/",)
 

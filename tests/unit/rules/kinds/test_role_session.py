@@ -7,15 +7,9 @@ from typing import Any
 
 import pytest
 
-from worker.rules.role_session import (
-    SessionLimit,
-    listing_session,
-    policy_session,
-    role_session,
-    session_policy,
-    versioning_session,
-)
+from worker.rules.role_session import SessionLimit, role_session, session_policy
 from worker.rules.tenant_config import Bucket
+from worker.shared.limited_sessions import listing_session, policy_session, versioning_session
 
 ROLE = "arn:aws:iam::111122223333:role/valetkey"
 BUCKET = Bucket("reports", "acme-reports", "eu-central-1", role_arn=ROLE)
