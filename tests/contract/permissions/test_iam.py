@@ -19,6 +19,7 @@ import pytest
 from tests.support.s3 import doubles
 from valetkey.signing.sigv4 import Credentials
 from worker import clock
+from worker.aborts.listed_uploads import list_uploads
 from worker.aws import object_calls
 from worker.aws.credentials import CredentialCache
 from worker.aws.s3_clients import make_client
@@ -32,7 +33,7 @@ from worker.rules.role_session import role_session
 from worker.rules.storage_errors import ErrorResponse
 from worker.rules.tenant_config import Bucket, Policy
 from worker.shared.aws_permissions import ProfileUse, all_permissions
-from worker.shared.object_files import ObjectFile
+from worker.shared.object_files import ObjectFile, put_object
 from worker.shared.stored_files import FileReader, StoredFile
 from worker.uses.events.event_queues import EventQueue
 
@@ -133,14 +134,14 @@ def _get(account: Account, client: Any, **params: str) -> Any:
 
 def _store_manifest(account: Account, client: Any) -> Any:
     file = ObjectFile(io.BytesIO(b"x"), sha256(b"x").digest(), "text/plain", may_replace=True)
-    return object_calls.put_object(client, account.bucket, "acme/m", file, lambda: None)
+    return put_object(client, account.bucket, "acme/m", file, lambda: None)
 
 
 def _multipart(account: Account, client: Any) -> Any:
     started = object_calls.start_upload(client, account.name, "acme/u", {})
     if isinstance(started, ErrorResponse):
         return started
-    assert object_calls.list_uploads(client, account.name, "acme/u")
+    assert list_uploads(client, account.name, "acme/u")
     return object_calls.abort_upload(client, account.name, "acme/u", started.upload_id)
 
 

@@ -521,7 +521,7 @@ def test_a_database_that_refuses_writes_is_not_up_without_a_worker(
     engine: Engine, scrape: Scrape, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if engine.dialect.name == "sqlite":
-        monkeypatch.setattr("worker.base.database_engine.os.access", lambda *_: False)
+        monkeypatch.setattr("worker.doctor.query_limits.os.access", lambda *_: False)
     else:
         name = engine.url.database
         setting = f"ALTER DATABASE {name} SET default_transaction_read_only = on"

@@ -104,7 +104,7 @@ class ModelClients(S3Clients):
         super().__init__()
         self._bucket = bucket
 
-    def client(self, *_: Any) -> Any:
+    def client(self, *_: Any, **__: Any) -> Any:
         return self._bucket
 
     def is_aws(self, bucket: Bucket) -> bool:  # noqa: ARG002 - there is one

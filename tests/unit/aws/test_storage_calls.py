@@ -20,6 +20,7 @@ from worker.aws.storage_calls import MAX_ANSWER_BYTES, bound_responses
 from worker.errors import Transient
 from worker.rules.storage_errors import UNREADABLE, ErrorResponse
 from worker.rules.tenant_config import Bucket
+from worker.shared import object_files
 
 STARTED = b"<InitiateMultipartUploadResult><UploadId>u-1</UploadId></InitiateMultipartUploadResult>"
 BOMB = (
@@ -205,9 +206,9 @@ def test_an_answer_that_never_ends_is_none(endless: Any) -> None:
 
 @pytest.mark.parametrize("begin", [b"HTTP/1.1 100 Continue\r\n", b"HTTP/1.1 100 Continue\r\nx: y"])
 def test_a_continuation_without_an_end_is_no_answer(begin: bytes) -> None:
-    file = object_calls.ObjectFile(BytesIO(b"x"), b"\0" * 32, "text/plain", may_replace=True)
+    file = object_files.ObjectFile(BytesIO(b"x"), b"\0" * 32, "text/plain", may_replace=True)
     with running_socket_server(repeat(begin, b"")) as url:
         client = S3Clients(url).client(BUCKET, "acme", ("acme/",), datetime.now(UTC))
         with pytest.raises(Transient, match="storage does not answer"):
-            object_calls.put_object(client, BUCKET, "acme/a", file, lambda: None)
+            object_files.put_object(client, BUCKET, "acme/a", file, lambda: None)
         client.close()

@@ -3,6 +3,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from worker.base import month_partitions
+from worker.shared import months
 
 
 def test_a_moment_belongs_to_its_month_in_utc() -> None:
@@ -20,8 +21,8 @@ def test_months_are_added_across_years(month: int, number: int, result: int) -> 
 
 
 def test_a_month_is_read_as_it_is_written() -> None:
-    assert month_partitions.parse_month(month_partitions.format_month(202601)) == 202601
-    assert month_partitions.first_moment(202601) == datetime(2026, 1, 1, tzinfo=UTC)
+    assert months.parse_month(months.format_month(202601)) == 202601
+    assert months.first_moment(202601) == datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -29,4 +30,4 @@ def test_a_month_is_read_as_it_is_written() -> None:
 )
 def test_what_is_no_month_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected a month"):
-        month_partitions.parse_month(text)
+        months.parse_month(text)

@@ -15,8 +15,9 @@ from tests.integration.issue.uploads.conftest import (
 )
 from tests.support.builders.messages import parts_message
 from valetkey.wire.refusals import Metric
+from worker.aborts import multipart_aborts
+from worker.aborts.listed_uploads import ListedUpload
 from worker.aborts.multipart_aborts import CHECK_DELAY, abort_expired_uploads
-from worker.aws import object_calls
 from worker.errors import Transient
 from worker.issue.cleanup import clean_up
 
@@ -139,7 +140,7 @@ def test_no_part_is_granted_of_an_upload_that_is_being_aborted(service: UploadSe
     assert service.refusal_code(parts_message(first["id"], 1, key=first["key"])) == "upload_unknown"
 
 
-def deny_listing(*_: object) -> list[object_calls.ListedUpload]:
+def deny_listing(*_: object) -> list[ListedUpload]:
     raise Transient("storage lists no uploads: AccessDenied")
 
 
@@ -149,7 +150,7 @@ def test_storage_that_lists_no_uploads_gets_them_aborted_and_nothing_is_given_ba
     message = five_uploads()
     service.issue(message)
     cancel(service, message)
-    monkeypatch.setattr(object_calls, "list_uploads", deny_listing)
+    monkeypatch.setattr(multipart_aborts, "list_uploads", deny_listing)
     abort_and_check(service)
     assert service.unfinished() == 0
     assert charged(service) == {ALL}
@@ -164,7 +165,7 @@ def test_bytes_wait_for_storage_that_lists_no_uploads_after_an_abort(
     abort_expired_uploads(service.context)
     service.clock.time += CHECK_DELAY
     with monkeypatch.context() as patch:
-        patch.setattr(object_calls, "list_uploads", deny_listing)
+        patch.setattr(multipart_aborts, "list_uploads", deny_listing)
         abort_expired_uploads(service.context)
     assert charged(service) == {ALL}
     abort_expired_uploads(service.context)
