@@ -4,8 +4,6 @@ import sys
 
 import click
 
-from valetkey.cli.terminal_text import program_command
-
 
 def confirm(question: str, unconfirmed: str | None = None) -> None:
     """Ask a yes-or-no question on the terminal. Raises click.Abort after any other answer.
@@ -25,4 +23,6 @@ _PROGRAM = "python -m worker"
 
 def with_programs(text: str) -> str:
     """Return a text whose `python -m worker` commands start the Python of this environment."""
+    from valetkey.cli.terminal_text import program_command  # noqa: PLC0415 - it loads rich
+
     return text.replace(_PROGRAM, f"{program_command('python')} -m worker")

@@ -280,7 +280,7 @@ def test_the_story_of_a_download_tells_who_opened_it() -> None:
 
 @pytest.mark.usefixtures("used")
 def test_only_the_newest_uses_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.audit.grant_story.MAX_USES", 1)
+    monkeypatch.setattr("worker.uses.use_story.MAX_USES", 1)
     expected = "uses         2: the newest 1 follow, and 1 are older\n"
     assert expected in show("acme/a.pdf").stdout
 

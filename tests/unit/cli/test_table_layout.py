@@ -59,7 +59,7 @@ def test_colours_and_wide_characters_do_not_change_the_columns() -> None:
 
 
 PROGRAM = f"""
-from worker.cli.output import print_rows
+from worker.shared.output import print_rows
 print_rows({HEADINGS!r}, [{ROW!r}], None)
 """
 
