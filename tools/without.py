@@ -144,7 +144,7 @@ def whole_checks(root: Path) -> list[tuple[str, list[str]]]:
     tests = [folder for folder in folders if any((root / folder).rglob("test_*.py"))]
     return [
         ("grants", ["-m", "tools.without_grants"]),
-        ("tests", ["-m", "pytest", "-q", "-m", "quick", *tests]),
+        ("tests", ["-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-m", "quick", *tests]),
     ]
 
 

@@ -14,6 +14,7 @@ from tests.integration.worker_cli.test_unusable_services import (
     PASSWORD,
 )
 from tests.support.docs.command_lines import ROOT
+from tests.support.features import needs
 from tests.support.servers.programs import Completed, run_program
 from worker.__main__ import main
 
@@ -47,20 +48,34 @@ WRONG: list[tuple[str, str, str]] = [
     ("S3_ENDPOINT", "https://s3.example.com/path?query", "without user, path, query"),
     ("S3_ENDPOINT", "https://s3.example.com:70000", "http:// or https://"),
     ("STS_ENDPOINT", "ftp://sts.example.com", "http:// or https://"),
-    ("IAM_ENDPOINT", "iam.example.com", "http:// or https://"),
-    ("DEVELOPMENT", "maybe", "expected true or false"),
+    pytest.param("IAM_ENDPOINT", "iam.example.com", "http:// or https://", marks=needs("revoke")),
+    pytest.param("DEVELOPMENT", "maybe", "expected true or false", marks=needs("webhooks")),
     ("SWEEP_SECONDS", "0", "a number of seconds above 0, at most 3600"),
     ("CONCURRENCY", "two", "a whole number of processes from 1 to 1024"),
     ("CONCURRENCY", "1025", "a whole number of processes from 1 to 1024"),
-    ("AUDIT_ORIGIN", "a b", "without spaces, +"),
-    ("AUDIT_ORIGIN", "example.com/", "a final slash"),
-    ("AUDIT_CHECKPOINTS", f"ftp://{LOGIN}@host/x", "folders, s3://PROFILE/PREFIX"),
-    ("AUDIT_CHECKPOINTS", f"https://{LOGIN}@host:six/x", "a webhook's URL is not valid"),
-    ("AUDIT_CHECKPOINTS", "s3://Demo/x", "the name of a bucket profile"),
-    ("AUDIT_CHECKPOINTS", "a,", "separated by commas"),
-    ("AUDIT_CHECKPOINTS", "a, a", "it names a destination twice"),
-    ("AUDIT_WEBHOOK_SECRET", f"whsec_{PASSWORD}", "env:NAME or file:PATH"),
-    ("AUDIT_CHECKPOINT_SECONDS", "0", "from 1 to 2592000"),
+    pytest.param("AUDIT_ORIGIN", "a b", "without spaces, +", marks=needs("proof")),
+    pytest.param("AUDIT_ORIGIN", "example.com/", "a final slash", marks=needs("proof")),
+    pytest.param(
+        "AUDIT_CHECKPOINTS",
+        f"ftp://{LOGIN}@host/x",
+        "folders, s3://PROFILE/PREFIX",
+        marks=needs("proof"),
+    ),
+    pytest.param(
+        "AUDIT_CHECKPOINTS",
+        f"https://{LOGIN}@host:six/x",
+        "a webhook's URL is not valid",
+        marks=needs("proof"),
+    ),
+    pytest.param(
+        "AUDIT_CHECKPOINTS", "s3://Demo/x", "the name of a bucket profile", marks=needs("proof")
+    ),
+    pytest.param("AUDIT_CHECKPOINTS", "a,", "separated by commas", marks=needs("proof")),
+    pytest.param("AUDIT_CHECKPOINTS", "a, a", "it names a destination twice", marks=needs("proof")),
+    pytest.param(
+        "AUDIT_WEBHOOK_SECRET", f"whsec_{PASSWORD}", "env:NAME or file:PATH", marks=needs("proof")
+    ),
+    pytest.param("AUDIT_CHECKPOINT_SECONDS", "0", "from 1 to 2592000", marks=needs("proof")),
 ]
 
 

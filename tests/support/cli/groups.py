@@ -1,6 +1,12 @@
-"""The groups of the operator's commands."""
+"""The groups of the operator's commands, empty where their feature was deleted."""
 
-from worker.cli.groups import command_group
+from valetkey.cli.command_groups import LazyGroup
+from worker.cli.groups import COMMANDS, command_group
 
-audit = command_group("audit")
-webhooks = command_group("webhooks")
+
+def group(name: str) -> LazyGroup:
+    empty = LazyGroup(name=name, package="worker", lazy_commands={})
+    return command_group(name) if name in COMMANDS else empty
+
+
+audit, webhooks = group("audit"), group("webhooks")

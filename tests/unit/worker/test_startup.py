@@ -12,6 +12,7 @@ import pytest
 
 import valetkey
 from tests.support.docs.command_lines import ROOT
+from tests.support.features import needs
 from tests.support.servers.databases import migrated_file
 from tests.support.servers.programs import run_program
 
@@ -47,11 +48,12 @@ def modules_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], set[
     return cache(lambda words: modules_after(program, *words.split(), VALETKEY_DATABASE_URL=url))
 
 
+@needs("audit")
 @pytest.mark.parametrize(
     "words",
     [
         *("audit list", "audit list --json", "audit summary", "audit cancellations"),
-        "audit whose 0199a000-0000-7000-8000-000000000000.7",
+        pytest.param("audit whose 0199a000-0000-7000-8000-000000000000.7", marks=needs("whose")),
     ],
 )
 def test_a_command_that_reads_imports_nothing_heavy(
@@ -62,6 +64,7 @@ def test_a_command_that_reads_imports_nothing_heavy(
     assert modules & HEAVY == set()
 
 
+@needs("audit")
 def test_a_page_is_printed_without_a_search_for_garbage(tmp_path: Path) -> None:
     url = migrated_file(tmp_path / "valetkey.db")
     program = """
