@@ -2,9 +2,10 @@
 
 import pytest
 
-from worker.features import NAMES
+from worker.features import FEATURES
 
 
 def needs(feature: str) -> pytest.MarkDecorator:
     """Skip a test where a feature was deleted, as `make without` does."""
-    return pytest.mark.skipif(feature not in NAMES, reason=f"it uses the feature {feature}")
+    names = [each.name for each in FEATURES]
+    return pytest.mark.skipif(feature not in names, reason=f"it uses the feature {feature}")

@@ -3,9 +3,11 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import starmap
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 from click.testing import CliRunner, Result
 
 from tests.integration.worker_cli.test_unusable_services import (
@@ -48,35 +50,28 @@ WRONG: list[tuple[str, str, str]] = [
     ("S3_ENDPOINT", "https://s3.example.com/path?query", "without user, path, query"),
     ("S3_ENDPOINT", "https://s3.example.com:70000", "http:// or https://"),
     ("STS_ENDPOINT", "ftp://sts.example.com", "http:// or https://"),
-    pytest.param("IAM_ENDPOINT", "iam.example.com", "http:// or https://", marks=needs("revoke")),
-    pytest.param("DEVELOPMENT", "maybe", "expected true or false", marks=needs("webhooks")),
+    ("IAM_ENDPOINT", "iam.example.com", "http:// or https://"),
+    ("DEVELOPMENT", "maybe", "expected true or false"),
     ("SWEEP_SECONDS", "0", "a number of seconds above 0, at most 3600"),
     ("CONCURRENCY", "two", "a whole number of processes from 1 to 1024"),
     ("CONCURRENCY", "1025", "a whole number of processes from 1 to 1024"),
-    pytest.param("AUDIT_ORIGIN", "a b", "without spaces, +", marks=needs("proof")),
-    pytest.param("AUDIT_ORIGIN", "example.com/", "a final slash", marks=needs("proof")),
-    pytest.param(
-        "AUDIT_CHECKPOINTS",
-        f"ftp://{LOGIN}@host/x",
-        "folders, s3://PROFILE/PREFIX",
-        marks=needs("proof"),
-    ),
-    pytest.param(
-        "AUDIT_CHECKPOINTS",
-        f"https://{LOGIN}@host:six/x",
-        "a webhook's URL is not valid",
-        marks=needs("proof"),
-    ),
-    pytest.param(
-        "AUDIT_CHECKPOINTS", "s3://Demo/x", "the name of a bucket profile", marks=needs("proof")
-    ),
-    pytest.param("AUDIT_CHECKPOINTS", "a,", "separated by commas", marks=needs("proof")),
-    pytest.param("AUDIT_CHECKPOINTS", "a, a", "it names a destination twice", marks=needs("proof")),
-    pytest.param(
-        "AUDIT_WEBHOOK_SECRET", f"whsec_{PASSWORD}", "env:NAME or file:PATH", marks=needs("proof")
-    ),
-    pytest.param("AUDIT_CHECKPOINT_SECONDS", "0", "from 1 to 2592000", marks=needs("proof")),
+    ("AUDIT_ORIGIN", "a b", "without spaces, +"),
+    ("AUDIT_ORIGIN", "example.com/", "a final slash"),
+    ("AUDIT_CHECKPOINTS", f"ftp://{LOGIN}@host/x", "folders, s3://PROFILE/PREFIX"),
+    ("AUDIT_CHECKPOINTS", f"https://{LOGIN}@host:six/x", "a webhook's URL is not valid"),
+    ("AUDIT_CHECKPOINTS", "s3://Demo/x", "the name of a bucket profile"),
+    ("AUDIT_CHECKPOINTS", "a,", "separated by commas"),
+    ("AUDIT_CHECKPOINTS", "a, a", "it names a destination twice"),
+    ("AUDIT_WEBHOOK_SECRET", f"whsec_{PASSWORD}", "env:NAME or file:PATH"),
+    ("AUDIT_CHECKPOINT_SECONDS", "0", "from 1 to 2592000"),
 ]
+# The features without which a setting is unknown.
+_FEATURES = {"IAM_ENDPOINT": "revoke", "DEVELOPMENT": "webhooks"}
+
+
+def case(name: str, value: str, expected: str) -> ParameterSet:
+    feature = "proof" if name.startswith("AUDIT_") else _FEATURES.get(name, "core")
+    return pytest.param(name, value, expected, marks=needs(feature))
 
 
 def invoke(command: str, variables: Mapping[str, str]) -> Result:
@@ -88,7 +83,7 @@ def _in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
 
 
-@pytest.mark.parametrize(("name", "value", "expected"), WRONG)
+@pytest.mark.parametrize(("name", "value", "expected"), [*starmap(case, WRONG)])
 def test_a_wrong_setting_is_named_with_what_to_write(name: str, value: str, expected: str) -> None:
     result = invoke("run", {f"VALETKEY_{name}": value})
     assert result.exit_code == 2
