@@ -240,7 +240,7 @@ def _texts(value: ast.expr) -> Iterable[str]:
 _PERMISSIONS = """\
 # AWS permissions
 
-`make contract` writes this page from `worker/aws/aws_permissions.py`. These commands print
+`make contract` writes this page from `worker/shared/aws_permissions.py`. These commands print
 the documents for your `tenants.toml`, with the reason of each statement, for a shell, as JSON
 (`--json`) or for Terraform (`--terraform`):
 
