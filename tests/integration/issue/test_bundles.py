@@ -98,6 +98,7 @@ def mixed_messages() -> list[Any]:
     ]
 
 
+@needs("webhooks")
 def test_a_bundle_is_decided_as_its_messages_one_by_one(
     service: InProcessService,
     alone: InProcessService,

@@ -27,6 +27,7 @@ from tests.support.crypto.tenants import (
     config_with_tenant_keys,
 )
 from tests.support.crypto.tokens import forge_token, sign_message, tenant_keys, unseal_result
+from tests.support.features import needs
 from valetkey.crypto.jose import WrongKey, recipient_key_id, sign, unseal
 from valetkey.crypto.keys import PrivateKey
 from valetkey.wire.refusals import Code
@@ -99,6 +100,7 @@ def test_a_message_is_refused_once_its_key_is_removed_revoked_or_expired(
     assert (response.values["refusal"]["code"], response.values["items"]) == (code, [])
 
 
+@needs("webhooks")
 def test_only_a_decision_with_a_known_callback_triggers_a_webhook(
     service: InProcessService, clock: Clock
 ) -> None:

@@ -246,6 +246,7 @@ def test_anothers_batch_id_identifies_a_separate_batch(matrix: TenantMatrix) -> 
     assert matrix.used() == {name: used + others for name, used in before.items()}
 
 
+@needs("webhooks")
 def test_no_manifest_is_written_under_anothers_prefix(matrix: TenantMatrix) -> None:
     for tenant, other in matrix.pairs():
         for object_key in (f"{other.name}/links.gz", f"{tenant.name}/../{other.name}/links.gz"):
@@ -295,6 +296,7 @@ def test_an_explanation_shows_nothing_of_another_tenant(matrix: TenantMatrix) ->
         assert rules[1] == {"rule": "batch", "found": "not seen before"}
 
 
+@needs("webhooks")
 def test_no_tenant_can_call_back_anothers_endpoint(matrix: TenantMatrix) -> None:
     for tenant, other in matrix.pairs():
         message = matrix_message(tenant, callback=f"hook-{other.name}")

@@ -7,6 +7,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from tests.support.features import needs
 from valetkey.cli.command_groups import LazyGroup
 from valetkey.cli.main import main as valetkey
 from worker.__main__ import main as worker
@@ -36,6 +37,8 @@ COMMANDS = [
 ]
 
 
+@needs("audit")
+@needs("webhooks")
 def test_the_groups_of_many_commands_are_lazy() -> None:
     assert set(GROUPS) == {"worker", "worker audit", "worker webhooks", "valetkey"}
 

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import pytest
 
 from tests.support.builders.messages import grant_message
+from tests.support.features import needs
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.parsing import parse_message
 from worker import features, hooks
@@ -145,6 +146,7 @@ def test_a_message_of_an_absent_feature_is_refused(monkeypatch: pytest.MonkeyPat
     assert dispatch.describe_service("acme").asks == ["service"]
 
 
+@needs("webhooks")
 def test_a_field_of_an_absent_feature_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     message = parse_message(grant_message(callback="hook"))
     assert isinstance(message, ChunkMessage)

@@ -80,7 +80,7 @@ def test_a_page_is_printed_without_a_search_for_garbage(tmp_path: Path) -> None:
     assert run_program(command, cwd=ROOT, env=environ, check=True).stdout == "True True\n"
 
 
-@pytest.mark.parametrize("words", ["--help", "audit --help"])
+@pytest.mark.parametrize("words", ["--help", pytest.param("audit --help", marks=needs("audit"))])
 def test_help_imports_no_command(modules_of: Callable[[str], set[str]], words: str) -> None:
     assert modules_of(words) & {*HEAVY, "models", "rich"} == set()
 
@@ -94,7 +94,11 @@ def test_the_help_of_the_producers_command_line_imports_no_command(option: str) 
 
 
 @pytest.mark.parametrize(
-    ("module", "words"), [("click", ("--help",)), ("sqlalchemy", ("audit", "list"))]
+    ("module", "words"),
+    [
+        ("click", ("--help",)),
+        pytest.param("sqlalchemy", ("audit", "list"), marks=needs("audit")),
+    ],
 )
 def test_ctrl_c_while_modules_are_imported_prints_no_traceback(
     tmp_path: Path, module: str, words: tuple[str, ...]
