@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from valetkey.wire.refusals import Metric, Window
+from worker.features import NAMES
 from worker.rules.tenant_config import QuotaOverride
 
 METRICS: tuple[Metric, ...] = ("grants", "download_grants", "upload_bytes")
@@ -152,7 +153,8 @@ class QuotaModel:
 
     cancelled are batch ids. live_chunks are issued chunks, by batch id and chunk number, until
     cleanup releases them; the values are their expiry. ended_chunks keep the bytes of their slots
-    in the window live, because nothing settles them here. Usage of minutes and hours before
+    in the window live, because nothing settles them here; without the feature uses there are none.
+    Usage of minutes and hours before
     kept_from may be deleted. removed are the models of the removed tenants of the same name, oldest
     first.
     """
@@ -290,7 +292,8 @@ class QuotaModel:
             batch.open_until = None
         for key in expired_chunks:
             del self.live_chunks[key]
-            self.ended_chunks.add(key)
+            if "uses" in NAMES:
+                self.ended_chunks.add(key)
         self.kept_from = max(self.kept_from, now - 2 * DAY)
         released = sum(model._clean_up(now) for model in self.removed)
         return released + len(open_batches) + len(expired_chunks)
