@@ -20,11 +20,7 @@ HookName = Literal[
     "batch_state",
     "sessions_from",
 ]
-"""The hooks of the core; worker.hooks says what each is called with, and what it may cost.
-
-sessions_from is called when the config is loaded: (connection) -> by role, the time before which
-its sessions were ended.
-"""
+"""The hooks of the core; worker.hooks says what each is called with, and what it may cost."""
 
 UPKEEP_TASK = "valetkey.upkeep"
 
@@ -82,7 +78,7 @@ class Feature:
     (environ, folder) -> FoundService or None, the service that other commands use without settings.
     tasks: by name. jobs, roles: see there. starts: (connect to the result store) -> what each
     process of a worker starts and stops.
-    asks: handlers of messages by `ask`: (message, sender, config, context) -> JSON values.
+    asks: handlers of messages by `ask`: (message, sender, config, context) -> Reply.
     request_fields: fields of a request that it carries out. Without it they are refused.
     in_use: (connection) -> numbers that the removal of an endpoint drops, by tenant id and name.
     actions: tuples of Permission, what it does in AWS, in the order of their names.

@@ -131,3 +131,12 @@ def batch_state(connection: Connection, batch_number: int) -> dict[str, Any]:
         for function in hook_functions("batch_state")
         for name, value in function(connection, batch_number).items()
     }
+
+
+def sessions_from(connection: Connection) -> dict[str, datetime]:
+    """Return by role the time before which its sessions were ended, when the config is loaded."""
+    return {
+        role: time
+        for function in hook_functions("sessions_from")
+        for role, time in function(connection).items()
+    }

@@ -186,7 +186,8 @@ class Supervisor:
     def _report(self, states: list[WorkerHealth]) -> None:
         """Report the state to the service manager, and log each change of a worker's readiness."""
         self._manager.notify(states)
-        for worker, state in zip(self._workers, states, strict=True):
+        # Another thread may have added a worker since its state was asked.
+        for worker, state in zip(self._workers, states, strict=False):
             if state["ready"] == worker.was_ready or self._kill_at is not None:
                 continue
             worker.was_ready = state["ready"]

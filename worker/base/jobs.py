@@ -111,7 +111,11 @@ class SingleFlight:
             run = self._run = JobRun(self._monotonic)
             # A daemon: a run that hangs must not keep the process from ending.
             self._thread = Thread(target=self._loop, args=(run,), name=self._name, daemon=True)
-            self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError as error:  # no further thread: the next trigger tries again
+                self._run = None
+                log.warning("job_not_started", job=self._name, problem=str(error))
 
     def stop(self) -> None:
         """Let the current run end soon, and start no other."""

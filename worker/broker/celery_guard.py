@@ -62,6 +62,7 @@ from worker.broker.result_store import (
     report_discard,
     report_failure,
 )
+from worker.core import UPKEEP_QUEUE
 from worker.features import TASKS
 
 log = structlog.get_logger()
@@ -355,6 +356,15 @@ def _report_outage(error: BaseException) -> None:
 NO_FEATURE = "no feature of this service has this task"
 
 
+def _is_of_no_feature(message: Any) -> bool:
+    """Return true for a task that a deleted feature has left in the queue of the upkeep worker.
+
+    Producers can write to all other queues: with such tasks they would fill the dead letters.
+    """
+    name, queue = message.headers["task"], message.delivery_info.get("routing_key")
+    return name.startswith("valetkey.") and name not in TASKS and queue == UPKEEP_QUEUE
+
+
 class GuardedConsumer(Consumer):  # type: ignore[misc] # Celery's Consumer has no types
     """A consumer that discards messages that are no plain call of one of the service's tasks."""
 
@@ -389,9 +399,12 @@ class GuardedConsumer(Consumer):  # type: ignore[misc] # Celery's Consumer has n
             GuardedQoS.reconnected_at = time.monotonic()
         handle: Callable[[Any], Any] = super().create_task_handler(*args, **kwargs)
 
+        set_aside: set[str] = set()
+
         def check_and_handle(message: Any) -> Any:
-            name = message.headers["task"]
-            if name.startswith("valetkey.") and name not in TASKS:  # of a feature that was deleted
+            # One is enough to be noticed: they must not push out what can be sent again.
+            if _is_of_no_feature(message) and message.headers["task"] not in set_aside:
+                set_aside.add(message.headers["task"])
                 return message.channel.dead_letter(frame_of(message), NO_FEATURE)
             try:
                 self._check(message)

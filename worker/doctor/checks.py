@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from pathlib import Path
+from traceback import extract_tb
 from typing import TypeVar
 
 from sqlalchemy import Connection, func, select
@@ -62,6 +64,12 @@ def attempt(
 def failed(check: str, error: ServiceUnusable) -> Check:
     """Return the failed check of a service that cannot be used."""
     return Check(check, "fail", error.message, error.cause.hint)
+
+
+def place_of(error: Exception) -> str:
+    """Return the type of an error and where it was raised. Its text may contain a secret."""
+    frame = extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
 
 
 def earliest_reservation_expiry(connection: Connection) -> datetime | None:

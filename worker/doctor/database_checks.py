@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from worker import clock
 from worker.base.database_engine import snapshot_transaction, sqlite_files
@@ -16,9 +17,10 @@ from worker.cli.database import is_of_later_release, open_database
 from worker.cli.database_failures import database_cause, database_unusable, describe_url
 from worker.cli.database_roles import CONFIG_TABLES
 from worker.cli.service_failures import ServiceUnusable
-from worker.doctor.checks import EXPIRED_GRANTS, attempt, failed
+from worker.doctor.checks import EXPIRED_GRANTS, attempt, failed, place_of
 from worker.doctor.query_limits import write_problem
 from worker.doctor.storage_checks import bucket_checks
+from worker.errors import Transient
 from worker.features import load_each
 from worker.ledger.tenant_rows import load_config
 from worker.rules.tenant_config import TenantConfig
@@ -100,8 +102,7 @@ def database_checks(settings: Settings, *, offline: bool) -> Iterator[Check]:
     yield from _file_checks(url)
     yield from check_tenants(facts.config, clock.now())
     yield from bucket_checks(facts.config, settings, offline=offline)
-    for check_services in load_each("service_checks"):
-        yield from check_services(facts.config, offline=offline)
+    yield from _checks_of_features("service_checks", facts.config, offline=offline)
     yield from facts.checks
 
 
@@ -129,8 +130,19 @@ def _row_checks(connection: Connection, config: TenantConfig, now: datetime) -> 
     yield from check_role(connection)
     yield check_waiting(EXPIRED_GRANTS, EXPIRED_GRANTS.since(connection), now)
     yield from check_partitions(connection, now)
-    for check_rows in load_each("database_checks"):
-        yield from check_rows(connection, config, now)
+    yield from _checks_of_features("database_checks", connection, config, now)
+
+
+def _checks_of_features(part: str, *args: Any, **options: Any) -> Iterator[Check]:
+    """Yield the checks of all features. One that raises fails alone, unless the database does."""
+    for check in load_each(part):
+        try:
+            yield from check(*args, **options)
+        except (SQLAlchemyError, Transient, ServiceUnusable):
+            raise
+        except Exception as error:  # noqa: BLE001 - the defect of one feature hides no other
+            text = f"checks of {check.__module__} failed: {place_of(error)}"
+            yield Check("doctor", "fail", text, "report this line: it is a defect")
 
 
 def _file_checks(database_url: str) -> Iterator[Check]:

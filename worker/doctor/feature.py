@@ -25,7 +25,7 @@ FEATURE = Feature(
     checks={
         "settings": "reference/settings",
         **dict.fromkeys(("database", "broker", "results"), "runbooks/lost"),
-        **dict.fromkeys(("workers", "probe"), "runbooks/service"),
+        **dict.fromkeys(("workers", "probe", "doctor"), "runbooks/service"),
         "queues": "runbooks/backlog",
         "messages": "runbooks/messages",
         "upkeep": "runbooks/quota",

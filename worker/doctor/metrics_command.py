@@ -27,7 +27,7 @@ from worker.cli.database import open_engine
 from worker.cli.database_failures import database_cause, database_unusable
 from worker.cli.redis_servers import open_broker, open_results
 from worker.core import UPKEEP_QUEUE
-from worker.doctor.checks import WORKER_PROBLEMS
+from worker.doctor.checks import WORKER_PROBLEMS, place_of
 from worker.doctor.dead_letter_list import count_dead_letters
 from worker.doctor.discard_counts import read_discard_counts, read_ignored_traces
 from worker.doctor.latency_metrics import read_histograms, read_queues, worker_info
@@ -246,15 +246,20 @@ class ServiceCollector(Collector):
             except Transient:
                 if time.monotonic() < end:
                     raise
+            except Exception as error:  # noqa: BLE001 - the defect of one part hides no other
+                text = f"the {name} cannot be read: {place_of(error)}"
+                self._on_problem(name, click.ClickException(text), ())
             else:
                 complete[name] = 1
+                self._on_problem(name, None, metrics)
                 yield from metrics
         yield _COMPLETE.samples(complete)
 
 
 _COMPLETE = Family(
     "scrape_complete",
-    f"1 if a part of the database's metrics was read, 0 if {TIME_LIMIT:g} seconds were too short.",
+    "1 if a part of the database's metrics was read, 0 if it failed or"
+    f" {TIME_LIMIT:g} seconds were too short.",
     ("part",),
 )
 

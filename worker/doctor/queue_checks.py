@@ -181,7 +181,7 @@ def check_messages(discarded: Mapping[str, int], dead_letters: int) -> Check:
     text = f"discarded so far: {counts}" if counts else "none was discarded"
     if not dead_letters:
         return Check("messages", "ok", text)
-    text = f"{dead_letters} dead-lettered because a worker failed on them; {text}"
+    text = f"{dead_letters} dead-lettered: a worker failed on them, or has no such task; {text}"
     return Check("messages", "warn", text, "python -m worker deadletters list")
 
 

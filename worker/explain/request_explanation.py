@@ -14,6 +14,7 @@ from worker.context import Context
 from worker.errors import Malformed, Transient
 from worker.explain.decision_explanation import ExplainContext, build_explanation, explain
 from worker.issue.chunk_signing import first_signing_context, read_recorded
+from worker.issue.feature_check import require_features
 from worker.issue.multipart_uploads import find_continued_upload
 from worker.ledger.batches import read_history
 from worker.ledger.quota_usage import read_usage
@@ -55,7 +56,7 @@ def explain_raw(raw: Any, context: Context) -> Explanation:
         found = "" if sender.cause == sender.refusal.code else f"counted as {sender.cause}"
         verdict = RuleVerdict(rule="identity", found=found, refusal=sender.refusal)
         return build_explanation([verdict])
-    message = parse_message(raw if sender is None else sender.content)
+    message = require_features(parse_message(raw if sender is None else sender.content))
     if isinstance(message, Refusal):
         return build_explanation([RuleVerdict(rule="message", found="", refusal=message)])
     if not isinstance(message, ChunkMessage):

@@ -12,9 +12,9 @@ from valetkey.crypto.jose import GZIP, JWE_REGISTRY, MAX_MESSAGE_BYTES, SEALING_
 from valetkey.crypto.keys import PublicKey, build_public_key
 from valetkey.delivery.tracing import content_attributes
 from valetkey.wire import RELEASE, messages
-from valetkey.wire.messages import AnyMessage, ChunkMessage, ServiceMessage
+from valetkey.wire.messages import AnyMessage, ServiceMessage
 from valetkey.wire.parsing import parse_message
-from valetkey.wire.refusals import Code, QuotaState, Refusal
+from valetkey.wire.refusals import QuotaState, Refusal
 from valetkey.wire.replies import ServiceInfo, ServiceLimits
 from worker.base.database_engine import autocommit_read, write_transaction
 from worker.base.stages import stage
@@ -22,7 +22,8 @@ from worker.base.tracing import annotate
 from worker.broker.message_guard import MAX_FRAME_BYTES
 from worker.clock import MAX_CLOCK_SKEW
 from worker.context import Context
-from worker.features import REQUEST_FIELDS, contributions, resolve
+from worker.features import resolve
+from worker.issue.feature_check import HANDLERS, require_features
 from worker.ledger.quota_usage import read_quota_states
 from worker.ledger.rejections import count_rejections
 from worker.rules.authentication import (
@@ -35,7 +36,6 @@ from worker.rules.authentication import (
 )
 from worker.rules.decisions import Reply, refused_outcome
 from worker.rules.grant_kinds import KINDS
-from worker.rules.policy_rules import refuse
 from worker.rules.tenant_config import Tenant, TenantConfig
 
 _LIMITS = ServiceLimits(
@@ -47,17 +47,13 @@ _LIMITS = ServiceLimits(
 )
 
 
-_HANDLERS = contributions("asks")
-_OPTIONAL_FIELDS = {"callback", "notify", "manifest"} - REQUEST_FIELDS
-
-
 def describe_service(tenant_name: str) -> ServiceInfo:
     """Return the description of this release. It charges nothing and reads no table."""
     return ServiceInfo(
         tenant=tenant_name,
         release=RELEASE,
         versions=[messages.VERSION],
-        asks=[ask for ask in get_args(messages.Ask) if ask in _HANDLERS],
+        asks=[ask for ask in get_args(messages.Ask) if ask in HANDLERS],
         kinds=list(KINDS),
         limits=_LIMITS,
     )
@@ -103,8 +99,8 @@ class Response(NamedTuple):
 
     @property
     def outcomes(self) -> Sequence[Reply]:
-        """The replies in the response to a bundle, or else the only one."""
-        return self.reply.parts or (self.reply,)
+        """The replies in the response to a bundle, which may be none, or else the only one."""
+        return (self.reply,) if self.reply.parts is None else self.reply.parts
 
     @property
     def expires_at(self) -> datetime | None:
@@ -124,29 +120,15 @@ def respond(raw: Any, context: Context) -> Response:
     if isinstance(sender, Rejection):
         reply = _reject(raw, raw, sender, context)
         return Response(reply, reply.values)
-    message, tenant = parse_message(sender.content), sender.tenant
+    message, tenant = require_features(parse_message(sender.content)), sender.tenant
     if isinstance(message, Refusal):
         rejection = Rejection(message, message.code, tenant.id)
         reply = _reject(raw, sender.content, rejection, context)
         quotas = [Reply.of(quota).values for quota in _quotas(tenant, context)]
         return _seal(reply._replace(values=reply.values | {"quotas": quotas}), sender, None)
     annotate(content_attributes(sender.content))
-    missing = _missing_field(message)
-    if missing is not None:
-        text = "this service runs without the feature for it"
-        refusal = refuse(Code.FEATURE_MISSING, missing, text)
-        reply = refused_outcome(*parse_claimed_chunk(sender.content), refusal)
-        return _seal(reply, sender, message)
-    handle = resolve(_HANDLERS[message.ask])
+    handle = resolve(HANDLERS[message.ask])
     return _seal(handle(message, sender, config, context), sender, message)
-
-
-def _missing_field(message: AnyMessage) -> str | None:
-    """Return the field of a message that no feature of the list carries out."""
-    if message.ask not in _HANDLERS:
-        return "ask"
-    fields = _OPTIONAL_FIELDS if isinstance(message, ChunkMessage) else ()
-    return next((name for name in fields if getattr(message, name) is not None), None)
 
 
 def respond_to_service(

@@ -26,6 +26,7 @@ from worker.base.stages import stage
 from worker.context import Context
 from worker.errors import Transient
 from worker.issue.chunk_signing import first_signing_context, read_recorded, reissue_chunk
+from worker.issue.feature_check import require_features
 from worker.issue.multipart_uploads import UploadStarter, find_continued_upload
 from worker.ledger import quota_usage
 from worker.ledger.batches import (
@@ -287,7 +288,10 @@ def issue_bundle(
     """
     tenant, signing_key = sender.tenant, sender.signing_key
     with stage("decide"):
-        parsed = dict(enumerate(parse_bundled(raw, tenant.name) for raw in bundle.messages))
+        parsed = {
+            n: require_features(parse_bundled(raw, tenant.name))
+            for n, raw in enumerate(bundle.messages)
+        }
     refusals = {n: message for n, message in parsed.items() if isinstance(message, Refusal)}
     requests = {
         n: ChunkRequest(message, tenant, signing_key)

@@ -26,7 +26,7 @@ from models import (
 from worker.base.database_engine import execute_in_driver, read_in_driver, read_transaction
 from worker.base.inserts import insert_statement
 from worker.errors import Transient
-from worker.features import hook_functions
+from worker.hooks import sessions_from
 from worker.rules import tenant_config
 from worker.rules.tenant_config import TenantConfig, assign_ids
 
@@ -62,9 +62,7 @@ def load_config(connection: Connection) -> TenantConfig:
         )
         for row in _read_tenants(connection)
     }
-    ended: dict[str, datetime] = {}
-    for sessions_from in hook_functions("sessions_from"):
-        ended |= sessions_from(connection)
+    ended = sessions_from(connection)
     buckets = {
         row["name"]: tenant_config.Bucket(**row, sessions_from=ended.get(row["role_arn"]))
         for row in _read(connection, _BUCKETS)

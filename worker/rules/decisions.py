@@ -158,14 +158,14 @@ class Reply(NamedTuple):
     """The reply to a message as JSON values, and what the service itself needs to know of it.
 
     issued and refused are numbers of items. expires_at is the time at which the first grant in it
-    expires, None if it has none. parts are the replies in the reply to a bundle.
+    expires, None if it has none. parts are the replies in the reply to a bundle, else None.
     """
 
     values: dict[str, Any]
     issued: int = 0
     refused: int = 0
     expires_at: datetime | None = None
-    parts: Sequence["Reply"] = ()
+    parts: Sequence["Reply"] | None = None
 
     @classmethod
     def of(cls, model: BaseModel) -> Self:

@@ -203,6 +203,7 @@ def test_a_task_of_a_deleted_feature_is_set_aside_and_the_next_is_handled(
         return lambda message: handled.append(message.headers["id"])
 
     monkeypatch.setattr("celery.worker.consumer.Consumer.create_task_handler", handler)
+    monkeypatch.setattr(celery_guard, "UPKEEP_QUEUE", guarded.queue)
     monkeypatch.setattr(celery_guard, "TASKS", {"valetkey.issue": Task(queues=(guarded.queue,))})
     consumer = celery_guard.GuardedConsumer.__new__(celery_guard.GuardedConsumer)
     consumer.restart_count = 0

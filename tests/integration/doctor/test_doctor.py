@@ -2,6 +2,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import redis
@@ -19,11 +20,12 @@ from tests.support.cli.operator import json_lines
 from tests.support.docs.command_lines import ROOT
 from worker.base.database_engine import write_transaction
 from worker.broker.queues import HEARTBEAT_PREFIX
+from worker.doctor import database_checks
 from worker.doctor.checks import find_runbook
 from worker.doctor.doctor_command import doctor
 from worker.doctor.prober import ProbeReport
 from worker.doctor.queue_checks import broker_checks
-from worker.features import contributions
+from worker.features import contributions, load_each
 from worker.rules.tenant_config import TenantConfig, WebhookEndpoint
 from worker.settings import Settings
 from worker.shared.monitoring import Check
@@ -194,6 +196,19 @@ def test_invalid_settings_are_named_not_repeated_and_end_the_checks(
         "See docs/reference/settings.md (settings).",
     ]
     assert PASSWORD not in result.output
+
+
+@pytest.mark.usefixtures("healthy")
+def test_a_check_of_a_feature_that_raises_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise KeyError(PASSWORD)
+
+    before = states(run())
+    monkeypatch.setattr(database_checks, "load_each", lambda part: [fail, *load_each(part)])
+    result = run()
+    assert states(result) == before | {"doctor": "fail"}
+    assert "failed: KeyError at test_doctor.py:" in result.stdout
+    assert PASSWORD not in result.stdout
 
 
 def test_each_page_that_helps_is_named_once_with_its_checks() -> None:

@@ -432,6 +432,21 @@ def test_a_database_that_fails_before_the_time_is_over_cannot_be_used(
     assert "the connection to the database was lost" in result.stderr
 
 
+@pytest.mark.usefixtures("scrape")
+def test_a_part_that_raises_is_marked_incomplete_and_hides_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise KeyError(PASSWORD)
+
+    monkeypatch.setattr(metrics_command, "PARTS", {"10 broken": fail, **PARTS})
+    result = CliRunner().invoke(main, ["metrics"])
+    complete = parse_metrics(result.stdout)["valetkey_scrape_complete"]
+    assert complete == {("10 broken",): 0} | {(part,): 1 for part in PARTS}
+    assert "the 10 broken cannot be read: KeyError at test_metrics.py:" in result.stderr
+    assert PASSWORD not in result.stderr
+
+
 NAMES = ("database", "broker", "result_store")
 
 

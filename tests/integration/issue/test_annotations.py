@@ -7,6 +7,7 @@ import pytest
 from models import Annotation, Batch
 from tests.support.builders.messages import batch_id, grant_message, tenant_config
 from tests.support.builders.services import InProcessService
+from tests.support.features import needs
 from worker.rules.tenant_config import Quota
 
 TEXTS = {"recipient": "ann@example.com", "reason": "case 4711", "ref": "mail-17"}
@@ -84,6 +85,7 @@ def test_a_wrong_text_is_refused_by_its_field_and_nothing_is_recorded(
     assert service.rows(Batch) == []
 
 
+@needs("reissue")
 def test_a_fresh_grant_keeps_the_texts_of_the_earlier_one(service: InProcessService) -> None:
     first = results(service, message(TEXTS))[0]
     (again,) = results(service, reissue(first["id"]))
@@ -91,6 +93,7 @@ def test_a_fresh_grant_keeps_the_texts_of_the_earlier_one(service: InProcessServ
     assert service.rows(Batch.recipient, Batch.reason)[1] == ("ann@example.com", "case 4711")
 
 
+@needs("reissue")
 def test_a_fresh_grant_keeps_the_recipient_of_the_earlier_batch(service: InProcessService) -> None:
     first = results(service, message({}, recipient="bob"))[0]
     results(service, reissue(first["id"], reason="lost"))

@@ -31,7 +31,7 @@ from tests.support.servers.databases import migrated_file
 from worker.aws.s3_clients import S3Clients
 from worker.base.database_engine import create_database_engine
 from worker.errors import Transient
-from worker.issue import issuer
+from worker.issue import feature_check, issuer
 from worker.issue.chunk_signing import first_signing_context
 from worker.rules.tenant_config import Quota, TenantConfig
 
@@ -296,3 +296,27 @@ def test_an_empty_bundle_and_a_large_one_are_refused_as_a_whole(
     values = service.issue(sign_message(raw, ACME_KEY, clock()))
     assert values["status"] == "refused"
     assert values["refusal"]["field"] == "messages"
+
+
+def test_a_field_of_an_absent_feature_is_refused_alone_and_in_a_bundle(
+    service: InProcessService, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_check, "_MISSING_FIELDS", ("callback",))
+    messages = [grant_message(callback="hook"), grant_message(callback="hook")]
+    outcomes = [*issue_all(service, clock, messages[0]), *issue_each(service, clock, messages[1])]
+    refusals = [(each["refusal"]["code"], each["refusal"]["field"]) for each in outcomes]
+    assert refusals == [("feature_missing", "callback")] * 2
+    assert all(each["quotas"] for each in outcomes)
+    assert service.rows(RejectionCount.code, RejectionCount.count) == [("feature_missing", 2)]
+    assert rows(service, Batch, Grant, Usage) == []
+
+
+def test_a_bundle_whose_messages_have_no_outcome_has_none_itself(
+    service: InProcessService, clock: Clock, failing_keys: dict[str, Exception]
+) -> None:
+    failing_keys["acme/bad"] = Transient("no credentials", "credentials")
+    bad = grant_message(["acme/bad"])
+    message = bundle(bad, bad | download_message(bucket="other") | {"batch": bad["batch"]})
+    response = service.respond(sign_message(message, ACME_KEY, clock()))
+    assert response.values["replies"] == []
+    assert response.outcomes == []

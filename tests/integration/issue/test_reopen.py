@@ -260,6 +260,7 @@ NARROWED: dict[str, tuple[dict[str, Any], dict[str, Any], Refusal]] = {
 
 
 @pytest.mark.parametrize(("message", "changes", "expected"), NARROWED.values(), ids=NARROWED)
+@needs("explain")
 def test_a_batch_that_the_policy_no_longer_allows_is_refused(
     service: InProcessService,
     later: InProcessService,

@@ -33,6 +33,7 @@ def service(service: InProcessService) -> InProcessService:
     return service
 
 
+@needs("explain")
 def test_a_batch_of_a_removed_tenant_is_not_opened_again_and_its_id_is_new(
     service: InProcessService, replace_tenants: ReplaceTenants
 ) -> None:

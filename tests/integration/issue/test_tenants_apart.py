@@ -278,6 +278,7 @@ def test_cancelling_anothers_batch_does_not_end_it(matrix: TenantMatrix) -> None
 
 
 @needs("cancel")
+@needs("explain")
 def test_cancelling_a_batch_id_does_not_refuse_anothers_later_batch(matrix: TenantMatrix) -> None:
     batch_ids = {tenant.name: batch_id() for tenant in matrix.tenants}
     for tenant in matrix.tenants:
@@ -291,6 +292,7 @@ def test_cancelling_a_batch_id_does_not_refuse_anothers_later_batch(matrix: Tena
         assert response.get("decision", "issue") == "issue"
 
 
+@needs("explain")
 def test_an_explanation_shows_nothing_of_another_tenant(matrix: TenantMatrix) -> None:
     for tenant, other in matrix.pairs():
         message = matrix_message(tenant, ask="explain", batch=other.batch_ids[3])

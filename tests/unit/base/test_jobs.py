@@ -95,6 +95,22 @@ def test_an_exception_is_logged_and_does_not_keep_the_next_run_from_starting(job
     assert [(entry["event"], entry["job"]) for entry in logs] == [("job_failed", "job")] * 3
 
 
+def test_a_run_for_which_there_is_no_thread_is_started_by_the_next_trigger(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    job.gate.set()
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        patch.setattr(Thread, "start", fail)
+        job.flight.trigger()
+    assert [(entry["event"], entry["job"]) for entry in logs] == [("job_not_started", "job")]
+    job.flight.trigger()
+    job.run_to_end()
+    assert job.started == 1
+
+
 def test_a_run_without_progress_for_ten_minutes_is_reported_and_another_starts_beside_it(
     job: Job,
 ) -> None:

@@ -17,7 +17,7 @@ from kombu.message import Message
 from redis.exceptions import ReadOnlyError
 
 from tests.support.builders.frames import TASK_ID, call_text, celery_headers
-from valetkey.wire import ISSUE_TASK
+from valetkey.wire import BULK_QUEUE, INTERACTIVE_QUEUE, ISSUE_TASK
 from worker.base.clock_watch import WATCH
 from worker.broker import celery_guard
 from worker.broker.celery_guard import (
@@ -28,6 +28,7 @@ from worker.broker.celery_guard import (
     GuardedWorker,
     Heart,
 )
+from worker.core import UPKEEP_QUEUE
 
 
 class Events(list[str]):
@@ -115,11 +116,17 @@ def test_a_worker_holds_a_limited_number_of_messages_until_their_eta(
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"),
-    [("valetkey.deleted", ["dead-lettered"]), ("other.task", ["discarded"]), (ISSUE_TASK, [])],
+    ("name", "queue", "expected"),
+    [
+        ("valetkey.deleted", UPKEEP_QUEUE, ["dead-lettered"]),
+        ("valetkey.deleted", INTERACTIVE_QUEUE, ["discarded"]),
+        ("valetkey.deleted", BULK_QUEUE, ["discarded"]),
+        ("other.task", UPKEEP_QUEUE, ["discarded"]),
+        (ISSUE_TASK, INTERACTIVE_QUEUE, []),
+    ],
 )
-def test_only_a_task_of_a_deleted_feature_is_dead_lettered(
-    name: str, expected: list[str], events: Events, monkeypatch: pytest.MonkeyPatch
+def test_a_task_of_a_deleted_feature_is_dead_lettered_where_no_producer_can_write(
+    name: str, queue: str, expected: list[str], events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problems: list[str] = []
 
@@ -133,7 +140,7 @@ def test_only_a_task_of_a_deleted_feature_is_dead_lettered(
     message = SimpleNamespace(
         headers=celery_headers(task=name),
         body=call_text({}).encode(),
-        delivery_info={"routing_key": "valetkey"},
+        delivery_info={"routing_key": queue},
         channel=SimpleNamespace(dead_letter=dead_letter),
         reject_log_error=lambda *_: None,
         _raw={},
@@ -142,7 +149,7 @@ def test_only_a_task_of_a_deleted_feature_is_dead_lettered(
     consumer.restart_count, consumer.app, consumer.connection_errors = 0, None, ()
     consumer.create_task_handler()(message)
     assert events == expected
-    assert problems == [celery_guard.NO_FEATURE] * len(problems)
+    assert problems == [celery_guard.NO_FEATURE] * expected.count("dead-lettered")
     assert bool(handled) == (not expected)
 
 

@@ -2,22 +2,19 @@
 
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, get_args
 
 import pytest
+from structlog.testing import capture_logs
 
-from tests.support.builders.messages import grant_message
-from tests.support.features import needs
-from valetkey.wire.messages import ChunkMessage
-from valetkey.wire.parsing import parse_message
 from worker import features, hooks
 from worker.feature import Feature, HookName, Job, Role, Task
-from worker.features import FEATURES, load_features, resolve
-from worker.issue import dispatch
+from worker.features import FEATURES, REQUEST_FIELDS, load_features, resolve
+from worker.issue import dispatch, feature_check
 
 
 def add_packages(monkeypatch: pytest.MonkeyPatch, *added: Feature) -> None:
@@ -124,7 +121,7 @@ def test_what_a_feature_refers_to_exists(reference: str) -> None:
     assert resolve(reference) is not None
 
 
-@pytest.mark.parametrize("name", [name for name in get_args(HookName) if hasattr(hooks, name)])
+@pytest.mark.parametrize("name", get_args(HookName))
 def test_the_functions_of_a_hook_take_what_the_core_gives(name: HookName) -> None:
     expected = inspect.signature(getattr(hooks, name))
     for function in features.hook_functions(name):
@@ -137,19 +134,29 @@ def test_the_functions_of_a_hook_take_what_the_core_gives(name: HookName) -> Non
         assert names == list(given)
 
 
-def test_a_message_of_an_absent_feature_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    message = parse_message(grant_message())
-    assert isinstance(message, ChunkMessage)
-    assert dispatch._missing_field(message) is None
-    monkeypatch.setattr(dispatch, "_HANDLERS", {"service": "a:b"})
-    assert dispatch._missing_field(message) == "ask"
+def test_the_service_lists_no_ask_of_an_absent_feature(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "HANDLERS", {"service": "a:b"})
     assert dispatch.describe_service("acme").asks == ["service"]
 
 
-@needs("webhooks")
-def test_a_field_of_an_absent_feature_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    message = parse_message(grant_message(callback="hook"))
-    assert isinstance(message, ChunkMessage)
-    assert dispatch._missing_field(message) is None
-    monkeypatch.setattr(dispatch, "_OPTIONAL_FIELDS", {"callback"})
-    assert dispatch._missing_field(message) == "callback"
+def test_the_fields_that_a_service_may_run_without_are_those_that_features_carry_out() -> None:
+    assert set(feature_check.OPTIONAL_FIELDS) >= REQUEST_FIELDS
+
+
+def test_the_result_stands_if_a_hook_after_the_commit_raises(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    called: list[str] = []
+
+    def fail(*_: Any) -> None:
+        raise ValueError
+
+    def note(_message: Any, _tenant: Any, trigger: Callable[[str], None]) -> None:
+        trigger("valetkey.next")
+
+    monkeypatch.setattr(hooks, "hook_functions", lambda _: (fail, note))
+    message: Any = None
+    with capture_logs() as logs:
+        hooks.committed(message, message, called.append)
+    assert called == ["valetkey.next"]
+    assert [line["event"] for line in logs] == ["committed_hook_failed"]
