@@ -2,11 +2,13 @@
 
 The copy lacks the feature and those that need it, their lines in worker/features.py, their tests
 and their pages. There, all modules are imported, types are checked, and `--help` is printed. Then,
-unless --quick is given, `migrate` runs, grants are issued, and the tests of the core run.
+unless --quick is given, the contracts of imports are checked, `migrate` runs, grants are issued,
+and the tests of the core run.
 """
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +30,8 @@ for name in sys.argv[1:]:
     importlib.import_module(name)
 """
 
+_LINT_IMPORTS = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+
 
 def main() -> int:
     """Delete the features that the arguments name, one at a time; return the exit code."""
@@ -37,10 +41,13 @@ def main() -> int:
         names = list(NAMES)
     elif names == ["today"]:
         names = [NAMES[datetime.now(UTC).toordinal() % len(NAMES)]]
-    if not names or not set(names) <= set(NAMES):
-        sys.stderr.write(f"Name a feature: make without FEATURE=NAME. NAME is {', '.join(NAMES)}\n")
+    unknown = [name for name in names if name not in NAMES]
+    if unknown or not names:
+        problem = f"There is no feature {', '.join(unknown)}. " if unknown else ""
+        known = f"make without FEATURE=NAME, where NAME is all, today, {', '.join(NAMES)}"
+        sys.stderr.write(f"{problem}Name a feature: {known}\n")
         return 2
-    failed = [name for name in names if not check_without(name, is_quick=is_quick)]
+    failed = [name for name in dict.fromkeys(names) if not check_without(name, is_quick=is_quick)]
     if failed:
         sys.stdout.write(f"cannot be deleted: {', '.join(failed)}\n")
     return 1 if failed else 0
@@ -82,6 +89,9 @@ def copy_tree(source: Path, root: Path, removed: set[str]) -> None:
     lines = names.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [line for line in lines if line.strip() not in {f'"{name}",' for name in removed}]
     names.write_text("".join(kept), encoding="utf-8")
+    contracts = root / "pyproject.toml"
+    pure = re.compile(rf'"worker\.(?:{"|".join(removed)})(?:\.\w+)*",? *')
+    contracts.write_text(pure.sub("", contracts.read_text(encoding="utf-8")), encoding="utf-8")
     remove_tests(root, removed)
 
 
@@ -143,6 +153,7 @@ def whole_checks(root: Path) -> list[tuple[str, list[str]]]:
     folders = [f"tests/{kind}/{name}" for kind in kinds for name in TESTS]
     tests = [folder for folder in folders if any((root / folder).rglob("test_*.py"))]
     return [
+        ("layers", ["-c", _LINT_IMPORTS]),
         ("grants", ["-m", "tools.without_grants"]),
         ("tests", ["-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-m", "quick", *tests]),
     ]

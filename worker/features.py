@@ -44,31 +44,47 @@ NAMES = (
 def load_features(names: tuple[str, ...]) -> tuple[Feature, ...]:
     """Import the value of each feature, but none of its other modules.
 
-    Ends the process with the exit code 2 if two of them contribute the same, if one is missing or
-    needs one that does not come before it, or if one has a hook of an unknown name.
+    Ends the process with the exit code 2 if two of them contribute the same, if one is missing,
+    cannot be imported or needs one that does not come before it, or if one has a hook of an unknown
+    name or a job of an unknown task.
     """
+    for name in names:
+        if names.count(name) > 1:
+            _end(f"the list has {name} twice: remove one")
     features = (CORE, *map(_load, names))
-    known: set[str] = set()
-    for feature in features:
-        for needed in feature.needs:
-            if needed not in known:
-                _end(f"{feature.name} needs {needed}, which {_place(needed, names)}")
-        for hook in feature.hooks:
-            if hook not in get_args(HookName):
-                _end(f"{_module(feature)} has the unknown hook {hook}: see HookName")
-        known.add(feature.name)
     for part, owners in _CONTRIBUTIONS.items():
         _check_once(part, features, owners)
+    tasks = {name for feature in features for name in feature.tasks}
+    known: set[str] = set()
+    for feature in features:
+        _check(feature, known, tasks, names)
+        known.add(feature.name)
     return features
 
 
 def _load(name: str) -> Feature:
-    if find_spec(f"worker.{name}") is None:
-        _end(f"the list has {name}, but there is no package worker/{name}")
-    feature = import_module(f"worker.{name}.feature").FEATURE
+    if find_spec(f"worker.{name}") is None or find_spec(f"worker.{name}.feature") is None:
+        _end(f"the list has {name}, but there is no file worker/{name}/feature.py")
+    try:
+        feature = getattr(import_module(f"worker.{name}.feature"), "FEATURE", None)
+    except Exception as error:  # noqa: BLE001 - any mistake in it
+        _end(f"worker/{name}/feature.py cannot be imported: {type(error).__name__}: {error}")
     if not isinstance(feature, Feature) or feature.name != name:
         _end(f"worker/{name}/feature.py has no FEATURE of the name {name}")
     return feature
+
+
+def _check(feature: Feature, known: set[str], tasks: set[str], names: tuple[str, ...]) -> None:
+    for needed in feature.needs:
+        if needed not in known:
+            _end(f"{feature.name} needs {needed}, which {_place(needed, names)}")
+    for hook in feature.hooks:
+        if hook not in get_args(HookName):
+            place = _module(feature)
+            _end(f"{place} has the unknown hook {hook}: see HookName in worker/feature.py")
+    for job in feature.jobs:
+        if job.task not in tasks:
+            _end(f"{_module(feature)} has the job {job.name} of {job.task}, which is no task")
 
 
 def _place(needed: str, names: tuple[str, ...]) -> str:
@@ -94,10 +110,10 @@ def _check_once(
     owners: dict[str, Feature] = {}
     for feature in features:
         for name in names_of(feature):
-            owner = owners.setdefault(name, feature)
-            if owner is not feature:
-                places = f"{_module(owner)} and {_module(feature)}"
+            if name in owners:
+                places = f"{_module(owners[name])} and {_module(feature)}"
                 _end(f"{places} both have {name!r} in {part}: rename one")
+            owners[name] = feature
 
 
 def _module(feature: Feature) -> str:

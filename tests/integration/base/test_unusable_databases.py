@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import Engine, event, make_url, text
 
+from tests.support.features import needs
 from tests.support.servers.databases import execute_statements, open_engine, url_text
 from tests.support.servers.external import PostgresServer, running_postgres_server
 from worker.__main__ import main
@@ -128,6 +129,7 @@ def run_doctor(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return " ".join(CliRunner().invoke(main, ["doctor", "--offline"]).output.split())
 
 
+@needs("doctor")
 def test_doctor_names_all_hosts_if_none_may_be_written(
     standby: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

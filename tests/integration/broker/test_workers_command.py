@@ -7,10 +7,12 @@ import redis
 from click.testing import CliRunner
 
 from tests.support.builders.heartbeats import write_heartbeat
+from tests.support.features import needs
 from worker.__main__ import main
 from worker.broker.queues import HEARTBEAT_PREFIX
 
 
+@needs("doctor")
 @pytest.mark.parametrize("time", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z", "2026-01-01"])
 @pytest.mark.parametrize("field", ["started_at", "seen_at"])
 def test_a_forged_heartbeat_with_an_unusable_time_is_not_listed(

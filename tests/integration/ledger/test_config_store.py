@@ -63,7 +63,7 @@ NEW = TenantConfig({"demo": replace(DEMO, region="eu-west-1")}, tenant_config(ma
 
 @pytest.mark.parametrize(
     ("name", "is_before"),
-    [("load_config", True), ("hook_functions", True), ("load_config", False)],
+    [("load_config", True), ("sessions_from", True), ("load_config", False)],
     ids=["before the first table", "between two tables", "after the last table"],
 )
 def test_a_config_that_is_applied_while_one_is_loaded_is_neither_mixed_with_it_nor_missed(

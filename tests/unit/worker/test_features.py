@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 import pytest
 from structlog.testing import capture_logs
 
+from valetkey.wire.messages import Ask
 from worker import features, hooks
+from worker.broker.queues import QUEUES_BY_ROLE
 from worker.feature import Feature, HookName, Job, Role, Task
 from worker.features import FEATURES, REQUEST_FIELDS, load_features, resolve
 from worker.issue import dispatch, feature_check
@@ -23,7 +25,7 @@ def add_packages(monkeypatch: pytest.MonkeyPatch, *added: Feature) -> None:
         module: Any = ModuleType(f"worker.{feature.name}.feature")
         module.FEATURE = feature
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    names = {f"worker.{feature.name}" for feature in added}
+    names = {f"worker.{feature.name}{end}" for feature in added for end in ("", ".feature")}
     monkeypatch.setattr(features, "find_spec", lambda name: name in names or find_spec(name))
 
 
@@ -74,7 +76,9 @@ def test_a_hook_of_an_unknown_name_is_refused(
 ) -> None:
     unknown: Any = {"decide": "a:b"}
     add_packages(monkeypatch, Feature(name="one", hooks=unknown))
-    expected = "worker/one/feature.py has the unknown hook decide: see HookName.\n"
+    expected = (
+        "worker/one/feature.py has the unknown hook decide: see HookName in worker/feature.py.\n"
+    )
     assert problem(capsys, "one") == expected
 
 
@@ -99,7 +103,57 @@ def test_a_feature_comes_after_those_that_it_needs(
 
 
 def test_a_package_that_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert problem(capsys, "one") == "the list has one, but there is no package worker/one.\n"
+    assert (
+        problem(capsys, "one") == "the list has one, but there is no file worker/one/feature.py.\n"
+    )
+
+
+def test_a_core_package_in_the_list_is_no_feature(capsys: pytest.CaptureFixture[str]) -> None:
+    expected = "the list has ledger, but there is no file worker/ledger/feature.py.\n"
+    assert problem(capsys, "ledger") == expected
+
+
+def test_a_feature_that_is_listed_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert problem(capsys, "quota", "quota") == "the list has quota twice: remove one.\n"
+
+
+def test_a_feature_that_cannot_be_imported_is_named_with_the_cause(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: str) -> NoReturn:
+        raise NameError("name 'Job' is not defined")
+
+    monkeypatch.setattr(features, "import_module", fail)
+    expected = "worker/quota/feature.py cannot be imported: NameError: name 'Job' is not defined.\n"
+    assert problem(capsys, "quota") == expected
+
+
+def test_a_job_of_an_unknown_task_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = Job("pack", "packed", "a:b", "valetkey.pack")
+    add_packages(monkeypatch, Feature(name="one", jobs=(job,)))
+    expected = "worker/one/feature.py has the job pack of valetkey.pack, which is no task.\n"
+    assert problem(capsys, "one") == expected
+
+
+def test_each_task_of_a_feature_has_queues_that_workers_read() -> None:
+    queues = {queue for queues in QUEUES_BY_ROLE.values() for queue in queues}
+    assert {queue for task in features.TASKS.values() for queue in task.queues} <= queues
+
+
+def test_no_role_of_a_feature_takes_the_name_of_a_role_of_the_core() -> None:
+    assert not features.ROLES.keys() & QUEUES_BY_ROLE.keys()
+
+
+def test_each_handler_is_for_an_ask_that_the_wire_has() -> None:
+    assert feature_check.HANDLERS.keys() <= set(get_args(Ask))
+
+
+def test_each_command_of_two_words_is_in_a_group_that_has_help() -> None:
+    words = (words.split() for words in features.contributions("commands"))
+    groups = {each[0] for each in words if len(each) == 2 and not each[1].startswith("-")}
+    assert groups <= features.contributions("groups").keys()
 
 
 def references() -> Iterator[Any]:
