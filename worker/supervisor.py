@@ -47,6 +47,7 @@ class WorkerProcess:
     restart_at: float | None = None
     failures: int = 0
     has_reported: bool = False
+    was_added: bool = False
     was_ready: bool = False
     problem: str | None = None
     """The reason why it takes no work, as it has reported last."""
@@ -144,16 +145,19 @@ class Supervisor:
         self._kill_at: float | None = None  # set once the workers are stopping
 
     def add(self, worker: WorkerProcess) -> None:
-        """Start another worker soon, unless the workers are stopping. Any thread may call it."""
-        worker.restart_at = time.monotonic()
+        """Start another worker soon, unless the workers are stopping. Any thread may call it.
+
+        It is restarted even if it was never ready: the others, which work, must not end with it.
+        """
+        worker.restart_at, worker.was_added = time.monotonic(), True
         if self._kill_at is None:
             self._workers.append(worker)
 
     def run(self) -> int:
         """Run all workers until SIGTERM or SIGINT; return the exit code for this process.
 
-        A worker that ends before it was ever ready ends this process as well, with its exit code:
-        its settings are wrong, and the process manager should see that.
+        A worker that ends before it was ever ready ends this process as well, with its exit code,
+        unless it was added later: its settings are wrong, and the process manager should see that.
         """
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, lambda number, _frame: self._stop(number))
@@ -214,7 +218,7 @@ class Supervisor:
         if self._kill_at is not None:
             worker.forget_process()
             return None
-        if not worker.has_reported and code > 0:
+        if not (worker.has_reported or worker.was_added) and code > 0:
             worker.forget_process()
             self._stop(signal.SIGTERM)
             self._wait_for_all()

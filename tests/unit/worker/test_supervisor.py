@@ -23,9 +23,14 @@ from worker.supervisor import Supervisor, WorkerProcess
 import os, worker.base.progress, worker.supervisor
 worker.supervisor.RESTART_DELAYS = (0.1,)
 worker.base.progress.STOP_TIMEOUT = 1
-commands = [[sys.executable, "-c", code] for code in sys.argv[1:]]
-sys.exit(Supervisor([WorkerProcess(str(n), c, os.environ) for n, c in enumerate(commands)]).run())
+workers = [WorkerProcess(code, [sys.executable, "-c", code], os.environ) for code in sys.argv[1:]]
+supervisor = Supervisor([worker for worker in workers if "# added" not in worker.name])
+for worker in workers:
+    if "# added" in worker.name:
+        supervisor.add(worker)
+sys.exit(supervisor.run())
 """
+ADDED = "  # added"
 
 
 class Run:
@@ -91,6 +96,11 @@ def test_a_worker_that_ends_before_it_was_ready_ends_the_supervisor_with_its_cod
     run = start(READY + LOG_PID + WAIT, LOG_PID + "exit(3)", starts=0)
     assert run.process.wait(20) == 3
     wait_until(lambda: not any(map(is_running, run.pids)), what="the other worker stops")
+
+
+def test_a_worker_that_was_added_is_started_again_and_ends_no_other(start: Start) -> None:
+    run = start(READY + WAIT, LOG_PID + "exit(3)" + ADDED, starts=3)
+    assert run.process.poll() is None
 
 
 def test_all_workers_stop_with_the_supervisor(start: Start) -> None:
