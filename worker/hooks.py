@@ -22,7 +22,7 @@ from worker.rules.tenant_config import Tenant
 log = structlog.get_logger()
 
 
-class CommittedChunk(NamedTuple):
+class InsertedChunk(NamedTuple):
     """A chunk whose rows are inserted. opens_batch is true if its batch is inserted with it.
 
     charged is then the tenant's usage before and after the charge of the batch.
@@ -62,10 +62,10 @@ def prepare(request: ChunkRequest, decision: ChunkDecision) -> Mapping[str, Any]
     }
 
 
-def decided(connection: Connection, chunks: Sequence[CommittedChunk], now: datetime) -> None:
+def decided(connection: Connection, chunks: Sequence[InsertedChunk], now: datetime) -> None:
     """In the transaction, after the rows of chunks of one tenant, and before their leaf.
 
-    Do not lock usage rows here. Used by webhooks.
+    The tenant's usage rows may be locked already: do not lock any here. Used by webhooks.
     """
     for function in hook_functions("decided"):
         function(connection, chunks, now)

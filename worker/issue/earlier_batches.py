@@ -1,4 +1,4 @@
-"""Handles requests about earlier batches: reopen and cancel."""
+"""Handles requests to reopen an earlier batch."""
 
 from typing import Any
 

@@ -261,7 +261,7 @@ def _continue_batch(connection: Connection, chunk: NewChunk, batch: RecordedBatc
     # Last, because other chunks of the batch wait for this row from then on.
     if refusal is None and not take_from_remaining(connection, number, request):
         raise ConcurrentChange
-    hooks.decided(connection, [chunk.committed(number, opens_batch=False)], now)
+    hooks.decided(connection, [chunk.inserted(number, opens_batch=False)], now)
     if refusal is None:
         quota_usage.release(connection, request.tenant.id, chunk.unused_cost, batch.decided_at)
     quota_usage.charge_uncharged(connection, request.tenant.id, uncharged, now)

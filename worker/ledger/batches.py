@@ -17,7 +17,7 @@ from worker.base.database_engine import DriverStatement, execute_in_driver, inse
 from worker.base.inserts import insert_once
 from worker.base.month_partitions import partition_key
 from worker.errors import Transient
-from worker.hooks import CommittedChunk
+from worker.hooks import InsertedChunk
 from worker.ledger.chunk_items import read_annotations, read_items
 from worker.ledger.merkle import (
     RightEdge,
@@ -119,9 +119,9 @@ class NewChunk(NamedTuple):
         edge = items_edge(decision.rows, self.annotations)
         return self._replace(decision=decision, items_edge=edge)
 
-    def committed(self, batch_number: int, *, opens_batch: bool) -> CommittedChunk:
+    def inserted(self, batch_number: int, *, opens_batch: bool) -> InsertedChunk:
         """Return what hooks are told of the chunk, once its rows are inserted."""
-        return CommittedChunk(
+        return InsertedChunk(
             batch_number, self.request, self.decision, self.prepared, opens_batch, self.charged
         )
 
@@ -350,11 +350,11 @@ def insert_new_batches(connection: Connection, chunks: Sequence[NewChunk]) -> No
         if decision.refusal is None:
             insert_remaining_reservation(connection, batch.batch_number, request, now)
     leaves = insert_chunks(connection, batches, chunks, now)
-    committed = [
-        chunk.committed(batch.batch_number, opens_batch=True)
+    inserted = [
+        chunk.inserted(batch.batch_number, opens_batch=True)
         for batch, chunk in zip(batches, chunks, strict=True)
     ]
-    hooks.decided(connection, committed, now)
+    hooks.decided(connection, inserted, now)
     charge_uncharged(connection, tenant_id, uncharged, now)
     append_leaf(connection, tenant_id, *leaves)
 

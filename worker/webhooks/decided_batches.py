@@ -11,7 +11,7 @@ from sqlalchemy import Connection, insert
 from models import Manifest
 from valetkey.wire.events import MAX_WEBHOOK_BYTES, WarnedQuota
 from valetkey.wire.messages import AnyMessage, BundleMessage, ChunkMessage, ListenMessage
-from worker.hooks import CommittedChunk, ReleasedRow
+from worker.hooks import InsertedChunk, ReleasedRow
 from worker.rules.admission import allowed_callback_names
 from worker.rules.decisions import ChunkDecision, ChunkRequest
 from worker.rules.quota_rules import (
@@ -65,9 +65,7 @@ def prepare_outcome(request: ChunkRequest, decision: ChunkDecision) -> dict[str,
     return {_CALLED: _CalledEndpoint(endpoint, pages)}
 
 
-def insert_outcomes(
-    connection: Connection, chunks: Sequence[CommittedChunk], now: datetime
-) -> None:
+def insert_outcomes(connection: Connection, chunks: Sequence[InsertedChunk], now: datetime) -> None:
     """Insert the webhooks and manifests of chunks, and release what waits for the last of them."""
     rows: list[dict[str, Any]] = []
     unreported: list[int] = []
@@ -90,7 +88,7 @@ def insert_outcomes(
 
 
 def _delivery_rows(
-    chunk: CommittedChunk, called: _CalledEndpoint, now: datetime
+    chunk: InsertedChunk, called: _CalledEndpoint, now: datetime
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of the webhooks with a chunk's outcome, and of the last one of its batch.
 
@@ -111,7 +109,7 @@ def _delivery_rows(
         yield last | of_batch | {"state": "waiting"}
 
 
-def _manifest_row(chunk: CommittedChunk, now: datetime) -> dict[str, Any]:
+def _manifest_row(chunk: InsertedChunk, now: datetime) -> dict[str, Any]:
     return pending_values(now) | {
         "batch_number": chunk.batch_number,
         "tenant": chunk.request.tenant.id,
