@@ -11,6 +11,7 @@ from typing import Any, NoReturn, get_args
 import pytest
 from structlog.testing import capture_logs
 
+from tests.support.features import needs
 from valetkey.wire.messages import Ask
 from worker import features, hooks
 from worker.broker.queues import QUEUES_BY_ROLE
@@ -150,6 +151,7 @@ def test_each_handler_is_for_an_ask_that_the_wire_has() -> None:
     assert feature_check.HANDLERS.keys() <= set(get_args(Ask))
 
 
+@needs("audit")  # The group "audit" has commands of other features, which go with it.
 def test_each_command_of_two_words_is_in_a_group_that_has_help() -> None:
     words = (words.split() for words in features.contributions("commands"))
     groups = {each[0] for each in words if len(each) == 2 and not each[1].startswith("-")}
