@@ -93,7 +93,7 @@ lock: ## Update the lock files (needs uv)
 	uv pip compile --group bench --constraint requirements-dev.lock $(LOCK) --output-file requirements-bench.lock
 	uv pip compile --group release --constraint requirements-dev.lock $(LOCK) --output-file requirements-release.lock
 
-LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
+LOCK := --quiet --no-strip-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
 # `make release-check` compares the archive with the commit.
 RELEASED := valetkey worker models celeryconfig.py docs/contract

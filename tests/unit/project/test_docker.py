@@ -6,7 +6,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
-from importlib.metadata import packages_distributions
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import click
 import pytest
 import yaml
 from jsonschema import Draft7Validator
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import celeryconfig
 from tests.support.docs.command_lines import ROOT, parse_command
@@ -254,7 +256,7 @@ def test_the_build_context_contains_only_the_copied_paths() -> None:
 
 def test_the_lock_contains_everything_that_the_service_imports() -> None:
     lock = (ROOT / "requirements.lock").read_text()
-    locked = set(re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE))
+    locked = set(re.findall(r"^([a-z0-9-]+)(?:\[[^]]+\])?==", lock, re.MULTILINE))
     providers = packages_distributions()
     own = {"valetkey", "models", "worker", *sys.stdlib_module_names}
     own.add("pytest")  # loads the plugin of valetkey, which no other module imports
@@ -265,6 +267,31 @@ def test_the_lock_contains_everything_that_the_service_imports() -> None:
         if module not in own and not {normalize(n) for n in providers.get(module, ())} & locked
     }
     assert not missing
+
+
+def test_the_lock_pins_every_extra_that_a_package_asks_for() -> None:
+    """The pip of Python 3.11 takes `name[extra]` from the index if the lock has only `name`."""
+    lock = (ROOT / "requirements-dev.lock").read_text()
+    locked = re.findall(r"^([a-z0-9-]+)(\[[^]]+\])?==", lock, re.MULTILINE)
+    asked = {
+        (canonicalize_name(requirement.name), extra)
+        for name, _ in locked
+        for requirement in installed_requirements(name)
+        for extra in requirement.extras
+    }
+    pinned = {(name, extra) for name, extras in locked for extra in extras.strip("[]").split(",")}
+    assert asked
+    assert asked <= pinned
+
+
+def installed_requirements(name: str) -> list[Requirement]:
+    """Return what an installed package requires on this machine, without extras of its own."""
+    try:
+        lines = requires(name) or []
+    except PackageNotFoundError:  # a package of another platform
+        return []
+    parsed = [Requirement(line) for line in lines]
+    return [line for line in parsed if not line.marker or line.marker.evaluate({"extra": ""})]
 
 
 def test_the_service_imports_all_its_dependencies() -> None:
